@@ -1,4 +1,4 @@
-//! Answers that wait for their time.
+//! Delayed answers.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddrV4;
@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crate::wire::discovery::Name;
 
-/// Answers that wait at one time; further askers get none and ask again.
+/// Maximum waiting answers. Further requesters get none and ask again.
 pub const ANSWERS_MAX: usize = 1024;
-/// Of these, for one address.
+/// Maximum waiting answers for one address.
 const ANSWERS_PER_ADDRESS: usize = 64;
 
 #[derive(Default)]
@@ -19,8 +19,8 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Keeps an answer until its time; one that waits already is one with it. False where there is
-    /// no room.
+    /// Queues an answer for `at`. An equal answer that already waits is not queued twice. Returns
+    /// false if the queue is full.
     pub(super) fn put(&mut self, at: Instant, to: SocketAddrV4, name: Name) -> bool {
         if self.waiting.contains(&(to, name.clone())) {
             return true;

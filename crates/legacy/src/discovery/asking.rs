@@ -1,8 +1,9 @@
-//! The questions of this node: one for many askers, a bounded number, each with its end.
+//! The questions of this node. Several requesters of one name share a question; the number of
+//! questions and the lifetime of each are bounded.
 //!
-//! A question is put as soon as the pace of [`ASKS_PER_S`] lets it, in the order in which
-//! they came, and its lookup lasts as long as any other's from then on. Since answers name no file,
-//! each makes its sender be tried for all that it was asked: a few at a time, the oldest first.
+//! A question is sent as soon as the rate of [`ASKS_PER_S`] permits, in order of arrival. Its
+//! lookup then lasts the full time. An answer does not name a file, so its sender is tried for
+//! every open question that it was asked: a few at a time, the oldest first.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddrV4;
@@ -12,78 +13,81 @@ use super::LegacyEvent;
 use crate::wire::discovery::Name;
 use p2pfs_types::bucket::TokenBucket;
 
-/// Questions open at one time; the oldest whose lookup is over gives way.
+/// Maximum open questions. The oldest one with a finished lookup is evicted.
 pub const ASKS_MAX: usize = 1024;
-/// Questions put at once.
+/// Maximum questions sent in one burst.
 pub const ASKS_BURST: u32 = 64;
-/// And in the long run: a legacy peer looks through its whole folder for a name that it has not.
+/// Maximum sustained rate of questions. A legacy peer searches its whole folder for a name that it
+/// does not have.
 pub const ASKS_PER_S: u32 = 128;
-/// Questions that stay open for a late answer when their lookup is over; the oldest gives way.
+/// Maximum questions that stay open for a late answer after their lookup. The oldest is evicted.
 pub const LATE_MAX: usize = 64;
-/// Responders that are tried at one time, for all questions.
+/// Maximum responders tried at one time, for all questions.
 pub const TRIES_MAX: usize = 64;
-/// Of them at one address, so that one that says nothing leaves room for others.
+/// Maximum tries at one address, so that a silent one leaves room for others.
 pub const TRIES_AT_ONE_MAX: usize = 16;
-/// Open questions that are put to somebody new.
+/// Maximum open questions that are sent to a new member.
 const NEWCOMER_ASKS_MAX: usize = 4;
-/// How long a name that nobody had counts as absent.
+/// How long a name without any holder counts as absent.
 pub const NEGATIVE: Duration = Duration::from_secs(30);
-/// Names that are remembered as absent.
+/// Maximum names remembered as absent.
 const NEGATIVES_MAX: usize = 4096;
-/// Responders that wait for their turn with one question.
+/// Maximum responders that wait for one question.
 const RESPONDERS_MAX: usize = 16;
-/// Peers that are remembered for having answered; the first one is forgotten first.
+/// Maximum peers remembered for an answer. The oldest is forgotten first.
 const PRIORITY_MAX: usize = 256;
-/// For how long a responder that broke a transfer off is tried after all others for that file.
+/// How long a responder that broke off a transfer is tried after all others for that file.
 const FAILED_FOR: Duration = Duration::from_secs(300);
-/// Such failures that are remembered; the first one is forgotten first.
+/// Maximum remembered failures. The oldest is forgotten first.
 const FAILED_MAX: usize = 1024;
 
-/// Who asks.
+/// Kind of requester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// A program's lookup: it may end as absent, which is remembered for [`NEGATIVE`].
+    /// A program's lookup. It may end as absent, which is remembered for [`NEGATIVE`].
     Lookup,
-    /// A person who waits for as long as a question is open.
+    /// A person; waits for as long as the question is open.
     Whole,
 }
 
-/// Why nobody is asked. Nothing was changed.
+/// Why no peer is asked. The call changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Absence {
-    /// Asked within the last [`NEGATIVE`], and nobody had it.
+    /// The name was asked within the last [`NEGATIVE`] and no peer had it.
     #[error("no legacy peer had it a moment ago")]
     AskedLately,
-    /// A hidden name, or one that programs look for everywhere.
+    /// The name is hidden, or is one that programs look up everywhere.
     #[error("legacy peers are not asked for such names")]
     NeverAsked,
-    /// Nobody to ask.
+    /// No peer is known.
     #[error("no legacy peer is known")]
     NoMembers,
-    /// [`ASKS_MAX`] others wait, or so many are tried that its responder had no turn.
+    /// [`ASKS_MAX`] other questions are open, or the running tries left no turn for the name's
+    /// responder.
     #[error("too many names are being asked for: try again in a moment")]
     Busy,
 }
 
 struct Ask {
-    /// When it was put, and until then when it came.
+    /// Time when the question was sent; until then, the time of the request.
     asked_at: Instant,
-    /// Whether it was put to anyone since it came.
+    /// Whether it was sent to any peer since the request.
     is_put: bool,
     /// Whether a person waits for it.
     is_persons: bool,
     lookup_ends: Instant,
     lookup_is_over: bool,
-    /// The last that anyone waits for it.
+    /// Latest time until which any requester waits.
     ends: Instant,
-    /// Somebody gives the file. Who else answers waits for that one to fail.
+    /// Whether a responder delivers the file. The other responders wait for that one to fail.
     is_settled: bool,
     asked: HashSet<SocketAddrV4>,
     answered: HashSet<SocketAddrV4>,
     tried: HashSet<SocketAddrV4>,
     trying: Option<SocketAddrV4>,
     responders: VecDeque<(SocketAddrV4, SocketAddrV4)>,
-    /// Those that failed lately with this file: tried when nobody else is left or comes.
+    /// Responders that recently failed with this file. They are tried when no other is left or
+    /// expected.
     doubtful: VecDeque<(SocketAddrV4, SocketAddrV4)>,
 }
 
@@ -104,11 +108,12 @@ pub(super) struct Asks {
     lookup: Duration,
     waiting: Duration,
     open: BTreeMap<Name, Ask>,
-    /// Those that are still to be put, the first one first.
+    /// Questions that are not sent yet, the oldest first.
     unput: VecDeque<Name>,
     pace: TokenBucket,
     absent_until: HashMap<Name, Instant>,
-    /// Who answered a question of ours first, in order; they are answered at once.
+    /// Peers that were first to answer one of this node's questions, in order. Their questions are
+    /// answered at once.
     priority: VecDeque<SocketAddrV4>,
     failed: VecDeque<Failed>,
 }
@@ -127,7 +132,7 @@ impl Asks {
         }
     }
 
-    /// Opens a question or joins an open one; says which one gave way.
+    /// Opens a question or joins an open one. Returns the question that was evicted.
     pub(super) fn open(
         &mut self,
         now: Instant,
@@ -169,20 +174,20 @@ impl Asks {
         let oldest = over.min_by_key(|(_, ask)| ask.worth());
         let oldest = oldest.map(|(name, _)| name.clone()).ok_or(Absence::Busy)?;
         let gone = self.open.remove(&oldest);
-        // nobody waits for a settled one
+        // no requester waits for a settled question
         Ok(gone.filter(|ask| !ask.is_settled).map(|_| oldest))
     }
 
-    /// Whether a question waits to be put.
+    /// Returns whether a question waits to be sent.
     pub(super) fn has_unput(&self) -> bool {
         !self.unput.is_empty()
     }
 
-    /// The next question, where the pace allows one: it is put to these from now on.
+    /// Returns the next question if the rate permits one, and records that it is sent to `asked`.
     pub(super) fn put_next(&mut self, now: Instant, asked: &[SocketAddrV4]) -> Option<Name> {
         loop {
             let next = self.unput.front()?;
-            // one that ended, or gave way, meanwhile
+            // skip one that ended or was evicted meanwhile
             let Some(ask) = self.open.get_mut(next).filter(|ask| !ask.is_put) else {
                 self.unput.pop_front();
                 continue;
@@ -198,8 +203,8 @@ impl Asks {
         }
     }
 
-    /// Somebody new is there: the latest open questions, to be put to them too. Not all: whoever
-    /// forges a sender's address could have that one asked a lot.
+    /// Returns the latest open questions, to be sent to a new member. Their number is limited,
+    /// because a forged sender address could otherwise direct many questions at its owner.
     pub(super) fn put_to(&mut self, member: SocketAddrV4) -> Vec<Name> {
         let open = self.open.iter_mut();
         let open = open.filter(|(_, ask)| ask.is_put && !ask.is_settled);
@@ -214,7 +219,7 @@ impl Asks {
             .collect()
     }
 
-    /// Takes some responders for tried already, and gives the turn to one that waited.
+    /// Marks the responders in `except` as tried, and starts tries of waiting responders.
     pub(super) fn begin(
         &mut self,
         now: Instant,
@@ -228,7 +233,7 @@ impl Asks {
         self.next_tries(now)
     }
 
-    /// Gives their turn to as many responders as there is room for, the oldest question first.
+    /// Starts as many tries as there is room for, those of the oldest question first.
     fn next_tries(&mut self, now: Instant) -> Vec<LegacyEvent> {
         let mut running = Running::default();
         for at in self.open.values().filter_map(|ask| ask.trying) {
@@ -243,7 +248,7 @@ impl Asks {
             .collect()
     }
 
-    /// A transfer of the file from there failed: whoever else has it is tried before.
+    /// Records that a transfer of the file from `at` failed. Other responders are tried before it.
     pub(super) fn failed(&mut self, now: Instant, name: &Name, at: SocketAddrV4) {
         self.failed.retain(|failed| failed.until > now);
         if self.failed.len() == FAILED_MAX {
@@ -256,14 +261,15 @@ impl Asks {
         });
     }
 
-    /// Whether a question waits for the answer of this peer: one for each is no flood.
+    /// Returns whether a question waits for an answer of this peer. One answer per question is not
+    /// a flood.
     pub(super) fn await_answer_of(&self, from: SocketAddrV4) -> bool {
         let mut open = self.open.values();
         open.any(|ask| ask.asked.contains(&from) && !ask.answered.contains(&from))
     }
 
-    /// A `File` answer came. None where the sender was asked for nothing that is open. It names no
-    /// file, so the sender is tried for each question that it was asked.
+    /// Applies a `File` answer. Returns `None` if the sender was not asked any open question. An
+    /// answer does not name a file, so the sender is tried for each question that it was asked.
     pub(super) fn answered(
         &mut self,
         now: Instant,
@@ -327,7 +333,7 @@ impl Asks {
         let mut events = self.next_tries(now);
         let mut over = Vec::new();
         for (name, ask) in &mut self.open {
-            // a responder that is being tried has its own deadline
+            // a running try has its own deadline
             if ask.trying.is_some() {
                 continue;
             }
@@ -352,7 +358,7 @@ impl Asks {
         events
     }
 
-    /// Those that were over first are open no more.
+    /// Closes the oldest late questions beyond [`LATE_MAX`].
     fn drop_late(&mut self) -> Vec<LegacyEvent> {
         let late = self.open.iter().filter(|(_, ask)| ask.is_late());
         let mut late: Vec<_> = late.map(|(name, ask)| (ask.worth(), name)).collect();
@@ -369,7 +375,8 @@ impl Asks {
         gone.map(LegacyEvent::AskOver).collect()
     }
 
-    /// Where a transfer failed lately somebody has it: nobody is to be told otherwise.
+    /// Remembers a name as absent, unless a transfer of it failed recently. In that case a peer has
+    /// it.
     fn note_absence(&mut self, name: Name, now: Instant) {
         let has_failed = |failed: &Failed| failed.name == name && failed.until > now;
         if self.failed.iter().any(has_failed) {
@@ -396,7 +403,7 @@ impl Asks {
         ends.chain(next_put).min()
     }
 
-    /// Whether this peer has answered a question of ours.
+    /// Returns whether this peer was first to answer one of this node's questions.
     pub(super) fn has_answered(&self, peer: SocketAddrV4) -> bool {
         self.priority.contains(&peer)
     }
@@ -433,7 +440,8 @@ impl Ask {
         }
     }
 
-    /// To be put once more. Responders that waited while another gave the file have their turn now.
+    /// Resets the question to be sent again. Responders that waited while another one delivered the
+    /// file are tried now.
     fn renew(&mut self, now: Instant) {
         self.asked_at = now;
         self.is_put = false;
@@ -444,12 +452,12 @@ impl Ask {
         self.tried = self.responders.iter().map(|(_, at)| *at).collect();
     }
 
-    /// Whether it is open only for a late answer.
+    /// Returns whether it is open only for a late answer.
     fn is_late(&self) -> bool {
         self.lookup_is_over && self.trying.is_none()
     }
 
-    /// What gives way first is least.
+    /// Returns the eviction key: the smallest is evicted first.
     fn worth(&self) -> (bool, bool, Instant) {
         (!self.is_settled, self.is_persons, self.asked_at)
     }
@@ -458,7 +466,8 @@ impl Ask {
         !self.responders.is_empty() || !self.doubtful.is_empty()
     }
 
-    /// The next responder's turn; that of a doubtful one when no other is left to wait for.
+    /// Starts the next try. A responder that failed recently is tried only when no other is
+    /// expected.
     fn next_try(
         &mut self,
         name: &Name,

@@ -1,11 +1,10 @@
-//! The legacy peers' discovery protocol as a machine: who is there, who is answered when, who is
-//! asked for what.
+//! The legacy peers' discovery protocol as a state machine: membership, questions and answers.
 //!
-//! Owns the members (configured, gossiped, heard), the schedule of their lists, the answers that
-//! wait for their time, and the questions of this node. Pure: it is handed datagrams, results and
-//! the time, and gives what to send, what to try and when to wake it. It opens nothing, moves no
-//! file, and knows of files only what the handed-in `offers` says. A datagram that breaks a rule
-//! changes nothing but a counter; every table here has a named limit.
+//! It owns the members (configured, gossiped, heard), the schedule of their lists, the delayed
+//! answers, and the questions of this node. It is pure: it receives datagrams, results and the
+//! time, and returns the datagrams to send, the transfers to try and its next deadline. It opens no
+//! socket, moves no file, and knows only about the files that the given `offers` confirms. A
+//! datagram that breaks a rule changes nothing but a counter. Every table here has a named limit.
 
 pub mod answering;
 pub mod asking;
@@ -39,110 +38,112 @@ use offence::Offenders;
 use rate::Rates;
 use roster::Roster;
 
-/// Things to be done that the owner has not taken yet; further ones are dropped, and the protocol
-/// repeats what matters.
+/// Maximum datagrams, and events, that wait for the owner. More are dropped. The protocol repeats
+/// what matters.
 const OUTBOX_MAX: usize = 4096;
 
-/// The times of the protocol, as `[legacy]` of the configuration sets them.
+/// Configuration of the protocol, from `[legacy]` of the configuration file.
 #[derive(Clone, Debug)]
 pub struct LegacyConfig {
-    /// Where the others reach this node, TCP and UDP alike; their lists get this text.
+    /// Address at which other nodes reach this one by TCP and UDP. It is sent in the lists.
     pub own: SocketAddrV4,
-    /// Members to begin with; never forgotten.
+    /// Initial members; never forgotten.
     pub members: Vec<MemberName>,
-    /// How often the list is sent.
+    /// Interval between two lists.
     pub period: Duration,
-    /// How long a question is open in all.
+    /// Total time that a question is open.
     pub waiting: Duration,
     /// How long a lookup waits for its answer.
     pub lookup: Duration,
-    /// How long an asker that never answered us waits for ours.
+    /// Delay of this node's answer to a peer that never answered this node first.
     pub responder_delay: Duration,
 }
 
-/// What the state machine wants its owner to know or do.
+/// An event or a request of the state machine to its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LegacyEvent {
-    /// Find the address of a host's name, and say it with [`LegacyMachine::handle_resolved`].
+    /// Request: resolve the host name and pass the address to [`LegacyMachine::handle_resolved`].
     Resolve(MemberName),
-    /// Ask this address by TCP for the file, and say the outcome with [`LegacyMachine::tried`].
+    /// Request: fetch the file from this address by TCP and report the result to
+    /// [`LegacyMachine::tried`].
     Try {
-        /// Which file.
+        /// Name of the file.
         name: Name,
-        /// Who said that it has one.
+        /// Peer that answered.
         peer: SocketAddrV4,
-        /// Where it serves.
+        /// Address where it serves the file.
         at: SocketAddrV4,
     },
-    /// The lookup of a name is over without an answer; one may come yet.
+    /// The lookup of a name ended without an answer. A late one may still arrive.
     LookupOver(Name),
-    /// The lookup of a name is over, and who answered had no turn in time: nothing is said of it.
+    /// The lookup of a name ended before its responders could be tried, so the result is unknown.
     LookupBusy(Name),
-    /// The question is over without an answer.
+    /// The question ended without an answer.
     AskOver(Name),
-    /// A member is heard.
+    /// A peer was heard that was not a member.
     MemberUp(SocketAddrV4),
-    /// A member has been silent for too long.
+    /// A member was silent for too long.
     MemberDown(SocketAddrV4),
-    /// Somebody breaks the rules, and it is time to say so.
+    /// A peer breaks the rules, and a report of it is due.
     Offended(SocketAddrV4, Offence),
 }
 
-/// One member, as `p2pfs peers` shows it, or an address that broke the rules.
+/// A member as `p2pfs peers` shows it, or an address that broke the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LegacyMember {
-    /// Where it is.
+    /// Address of the member.
     pub address: SocketAddrV4,
-    /// Whether it was heard lately; the others are only configured, or no members.
+    /// Whether it was heard recently. The others are only configured, or are not members.
     pub heard: bool,
-    /// Whether it has answered us, and so is answered at once.
+    /// Whether it was first to answer one of this node's questions, so that it is answered without
+    /// delay.
     pub priority: bool,
-    /// How often it broke the rules.
+    /// Number of its offences.
     pub offences: u64,
-    /// In which way the last time.
+    /// Its last offence.
     pub last_offence: Option<Offence>,
 }
 
-/// What came and was not used, and what was.
+/// Counters of dropped input and of answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LegacyCounters {
-    /// No message, or one that says nothing.
+    /// Datagrams that are not a valid message, or came from an IPv6 address.
     pub malformed: u64,
-    /// Over the rate of its sender.
+    /// Datagrams above the rate of their sender.
     pub flooding: u64,
-    /// Our own messages, come back.
+    /// This node's own datagrams that returned to it.
     pub echoes: u64,
-    /// Entries of lists that are no members.
+    /// Entries of lists that are not members.
     pub garbage_entries: u64,
-    /// Members, candidates, answers or questions for which there was no room.
+    /// Members, candidates, answers, questions and outputs for which there was no room.
     pub overflow: u64,
-    /// `File` answers to nothing asked, or from one that was not asked.
+    /// `File` answers from peers that were not asked any open question.
     pub stray_answers: u64,
-    /// Answers given.
+    /// Answers sent.
     pub answered: u64,
 }
 
 impl LegacyCounters {
-    /// Datagrams that were of no use, for whatever reason.
+    /// Returns the number of datagrams that were dropped for any reason.
     pub fn dropped(&self) -> u64 {
         let refused = self.malformed + self.flooding + self.overflow;
         refused + self.echoes + self.stray_answers
     }
 }
 
-/// Tells whether a file of that name could be delivered right now.
+/// Callback that returns whether a file of that name could be delivered now.
 pub type Offers<'a> = &'a dyn Fn(&Name) -> bool;
 
-/// Tells whether an address is one of this node's own.
+/// Callback that returns whether an address belongs to this node.
 pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;
 
-/// The state machine.
+/// The state machine of the discovery protocol.
 pub struct LegacyMachine {
     config: LegacyConfig,
     is_own: IsOwn,
     roster: Roster,
     answers: Answers,
-    /// What strangers asked for and is not here: it may be when they would be answered.
+    /// Requests for files that are not here. They are checked again after the answer delay.
     hopes: Answers,
     asks: Asks,
     rates: Rates,
@@ -154,7 +155,8 @@ pub struct LegacyMachine {
 }
 
 impl LegacyMachine {
-    /// A machine that sends its first lists at once. `is_own` says which addresses are this node's.
+    /// Creates a machine that sends its first lists at once. `is_own` tells which addresses belong
+    /// to this node.
     pub fn new(config: LegacyConfig, is_own: IsOwn, now: Instant) -> Self {
         let mut machine = Self {
             roster: Roster::new(config.period),
@@ -176,7 +178,7 @@ impl LegacyMachine {
         machine
     }
 
-    /// Takes a datagram.
+    /// Processes a datagram.
     pub fn handle_message(
         &mut self,
         now: Instant,
@@ -221,7 +223,8 @@ impl LegacyMachine {
         }
     }
 
-    /// Does what is due. `offers` is asked again for each answer, since its file may be gone.
+    /// Runs everything that is due. `offers` is called again for each answer, since its file may be
+    /// gone.
     pub fn handle_timeout(&mut self, now: Instant, offers: Offers<'_>) {
         if self.next_list <= now {
             self.next_list = now + self.config.period;
@@ -239,21 +242,21 @@ impl LegacyMachine {
         self.put_questions(now);
     }
 
-    /// Says what a host's name resolved to.
+    /// Applies the resolved address of a host name.
     pub fn handle_resolved(&mut self, now: Instant, host: &MemberName, to: Option<SocketAddrV4>) {
         let to = to.filter(|address| !(self.is_own)(*address));
         if let Some(address) = self.roster.resolved(host, to, now) {
-            // a configured member hears of us as soon as it can
+            // tell a configured member about this node as early as possible
             self.send_list_to(&[address]);
             self.ask_newcomer(address);
         }
     }
 
-    /// Looks for a file. The answer comes as [`LegacyEvent::Try`]; several askers of one name are
-    /// one question. Responders at `except` are passed over: they have failed the asker before.
+    /// Looks up a file. Answers are reported as [`LegacyEvent::Try`]. Several requesters of one
+    /// name share a question. Responders in `except` are skipped because they already failed the
+    /// requester.
     ///
-    /// # Errors
-    /// [`Absence`] where nobody is asked.
+    /// # Errors [`Absence`] if no peer is asked.
     pub fn ask(
         &mut self,
         now: Instant,
@@ -298,39 +301,40 @@ impl LegacyMachine {
         }
     }
 
-    /// Says how a [`LegacyEvent::Try`] ended: the question is over, or the next responder's turn.
+    /// Applies the result of a [`LegacyEvent::Try`]: the question ends, or the next responder is
+    /// tried.
     pub fn tried(&mut self, now: Instant, name: &Name, at: SocketAddrV4, found: bool) {
         for event in self.asks.tried(now, name, at, found) {
             self.note(event);
         }
     }
 
-    /// Says that a transfer from there broke off: whoever else has the file is tried before.
+    /// Records that a transfer from `at` broke off. Other responders are tried before it.
     pub fn failed(&mut self, now: Instant, name: &Name, at: SocketAddrV4) {
         self.asks.failed(now, name, at);
     }
 
-    /// Counts what a peer did wrong by TCP; says whether it is time to tell of it.
+    /// Counts an offence of a peer over TCP. Returns whether a report of it is due.
     pub fn offended(&mut self, now: Instant, who: SocketAddrV4, what: Offence) -> bool {
         self.offenders.note(now, &who, what)
     }
 
-    /// Whether it is time to tell of a failure that is nobody's offence.
+    /// Returns whether a report is due about a failure that is not an offence.
     pub fn may_tell(&mut self, now: Instant) -> bool {
         self.offenders.may_tell(now)
     }
 
-    /// The next datagram to send.
+    /// Returns the next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddrV4, Vec<u8>)> {
         self.transmits.pop_front()
     }
 
-    /// The next thing to know or do.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<LegacyEvent> {
         self.events.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] is to be called next.
+    /// Returns when [`Self::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             Some(self.next_list),
@@ -341,8 +345,8 @@ impl LegacyMachine {
         due.into_iter().flatten().min()
     }
 
-    /// The members heard lately and the configured ones, in the order in which they were learned,
-    /// then whoever else broke the rules.
+    /// Returns the members heard recently and the configured ones, in the order in which they were
+    /// learned, then the other addresses that broke the rules.
     pub fn members(&self) -> Vec<LegacyMember> {
         let mut listed: Vec<(SocketAddrV4, bool)> = self.roster.listed().collect();
         let is_new = |who: &SocketAddrV4| listed.iter().all(|(address, _)| address != who);
@@ -366,12 +370,12 @@ impl LegacyMachine {
         listed.into_iter().map(member).collect()
     }
 
-    /// What came.
+    /// Returns the counters.
     pub fn counters(&self) -> LegacyCounters {
         self.counters
     }
 
-    /// Whether the sender was no member before.
+    /// Records a message of the sender. Returns whether it is a new member.
     fn hear(&mut self, from: SocketAddrV4, now: Instant, length_bytes: usize) -> bool {
         let has_answered = self.asks.has_answered(from);
         let is_new = self.roster.heard(from, now, length_bytes, has_answered);
@@ -383,7 +387,7 @@ impl LegacyMachine {
         is_new == Some(true)
     }
 
-    /// What was asked before it was there, or could hear, it is asked now.
+    /// Sends the latest open questions to a new member, or to one that was just resolved.
     fn ask_newcomer(&mut self, member: SocketAddrV4) {
         for name in self.asks.put_to(member) {
             self.put_question(member, encode_get(&name));
@@ -418,7 +422,7 @@ impl LegacyMachine {
         }
     }
 
-    /// Only our own address, since nothing says that anyone is there.
+    /// Sends lists with only this node's own address, because nothing proves that a peer is there.
     fn send_list_to(&mut self, unheard: &[SocketAddrV4]) {
         for to in unheard {
             for list in encode_lists(self.config.own, &[]) {
@@ -429,7 +433,7 @@ impl LegacyMachine {
 
     fn handle_get(&mut self, from: SocketAddrV4, name: Name, now: Instant, offers: Offers<'_>) {
         if !offers(&name) {
-            // a folder may still be read; where there is no room for it, it is as if not asked
+            // a folder may still be scanned; if the table is full, the request is ignored
             self.hopes
                 .put(now + self.config.responder_delay, from, name);
             return;
@@ -451,7 +455,8 @@ impl LegacyMachine {
         }
     }
 
-    /// Only from one that was asked: anyone else could make us dial anywhere. A member may be late.
+    /// Processes an answer. Only a peer that was asked may answer, because any other could make
+    /// this node dial any address. A late answer of a member is not an offence.
     fn handle_file(&mut self, from: SocketAddrV4, port: u16, now: Instant, length_bytes: usize) {
         let at = SocketAddrV4::new(*from.ip(), port);
         let Some(events) = self.asks.answered(now, from, at) else {

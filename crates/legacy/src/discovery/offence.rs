@@ -1,4 +1,4 @@
-//! What legacy peers do wrong, by address.
+//! Offences of legacy peers, by address.
 
 use std::net::SocketAddrV4;
 
@@ -6,34 +6,34 @@ use super::rate::PER_S;
 pub use p2pfs_types::offences::OFFENDERS_MAX;
 use p2pfs_types::offences::{Ledger, Offending};
 
-/// Who offended, and how.
+/// Offences by peer.
 pub(super) type Offenders = Ledger<SocketAddrV4, Offence>;
 
-/// What a peer did.
+/// An offence of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Offence {
-    /// Over its rate; what was over was not read.
+    /// It exceeded its rate; the surplus was not read.
     #[error("sends more than {PER_S} datagrams a second")]
     Flood,
-    /// A `File` answer from one that is no member and was not asked.
+    /// A `File` answer from a peer that is not a member and was not asked.
     #[error("answers a question that it was not asked")]
     StrayAnswer,
-    /// A transfer's header that says no size, or another name.
+    /// A transfer header without a size, or with another name.
     #[error("sent a header that is not of the file asked for")]
     WrongHeader,
-    /// Less than it had announced.
+    /// Less data than announced.
     #[error("ended a transfer before the size that it had announced")]
     EarlyEnd,
-    /// More than it had announced.
+    /// More data than announced.
     #[error("sent more than the size that it had announced")]
     Surplus,
-    /// Nothing, or a drip.
+    /// No data, or only a trickle.
     #[error("sent too slowly, or nothing")]
     TooSlow,
 }
 
 impl Offending for Offence {
-    /// The sender could have been another than its address says.
+    /// Returns whether the sender address may be forged.
     fn is_forgeable(self) -> bool {
         matches!(self, Self::Flood | Self::StrayAnswer)
     }

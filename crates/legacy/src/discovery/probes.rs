@@ -1,8 +1,9 @@
-//! Names that programs look for in every folder, which are no reason to ask other machines.
+//! Names that programs look up in every folder, and for which no other machine should be asked.
 
 use crate::wire::discovery::Name;
 
-/// What desktops, shells, version control and media players look for; compared without case.
+/// Names that desktops, shells, version control and media players look up; compared
+/// case-insensitively.
 const PROBES: [&str; 36] = [
     "autorun.inf",
     "autorun.sh",
@@ -42,8 +43,8 @@ const PROBES: [&str; 36] = [
     "akonadi",
 ];
 
-/// Whether a name is never asked of legacy peers on behalf of a lookup: it begins with a dot, or
-/// programs look for it everywhere. (`p2pfs get` asks for any.)
+/// Returns whether a lookup never asks legacy peers for this name: it begins with a dot, or
+/// programs look it up everywhere. (`p2pfs get` asks for any name.)
 pub fn is_probe(name: &Name) -> bool {
     let bytes = name.as_bytes();
     let is_listed = |probe: &&str| probe.as_bytes().eq_ignore_ascii_case(bytes);

@@ -1,4 +1,4 @@
-//! How much one address may say.
+//! Rate limits by address.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,24 +7,25 @@ use std::time::{Duration, Instant};
 
 use p2pfs_types::bucket::TokenBucket;
 
-/// Datagrams that an address may send in the long run.
+/// Maximum sustained datagrams per second from one address.
 pub const PER_S: u32 = 32;
-/// And at once: the lists of a large cluster all told from one machine.
+/// Maximum burst: the lists of a large cluster, all sent from one machine.
 pub const BURST: u32 = 256;
-/// Addresses that are counted; beyond it those whose buckets are full again are forgotten, and
-/// where there are none, strangers share one bucket.
+/// Maximum tracked addresses. Beyond it, addresses with a full bucket are forgotten. If there are
+/// none, all further addresses share one bucket.
 const ADDRESSES_MAX: usize = 4096;
-/// What each member may send besides, in the long run and at once, where another at its address has
-/// used up what the address may say: its lists, and the questions of a person.
+/// Additional rate of each member, in datagrams per second. It applies when another member at the
+/// same address has exhausted the rate of the address, and suffices for lists and a person's
+/// questions.
 pub const MEMBER_PER_S: u32 = 2;
-/// See [`MEMBER_PER_S`].
+/// Additional burst of each member; see [`MEMBER_PER_S`].
 pub const MEMBER_BURST: u32 = 16;
 
-/// What each address, and each member, may say now.
+/// Rate limits of all addresses and members.
 pub(super) struct Rates {
     addresses: Buckets<Ipv4Addr>,
     members: Buckets<SocketAddrV4>,
-    /// Of the addresses that there is no room for.
+    /// Bucket shared by the addresses beyond the limit.
     strangers: Option<TokenBucket>,
 }
 
@@ -39,8 +40,8 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Whether one more datagram is taken. Those of one address share what it may say, and a member
-    /// has a little of its own.
+    /// Returns whether one more datagram is accepted. All senders at one address share its rate,
+    /// and a member has a small rate of its own in addition.
     pub(super) fn admit(&mut self, from: SocketAddrV4, is_member: bool, now: Instant) -> bool {
         self.admit_address(*from.ip(), now) || (is_member && self.admit_member(from, now))
     }
@@ -60,13 +61,13 @@ impl Rates {
     }
 }
 
-/// A bucket for each key, for at most [`ADDRESSES_MAX`] of them.
+/// A bucket for each key, for at most [`ADDRESSES_MAX`] keys.
 struct Buckets<Key> {
     buckets: HashMap<Key, TokenBucket>,
     per_s: u32,
     burst: u32,
-    /// Until then no bucket has gained a token since all were looked at: a flood from ever new
-    /// addresses must not cost a look at all of them for each datagram.
+    /// Time before which no bucket can have become full since the last sweep. Without it, a flood
+    /// from ever new addresses would cost a scan of all buckets for each datagram.
     swept_until: Option<Instant>,
 }
 
@@ -80,7 +81,7 @@ impl<Key: Eq + Hash> Buckets<Key> {
         }
     }
 
-    /// The key's bucket; None where there is no room for a new one.
+    /// Returns the key's bucket, or `None` if the table is full.
     fn of(&mut self, key: Key, now: Instant) -> Option<&mut TokenBucket> {
         if self.buckets.len() >= ADDRESSES_MAX && !self.buckets.contains_key(&key) {
             self.sweep(now);
@@ -153,7 +154,7 @@ mod tests {
         let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
         let mut sweeps = BTreeSet::new();
         for n in 0..100_000 {
-            // each of the table's addresses has said too much to be forgotten soon
+            // each address in the table has sent too much to be forgotten soon
             let (burst, ms) = (if n < 4096 { 2 * PER_S } else { 1 }, n / 100);
             let now = begun + Duration::from_millis(ms.into());
             for _ in 0..burst {

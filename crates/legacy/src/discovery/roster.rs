@@ -1,4 +1,5 @@
-//! Who is there: members that were heard, configured ones, and addresses that were only told of.
+//! The known peers: members that were heard, configured members, and addresses from other members'
+//! lists.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
@@ -6,41 +7,40 @@ use std::time::{Duration, Instant};
 
 use crate::wire::discovery::MemberName;
 
-/// Members that are heard and kept; further ones are answered and not gossiped.
+/// Maximum heard members that are kept. Further ones are answered but not gossiped.
 pub const MEMBERS_MAX: usize = 256;
-/// Addresses and names that were told of and not heard yet.
+/// Maximum addresses and names that were learned from lists and not heard yet.
 pub const CANDIDATES_MAX: usize = 256;
-/// Of these, told by one sender.
+/// Maximum candidates learned from one sender.
 const CANDIDATES_PER_TELLER: usize = 64;
-/// How often an address that was only told of is told ours.
+/// How often this node's address is sent to a candidate.
 pub const CANDIDATE_TRIES: u32 = 3;
-/// Candidates that are told in one period: what a spoofed list could make us send.
+/// Maximum candidates contacted in one period. It bounds the traffic that a spoofed list can cause.
 const PROBES_PER_PERIOD: usize = 32;
-/// Periods for which an address that stayed silent is not tried again, though the old programs
-/// gossip it for ever.
+/// Periods for which a silent address is not tried again. The original programs gossip it forever.
 const REST_PERIODS: u32 = 45;
-/// Periods without a word after which a member is none.
+/// Periods of silence after which a member is dropped.
 const SILENT_PERIODS: u32 = 5;
-/// But at least this long, since the others' period may be longer than ours.
+/// Minimum silence before a member is dropped, since the other nodes' period may be longer.
 const SILENT_MIN: Duration = Duration::from_secs(60);
-/// A host's name that does not resolve is tried again after this many periods, then twice as many,
-/// and so on up to the last.
+/// Periods before a host name that does not resolve is tried again; later failures use later
+/// entries, up to the last.
 const RESOLVE_BACKOFF_PERIODS: [u32; 5] = [1, 2, 4, 8, 16];
 
-/// How many bytes a member is sent for each that it sent, once it spoke after it was written to;
-/// before that it is one for one, so that whoever forges a sender's address gains nothing by it.
+/// Bytes that a member may be sent for each byte that it sent, once it has spoken after it was
+/// written to. Before that the factor is one, so that a forged sender address gains nothing.
 const ANSWERING_FACTOR: usize = 2;
-/// The same for one that is configured or has answered a question: a small cluster is told whole
-/// at once.
+/// The factor for a member that is configured or has answered a question. With it, a small cluster
+/// is sent whole at once.
 const PROVEN_FACTOR: usize = 8;
-/// And for each of its messages.
+/// Additional bytes for each message of such a member.
 const PROVEN_MESSAGE_BYTES: usize = 64;
-/// Questions that a member is sent beyond that before it speaks again. Only programs of this
-/// machine make questions, so a forged address brings its owner these few datagrams and no more.
+/// Questions beyond its credit that a member is sent before it speaks again. Only programs on this
+/// machine cause questions, so the owner of a forged address receives only these few datagrams.
 const QUESTIONS_AHEAD: u8 = 4;
-/// What can be saved up: three periods of the longest list.
+/// Maximum saved credit: three periods of the longest list.
 const CREDIT_MAX_BYTES: usize = 3 * MEMBERS_MAX * ENTRY_MAX_BYTES;
-/// The longest entry of a list, with its comma, and its part of what begins a further datagram.
+/// Length of the longest list entry with its comma, and its share of the start of another datagram.
 const ENTRY_MAX_BYTES: usize = ",255.255.255.255:65535".len() + 1;
 
 struct Member {
@@ -51,16 +51,17 @@ struct Member {
     /// Questions that it may still be sent beyond its credit.
     questions_left: u8,
     standing: Standing,
-    /// Where in the list it is told next, so that a part each time becomes the whole.
+    /// Position in the list at which its next part starts, so that it receives the whole list over
+    /// time.
     told_up_to: usize,
 }
 
-/// What is known of who sends in a member's name.
+/// Evidence that a member really sends under its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
-    /// Something came from there, and it was not written to.
+    /// A message came from there, and nothing was sent to it yet.
     Heard,
-    /// It was written to.
+    /// Something was sent to it.
     Written,
     /// It spoke after that.
     Answering,
@@ -92,13 +93,13 @@ impl Member {
     }
 }
 
-/// Something that was told of, by configuration or by a member.
+/// A candidate from the configuration or from a member's list.
 struct Candidate {
     teller: Option<SocketAddrV4>,
-    /// Its address, or what its name resolved to.
+    /// Its address, or the one that its name resolved to.
     address: Option<SocketAddrV4>,
     tries: u32,
-    /// Not before.
+    /// Earliest time of the next try.
     next: Instant,
 }
 
@@ -110,12 +111,12 @@ impl Candidate {
 
 pub(super) struct Roster {
     period: Duration,
-    /// In the order in which they were heard first.
+    /// Members in the order in which they were first heard.
     heard: Vec<Member>,
     candidates: BTreeMap<MemberName, Candidate>,
 }
 
-/// Whom to tell of us, and whose address to find.
+/// Addresses to send this node's own to, and names to resolve.
 #[derive(Default)]
 pub(super) struct Probes {
     pub(super) addresses: Vec<SocketAddrV4>,
@@ -131,9 +132,9 @@ impl Roster {
         }
     }
 
-    /// A message of that length came from there, or from one that forges it where it never
-    /// answered a question (`is_proven`). True where it was not a member before, none where there
-    /// is no room for it.
+    /// Records a message of `length_bytes` from an address. The address may be forged unless it has
+    /// answered a question (`is_proven`). Returns whether it is a new member, or `None` if the
+    /// table is full.
     pub(super) fn heard(
         &mut self,
         from: SocketAddrV4,
@@ -174,8 +175,8 @@ impl Roster {
         Some(true)
     }
 
-    /// Takes note of an entry of a list (`teller` none: of the configuration). False where there
-    /// is no room.
+    /// Records an entry of a list; `teller` is `None` for the configuration. Returns false if the
+    /// table is full.
     pub(super) fn learn(
         &mut self,
         member: &MemberName,
@@ -205,7 +206,8 @@ impl Roster {
         true
     }
 
-    /// Those that rest give way to those that were not tried yet.
+    /// Returns whether there is room for another candidate of this teller. Candidates that were
+    /// already tried are evicted first.
     fn has_room_for(&mut self, teller: Option<SocketAddrV4>) -> bool {
         let of_same = self.candidates.values().filter(|c| c.teller == teller);
         if of_same.count() >= CANDIDATES_PER_TELLER {
@@ -218,7 +220,8 @@ impl Roster {
         self.candidates.len() < CANDIDATES_MAX
     }
 
-    /// A host's address, or that it has none. Gives the address where it is one to be told at once.
+    /// Applies the address of a host, or that it has none. Returns the address if this node's own
+    /// must be sent to it at once.
     pub(super) fn resolved(
         &mut self,
         host: &MemberName,
@@ -241,8 +244,9 @@ impl Roster {
         (is_new && is_configured && !self.is_heard(address)).then_some(address)
     }
 
-    /// What is due now: candidates that are told of us once more, in `own_bytes`, and names to
-    /// resolve. A stranger's word sends nothing anywhere, and a member's no more than it said.
+    /// Returns the candidates to contact now, each with a datagram of `own_bytes`, and the names to
+    /// resolve. A candidate is contacted only at the expense of its teller. An unproven teller
+    /// causes no datagram, and a member causes at most as many bytes as its own credit.
     pub(super) fn take_probes(&mut self, now: Instant, own_bytes: usize) -> Probes {
         let heard: Vec<SocketAddrV4> = self.heard_members().collect();
         let configured = self.configured();
@@ -284,7 +288,7 @@ impl Roster {
                 }
                 (None, _) => probes.hosts.push(name.clone()),
             }
-            // a name's address may change: it is looked up again where nobody is heard there
+            // the address of a name may change, so resolve it again if no member was heard there
             if matches!(name, MemberName::Host { .. }) && candidate.tries > CANDIDATE_TRIES {
                 probes.hosts.push(name.clone());
             }
@@ -292,8 +296,8 @@ impl Roster {
         probes
     }
 
-    /// Whom each member is told of now: all, as far as its credit goes after our own address,
-    /// which takes `own_bytes`. A configured one is told that whatever it said.
+    /// Returns each member's next list: as many entries as its credit permits after this node's own
+    /// address of `own_bytes`. A configured member always gets that address.
     pub(super) fn take_lists(
         &mut self,
         own_bytes: usize,
@@ -321,8 +325,9 @@ impl Roster {
         lists.collect()
     }
 
-    /// Whether a question of that length may go there: to whom it may concern, unless all that is
-    /// known of it is one message that anyone could have forged, and a few went there already.
+    /// Returns whether a question of that length may be sent to an address. It may not if the only
+    /// evidence of a member is one message that may be forged, and its credit and first few
+    /// questions are used up.
     pub(super) fn may_be_asked(&mut self, who: SocketAddrV4, length_bytes: usize) -> bool {
         let is_configured = self.is_configured(who);
         let member = self.heard.iter_mut().find(|m| m.address == who);
@@ -344,7 +349,7 @@ impl Roster {
         configured.filter_map(|c| c.address).collect()
     }
 
-    /// Removes members that have been silent for too long.
+    /// Removes and returns the members that were silent for too long.
     pub(super) fn drop_silent(&mut self, now: Instant) -> Vec<SocketAddrV4> {
         let limit = SILENT_MIN.max(self.period * SILENT_PERIODS);
         let is_silent = |m: &Member| now.saturating_duration_since(m.last_heard) > limit;
@@ -362,7 +367,7 @@ impl Roster {
         self.heard.iter().any(|member| member.address == address)
     }
 
-    /// Those heard, then the configured ones that were not, each once.
+    /// Returns the heard members, then the configured ones that were not heard, each once.
     pub(super) fn listed(&self) -> impl Iterator<Item = (SocketAddrV4, bool)> {
         let configured = self.candidates.values().filter(|c| c.is_configured());
         let mut unheard: Vec<SocketAddrV4> = configured
@@ -375,7 +380,8 @@ impl Roster {
         heard.chain(unheard.into_iter().map(|address| (address, false)))
     }
 
-    /// Whom a question goes to: an answer may come from a configured one that never spoke.
+    /// Returns the addresses that a question is sent to. A configured member may answer without
+    /// having spoken before.
     pub(super) fn asked(&self) -> Vec<SocketAddrV4> {
         self.listed().map(|(address, _)| address).collect()
     }

@@ -1,4 +1,4 @@
-//! The state machine in virtual time.
+//! Tests of the state machine in virtual time.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// A machine, its time, and what it has of files.
+/// A machine with its virtual time and its files.
 struct World {
     machine: LegacyMachine,
     now: Instant,
@@ -58,7 +58,7 @@ impl World {
             .handle_message(self.now, from, text, &|name| has.contains(name));
     }
 
-    /// Lets the time pass, waking the machine whenever it wants to be.
+    /// Advances the time and wakes the machine at its deadlines.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(due) = self.machine.poll_timeout().filter(|due| *due <= end) {
@@ -80,7 +80,7 @@ impl World {
         std::iter::from_fn(|| self.machine.poll_event()).collect()
     }
 
-    /// What happened but for members coming and going.
+    /// Returns the events except those about members.
     fn asking_events(&mut self) -> Vec<LegacyEvent> {
         let is_asking =
             |e: &LegacyEvent| !matches!(e, LegacyEvent::MemberUp(_) | LegacyEvent::MemberDown(_));
@@ -268,7 +268,7 @@ fn a_stranger_is_answered_after_ten_seconds_and_one_that_answered_us_at_once() {
     world.sent();
     world.hear("10.0.0.2:1378", b"Get,dir/b.txt\n");
     assert_eq!(world.sent(), [file]);
-    // reciprocity is by address and port
+    // reciprocity depends on address and port
     world.hear("10.0.0.2:1379", b"Get,b.txt\n");
     assert_eq!(world.sent(), []);
 }
@@ -357,7 +357,7 @@ fn who_answered_later_has_its_turn_at_once_when_the_first_one_breaks_off() {
     world.ask("a.txt").unwrap();
     let second = attempt("a.txt", "10.0.0.3:1378", "10.0.0.3:5003");
     assert_eq!(world.asking_events(), [second]);
-    // the first one answers first again, and still waits for the other
+    // the first responder answers again first, and still waits for the other
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     world.machine.tried(world.now, &name("a.txt"), b, false);
     assert_eq!(world.asking_events(), []);
@@ -375,7 +375,7 @@ fn one_that_broke_off_is_tried_again_where_nobody_else_has_the_file() {
     world.ask("a.txt").unwrap();
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     assert_eq!(world.asking_events(), std::slice::from_ref(&again));
-    // with another member that stays silent, when the lookup would end
+    // if another member stays silent, when the lookup would end
     let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     world.machine.failed(world.now, &name("a.txt"), a);
     world.ask("a.txt").unwrap();

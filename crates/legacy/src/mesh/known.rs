@@ -1,4 +1,4 @@
-//! Addresses that may be dialled: those configured, and those that peers told of.
+//! Addresses that may be dialled: configured ones, and those learned from peers.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -9,25 +9,25 @@ use rand::seq::IteratorRandom;
 
 use crate::wire::discovery::MemberName;
 
-/// Addresses that are remembered besides the configured ones; further ones are not learned.
+/// Maximum learned addresses. Further ones are ignored.
 pub const KNOWN_MAX: usize = 256;
-/// Of these, told by one peer.
+/// Maximum addresses learned from one peer.
 pub const KNOWN_OF_PEER_MAX: usize = 64;
-/// How often a learned address is dialled in vain until it is forgotten.
+/// Failed dials after which a learned address is forgotten.
 pub const TRIES_MAX: u32 = 5;
-/// How many learned addresses are dialled at one time, as the old programs do.
+/// Learned addresses that are dialled at one time, as in the original programs.
 pub const DIALS_AT_ONCE: usize = 3;
-/// The first wait after a configured address did not answer; it doubles up to [`RETRY_MAX`].
+/// First wait after a configured address did not answer. It doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// The longest wait; the first one of a learned address.
+/// Longest wait for a configured address, and first wait for a learned one.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The longest wait for a learned address, and the one after it was found to be connected by
-/// another name.
+/// Longest wait for a learned address, and wait for an address that is connected under another
+/// name.
 const RETRY_RARELY: Duration = Duration::from_secs(600);
 
 struct Known {
     is_configured: bool,
-    /// Who told of it.
+    /// ID of the peer that sent it.
     teller: Option<String>,
     failures: u32,
     next_try: Instant,
@@ -39,16 +39,16 @@ pub(super) struct Addresses {
     known: BTreeMap<MemberName, Known>,
 }
 
-/// How a dial ended.
+/// Result of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialled {
     /// A peer.
     Connected,
-    /// Nobody, or nobody of this protocol.
+    /// No answer, or one of another protocol.
     Failed,
-    /// One that is connected already, or is us.
+    /// A peer that is already connected, or this node itself.
     Known,
-    /// One that takes no more.
+    /// A peer that rejects further connections.
     Full,
 }
 
@@ -65,7 +65,7 @@ impl Addresses {
         known.next_try = now;
     }
 
-    /// Whether it was not known before, and is now.
+    /// Adds an address. Returns false if it was known already or the table is full.
     pub(super) fn learn(
         &mut self,
         address: MemberName,
@@ -92,8 +92,8 @@ impl Addresses {
         true
     }
 
-    /// The configured addresses that are due, and some of the learned ones where `learned` is
-    /// asked for; from now on they are being dialled.
+    /// Returns the configured addresses that are due and, if `learned`, some of the learned ones.
+    /// Marks them as being dialled.
     pub(super) fn take_due(
         &mut self,
         now: Instant,
@@ -152,7 +152,7 @@ impl Addresses {
         }
     }
 
-    /// When the next configured address is due that is not connected.
+    /// Returns when the next unconnected configured address is due.
     pub(super) fn next_due(&self, is_connected: impl Fn(&MemberName) -> bool) -> Option<Instant> {
         let waiting = self.known.iter().filter(|(address, known)| {
             known.is_configured && !known.is_dialling && !is_connected(address)
@@ -165,7 +165,8 @@ impl Addresses {
     }
 }
 
-/// One spelling for this machine's own address, which the old programs call by its name.
+/// Returns the address with `localhost`, as the original programs call this machine, replaced by
+/// 127.0.0.1.
 pub(super) fn plain(address: MemberName) -> MemberName {
     match address {
         MemberName::Host { host, port } if &*host == "localhost" => {

@@ -1,4 +1,4 @@
-//! What each line of a peer does.
+//! The effect of each line from a peer.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::wire::discovery::MemberName;
 use crate::wire::mesh::PONG;
 
 impl MeshMachine {
-    /// A line came, not the first.
+    /// Processes a line other than the first.
     pub fn line(&mut self, now: Instant, conn: ConnId, line: Line) {
         let Some(made) = self.conns.get_mut(&conn) else {
             return;
@@ -20,7 +20,8 @@ impl MeshMachine {
         let (stage, who) = (made.stage, made.who());
         match stage {
             Stage::Listen => {
-                // any other line is taken for the address and lost, as in the old programs
+                // any other line takes the place of the address and is lost, as in the original
+                // programs
                 if let Line::Listen { port, .. } = line {
                     self.set_listen(conn, port);
                 }
@@ -31,8 +32,8 @@ impl MeshMachine {
         }
     }
 
-    /// Bytes of no file came, so many; `bytes` where they are few enough to be handed on. They
-    /// count as a line does.
+    /// Processes a payload that is not part of a file; `bytes` is `None` if it is too long to be
+    /// passed on. It counts as a line.
     pub fn binary(&mut self, now: Instant, conn: ConnId, length_bytes: u64, bytes: Option<Bytes>) {
         let Some(made) = self.conns.get_mut(&conn) else {
             return;
@@ -74,7 +75,7 @@ impl MeshMachine {
         for address in addresses {
             let address = super::known::plain(address);
             if let MemberName::Address(at) = &address {
-                // another machine's own address is not ours to dial
+                // a loopback address of another machine cannot be dialled from here
                 let is_elsewhere = at.ip().is_loopback() && !who.address.ip().is_loopback();
                 if (self.is_own)(*at) || is_elsewhere {
                     continue;

@@ -1,11 +1,11 @@
-//! The legacy peers' mesh protocol as a machine: who is there, who is dialled, what is said to
-//! whom.
+//! The legacy peers' mesh protocol as a state machine: connections, peers and chat.
 //!
-//! Owns the handshake, the peers and the addresses that they tell of, keeping alive and giving up,
-//! talk, and what each peer did wrong. [`Receiving`] tells the files that one peer pushes apart,
-//! [`Pace`] how fast files may be pushed. Pure: it is handed connections, lines and the time, and
-//! gives what to send, whom to dial, what to close and when to wake it. It opens nothing and holds
-//! no byte of a file; every table here has a named limit.
+//! It owns the handshake, the peers and the addresses learned from them, keepalive and timeouts,
+//! chat, and the offences of each peer. [`Receiving`] separates the files that one peer pushes, and
+//! [`Pace`] limits the rate of pushed files. It is pure: it receives connections, lines and the
+//! time, and returns the bytes to send, the addresses to dial, the connections to close and its
+//! next deadline. It opens no socket and holds no byte of a file. Every table here has a named
+//! limit.
 
 pub mod known;
 mod lines;
@@ -39,142 +39,144 @@ use known::{Addresses, Dialled};
 use offence::Offenders;
 use peers::Peer;
 
-/// How long each step of a handshake may take, as in the old programs.
+/// Timeout of each step of a handshake, as in the original programs.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How often every peer is pinged.
+/// Interval between two pings of every peer.
 pub const PING_PERIOD: Duration = Duration::from_secs(15);
 /// How long a peer may be silent.
 pub const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How often every peer is asked for addresses, and learned ones are dialled.
+/// Interval between two rounds of asking every peer for addresses and dialling learned ones.
 pub const DISCOVER_PERIOD: Duration = Duration::from_secs(30);
-/// Learned addresses are dialled after a random time up to this.
+/// Maximum random delay before learned addresses are dialled.
 pub const DIAL_JITTER: Duration = Duration::from_secs(5);
-/// Accepted connections whose handshake is not over, of all addresses; others are closed at once.
+/// Maximum accepted connections in the handshake. Further ones are closed at once.
 pub const HANDSHAKES_MAX: usize = 32;
-/// Of these, of one address.
+/// Maximum accepted connections in the handshake from one address.
 pub const HANDSHAKES_OF_ADDRESS: usize = 16;
-/// Lines that a peer may send at once.
+/// Maximum burst of lines from one peer.
 pub const LINES_BURST: u32 = 256;
-/// And in the long run.
+/// Maximum sustained lines per second from one peer.
 pub const LINES_PER_S: u32 = 32;
-/// Things to be done that the owner has not taken yet; further ones are dropped.
+/// Maximum messages, and events, that wait for the owner. More are dropped.
 const OUTBOX_MAX: usize = 16_384;
 
-/// A connection, as its owner numbers it; never used twice.
+/// A connection, numbered by the owner; a number is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
-/// What the state machine is made with.
+/// Configuration of the state machine.
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
-    /// Ours: letters, digits, `-`, `_` and `.`.
+    /// ID of this node: letters, digits, `-`, `_` and `.`.
     pub id: String,
-    /// What we call ourselves.
+    /// Display name of this node.
     pub name: String,
-    /// Where we listen, on every address that others reach us by.
+    /// Port on which this node listens, on every address at which other nodes reach it.
     pub port: u16,
-    /// Peers that are connected at one time.
+    /// Maximum connected peers.
     pub max_peers: usize,
     /// Addresses that are always dialled.
     pub configured: Vec<MemberName>,
 }
 
-/// What the state machine wants its owner to know or do.
+/// An event or a request of the state machine to its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MeshEvent {
-    /// Connect, and say so with [`MeshMachine::dialled`] or [`MeshMachine::dial_failed`].
+    /// Request: connect and report to [`MeshMachine::dialled`] or [`MeshMachine::dial_failed`].
     Dial(MemberName),
-    /// Close, after what was to be sent is sent. Nothing more is to be said of it.
+    /// Request: close the connection after its pending bytes are sent. No further event concerns
+    /// it.
     Close(ConnId),
-    /// The handshake of a connection is over: files that come on it are of this peer.
+    /// The handshake of a connection is complete. Files on the connection come from this peer.
     Established(ConnId, Who),
-    /// A peer is there that was not.
+    /// A peer is connected that was not.
     PeerUp {
         who: Who,
-        /// Whether we dialled it.
+        /// Whether this node dialled it.
         dialled: bool,
     },
     /// A peer is gone.
     PeerDown(Who, DownWhy),
-    /// A peer takes no connection of ours.
+    /// A peer rejected this node's connection.
     Rejected(MemberName, Rejection),
-    /// Talk.
+    /// A chat message.
     Chat(Who, String),
-    /// Bytes of no file, so many; without them where they are too many to be handed on.
+    /// A payload that is not part of a file, with its length. The bytes are `None` if it is too
+    /// long to be passed on.
     Binary(Who, u64, Option<Bytes>),
-    /// A peer told of addresses that were not known.
+    /// A peer sent this number of new addresses.
     Learned(Who, usize),
-    /// Somebody breaks the rules, and it is time to say so.
+    /// A peer breaks the rules, and a report of it is due.
     Offended(Culprit, Offence),
 }
 
-/// A peer, as it calls itself.
+/// A peer, as it identifies itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
-    /// Its ID.
+    /// ID of the peer.
     pub id: String,
     pub name: String,
-    /// Where it listens, or is connected from where that is not known.
+    /// Address where it listens. If that is not known, the address it is connected from.
     pub address: SocketAddr,
 }
 
 /// Why a peer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DownWhy {
-    /// It closed, or the network did.
+    /// The peer or the network closed the connection.
     #[error("its connection ended")]
     Closed,
-    /// Silent for [`SILENCE_MAX`].
+    /// The peer was silent for [`SILENCE_MAX`].
     #[error("silent for more than {} s", SILENCE_MAX.as_secs())]
     Silent,
-    /// It broke the rules.
+    /// The peer broke the rules.
     #[error("it {0}")]
     Offended(Offence),
 }
 
-/// Why a peer takes no connection.
+/// Why a peer rejects a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// It is connected to us already.
+    /// The peer is already connected to this node.
     #[error("peer rejected: duplicate connection")]
     Duplicate,
-    /// It has as many peers as it takes.
+    /// The peer has as many peers as it accepts.
     #[error("peer rejected: max peers reached")]
     MaxPeers,
-    /// It ended the connection without an answer, which may have been lost.
+    /// The peer closed the connection without an answer, which may have been lost.
     #[error("it closed the connection, or speaks another protocol")]
     Silent,
 }
 
-/// Tells whether an address is one of this node's own.
+/// Callback that returns whether an address belongs to this node.
 pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Accepted: its first line is to come.
+    /// Accepted; the first line is expected.
     Hello,
-    /// Accepted: its second line is to come, and then our answer.
+    /// Accepted; the second line is expected, and then this node answers.
     Listen,
-    /// Dialled: its first line is to come.
+    /// Dialled; the first line is expected.
     Reply,
-    /// The handshake is over.
+    /// The handshake is complete.
     Up,
 }
 
 struct Conn {
     stage: Stage,
     remote: SocketAddr,
-    /// The name that was dialled.
+    /// Address that was dialled.
     dialled: Option<MemberName>,
     since: Instant,
     id: String,
     name: String,
-    /// Where it can be dialled by others.
+    /// Address at which other nodes can dial it.
     listen: Option<SocketAddrV4>,
     lines: TokenBucket,
 }
 
-/// The state machine.
+/// The state machine of the mesh protocol.
 pub struct MeshMachine {
     config: MeshConfig,
     is_own: IsOwn,
@@ -192,8 +194,8 @@ pub struct MeshMachine {
 }
 
 impl MeshMachine {
-    /// A machine that dials the configured addresses at once. `is_own` says which addresses are
-    /// this node's.
+    /// Creates a machine that dials the configured addresses at once. `is_own` tells which
+    /// addresses belong to this node.
     pub fn new(config: MeshConfig, is_own: IsOwn, seed: u64, now: Instant) -> Self {
         let mut addresses = Addresses::default();
         for address in &config.configured {
@@ -215,13 +217,13 @@ impl MeshMachine {
         }
     }
 
-    /// Another address to dial now, and always from now on.
+    /// Adds a configured address, which is dialled now and whenever it is unconnected.
     pub fn configure(&mut self, now: Instant, address: MemberName) {
         self.addresses.configure(address, now);
         self.dial_due(now, false);
     }
 
-    /// Somebody connected. Where too many shake hands it is closed at once.
+    /// Records an accepted connection. If too many are in the handshake, it is closed at once.
     pub fn accepted(&mut self, now: Instant, conn: ConnId, remote: SocketAddr) {
         let is_shaking = |c: &&Conn| matches!(c.stage, Stage::Hello | Stage::Listen);
         let shaking = self.conns.values().filter(is_shaking);
@@ -235,7 +237,8 @@ impl MeshMachine {
             .insert(conn, Conn::new(now, Stage::Hello, remote, None));
     }
 
-    /// A connection that was asked for is there. `local` is our end of it.
+    /// Records a requested connection, with the local and the remote address, and starts the
+    /// handshake.
     pub fn dialled(
         &mut self,
         now: Instant,
@@ -254,12 +257,12 @@ impl MeshMachine {
         self.send(conn, hello);
     }
 
-    /// A connection that was asked for could not be made.
+    /// Records that a requested connection failed.
     pub fn dial_failed(&mut self, now: Instant, address: &MemberName) {
         self.addresses.dialled(now, address, Dialled::Failed);
     }
 
-    /// The first line of a connection came.
+    /// Processes the first line of a connection.
     pub fn hello(&mut self, now: Instant, conn: ConnId, line: &[u8]) {
         let Some(stage) = self.conns.get(&conn).map(|c| c.stage) else {
             return;
@@ -282,7 +285,8 @@ impl MeshMachine {
         }
     }
 
-    /// A file's bytes came: a peer that pushes is not silent.
+    /// Records that bytes of a file arrived, so that a peer that pushes a file does not count as
+    /// silent.
     pub fn alive(&mut self, now: Instant, conn: ConnId) {
         if let Some(conn) = self.conns.get(&conn).filter(|c| c.stage == Stage::Up)
             && let Some(peer) = self.peers.get_mut(&conn.id)
@@ -291,18 +295,18 @@ impl MeshMachine {
         }
     }
 
-    /// A connection ended, or is to end for what was read of it.
+    /// Records that a connection ended, or is about to end because of what was read from it.
     pub fn closed(&mut self, now: Instant, conn: ConnId) {
         self.drop_conn(now, conn, DownWhy::Closed);
     }
 
-    /// A peer broke a rule so that its connection is of no more use.
+    /// Records an offence after which the connection is useless, and ends the connection.
     pub fn offended_by(&mut self, now: Instant, conn: ConnId, what: Offence) {
         self.blame(now, conn, what);
         self.end(now, conn, DownWhy::Offended(what));
     }
 
-    /// Counts what a peer did wrong, and tells of it where it is time to; its connection stays.
+    /// Counts an offence of a peer, and reports it if a report is due. The connection stays open.
     pub fn blame(&mut self, now: Instant, conn: ConnId, what: Offence) {
         let Some(culprit) = self.conns.get(&conn).map(Conn::culprit) else {
             return;
@@ -312,7 +316,7 @@ impl MeshMachine {
         }
     }
 
-    /// Does what is due.
+    /// Runs everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.end_handshakes(now);
         if self.next_ping <= now {
@@ -330,13 +334,14 @@ impl MeshMachine {
         self.dial_due(now, learned);
     }
 
-    /// Asks every peer for addresses, and dials some that are known.
+    /// Asks every peer for addresses, and schedules a dial of known ones.
     pub fn discover(&mut self, now: Instant) {
         self.send_all(crate::wire::mesh::REQUEST_PEERS);
         self.dial_soon(now);
     }
 
-    /// Says something to every peer but those that `skip` names by their ID; says to how many.
+    /// Sends a chat message to every peer except those for which `skip` returns true. Returns the
+    /// number of recipients.
     pub fn say(&mut self, text: &str, skip: &dyn Fn(&str) -> bool) -> usize {
         let Some(line) = encode_chat(text) else {
             return 0;
@@ -348,17 +353,17 @@ impl MeshMachine {
         heard.len()
     }
 
-    /// The next bytes to send.
+    /// Returns the next bytes to send.
     pub fn poll_transmit(&mut self) -> Option<(ConnId, Vec<u8>)> {
         self.transmits.pop_front()
     }
 
-    /// The next thing to know or do.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<MeshEvent> {
         self.events.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] is to be called next.
+    /// Returns when [`Self::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Instant {
         let is_room = self.peers.len() < self.config.max_peers;
         let handshakes = self.conns.values().filter_map(Conn::handshake_ends);
@@ -379,7 +384,7 @@ impl MeshMachine {
         let late: Vec<(ConnId, Stage)> = late.map(|(id, c)| (*id, c.stage)).collect();
         for (conn, stage) in late {
             match stage {
-                // one that says nothing more is a peer all the same, without an address
+                // a peer that sends no second line is accepted without an address
                 Stage::Listen => self.establish_accepted(now, conn),
                 _ => self.offended_by(now, conn, Offence::TooSlow),
             }
@@ -419,7 +424,7 @@ impl MeshMachine {
     }
 
     fn note(&mut self, event: MeshEvent) {
-        // an owner that takes nothing any more is stopping
+        // an owner that stopped taking events is shutting down
         if self.events.len() < OUTBOX_MAX {
             self.events.push_back(event);
         }
@@ -466,7 +471,7 @@ impl Conn {
     }
 }
 
-/// The address of a list's entry for one peer, where it can dial it.
+/// Returns whether the reader of a list can dial a listed address.
 fn is_for(listed: SocketAddrV4, reader: IpAddr) -> bool {
     reader.is_loopback() || !listed.ip().is_loopback()
 }

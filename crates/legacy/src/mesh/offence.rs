@@ -1,4 +1,4 @@
-//! What mesh peers do wrong, by who they say they are and where from.
+//! Offences of mesh peers, by claimed identity and address.
 
 use std::net::IpAddr;
 
@@ -6,58 +6,58 @@ use crate::wire::mesh::{BYTES_MAX, LINE_MAX_BYTES, LISTED_MAX};
 pub use p2pfs_types::offences::OFFENDERS_MAX;
 use p2pfs_types::offences::{Ledger, Offending};
 
-/// Who offended, and how.
+/// Offences by peer.
 pub(super) type Offenders = Ledger<Culprit, Offence>;
 
-/// What a peer did.
+/// An offence of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Offence {
-    /// A first line that is none.
+    /// An invalid first line.
     #[error("begins with what is no line of the protocol")]
     NoHello,
     /// Too many lines.
     #[error("sends more lines than anyone says or reads")]
     Flood,
-    /// No line end.
+    /// A line without an end.
     #[error("sent a line of more than {LINE_MAX_BYTES} bytes")]
     EndlessLine,
-    /// A payload that may not be.
+    /// A payload with an invalid length.
     #[error("announced a payload that is not of 0 to {BYTES_MAX} bytes")]
     BadBytes,
-    /// A payload's length that is no number.
+    /// A payload length that is not a number.
     #[error("sent a payload's length that is no number")]
     BadLength,
-    /// A long list.
+    /// A list with too many addresses.
     #[error("listed more than {LISTED_MAX} addresses at once")]
     ManyAddresses,
-    /// Nothing, or a drip.
+    /// No data, or only a trickle.
     #[error("sent too slowly, or nothing")]
     TooSlow,
-    /// It takes nothing of what it is sent.
+    /// It does not read what it is sent.
     #[error("does not read what it is sent")]
     NeverReads,
-    /// A file message that means nothing.
+    /// An invalid message about a file.
     #[error("sent a message about a file that means nothing")]
     BadFile,
-    /// More files at a time, or a second, than are taken.
+    /// More files at a time, or per second, than are accepted.
     #[error("pushes more files at once than are taken")]
     ManyFiles,
-    /// A file that does not come to its hash.
+    /// A file that does not match its hash.
     #[error("sent a file that does not fit its hash")]
     WrongHash,
-    /// A file that does not come to its size.
+    /// A file that does not match its size.
     #[error("sent a file that does not fit the size that it had announced")]
     WrongSize,
 }
 
-/// Who it was: an ID alone is whatever its sender says.
+/// Identity of an offender. An ID alone proves nothing, because its sender chooses it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Culprit {
-    /// Where its connection came from, or was made to.
+    /// IP address that its connection came from, or was dialled at.
     pub ip: IpAddr,
-    /// The ID that it gave; empty before it gave one.
+    /// Claimed ID; empty before it sent one.
     pub id: String,
-    /// The name that it gave; empty before it gave one.
+    /// Claimed name; empty before it sent one.
     pub name: String,
 }
 

@@ -1,24 +1,25 @@
-//! How fast messages may follow each other to a peer that drops what its queue has no place for.
+//! The rate of messages to a peer that drops messages when its queue is full.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Messages that an old receiver has places for is 100; some are left for what others say.
+/// Messages that may wait in the receiver's queue. The original programs have 100 places; some are
+/// left for other messages.
 pub const QUEUE_WANTED: usize = 80;
-/// What an old receiver is taken to need for a message, whatever its length.
+/// Assumed time that an original program needs for a message of any length.
 const MESSAGE_TIME: Duration = Duration::from_millis(4);
-/// What it is taken to write to its disk in a second.
+/// Assumed disk throughput of an original program, in bytes per second.
 const DISK_BYTES_PER_S: u64 = 50 << 20;
 
-/// The queue of one peer, as it is taken to be: nothing of the protocol tells.
+/// Estimated queue of one peer. The protocol reports nothing about it.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// When each message that was sent is taken to leave the queue, in order.
+    /// Estimated times at which the sent messages leave the queue, in order.
     leaves: VecDeque<Instant>,
 }
 
 impl Pace {
-    /// When one more message may be sent.
+    /// Returns when one more message may be sent.
     pub fn ready_at(&mut self, now: Instant) -> Instant {
         while self.leaves.front().is_some_and(|at| *at <= now) {
             self.leaves.pop_front();
@@ -29,7 +30,7 @@ impl Pace {
         }
     }
 
-    /// A message of so many bytes is sent now.
+    /// Records that a message of `length_bytes` is sent now.
     pub fn sent(&mut self, now: Instant, length_bytes: u64) {
         let before = self.leaves.back().copied().unwrap_or(now).max(now);
         let writing = Duration::from_secs_f64(length_bytes as f64 / DISK_BYTES_PER_S as f64);
@@ -41,7 +42,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// An old receiver that takes its time for each message, and what it drops.
+    /// An original receiver that needs time for each message, with a count of dropped messages.
     struct Receiver {
         queue: VecDeque<Instant>,
         dropped: usize,

@@ -1,4 +1,4 @@
-//! The peers: admitted, kept alive, listed to each other, given up.
+//! The connected peers: admission, keepalive, lists of peers, and removal.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -12,42 +12,43 @@ use super::{
 use crate::wire::discovery::MemberName;
 use crate::wire::mesh::{DUPLICATE, MAX_PEERS, PING, REQUEST_PEERS};
 
-/// Connections of one peer: two where both dialled at the same time, since an original program that
-/// loses one of them forgets its peer.
+/// Maximum connections of one peer. Two exist if both sides dialled at the same time. An original
+/// program that loses one of the two forgets its peer.
 const CONNS_OF_PEER: usize = 2;
 
 pub(super) struct Peer {
     name: String,
-    /// The one in use first.
+    /// Connections, the one in use first.
     conns: Vec<ConnId>,
     pub(super) heard_at: Instant,
     pinged_at: Option<Instant>,
     round_trip: Option<Duration>,
 }
 
-/// One peer, as `p2pfs peers` shows it, or one that broke the rules and is gone.
+/// A peer as `p2pfs peers` shows it, or an offender that is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshPeer {
-    /// Its ID; of one that is gone, empty where it never gave one.
+    /// ID; empty for an offender that never sent one.
     pub id: String,
-    /// Its name, or its address where it never gave one.
+    /// Name, or the address if it never sent one.
     pub name: String,
-    /// Where it listens, or is connected from; of one that is gone, where it was.
+    /// Address where it listens or is connected from; for an offender that is gone, its former IP
+    /// address.
     pub address: String,
     /// Whether it is connected.
     pub is_up: bool,
-    /// From a ping to its answer, the last time.
+    /// Time between the last ping and its answer.
     pub round_trip: Option<Duration>,
-    /// When it was heard last, where it is connected.
+    /// When it was last heard, if it is connected.
     pub heard_at: Option<Instant>,
-    /// How often it broke the rules.
+    /// Number of its offences.
     pub offences: u64,
-    /// In which way the last time.
+    /// Its last offence.
     pub last_offence: Option<Offence>,
 }
 
 impl MeshMachine {
-    /// The peers, then those that broke the rules and are gone.
+    /// Returns the peers, then the offenders that are gone.
     pub fn peers(&self) -> Vec<MeshPeer> {
         let mut peers: Vec<MeshPeer> = self.peers.keys().map(|id| self.peer(id)).collect();
         for (culprit, count, last) in self.offenders.all() {
@@ -94,7 +95,7 @@ impl MeshMachine {
         }
     }
 
-    /// The connection in use of each peer.
+    /// Returns the connection in use of each peer.
     pub fn in_use(&self) -> Vec<(ConnId, Who)> {
         let first = self.peers.values().filter_map(|peer| peer.conns.first());
         first
@@ -102,14 +103,15 @@ impl MeshMachine {
             .collect()
     }
 
-    /// The addresses that are known and not connected.
+    /// Returns the addresses that are known and not connected.
     pub fn known(&self) -> Vec<MemberName> {
         let connected = self.connected_addresses();
         let unconnected = self.addresses.all().filter(|a| !connected.contains(a));
         unconnected.cloned().collect()
     }
 
-    /// Somebody's first line: it is told no, or its second line is waited for.
+    /// Processes the first line of an accepted connection: rejects the peer, or waits for its
+    /// second line.
     pub(super) fn admit(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
         let is_own = id == self.config.id;
         let refusal = match self.peers.get(&id) {
@@ -131,7 +133,7 @@ impl MeshMachine {
         }
     }
 
-    /// Somebody's second line was its address, or was something else, or did not come.
+    /// Completes an accepted connection after its second line or the timeout for that line.
     pub(super) fn establish_accepted(&mut self, now: Instant, conn: ConnId) {
         let Some(id) = self.conns.get(&conn).map(|c| c.id.clone()) else {
             return;
@@ -153,7 +155,7 @@ impl MeshMachine {
         self.establish(now, conn);
     }
 
-    /// The answer to our first line.
+    /// Processes the answer to this node's first line.
     pub(super) fn answered(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
         let own = id == self.config.id;
         let known = self.peers.get(&id).map_or(0, |peer| peer.conns.len());
@@ -202,7 +204,7 @@ impl MeshMachine {
         self.note(MeshEvent::Established(conn, who.clone()));
         match self.peers.get_mut(&who.id) {
             Some(peer) => {
-                // of two, both sides use the one that the smaller ID dialled
+                // both sides use the one of the two that the smaller ID dialled
                 let is_first = is_dialled == (own_id < who.id);
                 let at = if is_first { 0 } else { peer.conns.len() };
                 peer.conns.insert(at, conn);
@@ -226,7 +228,7 @@ impl MeshMachine {
         self.share(conn);
     }
 
-    /// Lists the others to a peer, where there are any.
+    /// Sends the list of the other peers to a peer, if there are any.
     pub(super) fn share(&mut self, conn: ConnId) {
         let Some(reader) = self.conns.get(&conn) else {
             return;
@@ -242,7 +244,7 @@ impl MeshMachine {
         }
     }
 
-    /// A peer answers a ping.
+    /// Records the answer to a ping.
     pub(super) fn pong(&mut self, now: Instant, id: &str) {
         if let Some(peer) = self.peers.get_mut(id)
             && let Some(at) = peer.pinged_at.take()
@@ -264,7 +266,7 @@ impl MeshMachine {
         self.send_all(PING);
     }
 
-    /// Ends a connection whose handshake comes to nothing.
+    /// Ends a connection in the handshake.
     pub(super) fn close(&mut self, conn: ConnId) {
         if self.conns.remove(&conn).is_some() {
             self.note(MeshEvent::Close(conn));
@@ -300,7 +302,7 @@ impl MeshMachine {
         }
         self.peers.remove(&gone.id);
         if let (Some(listen), None) = (gone.listen, &gone.dialled) {
-            // it was there: it may be again
+            // it was reachable and may be again
             self.addresses.learn(MemberName::Address(listen), None, now);
         }
         self.note(MeshEvent::PeerDown(gone.who(), why));
@@ -321,8 +323,8 @@ impl MeshMachine {
         listen.map(MemberName::Address).chain(dialled).collect()
     }
 
-    /// Where a peer listens, by its own word; only the port of it means something, since the old
-    /// programs say `localhost` to everyone.
+    /// Sets the address where a peer listens, by its own statement. Only the port is used, because
+    /// the original programs send `localhost` to every peer.
     pub(super) fn set_listen(&mut self, conn: ConnId, port: Option<u16>) {
         if let Some(made) = self.conns.get_mut(&conn)
             && let (SocketAddr::V4(remote), Some(port)) = (made.remote, port)

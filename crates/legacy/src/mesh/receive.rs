@@ -1,5 +1,5 @@
-//! The files that one peer is pushing: which bytes belong to which, and whether they come to what
-//! was announced.
+//! The files that one peer is pushing: assigns the received bytes to files, and checks that each
+//! file matches its announcement.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,36 +10,36 @@ use super::offence::Offence;
 use crate::wire::mesh::{FileEnd, FileStart, Sha256, received_name};
 use p2pfs_types::bucket::TokenBucket;
 
-/// Files of one peer that are on their way at one time.
+/// Maximum files of one peer in flight.
 pub const OPEN_MAX: usize = 8;
-/// Files that a peer may begin at once, and in the long run.
+/// Maximum burst of files that a peer may start.
 const BEGUN_BURST: u32 = 1024;
-/// See [`BEGUN_BURST`].
+/// Maximum sustained files per second; see [`BEGUN_BURST`].
 const BEGUN_PER_S: u32 = 100;
-/// How long nothing of a file may come before it is given up: its end may have been dropped.
+/// How long a file may bring no data before it is abandoned. Its end may have been dropped.
 pub const FILE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The number of a file on its way, among those of one peer; never used twice.
+/// Number of a file in flight among those of one peer; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
-/// A file that may be taken.
+/// A file that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
-    /// Its number.
+    /// Number of the file.
     pub id: FileId,
-    /// The name to keep it under, where that is free: one name, whatever was sent.
+    /// Name under which to store the file if it is free: a single component, whatever was sent.
     pub name: Vec<u8>,
-    /// What is announced.
+    /// Announced size.
     pub size_bytes: u64,
 }
 
-/// Why a file is not taken, or given up.
+/// Why a file is rejected or abandoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Which of those on their way, where it was.
+    /// Number of the file, if it was in flight.
     pub id: Option<FileId>,
-    /// What its sender did.
+    /// Offence of the sender.
     pub offence: Offence,
 }
 
@@ -52,17 +52,17 @@ struct Coming {
     heard_at: Instant,
 }
 
-/// One peer's files. Holds no bytes of them.
+/// The files of one peer. Holds no bytes of them.
 pub struct Receiving {
     files: BTreeMap<Vec<u8>, Coming>,
-    /// Whose bytes the next pieces are; none where nobody wants them.
+    /// Name of the file that the next pieces belong to; `None` if they are skipped.
     current: Option<Vec<u8>>,
     begun: TokenBucket,
     next_id: u64,
 }
 
 impl Receiving {
-    /// Nothing on its way.
+    /// Creates a state without files.
     pub fn new(now: Instant) -> Self {
         Self {
             files: BTreeMap::new(),
@@ -72,11 +72,10 @@ impl Receiving {
         }
     }
 
-    /// A file begins. One of the same name that was on its way is given up: the second of the
-    /// answer.
+    /// Starts a file. A file in flight with the same name is abandoned; its number is the second
+    /// part of the result.
     ///
-    /// # Errors
-    /// [`Refused`]; what comes of it is passed over.
+    /// # Errors [`Refused`]; the data of the file is skipped.
     pub fn start(
         &mut self,
         now: Instant,
@@ -110,7 +109,7 @@ impl Receiving {
         Ok((begun, replaced))
     }
 
-    /// The next pieces are of the file of that name.
+    /// Assigns the next pieces to the file of that name.
     pub fn chunk(&mut self, now: Instant, name: Vec<u8>) {
         self.current = self.files.get_mut(&name).map(|file| {
             file.heard_at = now;
@@ -118,10 +117,9 @@ impl Receiving {
         });
     }
 
-    /// A piece: the file that it is of, and where in it. None where nobody wants it.
+    /// Processes a piece. Returns its file and the offset in it, or `None` if it is skipped.
     ///
-    /// # Errors
-    /// [`Refused`] where the file is longer than announced; it is given up.
+    /// # Errors [`Refused`] if the file is longer than announced; it is abandoned.
     pub fn part(&mut self, now: Instant, bytes: &[u8]) -> Result<Option<(FileId, u64)>, Refused> {
         let Some(name) = &self.current else {
             return Ok(None);
@@ -143,10 +141,9 @@ impl Receiving {
         Ok(Some((file.id, offset)))
     }
 
-    /// A file ends: the one that is whole. None where none of that name was on its way.
+    /// Ends a file. Returns the complete file, or `None` if no file of that name was in flight.
     ///
-    /// # Errors
-    /// [`Refused`] where it is not what was announced.
+    /// # Errors [`Refused`] if the file does not match its announcement.
     pub fn end(&mut self, end: &FileEnd) -> Result<Option<FileId>, Refused> {
         let Some(file) = self.files.remove(&end.name) else {
             return Ok(None);
@@ -170,12 +167,12 @@ impl Receiving {
         }
     }
 
-    /// Gives up a file for a reason of ours; what comes of it is passed over.
+    /// Abandons a file for a reason of this node. Its further data is skipped.
     pub fn forget(&mut self, id: FileId) {
         self.files.retain(|_, file| file.id != id);
     }
 
-    /// Gives up what nothing came of for [`FILE_PATIENCE`].
+    /// Abandons and returns the files without data for [`FILE_PATIENCE`].
     pub fn expire(&mut self, now: Instant) -> Vec<FileId> {
         let is_old = |file: &Coming| now.saturating_duration_since(file.heard_at) > FILE_PATIENCE;
         let old = self.files.values().filter(|file| is_old(file));

@@ -1,4 +1,4 @@
-//! The state machine in virtual time: golden transcripts, keeping alive, discovery.
+//! Tests of the state machine in virtual time: golden transcripts, keepalive, discovery.
 
 use super::*;
 use crate::wire::mesh::{Decoder, Item};
@@ -18,7 +18,7 @@ fn member(text: &str) -> MemberName {
     MemberName::parse(text.as_bytes()).unwrap()
 }
 
-/// A machine, its time, and what it said on each connection.
+/// A machine with its virtual time.
 struct World {
     machine: MeshMachine,
     now: Instant,
@@ -48,7 +48,7 @@ impl World {
         ConnId(self.next)
     }
 
-    /// What a peer sends, as its connection's decoder understands it.
+    /// Feeds a peer's text through a decoder into the machine.
     fn hear(&mut self, conn: ConnId, is_first: bool, text: &str) {
         let mut decoder = Decoder::default();
         if !is_first {
@@ -71,7 +71,7 @@ impl World {
         conn
     }
 
-    /// A peer that dials us and says where it listens.
+    /// Connects a peer that dials this node and sends its listening port.
     fn join(&mut self, from: &str, id: &str, name: &str, port: u16) -> ConnId {
         let conn = self.accept(from);
         self.hear(
@@ -82,7 +82,7 @@ impl World {
         conn
     }
 
-    /// Our dial of that address gets through.
+    /// Completes this node's dial of that address.
     fn dialled(&mut self, address: &str) -> ConnId {
         let conn = self.conn();
         let remote = match member(address) {
@@ -95,7 +95,8 @@ impl World {
         conn
     }
 
-    /// Lets the time pass, waking the machine whenever it wants to be; gives what it did when.
+    /// Advances the time and wakes the machine at its deadlines. Returns its events with their
+    /// times.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while self.machine.poll_timeout() <= end {
@@ -162,7 +163,7 @@ fn whoever_dials_us_is_answered_byte_for_byte_as_the_old_programs_answer() {
             }
         ]
     );
-    // the next one is told of the first
+    // the next peer receives the first one in its list
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
     let answer = format!("{OWN}:alice\nPEERS:10.0.0.2:18002\n");
     assert_eq!(world.sent_on(carol), answer);
@@ -214,7 +215,7 @@ fn one_that_never_says_where_it_listens_is_a_peer_after_ten_seconds_and_is_not_g
     assert_eq!(world.sent_on(bob), format!("{OWN}:alice\n"));
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
     assert_eq!(world.sent_on(carol), format!("{OWN}:alice\n"));
-    // any other second line is lost, as in the old programs
+    // any other second line is lost, as in the original programs
     let dan = world.accept("10.0.0.4:40001");
     world.hear(dan, true, "d1:dan\nREQUEST_PEERS\n");
     assert_eq!(
@@ -367,7 +368,7 @@ fn two_that_dial_each_other_at_once_keep_one_session_and_close_none() {
     };
     assert_eq!(closes(&mut world), 0);
     assert_eq!(world.up(), ["bob"]);
-    // our ID is the smaller one, so the one that we dialled is used by both
+    // this node's ID is smaller, so both sides use the connection that it dialled
     let in_use: Vec<ConnId> = world.machine.in_use().iter().map(|(c, _)| *c).collect();
     assert_eq!(in_use, [ours]);
     world.machine.closed(world.now, ours);

@@ -1,9 +1,9 @@
-//! TCP of the legacy peers' protocol: one file a connection, in both directions.
+//! TCP of the legacy peers' protocol: one file per connection, in both directions.
 //!
-//! Owns the sockets' deadlines and limits: a connection is answered or closed promptly, since an
-//! original program waits for ever, and nothing that a peer sends or withholds holds us for long.
-//! Knows nothing of where bytes come from or go to; a transfer that ends in an error gave bytes
-//! that are not to be kept.
+//! This module owns the deadlines and limits of the sockets. A connection is answered or closed
+//! promptly, because an original program waits forever. A peer cannot occupy this node for long by
+//! what it sends or withholds. The source and destination of the bytes are unknown here. If a
+//! transfer ends in an error, its bytes must be discarded.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,66 +22,66 @@ use crate::wire::discovery::{
     encode_request,
 };
 
-/// Connections of legacy peers that are served at one time; others are closed at once.
+/// Maximum connections of legacy peers served at one time. Further ones are closed at once.
 pub const SERVED_MAX: usize = 64;
-/// Of these, for one address.
+/// Maximum connections served for one address.
 pub const SERVED_PER_ADDRESS: usize = 16;
-/// How long a peer may take to say what it wants, to take some bytes of what it gets, and to say a
-/// header; also how long dialling may take, as in the old programs.
+/// How long a peer may take to send its request, to accept some bytes, or to send a header. Also
+/// the timeout of dialling, as in the original programs.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the rest of a request is taken from a peer that was answered, so that closing does not
-/// destroy what is still on its way to it.
+/// How long the rest of a request is read from a peer after the answer. Closing earlier would
+/// destroy the bytes that are still on their way to the peer.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a transfer may take for [`PACE_BYTES`]: slower ones are given up.
+/// How long a transfer may take for [`PACE_BYTES`]. Slower ones are abandoned.
 const PACE: Duration = Duration::from_secs(20);
-/// The least that a transfer must bring in each [`PACE`].
+/// Minimum bytes of a transfer in each [`PACE`].
 const PACE_BYTES: u64 = 16 << 10;
 /// How long the sender may take to close after the last byte.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// What is read at once.
+/// Maximum bytes of one read.
 const STEP_BYTES: usize = 128 << 10;
 
-/// Why a file did not come from a legacy peer. Nothing of it is to be kept.
+/// Why a file could not be fetched from a legacy peer. All received data must be discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum LegacyError {
-    /// It does not answer there; it may later.
+    /// The peer does not answer at this address; a later attempt may succeed.
     #[error("{at} cannot be reached: {source}")]
     Unreachable { at: SocketAddrV4, source: io::Error },
-    /// It closed without a word, which is how this protocol says no.
+    /// The peer closed without an answer, which is the refusal of this protocol.
     #[error("{at} does not give that file")]
     NotThere { at: SocketAddrV4 },
-    /// Its header cannot be trusted.
+    /// The header is not valid.
     #[error("{at}: {source}")]
     Header {
         at: SocketAddrV4,
         source: HeaderError,
     },
-    /// It ended before the size it had said.
+    /// The transfer ended before the announced size.
     #[error("{at} ended the transfer {missing_bytes} bytes early")]
     Early {
         at: SocketAddrV4,
-        /// What is missing.
+        /// Number of missing bytes.
         missing_bytes: u64,
     },
-    /// It sent more than the size it had said.
+    /// The peer sent more than the announced size.
     #[error("{at} sent more than the {size_bytes} bytes that it had announced")]
     Surplus {
         at: SocketAddrV4,
-        /// What it had said.
+        /// Announced size.
         size_bytes: u64,
     },
-    /// Nothing came, or too little.
+    /// No bytes arrived, or too few.
     #[error("{at} sends too slowly")]
     TooSlow { at: SocketAddrV4 },
 }
 
-/// Counts the connections that are served.
+/// Counts the served connections.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
     served: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// A place among the served; free when dropped.
+/// A slot of a served connection; released when dropped.
 #[derive(Debug)]
 pub struct ServedPlace {
     served: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -89,7 +89,7 @@ pub struct ServedPlace {
 }
 
 impl Admission {
-    /// A place, if there is one for this address.
+    /// Returns a slot if one is free for this address.
     pub fn enter(&self, ip: IpAddr) -> Option<ServedPlace> {
         let mut served = self.served.lock();
         let all: usize = served.values().sum();
@@ -117,20 +117,20 @@ impl Drop for ServedPlace {
     }
 }
 
-/// A connection whose request was read.
+/// A connection with a complete request.
 #[derive(Debug)]
 pub struct Served {
     stream: TcpStream,
-    /// What is asked for.
+    /// Requested name.
     pub name: Name,
 }
 
 impl Served {
-    /// Reads the request. None where there is none in time: the connection is closed.
+    /// Reads the request. Returns `None`, and closes the connection, if none arrives in time.
     pub async fn accept(mut stream: TcpStream) -> Option<Self> {
         let mut request = Vec::with_capacity(REQUEST_MAX_BYTES);
         let deadline = Instant::now() + PATIENCE;
-        // one write of the peer may come in parts, and its line end is optional
+        // one write of the peer may arrive in parts, and its line end is optional
         let name = loop {
             let read = stream.read_buf(&mut request);
             let count = timeout_at(deadline, read).await.ok()?.ok()?;
@@ -144,18 +144,16 @@ impl Served {
         Some(Self { stream, name })
     }
 
-    /// Sends the header of the file that follows by [`Self::send`].
+    /// Sends the header of a file. The data follows with [`Self::send`].
     ///
-    /// # Errors
-    /// Those of the connection; it is of no use any more.
+    /// # Errors An error of the connection, which is then unusable.
     pub async fn send_header(&mut self, header: &TransferHeader) -> io::Result<()> {
         self.send(&header.encode()).await
     }
 
     /// Sends some of the file.
     ///
-    /// # Errors
-    /// As [`Self::send_header`]; also where the peer takes nothing for ten seconds.
+    /// # Errors As [`Self::send_header`]; also if the peer accepts nothing for ten seconds.
     pub async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let written = timeout(PATIENCE, self.stream.write(bytes)).await;
@@ -167,7 +165,7 @@ impl Served {
         Ok(())
     }
 
-    /// Closes so that what was sent arrives.
+    /// Closes the connection so that all sent bytes arrive.
     pub async fn close(mut self) {
         let drain = async {
             self.stream.shutdown().await?;
@@ -179,15 +177,16 @@ impl Served {
     }
 }
 
-/// How long a request without a line end may still grow: the old programs read once, at once.
+/// How long to wait for more of a request without a line end. The original programs read once, at
+/// once.
 const REQUEST_GAP: Duration = Duration::from_millis(100);
 
-/// Whether nothing more comes for a moment.
+/// Returns whether nothing more arrives within [`REQUEST_GAP`].
 async fn settled(stream: &TcpStream) -> bool {
     timeout(REQUEST_GAP, stream.readable()).await.is_err()
 }
 
-/// A file on its way from a legacy peer.
+/// A file in transfer from a legacy peer.
 #[derive(Debug)]
 pub struct Transfer {
     stream: TcpStream,
@@ -196,15 +195,14 @@ pub struct Transfer {
     left_bytes: u64,
     pace_ends: Option<Instant>,
     pace_left_bytes: u64,
-    /// Since when nobody asks for more.
+    /// Since when the reader has not requested more.
     left_at: Option<Instant>,
 }
 
 impl Transfer {
-    /// Dials, asks, and reads the header.
+    /// Dials, sends the request, and reads the header.
     ///
-    /// # Errors
-    /// [`LegacyError`]; another responder may do better.
+    /// # Errors [`LegacyError`]; another responder may succeed.
     pub async fn begin(at: SocketAddrV4, name: &Name) -> Result<Self, LegacyError> {
         let unreachable = |source| LegacyError::Unreachable { at, source };
         let dialled = timeout(PATIENCE, TcpStream::connect(SocketAddr::V4(at))).await;
@@ -234,22 +232,21 @@ impl Transfer {
         })
     }
 
-    /// Whom it comes from.
+    /// Returns the address of the sender.
     pub fn at(&self) -> SocketAddrV4 {
         self.at
     }
 
-    /// How many bytes it has announced.
+    /// Returns the announced size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// The next bytes; none when all have come and the peer has closed.
+    /// Returns the next bytes, or `None` when all have arrived and the peer has closed.
     ///
-    /// # Errors
-    /// [`LegacyError`]; what came before is not to be kept.
+    /// # Errors [`LegacyError`]; all received data must be discarded.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
-        // how long the reader was away is not the peer's fault
+        // the time while the reader was away does not count against the peer
         if let (Some(ends), Some(left_at)) = (&mut self.pace_ends, self.left_at.take()) {
             *ends += left_at.elapsed();
         }
@@ -282,7 +279,7 @@ impl Transfer {
         Ok(Some(buffer.freeze()))
     }
 
-    /// Until when the bytes of this stretch must have come.
+    /// Returns the deadline for the bytes of the current stretch.
     fn pace(&mut self) -> Instant {
         match self.pace_ends {
             Some(ends) if self.pace_left_bytes > 0 => ends,

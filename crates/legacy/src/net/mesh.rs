@@ -1,8 +1,9 @@
-//! TCP of the legacy peers' mesh protocol: one connection, read and written.
+//! TCP of the legacy peers' mesh protocol: reading and writing one connection.
 //!
-//! Owns the sockets' deadlines and the queues towards a peer: nothing that it sends or withholds
-//! holds us for long, and one that does not read what it is sent is given up. What is one message
-//! goes out as one, whoever else has something to say. Knows nothing of what is said.
+//! This module owns the deadlines of the sockets and the queues to a peer. A peer cannot occupy
+//! this node for long by what it sends or withholds, and a peer that does not read is dropped. Each
+//! message is written without interruption by other messages. The content of the messages is
+//! unknown here.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,104 +20,101 @@ use tokio::time::{Instant, timeout};
 use crate::wire::mesh::{DecodeError, Decoder, Item};
 use p2pfs_transfer::net::socket::{listen_tcp, take_up_tcp};
 
-/// How long dialling may take, as in the old programs.
+/// Timeout of dialling, as in the original programs.
 const DIAL: Duration = Duration::from_secs(10);
-/// How long a message that has begun may bring less than [`PACE_BYTES`].
+/// How long an incomplete message may bring less than [`PACE_BYTES`].
 pub const PACE: Duration = Duration::from_secs(20);
-/// See [`PACE`].
+/// Minimum bytes of an incomplete message in each [`PACE`].
 pub const PACE_BYTES: usize = 16 << 10;
-/// How long a peer may take nothing of what waits for it.
+/// How long a peer may accept none of the bytes that wait for it.
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// Lines that wait to be written; a peer that has more of them does not read.
+/// Maximum lines that wait to be written. A peer with more does not read.
 pub const LINES_MAX: usize = 256;
-/// How long what is still on its way here is taken from a peer that was told to go, so that closing
-/// does not destroy the word that tells it.
+/// How long bytes in flight are read from a peer that is being rejected. Closing earlier would
+/// destroy the line with the rejection.
 const LINGER: Duration = Duration::from_secs(2);
-/// What is read at once.
+/// Maximum bytes of one read.
 const STEP_BYTES: usize = 256 << 10;
 
-/// Why a connection is of no more use.
+/// Why a connection is unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MeshEnd {
-    /// The peer closed it, or the network did.
+    /// The peer or the network closed it.
     #[error("the connection ended")]
     Closed,
-    /// What came cannot be understood.
+    /// The received bytes are not valid.
     #[error(transparent)]
     Garbled(#[from] DecodeError),
-    /// Too little of a message came.
+    /// A message arrived too slowly.
     #[error("a message came too slowly")]
     TooSlow,
-    /// The peer takes nothing.
+    /// The peer does not read.
     #[error("the peer does not read")]
     NeverReads,
 }
 
-/// A message that is too long for a line, and has begun. Where it is dropped before all of it was
-/// given, zeros go in place of the rest: nothing else can be said before it ends.
+/// A message in progress that is too long for a line. If it is dropped early, the rest is sent as
+/// zeros, because no other message can start before its end.
 #[derive(Debug)]
 pub struct Message {
     pieces: mpsc::Sender<Bytes>,
 }
 
-/// The same as the writer has it.
+/// A long message on the writer's side.
 struct Begun {
     head: Bytes,
-    /// What follows the head.
+    /// Number of bytes after the head.
     length_bytes: u64,
     pieces: mpsc::Receiver<Bytes>,
 }
 
 /// Listens on an IPv4 address.
 ///
-/// # Errors
-/// What the system says.
+/// # Errors The error of the system call.
 pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     listen_tcp(at)
 }
 
-/// Takes up the listening socket of an earlier process.
+/// Adopts the listening socket of an earlier process.
 ///
-/// # Errors
-/// Where it does not listen at this address.
+/// # Errors If the socket does not listen on this address.
 pub fn take_up(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
     take_up_tcp(socket, at)
 }
 
-/// Connects to an address as a list spells it.
+/// Connects to an address in the form of a list entry.
 ///
-/// # Errors
-/// What the system says, or that it took too long.
+/// # Errors The error of the system call, or a timeout.
 pub async fn dial(address: &str) -> io::Result<TcpStream> {
     let dialled = timeout(DIAL, TcpStream::connect(address)).await;
     dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// What comes.
+/// Reading half of a connection.
 pub struct MeshReader {
     stream: OwnedReadHalf,
     decoder: Decoder,
-    /// How long the message that has begun may still be waited for.
+    /// Remaining time for the incomplete message to bring [`PACE_BYTES`].
     left: Duration,
-    /// What it brought since then.
+    /// Bytes that it brought since then.
     brought: usize,
 }
 
-/// Where what is to be sent goes. It is closed by dropping it.
+/// Queue of a connection's output. Dropping it closes the connection.
 #[derive(Debug, Clone)]
 pub struct MeshSender {
     lines: mpsc::Sender<Vec<u8>>,
     messages: mpsc::Sender<Begun>,
 }
 
-/// What goes.
+/// Writing half of a connection.
 pub struct MeshWriter {
     stream: OwnedWriteHalf,
     lines: mpsc::Receiver<Vec<u8>>,
     messages: mpsc::Receiver<Begun>,
 }
 
-/// Takes a connection apart.
+/// Splits a connection.
 pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
     let _slower = stream.set_nodelay(true);
     let (reading, writing) = stream.into_split();
@@ -137,10 +135,9 @@ pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
 }
 
 impl MeshReader {
-    /// The next thing that is said. May be dropped half way without loss.
+    /// Returns the next item. Cancel-safe: dropping the future loses nothing.
     ///
-    /// # Errors
-    /// [`MeshEnd`]; the connection is of no more use.
+    /// # Errors [`MeshEnd`]; the connection is then unusable.
     pub async fn next(&mut self) -> Result<Item, MeshEnd> {
         loop {
             if let Some(item) = self.buffered()? {
@@ -154,7 +151,7 @@ impl MeshReader {
             let read = if is_inside {
                 timeout(self.left, reading).await
             } else {
-                // the protocol itself judges silence between messages
+                // the protocol itself limits the silence between messages
                 Ok(reading.await)
             };
             let count = match read {
@@ -172,10 +169,9 @@ impl MeshReader {
         }
     }
 
-    /// The next thing that is said, where it has come already.
+    /// Returns the next item if it has already arrived.
     ///
-    /// # Errors
-    /// As [`Self::next`].
+    /// # Errors As [`Self::next`].
     pub fn buffered(&mut self) -> Result<Option<Item>, MeshEnd> {
         let item = self.decoder.next_item()?;
         if item.is_some() && !self.decoder.is_inside() {
@@ -184,7 +180,7 @@ impl MeshReader {
         Ok(item)
     }
 
-    /// Takes what is still on its way from a peer that was told to go.
+    /// Reads and discards bytes in flight from a peer that is being rejected.
     pub async fn linger(mut self) {
         let drain = async {
             let mut rest = vec![0; 4096];
@@ -200,10 +196,9 @@ impl MeshReader {
 }
 
 impl MeshSender {
-    /// Sends a line, or several, never waiting.
+    /// Queues one or more lines without waiting.
     ///
-    /// # Errors
-    /// [`MeshEnd::NeverReads`] where [`LINES_MAX`] wait already, [`MeshEnd::Closed`].
+    /// # Errors [`MeshEnd::NeverReads`] if [`LINES_MAX`] already wait, [`MeshEnd::Closed`].
     pub fn send(&self, lines: Vec<u8>) -> Result<(), MeshEnd> {
         self.lines.try_send(lines).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => MeshEnd::NeverReads,
@@ -211,10 +206,10 @@ impl MeshSender {
         })
     }
 
-    /// Begins a longer message with its head, waiting for its turn; so many bytes are to follow.
+    /// Waits for its turn and starts a longer message with its head; `length_bytes` more bytes
+    /// follow.
     ///
-    /// # Errors
-    /// [`MeshEnd::Closed`].
+    /// # Errors [`MeshEnd::Closed`].
     pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<Message, MeshEnd> {
         let (sender, pieces) = mpsc::channel(1);
         let begun = Begun {
@@ -229,10 +224,9 @@ impl MeshSender {
 }
 
 impl Message {
-    /// Gives the next bytes of it, waiting until those before are on their way.
+    /// Sends the next bytes of the message. Waits until the earlier ones are being written.
     ///
-    /// # Errors
-    /// [`MeshEnd::Closed`].
+    /// # Errors [`MeshEnd::Closed`].
     pub async fn give(&self, bytes: Bytes) -> Result<(), MeshEnd> {
         let sent = self.pieces.send(bytes).await;
         sent.map_err(|_| MeshEnd::Closed)
@@ -240,10 +234,9 @@ impl Message {
 }
 
 impl MeshWriter {
-    /// Writes what is sent, until nobody can send any more or the peer takes nothing.
+    /// Writes the queued output until all senders are dropped or the peer stops reading.
     ///
-    /// # Errors
-    /// [`MeshEnd`] where not all was written.
+    /// # Errors [`MeshEnd`] if not all of it was written.
     pub async fn run(mut self) -> Result<(), MeshEnd> {
         loop {
             tokio::select! {
@@ -257,7 +250,7 @@ impl MeshWriter {
         Ok(())
     }
 
-    /// To its end, since nothing may stand within a message.
+    /// Writes a message to its end, because nothing may interrupt it.
     async fn write_message(&mut self, mut message: Begun) -> Result<(), MeshEnd> {
         self.write(&message.head).await?;
         let mut left = message.length_bytes;
@@ -331,7 +324,7 @@ mod tests {
         let message = sender.begin(head, 2).await.unwrap();
         assert_eq!(reader.next().await, Ok(Item::Hello(b"id:x".to_vec())));
         assert_eq!(reader.next().await, Ok(Item::Chunk(b"a".to_vec())));
-        // the message has begun: nothing comes between its parts
+        // the message has started, so nothing comes between its parts
         sender.send(b"PING\n".to_vec()).unwrap();
         message.give(Bytes::from_static(b"\xff\n")).await.unwrap();
         let part = Item::Part(Bytes::from_static(b"\xff\n"));

@@ -1,4 +1,4 @@
-//! How many responders one question tries.
+//! Tests of how many responders one question tries.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! Floods, garbage and amplification.
+//! Tests of floods, garbage and amplification.
 
 use proptest::prelude::*;
 
@@ -161,7 +161,7 @@ fn a_flood_and_a_third_partys_answer_are_told_once_and_named() {
     let (is_heard, floods, _) = named("10.7.7.7:9").unwrap();
     let taken = u64::from(BURST + MEMBER_BURST);
     assert!(is_heard && floods == 1_000 - taken, "{floods}");
-    // a member that answers late is none of them
+    // a late answer of a member is not an offence
     world.pass(seconds(200));
     world.hear("10.0.0.2:1378", b"File,1,22\n");
     assert_eq!(named_count(&world, "10.0.0.2:1378"), 0);

@@ -1,10 +1,10 @@
-//! Many names at once.
+//! Tests of many names at once.
 
 use super::*;
 
 const PEER: &str = "10.0.0.2:1378";
 
-/// Asks for so many, and says in which order the peer heard of them.
+/// Asks for `count` names.
 fn ask_many(world: &mut World, count: usize) {
     for n in 0..count {
         assert_eq!(world.ask(&format!("f{n:04}")), Ok(()));
@@ -16,7 +16,7 @@ fn heard(world: &mut World) -> Vec<String> {
     questions.filter(|text| text.starts_with("Get,")).collect()
 }
 
-/// The files for which a responder at that address is tried now.
+/// Returns the files for which a responder at that address is being tried.
 fn tried_at(world: &mut World, at: &str) -> Vec<Name> {
     let events = world.asking_events().into_iter();
     let tries = events.filter_map(|event| match event {

@@ -1,4 +1,4 @@
-//! Peers that do what they should not: bounded, and named.
+//! Tests of peers that break the rules: their effect is bounded, and they are reported.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn ten_thousand_addresses_are_one_offence_and_few_are_kept() {
     assert_eq!(offences(&world), [told]);
     assert_eq!(world.machine.known().len(), KNOWN_OF_PEER_MAX);
     assert_eq!(world.up(), ["eve"]);
-    // and of many such peers
+    // the total is bounded for many such peers, too
     for n in 0..19 {
         let conn = world.join(&format!("10.0.1.{n}:1"), &format!("e{n}"), "eve", 18002);
         let list: Vec<String> = (0..64).map(|m| format!("10.8.{n}.{m}:1")).collect();
@@ -55,7 +55,7 @@ fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
     let mut world = World::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.events();
-    // its second line came when it joined
+    // its second line arrived when it joined
     let said = |world: &mut World, lines: usize| {
         (0..lines).for_each(|_| world.hear(bob, false, "hello\n"));
         let events = world.events();
@@ -167,7 +167,7 @@ fn an_old_program_is_never_sent_what_ends_it() {
     }
 }
 
-/// What the world can do to the machine.
+/// An action of the outside world on the machine.
 #[derive(Clone, Debug)]
 enum Step {
     Accept(u8),

@@ -1,4 +1,4 @@
-//! Tests of `legacy`.
+//! Tests of the TCP transfers.
 
 use tokio::net::TcpListener;
 
@@ -8,7 +8,7 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
-/// A legacy peer that sends these bytes whatever it is asked, then closes.
+/// A legacy peer that sends these bytes for any request, then closes.
 async fn peer_that_sends(parts: Vec<Vec<u8>>) -> SocketAddrV4 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
@@ -157,7 +157,7 @@ async fn a_request_is_read_up_to_its_limit() {
         (REQUEST_MAX_BYTES + 1, false),
     ] {
         let (mut client, server) = connect().await;
-        // the last part of a path is the name, and the line ends with the last byte
+        // the name is the last component of a path, and the line ends with the last byte
         let rest = "/a.txt\n";
         let path = "p".repeat(length - "Get,".len() - rest.len());
         let request = format!("Get,{path}{rest}");

@@ -1,28 +1,28 @@
-//! Members as the lists spell them.
+//! Addresses of members as written in the lists.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// The longest host name (RFC 1035, section 2.3.4).
+/// Maximum length of a host name (RFC 1035, section 2.3.4).
 pub const HOST_MAX_BYTES: usize = 255;
 
-/// An entry of a member list that could be the address of a peer.
+/// An entry of a member list that may be the address of a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MemberName {
     /// An address and port.
     Address(SocketAddrV4),
-    /// A host by its name, to be resolved.
+    /// A host name, to be resolved.
     Host {
         /// Letters, digits, `-`, `.` and `_`.
         host: Box<str>,
-        /// Never 0.
+        /// Port number; never 0.
         port: u16,
     },
 }
 
 impl MemberName {
-    /// Reads an entry. None for garbage, IPv6 (which the old programs cannot use), port 0, and
-    /// addresses that are no single machine's.
+    /// Parses an entry. Returns `None` for garbage, IPv6 (which the original programs do not
+    /// support), port 0, and addresses that do not belong to a single machine.
     pub fn parse(entry: &[u8]) -> Option<Self> {
         let entry = std::str::from_utf8(entry).ok()?.trim();
         let (host, port) = entry.rsplit_once(':')?;
@@ -41,7 +41,8 @@ impl MemberName {
     }
 }
 
-/// Whether something could be sent to it that reaches one peer alone.
+/// Returns whether the address can reach a single peer: it is not unspecified, broadcast or
+/// multicast.
 pub(crate) fn is_of_one_machine(ip: Ipv4Addr) -> bool {
     !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast())
 }

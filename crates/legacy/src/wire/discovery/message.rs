@@ -6,52 +6,52 @@ use super::address::MemberName;
 use super::name::{Name, SEPARATOR, trim};
 use p2pfs_proto::wire::WireError;
 
-/// The most that is put into one datagram: below the 2048 bytes that the old programs read (what
-/// is longer they cut, and gossip the cut address), and below an Ethernet frame.
+/// Maximum length of a sent datagram. It is below an Ethernet frame, and below the 2048 bytes that
+/// the original programs read. They truncate longer ones, and gossip the truncated address.
 pub const SENT_MAX_BYTES: usize = 1200;
-/// The most that is read of one: all that UDP over IPv4 can carry, since the old programs send
-/// their list in one datagram whatever its size.
+/// Maximum length of a received datagram: all that UDP over IPv4 can carry, since the original
+/// programs send their list in one datagram of any size.
 pub const RECEIVED_MAX_BYTES: usize = 65_507;
-/// Entries that are taken from one list.
+/// Maximum entries that are used from one list.
 pub const LISTED_MAX: usize = 1024;
 
 const DISCOVER: &[u8] = b"DISCOVER";
 const GET: &[u8] = b"Get";
 const FILE: &[u8] = b"File";
-/// The transfer method that is TCP.
+/// Number of the TCP transfer method.
 const METHOD_TCP: i64 = 1;
-/// A method that some versions used for transfers over UDP: such a responder cannot be dialled.
+/// Number of the UDP transfer method of some versions. Such a responder cannot be dialled.
 const METHOD_UDP: i64 = 2;
 
-/// What a datagram says.
+/// A parsed datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Datagram {
-    /// Members that the sender knows; `garbage` entries were none.
+    /// Members that the sender knows, and the number of invalid entries.
     Discover {
-        /// Those that could be members, in order, at most [`LISTED_MAX`].
+        /// Entries that may be members, in order, at most [`LISTED_MAX`].
         members: Vec<MemberName>,
-        /// How many entries could not.
+        /// Number of invalid entries and of entries beyond the limit.
         garbage: usize,
     },
     /// The sender looks for a file.
     Get(Name),
-    /// The sender has a file that was asked for.
+    /// The sender has a requested file.
     File {
-        /// Where it gives it by TCP.
+        /// TCP port where it serves the file.
         port: u16,
     },
 }
 
-/// Whether a datagram on a port shared with the native plane is for this one: text is below 0x80.
+/// Returns whether a datagram on a port shared with the native plane belongs to this protocol. Text
+/// begins with a byte below 0x80.
 pub fn is_legacy_datagram(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(u8::is_ascii)
 }
 
 impl Datagram {
-    /// Reads a datagram, as leniently as the old programs do.
+    /// Parses a datagram as leniently as the original programs.
     ///
-    /// # Errors
-    /// [`WireError`] where it is not one of the three, or asks for what is no name.
+    /// # Errors [`WireError`] if it is not one of the three, or requests an invalid name.
     pub fn decode(datagram: &[u8]) -> Result<Self, WireError> {
         if datagram.len() > RECEIVED_MAX_BYTES {
             return Err(WireError::TooLong {
@@ -84,7 +84,8 @@ impl Datagram {
         Self::Discover { members, garbage }
     }
 
-    /// One number is the TCP port of the first dialect, two are method and port.
+    /// Parses a `File` answer. In the first dialect a single number is the TCP port; otherwise two
+    /// numbers are method and port.
     fn file<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Self, WireError> {
         let broken = malformed("a legacy File");
         let first = fields.next().and_then(number).ok_or(broken.clone())?;
@@ -100,13 +101,13 @@ impl Datagram {
     }
 }
 
-/// The first line's fields; none are trimmed.
+/// Returns the fields of the first line, without trimming them.
 pub(super) fn fields_of(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     let line = trim(message).split(|b| *b == b'\n').next();
     line.unwrap_or_default().split(|b| *b == SEPARATOR)
 }
 
-/// A whole number as the old programs read one: an optional sign, then digits.
+/// Parses an integer as the original programs do: an optional sign, then digits.
 pub(super) fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -115,18 +116,18 @@ fn malformed(what: &'static str) -> WireError {
     WireError::Malformed { what }
 }
 
-/// Asks for a file.
+/// Encodes a request for a file.
 pub fn encode_get(name: &Name) -> Vec<u8> {
     [GET, b",", name.as_bytes(), b"\n"].concat()
 }
 
-/// Says that a file is to be had at this TCP port.
+/// Encodes the answer that a file is available at this TCP port.
 pub fn encode_file(port: u16) -> Vec<u8> {
     format!("File,{METHOD_TCP},{port}\n").into_bytes()
 }
 
-/// The member list in as many datagrams as it takes, each with our own address first, since
-/// nothing else makes the old programs learn it.
+/// Encodes the member list in as many datagrams as needed. Each starts with this node's own
+/// address, because the original programs learn it only from there.
 pub fn encode_lists(own: SocketAddrV4, members: &[SocketAddrV4]) -> Vec<Vec<u8>> {
     let begin = format!("DISCOVER,{own}");
     let mut lists = Vec::new();

@@ -1,8 +1,9 @@
-//! The legacy peers' discovery protocol: text datagrams, and one file a TCP connection.
+//! The legacy peers' discovery protocol: text datagrams, and one file per TCP connection.
 //!
-//! Owns every text of that protocol and every limit of it; the only place that spells it. What is
-//! encoded here is what the old programs understand, what is decoded tolerates what they emit:
-//! any line end, blanks around, missing fields, garbage in lists. IPv4 only, as they are.
+//! This is the only module with the texts and limits of that protocol. The original programs
+//! understand everything that is encoded here. Decoding tolerates everything that they send: any
+//! line end, surrounding blanks, missing fields, garbage in lists. Like them, it supports IPv4
+//! only.
 
 pub mod address;
 pub mod message;

@@ -1,23 +1,22 @@
-//! The names that the protocol can carry.
+//! The file names that the protocol can carry.
 
 use std::fmt;
 
-/// The width of the name in a transfer header: a longer one loses its end there.
+/// Width of the name in a transfer header. A longer name would be truncated there.
 pub const NAME_FIELD_BYTES: usize = 64;
-/// What fills a field of the transfer header, and so cannot end a name.
+/// Padding of the fields in a transfer header. A name cannot end with it.
 pub(super) const FILL: u8 = b':';
-/// What parts the fields of a message.
+/// Separator of the fields of a message.
 pub(super) const SEPARATOR: u8 = b',';
 
-/// A file's base name that survives a datagram, a request and a transfer header unchanged.
+/// A file's base name that stays unchanged in a datagram, a request and a transfer header.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Box<[u8]>);
 
 impl Name {
     /// Checks and wraps a base name.
     ///
-    /// # Errors
-    /// [`NameError`] saying what of it the protocol cannot carry.
+    /// # Errors [`NameError`] with the part that the protocol cannot carry.
     pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
         if bytes.is_empty() || bytes == b"." || bytes == b".." {
             return Err(NameError::NoFile);
@@ -43,8 +42,8 @@ impl Name {
         Ok(Self(bytes.into()))
     }
 
-    /// The last component of what a peer wrote, as the old programs take it. None where that is no
-    /// name that could be answered.
+    /// Returns the last component of a peer's text, as the original programs do. Returns `None` if
+    /// that is not a valid name.
     pub fn from_field(field: &[u8]) -> Option<Self> {
         let end = field
             .iter()
@@ -54,7 +53,7 @@ impl Name {
         Self::new(last).ok()
     }
 
-    /// The bytes; never empty, at most [`NAME_FIELD_BYTES`].
+    /// Returns the bytes; never empty, at most [`NAME_FIELD_BYTES`].
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -66,7 +65,8 @@ impl fmt::Display for Name {
     }
 }
 
-/// A name as a line of text shows it: as it is where it is UTF-8 without control characters.
+/// Returns a name for display in one line. UTF-8 without control characters is shown unchanged;
+/// anything else is escaped.
 pub fn printable(name: &[u8]) -> String {
     match std::str::from_utf8(name) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
@@ -80,34 +80,34 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Why a name cannot be asked of, or given to, a legacy peer. Nobody is at fault; it stays so.
+/// Why a name cannot be requested from, or sent to, a legacy peer. The error is permanent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty, `.` or `..`.
     #[error("it names no file")]
     NoFile,
-    /// Over [`NAME_FIELD_BYTES`].
+    /// Longer than [`NAME_FIELD_BYTES`].
     #[error("a name of {length_bytes} bytes is over the 64 that legacy peers can carry")]
     TooLong {
-        /// Its length.
+        /// Length of the name.
         length_bytes: usize,
     },
-    /// A comma parts fields.
+    /// A comma, which separates fields.
     #[error("legacy peers cannot carry a name with a comma")]
     Comma,
-    /// A line end ends a message.
+    /// A line break, which ends a message.
     #[error("legacy peers cannot carry a name with a line break")]
     LineBreak,
     /// A slash or a NUL.
     #[error("legacy peers know base names only")]
     Path,
-    /// A colon or blank at the end would be lost.
+    /// A colon or blank at the end, which would be lost.
     #[error("legacy peers would lose the colon or blank at the end of the name")]
     LostEnd,
 }
 
-/// Without white space at both ends, as the old programs strip a message: Unicode's where the
-/// bytes are UTF-8, ASCII's otherwise.
+/// Strips white space at both ends, as the original programs do with a message: Unicode's for
+/// UTF-8, otherwise ASCII's.
 pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.trim().as_bytes(),

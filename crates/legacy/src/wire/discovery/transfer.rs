@@ -3,43 +3,43 @@
 use super::message::{encode_get, fields_of, number};
 use super::name::{FILL, NAME_FIELD_BYTES, Name};
 
-/// The width of the size in the header.
+/// Width of the size in the header.
 const SIZE_FIELD_BYTES: usize = 10;
-/// The size and the name.
+/// Length of the header: the size and the name.
 pub const HEADER_BYTES: usize = SIZE_FIELD_BYTES + NAME_FIELD_BYTES;
-/// The largest file that ten digits can say.
+/// Size of the largest file that ten digits can express.
 pub const SIZE_MAX_BYTES: u64 = 9_999_999_999;
-/// The most that is read of a request: what the old programs read.
+/// Maximum bytes that are read of a request, as in the original programs.
 pub const REQUEST_MAX_BYTES: usize = 2048;
 
-/// What a transfer begins with.
+/// The header of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferHeader {
-    /// How many bytes follow, at most [`SIZE_MAX_BYTES`].
+    /// Number of bytes that follow, at most [`SIZE_MAX_BYTES`].
     pub size_bytes: u64,
-    /// Which file they are.
+    /// Name of the file.
     pub name: Name,
 }
 
-/// Why a header cannot be sent or trusted.
+/// Why a header cannot be sent or is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Over [`SIZE_MAX_BYTES`].
+    /// The size exceeds [`SIZE_MAX_BYTES`].
     #[error("a file of {size_bytes} bytes has more digits than the 10 legacy peers can carry")]
     TooLarge { size_bytes: u64 },
-    /// The size field is no number that a file can have.
+    /// The size field is not a valid number.
     #[error("the header of the transfer says no size")]
     NoSize,
-    /// The name field is another name than the one asked for.
+    /// The name field differs from the requested name.
     #[error("the header of the transfer names another file")]
     OtherName,
 }
 
 impl TransferHeader {
-    /// The header of a file.
+    /// Creates the header of a file.
     ///
-    /// # Errors
-    /// [`HeaderError::TooLarge`]: the old programs would take its first ten digits for its size.
+    /// # Errors [`HeaderError::TooLarge`]: the original programs would use the first ten digits as
+    /// the size.
     pub fn new(name: Name, size_bytes: u64) -> Result<Self, HeaderError> {
         if size_bytes > SIZE_MAX_BYTES {
             return Err(HeaderError::TooLarge { size_bytes });
@@ -47,7 +47,7 @@ impl TransferHeader {
         Ok(Self { size_bytes, name })
     }
 
-    /// As it is sent: both fields padded on the right.
+    /// Encodes the header, both fields padded on the right.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut header = [FILL; HEADER_BYTES];
         let digits = self.size_bytes.to_string();
@@ -57,10 +57,9 @@ impl TransferHeader {
         header
     }
 
-    /// Reads a header that answers a request for `asked`.
+    /// Parses the header that answers a request for `asked`.
     ///
-    /// # Errors
-    /// [`HeaderError`]; the peer is at fault, and nothing of the transfer is to be kept.
+    /// # Errors [`HeaderError`]; the peer is at fault, and the transfer must be discarded.
     pub fn decode(header: &[u8; HEADER_BYTES], asked: &Name) -> Result<Self, HeaderError> {
         let size = number(unfilled(&header[..SIZE_FIELD_BYTES])).ok_or(HeaderError::NoSize)?;
         let size_bytes = u64::try_from(size).map_err(|_| HeaderError::NoSize)?;
@@ -76,12 +75,13 @@ fn unfilled(field: &[u8]) -> &[u8] {
     &field[..end.map_or(0, |at| at + 1)]
 }
 
-/// The request for a file, to be written at once: the old programs read it once.
+/// Encodes the request for a file. It must be sent in one write, because the original programs read
+/// once.
 pub fn encode_request(name: &Name) -> Vec<u8> {
     encode_get(name)
 }
 
-/// The name that a request asks for; none where it is no request.
+/// Returns the name that a request asks for, or `None` if it is not a request.
 pub fn decode_request(request: &[u8]) -> Option<Name> {
     let mut fields = fields_of(request);
     fields.next().filter(|keyword| *keyword == b"Get")?;

@@ -1,41 +1,43 @@
-//! From the bytes of a connection to what they say, piece by piece.
+//! The incremental decoder of a connection.
 
 use bytes::{Bytes, BytesMut};
 
 use super::file::{BYTES_MAX, FileEnd, FileStart, Head};
 use super::line::{BYTES, Line};
 
-/// The longest line: some three thousand addresses, where the old programs list fifteen.
+/// Maximum length of a line: some three thousand addresses. The original programs list fifteen.
 pub const LINE_MAX_BYTES: usize = 64 << 10;
-/// The longest payload without a file that is held and handed on whole.
+/// Maximum length of a payload without a file that is buffered and returned whole.
 pub const MESSAGE_MAX_BYTES: u64 = 256 << 10;
-/// The longest first line of a payload: a name, a size, a hash.
+/// Maximum length of the first line of a payload: a name, a size, a hash.
 pub const HEAD_MAX_BYTES: usize = 4096;
 
-/// One thing that was said.
+/// One decoded item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// The first line, without its end and the blanks around it.
+    /// The first line, without its end and the surrounding blanks.
     Hello(Vec<u8>),
     /// Any later line.
     Line(Line),
-    /// A `BYTES` line without a number: what follows is read as lines, as the old programs do.
+    /// A `BYTES` line without a number. The following bytes are read as lines, as in the original
+    /// programs.
     BadLength,
-    /// A file begins.
+    /// The start of a file.
     Start(FileStart),
-    /// The pieces that follow are of the file of that name.
+    /// The following pieces belong to the file of that name.
     Chunk(Vec<u8>),
     /// A piece.
     Part(Bytes),
-    /// A file ends.
+    /// The end of a file.
     End(FileEnd),
-    /// A message about a file that means nothing.
+    /// An invalid message about a file.
     BadFile,
-    /// Bytes that are of no file.
+    /// A payload that is not part of a file.
     Binary(Bytes),
-    /// The same, of more than [`MESSAGE_MAX_BYTES`]: they are passed over.
+    /// A payload that is not part of a file and exceeds [`MESSAGE_MAX_BYTES`]. Its bytes are
+    /// skipped.
     LongBinary {
-        /// How many.
+        /// Length of the payload.
         length_bytes: u64,
     },
 }
@@ -46,10 +48,10 @@ pub enum DecodeError {
     /// No line end within [`LINE_MAX_BYTES`].
     #[error("a line of more than {LINE_MAX_BYTES} bytes")]
     EndlessLine,
-    /// A payload over [`BYTES_MAX`], or of less than nothing.
+    /// A payload longer than [`BYTES_MAX`], or with a negative length.
     #[error("a payload of {length_bytes} bytes, where 0 to {BYTES_MAX} may be sent")]
     BadBytes {
-        /// What it announced.
+        /// Announced length.
         length_bytes: i64,
     },
 }
@@ -58,21 +60,21 @@ pub enum DecodeError {
 enum State {
     First,
     Lines,
-    /// The head of a payload of which so much is to come.
+    /// In the head of a payload, with this many bytes left.
     Head(u64),
-    /// Pieces of a file.
+    /// In the pieces of a file, with this many bytes left.
     Parts(u64),
-    /// What nobody wants.
+    /// In bytes that are skipped, with this many left.
     Skip(u64),
 }
 
-/// Reads one connection. Holds what it was given and not asked for yet, of a payload at most
+/// Decoder of one connection. Buffers the bytes that were not returned yet, of a payload at most
 /// [`MESSAGE_MAX_BYTES`].
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
     state: State,
-    /// So much of the buffer has no line end.
+    /// Length of the buffer's start that contains no line end.
     searched: usize,
 }
 
@@ -87,20 +89,20 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Where the next bytes go, after [`Self::next_item`] had nothing more to give.
+    /// Returns the buffer for the next bytes. Must be called only after [`Self::next_item`]
+    /// returned `None`.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// Whether a message has begun and is not whole.
+    /// Returns whether a message has started and is incomplete.
     pub fn is_inside(&self) -> bool {
         !matches!(self.state, State::First | State::Lines) || !self.buffer.is_empty()
     }
 
-    /// The next thing that was said; none where more bytes are needed.
+    /// Returns the next item, or `None` if more bytes are needed.
     ///
-    /// # Errors
-    /// [`DecodeError`]; the connection is of no more use.
+    /// # Errors [`DecodeError`]; the connection is then unusable.
     pub fn next_item(&mut self) -> Result<Option<Item>, DecodeError> {
         loop {
             match self.state {
@@ -158,7 +160,7 @@ impl Decoder {
         }
     }
 
-    /// None where the line begins a payload.
+    /// Parses a line. Returns `None` if it starts a payload.
     fn read_line(&mut self, line: &[u8]) -> Result<Option<Item>, DecodeError> {
         let line = line.trim_ascii();
         if self.state == State::First {
@@ -168,7 +170,7 @@ impl Decoder {
         let Some(number) = line.strip_prefix(BYTES) else {
             return Ok(Some(Item::Line(Line::parse(line))));
         };
-        // a sign is allowed, and a number too large for the old programs is none
+        // a sign is allowed; a number too large for the original programs is not a number
         let number = std::str::from_utf8(number).ok().map(str::parse::<i64>);
         let Some(Ok(length_bytes)) = number else {
             return Ok(Some(Item::BadLength));
@@ -223,7 +225,7 @@ mod tests {
     use super::*;
     use crate::wire::mesh::{encode_chunk_head, encode_end, encode_message, encode_start};
 
-    /// What bytes say, fed in steps of that many.
+    /// Decodes bytes that arrive in steps of that many.
     fn said(bytes: &[u8], step: usize) -> Result<Vec<Item>, DecodeError> {
         let (mut decoder, mut items) = (Decoder::default(), Vec::new());
         for part in bytes.chunks(step.max(1)) {

@@ -2,58 +2,58 @@
 
 use p2pfs_types::id::{from_hex, to_hex};
 
-/// A SHA-256, which this protocol names files' contents by.
+/// A SHA-256, by which this protocol identifies the content of a file.
 pub type Sha256 = [u8; 32];
 
-/// The longest payload: what the old programs refuse to send more than.
+/// Maximum length of a payload. The original programs refuse to send more.
 pub const BYTES_MAX: u64 = 16 << 20;
 const START: &[u8] = b"FILESTART:";
 const CHUNK: &[u8] = b"FILECHUNK:";
 const END: &[u8] = b"FILEEND:";
 
-/// The least that one chunk carries of a file that has so much: what the old programs send.
+/// Minimum bytes of a chunk, if the file has that many, as in the original programs.
 const CHUNK_MIN_BYTES: u64 = 256 << 10;
-/// The most that one chunk carries: under the limit of a payload, with room for its head.
+/// Maximum bytes of a chunk: below the limit of a payload, with room for its head.
 pub const CHUNK_MAX_BYTES: u64 = 15 << 20;
-/// Chunks that a file is parted into at most, where [`CHUNK_MAX_BYTES`] allows: with what begins
-/// and ends it they fit the 100 places of an old receiver's queue, which drops what finds none.
+/// Maximum chunks of a file if [`CHUNK_MAX_BYTES`] permits. With the start and the end message they
+/// fit the 100 places of an original receiver's queue, which drops messages when it is full.
 const CHUNKS_WANTED: u64 = 80;
 
-/// The begin of a file.
+/// The start of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStart {
-    /// As it was sent: no path, and not to be trusted.
+    /// Name as sent. It is not a path and must not be trusted.
     pub name: Vec<u8>,
-    /// What is announced.
+    /// Announced size.
     pub size_bytes: u64,
-    /// What its bytes are to come to.
+    /// Announced hash of the content.
     pub sha256: Sha256,
 }
 
 /// The end of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEnd {
-    /// As in its begin.
+    /// Name as in the start message.
     pub name: Vec<u8>,
-    /// Said again by most.
+    /// Hash of the content, which most programs repeat.
     pub sha256: Option<Sha256>,
 }
 
-/// What the head of a payload says: its first line.
+/// The parsed head of a payload: its first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Head {
     Start(FileStart),
-    /// The rest of the payload is of the file of that name.
+    /// The rest of the payload belongs to the file of that name.
     Chunk(Vec<u8>),
     End(FileEnd),
-    /// Of a file, and not to be understood.
+    /// An invalid head of a file.
     BadFile,
-    /// Something else.
+    /// A payload that is not about a file.
     Binary,
 }
 
 impl Head {
-    /// `is_whole`: whether this is a whole line, or all of the payload.
+    /// Parses a head. `is_whole` says whether it is a complete line, or the whole payload.
     pub(super) fn parse(line: &[u8], is_whole: bool) -> Self {
         if let Some(fields) = line.strip_prefix(START) {
             let start = is_whole.then(|| FileStart::parse(fields)).flatten();
@@ -75,7 +75,7 @@ impl Head {
 }
 
 impl FileStart {
-    /// From the right, since a name may hold what parts the fields.
+    /// Parses the fields from the right, because a name may contain their separator.
     fn parse(fields: &[u8]) -> Option<Self> {
         let mut fields = fields.rsplitn(3, |b| *b == b'|');
         let sha256 = hash_of(fields.next()?)?;
@@ -107,19 +107,19 @@ fn hash_of(text: &[u8]) -> Option<Sha256> {
     from_hex(std::str::from_utf8(text).ok()?.trim_end())
 }
 
-/// How much of a file of that size one chunk carries.
+/// Returns the bytes of a file of that size that one chunk carries.
 pub fn chunk_bytes(size_bytes: u64) -> u64 {
     let share = size_bytes.div_ceil(CHUNKS_WANTED);
     share.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES)
 }
 
-/// The whole message that begins a file; `name` as [`super::sent_name`] gives it.
+/// Encodes the message that starts a file; `name` must come from [`super::sent_name`].
 pub fn encode_start(name: &[u8], size_bytes: u64, sha256: &Sha256) -> Vec<u8> {
     let rest = format!("|{size_bytes}|{}\n", to_hex(sha256));
     message(&[START, name, rest.as_bytes()].concat(), 0)
 }
 
-/// What stands before the bytes of one chunk, which follow it as they are.
+/// Encodes the head of one chunk. Its bytes follow unchanged.
 pub fn encode_chunk_head(name: &[u8], length_bytes: u64) -> Vec<u8> {
     debug_assert!(
         length_bytes <= CHUNK_MAX_BYTES,
@@ -128,18 +128,18 @@ pub fn encode_chunk_head(name: &[u8], length_bytes: u64) -> Vec<u8> {
     message(&[CHUNK, name, b"\n"].concat(), length_bytes)
 }
 
-/// The whole message that ends a file.
+/// Encodes the message that ends a file.
 pub fn encode_end(name: &[u8], sha256: &Sha256) -> Vec<u8> {
     let rest = format!("|{}\n", to_hex(sha256));
     message(&[END, name, rest.as_bytes()].concat(), 0)
 }
 
-/// Bytes of no file; at most [`BYTES_MAX`], and none that [`is_about_file`].
+/// Encodes a payload without a file: at most [`BYTES_MAX`] bytes, and none that [`is_about_file`].
 pub fn encode_message(bytes: &[u8]) -> Vec<u8> {
     message(bytes, 0)
 }
 
-/// Whether a payload of these bytes would be taken for a message about a file.
+/// Returns whether a payload of these bytes would be read as a message about a file.
 pub fn is_about_file(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
     Head::parse(line, false) != Head::Binary

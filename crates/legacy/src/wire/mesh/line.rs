@@ -4,78 +4,78 @@ use std::net::SocketAddrV4;
 
 use crate::wire::discovery::MemberName;
 
-/// Entries that are taken from one list: the old programs list at most ten peers and five others,
-/// and nodes of this kind twice that.
+/// Maximum entries that are used from one list. The original programs list at most ten peers and
+/// five other addresses, and nodes of this kind twice that.
 pub const LISTED_MAX: usize = 64;
-/// The longest text that is shown or said; the rest of a longer one is cut.
+/// Maximum length of a chat text. A longer one is truncated.
 pub const CHAT_MAX_BYTES: usize = 4096;
-/// The longest ID of a peer: twice what the old programs make.
+/// Maximum length of a peer's ID: twice that of the original programs.
 pub const ID_MAX_BYTES: usize = 64;
-/// The longest name of a peer that is kept; the rest of a longer one is cut.
+/// Maximum length of a peer's name. A longer one is truncated.
 pub const PEER_NAME_MAX_BYTES: usize = 128;
 
-/// Asks whether the other is there.
+/// Requests a [`PONG`].
 pub const PING: &[u8] = b"PING\n";
-/// Says that we are.
+/// Answers a [`PING`].
 pub const PONG: &[u8] = b"PONG\n";
-/// Asks for addresses.
+/// Requests addresses.
 pub const REQUEST_PEERS: &[u8] = b"REQUEST_PEERS\n";
-/// Refuses one whose ID is connected already.
+/// Rejects a peer with an ID that is already connected.
 pub const DUPLICATE: &[u8] = b"DUPLICATE\n";
-/// Refuses one more.
+/// Rejects a peer because there are too many.
 pub const MAX_PEERS: &[u8] = b"MAX_PEERS\n";
 
 const PEERS: &[u8] = b"PEERS:";
 const LISTEN: &[u8] = b"LISTEN:";
 pub(super) const BYTES: &[u8] = b"BYTES:";
 
-/// What a line says, but for the first of a connection.
+/// A parsed line other than the first of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// Answer with [`PONG`].
+    /// A request for [`PONG`].
     Ping,
-    /// The answer.
+    /// The answer to a ping.
     Pong,
-    /// Answer with a list, where there is something to list.
+    /// A request for a list, which is answered if there is something to list.
     RequestPeers,
-    /// Addresses of others.
+    /// Addresses of other peers.
     Peers {
-        /// Those that could be dialled, in order, at most [`LISTED_MAX`].
+        /// Entries that can be dialled, in order, at most [`LISTED_MAX`].
         addresses: Vec<MemberName>,
-        /// How many entries could not.
+        /// Number of invalid entries.
         garbage: usize,
-        /// How many were over the limit.
+        /// Number of valid entries beyond the limit.
         over: usize,
     },
-    /// Where the sender listens: said right after its first line, and talk anywhere else.
+    /// Address where the sender listens, right after its first line; a chat message anywhere else.
     Listen {
-        /// The one part of it that means something; none where it is no port.
+        /// Port, the only part that is used; `None` if it is not valid.
         port: Option<u16>,
-        /// The whole line.
+        /// Text of the whole line.
         text: String,
     },
-    /// Talk: at most [`CHAT_MAX_BYTES`], and whatever characters it was sent with.
+    /// A chat message of at most [`CHAT_MAX_BYTES`], with any characters.
     Chat(String),
 }
 
-/// The first line of each side.
+/// The first line of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
-    /// Who it is.
+    /// The identity of the peer.
     Peer {
         /// Letters, digits, `-`, `_` and `.`; at most [`ID_MAX_BYTES`].
         id: String,
-        /// The ID where none was given; at most [`PEER_NAME_MAX_BYTES`].
+        /// Display name, or the ID if none was given; at most [`PEER_NAME_MAX_BYTES`].
         name: String,
     },
-    /// Our ID is connected there already.
+    /// Rejection: this node's ID is already connected there.
     Duplicate,
-    /// It has as many peers as it takes.
+    /// Rejection: the peer has as many peers as it accepts.
     MaxPeers,
 }
 
 impl Hello {
-    /// Reads a first line. None where it is of some other protocol.
+    /// Parses a first line. Returns `None` if it belongs to another protocol.
     pub fn parse(line: &[u8]) -> Option<Self> {
         match line {
             b"DUPLICATE" => return Some(Self::Duplicate),
@@ -98,7 +98,7 @@ impl Hello {
 }
 
 impl Line {
-    /// Reads a line without its end and without the blanks around it; none of them is wrong.
+    /// Parses a line without its end and the surrounding blanks. Every line is valid.
     pub fn parse(line: &[u8]) -> Self {
         match line {
             b"PING" => Self::Ping,
@@ -146,33 +146,34 @@ fn port_of(address: &[u8]) -> Option<u16> {
     (digits && port != 0).then_some(port)
 }
 
-/// The bytes as text, cut where a character begins.
+/// Returns the bytes as text, truncated at a character boundary.
 fn text_of(bytes: &[u8], most: usize) -> String {
     let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
     text.truncate(text.floor_char_boundary(most));
     text
 }
 
-/// Who we are.
+/// Encodes the identity of this node.
 pub fn encode_hello(id: &str, name: &str) -> Vec<u8> {
     format!("{id}:{name}\n").into_bytes()
 }
 
-/// Where we can be dialled.
+/// Encodes the address at which this node can be dialled.
 pub fn encode_listen(at: SocketAddrV4) -> Vec<u8> {
     format!("LISTEN:{at}\n").into_bytes()
 }
 
-/// The list of those addresses, at most [`LISTED_MAX`]; none where there is nothing to list, since
-/// the old programs send no empty list either.
+/// Encodes a list of at most [`LISTED_MAX`] addresses. Returns `None` for an empty list, which the
+/// original programs do not send either.
 pub fn encode_peers(addresses: &[SocketAddrV4]) -> Option<Vec<u8>> {
     let listed = addresses.iter().take(LISTED_MAX);
     let listed: Vec<String> = listed.map(ToString::to_string).collect();
     (!listed.is_empty()).then(|| format!("PEERS:{}\n", listed.join(",")).into_bytes())
 }
 
-/// A line of talk: one line whatever it holds, cut at [`CHAT_MAX_BYTES`], and with a backslash
-/// before what would be taken for a message of the protocol. None where nothing is left of it.
+/// Encodes a chat message as a single line, truncated at [`CHAT_MAX_BYTES`]. A backslash precedes a
+/// text that would be read as a message of the protocol. Returns `None` if nothing is left of the
+/// text.
 pub fn encode_chat(text: &str) -> Option<Vec<u8>> {
     let plain: String = text
         .chars()

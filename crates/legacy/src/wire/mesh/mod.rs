@@ -1,9 +1,10 @@
-//! The legacy peers' mesh protocol: lines of text over TCP, and counted bytes among them.
+//! The legacy peers' mesh protocol: lines of text over TCP, with payloads of counted bytes among
+//! them.
 //!
-//! Owns every text of that protocol and every limit of it; the only place that spells it. What is
-//! encoded here is what the old programs understand and survive, what is decoded tolerates what
-//! they emit: any line end, blanks around, garbage in lists. Payloads are not held whole but where
-//! they are short and of no file: a [`Decoder`] gives them piece by piece.
+//! This is the only module with the texts and limits of that protocol. The original programs
+//! understand everything that is encoded here. Decoding tolerates everything that they send: any
+//! line end, surrounding blanks, garbage in lists. A payload is buffered whole only if it is short
+//! and not part of a file; otherwise a [`Decoder`] returns it piece by piece.
 
 pub mod decoder;
 pub mod file;

@@ -1,17 +1,17 @@
-//! The names of pushed files, as they may be sent and as they may be kept.
+//! The names of pushed files, for sending and for storing.
 
 use p2pfs_types::path::{ARRIVING, HIDDEN_ROOT, NAME_MAX_BYTES};
 
-/// The longest name that is sent: the old programs add five bytes to it on their disk, and up to
-/// six where they have such a file already.
+/// Maximum length of a sent name. The original programs append five bytes on their disk, and up to
+/// six more if they already have such a file.
 pub const SENT_NAME_MAX_BYTES: usize = NAME_MAX_BYTES - 11;
-/// The longest ending of a name that is kept where the name is cut.
+/// Maximum length of an extension that is kept when a name is truncated.
 const ENDING_MAX_BYTES: usize = 16;
-/// In the place of what a name cannot hold.
+/// Replacement for bytes that a name cannot contain.
 const STAND_IN: u8 = b'_';
 
-/// The name under which a local file is pushed: its last component, without what would end a field
-/// or a line, or lead out of a folder.
+/// Returns the name under which a local file is pushed: its last component, without bytes that
+/// would end a field or a line, or leave a folder.
 pub fn sent_name(name: &[u8]) -> Vec<u8> {
     let last = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let is_refused = |b: u8| b.is_ascii_control() || matches!(b, b'|' | b'\\');
@@ -22,8 +22,9 @@ pub fn sent_name(name: &[u8]) -> Vec<u8> {
     cut(plain, SENT_NAME_MAX_BYTES)
 }
 
-/// The name under which a pushed file may be kept: the last component of what was sent, without
-/// control characters, and short enough to be numbered. None where it names no file.
+/// Returns the name under which a pushed file may be stored: the last component of the sent name,
+/// without control characters, and short enough to be numbered. Returns `None` if it does not name
+/// a file.
 pub fn received_name(name: &[u8]) -> Option<Vec<u8>> {
     let last = name.rsplit(|b| matches!(b, b'/' | b'\\')).next()?;
     let plain: Vec<u8> = last
@@ -38,8 +39,8 @@ pub fn received_name(name: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The name with a number before its last ending, as the old programs write it; the name itself
-/// for 0.
+/// Returns the name with a number before its last extension, as the original programs write it. For
+/// 0, returns the name itself.
 pub fn numbered_name(name: &[u8], number: u32) -> Vec<u8> {
     if number == 0 {
         return name.to_vec();
@@ -49,7 +50,7 @@ pub fn numbered_name(name: &[u8], number: u32) -> Vec<u8> {
     [&name[..end], number.as_bytes(), &name[end..]].concat()
 }
 
-/// Shortens the part before the ending, at the start of a character.
+/// Truncates the part before the extension at a character boundary.
 fn cut(name: Vec<u8>, most: usize) -> Vec<u8> {
     if name.len() <= most {
         return name;
@@ -62,7 +63,7 @@ fn cut(name: Vec<u8>, most: usize) -> Vec<u8> {
         ending
     };
     let mut end = most - ending.len();
-    // not in the middle of a character of UTF-8, which has at most three continuation bytes
+    // not inside a UTF-8 character, which has at most three continuation bytes
     let is_inside = |at: usize| name[at] & 0xc0 == 0x80;
     for _ in 0..3 {
         if is_inside(end) {
