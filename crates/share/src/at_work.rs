@@ -72,7 +72,7 @@ impl AtWork {
         share.filter(|_| held.is_left)
     }
 
-    /// Removes files whose reads have ended.
+    /// Removes files after their reads have ended.
     pub(super) fn give_back(&self, numbers: &[u64]) {
         let mut held = self.held.lock();
         held.files.retain(|file| !numbers.contains(&file.number));

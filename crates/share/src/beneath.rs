@@ -65,7 +65,7 @@ impl Beneath {
         self.mounts.lock().is_far(dir)
     }
 
-    /// Returns the devices whose filesystems invent inode numbers.
+    /// Returns the devices of filesystems that invent inode numbers.
     pub(super) fn making_up(&self) -> Vec<u64> {
         self.mounts.lock().making_up().to_vec()
     }

@@ -139,7 +139,7 @@ fn look_into(
     Ok(looks)
 }
 
-/// Returns the results of lost names whose file was also found under another name. On a
+/// Returns the results of lost names that show a file which was also found under another name. On a
 /// case-insensitive filesystem, the lost name may be a different spelling of the new one.
 fn doubtful(looks: &mut [Look]) -> BTreeMap<&[u8], &mut Found> {
     let mut names_of: HashMap<(u64, u64), usize> = HashMap::new();

@@ -19,7 +19,7 @@ use super::tree::Slot;
 use super::walk::Place;
 use super::watch::Cause;
 
-/// Maximum remembered files whose close was seen, so that they are recognized under a new name.
+/// Maximum remembered files with a reported close, so that they are recognized under a new name.
 const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// A name to check.
@@ -53,7 +53,7 @@ pub(super) struct Look {
 /// All names to check.
 pub(super) struct Checks {
     names: BTreeMap<(Slot, Box<[u8]>), Check>,
-    /// (dev, ino) of files whose close was seen.
+    /// (dev, ino) of files with a reported close.
     written: LruCache<(u64, u64), ()>,
     /// When a closed file was last found gone; it may have been linked under another name.
     lost: Option<Instant>,
@@ -176,7 +176,7 @@ impl Checks {
         }
     }
 
-    /// Remembers what a result says about a writer whose close was seen. Must be called for each
+    /// Remembers what a result says about a file with a reported close. Must be called for each
     /// result, in the order of the turns.
     pub(super) fn note_look(&mut self, check: &Check, found: &Found, now: Instant) {
         match found {

@@ -44,7 +44,7 @@ pub(super) struct DiskThread {
     shared: Arc<Shared>,
     /// Queue of the current thread, if there is one.
     work: Option<Sender<Work>>,
-    /// Allowed time without progress, for shares whose disk did not answer before.
+    /// Allowed time without progress, for shares with a disk that did not answer before.
     patience: BTreeMap<u16, Duration>,
 }
 
@@ -123,14 +123,14 @@ impl DiskThread {
 }
 
 impl State {
-    /// Marks a share whose disk does not answer. Its names stay listed.
+    /// Marks a share because its disk does not answer. Its names stay listed.
     pub(super) fn stands_still(&mut self, index: u16) {
         if let Some(share) = self.shares.get_mut(&index) {
             share.stands_still = true;
         }
     }
 
-    /// Unmarks a share whose disk answers again, and schedules a walk for the changes missed
+    /// Unmarks a share because its disk answers again, and schedules a walk for the changes missed
     /// meanwhile.
     pub(super) fn answers_again(&mut self, index: u16) {
         if let Some(share) = self.shares.get_mut(&index) {

@@ -96,8 +96,8 @@ impl Exclude {
         self.defaults
     }
 
-    /// Returns whether a path of the share is excluded. Must not be called for paths beneath an
-    /// excluded directory, which are never walked.
+    /// Returns whether a path of the share is excluded. Paths beneath an excluded directory are
+    /// never checked, because it is not walked.
     pub(super) fn keeps_back(&self, path: &SharedPath, directory: bool) -> bool {
         self.matched(path, directory).is_ignore()
     }

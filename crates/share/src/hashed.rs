@@ -59,8 +59,9 @@ impl State {
         self.queue.rest(slot, size_bytes, now + self.quiet, why);
     }
 
-    /// Leaves a file unread that was closed and is still open for writing, for as long as its last
-    /// write is old. Later turns wait only for a writer that is about to finish.
+    /// Leaves a file unread that was closed and is still open for writing. The wait is the time
+    /// since its last write, from [`CLOSING_WAIT`] to half of the quiet period. Later turns wait
+    /// only for the shortest one, because then the writer is about to finish.
     pub(super) fn rest_closing(
         &mut self,
         slot: Slot,
@@ -246,8 +247,8 @@ impl State {
         }
     }
 
-    /// Rechecks other names of a file that had this content and whose identity differs. The kernel
-    /// reports a change only under the name through which it was made.
+    /// Rechecks other names of a file that had this content and are listed with another identity.
+    /// The kernel reports a change only under the name through which it was made.
     pub(super) fn recheck_links(&mut self, identity: Identity, hash: &ContentHash) {
         let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
         let stale = others.filter(|slot| {
@@ -283,7 +284,7 @@ impl State {
         seen.seen_at(now)
     }
 
-    /// Withdraws every entry with a content whose bytes were found changed. The files are read
+    /// Withdraws every entry with a content after its bytes were found changed. The files are read
     /// again.
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
         self.order.step();

@@ -23,7 +23,7 @@ use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private, with_reme
 
 /// Name of the file in the state directory.
 pub(super) const LEDGER_FILE: &str = "shares.redb";
-/// Size of redb's page cache, whose default is a gibibyte.
+/// Size of redb's page cache. The default is a gibibyte.
 const CACHE_BYTES: usize = 2 << 20;
 /// Maximum rows that wait for the disk. More are dropped, which costs a hashing after the next
 /// restart.

@@ -19,8 +19,8 @@
 //!
 //! # Disks that do not answer
 //!
-//! A call on a filesystem whose server has gone away blocks, possibly forever. Only one thread may
-//! block with it. The scanner checks such filesystems through a `disk_thread` and abandons the
+//! A call on a filesystem blocks after its server has gone away, possibly forever. Only one thread
+//! may block with it. The scanner checks such filesystems through a `disk_thread` and abandons the
 //! thread when a check does not return. Hashers that read nothing for a long time, on any disk, are
 //! abandoned and replaced (`at_work`). The share is skipped until the blocked thread returns and is
 //! then walked.
@@ -214,7 +214,7 @@ impl ShareSet {
                 other: other.to_path_buf(),
             });
         }
-        // settings given under the folder's other name precede those of the resolved path
+        // the configuration may share the folder under another name; its settings take precedence
         let mut shares = state.shares.iter();
         let by_another = shares.find(|(_, it)| *it.dir == *dir && it.given != spec.dir);
         if let Some((index, _)) = by_another.filter(|_| spec.is_resolved) {

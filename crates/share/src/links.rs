@@ -179,7 +179,7 @@ fn as_relative(dir: &Path, link: &SharedPath, target: &[u8]) -> Option<Vec<u8>> 
 }
 
 /// Returns the target of a link to names of its share. It passes through no directory that contains
-/// both, so that it also works in a mount whose root is a lower directory.
+/// both, so that it also works in a mount of a lower directory.
 fn relative_to(link: &SharedPath, names: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let mut there: VecDeque<Vec<u8>> = names.into_iter().collect();
     let mut up = link.components().count() - 1;

@@ -29,7 +29,7 @@ pub(super) struct MountTable {
 const LOCAL: &[u8] = b"ext2 ext3 ext4 xfs btrfs bcachefs f2fs zfs jfs tmpfs ramfs rootfs overlay \
     squashfs erofs vfat exfat ntfs3 iso9660 udf";
 
-/// Filesystems that store no inode numbers, or whose servers may not report them. The kernel
+/// Filesystems that store no inode numbers, or have servers that may not report them. The kernel
 /// assigns a number by counting when it first sees a file, and may give it to another file after
 /// the next mount.
 const MAKING_UP: &[u8] = b"msdos vfat exfat fuse fuseblk";
@@ -65,7 +65,7 @@ impl MountTable {
         far.any(|point| point.starts_with(dir) || dir.starts_with(point))
     }
 
-    /// Returns the devices whose filesystems invent inode numbers.
+    /// Returns the devices of filesystems that invent inode numbers.
     pub(super) fn making_up(&mut self) -> &[u64] {
         if self.has_changed() {
             self.read();

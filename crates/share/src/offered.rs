@@ -12,7 +12,7 @@ use super::tree::Slot;
 /// Maximum warnings that one walk of one share sends. The status counts all of them.
 pub(super) const WARNINGS_PER_WALK_MAX: u32 = 32;
 
-/// Warning for a share whose own directory others may not read.
+/// Warning for a share with an own directory that others may not read.
 pub(super) const PRIVATE_SHARE: &str = "others may not read this directory, so nothing in it \
      is shared; chmod o+rx, or include_private = true";
 /// Warning for a share with directories that the kernel does not watch.

@@ -12,7 +12,7 @@
 //! new one (see `watch`), so it belongs to that unit too.
 //!
 //! A change can be seen before the kernel reports it. A check caused by one report may find the
-//! change that the next report announces, whose turn is not known yet. Such a check is one unit
+//! change that the next report announces and that has no turn yet. Such a check is one unit
 //! with everything that was reported by then. A reported name that is not checked yet blocks all
 //! later turns.
 //!
@@ -108,7 +108,7 @@ struct Awaited {
     ahead: bool,
 }
 
-/// The open unit, whose directories are being read.
+/// The open unit, with directories that are being read.
 struct Reading {
     first: Turn,
     /// Directories that are not read yet.
@@ -291,6 +291,7 @@ impl Order {
     }
 
     /// Blocks this turn and all later ones, because a name reported in it is not checked yet.
+    /// `None` ends the block.
     pub(super) fn set_unlooked(&mut self, turn: Option<Turn>) {
         self.unlooked = turn;
     }

@@ -10,7 +10,7 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 
 const SIZE_BYTES: usize = 6;
-/// Device number of a file whose identity is stored unpacked.
+/// Device number that marks a file with an unpacked identity.
 const WHOLE: u8 = u8::MAX;
 
 /// A regular file. Until it is listed, only `listed` is meaningful. The tree stores it packed, and

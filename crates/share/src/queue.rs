@@ -223,8 +223,8 @@ impl HashQueue {
         true
     }
 
-    /// Returns the next file to read. If `prompt_only`, skips the files over
-    /// [`PROMISED_MAX_BYTES`]. Returns `None` if the file is larger than `size_max_bytes`.
+    /// Returns the next file to read. Returns `None` if it is larger than `size_max_bytes`, or if
+    /// it is over [`PROMISED_MAX_BYTES`] and `prompt_only` is set.
     pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<Taken> {
         let key = *self.queued.first()?;
         let Some(Stage::Queued {
@@ -281,7 +281,7 @@ impl HashQueue {
         }
     }
 
-    /// Returns the files whose rest is over. They keep their stage until they are queued.
+    /// Returns the files that have rested long enough. They keep their stage until they are queued.
     pub(super) fn rested(&self, now: Instant) -> Vec<(Slot, u64)> {
         let over = self.resting.iter().take_while(|(until, _)| *until <= now);
         let sized = |(_, slot): &(Instant, Slot)| match self.stages.get(slot) {
@@ -295,7 +295,7 @@ impl HashQueue {
         self.resting.first().map(|(until, _)| *until)
     }
 
-    /// Returns the number of files whose current content is not listed yet. Files that are only
+    /// Returns the number of files with content that is not listed yet. Files that are only
     /// verified are listed.
     pub(super) fn files_left(&self) -> usize {
         self.stages.len() - self.verifying.len()

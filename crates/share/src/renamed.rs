@@ -1,5 +1,5 @@
-//! Contents whose file is between two names. A program that has one open must not be told that it
-//! is gone.
+//! Contents of files that are between two names. A program that has one open must not be told that
+//! it is gone.
 //!
 //! A rename takes effect at once for a reader that opens the old name, but the scanner sees it only
 //! when it reads the kernel's reports. Until then the content is [`Missed`]. The rename changes the
@@ -89,7 +89,7 @@ pub(super) struct NewName {
     pub(super) identity: Identity,
 }
 
-/// Contents whose files have new names. Slots are reused, so an entry never outlives its name.
+/// Contents of files with new names. Slots are reused, so an entry never outlives its name.
 pub(super) struct Moved {
     by_hash: LruCache<ContentHash, NewName>,
     by_slot: BTreeMap<Slot, ContentHash>,

@@ -399,7 +399,7 @@ pub(super) fn scan_all(state: &mut State) {
     state.scans.extend(all);
 }
 
-/// Schedules checks after a mount or unmount at `point`, whose name now stands for something else.
+/// Schedules checks after a mount or unmount at `point`. Its name now stands for something else.
 fn note_mount(state: &mut State, checks: &mut Checks, point: &Path) {
     let shares = state.shares.iter();
     let above = shares.filter(|(_, share)| share.dir.starts_with(point));

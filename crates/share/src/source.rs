@@ -74,7 +74,7 @@ impl Candidate {
 }
 
 impl ShareSet {
-    /// Opens a shared file with this content whose size and mtime are as when it was hashed. If a
+    /// Opens a shared file with this content if its size and mtime are as when it was hashed. If a
     /// small file was replaced recently, returns its former content. A chmod or rename since is
     /// harmless unless others may no longer read the file, because the served bytes are checked
     /// against the hash.
@@ -256,8 +256,8 @@ impl ShareFile {
     }
 
     /// Returns the range with its proof, in the format of [`p2pfs_types::digest::encode`]. Every
-    /// group is checked against the hash. Blocks for the disk. The first call on a file whose
-    /// outboard was evicted hashes the whole file.
+    /// group is checked against the hash. Blocks for the disk. If the outboard was evicted, the
+    /// first call hashes the whole file.
     ///
     /// # Errors [`ShareError::Gone`] if the bytes changed; every entry with this content is then
     /// withdrawn until its file is hashed again. [`ShareError::NotHere`] if others may no longer

@@ -47,7 +47,7 @@ pub(super) struct State {
     pub(super) moved: Moved,
     /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<Read>,
-    /// Watches whose directories are gone.
+    /// Watches of directories that are gone.
     pub(super) unwatched: Vec<(i32, Slot)>,
     /// Names that the scanner should check.
     pub(super) rechecks: Vec<Recheck>,
@@ -359,7 +359,7 @@ impl State {
         }
     }
 
-    /// Empties a share whose directory is gone. Its number stays reserved for its return.
+    /// Empties a share after its directory has gone. Its number stays reserved for its return.
     pub(super) fn vanish(&mut self, index: u16, why: &str) {
         let Some(share) = self.shares.get_mut(&index) else {
             return;

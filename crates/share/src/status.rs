@@ -63,8 +63,8 @@ impl State {
         self.shares.iter().map(status).collect()
     }
 
-    /// Returns the readers of a content. A content whose file was only observed to move into a
-    /// share was not read there. Such a move can restrict its readers but never add any.
+    /// Returns the readers of a content. If a file was only observed to move into a share, its
+    /// content was not read there. Such a move can restrict the readers but never add any.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let mut restricted = BTreeSet::new();
         for (index, share) in self.shares_of(self.tree.with_content(hash)) {

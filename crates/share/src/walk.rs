@@ -44,7 +44,7 @@ pub(super) struct OpenPlace {
     /// Names in it that are never accessed.
     refused: Vec<Vec<u8>>,
     is_inbox: bool,
-    /// Devices whose filesystems invent inode numbers.
+    /// Devices of filesystems that invent inode numbers.
     making_up: Vec<u64>,
 }
 

@@ -16,7 +16,7 @@ use crate::queue::Rest;
 use crate::state::State;
 use crate::tree::Slot;
 
-/// A share whose scanner runs only on demand.
+/// A share with a scanner that runs only on demand.
 struct Rounds {
     home: TempDir,
     shared: Arc<Shared>,
