@@ -91,6 +91,7 @@ pub enum MeshEvent {
     Established(ConnId, Who),
     /// A peer is connected that was not.
     PeerUp {
+        /// The peer.
         who: Who,
         /// Whether this node dialled it.
         dialled: bool,
@@ -115,6 +116,7 @@ pub enum MeshEvent {
 pub struct Who {
     /// ID of the peer.
     pub id: String,
+    /// Display name of the peer.
     pub name: String,
     /// Address where it listens. If that is not known, the address it is connected from.
     pub address: SocketAddr,

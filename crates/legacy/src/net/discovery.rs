@@ -46,19 +46,30 @@ const STEP_BYTES: usize = 128 << 10;
 pub enum LegacyError {
     /// The peer does not answer at this address; a later attempt may succeed.
     #[error("{at} cannot be reached: {source}")]
-    Unreachable { at: SocketAddrV4, source: io::Error },
+    Unreachable {
+        /// Address that was dialled.
+        at: SocketAddrV4,
+        /// Error of the connection attempt.
+        source: io::Error,
+    },
     /// The peer closed without an answer, which is the refusal of this protocol.
     #[error("{at} does not give that file")]
-    NotThere { at: SocketAddrV4 },
+    NotThere {
+        /// Address that was dialled.
+        at: SocketAddrV4,
+    },
     /// The header is not valid.
     #[error("{at}: {source}")]
     Header {
+        /// Address that was dialled.
         at: SocketAddrV4,
+        /// Error in the header.
         source: HeaderError,
     },
     /// The transfer ended before the announced size.
     #[error("{at} ended the transfer {missing_bytes} bytes early")]
     Early {
+        /// Address that was dialled.
         at: SocketAddrV4,
         /// Number of missing bytes.
         missing_bytes: u64,
@@ -66,13 +77,17 @@ pub enum LegacyError {
     /// The peer sent more than the announced size.
     #[error("{at} sent more than the {size_bytes} bytes that it had announced")]
     Surplus {
+        /// Address that was dialled.
         at: SocketAddrV4,
         /// Announced size.
         size_bytes: u64,
     },
     /// No bytes arrived, or too few.
     #[error("{at} sends too slowly")]
-    TooSlow { at: SocketAddrV4 },
+    TooSlow {
+        /// Address that was dialled.
+        at: SocketAddrV4,
+    },
 }
 
 /// Counts the served connections.

@@ -26,7 +26,10 @@ pub struct TransferHeader {
 pub enum HeaderError {
     /// The size exceeds [`SIZE_MAX_BYTES`].
     #[error("a file of {size_bytes} bytes has more digits than the 10 legacy peers can carry")]
-    TooLarge { size_bytes: u64 },
+    TooLarge {
+        /// Size of the file.
+        size_bytes: u64,
+    },
     /// The size field is not a valid number.
     #[error("the header of the transfer says no size")]
     NoSize,
