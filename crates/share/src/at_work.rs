@@ -15,7 +15,7 @@ const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// A file taken to be read, and the number of the read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct HashTicket {
     pub(super) slot: Slot,
     pub(super) number: u64,
     /// Whether the close of its writer was reported, or it had been at rest, when it was queued.
@@ -24,16 +24,16 @@ pub(super) struct Held {
 
 /// Work of one thread.
 #[derive(Default)]
-pub(super) struct AtWork {
+pub(super) struct HasherProgress {
     /// Whether the thread takes no large files.
     pub(super) prompt_only: bool,
     steps: AtomicU64,
-    held: Mutex<Taken>,
+    held: Mutex<ThreadLoad>,
 }
 
 #[derive(Default)]
-struct Taken {
-    files: Vec<Held>,
+struct ThreadLoad {
+    files: Vec<HashTicket>,
     /// Share of the file that is being read.
     share: Option<u16>,
     /// Last seen step count, and since when it is unchanged.
@@ -41,7 +41,7 @@ struct Taken {
     is_left: bool,
 }
 
-impl AtWork {
+impl HasherProgress {
     pub(super) fn new(prompt_only: bool) -> Self {
         Self {
             prompt_only,
@@ -54,7 +54,7 @@ impl AtWork {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn take(&self, files: impl IntoIterator<Item = Held>) {
+    pub(super) fn take(&self, files: impl IntoIterator<Item = HashTicket>) {
         self.held.lock().files.extend(files);
     }
 
@@ -80,7 +80,7 @@ impl AtWork {
 
     /// Abandons the thread if it is blocked, and returns the share and all files that it had taken.
     /// Must be called periodically.
-    fn leave_standing(&self, now: Instant) -> Option<(u16, Vec<Held>)> {
+    fn leave_standing(&self, now: Instant) -> Option<(u16, Vec<HashTicket>)> {
         let steps = self.steps.load(Ordering::Relaxed);
         let mut held = self.held.lock();
         let share = held.share?;
@@ -99,26 +99,26 @@ impl AtWork {
 
 /// All hashing threads that were not abandoned.
 #[derive(Default)]
-pub(super) struct Hashers(Mutex<Vec<Arc<AtWork>>>);
+pub(super) struct Hashers(Mutex<Vec<Arc<HasherProgress>>>);
 
 /// A blocked thread.
-pub(super) struct Standing {
+pub(super) struct BlockedHasher {
     pub(super) share: u16,
-    pub(super) files: Vec<Held>,
+    pub(super) files: Vec<HashTicket>,
     pub(super) prompt_only: bool,
 }
 
 impl Hashers {
-    pub(super) fn add(&self, one: Arc<AtWork>) {
+    pub(super) fn add(&self, one: Arc<HasherProgress>) {
         self.0.lock().push(one);
     }
 
     /// Removes and returns the blocked threads, each once.
-    pub(super) fn take_standing(&self, now: Instant) -> Vec<Standing> {
+    pub(super) fn take_standing(&self, now: Instant) -> Vec<BlockedHasher> {
         let mut standing = Vec::new();
         self.0.lock().retain(|one| match one.leave_standing(now) {
             Some((share, files)) => {
-                standing.push(Standing {
+                standing.push(BlockedHasher {
                     share,
                     files,
                     prompt_only: one.prompt_only,
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn who_reads_nothing_for_long_is_left_once_and_who_goes_on_is_not() {
         let (hashers, now) = (Hashers::default(), Instant::now());
-        let [stuck, busy, idle] = [0, 1, 2].map(|_| Arc::new(AtWork::new(false)));
+        let [stuck, busy, idle] = [0, 1, 2].map(|_| Arc::new(HasherProgress::new(false)));
         for one in [&stuck, &busy, &idle] {
             hashers.add(one.clone());
         }
@@ -160,9 +160,9 @@ mod tests {
     #[test]
     fn what_it_had_taken_beside_is_given_to_others() {
         let (hashers, now) = (Hashers::default(), Instant::now());
-        let one = Arc::new(AtWork::new(true));
+        let one = Arc::new(HasherProgress::new(true));
         hashers.add(one.clone());
-        let held = |number| Held {
+        let held = |number| HashTicket {
             slot: Slot::FIRST,
             number,
             sure: true,

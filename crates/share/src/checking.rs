@@ -7,13 +7,13 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::beneath::is_want;
-use super::checks::{Check, Checks, Look};
-use super::disk_thread::Looking;
-use super::observe::Found;
+use super::checks::{CheckedName, NameCheck, PendingChecks};
+use super::disk_thread::DiskAccess;
+use super::observe::ObservedName;
 use super::scanner::{Scanner, Visit, place_of};
-use super::state::State;
+use super::state::ListingState;
 use super::tree::Slot;
-use super::walk::{OpenPlace, Place};
+use super::walk::{OpenShareDirectory, ShareDirectory};
 
 impl Scanner {
     /// Checks every reported name and applies the results in the order of the reports.
@@ -46,7 +46,8 @@ impl Scanner {
                 late.extend(last);
             } else {
                 state.order.set_turn(look.check.turn);
-                if is_known(&state, &look) && Checks::may_be_ahead(&look.check, &look.found) {
+                if is_known(&state, &look) && PendingChecks::may_be_ahead(&look.check, &look.found)
+                {
                     state.order.set_ahead();
                 }
                 self.take_look(&mut state, look, now);
@@ -62,7 +63,12 @@ impl Scanner {
         shared.hashing.notify_all();
     }
 
-    fn look_at_names(&mut self, slot: Slot, names: Vec<(Box<[u8]>, Check)>, looks: &mut Vec<Look>) {
+    fn look_at_names(
+        &mut self,
+        slot: Slot,
+        names: Vec<(Box<[u8]>, NameCheck)>,
+        looks: &mut Vec<CheckedName>,
+    ) {
         let Some(place) = place_of(&self.shared.lock(), slot) else {
             return;
         };
@@ -80,8 +86,8 @@ impl Scanner {
     }
 
     /// Applies a result in the current turn.
-    fn take_look(&mut self, state: &mut State, look: Look, now: Instant) {
-        let Look {
+    fn take_look(&mut self, state: &mut ListingState, look: CheckedName, now: Instant) {
+        let CheckedName {
             place,
             name,
             check,
@@ -91,7 +97,7 @@ impl Scanner {
             return;
         }
         let cause = match &found {
-            Found::File(seen) => {
+            ObservedName::File(seen) => {
                 let quiet = self.shared.quiet;
                 self.checks.cause_of_file(&check, seen, now, quiet)
             }
@@ -116,37 +122,37 @@ impl Scanner {
 /// # Errors The share's own directory cannot be opened, or the directory cannot be opened for lack
 /// of descriptors or memory.
 fn look_into(
-    disk: &Looking<'_>,
-    place: Place,
-    names: Vec<(Box<[u8]>, Check)>,
-) -> Result<Vec<Look>, Errno> {
+    disk: &DiskAccess<'_>,
+    place: ShareDirectory,
+    names: Vec<(Box<[u8]>, NameCheck)>,
+) -> Result<Vec<CheckedName>, Errno> {
     let share = disk.beneath.open_share(&place.dir)?;
-    let open = match OpenPlace::open(disk.beneath, place, share) {
+    let open = match OpenShareDirectory::open(disk.beneath, place, share) {
         Ok(open) => open,
         Err(error) if is_want(error) => return Err(error),
         // a directory that cannot be opened is checked through its parent
         Err(_) => return Ok(Vec::new()),
     };
     let place = Arc::new(open.place.clone());
-    let look = |(name, check): (Box<[u8]>, Check)| Look {
+    let look = |(name, check): (Box<[u8]>, NameCheck)| CheckedName {
         found: open.look(disk, &name),
         place: place.clone(),
         name,
         check,
     };
-    let mut looks: Vec<Look> = names.into_iter().map(look).collect();
+    let mut looks: Vec<CheckedName> = names.into_iter().map(look).collect();
     open.drop_unlisted(disk, doubtful(&mut looks));
     Ok(looks)
 }
 
 /// Returns the results of lost names that show a file which was also found under another name. On a
 /// case-insensitive filesystem, the lost name may be a different spelling of the new one.
-fn doubtful(looks: &mut [Look]) -> BTreeMap<&[u8], &mut Found> {
+fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
     let mut names_of: HashMap<(u64, u64), usize> = HashMap::new();
     for inode in looks.iter().filter_map(|look| look.found.inode()) {
         *names_of.entry(inode).or_default() += 1;
     }
-    let is_doubtful = |look: &&mut Look| {
+    let is_doubtful = |look: &&mut CheckedName| {
         let names = look.found.inode().and_then(|inode| names_of.get(&inode));
         look.check.is_of_loss() && names.is_some_and(|names| *names > 1)
     };
@@ -158,11 +164,13 @@ fn doubtful(looks: &mut [Look]) -> BTreeMap<&[u8], &mut Found> {
 
 /// Returns whether the result can refer to other names or end the listing of its own: it is a link,
 /// or the name is known already.
-fn is_known(state: &State, look: &Look) -> bool {
+fn is_known(state: &ListingState, look: &CheckedName) -> bool {
     let known = state.tree.child(look.place.slot, &look.name);
     match &look.found {
-        Found::Symlink(..) => true,
-        Found::File(_) => known.is_some_and(|slot| state.tree.file(slot).is_some_and(|f| f.listed)),
+        ObservedName::Symlink(..) => true,
+        ObservedName::File(_) => {
+            known.is_some_and(|slot| state.tree.file(slot).is_some_and(|f| f.listed))
+        }
         _ => known.is_some(),
     }
 }
@@ -172,15 +180,15 @@ mod tests {
     use super::*;
     use crate::exclude::Exclude;
     use crate::identity::{Identity, Seen};
-    use crate::order::Order;
+    use crate::order::EventOrder;
     use crate::tree::Tree;
     use crate::watch::Cause;
     use p2pfs_types::path::SharedPath;
 
     #[test]
     fn what_is_found_by_the_name_that_it_lost_and_by_another_is_doubtful() {
-        let (slot, mut checks) = (Tree::new().insert_root(0), Checks::new());
-        let place = Arc::new(Place {
+        let (slot, mut checks) = (Tree::new().insert_root(0), PendingChecks::new());
+        let place = Arc::new(ShareDirectory {
             index: 0,
             slot,
             number: None,
@@ -189,7 +197,7 @@ mod tests {
             exclude: Arc::new(Exclude::new(&[], false).unwrap()),
             path: SharedPath::root(),
         });
-        let mut order = Order::default();
+        let mut order = EventOrder::default();
         let reported = [
             ("A", Cause::Unlinked, 1),
             ("a", Cause::Closed, 1),
@@ -206,11 +214,11 @@ mod tests {
                 ino,
                 ..Identity::default()
             };
-            Look {
+            CheckedName {
                 place: place.clone(),
                 name: name.as_bytes().into(),
                 check: checks[&(slot, name.as_bytes().into())],
-                found: Found::File(Seen {
+                found: ObservedName::File(Seen {
                     identity,
                     mode: 0o100_644,
                     linked_again: false,

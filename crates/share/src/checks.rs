@@ -3,7 +3,7 @@
 //! A name is checked once for all of its reports, in the turn of the last report that may have
 //! replaced its content. A check overtaken by another report may have seen a change of that later
 //! turn. Its result is therefore dropped, or applied only after all reports so far. A check may
-//! also have seen a change that is not reported yet (see [`Checks::may_be_ahead`]).
+//! also have seen a change that is not reported yet (see [`PendingChecks::may_be_ahead`]).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::identity::{Seen, Stamp};
-use super::observe::Found;
-use super::order::Turn;
+use super::observe::ObservedName;
+use super::order::EventSeq;
 use super::tree::Slot;
-use super::walk::Place;
+use super::walk::ShareDirectory;
 use super::watch::Cause;
 
 /// Maximum remembered files with a reported close, so that they are recognized under a new name.
@@ -24,8 +24,8 @@ const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// A name to check.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Check {
-    pub(super) turn: Turn,
+pub(super) struct NameCheck {
+    pub(super) turn: EventSeq,
     pub(super) cause: Cause,
     /// Whether a writer closed the file with this name.
     closed: bool,
@@ -35,7 +35,7 @@ pub(super) struct Check {
     since: Stamp,
 }
 
-impl Check {
+impl NameCheck {
     /// Returns whether the last report said that the name is gone.
     pub(super) fn is_of_loss(&self) -> bool {
         self.unlinked
@@ -43,16 +43,16 @@ impl Check {
 }
 
 /// A name that was checked.
-pub(super) struct Look {
-    pub(super) place: Arc<Place>,
+pub(super) struct CheckedName {
+    pub(super) place: Arc<ShareDirectory>,
     pub(super) name: Box<[u8]>,
-    pub(super) check: Check,
-    pub(super) found: Found,
+    pub(super) check: NameCheck,
+    pub(super) found: ObservedName,
 }
 
 /// All names to check.
-pub(super) struct Checks {
-    names: BTreeMap<(Slot, Box<[u8]>), Check>,
+pub(super) struct PendingChecks {
+    names: BTreeMap<(Slot, Box<[u8]>), NameCheck>,
     /// (dev, ino) of files with a reported close.
     written: LruCache<(u64, u64), ()>,
     /// When a closed file was last found gone; it may have been linked under another name.
@@ -61,7 +61,7 @@ pub(super) struct Checks {
     reading_since: Stamp,
 }
 
-impl Checks {
+impl PendingChecks {
     pub(super) fn new() -> Self {
         Self {
             names: BTreeMap::new(),
@@ -77,7 +77,7 @@ impl Checks {
     }
 
     /// Returns the first turn that waits for a check.
-    pub(super) fn first_turn(&self) -> Option<Turn> {
+    pub(super) fn first_turn(&self) -> Option<EventSeq> {
         self.names.values().map(|check| check.turn).min()
     }
 
@@ -94,13 +94,13 @@ impl Checks {
     }
 
     /// Takes all names, ordered by directory.
-    pub(super) fn take(&mut self) -> BTreeMap<(Slot, Box<[u8]>), Check> {
+    pub(super) fn take(&mut self) -> BTreeMap<(Slot, Box<[u8]>), NameCheck> {
         std::mem::take(&mut self.names)
     }
 
     /// Adds a report.
-    pub(super) fn note(&mut self, directory: Slot, name: Box<[u8]>, cause: Cause, turn: Turn) {
-        let fresh = Check {
+    pub(super) fn note(&mut self, directory: Slot, name: Box<[u8]>, cause: Cause, turn: EventSeq) {
+        let fresh = NameCheck {
             turn,
             cause,
             closed: false,
@@ -119,7 +119,7 @@ impl Checks {
 
     /// Returns whether a name may have been replaced since it was checked. In that case, passes
     /// what was known of its writer on to the next check.
-    pub(super) fn was_overtaken(&mut self, directory: Slot, name: &[u8], was: &Check) -> bool {
+    pub(super) fn was_overtaken(&mut self, directory: Slot, name: &[u8], was: &NameCheck) -> bool {
         if self.names.is_empty() {
             return false;
         }
@@ -137,12 +137,14 @@ impl Checks {
     /// Returns whether the result may show a change later than all reports of the name. A change is
     /// visible some microseconds before it is reported, or milliseconds if its thread has to wait
     /// in between.
-    pub(super) fn may_be_ahead(check: &Check, found: &Found) -> bool {
+    pub(super) fn may_be_ahead(check: &NameCheck, found: &ObservedName) -> bool {
         match found {
-            Found::Nothing => !check.unlinked,
-            Found::File(seen) | Found::Symlink(seen, _) => seen.identity.ctime >= check.since,
+            ObservedName::Nothing => !check.unlinked,
+            ObservedName::File(seen) | ObservedName::Symlink(seen, _) => {
+                seen.identity.ctime >= check.since
+            }
             // the contents of a directory are found later and announced as one unit
-            Found::Directory(_) | Found::LeftOut(_) => false,
+            ObservedName::Directory(_) | ObservedName::LeftOut(_) => false,
         }
     }
 
@@ -157,7 +159,7 @@ impl Checks {
     /// its other name. An empty one may have been linked or just created.
     pub(super) fn cause_of_file(
         &self,
-        check: &Check,
+        check: &NameCheck,
         seen: &Seen,
         now: Instant,
         quiet: Duration,
@@ -178,13 +180,13 @@ impl Checks {
 
     /// Remembers what a result says about a file with a reported close. Must be called for each
     /// result, in the order of the turns.
-    pub(super) fn note_look(&mut self, check: &Check, found: &Found, now: Instant) {
+    pub(super) fn note_look(&mut self, check: &NameCheck, found: &ObservedName, now: Instant) {
         match found {
-            Found::File(seen) if check.cause == Cause::Closed => {
+            ObservedName::File(seen) if check.cause == Cause::Closed => {
                 let inode = (seen.identity.dev, seen.identity.ino);
                 self.written.put(inode, ());
             }
-            Found::Nothing if check.closed => self.lost = Some(now),
+            ObservedName::Nothing if check.closed => self.lost = Some(now),
             _ => {}
         }
     }
@@ -193,7 +195,7 @@ impl Checks {
 #[cfg(test)]
 mod tests {
     use super::super::identity::Identity;
-    use super::super::order::Order;
+    use super::super::order::EventOrder;
     use super::super::tree::Tree;
     use super::*;
 
@@ -214,21 +216,21 @@ mod tests {
     }
 
     /// Adds reports of one name and returns the resulting cause.
-    fn after(checks: &mut Checks, reports: &[Cause], seen: &Seen) -> Cause {
-        let (mut tree, mut order) = (Tree::new(), Order::default());
+    fn after(checks: &mut PendingChecks, reports: &[Cause], seen: &Seen) -> Cause {
+        let (mut tree, mut order) = (Tree::new(), EventOrder::default());
         let root = tree.insert_root(0);
         for cause in reports {
             checks.note(root, b"f"[..].into(), *cause, order.step());
         }
         let (_, check) = checks.take().pop_first().unwrap();
-        checks.note_look(&check, &Found::File(*seen), Instant::now());
+        checks.note_look(&check, &ObservedName::File(*seen), Instant::now());
         checks.cause_of_file(&check, seen, Instant::now(), QUIET)
     }
 
     #[test]
     fn a_linked_file_is_ready_where_its_writer_was_seen_closing() {
         use Cause::{Closed, Created, Modified, Walk};
-        let mut checks = Checks::new();
+        let mut checks = PendingChecks::new();
         assert_eq!(after(&mut checks, &[Created], &seen(1, 9)), Walk);
         assert_eq!(
             after(&mut checks, &[Created, Modified], &seen(1, 9)),
@@ -247,14 +249,14 @@ mod tests {
 
     #[test]
     fn a_name_that_is_gone_after_its_close_may_have_been_linked() {
-        let mut checks = Checks::new();
-        let mut order = Order::default();
+        let mut checks = PendingChecks::new();
+        let mut order = EventOrder::default();
         let root = Tree::new().insert_root(0);
         for cause in [Cause::Created, Cause::Closed, Cause::Unlinked] {
             checks.note(root, b"tmp"[..].into(), cause, order.step());
         }
         let (_, gone) = checks.take().pop_first().unwrap();
-        checks.note_look(&gone, &Found::Nothing, Instant::now());
+        checks.note_look(&gone, &ObservedName::Nothing, Instant::now());
         assert_eq!(
             after(&mut checks, &[Cause::Created], &seen(7, 9)),
             Cause::Closed
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_is_made_anew_under_a_name_is_not_what_was_closed_under_it() {
-        let mut checks = Checks::new();
+        let mut checks = PendingChecks::new();
         let reports = [
             Cause::Closed,
             Cause::Unlinked,
@@ -275,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_name_is_of_the_turn_that_put_something_there_last() {
-        let (mut checks, mut order) = (Checks::new(), Order::default());
+        let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
         let turns = [order.step(), order.step(), order.step()];
         let causes = [Cause::Created, Cause::Closed, Cause::Walk];
@@ -287,28 +289,28 @@ mod tests {
 
     #[test]
     fn a_look_may_be_ahead_of_the_reports_where_the_change_is_no_older_than_their_reading() {
-        let (mut checks, mut order) = (Checks::new(), Order::default());
+        let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
         let found = |seconds| {
             let mut seen = seen(1, 9);
             seen.identity.ctime = Stamp::new(seconds, 0);
-            Found::Symlink(seen, Box::default())
+            ObservedName::Symlink(seen, Box::default())
         };
         checks.begin_reading(Stamp::new(5, 0));
         checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
         checks.begin_reading(Stamp::new(8, 0));
         let (_, check) = checks.take().pop_first().unwrap();
-        assert!(!Checks::may_be_ahead(&check, &found(4)));
-        assert!(Checks::may_be_ahead(&check, &found(5)));
-        assert!(Checks::may_be_ahead(&check, &Found::Nothing));
+        assert!(!PendingChecks::may_be_ahead(&check, &found(4)));
+        assert!(PendingChecks::may_be_ahead(&check, &found(5)));
+        assert!(PendingChecks::may_be_ahead(&check, &ObservedName::Nothing));
         checks.note(root, b"f"[..].into(), Cause::Unlinked, order.step());
         let (_, check) = checks.take().pop_first().unwrap();
-        assert!(!Checks::may_be_ahead(&check, &Found::Nothing));
+        assert!(!PendingChecks::may_be_ahead(&check, &ObservedName::Nothing));
     }
 
     #[test]
     fn a_name_is_overtaken_by_what_may_have_put_something_there_and_by_nothing_else() {
-        let (mut checks, mut order) = (Checks::new(), Order::default());
+        let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
         checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
         let (_, check) = checks.take().pop_first().unwrap();

@@ -15,8 +15,8 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use super::beneath::Beneath;
-use super::shared::Shared;
-use super::state::State;
+use super::shared::SharedState;
+use super::state::ListingState;
 
 /// How long a call may make no progress before its disk counts as not answering. This is longer
 /// than a disk takes for one name, and about the time that a sleeping disk takes to spin up.
@@ -25,15 +25,15 @@ const STANDS_STILL: Duration = Duration::from_secs(5);
 /// disk that is only slow, such as a large directory over a slow connection, completes in the end.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(300);
 
-type Work = Box<dyn FnOnce() + Send>;
+type DiskWork = Box<dyn FnOnce() + Send>;
 
 /// Context of a call.
-pub(super) struct Looking<'a> {
+pub(super) struct DiskAccess<'a> {
     pub(super) beneath: &'a Beneath,
     steps: &'a AtomicU64,
 }
 
-impl Looking<'_> {
+impl DiskAccess<'_> {
     /// Counts a step of progress.
     pub(super) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
@@ -41,15 +41,15 @@ impl Looking<'_> {
 }
 
 pub(super) struct DiskThread {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     /// Queue of the current thread, if there is one.
-    work: Option<Sender<Work>>,
+    work: Option<Sender<DiskWork>>,
     /// Allowed time without progress, for shares with a disk that did not answer before.
     patience: BTreeMap<u16, Duration>,
 }
 
 impl DiskThread {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<SharedState>) -> Self {
         Self {
             shared,
             work: None,
@@ -63,18 +63,18 @@ impl DiskThread {
         &mut self,
         index: u16,
         dir: &Path,
-        look: impl FnOnce(&Looking<'_>) -> T + Send + 'static,
+        look: impl FnOnce(&DiskAccess<'_>) -> T + Send + 'static,
     ) -> Option<T> {
         let beneath = &self.shared.beneath;
         if !beneath.is_far(dir) {
             let steps = &AtomicU64::new(0);
-            return Some(look(&Looking { beneath, steps }));
+            return Some(look(&DiskAccess { beneath, steps }));
         }
         let steps = Arc::new(AtomicU64::new(0));
         let (tell, told) = sync_channel(0);
         let (shared, of_thread) = (self.shared.clone(), steps.clone());
         self.begin(Box::new(move || {
-            let looking = Looking {
+            let looking = DiskAccess {
                 beneath: &shared.beneath,
                 steps: &of_thread,
             };
@@ -105,14 +105,14 @@ impl DiskThread {
 
     /// Passes work to the thread, starting one if needed. Returns `None` if no thread can be
     /// started.
-    fn begin(&mut self, mut work: Work) -> Option<()> {
+    fn begin(&mut self, mut work: DiskWork) -> Option<()> {
         if let Some(thread) = &self.work {
             match thread.send(work) {
                 Ok(()) => return Some(()),
                 Err(back) => work = back.0,
             }
         }
-        let (sender, queue) = channel::<Work>();
+        let (sender, queue) = channel::<DiskWork>();
         let run = move || queue.into_iter().for_each(|work| work());
         let name = "share-disk".to_owned();
         Builder::new().name(name).spawn(run).ok()?;
@@ -122,7 +122,7 @@ impl DiskThread {
     }
 }
 
-impl State {
+impl ListingState {
     /// Marks a share because its disk does not answer. Its names stay listed.
     pub(super) fn stands_still(&mut self, index: u16) {
         if let Some(share) = self.shares.get_mut(&index) {

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::identity::{Identity, Seen, Stamp};
 use super::ledger::Row;
-use super::order::{LARGE_WAIT, Met};
-use super::outcome::{Outcome, Read, Trust};
+use super::order::{DiscoveredBy, LARGE_WAIT};
+use super::outcome::{FinishedRead, HashOutcome, HashTrust};
 use super::queue::{PROMISED_MAX_BYTES, Rest};
-use super::state::State;
-use super::tree::{Body, FileBody, Slot};
+use super::state::ListingState;
+use super::tree::{FileBody, NodeBody, Slot};
 use super::watch::Cause;
 use p2pfs_types::digest::ContentHash;
 
@@ -21,7 +21,7 @@ const LINKS_LOOKED_AT_MAX: usize = 256;
 /// thread has to wait in between.
 const CLOSING_WAIT: Duration = Duration::from_millis(20);
 
-impl State {
+impl ListingState {
     /// Queues a file in the current turn. `sure` says that its writer is known to be done.
     pub(super) fn await_hash(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
         self.await_again(slot, size_bytes, now);
@@ -41,9 +41,9 @@ impl State {
             size_bytes, ctime, ..
         } = seen.identity;
         let is_waited_for = match self.order.met() {
-            Met::Reported => true,
-            Met::New => self.order.note_met(size_bytes),
-            Met::Walked => false,
+            DiscoveredBy::Reported => true,
+            DiscoveredBy::New => self.order.note_met(size_bytes),
+            DiscoveredBy::Walked => false,
         };
         if is_waited_for {
             self.await_hash(slot, size_bytes, true, now);
@@ -85,7 +85,7 @@ impl State {
 
     /// Applies the result of reading a file. Must be called once every report from before the end
     /// of the read has its turn.
-    pub(super) fn hashed(&mut self, read: Read, now: Instant) {
+    pub(super) fn hashed(&mut self, read: FinishedRead, now: Instant) {
         let slot = read.held.slot;
         let Some((again, size_bytes)) = self.queue.finish(slot, read.held.number) else {
             return;
@@ -98,10 +98,10 @@ impl State {
         let closed = again == Some(Cause::Closed);
         let reopened = again == Some(Cause::Reopened);
         match read.settled(again) {
-            Outcome::Hashed {
+            HashOutcome::Hashed {
                 seen, hash, trust, ..
             } => {
-                let racy = trust == Trust::Racy;
+                let racy = trust == HashTrust::Racy;
                 if !read.overtaken {
                     self.order.note_hashed(slot, seen.identity);
                 }
@@ -111,7 +111,7 @@ impl State {
                 if let Some(bytes) = read.bytes {
                     self.kept.put(hash, bytes);
                 }
-                self.list_file(slot, &seen, hash, trust != Trust::Sure);
+                self.list_file(slot, &seen, hash, trust != HashTrust::Sure);
                 if (written_to || racy) && !closed {
                     let why = if written_to {
                         Rest::Written
@@ -123,28 +123,28 @@ impl State {
                 again.inspect(|cause| self.recheck(slot, *cause));
             }
             // for example a chmod after the close; if unsure, check for open writers again
-            Outcome::Changed if !written_to => {
+            HashOutcome::Changed if !written_to => {
                 return self.queue.enqueue(slot, size_bytes, closed);
             }
             // the writer may have closed the file since, and the time stamp may have been set
             // afterwards
-            Outcome::BeingWritten(_) if reopened => {
+            HashOutcome::BeingWritten(_) if reopened => {
                 self.queue.note_closed(slot, now);
                 return self.queue.enqueue(slot, size_bytes, false);
             }
             _ if closed => {}
-            Outcome::BeingWritten(age) if read.held.sure && !written_to => {
+            HashOutcome::BeingWritten(age) if read.held.sure && !written_to => {
                 return self.rest_closing(slot, size_bytes, now, age);
             }
-            Outcome::BeingWritten(_) | Outcome::Changed if self.queue.is_closed(slot) => {
+            HashOutcome::BeingWritten(_) | HashOutcome::Changed if self.queue.is_closed(slot) => {
                 self.order.forget_file(slot);
                 return self.rest_closing(slot, size_bytes, now, Duration::ZERO);
             }
-            Outcome::Changed | Outcome::BeingWritten(_) | Outcome::Want => {
+            HashOutcome::Changed | HashOutcome::BeingWritten(_) | HashOutcome::Want => {
                 self.rest(slot, size_bytes, now, Rest::Written);
             }
-            Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
-            Outcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
+            HashOutcome::Elsewhere => self.recheck(slot, Cause::Walk),
+            HashOutcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
         }
         if closed {
             // a file closed in the meantime is read in the turn of its close
@@ -156,11 +156,14 @@ impl State {
     }
 
     fn become_file(&mut self, slot: Slot) {
-        let left_out = matches!(self.tree.get(slot).map(|n| &n.body), Some(Body::LeftOut(_)));
+        let left_out = matches!(
+            self.tree.get(slot).map(|n| &n.body),
+            Some(NodeBody::LeftOut(_))
+        );
         if left_out {
             self.unlist(slot);
             if let Some(node) = self.tree.get_mut(slot) {
-                node.body = Body::unlisted();
+                node.body = NodeBody::unlisted();
             }
         }
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use super::at_work::AtWork;
+use super::at_work::HasherProgress;
 use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
-use super::outcome::{Outcome, Read};
-use super::queue::{PROMISED_MAX_BYTES, Taken};
+use super::outcome::{FinishedRead, HashOutcome};
+use super::queue::{DequeuedFile, PROMISED_MAX_BYTES};
 use super::reading::{Job, Stoppable, called_off, conclude, open_job};
 use super::round_robin::RoundRobin;
-use super::shared::Shared;
-use super::state::State;
+use super::shared::SharedState;
+use super::state::ListingState;
 use p2pfs_types::digest::ContentHash;
 
 /// Maximum small files taken at once, so that locking and waking threads cost little.
@@ -22,8 +22,8 @@ const OUTBOX_MAX_EVENTS: usize = 8192;
 
 /// Starts a thread that hashes until the set is dropped. With `prompt_only` it takes no large
 /// files.
-pub(super) fn spawn(shared: &Arc<Shared>, prompt_only: bool) -> io::Result<JoinHandle<()>> {
-    let at_work = Arc::new(AtWork::new(prompt_only));
+pub(super) fn spawn(shared: &Arc<SharedState>, prompt_only: bool) -> io::Result<JoinHandle<()>> {
+    let at_work = Arc::new(HasherProgress::new(prompt_only));
     let (of_thread, shared_of_thread) = (at_work.clone(), shared.clone());
     let builder = Builder::new().name("share-hash".to_owned());
     let thread = builder.spawn(move || run(&shared_of_thread, &of_thread))?;
@@ -32,21 +32,21 @@ pub(super) fn spawn(shared: &Arc<Shared>, prompt_only: bool) -> io::Result<JoinH
 }
 
 /// Abandons the threads that are blocked on a disk, and starts others in their place.
-pub(super) fn replace_standing(shared: &Arc<Shared>) {
+pub(super) fn replace_standing(shared: &Arc<SharedState>) {
     for standing in shared.hashers.take_standing(Instant::now()) {
         let mut state = shared.lock();
         state.stands_still(standing.share);
         let left = standing.files.into_iter();
         state
             .read
-            .extend(left.map(|file| Read::of(file, Outcome::Want)));
+            .extend(left.map(|file| FinishedRead::of(file, HashOutcome::Want)));
         drop(state);
         // if no thread can be started, the remaining ones do the work
         let _detached = spawn(shared, standing.prompt_only);
     }
 }
 
-fn run(shared: &Shared, at_work: &AtWork) {
+fn run(shared: &SharedState, at_work: &HasherProgress) {
     let (mut buffer, mut large) = (Vec::new(), RoundRobin::default());
     while let Some(jobs) = next_jobs(shared, at_work, &large) {
         let mut read = Vec::new();
@@ -54,7 +54,9 @@ fn run(shared: &Shared, at_work: &AtWork) {
             let share = job.share;
             at_work.begin(share);
             match job.taken.size_bytes > PROMISED_MAX_BYTES {
-                _ if job.stands_still => read.push(Read::of(job.taken.held, Outcome::Want)),
+                _ if job.stands_still => {
+                    read.push(FinishedRead::of(job.taken.held, HashOutcome::Want))
+                }
                 true => read.extend(large.begin(shared, job)),
                 false => read.push(hash_at_once(shared, at_work, &job, &mut buffer)),
             }
@@ -80,7 +82,7 @@ fn run(shared: &Shared, at_work: &AtWork) {
 
 /// Records that the thread finished a file. Returns whether it was abandoned meanwhile, in which
 /// case its other files went to other threads.
-fn is_left(shared: &Shared, at_work: &AtWork) -> bool {
+fn is_left(shared: &SharedState, at_work: &HasherProgress) -> bool {
     let left = at_work.end();
     if let Some(share) = left {
         shared.lock().answers_again(share);
@@ -89,10 +91,15 @@ fn is_left(shared: &Shared, at_work: &AtWork) -> bool {
     left.is_some()
 }
 
-fn hash_at_once(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> Read {
-    let mut read = Read::of(job.taken.held, hash(shared, at_work, job, buffer));
+fn hash_at_once(
+    shared: &SharedState,
+    at_work: &HasherProgress,
+    job: &Job,
+    buffer: &mut Vec<u8>,
+) -> FinishedRead {
+    let mut read = FinishedRead::of(job.taken.held, hash(shared, at_work, job, buffer));
     let small = job.taken.just_written && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
-    if let Outcome::Hashed { seen, .. } = &read.outcome
+    if let HashOutcome::Hashed { seen, .. } = &read.outcome
         && small
         && seen.identity.size_bytes == buffer.len() as u64
     {
@@ -103,7 +110,11 @@ fn hash_at_once(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u
 
 /// Waits for files to hash. Returns no files if the large files can continue, and `None` when it is
 /// time to stop.
-fn next_jobs(shared: &Shared, at_work: &AtWork, large: &RoundRobin) -> Option<Vec<Job>> {
+fn next_jobs(
+    shared: &SharedState,
+    at_work: &HasherProgress,
+    large: &RoundRobin,
+) -> Option<Vec<Job>> {
     let mut state = shared.lock();
     loop {
         if shared.is_stopping() {
@@ -124,7 +135,7 @@ fn next_jobs(shared: &Shared, at_work: &AtWork, large: &RoundRobin) -> Option<Ve
 }
 
 /// Takes one file, or several small ones.
-fn take_jobs(state: &mut State, prompt_only: bool, room_for_bytes: u64) -> Vec<Job> {
+fn take_jobs(state: &mut ListingState, prompt_only: bool, room_for_bytes: u64) -> Vec<Job> {
     let mut jobs = Vec::new();
     let mut left_bytes = room_for_bytes.max(PROMISED_MAX_BYTES);
     while jobs.len() < BATCH_MAX_FILES {
@@ -143,7 +154,7 @@ fn take_jobs(state: &mut State, prompt_only: bool, room_for_bytes: u64) -> Vec<J
     jobs
 }
 
-fn job(state: &mut State, taken: Taken) -> Option<Job> {
+fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
     let node = state.tree.get(taken.held.slot)?;
     let share = state.shares.get(&node.share)?;
     let (dir, include_private) = (share.dir.clone(), share.include_private);
@@ -158,14 +169,19 @@ fn job(state: &mut State, taken: Taken) -> Option<Job> {
     })
 }
 
-fn hash(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> Outcome {
+fn hash(
+    shared: &SharedState,
+    at_work: &HasherProgress,
+    job: &Job,
+    buffer: &mut Vec<u8>,
+) -> HashOutcome {
     let opened = match open_job(shared, job) {
         Ok(opened) => opened,
         Err(outcome) => return outcome,
     };
     if opened.size_bytes() > PROMISED_MAX_BYTES {
         // it grew since it was checked
-        return Outcome::Elsewhere;
+        return HashOutcome::Elsewhere;
     }
     let reader = Stoppable {
         file: &opened.file,

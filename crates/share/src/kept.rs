@@ -22,19 +22,19 @@ pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Overhead of one entry, which bounds the number of empty files.
 const ENTRY_BYTES: usize = 128;
 
-struct Entry {
+struct KeptContent {
     bytes: Arc<[u8]>,
     /// When the last name with this content went away.
     gone: Option<Instant>,
 }
 
 /// Contents by hash.
-pub(super) struct Kept {
-    entries: LruCache<ContentHash, Entry>,
+pub(super) struct ReplacedContents {
+    entries: LruCache<ContentHash, KeptContent>,
     total_bytes: usize,
 }
 
-impl Kept {
+impl ReplacedContents {
     pub(super) fn new() -> Self {
         Self {
             entries: LruCache::unbounded(),
@@ -46,7 +46,7 @@ impl Kept {
     pub(super) fn put(&mut self, hash: ContentHash, bytes: Arc<[u8]>) {
         self.forget(&hash);
         self.total_bytes += bytes.len() + ENTRY_BYTES;
-        self.entries.put(hash, Entry { bytes, gone: None });
+        self.entries.put(hash, KeptContent { bytes, gone: None });
         while self.total_bytes > KEPT_BUDGET_BYTES {
             let Some((_, oldest)) = self.entries.pop_lru() else {
                 return;
@@ -98,7 +98,7 @@ pub(super) fn in_memory(bytes: &[u8]) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    fn put(kept: &mut Kept, number: u8, length: usize) -> ContentHash {
+    fn put(kept: &mut ReplacedContents, number: u8, length: usize) -> ContentHash {
         let bytes = vec![number; length];
         let hash = ContentHash::of(&bytes);
         kept.put(hash, bytes.into());
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_was_replaced_is_given_for_a_while_and_no_longer() {
-        let (mut kept, now) = (Kept::new(), Instant::now());
+        let (mut kept, now) = (ReplacedContents::new(), Instant::now());
         let hash = put(&mut kept, 1, 100);
         assert!(
             kept.get(&hash, now + 10 * KEPT_FOR).is_some(),
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_budget_holds_for_large_files_and_for_empty_ones() {
-        let (mut kept, now) = (Kept::new(), Instant::now());
+        let (mut kept, now) = (ReplacedContents::new(), Instant::now());
         let first = put(&mut kept, 1, 1 << 20);
         for number in 2..=40 {
             put(&mut kept, number, 1 << 20);

@@ -52,27 +52,27 @@ pub(super) struct Row {
     pub(super) doubted: bool,
 }
 
-type Key = (u64, u64);
+type InodeKey = (u64, u64);
 
 #[derive(Default)]
-struct Waiting {
+struct PendingRows {
     /// Rows to write; `None` deletes a row.
-    rows: HashMap<Key, Option<Row>>,
+    rows: HashMap<InodeKey, Option<Row>>,
     stopping: bool,
 }
 
-struct Shared {
+struct LedgerShared {
     /// `None` if the database could not be reopened. After its disk has refused a write, redb
     /// refuses to use a file until it is opened again (`redb::Error::PreviousIo`).
     database: RwLock<Option<Database>>,
     path: PathBuf,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingRows>,
     changed: Condvar,
 }
 
 /// The ledger. Dropping it writes the waiting rows.
 pub struct Ledger {
-    shared: Arc<Shared>,
+    shared: Arc<LedgerShared>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -80,7 +80,7 @@ impl Ledger {
     /// Opens the file, creating it if it is missing, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, ShareError> {
         let database = open_database(path)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LedgerShared {
             database: RwLock::new(Some(database)),
             path: path.to_owned(),
             waiting: Mutex::default(),
@@ -167,7 +167,7 @@ impl Ledger {
         self.change((identity.dev, identity.ino), None);
     }
 
-    fn change(&self, key: Key, row: Option<Row>) {
+    fn change(&self, key: InodeKey, row: Option<Row>) {
         let mut waiting = self.shared.waiting.lock();
         if waiting.rows.len() < WAITING_MAX_ROWS || row.is_none() {
             waiting.rows.insert(key, row);
@@ -199,7 +199,7 @@ impl Drop for Ledger {
     }
 }
 
-impl Shared {
+impl LedgerShared {
     /// Runs an operation on the database. Reopens the database if its disk refused a write before.
     fn with<T>(
         &self,
@@ -254,7 +254,7 @@ impl Shared {
         }
     }
 
-    fn write(&self, rows: &HashMap<Key, Option<Row>>) -> Result<(), redb::Error> {
+    fn write(&self, rows: &HashMap<InodeKey, Option<Row>>) -> Result<(), redb::Error> {
         self.with(|database| {
             let writing = database.begin_write()?;
             {
@@ -270,7 +270,7 @@ impl Shared {
         })
     }
 
-    fn retain(&self, live: &HashSet<Key>) -> Result<(), redb::Error> {
+    fn retain(&self, live: &HashSet<InodeKey>) -> Result<(), redb::Error> {
         self.with(|database| {
             let writing = database.begin_write()?;
             writing
@@ -382,7 +382,7 @@ fn encode(row: &Row) -> [u8; ROW_BYTES] {
     bytes
 }
 
-fn decode((dev, ino): Key, bytes: &[u8; ROW_BYTES]) -> Row {
+fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> Row {
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     let stamp = |at: usize| {
         let nanoseconds = u32::from_le_bytes(std::array::from_fn(|i| bytes[at + 8 + i]));

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::left_out::LeftOutWhy;
-use super::tree::{Body, Slot};
+use super::tree::{NodeBody, Slot};
 
 /// Maximum links that are followed again after a change, which takes some 10 ms. The others are
 /// followed during the next walk of the share.
@@ -19,15 +19,15 @@ pub(super) struct LeftLinks {
 
 impl LeftLinks {
     /// Records that a name was added to the tree, or is about to be removed from it.
-    pub(super) fn note(&mut self, slot: Slot, body: &Body, comes: bool) {
+    pub(super) fn note(&mut self, slot: Slot, body: &NodeBody, comes: bool) {
         let is_left_out = match body {
-            Body::Symlink => false,
-            Body::LeftOut(body) => match body.why {
+            NodeBody::Symlink => false,
+            NodeBody::LeftOut(body) => match body.why {
                 LeftOutWhy::LinkOut | LeftOutWhy::LinkUp => true,
                 LeftOutWhy::Loop => !body.directory,
                 _ => return,
             },
-            Body::File(_) | Body::Directory(_) => return,
+            NodeBody::File(_) | NodeBody::Directory(_) => return,
         };
         if !comes {
             self.slots.remove(&slot);
@@ -62,9 +62,9 @@ mod tests {
     use super::super::tree::{LeftOutBody, Tree};
     use super::*;
 
-    fn left_out(why: LeftOutWhy, directory: bool) -> Body {
+    fn left_out(why: LeftOutWhy, directory: bool) -> NodeBody {
         let identity = Identity::default();
-        Body::LeftOut(LeftOutBody {
+        NodeBody::LeftOut(LeftOutBody {
             why,
             directory,
             identity,
@@ -80,7 +80,7 @@ mod tests {
             left_out(LeftOutWhy::Loop, false),
             left_out(LeftOutWhy::Loop, true),
             left_out(LeftOutWhy::Private, false),
-            Body::Symlink,
+            NodeBody::Symlink,
         ];
         let names = "abcde".chars().map(|name| name.to_string());
         let slots: Vec<Slot> = names

@@ -7,7 +7,7 @@
 //! device, and does not depend on the network.
 //!
 //! The `scanner` follows the kernel's reports and walks the directories. It passes each finding to
-//! the `State`, which alone decides what is listed and which puts files into the hash queue.
+//! the `ListingState`, which alone decides what is listed and which puts files into the hash queue.
 //! `hasher` threads read the queued files. Each change of the listing is an event; the `order`
 //! holds it until its turn and the scanner then sends it.
 //!
@@ -33,12 +33,12 @@
 //!
 //! | | on | what happens |
 //! |---|---|---|
-//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`Order::step`) → `Checks::note` queues the name for one check, which covers all of its reports |
-//! | | | `Scanner::run_checks` (`checking`): `OpenPlace::look` stats the name → `take_look`: `Checks::cause_of_file` decides whether the writer is done → `State::observe` |
-//! | | | `see_file` → `schedule`: if the file is closed, `State::await_hash` → `Order::await_file` (later turns wait for it) and `Queue::enqueue`; if it is still being written, `State::rest` until it has been quiet |
-//! | 2 | a hasher | `next_jobs` → `Queue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `State::read` → `Shared::wake` |
-//! | 3 | the scanner | `Scanner::take_read` → `State::hashed` → `list_file`: it is listed and in the ledger → `tell_put` → `Order::tell` holds a [`ShareEvent::Put`] of its turn |
-//! | | | `Scanner::send_events`: `Order::release` releases the events that nothing earlier blocks → the channel of [`ShareSet::open`] |
+//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`EventOrder::step`) → `PendingChecks::note` queues the name for one check, which covers all of its reports |
+//! | | | `Scanner::run_checks` (`checking`): `OpenShareDirectory::look` stats the name → `take_look`: `PendingChecks::cause_of_file` decides whether the writer is done → `ListingState::observe` |
+//! | | | `see_file` → `schedule`: if the file is closed, `ListingState::await_hash` → `EventOrder::await_file` (later turns wait for it) and `HashQueue::enqueue`; if it is still being written, `ListingState::rest` until it has been quiet |
+//! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
+//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `list_file`: it is listed and in the ledger → `tell_put` → `EventOrder::tell` holds a [`ShareEvent::Put`] of its turn |
+//! | | | `Scanner::send_events`: `EventOrder::release` releases the events that nothing earlier blocks → the channel of [`ShareSet::open`] |
 //! | 4 | the node's loop | `Runner::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) records the entry and schedules a head in 10 ms |
 //! | | | `Machine::publish_head`: `record_own` appends all recorded entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest |
 //!
@@ -127,8 +127,8 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{make_private_dir, without_links_above};
 use p2pfs_types::path::{SharedPath, check_name};
 use scanner::Scanner;
-use shared::Shared;
-use state::State;
+use shared::SharedState;
+use state::ListingState;
 
 /// How long a set waits for its first shares if the caller never reports that all were added. A
 /// folder on a disk that hangs must not make the node tell other nodes to wait forever.
@@ -143,11 +143,11 @@ const END_PERIOD: Duration = Duration::from_millis(1);
 /// the threads and writes the pending state.
 #[derive(Clone)]
 pub struct ShareSet {
-    inner: Arc<Inner>,
+    inner: Arc<ShareSetInner>,
 }
 
-struct Inner {
-    shared: Arc<Shared>,
+struct ShareSetInner {
+    shared: Arc<SharedState>,
     /// Until when a content that was not found may belong to a share that is not added yet.
     begins_until: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -175,7 +175,7 @@ impl ShareSet {
         let (watch_limit, hash_threads) = (config.watch_limit, config.hash_threads);
         let shared = Arc::new(open_shared(config, ledger)?);
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE_EVENTS);
-        let inner = Inner {
+        let inner = ShareSetInner {
             shared,
             begins_until: Mutex::new(Some(Instant::now() + BEGINNING_MAX)),
             threads: Mutex::default(),
@@ -399,7 +399,7 @@ impl ShareSet {
 }
 
 /// Builds the state that the threads share, with the state that an earlier run left.
-fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<Shared, ShareError> {
+fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<SharedState, ShareError> {
     let state_dir = std::fs::canonicalize(&config.state_dir)?;
     let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
     let mut refused = config.refuse_beneath;
@@ -410,12 +410,12 @@ fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<Shared, ShareError
         real.unwrap_or_else(|_| without_links_above(path))
     });
     let beneath = Beneath::new(refused.collect()).with_inboxes(inboxes.collect());
-    let state = State::new(ledger, config.quiet, config.known);
+    let state = ListingState::new(ledger, config.quiet, config.known);
     let (quiet, rescan) = (config.quiet, config.rescan);
-    Ok(Shared::new(state, beneath, outboards, quiet, rescan)?)
+    Ok(SharedState::new(state, beneath, outboards, quiet, rescan)?)
 }
 
-impl Inner {
+impl ShareSetInner {
     fn start(
         &self,
         events: mpsc::Sender<ShareEvent>,
@@ -435,7 +435,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for ShareSetInner {
     fn drop(&mut self) {
         self.shared.stop();
         let mut threads = self.threads.lock();

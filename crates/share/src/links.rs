@@ -24,7 +24,7 @@ const FOLLOWED_MAX: usize = 40;
 
 /// Where a symbolic link leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leads {
+pub(super) enum LinkOutcome {
     /// To a name inside the share. Contains the target to list.
     Inside(Box<[u8]>),
     Out,
@@ -41,11 +41,11 @@ pub(super) fn follow(
     share: BorrowedFd<'_>,
     path: &SharedPath,
     target: &[u8],
-) -> Leads {
+) -> LinkOutcome {
     let Some(relative) = as_relative(dir, path, target) else {
-        return Leads::Out;
+        return LinkOutcome::Out;
     };
-    let mut way = Way {
+    let mut way = LinkResolver {
         beneath,
         dir,
         share,
@@ -53,13 +53,13 @@ pub(super) fn follow(
         followed: 0,
     };
     match way.listed(path, relative) {
-        Ok(listed) => Leads::Inside(listed.into()),
+        Ok(listed) => LinkOutcome::Inside(listed.into()),
         Err(leads) => leads,
     }
 }
 
 /// The path that the kernel takes through a share.
-struct Way<'a> {
+struct LinkResolver<'a> {
     beneath: &'a Beneath,
     dir: &'a Path,
     share: BorrowedFd<'a>,
@@ -68,9 +68,9 @@ struct Way<'a> {
     followed: usize,
 }
 
-impl Way<'_> {
+impl LinkResolver<'_> {
     /// Follows a relative target to its end. Returns the form in which it is listed.
-    fn listed(&mut self, link: &SharedPath, target: Vec<u8>) -> Result<Vec<u8>, Leads> {
+    fn listed(&mut self, link: &SharedPath, target: Vec<u8>) -> Result<Vec<u8>, LinkOutcome> {
         let mut names = names_of(&target);
         let after_ups = names.iter().take_while(|name| *name == b"..").count();
         let last_up = names.iter().rposition(|name| name == b"..");
@@ -84,21 +84,21 @@ impl Way<'_> {
             }
         };
         if !link_stays_inside(link, &listed) {
-            return Err(Leads::Out);
+            return Err(LinkOutcome::Out);
         }
         self.walk(names, false)?;
         Ok(listed)
     }
 
     /// Follows these names. With `must_exist`, `..` needs a directory before it, as for the kernel.
-    fn walk(&mut self, mut left: VecDeque<Vec<u8>>, must_exist: bool) -> Result<(), Leads> {
+    fn walk(&mut self, mut left: VecDeque<Vec<u8>>, must_exist: bool) -> Result<(), LinkOutcome> {
         let mut is_directory = true;
         while let Some(name) = left.pop_front() {
             if name == b".." {
                 if must_exist && !is_directory {
-                    return Err(Leads::UpFromNothing);
+                    return Err(LinkOutcome::UpFromNothing);
                 }
-                self.at.pop().ok_or(Leads::Out)?;
+                self.at.pop().ok_or(LinkOutcome::Out)?;
                 is_directory = true;
                 continue;
             }
@@ -119,9 +119,9 @@ impl Way<'_> {
 
     /// Returns the target of the link at the current position and leaves the link. Returns `None`
     /// if it is not a link.
-    fn next_link(&mut self) -> Result<Option<VecDeque<Vec<u8>>>, Leads> {
+    fn next_link(&mut self) -> Result<Option<VecDeque<Vec<u8>>>, LinkOutcome> {
         if self.at[0] == HIDDEN_ROOT {
-            return Err(Leads::Out);
+            return Err(LinkOutcome::Out);
         }
         // a path that is never entered is not listed either, so no reader gets past it
         if self.is_refused() {
@@ -130,17 +130,17 @@ impl Way<'_> {
         let next = match readlinkat(self.share, local(&self.here()), Vec::new()) {
             Ok(next) => next.into_bytes(),
             Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(_) => return Err(Leads::Out),
+            Err(_) => return Err(LinkOutcome::Out),
         };
         self.followed += 1;
         if self.followed > FOLLOWED_MAX {
-            return Err(Leads::Loop);
+            return Err(LinkOutcome::Loop);
         }
         self.at.pop();
         if !next.starts_with(b"/") {
             return Ok(Some(names_of(&next)));
         }
-        let rest = within(self.dir, &next).ok_or(Leads::Out)?;
+        let rest = within(self.dir, &next).ok_or(LinkOutcome::Out)?;
         self.at.clear();
         Ok(Some(names_of(rest)))
     }
@@ -267,12 +267,12 @@ mod tests {
         };
         for (name, target, listed) in &links {
             let expected = match listed {
-                Some(listed) => Leads::Inside(listed.as_bytes().into()),
-                None => Leads::Out,
+                Some(listed) => LinkOutcome::Inside(listed.as_bytes().into()),
+                None => LinkOutcome::Out,
             };
             assert_eq!(judged(name, target), expected, "{name} -> {target}");
         }
-        assert_eq!(judged("self", "self"), Leads::Loop);
+        assert_eq!(judged("self", "self"), LinkOutcome::Loop);
     }
 
     /// A share in a new folder, with functions that resolve its links.
@@ -302,7 +302,7 @@ mod tests {
             symlink(target, self.share.join(path)).unwrap();
         }
 
-        fn leads(&self, path: &str, target: &str) -> Leads {
+        fn leads(&self, path: &str, target: &str) -> LinkOutcome {
             let beneath = Beneath::new(self.refused.clone());
             let fd = beneath.open_share(&self.share).unwrap();
             let path = SharedPath::new(path.as_bytes()).unwrap();
@@ -323,7 +323,7 @@ mod tests {
         judge.link("itself", "itself/..");
         judge.link("to-itself", judge.share.to_str().unwrap());
         judge.refused.push(judge.share.join("mnt"));
-        let inside = |target: &str| Leads::Inside(target.as_bytes().into());
+        let inside = |target: &str| LinkOutcome::Inside(target.as_bytes().into());
         for (link, target, leads) in [
             ("l", "a/../d", inside("d")),
             ("l", "./a//.././d/", inside("d")),
@@ -334,16 +334,16 @@ mod tests {
             ("d/l", "e/../../a", inside("../a")),
             ("d/e/l", "../../d/e/../f", inside("../f")),
             ("l", "to-itself/a/../d", inside("d")),
-            ("l", "z/../d", Leads::Out),
-            ("l", "to-itself/../d", Leads::Out),
-            ("d/l", "../z/../share/d", Leads::Out),
-            ("l", "out/../d", Leads::Out),
-            ("l", "itself/../d", Leads::Loop),
-            ("l", "none/../d", Leads::UpFromNothing),
-            ("l", "a/none/../../d", Leads::UpFromNothing),
-            ("l", "file/../d", Leads::UpFromNothing),
-            ("l", "mnt/x/../../d", Leads::UpFromNothing),
-            ("l", "a/../.p2pfs/peers", Leads::Out),
+            ("l", "z/../d", LinkOutcome::Out),
+            ("l", "to-itself/../d", LinkOutcome::Out),
+            ("d/l", "../z/../share/d", LinkOutcome::Out),
+            ("l", "out/../d", LinkOutcome::Out),
+            ("l", "itself/../d", LinkOutcome::Loop),
+            ("l", "none/../d", LinkOutcome::UpFromNothing),
+            ("l", "a/none/../../d", LinkOutcome::UpFromNothing),
+            ("l", "file/../d", LinkOutcome::UpFromNothing),
+            ("l", "mnt/x/../../d", LinkOutcome::UpFromNothing),
+            ("l", "a/../.p2pfs/peers", LinkOutcome::Out),
         ] {
             assert_eq!(judge.leads(link, target), leads, "{link} -> {target}");
         }
@@ -379,7 +379,7 @@ mod tests {
             });
             let made: Vec<_> = made.collect();
             for (at, target, link) in made {
-                let Leads::Inside(listed) = judge.leads(&at, &target) else {
+                let LinkOutcome::Inside(listed) = judge.leads(&at, &target) else {
                     continue;
                 };
                 let path = SharedPath::new(at.as_bytes()).unwrap();
@@ -402,6 +402,6 @@ mod tests {
         let fd = beneath.open_share(&share).unwrap();
         let path = SharedPath::new(&b"link"[..]).unwrap();
         let led = follow(&beneath, &share, fd.as_fd(), &path, b"mnt/x");
-        assert_eq!(led, Leads::Inside(b"mnt/x"[..].into()));
+        assert_eq!(led, LinkOutcome::Inside(b"mnt/x"[..].into()));
     }
 }

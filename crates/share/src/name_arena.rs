@@ -19,14 +19,14 @@ pub(super) struct NameArena {
 /// Position of a name; valid only for the buffer that returned it.
 #[repr(C, packed)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Word {
+pub(super) struct NameRef {
     start: u32,
     length: u16,
 }
 
 impl NameArena {
     /// Adds a name. It may be longer than 255 bytes on a filesystem that counts letters.
-    pub(super) fn add(&mut self, name: &[u8]) -> Word {
+    pub(super) fn add(&mut self, name: &[u8]) -> NameRef {
         let start = self.bytes.len() / STEP_BYTES;
         let room = name.len().next_multiple_of(STEP_BYTES);
         // grow by a quarter, because doubling would leave half of it unused
@@ -36,18 +36,18 @@ impl NameArena {
         }
         self.bytes.extend_from_slice(name);
         self.bytes.resize((start * STEP_BYTES) + room, 0);
-        Word {
+        NameRef {
             start: u32::try_from(start).expect("fewer than 16 GiB of names"),
             length: u16::try_from(name.len()).expect("a name is no longer than a path"),
         }
     }
 
-    pub(super) fn get(&self, word: Word) -> &[u8] {
+    pub(super) fn get(&self, word: NameRef) -> &[u8] {
         &self.bytes[word.start as usize * STEP_BYTES..][..usize::from(word.length)]
     }
 
     /// Marks a removed name as a hole.
-    pub(super) fn drop(&mut self, word: Word) {
+    pub(super) fn drop(&mut self, word: NameRef) {
         self.holes += usize::from(word.length).next_multiple_of(STEP_BYTES);
     }
 
@@ -66,7 +66,7 @@ mod tests {
         let mut arena = NameArena::default();
         let lengths = (0..=256).chain([765, 4095]);
         let names: Vec<Vec<u8>> = lengths.map(|length| vec![length as u8; length]).collect();
-        let words: Vec<Word> = names.iter().map(|name| arena.add(name)).collect();
+        let words: Vec<NameRef> = names.iter().map(|name| arena.add(name)).collect();
         for (name, word) in names.iter().zip(words) {
             assert_eq!(arena.get(word), name);
         }
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_buffer_is_worn_where_more_than_half_of_it_is_holes() {
         let mut arena = NameArena::default();
-        let words: Vec<Word> = (0..1000).map(|_| arena.add(&[7; 200])).collect();
+        let words: Vec<NameRef> = (0..1000).map(|_| arena.add(&[7; 200])).collect();
         words[..500].iter().for_each(|word| arena.drop(*word));
         assert!(!arena.is_worn());
         arena.drop(words[500]);

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use super::identity::{Identity, Seen, Stamp, is_recent};
 use super::ledger::Row;
 use super::left_out::LeftOutWhy;
-use super::queue::{Rest, Stage};
+use super::queue::{HashStage, Rest};
 use super::renamed::NewName;
-use super::state::{Recheck, State};
-use super::tree::{Body, DirectoryBody, FileBody, LeftOutBody, Slot, SymlinkBody};
+use super::state::{ListingState, Recheck};
+use super::tree::{DirectoryBody, FileBody, LeftOutBody, NodeBody, Slot, SymlinkBody};
 use super::watch::Cause;
 
 /// Result of checking a name.
 #[derive(Clone, Debug)]
-pub(super) enum Found {
+pub(super) enum ObservedName {
     Nothing,
     File(Seen),
     Directory(Seen),
@@ -21,7 +21,7 @@ pub(super) enum Found {
     LeftOut(LeftOutBody),
 }
 
-impl Found {
+impl ObservedName {
     pub(super) fn is_nothing(&self) -> bool {
         matches!(self, Self::Nothing)
     }
@@ -50,14 +50,14 @@ impl std::fmt::Debug for LeftOutBody {
     }
 }
 
-impl State {
+impl ListingState {
     /// Applies the result of checking `name`. Returns the directory that must be read because of
     /// it.
     pub(super) fn observe(
         &mut self,
         parent: Slot,
         name: &[u8],
-        found: Found,
+        found: ObservedName,
         cause: Cause,
         now: Instant,
     ) -> Option<Slot> {
@@ -65,21 +65,21 @@ impl State {
         self.order.set_seen(found.identity());
         let known = self.tree.child(parent, name);
         match found {
-            Found::Nothing => {
+            ObservedName::Nothing => {
                 known.inspect(|slot| self.remove_tree(*slot));
                 None
             }
-            Found::LeftOut(body) => {
+            ObservedName::LeftOut(body) => {
                 self.leave_out(parent, name, known, body);
                 None
             }
-            Found::File(seen) => {
+            ObservedName::File(seen) => {
                 let slot = self.slot_for_file(parent, name, known, &seen);
                 self.see_file(slot, &seen, cause, now);
                 None
             }
-            Found::Directory(seen) => self.see_directory(parent, name, known, &seen),
-            Found::Symlink(seen, target) => {
+            ObservedName::Directory(seen) => self.see_directory(parent, name, known, &seen),
+            ObservedName::Symlink(seen, target) => {
                 self.see_symlink(parent, name, known, &seen, target);
                 None
             }
@@ -87,13 +87,13 @@ impl State {
     }
 
     fn leave_out(&mut self, parent: Slot, name: &[u8], known: Option<Slot>, body: LeftOutBody) {
-        let body = Body::LeftOut(body);
+        let body = NodeBody::LeftOut(body);
         let private = body.private_file();
-        let is_kept_back = matches!(&body, Body::LeftOut(it)
+        let is_kept_back = matches!(&body, NodeBody::LeftOut(it)
             if matches!(it.why, LeftOutWhy::Private | LeftOutWhy::Excluded));
         if let Some(slot) = known {
             let old = self.tree.get(slot).map(|node| &node.body);
-            if let (Some(Body::LeftOut(old)), Body::LeftOut(new)) = (old, &body)
+            if let (Some(NodeBody::LeftOut(old)), NodeBody::LeftOut(new)) = (old, &body)
                 && old.why == new.why
                 && (private.is_none() || old.identity == new.identity)
             {
@@ -135,8 +135,8 @@ impl State {
     ) -> Slot {
         if let Some(slot) = known {
             match self.tree.get(slot).map(|node| &node.body) {
-                Some(Body::File(_)) => return slot,
-                Some(Body::LeftOut(old))
+                Some(NodeBody::File(_)) => return slot,
+                Some(NodeBody::LeftOut(old))
                     if old.why == LeftOutWhy::Unreadable && old.identity == seen.identity =>
                 {
                     return slot;
@@ -144,7 +144,7 @@ impl State {
                 _ => self.remove_tree(slot),
             }
         }
-        self.tree.insert(parent, name, Body::unlisted())
+        self.tree.insert(parent, name, NodeBody::unlisted())
     }
 
     fn see_file(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {
@@ -237,8 +237,8 @@ impl State {
             }
             Cause::Walk | Cause::Unlinked => {
                 let waits = match self.queue.stage(slot) {
-                    Some(Stage::Resting { why, .. }) => *why != Rest::Verify,
-                    stage => matches!(stage, Some(Stage::Queued { .. })),
+                    Some(HashStage::Resting { why, .. }) => *why != Rest::Verify,
+                    stage => matches!(stage, Some(HashStage::Queued { .. })),
                 };
                 match (waits, recent) {
                     (true, _) => {}
@@ -273,7 +273,7 @@ impl State {
             Some(slot) if self.is_unreadable_directory(slot) => return Some(slot),
             other => {
                 other.inspect(|slot| self.remove_tree(*slot));
-                let body = Body::Directory(self.tree.new_directory());
+                let body = NodeBody::Directory(self.tree.new_directory());
                 self.tree.insert(parent, name, body)
             }
         };
@@ -297,7 +297,7 @@ impl State {
             let Some(node) = self.tree.get(slot) else {
                 continue;
             };
-            let Body::LeftOut(LeftOutBody {
+            let NodeBody::LeftOut(LeftOutBody {
                 why: LeftOutWhy::Loop,
                 directory: true,
                 identity,
@@ -327,14 +327,14 @@ impl State {
     /// Returns whether a name is left out because it leads back to itself.
     pub(super) fn is_loop(&self, slot: Slot) -> bool {
         let body = self.tree.get(slot).map(|node| &node.body);
-        matches!(body, Some(Body::LeftOut(body)) if body.why == LeftOutWhy::Loop)
+        matches!(body, Some(NodeBody::LeftOut(body)) if body.why == LeftOutWhy::Loop)
     }
 
     fn is_unreadable_directory(&self, slot: Slot) -> bool {
         let body = self.tree.get(slot).map(|node| &node.body);
         matches!(
             body,
-            Some(Body::LeftOut(LeftOutBody {
+            Some(NodeBody::LeftOut(LeftOutBody {
                 why: LeftOutWhy::Unreadable,
                 directory: true,
                 ..
@@ -377,7 +377,7 @@ impl State {
             }
         }
         let slot = self.tree.child(parent, name).unwrap_or_else(|| {
-            let slot = self.tree.insert(parent, name, Body::Symlink);
+            let slot = self.tree.insert(parent, name, NodeBody::Symlink);
             self.count(slot, 1);
             slot
         });
@@ -399,7 +399,7 @@ impl State {
             ino,
             ..self.tree.new_directory()
         };
-        self.tree.get_mut(slot)?.body = Body::Directory(body);
+        self.tree.get_mut(slot)?.body = NodeBody::Directory(body);
         self.list_directory(slot, seen.identity.mtime);
         Some(body.number)
     }

@@ -43,11 +43,11 @@ const ROOM_KEPT: usize = 1 << 10;
 
 /// Position of a change in the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Turn(u64);
+pub(super) struct EventSeq(u64);
 
 /// How the current change was discovered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Met {
+pub(super) enum DiscoveredBy {
     /// By a report of the kernel.
     #[default]
     Reported,
@@ -59,17 +59,17 @@ pub(super) enum Met {
 
 /// Unresolved work of one turn, which blocks all later turns.
 #[derive(Default)]
-struct Open {
+struct UnresolvedWork {
     /// Number of files to hash and directories to read.
     pending: u32,
     /// Deadlines of large files; each blocks later turns until its deadline at most.
     large: Vec<Instant>,
 }
 
-type Name = (ShareIndex, SharedPath);
+type NameInShare = (ShareIndex, SharedPath);
 
 /// A held event, with the time of the change.
-struct Held {
+struct HeldEvent {
     changed: Stamp,
     /// Whether it may belong to a later turn.
     ahead: bool,
@@ -78,28 +78,28 @@ struct Held {
 
 /// The turns, and the events that are held.
 #[derive(Default)]
-pub(super) struct Order {
+pub(super) struct EventOrder {
     turns: u64,
     /// Turn of the events that are added now, and identity of the file that was seen for it.
-    now: (Turn, Identity),
+    now: (EventSeq, Identity),
     /// Whether the current change may belong to a later turn.
     ahead: bool,
-    met: Met,
-    open: BTreeMap<Turn, Open>,
-    files: HashMap<Slot, Awaited>,
-    held: BTreeMap<Turn, Vec<Held>>,
+    met: DiscoveredBy,
+    open: BTreeMap<EventSeq, UnresolvedWork>,
+    files: HashMap<Slot, AwaitedFile>,
+    held: BTreeMap<EventSeq, Vec<HeldEvent>>,
     /// Last turn in which an event of the name is held. The events of one name keep their order.
-    names: HashMap<Name, Turn>,
+    names: HashMap<NameInShare, EventSeq>,
     /// First and last turns of closed units, sorted and without overlap.
-    units: VecDeque<(Turn, Turn)>,
-    reading: Option<Reading>,
+    units: VecDeque<(EventSeq, EventSeq)>,
+    reading: Option<OpenUnit>,
     /// First turn of a name that was reported and is not checked yet.
-    unlooked: Option<Turn>,
+    unlooked: Option<EventSeq>,
 }
 
 /// A file to be hashed.
-struct Awaited {
-    turn: Turn,
+struct AwaitedFile {
+    turn: EventSeq,
     /// Deadline of the wait, for a large file.
     large: Option<Instant>,
     /// Identity of the file when the wait began; the default if it was not checked.
@@ -109,43 +109,43 @@ struct Awaited {
 }
 
 /// The open unit, with directories that are being read.
-struct Reading {
-    first: Turn,
+struct OpenUnit {
+    first: EventSeq,
     /// Directories that are not read yet.
     left: u32,
     names: u32,
     bytes: u64,
 }
 
-impl Order {
+impl EventOrder {
     /// Starts the next turn. Later events belong to it.
-    pub(super) fn step(&mut self) -> Turn {
+    pub(super) fn step(&mut self) -> EventSeq {
         self.turns += 1;
-        self.set_turn(Turn(self.turns));
+        self.set_turn(EventSeq(self.turns));
         self.now.0
     }
 
     /// Assigns later events to this turn, as discovered by a report.
-    pub(super) fn set_turn(&mut self, turn: Turn) {
+    pub(super) fn set_turn(&mut self, turn: EventSeq) {
         self.now = (turn, Identity::default());
         self.ahead = false;
-        self.met = Met::Reported;
+        self.met = DiscoveredBy::Reported;
     }
 
     /// Assigns later events to this turn, as discovered in a new directory.
-    pub(super) fn set_turn_of_new(&mut self, turn: Turn) {
+    pub(super) fn set_turn_of_new(&mut self, turn: EventSeq) {
         self.set_turn(turn);
-        self.met = Met::New;
+        self.met = DiscoveredBy::New;
     }
 
     /// Starts the next turn, for changes that a walk discovers.
     pub(super) fn step_of_walk(&mut self) {
         self.step();
-        self.met = Met::Walked;
+        self.met = DiscoveredBy::Walked;
     }
 
     /// Returns how the current change was discovered.
-    pub(super) fn met(&self) -> Met {
+    pub(super) fn met(&self) -> DiscoveredBy {
         self.met
     }
 
@@ -160,7 +160,7 @@ impl Order {
     pub(super) fn await_file(&mut self, slot: Slot, large: Option<Instant>) {
         self.forget_file(slot);
         let (turn, seen) = self.now;
-        let awaited = Awaited {
+        let awaited = AwaitedFile {
             turn,
             large,
             seen,
@@ -175,7 +175,7 @@ impl Order {
     }
 
     /// Returns the turn of a file that waits to be hashed.
-    pub(super) fn turn_of(&self, slot: Slot) -> Option<Turn> {
+    pub(super) fn turn_of(&self, slot: Slot) -> Option<EventSeq> {
         self.files.get(&slot).map(|awaited| awaited.turn)
     }
 
@@ -195,7 +195,7 @@ impl Order {
 
     /// Stops waiting for a file.
     pub(super) fn forget_file(&mut self, slot: Slot) {
-        let Some(Awaited { turn, large, .. }) = self.files.remove(&slot) else {
+        let Some(AwaitedFile { turn, large, .. }) = self.files.remove(&slot) else {
             return;
         };
         let Some(open) = self.open.get_mut(&turn) else {
@@ -213,9 +213,9 @@ impl Order {
 
     /// Blocks later turns until a new directory is read, as of the current turn. Returns the turn
     /// to pass to [`Self::end_reading`], or `None` if later turns do not wait for it.
-    pub(super) fn await_reading(&mut self) -> Option<Turn> {
+    pub(super) fn await_reading(&mut self) -> Option<EventSeq> {
         let turn = self.now.0;
-        let reading = self.reading.get_or_insert(Reading {
+        let reading = self.reading.get_or_insert(OpenUnit {
             first: turn,
             left: 0,
             names: 0,
@@ -242,7 +242,7 @@ impl Order {
     }
 
     /// Records that a directory was read, or that its reading was cancelled.
-    pub(super) fn end_reading(&mut self, turn: Turn) {
+    pub(super) fn end_reading(&mut self, turn: EventSeq) {
         if let Some(open) = self.open.get_mut(&turn) {
             open.pending -= 1;
         }
@@ -255,12 +255,12 @@ impl Order {
     /// Records that all reports so far have their turns. The directories read before then form one
     /// unit with these reports.
     pub(super) fn note_drained(&mut self) {
-        let last = Turn(self.turns);
+        let last = EventSeq(self.turns);
         let Some(reading) = &mut self.reading else {
             return;
         };
         if reading.left == 0 || last.0.saturating_sub(reading.first.0) > UNIT_MAX_TURNS {
-            let first = std::mem::replace(&mut reading.first, Turn(self.turns + 1));
+            let first = std::mem::replace(&mut reading.first, EventSeq(self.turns + 1));
             if reading.left == 0 {
                 self.reading = None;
             }
@@ -271,7 +271,7 @@ impl Order {
     /// Marks later events of this turn as possibly later than any report so far, and makes all of
     /// these turns one unit. Does nothing if that is more than [`UNIT_MAX_TURNS`] turns.
     pub(super) fn set_ahead(&mut self) {
-        let (first, last) = (self.now.0, Turn(self.turns));
+        let (first, last) = (self.now.0, EventSeq(self.turns));
         if last.0.saturating_sub(first.0) > UNIT_MAX_TURNS {
             return;
         }
@@ -283,7 +283,7 @@ impl Order {
     }
 
     /// Adds a unit and merges it with the units that it overlaps.
-    fn push_unit(&mut self, mut first: Turn, mut last: Turn) {
+    fn push_unit(&mut self, mut first: EventSeq, mut last: EventSeq) {
         while let Some(before) = self.units.pop_back_if(|(_, end)| *end >= first) {
             (first, last) = (first.min(before.0), last.max(before.1));
         }
@@ -292,7 +292,7 @@ impl Order {
 
     /// Blocks this turn and all later ones, because a name reported in it is not checked yet.
     /// `None` ends the block.
-    pub(super) fn set_unlooked(&mut self, turn: Option<Turn>) {
+    pub(super) fn set_unlooked(&mut self, turn: Option<EventSeq>) {
         self.unlooked = turn;
     }
 
@@ -306,7 +306,7 @@ impl Order {
         }
         let held = self.held.entry(turn).or_default();
         let ahead = self.ahead;
-        held.push(Held {
+        held.push(HeldEvent {
             changed: seen.ctime,
             ahead,
             event,
@@ -333,7 +333,7 @@ impl Order {
     /// Appends the events that are no longer blocked to `out`.
     pub(super) fn release(&mut self, now: Instant, out: &mut Vec<ShareEvent>) {
         let blocked = self.first_blocked(now);
-        let is_free = |turn: Turn| blocked.is_none_or(|blocked| turn < blocked);
+        let is_free = |turn: EventSeq| blocked.is_none_or(|blocked| turn < blocked);
         while let Some((turn, _)) = self.held.first_key_value() {
             let turn = *turn;
             let Some((first, last)) = self.units.front().copied() else {
@@ -359,24 +359,25 @@ impl Order {
     }
 
     /// Returns the first turn that is blocked.
-    fn first_blocked(&self, now: Instant) -> Option<Turn> {
-        let blocks = |open: &Open| open.pending > 0 || open.large.iter().any(|until| *until > now);
+    fn first_blocked(&self, now: Instant) -> Option<EventSeq> {
+        let blocks =
+            |open: &UnresolvedWork| open.pending > 0 || open.large.iter().any(|until| *until > now);
         let mut open = self.open.iter().filter(|(_, open)| blocks(open));
         let open = open.next().map(|(turn, _)| *turn);
         let reading = self.reading.as_ref().map(|reading| reading.first);
         open.into_iter().chain(reading).chain(self.unlooked).min()
     }
 
-    fn emit(&mut self, turn: Turn, out: &mut Vec<ShareEvent>) {
+    fn emit(&mut self, turn: EventSeq, out: &mut Vec<ShareEvent>) {
         let held = self.held.remove(&turn).unwrap_or_default();
-        for Held { event, .. } in held {
+        for HeldEvent { event, .. } in held {
             self.let_go(turn, &event);
             out.push(event);
         }
     }
 
     /// Forgets the last turn of a name once none of its events is held.
-    fn let_go(&mut self, turn: Turn, event: &ShareEvent) {
+    fn let_go(&mut self, turn: EventSeq, event: &ShareEvent) {
         if let Some(name) = name_of(event)
             && self.names.get(&name).is_some_and(|last| *last <= turn)
         {
@@ -387,25 +388,25 @@ impl Order {
         }
     }
 
-    fn emit_unit(&mut self, last: Turn, out: &mut Vec<ShareEvent>) {
-        let later = self.held.split_off(&Turn(last.0 + 1));
+    fn emit_unit(&mut self, last: EventSeq, out: &mut Vec<ShareEvent>) {
+        let later = self.held.split_off(&EventSeq(last.0 + 1));
         let unit = std::mem::replace(&mut self.held, later);
-        let mut unit: Vec<Held> = unit.into_values().flatten().collect();
+        let mut unit: Vec<HeldEvent> = unit.into_values().flatten().collect();
         unit.iter().for_each(|held| self.let_go(last, &held.event));
         drop_superseded(&mut unit);
-        unit.sort_by_key(Held::rank);
+        unit.sort_by_key(HeldEvent::rank);
         out.extend(unit.into_iter().map(|held| held.event));
     }
 
-    fn tidy(&mut self, turn: Turn) {
-        let done = |open: &Open| open.pending == 0 && open.large.is_empty();
+    fn tidy(&mut self, turn: EventSeq) {
+        let done = |open: &UnresolvedWork| open.pending == 0 && open.large.is_empty();
         if self.open.get(&turn).is_some_and(done) {
             self.open.remove(&turn);
         }
     }
 }
 
-impl Held {
+impl HeldEvent {
     /// Returns the sort key within a unit: directories, then other entries by change time, then
     /// removals. Within one clock tick, events that may belong to a later turn sort last.
     fn rank(&self) -> (bool, bool, Stamp, bool) {
@@ -418,7 +419,7 @@ impl Held {
     }
 }
 
-fn name_of(event: &ShareEvent) -> Option<Name> {
+fn name_of(event: &ShareEvent) -> Option<NameInShare> {
     match event {
         ShareEvent::Put { share, path, .. } | ShareEvent::Removed { share, path } => {
             Some((*share, path.clone()))
@@ -432,7 +433,7 @@ fn name_of(event: &ShareEvent) -> Option<Name> {
 
 /// Removes events that a later put of the same name supersedes, so that sorting the rest cannot
 /// undo it.
-fn drop_superseded(unit: &mut Vec<Held>) {
+fn drop_superseded(unit: &mut Vec<HeldEvent>) {
     let mut put = HashSet::new();
     unit.reverse();
     unit.retain(|held| match (&held.event, name_of(&held.event)) {

@@ -16,7 +16,10 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::error::ShareError;
-use super::part::{IN_MEMORY_MAX_BYTES, Pairs, Part, Parts, Store, Trouble, outboard_bytes};
+use super::part::{
+    BuildError, HashPairs, IN_MEMORY_MAX_BYTES, OutboardBuilder, PairStore, UnfinishedOutboards,
+    outboard_bytes,
+};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::is_want;
 
@@ -32,12 +35,12 @@ const REBUILD_LANES: usize = 16;
 pub(super) struct Outboards {
     dir: PathBuf,
     budget_bytes: u64,
-    held: Mutex<Held>,
+    held: Mutex<OutboardCache>,
     rebuilding: [Mutex<()>; REBUILD_LANES],
-    parts: Parts,
+    parts: UnfinishedOutboards,
 }
 
-struct Held {
+struct OutboardCache {
     disk: LruCache<ContentHash, u64>,
     disk_bytes: u64,
     memory: LruCache<ContentHash, Arc<[u8]>>,
@@ -65,14 +68,14 @@ impl Outboards {
         let outboards = Self {
             dir,
             budget_bytes,
-            held: Mutex::new(Held {
+            held: Mutex::new(OutboardCache {
                 disk: LruCache::unbounded(),
                 disk_bytes: 0,
                 memory: LruCache::new(MEMORY_MAX_OUTBOARDS),
                 memory_bytes: 0,
             }),
             rebuilding: std::array::from_fn(|_| Mutex::default()),
-            parts: Parts::default(),
+            parts: UnfinishedOutboards::default(),
         };
         found
             .into_iter()
@@ -85,7 +88,7 @@ impl Outboards {
     ///
     /// # Errors [`io::ErrorKind::QuotaExceeded`] if it does not fit beside the other unfinished
     /// ones.
-    pub(super) fn begin(&self, size_bytes: u64) -> io::Result<Part> {
+    pub(super) fn begin(&self, size_bytes: u64) -> io::Result<OutboardBuilder> {
         self.parts.begin(&self.dir, size_bytes, self.budget_bytes)
     }
 
@@ -96,12 +99,12 @@ impl Outboards {
         &self,
         reader: &mut impl io::Read,
         size_bytes: u64,
-    ) -> io::Result<(ContentHash, Pairs)> {
+    ) -> io::Result<(ContentHash, HashPairs)> {
         let mut part = self.begin(size_bytes)?;
         let read = part.read_on(reader, u64::MAX, &mut Vec::new());
         read.map_err(|trouble| match trouble {
-            Trouble::Reading(error) => error,
-            Trouble::Writing => io::ErrorKind::StorageFull.into(),
+            BuildError::Reading(error) => error,
+            BuildError::Writing => io::ErrorKind::StorageFull.into(),
         })?;
         let (hash, made) = part.finish().ok_or(io::ErrorKind::UnexpectedEof)?;
         self.keep(hash, size_bytes, &made);
@@ -109,7 +112,7 @@ impl Outboards {
     }
 
     /// Keeps an outboard that was just built, if that is worthwhile.
-    pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &Store) {
+    pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &PairStore) {
         let bytes = outboard_bytes(size_bytes);
         let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
             && bytes <= self.budget_bytes
@@ -117,8 +120,8 @@ impl Outboards {
         let path = self.path(&hash);
         let kept = is_wanted
             && match made {
-                Store::Memory(pairs) => self.write(pairs, &path).is_ok(),
-                Store::Disk(on_disk) => on_disk.keep_as(&path).is_ok(),
+                PairStore::Memory(pairs) => self.write(pairs, &path).is_ok(),
+                PairStore::Disk(on_disk) => on_disk.keep_as(&path).is_ok(),
             };
         if kept {
             self.note_on_disk(hash, bytes);
@@ -133,9 +136,9 @@ impl Outboards {
         hash: ContentHash,
         size_bytes: u64,
         file: &File,
-    ) -> Result<Pairs, ShareError> {
+    ) -> Result<HashPairs, ShareError> {
         if outboard_bytes(size_bytes) == 0 {
-            return Ok(Pairs::Memory(Arc::default()));
+            return Ok(HashPairs::Memory(Arc::default()));
         }
         // a caller that waits for another's rebuild finds the result in memory afterwards
         let lane = usize::from(hash.as_bytes()[0]) % REBUILD_LANES;
@@ -178,14 +181,14 @@ impl Outboards {
         self.held.lock().disk_bytes
     }
 
-    fn recall(&self, hash: &ContentHash) -> Option<Pairs> {
+    fn recall(&self, hash: &ContentHash) -> Option<HashPairs> {
         let mut held = self.held.lock();
-        held.memory.get(hash).cloned().map(Pairs::Memory)
+        held.memory.get(hash).cloned().map(HashPairs::Memory)
     }
 
     /// Reads an outboard from disk. Drops one that cannot be read, except after a shortage of
     /// resources.
-    fn read(&self, hash: &ContentHash, size_bytes: u64) -> io::Result<Option<Pairs>> {
+    fn read(&self, hash: &ContentHash, size_bytes: u64) -> io::Result<Option<HashPairs>> {
         if self.held.lock().disk.get(hash).is_none() {
             return Ok(None);
         }
@@ -222,8 +225,8 @@ impl Outboards {
         }
     }
 
-    fn note_in_memory(&self, hash: ContentHash, pairs: Pairs) -> Pairs {
-        let Pairs::Memory(in_memory) = &pairs else {
+    fn note_in_memory(&self, hash: ContentHash, pairs: HashPairs) -> HashPairs {
+        let HashPairs::Memory(in_memory) = &pairs else {
             return pairs;
         };
         let mut held = self.held.lock();
@@ -247,15 +250,15 @@ impl Outboards {
 }
 
 /// Opens a stored outboard of that length. A large one is not loaded into memory.
-fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<Pairs>> {
+fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<HashPairs>> {
     if bytes <= IN_MEMORY_MAX_BYTES {
         let pairs = std::fs::read(path)?;
         let is_whole = pairs.len() as u64 == bytes;
-        return Ok(is_whole.then(|| Pairs::Memory(pairs.into())));
+        return Ok(is_whole.then(|| HashPairs::Memory(pairs.into())));
     }
     let file = File::open(path)?;
     let is_whole = file.metadata()?.len() == bytes;
-    Ok(is_whole.then(|| Pairs::Disk(Arc::new(file))))
+    Ok(is_whole.then(|| HashPairs::Disk(Arc::new(file))))
 }
 
 /// Reads a file from the start without moving the shared file position.
@@ -296,7 +299,7 @@ mod tests {
         }
     }
 
-    fn load(outboards: &Outboards, sample: &Sample) -> Result<Pairs, ShareError> {
+    fn load(outboards: &Outboards, sample: &Sample) -> Result<HashPairs, ShareError> {
         outboards.load(
             sample.outboard.hash,
             sample.outboard.size_bytes,
@@ -310,10 +313,10 @@ mod tests {
             size_bytes,
             ref pairs,
         } = sample.outboard;
-        outboards.keep(hash, size_bytes, &Store::Memory(pairs[..].into()));
+        outboards.keep(hash, size_bytes, &PairStore::Memory(pairs[..].into()));
     }
 
-    fn bytes_of(pairs: &Pairs, length: usize) -> Vec<u8> {
+    fn bytes_of(pairs: &HashPairs, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         pairs.read_exact_at(0, &mut bytes).unwrap();
         bytes
@@ -406,7 +409,7 @@ mod tests {
         assert_eq!(outboards.disk_bytes(), budget_bytes);
         let loaded = outboards.load(hash, size_bytes, &file).unwrap();
         for pairs in [&made, &loaded] {
-            assert!(matches!(pairs, Pairs::Disk(_)));
+            assert!(matches!(pairs, HashPairs::Disk(_)));
             let proof = p2pfs_types::digest::encode_from(
                 grain_of(size_bytes),
                 hash,

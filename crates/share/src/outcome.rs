@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::at_work::Held;
+use super::at_work::HashTicket;
 use super::identity::{Identity, Seen};
 use super::watch::Cause;
 use p2pfs_types::digest::ContentHash;
 
 /// Result of reading one file.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Outcome {
+pub(super) enum HashOutcome {
     /// It was at rest while it was read.
     Hashed {
         seen: Seen,
         hash: ContentHash,
-        trust: Trust,
+        trust: HashTrust,
         /// No process had it open for writing, neither before nor after the read.
         unwritten: bool,
     },
@@ -33,7 +33,7 @@ pub(super) enum Outcome {
 
 /// How long a hash is valid while the file's times stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(super) enum HashTrust {
     /// Permanently.
     Sure,
     /// Until the file is closed. Its writer still has it open, and a write through a mapping
@@ -45,18 +45,18 @@ pub(super) enum Trust {
 }
 
 /// A file that was read.
-pub(super) struct Read {
-    pub(super) held: Held,
-    pub(super) outcome: Outcome,
+pub(super) struct FinishedRead {
+    pub(super) held: HashTicket,
+    pub(super) outcome: HashOutcome,
     /// Full content, if the file is small and was just written.
     pub(super) bytes: Option<Arc<[u8]>>,
     /// Whether the name was reported again since the file was queued and was not checked since.
     pub(super) overtaken: bool,
 }
 
-impl Read {
+impl FinishedRead {
     /// Creates a result without content.
-    pub(super) fn of(held: Held, outcome: Outcome) -> Self {
+    pub(super) fn of(held: HashTicket, outcome: HashOutcome) -> Self {
         Self {
             held,
             outcome,
@@ -68,10 +68,12 @@ impl Read {
     /// Returns the final outcome; `again` is the cause of a change that was noticed during the
     /// read. If the file was written to, or may have been, the read may have returned a partial
     /// write. It then counts only if no process had the file open for writing.
-    pub(super) fn settled(&self, again: Option<Cause>) -> Outcome {
+    pub(super) fn settled(&self, again: Option<Cause>) -> HashOutcome {
         let is_written = self.overtaken || again.is_some_and(Cause::is_of_writer);
         match self.outcome {
-            Outcome::Hashed { unwritten, .. } if is_written && !unwritten => Outcome::Changed,
+            HashOutcome::Hashed { unwritten, .. } if is_written && !unwritten => {
+                HashOutcome::Changed
+            }
             outcome => outcome,
         }
     }

@@ -29,13 +29,13 @@ pub(super) fn outboard_bytes(size_bytes: u64) -> u64 {
 
 /// Hash pairs in pre-order, shared by all readers that serve from them.
 #[derive(Clone, Debug)]
-pub(super) enum Pairs {
+pub(super) enum HashPairs {
     Memory(Arc<[u8]>),
     /// Pairs of a file too large for memory.
     Disk(Arc<File>),
 }
 
-impl ReadAt for Pairs {
+impl ReadAt for HashPairs {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Memory(pairs) => ReadAt::read_at(&&pairs[..], offset, buffer),
@@ -46,76 +46,81 @@ impl ReadAt for Pairs {
 
 /// Outboards under construction on the disk.
 #[derive(Default)]
-pub(super) struct Parts {
+pub(super) struct UnfinishedOutboards {
     bytes: Arc<AtomicU64>,
     made: AtomicU64,
 }
 
 /// Disk space reserved for one outboard.
-struct Reserved {
+struct DiskReservation {
     of: Arc<AtomicU64>,
     bytes: u64,
 }
 
-impl Drop for Reserved {
+impl Drop for DiskReservation {
     fn drop(&mut self) {
         self.of.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 /// An outboard as far as its pairs are known.
-pub(super) struct Part {
+pub(super) struct OutboardBuilder {
     growing: Growing,
-    store: Store,
+    store: PairStore,
 }
 
 /// Storage of the pairs, not shared until all are known.
-pub(super) enum Store {
+pub(super) enum PairStore {
     Memory(Arc<[u8]>),
-    Disk(OnDisk),
+    Disk(UnfinishedFile),
 }
 
 /// A file that is removed with its part unless it was given its final name.
-pub(super) struct OnDisk {
+pub(super) struct UnfinishedFile {
     file: Arc<File>,
     path: PathBuf,
-    _reserved: Reserved,
+    _reserved: DiskReservation,
 }
 
-impl Drop for OnDisk {
+impl Drop for UnfinishedFile {
     fn drop(&mut self) {
         // fails harmlessly if the file was given its final name
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-impl Parts {
+impl UnfinishedOutboards {
     /// Starts the outboard of a file in `dir`. All unfinished ones together fit `budget_bytes`.
     ///
     /// # Errors [`io::ErrorKind::QuotaExceeded`] if they would not fit; otherwise the error of the
     /// disk.
-    pub(super) fn begin(&self, dir: &Path, size_bytes: u64, budget_bytes: u64) -> io::Result<Part> {
+    pub(super) fn begin(
+        &self,
+        dir: &Path,
+        size_bytes: u64,
+        budget_bytes: u64,
+    ) -> io::Result<OutboardBuilder> {
         let growing = Growing::new(size_bytes, grain_of(size_bytes));
         let bytes = outboard_bytes(size_bytes);
         if bytes <= IN_MEMORY_MAX_BYTES {
-            let store = Store::Memory(vec![0; bytes as usize].into());
-            return Ok(Part { growing, store });
+            let store = PairStore::Memory(vec![0; bytes as usize].into());
+            return Ok(OutboardBuilder { growing, store });
         }
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let of = self.bytes.clone();
-        let reserved = Reserved { of, bytes };
+        let reserved = DiskReservation { of, bytes };
         if before + bytes > budget_bytes {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let path = self.path(dir);
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).open(&path);
-        let store = Store::Disk(OnDisk {
+        let store = PairStore::Disk(UnfinishedFile {
             file: Arc::new(file?),
             path,
             _reserved: reserved,
         });
-        Ok(Part { growing, store })
+        Ok(OutboardBuilder { growing, store })
     }
 
     /// Returns a name for an incomplete file.
@@ -126,14 +131,14 @@ impl Parts {
 }
 
 /// Failure of hashing a file.
-pub(super) enum Trouble {
+pub(super) enum BuildError {
     /// The file could not be read.
     Reading(io::Error),
     /// Its outboard could not be written.
     Writing,
 }
 
-impl Part {
+impl OutboardBuilder {
     /// Returns the bytes of the file that are not read yet.
     pub(super) fn left_bytes(&self) -> u64 {
         self.growing.left_bytes()
@@ -145,28 +150,28 @@ impl Part {
         reader: &mut impl Read,
         limit_bytes: u64,
         buffer: &mut Vec<u8>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), BuildError> {
         let end = self.left_bytes().saturating_sub(limit_bytes);
         while self.left_bytes() > end {
             let length = self.left_bytes().min(READ_BYTES as u64) as usize;
             buffer.resize(length, 0);
-            reader.read_exact(buffer).map_err(Trouble::Reading)?;
+            reader.read_exact(buffer).map_err(BuildError::Reading)?;
             let store = &mut self.store;
             let saved = self
                 .growing
                 .take(buffer, |place, pair| store.save(place, pair));
-            saved.map_err(|_| Trouble::Writing)?;
+            saved.map_err(|_| BuildError::Writing)?;
         }
         Ok(())
     }
 
     /// Returns the hash and the storage of the pairs, or `None` before everything was read.
-    pub(super) fn finish(self) -> Option<(ContentHash, Store)> {
+    pub(super) fn finish(self) -> Option<(ContentHash, PairStore)> {
         Some((self.growing.finish()?, self.store))
     }
 }
 
-impl Store {
+impl PairStore {
     fn save(&mut self, place: u64, pair: &[u8; 64]) -> io::Result<()> {
         match self {
             Self::Memory(pairs) => {
@@ -179,15 +184,15 @@ impl Store {
     }
 
     /// Returns the pairs, once all are known.
-    pub(super) fn pairs(&self) -> Pairs {
+    pub(super) fn pairs(&self) -> HashPairs {
         match self {
-            Self::Memory(pairs) => Pairs::Memory(pairs.clone()),
-            Self::Disk(on_disk) => Pairs::Disk(on_disk.file.clone()),
+            Self::Memory(pairs) => HashPairs::Memory(pairs.clone()),
+            Self::Disk(on_disk) => HashPairs::Disk(on_disk.file.clone()),
         }
     }
 }
 
-impl OnDisk {
+impl UnfinishedFile {
     /// Renames the file to its final name.
     pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, path)
@@ -203,7 +208,7 @@ mod tests {
     #[test]
     fn the_outboard_of_a_large_file_is_on_the_disk_and_goes_with_its_part() {
         let dir = tempfile::tempdir().unwrap();
-        let parts = Parts::default();
+        let parts = UnfinishedOutboards::default();
         let bytes = outboard_bytes(LARGE);
         let part = parts.begin(dir.path(), LARGE, bytes).ok().unwrap();
         assert_eq!(parts.bytes.load(Ordering::Relaxed), bytes);
@@ -211,7 +216,7 @@ mod tests {
         let second = parts.begin(dir.path(), LARGE, bytes);
         assert_eq!(second.err().unwrap().kind(), io::ErrorKind::QuotaExceeded);
         let small = parts.begin(dir.path(), 1 << 30, bytes).ok().unwrap();
-        assert!(matches!(small.store, Store::Memory(_)));
+        assert!(matches!(small.store, PairStore::Memory(_)));
         drop(part);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(parts.begin(dir.path(), LARGE, bytes).is_ok());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::at_work::Held;
+use super::at_work::HashTicket;
 use super::identity::Stamp;
 use super::tree::Slot;
 use super::watch::Cause;
@@ -22,7 +22,7 @@ pub(super) const PROMISED_MAX_BYTES: u64 = 64 << 20;
 const ROOM_KEPT: usize = 1 << 10;
 
 /// Stage of a file on its way to a hash.
-pub(super) enum Stage {
+pub(super) enum HashStage {
     /// The file must not be read before `until`.
     Resting {
         until: Instant,
@@ -31,7 +31,7 @@ pub(super) enum Stage {
     },
     /// The file may be read. `sure` says that its writer is known to be done or at rest.
     Queued {
-        key: Key,
+        key: QueueKey,
         size_bytes: u64,
         sure: bool,
     },
@@ -57,20 +57,20 @@ pub(super) enum Rest {
 }
 
 /// Sort key of the queue: the lane, then the time of arrival or change (for large files the size).
-pub(super) type Key = (Lane, i64, Slot);
+pub(super) type QueueKey = (QueueLane, i64, Slot);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Lane {
+pub(super) enum QueueLane {
     JustWritten,
     Found,
     Large,
 }
 
 /// A file to hash now.
-pub(super) struct Taken {
+pub(super) struct DequeuedFile {
     /// Whether a writer was noticed; false if a walk found the file.
     pub(super) just_written: bool,
-    pub(super) held: Held,
+    pub(super) held: HashTicket,
     pub(super) size_bytes: u64,
     /// Whether it was at rest and no close was reported since its last write.
     pub(super) unclosed: bool,
@@ -81,8 +81,8 @@ pub(super) struct Taken {
 
 #[derive(Default)]
 pub(super) struct HashQueue {
-    stages: HashMap<Slot, Stage>,
-    queued: BTreeSet<Key>,
+    stages: HashMap<Slot, HashStage>,
+    queued: BTreeSet<QueueKey>,
     resting: BTreeSet<(Instant, Slot)>,
     /// Files that are listed and only read again.
     verifying: HashSet<Slot>,
@@ -93,7 +93,7 @@ pub(super) struct HashQueue {
     numbers: u64,
 }
 
-impl Stage {
+impl HashStage {
     /// Returns the size of the file as last seen.
     pub(super) fn size_bytes(&self) -> u64 {
         match self {
@@ -105,14 +105,14 @@ impl Stage {
 }
 
 impl HashQueue {
-    pub(super) fn stage(&self, slot: Slot) -> Option<&Stage> {
+    pub(super) fn stage(&self, slot: Slot) -> Option<&HashStage> {
         self.stages.get(&slot)
     }
 
     /// Returns why a file rests, if it does.
     pub(super) fn why_resting(&self, slot: Slot) -> Option<Rest> {
         match self.stages.get(&slot) {
-            Some(Stage::Resting { why, .. }) => Some(*why),
+            Some(HashStage::Resting { why, .. }) => Some(*why),
             _ => None,
         }
     }
@@ -121,7 +121,7 @@ impl HashQueue {
     pub(super) fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
         self.numbers += 1;
         let at = self.numbers.cast_signed();
-        self.insert(Lane::JustWritten, at, slot, size_bytes, sure);
+        self.insert(QueueLane::JustWritten, at, slot, size_bytes, sure);
     }
 
     /// Queues a listed file to be read again.
@@ -139,18 +139,18 @@ impl HashQueue {
     pub(super) fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: Stamp) {
         let at = changed.total_nanoseconds();
         let at = at.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        self.insert(Lane::Found, at, slot, size_bytes, true);
+        self.insert(QueueLane::Found, at, slot, size_bytes, true);
     }
 
-    fn insert(&mut self, lane: Lane, at: i64, slot: Slot, size_bytes: u64, sure: bool) {
+    fn insert(&mut self, lane: QueueLane, at: i64, slot: Slot, size_bytes: u64, sure: bool) {
         self.take_out(slot);
         let key = if size_bytes > PROMISED_MAX_BYTES {
-            (Lane::Large, size_bytes.cast_signed(), slot)
+            (QueueLane::Large, size_bytes.cast_signed(), slot)
         } else {
             (lane, at, slot)
         };
         self.queued.insert(key);
-        let stage = Stage::Queued {
+        let stage = HashStage::Queued {
             key,
             size_bytes,
             sure,
@@ -165,7 +165,7 @@ impl HashQueue {
         if why == Rest::Verify {
             self.verifying.insert(slot);
         }
-        let stage = Stage::Resting {
+        let stage = HashStage::Resting {
             until,
             size_bytes,
             why,
@@ -198,13 +198,13 @@ impl HashQueue {
         self.verifying.remove(&slot);
         self.unclosed.remove(&slot);
         match self.stages.remove(&slot) {
-            Some(Stage::Resting { until, .. }) => {
+            Some(HashStage::Resting { until, .. }) => {
                 self.resting.remove(&(until, slot));
             }
-            Some(Stage::Queued { key, .. }) => {
+            Some(HashStage::Queued { key, .. }) => {
                 self.queued.remove(&key);
             }
-            Some(Stage::Hashing { cancel, .. }) => cancel.store(true, Ordering::Relaxed),
+            Some(HashStage::Hashing { cancel, .. }) => cancel.store(true, Ordering::Relaxed),
             None => {}
         }
     }
@@ -212,7 +212,7 @@ impl HashQueue {
     /// Records a change of a file that is being read, so that the result of the read is not final.
     /// A write also cancels the read. Returns whether the file is being read.
     pub(super) fn note_change(&mut self, slot: Slot, cause: Cause) -> bool {
-        let Some(Stage::Hashing { cancel, again, .. }) = self.stages.get_mut(&slot) else {
+        let Some(HashStage::Hashing { cancel, again, .. }) = self.stages.get_mut(&slot) else {
             return false;
         };
         *again = Some(again.map_or(cause, |before| before.then(cause)));
@@ -225,31 +225,31 @@ impl HashQueue {
 
     /// Returns the next file to read. Returns `None` if it is larger than `size_max_bytes`, or if
     /// it is over [`PROMISED_MAX_BYTES`] and `prompt_only` is set.
-    pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<Taken> {
+    pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<DequeuedFile> {
         let key = *self.queued.first()?;
-        let Some(Stage::Queued {
+        let Some(HashStage::Queued {
             size_bytes, sure, ..
         }) = self.stages.get(&key.2)
         else {
             return None;
         };
         let (slot, size_bytes, sure) = (key.2, *size_bytes, *sure);
-        if size_bytes > size_max_bytes || (prompt_only && key.0 == Lane::Large) {
+        if size_bytes > size_max_bytes || (prompt_only && key.0 == QueueLane::Large) {
             return None;
         }
         self.queued.remove(&key);
         self.numbers += 1;
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
-        let hashing = Stage::Hashing {
+        let hashing = HashStage::Hashing {
             number,
             size_bytes,
             cancel: cancel.clone(),
             again: None,
         };
         self.stages.insert(slot, hashing);
-        Some(Taken {
-            just_written: key.0 == Lane::JustWritten,
-            held: Held { slot, number, sure },
+        Some(DequeuedFile {
+            just_written: key.0 == QueueLane::JustWritten,
+            held: HashTicket { slot, number, sure },
             size_bytes,
             unclosed: self.unclosed.remove(&slot),
             closed_at: self.closed.get(&slot).copied(),
@@ -261,7 +261,7 @@ impl HashQueue {
     /// size expected at its start, or `None` if the result must be ignored.
     pub(super) fn finish(&mut self, slot: Slot, number: u64) -> Option<(Option<Cause>, u64)> {
         match self.stages.get(&slot) {
-            Some(Stage::Hashing {
+            Some(HashStage::Hashing {
                 number: current,
                 size_bytes,
                 again,
@@ -285,7 +285,7 @@ impl HashQueue {
     pub(super) fn rested(&self, now: Instant) -> Vec<(Slot, u64)> {
         let over = self.resting.iter().take_while(|(until, _)| *until <= now);
         let sized = |(_, slot): &(Instant, Slot)| match self.stages.get(slot) {
-            Some(Stage::Resting { size_bytes, .. }) => (*slot, *size_bytes),
+            Some(HashStage::Resting { size_bytes, .. }) => (*slot, *size_bytes),
             _ => (*slot, 0),
         };
         over.map(sized).collect()
@@ -312,13 +312,14 @@ impl HashQueue {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tree::{Body, Tree};
+    use super::super::tree::{NodeBody, Tree};
     use super::*;
 
     fn slots() -> [Slot; 5] {
         let mut tree = Tree::new();
         let root = tree.insert_root(0);
-        ["a", "b", "c", "d", "e"].map(|name| tree.insert(root, name.as_bytes(), Body::unlisted()))
+        ["a", "b", "c", "d", "e"]
+            .map(|name| tree.insert(root, name.as_bytes(), NodeBody::unlisted()))
     }
 
     #[test]

@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::fstat;
 
-use super::at_work::AtWork;
+use super::at_work::HasherProgress;
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
 use super::identity::{Identity, Seen, Stamp};
-use super::outcome::{Outcome, Trust};
-use super::queue::Taken;
-use super::shared::Shared;
+use super::outcome::{HashOutcome, HashTrust};
+use super::queue::DequeuedFile;
+use super::shared::SharedState;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{self, is_full};
 use p2pfs_types::path::SharedPath;
 
 /// A file to read.
 pub(super) struct Job {
-    pub(super) taken: Taken,
+    pub(super) taken: DequeuedFile,
     pub(super) share: u16,
     /// Whether its disk does not answer.
     pub(super) stands_still: bool,
@@ -31,7 +31,7 @@ pub(super) struct Job {
 }
 
 /// An open file, with its state before the read.
-pub(super) struct Opened {
+pub(super) struct OpenedFile {
     pub(super) file: File,
     seen: Seen,
     /// Whether it was written to lately.
@@ -40,14 +40,14 @@ pub(super) struct Opened {
     unwritten: bool,
 }
 
-impl Opened {
+impl OpenedFile {
     pub(super) fn size_bytes(&self) -> u64 {
         self.seen.identity.size_bytes
     }
 }
 
 /// Opens a file to be read if it is at rest.
-pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
+pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, HashOutcome> {
     let (file, seen) = open(&shared.beneath, job)?;
     let age = seen.identity.mtime.distance(Stamp::now());
     let recent = age < shared.quiet;
@@ -66,9 +66,9 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
         Writers::Unknown => job.taken.held.sure,
     };
     if !is_done {
-        return Err(Outcome::BeingWritten(age));
+        return Err(HashOutcome::BeingWritten(age));
     }
-    Ok(Opened {
+    Ok(OpenedFile {
         file,
         seen,
         recent,
@@ -77,13 +77,13 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
 }
 
 /// Returns whether a close has waited long enough for other writers of the file.
-fn is_overdue(shared: &Shared, job: &Job) -> bool {
+fn is_overdue(shared: &SharedState, job: &Job) -> bool {
     let closed_at = job.taken.closed_at;
     closed_at.is_some_and(|at| at.elapsed() >= shared.quiet / 2)
 }
 
 /// Returns the outcome of a file with this hash. A file that changed during the read has none.
-pub(super) fn conclude(job: &Job, opened: &Opened, hash: ContentHash) -> Outcome {
+pub(super) fn conclude(job: &Job, opened: &OpenedFile, hash: ContentHash) -> HashOutcome {
     let seen = opened.seen;
     match fstat(&opened.file).map(|stat| Seen::of(&stat)) {
         Ok(after) if after.identity == seen.identity => {
@@ -91,50 +91,52 @@ pub(super) fn conclude(job: &Job, opened: &Opened, hash: ContentHash) -> Outcome
             // a writer that opened it since may have written within the clock tick that dated the
             // file
             if opened.recent && opened.unwritten && writers == Writers::Some {
-                return Outcome::BeingWritten(seen.identity.mtime.distance(Stamp::now()));
+                return HashOutcome::BeingWritten(seen.identity.mtime.distance(Stamp::now()));
             }
-            Outcome::Hashed {
+            HashOutcome::Hashed {
                 seen,
                 hash,
                 trust: trust_in(job, opened, writers),
                 unwritten: opened.unwritten && writers == Writers::None,
             }
         }
-        _ => Outcome::Changed,
+        _ => HashOutcome::Changed,
     }
 }
 
 /// Returns how long the hash is valid. By git's rule for racily clean files, a file modified
 /// shortly before the read may have been written again within the same clock tick. A process that
 /// still has the file open may write through a mapping.
-fn trust_in(job: &Job, opened: &Opened, writers: Writers) -> Trust {
+fn trust_in(job: &Job, opened: &OpenedFile, writers: Writers) -> HashTrust {
     if opened.recent {
-        return Trust::Racy;
+        return HashTrust::Racy;
     }
     match writers {
-        Writers::None => Trust::Sure,
-        Writers::Unknown if !job.taken.unclosed => Trust::Sure,
-        Writers::Some | Writers::Unknown => Trust::UntilClosed,
+        Writers::None => HashTrust::Sure,
+        Writers::Unknown if !job.taken.unclosed => HashTrust::Sure,
+        Writers::Some | Writers::Unknown => HashTrust::UntilClosed,
     }
 }
 
-fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), Outcome> {
+fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), HashOutcome> {
     match beneath.open_file(&job.dir, &job.path) {
-        Ok((_, seen)) if !job.include_private && !seen.others_may_read() => Err(Outcome::Elsewhere),
+        Ok((_, seen)) if !job.include_private && !seen.others_may_read() => {
+            Err(HashOutcome::Elsewhere)
+        }
         Ok(opened) => Ok(opened),
-        Err(error) if is_absence(error) => Err(Outcome::Elsewhere),
-        Err(error) if is_want(error) => Err(Outcome::Want),
-        Err(_) => Err(Outcome::Unreadable(Identity::default())),
+        Err(error) if is_absence(error) => Err(HashOutcome::Elsewhere),
+        Err(error) if is_want(error) => Err(HashOutcome::Want),
+        Err(_) => Err(HashOutcome::Unreadable(Identity::default())),
     }
 }
 
 /// Returns why a file was not read to its end: it was truncated, the read was cancelled, or it
 /// cannot be read.
-pub(super) fn called_off(error: &io::Error, opened: &Opened) -> Outcome {
+pub(super) fn called_off(error: &io::Error, opened: &OpenedFile) -> HashOutcome {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => Outcome::Changed,
-        _ if is_full(error) || files::is_want(error) => Outcome::Want,
-        _ => Outcome::Unreadable(opened.seen.identity),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => HashOutcome::Changed,
+        _ if is_full(error) || files::is_want(error) => HashOutcome::Want,
+        _ => HashOutcome::Unreadable(opened.seen.identity),
     }
 }
 
@@ -144,9 +146,9 @@ pub(super) const READ_MAX_BYTES: usize = 128 << 10;
 /// A reader that can be stopped.
 pub(super) struct Stoppable<'a> {
     pub(super) file: &'a File,
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a SharedState,
     pub(super) cancel: &'a AtomicBool,
-    pub(super) at_work: &'a AtWork,
+    pub(super) at_work: &'a HasherProgress,
 }
 
 impl io::Read for Stoppable<'_> {

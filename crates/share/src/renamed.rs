@@ -2,9 +2,9 @@
 //! it is gone.
 //!
 //! A rename takes effect at once for a reader that opens the old name, but the scanner sees it only
-//! when it reads the kernel's reports. Until then the content is [`Missed`]. The rename changes the
-//! ctime, so the file is read again before it is listed under its new name. Until then it is
-//! [`Moved`].
+//! when it reads the kernel's reports. Until then the content is in [`MissedContents`]. The rename
+//! changes the ctime, so the file is read again before it is listed under its new name. Until then
+//! it is in [`MovedContents`].
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,7 +30,7 @@ const MISS_MAX: Duration = Duration::from_secs(4);
 
 /// A content that was not found under its listed names.
 #[derive(Clone, Copy)]
-struct Miss {
+struct MissedContent {
     /// Digest of these names.
     names: u64,
     since: Instant,
@@ -39,11 +39,11 @@ struct Miss {
 }
 
 /// Contents that were missed lately.
-pub(super) struct Missed {
-    by_hash: LruCache<ContentHash, Miss>,
+pub(super) struct MissedContents {
+    by_hash: LruCache<ContentHash, MissedContent>,
 }
 
-impl Missed {
+impl MissedContents {
     pub(super) fn new() -> Self {
         Self {
             by_hash: LruCache::new(MISSED_MAX),
@@ -64,13 +64,13 @@ impl Missed {
         let mut hasher = DefaultHasher::new();
         names.hash(&mut hasher);
         let names = hasher.finish();
-        let age = |miss: &Miss| now.saturating_duration_since(miss.since);
+        let age = |miss: &MissedContent| now.saturating_duration_since(miss.since);
         let known = self.by_hash.get(hash).copied();
         let known = known.filter(|miss| age(miss) < MISS_MAX);
         let miss = match known {
             Some(miss) if miss.names == names => miss,
             // renamed again
-            _ => Miss {
+            _ => MissedContent {
                 names,
                 since: known.map_or(now, |miss| miss.since),
                 look: next(),
@@ -90,12 +90,12 @@ pub(super) struct NewName {
 }
 
 /// Contents of files with new names. Slots are reused, so an entry never outlives its name.
-pub(super) struct Moved {
+pub(super) struct MovedContents {
     by_hash: LruCache<ContentHash, NewName>,
     by_slot: BTreeMap<Slot, ContentHash>,
 }
 
-impl Moved {
+impl MovedContents {
     pub(super) fn new() -> Self {
         Self {
             by_hash: LruCache::unbounded(),
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_look_is_asked_for_once_and_waited_for_until_it_was_done() {
-        let (mut missed, now) = (Missed::new(), Instant::now());
+        let (mut missed, now) = (MissedContents::new(), Instant::now());
         assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
         assert!(missed.is_looked_for(&hash(), ["a"], 6, NEVER, now));
         assert!(!missed.is_looked_for(&hash(), ["a"], 7, NEVER, now));
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_is_renamed_again_is_looked_for_again() {
-        let (mut missed, now) = (Missed::new(), Instant::now());
+        let (mut missed, now) = (MissedContents::new(), Instant::now());
         assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
         assert!(missed.is_looked_for(&hash(), ["b"], 7, || 8, now));
         assert!(!missed.is_looked_for(&hash(), ["b"], 8, NEVER, now));
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn no_look_is_waited_for_longer_than_a_change_may_take_to_be_told() {
-        let (mut missed, now) = (Missed::new(), Instant::now());
+        let (mut missed, now) = (MissedContents::new(), Instant::now());
         assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
         let late = now + LOOK_MAX;
         assert!(!missed.is_looked_for(&hash(), ["a"], 6, NEVER, late));
@@ -174,13 +174,13 @@ mod tests {
 
     #[test]
     fn many_contents_are_not_remembered_for_ever() {
-        let (mut missed, now) = (Missed::new(), Instant::now());
+        let (mut missed, now) = (MissedContents::new(), Instant::now());
         for number in 0..2 * MISSED_MAX.get() {
             let hash = ContentHash::of(&number.to_le_bytes());
             missed.is_looked_for(&hash, ["a"], 0, || 1, now);
         }
         assert_eq!(missed.by_hash.len(), MISSED_MAX.get());
-        let (mut moved, identity) = (Moved::new(), Identity::default());
+        let (mut moved, identity) = (MovedContents::new(), Identity::default());
         let mut tree = Tree::new();
         for number in 0..=MOVED_MAX {
             let hash = ContentHash::of(&number.to_le_bytes());

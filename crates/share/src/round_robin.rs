@@ -10,13 +10,13 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::at_work::AtWork;
+use super::at_work::HasherProgress;
 use super::left_out::FILE_MAX_BYTES;
 use super::outboards::Outboards;
-use super::outcome::{Outcome, Read};
-use super::part::{Part, Trouble};
-use super::reading::{Job, Opened, Stoppable, called_off, conclude, open_job};
-use super::shared::Shared;
+use super::outcome::{FinishedRead, HashOutcome};
+use super::part::{BuildError, OutboardBuilder};
+use super::reading::{Job, OpenedFile, Stoppable, called_off, conclude, open_job};
+use super::shared::SharedState;
 
 /// Maximum files in progress on one thread.
 pub(super) const UNDER_WAY_MAX: usize = 16;
@@ -26,8 +26,8 @@ pub(super) const ROUND_BYTES: u64 = 64 << 20;
 /// A file in progress.
 struct Underway {
     job: Job,
-    opened: Opened,
-    part: Part,
+    opened: OpenedFile,
+    part: OutboardBuilder,
 }
 
 /// Files of one thread, the next one first.
@@ -58,23 +58,23 @@ impl RoundRobin {
 
     /// Accepts a file, which is read next. Returns the files that ended because of it, which may be
     /// the file itself.
-    pub(super) fn begin(&mut self, shared: &Shared, job: Job) -> Vec<Read> {
+    pub(super) fn begin(&mut self, shared: &SharedState, job: Job) -> Vec<FinishedRead> {
         let mut ended = Vec::new();
         let opened = match open_job(shared, &job) {
             Ok(opened) => opened,
-            Err(outcome) => return vec![Read::of(job.taken.held, outcome)],
+            Err(outcome) => return vec![FinishedRead::of(job.taken.held, outcome)],
         };
         let size_bytes = opened.size_bytes();
         if size_bytes > FILE_MAX_BYTES {
             // it grew since it was checked
-            return vec![Read::of(job.taken.held, Outcome::Elsewhere)];
+            return vec![FinishedRead::of(job.taken.held, HashOutcome::Elsewhere)];
         }
         if self.files.len() >= UNDER_WAY_MAX {
             ended.extend(self.put_back_one_over(size_bytes));
         }
         match self.part(&shared.outboards, size_bytes, &mut ended) {
             Ok(part) => self.files.push_front(Underway { job, opened, part }),
-            Err(_) => ended.push(Read::of(job.taken.held, Outcome::Want)),
+            Err(_) => ended.push(FinishedRead::of(job.taken.held, HashOutcome::Want)),
         }
         ended
     }
@@ -84,8 +84,8 @@ impl RoundRobin {
         &mut self,
         outboards: &Arc<Outboards>,
         size_bytes: u64,
-        ended: &mut Vec<Read>,
-    ) -> io::Result<Part> {
+        ended: &mut Vec<FinishedRead>,
+    ) -> io::Result<OutboardBuilder> {
         loop {
             match outboards.begin(size_bytes) {
                 Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
@@ -100,7 +100,7 @@ impl RoundRobin {
     }
 
     /// Abandons the largest file if it is larger than `size_bytes`. It is read again later.
-    fn put_back_one_over(&mut self, size_bytes: u64) -> Option<Read> {
+    fn put_back_one_over(&mut self, size_bytes: u64) -> Option<FinishedRead> {
         let largest = self.largest_bytes();
         if largest <= size_bytes {
             return None;
@@ -108,7 +108,10 @@ impl RoundRobin {
         let is_largest = |file: &Underway| file.opened.size_bytes() == largest;
         let place = self.files.iter().position(is_largest)?;
         let given_up = self.files.remove(place)?;
-        Some(Read::of(given_up.job.taken.held, Outcome::Changed))
+        Some(FinishedRead::of(
+            given_up.job.taken.held,
+            HashOutcome::Changed,
+        ))
     }
 
     /// Returns the share of the next file.
@@ -117,7 +120,11 @@ impl RoundRobin {
     }
 
     /// Reads a part of the next file. Returns the file if that was its end.
-    pub(super) fn step(&mut self, shared: &Shared, at_work: &AtWork) -> Option<Read> {
+    pub(super) fn step(
+        &mut self,
+        shared: &SharedState,
+        at_work: &HasherProgress,
+    ) -> Option<FinishedRead> {
         let mut file = self.files.pop_front()?;
         let outcome = match file.read_on(shared, at_work, &mut self.buffer) {
             Ok(()) if file.part.left_bytes() > 0 => {
@@ -130,22 +137,23 @@ impl RoundRobin {
                     shared.outboards.keep(hash, opened.size_bytes(), &made);
                     hash
                 });
-                let outcome = hash.map_or(Outcome::Changed, |hash| conclude(&job, &opened, hash));
-                return Some(Read::of(job.taken.held, outcome));
+                let outcome =
+                    hash.map_or(HashOutcome::Changed, |hash| conclude(&job, &opened, hash));
+                return Some(FinishedRead::of(job.taken.held, outcome));
             }
             Err(outcome) => outcome,
         };
-        Some(Read::of(file.job.taken.held, outcome))
+        Some(FinishedRead::of(file.job.taken.held, outcome))
     }
 }
 
 impl Underway {
     fn read_on(
         &mut self,
-        shared: &Shared,
-        at_work: &AtWork,
+        shared: &SharedState,
+        at_work: &HasherProgress,
         buffer: &mut Vec<u8>,
-    ) -> Result<(), Outcome> {
+    ) -> Result<(), HashOutcome> {
         let file: &File = &self.opened.file;
         let cancel = &self.job.taken.cancel;
         let mut reader = Stoppable {
@@ -156,8 +164,8 @@ impl Underway {
         };
         let read = self.part.read_on(&mut reader, ROUND_BYTES, buffer);
         read.map_err(|trouble| match trouble {
-            Trouble::Reading(error) => called_off(&error, &self.opened),
-            Trouble::Writing => Outcome::Want,
+            BuildError::Reading(error) => called_off(&error, &self.opened),
+            BuildError::Writing => HashOutcome::Want,
         })
     }
 }

@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::checks::{Checks, Look};
+use super::checks::{CheckedName, PendingChecks};
 use super::config::ShareEvent;
 use super::disk_thread::DiskThread;
 use super::hasher;
 use super::identity::Stamp;
 use super::left_out::LeftOutWhy;
 use super::mounts::{MountChanges, says_changed};
-use super::observe::Found;
-use super::order::Turn;
-use super::outcome::Read;
-use super::shared::Shared;
-use super::state::{Recheck, State};
-use super::tree::{Body, Slot};
-use super::walk::{Looks, Place, Walk};
+use super::observe::ObservedName;
+use super::order::EventSeq;
+use super::outcome::FinishedRead;
+use super::shared::SharedState;
+use super::state::{ListingState, Recheck};
+use super::tree::{NodeBody, Slot};
+use super::walk::{DirectoryWalk, ObservedNames, ShareDirectory};
 use super::watch::{Cause, Report, Watches};
 
 /// Interval between two attempts to find a vanished share, or to walk a share in which something
@@ -45,23 +45,23 @@ pub(super) struct Visit {
     /// Whether known subdirectories are read too.
     pub(super) full: bool,
     /// Turn that waits for it, if the directory is new.
-    pub(super) turn: Option<Turn>,
+    pub(super) turn: Option<EventSeq>,
 }
 
 /// Directories to read one after another, and the one that is being read.
 #[derive(Default)]
 pub(super) struct WalkQueue {
     pub(super) visits: VecDeque<Visit>,
-    pub(super) walk: Option<Walk>,
+    pub(super) walk: Option<DirectoryWalk>,
 }
 
 pub(super) struct Scanner {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedState>,
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
-    pub(super) checks: Checks,
+    pub(super) checks: PendingChecks,
     /// Results that another report overtook. Each name is checked again with the next reports.
-    pub(super) overtaken: HashMap<(Slot, Box<[u8]>), Look>,
+    pub(super) overtaken: HashMap<(Slot, Box<[u8]>), CheckedName>,
     /// New directories, for which later turns wait.
     pub(super) fresh: WalkQueue,
     /// All other directories.
@@ -75,7 +75,11 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    pub(super) fn new(shared: Arc<Shared>, events: Sender<ShareEvent>, watch_limit: usize) -> Self {
+    pub(super) fn new(
+        shared: Arc<SharedState>,
+        events: Sender<ShareEvent>,
+        watch_limit: usize,
+    ) -> Self {
         let now = Instant::now();
         let (rescan_at, retry_at) = (now + shared.rescan, now + RETRY);
         Self {
@@ -83,7 +87,7 @@ impl Scanner {
             shared,
             events,
             watches: Watches::new(watch_limit),
-            checks: Checks::new(),
+            checks: PendingChecks::new(),
             overtaken: HashMap::new(),
             fresh: WalkQueue::default(),
             scan: WalkQueue::default(),
@@ -259,7 +263,7 @@ impl Scanner {
         shared.hashing.notify_all();
     }
 
-    pub(super) fn queue_visit(&mut self, state: &mut State, visit: Visit) {
+    pub(super) fn queue_visit(&mut self, state: &mut ListingState, visit: Visit) {
         if let Some(share) = state.shares.get_mut(&visit.index) {
             share.walks_left += 1;
             match visit.turn {
@@ -274,9 +278,9 @@ impl Scanner {
     /// Applies the results of a walk to the state. Returns whether the directory is still the same.
     pub(super) fn take_in(
         &mut self,
-        place: &Place,
-        looks: Looks,
-        mut walk: Option<&mut Walk>,
+        place: &ShareDirectory,
+        looks: ObservedNames,
+        mut walk: Option<&mut DirectoryWalk>,
     ) -> bool {
         let turn = walk.as_ref().and_then(|walk| walk.turn);
         if turn.is_none() {
@@ -294,7 +298,7 @@ impl Scanner {
                 Some(turn) => state.order.set_turn_of_new(turn),
                 None => state.order.step_of_walk(),
             }
-            let directory = matches!(found, Found::Directory(_));
+            let directory = matches!(found, ObservedName::Directory(_));
             // a name reported meanwhile is checked in its own turn
             let is_due = !directory && turn.is_none() && self.checks.is_due(place.slot, &name);
             let fresh = if is_due {
@@ -326,7 +330,7 @@ impl Scanner {
 
     /// Applies finished reads to the state. A file that is about to be checked again may belong to
     /// a later turn than its read. It waits until all reports have their turns.
-    fn take_read(&self, read: Vec<Read>) {
+    fn take_read(&self, read: Vec<FinishedRead>) {
         if read.is_empty() {
             return;
         }
@@ -394,13 +398,13 @@ impl Scanner {
 }
 
 /// Schedules a walk through every share.
-pub(super) fn scan_all(state: &mut State) {
+pub(super) fn scan_all(state: &mut ListingState) {
     let all: Vec<u16> = state.shares.keys().copied().collect();
     state.scans.extend(all);
 }
 
 /// Schedules checks after a mount or unmount at `point`. Its name now stands for something else.
-fn note_mount(state: &mut State, checks: &mut Checks, point: &Path) {
+fn note_mount(state: &mut ListingState, checks: &mut PendingChecks, point: &Path) {
     let shares = state.shares.iter();
     let above = shares.filter(|(_, share)| share.dir.starts_with(point));
     state.scans.extend(above.map(|(index, _)| *index));
@@ -420,7 +424,7 @@ fn note_mount(state: &mut State, checks: &mut Checks, point: &Path) {
     }
 }
 
-fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
+fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Report) {
     match report {
         Report::Overflow => scan_all(state),
         Report::Name {
@@ -458,18 +462,18 @@ fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
 
 /// Returns the directory of a slot, for disk access without the state. Returns `None` if its disk
 /// does not answer.
-pub(super) fn place_of(state: &State, slot: Slot) -> Option<Place> {
+pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirectory> {
     let node = state.tree.get(slot)?;
     let share = state.shares.get(&node.share)?;
     if share.stands_still {
         return None;
     }
     let number = match &node.body {
-        Body::Directory(directory) => Some(directory.number),
-        Body::LeftOut(body) if body.directory && body.why == LeftOutWhy::Unreadable => None,
+        NodeBody::Directory(directory) => Some(directory.number),
+        NodeBody::LeftOut(body) if body.directory && body.why == LeftOutWhy::Unreadable => None,
         _ => return None,
     };
-    Some(Place {
+    Some(ShareDirectory {
         index: node.share,
         slot,
         number,

@@ -12,20 +12,20 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::at_work::Hashers;
 use super::beneath::Beneath;
 use super::outboards::Outboards;
-use super::renamed::Missed;
-use super::state::State;
+use super::renamed::MissedContents;
+use super::state::ListingState;
 use p2pfs_types::digest::ContentHash;
 
 /// Shared state. The scanner applies the results of checks, the hashers those of reads, and callers
 /// change which folders are shared. Each holds the one lock of the state, and none waits for
 /// anything under it.
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct SharedState {
+    state: Mutex<ListingState>,
     /// Notified when there may be something to hash, or room in the outbox.
     pub(super) hashing: Condvar,
     settling: Mutex<Settling>,
     settled: Condvar,
-    missed: Mutex<Missed>,
+    missed: Mutex<MissedContents>,
     pub(super) waker: OwnedFd,
     pub(super) hashers: Hashers,
     stopping: AtomicBool,
@@ -46,9 +46,9 @@ struct Settling {
     reached: u64,
 }
 
-impl Shared {
+impl SharedState {
     pub(super) fn new(
-        state: State,
+        state: ListingState,
         beneath: Beneath,
         outboards: Outboards,
         quiet: Duration,
@@ -59,7 +59,7 @@ impl Shared {
             hashing: Condvar::new(),
             settling: Mutex::default(),
             settled: Condvar::new(),
-            missed: Mutex::new(Missed::new()),
+            missed: Mutex::new(MissedContents::new()),
             waker: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             hashers: Hashers::default(),
             stopping: AtomicBool::new(false),
@@ -71,7 +71,7 @@ impl Shared {
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ListingState> {
         self.state.lock()
     }
 

@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
 use super::error::ShareError;
 use super::identity::{Identity, Seen};
 use super::outboards::Outboards;
-use super::part::{Pairs, grain_of, outboard_bytes};
-use super::shared::Shared;
+use super::part::{HashPairs, grain_of, outboard_bytes};
+use super::shared::SharedState;
 use super::{ShareSet, beneath, kept, not_here};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::{
@@ -25,7 +25,7 @@ use p2pfs_types::path::SharedPath;
 const SOURCE_CANDIDATES_MAX: usize = 16;
 
 /// A name that is listed with a requested content.
-pub(super) struct Candidate {
+pub(super) struct SourceCandidate {
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
@@ -43,7 +43,7 @@ pub(super) enum Judged {
     Denied,
 }
 
-impl Candidate {
+impl SourceCandidate {
     pub(super) fn judge(&self, seen: &Seen) -> Judged {
         if !self.include_private && !seen.others_may_read() {
             return Judged::Denied;
@@ -65,7 +65,7 @@ impl Candidate {
         file: File,
         hash: ContentHash,
         seen: &Seen,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedState>,
     ) -> ShareFile {
         let known = self.identity.ino != 0;
         let identity = if known { self.identity } else { seen.identity };
@@ -87,7 +87,7 @@ impl ShareSet {
         let looked = shared.looked();
         let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
         for candidate in self.candidates(hash, |_| true) {
-            let Candidate { dir, path, .. } = &candidate;
+            let SourceCandidate { dir, path, .. } = &candidate;
             let (file, seen) = match shared.beneath.open_file(dir, path) {
                 Ok(opened) => opened,
                 Err(error) => {
@@ -134,7 +134,7 @@ impl ShareSet {
         let (dir, _) = self.share(share)?;
         let opened = self.inner.shared.beneath.open_file(&dir, path);
         let (file, seen) = opened.map_err(not_here)?;
-        let is_it = |it: &Candidate| *it.dir == *dir && it.path == *path;
+        let is_it = |it: &SourceCandidate| *it.dir == *dir && it.path == *path;
         let found = self.candidates(hash, is_it).into_iter().next();
         match found.map(|it| it.judge(&seen)) {
             Some(Judged::Same) => Ok(file),
@@ -169,15 +169,15 @@ impl ShareSet {
     fn candidates(
         &self,
         hash: &ContentHash,
-        is_meant: impl Fn(&Candidate) -> bool,
-    ) -> Vec<Candidate> {
+        is_meant: impl Fn(&SourceCandidate) -> bool,
+    ) -> Vec<SourceCandidate> {
         let state = self.inner.shared.lock();
         let listed = state.tree.with_content(hash);
         let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
         let moved = state.moved.get(hash).map(|to| (to.slot, to.identity));
         let candidate = |(slot, identity)| {
             let share = state.shares.get(&state.tree.get(slot)?.share)?;
-            Some(Candidate {
+            Some(SourceCandidate {
                 dir: share.dir.clone(),
                 include_private: share.include_private,
                 path: state.tree.path(slot)?,
@@ -193,17 +193,17 @@ impl ShareSet {
 /// bytes are the same, even if its name changes or goes away.
 #[derive(Clone)]
 pub struct ShareFile {
-    inner: Arc<Inner>,
+    inner: Arc<ShareFileInner>,
 }
 
-struct Inner {
+struct ShareFileInner {
     file: File,
     hash: ContentHash,
     identity: Identity,
     include_private: bool,
-    pairs: OnceLock<Pairs>,
+    pairs: OnceLock<HashPairs>,
     outboards: Arc<Outboards>,
-    shared: Weak<Shared>,
+    shared: Weak<SharedState>,
 }
 
 impl ShareFile {
@@ -212,12 +212,12 @@ impl ShareFile {
         hash: ContentHash,
         identity: Identity,
         include_private: bool,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedState>,
     ) -> Self {
         let outboards = shared.outboards.clone();
         let (pairs, shared) = (OnceLock::new(), Arc::downgrade(shared));
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ShareFileInner {
                 file,
                 hash,
                 identity,
@@ -283,7 +283,7 @@ impl ShareFile {
         }
         let pairs = match (outboard_bytes(self.size_bytes()), self.inner.pairs.get()) {
             (0, _) => &[],
-            (_, Some(Pairs::Memory(pairs))) => &pairs[..],
+            (_, Some(HashPairs::Memory(pairs))) => &pairs[..],
             _ => return None,
         };
         let data = InMemory(&self.inner.file);
@@ -323,11 +323,11 @@ impl ShareFile {
         Ok(FileExt::read_at(&self.inner.file, buffer, offset)?)
     }
 
-    fn pairs(&self) -> Result<&Pairs, ShareError> {
+    fn pairs(&self) -> Result<&HashPairs, ShareError> {
         if let Some(pairs) = self.inner.pairs.get() {
             return Ok(pairs);
         }
-        let Inner {
+        let ShareFileInner {
             file,
             hash,
             outboards,

@@ -12,15 +12,15 @@ use std::time::Duration;
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
 use super::identity::{Identity, Seen, Stamp};
-use super::kept::Kept;
+use super::kept::ReplacedContents;
 use super::ledger::Ledger;
 use super::left_links::LeftLinks;
 use super::offered::{Share, WARNINGS_PER_WALK_MAX};
-use super::order::Order;
-use super::outcome::Read;
+use super::order::EventOrder;
+use super::outcome::FinishedRead;
 use super::queue::HashQueue;
-use super::renamed::Moved;
-use super::tree::{Body, DirectoryBody, FileBody, Node, Slot, SymlinkBody, Tree};
+use super::renamed::MovedContents;
+use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, TreeNode};
 use super::watch::Cause;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_types::path::SharedPath;
@@ -34,19 +34,19 @@ pub(super) struct Recheck {
 }
 
 /// All shares, and their pending events.
-pub(super) struct State {
+pub(super) struct ListingState {
     pub(super) tree: Tree,
     pub(super) queue: HashQueue,
     pub(super) shares: BTreeMap<u16, Share>,
     pub(super) outbox: Vec<ShareEvent>,
     /// Events that wait for earlier unresolved changes.
-    pub(super) order: Order,
+    pub(super) order: EventOrder,
     /// Contents of small files that were just written.
-    pub(super) kept: Kept,
+    pub(super) kept: ReplacedContents,
     /// Files that were renamed and are to be read under their new names.
-    pub(super) moved: Moved,
+    pub(super) moved: MovedContents,
     /// Files that were read since the scanner last collected them.
-    pub(super) read: Vec<Read>,
+    pub(super) read: Vec<FinishedRead>,
     /// Watches of directories that are gone.
     pub(super) unwatched: Vec<(i32, Slot)>,
     /// Names that the scanner should check.
@@ -65,7 +65,7 @@ pub(super) struct State {
     pub(super) quiet: Duration,
 }
 
-impl State {
+impl ListingState {
     pub(super) fn new(ledger: Ledger, quiet: Duration, known: Vec<Known>) -> Self {
         let mut absent: BTreeMap<u16, Vec<Known>> = BTreeMap::new();
         for entry in known {
@@ -76,9 +76,9 @@ impl State {
             queue: HashQueue::default(),
             shares: BTreeMap::new(),
             outbox: Vec::new(),
-            order: Order::default(),
-            kept: Kept::new(),
-            moved: Moved::new(),
+            order: EventOrder::default(),
+            kept: ReplacedContents::new(),
+            moved: MovedContents::new(),
             read: Vec::new(),
             unwatched: Vec::new(),
             rechecks: Vec::new(),
@@ -168,7 +168,7 @@ impl State {
             let mut at = root;
             for name in path.components() {
                 at = self.tree.child(at, name).unwrap_or_else(|| {
-                    let body = Body::Directory(self.tree.new_directory());
+                    let body = NodeBody::Directory(self.tree.new_directory());
                     self.tree.insert(at, name, body)
                 });
             }
@@ -200,7 +200,7 @@ impl State {
             }
             Kind::Directory => {
                 let directory = self.tree.new_directory();
-                Body::Directory(DirectoryBody {
+                NodeBody::Directory(DirectoryBody {
                     mtime,
                     version,
                     listed: true,
@@ -227,7 +227,7 @@ impl State {
     /// Returns the entry of a name if it is listed.
     pub(super) fn entry(&self, slot: Slot) -> Option<Entry> {
         let (kind, mtime, version) = match &self.tree.get(slot)?.body {
-            Body::File(file) if file.listed => {
+            NodeBody::File(file) if file.listed => {
                 let file = self.tree.file(slot)?;
                 let kind = Kind::File {
                     hash: file.hash,
@@ -236,10 +236,10 @@ impl State {
                 };
                 (kind, file.identity.mtime, self.tree.version(slot, &file))
             }
-            Body::Directory(directory) if directory.listed => {
+            NodeBody::Directory(directory) if directory.listed => {
                 (Kind::Directory, directory.mtime, directory.version)
             }
-            Body::Symlink => {
+            NodeBody::Symlink => {
                 let link = self.tree.symlink(slot)?;
                 let target = bytes::Bytes::copy_from_slice(&link.target);
                 (Kind::Symlink { target }, link.mtime, link.version)
@@ -275,7 +275,7 @@ impl State {
 
     /// Adds a listed name to the counters (1) or subtracts it (-1).
     pub(super) fn count(&mut self, slot: Slot, change: i64) {
-        let Some(Node { share, body, .. }) = self.tree.get(slot) else {
+        let Some(TreeNode { share, body, .. }) = self.tree.get(slot) else {
             return;
         };
         self.left_links.note(slot, body, change > 0);
@@ -285,14 +285,14 @@ impl State {
         };
         let add = |total: &mut u64, amount: i64| *total = total.saturating_add_signed(amount);
         match body {
-            Body::File(_) => {
+            NodeBody::File(_) => {
                 let size_bytes = size_bytes.unwrap_or_default();
                 add(&mut share.files, change);
                 add(&mut share.bytes, change * size_bytes.cast_signed());
             }
-            Body::Directory(_) => add(&mut share.directories, change),
-            Body::Symlink => add(&mut share.symlinks, change),
-            Body::LeftOut(body) => share.count_left_out(slot, body.why, change > 0),
+            NodeBody::Directory(_) => add(&mut share.directories, change),
+            NodeBody::Symlink => add(&mut share.symlinks, change),
+            NodeBody::LeftOut(body) => share.count_left_out(slot, body.why, change > 0),
         }
     }
 
@@ -326,10 +326,10 @@ impl State {
             return;
         };
         let listed = match &node.body {
-            Body::File(file) => file.listed,
-            Body::Directory(directory) => directory.listed,
-            Body::Symlink => true,
-            Body::LeftOut(_) => {
+            NodeBody::File(file) => file.listed,
+            NodeBody::Directory(directory) => directory.listed,
+            NodeBody::Symlink => true,
+            NodeBody::LeftOut(_) => {
                 self.settle_left_out(slot);
                 self.count(slot, -1);
                 return;
@@ -346,8 +346,8 @@ impl State {
             self.recheck_links(file.identity.without_ctime(), &file.hash);
         }
         match self.tree.get_mut(slot).map(|node| &mut node.body) {
-            Some(Body::File(file)) => file.listed = false,
-            Some(Body::Directory(directory)) => directory.listed = false,
+            Some(NodeBody::File(file)) => file.listed = false,
+            Some(NodeBody::Directory(directory)) => directory.listed = false,
             _ => {}
         }
     }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::{Known, ShareProgress, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
 use super::offered::{Share, UNWATCHED};
-use super::queue::Stage;
-use super::state::State;
-use super::tree::{Body, Slot};
+use super::queue::HashStage;
+use super::state::ListingState;
+use super::tree::{NodeBody, Slot};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
@@ -29,7 +29,7 @@ pub enum SharedFor {
     ReadersOf(BTreeSet<ShareIndex>),
 }
 
-impl State {
+impl ListingState {
     /// Returns the status of every share, as `p2pfs share` shows it.
     pub(super) fn list(&self) -> Vec<ShareStatus> {
         let mut left: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
@@ -37,7 +37,7 @@ impl State {
             if let Some(node) = self.tree.get(slot) {
                 let (files, bytes) = left.entry(node.share).or_default();
                 *files += 1;
-                *bytes += self.queue.stage(slot).map_or(0, Stage::size_bytes);
+                *bytes += self.queue.stage(slot).map_or(0, HashStage::size_bytes);
             }
         }
         let of = |index: &u16| left.get(index).copied().unwrap_or_default();
@@ -155,7 +155,7 @@ impl State {
     /// Returns the report about a left-out name for the owner.
     pub(super) fn left_out(&self, slot: Slot) -> Option<LeftOut> {
         let node = self.tree.get(slot)?;
-        let Body::LeftOut(body) = &node.body else {
+        let NodeBody::LeftOut(body) = &node.body else {
             return None;
         };
         let share = self.shares.get(&node.share)?;

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::identity::{Identity, Stamp};
 use super::left_out::LeftOutWhy;
-use super::name_arena::{NameArena, Word};
+use super::name_arena::{NameArena, NameRef};
 pub(super) use super::packed::FileBody;
 use super::packed::{PackedFile, Packing};
 use super::runs::Runs;
@@ -29,15 +29,15 @@ impl Slot {
 }
 
 /// A name.
-pub(super) struct Node {
+pub(super) struct TreeNode {
     pub(super) parent: Slot,
     pub(super) share: u16,
-    name: Word,
-    pub(super) body: Body,
+    name: NameRef,
+    pub(super) body: NodeBody,
 }
 
 /// Kind of a name, with its attributes.
-pub(super) enum Body {
+pub(super) enum NodeBody {
     File(PackedFile),
     Directory(DirectoryBody),
     /// A link; its attributes are in [`Tree`].
@@ -72,7 +72,7 @@ pub(super) struct LeftOutBody {
     pub(super) identity: Identity,
 }
 
-impl Body {
+impl NodeBody {
     /// Returns a file that waits to be hashed.
     pub(super) fn unlisted() -> Self {
         Self::File(PackedFile::unlisted())
@@ -91,7 +91,7 @@ impl Body {
 
 /// All names of all shares.
 pub(super) struct Tree {
-    nodes: Vec<Option<Node>>,
+    nodes: Vec<Option<TreeNode>>,
     free: Vec<Slot>,
     arena: NameArena,
     packing: Packing,
@@ -125,31 +125,31 @@ impl Tree {
         }
     }
 
-    pub(super) fn get(&self, slot: Slot) -> Option<&Node> {
+    pub(super) fn get(&self, slot: Slot) -> Option<&TreeNode> {
         self.nodes.get(slot.0 as usize)?.as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Node> {
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut TreeNode> {
         self.nodes.get_mut(slot.0 as usize)?.as_mut()
     }
 
     pub(super) fn file(&self, slot: Slot) -> Option<FileBody> {
         match &self.get(slot)?.body {
-            Body::File(file) => Some(self.packing.unpack(slot.0, file)),
+            NodeBody::File(file) => Some(self.packing.unpack(slot.0, file)),
             _ => None,
         }
     }
 
     pub(super) fn directory(&self, slot: Slot) -> Option<&DirectoryBody> {
         match &self.get(slot)?.body {
-            Body::Directory(directory) => Some(directory),
+            NodeBody::Directory(directory) => Some(directory),
             _ => None,
         }
     }
 
     pub(super) fn directory_mut(&mut self, slot: Slot) -> Option<&mut DirectoryBody> {
         match &mut self.get_mut(slot)?.body {
-            Body::Directory(directory) => Some(directory),
+            NodeBody::Directory(directory) => Some(directory),
             _ => None,
         }
     }
@@ -170,14 +170,14 @@ impl Tree {
 
     /// Inserts the root of a share, which has no name and is its own parent.
     pub(super) fn insert_root(&mut self, share: u16) -> Slot {
-        let body = Body::Directory(self.new_directory());
+        let body = NodeBody::Directory(self.new_directory());
         let slot = self.free_slot();
         self.place(
             slot,
-            Node {
+            TreeNode {
                 parent: slot,
                 share,
-                name: Word::default(),
+                name: NameRef::default(),
                 body,
             },
         );
@@ -185,7 +185,7 @@ impl Tree {
     }
 
     /// Inserts a new name. The directory must not contain it yet.
-    pub(super) fn insert(&mut self, parent: Slot, name: &[u8], body: Body) -> Slot {
+    pub(super) fn insert(&mut self, parent: Slot, name: &[u8], body: NodeBody) -> Slot {
         debug_assert!(
             self.child(parent, name).is_none(),
             "a name is in a directory once"
@@ -199,7 +199,7 @@ impl Tree {
         let name = self.arena.add(name);
         self.place(
             slot,
-            Node {
+            TreeNode {
                 parent,
                 share,
                 name,
@@ -255,7 +255,7 @@ impl Tree {
         let Some(Some(node)) = self.nodes.get_mut(slot.0 as usize) else {
             return;
         };
-        node.body = Body::File(self.packing.pack(slot.0, &file));
+        node.body = NodeBody::File(self.packing.pack(slot.0, &file));
         if version == file.identity.mtime {
             self.versions.remove(&slot);
         } else {
@@ -266,7 +266,7 @@ impl Tree {
     /// Makes a name a link.
     pub(super) fn set_symlink(&mut self, slot: Slot, body: SymlinkBody) {
         if let Some(node) = self.get_mut(slot) {
-            node.body = Body::Symlink;
+            node.body = NodeBody::Symlink;
             self.symlinks.insert(slot, body);
         }
     }
@@ -320,7 +320,7 @@ impl Tree {
     pub(super) fn is_within_itself(&self, slot: Slot, dev: u64, ino: u64) -> bool {
         let mut at = slot;
         while let Some(node) = self.get(at) {
-            if let Body::Directory(directory) = &node.body
+            if let NodeBody::Directory(directory) = &node.body
                 && (directory.dev, directory.ino) == (dev, ino)
             {
                 return true;
@@ -360,7 +360,7 @@ impl Tree {
     pub(super) fn listed_files(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.slots(None)
             .filter_map(|slot| match &self.get(slot)?.body {
-                Body::File(file) if file.listed => {
+                NodeBody::File(file) if file.listed => {
                     let identity = self.packing.identity(slot.0, file);
                     Some((identity.dev, identity.ino))
                 }
@@ -381,7 +381,7 @@ impl Tree {
         Slot(index)
     }
 
-    fn place(&mut self, slot: Slot, node: Node) {
+    fn place(&mut self, slot: Slot, node: TreeNode) {
         self.nodes[slot.0 as usize] = Some(node);
     }
 }

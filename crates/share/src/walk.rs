@@ -9,13 +9,13 @@ use rustix::fs::{AtFlags, Dir, FileType, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::beneath::Beneath;
-use super::disk_thread::Looking;
+use super::disk_thread::DiskAccess;
 use super::exclude::Exclude;
 use super::identity::{Identity, Seen};
 use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
-use super::links::{Leads, follow};
-use super::observe::Found;
-use super::order::Turn;
+use super::links::{LinkOutcome, follow};
+use super::observe::ObservedName;
+use super::order::EventSeq;
 use super::tree::{LeftOutBody, Slot};
 use p2pfs_proto::wire::native::record::PATH_MAX_DEPTH;
 use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
@@ -25,7 +25,7 @@ pub(super) const BATCH_MAX_NAMES: usize = 1024;
 
 /// A directory of a share, as of the last look at the state.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct ShareDirectory {
     pub(super) index: u16,
     pub(super) slot: Slot,
     /// Number of the directory; `None` if it is left out as unreadable.
@@ -37,8 +37,8 @@ pub(super) struct Place {
 }
 
 /// An open directory of a share.
-pub(super) struct OpenPlace {
-    pub(super) place: Place,
+pub(super) struct OpenShareDirectory {
+    pub(super) place: ShareDirectory,
     share: OwnedFd,
     pub(super) fd: OwnedFd,
     /// Names in it that are never accessed.
@@ -48,8 +48,12 @@ pub(super) struct OpenPlace {
     making_up: Vec<u64>,
 }
 
-impl OpenPlace {
-    pub(super) fn open(beneath: &Beneath, place: Place, share: OwnedFd) -> Result<Self, Errno> {
+impl OpenShareDirectory {
+    pub(super) fn open(
+        beneath: &Beneath,
+        place: ShareDirectory,
+        share: OwnedFd,
+    ) -> Result<Self, Errno> {
         let fd = beneath.open_directory(&place.dir, share.as_fd(), &place.path)?;
         let dir = place.dir.join(place.path.as_local());
         let (refused, is_inbox) = (beneath.refused_in(&dir), beneath.is_inbox(&dir));
@@ -75,11 +79,11 @@ impl OpenPlace {
     }
 
     /// Checks a name in this directory.
-    pub(super) fn look(&self, disk: &Looking<'_>, name: &[u8]) -> Found {
+    pub(super) fn look(&self, disk: &DiskAccess<'_>, name: &[u8]) -> ObservedName {
         disk.step();
         let beneath = disk.beneath;
         let left_out = |why, directory, identity| {
-            Found::LeftOut(LeftOutBody {
+            ObservedName::LeftOut(LeftOutBody {
                 why,
                 directory,
                 identity,
@@ -93,7 +97,7 @@ impl OpenPlace {
                 made_up: self.making_up.contains(&stat.st_dev),
                 ..Seen::of(&stat)
             },
-            Err(Errno::NOENT | Errno::NOTDIR) => return Found::Nothing,
+            Err(Errno::NOENT | Errno::NOTDIR) => return ObservedName::Nothing,
             Err(_) => return left_out(LeftOutWhy::Unreadable, false, Identity::default()),
         };
         let path = match self.path_of(name) {
@@ -105,7 +109,7 @@ impl OpenPlace {
         if name == ARRIVING.as_bytes() {
             return if self.is_inbox {
                 // an incomplete file that is being received into an inbox is not listed
-                Found::Nothing
+                ObservedName::Nothing
             } else {
                 left_out(LeftOutWhy::Arriving, directory, seen.identity)
             };
@@ -121,10 +125,10 @@ impl OpenPlace {
             FileType::RegularFile if seen.identity.size_bytes > FILE_MAX_BYTES => {
                 left_out(LeftOutWhy::TooLarge, false, seen.identity)
             }
-            FileType::RegularFile => Found::File(seen),
-            FileType::Directory => Found::Directory(seen),
+            FileType::RegularFile => ObservedName::File(seen),
+            FileType::Directory => ObservedName::Directory(seen),
             FileType::Symlink => match self.look_at_link(beneath, name, &path) {
-                Ok(target) => Found::Symlink(seen, target),
+                Ok(target) => ObservedName::Symlink(seen, target),
                 Err(why) => left_out(why, false, seen.identity),
             },
             _ => left_out(LeftOutWhy::Special, false, seen.identity),
@@ -132,24 +136,28 @@ impl OpenPlace {
     }
 
     /// Checks names that the state has and that the directory no longer seems to list.
-    pub(super) fn look_at_unmet(&self, disk: &Looking<'_>, names: Vec<Box<[u8]>>) -> Looks {
+    pub(super) fn look_at_unmet(
+        &self,
+        disk: &DiskAccess<'_>,
+        names: Vec<Box<[u8]>>,
+    ) -> ObservedNames {
         let looks = names.into_iter().map(|name| {
             let found = self.look(disk, &name);
             (name, found)
         });
-        let mut looks: Looks = looks.collect();
+        let mut looks: ObservedNames = looks.collect();
         let looked = looks.iter_mut().map(|(name, found)| (&**name, found));
         let found = looked.filter(|(_, found)| !found.is_nothing());
         self.drop_unlisted(disk, found.collect());
         looks
     }
 
-    /// Sets the result to [`Found::Nothing`] for names that the directory does not list. On a
-    /// case-insensitive filesystem a lookup also finds names that are spelled differently.
+    /// Sets the result to [`ObservedName::Nothing`] for names that the directory does not list. On
+    /// a case-insensitive filesystem, a lookup also finds names that are spelled differently.
     pub(super) fn drop_unlisted(
         &self,
-        disk: &Looking<'_>,
-        mut doubtful: BTreeMap<&[u8], &mut Found>,
+        disk: &DiskAccess<'_>,
+        mut doubtful: BTreeMap<&[u8], &mut ObservedName>,
     ) {
         if doubtful.is_empty() {
             return;
@@ -165,7 +173,7 @@ impl OpenPlace {
         }
         doubtful
             .into_values()
-            .for_each(|found| *found = Found::Nothing);
+            .for_each(|found| *found = ObservedName::Nothing);
     }
 
     fn look_at_link(
@@ -177,10 +185,10 @@ impl OpenPlace {
         let target = readlinkat(&self.fd, name, Vec::new()).map_err(|_| LeftOutWhy::Unreadable)?;
         let target = target.into_bytes();
         match follow(beneath, &self.place.dir, self.share.as_fd(), path, &target) {
-            Leads::Inside(listed) => Ok(listed),
-            Leads::Out => Err(LeftOutWhy::LinkOut),
-            Leads::Loop => Err(LeftOutWhy::Loop),
-            Leads::UpFromNothing => Err(LeftOutWhy::LinkUp),
+            LinkOutcome::Inside(listed) => Ok(listed),
+            LinkOutcome::Out => Err(LeftOutWhy::LinkOut),
+            LinkOutcome::Loop => Err(LeftOutWhy::Loop),
+            LinkOutcome::UpFromNothing => Err(LeftOutWhy::LinkUp),
         }
     }
 
@@ -190,28 +198,28 @@ impl OpenPlace {
 }
 
 /// A directory that is being read in batches.
-pub(super) struct Walk {
-    pub(super) open: OpenPlace,
+pub(super) struct DirectoryWalk {
+    pub(super) open: OpenShareDirectory,
     /// Whether known subdirectories are read too.
     pub(super) full: bool,
     /// Names found so far. The other names of the state are checked at the end.
     pub(super) met: HashSet<Slot>,
     entries: Dir,
     /// Turn that waits for this directory.
-    pub(super) turn: Option<Turn>,
+    pub(super) turn: Option<EventSeq>,
 }
 
 /// Names and their results.
-pub(super) type Looks = Vec<(Box<[u8]>, Found)>;
+pub(super) type ObservedNames = Vec<(Box<[u8]>, ObservedName)>;
 
-impl Walk {
+impl DirectoryWalk {
     /// Starts to read a directory and returns the first batch of names.
     pub(super) fn begin(
-        disk: &Looking<'_>,
-        open: OpenPlace,
+        disk: &DiskAccess<'_>,
+        open: OpenShareDirectory,
         full: bool,
-        turn: Option<Turn>,
-    ) -> Result<(Self, Result<Looks, Errno>), Errno> {
+        turn: Option<EventSeq>,
+    ) -> Result<(Self, Result<ObservedNames, Errno>), Errno> {
         let entries = Dir::read_from(&open.fd)?;
         let mut walk = Self {
             open,
@@ -227,8 +235,8 @@ impl Walk {
     /// Returns the next batch of names; empty at the end.
     ///
     /// # Errors Reading failed. Names that were not read may exist nevertheless.
-    pub(super) fn next_batch(&mut self, disk: &Looking<'_>) -> Result<Looks, Errno> {
-        let mut looks = Looks::new();
+    pub(super) fn next_batch(&mut self, disk: &DiskAccess<'_>) -> Result<ObservedNames, Errno> {
+        let mut looks = ObservedNames::new();
         while looks.len() < BATCH_MAX_NAMES {
             let Some(entry) = self.entries.read() else {
                 break;

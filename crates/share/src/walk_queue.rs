@@ -6,36 +6,36 @@ use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use super::beneath::{is_absence, is_want};
-use super::disk_thread::Looking;
+use super::disk_thread::DiskAccess;
 use super::identity::{Identity, Seen};
 use super::offered::UNWATCHED;
-use super::order::Turn;
+use super::order::EventSeq;
 use super::scanner::{Scanner, Visit, WalkQueue, place_of};
-use super::walk::{Looks, OpenPlace, Place, Walk};
+use super::walk::{DirectoryWalk, ObservedNames, OpenShareDirectory, ShareDirectory};
 use super::watch::{Cause, Unwatched};
 
 /// Maximum steps through new directories before all other work has its turn.
 const FRESH_STEPS_MAX: usize = 64;
 
 /// Result of opening a directory.
-struct Opened {
+struct OpenAttempt {
     /// Attributes of the share's own directory, if that is to be read.
     share: Option<Seen>,
-    open: Result<OpenPlace, Errno>,
+    open: Result<OpenShareDirectory, Errno>,
     /// Attributes of the directory, if it was left out until now.
     seen: Option<Seen>,
 }
 
-impl Opened {
+impl OpenAttempt {
     /// Opens the directory of `place` beneath its share.
     ///
     /// # Errors The share's own directory cannot be opened.
-    fn at(disk: &Looking<'_>, place: Place) -> Result<Self, Errno> {
+    fn at(disk: &DiskAccess<'_>, place: ShareDirectory) -> Result<Self, Errno> {
         let share = disk.beneath.open_share(&place.dir)?;
         disk.step();
         let of_share = place.path.is_root().then(|| seen(&share)).flatten();
         let is_new = place.number.is_none();
-        let open = OpenPlace::open(disk.beneath, place, share);
+        let open = OpenShareDirectory::open(disk.beneath, place, share);
         disk.step();
         let opened = open.as_ref().ok().filter(|_| is_new);
         let seen = opened.and_then(|open| seen(&open.fd));
@@ -88,7 +88,7 @@ impl Scanner {
         queue
     }
 
-    fn end_walk(&self, index: u16, turn: Option<Turn>) {
+    fn end_walk(&self, index: u16, turn: Option<EventSeq>) {
         let mut state = self.shared.lock();
         if let Some(turn) = turn {
             state.order.end_reading(turn);
@@ -96,7 +96,7 @@ impl Scanner {
         state.end_walk(index);
     }
 
-    fn read_on(&mut self, mut walk: Walk) -> Option<Walk> {
+    fn read_on(&mut self, mut walk: DirectoryWalk) -> Option<DirectoryWalk> {
         let (place, turn) = (walk.open.place.clone(), walk.turn);
         let read = self.disk.look(place.index, &place.dir, move |disk| {
             let batch = walk.next_batch(disk);
@@ -111,7 +111,11 @@ impl Scanner {
         }
     }
 
-    fn take_batch(&mut self, mut walk: Walk, batch: Result<Looks, Errno>) -> Option<Walk> {
+    fn take_batch(
+        &mut self,
+        mut walk: DirectoryWalk,
+        batch: Result<ObservedNames, Errno>,
+    ) -> Option<DirectoryWalk> {
         let place = walk.open.place.clone();
         let turn = walk.turn;
         match batch {
@@ -130,8 +134,8 @@ impl Scanner {
 
     /// Checks the names that the state has and the walk did not find. They are gone, or were
     /// created during the walk.
-    fn look_for_unmet(&mut self, walk: Walk) {
-        let Walk { open, met, .. } = walk;
+    fn look_for_unmet(&mut self, walk: DirectoryWalk) {
+        let DirectoryWalk { open, met, .. } = walk;
         let place = open.place.clone();
         let state = self.shared.lock();
         let unmet = state.tree.children(place.slot).filter(|s| !met.contains(s));
@@ -150,7 +154,10 @@ impl Scanner {
     }
 
     /// Opens and watches a directory, and reads its first batch.
-    fn begin_walk(&mut self, visit: Visit) -> Option<(Walk, Result<Looks, Errno>)> {
+    fn begin_walk(
+        &mut self,
+        visit: Visit,
+    ) -> Option<(DirectoryWalk, Result<ObservedNames, Errno>)> {
         let mut place = place_of(&self.shared.lock(), visit.slot)?;
         if place.index != visit.index {
             return None;
@@ -158,7 +165,7 @@ impl Scanner {
         let asked = place.clone();
         let opened = self
             .disk
-            .look(place.index, &place.dir, |disk| Opened::at(disk, asked))?;
+            .look(place.index, &place.dir, |disk| OpenAttempt::at(disk, asked))?;
         let opened = opened
             .map_err(|error| self.lose_share(&place, error))
             .ok()?;
@@ -172,7 +179,7 @@ impl Scanner {
         self.watch(&open);
         let read = self.disk.look(place.index, &place.dir, move |disk| {
             let seen = seen(&open.fd);
-            let walk = (!private).then(|| Walk::begin(disk, open, visit.full, visit.turn));
+            let walk = (!private).then(|| DirectoryWalk::begin(disk, open, visit.full, visit.turn));
             (seen, walk)
         });
         let (seen, walk) = read?;
@@ -185,7 +192,7 @@ impl Scanner {
             .ok()
     }
 
-    fn enter_share(&self, place: &mut Place, share: Option<Seen>) -> bool {
+    fn enter_share(&self, place: &mut ShareDirectory, share: Option<Seen>) -> bool {
         let Some(seen) = share else { return false };
         let mut state = self.shared.lock();
         let open = state.enter_share(place.index, &seen);
@@ -195,7 +202,7 @@ impl Scanner {
 
     /// Updates the mtime of a directory after its watch was added. It may have changed since the
     /// check, and the watch reports only later changes.
-    fn date_directory(&self, place: &Place, seen: Option<Seen>) {
+    fn date_directory(&self, place: &ShareDirectory, seen: Option<Seen>) {
         if let Some(seen) = seen.filter(|_| !place.path.is_root()) {
             let mut state = self.shared.lock();
             state.order.step();
@@ -205,14 +212,14 @@ impl Scanner {
 
     /// Schedules a walk if a private share was made readable just before its watch was added. The
     /// watch reports only a later chmod.
-    fn enter_share_opened_meanwhile(&self, place: &Place, seen: Option<Seen>) {
+    fn enter_share_opened_meanwhile(&self, place: &ShareDirectory, seen: Option<Seen>) {
         if seen.is_some_and(|seen| seen.others_may_read()) {
             self.shared.lock().scans.push(place.index);
         }
     }
 
     /// Restores a directory that was unreadable and was opened now.
-    fn take_up(&self, open: &mut OpenPlace, seen: Option<Seen>) {
+    fn take_up(&self, open: &mut OpenShareDirectory, seen: Option<Seen>) {
         if let Some(seen) = seen.filter(|_| open.place.number.is_none()) {
             let mut state = self.shared.lock();
             state.order.step();
@@ -220,7 +227,7 @@ impl Scanner {
         }
     }
 
-    fn lose_share(&self, place: &Place, error: Errno) {
+    fn lose_share(&self, place: &ShareDirectory, error: Errno) {
         if is_want(error) {
             return self.note_want(place.index);
         }
@@ -235,7 +242,7 @@ impl Scanner {
         }
     }
 
-    fn lose_directory(&self, place: &Place, error: Errno) {
+    fn lose_directory(&self, place: &ShareDirectory, error: Errno) {
         if is_want(error) {
             return self.note_want(place.index);
         }
@@ -251,7 +258,7 @@ impl Scanner {
         }
     }
 
-    fn watch(&mut self, open: &OpenPlace) {
+    fn watch(&mut self, open: &OpenShareDirectory) {
         let slot = open.place.slot;
         let shared = self.shared.clone();
         let mut state = shared.lock();

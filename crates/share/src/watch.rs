@@ -96,7 +96,7 @@ pub(super) enum Unwatched {
 
 /// The old name of a rename. It is reported after the new name, so that a renamed file is listed
 /// under its new name before it loses the old one.
-struct Moved {
+struct PendingRename {
     cookie: u32,
     reports: Vec<Report>,
     until: Instant,
@@ -108,7 +108,7 @@ pub(super) struct Watches {
     by_watch: BTreeSet<(i32, Slot)>,
     limit: usize,
     /// Last report, if it may be one half of a rename.
-    moved: Option<Moved>,
+    moved: Option<PendingRename>,
 }
 
 impl Watches {
@@ -209,7 +209,7 @@ impl Watches {
             }
             if flags.contains(ReadFlags::MOVED_FROM) {
                 let until = Instant::now() + MOVE_WAIT;
-                moved = Some(Moved {
+                moved = Some(PendingRename {
                     cookie,
                     reports,
                     until,
@@ -231,7 +231,7 @@ impl Watches {
 }
 
 /// Passes on the reports that waited for the other half of a rename.
-fn release(moved: Option<Moved>, take: impl FnMut(Report)) {
+fn release(moved: Option<PendingRename>, take: impl FnMut(Report)) {
     let reports = moved.into_iter().flat_map(|moved| moved.reports);
     reports.for_each(take);
 }

@@ -1,13 +1,13 @@
 //! Tests of the order of events.
 
 use super::*;
-use crate::tree::{Body, Tree};
+use crate::tree::{NodeBody, Tree};
 use p2pfs_proto::wire::native::record::Entry;
 
 fn slots() -> [Slot; 3] {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
-    ["a", "b", "c"].map(|name| tree.insert(root, name.as_bytes(), Body::unlisted()))
+    ["a", "b", "c"].map(|name| tree.insert(root, name.as_bytes(), NodeBody::unlisted()))
 }
 
 fn name(text: &str) -> SharedPath {
@@ -43,7 +43,7 @@ fn changed(seconds: i64) -> Identity {
     }
 }
 
-fn told(order: &mut Order, now: Instant) -> Vec<String> {
+fn told(order: &mut EventOrder, now: Instant) -> Vec<String> {
     let mut out = Vec::new();
     order.release(now, &mut out);
     out.iter()
@@ -53,7 +53,7 @@ fn told(order: &mut Order, now: Instant) -> Vec<String> {
 
 #[test]
 fn what_is_known_at_once_waits_for_what_is_not_known_of_an_earlier_turn() {
-    let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
+    let (mut order, now, [a, b, _]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.await_file(a, None);
     order.step();
@@ -74,7 +74,7 @@ fn what_is_known_at_once_waits_for_what_is_not_known_of_an_earlier_turn() {
 
 #[test]
 fn a_file_that_is_given_up_and_one_that_changed_again_hold_up_nothing() {
-    let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
+    let (mut order, now, [a, b, _]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.await_file(a, None);
     order.await_file(b, None);
@@ -89,7 +89,7 @@ fn a_file_that_is_given_up_and_one_that_changed_again_hold_up_nothing() {
 
 #[test]
 fn a_large_file_is_waited_for_and_not_for_ever() {
-    let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
+    let (mut order, now, [a, ..]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.await_file(a, Some(now + LARGE_WAIT));
     order.step();
@@ -103,7 +103,7 @@ fn a_large_file_is_waited_for_and_not_for_ever() {
 
 #[test]
 fn what_is_said_of_one_name_is_never_overtaken() {
-    let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
+    let (mut order, now, [a, ..]) = (EventOrder::default(), Instant::now(), slots());
     let first = order.step();
     order.await_file(a, None);
     order.step();
@@ -118,7 +118,7 @@ fn what_is_said_of_one_name_is_never_overtaken() {
 
 #[test]
 fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
-    let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
+    let (mut order, now, [a, b, _]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.tell(put("d", Kind::Directory));
     let turn = order.await_reading().unwrap();
@@ -146,7 +146,7 @@ fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
 
 #[test]
 fn a_tree_that_is_too_large_to_be_told_whole_is_told_as_it_comes() {
-    let mut order = Order::default();
+    let mut order = EventOrder::default();
     order.step();
     let turn = order.await_reading().unwrap();
     assert!((0..UNIT_MAX_NAMES).all(|_| order.note_met(1)));
@@ -161,7 +161,7 @@ fn a_tree_that_is_too_large_to_be_told_whole_is_told_as_it_comes() {
 
 #[test]
 fn what_may_be_of_a_later_turn_is_one_unit_with_all_that_was_reported_since() {
-    let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
+    let (mut order, now, [a, ..]) = (EventOrder::default(), Instant::now(), slots());
     let pointer = order.step();
     let object = order.step();
     order.step();
@@ -186,7 +186,7 @@ fn what_may_be_of_a_later_turn_is_one_unit_with_all_that_was_reported_since() {
 fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_tick() {
     let (now, [pointer, object, _]) = (Instant::now(), slots());
     let tells = |inode_hashed| {
-        let mut order = Order::default();
+        let mut order = EventOrder::default();
         let file = |ino| Identity { ino, ..changed(7) };
         order.step();
         order.set_seen(file(1));
@@ -212,8 +212,8 @@ fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_t
 
 #[test]
 fn units_that_overlap_are_one() {
-    let (mut order, now) = (Order::default(), Instant::now());
-    let turns: Vec<Turn> = (0..5).map(|_| order.step()).collect();
+    let (mut order, now) = (EventOrder::default(), Instant::now());
+    let turns: Vec<EventSeq> = (0..5).map(|_| order.step()).collect();
     for (turn, name, seconds) in [(1, "b", 3), (3, "c", 2), (0, "d", 1)] {
         order.set_turn(turns[turn]);
         order.set_ahead();
@@ -226,7 +226,7 @@ fn units_that_overlap_are_one() {
 
 #[test]
 fn what_is_later_than_a_name_that_was_not_looked_at_waits() {
-    let (mut order, now) = (Order::default(), Instant::now());
+    let (mut order, now) = (EventOrder::default(), Instant::now());
     order.step();
     order.tell(link("a"));
     let unlooked = order.step();

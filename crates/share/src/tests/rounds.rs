@@ -13,13 +13,13 @@ use std::os::unix::fs::symlink;
 use super::*;
 use crate::hasher;
 use crate::queue::Rest;
-use crate::state::State;
+use crate::state::ListingState;
 use crate::tree::Slot;
 
 /// A share with a scanner that runs only on demand.
 struct Rounds {
     home: TempDir,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     scanner: Scanner,
     events: Receiver<ShareEvent>,
     root: Slot,
@@ -98,7 +98,7 @@ impl Rounds {
     }
 
     /// Runs rounds and a hasher until the condition holds.
-    fn run_and_hash_until(&mut self, is_so: impl Fn(&State) -> bool) {
+    fn run_and_hash_until(&mut self, is_so: impl Fn(&ListingState) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         self.begin_hashing();
         self.run();
@@ -127,7 +127,8 @@ impl Rounds {
 
     /// Makes a change in the share's own directory that is not reported.
     fn unreported(&mut self, change: impl FnOnce(&Self)) {
-        let watch = |state: &mut State, root| state.tree.directory_mut(root).unwrap().watch.take();
+        let watch =
+            |state: &mut ListingState, root| state.tree.directory_mut(root).unwrap().watch.take();
         let old = watch(&mut self.shared.lock(), self.root).unwrap();
         self.scanner.watches.remove(old, self.root);
         change(self);

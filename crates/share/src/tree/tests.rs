@@ -3,17 +3,17 @@
 use super::*;
 
 fn file(tree: &mut Tree, parent: Slot, name: &str) -> Slot {
-    tree.insert(parent, name.as_bytes(), Body::unlisted())
+    tree.insert(parent, name.as_bytes(), NodeBody::unlisted())
 }
 
 fn directory(tree: &mut Tree, parent: Slot, name: &str) -> Slot {
-    let body = Body::Directory(tree.new_directory());
+    let body = NodeBody::Directory(tree.new_directory());
     tree.insert(parent, name.as_bytes(), body)
 }
 
 #[test]
 fn a_name_costs_about_a_hundred_and_twenty_bytes() {
-    let node = size_of::<Option<Node>>();
+    let node = size_of::<Option<TreeNode>>();
     assert!(node <= 80, "{node}");
     assert!(size_of::<(Slot, u32, Slot)>() + size_of::<(u32, Slot)>() <= 20);
 }

@@ -5,8 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::*;
 use crate::identity::{Identity, Seen, Stamp};
 use crate::ledger::Row;
-use crate::observe::Found;
-use crate::walk::{OpenPlace, Place};
+use crate::observe::ObservedName;
+use crate::walk::{OpenShareDirectory, ShareDirectory};
 use crate::watch::Cause;
 use p2pfs_types::path::HIDDEN_ROOT;
 
@@ -91,7 +91,7 @@ fn a_name_that_is_found_and_not_listed_is_nothing() {
     });
     let number = told.recv().unwrap();
     let unlisted: Box<[u8]> = number.as_encoded_bytes().into();
-    let place = Place {
+    let place = ShareDirectory {
         index: 0,
         slot: rounds.root,
         number: None,
@@ -105,7 +105,7 @@ fn a_name_that_is_found_and_not_listed_is_nothing() {
         .disk
         .look(0, Path::new("/proc"), move |disk| {
             let share = disk.beneath.open_share(&place.dir).unwrap();
-            let open = OpenPlace::open(disk.beneath, place, share).unwrap();
+            let open = OpenShareDirectory::open(disk.beneath, place, share).unwrap();
             let found = open.look(disk, &unlisted);
             let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
             let looks = open.look_at_unmet(disk, names.into());
@@ -134,7 +134,7 @@ fn where_numbers_are_made_up_a_hash_is_only_known_by_the_name_that_it_was_listed
     };
     state.ledger.put(Row { identity, ..row });
     let mut is_known_by = |name: &[u8], made_up| {
-        let found = Found::File(Seen {
+        let found = ObservedName::File(Seen {
             identity,
             made_up,
             ..Seen::of(&stat)
