@@ -25,7 +25,7 @@ impl Scanner {
             while let Some(((_, name), check)) = checks.next_if(|((next, _), _)| *next == slot) {
                 names.push((name, check));
             }
-            self.look_at_names(slot, names, &mut looks);
+            self.check_names(slot, names, &mut looks);
         }
         if looks.is_empty() {
             return;
@@ -38,7 +38,8 @@ impl Scanner {
         let now = Instant::now();
         let (mut before, mut late) = (std::mem::take(&mut self.overtaken), Vec::new());
         for look in looks {
-            self.checks.note_look(&look.check, &look.found, now);
+            self.checks
+                .note_closed_writer(&look.check, &look.found, now);
             let key = (look.place.slot, look.name.clone());
             let last = before.remove(&key);
             if self.checks.was_overtaken(key.0, &key.1, &look.check) {
@@ -50,20 +51,20 @@ impl Scanner {
                 {
                     state.order.set_ahead();
                 }
-                self.take_look(&mut state, look, now);
+                self.apply_check(&mut state, look, now);
             }
         }
         // The name changes faster than it is checked. All changes before the previous result have
         // their turns by now, so apply that result.
         for look in late {
             state.order.step();
-            self.take_look(&mut state, look, now);
+            self.apply_check(&mut state, look, now);
         }
         drop(state);
         shared.hashing.notify_all();
     }
 
-    fn look_at_names(
+    fn check_names(
         &mut self,
         slot: Slot,
         names: Vec<(Box<[u8]>, NameCheck)>,
@@ -73,8 +74,8 @@ impl Scanner {
             return;
         };
         let asked = place.clone();
-        let found = self.disk.look(place.index, &place.dir, |disk| {
-            look_into(disk, asked, names)
+        let found = self.disk.run(place.index, &place.dir, |disk| {
+            check_in_directory(disk, asked, names)
         });
         match found {
             Some(Ok(found)) => looks.extend(found),
@@ -86,7 +87,7 @@ impl Scanner {
     }
 
     /// Applies a result in the current turn.
-    fn take_look(&mut self, state: &mut ListingState, look: CheckedName, now: Instant) {
+    fn apply_check(&mut self, state: &mut ListingState, look: CheckedName, now: Instant) {
         let CheckedName {
             place,
             name,
@@ -121,7 +122,7 @@ impl Scanner {
 ///
 /// # Errors The share's own directory cannot be opened, or the directory cannot be opened for lack
 /// of descriptors or memory.
-fn look_into(
+fn check_in_directory(
     disk: &DiskAccess<'_>,
     place: ShareDirectory,
     names: Vec<(Box<[u8]>, NameCheck)>,
@@ -135,7 +136,7 @@ fn look_into(
     };
     let place = Arc::new(open.place.clone());
     let look = |(name, check): (Box<[u8]>, NameCheck)| CheckedName {
-        found: open.look(disk, &name),
+        found: open.check(disk, &name),
         place: place.clone(),
         name,
         check,

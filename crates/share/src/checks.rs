@@ -180,7 +180,12 @@ impl PendingChecks {
 
     /// Remembers what a result says about a file with a reported close. Must be called for each
     /// result, in the order of the turns.
-    pub(super) fn note_look(&mut self, check: &NameCheck, found: &ObservedName, now: Instant) {
+    pub(super) fn note_closed_writer(
+        &mut self,
+        check: &NameCheck,
+        found: &ObservedName,
+        now: Instant,
+    ) {
         match found {
             ObservedName::File(seen) if check.cause == Cause::Closed => {
                 let inode = (seen.identity.dev, seen.identity.ino);
@@ -223,7 +228,7 @@ mod tests {
             checks.note(root, b"f"[..].into(), *cause, order.step());
         }
         let (_, check) = checks.take().pop_first().unwrap();
-        checks.note_look(&check, &ObservedName::File(*seen), Instant::now());
+        checks.note_closed_writer(&check, &ObservedName::File(*seen), Instant::now());
         checks.cause_of_file(&check, seen, Instant::now(), QUIET)
     }
 
@@ -256,7 +261,7 @@ mod tests {
             checks.note(root, b"tmp"[..].into(), cause, order.step());
         }
         let (_, gone) = checks.take().pop_first().unwrap();
-        checks.note_look(&gone, &ObservedName::Nothing, Instant::now());
+        checks.note_closed_writer(&gone, &ObservedName::Nothing, Instant::now());
         assert_eq!(
             after(&mut checks, &[Cause::Created], &seen(7, 9)),
             Cause::Closed

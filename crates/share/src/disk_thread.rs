@@ -59,7 +59,7 @@ impl DiskThread {
 
     /// Runs `look` on the disk of the share at `dir` and returns its result. Returns `None` if the
     /// disk does not answer. The state then marks the share until the call returns.
-    pub(super) fn look<T: Send + 'static>(
+    pub(super) fn run<T: Send + 'static>(
         &mut self,
         index: u16,
         dir: &Path,

@@ -205,7 +205,7 @@ impl ListingState {
             self.ledger.put(row);
         }
         if before != self.entry(slot) {
-            self.tell_put(slot);
+            self.announce_put(slot);
         }
         if seen.linked_again {
             // the file's former content under this name, and its last content under any name

@@ -34,10 +34,10 @@
 //! | | on | what happens |
 //! |---|---|---|
 //! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`EventOrder::step`) → `PendingChecks::note` queues the name for one check, which covers all of its reports |
-//! | | | `Scanner::run_checks` (`checking`): `OpenShareDirectory::look` stats the name → `take_look`: `PendingChecks::cause_of_file` decides whether the writer is done → `ListingState::observe` |
+//! | | | `Scanner::run_checks` (`checking`): `OpenShareDirectory::check` stats the name → `apply_check`: `PendingChecks::cause_of_file` decides whether the writer is done → `ListingState::observe` |
 //! | | | `see_file` → `schedule`: if the file is closed, `ListingState::await_hash` → `EventOrder::await_file` (later turns wait for it) and `HashQueue::enqueue`; if it is still being written, `ListingState::rest` until it has been quiet |
 //! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
-//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `list_file`: it is listed and in the ledger → `tell_put` → `EventOrder::tell` holds a [`ShareEvent::Put`] of its turn |
+//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `list_file`: it is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] of its turn |
 //! | | | `Scanner::send_events`: `EventOrder::release` releases the events that nothing earlier blocks → the channel of [`ShareSet::open`] |
 //! | 4 | the node's loop | `Runner::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) records the entry and schedules a head in 10 ms |
 //! | | | `Machine::publish_head`: `record_own` appends all recorded entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest |

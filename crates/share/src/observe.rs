@@ -357,7 +357,7 @@ impl ListingState {
         if fresh {
             self.count(slot, 1);
         }
-        self.tell_put(slot);
+        self.announce_put(slot);
     }
 
     fn see_symlink(
@@ -387,7 +387,7 @@ impl ListingState {
             version: mtime.seen_at(Stamp::now()),
         };
         self.tree.set_symlink(slot, body);
-        self.tell_put(slot);
+        self.announce_put(slot);
     }
 
     /// Restores a directory that was left out as unreadable. Returns its number.

@@ -94,7 +94,7 @@ pub(super) struct EventOrder {
     units: VecDeque<(EventSeq, EventSeq)>,
     reading: Option<OpenUnit>,
     /// First turn of a name that was reported and is not checked yet.
-    unlooked: Option<EventSeq>,
+    unchecked: Option<EventSeq>,
 }
 
 /// A file to be hashed.
@@ -292,12 +292,12 @@ impl EventOrder {
 
     /// Blocks this turn and all later ones, because a name reported in it is not checked yet.
     /// `None` ends the block.
-    pub(super) fn set_unlooked(&mut self, turn: Option<EventSeq>) {
-        self.unlooked = turn;
+    pub(super) fn set_unchecked(&mut self, turn: Option<EventSeq>) {
+        self.unchecked = turn;
     }
 
     /// Holds an event until its turn.
-    pub(super) fn tell(&mut self, event: ShareEvent) {
+    pub(super) fn hold(&mut self, event: ShareEvent) {
         let (mut turn, seen) = self.now;
         if let Some(name) = name_of(&event) {
             let last = self.names.entry(name).or_insert(turn);
@@ -365,19 +365,19 @@ impl EventOrder {
         let mut open = self.open.iter().filter(|(_, open)| blocks(open));
         let open = open.next().map(|(turn, _)| *turn);
         let reading = self.reading.as_ref().map(|reading| reading.first);
-        open.into_iter().chain(reading).chain(self.unlooked).min()
+        open.into_iter().chain(reading).chain(self.unchecked).min()
     }
 
     fn emit(&mut self, turn: EventSeq, out: &mut Vec<ShareEvent>) {
         let held = self.held.remove(&turn).unwrap_or_default();
         for HeldEvent { event, .. } in held {
-            self.let_go(turn, &event);
+            self.forget_name(turn, &event);
             out.push(event);
         }
     }
 
     /// Forgets the last turn of a name once none of its events is held.
-    fn let_go(&mut self, turn: EventSeq, event: &ShareEvent) {
+    fn forget_name(&mut self, turn: EventSeq, event: &ShareEvent) {
         if let Some(name) = name_of(event)
             && self.names.get(&name).is_some_and(|last| *last <= turn)
         {
@@ -392,7 +392,8 @@ impl EventOrder {
         let later = self.held.split_off(&EventSeq(last.0 + 1));
         let unit = std::mem::replace(&mut self.held, later);
         let mut unit: Vec<HeldEvent> = unit.into_values().flatten().collect();
-        unit.iter().for_each(|held| self.let_go(last, &held.event));
+        unit.iter()
+            .for_each(|held| self.forget_name(last, &held.event));
         drop_superseded(&mut unit);
         unit.sort_by_key(HeldEvent::rank);
         out.extend(unit.into_iter().map(|held| held.event));

@@ -24,7 +24,7 @@ const MISSED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// each. Beyond it, the oldest one is found again only after it was read.
 const MOVED_MAX: usize = 65_536;
 /// How long a reader waits for a check: a change must be announced within this time.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+const CHECK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// After this time a missed content is searched again, because it may have been renamed again.
 const MISS_MAX: Duration = Duration::from_secs(4);
 
@@ -35,7 +35,7 @@ struct MissedContent {
     names: u64,
     since: Instant,
     /// Number of the check that finds out where it went.
-    look: u64,
+    check: u64,
 }
 
 /// Contents that were missed lately.
@@ -51,13 +51,13 @@ impl MissedContents {
     }
 
     /// Returns whether a check that is worth waiting for will find a content that was not found
-    /// under `names`. The checks up to `looked` were done before these names were taken from the
+    /// under `names`. The checks up to `checked` were done before these names were taken from the
     /// listing. `next` requests a check and returns its number.
-    pub(super) fn is_looked_for(
+    pub(super) fn is_check_pending(
         &mut self,
         hash: &ContentHash,
         names: impl Hash,
-        looked: u64,
+        checked: u64,
         next: impl FnOnce() -> u64,
         now: Instant,
     ) -> bool {
@@ -73,11 +73,11 @@ impl MissedContents {
             _ => MissedContent {
                 names,
                 since: known.map_or(now, |miss| miss.since),
-                look: next(),
+                check: next(),
             },
         };
         self.by_hash.put(*hash, miss);
-        looked < miss.look && age(&miss) < LOOK_MAX
+        checked < miss.check && age(&miss) < CHECK_WAIT_MAX
     }
 }
 
@@ -148,28 +148,28 @@ mod tests {
     #[test]
     fn a_look_is_asked_for_once_and_waited_for_until_it_was_done() {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
-        assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
-        assert!(missed.is_looked_for(&hash(), ["a"], 6, NEVER, now));
-        assert!(!missed.is_looked_for(&hash(), ["a"], 7, NEVER, now));
+        assert!(missed.is_check_pending(&hash(), ["a"], 6, || 7, now));
+        assert!(missed.is_check_pending(&hash(), ["a"], 6, NEVER, now));
+        assert!(!missed.is_check_pending(&hash(), ["a"], 7, NEVER, now));
         let later = now + MISS_MAX;
-        assert!(missed.is_looked_for(&hash(), ["a"], 7, || 8, later));
+        assert!(missed.is_check_pending(&hash(), ["a"], 7, || 8, later));
     }
 
     #[test]
     fn what_is_renamed_again_is_looked_for_again() {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
-        assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
-        assert!(missed.is_looked_for(&hash(), ["b"], 7, || 8, now));
-        assert!(!missed.is_looked_for(&hash(), ["b"], 8, NEVER, now));
+        assert!(missed.is_check_pending(&hash(), ["a"], 6, || 7, now));
+        assert!(missed.is_check_pending(&hash(), ["b"], 7, || 8, now));
+        assert!(!missed.is_check_pending(&hash(), ["b"], 8, NEVER, now));
     }
 
     #[test]
     fn no_look_is_waited_for_longer_than_a_change_may_take_to_be_told() {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
-        assert!(missed.is_looked_for(&hash(), ["a"], 6, || 7, now));
-        let late = now + LOOK_MAX;
-        assert!(!missed.is_looked_for(&hash(), ["a"], 6, NEVER, late));
-        assert!(!missed.is_looked_for(&hash(), ["b"], 6, || 8, late));
+        assert!(missed.is_check_pending(&hash(), ["a"], 6, || 7, now));
+        let late = now + CHECK_WAIT_MAX;
+        assert!(!missed.is_check_pending(&hash(), ["a"], 6, NEVER, late));
+        assert!(!missed.is_check_pending(&hash(), ["b"], 6, || 8, late));
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
         for number in 0..2 * MISSED_MAX.get() {
             let hash = ContentHash::of(&number.to_le_bytes());
-            missed.is_looked_for(&hash, ["a"], 0, || 1, now);
+            missed.is_check_pending(&hash, ["a"], 0, || 1, now);
         }
         assert_eq!(missed.by_hash.len(), MISSED_MAX.get());
         let (mut moved, identity) = (MovedContents::new(), Identity::default());

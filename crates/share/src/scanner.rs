@@ -108,7 +108,7 @@ impl Scanner {
                 continue;
             }
             if self.watches.next_due().is_none() {
-                self.shared.note_looked(asked);
+                self.shared.note_checked(asked);
             }
             if self.has_told_all() {
                 self.shared.note_settled(asked);
@@ -357,7 +357,7 @@ impl Scanner {
     fn send_events(&mut self) {
         let mut state = self.shared.lock();
         let mut events = std::mem::take(&mut state.outbox);
-        state.order.set_unlooked(self.checks.first_turn());
+        state.order.set_unchecked(self.checks.first_turn());
         state.order.release(Instant::now(), &mut events);
         drop(state);
         if events.is_empty() {

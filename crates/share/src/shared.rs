@@ -41,7 +41,7 @@ pub(super) struct SharedState {
 struct Settling {
     asked: u64,
     /// Last request before which every reported name was checked.
-    looked: u64,
+    checked: u64,
     /// Last request before which every change was also hashed and announced.
     reached: u64,
 }
@@ -102,23 +102,28 @@ impl SharedState {
     }
 
     /// Records that everything reported before the request `asked` was checked.
-    pub(super) fn note_looked(&self, asked: u64) {
+    pub(super) fn note_checked(&self, asked: u64) {
         let mut settling = self.settling.lock();
-        settling.looked = settling.looked.max(asked);
+        settling.checked = settling.checked.max(asked);
     }
 
     /// Returns the number of checks done so far. Must be called before names are taken from the
     /// listing.
-    pub(super) fn looked(&self) -> u64 {
-        self.settling.lock().looked
+    pub(super) fn checked(&self) -> u64 {
+        self.settling.lock().checked
     }
 
     /// Returns whether a content that was not found under its listed `names` may be found under
     /// another name that the scanner has yet to check. Requests that check.
-    pub(super) fn may_be_renamed(&self, hash: &ContentHash, names: impl Hash, looked: u64) -> bool {
+    pub(super) fn may_be_renamed(
+        &self,
+        hash: &ContentHash,
+        names: impl Hash,
+        checked: u64,
+    ) -> bool {
         let mut missed = self.missed.lock();
         let ask = || self.ask_to_settle();
-        missed.is_looked_for(hash, names, looked, ask, Instant::now())
+        missed.is_check_pending(hash, names, checked, ask, Instant::now())
     }
 
     /// Requests a check by the scanner and returns its number.

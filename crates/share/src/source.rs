@@ -84,7 +84,7 @@ impl ShareSet {
     /// added yet, or may just have been renamed.
     pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
-        let looked = shared.looked();
+        let checked = shared.checked();
         let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
         for candidate in self.candidates(hash, |_| true) {
             let SourceCandidate { dir, path, .. } = &candidate;
@@ -112,7 +112,7 @@ impl ShareSet {
             Some(error) => Err(error.into()),
             None => self.replaced(hash).map_err(|error| {
                 let is_absent = matches!(error, ShareError::NotHere) && !missed.is_empty();
-                if is_absent && shared.may_be_renamed(hash, &missed, looked) {
+                if is_absent && shared.may_be_renamed(hash, &missed, checked) {
                     ShareError::Missed
                 } else {
                     error

@@ -151,7 +151,7 @@ impl ListingState {
         let known = self.absent.remove(&index);
         let found = known.is_some();
         for Known { share, path, .. } in known.unwrap_or_default() {
-            self.order.tell(ShareEvent::Removed { share, path });
+            self.order.hold(ShareEvent::Removed { share, path });
         }
         found
     }
@@ -255,16 +255,16 @@ impl ListingState {
     }
 
     /// Announces the current entry of a name. Must be called after each change of a listed name.
-    pub(super) fn tell_put(&mut self, slot: Slot) {
+    pub(super) fn announce_put(&mut self, slot: Slot) {
         let (Some(entry), Some((share, path))) = (self.entry(slot), self.place_of(slot)) else {
             return;
         };
-        self.order.tell(ShareEvent::Put { share, path, entry });
+        self.order.hold(ShareEvent::Put { share, path, entry });
     }
 
-    pub(super) fn tell_removed(&mut self, slot: Slot) {
+    pub(super) fn announce_removed(&mut self, slot: Slot) {
         if let Some((share, path)) = self.place_of(slot) {
-            self.order.tell(ShareEvent::Removed { share, path });
+            self.order.hold(ShareEvent::Removed { share, path });
         }
     }
 
@@ -338,7 +338,7 @@ impl ListingState {
         if !listed {
             return;
         }
-        self.tell_removed(slot);
+        self.announce_removed(slot);
         self.count(slot, -1);
         if let Some(file) = self.tree.file(slot) {
             self.drop_content(slot, &file.hash);

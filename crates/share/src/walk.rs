@@ -79,7 +79,7 @@ impl OpenShareDirectory {
     }
 
     /// Checks a name in this directory.
-    pub(super) fn look(&self, disk: &DiskAccess<'_>, name: &[u8]) -> ObservedName {
+    pub(super) fn check(&self, disk: &DiskAccess<'_>, name: &[u8]) -> ObservedName {
         disk.step();
         let beneath = disk.beneath;
         let left_out = |why, directory, identity| {
@@ -127,7 +127,7 @@ impl OpenShareDirectory {
             }
             FileType::RegularFile => ObservedName::File(seen),
             FileType::Directory => ObservedName::Directory(seen),
-            FileType::Symlink => match self.look_at_link(beneath, name, &path) {
+            FileType::Symlink => match self.resolve_link(beneath, name, &path) {
                 Ok(target) => ObservedName::Symlink(seen, target),
                 Err(why) => left_out(why, false, seen.identity),
             },
@@ -136,18 +136,18 @@ impl OpenShareDirectory {
     }
 
     /// Checks names that the state has and that the directory no longer seems to list.
-    pub(super) fn look_at_unmet(
+    pub(super) fn check_unmet(
         &self,
         disk: &DiskAccess<'_>,
         names: Vec<Box<[u8]>>,
     ) -> ObservedNames {
         let looks = names.into_iter().map(|name| {
-            let found = self.look(disk, &name);
+            let found = self.check(disk, &name);
             (name, found)
         });
         let mut looks: ObservedNames = looks.collect();
-        let looked = looks.iter_mut().map(|(name, found)| (&**name, found));
-        let found = looked.filter(|(_, found)| !found.is_nothing());
+        let checked = looks.iter_mut().map(|(name, found)| (&**name, found));
+        let found = checked.filter(|(_, found)| !found.is_nothing());
         self.drop_unlisted(disk, found.collect());
         looks
     }
@@ -176,7 +176,7 @@ impl OpenShareDirectory {
             .for_each(|found| *found = ObservedName::Nothing);
     }
 
-    fn look_at_link(
+    fn resolve_link(
         &self,
         beneath: &Beneath,
         name: &[u8],
@@ -244,7 +244,7 @@ impl DirectoryWalk {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                looks.push((name.into(), self.open.look(disk, name)));
+                looks.push((name.into(), self.open.check(disk, name)));
             }
         }
         Ok(looks)

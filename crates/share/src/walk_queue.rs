@@ -98,7 +98,7 @@ impl Scanner {
 
     fn read_on(&mut self, mut walk: DirectoryWalk) -> Option<DirectoryWalk> {
         let (place, turn) = (walk.open.place.clone(), walk.turn);
-        let read = self.disk.look(place.index, &place.dir, move |disk| {
+        let read = self.disk.run(place.index, &place.dir, move |disk| {
             let batch = walk.next_batch(disk);
             (walk, batch)
         });
@@ -119,7 +119,7 @@ impl Scanner {
         let place = walk.open.place.clone();
         let turn = walk.turn;
         match batch {
-            Ok(looks) if looks.is_empty() => self.look_for_unmet(walk),
+            Ok(looks) if looks.is_empty() => self.check_unmet_names(walk),
             Ok(looks) => {
                 if self.take_in(&place, looks, Some(&mut walk)) {
                     return Some(walk);
@@ -134,7 +134,7 @@ impl Scanner {
 
     /// Checks the names that the state has and the walk did not find. They are gone, or were
     /// created during the walk.
-    fn look_for_unmet(&mut self, walk: DirectoryWalk) {
+    fn check_unmet_names(&mut self, walk: DirectoryWalk) {
         let DirectoryWalk { open, met, .. } = walk;
         let place = open.place.clone();
         let state = self.shared.lock();
@@ -145,8 +145,8 @@ impl Scanner {
         if names.is_empty() {
             return;
         }
-        let looks = self.disk.look(place.index, &place.dir, move |disk| {
-            open.look_at_unmet(disk, names)
+        let looks = self.disk.run(place.index, &place.dir, move |disk| {
+            open.check_unmet(disk, names)
         });
         if let Some(looks) = looks {
             self.take_in(&place, looks, None);
@@ -165,7 +165,7 @@ impl Scanner {
         let asked = place.clone();
         let opened = self
             .disk
-            .look(place.index, &place.dir, |disk| OpenAttempt::at(disk, asked))?;
+            .run(place.index, &place.dir, |disk| OpenAttempt::at(disk, asked))?;
         let opened = opened
             .map_err(|error| self.lose_share(&place, error))
             .ok()?;
@@ -177,7 +177,7 @@ impl Scanner {
         open.place.number = place.number;
         self.take_up(&mut open, opened.seen);
         self.watch(&open);
-        let read = self.disk.look(place.index, &place.dir, move |disk| {
+        let read = self.disk.run(place.index, &place.dir, move |disk| {
             let seen = seen(&open.fd);
             let walk = (!private).then(|| DirectoryWalk::begin(disk, open, visit.full, visit.turn));
             (seen, walk)

@@ -59,14 +59,14 @@ fn what_is_known_at_once_waits_for_what_is_not_known_of_an_earlier_turn() {
     order.step();
     order.await_file(b, None);
     order.step();
-    order.tell(link("current"));
+    order.hold(link("current"));
     assert!(told(&mut order, now).is_empty());
     order.set_turn(order.turn_of(b).unwrap());
-    order.tell(link("b"));
+    order.hold(link("b"));
     order.forget_file(b);
     assert!(told(&mut order, now).is_empty());
     order.set_turn(order.turn_of(a).unwrap());
-    order.tell(link("a"));
+    order.hold(link("a"));
     order.forget_file(a);
     assert_eq!(told(&mut order, now), ["a", "b", "current"]);
     assert!(order.is_empty() && order.open.is_empty() && order.names.is_empty());
@@ -79,7 +79,7 @@ fn a_file_that_is_given_up_and_one_that_changed_again_hold_up_nothing() {
     order.await_file(a, None);
     order.await_file(b, None);
     order.step();
-    order.tell(link("x"));
+    order.hold(link("x"));
     order.step();
     order.await_file(a, None);
     assert!(told(&mut order, now).is_empty());
@@ -93,7 +93,7 @@ fn a_large_file_is_waited_for_and_not_for_ever() {
     order.step();
     order.await_file(a, Some(now + LARGE_WAIT));
     order.step();
-    order.tell(link("x"));
+    order.hold(link("x"));
     assert!(told(&mut order, now).is_empty());
     assert_eq!(order.next_due(), Some(now + LARGE_WAIT));
     assert_eq!(told(&mut order, now + LARGE_WAIT), ["x"]);
@@ -107,9 +107,9 @@ fn what_is_said_of_one_name_is_never_overtaken() {
     let first = order.step();
     order.await_file(a, None);
     order.step();
-    order.tell(removed("x"));
+    order.hold(removed("x"));
     order.set_turn(first);
-    order.tell(link("x"));
+    order.hold(link("x"));
     order.forget_file(a);
     let mut out = Vec::new();
     order.release(now, &mut out);
@@ -120,7 +120,7 @@ fn what_is_said_of_one_name_is_never_overtaken() {
 fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
     let (mut order, now, [a, b, _]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
-    order.tell(put("d", Kind::Directory));
+    order.hold(put("d", Kind::Directory));
     let turn = order.await_reading().unwrap();
     order.step();
     order.await_file(b, None);
@@ -129,16 +129,16 @@ fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
     order.await_file(a, None);
     order.end_reading(turn);
     order.step();
-    order.tell(removed("old"));
+    order.hold(removed("old"));
     order.note_drained();
     order.set_turn(order.turn_of(a).unwrap());
     order.set_seen(changed(9));
-    order.tell(link("d/pointer"));
+    order.hold(link("d/pointer"));
     order.forget_file(a);
     assert!(told(&mut order, now).is_empty(), "b is of the unit");
     order.set_turn(order.turn_of(b).unwrap());
     order.set_seen(changed(5));
-    order.tell(link("d/object"));
+    order.hold(link("d/object"));
     order.forget_file(b);
     assert_eq!(told(&mut order, now), ["d", "d/object", "d/pointer", "old"]);
     assert!(order.units.is_empty() && order.reading.is_none());
@@ -165,18 +165,18 @@ fn what_may_be_of_a_later_turn_is_one_unit_with_all_that_was_reported_since() {
     let pointer = order.step();
     let object = order.step();
     order.step();
-    order.tell(removed("old"));
+    order.hold(removed("old"));
     order.set_turn(pointer);
     order.set_ahead();
     order.set_seen(changed(7));
-    order.tell(link("pointer"));
+    order.hold(link("pointer"));
     order.set_turn(object);
     order.set_seen(changed(7));
     order.await_file(a, None);
     assert!(told(&mut order, now).is_empty());
     order.set_turn(object);
     order.set_seen(changed(7));
-    order.tell(link("object"));
+    order.hold(link("object"));
     order.forget_file(a);
     assert_eq!(told(&mut order, now), ["object", "pointer", "old"]);
     assert!(order.units.is_empty());
@@ -201,7 +201,7 @@ fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_t
             order.set_turn(order.turn_of(slot).unwrap());
             order.note_hashed(slot, hashed);
             order.set_seen(hashed);
-            order.tell(link(name));
+            order.hold(link(name));
             order.forget_file(slot);
         }
         told(&mut order, now)
@@ -218,7 +218,7 @@ fn units_that_overlap_are_one() {
         order.set_turn(turns[turn]);
         order.set_ahead();
         order.set_seen(changed(seconds));
-        order.tell(link(name));
+        order.hold(link(name));
     }
     assert_eq!(order.units.len(), 1);
     assert_eq!(told(&mut order, now), ["d", "c", "b"]);
@@ -228,12 +228,12 @@ fn units_that_overlap_are_one() {
 fn what_is_later_than_a_name_that_was_not_looked_at_waits() {
     let (mut order, now) = (EventOrder::default(), Instant::now());
     order.step();
-    order.tell(link("a"));
-    let unlooked = order.step();
+    order.hold(link("a"));
+    let unchecked = order.step();
     order.step();
-    order.tell(link("c"));
-    order.set_unlooked(Some(unlooked));
+    order.hold(link("c"));
+    order.set_unchecked(Some(unchecked));
     assert_eq!(told(&mut order, now), ["a"]);
-    order.set_unlooked(None);
+    order.set_unchecked(None);
     assert_eq!(told(&mut order, now), ["c"]);
 }

@@ -100,19 +100,16 @@ fn a_name_that_is_found_and_not_listed_is_nothing() {
         exclude: Arc::new(Exclude::new(&[], false).unwrap()),
         path: SharedPath::root(),
     };
-    let looked = rounds
-        .scanner
-        .disk
-        .look(0, Path::new("/proc"), move |disk| {
-            let share = disk.beneath.open_share(&place.dir).unwrap();
-            let open = OpenShareDirectory::open(disk.beneath, place, share).unwrap();
-            let found = open.look(disk, &unlisted);
-            let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
-            let looks = open.look_at_unmet(disk, names.into());
-            let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
-            (found.is_nothing(), are_nothing)
-        });
-    assert_eq!(looked, Some((false, vec![true, false, true])));
+    let checked = rounds.scanner.disk.run(0, Path::new("/proc"), move |disk| {
+        let share = disk.beneath.open_share(&place.dir).unwrap();
+        let open = OpenShareDirectory::open(disk.beneath, place, share).unwrap();
+        let found = open.check(disk, &unlisted);
+        let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
+        let looks = open.check_unmet(disk, names.into());
+        let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
+        (found.is_nothing(), are_nothing)
+    });
+    assert_eq!(checked, Some((false, vec![true, false, true])));
     drop(end);
     assert!(thread.join().unwrap().is_err());
 }
