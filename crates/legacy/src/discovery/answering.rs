@@ -12,13 +12,13 @@ pub const ANSWERS_MAX: usize = 1024;
 const ANSWERS_PER_ADDRESS: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Answers {
+pub(super) struct DelayedAnswers {
     due: BTreeMap<(Instant, u64), (SocketAddrV4, Name)>,
     waiting: HashSet<(SocketAddrV4, Name)>,
     count: u64,
 }
 
-impl Answers {
+impl DelayedAnswers {
     /// Queues an answer for `at`. An equal answer that already waits is not queued twice. Returns
     /// false if the queue is full.
     pub(super) fn put(&mut self, at: Instant, to: SocketAddrV4, name: Name) -> bool {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn no_more_answers_wait_than_the_limit_in_all_and_for_one_address() {
-        let (mut answers, now) = (Answers::default(), Instant::now());
+        let (mut answers, now) = (DelayedAnswers::default(), Instant::now());
         let asker = |n: usize| {
             let (host, port) = (n / ANSWERS_PER_ADDRESS, n % ANSWERS_PER_ADDRESS);
             SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + host as u32), port as u16 + 1)

@@ -68,7 +68,7 @@ pub enum Absence {
     Busy,
 }
 
-struct Ask {
+struct OpenQuestion {
     /// Time when the question was sent; until then, the time of the request.
     asked_at: Instant,
     /// Whether it was sent to any peer since the request.
@@ -91,7 +91,7 @@ struct Ask {
     doubtful: VecDeque<(SocketAddrV4, SocketAddrV4)>,
 }
 
-struct Failed {
+struct FailedTry {
     name: Name,
     at: SocketAddrV4,
     until: Instant,
@@ -99,15 +99,15 @@ struct Failed {
 
 /// The responders that are being tried.
 #[derive(Default)]
-struct Running {
+struct RunningTries {
     all: usize,
     at: HashMap<SocketAddrV4, usize>,
 }
 
-pub(super) struct Asks {
+pub(super) struct OpenQuestions {
     lookup: Duration,
     waiting: Duration,
-    open: BTreeMap<Name, Ask>,
+    open: BTreeMap<Name, OpenQuestion>,
     /// Questions that are not sent yet, the oldest first.
     unput: VecDeque<Name>,
     pace: TokenBucket,
@@ -115,10 +115,10 @@ pub(super) struct Asks {
     /// Peers that were first to answer one of this node's questions, in order. Their questions are
     /// answered at once.
     priority: VecDeque<SocketAddrV4>,
-    failed: VecDeque<Failed>,
+    failed: VecDeque<FailedTry>,
 }
 
-impl Asks {
+impl OpenQuestions {
     pub(super) fn new(lookup: Duration, waiting: Duration, now: Instant) -> Self {
         Self {
             lookup,
@@ -159,7 +159,7 @@ impl Asks {
             return Ok(None);
         }
         let gave_way = self.make_room()?;
-        let mut ask = Ask::new(now, ends);
+        let mut ask = OpenQuestion::new(now, ends);
         ask.is_persons = is_persons;
         self.open.insert(name.clone(), ask);
         self.unput.push_back(name.clone());
@@ -235,7 +235,7 @@ impl Asks {
 
     /// Starts as many tries as there is room for, those of the oldest question first.
     fn next_tries(&mut self, now: Instant) -> Vec<LegacyEvent> {
-        let mut running = Running::default();
+        let mut running = RunningTries::default();
         for at in self.open.values().filter_map(|ask| ask.trying) {
             running.enter(at);
         }
@@ -254,7 +254,7 @@ impl Asks {
         if self.failed.len() == FAILED_MAX {
             self.failed.pop_front();
         }
-        self.failed.push_back(Failed {
+        self.failed.push_back(FailedTry {
             name: name.clone(),
             at,
             until: now + FAILED_FOR,
@@ -378,7 +378,7 @@ impl Asks {
     /// Remembers a name as absent, unless a transfer of it failed recently. In that case a peer has
     /// it.
     fn note_absence(&mut self, name: Name, now: Instant) {
-        let has_failed = |failed: &Failed| failed.name == name && failed.until > now;
+        let has_failed = |failed: &FailedTry| failed.name == name && failed.until > now;
         if self.failed.iter().any(has_failed) {
             return;
         }
@@ -409,7 +409,7 @@ impl Asks {
     }
 }
 
-impl Running {
+impl RunningTries {
     fn enter(&mut self, at: SocketAddrV4) {
         self.all += 1;
         *self.at.entry(at).or_default() += 1;
@@ -421,7 +421,7 @@ impl Running {
     }
 }
 
-impl Ask {
+impl OpenQuestion {
     fn new(now: Instant, ends: Instant) -> Self {
         Self {
             asked_at: now,
@@ -472,7 +472,7 @@ impl Ask {
         &mut self,
         name: &Name,
         now: Instant,
-        running: &mut Running,
+        running: &mut RunningTries,
     ) -> Option<LegacyEvent> {
         if self.trying.is_some() || self.is_settled {
             return None;

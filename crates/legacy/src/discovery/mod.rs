@@ -32,11 +32,11 @@ pub use probes::is_probe;
 pub use rate::{BURST, MEMBER_BURST, MEMBER_PER_S, PER_S};
 pub use roster::{CANDIDATE_TRIES, CANDIDATES_MAX, MEMBERS_MAX};
 
-use answering::Answers;
-use asking::Asks;
-use offence::Offenders;
-use rate::Rates;
-use roster::Roster;
+use answering::DelayedAnswers;
+use asking::OpenQuestions;
+use offence::DiscoveryOffenders;
+use rate::SenderRates;
+use roster::MemberRoster;
 
 /// Maximum datagrams, and events, that wait for the owner. More are dropped. The protocol repeats
 /// what matters.
@@ -141,13 +141,13 @@ pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;
 pub struct LegacyMachine {
     config: LegacyConfig,
     is_own: IsOwn,
-    roster: Roster,
-    answers: Answers,
+    roster: MemberRoster,
+    answers: DelayedAnswers,
     /// Requests for files that are not here. They are checked again after the answer delay.
-    hopes: Answers,
-    asks: Asks,
-    rates: Rates,
-    offenders: Offenders,
+    hopes: DelayedAnswers,
+    asks: OpenQuestions,
+    rates: SenderRates,
+    offenders: DiscoveryOffenders,
     next_list: Instant,
     transmits: VecDeque<(SocketAddrV4, Vec<u8>)>,
     events: VecDeque<LegacyEvent>,
@@ -159,12 +159,12 @@ impl LegacyMachine {
     /// to this node.
     pub fn new(config: LegacyConfig, is_own: IsOwn, now: Instant) -> Self {
         let mut machine = Self {
-            roster: Roster::new(config.period),
-            answers: Answers::default(),
-            hopes: Answers::default(),
-            asks: Asks::new(config.lookup, config.waiting, now),
-            rates: Rates::default(),
-            offenders: Offenders::new(now),
+            roster: MemberRoster::new(config.period),
+            answers: DelayedAnswers::default(),
+            hopes: DelayedAnswers::default(),
+            asks: OpenQuestions::new(config.lookup, config.waiting, now),
+            rates: SenderRates::default(),
+            offenders: DiscoveryOffenders::new(now),
             next_list: now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),

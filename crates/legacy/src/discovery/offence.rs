@@ -7,7 +7,7 @@ pub use p2pfs_types::offences::OFFENDERS_MAX;
 use p2pfs_types::offences::{Ledger, Offending};
 
 /// Offences by peer.
-pub(super) type Offenders = Ledger<SocketAddrV4, Offence>;
+pub(super) type DiscoveryOffenders = Ledger<SocketAddrV4, Offence>;
 
 /// An offence of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -22,14 +22,14 @@ pub const MEMBER_PER_S: u32 = 2;
 pub const MEMBER_BURST: u32 = 16;
 
 /// Rate limits of all addresses and members.
-pub(super) struct Rates {
+pub(super) struct SenderRates {
     addresses: Buckets<Ipv4Addr>,
     members: Buckets<SocketAddrV4>,
     /// Bucket shared by the addresses beyond the limit.
     strangers: Option<TokenBucket>,
 }
 
-impl Default for Rates {
+impl Default for SenderRates {
     fn default() -> Self {
         Self {
             addresses: Buckets::new(PER_S, BURST),
@@ -39,7 +39,7 @@ impl Default for Rates {
     }
 }
 
-impl Rates {
+impl SenderRates {
     /// Returns whether one more datagram is accepted. All senders at one address share its rate,
     /// and a member has a small rate of its own in addition.
     pub(super) fn admit(&mut self, from: SocketAddrV4, is_member: bool, now: Instant) -> bool {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others() {
-        let (mut rates, now) = (Rates::default(), Instant::now());
+        let (mut rates, now) = (SenderRates::default(), Instant::now());
         let a = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 1);
         let b = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 1);
         let taken = (0..1000).filter(|_| rates.admit(a, false, now)).count();
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_member_is_heard_beside_one_that_floods_from_its_address() {
-        let (mut rates, now) = (Rates::default(), Instant::now());
+        let (mut rates, now) = (SenderRates::default(), Instant::now());
         let address = Ipv4Addr::new(10, 0, 0, 1);
         let (flood, honest) = (SocketAddrV4::new(address, 1), SocketAddrV4::new(address, 2));
         let stranger = SocketAddrV4::new(address, 3);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn ever_new_addresses_are_bounded_together() {
-        let (mut rates, now) = (Rates::default(), Instant::now());
+        let (mut rates, now) = (SenderRates::default(), Instant::now());
         let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
         let taken = (0..100_000)
             .filter(|n| rates.admit(address(*n), false, now))
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_flood_from_ever_new_addresses_does_not_look_through_the_table_for_each() {
-        let (mut rates, begun) = (Rates::default(), Instant::now());
+        let (mut rates, begun) = (SenderRates::default(), Instant::now());
         let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
         let mut sweeps = BTreeSet::new();
         for n in 0..100_000 {
@@ -169,10 +169,10 @@ mod tests {
 
     #[test]
     fn an_address_that_was_quiet_makes_room_for_a_new_one() {
-        let (mut rates, begun) = (Rates::default(), Instant::now());
+        let (mut rates, begun) = (SenderRates::default(), Instant::now());
         let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
         let full = ADDRESSES_MAX as u32 + BURST;
-        let taken = |rates: &mut Rates, from, now| {
+        let taken = |rates: &mut SenderRates, from, now| {
             let each = from..from + full;
             each.filter(|n| rates.admit(address(*n), false, now))
                 .count()

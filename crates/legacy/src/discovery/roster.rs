@@ -50,7 +50,7 @@ struct Member {
     credit_bytes: usize,
     /// Questions that it may still be sent beyond its credit.
     questions_left: u8,
-    standing: Standing,
+    standing: MemberEvidence,
     /// Position in the list at which its next part starts, so that it receives the whole list over
     /// time.
     told_up_to: usize,
@@ -58,7 +58,7 @@ struct Member {
 
 /// Evidence that a member really sends under its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+enum MemberEvidence {
     /// A message came from there, and nothing was sent to it yet.
     Heard,
     /// Something was sent to it.
@@ -71,8 +71,8 @@ impl Member {
     fn earn(&mut self, length_bytes: usize, is_proven: bool) {
         let earned = match self.standing {
             _ if is_proven => length_bytes.saturating_mul(PROVEN_FACTOR) + PROVEN_MESSAGE_BYTES,
-            Standing::Answering => length_bytes.saturating_mul(ANSWERING_FACTOR),
-            Standing::Heard | Standing::Written => length_bytes,
+            MemberEvidence::Answering => length_bytes.saturating_mul(ANSWERING_FACTOR),
+            MemberEvidence::Heard | MemberEvidence::Written => length_bytes,
         };
         self.credit_bytes = (self.credit_bytes + earned).min(CREDIT_MAX_BYTES);
     }
@@ -81,7 +81,7 @@ impl Member {
         let left = self.credit_bytes.checked_sub(length_bytes);
         if let Some(left) = left {
             self.credit_bytes = left;
-            self.standing = self.standing.max(Standing::Written);
+            self.standing = self.standing.max(MemberEvidence::Written);
         }
         left.is_some()
     }
@@ -94,7 +94,7 @@ impl Member {
 }
 
 /// A candidate from the configuration or from a member's list.
-struct Candidate {
+struct MemberCandidate {
     teller: Option<SocketAddrV4>,
     /// Its address, or the one that its name resolved to.
     address: Option<SocketAddrV4>,
@@ -103,17 +103,17 @@ struct Candidate {
     next: Instant,
 }
 
-impl Candidate {
+impl MemberCandidate {
     fn is_configured(&self) -> bool {
         self.teller.is_none()
     }
 }
 
-pub(super) struct Roster {
+pub(super) struct MemberRoster {
     period: Duration,
     /// Members in the order in which they were first heard.
     heard: Vec<Member>,
-    candidates: BTreeMap<MemberName, Candidate>,
+    candidates: BTreeMap<MemberName, MemberCandidate>,
 }
 
 /// Addresses to send this node's own to, and names to resolve.
@@ -123,7 +123,7 @@ pub(super) struct Probes {
     pub(super) hosts: Vec<MemberName>,
 }
 
-impl Roster {
+impl MemberRoster {
     pub(super) fn new(period: Duration) -> Self {
         Self {
             period,
@@ -145,8 +145,8 @@ impl Roster {
         let is_proven = is_proven || self.is_configured(from);
         if let Some(member) = self.heard.iter_mut().find(|m| m.address == from) {
             member.last_heard = now;
-            if member.standing == Standing::Written {
-                member.standing = Standing::Answering;
+            if member.standing == MemberEvidence::Written {
+                member.standing = MemberEvidence::Answering;
             }
             member.earn(length_bytes, is_proven);
             return Some(false);
@@ -159,7 +159,7 @@ impl Roster {
             last_heard: now,
             credit_bytes: 0,
             questions_left: QUESTIONS_AHEAD,
-            standing: Standing::Heard,
+            standing: MemberEvidence::Heard,
             told_up_to: 0,
         };
         member.earn(length_bytes, is_proven);
@@ -196,7 +196,7 @@ impl Roster {
         }
         self.candidates.insert(
             member.clone(),
-            Candidate {
+            MemberCandidate {
                 teller,
                 address,
                 tries: 0,
@@ -271,7 +271,7 @@ impl Roster {
                 let is_configured = configured.contains(&teller);
                 let teller = self.heard.iter_mut().find(|m| m.address == teller);
                 let is_paid = teller.is_some_and(|teller| {
-                    (is_configured || teller.standing == Standing::Answering)
+                    (is_configured || teller.standing == MemberEvidence::Answering)
                         && teller.pay(own_bytes)
                 });
                 if !is_paid {
@@ -319,7 +319,7 @@ impl Roster {
             let list: Vec<SocketAddrV4> = from_there.take(count).copied().collect();
             member.told_up_to = begin + count;
             member.credit_bytes -= count * ENTRY_MAX_BYTES;
-            member.standing = member.standing.max(Standing::Written);
+            member.standing = member.standing.max(MemberEvidence::Written);
             Some((member.address, list))
         });
         lists.collect()
@@ -333,7 +333,7 @@ impl Roster {
         let member = self.heard.iter_mut().find(|m| m.address == who);
         member.is_none_or(|member| {
             is_configured
-                || member.standing == Standing::Answering
+                || member.standing == MemberEvidence::Answering
                 || member.pay(length_bytes)
                 || member.take_question()
         })
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn so_many_addresses_are_kept_that_were_told_of_in_all_and_by_one() {
-        let (mut roster, now) = (Roster::new(Duration::from_secs(60)), Instant::now());
+        let (mut roster, now) = (MemberRoster::new(Duration::from_secs(60)), Instant::now());
         let at = |n: usize| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n as u32), 1);
         for n in 0..CANDIDATES_MAX {
             let teller = at(100_000 + n / CANDIDATES_PER_TELLER);

@@ -25,7 +25,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// name.
 const RETRY_RARELY: Duration = Duration::from_secs(600);
 
-struct Known {
+struct KnownAddress {
     is_configured: bool,
     /// ID of the peer that sent it.
     teller: Option<String>,
@@ -35,13 +35,13 @@ struct Known {
 }
 
 #[derive(Default)]
-pub(super) struct Addresses {
-    known: BTreeMap<MemberName, Known>,
+pub(super) struct AddressBook {
+    known: BTreeMap<MemberName, KnownAddress>,
 }
 
 /// Result of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialled {
+pub(super) enum DialResult {
     /// A peer.
     Connected,
     /// No answer, or one of another protocol.
@@ -52,9 +52,9 @@ pub(super) enum Dialled {
     Full,
 }
 
-impl Addresses {
+impl AddressBook {
     pub(super) fn configure(&mut self, address: MemberName, now: Instant) {
-        let known = self.known.entry(plain(address)).or_insert(Known {
+        let known = self.known.entry(plain(address)).or_insert(KnownAddress {
             is_configured: true,
             teller: None,
             failures: 0,
@@ -81,7 +81,7 @@ impl Addresses {
         if learned().count() >= KNOWN_MAX || of_teller.count() >= KNOWN_OF_PEER_MAX {
             return false;
         }
-        let known = Known {
+        let known = KnownAddress {
             is_configured: false,
             teller: teller.map(str::to_owned),
             failures: 0,
@@ -101,7 +101,7 @@ impl Addresses {
         is_connected: impl Fn(&MemberName) -> bool,
         random: &mut StdRng,
     ) -> Vec<MemberName> {
-        let is_due = |address: &MemberName, known: &Known| {
+        let is_due = |address: &MemberName, known: &KnownAddress| {
             !known.is_dialling && known.next_try <= now && !is_connected(address)
         };
         let due = |configured: bool| {
@@ -123,7 +123,7 @@ impl Addresses {
         chosen
     }
 
-    pub(super) fn dialled(&mut self, now: Instant, address: &MemberName, how: Dialled) {
+    pub(super) fn dialled(&mut self, now: Instant, address: &MemberName, how: DialResult) {
         let Some(known) = self.known.get_mut(address) else {
             return;
         };
@@ -131,13 +131,13 @@ impl Addresses {
         let doubled = |base: Duration, times: u32| base * 2_u32.pow(times.min(10));
         known.next_try = now
             + match how {
-                Dialled::Connected => {
+                DialResult::Connected => {
                     known.failures = 0;
                     RETRY_MIN
                 }
-                Dialled::Known => RETRY_RARELY,
-                Dialled::Full => RETRY_MAX,
-                Dialled::Failed => {
+                DialResult::Known => RETRY_RARELY,
+                DialResult::Full => RETRY_MAX,
+                DialResult::Failed => {
                     known.failures += 1;
                     let times = known.failures - 1;
                     if known.is_configured {

@@ -35,9 +35,9 @@ pub use pace::{Pace, QUEUE_WANTED};
 pub use peers::MeshPeer;
 pub use receive::{Begun, FILE_PATIENCE, FileId, OPEN_MAX, Receiving, Refused};
 
-use known::{Addresses, Dialled};
-use offence::Offenders;
-use peers::Peer;
+use known::{AddressBook, DialResult};
+use offence::MeshOffenders;
+use peers::ConnectedPeer;
 
 /// Timeout of each step of a handshake, as in the original programs.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -183,9 +183,9 @@ pub struct MeshMachine {
     config: MeshConfig,
     is_own: IsOwn,
     conns: BTreeMap<ConnId, Conn>,
-    peers: BTreeMap<String, Peer>,
-    addresses: Addresses,
-    offenders: Offenders,
+    peers: BTreeMap<String, ConnectedPeer>,
+    addresses: AddressBook,
+    offenders: MeshOffenders,
     random: StdRng,
     next_ping: Instant,
     next_discovery: Instant,
@@ -199,7 +199,7 @@ impl MeshMachine {
     /// Creates a machine that dials the configured addresses at once. `is_own` tells which
     /// addresses belong to this node.
     pub fn new(config: MeshConfig, is_own: IsOwn, seed: u64, now: Instant) -> Self {
-        let mut addresses = Addresses::default();
+        let mut addresses = AddressBook::default();
         for address in &config.configured {
             addresses.configure(address.clone(), now);
         }
@@ -209,7 +209,7 @@ impl MeshMachine {
             conns: BTreeMap::new(),
             peers: BTreeMap::new(),
             addresses,
-            offenders: Offenders::new(now),
+            offenders: MeshOffenders::new(now),
             random: StdRng::seed_from_u64(seed),
             next_ping: now + PING_PERIOD,
             next_discovery: now + DISCOVER_PERIOD,
@@ -261,7 +261,7 @@ impl MeshMachine {
 
     /// Records that a requested connection failed.
     pub fn dial_failed(&mut self, now: Instant, address: &MemberName) {
-        self.addresses.dialled(now, address, Dialled::Failed);
+        self.addresses.dialled(now, address, DialResult::Failed);
     }
 
     /// Processes the first line of a connection.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use super::known::Dialled;
+use super::known::DialResult;
 use super::offence::Offence;
 use super::{
     ConnId, DownWhy, MeshEvent, MeshMachine, Rejection, SILENCE_MAX, Stage, Who, encode_hello,
@@ -16,7 +16,7 @@ use crate::wire::mesh::{DUPLICATE, MAX_PEERS, PING, REQUEST_PEERS};
 /// program that loses one of the two forgets its peer.
 const CONNS_OF_PEER: usize = 2;
 
-pub(super) struct Peer {
+pub(super) struct ConnectedPeer {
     name: String,
     /// Connections, the one in use first.
     conns: Vec<ConnId>,
@@ -166,14 +166,14 @@ impl MeshMachine {
         (made.id, made.name) = (id, name);
         let address = made.dialled.clone();
         let how = match () {
-            () if own || known >= CONNS_OF_PEER => Dialled::Known,
-            () if is_full => Dialled::Full,
-            () => Dialled::Connected,
+            () if own || known >= CONNS_OF_PEER => DialResult::Known,
+            () if is_full => DialResult::Full,
+            () => DialResult::Connected,
         };
         if let Some(address) = address {
             self.addresses.dialled(now, &address, how);
         }
-        if how == Dialled::Connected {
+        if how == DialResult::Connected {
             self.establish(now, conn);
             self.send(conn, REQUEST_PEERS.to_vec());
         } else {
@@ -184,9 +184,9 @@ impl MeshMachine {
     pub(super) fn rejected(&mut self, now: Instant, conn: ConnId, why: Rejection) {
         if let Some(address) = self.conns.get(&conn).and_then(|c| c.dialled.clone()) {
             let how = match why {
-                Rejection::Duplicate => Dialled::Known,
-                Rejection::MaxPeers => Dialled::Full,
-                Rejection::Silent => Dialled::Failed,
+                Rejection::Duplicate => DialResult::Known,
+                Rejection::MaxPeers => DialResult::Full,
+                Rejection::Silent => DialResult::Failed,
             };
             self.addresses.dialled(now, &address, how);
             self.note(MeshEvent::Rejected(address, why));
@@ -211,7 +211,7 @@ impl MeshMachine {
                 peer.heard_at = now;
             }
             None => {
-                let peer = Peer {
+                let peer = ConnectedPeer {
                     name: who.name.clone(),
                     conns: vec![conn],
                     heard_at: now,
@@ -254,7 +254,8 @@ impl MeshMachine {
     }
 
     pub(super) fn ping(&mut self, now: Instant) {
-        let is_silent = |peer: &Peer| now.saturating_duration_since(peer.heard_at) > SILENCE_MAX;
+        let is_silent =
+            |peer: &ConnectedPeer| now.saturating_duration_since(peer.heard_at) > SILENCE_MAX;
         let silent = self.peers.values().filter(|peer| is_silent(peer));
         let silent: Vec<ConnId> = silent.flat_map(|peer| peer.conns.clone()).collect();
         for conn in silent {
@@ -289,7 +290,7 @@ impl MeshMachine {
             && let Some(address) = &gone.dialled
         {
             // an answer may have been lost with the connection
-            self.addresses.dialled(now, address, Dialled::Failed);
+            self.addresses.dialled(now, address, DialResult::Failed);
             self.note(MeshEvent::Rejected(address.clone(), Rejection::Silent));
         }
         let Some(peer) = self.peers.get_mut(&gone.id) else {

@@ -43,7 +43,7 @@ pub struct Refused {
     pub offence: Offence,
 }
 
-struct Coming {
+struct IncomingFile {
     id: FileId,
     size_bytes: u64,
     sha256: Sha256,
@@ -54,7 +54,7 @@ struct Coming {
 
 /// The files of one peer. Holds no bytes of them.
 pub struct Receiving {
-    files: BTreeMap<Vec<u8>, Coming>,
+    files: BTreeMap<Vec<u8>, IncomingFile>,
     /// Name of the file that the next pieces belong to; `None` if they are skipped.
     current: Option<Vec<u8>>,
     begun: TokenBucket,
@@ -92,7 +92,7 @@ impl Receiving {
         }
         let id = FileId(self.next_id);
         self.next_id += 1;
-        let coming = Coming {
+        let coming = IncomingFile {
             id,
             size_bytes: start.size_bytes,
             sha256: start.sha256,
@@ -174,7 +174,8 @@ impl Receiving {
 
     /// Abandons and returns the files without data for [`FILE_PATIENCE`].
     pub fn expire(&mut self, now: Instant) -> Vec<FileId> {
-        let is_old = |file: &Coming| now.saturating_duration_since(file.heard_at) > FILE_PATIENCE;
+        let is_old =
+            |file: &IncomingFile| now.saturating_duration_since(file.heard_at) > FILE_PATIENCE;
         let old = self.files.values().filter(|file| is_old(file));
         let old: Vec<FileId> = old.map(|file| file.id).collect();
         self.files.retain(|_, file| !old.contains(&file.id));

@@ -61,7 +61,7 @@ pub struct Message {
 }
 
 /// A long message on the writer's side.
-struct Begun {
+struct QueuedMessage {
     head: Bytes,
     /// Number of bytes after the head.
     length_bytes: u64,
@@ -104,14 +104,14 @@ pub struct MeshReader {
 #[derive(Debug, Clone)]
 pub struct MeshSender {
     lines: mpsc::Sender<Vec<u8>>,
-    messages: mpsc::Sender<Begun>,
+    messages: mpsc::Sender<QueuedMessage>,
 }
 
 /// Writing half of a connection.
 pub struct MeshWriter {
     stream: OwnedWriteHalf,
     lines: mpsc::Receiver<Vec<u8>>,
-    messages: mpsc::Receiver<Begun>,
+    messages: mpsc::Receiver<QueuedMessage>,
 }
 
 /// Splits a connection.
@@ -212,7 +212,7 @@ impl MeshSender {
     /// # Errors [`MeshEnd::Closed`].
     pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<Message, MeshEnd> {
         let (sender, pieces) = mpsc::channel(1);
-        let begun = Begun {
+        let begun = QueuedMessage {
             head,
             length_bytes,
             pieces,
@@ -251,7 +251,7 @@ impl MeshWriter {
     }
 
     /// Writes a message to its end, because nothing may interrupt it.
-    async fn write_message(&mut self, mut message: Begun) -> Result<(), MeshEnd> {
+    async fn write_message(&mut self, mut message: QueuedMessage) -> Result<(), MeshEnd> {
         self.write(&message.head).await?;
         let mut left = message.length_bytes;
         while left > 0 {

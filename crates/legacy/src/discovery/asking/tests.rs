@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn so_many_responders_are_tried_in_all_and_at_one_address() {
     let at = |n: usize| SocketAddrV4::new(Ipv4Addr::LOCALHOST, n as u16 + 1);
-    let mut running = Running::default();
+    let mut running = RunningTries::default();
     for n in 0..TRIES_MAX {
         let here = at(n / TRIES_AT_ONE_MAX);
         assert!(running.has_room(here), "{n}");

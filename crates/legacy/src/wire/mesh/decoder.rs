@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::file::{BYTES_MAX, FileEnd, FileStart, Head};
+use super::file::{BYTES_MAX, FileEnd, FileStart, PayloadHead};
 use super::line::{BYTES, Line};
 
 /// Maximum length of a line: some three thousand addresses. The original programs list fifteen.
@@ -57,7 +57,7 @@ pub enum DecodeError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     First,
     Lines,
     /// In the head of a payload, with this many bytes left.
@@ -73,7 +73,7 @@ enum State {
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
-    state: State,
+    state: DecoderState,
     /// Length of the buffer's start that contains no line end.
     searched: usize,
 }
@@ -82,7 +82,7 @@ impl Default for Decoder {
     fn default() -> Self {
         Self {
             buffer: BytesMut::new(),
-            state: State::First,
+            state: DecoderState::First,
             searched: 0,
         }
     }
@@ -97,7 +97,7 @@ impl Decoder {
 
     /// Returns whether a message has started and is incomplete.
     pub fn is_inside(&self) -> bool {
-        !matches!(self.state, State::First | State::Lines) || !self.buffer.is_empty()
+        !matches!(self.state, DecoderState::First | DecoderState::Lines) || !self.buffer.is_empty()
     }
 
     /// Returns the next item, or `None` if more bytes are needed.
@@ -106,7 +106,7 @@ impl Decoder {
     pub fn next_item(&mut self) -> Result<Option<Item>, DecodeError> {
         loop {
             match self.state {
-                State::First | State::Lines => {
+                DecoderState::First | DecoderState::Lines => {
                     let Some(line) = self.take_line()? else {
                         return Ok(None);
                     };
@@ -114,19 +114,19 @@ impl Decoder {
                         return Ok(Some(item));
                     }
                 }
-                State::Head(left) => match self.take_head(left) {
+                DecoderState::Head(left) => match self.take_head(left) {
                     Some(item) => return Ok(Some(item)),
                     None => return Ok(None),
                 },
-                State::Parts(0) | State::Skip(0) => self.state = State::Lines,
-                State::Parts(left) => {
+                DecoderState::Parts(0) | DecoderState::Skip(0) => self.state = DecoderState::Lines,
+                DecoderState::Parts(left) => {
                     let part = self.take(left);
-                    self.state = State::Parts(left - part.len() as u64);
+                    self.state = DecoderState::Parts(left - part.len() as u64);
                     return Ok((!part.is_empty()).then_some(Item::Part(part)));
                 }
-                State::Skip(left) => {
+                DecoderState::Skip(left) => {
                     let skipped = self.take(left).len() as u64;
-                    self.state = State::Skip(left - skipped);
+                    self.state = DecoderState::Skip(left - skipped);
                     if skipped == 0 {
                         return Ok(None);
                     }
@@ -163,8 +163,8 @@ impl Decoder {
     /// Parses a line. Returns `None` if it starts a payload.
     fn read_line(&mut self, line: &[u8]) -> Result<Option<Item>, DecodeError> {
         let line = line.trim_ascii();
-        if self.state == State::First {
-            self.state = State::Lines;
+        if self.state == DecoderState::First {
+            self.state = DecoderState::Lines;
             return Ok(Some(Item::Hello(line.to_vec())));
         }
         let Some(number) = line.strip_prefix(BYTES) else {
@@ -177,7 +177,7 @@ impl Decoder {
         };
         match u64::try_from(length_bytes) {
             Ok(length) if length <= BYTES_MAX => {
-                self.state = State::Head(length);
+                self.state = DecoderState::Head(length);
                 Ok(None)
             }
             _ => Err(DecodeError::BadBytes { length_bytes }),
@@ -192,28 +192,28 @@ impl Decoder {
             return None;
         }
         let is_whole = end.is_some() || most as u64 == left;
-        let head = Head::parse(&seen[..end.unwrap_or(seen.len())], is_whole);
-        if head == Head::Binary && left <= MESSAGE_MAX_BYTES {
+        let head = PayloadHead::parse(&seen[..end.unwrap_or(seen.len())], is_whole);
+        if head == PayloadHead::Binary && left <= MESSAGE_MAX_BYTES {
             let length = usize::try_from(left).ok()?;
             if self.buffer.len() < length {
                 return None;
             }
-            self.state = State::Lines;
+            self.state = DecoderState::Lines;
             return Some(Item::Binary(self.buffer.split_to(length).freeze()));
         }
         let taken = end.map_or(seen.len(), |end| end + 1);
         let rest = left - taken as u64;
         drop(self.buffer.split_to(taken));
-        self.state = State::Skip(rest);
+        self.state = DecoderState::Skip(rest);
         Some(match head {
-            Head::Start(start) => Item::Start(start),
-            Head::Chunk(name) => {
-                self.state = State::Parts(rest);
+            PayloadHead::Start(start) => Item::Start(start),
+            PayloadHead::Chunk(name) => {
+                self.state = DecoderState::Parts(rest);
                 Item::Chunk(name)
             }
-            Head::End(end) => Item::End(end),
-            Head::BadFile => Item::BadFile,
-            Head::Binary => Item::LongBinary { length_bytes: left },
+            PayloadHead::End(end) => Item::End(end),
+            PayloadHead::BadFile => Item::BadFile,
+            PayloadHead::Binary => Item::LongBinary { length_bytes: left },
         })
     }
 }

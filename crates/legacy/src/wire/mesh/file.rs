@@ -41,7 +41,7 @@ pub struct FileEnd {
 
 /// The parsed head of a payload: its first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Head {
+pub(super) enum PayloadHead {
     Start(FileStart),
     /// The rest of the payload belongs to the file of that name.
     Chunk(Vec<u8>),
@@ -52,7 +52,7 @@ pub(super) enum Head {
     Binary,
 }
 
-impl Head {
+impl PayloadHead {
     /// Parses a head. `is_whole` says whether it is a complete line, or the whole payload.
     pub(super) fn parse(line: &[u8], is_whole: bool) -> Self {
         if let Some(fields) = line.strip_prefix(START) {
@@ -142,7 +142,7 @@ pub fn encode_message(bytes: &[u8]) -> Vec<u8> {
 /// Returns whether a payload of these bytes would be read as a message about a file.
 pub fn is_about_file(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-    Head::parse(line, false) != Head::Binary
+    PayloadHead::parse(line, false) != PayloadHead::Binary
 }
 
 fn message(head: &[u8], following_bytes: u64) -> Vec<u8> {
@@ -195,8 +195,8 @@ mod tests {
     #[test]
     fn what_begins_and_ends_a_file_is_read_in_every_form_that_is_sent() {
         let hex = "BA".repeat(32);
-        let start = |fields: String| match Head::parse(fields.as_bytes(), true) {
-            Head::Start(start) => Some((start.name, start.size_bytes)),
+        let start = |fields: String| match PayloadHead::parse(fields.as_bytes(), true) {
+            PayloadHead::Start(start) => Some((start.name, start.size_bytes)),
             _ => None,
         };
         let name = |text: &str, size| Some((text.as_bytes().to_vec(), size));
@@ -214,8 +214,8 @@ mod tests {
             assert_eq!(start(format!("FILESTART:{bad}{hex}")), None, "{bad}");
         }
         assert_eq!(start("FILESTART:a|3|short".to_owned()), None);
-        let end = |fields: &str| match Head::parse(fields.as_bytes(), true) {
-            Head::End(end) => (end.name, end.sha256),
+        let end = |fields: &str| match PayloadHead::parse(fields.as_bytes(), true) {
+            PayloadHead::End(end) => (end.name, end.sha256),
             other => panic!("{other:?}"),
         };
         let with_hash = end(&format!("FILEEND:a|b|{hex}"));
