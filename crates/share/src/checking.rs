@@ -207,7 +207,7 @@ mod tests {
             ("now", Cause::Closed, 3),
         ];
         for (name, cause, _) in reported {
-            checks.note(slot, name.as_bytes().into(), cause, order.step());
+            checks.add_report(slot, name.as_bytes().into(), cause, order.step());
         }
         let checks = checks.take();
         let look = |(name, _, ino): (&str, Cause, u64)| {

@@ -99,7 +99,13 @@ impl PendingChecks {
     }
 
     /// Adds a report.
-    pub(super) fn note(&mut self, directory: Slot, name: Box<[u8]>, cause: Cause, turn: EventSeq) {
+    pub(super) fn add_report(
+        &mut self,
+        directory: Slot,
+        name: Box<[u8]>,
+        cause: Cause,
+        turn: EventSeq,
+    ) {
         let fresh = NameCheck {
             turn,
             cause,
@@ -225,7 +231,7 @@ mod tests {
         let (mut tree, mut order) = (Tree::new(), EventOrder::default());
         let root = tree.insert_root(0);
         for cause in reports {
-            checks.note(root, b"f"[..].into(), *cause, order.step());
+            checks.add_report(root, b"f"[..].into(), *cause, order.step());
         }
         let (_, check) = checks.take().pop_first().unwrap();
         checks.note_closed_writer(&check, &ObservedName::File(*seen), Instant::now());
@@ -258,7 +264,7 @@ mod tests {
         let mut order = EventOrder::default();
         let root = Tree::new().insert_root(0);
         for cause in [Cause::Created, Cause::Closed, Cause::Unlinked] {
-            checks.note(root, b"tmp"[..].into(), cause, order.step());
+            checks.add_report(root, b"tmp"[..].into(), cause, order.step());
         }
         let (_, gone) = checks.take().pop_first().unwrap();
         checks.note_closed_writer(&gone, &ObservedName::Nothing, Instant::now());
@@ -287,7 +293,7 @@ mod tests {
         let turns = [order.step(), order.step(), order.step()];
         let causes = [Cause::Created, Cause::Closed, Cause::Walk];
         for (cause, turn) in causes.into_iter().zip(turns) {
-            checks.note(root, b"f"[..].into(), cause, turn);
+            checks.add_report(root, b"f"[..].into(), cause, turn);
         }
         assert_eq!(checks.take().pop_first().unwrap().1.turn, turns[1]);
     }
@@ -302,13 +308,13 @@ mod tests {
             ObservedName::Symlink(seen, Box::default())
         };
         checks.begin_reading(Stamp::new(5, 0));
-        checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
+        checks.add_report(root, b"f"[..].into(), Cause::Closed, order.step());
         checks.begin_reading(Stamp::new(8, 0));
         let (_, check) = checks.take().pop_first().unwrap();
         assert!(!PendingChecks::may_be_ahead(&check, &found(4)));
         assert!(PendingChecks::may_be_ahead(&check, &found(5)));
         assert!(PendingChecks::may_be_ahead(&check, &ObservedName::Nothing));
-        checks.note(root, b"f"[..].into(), Cause::Unlinked, order.step());
+        checks.add_report(root, b"f"[..].into(), Cause::Unlinked, order.step());
         let (_, check) = checks.take().pop_first().unwrap();
         assert!(!PendingChecks::may_be_ahead(&check, &ObservedName::Nothing));
     }
@@ -317,12 +323,12 @@ mod tests {
     fn a_name_is_overtaken_by_what_may_have_put_something_there_and_by_nothing_else() {
         let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
-        checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
+        checks.add_report(root, b"f"[..].into(), Cause::Closed, order.step());
         let (_, check) = checks.take().pop_first().unwrap();
         assert!(!checks.was_overtaken(root, b"f", &check));
-        checks.note(root, b"f"[..].into(), Cause::Walk, order.step());
+        checks.add_report(root, b"f"[..].into(), Cause::Walk, order.step());
         assert!(!checks.was_overtaken(root, b"f", &check));
-        checks.note(root, b"f"[..].into(), Cause::Unlinked, order.step());
+        checks.add_report(root, b"f"[..].into(), Cause::Unlinked, order.step());
         assert!(checks.was_overtaken(root, b"f", &check) && checks.is_due(root, b"f"));
         let (_, again) = checks.take().pop_first().unwrap();
         assert_eq!((again.cause, again.closed), (Cause::Closed, true));

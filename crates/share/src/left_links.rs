@@ -19,7 +19,7 @@ pub(super) struct LeftLinks {
 
 impl LeftLinks {
     /// Records that a name was added to the tree, or is about to be removed from it.
-    pub(super) fn note(&mut self, slot: Slot, body: &NodeBody, comes: bool) {
+    pub(super) fn record(&mut self, slot: Slot, body: &NodeBody, comes: bool) {
         let is_left_out = match body {
             NodeBody::Symlink => false,
             NodeBody::LeftOut(body) => match body.why {
@@ -88,7 +88,7 @@ mod tests {
             .map(|(name, body)| tree.insert(root, name.as_bytes(), body))
             .collect();
         let note = |links: &mut LeftLinks, slot, comes| {
-            links.note(slot, &tree.get(slot).unwrap().body, comes);
+            links.record(slot, &tree.get(slot).unwrap().body, comes);
         };
         slots.iter().for_each(|slot| note(&mut links, *slot, true));
         assert!(links.take_due().is_empty(), "what comes mends nothing");

@@ -33,7 +33,7 @@
 //!
 //! | | on | what happens |
 //! |---|---|---|
-//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`EventOrder::step`) → `PendingChecks::note` queues the name for one check, which covers all of its reports |
+//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`EventOrder::step`) → `PendingChecks::add_report` queues the name for one check, which covers all of its reports |
 //! | | | `Scanner::run_checks` (`checking`): `OpenShareDirectory::check` stats the name → `apply_check`: `PendingChecks::cause_of_file` decides whether the writer is done → `ListingState::observe` |
 //! | | | `see_file` → `schedule`: if the file is closed, `ListingState::await_hash` → `EventOrder::await_file` (later turns wait for it) and `HashQueue::enqueue`; if it is still being written, `ListingState::rest` until it has been quiet |
 //! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |

@@ -107,14 +107,14 @@ impl MountChanges {
     }
 
     /// Returns the descriptor to poll for a change of the table. Report a change to
-    /// [`MountChanges::note`].
+    /// [`MountChanges::mark_changed`].
     pub(super) fn polled(&self) -> Option<PollFd<'_>> {
         let table = self.table.as_ref()?;
         Some(PollFd::new(table, PollFlags::PRI))
     }
 
     /// Records that a poll signalled a change. The kernel signals each change once.
-    pub(super) fn note(&mut self) {
+    pub(super) fn mark_changed(&mut self) {
         self.told = true;
     }
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(mount(line), known);
         assert_eq!(mount(b""), None);
         let mut changes = MountChanges::new();
-        changes.note();
+        changes.mark_changed();
         assert!(changes.take().is_empty());
     }
 

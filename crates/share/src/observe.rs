@@ -188,7 +188,7 @@ impl ListingState {
             && row.identity.same_but_ctime(seen)
         {
             let identity = row.identity;
-            self.moved.note(row.hash, NewName { slot, identity });
+            self.moved.insert(row.hash, NewName { slot, identity });
         }
     }
 

@@ -103,7 +103,7 @@ impl MovedContents {
         }
     }
 
-    pub(super) fn note(&mut self, hash: ContentHash, to: NewName) {
+    pub(super) fn insert(&mut self, hash: ContentHash, to: NewName) {
         self.forget(&hash);
         self.forget_at(to.slot);
         self.by_hash.put(hash, to);
@@ -185,7 +185,7 @@ mod tests {
         for number in 0..=MOVED_MAX {
             let hash = ContentHash::of(&number.to_le_bytes());
             let slot = tree.insert_root(0);
-            moved.note(hash, NewName { slot, identity });
+            moved.insert(hash, NewName { slot, identity });
         }
         assert_eq!(moved.by_hash.len(), MOVED_MAX);
         assert_eq!(moved.by_slot.len(), MOVED_MAX);

@@ -185,7 +185,7 @@ impl Scanner {
         // an interrupted wait is only a shorter one
         let _ = poll(&mut fds, Some(&timeout));
         if fds.iter().any(says_changed) {
-            self.mounts.note();
+            self.mounts.mark_changed();
         }
     }
 
@@ -241,7 +241,7 @@ impl Scanner {
         } in std::mem::take(&mut state.rechecks)
         {
             let turn = state.order.step();
-            self.checks.note(directory, name, cause, turn);
+            self.checks.add_report(directory, name, cause, turn);
         }
         for index in std::mem::take(&mut state.scans) {
             if let Some(slot) = state.begin_scan(index) {
@@ -420,7 +420,7 @@ fn note_mount(state: &mut ListingState, checks: &mut PendingChecks, point: &Path
     let names: Vec<(Slot, Box<[u8]>)> = state.shares.values().filter_map(within).collect();
     for (parent, name) in names {
         let turn = state.order.step();
-        checks.note(parent, name, Cause::Walk, turn);
+        checks.add_report(parent, name, Cause::Walk, turn);
     }
 }
 
@@ -440,9 +440,9 @@ fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Rep
                 .filter(|node| node.parent != directory);
             if let Some(node) = above.filter(|_| cause != Cause::Modified) {
                 let name = state.tree.name(directory).into();
-                checks.note(node.parent, name, Cause::Walk, turn);
+                checks.add_report(node.parent, name, Cause::Walk, turn);
             }
-            checks.note(directory, name, cause, turn);
+            checks.add_report(directory, name, cause, turn);
         }
         Report::Itself { directory } => {
             let Some(node) = state.tree.get(directory) else {
@@ -455,7 +455,7 @@ fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Rep
             // the directory above a mount point gets no report about the mounted root
             let turn = state.order.step();
             let name = state.tree.name(directory).into();
-            checks.note(node.parent, name, Cause::Walk, turn);
+            checks.add_report(node.parent, name, Cause::Walk, turn);
         }
     }
 }

@@ -278,7 +278,7 @@ impl ListingState {
         let Some(TreeNode { share, body, .. }) = self.tree.get(slot) else {
             return;
         };
-        self.left_links.note(slot, body, change > 0);
+        self.left_links.record(slot, body, change > 0);
         let size_bytes = self.tree.file(slot).map(|file| file.identity.size_bytes);
         let Some(share) = self.shares.get_mut(share) else {
             return;

@@ -207,7 +207,7 @@ impl LegacyMachine {
         };
         match message {
             Datagram::Discover { members, garbage } => {
-                if self.hear(from, now, datagram.len()) {
+                if self.record_message(from, now, datagram.len()) {
                     self.ask_newcomer(from);
                 }
                 self.counters.garbage_entries += garbage as u64;
@@ -216,7 +216,7 @@ impl LegacyMachine {
                 }
             }
             Datagram::Get(name) => {
-                self.hear(from, now, datagram.len());
+                self.record_message(from, now, datagram.len());
                 self.handle_get(from, name, now, offers);
             }
             Datagram::File { port } => self.handle_file(from, port, now, datagram.len()),
@@ -237,7 +237,7 @@ impl LegacyMachine {
             self.answer(to, &name, offers);
         }
         for event in self.asks.handle_timeout(now) {
-            self.note(event);
+            self.push_event(event);
         }
         self.put_questions(now);
     }
@@ -272,10 +272,10 @@ impl LegacyMachine {
         }
         if let Some(over) = self.asks.open(now, name, patience)? {
             self.counters.overflow += 1;
-            self.note(LegacyEvent::AskOver(over));
+            self.push_event(LegacyEvent::AskOver(over));
         }
         for event in self.asks.begin(now, name, except) {
-            self.note(event);
+            self.push_event(event);
         }
         self.put_questions(now);
         Ok(())
@@ -305,7 +305,7 @@ impl LegacyMachine {
     /// tried.
     pub fn tried(&mut self, now: Instant, name: &Name, at: SocketAddrV4, found: bool) {
         for event in self.asks.tried(now, name, at, found) {
-            self.note(event);
+            self.push_event(event);
         }
     }
 
@@ -376,11 +376,11 @@ impl LegacyMachine {
     }
 
     /// Records a message of the sender. Returns whether it is a new member.
-    fn hear(&mut self, from: SocketAddrV4, now: Instant, length_bytes: usize) -> bool {
+    fn record_message(&mut self, from: SocketAddrV4, now: Instant, length_bytes: usize) -> bool {
         let has_answered = self.asks.has_answered(from);
         let is_new = self.roster.heard(from, now, length_bytes, has_answered);
         match is_new {
-            Some(true) => self.note(LegacyEvent::MemberUp(from)),
+            Some(true) => self.push_event(LegacyEvent::MemberUp(from)),
             Some(false) => {}
             None => self.counters.overflow += 1,
         }
@@ -407,7 +407,7 @@ impl LegacyMachine {
 
     fn send_lists(&mut self, now: Instant) {
         for silent in self.roster.drop_silent(now) {
-            self.note(LegacyEvent::MemberDown(silent));
+            self.push_event(LegacyEvent::MemberDown(silent));
         }
         let own_bytes = encode_lists(self.config.own, &[])[0].len();
         for (member, listed) in self.roster.take_lists(own_bytes) {
@@ -418,7 +418,7 @@ impl LegacyMachine {
         let probed = self.roster.take_probes(now, own_bytes);
         self.send_list_to(&probed.addresses);
         for host in probed.hosts {
-            self.note(LegacyEvent::Resolve(host));
+            self.push_event(LegacyEvent::Resolve(host));
         }
     }
 
@@ -466,13 +466,13 @@ impl LegacyMachine {
             }
             return;
         };
-        self.hear(from, now, length_bytes);
-        events.into_iter().for_each(|event| self.note(event));
+        self.record_message(from, now, length_bytes);
+        events.into_iter().for_each(|event| self.push_event(event));
     }
 
     fn blame(&mut self, now: Instant, who: SocketAddrV4, what: Offence) {
         if self.offenders.note(now, &who, what) {
-            self.note(LegacyEvent::Offended(who, what));
+            self.push_event(LegacyEvent::Offended(who, what));
         }
     }
 
@@ -484,7 +484,7 @@ impl LegacyMachine {
         }
     }
 
-    fn note(&mut self, event: LegacyEvent) {
+    fn push_event(&mut self, event: LegacyEvent) {
         if self.events.len() < OUTBOX_MAX {
             self.events.push_back(event);
         } else {

@@ -27,7 +27,7 @@ impl MeshMachine {
                 }
                 self.establish_accepted(now, conn);
             }
-            Stage::Up => self.said(now, conn, who, line),
+            Stage::Up => self.process_line(now, conn, who, line),
             Stage::Hello | Stage::Reply => {}
         }
     }
@@ -44,16 +44,16 @@ impl MeshMachine {
         if made.stage == Stage::Up {
             let who = made.who();
             self.alive(now, conn);
-            self.note(MeshEvent::Binary(who, length_bytes, bytes));
+            self.push_event(MeshEvent::Binary(who, length_bytes, bytes));
         }
     }
 
-    fn said(&mut self, now: Instant, conn: ConnId, who: Who, line: Line) {
+    fn process_line(&mut self, now: Instant, conn: ConnId, who: Who, line: Line) {
         self.alive(now, conn);
         match line {
             Line::Ping => self.send(conn, PONG.to_vec()),
             Line::Pong => self.pong(now, &who.id),
-            Line::RequestPeers => self.share(conn),
+            Line::RequestPeers => self.send_peer_list(conn),
             Line::Peers {
                 addresses, over, ..
             } => {
@@ -64,7 +64,7 @@ impl MeshMachine {
             }
             Line::Listen { text, .. } | Line::Chat(text) => {
                 if !text.is_empty() {
-                    self.note(MeshEvent::Chat(who, text));
+                    self.push_event(MeshEvent::Chat(who, text));
                 }
             }
         }
@@ -86,7 +86,7 @@ impl MeshMachine {
             }
         }
         if count > 0 {
-            self.note(MeshEvent::Learned(who, count));
+            self.push_event(MeshEvent::Learned(who, count));
             self.dial_soon(now);
         }
     }

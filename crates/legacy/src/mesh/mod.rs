@@ -233,7 +233,7 @@ impl MeshMachine {
         let is_room =
             of_address.count() < HANDSHAKES_OF_ADDRESS && shaking.count() < HANDSHAKES_MAX;
         if !is_room {
-            return self.note(MeshEvent::Close(conn));
+            return self.push_event(MeshEvent::Close(conn));
         }
         self.conns
             .insert(conn, Conn::new(now, Stage::Hello, remote, None));
@@ -314,7 +314,7 @@ impl MeshMachine {
             return;
         };
         if self.offenders.note(now, &culprit, what) {
-            self.note(MeshEvent::Offended(culprit, what));
+            self.push_event(MeshEvent::Offended(culprit, what));
         }
     }
 
@@ -403,7 +403,7 @@ impl MeshMachine {
             .addresses
             .take_due(now, learned, is_connected, &mut self.random);
         for address in due {
-            self.note(MeshEvent::Dial(address));
+            self.push_event(MeshEvent::Dial(address));
         }
     }
 
@@ -425,7 +425,7 @@ impl MeshMachine {
         }
     }
 
-    fn note(&mut self, event: MeshEvent) {
+    fn push_event(&mut self, event: MeshEvent) {
         // an owner that stopped taking events is shutting down
         if self.events.len() < OUTBOX_MAX {
             self.events.push_back(event);

@@ -189,7 +189,7 @@ impl MeshMachine {
                 Rejection::Silent => DialResult::Failed,
             };
             self.addresses.dialled(now, &address, how);
-            self.note(MeshEvent::Rejected(address, why));
+            self.push_event(MeshEvent::Rejected(address, why));
         }
         self.close(conn);
     }
@@ -201,7 +201,7 @@ impl MeshMachine {
         };
         made.stage = Stage::Up;
         let (who, is_dialled) = (made.who(), made.dialled.is_some());
-        self.note(MeshEvent::Established(conn, who.clone()));
+        self.push_event(MeshEvent::Established(conn, who.clone()));
         match self.peers.get_mut(&who.id) {
             Some(peer) => {
                 // both sides use the one of the two that the smaller ID dialled
@@ -219,17 +219,17 @@ impl MeshMachine {
                     round_trip: None,
                 };
                 self.peers.insert(who.id.clone(), peer);
-                self.note(MeshEvent::PeerUp {
+                self.push_event(MeshEvent::PeerUp {
                     who,
                     dialled: is_dialled,
                 });
             }
         }
-        self.share(conn);
+        self.send_peer_list(conn);
     }
 
     /// Sends the list of the other peers to a peer, if there are any.
-    pub(super) fn share(&mut self, conn: ConnId) {
+    pub(super) fn send_peer_list(&mut self, conn: ConnId) {
         let Some(reader) = self.conns.get(&conn) else {
             return;
         };
@@ -270,14 +270,14 @@ impl MeshMachine {
     /// Ends a connection in the handshake.
     pub(super) fn close(&mut self, conn: ConnId) {
         if self.conns.remove(&conn).is_some() {
-            self.note(MeshEvent::Close(conn));
+            self.push_event(MeshEvent::Close(conn));
         }
     }
 
     /// Ends any connection.
     pub(super) fn end(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
         if self.conns.contains_key(&conn) {
-            self.note(MeshEvent::Close(conn));
+            self.push_event(MeshEvent::Close(conn));
             self.drop_conn(now, conn, why);
         }
     }
@@ -291,7 +291,7 @@ impl MeshMachine {
         {
             // an answer may have been lost with the connection
             self.addresses.dialled(now, address, DialResult::Failed);
-            self.note(MeshEvent::Rejected(address.clone(), Rejection::Silent));
+            self.push_event(MeshEvent::Rejected(address.clone(), Rejection::Silent));
         }
         let Some(peer) = self.peers.get_mut(&gone.id) else {
             return;
@@ -306,7 +306,7 @@ impl MeshMachine {
             // it was reachable and may be again
             self.addresses.learn(MemberName::Address(listen), None, now);
         }
-        self.note(MeshEvent::PeerDown(gone.who(), why));
+        self.push_event(MeshEvent::PeerDown(gone.who(), why));
         self.dial_soon(now);
     }
 
