@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
-use super::identity::Seen;
+use super::identity::NameStat;
 use super::mounts::MountTable;
 use p2pfs_types::path::SharedPath;
 
@@ -106,10 +106,14 @@ impl Beneath {
 
     /// Opens a regular file of the share at `dir` for reading. Fails with [`Errno::ISDIR`] or
     /// [`Errno::OPNOTSUPP`] for anything else, without blocking on it.
-    pub(super) fn open_file(&self, dir: &Path, path: &SharedPath) -> Result<(File, Seen), Errno> {
+    pub(super) fn open_file(
+        &self,
+        dir: &Path,
+        path: &SharedPath,
+    ) -> Result<(File, NameStat), Errno> {
         let share = self.open_share(dir)?;
         let file = File::from(self.open(dir, share.as_fd(), path, FILE)?);
-        let seen = Seen::of(&fstat(&file)?);
+        let seen = NameStat::of(&fstat(&file)?);
         match seen.file_type() {
             FileType::RegularFile => Ok((file, seen)),
             FileType::Directory => Err(Errno::ISDIR),

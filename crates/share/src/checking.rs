@@ -180,7 +180,7 @@ fn is_known(state: &ListingState, look: &CheckedName) -> bool {
 mod tests {
     use super::*;
     use crate::exclude::Exclude;
-    use crate::identity::{Identity, Seen};
+    use crate::identity::{FileIdentity, NameStat};
     use crate::order::EventOrder;
     use crate::tree::Tree;
     use crate::watch::Cause;
@@ -211,15 +211,15 @@ mod tests {
         }
         let checks = checks.take();
         let look = |(name, _, ino): (&str, Cause, u64)| {
-            let identity = Identity {
+            let identity = FileIdentity {
                 ino,
-                ..Identity::default()
+                ..FileIdentity::default()
             };
             CheckedName {
                 place: place.clone(),
                 name: name.as_bytes().into(),
                 check: checks[&(slot, name.as_bytes().into())],
-                found: ObservedName::File(Seen {
+                found: ObservedName::File(NameStat {
                     identity,
                     mode: 0o100_644,
                     linked_again: false,

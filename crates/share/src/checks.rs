@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::identity::{Seen, Stamp};
+use super::identity::{FileTimestamp, NameStat};
 use super::observe::ObservedName;
 use super::order::EventSeq;
 use super::tree::Slot;
@@ -32,7 +32,7 @@ pub(super) struct NameCheck {
     /// Whether the last report said that the name was unlinked.
     unlinked: bool,
     /// When reading of the batch of reports began that led to this check.
-    since: Stamp,
+    since: FileTimestamp,
 }
 
 impl NameCheck {
@@ -58,7 +58,7 @@ pub(super) struct PendingChecks {
     /// When a closed file was last found gone; it may have been linked under another name.
     lost: Option<Instant>,
     /// When reading of the last batch of reports began.
-    reading_since: Stamp,
+    reading_since: FileTimestamp,
 }
 
 impl PendingChecks {
@@ -67,12 +67,12 @@ impl PendingChecks {
             names: BTreeMap::new(),
             written: LruCache::new(WRITTEN_MAX),
             lost: None,
-            reading_since: Stamp::default(),
+            reading_since: FileTimestamp::default(),
         }
     }
 
     /// Records that a batch of reports is read from now on.
-    pub(super) fn begin_reading(&mut self, now: Stamp) {
+    pub(super) fn begin_reading(&mut self, now: FileTimestamp) {
         self.reading_since = now;
     }
 
@@ -166,7 +166,7 @@ impl PendingChecks {
     pub(super) fn cause_of_file(
         &self,
         check: &NameCheck,
-        seen: &Seen,
+        seen: &NameStat,
         now: Instant,
         quiet: Duration,
     ) -> Cause {
@@ -205,20 +205,20 @@ impl PendingChecks {
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::Identity;
+    use super::super::identity::FileIdentity;
     use super::super::order::EventOrder;
     use super::super::tree::Tree;
     use super::*;
 
     const QUIET: Duration = Duration::from_secs(2);
 
-    fn seen(ino: u64, size_bytes: u64) -> Seen {
-        let identity = Identity {
+    fn seen(ino: u64, size_bytes: u64) -> NameStat {
+        let identity = FileIdentity {
             ino,
             size_bytes,
-            ..Identity::default()
+            ..FileIdentity::default()
         };
-        Seen {
+        NameStat {
             identity,
             mode: 0o100_644,
             linked_again: false,
@@ -227,7 +227,7 @@ mod tests {
     }
 
     /// Adds reports of one name and returns the resulting cause.
-    fn after(checks: &mut PendingChecks, reports: &[Cause], seen: &Seen) -> Cause {
+    fn after(checks: &mut PendingChecks, reports: &[Cause], seen: &NameStat) -> Cause {
         let (mut tree, mut order) = (Tree::new(), EventOrder::default());
         let root = tree.insert_root(0);
         for cause in reports {
@@ -304,12 +304,12 @@ mod tests {
         let root = Tree::new().insert_root(0);
         let found = |seconds| {
             let mut seen = seen(1, 9);
-            seen.identity.ctime = Stamp::new(seconds, 0);
+            seen.identity.ctime = FileTimestamp::new(seconds, 0);
             ObservedName::Symlink(seen, Box::default())
         };
-        checks.begin_reading(Stamp::new(5, 0));
+        checks.begin_reading(FileTimestamp::new(5, 0));
         checks.add_report(root, b"f"[..].into(), Cause::Closed, order.step());
-        checks.begin_reading(Stamp::new(8, 0));
+        checks.begin_reading(FileTimestamp::new(8, 0));
         let (_, check) = checks.take().pop_first().unwrap();
         assert!(!PendingChecks::may_be_ahead(&check, &found(4)));
         assert!(PendingChecks::may_be_ahead(&check, &found(5)));

@@ -21,8 +21,8 @@ use super::state::ListingState;
 /// How long a call may make no progress before its disk counts as not answering. This is longer
 /// than a disk takes for one name, and about the time that a sleeping disk takes to spin up.
 const STANDS_STILL: Duration = Duration::from_secs(5);
-/// Upper bound of that time. It doubles for a share each time its disk does not answer, so that a
-/// disk that is only slow, such as a large directory over a slow connection, completes in the end.
+/// Upper bound of that time. It doubles for a share each time its disk does not answer. So a disk
+/// that is only slow, such as a large directory over a slow connection, completes in the end.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(300);
 
 type DiskWork = Box<dyn FnOnce() + Send>;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::identity::{Identity, Seen, Stamp};
-use super::ledger::Row;
+use super::identity::{FileIdentity, FileTimestamp, NameStat};
+use super::ledger::LedgerRow;
 use super::order::{DiscoveredBy, LARGE_WAIT};
 use super::outcome::{FinishedRead, HashOutcome, HashTrust};
 use super::queue::{PROMISED_MAX_BYTES, Rest};
@@ -36,8 +36,8 @@ impl ListingState {
 
     /// Queues a file that was not written lately. Files found by a walk, and files of a new tree
     /// too large to wait for, go behind the files that were just written.
-    pub(super) fn await_at_rest(&mut self, slot: Slot, seen: &Seen, now: Instant) {
-        let Identity {
+    pub(super) fn await_at_rest(&mut self, slot: Slot, seen: &NameStat, now: Instant) {
+        let FileIdentity {
             size_bytes, ctime, ..
         } = seen.identity;
         let is_waited_for = match self.order.met() {
@@ -171,9 +171,15 @@ impl ListingState {
     /// Lists a file with its hash, remembers the hash, and announces the file if its entry changed.
     /// A `doubted` hash is valid only until the next report about the file, and never after a
     /// restart.
-    pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, doubted: bool) {
+    pub(super) fn list_file(
+        &mut self,
+        slot: Slot,
+        seen: &NameStat,
+        hash: ContentHash,
+        doubted: bool,
+    ) {
         let before = self.entry(slot);
-        let version = self.version_of(slot, &seen.identity, &hash, Stamp::now());
+        let version = self.version_of(slot, &seen.identity, &hash, FileTimestamp::now());
         let Some(old) = self.tree.file(slot) else {
             return;
         };
@@ -194,7 +200,7 @@ impl ListingState {
         self.kept.note_shown(&hash, true, Instant::now());
         self.moved.forget(&hash);
         self.moved.forget_at(slot);
-        let row = Row {
+        let row = LedgerRow {
             identity: seen.identity,
             hash,
             first_seen: version,
@@ -226,7 +232,7 @@ impl ListingState {
 
     /// Rechecks the names of a file that were left out as private, and this name if there are any.
     /// A change of the mode may make the others readable, or this one private.
-    fn recheck_private_names(&mut self, slot: Slot, identity: &Identity) {
+    fn recheck_private_names(&mut self, slot: Slot, identity: &FileIdentity) {
         let left_out = self.tree.private_names(identity.dev, identity.ino);
         let mut doubtful: Vec<Slot> = left_out.take(LINKS_LOOKED_AT_MAX).collect();
         if !doubtful.is_empty() {
@@ -240,7 +246,7 @@ impl ListingState {
     /// Rechecks other names of a file that had one of these contents.
     fn recheck_other_names(
         &mut self,
-        identity: Identity,
+        identity: FileIdentity,
         contents: impl Iterator<Item = ContentHash>,
     ) {
         let mut contents: Vec<ContentHash> = contents.collect();
@@ -252,7 +258,7 @@ impl ListingState {
 
     /// Rechecks other names of a file that had this content and are listed with another identity.
     /// The kernel reports a change only under the name through which it was made.
-    pub(super) fn recheck_links(&mut self, identity: Identity, hash: &ContentHash) {
+    pub(super) fn recheck_links(&mut self, identity: FileIdentity, hash: &ContentHash) {
         let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
         let stale = others.filter(|slot| {
             self.tree.file(*slot).is_some_and(|file| {
@@ -271,10 +277,10 @@ impl ListingState {
     pub(super) fn version_of(
         &self,
         slot: Slot,
-        identity: &Identity,
+        identity: &FileIdentity,
         hash: &ContentHash,
-        now: Stamp,
-    ) -> Stamp {
+        now: FileTimestamp,
+    ) -> FileTimestamp {
         let mtime = identity.mtime;
         let listed = self
             .tree

@@ -12,12 +12,12 @@ const TICK_MAX: Duration = Duration::from_millis(10);
 /// A [`Timestamp`] in 12 bytes. Each file in memory has at least one.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stamp {
+pub(super) struct FileTimestamp {
     pub(super) seconds: i64,
     pub(super) nanoseconds: u32,
 }
 
-impl Stamp {
+impl FileTimestamp {
     pub(super) const fn new(seconds: i64, nanoseconds: u32) -> Self {
         Self {
             seconds,
@@ -58,14 +58,14 @@ impl Stamp {
     }
 }
 
-impl From<SystemTime> for Stamp {
+impl From<SystemTime> for FileTimestamp {
     fn from(time: SystemTime) -> Self {
         Timestamp::from(time).into()
     }
 }
 
-impl From<Stamp> for Timestamp {
-    fn from(stamp: Stamp) -> Self {
+impl From<FileTimestamp> for Timestamp {
+    fn from(stamp: FileTimestamp) -> Self {
         Self {
             seconds: stamp.seconds,
             nanoseconds: stamp.nanoseconds,
@@ -73,7 +73,7 @@ impl From<Stamp> for Timestamp {
     }
 }
 
-impl From<Timestamp> for Stamp {
+impl From<Timestamp> for FileTimestamp {
     fn from(time: Timestamp) -> Self {
         Self::new(time.seconds, time.nanoseconds)
     }
@@ -81,7 +81,7 @@ impl From<Timestamp> for Stamp {
 
 /// Returns whether the time is so recent that a write may have been missed or may still be going
 /// on.
-pub(super) fn is_recent(mtime: Stamp, now: Stamp, window: Duration) -> bool {
+pub(super) fn is_recent(mtime: FileTimestamp, now: FileTimestamp, window: Duration) -> bool {
     mtime.distance(now) < window
 }
 
@@ -90,29 +90,29 @@ pub(super) fn is_recent(mtime: Stamp, now: Stamp, window: Duration) -> bool {
 /// `reading` about racy files).
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct FileIdentity {
     pub(super) dev: u64,
     pub(super) ino: u64,
     pub(super) size_bytes: u64,
-    pub(super) mtime: Stamp,
-    pub(super) ctime: Stamp,
+    pub(super) mtime: FileTimestamp,
+    pub(super) ctime: FileTimestamp,
 }
 
-impl Identity {
+impl FileIdentity {
     pub(super) fn of(stat: &Stat) -> Self {
         Self {
             dev: stat.st_dev,
             ino: stat.st_ino,
             size_bytes: stat.st_size.cast_unsigned(),
-            mtime: Stamp::new(stat.st_mtime, stat.st_mtime_nsec as u32),
-            ctime: Stamp::new(stat.st_ctime, stat.st_ctime_nsec as u32),
+            mtime: FileTimestamp::new(stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: FileTimestamp::new(stat.st_ctime, stat.st_ctime_nsec as u32),
         }
     }
 
     /// Returns an identity that no file ever has, so that every name of the file counts as stale.
     pub(super) fn without_ctime(&self) -> Self {
         Self {
-            ctime: Stamp::default(),
+            ctime: FileTimestamp::default(),
             ..*self
         }
     }
@@ -129,8 +129,8 @@ impl Identity {
 
 /// Attributes of a name from `stat`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    pub(super) identity: Identity,
+pub(super) struct NameStat {
+    pub(super) identity: FileIdentity,
     pub(super) mode: u32,
     /// Whether it has another name, here or elsewhere.
     pub(super) linked_again: bool,
@@ -138,10 +138,10 @@ pub(super) struct Seen {
     pub(super) made_up: bool,
 }
 
-impl Seen {
+impl NameStat {
     pub(super) fn of(stat: &Stat) -> Self {
         Self {
-            identity: Identity::of(stat),
+            identity: FileIdentity::of(stat),
             mode: stat.st_mode,
             linked_again: stat.st_nlink > 1,
             made_up: false,
@@ -174,36 +174,45 @@ mod tests {
 
     #[test]
     fn a_stamp_is_small_and_loses_nothing() {
-        assert_eq!(size_of::<Stamp>(), 12);
+        assert_eq!(size_of::<FileTimestamp>(), 12);
         let time = Timestamp {
             seconds: -5,
             nanoseconds: 999_999_999,
         };
-        assert_eq!(Timestamp::from(Stamp::from(time)), time);
+        assert_eq!(Timestamp::from(FileTimestamp::from(time)), time);
     }
 
     #[test]
     fn a_distance_counts_both_ways_and_over_all_time() {
-        let (early, late) = (Stamp::new(-1, 500_000_000), Stamp::new(1, 0));
+        let (early, late) = (
+            FileTimestamp::new(-1, 500_000_000),
+            FileTimestamp::new(1, 0),
+        );
         assert_eq!(early.distance(late), Duration::from_millis(1500));
         assert_eq!(late.distance(early), Duration::from_millis(1500));
-        assert!(Stamp::new(i64::MIN, 0).distance(Stamp::new(i64::MAX, 0)) > Duration::from_secs(1));
+        assert!(
+            FileTimestamp::new(i64::MIN, 0).distance(FileTimestamp::new(i64::MAX, 0))
+                > Duration::from_secs(1)
+        );
     }
 
     #[test]
     fn a_version_is_not_dated_back_by_a_clock_that_is_yet_to_be_set() {
-        let (set, unset) = (Stamp::new(1_800_000_000, 0), Stamp::new(946_684_800, 0));
+        let (set, unset) = (
+            FileTimestamp::new(1_800_000_000, 0),
+            FileTimestamp::new(946_684_800, 0),
+        );
         for (version, seen) in [(1_700_000_000, 1_700_000_000), (1_900_000_000, set.seconds)] {
-            let version = Stamp::new(version, 0);
-            assert_eq!(version.seen_at(set), Stamp::new(seen, 0));
+            let version = FileTimestamp::new(version, 0);
+            assert_eq!(version.seen_at(set), FileTimestamp::new(seen, 0));
             assert_eq!(version.seen_at(unset), version);
         }
     }
 
     #[test]
     fn others_need_x_for_a_directory_but_not_for_a_file() {
-        let seen = |mode| Seen {
-            identity: Identity::default(),
+        let seen = |mode| NameStat {
+            identity: FileIdentity::default(),
             mode,
             linked_again: false,
             made_up: false,

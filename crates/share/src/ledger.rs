@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::error::ShareError;
-use super::identity::{Identity, Stamp};
+use super::identity::{FileIdentity, FileTimestamp};
 use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private, with_remedy};
@@ -41,11 +41,11 @@ const ROW_BYTES: usize = 77;
 
 /// Remembered facts about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) identity: Identity,
+pub(super) struct LedgerRow {
+    pub(super) identity: FileIdentity,
     pub(super) hash: ContentHash,
     /// When this version was first seen, by the local clock.
-    pub(super) first_seen: Stamp,
+    pub(super) first_seen: FileTimestamp,
     /// Whether the file was hashed so soon after its modification, or while a process had it open
     /// for writing, that it may have changed unseen. After a restart such a hash is ignored, but
     /// `first_seen` is used.
@@ -57,7 +57,7 @@ type InodeKey = (u64, u64);
 #[derive(Default)]
 struct PendingRows {
     /// Rows to write; `None` deletes a row.
-    rows: HashMap<InodeKey, Option<Row>>,
+    rows: HashMap<InodeKey, Option<LedgerRow>>,
     stopping: bool,
 }
 
@@ -146,7 +146,7 @@ impl Ledger {
     }
 
     /// Returns the remembered row of the file (dev, ino), regardless of its current state.
-    pub(super) fn get(&self, dev: u64, ino: u64) -> Option<Row> {
+    pub(super) fn get(&self, dev: u64, ino: u64) -> Option<LedgerRow> {
         if let Some(row) = self.shared.waiting.lock().rows.get(&(dev, ino)) {
             return *row;
         }
@@ -158,16 +158,16 @@ impl Ledger {
     }
 
     /// Remembers a row.
-    pub(super) fn put(&self, row: Row) {
+    pub(super) fn put(&self, row: LedgerRow) {
         self.change((row.identity.dev, row.identity.ino), Some(row));
     }
 
     /// Forgets the hash of a file because it was found wrong.
-    pub(super) fn forget(&self, identity: &Identity) {
+    pub(super) fn forget(&self, identity: &FileIdentity) {
         self.change((identity.dev, identity.ino), None);
     }
 
-    fn change(&self, key: InodeKey, row: Option<Row>) {
+    fn change(&self, key: InodeKey, row: Option<LedgerRow>) {
         let mut waiting = self.shared.waiting.lock();
         if waiting.rows.len() < WAITING_MAX_ROWS || row.is_none() {
             waiting.rows.insert(key, row);
@@ -254,7 +254,7 @@ impl LedgerShared {
         }
     }
 
-    fn write(&self, rows: &HashMap<InodeKey, Option<Row>>) -> Result<(), redb::Error> {
+    fn write(&self, rows: &HashMap<InodeKey, Option<LedgerRow>>) -> Result<(), redb::Error> {
         self.with(|database| {
             let writing = database.begin_write()?;
             {
@@ -366,7 +366,7 @@ fn state_error(path: &Path, error: impl Into<redb::Error>) -> ShareError {
     }
 }
 
-fn encode(row: &Row) -> [u8; ROW_BYTES] {
+fn encode(row: &LedgerRow) -> [u8; ROW_BYTES] {
     let mut bytes = [0; ROW_BYTES];
     bytes[..8].copy_from_slice(&row.identity.size_bytes.to_le_bytes());
     for (at, stamp) in [
@@ -382,13 +382,13 @@ fn encode(row: &Row) -> [u8; ROW_BYTES] {
     bytes
 }
 
-fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> Row {
+fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> LedgerRow {
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     let stamp = |at: usize| {
         let nanoseconds = u32::from_le_bytes(std::array::from_fn(|i| bytes[at + 8 + i]));
-        Stamp::new(number(at).cast_signed(), nanoseconds)
+        FileTimestamp::new(number(at).cast_signed(), nanoseconds)
     };
-    let identity = Identity {
+    let identity = FileIdentity {
         dev,
         ino,
         size_bytes: number(0),
@@ -396,7 +396,7 @@ fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> Row {
         ctime: stamp(20),
     };
     let hash = ContentHash::new(std::array::from_fn(|i| bytes[44 + i]));
-    Row {
+    LedgerRow {
         identity,
         hash,
         first_seen: stamp(32),
@@ -408,19 +408,19 @@ fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> Row {
 mod tests {
     use super::*;
 
-    fn row(ino: u64) -> Row {
-        let identity = Identity {
+    fn row(ino: u64) -> LedgerRow {
+        let identity = FileIdentity {
             dev: 7,
             ino,
             size_bytes: 99,
-            mtime: Stamp::new(-3, 999_999_999),
-            ctime: Stamp::new(1 << 40, 1),
+            mtime: FileTimestamp::new(-3, 999_999_999),
+            ctime: FileTimestamp::new(1 << 40, 1),
         };
         let hash = ContentHash::of(&ino.to_le_bytes());
-        Row {
+        LedgerRow {
             identity,
             hash,
-            first_seen: Stamp::new(5, 6),
+            first_seen: FileTimestamp::new(5, 6),
             doubted: ino % 2 == 1,
         }
     }

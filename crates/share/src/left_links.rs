@@ -58,12 +58,12 @@ impl LeftLinks {
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::Identity;
+    use super::super::identity::FileIdentity;
     use super::super::tree::{LeftOutBody, Tree};
     use super::*;
 
     fn left_out(why: LeftOutWhy, directory: bool) -> NodeBody {
-        let identity = Identity::default();
+        let identity = FileIdentity::default();
         NodeBody::LeftOut(LeftOutBody {
             why,
             directory,

@@ -118,7 +118,7 @@ pub use status::SharedFor;
 
 use beneath::Beneath;
 use exclude::Exclude;
-use identity::Seen;
+use identity::NameStat;
 use ledger::LEDGER_FILE;
 pub use ledger::{Ledger, open_sound};
 use outboards::Outboards;
@@ -348,7 +348,7 @@ impl ShareSet {
         Ok(move |name: &[u8]| {
             check_name(name).map_err(|_| ShareError::NotHere)?;
             let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
-            attributes_of(Seen::of(&stat.map_err(not_here)?), include_private)
+            attributes_of(NameStat::of(&stat.map_err(not_here)?), include_private)
         })
     }
 
@@ -462,7 +462,7 @@ fn not_here(error: rustix::io::Errno) -> ShareError {
     }
 }
 
-fn attributes_of(seen: Seen, include_private: bool) -> Result<Attributes, ShareError> {
+fn attributes_of(seen: NameStat, include_private: bool) -> Result<Attributes, ShareError> {
     let form = match seen.file_type() {
         FileType::RegularFile => Form::File,
         FileType::Directory => Form::Directory,

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::identity::{Identity, Seen, Stamp, is_recent};
-use super::ledger::Row;
+use super::identity::{FileIdentity, FileTimestamp, NameStat, is_recent};
+use super::ledger::LedgerRow;
 use super::left_out::LeftOutWhy;
 use super::queue::{HashStage, Rest};
 use super::renamed::NewName;
@@ -15,9 +15,9 @@ use super::watch::Cause;
 #[derive(Clone, Debug)]
 pub(super) enum ObservedName {
     Nothing,
-    File(Seen),
-    Directory(Seen),
-    Symlink(Seen, Box<[u8]>),
+    File(NameStat),
+    Directory(NameStat),
+    Symlink(NameStat, Box<[u8]>),
     LeftOut(LeftOutBody),
 }
 
@@ -36,10 +36,10 @@ impl ObservedName {
     }
 
     /// Returns the identity of a name that is listed or may be.
-    fn identity(&self) -> Identity {
+    fn identity(&self) -> FileIdentity {
         match self {
             Self::File(seen) | Self::Directory(seen) | Self::Symlink(seen, _) => seen.identity,
-            Self::Nothing | Self::LeftOut(_) => Identity::default(),
+            Self::Nothing | Self::LeftOut(_) => FileIdentity::default(),
         }
     }
 }
@@ -131,7 +131,7 @@ impl ListingState {
         parent: Slot,
         name: &[u8],
         known: Option<Slot>,
-        seen: &Seen,
+        seen: &NameStat,
     ) -> Slot {
         if let Some(slot) = known {
             match self.tree.get(slot).map(|node| &node.body) {
@@ -147,11 +147,11 @@ impl ListingState {
         self.tree.insert(parent, name, NodeBody::unlisted())
     }
 
-    fn see_file(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {
+    fn see_file(&mut self, slot: Slot, seen: &NameStat, cause: Cause, now: Instant) {
         let listed = self.tree.file(slot).filter(|file| file.listed);
         if let Some(file) = listed.filter(|file| file.identity == seen.identity) {
             let version = self.tree.version(slot, &file);
-            if version != version.seen_at(Stamp::now()) {
+            if version != version.seen_at(FileTimestamp::now()) {
                 // the clock was set back
                 self.list_file(slot, seen, file.hash, self.is_doubted(seen));
             }
@@ -183,7 +183,7 @@ impl ListingState {
 
     /// Records that a file was hashed under another name. Until it is hashed under this one, it is
     /// served as its former content, which is verified on each read.
-    fn note_moved(&mut self, slot: Slot, seen: &Identity) {
+    fn note_moved(&mut self, slot: Slot, seen: &FileIdentity) {
         if let Some(row) = self.ledger.get(seen.dev, seen.ino)
             && row.identity.same_but_ctime(seen)
         {
@@ -193,13 +193,13 @@ impl ListingState {
     }
 
     /// Returns whether the file was hashed while it may have been written to.
-    fn is_doubted(&self, seen: &Seen) -> bool {
-        let Identity { dev, ino, .. } = seen.identity;
+    fn is_doubted(&self, seen: &NameStat) -> bool {
+        let FileIdentity { dev, ino, .. } = seen.identity;
         self.ledger.get(dev, ino).is_some_and(|row| row.doubted)
     }
 
-    fn schedule(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {
-        let recent = is_recent(seen.identity.mtime, Stamp::now(), self.quiet);
+    fn schedule(&mut self, slot: Slot, seen: &NameStat, cause: Cause, now: Instant) {
+        let recent = is_recent(seen.identity.mtime, FileTimestamp::now(), self.quiet);
         // setting only the mtime is reported as a write, but a write would have set it to now
         let cause = if cause == Cause::Modified && !recent {
             Cause::Walk
@@ -254,9 +254,9 @@ impl ListingState {
         parent: Slot,
         name: &[u8],
         known: Option<Slot>,
-        seen: &Seen,
+        seen: &NameStat,
     ) -> Option<Slot> {
-        let Identity { dev, ino, .. } = seen.identity;
+        let FileIdentity { dev, ino, .. } = seen.identity;
         if self.tree.is_within_itself(parent, dev, ino) {
             let why = LeftOutWhy::Loop;
             let body = LeftOutBody {
@@ -343,7 +343,7 @@ impl ListingState {
     }
 
     /// Lists a directory, or updates its modification time.
-    pub(super) fn list_directory(&mut self, slot: Slot, mtime: Stamp) {
+    pub(super) fn list_directory(&mut self, slot: Slot, mtime: FileTimestamp) {
         let Some(directory) = self.tree.directory_mut(slot) else {
             return;
         };
@@ -353,7 +353,7 @@ impl ListingState {
         }
         directory.listed = true;
         directory.mtime = mtime;
-        directory.version = mtime.seen_at(Stamp::now());
+        directory.version = mtime.seen_at(FileTimestamp::now());
         if fresh {
             self.count(slot, 1);
         }
@@ -365,7 +365,7 @@ impl ListingState {
         parent: Slot,
         name: &[u8],
         known: Option<Slot>,
-        seen: &Seen,
+        seen: &NameStat,
         target: Box<[u8]>,
     ) {
         let mtime = seen.identity.mtime;
@@ -384,14 +384,14 @@ impl ListingState {
         let body = SymlinkBody {
             target,
             mtime,
-            version: mtime.seen_at(Stamp::now()),
+            version: mtime.seen_at(FileTimestamp::now()),
         };
         self.tree.set_symlink(slot, body);
         self.announce_put(slot);
     }
 
     /// Restores a directory that was left out as unreadable. Returns its number.
-    pub(super) fn become_directory(&mut self, slot: Slot, seen: &Seen) -> Option<u32> {
+    pub(super) fn become_directory(&mut self, slot: Slot, seen: &NameStat) -> Option<u32> {
         self.unlist(slot);
         let (dev, ino) = (seen.identity.dev, seen.identity.ino);
         let body = DirectoryBody {
@@ -405,7 +405,12 @@ impl ListingState {
     }
 
     /// Leaves out a name that could not be read, until it can be read.
-    pub(super) fn become_unreadable(&mut self, slot: Slot, identity: Identity, directory: bool) {
+    pub(super) fn become_unreadable(
+        &mut self,
+        slot: Slot,
+        identity: FileIdentity,
+        directory: bool,
+    ) {
         let Some(parent) = self.tree.get(slot).map(|n| n.parent) else {
             return;
         };
@@ -434,8 +439,8 @@ impl ListingState {
 /// Returns whether a remembered row belongs to this file. Another file may have had the same inode
 /// number and look alike. The listed hash of the name is stronger evidence. On a filesystem that
 /// invents inode numbers, it is the only evidence.
-fn is_of(row: &Row, seen: &Seen, listed: Option<&FileBody>) -> bool {
-    let dated = |identity: &Identity| (identity.size_bytes, identity.mtime);
+fn is_of(row: &LedgerRow, seen: &NameStat, listed: Option<&FileBody>) -> bool {
+    let dated = |identity: &FileIdentity| (identity.size_bytes, identity.mtime);
     let unchanged = listed.filter(|file| dated(&file.identity) == dated(&seen.identity));
     let agrees = unchanged.map_or(!seen.made_up, |file| file.hash == row.hash);
     agrees && row.identity == seen.identity

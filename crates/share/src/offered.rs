@@ -21,7 +21,7 @@ pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so 
      programs watch something (sysctl)";
 
 /// A shared folder.
-pub(super) struct Share {
+pub(super) struct OfferedShare {
     pub(super) dir: Arc<Path>,
     /// Name under which it was last added, possibly with a link in it.
     pub(super) given: PathBuf,
@@ -55,7 +55,7 @@ pub(super) struct Share {
     pub(super) left_out_counts: BTreeMap<LeftOutWhy, u64>,
 }
 
-impl Share {
+impl OfferedShare {
     pub(super) fn new(dir: &Path, spec: &ShareSpec, exclude: Arc<Exclude>, root: Slot) -> Self {
         Self {
             dir: dir.into(),

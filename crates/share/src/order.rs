@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::config::ShareEvent;
-use super::identity::{Identity, Stamp};
+use super::identity::{FileIdentity, FileTimestamp};
 use super::tree::Slot;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use p2pfs_types::path::SharedPath;
@@ -70,7 +70,7 @@ type NameInShare = (ShareIndex, SharedPath);
 
 /// A held event, with the time of the change.
 struct HeldEvent {
-    changed: Stamp,
+    changed: FileTimestamp,
     /// Whether it may belong to a later turn.
     ahead: bool,
     event: ShareEvent,
@@ -81,7 +81,7 @@ struct HeldEvent {
 pub(super) struct EventOrder {
     turns: u64,
     /// Turn of the events that are added now, and identity of the file that was seen for it.
-    now: (EventSeq, Identity),
+    now: (EventSeq, FileIdentity),
     /// Whether the current change may belong to a later turn.
     ahead: bool,
     met: DiscoveredBy,
@@ -103,7 +103,7 @@ struct AwaitedFile {
     /// Deadline of the wait, for a large file.
     large: Option<Instant>,
     /// Identity of the file when the wait began; the default if it was not checked.
-    seen: Identity,
+    seen: FileIdentity,
     /// Whether the seen state may belong to a later turn.
     ahead: bool,
 }
@@ -127,7 +127,7 @@ impl EventOrder {
 
     /// Assigns later events to this turn, as discovered by a report.
     pub(super) fn set_turn(&mut self, turn: EventSeq) {
-        self.now = (turn, Identity::default());
+        self.now = (turn, FileIdentity::default());
         self.ahead = false;
         self.met = DiscoveredBy::Reported;
     }
@@ -151,7 +151,7 @@ impl EventOrder {
 
     /// Sets the identity of the file that later events of this turn are about; its ctime dates the
     /// change. The default means no file.
-    pub(super) fn set_seen(&mut self, seen: Identity) {
+    pub(super) fn set_seen(&mut self, seen: FileIdentity) {
         self.now.1 = seen;
     }
 
@@ -183,9 +183,9 @@ impl EventOrder {
     /// began, its state may belong to a later turn. A ctime that changed without a write does not
     /// count, as after the removal of another link to the file. The change time alone does not
     /// suffice: two files that replace each other within one clock tick have the same.
-    pub(super) fn note_hashed(&mut self, slot: Slot, hashed: Identity) {
+    pub(super) fn note_hashed(&mut self, slot: Slot, hashed: FileIdentity) {
         let is_as_seen =
-            |seen: &Identity| *seen == Identity::default() || seen.same_but_ctime(&hashed);
+            |seen: &FileIdentity| *seen == FileIdentity::default() || seen.same_but_ctime(&hashed);
         if let Some(awaited) = self.files.get(&slot)
             && (awaited.ahead || !is_as_seen(&awaited.seen))
         {
@@ -410,7 +410,7 @@ impl EventOrder {
 impl HeldEvent {
     /// Returns the sort key within a unit: directories, then other entries by change time, then
     /// removals. Within one clock tick, events that may belong to a later turn sort last.
-    fn rank(&self) -> (bool, bool, Stamp, bool) {
+    fn rank(&self) -> (bool, bool, FileTimestamp, bool) {
         let directory = match &self.event {
             ShareEvent::Put { entry, .. } => entry.kind == Kind::Directory,
             _ => false,

@@ -281,25 +281,25 @@ mod tests {
     use super::*;
     use p2pfs_types::digest::{OnDisk, Outboard, ReadAt};
 
-    struct Sample {
+    struct OutboardSample {
         _dir: tempfile::TempDir,
         file: File,
         outboard: Outboard,
     }
 
-    fn sample(seed: u8, size: usize) -> Sample {
+    fn sample(seed: u8, size: usize) -> OutboardSample {
         let dir = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..size).map(|i| (i / 7) as u8 ^ seed).collect();
         std::fs::write(dir.path().join("f"), &bytes).unwrap();
         let file = File::open(dir.path().join("f")).unwrap();
-        Sample {
+        OutboardSample {
             _dir: dir,
             file,
             outboard: Outboard::compute(&bytes[..], size as u64, grain_of(size as u64)).unwrap(),
         }
     }
 
-    fn load(outboards: &Outboards, sample: &Sample) -> Result<HashPairs, ShareError> {
+    fn load(outboards: &Outboards, sample: &OutboardSample) -> Result<HashPairs, ShareError> {
         outboards.load(
             sample.outboard.hash,
             sample.outboard.size_bytes,
@@ -307,7 +307,7 @@ mod tests {
         )
     }
 
-    fn keep(outboards: &Outboards, sample: &Sample) {
+    fn keep(outboards: &Outboards, sample: &OutboardSample) {
         let Outboard {
             hash,
             size_bytes,
@@ -322,7 +322,7 @@ mod tests {
         bytes
     }
 
-    fn assert_loads(outboards: &Outboards, sample: &Sample) {
+    fn assert_loads(outboards: &Outboards, sample: &OutboardSample) {
         let pairs = load(outboards, sample).unwrap();
         let wanted = &sample.outboard.pairs;
         assert!(bytes_of(&pairs, wanted.len()) == *wanted);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::at_work::HashTicket;
-use super::identity::{Identity, Seen};
+use super::identity::{FileIdentity, NameStat};
 use super::watch::Cause;
 use p2pfs_types::digest::ContentHash;
 
@@ -13,7 +13,7 @@ use p2pfs_types::digest::ContentHash;
 pub(super) enum HashOutcome {
     /// It was at rest while it was read.
     Hashed {
-        seen: Seen,
+        seen: NameStat,
         hash: ContentHash,
         trust: HashTrust,
         /// No process had it open for writing, neither before nor after the read.
@@ -26,7 +26,7 @@ pub(super) enum HashOutcome {
     /// It is missing, not a file, or may not be shared any longer. A new check decides which.
     Elsewhere,
     /// It cannot be read.
-    Unreadable(Identity),
+    Unreadable(FileIdentity),
     /// It could not be read because memory or descriptors are short.
     Want,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::identity::Identity;
+use super::identity::FileIdentity;
 use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 
@@ -18,7 +18,7 @@ const WHOLE: u8 = u8::MAX;
 #[derive(Clone, Copy)]
 pub(super) struct FileBody {
     /// Identity of the listed version.
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
     pub(super) hash: ContentHash,
     pub(super) executable: bool,
     pub(super) listed: bool,
@@ -28,7 +28,7 @@ impl FileBody {
     /// Returns a file that waits to be hashed.
     pub(super) fn unlisted() -> Self {
         Self {
-            identity: Identity::default(),
+            identity: FileIdentity::default(),
             hash: ContentHash::new([0; 32]),
             executable: false,
             listed: false,
@@ -72,7 +72,7 @@ impl PackedFile {
 pub(super) struct Packing {
     devices: Vec<u64>,
     /// Identities that do not fit the packed form, by slot number.
-    whole: BTreeMap<u32, Identity>,
+    whole: BTreeMap<u32, FileIdentity>,
 }
 
 impl Packing {
@@ -102,12 +102,12 @@ impl Packing {
     }
 
     /// Returns the identity of a packed file.
-    pub(super) fn identity(&self, place: u32, file: &PackedFile) -> Identity {
+    pub(super) fn identity(&self, place: u32, file: &PackedFile) -> FileIdentity {
         let Some(dev) = self.devices.get(usize::from(file.device)) else {
             return self.whole.get(&place).copied().unwrap_or_default();
         };
         let [a, b, c, d, e, f] = file.size_bytes;
-        Identity {
+        FileIdentity {
             dev: *dev,
             ino: file.ino,
             size_bytes: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
@@ -121,8 +121,8 @@ impl Packing {
         self.whole.remove(&place);
     }
 
-    fn pack_identity(&mut self, identity: &Identity, packed: &mut PackedFile) -> Option<()> {
-        let Identity {
+    fn pack_identity(&mut self, identity: &FileIdentity, packed: &mut PackedFile) -> Option<()> {
+        let FileIdentity {
             dev,
             ino,
             size_bytes,
@@ -153,10 +153,10 @@ impl Packing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::Stamp;
+    use super::super::identity::FileTimestamp;
     use super::*;
 
-    fn file(identity: Identity) -> FileBody {
+    fn file(identity: FileIdentity) -> FileBody {
         FileBody {
             identity,
             hash: ContentHash::of(b"x"),
@@ -170,12 +170,12 @@ mod tests {
         let place = 7;
         let mut packing = Packing::default();
         let times = [
-            Stamp::default(),
-            Stamp::new(1_700_000_000, 999_999_999),
-            Stamp::new((1 << 34) - 1, 0),
-            Stamp::new(1 << 34, 0),
-            Stamp::new(-1, 5),
-            Stamp::new(i64::MIN, 0),
+            FileTimestamp::default(),
+            FileTimestamp::new(1_700_000_000, 999_999_999),
+            FileTimestamp::new((1 << 34) - 1, 0),
+            FileTimestamp::new(1 << 34, 0),
+            FileTimestamp::new(-1, 5),
+            FileTimestamp::new(i64::MIN, 0),
         ];
         let sizes = [0, 1, (1 << 48) - 1, 1 << 48, u64::MAX];
         for (mtime, ctime) in times
@@ -183,7 +183,7 @@ mod tests {
             .flat_map(|a| times.iter().map(move |b| (*a, *b)))
         {
             for (at, size_bytes) in sizes.into_iter().enumerate() {
-                let identity = Identity {
+                let identity = FileIdentity {
                     dev: at as u64,
                     ino: u64::MAX - at as u64,
                     size_bytes,
@@ -202,10 +202,10 @@ mod tests {
     #[test]
     fn more_disks_than_have_numbers_are_told_apart() {
         let mut packing = Packing::default();
-        let on = |dev| Identity {
+        let on = |dev| FileIdentity {
             dev,
             ino: 7,
-            ..Identity::default()
+            ..FileIdentity::default()
         };
         let packed: Vec<PackedFile> = (0..1000)
             .map(|place| packing.pack(place, &file(on(place.into()))))

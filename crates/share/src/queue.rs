@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::at_work::HashTicket;
-use super::identity::Stamp;
+use super::identity::FileTimestamp;
 use super::tree::Slot;
 use super::watch::Cause;
 
@@ -136,7 +136,7 @@ impl HashQueue {
     }
 
     /// Queues a file that a walk found and that changed at `changed`.
-    pub(super) fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: Stamp) {
+    pub(super) fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: FileTimestamp) {
         let at = changed.total_nanoseconds();
         let at = at.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         self.insert(QueueLane::Found, at, slot, size_bytes, true);
@@ -326,7 +326,7 @@ mod tests {
     fn the_just_closed_come_first_then_the_oldest_and_the_large_last() {
         let [a, b, c, d, e] = slots();
         let mut queue = HashQueue::default();
-        let found = |seconds| Stamp::new(seconds, 0);
+        let found = |seconds| FileTimestamp::new(seconds, 0);
         queue.enqueue(d, PROMISED_MAX_BYTES + 1, true);
         queue.enqueue_found(a, 1, found(9));
         queue.enqueue_found(e, 500, found(-3));
@@ -346,7 +346,7 @@ mod tests {
         let mut queue = HashQueue::default();
         queue.enqueue(a, PROMISED_MAX_BYTES + 1, true);
         assert!(queue.take(true, u64::MAX).is_none());
-        queue.enqueue_found(b, PROMISED_MAX_BYTES, Stamp::default());
+        queue.enqueue_found(b, PROMISED_MAX_BYTES, FileTimestamp::default());
         assert_eq!(queue.take(true, u64::MAX).unwrap().held.slot, b);
         assert_eq!(queue.take(false, u64::MAX).unwrap().held.slot, a);
     }

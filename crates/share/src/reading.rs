@@ -11,7 +11,7 @@ use rustix::fs::fstat;
 
 use super::at_work::HasherProgress;
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
-use super::identity::{Identity, Seen, Stamp};
+use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::outcome::{HashOutcome, HashTrust};
 use super::queue::DequeuedFile;
 use super::shared::SharedState;
@@ -33,7 +33,7 @@ pub(super) struct Job {
 /// An open file, with its state before the read.
 pub(super) struct OpenedFile {
     pub(super) file: File,
-    seen: Seen,
+    seen: NameStat,
     /// Whether it was written to lately.
     recent: bool,
     /// Whether no process had it open for writing, or the last write is old.
@@ -49,7 +49,7 @@ impl OpenedFile {
 /// Opens a file to be read if it is at rest.
 pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, HashOutcome> {
     let (file, seen) = open(&shared.beneath, job)?;
-    let age = seen.identity.mtime.distance(Stamp::now());
+    let age = seen.identity.mtime.distance(FileTimestamp::now());
     let recent = age < shared.quiet;
     let writers = if recent {
         writers_of(&file)
@@ -85,13 +85,15 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
 /// Returns the outcome of a file with this hash. A file that changed during the read has none.
 pub(super) fn conclude(job: &Job, opened: &OpenedFile, hash: ContentHash) -> HashOutcome {
     let seen = opened.seen;
-    match fstat(&opened.file).map(|stat| Seen::of(&stat)) {
+    match fstat(&opened.file).map(|stat| NameStat::of(&stat)) {
         Ok(after) if after.identity == seen.identity => {
             let writers = writers_of(&opened.file);
             // a writer that opened it since may have written within the clock tick that dated the
             // file
             if opened.recent && opened.unwritten && writers == Writers::Some {
-                return HashOutcome::BeingWritten(seen.identity.mtime.distance(Stamp::now()));
+                return HashOutcome::BeingWritten(
+                    seen.identity.mtime.distance(FileTimestamp::now()),
+                );
             }
             HashOutcome::Hashed {
                 seen,
@@ -118,7 +120,7 @@ fn trust_in(job: &Job, opened: &OpenedFile, writers: Writers) -> HashTrust {
     }
 }
 
-fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), HashOutcome> {
+fn open(beneath: &Beneath, job: &Job) -> Result<(File, NameStat), HashOutcome> {
     match beneath.open_file(&job.dir, &job.path) {
         Ok((_, seen)) if !job.include_private && !seen.others_may_read() => {
             Err(HashOutcome::Elsewhere)
@@ -126,7 +128,7 @@ fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), HashOutcome> {
         Ok(opened) => Ok(opened),
         Err(error) if is_absence(error) => Err(HashOutcome::Elsewhere),
         Err(error) if is_want(error) => Err(HashOutcome::Want),
-        Err(_) => Err(HashOutcome::Unreadable(Identity::default())),
+        Err(_) => Err(HashOutcome::Unreadable(FileIdentity::default())),
     }
 }
 

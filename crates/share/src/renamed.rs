@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::identity::Identity;
+use super::identity::FileIdentity;
 use super::tree::Slot;
 use p2pfs_types::digest::ContentHash;
 
@@ -86,7 +86,7 @@ impl MissedContents {
 pub(super) struct NewName {
     pub(super) slot: Slot,
     /// Identity of the file when it was read under the old name.
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
 }
 
 /// Contents of files with new names. Slots are reused, so an entry never outlives its name.
@@ -180,7 +180,7 @@ mod tests {
             missed.is_check_pending(&hash, ["a"], 0, || 1, now);
         }
         assert_eq!(missed.by_hash.len(), MISSED_MAX.get());
-        let (mut moved, identity) = (MovedContents::new(), Identity::default());
+        let (mut moved, identity) = (MovedContents::new(), FileIdentity::default());
         let mut tree = Tree::new();
         for number in 0..=MOVED_MAX {
             let hash = ContentHash::of(&number.to_le_bytes());

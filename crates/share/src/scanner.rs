@@ -16,7 +16,7 @@ use super::checks::{CheckedName, PendingChecks};
 use super::config::ShareEvent;
 use super::disk_thread::DiskThread;
 use super::hasher;
-use super::identity::Stamp;
+use super::identity::FileTimestamp;
 use super::left_out::LeftOutWhy;
 use super::mounts::{MountChanges, says_changed};
 use super::observe::ObservedName;
@@ -26,7 +26,7 @@ use super::shared::SharedState;
 use super::state::{ListingState, Recheck};
 use super::tree::{NodeBody, Slot};
 use super::walk::{DirectoryWalk, ObservedNames, ShareDirectory};
-use super::watch::{Cause, Report, Watches};
+use super::watch::{Cause, InotifyReport, Watches};
 
 /// Interval between two attempts to find a vanished share, or to walk a share in which something
 /// could not be opened for lack of resources.
@@ -191,7 +191,7 @@ impl Scanner {
 
     pub(super) fn read_reports(&mut self) {
         let mut reports = Vec::new();
-        self.checks.begin_reading(Stamp::last_tick());
+        self.checks.begin_reading(FileTimestamp::last_tick());
         let dropped = self.watches.drain(|report| reports.push(report));
         let mut state = self.shared.lock();
         for report in reports {
@@ -379,7 +379,7 @@ impl Scanner {
     /// Removes the rows of deleted files from the ledger, once after each periodic walk.
     fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
-        let unsure = |share: &super::offered::Share| share.vanished || share.scanning;
+        let unsure = |share: &super::offered::OfferedShare| share.vanished || share.scanning;
         let is_missing = state.has_absent() || state.misses_shares;
         let whole = !is_missing && !state.shares.values().any(unsure);
         if self.tidied || !whole || state.shares.is_empty() {
@@ -408,7 +408,7 @@ fn note_mount(state: &mut ListingState, checks: &mut PendingChecks, point: &Path
     let shares = state.shares.iter();
     let above = shares.filter(|(_, share)| share.dir.starts_with(point));
     state.scans.extend(above.map(|(index, _)| *index));
-    let within = |share: &super::offered::Share| {
+    let within = |share: &super::offered::OfferedShare| {
         let below = point.strip_prefix(&share.dir).ok()?;
         let name = below.file_name()?.as_bytes();
         let mut above = below.parent()?.iter();
@@ -424,10 +424,10 @@ fn note_mount(state: &mut ListingState, checks: &mut PendingChecks, point: &Path
     }
 }
 
-fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Report) {
+fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: InotifyReport) {
     match report {
-        Report::Overflow => scan_all(state),
-        Report::Name {
+        InotifyReport::Overflow => scan_all(state),
+        InotifyReport::Name {
             directory,
             name,
             cause,
@@ -444,7 +444,7 @@ fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Rep
             }
             checks.add_report(directory, name, cause, turn);
         }
-        Report::Itself { directory } => {
+        InotifyReport::Itself { directory } => {
             let Some(node) = state.tree.get(directory) else {
                 return;
             };

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
 
 use super::error::ShareError;
-use super::identity::{Identity, Seen};
+use super::identity::{FileIdentity, NameStat};
 use super::outboards::Outboards;
 use super::part::{HashPairs, grain_of, outboard_bytes};
 use super::shared::SharedState;
@@ -29,7 +29,7 @@ pub(super) struct SourceCandidate {
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
 }
 
 /// Result of comparing an open file with its candidate.
@@ -44,7 +44,7 @@ pub(super) enum Judged {
 }
 
 impl SourceCandidate {
-    pub(super) fn judge(&self, seen: &Seen) -> Judged {
+    pub(super) fn judge(&self, seen: &NameStat) -> Judged {
         if !self.include_private && !seen.others_may_read() {
             return Judged::Denied;
         }
@@ -64,7 +64,7 @@ impl SourceCandidate {
         &self,
         file: File,
         hash: ContentHash,
-        seen: &Seen,
+        seen: &NameStat,
         shared: &Arc<SharedState>,
     ) -> ShareFile {
         let known = self.identity.ino != 0;
@@ -154,7 +154,7 @@ impl ShareSet {
             }
         };
         let file = kept::in_memory(&bytes.ok_or_else(absent)?)?;
-        let seen = Seen::of(&fstat(&file)?);
+        let seen = NameStat::of(&fstat(&file)?);
         Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
     }
 
@@ -199,7 +199,7 @@ pub struct ShareFile {
 struct ShareFileInner {
     file: File,
     hash: ContentHash,
-    identity: Identity,
+    identity: FileIdentity,
     include_private: bool,
     pairs: OnceLock<HashPairs>,
     outboards: Arc<Outboards>,
@@ -210,7 +210,7 @@ impl ShareFile {
     pub(super) fn new(
         file: File,
         hash: ContentHash,
-        identity: Identity,
+        identity: FileIdentity,
         include_private: bool,
         shared: &Arc<SharedState>,
     ) -> Self {
@@ -238,14 +238,14 @@ impl ShareFile {
     /// given another date.
     pub fn is_current(&self) -> bool {
         let stat = fstat(&self.inner.file);
-        stat.is_ok_and(|stat| Identity::of(&stat) == self.inner.identity)
+        stat.is_ok_and(|stat| FileIdentity::of(&stat) == self.inner.identity)
     }
 
     /// Returns whether its bytes are the same as when it was hashed, judging by its dates. The
     /// removal of its last name changes ctime but no byte.
     pub fn is_unchanged(&self) -> bool {
         fstat(&self.inner.file).is_ok_and(|stat| {
-            let (now, then) = (Identity::of(&stat), self.inner.identity);
+            let (now, then) = (FileIdentity::of(&stat), self.inner.identity);
             now == then || (stat.st_nlink == 0 && now.same_but_ctime(&then))
         })
     }
@@ -302,7 +302,7 @@ impl ShareFile {
 
     /// Returns whether its mode currently lets others read it.
     fn may_be_read(&self) -> bool {
-        let seen = || Some(Seen::of(&fstat(&self.inner.file).ok()?));
+        let seen = || Some(NameStat::of(&fstat(&self.inner.file).ok()?));
         self.inner.include_private || seen().is_some_and(|seen| seen.others_may_read())
     }
 

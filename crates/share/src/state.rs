@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
-use super::identity::{Identity, Seen, Stamp};
+use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::kept::ReplacedContents;
 use super::ledger::Ledger;
 use super::left_links::LeftLinks;
-use super::offered::{Share, WARNINGS_PER_WALK_MAX};
+use super::offered::{OfferedShare, WARNINGS_PER_WALK_MAX};
 use super::order::EventOrder;
 use super::outcome::FinishedRead;
 use super::queue::HashQueue;
@@ -37,7 +37,7 @@ pub(super) struct Recheck {
 pub(super) struct ListingState {
     pub(super) tree: Tree,
     pub(super) queue: HashQueue,
-    pub(super) shares: BTreeMap<u16, Share>,
+    pub(super) shares: BTreeMap<u16, OfferedShare>,
     pub(super) outbox: Vec<ShareEvent>,
     /// Events that wait for earlier unresolved changes.
     pub(super) order: EventOrder,
@@ -114,7 +114,7 @@ impl ListingState {
         } else {
             let root = self.tree.insert_root(index);
             self.shares
-                .insert(index, Share::new(dir, spec, exclude, root));
+                .insert(index, OfferedShare::new(dir, spec, exclude, root));
             self.restore(root, self.absent.get(&index).cloned().unwrap_or_default());
             self.absent.remove(&index);
         }
@@ -179,7 +179,10 @@ impl ListingState {
     }
 
     fn restore_entry(&mut self, slot: Slot, entry: &Entry) {
-        let (mtime, version) = (Stamp::from(entry.mtime), Stamp::from(entry.version_time));
+        let (mtime, version) = (
+            FileTimestamp::from(entry.mtime),
+            FileTimestamp::from(entry.version_time),
+        );
         let body = match &entry.kind {
             Kind::File {
                 hash,
@@ -380,7 +383,7 @@ impl ListingState {
 
     /// Records that the share's own directory was opened. Returns false if others may not enter it,
     /// so that nothing in it is shared.
-    pub(super) fn enter_share(&mut self, index: u16, seen: &Seen) -> bool {
+    pub(super) fn enter_share(&mut self, index: u16, seen: &NameStat) -> bool {
         let Some(share) = self.shares.get_mut(&index) else {
             return false;
         };
@@ -391,7 +394,7 @@ impl ListingState {
         let private = !share.include_private && !seen.others_may_read();
         share.private = private;
         let wrong = share.own_warning();
-        let Identity { dev, ino, .. } = seen.identity;
+        let FileIdentity { dev, ino, .. } = seen.identity;
         let other = |known: &DirectoryBody| (known.dev, known.ino) != (dev, ino);
         if self.tree.directory(root).is_some_and(other) {
             self.replace_directory(root, dev, ino);

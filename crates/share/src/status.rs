@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Known, ShareProgress, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
-use super::offered::{Share, UNWATCHED};
+use super::offered::{OfferedShare, UNWATCHED};
 use super::queue::HashStage;
 use super::state::ListingState;
 use super::tree::{NodeBody, Slot};
@@ -41,7 +41,7 @@ impl ListingState {
             }
         }
         let of = |index: &u16| left.get(index).copied().unwrap_or_default();
-        let status = |(index, share): (&u16, &Share)| ShareStatus {
+        let status = |(index, share): (&u16, &OfferedShare)| ShareStatus {
             dir: share.dir.to_path_buf(),
             index: ShareIndex(*index),
             include_private: share.include_private,
@@ -84,7 +84,10 @@ impl ListingState {
         }
     }
 
-    fn shares_of(&self, slots: impl Iterator<Item = Slot>) -> impl Iterator<Item = (u16, &Share)> {
+    fn shares_of(
+        &self,
+        slots: impl Iterator<Item = Slot>,
+    ) -> impl Iterator<Item = (u16, &OfferedShare)> {
         let nodes = slots.filter_map(|slot| self.tree.get(slot));
         nodes.filter_map(|node| Some((node.share, self.shares.get(&node.share)?)))
     }
@@ -120,7 +123,7 @@ impl ListingState {
         (found, None)
     }
 
-    fn first_left_out(&self, share: &Share) -> Vec<LeftOut> {
+    fn first_left_out(&self, share: &OfferedShare) -> Vec<LeftOut> {
         let itself = share.private.then(|| LeftOut {
             path: share.dir.to_path_buf(),
             why: LeftOutWhy::Private,
@@ -139,7 +142,7 @@ impl ListingState {
 
     /// Returns why a name, or a directory above it, is left out, for each share in which it is.
     pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
-        let in_share = |share: &Share| {
+        let in_share = |share: &OfferedShare| {
             let mut at = share.root;
             for name in path.components() {
                 at = self.tree.child(at, name)?;
@@ -183,7 +186,7 @@ impl ListingState {
     }
 }
 
-impl Share {
+impl OfferedShare {
     fn left_out_counts(&self) -> Vec<(LeftOutWhy, u64)> {
         let mut counts = self.left_out_counts.clone();
         *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.private);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 
-use super::identity::{Identity, Stamp};
+use super::identity::{FileIdentity, FileTimestamp};
 use super::left_out::LeftOutWhy;
 use super::name_arena::{NameArena, NameRef};
 pub(super) use super::packed::FileBody;
@@ -50,8 +50,8 @@ pub(super) enum NodeBody {
 pub(super) struct DirectoryBody {
     pub(super) dev: u64,
     pub(super) ino: u64,
-    pub(super) mtime: Stamp,
-    pub(super) version: Stamp,
+    pub(super) mtime: FileTimestamp,
+    pub(super) version: FileTimestamp,
     /// The inotify watch, if there is one.
     pub(super) watch: Option<i32>,
     /// Unique number, so that a walk notices when the directory was replaced.
@@ -61,15 +61,15 @@ pub(super) struct DirectoryBody {
 
 pub(super) struct SymlinkBody {
     pub(super) target: Box<[u8]>,
-    pub(super) mtime: Stamp,
-    pub(super) version: Stamp,
+    pub(super) mtime: FileTimestamp,
+    pub(super) version: FileTimestamp,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct LeftOutBody {
     pub(super) why: LeftOutWhy,
     pub(super) directory: bool,
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
 }
 
 impl NodeBody {
@@ -100,7 +100,7 @@ pub(super) struct Tree {
     /// (first bytes of the content hash, slot) of listed files.
     contents: Runs<(u32, Slot)>,
     /// Version times of listed files that differ from their mtimes.
-    versions: BTreeMap<Slot, Stamp>,
+    versions: BTreeMap<Slot, FileTimestamp>,
     symlinks: BTreeMap<Slot, SymlinkBody>,
     /// (dev, ino, slot) of files that others may not read.
     private: BTreeSet<(u64, u64, Slot)>,
@@ -160,8 +160,8 @@ impl Tree {
         DirectoryBody {
             dev: 0,
             ino: 0,
-            mtime: Stamp::default(),
-            version: Stamp::default(),
+            mtime: FileTimestamp::default(),
+            version: FileTimestamp::default(),
             watch: None,
             number: self.directories_made,
             listed: false,
@@ -245,13 +245,13 @@ impl Tree {
     }
 
     /// Returns the version time of a listed file.
-    pub(super) fn version(&self, slot: Slot, file: &FileBody) -> Stamp {
+    pub(super) fn version(&self, slot: Slot, file: &FileBody) -> FileTimestamp {
         let other = self.versions.get(&slot);
         other.copied().unwrap_or(file.identity.mtime)
     }
 
     /// Makes a name a listed file of this version.
-    pub(super) fn set_file(&mut self, slot: Slot, file: FileBody, version: Stamp) {
+    pub(super) fn set_file(&mut self, slot: Slot, file: FileBody, version: FileTimestamp) {
         let Some(Some(node)) = self.nodes.get_mut(slot.0 as usize) else {
             return;
         };

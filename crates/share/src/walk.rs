@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::beneath::Beneath;
 use super::disk_thread::DiskAccess;
 use super::exclude::Exclude;
-use super::identity::{Identity, Seen};
+use super::identity::{FileIdentity, NameStat};
 use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
 use super::links::{LinkOutcome, follow};
 use super::observe::ObservedName;
@@ -90,19 +90,19 @@ impl OpenShareDirectory {
             })
         };
         if self.refused.iter().any(|refused| refused == name) {
-            return left_out(LeftOutWhy::OwnMount, true, Identity::default());
+            return left_out(LeftOutWhy::OwnMount, true, FileIdentity::default());
         }
         let seen = match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Seen {
+            Ok(stat) => NameStat {
                 made_up: self.making_up.contains(&stat.st_dev),
-                ..Seen::of(&stat)
+                ..NameStat::of(&stat)
             },
             Err(Errno::NOENT | Errno::NOTDIR) => return ObservedName::Nothing,
-            Err(_) => return left_out(LeftOutWhy::Unreadable, false, Identity::default()),
+            Err(_) => return left_out(LeftOutWhy::Unreadable, false, FileIdentity::default()),
         };
         let path = match self.path_of(name) {
             Ok(path) => path,
-            Err(why) => return left_out(why, false, Identity::default()),
+            Err(why) => return left_out(why, false, FileIdentity::default()),
         };
         let kind = seen.file_type();
         let directory = kind == FileType::Directory;

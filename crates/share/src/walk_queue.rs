@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::beneath::{is_absence, is_want};
 use super::disk_thread::DiskAccess;
-use super::identity::{Identity, Seen};
+use super::identity::{FileIdentity, NameStat};
 use super::offered::UNWATCHED;
 use super::order::EventSeq;
 use super::scanner::{Scanner, Visit, WalkQueue, place_of};
@@ -20,10 +20,10 @@ const FRESH_STEPS_MAX: usize = 64;
 /// Result of opening a directory.
 struct OpenAttempt {
     /// Attributes of the share's own directory, if that is to be read.
-    share: Option<Seen>,
+    share: Option<NameStat>,
     open: Result<OpenShareDirectory, Errno>,
     /// Attributes of the directory, if it was left out until now.
-    seen: Option<Seen>,
+    seen: Option<NameStat>,
 }
 
 impl OpenAttempt {
@@ -47,8 +47,8 @@ impl OpenAttempt {
     }
 }
 
-fn seen(fd: &OwnedFd) -> Option<Seen> {
-    Some(Seen::of(&fstat(fd).ok()?))
+fn seen(fd: &OwnedFd) -> Option<NameStat> {
+    Some(NameStat::of(&fstat(fd).ok()?))
 }
 
 impl Scanner {
@@ -192,7 +192,7 @@ impl Scanner {
             .ok()
     }
 
-    fn enter_share(&self, place: &mut ShareDirectory, share: Option<Seen>) -> bool {
+    fn enter_share(&self, place: &mut ShareDirectory, share: Option<NameStat>) -> bool {
         let Some(seen) = share else { return false };
         let mut state = self.shared.lock();
         let open = state.enter_share(place.index, &seen);
@@ -202,7 +202,7 @@ impl Scanner {
 
     /// Updates the mtime of a directory after its watch was added. It may have changed since the
     /// check, and the watch reports only later changes.
-    fn date_directory(&self, place: &ShareDirectory, seen: Option<Seen>) {
+    fn date_directory(&self, place: &ShareDirectory, seen: Option<NameStat>) {
         if let Some(seen) = seen.filter(|_| !place.path.is_root()) {
             let mut state = self.shared.lock();
             state.order.step();
@@ -212,14 +212,14 @@ impl Scanner {
 
     /// Schedules a walk if a private share was made readable just before its watch was added. The
     /// watch reports only a later chmod.
-    fn enter_share_opened_meanwhile(&self, place: &ShareDirectory, seen: Option<Seen>) {
+    fn enter_share_opened_meanwhile(&self, place: &ShareDirectory, seen: Option<NameStat>) {
         if seen.is_some_and(|seen| seen.others_may_read()) {
             self.shared.lock().scans.push(place.index);
         }
     }
 
     /// Restores a directory that was unreadable and was opened now.
-    fn take_up(&self, open: &mut OpenShareDirectory, seen: Option<Seen>) {
+    fn take_up(&self, open: &mut OpenShareDirectory, seen: Option<NameStat>) {
         if let Some(seen) = seen.filter(|_| open.place.number.is_none()) {
             let mut state = self.shared.lock();
             state.order.step();
@@ -254,7 +254,7 @@ impl Scanner {
         if is_absence(error) {
             state.recheck(place.slot, Cause::Walk);
         } else {
-            state.become_unreadable(place.slot, Identity::default(), true);
+            state.become_unreadable(place.slot, FileIdentity::default(), true);
         }
     }
 

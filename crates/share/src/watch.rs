@@ -72,7 +72,7 @@ impl Cause {
 
 /// A report of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Report {
+pub(super) enum InotifyReport {
     /// A change of the name in the directory.
     Name {
         directory: Slot,
@@ -98,7 +98,7 @@ pub(super) enum Unwatched {
 /// under its new name before it loses the old one.
 struct PendingRename {
     cookie: u32,
-    reports: Vec<Report>,
+    reports: Vec<InotifyReport>,
     until: Instant,
 }
 
@@ -179,7 +179,7 @@ impl Watches {
 
     /// Passes every pending report to `take`, the new name of a rename first. Returns the watches
     /// that the kernel dropped.
-    pub(super) fn drain(&mut self, mut take: impl FnMut(Report)) -> Vec<(i32, Slot)> {
+    pub(super) fn drain(&mut self, mut take: impl FnMut(InotifyReport)) -> Vec<(i32, Slot)> {
         let mut dropped = Vec::new();
         let mut moved = self.moved.take();
         let Some(inotify) = &self.inotify else {
@@ -195,7 +195,7 @@ impl Watches {
             };
             release(other, &mut take);
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
-                take(Report::Overflow);
+                take(InotifyReport::Overflow);
                 continue;
             }
             let mut reports = Vec::new();
@@ -231,14 +231,14 @@ impl Watches {
 }
 
 /// Passes on the reports that waited for the other half of a rename.
-fn release(moved: Option<PendingRename>, take: impl FnMut(Report)) {
+fn release(moved: Option<PendingRename>, take: impl FnMut(InotifyReport)) {
     let reports = moved.into_iter().flat_map(|moved| moved.reports);
     reports.for_each(take);
 }
 
-fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> Report {
+fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> InotifyReport {
     let Some(name) = name else {
-        return Report::Itself { directory };
+        return InotifyReport::Itself { directory };
     };
     let cause = if flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO) {
         Cause::Closed
@@ -251,7 +251,7 @@ fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> Report 
     } else {
         Cause::Walk
     };
-    Report::Name {
+    InotifyReport::Name {
         directory,
         name,
         cause,

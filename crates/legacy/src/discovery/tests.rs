@@ -20,7 +20,7 @@ fn seconds(count: u64) -> Duration {
 }
 
 /// A machine with its virtual time and its files.
-struct World {
+struct DiscoveryWorld {
     machine: LegacyMachine,
     now: Instant,
     has: Vec<Name>,
@@ -28,7 +28,7 @@ struct World {
 
 type Sent = Vec<(String, String)>;
 
-impl World {
+impl DiscoveryWorld {
     fn new(members: &[&str]) -> Self {
         let now = Instant::now();
         let members = members
@@ -112,7 +112,7 @@ fn attempt(file: &str, peer: &str, at: &str) -> LegacyEvent {
 
 #[test]
 fn a_configured_member_hears_our_address_at_start_and_every_period() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(0));
     let hello = sent("10.0.0.2:1378", "DISCOVER,10.0.0.1:1378\n");
     assert_eq!(world.sent(), std::slice::from_ref(&hello));
@@ -124,7 +124,7 @@ fn a_configured_member_hears_our_address_at_start_and_every_period() {
 
 #[test]
 fn whoever_speaks_is_a_member_and_is_told_of_all_who_spoke() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     world.pass(seconds(1));
     world.hear("10.0.0.2:1378", b"DISCOVER,10.0.0.1:1378\n");
     world.hear("10.0.0.3:21001", b"DISCOVER,10.0.0.1:1378\n");
@@ -149,7 +149,7 @@ fn whoever_speaks_is_a_member_and_is_told_of_all_who_spoke() {
 
 #[test]
 fn an_address_that_was_only_told_of_hears_ours_a_few_times_and_is_not_gossiped() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(1));
     for _ in 0..30 {
         world.hear("10.0.0.2:1378", b"DISCOVER,10.9.9.9:7,bad,[::1]:1\n");
@@ -169,7 +169,7 @@ fn an_address_that_was_only_told_of_hears_ours_a_few_times_and_is_not_gossiped()
 
 #[test]
 fn one_that_answers_our_hello_becomes_a_member() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.hear("10.0.0.2:1378", b"DISCOVER,10.0.0.3:1378\n");
     world.pass(seconds(20));
     assert!(
@@ -183,7 +183,7 @@ fn one_that_answers_our_hello_becomes_a_member() {
 
 #[test]
 fn our_own_messages_and_aliases_come_back_without_effect() {
-    let mut world = World::new(&["127.0.0.1:1378", "10.0.0.1:1378"]);
+    let mut world = DiscoveryWorld::new(&["127.0.0.1:1378", "10.0.0.1:1378"]);
     world.hear("10.0.0.1:1378", b"DISCOVER,10.0.0.7:1\n");
     world.hear("127.0.0.1:1378", b"Get,a\n");
     world.hear(
@@ -198,7 +198,7 @@ fn our_own_messages_and_aliases_come_back_without_effect() {
 
 #[test]
 fn a_silent_member_leaves_and_a_speaking_one_stays() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     world.hear("10.0.0.2:1378", b"DISCOVER\n");
     world.hear("10.0.0.3:1378", b"DISCOVER\n");
     for _ in 0..10 {
@@ -215,7 +215,7 @@ fn a_silent_member_leaves_and_a_speaking_one_stays() {
 
 #[test]
 fn a_host_name_is_resolved_by_the_owner_with_growing_pauses_until_it_is_known() {
-    let mut world = World::new(&["node2:1378"]);
+    let mut world = DiscoveryWorld::new(&["node2:1378"]);
     let host = MemberName::parse(b"node2:1378").unwrap();
     let mut resolved_at = Vec::new();
     let begin = world.now;
@@ -241,7 +241,7 @@ fn a_host_name_is_resolved_by_the_owner_with_growing_pauses_until_it_is_known() 
 
 #[test]
 fn a_host_name_that_is_our_own_is_nobody() {
-    let mut world = World::new(&["localhost:1378"]);
+    let mut world = DiscoveryWorld::new(&["localhost:1378"]);
     let host = MemberName::parse(b"localhost:1378").unwrap();
     world
         .machine
@@ -252,7 +252,7 @@ fn a_host_name_that_is_our_own_is_nobody() {
 
 #[test]
 fn a_stranger_is_answered_after_ten_seconds_and_one_that_answered_us_at_once() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.has = vec![name("b.txt")];
     world.pass(seconds(1));
     world.sent();
@@ -275,7 +275,7 @@ fn a_stranger_is_answered_after_ten_seconds_and_one_that_answered_us_at_once() {
 
 #[test]
 fn what_we_do_not_have_or_have_no_more_gets_silence() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     world.has = vec![name("b.txt")];
     world.pass(seconds(1));
     world.hear("10.0.0.2:1378", b"Get,other\n");
@@ -287,7 +287,7 @@ fn what_we_do_not_have_or_have_no_more_gets_silence() {
 
 #[test]
 fn what_is_there_when_a_stranger_would_be_answered_is_answered() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     world.pass(seconds(1));
     world.hear("10.0.0.2:1378", b"Get,b.txt\n");
     world.pass(seconds(9));
@@ -298,7 +298,7 @@ fn what_is_there_when_a_stranger_would_be_answered_is_answered() {
 
 #[test]
 fn one_asker_twice_for_one_name_waits_for_one_answer() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     world.has = vec![name("b.txt")];
     world.pass(seconds(1));
     for _ in 0..5 {
@@ -310,7 +310,7 @@ fn one_asker_twice_for_one_name_waits_for_one_answer() {
 
 #[test]
 fn one_question_serves_many_askers() {
-    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     world.pass(seconds(1));
     world.sent();
     for _ in 0..3 {
@@ -325,7 +325,7 @@ fn one_question_serves_many_askers() {
 
 #[test]
 fn the_first_responder_is_tried_then_the_next_one_at_a_time() {
-    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     world.ask("a.txt").unwrap();
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     world.hear("10.0.0.3:1378", b"File,5003\n");
@@ -346,7 +346,7 @@ fn the_first_responder_is_tried_then_the_next_one_at_a_time() {
 
 #[test]
 fn who_answered_later_has_its_turn_at_once_when_the_first_one_breaks_off() {
-    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     let (a, b) = (address("10.0.0.2:5002"), address("10.0.0.3:5003"));
     world.ask("a.txt").unwrap();
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
@@ -368,7 +368,7 @@ fn who_answered_later_has_its_turn_at_once_when_the_first_one_breaks_off() {
 
 #[test]
 fn one_that_broke_off_is_tried_again_where_nobody_else_has_the_file() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     let a = address("10.0.0.2:5002");
     let again = attempt("a.txt", "10.0.0.2:1378", "10.0.0.2:5002");
     world.machine.failed(world.now, &name("a.txt"), a);
@@ -376,7 +376,7 @@ fn one_that_broke_off_is_tried_again_where_nobody_else_has_the_file() {
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     assert_eq!(world.asking_events(), std::slice::from_ref(&again));
     // if another member stays silent, when the lookup would end
-    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     world.machine.failed(world.now, &name("a.txt"), a);
     world.ask("a.txt").unwrap();
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
@@ -391,7 +391,7 @@ fn one_that_broke_off_is_tried_again_where_nobody_else_has_the_file() {
 
 #[test]
 fn a_responder_that_failed_before_is_passed_over() {
-    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     let failed = [address("10.0.0.2:5002")];
     let asked = world
         .machine
@@ -405,7 +405,7 @@ fn a_responder_that_failed_before_is_passed_over() {
 
 #[test]
 fn a_member_that_comes_while_a_question_is_open_is_asked_too() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.sent();
     world.hear("10.0.0.3:1378", b"DISCOVER,10.0.0.1:1378\n");
@@ -419,7 +419,7 @@ fn a_member_that_comes_while_a_question_is_open_is_asked_too() {
 
 #[test]
 fn an_answer_names_no_file_so_its_sender_is_tried_for_each_open_question() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.ask("b.txt").unwrap();
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
@@ -429,7 +429,7 @@ fn an_answer_names_no_file_so_its_sender_is_tried_for_each_open_question() {
 
 #[test]
 fn an_answer_from_a_third_party_or_to_nothing_asked_is_counted_and_not_dialled() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     world.ask("a.txt").unwrap();
     world.hear("10.6.6.6:1378", b"File,1,22\n");
@@ -440,7 +440,7 @@ fn an_answer_from_a_third_party_or_to_nothing_asked_is_counted_and_not_dialled()
 
 #[test]
 fn a_lookup_ends_after_twelve_seconds_and_the_name_is_absent_for_thirty() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.pass(Duration::from_millis(11_999));
     assert_eq!(world.asking_events(), []);
@@ -459,7 +459,7 @@ fn a_lookup_ends_after_twelve_seconds_and_the_name_is_absent_for_thirty() {
 
 #[test]
 fn an_answer_that_comes_after_the_lookup_is_still_used_until_waiting_ends() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.pass(seconds(60));
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
@@ -479,7 +479,7 @@ fn an_answer_that_comes_after_the_lookup_is_still_used_until_waiting_ends() {
 
 #[test]
 fn hidden_names_and_probes_are_never_asked_by_lookups_but_a_person_may() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     for probe in [".git", "autorun.inf"] {
         assert_eq!(world.ask(probe), Err(Absence::NeverAsked));
     }
@@ -487,5 +487,8 @@ fn hidden_names_and_probes_are_never_asked_by_lookups_but_a_person_may() {
         .machine
         .ask(world.now, &name(".profile"), Patience::Whole, &[]);
     assert_eq!(whole, Ok(()));
-    assert_eq!(World::new(&[]).ask("a.txt"), Err(Absence::NoMembers));
+    assert_eq!(
+        DiscoveryWorld::new(&[]).ask("a.txt"),
+        Err(Absence::NoMembers)
+    );
 }

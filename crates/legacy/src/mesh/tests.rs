@@ -19,13 +19,13 @@ fn member(text: &str) -> MemberName {
 }
 
 /// A machine with its virtual time.
-struct World {
+struct MeshWorld {
     machine: MeshMachine,
     now: Instant,
     next: u64,
 }
 
-impl World {
+impl MeshWorld {
     fn new(max_peers: usize, configured: &[&str]) -> Self {
         let now = Instant::now();
         let config = MeshConfig {
@@ -146,7 +146,7 @@ fn who(id: &str, name: &str, address: &str) -> Who {
 
 #[test]
 fn whoever_dials_us_is_answered_byte_for_byte_as_the_old_programs_answer() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let bob = world.accept("10.0.0.2:40001");
     world.hear(bob, true, &format!("{BOB}:bob\n"));
     assert_eq!(world.sent(), [], "the second line comes first");
@@ -173,7 +173,7 @@ fn whoever_dials_us_is_answered_byte_for_byte_as_the_old_programs_answer() {
 
 #[test]
 fn whom_we_dial_hears_our_two_lines_at_once_then_our_list_and_our_question() {
-    let mut world = World::new(20, &["10.0.0.2:18002"]);
+    let mut world = MeshWorld::new(20, &["10.0.0.2:18002"]);
     world.pass(seconds(0));
     assert_eq!(world.dials(), ["10.0.0.2:18002"]);
     let bob = world.dialled("10.0.0.2:18002");
@@ -190,7 +190,7 @@ fn whom_we_dial_hears_our_two_lines_at_once_then_our_list_and_our_question() {
 
 #[test]
 fn an_id_that_is_connected_is_a_duplicate_and_one_too_many_is_told_so() {
-    let mut world = World::new(1, &[]);
+    let mut world = MeshWorld::new(1, &[]);
     world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.sent();
     let again = world.accept("10.0.0.2:40002");
@@ -206,7 +206,7 @@ fn an_id_that_is_connected_is_a_duplicate_and_one_too_many_is_told_so() {
 
 #[test]
 fn one_that_never_says_where_it_listens_is_a_peer_after_ten_seconds_and_is_not_gossiped() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let bob = world.accept("10.0.0.2:40001");
     world.hear(bob, true, &format!("{BOB}:bob\n"));
     world.pass(seconds(9));
@@ -226,7 +226,7 @@ fn one_that_never_says_where_it_listens_is_a_peer_after_ten_seconds_and_is_not_g
 
 #[test]
 fn peers_are_pinged_asked_and_given_up_when_they_are_silent_for_a_minute() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
     world.sent();
@@ -256,7 +256,7 @@ fn peers_are_pinged_asked_and_given_up_when_they_are_silent_for_a_minute() {
 #[test]
 fn a_peer_is_given_up_between_60_and_75_seconds_after_it_was_heard() {
     for offset in 0..15 {
-        let mut world = World::new(20, &[]);
+        let mut world = MeshWorld::new(20, &[]);
         world.pass(seconds(offset));
         world.join("10.0.0.2:40001", BOB, "bob", 18002);
         world.pass(seconds(60));
@@ -268,7 +268,7 @@ fn a_peer_is_given_up_between_60_and_75_seconds_after_it_was_heard() {
 
 #[test]
 fn a_peer_that_pushes_a_file_is_not_silent() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     for _ in 0..20 {
         world.pass(seconds(10));
@@ -279,7 +279,7 @@ fn a_peer_that_pushes_a_file_is_not_silent() {
 
 #[test]
 fn learned_addresses_are_dialled_a_few_at_a_time_after_a_moment() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.events();
     world.hear(
@@ -302,7 +302,7 @@ fn learned_addresses_are_dialled_a_few_at_a_time_after_a_moment() {
 
 #[test]
 fn a_learned_address_is_forgotten_after_some_tries_and_a_configured_one_never() {
-    let mut world = World::new(20, &["10.0.0.9:9"]);
+    let mut world = MeshWorld::new(20, &["10.0.0.9:9"]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.hear(bob, false, "PEERS:10.0.0.3:1\n");
     let mut tries = BTreeMap::<String, Vec<u64>>::new();
@@ -325,7 +325,7 @@ fn a_learned_address_is_forgotten_after_some_tries_and_a_configured_one_never() 
 
 #[test]
 fn a_dial_of_ourselves_and_one_that_is_refused_are_not_tried_again_soon() {
-    let mut world = World::new(20, &["10.0.0.7:7", "10.0.0.8:8"]);
+    let mut world = MeshWorld::new(20, &["10.0.0.7:7", "10.0.0.8:8"]);
     world.pass(seconds(0));
     assert_eq!(world.dials().len(), 2);
     let (own, other) = (world.dialled("10.0.0.7:7"), world.dialled("10.0.0.8:8"));
@@ -341,7 +341,7 @@ fn a_dial_of_ourselves_and_one_that_is_refused_are_not_tried_again_soon() {
 
 #[test]
 fn a_connection_that_ends_before_its_answer_is_a_rejection_too_and_is_tried_again() {
-    let mut world = World::new(20, &["10.0.0.8:8"]);
+    let mut world = MeshWorld::new(20, &["10.0.0.8:8"]);
     world.pass(seconds(0));
     world.dials();
     let conn = world.dialled("10.0.0.8:8");
@@ -354,14 +354,14 @@ fn a_connection_that_ends_before_its_answer_is_a_rejection_too_and_is_tried_agai
 
 #[test]
 fn two_that_dial_each_other_at_once_keep_one_session_and_close_none() {
-    let mut world = World::new(20, &["10.0.0.2:18002"]);
+    let mut world = MeshWorld::new(20, &["10.0.0.2:18002"]);
     world.pass(seconds(0));
     let ours = world.dialled("10.0.0.2:18002");
     let theirs = world.accept("10.0.0.2:40001");
     world.hear(theirs, true, &format!("{BOB}:bob\n"));
     world.hear(ours, true, &format!("{BOB}:bob\n"));
     world.hear(theirs, false, "LISTEN:localhost:18002\n");
-    let closes = |world: &mut World| {
+    let closes = |world: &mut MeshWorld| {
         let events = world.events().into_iter();
         let closes = events.filter(|event| matches!(event, MeshEvent::Close(_)));
         closes.count()
@@ -379,7 +379,7 @@ fn two_that_dial_each_other_at_once_keep_one_session_and_close_none() {
 
 #[test]
 fn talk_reaches_every_peer_but_those_that_are_left_out() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
     world.sent();
@@ -397,7 +397,7 @@ fn talk_reaches_every_peer_but_those_that_are_left_out() {
 
 #[test]
 fn addresses_of_this_machine_alone_are_told_to_nobody_elsewhere_and_taken_from_nobody() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let here = world.join("127.0.0.1:40001", CAROL, "carol", 18003);
     world.sent();
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
@@ -412,7 +412,7 @@ fn addresses_of_this_machine_alone_are_told_to_nobody_elsewhere_and_taken_from_n
 
 #[test]
 fn no_more_are_dialled_than_may_be_peers() {
-    let mut world = World::new(1, &["10.0.0.9:9"]);
+    let mut world = MeshWorld::new(1, &["10.0.0.9:9"]);
     world.pass(seconds(0));
     assert_eq!(world.dials().len(), 1);
     world.machine.dial_failed(world.now, &member("10.0.0.9:9"));

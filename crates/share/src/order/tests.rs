@@ -22,8 +22,8 @@ fn removed(text: &str) -> ShareEvent {
 fn put(text: &str, kind: Kind) -> ShareEvent {
     let entry = Entry {
         kind,
-        mtime: Stamp::default().into(),
-        version_time: Stamp::default().into(),
+        mtime: FileTimestamp::default().into(),
+        version_time: FileTimestamp::default().into(),
         sent_by: None,
     };
     let (share, path) = (ShareIndex(0), name(text));
@@ -36,10 +36,10 @@ fn link(text: &str) -> ShareEvent {
 }
 
 /// Returns the identity of a file with this ctime.
-fn changed(seconds: i64) -> Identity {
-    Identity {
-        ctime: Stamp::new(seconds, 0),
-        ..Identity::default()
+fn changed(seconds: i64) -> FileIdentity {
+    FileIdentity {
+        ctime: FileTimestamp::new(seconds, 0),
+        ..FileIdentity::default()
     }
 }
 
@@ -187,7 +187,7 @@ fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_t
     let (now, [pointer, object, _]) = (Instant::now(), slots());
     let tells = |inode_hashed| {
         let mut order = EventOrder::default();
-        let file = |ino| Identity { ino, ..changed(7) };
+        let file = |ino| FileIdentity { ino, ..changed(7) };
         order.step();
         order.set_seen(file(1));
         order.await_file(pointer, None);

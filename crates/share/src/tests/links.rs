@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_link_that_was_left_out_is_listed_once_what_it_goes_through_leads_elsewhere() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     for dir in ["plain", "deep", "deep/down"] {
         bench.mkdir(dir);
     }

@@ -18,7 +18,7 @@ fn why(status: &ShareStatus, name: &Path) -> Option<LeftOutWhy> {
 
 #[test]
 fn files_directories_and_links_inside_are_listed_with_true_attributes() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("empty");
     bench.mkdir("d");
     bench.write("d/run", b"#!");
@@ -52,7 +52,7 @@ fn files_directories_and_links_inside_are_listed_with_true_attributes() {
 
 #[test]
 fn names_are_bytes_and_may_be_long() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     let long = "n".repeat(255);
     let raw = std::ffi::OsStr::from_bytes(b"\xff\xfe \n");
     fs::write(bench.dir().join(raw), b"raw").unwrap();
@@ -68,7 +68,7 @@ fn names_are_bytes_and_may_be_long() {
 
 #[test]
 fn only_what_others_may_read_is_shared_and_the_remedy_is_told() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("private", b"p");
     bench.chmod("private", 0o640);
     bench.mkdir("closed");
@@ -91,7 +91,7 @@ fn only_what_others_may_read_is_shared_and_the_remedy_is_told() {
 
 #[test]
 fn what_a_pattern_excludes_is_never_listed_and_the_pattern_is_told() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir(".ssh");
     bench.write(".ssh/id_ed25519", b"secret");
     bench.write("server.key", b"secret");
@@ -117,7 +117,7 @@ fn what_a_pattern_excludes_is_never_listed_and_the_pattern_is_told() {
 
 #[test]
 fn what_is_excluded_after_it_was_listed_disappears_and_comes_back() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("a.log", b"log");
     bench.mkdir("build");
     bench.write("build/out", b"out");
@@ -151,7 +151,7 @@ fn what_is_excluded_after_it_was_listed_disappears_and_comes_back() {
 
 #[test]
 fn a_pattern_that_is_none_is_refused_and_changes_nothing() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("f", b"f");
     bench.settle();
     let spec = ShareSpec {
@@ -165,7 +165,7 @@ fn a_pattern_that_is_none_is_refused_and_changes_nothing() {
 
 #[test]
 fn all_that_is_listed_is_told_page_by_page_and_each_name_once() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("d");
     (0..20).for_each(|i| bench.write(&format!("d/{i}"), b"x"));
     bench.write(".env", b"secret");
@@ -186,7 +186,7 @@ fn all_that_is_listed_is_told_page_by_page_and_each_name_once() {
 
 #[test]
 fn include_private_shares_them_and_can_be_taken_back() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.write("d/private", b"p");
     bench.chmod("d/private", 0o600);
@@ -209,7 +209,7 @@ fn include_private_shares_them_and_can_be_taken_back() {
 
 #[test]
 fn a_share_that_others_may_not_enter_shares_nothing_and_says_so() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("f", b"f");
     chmod(&bench.dir(), 0o700);
     bench.start();
@@ -226,7 +226,7 @@ fn a_share_that_others_may_not_enter_shares_nothing_and_says_so() {
 
 #[test]
 fn a_file_too_large_to_be_proven_is_left_out_and_everybody_elses_files_are_listed() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("small", b"small");
     let huge = fs::File::create(bench.at("huge")).unwrap();
     huge.set_len(FILE_MAX_BYTES + 1).unwrap();
@@ -243,7 +243,7 @@ fn a_file_too_large_to_be_proven_is_left_out_and_everybody_elses_files_are_liste
 fn files_that_take_hours_to_hash_keep_no_other_large_file_waiting() {
     const HUGE: u64 = 512 << 30;
     const LARGE: u64 = (64 << 20) + 1;
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     for number in 0..3 {
         let huge = fs::File::create(bench.at(&format!("huge-{number}"))).unwrap();
         huge.set_len(HUGE).unwrap();
@@ -265,7 +265,7 @@ fn files_that_take_hours_to_hash_keep_no_other_large_file_waiting() {
 
 #[test]
 fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     let fifo = bench.at("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(bench.at("socket")).unwrap();
@@ -297,7 +297,7 @@ fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
 
 #[test]
 fn what_has_the_name_of_what_is_on_its_way_is_left_out_with_a_warning_but_in_an_inbox() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("inbox");
     bench.config.inboxes = vec![bench.at("inbox")];
     for name in ["sub", "sub/deep", "inbox/.p2pfs-arriving"] {
@@ -333,7 +333,7 @@ fn what_has_the_name_of_what_is_on_its_way_is_left_out_with_a_warning_but_in_an_
 
 #[test]
 fn many_left_out_names_are_counted_but_neither_listed_nor_warned_of_without_end() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     for number in 0..300 {
         symlink("/", bench.at(&format!("l{number}"))).unwrap();
     }
@@ -345,7 +345,7 @@ fn many_left_out_names_are_counted_but_neither_listed_nor_warned_of_without_end(
 
 #[test]
 fn the_mount_s_own_name_and_what_is_refused_are_never_entered() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir(".p2pfs");
     bench.write(".p2pfs/f", b"f");
     bench.mkdir("mnt");
@@ -367,7 +367,7 @@ fn what_is_too_long_or_too_deep_is_left_out_and_told_as_that() {
         ("d".to_owned(), PATH_MAX_DEPTH, LeftOutWhy::TooDeep),
         ("d".repeat(255), 4096 / 256, LeftOutWhy::TooLong),
     ] {
-        let mut bench = Bench::bare();
+        let mut bench = ShareBench::bare();
         let mut dir = fs::File::open(bench.dir()).unwrap();
         for _ in 0..=levels {
             mkdirat(&dir, &name, Mode::from(0o755)).unwrap();
@@ -389,7 +389,7 @@ fn what_is_too_long_or_too_deep_is_left_out_and_told_as_that() {
 
 #[test]
 fn the_state_directory_is_never_shared_even_with_all_that_is_private() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.state_dir = bench.at("state");
     bench.open();
     let spec = ShareSpec {
@@ -405,7 +405,7 @@ fn the_state_directory_is_never_shared_even_with_all_that_is_private() {
 
 #[test]
 fn a_share_that_cannot_be_is_refused_in_one_clear_line() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.write("f", b"f");
     bench.mkdir("mnt");
@@ -432,7 +432,7 @@ fn a_share_that_cannot_be_is_refused_in_one_clear_line() {
 
 #[test]
 fn a_removed_share_takes_all_its_entries_with_it() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
     bench.wait_for("listed", |b| b.has("d/f", b"f"));
@@ -447,7 +447,7 @@ fn a_removed_share_takes_all_its_entries_with_it() {
 
 #[test]
 fn two_shares_are_told_apart_by_their_numbers() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("a");
     bench.mkdir("b");
     bench.write("a/f", b"in a");
@@ -467,7 +467,7 @@ fn two_shares_are_told_apart_by_their_numbers() {
 
 #[test]
 fn a_file_dated_in_the_future_has_the_time_it_was_first_seen_as_its_version() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("future", b"f");
     date(&bench.at("future"), 4_000_000_000);
     bench.write("past", b"p");

@@ -33,7 +33,7 @@ fn left_out_count(status: &ShareStatus) -> u64 {
 }
 
 /// A share on real files, and the listing that its events add up to.
-struct Bench {
+struct ShareBench {
     home: TempDir,
     config: ShareConfig,
     set: Option<ShareSet>,
@@ -43,7 +43,7 @@ struct Bench {
     runtime: tokio::runtime::Runtime,
 }
 
-impl Bench {
+impl ShareBench {
     /// Creates an empty directory `share` that is not added yet.
     fn bare() -> Self {
         let home = tempfile::tempdir().unwrap();

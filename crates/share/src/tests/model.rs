@@ -14,7 +14,7 @@ const OUT: &str = "/proc/sys";
 const OUT_AND_UP: &str = "../../../../../../../../../../../../proc/sys";
 
 #[derive(Clone, Debug)]
-enum Step {
+enum ShareAction {
     Write { at: String, size: usize, seed: u8 },
     Append { at: String, seed: u8 },
     Rename { from: String, to: String },
@@ -31,7 +31,7 @@ fn any_path() -> impl Strategy<Value = String> {
     proptest::collection::vec(prop_oneof!["[abc]"], 1..4).prop_map(|names| names.join("/"))
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = ShareAction> {
     let mode = prop_oneof![
         Just(0o600),
         Just(0o644),
@@ -42,50 +42,50 @@ fn any_step() -> impl Strategy<Value = Step> {
     let target = prop_oneof![Just("a"), Just("b"), Just("."), Just(OUT), Just(OUT_AND_UP)];
     prop_oneof![
         6 => (any_path(), 0usize..100_000, any::<u8>())
-            .prop_map(|(at, size, seed)| Step::Write { at, size, seed }),
-        2 => (any_path(), any::<u8>()).prop_map(|(at, seed)| Step::Append { at, seed }),
-        4 => (any_path(), any_path()).prop_map(|(from, to)| Step::Rename { from, to }),
-        2 => any_path().prop_map(|at| Step::Delete { at }),
-        3 => (any_path(), mode).prop_map(|(at, mode)| Step::Chmod { at, mode }),
-        6 => any_path().prop_map(|at| Step::Mkdir { at }),
-        2 => (any_path(), target).prop_map(|(at, target)| Step::Symlink { at, target }),
-        1 => (any_path(), any_path()).prop_map(|(from, to)| Step::Link { from, to }),
+            .prop_map(|(at, size, seed)| ShareAction::Write { at, size, seed }),
+        2 => (any_path(), any::<u8>()).prop_map(|(at, seed)| ShareAction::Append { at, seed }),
+        4 => (any_path(), any_path()).prop_map(|(from, to)| ShareAction::Rename { from, to }),
+        2 => any_path().prop_map(|at| ShareAction::Delete { at }),
+        3 => (any_path(), mode).prop_map(|(at, mode)| ShareAction::Chmod { at, mode }),
+        6 => any_path().prop_map(|at| ShareAction::Mkdir { at }),
+        2 => (any_path(), target).prop_map(|(at, target)| ShareAction::Symlink { at, target }),
+        1 => (any_path(), any_path()).prop_map(|(from, to)| ShareAction::Link { from, to }),
         1 => (any_path(), 0u64..4_000_000_000)
-            .prop_map(|(at, seconds)| Step::Date { at, seconds }),
-        1 => Just(Step::Settle),
+            .prop_map(|(at, seconds)| ShareAction::Date { at, seconds }),
+        1 => Just(ShareAction::Settle),
     ]
 }
 
 /// Takes the step if it is possible; otherwise does nothing.
-fn take_step(dir: &Path, step: &Step) {
+fn take_step(dir: &Path, step: &ShareAction) {
     let _ = match step {
-        Step::Write { at, size, seed } => fs::write(dir.join(at), vec![*seed; *size]),
-        Step::Append { at, seed } => fs::OpenOptions::new()
+        ShareAction::Write { at, size, seed } => fs::write(dir.join(at), vec![*seed; *size]),
+        ShareAction::Append { at, seed } => fs::OpenOptions::new()
             .append(true)
             .open(dir.join(at))
             .and_then(|mut file| std::io::Write::write_all(&mut file, &[*seed; 10])),
-        Step::Rename { from, to } => fs::rename(dir.join(from), dir.join(to)),
-        Step::Delete { at } => {
+        ShareAction::Rename { from, to } => fs::rename(dir.join(from), dir.join(to)),
+        ShareAction::Delete { at } => {
             let at = dir.join(at);
             fs::remove_file(&at).or_else(|_| fs::remove_dir_all(&at))
         }
-        Step::Chmod { at, mode } => match fs::symlink_metadata(dir.join(at)) {
+        ShareAction::Chmod { at, mode } => match fs::symlink_metadata(dir.join(at)) {
             Ok(stat) if !stat.is_symlink() => {
                 fs::set_permissions(dir.join(at), fs::Permissions::from_mode(*mode))
             }
             _ => Ok(()),
         },
-        Step::Mkdir { at } => fs::create_dir(dir.join(at)),
-        Step::Symlink { at, target } => symlink(target, dir.join(at)),
-        Step::Link { from, to } => fs::hard_link(dir.join(from), dir.join(to)),
-        Step::Date { at, seconds } => match fs::symlink_metadata(dir.join(at)) {
+        ShareAction::Mkdir { at } => fs::create_dir(dir.join(at)),
+        ShareAction::Symlink { at, target } => symlink(target, dir.join(at)),
+        ShareAction::Link { from, to } => fs::hard_link(dir.join(from), dir.join(to)),
+        ShareAction::Date { at, seconds } => match fs::symlink_metadata(dir.join(at)) {
             Ok(stat) if stat.is_file() => {
                 date(&dir.join(at), *seconds);
                 Ok(())
             }
             _ => Ok(()),
         },
-        Step::Settle => Ok(()),
+        ShareAction::Settle => Ok(()),
     };
 }
 
@@ -142,14 +142,14 @@ fn without_links(plain: impl Iterator<Item = (SharedPath, (Kind, Timestamp))>) -
         .collect()
 }
 
-fn listed(bench: &Bench) -> impl Iterator<Item = (SharedPath, (Kind, Timestamp))> + '_ {
+fn listed(bench: &ShareBench) -> impl Iterator<Item = (SharedPath, (Kind, Timestamp))> + '_ {
     bench
         .listing
         .iter()
         .map(|(path, entry)| (path.clone(), (entry.kind.clone(), entry.mtime)))
 }
 
-fn check(bench: &mut Bench) -> Result<(), TestCaseError> {
+fn check(bench: &mut ShareBench) -> Result<(), TestCaseError> {
     let dir = fs::canonicalize(bench.dir()).unwrap();
     let mut plain = Plain::new();
     plain_walk(&dir, &dir, &mut plain);
@@ -182,12 +182,12 @@ proptest! {
     fn whatever_is_done_to_a_share_its_events_add_up_to_what_is_there(
         steps in proptest::collection::vec(any_step(), 1..60)
     ) {
-        let mut bench = Bench::bare();
+        let mut bench = ShareBench::bare();
         bench.config.quiet = Duration::from_millis(20);
         bench.start();
         for step in &steps {
             take_step(&bench.dir(), step);
-            if matches!(step, Step::Settle) {
+            if matches!(step, ShareAction::Settle) {
                 check(&mut bench)?;
             }
         }

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::*;
 
 /// Puts a file in place as git does with objects: written under another name, linked, unlinked.
-fn put_by_link(bench: &Bench, tmp: &str, name: &str, bytes: &[u8]) {
+fn put_by_link(bench: &ShareBench, tmp: &str, name: &str, bytes: &[u8]) {
     bench.write(tmp, bytes);
     fs::hard_link(bench.at(tmp), bench.at(name)).unwrap();
     fs::remove_file(bench.at(tmp)).unwrap();
@@ -17,7 +17,7 @@ fn put_by_link(bench: &Bench, tmp: &str, name: &str, bytes: &[u8]) {
 
 /// Puts an empty file in place by a link, as a script does: so quickly that the other name is
 /// removed while this one is read.
-fn put_mark_by_link(bench: &Bench, name: &str) {
+fn put_mark_by_link(bench: &ShareBench, name: &str) {
     run_script(
         ": >\"$1\" && ln \"$1\" \"$2\" && rm \"$1\"",
         &[bench.at("tmp"), bench.at(name)],
@@ -33,7 +33,7 @@ fn run_script(script: &str, names: &[PathBuf]) {
 }
 
 /// Returns the position at which each name was put first, or last.
-fn places(bench: &Bench, first: bool) -> BTreeMap<String, usize> {
+fn places(bench: &ShareBench, first: bool) -> BTreeMap<String, usize> {
     let mut places = BTreeMap::new();
     for (at, event) in bench.history.iter().enumerate() {
         if let ShareEvent::Put { path, .. } = event {
@@ -46,7 +46,7 @@ fn places(bench: &Bench, first: bool) -> BTreeMap<String, usize> {
 
 #[test]
 fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     for number in 0..200 {
@@ -54,7 +54,7 @@ fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
         let name = format!("o{number}");
         put_by_link(&bench, "tmp_obj", &name, bytes.as_bytes());
     }
-    let all = |b: &Bench| (0..200).all(|n| b.entry(&format!("o{n}")).is_some());
+    let all = |b: &ShareBench| (0..200).all(|n| b.entry(&format!("o{n}")).is_some());
     bench.wait_for("all linked files", all);
     bench.write("outside", b"whole");
     fs::hard_link(bench.at("outside"), bench.at("second")).unwrap();
@@ -65,7 +65,7 @@ fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
 /// them.
 #[test]
 fn an_empty_file_that_comes_by_link_is_listed_in_its_turn() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     for number in 0..50 {
@@ -82,7 +82,7 @@ fn an_empty_file_that_comes_by_link_is_listed_in_its_turn() {
 
 #[test]
 fn an_empty_file_whose_writer_has_yet_to_write_waits_for_it() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     let mut writer = fs::File::create(bench.at("f")).unwrap();
@@ -101,7 +101,7 @@ fn an_empty_file_whose_writer_has_yet_to_write_waits_for_it() {
 
 #[test]
 fn a_linked_file_that_is_still_written_waits_for_its_writer() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     let outside = bench.home.path().join("outside");
@@ -115,7 +115,7 @@ fn a_linked_file_that_is_still_written_waits_for_its_writer() {
 
 #[test]
 fn a_small_pointer_is_never_told_before_the_large_file_that_was_there_first() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     let large = bench.home.path().join("large");
     fs::write(&large, vec![7; 60 << 20]).unwrap();
     for round in 0..3 {
@@ -131,7 +131,7 @@ fn a_small_pointer_is_never_told_before_the_large_file_that_was_there_first() {
 
 #[test]
 fn what_is_gone_is_told_after_what_took_its_place() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     (0..50).for_each(|n| bench.write(&format!("loose{n}"), b"l"));
     bench.settle();
     bench.history.clear();
@@ -146,7 +146,7 @@ fn what_is_gone_is_told_after_what_took_its_place() {
 
 /// Returns the positions of the first removal, and of the last put of a name that starts with
 /// `new`.
-fn first_gone_and_last_put(bench: &Bench, new: &str) -> (usize, usize) {
+fn first_gone_and_last_put(bench: &ShareBench, new: &str) -> (usize, usize) {
     let gone = |event: &ShareEvent| matches!(event, ShareEvent::Removed { .. });
     let put = |event: &ShareEvent| match event {
         ShareEvent::Put { path, .. } => path.to_string().starts_with(new),
@@ -159,7 +159,7 @@ fn first_gone_and_last_put(bench: &Bench, new: &str) -> (usize, usize) {
 #[test]
 fn a_renamed_directory_is_listed_whole_before_its_old_name_leaves() {
     const FILES: usize = 1500;
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("old");
     (0..FILES).for_each(|n| bench.write(&format!("old/f{n}"), b"f"));
     bench.mkdir("elsewhere");
@@ -176,7 +176,7 @@ fn a_renamed_directory_is_listed_whole_before_its_old_name_leaves() {
 
 #[test]
 fn a_renamed_file_is_listed_before_its_old_name_leaves() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("old", &vec![3; 30 << 20]);
     bench.mkdir("elsewhere");
     bench.settle();
@@ -191,7 +191,7 @@ fn a_renamed_file_is_listed_before_its_old_name_leaves() {
 
 #[test]
 fn what_is_moved_out_of_the_share_leaves_though_it_arrives_nowhere() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("f", b"f");
     bench.mkdir("d");
     bench.write("d/g", b"g");
@@ -233,7 +233,7 @@ fn commit(dir: &Path, number: usize) {
 }
 
 /// Asserts that everything the pointers refer to is listed.
-fn assert_whole(bench: &Bench, contents: &BTreeMap<ContentHash, String>) {
+fn assert_whole(bench: &ShareBench, contents: &BTreeMap<ContentHash, String>) {
     let listed: BTreeSet<String> = bench.names().into_iter().collect();
     if let Some(Kind::File { hash, .. }) = bench.entry("ref").map(|e| &e.kind) {
         for object in contents[hash].lines() {
@@ -252,7 +252,7 @@ fn assert_whole(bench: &Bench, contents: &BTreeMap<ContentHash, String>) {
 #[test]
 fn a_pointer_is_never_told_before_what_it_points_to_however_fast_it_moves() {
     const COMMITS: usize = 150;
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("objects");
     let dir = bench.dir();
     let writer = std::thread::spawn(move || {
@@ -265,7 +265,7 @@ fn a_pointer_is_never_told_before_what_it_points_to_however_fast_it_moves() {
         contents
     });
     let last = format!("releases/{}", COMMITS - 1);
-    let is_last = |b: &Bench| match b.entry("current").map(|e| &e.kind) {
+    let is_last = |b: &ShareBench| match b.entry("current").map(|e| &e.kind) {
         Some(Kind::Symlink { target }) => target == last.as_bytes(),
         _ => false,
     };

@@ -3,14 +3,14 @@
 use super::*;
 
 /// Writes a file with an old date, so that its hash is not racy.
-fn old_file(bench: &Bench, name: &str, bytes: &[u8]) {
+fn old_file(bench: &ShareBench, name: &str, bytes: &[u8]) {
     bench.write(name, bytes);
     date(&bench.at(name), 1_000_000);
 }
 
 #[test]
 fn an_unchanged_share_is_known_again_without_an_event() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("d");
     old_file(&bench, "d/f", b"f");
     let index = bench.start();
@@ -24,7 +24,7 @@ fn an_unchanged_share_is_known_again_without_an_event() {
 
 #[test]
 fn a_known_file_is_not_read_again() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"real");
     bench.start();
     let stat = rustix::fs::stat(bench.at("f")).unwrap();
@@ -39,7 +39,7 @@ fn a_known_file_is_not_read_again() {
 
 #[test]
 fn a_file_that_has_the_number_that_another_had_keeps_its_own_hash() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     for (name, bytes) in [("a", b"aaaa"), ("b", b"bbbb")] {
         old_file(&bench, name, bytes);
     }
@@ -66,7 +66,7 @@ fn a_file_that_has_the_number_that_another_had_keeps_its_own_hash() {
 
 #[test]
 fn a_racy_hash_is_not_believed_after_a_restart() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     bench.write("f", b"real");
@@ -85,12 +85,12 @@ fn a_racy_hash_is_not_believed_after_a_restart() {
 
 #[test]
 fn a_racy_hash_is_taken_again_when_the_file_is_at_rest() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("f", b"f");
     bench.wait_for("listed", |b| b.has("f", b"f"));
     let stat = rustix::fs::stat(bench.at("f")).unwrap();
     let deadline = Instant::now() + PATIENCE;
-    let racy = |bench: &Bench| {
+    let racy = |bench: &ShareBench| {
         let state = bench.set().inner.shared.lock();
         state.ledger.get(stat.st_dev, stat.st_ino).unwrap().doubted
     };
@@ -102,7 +102,7 @@ fn a_racy_hash_is_taken_again_when_the_file_is_at_rest() {
 
 #[test]
 fn what_changed_while_nobody_looked_is_told_at_the_start() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.mkdir("emptied");
     for name in ["d/gone", "changed", "same", "emptied/f"] {
@@ -133,7 +133,7 @@ fn what_changed_while_nobody_looked_is_told_at_the_start() {
 
 #[test]
 fn a_version_time_is_the_same_after_a_restart_even_without_the_log() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("f", b"f");
     date(&bench.at("f"), 4_000_000_000);
     bench.start();
@@ -147,7 +147,7 @@ fn a_version_time_is_the_same_after_a_restart_even_without_the_log() {
 
 #[test]
 fn without_the_remembered_hashes_a_known_file_keeps_its_entry() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("f", b"f");
     date(&bench.at("f"), 4_000_000_000);
     bench.start();
@@ -166,7 +166,7 @@ fn without_the_remembered_hashes_a_known_file_keeps_its_entry() {
 
 #[test]
 fn a_share_that_is_not_offered_any_more_is_forgotten_when_that_is_sure() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"f");
     bench.start();
     bench.stop();
@@ -179,7 +179,7 @@ fn a_share_that_is_not_offered_any_more_is_forgotten_when_that_is_sure() {
 }
 
 /// Creates a share of that name beside the bench's own, and returns a link to it.
-fn linked_share(bench: &Bench, name: &str) -> PathBuf {
+fn linked_share(bench: &ShareBench, name: &str) -> PathBuf {
     let (dir, link) = (bench.home.path().join(name), bench.home.path().join("link"));
     fs::create_dir(&dir).unwrap();
     std::os::unix::fs::symlink(&dir, &link).unwrap();
@@ -188,7 +188,7 @@ fn linked_share(bench: &Bench, name: &str) -> PathBuf {
 
 #[test]
 fn a_share_whose_disk_is_awaited_stays_listed_also_where_a_link_led_to_it() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     let link = linked_share(&bench, "linked");
     bench.open();
     let index = bench.set().add(ShareSpec::new(&link)).unwrap();
@@ -214,7 +214,7 @@ fn a_share_whose_disk_is_awaited_stays_listed_also_where_a_link_led_to_it() {
 
 #[test]
 fn a_missing_share_that_comes_is_not_hashed_anew() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"f");
     bench.start();
     bench.stop();
@@ -226,7 +226,7 @@ fn a_missing_share_that_comes_is_not_hashed_anew() {
     bench.set().forget_absent(&[missing]);
     bench.settle();
     assert!(bench.names().is_empty());
-    let keeps_hashes = |bench: &Bench| bench.set().inner.shared.lock().misses_shares;
+    let keeps_hashes = |bench: &ShareBench| bench.set().inner.shared.lock().misses_shares;
     assert!(keeps_hashes(&bench));
     bench.set().add(ShareSpec::new(bench.dir())).unwrap();
     bench.set().forget_absent(&[]);
@@ -237,7 +237,7 @@ fn a_missing_share_that_comes_is_not_hashed_anew() {
 
 #[test]
 fn a_share_of_an_earlier_run_can_be_removed_by_its_name() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"f");
     bench.start();
     bench.stop();
@@ -249,7 +249,7 @@ fn a_share_of_an_earlier_run_can_be_removed_by_its_name() {
 
 #[test]
 fn the_state_directory_is_for_its_owner_alone_and_for_one_set() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.open();
     let mode = fs::metadata(&bench.config.state_dir)
         .unwrap()

@@ -23,7 +23,7 @@ fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
 #[test]
 fn what_lies_in_a_directory_that_became_private_is_given_to_nobody_from_then_on() {
     for directory in ["d", ""] {
-        let mut bench = Bench::new();
+        let mut bench = ShareBench::new();
         bench.mkdir("d");
         bench.write("d/f", b"just written");
         let hash = ContentHash::of(b"just written");
@@ -37,7 +37,7 @@ fn what_lies_in_a_directory_that_became_private_is_given_to_nobody_from_then_on(
 
 #[test]
 fn any_range_of_a_shared_file_is_served_with_its_proof() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     for size in [1, 65_536, 200_000, 3_000_000] {
         let bytes = content(size, 1);
         bench.write("f", &bytes);
@@ -63,7 +63,7 @@ fn any_range_of_a_shared_file_is_served_with_its_proof() {
 
 #[test]
 fn an_empty_file_is_served_too() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("f", b"");
     bench.wait_for("listed", |b| b.has("f", b""));
     let file = bench.set().source(&ContentHash::of(b"")).unwrap();
@@ -73,7 +73,7 @@ fn an_empty_file_is_served_too() {
 
 #[test]
 fn a_file_that_changed_unseen_is_gone_and_comes_back_as_what_it_is() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     // without watches and rescans, only serving can notice the change
     bench.config.watch_limit = 0;
     let (old, new) = (content(300_000, 1), content(300_000, 2));
@@ -102,7 +102,7 @@ fn a_file_that_changed_unseen_is_gone_and_comes_back_as_what_it_is() {
 
 #[test]
 fn a_file_cut_short_while_it_is_served_is_gone() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     let bytes = content(300_000, 1);
     bench.write("f", &bytes);
     bench.wait_for("listed", |b| b.has("f", &bytes));
@@ -122,7 +122,7 @@ fn a_file_cut_short_while_it_is_served_is_gone() {
 
 #[test]
 fn an_open_source_serves_on_when_its_name_is_replaced_or_deleted() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     let (old, new) = (content(300_000, 1), content(300_000, 2));
     bench.write("f", &old);
     bench.wait_for("listed", |b| b.has("f", &old));
@@ -136,7 +136,7 @@ fn an_open_source_serves_on_when_its_name_is_replaced_or_deleted() {
 
 #[test]
 fn a_damaged_outboard_costs_a_rehash_and_no_wrong_byte() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     let bytes = content(3_000_000, 1);
     bench.write("f", &bytes);
     bench.start();
@@ -162,7 +162,7 @@ fn a_damaged_outboard_costs_a_rehash_and_no_wrong_byte() {
 
 #[test]
 fn another_name_of_the_same_content_takes_over() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("a", b"same");
     bench.write("b", b"same");
     bench.wait_for("listed", |b| b.has("a", b"same") && b.has("b", b"same"));
@@ -176,7 +176,7 @@ fn another_name_of_the_same_content_takes_over() {
 
 #[test]
 fn an_own_file_is_read_live() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("f", b"first");
     let index = bench.start();
     let mut own = bench.set().own(index, &path("f")).unwrap();
@@ -193,7 +193,7 @@ fn an_own_file_is_read_live() {
 
 #[test]
 fn what_is_not_shared_is_neither_opened_nor_described() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     fs::write(bench.home.path().join("secret"), b"s").unwrap();
     symlink("../secret", bench.at("out")).unwrap();
     symlink("..", bench.at("up")).unwrap();
@@ -219,7 +219,7 @@ fn what_is_not_shared_is_neither_opened_nor_described() {
 
 #[test]
 fn the_names_of_a_directory_are_described_one_by_one_as_each_is_now() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.write("d/f", b"first");
     bench.write("d/private", b"p");
@@ -242,7 +242,7 @@ fn the_names_of_a_directory_are_described_one_by_one_as_each_is_now() {
 
 #[test]
 fn many_readers_of_an_evicted_outboard_all_get_their_bytes() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.outboard_budget_bytes = 0;
     let bytes = content(2_500_000, 7);
     bench.write("f", &bytes);
@@ -263,7 +263,7 @@ fn many_readers_of_an_evicted_outboard_all_get_their_bytes() {
 
 #[test]
 fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     let (old, new) = (content(300_000, 1), content(300_000, 2));
     bench.write("f", &old);
     bench.wait_for("listed", |b| b.has("f", &old));
@@ -283,7 +283,7 @@ fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
 
 #[test]
 fn what_others_may_not_read_any_more_is_not_served_before_a_watcher_tells() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.watch_limit = 0;
     let (small, large) = (content(3_000, 1), content(3_000_000, 2));
     bench.write("small", &small);
@@ -306,7 +306,7 @@ fn what_others_may_not_read_any_more_is_not_served_before_a_watcher_tells() {
 
 #[test]
 fn what_was_kept_of_a_file_is_not_served_once_others_may_not_read_it() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("f", b"told by mistake");
     bench.wait_for("listed", |b| b.has("f", b"told by mistake"));
     bench.chmod("f", 0o600);
@@ -318,7 +318,7 @@ fn what_was_kept_of_a_file_is_not_served_once_others_may_not_read_it() {
 
 #[test]
 fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     let bytes = content(300_000, 1);
     bench.write("f", &bytes);
     bench.start();
@@ -334,7 +334,7 @@ fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
 /// A reader of a content that only this node has waits for the shares while the node restarts.
 #[test]
 fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
-    let bench = Bench::new();
+    let bench = ShareBench::new();
     let hash = ContentHash::of(b"in a share that is still to be added");
     let found = bench.set().source(&hash).map(drop).unwrap_err();
     assert!(found.is_want(), "{found}");
@@ -346,7 +346,7 @@ fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
 /// A reader with the file open must not be told that it is gone.
 #[test]
 fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     // too large to be kept in memory
     let bytes = content(30 << 20, 1);
     let hash = ContentHash::of(&bytes);
@@ -378,7 +378,7 @@ fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
 #[test]
 fn what_is_gone_for_good_is_said_to_be_also_where_nothing_is_watched() {
     for watch_limit in [0, 100] {
-        let mut bench = Bench::bare();
+        let mut bench = ShareBench::bare();
         bench.config.watch_limit = watch_limit;
         bench.start();
         let bytes = content(30 << 20, 1);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn five_thousand_small_files_are_listed_and_found_again() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     fill(&bench, 5_000);
     bench.start();
     assert_eq!(bench.status().files, 5_000);
@@ -15,7 +15,7 @@ fn five_thousand_small_files_are_listed_and_found_again() {
 
 #[test]
 fn a_file_of_64_mib_is_listed_soon_after_its_close() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     let bytes = vec![7; 64 << 20];
@@ -26,7 +26,7 @@ fn a_file_of_64_mib_is_listed_soon_after_its_close() {
     assert!(bench.has("f", &bytes));
 }
 
-fn fill(bench: &Bench, files: usize) {
+fn fill(bench: &ShareBench, files: usize) {
     for number in 0..files {
         if number % 1000 == 0 {
             bench.mkdir(&format!("d{}", number / 1000));

@@ -11,7 +11,7 @@ use p2pfs_types::extent::ByteRange;
 
 #[test]
 fn a_file_is_listed_at_its_writer_s_close_and_not_before() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     let mut file = fs::File::create(bench.at("f")).unwrap();
@@ -32,7 +32,7 @@ fn a_file_is_listed_at_its_writer_s_close_and_not_before() {
 
 #[test]
 fn a_file_that_is_never_closed_is_listed_when_it_was_quiet() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     let mut file = fs::File::create(bench.at("f")).unwrap();
     file.write_all(b"so far").unwrap();
     bench.wait_for("quiet", |b| b.has("f", b"so far"));
@@ -43,7 +43,7 @@ fn a_file_that_is_never_closed_is_listed_when_it_was_quiet() {
 #[test]
 fn of_a_file_rewritten_in_place_over_and_over_only_whole_versions_are_listed() {
     const PIECE_BYTES: usize = 32 * 1024;
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     // so that no close waits so long that the file is read despite a writer
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -74,7 +74,7 @@ fn of_a_file_rewritten_in_place_over_and_over_only_whole_versions_are_listed() {
 
 #[test]
 fn the_old_entry_stays_while_a_new_version_is_written() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.write("f", b"old");
     date(&bench.at("f"), 1_000_000);
@@ -96,7 +96,7 @@ fn the_old_entry_stays_while_a_new_version_is_written() {
 
 #[test]
 fn a_file_moved_into_place_and_chmodded_after_its_close_does_not_wait() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     fs::write(bench.home.path().join("outside"), b"moved").unwrap();
@@ -118,7 +118,7 @@ fn a_file_moved_into_place_and_chmodded_after_its_close_does_not_wait() {
 
 #[test]
 fn a_tree_copied_in_is_listed_without_waiting_for_quiet() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
     for top in 0..10 {
@@ -137,7 +137,7 @@ fn a_tree_copied_in_is_listed_without_waiting_for_quiet() {
 
 #[test]
 fn a_deleted_file_and_an_emptied_directory_disappear() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
     bench.wait_for("listed", |b| b.has("d/f", b"f"));
@@ -150,7 +150,7 @@ fn a_deleted_file_and_an_emptied_directory_disappear() {
 
 #[test]
 fn a_directory_moved_in_about_and_out_takes_its_contents_along() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     let outside = bench.home.path().join("tree");
     fs::create_dir_all(outside.join("deep")).unwrap();
     fs::write(outside.join("deep/f"), b"f").unwrap();
@@ -177,7 +177,7 @@ fn a_directory_moved_in_about_and_out_takes_its_contents_along() {
 
 #[test]
 fn a_file_that_takes_a_directory_s_name_replaces_it_and_back() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("x");
     bench.write("x/f", b"f");
     bench.wait_for("directory", |b| b.has("x/f", b"f"));
@@ -186,7 +186,7 @@ fn a_file_that_takes_a_directory_s_name_replaces_it_and_back() {
     bench.wait_for("file", |b| b.has("x", b"file") && b.entry("x/f").is_none());
     fs::remove_file(bench.at("x")).unwrap();
     symlink("y", bench.at("x")).unwrap();
-    let link = |b: &Bench| matches!(b.entry("x").map(|e| &e.kind), Some(Kind::Symlink { .. }));
+    let link = |b: &ShareBench| matches!(b.entry("x").map(|e| &e.kind), Some(Kind::Symlink { .. }));
     bench.wait_for("link", link);
     fs::remove_file(bench.at("x")).unwrap();
     bench.mkdir("x");
@@ -197,7 +197,7 @@ fn a_file_that_takes_a_directory_s_name_replaces_it_and_back() {
 
 #[test]
 fn a_directory_made_anew_at_once_is_not_taken_for_the_deleted_one() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.mkdir("d/old");
     bench.settle();
@@ -212,7 +212,7 @@ fn a_directory_made_anew_at_once_is_not_taken_for_the_deleted_one() {
 
 #[test]
 fn withdrawing_o_r_withdraws_the_file_and_the_directory() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
     bench.wait_for("listed", |b| b.has("d/f", b"f"));
@@ -229,7 +229,7 @@ fn withdrawing_o_r_withdraws_the_file_and_the_directory() {
 
 #[test]
 fn what_is_written_by_one_name_is_seen_by_the_other_names_of_the_file() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("a", b"old");
     fs::hard_link(bench.at("a"), bench.at("b")).unwrap();
     bench.wait_for("both", |b| b.has("a", b"old") && b.has("b", b"old"));
@@ -244,7 +244,7 @@ fn what_is_written_by_one_name_is_seen_by_the_other_names_of_the_file() {
 
 #[test]
 fn what_others_may_read_by_one_name_they_may_by_the_others() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("a", b"bytes");
     bench.wait_for("listed", |b| b.has("a", b"bytes"));
     // so early that the new name was not checked before
@@ -259,12 +259,12 @@ fn what_others_may_read_by_one_name_they_may_by_the_others() {
 
 #[test]
 fn a_new_mtime_and_a_new_executable_bit_are_told() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("f", b"f");
     bench.wait_for("listed", |b| b.has("f", b"f"));
     bench.chmod("f", 0o755);
-    let executable = |b: &Bench| {
+    let executable = |b: &ShareBench| {
         matches!(
             b.entry("f").unwrap().kind,
             Kind::File {
@@ -290,7 +290,7 @@ fn a_new_mtime_and_a_new_executable_bit_are_told() {
 
 #[test]
 fn a_rename_keeps_the_version_time() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.write("f", b"f");
     date(&bench.at("f"), 4_000_000_000);
     bench.start();
@@ -309,7 +309,7 @@ fn a_rename_keeps_the_version_time() {
 
 #[test]
 fn an_unchanged_share_tells_nothing_again() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
     bench.settle();
@@ -323,13 +323,13 @@ fn an_unchanged_share_tells_nothing_again() {
 
 #[test]
 fn without_watches_a_rescan_sees_it_all_and_one_warning_names_the_remedy() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.mkdir("e");
     bench.write("d/gone", b"g");
     bench.config.watch_limit = 0;
     bench.start();
-    let limits = |b: &Bench| {
+    let limits = |b: &ShareBench| {
         b.warnings()
             .iter()
             .filter(|(_, why)| why.contains("max_user_watches"))
@@ -347,7 +347,7 @@ fn without_watches_a_rescan_sees_it_all_and_one_warning_names_the_remedy() {
 
 #[test]
 fn the_periodic_rescan_comes_by_itself() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     bench.config.watch_limit = 0;
     bench.config.rescan = Duration::from_millis(50);
     bench.open();
@@ -360,7 +360,7 @@ fn the_periodic_rescan_comes_by_itself() {
 
 #[test]
 fn a_share_that_vanishes_is_emptied_with_a_warning_and_comes_back() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
     bench.wait_for("listed", |b| b.has("d/f", b"f"));
@@ -385,13 +385,13 @@ fn a_share_that_vanishes_is_emptied_with_a_warning_and_comes_back() {
 
 #[test]
 fn a_node_that_takes_no_events_pauses_the_room_and_loses_nothing() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     let count = EVENT_QUEUE_EVENTS * 3;
     (0..count).for_each(|number| bench.write(&format!("f{number}"), &number.to_le_bytes()));
     bench.open();
     bench.set().add(ShareSpec::new(bench.dir())).unwrap();
     // take no event until the queue is full
-    let full = |b: &Bench| b.events.as_ref().unwrap().len() == EVENT_QUEUE_EVENTS;
+    let full = |b: &ShareBench| b.events.as_ref().unwrap().len() == EVENT_QUEUE_EVENTS;
     let deadline = Instant::now() + PATIENCE;
     while !full(&bench) {
         assert!(Instant::now() < deadline);
@@ -405,7 +405,7 @@ fn a_node_that_takes_no_events_pauses_the_room_and_loses_nothing() {
 
 #[test]
 fn dropping_a_set_whose_events_nobody_takes_does_not_hang() {
-    let mut bench = Bench::bare();
+    let mut bench = ShareBench::bare();
     (0..EVENT_QUEUE_EVENTS + 10).for_each(|number| bench.mkdir(&format!("d{number}")));
     bench.open();
     bench.set().add(ShareSpec::new(bench.dir())).unwrap();
@@ -420,7 +420,7 @@ fn dropping_a_set_whose_events_nobody_takes_does_not_hang() {
 /// The kernel reports neither the change of the bytes nor a close while the mapping exists.
 #[test]
 fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     let (old, new) = (vec![1; 300_000], vec![2; 300_000]);
     bench.write("f", &old);
     bench.wait_for("listed", |b| b.has("f", &old));
@@ -438,7 +438,7 @@ fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
 /// are therefore those of the previous version.
 #[test]
 fn what_was_written_through_a_mapping_is_read_at_its_writer_s_close() {
-    let mut bench = Bench::new();
+    let mut bench = ShareBench::new();
     bench.write("f", &[0; 5000]);
     bench.wait_for("listed", |b| b.has("f", &[0; 5000]));
     let mapped = Mapped::of(&bench.at("f"), 5000);

@@ -39,16 +39,16 @@ fn a_version_time_of_its_own_goes_with_its_name() {
     let root = tree.insert_root(0);
     let slot = file(&mut tree, root, "f");
     let body = FileBody::unlisted();
-    for version in [Stamp::new(5, 7), Stamp::default()] {
+    for version in [FileTimestamp::new(5, 7), FileTimestamp::default()] {
         tree.set_file(slot, body, version);
         assert_eq!(tree.version(slot, &body), version);
     }
-    tree.set_file(slot, body, Stamp::new(5, 7));
+    tree.set_file(slot, body, FileTimestamp::new(5, 7));
     tree.remove(slot);
     let again = file(&mut tree, root, "g");
     assert_eq!(
         (again, tree.version(again, &body)),
-        (slot, Stamp::default())
+        (slot, FileTimestamp::default())
     );
 }
 
@@ -100,7 +100,7 @@ fn a_content_is_found_wherever_it_is_listed() {
             hash,
             ..FileBody::unlisted()
         };
-        tree.set_file(slot, body, Stamp::default());
+        tree.set_file(slot, body, FileTimestamp::default());
         tree.note_content(slot, &hash);
     }
     assert_eq!(tree.with_content(&hash).count(), 2);

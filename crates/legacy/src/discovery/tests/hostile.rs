@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.hear("10.0.0.2:1378", b"DISCOVER\n");
     world.pass(seconds(1));
     world.sent();
@@ -32,7 +32,7 @@ fn a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little() {
 
 #[test]
 fn one_forged_list_sends_nothing_to_those_it_names_and_no_more_back_than_it_said() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(1));
     world.sent();
     let named: Vec<String> = (0..64).map(|n| format!("10.9.0.{n}:53")).collect();
@@ -53,7 +53,7 @@ fn one_forged_list_sends_nothing_to_those_it_names_and_no_more_back_than_it_said
 
 #[test]
 fn a_members_word_sends_elsewhere_hardly_more_bytes_than_it_said() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(1));
     world.sent();
     let named: Vec<String> = (0..64).map(|n| format!("10.9.0.{n}:53")).collect();
@@ -72,7 +72,7 @@ fn a_members_word_sends_elsewhere_hardly_more_bytes_than_it_said() {
 
 #[test]
 fn an_answer_is_hardly_larger_than_its_question() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     world.pass(seconds(1));
     world.has = vec![name("x")];
     world.hear("10.0.0.2:1378", b"Get,x");
@@ -83,7 +83,7 @@ fn an_answer_is_hardly_larger_than_its_question() {
 
 #[test]
 fn a_forged_sender_is_sent_no_more_than_was_said_in_its_name() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     let others = || (0..MEMBERS_MAX - 1).map(|n| format!("10.1.{}.{}:1378", n / 250, n % 250));
     let victim = "10.0.0.66:53";
     let said = b"DISCOVER\n";
@@ -100,7 +100,7 @@ fn a_forged_sender_is_sent_no_more_than_was_said_in_its_name() {
 
 #[test]
 fn a_newcomer_is_asked_the_latest_questions_and_not_all() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     for n in 0..ASKS_BURST {
         world.ask(&format!("f{n}")).unwrap();
         world.now += Duration::from_millis(1);
@@ -113,7 +113,7 @@ fn a_newcomer_is_asked_the_latest_questions_and_not_all() {
 
 #[test]
 fn a_large_cluster_is_told_in_parts_to_who_says_little_until_it_knows_all() {
-    let mut world = World::new(&[]);
+    let mut world = DiscoveryWorld::new(&[]);
     let others: Vec<String> = (0..60).map(|n| format!("10.1.0.{n}:1378")).collect();
     let mut told = std::collections::BTreeSet::new();
     for _ in 0..70 {
@@ -132,7 +132,7 @@ fn a_large_cluster_is_told_in_parts_to_who_says_little_until_it_knows_all() {
 
 #[test]
 fn a_flood_and_a_third_partys_answer_are_told_once_and_named() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
+    let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.events();
     for _ in 0..5 {
@@ -167,7 +167,7 @@ fn a_flood_and_a_third_partys_answer_are_told_once_and_named() {
     assert_eq!(named_count(&world, "10.0.0.2:1378"), 0);
 }
 
-fn named_count(world: &World, text: &str) -> u64 {
+fn named_count(world: &DiscoveryWorld, text: &str) -> u64 {
     let members = world.machine.members();
     let found = members.iter().find(|m| m.address == address(text));
     found.map_or(0, |m| m.offences)
@@ -188,7 +188,7 @@ proptest! {
         ),
         asks in proptest::collection::vec("[a-c]", 0..5),
     ) {
-        let mut world = World::new(&["10.0.0.2:1378", "some.host:5"]);
+        let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "some.host:5"]);
         for ask in asks {
             let _ = world.ask(&ask);
         }

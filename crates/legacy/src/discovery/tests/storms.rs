@@ -5,19 +5,19 @@ use super::*;
 const PEER: &str = "10.0.0.2:1378";
 
 /// Asks for `count` names.
-fn ask_many(world: &mut World, count: usize) {
+fn ask_many(world: &mut DiscoveryWorld, count: usize) {
     for n in 0..count {
         assert_eq!(world.ask(&format!("f{n:04}")), Ok(()));
     }
 }
 
-fn heard(world: &mut World) -> Vec<String> {
+fn heard(world: &mut DiscoveryWorld) -> Vec<String> {
     let questions = world.sent().into_iter().map(|(_, text)| text);
     questions.filter(|text| text.starts_with("Get,")).collect()
 }
 
 /// Returns the files for which a responder at that address is being tried.
-fn tried_at(world: &mut World, at: &str) -> Vec<Name> {
+fn tried_at(world: &mut DiscoveryWorld, at: &str) -> Vec<Name> {
     let events = world.asking_events().into_iter();
     let tries = events.filter_map(|event| match event {
         LegacyEvent::Try {
@@ -30,7 +30,7 @@ fn tried_at(world: &mut World, at: &str) -> Vec<Name> {
 
 #[test]
 fn questions_are_bounded_and_those_past_their_lookup_give_way() {
-    let mut world = World::new(&[PEER]);
+    let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, ASKS_MAX);
     assert_eq!(world.ask("one more"), Err(Absence::Busy));
     world.pass(seconds(12));
@@ -42,7 +42,7 @@ fn questions_are_bounded_and_those_past_their_lookup_give_way() {
 
 #[test]
 fn many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup() {
-    let mut world = World::new(&[PEER]);
+    let mut world = DiscoveryWorld::new(&[PEER]);
     let count = ASKS_BURST as usize + 2 * ASKS_PER_S as usize;
     ask_many(&mut world, count);
     let mut all = heard(&mut world);
@@ -64,7 +64,7 @@ fn many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup() {
 
 #[test]
 fn of_many_names_the_one_that_somebody_has_is_found() {
-    let mut world = World::new(&[PEER]);
+    let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 300);
     world.pass(seconds(2));
     world.hear(PEER, b"File,1,5002\n");
@@ -87,7 +87,7 @@ fn of_many_names_the_one_that_somebody_has_is_found() {
 
 #[test]
 fn a_responder_that_says_nothing_leaves_room_for_another() {
-    let mut world = World::new(&[PEER, "10.0.0.3:1378"]);
+    let mut world = DiscoveryWorld::new(&[PEER, "10.0.0.3:1378"]);
     ask_many(&mut world, 200);
     world.pass(seconds(2));
     world.hear(PEER, b"File,1,5002\n");
@@ -104,7 +104,7 @@ fn a_responder_that_says_nothing_leaves_room_for_another() {
 
 #[test]
 fn a_name_whose_responder_had_no_turn_is_not_absent() {
-    let mut world = World::new(&[PEER]);
+    let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 20);
     world.hear(PEER, b"File,1,5002\n");
     assert_eq!(
@@ -119,7 +119,7 @@ fn a_name_whose_responder_had_no_turn_is_not_absent() {
 
 #[test]
 fn few_questions_stay_open_for_a_late_answer() {
-    let mut world = World::new(&[PEER]);
+    let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 500);
     world.pass(seconds(20));
     world.events();
@@ -141,7 +141,7 @@ fn few_questions_stay_open_for_a_late_answer() {
 
 #[test]
 fn one_answer_to_each_of_many_questions_is_no_flood() {
-    let mut world = World::new(&[PEER]);
+    let mut world = DiscoveryWorld::new(&[PEER]);
     for n in 0..1000 {
         let file = format!("f{n:04}");
         assert_eq!(world.ask(&file), Ok(()));

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn offences(world: &World) -> Vec<(String, u64, Offence)> {
+fn offences(world: &MeshWorld) -> Vec<(String, u64, Offence)> {
     let peers = world.machine.peers();
     let culprits = peers.into_iter().filter(|peer| peer.offences > 0);
     culprits
@@ -14,7 +14,7 @@ fn offences(world: &World) -> Vec<(String, u64, Offence)> {
 
 #[test]
 fn ten_thousand_addresses_are_one_offence_and_few_are_kept() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let eve = world.join("10.0.0.2:40001", BOB, "eve", 18002);
     let list: Vec<String> = (0..3000)
         .map(|n| format!("10.9.{}.{}:1", n / 250, n % 250))
@@ -35,7 +35,7 @@ fn ten_thousand_addresses_are_one_offence_and_few_are_kept() {
 
 #[test]
 fn a_flood_of_lines_ends_the_connection_and_names_its_sender() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let eve = world.join("10.0.0.2:40001", BOB, "eve", 18002);
     world.events();
     for _ in 0..10_000 {
@@ -52,11 +52,11 @@ fn a_flood_of_lines_ends_the_connection_and_names_its_sender() {
 
 #[test]
 fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.events();
     // its second line arrived when it joined
-    let said = |world: &mut World, lines: usize| {
+    let said = |world: &mut MeshWorld, lines: usize| {
         (0..lines).for_each(|_| world.hear(bob, false, "hello\n"));
         let events = world.events();
         events
@@ -79,7 +79,7 @@ fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
 
 #[test]
 fn a_peer_may_be_silent_as_long_as_the_limit_says_and_no_longer() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     world.join("10.0.0.2:40001", BOB, "bob", 18002);
     for (silent, is_up) in [
         (SILENCE_MAX - Duration::from_secs(1), true),
@@ -93,7 +93,7 @@ fn a_peer_may_be_silent_as_long_as_the_limit_says_and_no_longer() {
 
 #[test]
 fn strangers_that_say_nothing_take_few_places_and_for_ten_seconds() {
-    let mut world = World::new(20, &[]);
+    let mut world = MeshWorld::new(20, &[]);
     for n in 0..1000 {
         world.accept(&format!("10.0.0.2:{}", 1000 + n));
     }
@@ -117,7 +117,7 @@ fn strangers_that_say_nothing_take_few_places_and_for_ten_seconds() {
 #[test]
 fn another_protocol_is_not_admitted() {
     for first in ["GET / HTTP/1.1\n", ":bob\n", "\n", "SSH-2.0-OpenSSH 9\n"] {
-        let mut world = World::new(20, &[]);
+        let mut world = MeshWorld::new(20, &[]);
         let conn = world.accept("10.0.0.2:40001");
         world.hear(conn, true, first);
         assert_eq!(world.sent(), []);
@@ -130,7 +130,7 @@ fn another_protocol_is_not_admitted() {
 
 #[test]
 fn a_dialled_one_that_speaks_another_protocol_is_dialled_again_later() {
-    let mut world = World::new(20, &["10.0.0.8:8"]);
+    let mut world = MeshWorld::new(20, &["10.0.0.8:8"]);
     world.pass(seconds(0));
     world.events();
     let conn = world.dialled("10.0.0.8:8");
@@ -141,7 +141,7 @@ fn a_dialled_one_that_speaks_another_protocol_is_dialled_again_later() {
 
 #[test]
 fn an_old_program_is_never_sent_what_ends_it() {
-    let mut world = World::new(20, &["host.example:7"]);
+    let mut world = MeshWorld::new(20, &["host.example:7"]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     for line in [
         "PEERS:nocolon,[::1]:5,x:0,:,host:1",
@@ -169,7 +169,7 @@ fn an_old_program_is_never_sent_what_ends_it() {
 
 /// An action of the outside world on the machine.
 #[derive(Clone, Debug)]
-enum Step {
+enum MeshAction {
     Accept(u8),
     Hello(u8, u8),
     Line(u8, Line),
@@ -178,7 +178,7 @@ enum Step {
     Pass(u8),
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = MeshAction> {
     let line = prop_oneof![
         Just(Line::Ping),
         Just(Line::Pong),
@@ -191,12 +191,12 @@ fn any_step() -> impl Strategy<Value = Step> {
         Just(Line::Chat("hi".to_owned())),
     ];
     prop_oneof![
-        any::<u8>().prop_map(Step::Accept),
-        (any::<u8>(), any::<u8>()).prop_map(|(conn, id)| Step::Hello(conn, id)),
-        (any::<u8>(), line).prop_map(|(conn, line)| Step::Line(conn, line)),
-        any::<u8>().prop_map(Step::Dialled),
-        any::<u8>().prop_map(Step::Close),
-        (0_u8..40).prop_map(Step::Pass),
+        any::<u8>().prop_map(MeshAction::Accept),
+        (any::<u8>(), any::<u8>()).prop_map(|(conn, id)| MeshAction::Hello(conn, id)),
+        (any::<u8>(), line).prop_map(|(conn, line)| MeshAction::Line(conn, line)),
+        any::<u8>().prop_map(MeshAction::Dialled),
+        any::<u8>().prop_map(MeshAction::Close),
+        (0_u8..40).prop_map(MeshAction::Pass),
     ]
 }
 
@@ -206,18 +206,18 @@ proptest! {
     fn whatever_happens_the_tables_agree_and_keep_their_limits(
         steps in proptest::collection::vec(any_step(), 0..300),
     ) {
-        let mut world = World::new(4, &["10.0.2.1:15"]);
+        let mut world = MeshWorld::new(4, &["10.0.2.1:15"]);
         for step in steps {
             let conn = |n: u8| ConnId(u64::from(n % 16));
             match step {
-                Step::Accept(n) => { world.accept(&format!("10.0.0.{}:9", n % 8)); }
-                Step::Hello(n, id) => {
+                MeshAction::Accept(n) => { world.accept(&format!("10.0.0.{}:9", n % 8)); }
+                MeshAction::Hello(n, id) => {
                     world.machine.hello(world.now, conn(n), format!("{}:x", id % 8).as_bytes());
                 }
-                Step::Line(n, line) => world.machine.line(world.now, conn(n), line),
-                Step::Dialled(n) => { world.dialled(&format!("10.0.2.{}:{}5", n % 4, n % 4 + 1)); }
-                Step::Close(n) => world.machine.closed(world.now, conn(n)),
-                Step::Pass(n) => world.pass(seconds(u64::from(n))),
+                MeshAction::Line(n, line) => world.machine.line(world.now, conn(n), line),
+                MeshAction::Dialled(n) => { world.dialled(&format!("10.0.2.{}:{}5", n % 4, n % 4 + 1)); }
+                MeshAction::Close(n) => world.machine.closed(world.now, conn(n)),
+                MeshAction::Pass(n) => world.pass(seconds(u64::from(n))),
             }
             prop_assert!(world.machine.peers.len() <= 4);
             prop_assert!(world.machine.known().len() <= KNOWN_MAX + 1);

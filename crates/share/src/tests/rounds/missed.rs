@@ -3,8 +3,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::*;
-use crate::identity::{Identity, Seen, Stamp};
-use crate::ledger::Row;
+use crate::identity::{FileIdentity, FileTimestamp, NameStat};
+use crate::ledger::LedgerRow;
 use crate::observe::ObservedName;
 use crate::walk::{OpenShareDirectory, ShareDirectory};
 use crate::watch::Cause;
@@ -71,9 +71,16 @@ fn a_version_is_not_dated_back_for_good_by_a_clock_that_is_yet_to_be_set() {
     let state = rounds.shared.lock();
     let slot = state.tree.child(rounds.root, b"f").unwrap();
     let file = state.tree.file(slot).unwrap();
-    let by = |clock| state.version_of(slot, &file.identity, &file.hash, Stamp::new(clock, 0));
+    let by = |clock| {
+        state.version_of(
+            slot,
+            &file.identity,
+            &file.hash,
+            FileTimestamp::new(clock, 0),
+        )
+    };
     let seen = state.tree.version(slot, &file);
-    assert_eq!(seen, Stamp::new(1_700_000_000, 0));
+    assert_eq!(seen, FileTimestamp::new(1_700_000_000, 0));
     assert_eq!(by(946_684_800), seen);
     assert_eq!(by(1_800_000_000), seen);
 }
@@ -125,16 +132,16 @@ fn where_numbers_are_made_up_a_hash_is_only_known_by_the_name_that_it_was_listed
     // the listed entry dates from when its file had another number
     let row = state.ledger.get(stat.st_dev, stat.st_ino).unwrap();
     let ino = stat.st_ino + 1;
-    let identity = Identity {
+    let identity = FileIdentity {
         ino,
         ..row.identity
     };
-    state.ledger.put(Row { identity, ..row });
+    state.ledger.put(LedgerRow { identity, ..row });
     let mut is_known_by = |name: &[u8], made_up| {
-        let found = ObservedName::File(Seen {
+        let found = ObservedName::File(NameStat {
             identity,
             made_up,
-            ..Seen::of(&stat)
+            ..NameStat::of(&stat)
         });
         state.observe(rounds.root, name, found, Cause::Walk, Instant::now());
         let slot = state.tree.child(rounds.root, name).unwrap();

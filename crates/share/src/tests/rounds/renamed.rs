@@ -1,17 +1,17 @@
 //! Tests of files that are renamed before they are read under their new names.
 
 use super::*;
-use crate::identity::{Identity, Stamp};
-use crate::ledger::Row;
+use crate::identity::{FileIdentity, FileTimestamp};
+use crate::ledger::LedgerRow;
 
 /// Creates a file `new` that was read under another name, before the rename changed its ctime.
 fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
     let hash = ContentHash::of(bytes);
     fs::write(rounds.at("new"), bytes).unwrap();
-    let now = Identity::of(&rustix::fs::stat(rounds.at("new")).unwrap());
-    let row = Row {
-        identity: Identity {
-            ctime: Stamp::default(),
+    let now = FileIdentity::of(&rustix::fs::stat(rounds.at("new")).unwrap());
+    let row = LedgerRow {
+        identity: FileIdentity {
+            ctime: FileTimestamp::default(),
             ..now
         },
         hash,
