@@ -293,6 +293,29 @@ impl Keyring {
         self.read_ledger(Ledger::history).unwrap_or_default()
     }
 
+    /// Confirms the farewells that were received, if this node is an administrator senior to their
+    /// nodes. Without a confirmation, a node that left could withdraw its expulsions and rotations.
+    ///
+    /// # Errors
+    /// The statement cannot be written to the disk: nothing was said, and the next change of the
+    /// ledger tries again.
+    pub fn confirm_departures(&self, key: &NodeKey) -> Result<(), TrustError> {
+        let me = key.node_id();
+        if self.read_ledger(|ledger| ledger.has_unconfirmed(&me)) != Some(true) {
+            return Ok(());
+        }
+        let now_s = self.now_s();
+        let confirm = |ledger: &mut Ledger| ledger.confirm_received(key, now_s);
+        // on a copy first: most changes confirm nothing, and need no write
+        let is_due = self
+            .read_ledger(Ledger::clone)
+            .is_some_and(|mut it| !confirm(&mut it).is_empty());
+        if is_due {
+            self.state_all(|ledger| Ok(confirm(ledger)))?;
+        }
+        Ok(())
+    }
+
     /// Returns whether a statement only confirms that a node left by itself.
     pub fn confirms(&self, signed: &SignedStatement) -> bool {
         self.read_ledger(|ledger| ledger.confirms(signed)) == Some(true)

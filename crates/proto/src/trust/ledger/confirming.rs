@@ -47,6 +47,37 @@ impl Ledger {
         stated
     }
 
+    /// Returns whether a node other than `me` left and no senior has confirmed it yet.
+    pub fn has_unconfirmed(&self, me: &NodeId) -> bool {
+        self.evaluation
+            .unconfirmed
+            .iter()
+            .any(|(node, _)| node != me)
+    }
+
+    /// Confirms each farewell that is known with every statement before it, so that no statement of
+    /// the node that is still on its way is cut off. Skips nodes senior to this one. Returns what
+    /// was signed, which is empty if nothing is to be confirmed.
+    pub fn confirm_received(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
+        let me = key.node_id();
+        if self.check_admin(key, now_s).is_err() {
+            return Vec::new();
+        }
+        let unconfirmed = self.evaluation.unconfirmed.iter();
+        let claims = unconfirmed
+            .filter(|(node, _)| *node != me)
+            .filter_map(|membership| {
+                let (node, term) = self.last_ended(*membership);
+                let stands = Some(self.farewell_to_confirm((node, term))?);
+                Some(Claim::Expel { node, term, stands })
+            });
+        let claims: Vec<Claim> = claims.collect();
+        if claims.is_empty() {
+            return Vec::new();
+        }
+        self.state_as_many(key, claims, now_s)
+    }
+
     /// Returns whether a statement only confirms that a node left: it lets the node's farewell
     /// stand.
     pub fn confirms(&self, signed: &SignedStatement) -> bool {
