@@ -216,7 +216,7 @@ pub fn escape(name: &[u8]) -> String {
 }
 
 /// Returns whether a character controls a terminal, changes the direction of text or is invisible
-/// (Unicode TR 36): a control character, or one of [`INVISIBLE`] or [`LINES_AND_NOTES`].
+/// (Unicode TR 36): a control character, or one of `INVISIBLE` or `LINES_AND_NOTES`.
 pub fn is_trick(letter: char) -> bool {
     let is_in = |ranges: &[RangeInclusive<char>]| ranges.iter().any(|it| it.contains(&letter));
     letter.is_control() || letter > '\u{7f}' && (is_in(&INVISIBLE) || is_in(&LINES_AND_NOTES))

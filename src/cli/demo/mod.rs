@@ -51,6 +51,7 @@ pub enum DemoError {
     /// The demo must not use the named folder.
     #[error("cannot use {} for the demo: {cause}; name a new folder", dir.display())]
     FolderRefused {
+        /// The named folder.
         dir: PathBuf,
         /// Reason for the refusal.
         cause: &'static str,
@@ -58,6 +59,7 @@ pub enum DemoError {
     /// A file or folder of the demo could not be created.
     #[error("cannot make {}: {source}", path.display())]
     Folder {
+        /// The file or folder.
         path: PathBuf,
         /// Error of the system.
         source: io::Error,
@@ -65,6 +67,7 @@ pub enum DemoError {
     /// A node did not start. Its last message includes the remedy.
     #[error("{node} did not start: {said}")]
     NodeFailed {
+        /// Name of the node.
         node: String,
         /// Last message of the node.
         said: String,
@@ -79,7 +82,10 @@ pub enum DemoError {
     },
     /// A shown result is wrong.
     #[error("not as promised: {what}")]
-    Broken { what: String },
+    Broken {
+        /// The difference to the expected result.
+        what: String,
+    },
     /// Standard output is closed or full.
     #[error("standard output: {0}")]
     Output(io::Error),

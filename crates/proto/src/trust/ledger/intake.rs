@@ -118,7 +118,7 @@ impl Ledger {
         self.take_in_up_to(STATEMENTS_OF_OTHERS_MAX, statements)
     }
 
-    /// Takes statements in as [`Self::take_in`] does. Returns those that are new.
+    /// Takes statements in as `take_in` does. Returns those that are new.
     pub fn merge(
         &mut self,
         statements: impl IntoIterator<Item = SignedStatement>,
@@ -126,7 +126,7 @@ impl Ledger {
         self.take_in(statements).new
     }
 
-    /// Takes statements in as [`Self::take_in`] does, with this limit for all nodes except the
+    /// Takes statements in as `take_in` does, with this limit for all nodes except the
     /// founder.
     pub(super) fn take_in_up_to(
         &mut self,

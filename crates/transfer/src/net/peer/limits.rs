@@ -35,7 +35,7 @@ pub const EMPTY_RECORDS_MAX: u32 = 32;
 /// cancels it. A node sends one for each silence of a second, and at most five a second when it is
 /// about to give the connection up.
 pub const PINGS_PER_S: u32 = 10;
-/// Maximum pings at once: as many as a peer sends within [`SILENT_MAX`], after which it hangs up.
+/// Maximum pings at once: as many as a peer sends within `SILENT_MAX`, after which it hangs up.
 /// All of them may arrive together.
 pub const PINGS_AT_ONCE: u32 = 64;
 /// Bytes read from the socket before they are opened. This saves system calls, and the bytes of one
