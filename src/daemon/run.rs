@@ -67,6 +67,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    systemd::open_inboxes(&loaded.config, &sources.environment);
     if p2pfs_fuse::has_broker() {
         match confine::confine(&loaded.config) {
             Ok(RulesetStatus::NotEnforced) => tracing::debug!("this kernel has no Landlock"),

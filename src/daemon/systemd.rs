@@ -1,14 +1,45 @@
-//! The messages to the service manager (sd_notify(3)). Without a manager, every call does nothing.
+//! The messages to the service manager (sd_notify(3)) and the modes of the directories that it
+//! creates. Without a manager, every call does nothing.
 //!
 //! Owns the messages and the watchdog's interval. The daemon serves even if it cannot notify the
 //! manager, so no error leaves this module.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
+use p2pfs_types::files::OPEN_DIR_MODE;
 use sd_notify::NotifyState;
 
 use super::config::units::write_count;
+use super::config::{Config, Environment};
 use super::control::Status;
+
+/// Opens to all users each inbox that is a state directory of the unit. systemd gives every state
+/// directory the mode of `StateDirectoryMode=` at each start, and received files below a directory
+/// that others cannot read would leave the shared folder.
+pub fn open_inboxes(config: &Config, environment: &Environment) {
+    let states = environment.path("STATE_DIRECTORY");
+    let states: Vec<_> = states
+        .iter()
+        .flat_map(|it| std::env::split_paths(it))
+        .collect();
+    let inboxes = config.inboxes().into_iter().map(|(_, dir)| dir);
+    for inbox in inboxes.filter(|dir| states.iter().any(|state| state == dir)) {
+        if let Err(error) = open_to_all(inbox) {
+            let inbox = inbox.display();
+            tracing::warn!(
+                "cannot let all users read {inbox}: {error}; received files are not listed: run \
+                 chmod 755 {inbox}"
+            );
+        }
+    }
+}
+
+fn open_to_all(dir: &Path) -> std::io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(OPEN_DIR_MODE))
+}
 
 /// Announces that the daemon is serving: it gossips and has mounted, if it is to mount.
 pub fn ready() {
@@ -131,5 +162,26 @@ mod tests {
             "{said:?}"
         );
         assert_eq!(said[3..], ["WATCHDOG=1", "STOPPING=1"]);
+    }
+
+    #[test]
+    fn inboxes_that_systemd_created_are_opened_and_other_directories_keep_their_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, inbox) = (folder.path().join("state"), folder.path().join("inbox"));
+        let private = Permissions::from_mode(0o700);
+        for dir in [&state, &inbox] {
+            fs::create_dir(dir).unwrap();
+            fs::set_permissions(dir, private.clone()).unwrap();
+        }
+        let mode_of = |dir: &Path| fs::metadata(dir).unwrap().permissions().mode() & 0o777;
+        let mut config = Config::default();
+        config.inbox.dir.clone_from(&inbox);
+        config.inbox.from = vec!["*".to_owned()];
+        open_inboxes(&config, &Environment::default());
+        assert_eq!(mode_of(&inbox), 0o700, "an administrator's own choice");
+        let states = format!("{}:{}", state.display(), inbox.display());
+        let unit = Environment::from([("STATE_DIRECTORY", states.as_str())]);
+        open_inboxes(&config, &unit);
+        assert_eq!((mode_of(&inbox), mode_of(&state)), (0o755, 0o700));
     }
 }

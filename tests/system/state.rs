@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
-use super::service::{SystemdBox, boot_cluster, booted_systemd, property, start};
+use super::service::{EXTRA, SystemdBox, boot_cluster, booted_systemd, property, start};
 use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise, root};
 
@@ -49,4 +49,19 @@ fn after_a_full_disk_the_state_is_stored_again_and_the_warning_ends() {
     });
     machine.ok("p2pfs wait --mounted --file 3000 --timeout 30s");
     assert!(!warns(&machine));
+}
+
+#[apply(promise)]
+fn received_files_stay_listed_when_the_service_is_restarted() {
+    let machine = boot_cluster();
+    machine.write(EXTRA, "name = \"first\"\n[inbox]\nfrom = [\"*\"]\n");
+    start(&machine);
+    machine.ok("echo received > /root/note");
+    machine.ok("p2pfs send /root/note --to first --socket /root/second/sock");
+    machine.ok("p2pfs wait --file note --timeout 30s");
+    machine.ok("systemctl restart p2pfs");
+    machine.ok("p2pfs wait --mounted --file note --timeout 30s");
+    assert_eq!(machine.ok("cat /mnt/p2p/note").trim(), "received");
+    let modes = machine.ok("stat -c %a /var/lib/p2pfs /var/lib/p2pfs-inbox");
+    assert_eq!(modes.trim(), "700\n755");
 }

@@ -34,7 +34,7 @@ pub const PRIVATE_MODE: u32 = 0o600;
 /// Mode of a folder that only its owner may enter.
 pub const PRIVATE_DIR_MODE: u32 = 0o700;
 /// Mode of a folder that every user may enter.
-const OPEN_DIR_MODE: u32 = 0o755;
+pub const OPEN_DIR_MODE: u32 = 0o755;
 /// Maximum length of a Unix socket's path in bytes: `sun_path` without its NUL (unix(7)).
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Maximum number of descriptors that are reserved for connections. More connections do not occur
