@@ -93,7 +93,7 @@ pub use digest::SetDigest;
 pub use forgotten::{FORGOTTEN_MAX, Rank};
 pub use found_again::FileNames;
 pub use held::{NameHandle, RecordHandle};
-pub use merged::{Content, Owners, Totals};
+pub use merged::{ContentOfHash, Owners, Totals};
 pub use rules::conflict_name;
 pub use versions::{Rule, Version};
 pub use view::{Child, Claim, Found, View};

@@ -26,7 +26,7 @@ pub type Owners = BTreeMap<SharedPath, NodeId>;
 
 /// Properties of a content that some live node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Content {
+pub struct ContentOfHash {
     /// Size in bytes, as its holders state it.
     pub size_bytes: u64,
     /// Whether the first known file of it is executable.
@@ -236,12 +236,12 @@ impl Merged {
     }
 
     /// Returns the properties of a content if a live node has it.
-    pub(crate) fn content(&self, hash: ContentHash) -> Option<Content> {
+    pub(crate) fn content(&self, hash: ContentHash) -> Option<ContentOfHash> {
         let given = self.is_available(hash);
         let first = self.by_hash.from(&HashFrom::files(hash)).next();
         let first = first.map(|by| &by.row)?;
         let found = given && first.hash == *hash.as_bytes() && first.gives_content();
-        found.then_some(Content {
+        found.then_some(ContentOfHash {
             size_bytes: first.size_bytes(),
             executable: first.executable(),
         })

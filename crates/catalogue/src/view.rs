@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::dir::{Dir, NEVER};
 use super::held::{NameHandle, RecordHandle};
-use super::merged::{Content, Merged, Totals};
+use super::merged::{ContentOfHash, Merged, Totals};
 use super::orders::{After, DirRef, Named};
 use super::row::{Class, DirId, NodeIndex, Row};
 use p2pfs_proto::wire::native::record::{Kind, Sender, ShareIndex, Timestamp};
@@ -139,7 +139,7 @@ impl View {
     }
 
     /// Returns the properties of a content that a live node has, under any name or in its cache.
-    pub fn by_hash(&self, hash: &ContentHash) -> Option<Content> {
+    pub fn by_hash(&self, hash: &ContentHash) -> Option<ContentOfHash> {
         self.merged.content(*hash)
     }
 

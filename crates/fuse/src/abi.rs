@@ -47,7 +47,7 @@ pub(super) mod opcode {
 
 /// Header of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct RequestHeader {
     pub opcode: u32,
     pub unique: u64,
     pub nodeid: u64,
@@ -55,7 +55,7 @@ pub(super) struct Header {
     pub pid: u32,
 }
 
-impl Header {
+impl RequestHeader {
     pub(crate) fn parse(message: &[u8]) -> Option<Self> {
         if message.len() < IN_HEADER_BYTES {
             return None;
@@ -121,7 +121,7 @@ pub(super) fn open_flags(message: &[u8]) -> Option<i32> {
 }
 
 /// Returns the inodes and lookup counts of a FORGET or BATCH_FORGET.
-pub(super) fn forgotten(header: &Header, message: &[u8]) -> Vec<(u64, u64)> {
+pub(super) fn forgotten(header: &RequestHeader, message: &[u8]) -> Vec<(u64, u64)> {
     let body = &message[IN_HEADER_BYTES..];
     if header.opcode == opcode::FORGET {
         return u64_at(body, 0)
@@ -301,7 +301,7 @@ mod tests {
         body.extend(libc::O_DIRECT.to_ne_bytes());
         body.extend([0; 4]);
         let message = with_body(opcode::READ, 6, 2, &body);
-        let header = Header::parse(&message).unwrap();
+        let header = RequestHeader::parse(&message).unwrap();
         assert_eq!(
             (header.opcode, header.unique, header.nodeid),
             (opcode::READ, 6, 2)
@@ -321,7 +321,10 @@ mod tests {
         let message = with_body(opcode::READ, 6, 2, &[0; 40]);
         for length in 0..message.len() {
             let cut = &message[..length];
-            assert_eq!(Header::parse(cut).is_some(), length >= IN_HEADER_BYTES);
+            assert_eq!(
+                RequestHeader::parse(cut).is_some(),
+                length >= IN_HEADER_BYTES
+            );
             let _ = (
                 ReadIn::parse(cut),
                 interrupted_unique(cut),
@@ -337,7 +340,7 @@ mod tests {
                 undo(opcode::OPEN, cut),
             );
         }
-        let batch = Header {
+        let batch = RequestHeader {
             opcode: opcode::BATCH_FORGET,
             unique: 1,
             uid: 0,
@@ -353,7 +356,10 @@ mod tests {
     #[test]
     fn forgets_come_one_by_one_or_in_batches() {
         let one = with_body(opcode::FORGET, 1, 9, &3u64.to_ne_bytes());
-        assert_eq!(forgotten(&Header::parse(&one).unwrap(), &one), vec![(9, 3)]);
+        assert_eq!(
+            forgotten(&RequestHeader::parse(&one).unwrap(), &one),
+            vec![(9, 3)]
+        );
         let mut body = 2u32.to_ne_bytes().to_vec();
         body.extend([0; 4]);
         for number in [5u64, 1, 6, 2] {
@@ -361,7 +367,7 @@ mod tests {
         }
         let many = with_body(opcode::BATCH_FORGET, 1, 0, &body);
         assert_eq!(
-            forgotten(&Header::parse(&many).unwrap(), &many),
+            forgotten(&RequestHeader::parse(&many).unwrap(), &many),
             vec![(5, 1), (6, 2)]
         );
     }

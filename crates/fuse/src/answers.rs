@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
+use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, opcode};
 use super::body::AnswerBody;
 use super::device::Device;
 use super::readers::OpeningThread;
@@ -28,7 +28,7 @@ impl Device {
     /// operation may have to ask legacy peers, which is left to the session.
     pub(super) fn answer_itself(
         self: &Arc<Self>,
-        header: &Header,
+        header: &RequestHeader,
         message: &[u8],
         answer: &mut [u8],
         begun: Instant,
@@ -75,7 +75,7 @@ impl Device {
 
     fn look_up(
         &self,
-        header: &Header,
+        header: &RequestHeader,
         message: &[u8],
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
@@ -90,14 +90,18 @@ impl Device {
         Ok(())
     }
 
-    fn get_attributes(&self, header: &Header, body: &mut AnswerBody<'_>) -> Result<(), FsError> {
+    fn get_attributes(
+        &self,
+        header: &RequestHeader,
+        body: &mut AnswerBody<'_>,
+    ) -> Result<(), FsError> {
         body.put_attributes(&self.fs.getattr(header.nodeid)?);
         Ok(())
     }
 
     fn open_file(
         &self,
-        header: &Header,
+        header: &RequestHeader,
         message: &[u8],
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
@@ -122,7 +126,7 @@ impl Device {
     /// Lists a directory from a cookie on, as far as the buffer of the kernel allows.
     fn list(
         &self,
-        header: &Header,
+        header: &RequestHeader,
         message: &[u8],
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
@@ -141,7 +145,7 @@ impl Device {
     }
 
     /// Prepares for opens of files in the directory, which often follow a listing.
-    fn follow_listing(&self, header: &Header) {
+    fn follow_listing(&self, header: &RequestHeader) {
         let lister = self.readers.opener(header.pid, header.uid);
         if lister.reach() == Reach::Everything {
             self.fs.follow_listing(lister.program(), header.nodeid);

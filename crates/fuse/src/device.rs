@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
-use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, Undo, opcode};
+use super::abi::{self, IN_HEADER_BYTES, OUT_HEADER_BYTES, RequestHeader, Undo, opcode};
 use super::budget::DelayQueue;
 use super::counters::Counters;
 use super::greeting::{InitAnswer, InitState, SavedInit};
@@ -150,7 +150,7 @@ impl Device {
     }
 
     fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8], inline_read: &InlineRead) {
-        let Some(header) = Header::parse(message) else {
+        let Some(header) = RequestHeader::parse(message) else {
             return;
         };
         let begun = Instant::now();
@@ -191,7 +191,7 @@ impl Device {
 
     /// Answers a RELEASE before it closes the file. The close may wait for the disk, and other
     /// requests should be read meanwhile.
-    fn take_release(&self, header: &Header, message: &[u8], begun: Instant) {
+    fn take_release(&self, header: &RequestHeader, message: &[u8], begun: Instant) {
         let Some(handle) = abi::released(message) else {
             return self.answer_error(header.unique, FsError::Fault);
         };
@@ -205,7 +205,7 @@ impl Device {
 
     /// Answers a LISTXATTR with an empty list. If the kernel requests the needed size, the answer
     /// is a number.
-    fn answer_no_attributes(&self, header: &Header, message: &[u8], begun: Instant) {
+    fn answer_no_attributes(&self, header: &RequestHeader, message: &[u8], begun: Instant) {
         let body: &[u8] = match abi::attribute_room(message) {
             Some(0) => &[0; 8],
             _ => &[],
@@ -244,14 +244,14 @@ impl Device {
     }
 
     /// Adds a request for the session to the table. Returns `false` at the end of the mount.
-    pub(super) fn expect(&self, header: &Header) -> bool {
+    pub(super) fn expect(&self, header: &RequestHeader) -> bool {
         let begun = Instant::now();
         let deadline = begun + self.deadlines.metadata;
         let waiting = PendingRequest::of_names(header, begun, deadline);
         self.table.insert(header.unique, waiting)
     }
 
-    fn forward(&self, header: &Header, message: &[u8]) {
+    fn forward(&self, header: &RequestHeader, message: &[u8]) {
         if header.opcode == opcode::INIT {
             self.init_state.record_request(message);
         }

@@ -67,7 +67,7 @@ mod tests {
 
     use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
-    use super::super::abi::{Header, answered, opcode, request};
+    use super::super::abi::{RequestHeader, answered, opcode, request};
     use super::super::device::Deadlines;
     use super::super::table::PendingRequest;
     use super::*;
@@ -132,9 +132,9 @@ mod tests {
 
         // The thread of this test, which is alive.
         let message = request(opcode::READ, 8, 2);
-        let header = Header {
+        let header = RequestHeader {
             pid: std::process::id(),
-            ..Header::parse(&message).unwrap()
+            ..RequestHeader::parse(&message).unwrap()
         };
         let inline_read = device.inline_reads.add_thread();
         let since = Instant::now();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::abi::Header;
+use super::abi::RequestHeader;
 use super::budget::{Budget, ReaderBudget};
 use super::reading::{FileReads, KnownAs, ReaderReport, ReadingProcess, WaitingReads};
 use p2pfs_fs::Reach;
@@ -186,7 +186,7 @@ impl Readers {
     pub(crate) fn reader(
         &self,
         handle: u64,
-        header: &Header,
+        header: &RequestHeader,
         now: Instant,
     ) -> Option<ReadingThread> {
         let opened = self.open.read().get(&handle)?.clone();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
+use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, opcode};
 use super::budget::{Budget, DelayedRead, DueWork};
 use super::device::{Device, TRANSFER_MAX_BYTES};
 use super::hands::{CHECK_AFTER, InlineRead};
@@ -31,7 +31,7 @@ impl Device {
     /// Answers a read at once if its bytes are present, or lets it wait for them.
     pub(super) fn take_read(
         self: &Arc<Self>,
-        header: &Header,
+        header: &RequestHeader,
         message: &[u8],
         answer: &mut [u8],
         inline_read: &InlineRead,
@@ -94,7 +94,7 @@ impl Device {
     }
 
     /// Returns the reader of an open file, and registers a file that a previous process opened.
-    fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<ReadingThread> {
+    fn reader(&self, handle: u64, header: &RequestHeader, now: Instant) -> Option<ReadingThread> {
         let known = self.readers.reader(handle, header, now);
         known.or_else(|| {
             let opener = self.readers.opener(header.pid, header.uid);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::abi::{Header, ReadIn, opcode};
+use super::abi::{ReadIn, RequestHeader, opcode};
 use super::reading::{FileReads, WaitingReads};
 use p2pfs_fs::PendingRead;
 
@@ -64,7 +64,7 @@ impl PendingRequest {
 
     /// Creates a request for names or attributes. A caught signal during the work must not break a
     /// listing, so the request waits on for a short time.
-    pub(crate) fn of_names(header: &Header, since: Instant, deadline: Instant) -> Self {
+    pub(crate) fn of_names(header: &RequestHeader, since: Instant, deadline: Instant) -> Self {
         let patience = SignalPatience {
             thread: header.pid,
             until: Some(since + SIGNAL_GRACE),
@@ -79,7 +79,7 @@ impl PendingRequest {
     /// caught signal an ordinary read continues to wait. A direct read waits on as long as a
     /// request for names.
     pub(crate) fn of_disk(
-        header: &Header,
+        header: &RequestHeader,
         read: &ReadIn,
         since: Instant,
         deadline: Instant,

@@ -5,14 +5,14 @@
 
 use std::io::{self, IoSlice};
 
-use super::abi::{self, Header, opcode};
+use super::abi::{self, RequestHeader, opcode};
 use super::device::Device;
 use super::greeting::SavedInit;
 
 impl Device {
     /// Sends the kept handshake request of the previous process to the session.
     pub(super) fn repeat_greeting(&self, kept: &SavedInit) -> io::Result<()> {
-        let header = Header::parse(&kept.request).filter(|it| it.opcode == opcode::INIT);
+        let header = RequestHeader::parse(&kept.request).filter(|it| it.opcode == opcode::INIT);
         let header = header.ok_or(io::ErrorKind::InvalidData)?;
         if self.expect(&header) && self.ask_session(&kept.request) {
             Ok(())

@@ -15,7 +15,7 @@ use super::events::EventLog;
 use super::inbox::ChargedSender;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
-use p2pfs_types::offences::{Ledger, Offending};
+use p2pfs_types::offences::{OffenceLog, Offending};
 
 /// Burst of requests for logs, members and statements that one host may send. A node without state
 /// asks for the logs of all authors, 1 MiB at a time.
@@ -53,7 +53,7 @@ pub(super) struct FloodMeter {
 
 struct FloodState {
     hosts: HashMap<ChargedSender, HostAllowance>,
-    ledger: Ledger<ChargedSender, Flood>,
+    ledger: OffenceLog<ChargedSender, Flood>,
 }
 
 /// The remaining allowance of one host before it is reported.
@@ -103,7 +103,7 @@ impl FloodMeter {
     pub(super) fn new(events: &EventLog) -> Self {
         let state = FloodState {
             hosts: HashMap::new(),
-            ledger: Ledger::new(Instant::now()),
+            ledger: OffenceLog::new(Instant::now()),
         };
         Self {
             state: Arc::new(Mutex::new(state)),

@@ -17,12 +17,12 @@ use super::offence::Offence;
 use p2pfs_catalogue::View;
 use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::id::NodeId;
-use p2pfs_types::offences::Ledger;
+use p2pfs_types::offences::OffenceLog;
 
 /// The ledger of this node. Clones share their state.
 #[derive(Clone)]
 pub struct Offenders {
-    ledger: Arc<Mutex<Ledger<NodeId, Offence>>>,
+    ledger: Arc<Mutex<OffenceLog<NodeId, Offence>>>,
     events: EventLog,
     view: Arc<ArcSwap<View>>,
     /// Whether a warning about files dated ahead was recorded.
@@ -34,7 +34,7 @@ impl Offenders {
     /// has the names of nodes.
     pub(super) fn watch(net: &PeerNet, events: &EventLog, view: &Arc<ArcSwap<View>>) -> Self {
         let offenders = Self {
-            ledger: Arc::new(Mutex::new(Ledger::new(Instant::now()))),
+            ledger: Arc::new(Mutex::new(OffenceLog::new(Instant::now()))),
             events: events.clone(),
             view: view.clone(),
             dated_ahead: Arc::default(),

@@ -38,12 +38,12 @@ struct OffenceRecord<What> {
 }
 
 /// The record of one plane.
-pub struct Ledger<Who, What> {
+pub struct OffenceLog<Who, What> {
     records: BTreeMap<Who, OffenceRecord<What>>,
     telling: TokenBucket,
 }
 
-impl<Who: Ord + Clone, What: Offending> Ledger<Who, What> {
+impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
     /// Creates an empty record.
     pub fn new(now: Instant) -> Self {
         Self {
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn every_offence_is_counted_and_one_a_minute_is_told() {
         let now = Instant::now();
-        let mut ledger = Ledger::new(now);
+        let mut ledger = OffenceLog::new(now);
         let told = (0..120).filter(|second| {
             let at = now + Duration::from_secs(*second);
             ledger.note(at, &1, Deed::Proven)
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn ever_new_names_are_bounded_told_seldom_and_push_no_proven_offender_out() {
         let now = Instant::now();
-        let mut ledger = Ledger::new(now);
+        let mut ledger = OffenceLog::new(now);
         ledger.note(now, &0, Deed::Proven);
         let told = (1..100_000).filter(|who| ledger.note(now, who, Deed::Forgeable));
         assert_eq!(told.count(), TOLD_BURST as usize - 1);
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn an_offender_that_was_quiet_for_a_day_is_the_first_to_be_forgotten() {
         let now = Instant::now();
-        let mut ledger = Ledger::new(now);
+        let mut ledger = OffenceLog::new(now);
         ledger.note(now, &0, Deed::Proven);
         let later = now + REMEMBERED;
         for who in 1..=OFFENDERS_MAX {

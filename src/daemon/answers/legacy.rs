@@ -52,8 +52,8 @@ impl Service {
             () = reply.closed() => return Err(CallerGone.into()),
         };
         match fetched {
-            Fetched::Whole(file, copy) => give(&file, &copy, caller_uid, reply).await,
-            Fetched::TooLarge(file) => pass_on(legacy, &file, reply).await,
+            LegacyFetch::Whole(file, copy) => give(&file, &copy, caller_uid, reply).await,
+            LegacyFetch::TooLarge(file) => pass_on(legacy, &file, reply).await,
         }
     }
 
@@ -194,7 +194,7 @@ fn legacy_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
 }
 
 /// The result of a fetch from a responder.
-enum Fetched {
+enum LegacyFetch {
     Whole(Arc<RemoteFile>, Arc<RemoteCopy>),
     /// The cache has no room for the file; `get` can copy it without the cache.
     TooLarge(Arc<RemoteFile>),
@@ -202,7 +202,7 @@ enum Fetched {
 
 /// Fetches the whole file from the first responder that delivers it; returns `None` if no peer has
 /// it.
-async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<Fetched>, Failure> {
+async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<LegacyFetch>, Failure> {
     let mut failed_at = Vec::new();
     let mut failure = None;
     while failed_at.len() < RESPONDERS_MAX {
@@ -218,8 +218,8 @@ async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<Fetched>, Failure>
             Err(_) => break,
         };
         match whole(legacy, &file).await {
-            Ok(copy) => return Ok(Some(Fetched::Whole(file, copy))),
-            Err(CopyError::NoRoom { .. }) => return Ok(Some(Fetched::TooLarge(file))),
+            Ok(copy) => return Ok(Some(LegacyFetch::Whole(file, copy))),
+            Err(CopyError::NoRoom { .. }) => return Ok(Some(LegacyFetch::TooLarge(file))),
             Err(why) => {
                 failure = Some(copy_failure(&file, &why.to_string()));
                 failed_at.push(file.at);

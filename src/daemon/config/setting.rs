@@ -15,7 +15,7 @@ use super::settings::Config;
 
 /// The format of a setting in an environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingKind {
     /// The text as it is.
     Text,
     /// A path; a relative path is resolved against the working directory.
@@ -34,7 +34,7 @@ pub struct Setting {
     /// The key in the file, with its section: `cache.size`.
     pub key: String,
     /// The format of its environment variable.
-    pub kind: Kind,
+    pub kind: SettingKind,
 }
 
 /// All settings, in the order of the types.
@@ -65,13 +65,13 @@ impl Setting {
 
 /// The kind of value that a type requests.
 enum Asked {
-    Value(Kind),
+    Value(SettingKind),
     Section(&'static [&'static str]),
 }
 
 fn collect(within: &[&'static str], all: &mut Vec<Setting>) {
     let mut asked = None;
-    let reader = Reader {
+    let reader = SettingReader {
         path: within,
         asked: &mut asked,
     };
@@ -92,12 +92,12 @@ fn collect(within: &[&'static str], all: &mut Vec<Setting>) {
 }
 
 /// A configuration with one key, `path`, and the requested kind of its value.
-struct Reader<'a> {
+struct SettingReader<'a> {
     path: &'a [&'static str],
     asked: &'a mut Option<Asked>,
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     fn end<T>(self, asked: Asked) -> Result<T, Ended> {
         *self.asked = Some(asked);
         Err(Ended::custom("its kind is known"))
@@ -107,12 +107,12 @@ impl Reader<'_> {
 macro_rules! asks {
     ($($method:ident => $kind:ident),*) => {
         $(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Ended> {
-            self.end(Asked::Value(Kind::$kind))
+            self.end(Asked::Value(SettingKind::$kind))
         })*
     };
 }
 
-impl<'de> Deserializer<'de> for Reader<'_> {
+impl<'de> Deserializer<'de> for SettingReader<'_> {
     type Error = Ended;
 
     asks!(deserialize_bool => Switch, deserialize_u8 => Number, deserialize_u16 => Number,
@@ -121,7 +121,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Ended> {
         // std's paths request a text. Only their expected type distinguishes them from other texts.
         let is_path = Expecting(&visitor).to_string() == "path string";
-        self.end(Asked::Value(if is_path { Kind::Path } else { Kind::Text }))
+        self.end(Asked::Value(if is_path {
+            SettingKind::Path
+        } else {
+            SettingKind::Text
+        }))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Ended> {
@@ -137,14 +141,16 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Ended> {
-        let element = Reader {
+        let element = SettingReader {
             path: self.path,
             asked: self.asked,
         };
         let ended = visitor.visit_seq(element);
         // The keys of a list of sections are those of its elements.
         match self.asked {
-            Some(Asked::Value(_)) if self.path.is_empty() => self.end(Asked::Value(Kind::List)),
+            Some(Asked::Value(_)) if self.path.is_empty() => {
+                self.end(Asked::Value(SettingKind::List))
+            }
             _ => ended,
         }
     }
@@ -167,7 +173,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
-impl<'de> MapAccess<'de> for Reader<'_> {
+impl<'de> MapAccess<'de> for SettingReader<'_> {
     type Error = Ended;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
@@ -179,21 +185,21 @@ impl<'de> MapAccess<'de> for Reader<'_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Ended> {
-        seed.deserialize(Reader {
+        seed.deserialize(SettingReader {
             path: &self.path[1..],
             asked: self.asked,
         })
     }
 }
 
-impl<'de> SeqAccess<'de> for Reader<'_> {
+impl<'de> SeqAccess<'de> for SettingReader<'_> {
     type Error = Ended;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Ended> {
-        let element = Reader {
+        let element = SettingReader {
             path: self.path,
             asked: self.asked,
         };
@@ -221,18 +227,18 @@ mod tests {
             setting.map(|setting| setting.kind)
         };
         assert_eq!(SETTINGS[0].key, "name");
-        assert_eq!(kind("name"), Some(Kind::Text));
-        assert_eq!(kind("seeds"), Some(Kind::List));
-        assert_eq!(kind("secret_file"), Some(Kind::Path));
-        assert_eq!(kind("cache.size"), Some(Kind::Text));
-        assert_eq!(kind("mount.enabled"), Some(Kind::Switch));
-        assert_eq!(kind("mount.uid"), Some(Kind::Text));
-        assert_eq!(kind("readers.budgets"), Some(Kind::List));
-        assert_eq!(kind("mesh.inbox"), Some(Kind::Path));
-        assert_eq!(kind("limits.up"), Some(Kind::Text));
-        assert_eq!(kind("limits.peer_connections"), Some(Kind::Number));
-        assert_eq!(kind("log.level"), Some(Kind::Text));
-        assert_eq!(kind("share.include_private"), Some(Kind::Switch));
+        assert_eq!(kind("name"), Some(SettingKind::Text));
+        assert_eq!(kind("seeds"), Some(SettingKind::List));
+        assert_eq!(kind("secret_file"), Some(SettingKind::Path));
+        assert_eq!(kind("cache.size"), Some(SettingKind::Text));
+        assert_eq!(kind("mount.enabled"), Some(SettingKind::Switch));
+        assert_eq!(kind("mount.uid"), Some(SettingKind::Text));
+        assert_eq!(kind("readers.budgets"), Some(SettingKind::List));
+        assert_eq!(kind("mesh.inbox"), Some(SettingKind::Path));
+        assert_eq!(kind("limits.up"), Some(SettingKind::Text));
+        assert_eq!(kind("limits.peer_connections"), Some(SettingKind::Number));
+        assert_eq!(kind("log.level"), Some(SettingKind::Text));
+        assert_eq!(kind("share.include_private"), Some(SettingKind::Switch));
         assert_eq!(kind("share"), None);
     }
 }

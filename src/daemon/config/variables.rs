@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::layer::{check_alone, overlay};
-use super::setting::{Kind, SETTINGS, Setting};
+use super::setting::{SETTINGS, Setting, SettingKind};
 
 /// Variables with the prefix of settings that are not settings.
 const NOT_SETTINGS: [&str; 2] = ["P2PFS_CONFIG", "P2PFS_BROKER"];
@@ -175,15 +175,15 @@ impl Setting {
     /// Converts the variable's text into the value that a file would have.
     fn value(&self, text: String) -> Result<Value, String> {
         match self.kind {
-            Kind::Text => Ok(Value::from(text)),
-            Kind::Path => absolute(&text).map(Value::from),
-            Kind::List => Ok(list(&text, ',')),
-            Kind::Switch => match text.as_str() {
+            SettingKind::Text => Ok(Value::from(text)),
+            SettingKind::Path => absolute(&text).map(Value::from),
+            SettingKind::List => Ok(list(&text, ',')),
+            SettingKind::Switch => match text.as_str() {
                 "true" | "yes" | "on" | "1" => Ok(Value::from(true)),
                 "false" | "no" | "off" | "0" => Ok(Value::from(false)),
                 _ => Err(format!("{text:?} is neither true nor false")),
             },
-            Kind::Number => match text.parse::<u32>() {
+            SettingKind::Number => match text.parse::<u32>() {
                 Ok(number) => Ok(Value::from(number)),
                 Err(_) => Err(format!(
                     "{text:?} is no whole number from 0 to {}",

@@ -13,9 +13,9 @@ const CONTROL_DIR: &str = "/sys/fs/fuse/connections";
 
 /// A FUSE connection: the minor device number of its mount; the major number is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Connection(pub u32);
+pub(super) struct FuseConnection(pub u32);
 
-impl Connection {
+impl FuseConnection {
     /// Opens the control file that aborts this connection. It must be opened while the mount
     /// exists: afterwards the number may belong to another connection, while the open file never
     /// does. Returns `None` if the control files are not accessible, as for an ordinary user

@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use connection::{AbortSwitch, Connection};
+use connection::{AbortSwitch, FuseConnection};
 pub use direct::unmount;
 pub use error::{MountingError, device_remedy};
 
@@ -54,7 +54,7 @@ pub type Unmount = fn(&Path) -> Result<(), MountingError>;
 #[derive(Clone, Debug)]
 pub struct MountLocation {
     dir: PathBuf,
-    connection: Connection,
+    connection: FuseConnection,
     abort: Option<AbortSwitch>,
 }
 
@@ -95,7 +95,7 @@ impl MountLocation {
     pub fn of_another(dir: PathBuf, connection: u32) -> Self {
         Self {
             dir,
-            connection: Connection(connection),
+            connection: FuseConnection(connection),
             abort: None,
         }
     }

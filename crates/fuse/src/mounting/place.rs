@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::connection::AbortSwitch;
-use super::{Connection, FILESYSTEM_TYPE, MountingError, Unmount, direct};
+use super::{FILESYSTEM_TYPE, FuseConnection, MountingError, Unmount, direct};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
 /// Maximum number of stale p2pfs mounts on top of each other: one for each killed daemon.
@@ -61,7 +61,7 @@ pub(super) fn stage_for(dir: &Path) -> Result<&Path, MountingError> {
 }
 
 /// Returns the connection of a p2pfs mount that is visible at `dir` or staged for it, if any.
-pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, MountingError> {
+pub(super) fn connection_at(dir: &Path) -> Result<Option<FuseConnection>, MountingError> {
     let mount = match mount_at(dir)? {
         Some(mount) if mount.filesystem == AUTOMOUNT => mount_at(Path::new(STAGE))?,
         mount => mount,
@@ -72,7 +72,7 @@ pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, MountingEr
 
 pub(super) struct MountEntry {
     pub(super) filesystem: String,
-    pub(super) connection: Connection,
+    pub(super) connection: FuseConnection,
 }
 
 /// Returns the topmost mount at `dir`.
@@ -92,7 +92,7 @@ fn find_mount(list: &[u8], dir: &Path) -> Option<MountEntry> {
         let minor = std::str::from_utf8(device).ok()?.split_once(':')?.1;
         Some(MountEntry {
             filesystem: String::from_utf8_lossy(filesystem).into_owned(),
-            connection: Connection(minor.parse().ok()?),
+            connection: FuseConnection(minor.parse().ok()?),
         })
     })
 }
@@ -139,7 +139,7 @@ fn check_directory(dir: PathBuf) -> Result<PathBuf, MountingError> {
 /// Removes a p2pfs mount if its daemon is gone.
 fn clean_stale(
     dir: &Path,
-    connection: Connection,
+    connection: FuseConnection,
     otherwise: Unmount,
 ) -> Result<(), MountingError> {
     match probe(dir) {
@@ -195,13 +195,13 @@ mod tests {
         let top = find_mount(LIST, Path::new("/mnt/p2p")).unwrap();
         assert_eq!(
             (top.filesystem.as_str(), top.connection),
-            ("fuse.sshfs", Connection(47))
+            ("fuse.sshfs", FuseConnection(47))
         );
         let below: Vec<&[u8]> = LIST.splitn(3, |b| *b == b'\n').take(2).collect();
         let ours = find_mount(&below.join(&b'\n'), Path::new("/mnt/p2p")).unwrap();
         assert_eq!(
             (ours.filesystem.as_str(), ours.connection),
-            (FILESYSTEM_TYPE, Connection(45))
+            (FILESYSTEM_TYPE, FuseConnection(45))
         );
     }
 

@@ -4,8 +4,8 @@
 
 use super::*;
 
-fn header(pid: u32) -> Header {
-    Header {
+fn header(pid: u32) -> RequestHeader {
+    RequestHeader {
         opcode: super::super::abi::opcode::READ,
         unique: 2,
         nodeid: 5,

@@ -27,7 +27,7 @@ pub use asking::{
     ASKS_BURST, ASKS_MAX, ASKS_PER_S, Absence, LATE_MAX, NEGATIVE, Patience, TRIES_AT_ONE_MAX,
     TRIES_MAX,
 };
-pub use offence::{OFFENDERS_MAX, Offence};
+pub use offence::{DiscoveryOffence, OFFENDERS_MAX};
 pub use probes::is_probe;
 pub use rate::{BURST, MEMBER_BURST, MEMBER_PER_S, PER_S};
 pub use roster::{CANDIDATE_TRIES, CANDIDATES_MAX, MEMBERS_MAX};
@@ -85,7 +85,7 @@ pub enum LegacyEvent {
     /// A member was silent for too long.
     MemberDown(SocketAddrV4),
     /// A peer breaks the rules, and a report of it is due.
-    Offended(SocketAddrV4, Offence),
+    Offended(SocketAddrV4, DiscoveryOffence),
 }
 
 /// A member as `p2pfs peers` shows it, or an address that broke the rules.
@@ -101,7 +101,7 @@ pub struct LegacyMember {
     /// Number of its offences.
     pub offences: u64,
     /// Its last offence.
-    pub last_offence: Option<Offence>,
+    pub last_offence: Option<DiscoveryOffence>,
 }
 
 /// Counters of dropped input and of answers.
@@ -198,7 +198,7 @@ impl LegacyMachine {
         let is_member = self.roster.is_heard(from);
         if !is_awaited && !self.rates.admit(from, is_member, now) {
             self.counters.flooding += 1;
-            self.blame(now, from, Offence::Flood);
+            self.blame(now, from, DiscoveryOffence::Flood);
             return;
         }
         let Ok(message) = Datagram::decode(datagram) else {
@@ -315,7 +315,7 @@ impl LegacyMachine {
     }
 
     /// Counts an offence of a peer over TCP. Returns whether a report of it is due.
-    pub fn offended(&mut self, now: Instant, who: SocketAddrV4, what: Offence) -> bool {
+    pub fn offended(&mut self, now: Instant, who: SocketAddrV4, what: DiscoveryOffence) -> bool {
         self.offenders.note(now, &who, what)
     }
 
@@ -462,7 +462,7 @@ impl LegacyMachine {
         let Some(events) = self.asks.answered(now, from, at) else {
             self.counters.stray_answers += 1;
             if self.roster.listed().all(|(member, _)| member != from) {
-                self.blame(now, from, Offence::StrayAnswer);
+                self.blame(now, from, DiscoveryOffence::StrayAnswer);
             }
             return;
         };
@@ -470,7 +470,7 @@ impl LegacyMachine {
         events.into_iter().for_each(|event| self.push_event(event));
     }
 
-    fn blame(&mut self, now: Instant, who: SocketAddrV4, what: Offence) {
+    fn blame(&mut self, now: Instant, who: SocketAddrV4, what: DiscoveryOffence) {
         if self.offenders.note(now, &who, what) {
             self.push_event(LegacyEvent::Offended(who, what));
         }

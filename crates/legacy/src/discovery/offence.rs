@@ -4,14 +4,14 @@ use std::net::SocketAddrV4;
 
 use super::rate::PER_S;
 pub use p2pfs_types::offences::OFFENDERS_MAX;
-use p2pfs_types::offences::{Ledger, Offending};
+use p2pfs_types::offences::{OffenceLog, Offending};
 
 /// Offences by peer.
-pub(super) type DiscoveryOffenders = Ledger<SocketAddrV4, Offence>;
+pub(super) type DiscoveryOffenders = OffenceLog<SocketAddrV4, DiscoveryOffence>;
 
 /// An offence of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Offence {
+pub enum DiscoveryOffence {
     /// It exceeded its rate; the surplus was not read.
     #[error("sends more than {PER_S} datagrams a second")]
     Flood,
@@ -32,7 +32,7 @@ pub enum Offence {
     TooSlow,
 }
 
-impl Offending for Offence {
+impl Offending for DiscoveryOffence {
     /// Returns whether the sender address may be forged.
     fn is_forgeable(self) -> bool {
         matches!(self, Self::Flood | Self::StrayAnswer)

@@ -433,7 +433,7 @@ fn an_answer_from_a_third_party_or_to_nothing_asked_is_counted_and_not_dialled()
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     world.ask("a.txt").unwrap();
     world.hear("10.6.6.6:1378", b"File,1,22\n");
-    let offended = LegacyEvent::Offended(address("10.6.6.6:1378"), Offence::StrayAnswer);
+    let offended = LegacyEvent::Offended(address("10.6.6.6:1378"), DiscoveryOffence::StrayAnswer);
     assert_eq!(world.asking_events(), [offended]);
     assert_eq!(world.machine.counters().stray_answers, 2);
 }

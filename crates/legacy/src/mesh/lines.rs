@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{ConnId, Line, MeshEvent, MeshMachine, Offence, Stage, Who};
+use super::{ConnId, Line, MeshEvent, MeshMachine, MeshOffence, Stage, Who};
 use crate::wire::discovery::MemberName;
 use crate::wire::mesh::PONG;
 
@@ -15,7 +15,7 @@ impl MeshMachine {
             return;
         };
         if !made.lines.take(1, now) {
-            return self.offended_by(now, conn, Offence::Flood);
+            return self.offended_by(now, conn, MeshOffence::Flood);
         }
         let (stage, who) = (made.stage, made.who());
         match stage {
@@ -39,7 +39,7 @@ impl MeshMachine {
             return;
         };
         if !made.lines.take(1, now) {
-            return self.offended_by(now, conn, Offence::Flood);
+            return self.offended_by(now, conn, MeshOffence::Flood);
         }
         if made.stage == Stage::Up {
             let who = made.who();
@@ -58,7 +58,7 @@ impl MeshMachine {
                 addresses, over, ..
             } => {
                 if over > 0 {
-                    self.blame(now, conn, Offence::ManyAddresses);
+                    self.blame(now, conn, MeshOffence::ManyAddresses);
                 }
                 self.learn(now, who, addresses);
             }

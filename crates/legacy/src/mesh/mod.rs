@@ -30,7 +30,7 @@ use crate::wire::mesh::{Hello, Line, encode_chat, encode_hello, encode_listen, e
 use p2pfs_types::bucket::TokenBucket;
 
 pub use known::{DIALS_AT_ONCE, KNOWN_MAX, KNOWN_OF_PEER_MAX, TRIES_MAX};
-pub use offence::{Culprit, OFFENDERS_MAX, Offence};
+pub use offence::{Culprit, MeshOffence, OFFENDERS_MAX};
 pub use pace::{Pace, QUEUE_WANTED};
 pub use peers::MeshPeer;
 pub use receive::{Begun, FILE_PATIENCE, FileId, OPEN_MAX, Receiving, Refused};
@@ -108,7 +108,7 @@ pub enum MeshEvent {
     /// A peer sent this number of new addresses.
     Learned(Who, usize),
     /// A peer breaks the rules, and a report of it is due.
-    Offended(Culprit, Offence),
+    Offended(Culprit, MeshOffence),
 }
 
 /// A peer, as it identifies itself.
@@ -133,7 +133,7 @@ pub enum DownWhy {
     Silent,
     /// The peer broke the rules.
     #[error("it {0}")]
-    Offended(Offence),
+    Offended(MeshOffence),
 }
 
 /// Why a peer rejects a connection.
@@ -282,7 +282,7 @@ impl MeshMachine {
             (Stage::Reply, Some(Hello::MaxPeers)) => {
                 self.rejected(now, conn, Rejection::MaxPeers);
             }
-            (Stage::Hello | Stage::Reply, _) => self.offended_by(now, conn, Offence::NoHello),
+            (Stage::Hello | Stage::Reply, _) => self.offended_by(now, conn, MeshOffence::NoHello),
             _ => {}
         }
     }
@@ -303,13 +303,13 @@ impl MeshMachine {
     }
 
     /// Records an offence after which the connection is useless, and ends the connection.
-    pub fn offended_by(&mut self, now: Instant, conn: ConnId, what: Offence) {
+    pub fn offended_by(&mut self, now: Instant, conn: ConnId, what: MeshOffence) {
         self.blame(now, conn, what);
         self.end(now, conn, DownWhy::Offended(what));
     }
 
     /// Counts an offence of a peer, and reports it if a report is due. The connection stays open.
-    pub fn blame(&mut self, now: Instant, conn: ConnId, what: Offence) {
+    pub fn blame(&mut self, now: Instant, conn: ConnId, what: MeshOffence) {
         let Some(culprit) = self.conns.get(&conn).map(Conn::culprit) else {
             return;
         };
@@ -388,7 +388,7 @@ impl MeshMachine {
             match stage {
                 // a peer that sends no second line is accepted without an address
                 Stage::Listen => self.establish_accepted(now, conn),
-                _ => self.offended_by(now, conn, Offence::TooSlow),
+                _ => self.offended_by(now, conn, MeshOffence::TooSlow),
             }
         }
     }

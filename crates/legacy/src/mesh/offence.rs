@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use crate::wire::mesh::{BYTES_MAX, LINE_MAX_BYTES, LISTED_MAX};
 pub use p2pfs_types::offences::OFFENDERS_MAX;
-use p2pfs_types::offences::{Ledger, Offending};
+use p2pfs_types::offences::{OffenceLog, Offending};
 
 /// Offences by peer.
-pub(super) type MeshOffenders = Ledger<Culprit, Offence>;
+pub(super) type MeshOffenders = OffenceLog<Culprit, MeshOffence>;
 
 /// An offence of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Offence {
+pub enum MeshOffence {
     /// An invalid first line.
     #[error("begins with what is no line of the protocol")]
     NoHello,
@@ -61,4 +61,4 @@ pub struct Culprit {
     pub name: String,
 }
 
-impl Offending for Offence {}
+impl Offending for MeshOffence {}

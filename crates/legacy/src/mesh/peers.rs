@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use super::known::DialResult;
-use super::offence::Offence;
+use super::offence::MeshOffence;
 use super::{
     ConnId, DownWhy, MeshEvent, MeshMachine, Rejection, SILENCE_MAX, Stage, Who, encode_hello,
     encode_peers, is_for,
@@ -44,7 +44,7 @@ pub struct MeshPeer {
     /// Number of its offences.
     pub offences: u64,
     /// Its last offence.
-    pub last_offence: Option<Offence>,
+    pub last_offence: Option<MeshOffence>,
 }
 
 impl MeshMachine {

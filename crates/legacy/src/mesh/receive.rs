@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::offence::Offence;
+use super::offence::MeshOffence;
 use crate::wire::mesh::{FileEnd, FileStart, Sha256, received_name};
 use p2pfs_types::bucket::TokenBucket;
 
@@ -39,8 +39,8 @@ pub struct Begun {
 pub struct Refused {
     /// Number of the file, if it was in flight.
     pub id: Option<FileId>,
-    /// Offence of the sender.
-    pub offence: Offence,
+    /// MeshOffence of the sender.
+    pub offence: MeshOffence,
 }
 
 struct IncomingFile {
@@ -82,12 +82,12 @@ impl Receiving {
         start: FileStart,
     ) -> Result<(Begun, Option<FileId>), Refused> {
         let refused = |offence| Refused { id: None, offence };
-        let name = received_name(&start.name).ok_or(refused(Offence::BadFile))?;
+        let name = received_name(&start.name).ok_or(refused(MeshOffence::BadFile))?;
         let replaced = self.files.remove(&start.name).map(|file| file.id);
         if self.files.len() >= OPEN_MAX || !self.begun.take(1, now) {
             return Err(Refused {
                 id: replaced,
-                offence: Offence::ManyFiles,
+                offence: MeshOffence::ManyFiles,
             });
         }
         let id = FileId(self.next_id);
@@ -134,7 +134,7 @@ impl Receiving {
             let id = Some(file.id);
             self.files.remove(name);
             self.current = None;
-            let offence = Offence::WrongSize;
+            let offence = MeshOffence::WrongSize;
             return Err(Refused { id, offence });
         }
         file.hash.update(bytes);
@@ -156,13 +156,13 @@ impl Receiving {
             })
         };
         if file.received_bytes != file.size_bytes {
-            return refused(Offence::WrongSize);
+            return refused(MeshOffence::WrongSize);
         }
         let hash = file.hash.finish();
         let is_announced = hash.as_ref() == file.sha256;
         match end.sha256 {
-            Some(again) if again != file.sha256 => refused(Offence::WrongHash),
-            _ if !is_announced => refused(Offence::WrongHash),
+            Some(again) if again != file.sha256 => refused(MeshOffence::WrongHash),
+            _ if !is_announced => refused(MeshOffence::WrongHash),
             _ => Ok(Some(file.id)),
         }
     }
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    fn ended(receiving: &mut Receiving, name: &str) -> Result<Option<FileId>, Offence> {
+    fn ended(receiving: &mut Receiving, name: &str) -> Result<Option<FileId>, MeshOffence> {
         receiving.end(&end(name)).map_err(|refused| refused.offence)
     }
 
@@ -255,9 +255,9 @@ mod tests {
             receiving.end(&end("a"))
         };
         let offence = |outcome: Result<_, Refused>| outcome.unwrap_err().offence;
-        assert_eq!(offence(push(b"hellO")), Offence::WrongHash);
-        assert_eq!(offence(push(b"hell")), Offence::WrongSize);
-        assert_eq!(offence(push(b"hello!")), Offence::WrongSize);
+        assert_eq!(offence(push(b"hellO")), MeshOffence::WrongHash);
+        assert_eq!(offence(push(b"hell")), MeshOffence::WrongSize);
+        assert_eq!(offence(push(b"hello!")), MeshOffence::WrongSize);
         assert!(push(b"hello").is_ok());
     }
 
@@ -272,7 +272,7 @@ mod tests {
         };
         assert_eq!(
             receiving.end(&other).unwrap_err().offence,
-            Offence::WrongHash
+            MeshOffence::WrongHash
         );
     }
 

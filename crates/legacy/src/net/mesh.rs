@@ -56,7 +56,7 @@ pub enum MeshEnd {
 /// A message in progress that is too long for a line. If it is dropped early, the rest is sent as
 /// zeros, because no other message can start before its end.
 #[derive(Debug)]
-pub struct Message {
+pub struct StreamedMessage {
     pieces: mpsc::Sender<Bytes>,
 }
 
@@ -210,7 +210,7 @@ impl MeshSender {
     /// follow.
     ///
     /// # Errors [`MeshEnd::Closed`].
-    pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<Message, MeshEnd> {
+    pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<StreamedMessage, MeshEnd> {
         let (sender, pieces) = mpsc::channel(1);
         let begun = QueuedMessage {
             head,
@@ -219,11 +219,11 @@ impl MeshSender {
         };
         let sent = self.messages.send(begun).await;
         sent.map_err(|_| MeshEnd::Closed)?;
-        Ok(Message { pieces: sender })
+        Ok(StreamedMessage { pieces: sender })
     }
 }
 
-impl Message {
+impl StreamedMessage {
     /// Sends the next bytes of the message. Waits until the earlier ones are being written.
     ///
     /// # Errors [`MeshEnd::Closed`].

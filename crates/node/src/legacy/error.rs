@@ -1,7 +1,7 @@
 //! Errors of transfers from legacy peers, and which of them are the peer's fault.
 
 use p2pfs_fs::FsError;
-use p2pfs_legacy::discovery::Offence;
+use p2pfs_legacy::discovery::DiscoveryOffence;
 use p2pfs_legacy::net::discovery::LegacyError;
 
 /// The reason why a copy has no bytes.
@@ -13,7 +13,7 @@ pub enum CopyError {
         /// Description of the failure.
         why: String,
         /// The rule that the peer broke, if the failure is its fault.
-        offence: Option<Offence>,
+        offence: Option<DiscoveryOffence>,
     },
     /// The peer refuses to send the file.
     #[error("the legacy peer does not give it any more")]
@@ -72,12 +72,12 @@ impl From<LegacyError> for CopyError {
 
 /// Returns the rule that a peer broke. Returns `None` if the peer is only unreachable or lacks the
 /// file.
-pub(super) fn offence(error: &LegacyError) -> Option<Offence> {
+pub(super) fn offence(error: &LegacyError) -> Option<DiscoveryOffence> {
     match error {
         LegacyError::Unreachable { .. } | LegacyError::NotThere { .. } => None,
-        LegacyError::Header { .. } => Some(Offence::WrongHeader),
-        LegacyError::Early { .. } => Some(Offence::EarlyEnd),
-        LegacyError::Surplus { .. } => Some(Offence::Surplus),
-        LegacyError::TooSlow { .. } => Some(Offence::TooSlow),
+        LegacyError::Header { .. } => Some(DiscoveryOffence::WrongHeader),
+        LegacyError::Early { .. } => Some(DiscoveryOffence::EarlyEnd),
+        LegacyError::Surplus { .. } => Some(DiscoveryOffence::Surplus),
+        LegacyError::TooSlow { .. } => Some(DiscoveryOffence::TooSlow),
     }
 }

@@ -202,7 +202,7 @@ pub struct Machine {
     unshown: bool,
     /// The live members that have answered a request for heads, or failed to.
     told: BTreeSet<NodeId>,
-    questions: questions::RequestTable,
+    questions: questions::QuestionTable,
     events: VecDeque<NodeEvent>,
     publish: HeadSchedule,
     /// Own facts that are not in the log yet. So the log matches its head until the next one: a log
@@ -250,7 +250,7 @@ impl Machine {
             taken_in: BTreeMap::new(),
             unshown: false,
             told: BTreeSet::new(),
-            questions: questions::RequestTable::default(),
+            questions: questions::QuestionTable::default(),
             events: VecDeque::new(),
             publish: HeadSchedule {
                 due: Some(now),

@@ -22,7 +22,7 @@ pub const LOG_REQUESTS_MAX: usize = 64;
 
 /// The requests in flight and the members still to be asked.
 #[derive(Default)]
-pub(super) struct RequestTable {
+pub(super) struct QuestionTable {
     asked: BTreeMap<RequestId, RequestContext>,
     next: u64,
     outgoing: VecDeque<Outgoing>,
@@ -30,7 +30,7 @@ pub(super) struct RequestTable {
     newcomers: BTreeMap<NodeId, SocketAddr>,
 }
 
-impl RequestTable {
+impl QuestionTable {
     /// Queues a request if there is a free slot, and returns whether there was.
     pub(super) fn ask(
         &mut self,
@@ -105,7 +105,7 @@ impl RequestTable {
 }
 
 #[cfg(test)]
-impl RequestTable {
+impl QuestionTable {
     pub(super) fn forget_all(&mut self) {
         self.asked.clear();
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::events::{EventLog, News, Push, PushStage};
 use crate::inbox::{ChargedSender, Inbox, InboxFile};
-use p2pfs_legacy::mesh::{Begun, FileId, Offence, Receiving, Refused};
+use p2pfs_legacy::mesh::{Begun, FileId, MeshOffence, Receiving, Refused};
 use p2pfs_legacy::wire::mesh::{FileEnd, FileStart};
 use p2pfs_proto::wire::native::record::Sender;
 
@@ -52,7 +52,7 @@ impl PushedFiles {
     }
 
     /// Performs one step and returns an offence of the sender. Blocking: writes and hashes.
-    pub(super) fn perform(&mut self, step: FileStep) -> Option<Offence> {
+    pub(super) fn perform(&mut self, step: FileStep) -> Option<MeshOffence> {
         let now = Instant::now();
         match step {
             FileStep::Start(start) => self.start(now, start),
@@ -71,7 +71,7 @@ impl PushedFiles {
         }
     }
 
-    fn start(&mut self, now: Instant, start: FileStart) -> Option<Offence> {
+    fn start(&mut self, now: Instant, start: FileStart) -> Option<MeshOffence> {
         let (sent_name, size_bytes) = (start.name.clone(), start.size_bytes);
         let (begun, replaced) = match self.receiving.start(now, start) {
             Ok(begun) => begun,
@@ -98,7 +98,7 @@ impl PushedFiles {
         None
     }
 
-    fn part(&mut self, now: Instant, bytes: &[u8]) -> Option<Offence> {
+    fn part(&mut self, now: Instant, bytes: &[u8]) -> Option<MeshOffence> {
         let (id, offset) = match self.receiving.part(now, bytes) {
             Ok(Some(part)) => part,
             Ok(None) => return None,
@@ -112,7 +112,7 @@ impl PushedFiles {
         None
     }
 
-    fn end(&mut self, end: &FileEnd) -> Option<Offence> {
+    fn end(&mut self, end: &FileEnd) -> Option<MeshOffence> {
         let id = match self.receiving.end(end) {
             Ok(Some(id)) => id,
             Ok(None) => return None,
@@ -127,7 +127,7 @@ impl PushedFiles {
         None
     }
 
-    fn refused(&mut self, refused: Refused) -> Option<Offence> {
+    fn refused(&mut self, refused: Refused) -> Option<MeshOffence> {
         if let Some(id) = refused.id {
             self.fail(id, &format!("its sender {}", refused.offence));
         }

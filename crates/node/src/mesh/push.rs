@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::PushTarget;
 use p2pfs_legacy::mesh::Pace;
-use p2pfs_legacy::net::mesh::{MeshEnd, Message};
+use p2pfs_legacy::net::mesh::{MeshEnd, StreamedMessage};
 use p2pfs_legacy::wire::mesh::{
     Sha256, chunk_bytes, encode_chunk_head, encode_end, encode_message, encode_start, sent_name,
 };
@@ -171,7 +171,7 @@ impl PushTarget {
     /// wrong hash.
     async fn chunk(
         &self,
-        message: &Message,
+        message: &StreamedMessage,
         parcel: &Parcel,
         (begin, length): (u64, u64),
         sent: &AtomicU64,

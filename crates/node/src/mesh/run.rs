@@ -20,7 +20,7 @@ use crate::inbox::{ChargedSender, InboxHandle};
 use crate::mailbox::Mailbox;
 use crate::traffic::LegacyThrottle;
 use p2pfs_legacy::mesh::{
-    ConnId, HANDSHAKES_MAX, MeshConfig, MeshEvent, MeshMachine, MeshPeer, Offence, Pace, Who,
+    ConnId, HANDSHAKES_MAX, MeshConfig, MeshEvent, MeshMachine, MeshOffence, MeshPeer, Pace, Who,
 };
 use p2pfs_legacy::net::mesh::{MeshEnd, MeshSender, dial, listen};
 use p2pfs_legacy::wire::discovery::MemberName;
@@ -230,7 +230,7 @@ impl MeshPlane {
                 self.machine.binary(now, conn, length_bytes, bytes);
             }
             SessionMessage::Alive => self.machine.alive(now, conn),
-            SessionMessage::Blame(offence @ Offence::ManyFiles) => {
+            SessionMessage::Blame(offence @ MeshOffence::ManyFiles) => {
                 self.machine.offended_by(now, conn, offence);
             }
             SessionMessage::Blame(offence) => self.machine.blame(now, conn, offence),
@@ -331,7 +331,7 @@ impl MeshPlane {
             let sent = self.links.get(&conn).map(|link| link.sender.send(bytes));
             if sent == Some(Err(MeshEnd::NeverReads)) {
                 self.machine
-                    .offended_by(Instant::now(), conn, Offence::NeverReads);
+                    .offended_by(Instant::now(), conn, MeshOffence::NeverReads);
             }
         }
         while let Some(event) = self.machine.poll_event() {

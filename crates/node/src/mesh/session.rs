@@ -14,7 +14,7 @@ use super::files::{FileStep, PushedFiles};
 use crate::events::EventLog;
 use crate::inbox::{ChargedSender, InboxHandle};
 use crate::traffic::LegacyThrottle;
-use p2pfs_legacy::mesh::{ConnId, Offence, Who};
+use p2pfs_legacy::mesh::{ConnId, MeshOffence, Who};
 use p2pfs_legacy::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
 use p2pfs_legacy::wire::mesh::{DecodeError, Item, Line};
 
@@ -42,9 +42,9 @@ pub(super) enum SessionMessage {
     Binary(u64, Option<Bytes>),
     /// Files are arriving, so the peer is not silent.
     Alive,
-    Blame(Offence),
+    Blame(MeshOffence),
     /// The connection ended, possibly because of an offence.
-    Ended(Option<Offence>),
+    Ended(Option<MeshOffence>),
 }
 
 /// The parts that a connection uses.
@@ -114,8 +114,8 @@ impl MeshSession {
             let told = match item {
                 Ok(Item::Hello(line)) => SessionMessage::Hello(line),
                 Ok(Item::Line(line)) => SessionMessage::Line(line),
-                Ok(Item::BadLength) => SessionMessage::Blame(Offence::BadLength),
-                Ok(Item::BadFile) => SessionMessage::Blame(Offence::BadFile),
+                Ok(Item::BadLength) => SessionMessage::Blame(MeshOffence::BadLength),
+                Ok(Item::BadFile) => SessionMessage::Blame(MeshOffence::BadFile),
                 Ok(Item::Binary(bytes)) => SessionMessage::Binary(bytes.len() as u64, Some(bytes)),
                 Ok(Item::LongBinary { length_bytes }) => SessionMessage::Binary(length_bytes, None),
                 Ok(file) => {
@@ -199,7 +199,7 @@ impl MeshSession {
         &mut self,
         files: Option<PushedFiles>,
         steps: Vec<FileStep>,
-    ) -> (Option<PushedFiles>, Vec<Offence>) {
+    ) -> (Option<PushedFiles>, Vec<MeshOffence>) {
         let files = match files {
             Some(files) => Some(files),
             None => self.first_file().await,
@@ -246,7 +246,7 @@ async fn next_of(
 async fn perform_steps(
     files: Option<PushedFiles>,
     steps: Vec<FileStep>,
-) -> (Option<PushedFiles>, Vec<Offence>) {
+) -> (Option<PushedFiles>, Vec<MeshOffence>) {
     let Some(mut files) = files else {
         return (None, Vec::new());
     };
@@ -258,12 +258,12 @@ async fn perform_steps(
     taken.await.unwrap_or((None, Vec::new()))
 }
 
-fn offence_of(end: MeshEnd) -> Option<Offence> {
+fn offence_of(end: MeshEnd) -> Option<MeshOffence> {
     match end {
         MeshEnd::Closed => None,
-        MeshEnd::Garbled(DecodeError::EndlessLine) => Some(Offence::EndlessLine),
-        MeshEnd::Garbled(DecodeError::BadBytes { .. }) => Some(Offence::BadBytes),
-        MeshEnd::TooSlow => Some(Offence::TooSlow),
-        MeshEnd::NeverReads => Some(Offence::NeverReads),
+        MeshEnd::Garbled(DecodeError::EndlessLine) => Some(MeshOffence::EndlessLine),
+        MeshEnd::Garbled(DecodeError::BadBytes { .. }) => Some(MeshOffence::BadBytes),
+        MeshEnd::TooSlow => Some(MeshOffence::TooSlow),
+        MeshEnd::NeverReads => Some(MeshOffence::NeverReads),
     }
 }

@@ -145,8 +145,8 @@ fn a_flood_and_a_third_partys_answer_are_told_once_and_named() {
     assert_eq!(
         offended,
         [
-            LegacyEvent::Offended(address("10.6.6.6:1378"), Offence::StrayAnswer),
-            LegacyEvent::Offended(address("10.7.7.7:9"), Offence::Flood),
+            LegacyEvent::Offended(address("10.6.6.6:1378"), DiscoveryOffence::StrayAnswer),
+            LegacyEvent::Offended(address("10.7.7.7:9"), DiscoveryOffence::Flood),
         ]
     );
     let named = |text: &str| {
@@ -156,7 +156,7 @@ fn a_flood_and_a_third_partys_answer_are_told_once_and_named() {
     };
     assert_eq!(
         named("10.6.6.6:1378"),
-        Some((false, 5, Some(Offence::StrayAnswer)))
+        Some((false, 5, Some(DiscoveryOffence::StrayAnswer)))
     );
     let (is_heard, floods, _) = named("10.7.7.7:9").unwrap();
     let taken = u64::from(BURST + MEMBER_BURST);

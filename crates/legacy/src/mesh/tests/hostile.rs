@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn offences(world: &MeshWorld) -> Vec<(String, u64, Offence)> {
+fn offences(world: &MeshWorld) -> Vec<(String, u64, MeshOffence)> {
     let peers = world.machine.peers();
     let culprits = peers.into_iter().filter(|peer| peer.offences > 0);
     culprits
@@ -20,7 +20,7 @@ fn ten_thousand_addresses_are_one_offence_and_few_are_kept() {
         .map(|n| format!("10.9.{}.{}:1", n / 250, n % 250))
         .collect();
     world.hear(eve, false, &format!("PEERS:{}\n", list.join(",")));
-    let told = ("eve".to_owned(), 1, Offence::ManyAddresses);
+    let told = ("eve".to_owned(), 1, MeshOffence::ManyAddresses);
     assert_eq!(offences(&world), [told]);
     assert_eq!(world.machine.known().len(), KNOWN_OF_PEER_MAX);
     assert_eq!(world.up(), ["eve"]);
@@ -45,9 +45,12 @@ fn a_flood_of_lines_ends_the_connection_and_names_its_sender() {
     let talk = events.iter().filter(|e| matches!(e, MeshEvent::Chat(..)));
     assert!(talk.count() <= LINES_BURST as usize);
     let eve_is = who(BOB, "eve", "10.0.0.2:18002");
-    let down = MeshEvent::PeerDown(eve_is, DownWhy::Offended(Offence::Flood));
+    let down = MeshEvent::PeerDown(eve_is, DownWhy::Offended(MeshOffence::Flood));
     assert!(events.contains(&down) && events.contains(&MeshEvent::Close(eve)));
-    assert_eq!(offences(&world), [("eve".to_owned(), 1, Offence::Flood)]);
+    assert_eq!(
+        offences(&world),
+        [("eve".to_owned(), 1, MeshOffence::Flood)]
+    );
 }
 
 #[test]
@@ -74,7 +77,10 @@ fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
         (vec!["bob".to_owned()], Vec::new())
     );
     assert_eq!(said(&mut world, 1), 0);
-    assert_eq!(offences(&world), [("bob".to_owned(), 1, Offence::Flood)]);
+    assert_eq!(
+        offences(&world),
+        [("bob".to_owned(), 1, MeshOffence::Flood)]
+    );
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn strangers_that_say_nothing_take_few_places_and_for_ten_seconds() {
     let (_, count, last) = offences(&world).remove(0);
     assert_eq!(
         (count, last),
-        (HANDSHAKES_OF_ADDRESS as u64, Offence::TooSlow)
+        (HANDSHAKES_OF_ADDRESS as u64, MeshOffence::TooSlow)
     );
     for n in 0..1000 {
         world.accept(&format!("10.1.0.{}:{}", n % 100, 1000 + n));
@@ -124,7 +130,7 @@ fn another_protocol_is_not_admitted() {
         let events = world.events();
         assert!(events.contains(&MeshEvent::Close(conn)), "{first:?}");
         let (name, _, last) = offences(&world).remove(0);
-        assert_eq!((name.as_str(), last), ("10.0.0.2", Offence::NoHello));
+        assert_eq!((name.as_str(), last), ("10.0.0.2", MeshOffence::NoHello));
     }
 }
 
