@@ -294,7 +294,7 @@ fn the_journal_has_fields_to_search_by_and_says_what_to_do() {
     eventually("the catalog explains", Duration::from_secs(90), || {
         machine
             .ok(explained)
-            .contains("Settings were changed that need a restart")
+            .contains("Changed settings need a restart")
     });
 }
 

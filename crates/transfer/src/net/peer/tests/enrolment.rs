@@ -218,7 +218,8 @@ async fn a_token_lets_nobody_into_the_cluster_that_its_issuer_joined_since() {
     let invites = inviting(&issuer);
     let early = token(&issuer, &invites);
     let admin = &elsewhere.shared().key;
-    let admitted = elsewhere.keyring.admit(admin, issuer.id, name(), true);
+    let named = NodeName::new("issuer").unwrap();
+    let admitted = elsewhere.keyring.admit(admin, issuer.id, named, true);
     admitted.unwrap();
     let secret = EpochSecret::new(*elsewhere.keyring.newest().as_bytes());
     let chain = elsewhere.keyring.chain_of(&issuer.id);
