@@ -305,15 +305,7 @@ impl Keyring {
             return Ok(());
         }
         let now_s = self.now_s();
-        let confirm = |ledger: &mut Ledger| ledger.confirm_received(key, now_s);
-        // on a copy first: most changes confirm nothing, and need no write
-        let is_due = self
-            .read_ledger(Ledger::clone)
-            .is_some_and(|mut it| !confirm(&mut it).is_empty());
-        if is_due {
-            self.state_all(|ledger| Ok(confirm(ledger)))?;
-        }
-        Ok(())
+        self.state_all(|ledger| Ok(ledger.confirm_received(key, now_s)))
     }
 
     /// Returns whether a statement only confirms that a node left by itself.
