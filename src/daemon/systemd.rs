@@ -4,12 +4,9 @@
 //! Owns the messages and the watchdog's interval. The daemon serves even if it cannot notify the
 //! manager, so no error leaves this module.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
-use p2pfs_types::files::OPEN_DIR_MODE;
+use p2pfs_types::files::open_to_all;
 use sd_notify::NotifyState;
 
 use super::config::units::write_count;
@@ -35,10 +32,6 @@ pub fn open_inboxes(config: &Config, environment: &Environment) {
             );
         }
     }
-}
-
-fn open_to_all(dir: &Path) -> std::io::Result<()> {
-    fs::set_permissions(dir, Permissions::from_mode(OPEN_DIR_MODE))
 }
 
 /// Announces that the daemon is serving: it gossips and has mounted, if it is to mount.
@@ -107,7 +100,10 @@ fn tell(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
     use std::process::Command;
 
     use super::*;

@@ -34,7 +34,7 @@ pub const PRIVATE_MODE: u32 = 0o600;
 /// Mode of a folder that only its owner may enter.
 pub const PRIVATE_DIR_MODE: u32 = 0o700;
 /// Mode of a folder that every user may enter.
-pub const OPEN_DIR_MODE: u32 = 0o755;
+const OPEN_DIR_MODE: u32 = 0o755;
 /// Maximum length of a Unix socket's path in bytes: `sun_path` without its NUL (unix(7)).
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Maximum number of descriptors that are reserved for connections. More connections do not occur
@@ -108,6 +108,11 @@ pub fn make_open_dir(dir: &Path) -> io::Result<()> {
     }
     std::fs::create_dir_all(dir)?;
     // Independent of the umask.
+    open_to_all(dir)
+}
+
+/// Lets every user enter a folder, and only its owner change it.
+pub fn open_to_all(dir: &Path) -> io::Result<()> {
     std::fs::set_permissions(dir, Permissions::from_mode(OPEN_DIR_MODE))
 }
 
