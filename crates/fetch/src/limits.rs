@@ -16,7 +16,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "fetch::plan::FETCHES_KEPT_MAX",
         value: LimitValue::Count(crate::plan::FETCHES_KEPT_MAX as u64),
-        text: "where so many are open, those that nobody waits for are let go of.",
+        text: "beyond this number of open fetches, those without a waiting reader are dropped.",
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/tests.rs the_numbers_of_fetches_and_waits_are_bounded",
         ]),

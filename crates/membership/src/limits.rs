@@ -56,9 +56,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::KNOCKS_PER_S",
         value: LimitValue::Count(crate::config::KNOCKS_PER_S as u64),
-        text: "how often the owner is asked to find out who is at an address, and how many \
-               times at once; whoever forges an address can make it dial there so often and no \
-               more.",
+        text: "contact attempts a second, and at once, to learn which node is at an address. A \
+               sender with a forged address cannot cause more of them.",
         tests: LimitTests::By(&[
             "crates/membership/src/tests.rs the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate",
         ]),
