@@ -122,7 +122,7 @@ impl Cluster {
             1 => IDS[by],
             _ => IDS[choose.int_in_range(BAD_ADMIN..=NODES - 1)?],
         };
-        let term = *choose.choose(&[1, 1, 1, 2, 2, 3, 0, u32::MAX])?;
+        let term = *choose.choose(&[1, 1, 2, 2, 3, 0, u32::MAX])?;
         let numbers = [1, 2, 3, 4, 0, u64::MAX];
         let claim = match choose.int_in_range(0..=9u8)? {
             0..=2 => Claim::Admit {
@@ -157,7 +157,7 @@ impl Cluster {
         let statement = Statement {
             cluster: self.ledger.cluster(),
             by: IDS[by],
-            by_term: *choose.choose(&[1, 1, 1, 2, 2, 3, 0, u32::MAX])?,
+            by_term: *choose.choose(&[1, 1, 2, 2, 3, 0, u32::MAX])?,
             at_s: *choose.choose(&[at_s, at_s + 1, at_s - 100, 0, u64::MAX])?,
             before: self.named(choose)?,
             claim,
@@ -166,9 +166,10 @@ impl Cluster {
     }
 
     fn named(&self, choose: &mut Unstructured<'_>) -> Result<Option<StatementId>> {
-        Ok(match choose.int_in_range(0..=4u8)? {
+        Ok(match choose.int_in_range(0..=6u8)? {
             0 => None,
             1 => Some(StatementId(*b"0123456789abcdef")),
+            2..=3 => self.signed.last().copied(),
             _ => Some(*choose.choose(&self.signed)?),
         })
     }
@@ -182,7 +183,7 @@ impl Cluster {
         let at_s = self.tick();
         let node = choose.int_in_range(HONEST_ADMIN..=NODES - 1)?;
         match choose.int_in_range(0..=9u8)? {
-            0..=5 => {
+            0..=4 => {
                 let signed = self.hostile(choose)?;
                 self.signed.push(signed.id());
                 if choose.arbitrary()? {
@@ -192,8 +193,11 @@ impl Cluster {
                 }
             }
             // it leaves as `p2pfs leave` does
-            6..=7 => drop(self.ledger.expel(&KEYS[node], IDS[node], at_s)),
-            8 => drop(self.ledger.expel(&KEYS[FOUNDER], IDS[node], at_s)),
+            5..=6 => drop(self.ledger.expel(&KEYS[node], IDS[node], at_s)),
+            7 => {
+                let by = *choose.choose(&[FOUNDER, HONEST_ADMIN])?;
+                drop(self.ledger.expel(&KEYS[by], IDS[node], at_s));
+            }
             _ => self.admit(FOUNDER, node, node < HELPER),
         }
         Ok(())

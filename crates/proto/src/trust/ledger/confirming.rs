@@ -40,10 +40,28 @@ impl Ledger {
             Claim::Expel { node, term, stands }
         });
         let (claims, before) = (claims.collect(), self.clone());
-        let mut stated = self.state_as_many(key, claims, now_s);
+        let mut stated = self.close(key, claims, now_s);
         if !stated.is_empty() {
             stated.extend(self.restate_outdone(&before, key, now_s));
         }
+        stated
+    }
+
+    /// Ends memberships by as many of these claims as there is room for, and states again the
+    /// expulsions that lose their effect with them. Without room for those, nothing is stated.
+    pub(super) fn close(
+        &mut self,
+        key: &NodeKey,
+        claims: Vec<Claim>,
+        now_s: u64,
+    ) -> Vec<SignedStatement> {
+        let mut after = self.clone();
+        let mut stated = after.state_as_many(key, claims, now_s);
+        match after.restate_lost_expulsions(self, key, now_s) {
+            Ok(again) => stated.extend(again),
+            Err(_) => return Vec::new(),
+        }
+        *self = after;
         stated
     }
 
@@ -75,7 +93,7 @@ impl Ledger {
         if claims.is_empty() {
             return Vec::new();
         }
-        self.state_as_many(key, claims, now_s)
+        self.close(key, claims, now_s)
     }
 
     /// Returns whether a statement only confirms that a node left: it lets the node's farewell

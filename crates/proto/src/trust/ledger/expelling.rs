@@ -87,7 +87,7 @@ impl Ledger {
                 stands: Some(self.cluster),
             })
             .collect();
-        self.state_as_many(key, claims, now_s)
+        self.close(key, claims, now_s)
     }
 
     /// Returns the node and all nodes admitted by it, directly or through others.

@@ -29,6 +29,21 @@ struct OwnFarewell {
     stands: Option<StatementId>,
 }
 
+/// The cut that one farewell of a node sets on its memberships up to `term`.
+struct OwnCut {
+    id: StatementId,
+    term: u32,
+    cut: Cutoff,
+}
+
+/// The claims on one subject, and the number of the next one.
+struct Votes<T> {
+    standing: Vec<Vote<T>>,
+    /// Number of claims that stand or that only the author's own farewells withdraw. A farewell
+    /// therefore never makes the number of a later claim too high.
+    count: u64,
+}
+
 /// The limit up to which the statements of an ended membership stand.
 #[derive(Clone, Copy)]
 struct Cutoff {
@@ -58,11 +73,11 @@ pub(super) struct Replay<'a> {
     /// Cuts by other nodes, for each ended membership. They also limit earlier memberships that no
     /// other cut limits. The most senior node that ended a membership sets its cut.
     cut: BTreeMap<Membership, Cutoff>,
-    /// Cuts by the node's own farewells. They never extend what a cut by another node lets stand.
-    own_cut: BTreeMap<Membership, Cutoff>,
+    /// Cuts by the farewells of each node. They never extend what a cut by another node lets stand.
+    own_cuts: BTreeMap<NodeId, Vec<OwnCut>>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
-    epochs: Vec<Vote<EpochId>>,
-    owners: BTreeMap<&'a [u8], Vec<Vote<Option<Membership>>>>,
+    epochs: Votes<EpochId>,
+    owners: BTreeMap<&'a [u8], Votes<Option<Membership>>>,
 }
 
 impl<'a> Replay<'a> {
@@ -93,9 +108,9 @@ impl<'a> Replay<'a> {
             chains: Chains::of(ledger.all()),
             farewells,
             cut: BTreeMap::new(),
-            own_cut: BTreeMap::new(),
+            own_cuts: BTreeMap::new(),
             certificates: BTreeMap::new(),
-            epochs: Vec::new(),
+            epochs: Votes::default(),
             owners: BTreeMap::new(),
         };
         let founding = ledger.statements.get(&ledger.cluster).map(|s| &s.statement);
@@ -145,18 +160,33 @@ impl<'a> Replay<'a> {
         }
     }
 
+    /// Returns the cut by another node that limits a membership, according to the seniors heard so
+    /// far, with the last membership that it ends.
+    fn cut_by_others(&self, (by, term): Membership) -> Option<(u32, &Cutoff)> {
+        let mut behind = self.cut.range((by, term)..=(by, u32::MAX));
+        behind.next().map(|((_, ended), cut)| (*ended, cut))
+    }
+
     /// Returns the cuts that limit a membership, according to the seniors heard so far. They hold
     /// together: a statement counts only if each of them lets it stand.
     fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cutoff> {
-        let behind = (by, term)..=(by, u32::MAX);
-        let others = self.cut.range(behind.clone()).next();
-        let ended = others.map(|(ended, _)| *ended);
-        // A farewell from a later membership adds nothing to a cut by another node.
-        let is_in_time = move |own: &Membership| ended.is_none_or(|ended| *own <= ended);
-        // Every farewell counts, whatever its number: the node may sign the next one after its end.
-        let own = self.own_cut.range(behind);
-        let own = own.filter(move |(own, _)| is_in_time(own));
-        others.into_iter().chain(own).map(|(_, cut)| cut)
+        let others = self.cut_by_others((by, term));
+        // A farewell from a later membership, or one beyond the cut by another node, adds nothing
+        // to that cut.
+        let is_in_time = move |own: &OwnCut| {
+            others.is_none_or(|(ended, cut)| own.term <= ended && self.is_kept(&own.id, cut))
+        };
+        // Every other farewell counts, whatever its number: the node may sign the next one after
+        // its end.
+        let own = self.own_cuts.get(&by).into_iter().flatten();
+        let own = own.filter(move |own| own.term >= term && is_in_time(own));
+        let others = others.into_iter().map(|(_, cut)| cut);
+        others.chain(own.map(|own| &own.cut))
+    }
+
+    /// Returns whether a cut lets a statement stand.
+    fn is_kept(&self, id: &StatementId, cut: &Cutoff) -> bool {
+        cut.last.is_some_and(|last| self.chains.is_up_to(id, &last))
     }
 
     /// Returns whether all statements of a node in this membership are void.
@@ -191,8 +221,7 @@ impl<'a> Replay<'a> {
 
     /// Returns whether a statement in a membership with this limit counts.
     fn stands(&self, id: &StatementId, membership: Membership, limit: Option<Cutoff>) -> bool {
-        let is_kept = |cut: Cutoff| cut.last.is_some_and(|last| self.chains.is_up_to(id, &last));
-        !self.is_void(membership) && limit.is_none_or(is_kept)
+        !self.is_void(membership) && limit.is_none_or(|cut| self.is_kept(id, &cut))
     }
 
     /// Returns the node that left an ended membership open, so that more of its statements can come
@@ -214,9 +243,23 @@ impl<'a> Replay<'a> {
     /// holds if a membership heard before goes on, or if all memberships up to this one are already
     /// over.
     fn is_senior(&self, node: &NodeId, up_to_term: u32) -> bool {
-        let over = self.evaluation.over_up_to(node);
+        let (over, closed) = (self.evaluation.over_up_to(node), self.closed_up_to(node));
         let mut heard = self.heard.range((*node, 0)..=(*node, up_to_term));
-        heard.any(|(_, term)| *term > over || up_to_term <= over)
+        heard.any(|(_, term)| *term > over || up_to_term <= closed)
+    }
+
+    /// Returns the last membership that seniors of the current issuer ended. A farewell counts only
+    /// for memberships that are senior to the issuer: it takes a later one from no administrator
+    /// that may end it.
+    fn closed_up_to(&self, node: &NodeId) -> u32 {
+        let memberships = (*node, 0)..=(*node, u32::MAX);
+        let by_others = self.cut.range(memberships.clone()).next_back();
+        let left = self.own_cuts.get(node).into_iter().flatten();
+        let left = left.map(|own| own.term).max().unwrap_or(0);
+        let mut heard = self.heard.range(memberships).rev();
+        let left = heard.find(|(_, term)| *term <= left);
+        let ended = by_others.map(|((_, term), _)| *term);
+        ended.max(left.map(|(_, term)| *term)).unwrap_or(0)
     }
 
     /// Applies the statements of a node with the right to admit in this membership. Statements in a
@@ -230,8 +273,13 @@ impl<'a> Replay<'a> {
         let mut others = self.cut.range(membership..=(*admin, u32::MAX));
         let is_put_out = others.any(|(_, cut)| !cut.is_confirming);
         let limit = self.limit(membership);
+        self.record_state(membership);
+        let others = self.cut_by_others(membership).map(|(_, cut)| *cut);
         let said = self.by.remove(&membership).unwrap_or_default();
         for (id, statement) in said {
+            if self.stands(&id, membership, others) {
+                self.count(&statement.claim);
+            }
             if !self.stands(&id, membership, limit) {
                 continue;
             }
@@ -263,7 +311,7 @@ impl<'a> Replay<'a> {
                     rank: (rank.0 + 1, statement.at_s, *node),
                     id,
                 }),
-                Claim::Rotate { epoch, number } => self.epochs.push(Vote {
+                Claim::Rotate { epoch, number } => self.epochs.standing.push(Vote {
                     number: *number,
                     is_put_out,
                     rank,
@@ -276,7 +324,7 @@ impl<'a> Replay<'a> {
                     number,
                 } => {
                     let what = node.map(|node| (node, *term));
-                    self.owners.entry(path).or_default().push(Vote {
+                    self.owners.entry(path).or_default().standing.push(Vote {
                         number: *number,
                         is_put_out,
                         rank,
@@ -285,6 +333,26 @@ impl<'a> Replay<'a> {
                 }
             }
             self.evaluation.valid.insert(id);
+        }
+    }
+
+    /// Records whether only farewells limit a membership, and whether more of its statements may
+    /// come to stand. Later cuts by juniors change nothing about a membership that was heard.
+    fn record_state(&mut self, membership: Membership) {
+        if let Some(by) = self.is_open(membership) {
+            self.evaluation.open.insert(membership, by);
+        }
+        if self.is_unconfirmed(membership) {
+            self.evaluation.unconfirmed.insert(membership);
+        }
+    }
+
+    /// Counts a claim on the epoch or on the owner of a path.
+    fn count(&mut self, claim: &'a Claim) {
+        match claim {
+            Claim::Rotate { .. } => self.epochs.count += 1,
+            Claim::Own { path, .. } => self.owners.entry(path).or_default().count += 1,
+            Claim::Found { .. } | Claim::Admit { .. } | Claim::Expel { .. } => {}
         }
     }
 
@@ -317,16 +385,30 @@ impl<'a> Replay<'a> {
             id, term, stands, ..
         } in farewells
         {
-            self.end((*node, term), *node, stands);
+            self.evaluation.end(*node, term);
+            let cut = self.cutoff((*node, term), *node, stands);
+            let own = self.own_cuts.entry(*node).or_default();
+            own.push(OwnCut { id, term, cut });
             self.evaluation.valid.insert(id);
         }
     }
 
-    /// Ends the memberships of a node up to this one. Of other nodes, the most senior sets the cuts
-    /// of a membership. All its statements on that membership hold together, and so do all
-    /// farewells. Otherwise the hash of a statement would decide which one holds.
+    /// Ends the memberships of a node up to this one. The most senior node that does so sets the
+    /// cut of a membership. All its statements on that membership hold together. Otherwise the hash
+    /// of a statement would decide which one holds.
     fn end(&mut self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) {
         self.evaluation.end(node, term);
+        let ends = self.cutoff((node, term), by, stands);
+        let cut = match self.cut.get(&(node, term)) {
+            None => ends,
+            Some(first) if first.by == by => self.intersect(*first, ends),
+            Some(_) => return,
+        };
+        self.cut.insert((node, term), cut);
+    }
+
+    /// Returns the cut that a statement sets which ends the memberships of a node up to this one.
+    fn cutoff(&self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) -> Cutoff {
         let signed = stands.map(|last| self.ledger.statements.get(&last));
         // A statement of another node cannot be one of this node's own.
         let of = signed.map(|signed| signed.map(|signed| signed.statement.by));
@@ -334,40 +416,24 @@ impl<'a> Replay<'a> {
         let is_whole = |last: &StatementId| self.chains.whole_length(last).is_some();
         let is_open = of == Some(None) || last.is_some_and(|last| !is_whole(&last));
         let farewell = stands.and_then(|last| self.ledger.ends_own(&node, &last));
-        let ends = Cutoff {
+        Cutoff {
             by,
             last,
             is_open,
             is_confirming: by != node && farewell.is_some_and(|it| it >= term),
-        };
-        let cuts = if by == node { &self.own_cut } else { &self.cut };
-        let cut = match cuts.get(&(node, term)) {
-            None => ends,
-            Some(first) if first.by == by => self.intersect(*first, ends),
-            Some(_) => return,
-        };
-        if by == node {
-            self.own_cut.insert((node, term), cut)
-        } else {
-            self.cut.insert((node, term), cut)
-        };
+        }
     }
 
     /// Applies the farewells of nodes without the right to admit, then computes the members.
     pub(super) fn finish(mut self) -> Evaluation {
-        let heard = self.heard.iter();
-        let open = heard.filter_map(|it| Some((*it, self.is_open(*it)?)));
-        self.evaluation.open = open.collect();
-        let heard = self.heard.iter().copied();
-        self.evaluation.unconfirmed = heard.filter(|it| self.is_unconfirmed(*it)).collect();
         for (node, farewells) in std::mem::take(&mut self.farewells) {
             for OwnFarewell { id, term, .. } in farewells {
                 self.evaluation.end(node, term);
                 self.evaluation.valid.insert(id);
             }
         }
-        self.evaluation.epoch = last_word(&self.epochs);
-        self.evaluation.rotations = self.epochs.len() as u64;
+        self.evaluation.epoch = self.epochs.last_word();
+        self.evaluation.rotations = self.epochs.count;
         for (node, certificates) in std::mem::take(&mut self.certificates) {
             let over = self.evaluation.over_up_to(&node);
             let last = certificates.iter().map(|it| it.term).max();
@@ -384,11 +450,11 @@ impl<'a> Replay<'a> {
         }
         // An expelled node loses its ownerships, and a readmission does not restore them.
         let is_in = |owner: &Membership| self.evaluation.is_in(owner);
-        let owners = self.owners.into_iter().map(|(path, words)| {
-            let said = last_word(&words);
+        let owners = self.owners.into_iter().map(|(path, votes)| {
+            let said = votes.last_word();
             let owner = said.and_then(|said| said.what).filter(is_in);
             let node = owner.map(|(node, _)| node);
-            let words = words.len() as u64;
+            let words = votes.count;
             (path.to_vec(), PathOwnership { node, said, words })
         });
         self.evaluation.owners = owners.collect();
@@ -396,18 +462,28 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Returns the claim that counts. Claims of nodes that no other node expelled come first, because
-/// an expelled node may have signed with a high number. Then the highest number wins, then the
-/// senior. A node that left by itself keeps its place, because the others relied on its claim.
-/// Numbers above the number of claims that stand are ignored, since each claim takes the next
-/// number: a higher one would override later claims.
-fn last_word<T: Copy>(words: &[Vote<T>]) -> Option<LastClaim<T>> {
-    let can_be = words
-        .iter()
-        .filter(|word| word.number <= words.len() as u64);
-    let last = can_be.max_by_key(|word| {
-        let first = Reverse((word.rank, word.said.id));
-        (!word.is_put_out, word.number, first)
-    });
-    last.map(|word| word.said)
+impl<T> Default for Votes<T> {
+    fn default() -> Self {
+        Self {
+            standing: Vec::new(),
+            count: 0,
+        }
+    }
+}
+
+impl<T: Copy> Votes<T> {
+    /// Returns the claim that counts. Claims of nodes that no other node expelled come first,
+    /// because an expelled node may have signed with a high number. Then the highest number wins,
+    /// then the senior. A node that left by itself keeps its place, because the others relied on
+    /// its claim. Numbers above the count are ignored, since each claim takes the next number: a
+    /// higher one would override later claims.
+    fn last_word(&self) -> Option<LastClaim<T>> {
+        let can_be = self.standing.iter();
+        let can_be = can_be.filter(|word| word.number <= self.count);
+        let last = can_be.max_by_key(|word| {
+            let first = Reverse((word.rank, word.said.id));
+            (!word.is_put_out, word.number, first)
+        });
+        last.map(|word| word.said)
+    }
 }

@@ -203,3 +203,106 @@ fn a_farewell_is_confirmed_when_it_is_received_whole_and_then_withdraws_nothing(
     ledger.merge([withdrawing]);
     assert_eq!(members(&ledger), members_before);
 }
+
+/// Returns a ledger in which node 2 left and was admitted again, junior to administrator 4, who
+/// expelled it.
+fn expelled_by_a_former_junior() -> (Ledger, Ledger) {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger.expel(&key(2), id(2), 40).unwrap();
+    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+    let readmitted = ledger.clone();
+    ledger.expel(&key(4), id(2), 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4]);
+    (readmitted, ledger)
+}
+
+#[test]
+fn a_farewell_of_a_later_membership_does_not_cancel_the_expulsion_by_a_former_junior() {
+    let (readmitted, mut ledger) = expelled_by_a_former_junior();
+    for rotates in [false, true] {
+        if rotates {
+            ledger.rotate(&key(1), EpochId([7; 8]), 70).unwrap();
+        }
+        let hidden = forged(&readmitted, 2, 2, admission(9, true, None, 1));
+        for term in [1, 2, 3, u32::MAX] {
+            let farewell = Claim::Expel {
+                node: id(2),
+                term,
+                stands: Some(hidden.id()),
+            };
+            let farewell = Statement {
+                before: Some(hidden.id()),
+                ..forged(&readmitted, 2, 2, farewell).statement
+            };
+            let shown = [hidden.clone(), farewell.sign(&key(2))];
+            let mut heard = ledger.clone();
+            heard.merge(shown.iter().cloned());
+            assert_eq!(members(&heard), [1, 3, 4], "{term}");
+            assert_eq!(heard.epoch(), ledger.epoch(), "{term}");
+        }
+    }
+}
+
+#[test]
+fn a_farewell_that_withdraws_rotations_does_not_undo_a_later_one() {
+    for rotated_by in [1, 4] {
+        let mut ledger = cluster();
+        ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+        ledger.rotate(&key(1), EpochId([5; 8]), 35).unwrap();
+        ledger.rotate(&key(2), EpochId([6; 8]), 40).unwrap();
+        ledger.expel(&key(2), id(2), 50).unwrap();
+        let fresh = EpochId([7; 8]);
+        ledger.rotate(&key(rotated_by), fresh, 60).unwrap();
+        assert_eq!(ledger.epoch(), Some(fresh));
+        let withdrawing = forged(&ledger, 2, 1, expulsion(2, 1));
+        ledger.merge([withdrawing]);
+        assert_eq!(ledger.epoch(), Some(fresh), "rotated by {rotated_by}");
+    }
+}
+
+#[test]
+fn a_rotation_confirms_a_first_membership_although_a_junior_ended_the_second() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger.admit(&key(1), id(5), name(5), false, 32).unwrap();
+    ledger.expel(&key(2), id(5), 35).unwrap();
+    ledger.expel(&key(2), id(2), 40).unwrap();
+    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+    ledger.expel(&key(4), id(2), 60).unwrap();
+    ledger.rotate(&key(1), EpochId([7; 8]), 70).unwrap();
+    let before = members(&ledger);
+    assert_eq!(before, [1, 3, 4]);
+    for term in [1, 2, 3] {
+        for by_term in [1, 2] {
+            let mut heard = ledger.clone();
+            heard.merge([forged(&ledger, 2, by_term, expulsion(2, term))]);
+            assert_eq!(members(&heard), before, "{term} {by_term}");
+        }
+    }
+}
+
+#[test]
+fn closing_an_open_membership_brings_back_no_node_that_its_holder_had_expelled() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
+    ledger.admit(&key(2), id(5), name(5), false, 41).unwrap();
+    let unseen = StatementId([9; 16]);
+    let expelling = Statement {
+        before: Some(unseen),
+        ..forged(&ledger, 4, 1, expulsion(5, 1)).statement
+    };
+    let expelling = expelling.sign(&key(4));
+    let farewell = Claim::Expel {
+        node: id(4),
+        term: 1,
+        stands: Some(expelling.id()),
+    };
+    let farewell = forged(&ledger, 4, 1, farewell);
+    ledger.merge([expelling, farewell]);
+    ledger.expel(&key(2), id(2), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+    ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+    assert_eq!(ledger.epoch(), Some(EpochId([7; 8])));
+}
