@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::connect::{PATIENCE, Reporting};
 use super::daemon::DaemonOptions;
-use super::error::{CliError, LOOK_AT_IT, START};
+use super::error::{CliError, LOOK_AT_IT, MEND_THE_START, START};
 use super::output::{Colour, Output};
 use super::text::printable;
 use crate::daemon::config::{Loaded, inspect, load};
@@ -82,10 +82,12 @@ fn look(
 ) -> Result<Vec<Check>, CliError> {
     match asked.and_then(of_running) {
         Err(error @ ClientError::NotRunning { .. }) => {
-            let mut checks = vec![Check::failed("daemon", error.to_string(), START)];
-            checks.push(device_as_seen(device()));
-            checks.extend(before_a_start(config)?);
-            Ok(checks)
+            let stopped = Check::failed("daemon", error.to_string(), START);
+            without_daemon(stopped, config, device)
+        }
+        Err(error @ ClientError::DoesNotStart(_)) => {
+            let failing = Check::failed("daemon", error.to_string(), MEND_THE_START);
+            without_daemon(failing, config, device)
         }
         Err(error @ ClientError::Silent) => {
             let silent = Check::failed("daemon", error.to_string(), LOOK_AT_IT);
@@ -93,6 +95,17 @@ fn look(
         }
         looked => Ok(looked?),
     }
+}
+
+/// Checks what prevents a start, after the reason why no daemon answers.
+fn without_daemon(
+    reason: Check,
+    config: Option<PathBuf>,
+    device: LookAtDevice,
+) -> Result<Vec<Check>, CliError> {
+    let mut checks = vec![reason, device_as_seen(device())];
+    checks.extend(before_a_start(config)?);
+    Ok(checks)
 }
 
 fn print(checkup: &Checkup, output: &mut Output) -> Result<(), CliError> {

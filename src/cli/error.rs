@@ -14,6 +14,10 @@ pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon
 pub(super) const LOOK_AT_IT: &str =
     "see what it is at: journalctl -u p2pfs; where it hangs, restart it: systemctl restart p2pfs";
 
+/// Remedy if the service manager starts the daemon again and again, and each start fails.
+pub(super) const MEND_THE_START: &str =
+    "the service manager starts it again by itself; for more: journalctl -u p2pfs";
+
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -126,6 +130,7 @@ impl From<ClientError> for CliError {
                 "name the control socket of the daemon, or none: --socket, or P2PFS_SOCKET",
             ),
             ClientError::Silent => Self::new(message, LOOK_AT_IT),
+            ClientError::DoesNotStart(_) => Self::new(message, MEND_THE_START),
             ClientError::Closed => Self::new(
                 message,
                 "it may be done or not: see p2pfs status, then try again",

@@ -16,7 +16,7 @@ use super::answers::Service;
 use super::config::Config;
 use super::control::{MountStatus, Named};
 use super::journal::{self, message};
-use p2pfs_fuse::{Mount, MountError, MountOptions};
+use p2pfs_fuse::{Mount, MountError, MountOptions, PendingMount};
 
 /// Interval between checks of the mount.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Mounts the folder.
+    /// Mounts the folder, or serves the mount that [`acquire`] made.
     ///
     /// # Errors
     /// Fails if the folder cannot be mounted.
@@ -45,10 +45,14 @@ impl Folder {
         service: &Arc<Service>,
         config: &Config,
         status: &watch::Sender<MountStatus>,
+        pending: Option<PendingMount>,
     ) -> Result<Arc<Self>, MountError> {
         let (dir, options) = (config.mount.dir.clone(), options(config));
         let (content, at) = (service.node.content(), dir.clone());
-        let started = spawn_blocking(move || Mount::start(&at, content, &options));
+        let started = spawn_blocking(move || match pending {
+            Some(pending) => pending.serve(content, &options),
+            None => Mount::start(&at, content, &options),
+        });
         let mount = Arc::new(started.await.map_err(panicked(&dir))??);
         if let Some(why) = mount.passthrough_refusal() {
             service.node.warn(format!(
@@ -184,6 +188,16 @@ impl Folder {
     pub(super) fn end(&self) -> Result<(), String> {
         self.current().end().map_err(|error| error.to_string())
     }
+}
+
+/// Mounts the folder without serving it yet.
+///
+/// # Errors
+/// Fails if the folder cannot be mounted.
+pub(super) async fn acquire(config: &Config) -> Result<PendingMount, MountError> {
+    let (dir, options) = (config.mount.dir.clone(), options(config));
+    let acquired = spawn_blocking(move || PendingMount::acquire(&dir, &options));
+    acquired.await.map_err(panicked(&config.mount.dir))?
 }
 
 /// Returns the mount options for these settings, including the permissions of users.

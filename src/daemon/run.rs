@@ -17,7 +17,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::answers::{ProbePace, Service};
 use super::config::{Config, Loaded, ShareSettings, Sources, saved};
-use super::control::{ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState};
+use super::control::{
+    ControlServer, FailedStart, MountActivity, MountStatus, Named, Policy, ServiceState,
+};
 use super::fd_store::Kept;
 use super::folder::Folder;
 use super::in_force::InForce;
@@ -33,6 +35,7 @@ use super::sharing::{added_by_command, share_all, share_missing};
 use super::{
     confine, folder, isolation, journal, limits, metrics, reload, systemd, telling, watchdog,
 };
+use p2pfs_fuse::PendingMount;
 use p2pfs_node::{Leave, NetError, Node, NodeError, Outdated};
 use p2pfs_proto::trust::InviteToken;
 
@@ -99,21 +102,72 @@ fn worker_threads() -> usize {
 }
 
 async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {
-    let signals = Signals::catch()?;
-    let mut kept = Kept::by_manager();
-    let control = kept.control(&loaded.config)?;
-    let mut daemon = Daemon::start(&loaded, kept).await?;
-    daemon.serve_control(control);
-    let outcome = match daemon.mount().await {
-        Ok(()) => {
+    let mut signals = Signals::catch()?;
+    match start_serving(&loaded).await {
+        Ok(mut daemon) => {
             daemon.announce_ready();
-            Ok(daemon.attend(signals, &sources, log).await)
+            let leave = daemon.attend(signals, &sources, log).await;
+            daemon.stop(leave).await;
+            Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            back_off(&loaded.config, &error, &mut signals).await;
+            Err(error)
+        }
+    }
+}
+
+/// Starts the node and mounts. Everything that the system may refuse is requested before the node
+/// announces itself, except the mount of a first start: readers of a restarting daemon wait for its
+/// shares.
+async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
+    let config = &loaded.config;
+    let mut kept = Kept::by_manager();
+    let control = kept.control(config)?;
+    let failed_before = FailedStart::beside(&config.socket).is_some();
+    let pending = if failed_before && config.mount.enabled {
+        Some(folder::acquire(config).await?)
+    } else {
+        None
     };
-    let leave = *outcome.as_ref().unwrap_or(&Leave::Away);
-    daemon.stop(leave).await;
-    outcome.map(|_| ())
+    let mut daemon = match Daemon::start(loaded, kept).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            if let Some(pending) = pending {
+                pending.abandon();
+            }
+            return Err(error);
+        }
+    };
+    daemon.serve_control(control);
+    match daemon.mount(pending).await {
+        Ok(()) => Ok(daemon),
+        Err(error) => {
+            daemon.stop(Leave::Away).await;
+            Err(error)
+        }
+    }
+}
+
+/// Records a failed start for the commands that wait at the control socket. Waits before the
+/// service manager starts the daemon again, longer after each failure.
+async fn back_off(config: &Config, error: &RunError, signals: &mut Signals) {
+    if !systemd::is_managed() {
+        return;
+    }
+    let failed = match FailedStart::record(&config.socket, &error.to_string()) {
+        Ok(failed) => failed,
+        Err(why) => return tracing::warn!("commands are not told of the failed start: {why}"),
+    };
+    if error.is_permanent() {
+        return;
+    }
+    systemd::status(&error.to_string());
+    tokio::select! {
+        () = tokio::time::sleep(failed.pause()) => {}
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
+    }
 }
 
 /// The signals that the daemon handles.
@@ -244,7 +298,7 @@ impl Daemon {
         tokio::spawn(self.service.clone().serve(call_queue));
     }
 
-    async fn mount(&mut self) -> Result<(), RunError> {
+    async fn mount(&mut self, pending: Option<PendingMount>) -> Result<(), RunError> {
         let changes = self.changes.take();
         if !self.config.mount.enabled {
             if let Some(mut changes) = changes {
@@ -252,7 +306,8 @@ impl Daemon {
             }
             return Ok(());
         }
-        let folder = Folder::mount(&self.service, &self.config, &self.mount_status).await?;
+        let folder =
+            Folder::mount(&self.service, &self.config, &self.mount_status, pending).await?;
         if let Some(changes) = changes {
             tokio::spawn(telling::tell(folder.newest(), changes));
         }
@@ -262,6 +317,7 @@ impl Daemon {
 
     fn announce_ready(&self) {
         self.state.send_replace(ServiceState::Serving);
+        FailedStart::clear(&self.config.socket);
         systemd::ready();
         tokio::spawn(watchdog::keep(self.service.clone()));
     }

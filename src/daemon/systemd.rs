@@ -34,6 +34,11 @@ pub fn open_inboxes(config: &Config, environment: &Environment) {
     }
 }
 
+/// Returns whether a service manager started this process and starts it again after a failure.
+pub fn is_managed() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// Announces that the daemon is serving: it gossips and has mounted, if it is to mount.
 pub fn ready() {
     tell(&[NotifyState::Ready]);

@@ -7,6 +7,7 @@ mod lan;
 mod packages;
 mod restarts;
 mod service;
+mod starting;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;

@@ -63,7 +63,7 @@ use parking_lot::{Condvar, Mutex};
 pub use budget::{ReaderBudget, WAIT_MAX as BUDGET_WAIT_MAX};
 pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
 pub use device::{Deadlines, TRANSFER_MAX_BYTES};
-pub use mount::{Mount, MountError, MountOptions};
+pub use mount::{Mount, MountError, MountOptions, PendingMount};
 pub use mounter::{device_trouble, has_broker, look_at_device};
 pub use notify::WAITING_MAX as MAX_WAITING_NOTIFICATIONS;
 pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};

@@ -83,6 +83,45 @@ pub enum MountError {
     },
 }
 
+/// A mount that is not served yet: programs that access it wait.
+#[derive(Debug)]
+pub struct PendingMount(AcquiredMount);
+
+impl PendingMount {
+    /// Mounts. Cleans up a stale mount of a killed daemon first. Blocks for the mount broker.
+    ///
+    /// # Errors
+    /// [`MountError::Mounting`], with the place and the remedy.
+    pub fn acquire(dir: &Path, options: &MountOptions) -> Result<Self, MountError> {
+        let request = MountRequest {
+            dir: dir.to_owned(),
+            uid: options.uid,
+            gid: options.gid,
+            allow_other: options.allow_other,
+        };
+        Ok(Self(mounter::mount(&request)?))
+    }
+
+    /// Serves `content`. Blocks until the mount is usable.
+    ///
+    /// # Errors
+    /// [`MountError`]; no mount is left behind.
+    pub fn serve(
+        self,
+        content: Arc<dyn Content>,
+        options: &MountOptions,
+    ) -> Result<Mount, MountError> {
+        Mount::take(self.0, content, options)
+    }
+
+    /// Unmounts, unless the mount broker keeps the mount. Programs that wait get an error.
+    pub fn abandon(self) {
+        if let Err(error) = self.0.place.unmount() {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
 /// An active mount; dropping it ends it.
 pub struct Mount {
     place: MountPlace,
@@ -102,13 +141,7 @@ impl Mount {
         content: Arc<dyn Content>,
         options: &MountOptions,
     ) -> Result<Self, MountError> {
-        let request = MountRequest {
-            dir: dir.to_owned(),
-            uid: options.uid,
-            gid: options.gid,
-            allow_other: options.allow_other,
-        };
-        Self::take(mounter::mount(&request)?, content, options)
+        PendingMount::acquire(dir, options)?.serve(content, options)
     }
 
     /// Mounts again at `dir` after the mount broker ended and its mount with it. Blocks until the

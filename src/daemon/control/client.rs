@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::again::Breaks;
 use super::call::Call;
 use super::descriptor;
+use super::failed_start::FailedStart;
 use super::failure::{Failure, FailureKind, FailureParameters};
 use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
 use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
@@ -31,6 +32,8 @@ const ABANDONED_MAX: Duration = Duration::from_secs(2);
 /// How long the daemon may send nothing before the client checks whether it is alive. Without the
 /// check, the client would wait for a stopped or hung daemon as for a busy one.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
+/// How long to wait for an answer after the last start of the daemon failed.
+const FAILED_START_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the daemon may take to answer that check.
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,9 @@ pub enum ClientError {
     /// The daemon did not answer in time.
     #[error("the daemon does not answer")]
     Silent,
+    /// The service manager holds the socket, and the last start of the daemon failed.
+    #[error("the daemon does not start: {}{}", .0.reason, times(.0))]
+    DoesNotStart(FailedStart),
     /// The daemon closed the connection before its answer.
     #[error("the daemon closed the connection before it answered")]
     Closed,
@@ -77,6 +83,13 @@ pub enum ClientError {
     /// The daemon refused the call.
     #[error(transparent)]
     Refused(#[from] Failure),
+}
+
+fn times(failed: &FailedStart) -> String {
+    match failed.count {
+        0 | 1 => String::new(),
+        count => format!(" (the last {count} starts failed)"),
+    }
 }
 
 fn list(sockets: &[PathBuf]) -> String {
@@ -158,7 +171,11 @@ impl Client {
     /// # Errors
     /// The error of the system.
     pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), ClientError> {
-        let look = patience.map_or(LOOK_AFTER, |patience| patience.min(LOOK_AFTER));
+        let look = match FailedStart::beside(&self.socket) {
+            Some(_) => FAILED_START_PATIENCE,
+            None => LOOK_AFTER,
+        };
+        let look = patience.map_or(look, |patience| patience.min(look));
         self.stream.set_read_timeout(Some(look))?;
         self.patience = patience;
         Ok(())
@@ -330,6 +347,9 @@ impl Client {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     let is_over = |patience| since.elapsed() >= patience;
+                    if let Some(failed) = FailedStart::beside(&self.socket) {
+                        return Err(ClientError::DoesNotStart(failed));
+                    }
                     if self.patience.is_some_and(is_over) || !self.is_daemon_there() {
                         return Err(ClientError::Silent);
                     }

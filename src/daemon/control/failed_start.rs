@@ -1,0 +1,125 @@
+//! The record of a start that failed, beside the control socket.
+//!
+//! The service manager keeps the control socket while it starts the daemon again and again, so a
+//! caller connects and receives no answer. It then reads this record and reports the reason. The
+//! daemon writes the record when a start fails under a service manager, and removes it when it
+//! serves. Without a manager the error is on the user's terminal, and no record is written.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Maximum size of a record in bytes; the message of a failed start is one line.
+const RECORD_MAX_BYTES: u64 = 16 * 1024;
+/// Maximum length of the recorded reason in characters. In JSON, each takes at most 6 bytes.
+const REASON_MAX_CHARS: usize = 2000;
+/// Mode of the record: commands of all users read it.
+const RECORD_MODE: u32 = 0o644;
+/// Pause before the exit after the first failed start. Each further pause is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Maximum pause, so that a mended cause is noticed within half a minute.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A start that failed, and the failed starts before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedStart {
+    /// Reason and remedy, in one line.
+    pub reason: String,
+    /// When the start failed.
+    pub time: Timestamp,
+    /// Number of starts that failed one after the other.
+    pub count: u32,
+}
+
+impl FailedStart {
+    /// Returns the record beside this control socket. Returns `None` if there is none or it cannot
+    /// be read.
+    pub fn beside(socket: &Path) -> Option<Self> {
+        let mut options = File::options();
+        // A pipe at this path must not block the caller.
+        let file = options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = file.open(path(socket)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(RECORD_MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Records that a start failed for this reason.
+    ///
+    /// # Errors
+    /// The error of the system; the previous record then stays.
+    pub fn record(socket: &Path, reason: &str) -> io::Result<Self> {
+        let before = Self::beside(socket).map_or(0, |before| before.count);
+        let failed = Self {
+            reason: reason.chars().take(REASON_MAX_CHARS).collect(),
+            time: Timestamp::now(),
+            count: before.saturating_add(1),
+        };
+        let path = path(socket);
+        let new = path.with_added_extension("new");
+        let _left_over = fs::remove_file(&new);
+        let mut options = File::options();
+        let mut file = (options.write(true).create_new(true).mode(RECORD_MODE)).open(&new)?;
+        file.write_all(&serde_json::to_vec(&failed)?)?;
+        fs::rename(&new, &path)?;
+        Ok(failed)
+    }
+
+    /// Removes the record, because the daemon serves.
+    pub fn clear(socket: &Path) {
+        match fs::remove_file(path(socket)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("the record of an earlier failed start stays: {error}");
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns how long this process waits before it exits and is started again.
+    pub fn pause(&self) -> Duration {
+        let doublings = self.count.saturating_sub(1).min(u32::BITS - 1);
+        PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX)
+    }
+}
+
+/// Returns the path of the record for this control socket.
+fn path(socket: &Path) -> PathBuf {
+    socket.with_added_extension("failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_starts_are_counted_and_their_pauses_grow_up_to_the_maximum() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("p2pfs.sock");
+        assert_eq!(FailedStart::beside(&socket), None);
+        let pauses: Vec<_> = (0..10)
+            .map(|_| FailedStart::record(&socket, "port 1378 is in use").unwrap())
+            .map(|failed| failed.pause())
+            .collect();
+        assert_eq!(pauses[0], PAUSE_MIN);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[9], PAUSE_MAX);
+        let last = FailedStart::beside(&socket).unwrap();
+        assert_eq!((last.count, &*last.reason), (10, "port 1378 is in use"));
+        FailedStart::clear(&socket);
+        assert_eq!(FailedStart::beside(&socket), None);
+    }
+
+    #[test]
+    fn an_endless_reason_is_recorded_in_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("p2pfs.sock");
+        FailedStart::record(&socket, &"\u{1}".repeat(100_000)).unwrap();
+        let failed = FailedStart::beside(&socket).unwrap();
+        assert_eq!(failed.reason.chars().count(), REASON_MAX_CHARS);
+    }
+}

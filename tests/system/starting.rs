@@ -1,0 +1,84 @@
+//! A service whose start fails: what its commands say, and how it goes on once the cause is mended.
+
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use super::service::{SystemdBox, boot_cluster, booted_systemd};
+use crate::support::process::{HANG_LIMIT, eventually};
+use crate::support::promise::{Need, mount, promise, root};
+
+const NEEDS: &[Need] = &[root, booted_systemd, mount];
+
+/// Runs a command of p2pfs in a booted system. Returns its exit status, its output in one line, and
+/// how long it took.
+fn ask(machine: &SystemdBox, command: &str) -> (Option<i32>, String, Duration) {
+    let begun = Instant::now();
+    let finished = machine.sh(&format!("p2pfs {command} 2>&1"));
+    let took = begun.elapsed();
+    let text = finished.text();
+    let words: Vec<_> = text.split_whitespace().collect();
+    (finished.status.code(), words.join(" "), took)
+}
+
+/// Maximum time that a command takes to explain a daemon that does not start, in a box.
+const EXPLAINED_MAX: Duration = Duration::from_secs(4);
+
+/// Waits until a start has failed, and checks that commands give the reason.
+fn expect_explained(machine: &SystemdBox, reason: &str) {
+    eventually("a start failed", HANG_LIMIT, || {
+        machine
+            .sh("test -s /run/p2pfs/p2pfs.sock.failed")
+            .status
+            .success()
+    });
+    for command in ["status", "doctor", "ls"] {
+        let (code, said, took) = ask(machine, command);
+        assert_eq!(code, Some(1), "{command}: {said}");
+        assert!(
+            said.contains("the daemon does not start: "),
+            "{command}: {said}"
+        );
+        assert!(said.contains(reason), "{command}: {said}");
+        assert!(took < EXPLAINED_MAX, "{command} took {took:?}: {said}");
+    }
+}
+
+fn expect_serving(machine: &SystemdBox) {
+    machine.ok("p2pfs wait --mounted --timeout 60s");
+    let (_, said, _) = ask(machine, "status");
+    assert!(said.contains("serving"), "{said}");
+    machine.ok("test ! -e /run/p2pfs/p2pfs.sock.failed");
+}
+
+#[apply(promise)]
+#[takes("python3")]
+fn a_start_that_fails_is_explained_by_status_and_doctor_within_seconds() {
+    let machine = boot_cluster();
+    let hold = "import socket, time; it = socket.socket(); it.bind(('127.0.0.1', 1378)); \
+                it.listen(); time.sleep(1000)";
+    machine.ok(&format!("systemd-run --unit=holder python3 -c \"{hold}\""));
+    machine.ok("until ss -ltn | grep -q 127.0.0.1:1378; do sleep 0.1; done");
+    assert!(!machine.sh("systemctl start p2pfs").status.success());
+    expect_explained(&machine, "1378");
+    let (_, said, _) = ask(&machine, "doctor");
+    assert!(said.contains("port: 127.0.0.1:1378"), "{said}");
+    machine.ok("systemctl stop holder");
+    expect_serving(&machine);
+    machine.ok("systemctl stop p2pfs");
+
+    machine.ok("mv /dev/fuse /dev/hidden");
+    assert!(!machine.sh("systemctl start p2pfs").status.success());
+    expect_explained(&machine, "/dev/fuse");
+    // The first start announced itself to the other node; its successors fail before that.
+    let announced = || machine.ok("p2pfs events --json --socket /root/second/sock");
+    let before = announced();
+    eventually("three starts failed", HANG_LIMIT, || {
+        let record = machine.ok("cat /run/p2pfs/p2pfs.sock.failed");
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        record["count"].as_u64().unwrap() >= 3
+    });
+    assert_eq!(announced(), before);
+    machine.ok("mv /dev/hidden /dev/fuse");
+    expect_serving(&machine);
+}
