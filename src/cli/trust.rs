@@ -317,11 +317,18 @@ fn is_last_to_admit(trust: &Trust) -> bool {
 pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
     let (peer, with_admitted) = (options.peer.clone(), options.with_admitted);
-    if !options.reporting.json {
+    // Scripts have no terminal and are not asked.
+    let asks = !options.yes && questions::has_terminal();
+    if asks || !options.reporting.json {
         let named: Admitted = client.call(&Call::Admitted { peer: peer.clone() })?;
-        name_admitted(options, &named, output)?;
-        // After a long pause at the question, the old connection is closed.
-        client = options.reporting.open()?;
+        if !options.reporting.json {
+            name_admitted(options, &named, output)?;
+        }
+        if asks {
+            ask_before_expelling(options, &named)?;
+            // After a long pause at the question, the old connection is closed.
+            client = options.reporting.open()?;
+        }
     }
     let expelled: Expelled = client.call(&Call::Expel {
         peer,
@@ -348,8 +355,7 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
     ))
 }
 
-/// Lists the members admitted only by a node that is about to be expelled. Asks for confirmation,
-/// if a user can be asked, before they are expelled too.
+/// Lists the members admitted only by a node that is about to be expelled.
 fn name_admitted(
     options: &ExpelOptions,
     named: &Admitted,
@@ -363,12 +369,23 @@ fn name_admitted(
     for member in &named.admitted {
         output.line(&format!("  {}", member_line(member)))?;
     }
-    output.flush()?;
-    if options.with_admitted && !options.yes && questions::has_terminal() {
-        let question = format!("Put {name} out for good, and these too?");
-        questions::ask(&question, "answer y, or give --yes, to put them out")?;
-    }
-    Ok(())
+    Ok(output.flush()?)
+}
+
+/// Asks for confirmation before a node is expelled.
+fn ask_before_expelling(options: &ExpelOptions, named: &Admitted) -> Result<(), CliError> {
+    let name = printable(&options.peer);
+    let with = match named.admitted.len() {
+        count if options.with_admitted && count > 0 => format!(", and {count} more with it"),
+        _ => String::new(),
+    };
+    questions::ask(
+        &format!(
+            "Expel {name} for good{with}? Its files go from all lists, and only a new\n\
+             invitation brings it back."
+        ),
+        "answer y, or give --yes, to expel it",
+    )
 }
 
 pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {

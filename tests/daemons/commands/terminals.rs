@@ -206,6 +206,31 @@ fn leaving_is_asked_about_on_a_terminal_and_nothing_happens_without_a_yes() {
 }
 
 #[apply(promise)]
+fn an_expulsion_is_confirmed_on_a_terminal_and_nothing_happens_without_a_yes() {
+    let mut cluster = Cluster::with_own_secrets();
+    let [one, two] = ["one", "two"].map(|name| cluster.start(name));
+    let token = one.cli(&["invite"]).expect_ok().trim().to_owned();
+    (two.cli(&["join", &token])).expect_ok();
+    let members = || {
+        let trust = one.cli(&["trust", "--json"]).expect_json();
+        trust["members"].as_array().unwrap().len()
+    };
+    let expel = |answer: &[u8]| {
+        let mut terminal = Terminal::open(24, 80);
+        let mut child = terminal.run(&mut one.cli_command(&["expel", "two"]));
+        terminal.read_until("[y/N] ");
+        terminal.write(answer);
+        wait_child(&mut child, HANG_LIMIT).code()
+    };
+    assert_eq!(members(), 2);
+    assert_eq!(expel(b"\n"), Some(1));
+    assert_eq!(expel(b"no\n"), Some(1));
+    assert_eq!(members(), 2);
+    assert_eq!(expel(b"y\n"), Some(0));
+    assert_eq!(members(), 1);
+}
+
+#[apply(promise)]
 fn a_cluster_with_others_is_not_dropped_for_another_without_a_yes() {
     let mut cluster = Cluster::with_own_secrets();
     let nodes = ["one", "two", "other"].map(|name| cluster.start(name));
