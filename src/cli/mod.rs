@@ -16,6 +16,7 @@ mod ending;
 mod error;
 mod events;
 mod get;
+mod groups;
 mod legacy_shell;
 mod limits;
 mod mesh_shell;
@@ -67,7 +68,7 @@ pub enum Command {
     Daemon(daemon::DaemonOptions),
     /// Demonstrate p2pfs with some nodes on this machine
     Demo(demo::DemoOptions),
-    /// Wait until the daemon answers, is mounted, has peers or lists a file
+    /// Wait for the daemon, its mount, its peers or a file
     Wait(wait::WaitOptions),
     /// List, add or remove the folders that this node shares
     Share(share::ShareOptions),
@@ -85,7 +86,7 @@ pub enum Command {
     Own(trust::OwnOptions),
     /// Drop the entries of a node that is gone for good
     Forget(trust::ForgetOptions),
-    /// Show the members of the cluster, and when and by which node each was admitted
+    /// Show the members of the cluster, and how each was admitted
     Trust(connect::Reporting),
     /// Show the state of this node
     Status(connect::Reporting),
@@ -123,9 +124,9 @@ pub enum Command {
     Events(events::EventsOptions),
     /// Run the prompt of the older program, with its own node
     LegacyShell,
-    /// Run the prompt of the older mesh program, with its own node
+    /// Run the prompt of the older mesh program
     MeshShell(mesh_shell::MeshShellOptions),
-    /// Mount for a daemon without the permission, and keep the mount while it restarts
+    /// Mount for a daemon, and keep the mount while it restarts
     MountBroker(mount_broker::MountBrokerOptions),
     /// Print a completion script for a shell
     Completions(completions::CompletionsOptions),
@@ -282,5 +283,5 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
 /// Returns the whole command line, for the completion scripts and for the test that compares the
 /// man pages with it.
 pub fn command() -> clap::Command {
-    Cli::command()
+    groups::grouped(Cli::command())
 }

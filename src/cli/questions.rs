@@ -23,6 +23,8 @@ const SYSTEM_TREES: [&str; 10] = [
 const SYSTEM_FOLDERS: [&str; 9] = [
     "/", "/dev", "/home", "/opt", "/root", "/run", "/usr", "/var", "/var/lib",
 ];
+/// Folders for temporary files. Files that a program leaves there for a moment would be shared.
+const TEMPORARY_FOLDERS: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// Returns whether a user can be asked.
 pub(super) fn has_terminal() -> bool {
@@ -73,8 +75,12 @@ fn doubt(dir: &Path, home: Option<&Path>) -> Option<&'static str> {
     } else if SYSTEM_TREES.iter().any(|tree| dir.starts_with(tree)) {
         Some("a folder of the system")
     } else {
-        let is_whole = SYSTEM_FOLDERS.iter().any(|it| dir == Path::new(it));
-        is_whole.then_some("a folder of the system")
+        let is_one_of = |folders: &[&str]| folders.iter().any(|it| dir == Path::new(it));
+        if is_one_of(&TEMPORARY_FOLDERS) {
+            Some("the folder for temporary files of all programs")
+        } else {
+            is_one_of(&SYSTEM_FOLDERS).then_some("a folder of the system")
+        }
     }
 }
 
@@ -92,6 +98,8 @@ mod tests {
             "/etc/ssl/private",
             "/usr/lib/x",
             "/var",
+            "/tmp",
+            "/var/tmp",
             "/home",
             "/home/bob",
             "/root",
@@ -101,6 +109,7 @@ mod tests {
         }
         for dir in [
             "/srv",
+            "/tmp/photos",
             "/home/bob/photos",
             "/root/photos",
             "/srv/people/ann/photos",

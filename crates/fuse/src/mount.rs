@@ -299,13 +299,15 @@ impl Mount {
     pub fn why_gone(&self) -> String {
         let standing = &self.place.standing;
         match (standing.is_mounted(), standing.covered_by()) {
-            (true, _) => "its connection was aborted; restart the daemon to mount it again".into(),
+            (true, _) => {
+                "its connection was aborted; to mount it again: systemctl restart p2pfs".into()
+            }
             (false, Some(other)) => {
-                format!("another filesystem ({other}) is mounted over it: umount that one")
+                format!("another filesystem ({other}) is mounted over it; umount that one")
             }
-            (false, None) => {
-                "it was unmounted by hand; restart the daemon to mount it again".into()
-            }
+            (false, None) => "it was unmounted by hand; to mount it again: systemctl restart \
+                              p2pfs, or mount DIR if fstab(5) has a line for it"
+                .into(),
         }
     }
 

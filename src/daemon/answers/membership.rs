@@ -120,8 +120,14 @@ impl Service {
 
     /// Reports that no other node is there and no seed is configured.
     pub(super) fn check_peerless(&self) -> Check {
-        let others = self.node.keyring().certificates().len().saturating_sub(1);
+        let keyring = self.node.keyring();
+        let others = keyring.certificates().len().saturating_sub(1);
         match others {
+            0 if !keyring.has_ledger() => Check::warning(
+                "peers",
+                "no other node is known",
+                "give another node the same secret file, and name it as a seed",
+            ),
             0 => Check::warning(
                 "peers",
                 "no other node is known",

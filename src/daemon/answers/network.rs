@@ -192,7 +192,8 @@ impl Service {
             {
                 return self.refused(name, address);
             }
-            last = Some(seed_trouble(&name, address, &probed));
+            let has_certificates = self.node.keyring().has_ledger();
+            last = Some(seed_trouble(&name, address, &probed, has_certificates));
         }
         last.unwrap_or_else(|| {
             let remedy = "mend the name in seeds, or the resolver of this machine";
@@ -260,7 +261,8 @@ fn now_ms() -> u64 {
     })
 }
 
-fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
+/// Explains why a seed is of no use. In a cluster without certificates, invitations are refused.
+fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificates: bool) -> Check {
     let port = address.port();
     let (found, remedy) = match probed {
         Probed::Closed => (
@@ -288,7 +290,11 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
         ),
         Probed::Stranger(_) | Probed::Member(_) | Probed::Ourselves => (
             format!("{address} has another secret: it is in another cluster"),
-            "p2pfs invite there and p2pfs join here, or give both the same secret file".to_owned(),
+            if has_certificates {
+                "p2pfs invite there and p2pfs join here".to_owned()
+            } else {
+                "give both nodes the same secret file".to_owned()
+            },
         ),
     };
     Check::failed(name, found, remedy)
