@@ -10,8 +10,8 @@
 //! The catalogue never checks a signature, because the owner has done so before it hands in a head.
 //! It never decides when to pull, and it never lists a name whose content no live node can give.
 //!
-//! The merge is a function of the logs held, the live nodes, the owners of paths, the clock and the
-//! budgets. It does not depend on the order in which facts arrive. `tests::model` checks this
+//! The merge is a function of the logs held, the live nodes, the owners of paths, the clock, the
+//! budgets and the contents that proved unserved. It does not depend on the order in which facts arrive. `tests::model` checks this
 //! against a merge from scratch.
 //!
 //! After an error the catalogue is as it was before the call, unless the variant says otherwise.
@@ -21,7 +21,7 @@
 //! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own` |
 //! | transfer and storage of logs | `pull`, `intake`, `staged`, `checked`, `apply`, `writes` |
 //! | the merge | `merge`, `merged`, `settle`; liveness of nodes: `sweep`, `forgotten` |
-//! | which version has a name, and why | `rules`, `versions`, `owners`, `clock`, `early` |
+//! | which version has a name, and why | `rules`, `versions`, `owners`, `clock`, `early`, `unserved` |
 //! | names of the other versions | `aliases`, `conflicts`, `labels` |
 //! | shares with readers | `sealed`, `audience`, `private` |
 //! | limits of memory | `budget` |
@@ -68,6 +68,7 @@ mod settle;
 mod sorted;
 mod staged;
 mod sweep;
+mod unserved;
 mod versions;
 mod view;
 mod writes;
@@ -95,6 +96,7 @@ pub use found_again::FileNames;
 pub use held::{NameHandle, RecordHandle};
 pub use merged::{ContentOfHash, Owners, Totals};
 pub use rules::conflict_name;
+pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR};
 pub use versions::{Rule, Version};
 pub use view::{Child, Claim, Found, View};
 pub use writes::{LogState, LogWrite};
@@ -264,4 +266,5 @@ pub struct Catalogue {
     /// to restate.
     restating: Option<u64>,
     intakes: intake::Intakes,
+    unserved: unserved::UnservedMarks,
 }

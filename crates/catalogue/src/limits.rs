@@ -133,4 +133,23 @@ pub const LIMITS: &[Limit] = &[
             "crates/catalogue/src/tests/forgotten.rs it_is_remembered_of_as_many_nodes_as_the_limit_up_to_where_they_were_forgotten",
         ]),
     },
+    Limit {
+        name: "catalogue::unserved::UNSERVED_MAX",
+        value: LimitValue::Count(crate::unserved::UNSERVED_MAX as u64),
+        text: "contents that rank behind the other versions of their names because no holder \
+               gave them; beyond it, the one that has ranked so for the longest ranks by the \
+               usual rules again.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/unserved.rs beyond_the_limit_of_marks_the_first_to_expire_ends",
+        ]),
+    },
+    Limit {
+        name: "catalogue::unserved::UNSERVED_PER_AUTHOR",
+        value: LimitValue::Count(crate::unserved::UNSERVED_PER_AUTHOR as u64),
+        text: "such contents of one author from which on all its versions rank behind those of \
+               others, until one of them is given.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/unserved.rs author_of_several_unserved_contents_ranks_behind_until_one_is_served",
+        ]),
+    },
 ];

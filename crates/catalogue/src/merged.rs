@@ -16,6 +16,7 @@ use super::orders::{ByHash, DirRef, HashFrom};
 use super::row::{Class, DirId, NodeIndex, Row};
 use super::rules;
 use super::sorted::SortedSet;
+use super::unserved::Unserved;
 use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
@@ -77,6 +78,8 @@ pub(super) struct Merged {
     /// Private contents that the own cache holds completely, with their sizes. They are not
     /// announced to other nodes.
     pub kept: OrdMap<ContentHash, u64>,
+    /// Versions that rank behind all others.
+    pub unserved: Unserved,
 }
 
 impl Merged {
@@ -101,6 +104,7 @@ impl Merged {
             private: OrdSet::new(),
             marks: Marks::default(),
             kept: OrdMap::new(),
+            unserved: Unserved::default(),
         }
     }
 
@@ -138,7 +142,7 @@ impl Merged {
     }
 
     /// Returns one row of each live author that gives a content by rows of one class.
-    fn givers(&self, hash: ContentHash, class: Class) -> impl Iterator<Item = &Row> {
+    pub(super) fn givers(&self, hash: ContentHash, class: Class) -> impl Iterator<Item = &Row> {
         let mut author = 0;
         std::iter::from_fn(move || {
             loop {
@@ -272,6 +276,12 @@ impl Merged {
 
     /// Orders two candidates of a name by rank.
     pub(crate) fn order(&self, a: &Row, b: &Row) -> Ordering {
+        let served_first = self.is_unserved(a).cmp(&self.is_unserved(b));
+        served_first.then_with(|| self.order_if_served(a, b))
+    }
+
+    /// Orders two candidates of a name as if none had proved unserved.
+    pub(crate) fn order_if_served(&self, a: &Row, b: &Row) -> Ordering {
         let live_first = self.is_live(b).cmp(&self.is_live(a));
         let by_rule = || rules::precedence((a, self.node_of(a)), (b, self.node_of(b)));
         live_first.then_with(by_rule)

@@ -44,6 +44,7 @@ impl Catalogue {
             numbers: BTreeMap::new(),
             restating: None,
             intakes: super::intake::Intakes::default(),
+            unserved: super::unserved::UnservedMarks::default(),
         }
     }
 
@@ -96,6 +97,7 @@ impl Catalogue {
     /// [`CatalogueError::TooManyRecords`] and [`CatalogueError::OverBudget`] at the limits: other
     /// nodes then do not learn of the content.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
+        self.drop_mark(hash);
         if self.is_private(&hash) {
             self.merge.keep(hash, Some(size_bytes));
             return Ok(self.withdraw_have(hash));
@@ -274,6 +276,11 @@ impl Catalogue {
     pub(super) fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
         check_in_clear(&fact)?;
         self.check_own_budget(&fact)?;
+        if let Fact::Entry { entry, .. } = &fact
+            && let Kind::File { hash, .. } = entry.kind
+        {
+            self.drop_mark(hash);
+        }
         let fact = match &fact {
             Fact::Entry { share, .. } | Fact::Removed { share, .. } if share.is_sealed() => {
                 let sealed = self.sealed_form(*share, &fact);

@@ -13,8 +13,10 @@
 //!    name get conflict names: `~` and their node's name.
 //! 5. The version that [`rank`] puts first has the name.
 //!
-//! This module decides only the ranking. A version that a live node shares under the name precedes
-//! one that remains only in caches because its author is gone. Then the newest version time wins.
+//! This module decides only the ranking. A version precedes one that proved unserved (`unserved`):
+//! no holder gave a right byte of it, or its author left several others unserved. Then a version
+//! that a live node shares under the name precedes one that remains only in caches because its
+//! author is gone. Then the newest version time wins.
 //! At equal times, a file precedes a link. Of two files the hash that is smaller as hex wins, and
 //! of two links the smaller target. Candidates of the same content are one version. Its attributes
 //! are those of its newest candidate, then of the smaller NodeId, then of the lower share. Two

@@ -180,6 +180,7 @@ impl Catalogue {
         self.indexes.remove(&id);
         self.forgotten.push(id);
         Arc::make_mut(&mut self.merge.state.nodes)[usize::from(index.0)] = None;
+        self.merge.state.unserved.authors.remove(&index);
         self.merge.dirty = true;
         self.forget_name(index);
     }

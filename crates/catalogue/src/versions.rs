@@ -29,6 +29,11 @@ pub enum Rule {
     AuthorLives,
     /// It lost although it is newer: only caches have it, because its author is gone.
     AuthorGone,
+    /// It has the name: the versions that would precede it proved unserved.
+    OthersUnserved,
+    /// It lost: no holder gave a right byte of it, or its author left several other versions
+    /// unserved.
+    Unserved,
     /// It waits: its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS)
     /// ahead of this node's clock.
     Early,
@@ -194,8 +199,15 @@ impl View {
         let overrules = |winner: &Row, loser: &Row| {
             lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
         };
+        let served_instead = |winner: &Row, loser: &Row| {
+            let unserved = |row| self.merged.is_unserved(row);
+            unserved(loser)
+                && !unserved(winner)
+                && self.merged.order_if_served(loser, winner).is_lt()
+        };
         if at > 0 {
             return match row.version_time() == first.version_time() {
+                _ if served_instead(first, row) => Rule::Unserved,
                 _ if overrules(first, row) => Rule::AuthorGone,
                 true => Rule::LargerHash,
                 false => Rule::Older,
@@ -203,6 +215,7 @@ impl View {
         }
         match ranked.get(1) {
             None => Rule::Only,
+            _ if ranked.iter().any(|other| served_instead(first, other)) => Rule::OthersUnserved,
             _ if ranked.iter().any(|other| overrules(first, other)) => Rule::AuthorLives,
             Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
             Some(_) => Rule::Newest,

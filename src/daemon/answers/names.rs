@@ -366,10 +366,11 @@ fn unlisted_provenance(
 /// Returns whether the plain name shows this version.
 fn has_name(version: &Version) -> bool {
     match version.rule {
-        Rule::Only | Rule::Newest | Rule::SmallestHash | Rule::AuthorLives => true,
+        Rule::Only | Rule::Newest | Rule::SmallestHash => true,
+        Rule::AuthorLives | Rule::OthersUnserved => true,
         Rule::DirectoryKeeps => version.kind == Kind::Directory,
         Rule::Owner => true,
-        Rule::Older | Rule::LargerHash | Rule::AuthorGone => false,
+        Rule::Older | Rule::LargerHash | Rule::AuthorGone | Rule::Unserved => false,
         Rule::Early | Rule::NotGivable | Rule::NotOwner => false,
     }
 }
@@ -400,6 +401,8 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::DirectoryKeeps => "a directory keeps the name, the file stands beside it",
         Rule::AuthorLives => "its author is live, those of newer versions are gone",
         Rule::AuthorGone => "only caches have it: its author is gone",
+        Rule::OthersUnserved => "no holder gave the versions that would precede it",
+        Rule::Unserved => "no holder gave it when it was read: other versions precede it",
         Rule::Early => "its time is ahead of this node's clock: it waits until then",
         Rule::NotGivable => "no live node can give it",
         Rule::Owner => "its author owns the path: no other version is listed",

@@ -16,6 +16,7 @@ mod private;
 mod pulls;
 mod readers;
 mod turns;
+mod unserved;
 mod worlds;
 
 use bytes::Bytes;

@@ -12,6 +12,7 @@ struct Model<'a> {
     said: &'a [Said],
     live: &'a BTreeSet<usize>,
     owners: &'a Owners,
+    unserved: &'a BTreeSet<ContentHash>,
 }
 
 type Candidate<'a> = (usize, ShareIndex, &'a Entry);
@@ -98,7 +99,16 @@ impl<'a> Model<'a> {
             candidates.sort_by_key(|(author, share, entry)| {
                 let time = std::cmp::Reverse(entry.version_time);
                 let gone = !self.live.contains(author);
-                (gone, time, content_key(entry), node_id(*author), *share)
+                let is_unserved = |hash: ContentHash| self.unserved.contains(&hash);
+                let unserved = file_hash(entry).is_some_and(is_unserved);
+                (
+                    unserved,
+                    gone,
+                    time,
+                    content_key(entry),
+                    node_id(*author),
+                    *share,
+                )
             });
             let mut seen = Vec::new();
             candidates.retain(|(_, _, entry)| {
@@ -249,11 +259,14 @@ proptest! {
         steps in proptest::collection::vec(steps(), 1..60),
         live in proptest::collection::btree_set(0..NODES, 0..=NODES),
         owners in owners(),
+        unserved in proptest::option::of(0..CONTENTS.len()),
     ) {
         let mut world = World::new();
         steps.into_iter().for_each(|step| world.take(step));
         world.settle(&live, &owners);
-        let model = Model { said: &world.said, live: &live, owners: &owners };
+        let unserved: BTreeSet<ContentHash> = unserved.map(|nth| hash(CONTENTS[nth])).into_iter().collect();
+        world.mark_unserved(&unserved);
+        let model = Model { said: &world.said, live: &live, owners: &owners, unserved: &unserved };
         let views = world.observers.each_mut().map(|observer| observer.catalogue.view());
         views.iter().for_each(|view| check(view, &model));
         prop_assert_eq!(plain(&views[0]), plain(&views[1]));

@@ -2,6 +2,7 @@
 //! the meantime nodes depart and return, compact or lose their logs, and observers restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use proptest::prelude::*;
 
@@ -76,6 +77,14 @@ pub(super) enum Step {
     },
     LookAt {
         to: usize,
+    },
+    MarkUnserved {
+        to: usize,
+        content: usize,
+    },
+    ClearUnserved {
+        to: usize,
+        content: usize,
     },
     /// The observer receives owners of paths. Other observers may receive them later, or receive
     /// different ones.
@@ -154,6 +163,10 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
         8 => to.clone().prop_map(|to| Step::TakeTurn { to }),
         1 => to.clone().prop_map(|to| Step::Restart { to }),
         2 => (to.clone(), owners()).prop_map(|(to, owners)| Step::SetOwners { to, owners }),
+        2 => (to.clone(), 0..CONTENTS.len())
+            .prop_map(|(to, content)| Step::MarkUnserved { to, content }),
+        1 => (to.clone(), 0..CONTENTS.len())
+            .prop_map(|(to, content)| Step::ClearUnserved { to, content }),
         2 => to.prop_map(|to| Step::LookAt { to }),
     ]
 }
@@ -327,8 +340,29 @@ impl World {
             Step::TakeTurn { to } => self.observers[to].take_turn(),
             Step::Restart { to } => self.observers[to].restart(0xf0 + to as u8, std::iter::empty()),
             Step::SetOwners { to, owners } => self.observers[to].catalogue.set_owners(owners),
+            Step::MarkUnserved { to, content } => {
+                let hash = hash(CONTENTS[content]);
+                let expires_at = Instant::now();
+                let _authors = self.observers[to].catalogue.mark_unserved(hash, expires_at);
+            }
+            Step::ClearUnserved { to, content } => {
+                let hash = hash(CONTENTS[content]);
+                self.observers[to].catalogue.clear_unserved(hash);
+            }
             Step::LookAt { to } => drop(listing(&self.observers[to].catalogue.view())),
             _ => unreachable!("the authors' steps were taken above"),
+        }
+    }
+
+    /// Marks contents as unserved at every observer, and no others.
+    pub(super) fn mark_unserved(&mut self, unserved: &BTreeSet<ContentHash>) {
+        let expires_at = Instant::now();
+        for observer in &mut self.observers {
+            observer.catalogue.expire_unserved(expires_at);
+            for hash in unserved {
+                observer.catalogue.mark_unserved(*hash, expires_at);
+            }
+            while observer.catalogue.advance(5) {}
         }
     }
 

@@ -1,0 +1,216 @@
+//! Contents that proved unserved: each holder left every request unanswered, or sent wrong bytes.
+//!
+//! A dishonest author can date a version ahead of all others and then serve no byte of it. Without
+//! this module that version would keep the name, and every read of the name would fail. An unserved
+//! version ranks behind each version that did not prove unserved. A name without another version
+//! is unaffected.
+//!
+//! A mark ends when verified bytes of the content arrive, when this node gets the content itself,
+//! or at its expiry. A new head or an offer does not end it, because these cost a dishonest author
+//! nothing. For the same reason a mark outlives the name of its content: an author could otherwise
+//! replace one unserved version by the next and never have several marks.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use imbl::OrdSet;
+
+use super::Catalogue;
+use super::merge::Merge;
+use super::merged::Merged;
+use super::row::{Class, NodeIndex, Row};
+use super::view::View;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+
+/// Maximum number of contents marked as unserved. Above it, the mark that expires first ends.
+pub const UNSERVED_MAX: usize = 256;
+/// Number of marked contents of one author from which on all its versions rank behind those of
+/// other authors.
+pub const UNSERVED_PER_AUTHOR: usize = 3;
+
+/// Contents and authors with versions that rank behind all others.
+#[derive(Clone, Default)]
+pub(super) struct Unserved {
+    pub contents: OrdSet<ContentHash>,
+    pub authors: OrdSet<NodeIndex>,
+}
+
+/// The marks of contents, with what ends them.
+#[derive(Default)]
+pub(super) struct UnservedMarks(BTreeMap<ContentHash, UnservedMark>);
+
+struct UnservedMark {
+    expires_at: Instant,
+    /// Authors that listed the content when it was marked.
+    authors: Vec<NodeId>,
+}
+
+impl UnservedMarks {
+    fn count_of(&self, author: &NodeId) -> usize {
+        let of_author = |mark: &&UnservedMark| mark.authors.contains(author);
+        self.0.values().filter(of_author).count()
+    }
+
+    fn first_to_expire(&self) -> Option<(Instant, ContentHash)> {
+        let expiries = self.0.iter().map(|(hash, mark)| (mark.expires_at, *hash));
+        expiries.min()
+    }
+}
+
+impl Merged {
+    /// Returns whether a row ranks behind all versions that did not prove unserved.
+    pub(super) fn is_unserved(&self, row: &Row) -> bool {
+        match row.class {
+            Class::File if self.unserved.contents.contains(&row.hash()) => true,
+            Class::File | Class::Symlink => self.unserved.authors.contains(&row.author),
+            _ => false,
+        }
+    }
+
+    /// Returns the live authors of a content, each once.
+    fn live_authors(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
+        self.givers(hash, Class::File).map(|row| row.author)
+    }
+}
+
+impl Merge {
+    /// Settles the contested names of an author. Other names do not depend on the ranking.
+    fn settle_contested(&mut self, author: NodeIndex) {
+        let is_version =
+            |row: &&Row| row.author == author && matches!(row.class, Class::File | Class::Symlink);
+        let places = self.conflicts.iter();
+        let places = places.flat_map(|(dir, names)| names.keys().map(|name| (*dir, name)));
+        let versions = places.filter_map(|(dir, name)| {
+            let mut candidates = self.state.dir(dir).candidates(name);
+            candidates.find(is_version).cloned()
+        });
+        let versions: Vec<Row> = versions.collect();
+        self.dirty = true;
+        let at_once = versions.len().min(self.step_records);
+        self.unsettled.extend(versions);
+        self.settle_waiting(at_once);
+    }
+
+    fn set_unserved(&mut self, hash: ContentHash, is_unserved: bool) {
+        let contents = &mut self.state.unserved.contents;
+        let before = if is_unserved {
+            contents.insert(hash).is_some()
+        } else {
+            contents.remove(&hash).is_none()
+        };
+        if !before {
+            self.dirty = true;
+            self.settle_content(hash);
+        }
+    }
+
+    /// Returns whether a name of one of the author's files of this content has another version that
+    /// did not prove unserved.
+    fn has_served_alternative(&self, hash: ContentHash, author: NodeIndex) -> bool {
+        let files = self.state.files_of(hash).take(self.step_records);
+        let mut files = files.filter(|row| row.author == author);
+        files.any(|row| {
+            let mut others = self.state.dir(row.dir).candidates(row.name());
+            others.any(|other| {
+                !other.same_content(row)
+                    && self.state.is_givable(other)
+                    && !self.state.is_unserved(other)
+            })
+        })
+    }
+}
+
+impl Catalogue {
+    /// Marks a content as unserved until `expires_at`. A content that this node has itself, or that
+    /// no other live node claims to have, is not marked. Returns the authors of it whose name now
+    /// shows another version. They are at fault.
+    pub fn mark_unserved(&mut self, hash: ContentHash, expires_at: Instant) -> Vec<NodeId> {
+        let holders = self.merge.state.holders(hash);
+        if holders.is_empty() || holders.contains(&self.me) {
+            return Vec::new();
+        }
+        let authors: Vec<NodeIndex> = self.merge.state.live_authors(hash).collect();
+        let id_of = |index: &NodeIndex| self.merge.state.node(*index).id;
+        let mark = UnservedMark {
+            expires_at,
+            authors: authors.iter().map(id_of).collect(),
+        };
+        self.unserved.0.insert(hash, mark);
+        self.merge.set_unserved(hash, true);
+        if self.unserved.0.len() > UNSERVED_MAX
+            && let Some((_, first)) = self.unserved.first_to_expire()
+        {
+            self.drop_mark(first);
+        }
+        for author in &authors {
+            let id = self.merge.state.node(*author).id;
+            if self.unserved.count_of(&id) >= UNSERVED_PER_AUTHOR
+                && self.merge.state.unserved.authors.insert(*author).is_none()
+            {
+                self.merge.settle_contested(*author);
+            }
+        }
+        let merge = &self.merge;
+        let at_fault = authors.iter();
+        let at_fault = at_fault.filter(|author| merge.has_served_alternative(hash, **author));
+        at_fault
+            .map(|author| merge.state.node(*author).id)
+            .collect()
+    }
+
+    /// Ends the mark of a content after verified bytes of it arrived. The versions of its authors
+    /// no longer rank behind others.
+    pub fn clear_unserved(&mut self, hash: ContentHash) {
+        self.drop_mark(hash);
+        let authors: Vec<NodeIndex> = self.merge.state.live_authors(hash).collect();
+        authors.into_iter().for_each(|it| self.pardon(it));
+    }
+
+    /// Ends the marks that expire up to `now`.
+    pub fn expire_unserved(&mut self, now: Instant) {
+        while let Some((at, hash)) = self.unserved.first_to_expire()
+            && at <= now
+        {
+            self.drop_mark(hash);
+        }
+    }
+
+    /// Returns when the next mark expires.
+    pub fn next_unserved_expiry(&self) -> Option<Instant> {
+        self.unserved.first_to_expire().map(|(at, _)| at)
+    }
+
+    /// Ends the mark of a content, and what followed from it for its authors.
+    pub(super) fn drop_mark(&mut self, hash: ContentHash) {
+        let Some(mark) = self.unserved.0.remove(&hash) else {
+            return;
+        };
+        self.merge.set_unserved(hash, false);
+        for author in mark.authors {
+            let index = self.index_of(&author);
+            let has_few = self.unserved.count_of(&author) < UNSERVED_PER_AUTHOR;
+            if let Some(index) = index.filter(|_| has_few) {
+                self.pardon(index);
+            }
+        }
+    }
+
+    fn pardon(&mut self, author: NodeIndex) {
+        let authors = &mut self.merge.state.unserved.authors;
+        if authors.remove(&author).is_some() {
+            self.merge.settle_contested(author);
+        }
+    }
+}
+
+impl View {
+    /// Returns whether a content proved unserved, or is a version of an author whose versions rank
+    /// behind others.
+    pub fn is_unserved(&self, hash: &ContentHash) -> bool {
+        let unserved = &self.merged.unserved;
+        let is_of_author = |author| unserved.authors.contains(&author);
+        unserved.contents.contains(hash)
+            || (!unserved.authors.is_empty() && self.merged.live_authors(*hash).any(is_of_author))
+    }
+}
