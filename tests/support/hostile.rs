@@ -54,6 +54,8 @@ struct Said {
     records: Vec<Record>,
     head: Option<SignedHead>,
     answer: Answer,
+    /// Whether it leaves requests for contents without an answer.
+    is_mute: bool,
     offered: Vec<(NodeId, ContentHash)>,
 }
 
@@ -132,6 +134,7 @@ impl Hostile {
             records: Vec::new(),
             head: None,
             answer: Box::new(|_| None),
+            is_mute: false,
             offered: Vec::new(),
         }));
         let (orders, queue) = mpsc::unbounded_channel();
@@ -165,6 +168,7 @@ impl Hostile {
             queue,
             said: said.clone(),
             keyring: keyring.clone(),
+            unanswered: Vec::new(),
         };
         tokio::spawn(life.live());
         drop(context);
@@ -182,6 +186,11 @@ impl Hostile {
     /// What it answers from now on where it is asked.
     pub(crate) fn answer(&self, answer: impl Fn(&Request) -> Option<Response> + Send + 'static) {
         self.said.lock().unwrap().answer = Box::new(answer);
+    }
+
+    /// Leaves requests for contents without an answer from now on.
+    pub(crate) fn hold_answers_about_contents(&self) {
+        self.said.lock().unwrap().is_mute = true;
     }
 
     /// Says that these facts are all that it has, under a head that is true of them.
@@ -369,6 +378,7 @@ struct Life {
     queue: mpsc::UnboundedReceiver<Order>,
     said: Arc<Mutex<Said>>,
     keyring: Arc<Keyring>,
+    unanswered: Vec<Incoming>,
 }
 
 impl Life {
@@ -392,8 +402,13 @@ impl Life {
                     self.membership.handle_message(Instant::now(), from, &buffer[..length]);
                 }
                 Some(incoming) = self.incoming.recv() => {
-                    let response = self.response(&incoming.request);
-                    incoming.reply.send(response);
+                    if self.leaves_unanswered(&incoming.request) {
+                        // The connection lives, and no answer arrives on it.
+                        self.unanswered.push(incoming);
+                    } else {
+                        let response = self.response(&incoming.request);
+                        incoming.reply.send(response);
+                    }
                 }
                 order = self.queue.recv() => match order {
                     Some(order) => self.follow(order),
@@ -404,6 +419,14 @@ impl Life {
                 }
             }
         }
+    }
+
+    fn leaves_unanswered(&self, request: &Request) -> bool {
+        let is_about_content = matches!(
+            request,
+            Request::Range { .. } | Request::Batch { .. } | Request::Holdings { .. }
+        );
+        is_about_content && self.said.lock().unwrap().is_mute
     }
 
     fn hear(&mut self, event: Event) {

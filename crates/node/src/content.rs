@@ -43,6 +43,8 @@ pub struct NodeContent {
     pub(super) names: Names,
     pub(super) published: Published,
     pub(super) changes: mpsc::Sender<Outdated>,
+    /// Receives contents that had proved unserved, once verified bytes of them arrived.
+    pub(super) served: mpsc::Sender<ContentHash>,
     pub(super) cache: Cache,
     pub(super) shares: ShareSet,
     pub(super) fetcher: Fetcher,
@@ -128,8 +130,13 @@ impl NodeContent {
             return ReadTicket(0);
         }
         let waiting = WaitingRead::begin(&self.waiting);
+        let served = self.served.clone();
         let answer = Box::new(move |result: Result<Bytes, TransferError>| {
             drop(waiting);
+            if result.is_ok() && view.load().is_unserved(&hash) {
+                // If the queue is full, the next read reports it.
+                let _busy = served.try_send(hash);
+            }
             reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
         });
         let deadline = Instant::now() + self.read_deadline;

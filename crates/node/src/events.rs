@@ -366,7 +366,7 @@ impl EventLog {
                     name: view.label(node),
                 }));
             }
-            FetchEvent::Wanted { .. } => {}
+            FetchEvent::Wanted { .. } | FetchEvent::Unanswered { .. } => {}
         }
     }
 

@@ -19,6 +19,9 @@ pub enum Offence {
     /// It lists a version from the future.
     #[error("lists files that are dated after now, which wait for their time: compare the clocks")]
     DatesAhead,
+    /// It lists a version of a name of others, and no holder gives a right byte of that version.
+    #[error("lists versions of files that no node gives: other versions have their names")]
+    GivesNothing,
     /// Its log exceeds the budget of one author.
     #[error(
         "lists more than a node may ({RECORDS_PER_AUTHOR_MAX} names, {AUTHOR_MAX_DIRECTORIES} \

@@ -11,6 +11,7 @@ use p2pfs_share::ShareEvent;
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::lan::LanEvent;
 use p2pfs_transfer::net::peer::Incoming;
+use p2pfs_types::digest::ContentHash;
 
 /// The queues that were opened together with their sources.
 pub(super) struct Receivers {
@@ -28,6 +29,7 @@ impl Receivers {
         self,
         runner: Runner,
         fetches: mpsc::Receiver<FetchEvent>,
+        served: mpsc::Receiver<ContentHash>,
         lan: mpsc::Receiver<LanEvent>,
         commands: mpsc::Receiver<LoopCommand>,
     ) {
@@ -36,6 +38,7 @@ impl Receivers {
             shares: self.shares,
             cache: self.cache,
             fetches,
+            served,
             lan,
             commands,
         };

@@ -79,6 +79,8 @@ pub(super) struct Inputs {
     pub shares: mpsc::Receiver<ShareEvent>,
     pub cache: mpsc::Receiver<CacheNews>,
     pub fetches: mpsc::Receiver<FetchEvent>,
+    /// Contents that had proved unserved, of which verified bytes arrived.
+    pub served: mpsc::Receiver<ContentHash>,
     pub lan: mpsc::Receiver<LanEvent>,
     pub commands: mpsc::Receiver<LoopCommand>,
 }
@@ -162,6 +164,7 @@ impl Runner {
                     cache_news.drain(..).for_each(|news| self.handle_cache(news));
                 }
                 Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
+                Some(hash) = inputs.served.recv() => self.machine.clear_unserved(hash),
                 Some(event) = inputs.lan.recv() => self.handle_lan(event),
                 Some((id, response)) = self.answers.1.recv() => {
                     self.machine.handle_response(Instant::now(), id, response);
@@ -313,12 +316,29 @@ impl Runner {
             self.machine
                 .broadcast_wanted(Instant::now(), hashes.clone());
         }
-        if let FetchEvent::Liar { node, .. } = &event {
+        if let FetchEvent::Liar { node, hash } = &event {
             self.parts.offenders.record(*node, Offence::WrongBytes);
             self.parts.persister.expedite_responders();
+            if self.are_all_shunned(hash) {
+                self.machine.mark_unserved(Instant::now(), *hash);
+            }
+        }
+        if let FetchEvent::Unanswered { hash } = &event {
+            self.machine.mark_unserved(Instant::now(), *hash);
         }
         let view = self.parts.published.view.load();
         self.parts.events.record_fetch(&event, &view);
+    }
+
+    /// Returns whether all holders of a content are shunned for wrong bytes.
+    fn are_all_shunned(&self, hash: &ContentHash) -> bool {
+        let peers = self.parts.fetcher.peers();
+        let is_shunned = |holder: &NodeId| {
+            let mut peers = peers.iter();
+            peers.any(|peer| peer.node == *holder && peer.shunned)
+        };
+        let holders = self.parts.published.view.load().holders(hash);
+        holders.iter().all(is_shunned)
     }
 
     fn handle_lan(&mut self, event: LanEvent) {

@@ -47,10 +47,13 @@ use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
 use p2pfs_transfer::net::peer::{PeerLimits, PeerNet};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
+use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeName};
 
 /// Maximum number of changes queued for the kernel's caches.
 const CHANGES_MAX: usize = 256;
+/// Maximum number of contents queued for the loop that were served after they had proved unserved.
+const SERVED_MAX: usize = 64;
 
 /// Settings of a node.
 #[derive(Clone, Debug)]
@@ -195,7 +198,7 @@ impl Builder {
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
-        let content = self.content(&published, &changes.0, &fetcher);
+        let (content, served) = self.content(&published, &changes.0, &fetcher);
         let traffic = Traffic::default();
         let (legacy, inlet) = self
             .start_legacy(&Surroundings {
@@ -233,7 +236,7 @@ impl Builder {
         self.net.set_answer_beside(answer);
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let runner = Runner::new(machine, parts);
-        receivers.feed(runner, fetches, lan_events, command_queue);
+        receivers.feed(runner, fetches, served, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone(), events.clone());
         let running = NodeServices {
             fetcher,
@@ -305,13 +308,15 @@ impl Builder {
         published: &Published,
         changes: &mpsc::Sender<Outdated>,
         fetcher: &Fetcher,
-    ) -> Arc<NodeContent> {
+    ) -> (Arc<NodeContent>, mpsc::Receiver<ContentHash>) {
+        let (served, served_queue) = mpsc::channel(SERVED_MAX);
         let (net, cache) = (self.net.clone(), self.cache.clone());
         let holders = holders_of(published, self.key.node_id());
-        Arc::new(NodeContent {
+        let content = NodeContent {
             names: Names::new(published.view.clone(), self.keyring.clone()),
             published: published.clone(),
             changes: changes.clone(),
+            served,
             cache: self.cache.clone(),
             shares: self.shares.clone(),
             fetcher: fetcher.clone(),
@@ -320,7 +325,8 @@ impl Builder {
             open: AtomicUsize::default(),
             waiting: Arc::default(),
             legacy: OnceLock::new(),
-        })
+        };
+        (Arc::new(content), served_queue)
     }
 
     /// Starts the plane of the legacy peers if it is configured. If a part cannot be opened, the

@@ -106,3 +106,47 @@ fn what_a_killed_member_listed_wins_over_no_live_file_though_caches_have_it_whol
     one.launch();
     live_wins(&one);
 }
+
+/// How far ahead of now she dates a version: as far as a clock may be off.
+const HIJACK_AHEAD_S: i64 = 55;
+
+#[apply(promise)]
+fn newest_version_that_its_author_never_gives_takes_no_name_for_long_and_names_the_author() {
+    let mut scene = scene();
+    scene.two.write("install.sh", b"true");
+    scene.one.wait_for_file("install.sh");
+    scene.eve.hold_answers_about_contents();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let date = now.as_secs() as i64 + HIJACK_AHEAD_S;
+    let lure = ContentHash::of(b"false");
+    scene.eve.say(vec![file("install.sh", lure, 5, date)]);
+    let has_conflict = || scene.one.mounted("install~two.sh").exists();
+    eventually("the version dated ahead is newest", SOON, has_conflict);
+    let read = fs::read(scene.one.mounted("install.sh"));
+    assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
+    let is_listed = || scene.one.mounted("install~eve.sh").exists();
+    eventually("it ranks behind", SOON, is_listed);
+    let read = fs::read(scene.one.mounted("install.sh"));
+    assert_eq!(read.unwrap(), b"true");
+    let why = scene
+        .one
+        .cli(&["why", "install.sh", "--json"])
+        .expect_json();
+    let rule = why["rule"].as_str().unwrap().to_owned();
+    assert!(rule.contains("no holder gave"), "{rule}");
+    // a new head and another date of the same content cost her nothing
+    scene.eve.say(vec![file("install.sh", lure, 5, date + 1)]);
+    scene.eve.say(vec![
+        file("install.sh", lure, 5, date + 2),
+        file("later.txt", lure, 5, date),
+    ]);
+    eventually("her new head arrived", SOON, || {
+        scene.one.mounted("later.txt").exists()
+    });
+    let read = fs::read(scene.one.mounted("install.sh"));
+    assert_eq!(read.unwrap(), b"true");
+    let how = "versions of files that no node gives";
+    scene.await_named(&scene.one, how);
+    scene.assert_unharmed();
+    scene.assert_journal_names(how);
+}

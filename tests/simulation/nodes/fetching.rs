@@ -259,6 +259,7 @@ impl Node {
             match event {
                 FetchEvent::Liar { node, .. } => running.liars.push((now, node)),
                 FetchEvent::Wanted { hashes } => running.machine.broadcast_wanted(now, hashes),
+                FetchEvent::Unanswered { hash } => running.machine.mark_unserved(now, hash),
                 FetchEvent::Started { .. }
                 | FetchEvent::Done { .. }
                 | FetchEvent::Failed { .. } => {}

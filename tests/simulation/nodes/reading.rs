@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use p2pfs_fetch::plan::PlanError;
+use p2pfs_node::Offence;
+use p2pfs_node::machine::NodeEvent;
+use p2pfs_node::machine::unserved::UNSERVED_FOR;
+use p2pfs_proto::wire::native::record::Kind;
 use p2pfs_types::digest::ContentHash;
 use rand::RngExt;
 
@@ -10,7 +14,7 @@ use crate::nodes::fetching::PATIENCE;
 use crate::nodes::namespace::settle;
 use crate::nodes::network::Weather;
 use crate::nodes::running::Manner;
-use crate::nodes::world::{Death, World};
+use crate::nodes::world::{Death, World, path};
 use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -177,5 +181,40 @@ fn a_part_of_a_file_in_a_cache_is_served_when_its_owner_is_gone() {
         let got = world.nodes[0].cache[&hash].present().clone();
         let first = held.iter().next().expect("some of it is held");
         assert!(got.contains(first), "{got:?} of {held:?}");
+    });
+}
+
+/// Returns the content that a name shows on the first node.
+fn shown(world: &World, name: &str) -> Option<ContentHash> {
+    match world.running(0).view.lookup(&path(name))?.kind {
+        Kind::File { hash, .. } => Some(hash),
+        Kind::Directory | Kind::Symlink { .. } => None,
+    }
+}
+
+#[test]
+fn newest_version_of_a_mute_holder_loses_its_name_after_one_failed_read() {
+    each_seed(20, |seed| {
+        let mut world = World::of(3, seed, Weather::calm());
+        let old = world.content(300_000);
+        world.put(1, "name", old);
+        settle(&mut world, 30 * SECOND);
+        world.run_for(2 * SECOND);
+        let newest = world.content(300_000);
+        world.put(2, "name", newest);
+        settle(&mut world, 30 * SECOND);
+        assert_eq!(shown(&world, "name"), Some(newest));
+        world.nodes[2].manner = Manner::Mute;
+        assert!(world.read_to_end(0, newest).is_err());
+        let shows_old = |world: &World| shown(world, "name") == Some(old);
+        assert!(world.run_until(2 * SECOND, shows_old).is_some());
+        assert_eq!(world.read_to_end(0, old), Ok(()));
+        let mute = world.nodes[2].id;
+        let is_named = world.running(0).events.iter().any(|(_, event)| {
+            matches!(event, NodeEvent::Offended { node, what: Offence::GivesNothing } if *node == mute)
+        });
+        assert!(is_named);
+        world.run_for(UNSERVED_FOR);
+        assert_eq!(shown(&world, "name"), Some(newest), "it is tried again");
     });
 }

@@ -283,7 +283,8 @@ impl World {
             match event {
                 FetchEvent::Wanted { hashes } => self.ask_around(index, &hashes),
                 FetchEvent::Liar { node, .. } => drop(self.nodes[index].shunned.insert(node)),
-                FetchEvent::Started { .. }
+                FetchEvent::Unanswered { .. }
+                | FetchEvent::Started { .. }
                 | FetchEvent::Done { .. }
                 | FetchEvent::Failed { .. } => {}
             }

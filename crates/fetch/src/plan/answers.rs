@@ -35,6 +35,9 @@ impl Plan {
     pub fn mark_throttled(&mut self, id: RequestId) {
         if let Some(entry) = self.in_flight.get_mut(&id) {
             entry.is_held = true;
+            if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
+                fetch.note_answer();
+            }
         }
     }
 
@@ -45,6 +48,9 @@ impl Plan {
         };
         entry.is_held = false;
         entry.sent.at = now;
+        if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
+            fetch.note_request(now);
+        }
         if let Some(peer) = self.peers.get(&entry.request.node) {
             entry.sent.moved_bytes = peer.moved_bytes;
         }
@@ -113,6 +119,11 @@ impl Plan {
         let Some(entry) = self.take_request(id) else {
             return;
         };
+        if failure != Failure::Unreachable
+            && let Some(fetch) = self.fetches.get_mut(&entry.request.content)
+        {
+            fetch.note_answer();
+        }
         self.blame(now, &entry, failure);
         self.ask_again(&entry.request.content, entry.request.range);
         self.mark_if_overdue(now, &entry.request.content);
@@ -373,6 +384,10 @@ impl Plan {
         let mut why = PlanError::NoHolder;
         if let Some(fetch) = self.fetches.get_mut(&demand.content) {
             why = reason(fetch, demand.range);
+            let failed_silently = matches!(why, PlanError::NoHolder | PlanError::TimedOut);
+            if failed_silently && fetch.is_unanswered(now, demand.since, demand.patience) {
+                self.events.push_back(PlanEvent::Unanswered(demand.content));
+            }
             for gap in fetch.have().missing_in(demand.range).iter() {
                 fetch.remember_failure(now, gap, why.clone());
             }

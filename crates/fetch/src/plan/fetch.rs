@@ -26,6 +26,9 @@ pub const RUNS_MAX: usize = 4096;
 const REMEMBER_FAILURE: Duration = Duration::from_secs(1);
 /// Maximum number of failed ranges remembered for one file.
 const FAILURES_MAX: usize = 64;
+/// Part of a wait, as its divisor, during which requests must be unanswered before the holders count
+/// as silent. A request that was sent shortly before the deadline proves nothing.
+const UNANSWERED_PART: u32 = 2;
 /// First pause before a `Get` is repeated. It doubles up to [`WANTED_MAX`].
 const WANTED_MIN: Duration = Duration::from_millis(250);
 const WANTED_MAX: Duration = Duration::from_secs(2);
@@ -136,6 +139,9 @@ pub(super) struct Fetch {
     pub last_used: Instant,
     /// When bytes of it last arrived from any peer, in whole answers or not.
     progress_at: Option<Instant>,
+    /// When the first of the requests was sent since a holder last answered one, with bytes or a
+    /// refusal. `None` if no request is unanswered, or if a limit of this node delays one.
+    unanswered_since: Option<Instant>,
     /// Bytes received from each peer since the fetch began.
     pub received: BTreeMap<NodeId, u64>,
     failures: Vec<(ByteRange, Instant, super::PlanError)>,
@@ -196,6 +202,7 @@ impl Fetch {
             turn_states: [TurnState::Idle; 3],
             last_used: now,
             progress_at: None,
+            unanswered_since: None,
             received: BTreeMap::new(),
             failures: Vec::new(),
             listed: BTreeMap::new(),
@@ -224,9 +231,27 @@ impl Fetch {
     /// Records that bytes of it arrived.
     pub(super) fn note_progress(&mut self, now: Instant) {
         self.progress_at = Some(now);
+        self.note_answer();
         if let Some(filling) = &mut self.filling {
             filling.turn_at = None;
         }
+    }
+
+    /// Records that a request for bytes of it was sent to a holder.
+    pub(super) fn note_request(&mut self, now: Instant) {
+        self.unanswered_since.get_or_insert(now);
+    }
+
+    /// Records that a holder answered a request, or that this node delays one.
+    pub(super) fn note_answer(&mut self) {
+        self.unanswered_since = None;
+    }
+
+    /// Returns whether no holder answered a request during most of a wait that began at `since` and
+    /// had this patience.
+    pub(super) fn is_unanswered(&self, now: Instant, since: Instant, patience: Duration) -> bool {
+        let unanswered = self.unanswered_since.map(|at| at.max(since));
+        unanswered.is_some_and(|at| at + patience / UNANSWERED_PART <= now)
     }
 
     /// Returns when bytes of it last arrived since `since`, or `since` itself.

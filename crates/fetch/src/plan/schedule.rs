@@ -353,6 +353,7 @@ impl Plan {
         if let Some(fetch) = self.fetches.get_mut(&content) {
             fetch.asked.insert(range, id);
             fetch.starved = false;
+            fetch.note_request(now);
         }
         let request = RangeRequest {
             id,

@@ -139,6 +139,8 @@ pub enum PlanEvent {
     Ready(DemandId),
     /// The demand failed.
     Failed(DemandId, PlanError),
+    /// The holders of this content answered no request during a whole wait of a reader.
+    Unanswered(ContentKey),
     /// The whole file is on this node.
     Filled(ContentKey),
     /// The fill failed.

@@ -11,6 +11,7 @@ mod peers;
 mod record;
 mod silent;
 mod trouble;
+mod unanswered;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -421,6 +421,10 @@ impl<O: Owner> Session<O> {
                 self.proofs.remove(&id);
                 self.fail_read(id, why);
             }
+            PlanEvent::Unanswered(content) => {
+                let hash = content.hash;
+                self.actions.events.push(FetchEvent::Unanswered { hash });
+            }
             PlanEvent::Filled(content) => {
                 if let Some(file) = self.files.get_mut(&content) {
                     file.filled = true;

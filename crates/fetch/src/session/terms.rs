@@ -197,6 +197,12 @@ pub enum FetchEvent {
         /// Size of the file.
         size_bytes: u64,
     },
+    /// The holders of a content answered no request during a whole wait of a reader, neither with
+    /// bytes nor with a refusal.
+    Unanswered {
+        /// Content that was read.
+        hash: ContentHash,
+    },
     /// A read ended without data.
     Failed {
         /// Content that was read.

@@ -17,6 +17,7 @@ pub mod lists;
 pub mod questions;
 mod readers;
 mod trust;
+pub mod unserved;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -279,6 +280,7 @@ impl Machine {
             self.publish_head(now);
         }
         self.ask_for_secret(now);
+        self.catalogue.expire_unserved(now);
         self.advance(now);
     }
 
@@ -289,6 +291,7 @@ impl Machine {
             self.pulls.poll_timeout(),
             self.publish.due,
             self.secret_due,
+            self.catalogue.next_unserved_expiry(),
         ];
         times.into_iter().flatten().min()
     }
