@@ -37,6 +37,10 @@ use p2pfs_types::path::SharedPath;
 /// limit of descriptors of a process on Linux, because most open versions need no descriptor.
 pub(crate) const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
 
+/// How long a read of a version that no log names waits if no holder of it is known. A node that
+/// still has a part of it offers it within this time.
+const UNNAMED_GRACE: Duration = Duration::from_secs(1);
+
 /// The bytes and names of the node, as the filesystem sees them. It reads the state that the event
 /// loop publishes at each use.
 pub struct NodeContent {
@@ -113,6 +117,18 @@ impl NodeContent {
         }
     }
 
+    /// Returns how long a read of a version waits without progress.
+    fn patience(&self, version: &FixedVersion, now: &View) -> Duration {
+        let (hash, size_bytes) = (version.hash(), version.size_bytes());
+        let is_listed = now.is_named(&hash) || now.is_elsewhere(&hash);
+        let content = ContentKey::new(hash, size_bytes);
+        if is_listed || self.fetcher.has_holder(&content) {
+            self.read_deadline
+        } else {
+            self.read_deadline.min(UNNAMED_GRACE)
+        }
+    }
+
     fn fetch(
         &self,
         version: &FixedVersion,
@@ -129,6 +145,7 @@ impl NodeContent {
             reply(Err(FsError::Gone));
             return ReadTicket(0);
         }
+        let deadline = Instant::now() + self.patience(version, &now);
         let waiting = WaitingRead::begin(&self.waiting);
         let served = self.served.clone();
         let answer = Box::new(move |result: Result<Bytes, TransferError>| {
@@ -139,7 +156,6 @@ impl NodeContent {
             }
             reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
         });
-        let deadline = Instant::now() + self.read_deadline;
         let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes());
         let answer = match self.batches.read(version.small(), range, deadline, answer) {
             Ok(ticket) => return ReadTicket(ticket),

@@ -287,6 +287,12 @@ impl Plan {
             .is_some_and(|fetch| fetch.holders().contains_key(node))
     }
 
+    /// Returns whether a holder of a file is known.
+    pub fn has_holder(&self, content: &ContentKey) -> bool {
+        let fetch = self.fetches.get(content);
+        fetch.is_some_and(|fetch| !fetch.holders().is_empty())
+    }
+
     /// Returns whether a node that had all of an open file recently reported that the file is gone.
     /// The catalogue may have newer information by now.
     pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {

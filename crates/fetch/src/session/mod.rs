@@ -403,6 +403,11 @@ impl<O: Owner> Session<O> {
         self.plan.in_flight_bytes()
     }
 
+    /// Returns whether a holder of a content that is being fetched is known.
+    pub fn has_holder(&self, content: &ContentKey) -> bool {
+        self.plan.has_holder(content)
+    }
+
     /// Returns whether a content is not open.
     pub fn is_closed(&self, content: &ContentKey) -> bool {
         !self.files.contains_key(content)

@@ -247,6 +247,11 @@ impl Fetcher {
         state.session.waits_until(now, ticket.0?)
     }
 
+    /// Returns whether a holder of a content that is being fetched is known.
+    pub fn has_holder(&self, content: &ContentKey) -> bool {
+        self.inner.state.lock().session.has_holder(content)
+    }
+
     /// Cancels a read: calls its reply with [`TransferError::Cancelled`], unless it was called
     /// already.
     pub fn cancel(&self, ticket: FetchTicket) {
