@@ -6,7 +6,7 @@ use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::ledger::LedgerRow;
 use super::order::{DiscoveredBy, LARGE_WAIT};
 use super::outcome::{FinishedRead, HashOutcome, HashTrust};
-use super::queue::{PROMISED_MAX_BYTES, Rest};
+use super::queue::{HashStage, PROMISED_MAX_BYTES, Rest};
 use super::state::ListingState;
 use super::tree::{FileBody, NodeBody, Slot};
 use super::watch::Cause;
@@ -15,6 +15,10 @@ use p2pfs_types::digest::ContentHash;
 /// Maximum names of one content that are searched for other names of a changed file. The rescan
 /// finds the rest.
 const LINKS_LOOKED_AT_MAX: usize = 256;
+
+/// Maximum names that wait for a check because a request found them changed. The next request, or
+/// the rescan, finds the rest.
+const UNREPORTED_MAX: usize = 1024;
 
 /// First wait for a file that is open for writing although its close was reported. The kernel
 /// reports a close some microseconds before it decrements the writer count, or milliseconds if its
@@ -225,6 +229,7 @@ impl ListingState {
     /// Records that a name no longer has a content.
     pub(super) fn drop_content(&mut self, slot: Slot, hash: &ContentHash) {
         self.tree.drop_content(slot, hash);
+        self.suspected.remove(&slot);
         if self.tree.with_content(hash).next().is_none() {
             self.kept.note_shown(hash, false, Instant::now());
         }
@@ -293,8 +298,9 @@ impl ListingState {
         seen.seen_at(now)
     }
 
-    /// Withdraws every entry with a content after its bytes were found changed. The files are read
-    /// again.
+    /// Hashes every file with a content again after its bytes were found changed. The files stay
+    /// listed until then, but are no longer sources of the content. A file whose write was noticed
+    /// already is not read earlier for that, because its writer may still be at work.
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
         self.order.step();
         self.moved.forget(hash);
@@ -303,9 +309,32 @@ impl ListingState {
             let Some(file) = self.tree.file(slot) else {
                 continue;
             };
-            self.unlist(slot);
+            self.suspected.insert(slot);
             self.ledger.forget(&file.identity);
-            self.await_hash(slot, file.identity.size_bytes, false, Instant::now());
+            if self.is_left_to_read(slot) {
+                self.queue.note_change(slot, Cause::Walk);
+            } else {
+                self.await_hash(slot, file.identity.size_bytes, false, Instant::now());
+            }
+        }
+    }
+
+    /// Rechecks files that were found with other dates or sizes than at their hashing, unless that
+    /// was noticed already. The kernel does not report all writes, for example those of a loop
+    /// device.
+    pub(super) fn note_written(&mut self, slots: &[Slot]) {
+        for slot in slots {
+            if !self.is_left_to_read(*slot) && self.rechecks.len() < UNREPORTED_MAX {
+                self.recheck(*slot, Cause::Walk);
+            }
+        }
+    }
+
+    /// Returns whether a file waits to be read because it changed, or is being read.
+    fn is_left_to_read(&self, slot: Slot) -> bool {
+        match self.queue.stage(slot) {
+            Some(HashStage::Resting { why, .. }) => *why != Rest::Verify,
+            other => other.is_some(),
         }
     }
 

@@ -13,6 +13,7 @@ use super::identity::{FileIdentity, NameStat};
 use super::outboards::Outboards;
 use super::part::{HashPairs, grain_of, outboard_bytes};
 use super::shared::SharedState;
+use super::tree::Slot;
 use super::{ShareSet, beneath, kept, not_here};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::{
@@ -26,6 +27,7 @@ const SOURCE_CANDIDATES_MAX: usize = 16;
 
 /// A name that is listed with a requested content.
 pub(super) struct SourceCandidate {
+    pub(super) slot: Slot,
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
@@ -37,7 +39,10 @@ pub(super) struct SourceCandidate {
 pub(super) enum Judged {
     /// It is the file that was hashed.
     Same,
-    /// It is another file or another version.
+    /// It is the file that was hashed, and was written since. Bytes that are as before can still be
+    /// proven.
+    Written,
+    /// It is another file, or it is too short to have the content.
     Other,
     /// Others may no longer read it.
     Denied,
@@ -54,7 +59,12 @@ impl SourceCandidate {
             && (seen.identity.size_bytes, seen.identity.mtime)
                 == (self.identity.size_bytes, self.identity.mtime);
         if same || as_listed {
-            Judged::Same
+            return Judged::Same;
+        }
+        let inode = |identity: &FileIdentity| (identity.dev, identity.ino);
+        let is_it = inode(&seen.identity) == inode(&self.identity);
+        if is_it && seen.identity.size_bytes >= self.identity.size_bytes {
+            Judged::Written
         } else {
             Judged::Other
         }
@@ -83,9 +93,23 @@ impl ShareSet {
     /// want](ShareError::is_want) if a file that may have the content could not be opened, was not
     /// added yet, or may just have been renamed.
     pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        self.find(hash, false)
+    }
+
+    /// As [`Self::source`], but also opens a file that was written since it was hashed. A log that
+    /// grew still begins with the content, and [`ShareFile::encode`] proves that. Such a file must
+    /// not be read with [`ShareFile::read_at`].
+    ///
+    /// # Errors As [`Self::source`].
+    pub fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        self.find(hash, true)
+    }
+
+    fn find(&self, hash: &ContentHash, takes_written: bool) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
         let checked = shared.checked();
         let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
+        let (mut written, mut unchecked) = (None, Vec::new());
         for candidate in self.candidates(hash, |_| true) {
             let SourceCandidate { dir, path, .. } = &candidate;
             let (file, seen) = match shared.beneath.open_file(dir, path) {
@@ -101,16 +125,28 @@ impl ShareSet {
             match candidate.judge(&seen) {
                 Judged::Same => return Ok(candidate.file(file, *hash, &seen, shared)),
                 Judged::Denied => denied = true,
+                Judged::Written => {
+                    unchecked.push(candidate.slot);
+                    let it = || candidate.file(file, *hash, &seen, shared);
+                    written = written.or_else(|| takes_written.then(it));
+                    missed.push((candidate.dir, candidate.path));
+                }
                 Judged::Other => missed.push((candidate.dir, candidate.path)),
             }
+        }
+        if !unchecked.is_empty() {
+            shared.lock().note_written(&unchecked);
+            shared.wake();
         }
         if denied {
             shared.lock().kept.forget(hash);
             return Err(ShareError::NotHere);
         }
-        match want {
-            Some(error) => Err(error.into()),
-            None => self.replaced(hash).map_err(|error| {
+        let replaced = self.replaced(hash);
+        match (written, want) {
+            (Some(written), _) if replaced.is_err() => Ok(written),
+            (_, Some(error)) => Err(error.into()),
+            _ => replaced.map_err(|error| {
                 let is_absent = matches!(error, ShareError::NotHere) && !missed.is_empty();
                 if is_absent && shared.may_be_renamed(hash, &missed, checked) {
                     ShareError::Missed
@@ -173,11 +209,13 @@ impl ShareSet {
     ) -> Vec<SourceCandidate> {
         let state = self.inner.shared.lock();
         let listed = state.tree.with_content(hash);
+        let listed = listed.filter(|slot| !state.suspected.contains(slot));
         let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
         let moved = state.moved.get(hash).map(|to| (to.slot, to.identity));
         let candidate = |(slot, identity)| {
             let share = state.shares.get(&state.tree.get(slot)?.share)?;
             Some(SourceCandidate {
+                slot,
                 dir: share.dir.clone(),
                 include_private: share.include_private,
                 path: state.tree.path(slot)?,
@@ -259,8 +297,8 @@ impl ShareFile {
     /// group is checked against the hash. Blocks for the disk. If the outboard was evicted, the
     /// first call hashes the whole file.
     ///
-    /// # Errors [`ShareError::Gone`] if the bytes changed; every entry with this content is then
-    /// withdrawn until its file is hashed again. [`ShareError::NotHere`] if others may no longer
+    /// # Errors [`ShareError::Gone`] if the bytes changed. No file counts as a source of the content
+    /// until it is hashed again; the entries stay listed until then. [`ShareError::NotHere`] if others may no longer
     /// read it, [`ShareError::OutOfRange`], [`ShareError::Io`].
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, ShareError> {
         if !self.may_be_read() {
@@ -270,7 +308,7 @@ impl ShareFile {
             .pairs()
             .and_then(|pairs| Ok(self.encode_with(range, OnDisk(&self.inner.file), pairs)?));
         if matches!(encoded, Err(ShareError::Gone)) {
-            self.withdraw();
+            self.suspect();
         }
         encoded
     }
@@ -337,9 +375,9 @@ impl ShareFile {
         Ok(self.inner.pairs.get_or_init(|| pairs))
     }
 
-    /// Withdraws the content. Also drops its outboard, which may be what is damaged; hashing
+    /// Has every file with the content hashed again. Also drops its outboard, which may be what is damaged; hashing
     /// rebuilds it.
-    fn withdraw(&self) {
+    fn suspect(&self) {
         self.inner.outboards.forget(&self.inner.hash);
         if let Some(shared) = self.inner.shared.upgrade() {
             shared.lock().suspect(&self.inner.hash);

@@ -45,6 +45,8 @@ pub(super) struct ListingState {
     pub(super) kept: ReplacedContents,
     /// Files that were renamed and are to be read under their new names.
     pub(super) moved: MovedContents,
+    /// Listed files that no longer have their listed content and are to be read again.
+    pub(super) suspected: BTreeSet<Slot>,
     /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<FinishedRead>,
     /// Watches of directories that are gone.
@@ -79,6 +81,7 @@ impl ListingState {
             order: EventOrder::default(),
             kept: ReplacedContents::new(),
             moved: MovedContents::new(),
+            suspected: BTreeSet::new(),
             read: Vec::new(),
             unwatched: Vec::new(),
             rechecks: Vec::new(),

@@ -427,7 +427,7 @@ impl ServerInner {
         if self.cache.is_complete(hash) {
             return cached();
         }
-        match self.shares.source(hash) {
+        match self.shares.provable(hash) {
             Ok(file) => Ok(Source::Shared(file)),
             Err(_) if self.cache.cached_bytes(hash) > 0 => cached(),
             Err(why) => Err(why.into()),
