@@ -318,18 +318,18 @@ fn closes_that_stand_still_keep_nobody_else_waiting() {
     eventually("all is closed", PATIENCE, || content.open_count() == 0);
 }
 
-/// What a legacy peer's file was opened for too late is closed by itself, and that may wait, too.
+/// What a foreign file was opened for too late is closed by itself, and that may wait, too.
 #[apply(promise)]
 fn the_close_of_what_nobody_took_keeps_nobody_else_waiting() {
     let content = Memory::new();
-    let late = content.legacy("late");
+    let late = content.add_foreign("late");
     content.turn(late, Behaviour::ClosesLate);
     content.file("beside/file", b"beside".to_vec());
     let mounted = Mounted::start(&content, |options| {
         options.server.deadlines.metadata = Duration::from_secs(1);
     });
     assert_eq!(errno(File::open(mounted.at("late"))), libc::EIO);
-    content.answer_legacy(late);
+    content.answer_foreign(late);
     content.wait_for_late(1);
     assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
     content.open_gate();

@@ -1,6 +1,6 @@
 //! What the mount tests stand on: a content in memory, and a mount of it that cannot hang a test.
 
-mod legacy;
+mod foreign;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
-    Content, FileVersion, FsError, LegacyFile, LiveAttributes, OpenContent, Opened, ReadNow,
+    Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened, ReadNow,
     ReadReply, ReadTicket, Space,
 };
 use p2pfs_fuse::Mount;
@@ -24,7 +24,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::process::PATIENCE;
 use super::two_catalogues::Namespace;
-use legacy::{LegacyOpen, LegacyPeer};
+use foreign::ForeignPeer;
 
 /// How a content behaves when it is read.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ struct State {
     warmed: usize,
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
-    legacy: LegacyPeer,
+    foreign: ForeignPeer,
     on_their_way: HashMap<ReadTicket, (ReadReply, Bytes)>,
     late: usize,
     gate_is_open: bool,
@@ -116,7 +116,7 @@ impl Memory {
             warmed: 0,
             live: HashMap::new(),
             never: Vec::new(),
-            legacy: LegacyPeer::default(),
+            foreign: ForeignPeer::default(),
             on_their_way: HashMap::new(),
             late: 0,
             gate_is_open: false,
@@ -400,13 +400,8 @@ impl Content for Memory {
         })
     }
 
-    fn legacy_file(&self, name: &[u8]) -> Option<LegacyFile> {
-        self.legacy_named(name)
-    }
-
-    fn open_legacy(self: Arc<Self>, _: &[u8], reply: LegacyOpen) {
-        self.state.lock().legacy.opens.push(reply);
-        self.changed.notify_all();
+    fn foreign(&self) -> Option<&dyn ForeignFiles> {
+        Some(self)
     }
 
     fn space(&self) -> Space {

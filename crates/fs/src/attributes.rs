@@ -73,7 +73,7 @@ impl Node {
     pub(crate) fn kind(&self) -> FileKind {
         match self {
             Self::Directory => FileKind::Directory,
-            Self::File(_) | Self::Status | Self::Legacy => FileKind::Regular,
+            Self::File(_) | Self::Status | Self::Foreign => FileKind::Regular,
             Self::Symlink(_) => FileKind::Symlink,
         }
     }

@@ -58,7 +58,7 @@ pub enum FsError {
     /// The maximum number of open files is reached.
     #[error("too many open files")]
     TooManyHandles,
-    /// Too many names are being queried from legacy peers, so this query was not started. A retry
+    /// Too many names are being queried from foreign peers, so this query was not started. A retry
     /// helps.
     #[error("too many names are being asked for")]
     Busy,
@@ -66,7 +66,7 @@ pub enum FsError {
     #[error("not supported")]
     Unsupported,
     /// A file that can be read only through the cache does not fit into it. This affects files of
-    /// legacy peers.
+    /// foreign peers.
     #[error("no room in the cache")]
     NoRoom,
     /// The local disk failed under the cache or a share.

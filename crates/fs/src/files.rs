@@ -96,8 +96,8 @@ impl Filesystem {
             }
             Node::Directory => Err(FsError::IsADirectory),
             Node::Symlink(_) => Err(FsError::Unsupported),
-            // `open_legacy` opens these, because it can wait.
-            Node::Legacy => Err(FsError::Fault),
+            // `open_foreign` opens these, because it can wait.
+            Node::Foreign => Err(FsError::Fault),
         }
     }
 

@@ -120,14 +120,14 @@ impl Filesystem {
         let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
         match names::resolve(&view, &child) {
             Some(listed) => Ok(self.enter(Some(parent), child, listed)),
-            None => self.lookup_legacy(child),
+            None => self.lookup_foreign(child),
         }
     }
 
     /// Returns how long the kernel may cache that a directory does not have a name.
     pub fn absence_lifetime(&self, parent: u64) -> Duration {
-        // A legacy peer may provide the absent name a moment later.
-        if parent == ROOT_INO && self.content.asks_legacy() {
+        // A foreign peer may provide the absent name a moment later.
+        if parent == ROOT_INO && self.content.foreign().is_some() {
             return Duration::ZERO;
         }
         match self.inodes.get(parent).map(|inode| inode.name) {
@@ -209,7 +209,7 @@ impl Filesystem {
         mut attributes: Attributes,
     ) -> Entry {
         let lifetime = match listed.node {
-            Node::Legacy => Duration::ZERO,
+            Node::Foreign => Duration::ZERO,
             _ => names::lifetime(&name),
         };
         let node = listed.node;

@@ -60,8 +60,8 @@ pub(crate) enum Node {
     Symlink(Bytes),
     /// The daemon's status, generated for each open.
     Status,
-    /// A file that only a legacy peer may have.
-    Legacy,
+    /// A file that only a foreign peer may have.
+    Foreign,
 }
 
 /// A name, and the node that it had when the kernel looked it up.
@@ -139,7 +139,7 @@ impl Inode {
                 .update(file.hash.as_bytes()),
             Node::Symlink(target) => hasher.update(b"\0l").update(target),
             Node::Status => hasher.update(b"\0s"),
-            Node::Legacy => hasher.update(b"\0o"),
+            Node::Foreign => hasher.update(b"\0o"),
         };
         let hash = hasher.update(&[salt]).finalize();
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();

@@ -5,7 +5,7 @@
 //! ([`traits`]) connect it to the other crates. [`Content`] provides names, [`OpenContent`]
 //! provides bytes, [`Invalidator`] drops the kernel's caches, and [`BackingFiles`] passes complete
 //! files to the kernel. The crate never names FUSE, a socket or a peer. No metadata call waits for
-//! the network, except GETATTR and OPEN of a name that only a legacy peer may have. [`ahead`]
+//! the network, except GETATTR and OPEN of a name that only a foreign peer may have. [`ahead`]
 //! predicts the small files that a program will open next.
 //!
 //! After an error the filesystem is as it was before the call. A failed lookup counts nothing, and
@@ -18,12 +18,12 @@ pub mod error;
 pub mod files;
 mod filesystem;
 mod follow;
+mod foreign;
 pub mod handles;
 mod inherited;
 mod inode;
 mod inodes;
 mod kept;
-mod legacy;
 pub mod listing;
 mod modes;
 mod names;
@@ -49,9 +49,9 @@ pub use inode::ROOT_INO;
 pub use listing::{DirectoryEntry, LISTED_LIVE_LIFETIME};
 pub use names::{Hidden, LIFETIME, hidden, hidden_children};
 pub use traits::{
-    Around, BackingFile, BackingFiles, Content, FileVersion, Invalidator, LaterReply, LegacyFile,
-    LiveAttributes, LiveLook, OpenContent, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
-    WholeFile,
+    Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
+    Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow, ReadReply,
+    ReadTicket, Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

@@ -93,11 +93,11 @@ impl Filesystem {
         }
     }
 
-    /// Returns the names of other inodes: files of legacy peers, and the status.
+    /// Returns the names of other inodes: foreign files, and the status.
     fn other_names(&self) -> Vec<Name> {
-        let legacy = self.content.legacy_names().into_iter();
-        let legacy = legacy.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
-        legacy.chain([Name::Status]).collect()
+        let foreign = self.foreign_names().into_iter();
+        let foreign = foreign.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
+        foreign.chain([Name::Status]).collect()
     }
 }
 

@@ -28,7 +28,7 @@ impl Invalidations {
 
 impl Filesystem {
     /// Notifies the kernel of changes of the namespace, and then shows the namespace that has them.
-    /// `view` is `None` for changes of legacy peers. This never waits.
+    /// `view` is `None` for changes of foreign peers. This never waits.
     pub fn namespace_changed(self: &Arc<Self>, view: Option<Arc<View>>, changes: Vec<Change>) {
         let newest = view.clone().unwrap_or_else(|| self.content.view());
         let stale = self.outdated_by(&newest, &changes);

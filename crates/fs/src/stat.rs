@@ -73,7 +73,7 @@ impl Filesystem {
                 let live = file.own.as_ref().and_then(|_| live(file));
                 return self.file_attributes(name, file, live);
             }
-            Node::Legacy => return self.legacy_attributes_of(name),
+            Node::Foreign => return self.foreign_attributes_of(name),
             Node::Symlink(target) => (target.len() as u64, 0o777),
             Node::Status => (
                 self.content.status_json().len() as u64,

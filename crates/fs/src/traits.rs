@@ -1,6 +1,7 @@
-//! The interfaces that the filesystem needs from other crates, as four traits.
+//! The interfaces that the filesystem needs from other crates, as five traits.
 //!
-//! The node implements [`Content`] and [`OpenContent`]. `fuse` implements [`Invalidator`] and
+//! The node implements [`Content`] and [`OpenContent`], and gives access to the
+//! [`ForeignFiles`], if there are any. `fuse` implements [`Invalidator`] and
 //! [`BackingFiles`].
 
 use std::fs::File;
@@ -78,37 +79,33 @@ pub trait Content: Send + Sync + 'static {
     /// Returns the daemon's status as JSON, for `.p2pfs/status.json`.
     fn status_json(&self) -> Vec<u8>;
 
-    /// Returns whether legacy peers are queried for names of the root that no native node shares.
-    fn asks_legacy(&self) -> bool {
-        false
-    }
-
-    /// Returns whether legacy peers should be queried for this name now.
-    fn legacy_may_have(&self, _name: &[u8]) -> bool {
-        false
-    }
-
-    /// Returns the known properties of a legacy peer's file.
-    fn legacy_file(&self, _name: &[u8]) -> Option<LegacyFile> {
+    /// Returns the files from elsewhere, if there may be any.
+    fn foreign(&self) -> Option<&dyn ForeignFiles> {
         None
     }
+}
 
-    /// Returns the names that legacy peers are known to have.
-    fn legacy_names(&self) -> Vec<Box<[u8]>> {
-        Vec::new()
-    }
+/// Files in the root that no node of the cluster shares, from peers that speak another protocol.
+///
+/// They have no hash, so nothing verifies their bytes. No method may block: those with a reply call
+/// it later, from any thread. A file with a name that a node of the cluster shares is not shown.
+pub trait ForeignFiles: Send + Sync {
+    /// Returns whether foreign peers should be queried for this name now.
+    fn may_have(&self, name: &[u8]) -> bool;
 
-    /// Queries the legacy peers. It calls `reply` exactly once, by its own deadline, with
-    /// [`FsError::NotFound`] if no peer had the file.
-    fn find_legacy(&self, _name: &[u8], reply: LaterReply<LegacyFile>) {
-        reply(Err(FsError::NotFound));
-    }
+    /// Returns the properties of a file, if they are known.
+    fn known(&self, name: &[u8]) -> Option<ForeignFile>;
 
-    /// Opens a legacy peer's file and returns its size as well. It queries the peers first if the
-    /// file is not known. It calls `reply` exactly once, by its own deadline.
-    fn open_legacy(self: Arc<Self>, _name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
-        reply(Err(FsError::NotFound));
-    }
+    /// Returns the names of the known files.
+    fn names(&self) -> Vec<Box<[u8]>>;
+
+    /// Queries the foreign peers for a file. It calls `reply` exactly once, by its own deadline,
+    /// with [`FsError::NotFound`] if no peer had the file.
+    fn find(&self, name: &[u8], reply: LaterReply<ForeignFile>);
+
+    /// Opens a file and returns its size as well. It queries the foreign peers first if the file is
+    /// not known. It calls `reply` exactly once, by its own deadline.
+    fn open(&self, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>);
 }
 
 /// One open version. A read uses it directly, without a lookup in a table. Dropping it closes it,
@@ -237,12 +234,12 @@ pub struct WholeFile {
     pub size_bytes: u64,
 }
 
-/// A file of a legacy peer. Its bytes cannot be verified.
+/// The known properties of a foreign file. Its bytes cannot be verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LegacyFile {
+pub struct ForeignFile {
     /// Size in bytes, as its peer states it.
     pub size_bytes: u64,
-    /// Time at which it was first seen here. The legacy protocol has no times.
+    /// Time at which it was first seen here. The foreign protocol has no times.
     pub mtime: Timestamp,
     /// Number of its bytes that are local.
     pub cached_bytes: u64,
@@ -263,6 +260,12 @@ pub struct Opened {
 /// Identifies a pending read of a [`Content`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadTicket(pub u64);
+
+impl ReadTicket {
+    /// Ticket of every read of a foreign file. These reads cannot be cancelled: they end with the
+    /// bytes, or when the transfer stalls or fails. No other read has this number.
+    pub const FOREIGN: Self = Self(1 << 62);
+}
 
 /// Receives a result that was waited for, once, from any thread.
 pub type LaterReply<T> = Box<dyn FnOnce(Result<T, FsError>) + Send>;

@@ -33,7 +33,7 @@ impl Filesystem {
         let inode = self.inode(ino)?;
         let file = match self.current(&view, ino, &inode) {
             Node::File(file) => file,
-            Node::Legacy => return self.legacy_attribute(&inode, name),
+            Node::Foreign => return self.foreign_attribute(&inode, name),
             _ => return Err(FsError::NoAttribute),
         };
         Ok(match name {
@@ -48,9 +48,9 @@ impl Filesystem {
         })
     }
 
-    /// Returns an attribute of a legacy peer's file. It has no hash, so none of it is verified.
-    fn legacy_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
-        let known = self.legacy_file_of(&inode.name);
+    /// Returns an attribute of a foreign file. It has no hash, so none of it is verified.
+    fn foreign_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        let known = self.foreign_file_of(&inode.name);
         match (name, known) {
             (VERIFIED, _) => Ok(b"none".to_vec()),
             (HOLDERS, Some(file)) => Ok(file.holder.into_bytes()),

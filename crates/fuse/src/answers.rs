@@ -25,7 +25,7 @@ const PASSTHROUGH: u32 = 1 << 7;
 
 impl Device {
     /// Answers one of these operations, using `answer` as the buffer. Returns `false` if the
-    /// operation may have to ask legacy peers, which is left to the session.
+    /// operation may have to ask foreign peers, which is left to the session.
     pub(super) fn answer_itself(
         self: &Arc<Self>,
         header: &RequestHeader,
@@ -34,7 +34,7 @@ impl Device {
         begun: Instant,
     ) -> bool {
         let may_wait = matches!(header.opcode, opcode::GETATTR | opcode::OPEN);
-        if may_wait && self.fs.is_legacy(header.nodeid) {
+        if may_wait && self.fs.is_foreign(header.nodeid) {
             return false;
         }
         let deadline = begun + self.deadlines.metadata;

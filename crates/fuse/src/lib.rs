@@ -18,7 +18,7 @@
 //! | a dozen read-aheads of an unreachable file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |
 //! | a killed reader leaves its read-aheads in flight | each has its own deadline | `tests/mount/traps.rs what_a_killed_reader_had_asked_for_ends_by_its_deadline` |
 //! | each close, and so each exec, sends a FLUSH | ENOSYS, once | `tests/mount/traps.rs closing_asks_the_daemon_nothing`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
-//! | a wait inside LOOKUP blocks its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons/legacy/mount.rs nobody_else_waits_beside_a_lookup` |
+//! | a wait inside LOOKUP blocks its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons`, `nobody_else_waits_beside_a_lookup` |
 //! | a cached listing hides a new name | the listing is invalidated together with the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
 //! | a request whose interrupt is refused once can never be interrupted again | the device answers FUSE_INTERRUPT | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
 //! | a read at a stalled disk ignores its interrupt, and a refused interrupt is sent again at once | slow inline work moves into the table; no interrupt is refused | `tests/mount/traps.rs reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting` |

@@ -232,7 +232,7 @@ impl Mount {
     }
 
     /// Notifies the kernel of changes, and then shows the namespace that includes them. `view` is
-    /// `None` for changes of files of legacy peers. Never waits.
+    /// `None` for changes of files of foreign peers. Never waits.
     pub fn invalidate(&self, view: Option<Arc<View>>, changes: Vec<Change>) {
         self.fs.namespace_changed(view, changes);
     }

@@ -87,7 +87,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        // The device forwards only GETATTRs of files that legacy peers may have.
+        // The device forwards only GETATTRs of files that foreign peers may have.
         let asker = self.readers.opener(request.pid(), request.uid());
         let may_ask = asker.reach() != Reach::Cached;
         let answer = move |found: Result<Attributes, FsError>| match found {
@@ -96,7 +96,7 @@ impl fuser::Filesystem for Handlers {
         };
         let handle = fh.map(|handle| handle.0);
         self.fs
-            .getattr_legacy(ino.0, handle, may_ask, Box::new(answer));
+            .getattr_foreign(ino.0, handle, may_ask, Box::new(answer));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {

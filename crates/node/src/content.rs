@@ -5,7 +5,7 @@
 //! of another version than the one that was opened.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,17 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::fixed::{FixedVersion, MissedReason};
-use super::legacy::{LEGACY_READ, Legacy, RemoteBytes};
+use super::legacy::Legacy;
 use super::names::Names;
+use super::open_versions::{OpenSlot, OpenVersions};
 use super::published::{Outdated, Published};
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::View;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_fs::{
-    Content, FileVersion, FsError, LaterReply, LegacyFile, LiveAttributes, LiveLook, OpenContent,
-    Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
+    Content, FileVersion, ForeignFiles, FsError, LiveAttributes, LiveLook, OpenContent, Opened,
+    ReadNow, ReadReply, ReadTicket, Space, WholeFile,
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::ShareSet;
@@ -32,10 +33,6 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::read_full_at;
 use p2pfs_types::path::SharedPath;
-
-/// Maximum number of versions open at once; further opens fail with ENFILE. Four times the default
-/// limit of descriptors of a process on Linux, because most open versions need no descriptor.
-pub(crate) const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
 
 /// How long a read of a version that no log names waits if no holder of it is known. A node that
 /// still has a part of it offers it within this time.
@@ -54,7 +51,7 @@ pub struct NodeContent {
     pub(super) fetcher: Fetcher,
     pub(super) batches: Batches,
     pub(super) read_deadline: Duration,
-    pub(super) open: AtomicUsize,
+    pub(super) open: OpenVersions,
     pub(super) waiting: Arc<AtomicU64>,
     /// The legacy peers, if their plane is on.
     pub(super) legacy: OnceLock<Legacy>,
@@ -64,6 +61,7 @@ pub struct NodeContent {
 struct OpenVersion {
     content: Arc<NodeContent>,
     source: VersionSource,
+    _slot: OpenSlot,
 }
 
 /// The source of an open version's bytes.
@@ -72,8 +70,6 @@ enum VersionSource {
     Live(Arc<File>),
     /// A content that does not change.
     Fixed(FixedVersion),
-    /// A file of a legacy peer, as one transfer delivers it.
-    Legacy(RemoteBytes),
 }
 
 impl NodeContent {
@@ -84,7 +80,7 @@ impl NodeContent {
 
     /// Returns the number of open versions.
     pub fn open_versions(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.open.count()
     }
 
     /// Opens a version whose bytes stay the same, even if it is an own file that is being written.
@@ -172,23 +168,18 @@ impl NodeContent {
 
 impl OpenVersion {
     fn new(content: Arc<NodeContent>, source: VersionSource) -> Result<Arc<Self>, FsError> {
-        let open = content.open.fetch_add(1, Ordering::Relaxed);
-        let version = Arc::new(Self { content, source });
-        // Beyond the limit, dropping the version closes it again.
-        if open < OPEN_VERSIONS_MAX {
-            Ok(version)
-        } else {
-            Err(FsError::TooManyHandles)
-        }
+        let _slot = content.open.enter()?;
+        Ok(Arc::new(Self {
+            content,
+            source,
+            _slot,
+        }))
     }
 
     fn fetch(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadTicket {
-        match (&self.source, self.content.legacy.get()) {
-            (VersionSource::Fixed(version), _) => self.content.fetch(version, range, ahead, reply),
-            (VersionSource::Legacy(bytes), Some(legacy)) => {
-                legacy.read(bytes.clone(), range, self.content.read_deadline, reply)
-            }
-            (VersionSource::Live(_) | VersionSource::Legacy(_), _) => {
+        match &self.source {
+            VersionSource::Fixed(version) => self.content.fetch(version, range, ahead, reply),
+            VersionSource::Live(_) => {
                 reply(Err(FsError::BadHandle));
                 ReadTicket(0)
             }
@@ -198,7 +189,6 @@ impl OpenVersion {
 
 impl Drop for OpenVersion {
     fn drop(&mut self) {
-        self.content.open.fetch_sub(1, Ordering::Relaxed);
         if let VersionSource::Fixed(version) = &self.source
             && version.is_partial()
         {
@@ -230,7 +220,6 @@ impl OpenContent for OpenVersion {
     fn read_here(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         match &self.source {
             VersionSource::Live(file) => read_live(file, offset, buffer),
-            VersionSource::Legacy(bytes) => bytes.read_now(offset, buffer),
             VersionSource::Fixed(version) => {
                 version.read_local(&self.content.shares, offset, buffer)
             }
@@ -248,7 +237,6 @@ impl OpenContent for OpenVersion {
     fn missing_bytes(&self, range: ByteRange) -> u64 {
         match &self.source {
             VersionSource::Fixed(version) if version.is_partial() => version.missing_bytes(range),
-            // One open of a legacy peer's file is one transfer of the whole file.
             _ => 0,
         }
     }
@@ -256,7 +244,6 @@ impl OpenContent for OpenVersion {
     fn arrived_bytes(&self, range: ByteRange) -> u64 {
         match &self.source {
             VersionSource::Fixed(version) => version.arrived_bytes(range),
-            VersionSource::Legacy(_) => range.len(),
             VersionSource::Live(_) => 0,
         }
     }
@@ -266,15 +253,13 @@ impl OpenContent for OpenVersion {
             VersionSource::Fixed(version) => version.backing(),
             // The kernel and the writers of the file share its pages, so reads are live.
             VersionSource::Live(file) => Some(file.clone()),
-            // Nothing verified these bytes, and they may change while they are read.
-            VersionSource::Legacy(_) => None,
         }
     }
 
     fn is_past_pages(&self) -> bool {
         match &self.source {
             VersionSource::Fixed(version) => version.is_past_pages(),
-            VersionSource::Live(_) | VersionSource::Legacy(_) => false,
+            VersionSource::Live(_) => false,
         }
     }
 
@@ -313,8 +298,8 @@ impl Content for NodeContent {
     }
 
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
-        if ticket == LEGACY_READ {
-            // The legacy read ends by itself if nothing arrives.
+        if ticket == ReadTicket::FOREIGN {
+            // The read ends by itself if nothing arrives.
             return Some(Instant::now() + self.read_deadline);
         }
         if Batches::is_ours(ticket.0) {
@@ -365,44 +350,8 @@ impl Content for NodeContent {
         self.published.status.load().as_ref().clone()
     }
 
-    fn asks_legacy(&self) -> bool {
-        self.legacy.get().is_some()
-    }
-
-    fn legacy_may_have(&self, name: &[u8]) -> bool {
-        self.legacy
-            .get()
-            .is_some_and(|legacy| legacy.may_have(name))
-    }
-
-    fn legacy_file(&self, name: &[u8]) -> Option<LegacyFile> {
-        self.legacy.get()?.known(name)
-    }
-
-    fn legacy_names(&self) -> Vec<Box<[u8]>> {
-        self.legacy.get().map(Legacy::names).unwrap_or_default()
-    }
-
-    fn find_legacy(&self, name: &[u8], reply: LaterReply<LegacyFile>) {
-        match self.legacy.get() {
-            Some(legacy) => legacy.find_later(name, reply),
-            None => reply(Err(FsError::NotFound)),
-        }
-    }
-
-    fn open_legacy(self: Arc<Self>, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
-        let content = self.clone();
-        let Some(legacy) = self.legacy.get() else {
-            return reply(Err(FsError::NotFound));
-        };
-        let opened = move |bytes: Result<RemoteBytes, FsError>| {
-            reply(bytes.and_then(|bytes| {
-                let size_bytes = bytes.size_bytes();
-                let open = OpenVersion::new(content, VersionSource::Legacy(bytes))?;
-                Ok((open as Arc<dyn OpenContent>, size_bytes))
-            }));
-        };
-        legacy.open_later(name, Box::new(opened));
+    fn foreign(&self) -> Option<&dyn ForeignFiles> {
+        self.legacy.get().map(|legacy| legacy as &dyn ForeignFiles)
     }
 }
 

@@ -55,7 +55,7 @@
 //! | the event loop, its state and its publications | `run`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
 //! | questions answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
 //! | the address of this node | `address`, `reach` |
-//! | the filesystem's reads | `content`, `fixed`, `ahead` |
+//! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
 //! | files and bytes sent and received unasked | `giving`, `courier`, `mailbox`, `inbox`, `mesh` |
 //! | legacy peers | `legacy` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
@@ -87,6 +87,7 @@ mod names;
 mod offence;
 mod offenders;
 mod offers;
+mod open_versions;
 mod own_thread;
 mod persist;
 mod prompt;
@@ -118,6 +119,7 @@ pub use machine::{Machine, MachineConfig};
 pub use mailbox::Message;
 pub use offence::Offence;
 pub use offenders::Offenders;
+pub use open_versions::{OpenSlot, OpenVersions};
 pub use p2pfs_catalogue::Change;
 pub use p2pfs_membership::{GENERATION_AHEAD_MAX_S, Leave};
 pub use p2pfs_transfer::net::NetError;

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ use super::legacy::{self, Legacy, LegacyInlet, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
 use super::offenders::Offenders;
+use super::open_versions::OpenVersions;
 use super::own_thread::OwnThread;
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
@@ -322,7 +322,7 @@ impl Builder {
             fetcher: fetcher.clone(),
             batches: Batches::new(net, cache, holders, fetcher.clone()),
             read_deadline: self.config.read_deadline,
-            open: AtomicUsize::default(),
+            open: OpenVersions::default(),
             waiting: Arc::default(),
             legacy: OnceLock::new(),
         };
@@ -359,6 +359,8 @@ impl Builder {
             net: self.net.clone(),
             files,
             content: around.content.clone(),
+            read_deadline: self.config.read_deadline,
+            open_versions: around.content.open.clone(),
             given: around.given.clone(),
             events: events.clone(),
             changes: around.changes.clone(),

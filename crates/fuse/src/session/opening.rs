@@ -1,4 +1,4 @@
-//! OPEN of files that legacy peers may have; the answer depends on the requesting program.
+//! OPEN of files that foreign peers may have; the answer depends on the requesting program.
 
 use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyOpen, Request};
 
@@ -27,6 +27,6 @@ impl Handlers {
             }
             Err(error) => reply.error(errno(error)),
         };
-        self.fs.open_legacy(ino.0, flags.0, Box::new(answer));
+        self.fs.open_foreign(ino.0, flags.0, Box::new(answer));
     }
 }

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::open_versions::OpenVersions;
 use p2pfs_catalogue::Change;
 use p2pfs_legacy::discovery::Absence;
 use p2pfs_legacy::wire::discovery::{MemberName, NameError};
@@ -34,7 +35,6 @@ pub use copy::RemoteCopy;
 pub use error::CopyError;
 pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
 pub use incoming::ThrottledTransfer;
-pub(super) use mount::LEGACY_READ;
 pub(super) use offered::OfferSources;
 pub use p2pfs_legacy::discovery::{LegacyMember, Patience};
 pub use p2pfs_legacy::wire::discovery::{Name, printable};
@@ -106,6 +106,9 @@ pub struct Legacy {
     dropped: Arc<AtomicU64>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,
+    /// How long a read waits without progress.
+    read_deadline: Duration,
+    open_versions: OpenVersions,
     /// Names that no peer had, with the expiry of this knowledge. The kernel's lookups are answered
     /// from it.
     absent: Arc<Mutex<HashMap<Name, Instant>>>,

@@ -1,17 +1,18 @@
 //! The filesystem's calls into the plane, made from its own threads. The replies arrive later.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
-use p2pfs_fs::{FsError, LaterReply, LegacyFile, ReadReply, ReadTicket, Timestamp};
+use crate::open_versions::OpenSlot;
+use p2pfs_fs::{
+    ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent, ReadNow, ReadReply, ReadTicket,
+    Timestamp,
+};
 use p2pfs_legacy::discovery::{Absence, NEGATIVE, Patience, is_probe};
 use p2pfs_legacy::wire::discovery::Name;
 use p2pfs_types::extent::ByteRange;
-
-/// Ticket of every read of a legacy peer's file. These reads cannot be cancelled: they end with the
-/// bytes, or when the transfer stalls or fails. No read of another file has this number.
-pub(crate) const LEGACY_READ: ReadTicket = ReadTicket(1 << 62);
 
 /// Maximum number of names remembered as absent.
 const ABSENT_MAX: usize = 4096;
@@ -20,9 +21,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(20);
 /// Maximum number of responders that one open tries.
 const RESPONDERS_MAX: usize = 4;
 
-impl Legacy {
-    /// Returns whether legacy peers may be asked for a name now.
-    pub fn may_have(&self, name: &[u8]) -> bool {
+impl ForeignFiles for Legacy {
+    fn may_have(&self, name: &[u8]) -> bool {
         let name = match Name::new(name) {
             Ok(name) => name,
             Err(why) => {
@@ -39,14 +39,12 @@ impl Legacy {
         !is_probe(&name) && !is_absent()
     }
 
-    /// Returns a known file.
-    pub fn known(&self, name: &[u8]) -> Option<LegacyFile> {
+    fn known(&self, name: &[u8]) -> Option<ForeignFile> {
         let file = self.files.get(&Name::new(name).ok()?)?;
         Some(shown(&file))
     }
 
-    /// Returns the names of the known files.
-    pub fn names(&self) -> Vec<Box<[u8]>> {
+    fn names(&self) -> Vec<Box<[u8]>> {
         let files = self.files.all();
         files
             .iter()
@@ -54,8 +52,7 @@ impl Legacy {
             .collect()
     }
 
-    /// Asks for a file, as a lookup does.
-    pub fn find_later(&self, name: &[u8], reply: LaterReply<LegacyFile>) {
+    fn find(&self, name: &[u8], reply: LaterReply<ForeignFile>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
@@ -65,33 +62,69 @@ impl Legacy {
         });
     }
 
-    /// Asks for a file and begins its transfer.
-    pub fn open_later(&self, name: &[u8], reply: LaterReply<RemoteBytes>) {
+    fn open(&self, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
         let legacy = self.clone();
         self.runtime.spawn(async move {
             let limit = legacy.lookup + OPEN_LIMIT;
-            let opened = tokio::time::timeout(limit, legacy.open(name)).await;
-            reply(opened.unwrap_or(Err(FsError::DeadlinePassed)));
+            let opened = tokio::time::timeout(limit, legacy.open_bytes(name)).await;
+            let bytes = opened.unwrap_or(Err(FsError::DeadlinePassed));
+            reply(bytes.and_then(|bytes| legacy.opened(bytes)));
         });
     }
+}
 
-    /// Reads a range, for as long as the transfer progresses.
-    pub fn read(
-        &self,
-        bytes: RemoteBytes,
-        range: ByteRange,
-        patience: Duration,
-        reply: ReadReply,
-    ) -> ReadTicket {
+/// One open of a legacy peer's file, as one transfer delivers it.
+struct OpenRemote {
+    bytes: RemoteBytes,
+    runtime: tokio::runtime::Handle,
+    /// How long a read waits without progress.
+    patience: Duration,
+    _slot: OpenSlot,
+}
+
+impl OpenContent for OpenRemote {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        self.bytes.read_now(offset, buffer)
+    }
+
+    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        let (bytes, patience) = (self.bytes.clone(), self.patience);
         self.runtime.spawn(async move {
             let length = usize::try_from(range.len()).unwrap_or(usize::MAX);
             let read = bytes.read(range.start, length, patience);
             reply(read.await.map_err(|error| error.as_fs_error()));
         });
-        LEGACY_READ
+        ReadTicket::FOREIGN
+    }
+
+    /// One open is one transfer of the whole file, so a range never costs a transfer of its own.
+    fn missing_bytes(&self, _range: ByteRange) -> u64 {
+        0
+    }
+
+    fn arrived_bytes(&self, range: ByteRange) -> u64 {
+        range.len()
+    }
+
+    /// Nothing verified these bytes, and they may change while they are read.
+    fn backing(&self) -> Option<Arc<File>> {
+        None
+    }
+}
+
+impl Legacy {
+    fn opened(&self, bytes: RemoteBytes) -> Result<(Arc<dyn OpenContent>, u64), FsError> {
+        let size_bytes = bytes.size_bytes();
+        let open = OpenRemote {
+            bytes,
+            runtime: self.runtime.clone(),
+            patience: self.read_deadline,
+            _slot: self.open_versions.enter()?,
+        };
+        Ok((Arc::new(open), size_bytes))
     }
 
     async fn look_up(&self, name: Name) -> Result<Arc<RemoteFile>, FsError> {
@@ -109,7 +142,7 @@ impl Legacy {
     }
 
     /// Opens the file at the first responder that begins to send it.
-    async fn open(&self, name: Name) -> Result<RemoteBytes, FsError> {
+    async fn open_bytes(&self, name: Name) -> Result<RemoteBytes, FsError> {
         let (mut failure, mut passed) = (None, Vec::new());
         while passed.len() < RESPONDERS_MAX {
             let file = match failure {
@@ -156,12 +189,12 @@ impl Legacy {
     }
 }
 
-fn shown(file: &RemoteFile) -> LegacyFile {
+fn shown(file: &RemoteFile) -> ForeignFile {
     let since = file
         .first_seen
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    LegacyFile {
+    ForeignFile {
         size_bytes: file.size_bytes,
         mtime: Timestamp {
             seconds: since.as_secs().cast_signed(),

@@ -18,6 +18,7 @@ use super::{
     LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog, RemoteFile, RemoteFiles,
     ThrottledTransfer, serve,
 };
+use crate::open_versions::OpenVersions;
 use crate::traffic::LegacyThrottle;
 use crate::wake::sleep_until;
 use crate::{EventLog, NodeContent, Outdated};
@@ -47,6 +48,9 @@ pub(crate) struct LegacyParts {
     pub(crate) net: PeerNet,
     pub(crate) files: RemoteFiles,
     pub(crate) content: Arc<NodeContent>,
+    /// How long a read waits without progress.
+    pub(crate) read_deadline: Duration,
+    pub(crate) open_versions: OpenVersions,
     /// Upload limit and byte counter for files to legacy peers.
     pub(crate) given: LegacyThrottle,
     pub(crate) events: EventLog,
@@ -150,6 +154,8 @@ pub(crate) fn start(parts: LegacyParts) -> (Legacy, LegacyInlet) {
         refusals,
         dropped,
         lookup: parts.settings.lookup,
+        read_deadline: parts.read_deadline,
+        open_versions: parts.open_versions,
         absent: Arc::default(),
     };
     let inlet = LegacyInlet {
