@@ -97,7 +97,7 @@ pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpe
         is_resolved: false,
         dir: settings.dir.clone(),
         include_private: settings.include_private,
-        legacy: settings.legacy,
+        foreign: settings.legacy,
         readers: readers_of(settings.readers.as_deref(), groups),
         exclude: settings.exclude.clone(),
         default_excludes: settings.default_excludes,

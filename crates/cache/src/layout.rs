@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use super::disk::{Disk, ReplaceDurability, map_attribute, open_writable, replacement};
 use super::map::{self, Boot, LoadedMap};
 use super::pages::{Counts, PageMap, bytes_of, page_count};
-use super::{CacheError, LEGACY_DIR, PROBLEMS_MAX};
+use super::{CacheError, PROBLEMS_MAX, UNVERIFIED_DIR};
 use p2pfs_types::digest::{ContentHash, Grain};
 use p2pfs_types::extent::PAGE_BYTES;
 use p2pfs_types::files::{HeldLock, locked, make_private_dir};
@@ -32,7 +32,7 @@ const OUR_FILES: [&str; 8] = [
     "pins.new",
     "clean",
     "trial",
-    LEGACY_DIR,
+    UNVERIFIED_DIR,
 ];
 
 /// Prefix of the names of damaged pins files that were moved aside.

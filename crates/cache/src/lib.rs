@@ -17,7 +17,7 @@
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; format version; lock of the running process; mark of a clean stop |
 //! | `pins.aside-1` | copy of a damaged pins file, for inspection |
 //! | `trial` | temporary file, written after a refused write to test whether the disk accepts writes again |
-//! | `legacy/` | reserved for bytes of legacy peers, which have no hash and never mix with verified bytes |
+//! | `unverified/` | reserved for bytes of foreign files, which have no hash and never mix with verified bytes |
 //!
 //! Other files in the directory are left alone and reported by [`Cache::problems`].
 //!
@@ -106,8 +106,8 @@ pub const PINS_MAX: usize = 1 << 20;
 pub const EVENTS_MAX: usize = 4096;
 /// Maximum number of unknown files that [`Cache::problems`] names.
 pub const PROBLEMS_MAX: usize = 64;
-/// Name of the subdirectory reserved for unverified bytes of legacy peers.
-pub const LEGACY_DIR: &str = "legacy";
+/// Name of the subdirectory reserved for unverified bytes of foreign files.
+pub const UNVERIFIED_DIR: &str = "unverified";
 
 /// Location and limits of the cache.
 #[derive(Clone, Debug)]

@@ -85,8 +85,8 @@ pub struct ShareSpec {
     pub is_resolved: bool,
     /// Also share files and directories that only their owner may read.
     pub include_private: bool,
-    /// Also offer it to legacy peers; only passed through to [`super::ShareSet::list`].
-    pub legacy: bool,
+    /// Also offer it to foreign peers. It is only passed through to [`super::ShareSet::list`].
+    pub foreign: bool,
     /// Nodes that may read the share; `None` means every node. The list is passed through unchanged
     /// and reported before any of the share's entries ([`ShareEvent::Readers`]).
     pub readers: Option<Vec<String>>,
@@ -112,7 +112,7 @@ impl ShareSpec {
             dir: dir.into(),
             is_resolved: false,
             include_private: false,
-            legacy: false,
+            foreign: false,
             readers: None,
             exclude: Vec::new(),
             default_excludes: true,
@@ -198,7 +198,7 @@ pub struct ShareStatus {
     /// Value given to `add`.
     pub include_private: bool,
     /// Value given to `add`.
-    pub legacy: bool,
+    pub foreign: bool,
     /// Value given to `add`.
     pub readers: Option<Vec<String>>,
     /// Value given to `add`.

@@ -26,7 +26,7 @@ pub(super) struct OfferedShare {
     /// Name under which it was last added, possibly with a link in it.
     pub(super) given: PathBuf,
     pub(super) include_private: bool,
-    pub(super) legacy: bool,
+    pub(super) foreign: bool,
     pub(super) readers: Option<Vec<String>>,
     pub(super) exclude: Arc<Exclude>,
     pub(super) root: Slot,
@@ -61,7 +61,7 @@ impl OfferedShare {
             dir: dir.into(),
             given: spec.dir.clone(),
             include_private: spec.include_private,
-            legacy: spec.legacy,
+            foreign: spec.foreign,
             readers: spec.readers.clone(),
             exclude,
             root,

@@ -112,7 +112,7 @@ impl ListingState {
             share.given.clone_from(&spec.dir);
             share.readers.clone_from(&spec.readers);
             share.include_private = spec.include_private;
-            share.legacy = spec.legacy;
+            share.foreign = spec.foreign;
             share.exclude = exclude;
         } else {
             let root = self.tree.insert_root(index);

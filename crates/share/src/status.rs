@@ -45,7 +45,7 @@ impl ListingState {
             dir: share.dir.to_path_buf(),
             index: ShareIndex(*index),
             include_private: share.include_private,
-            legacy: share.legacy,
+            foreign: share.foreign,
             readers: share.readers.clone(),
             exclude: share.exclude.patterns().to_vec(),
             default_excludes: share.exclude.has_defaults(),

@@ -303,7 +303,7 @@ fn share_info(status: door::ShareStatus) -> ShareInfo {
         pending_bytes: status.bytes_left,
         problems,
         include_private: status.include_private,
-        legacy: status.legacy,
+        legacy: status.foreign,
         readers: None,
         files: status.files,
         bytes: status.bytes,

@@ -1,4 +1,4 @@
-//! Unverified bytes of legacy peers beside those of the cache.
+//! Unverified bytes of foreign files beside those of the cache.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! The known files of legacy peers and the copies of them.
 //!
 //! Their bytes have no hash that could be checked. They are kept in separate files under the
-//! cache's `legacy/`, are returned only for a request for exactly that name, and never reach the
+//! cache's `unverified/`, are returned only for a request for exactly that name, and never reach the
 //! verified cache, the catalogue or another node. They are charged to the cache's budget byte by
 //! byte as they arrive.
 //!
@@ -23,7 +23,7 @@ use super::copy::{CopyWriter, RemoteCopy};
 use super::error::CopyError;
 use super::incoming::ThrottledTransfer;
 use crate::traffic::LegacyThrottle;
-use p2pfs_cache::{Cache, LEGACY_DIR};
+use p2pfs_cache::{Cache, UNVERIFIED_DIR};
 use p2pfs_legacy::net::discovery::LegacyError;
 use p2pfs_legacy::wire::discovery::Name;
 
@@ -96,7 +96,7 @@ impl RemoteFiles {
     /// # Errors
     /// Those of the disk.
     pub fn open(cache_dir: &Path, cache: Cache, passage: LegacyThrottle) -> io::Result<Self> {
-        let dir = cache_dir.join(LEGACY_DIR);
+        let dir = cache_dir.join(UNVERIFIED_DIR);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

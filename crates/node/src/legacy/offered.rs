@@ -238,7 +238,7 @@ impl OfferedFiles {
         let all = self.shares.list();
         let legacy = all
             .iter()
-            .filter(|share| share.legacy && share.readers.is_none());
+            .filter(|share| share.foreign && share.readers.is_none());
         let shares: Vec<ShareIndex> = legacy.map(|share| share.index).collect();
         *known = Some((Instant::now(), shares.clone()));
         shares
@@ -393,7 +393,7 @@ mod tests {
         /// Shares the folder `share` with legacy peers, or only with these readers.
         fn share(&self, readers: Option<Vec<String>>) {
             let spec = ShareSpec {
-                legacy: true,
+                foreign: true,
                 readers,
                 ..ShareSpec::new(self.home.path().join("share"))
             };

@@ -115,7 +115,7 @@ pub(crate) fn start(parts: LegacyParts) -> (Legacy, LegacyInlet) {
     let (outcomes, outcome_queue) = mpsc::channel(OUTCOMES_MAX);
     let failures = parts.files.take_failures();
     let refusals = RefusalLog::new(parts.events.clone());
-    parts.net.set_legacy_plane(Some(connections));
+    parts.net.set_foreign_plane(Some(connections));
     let missed = Arc::new(AtomicBool::new(true));
     let dropped = Arc::new(AtomicU64::new(0));
     let (own, bound) = (parts.own, parts.net.local_addr());

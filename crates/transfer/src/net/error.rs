@@ -1,5 +1,5 @@
-//! Errors of sending, requesting and listening. Errors of legacy peers have their own type,
-//! `LegacyError`, in their own crate.
+//! Errors of sending, requesting and listening. Errors of foreign peers have
+//! types of their own, in the crate of their protocol.
 
 use std::io;
 use std::net::SocketAddr;

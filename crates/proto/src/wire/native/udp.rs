@@ -24,8 +24,7 @@ pub mod message;
 
 pub use message::{GET_HASHES_MAX, Message, OFFER_ASKERS_MAX, OFFER_RANGES_MAX, OfferSummary};
 
-/// First byte of a datagram. It is at least 0x80, so it is not a letter of the legacy text
-/// protocol.
+/// First byte of a datagram. It is at least 0x80, so it is not a letter of a text protocol.
 pub const MAGIC: u8 = 0xd8;
 /// Second byte of a datagram: the version of this layout.
 pub const VERSION: u8 = 2;

@@ -23,7 +23,7 @@ pub enum DropReason {
     SlowReader,
     /// The greeting took too long.
     SlowGreeting,
-    /// The first byte was not that of TLS, and no legacy plane listens.
+    /// The first byte was not that of TLS, and no foreign plane listens.
     NotTls,
     /// TLS failed: another key, another protocol, garbage.
     TlsFailed,
@@ -104,8 +104,8 @@ pub struct PeerCounters {
     pub accepted: u64,
     /// Connections dialled and proven.
     pub dialled: u64,
-    /// Connections handed to a legacy plane.
-    pub legacy_plane: u64,
+    /// Connections handed to a foreign plane.
+    pub foreign_plane: u64,
     /// Requests answered `Busy` because the node's queue was full.
     pub overloaded: u64,
     /// Ended connections by reason, in the order of [`DropReason::ALL`].

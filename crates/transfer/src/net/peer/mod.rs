@@ -62,7 +62,7 @@ use register::Register;
 use tls::Tls;
 
 /// Accepted connection that does not begin as TLS. Its first byte is still unread.
-pub type LegacyConnection = (TcpStream, SocketAddr);
+pub type ForeignConnection = (TcpStream, SocketAddr);
 
 /// Callback for a proven peer that broke the protocol, with the breach. Called on the task of its
 /// connection, so it must not block.
@@ -75,7 +75,7 @@ struct Shared {
     tls: Tls,
     keyring: Arc<Keyring>,
     invites: ArcSwapOption<Invites>,
-    legacy_plane: ArcSwapOption<mpsc::Sender<LegacyConnection>>,
+    foreign_plane: ArcSwapOption<mpsc::Sender<ForeignConnection>>,
     beside: ArcSwapOption<AnswerBeside>,
     on_breach: ArcSwapOption<OnBreach>,
     limits: PeerLimits,
@@ -145,7 +145,7 @@ impl PeerNet {
             key,
             keyring,
             invites: ArcSwapOption::empty(),
-            legacy_plane: ArcSwapOption::empty(),
+            foreign_plane: ArcSwapOption::empty(),
             beside: ArcSwapOption::empty(),
             on_breach: ArcSwapOption::empty(),
             limits,
@@ -342,10 +342,10 @@ impl PeerNet {
         self.owner.shared.on_breach.store(Some(Arc::new(tell)));
     }
 
-    /// Hands accepted connections that do not begin as TLS to a legacy plane. If there is none or
+    /// Hands accepted connections that do not begin as TLS to a foreign plane. If there is none or
     /// its queue is full, they are dropped and counted.
-    pub fn set_legacy_plane(&self, plane: Option<mpsc::Sender<LegacyConnection>>) {
-        self.owner.shared.legacy_plane.store(plane.map(Arc::new));
+    pub fn set_foreign_plane(&self, plane: Option<mpsc::Sender<ForeignConnection>>) {
+        self.owner.shared.foreign_plane.store(plane.map(Arc::new));
     }
 
     /// Reserves room for connections from the addresses of these members.

@@ -136,10 +136,10 @@ async fn serve_socket(
 }
 
 fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
-    let legacy_plane = shared.legacy_plane.load_full();
-    let taken = legacy_plane.is_some_and(|plane| plane.try_send((stream, addr)).is_ok());
+    let foreign_plane = shared.foreign_plane.load_full();
+    let taken = foreign_plane.is_some_and(|plane| plane.try_send((stream, addr)).is_ok());
     if taken {
-        shared.counters.lock().legacy_plane += 1;
+        shared.counters.lock().foreign_plane += 1;
     } else {
         shared.counters.lock().drop_for(DropReason::NotTls);
     }

@@ -65,18 +65,18 @@ async fn garbage_on_the_port_changes_nothing_but_a_counter() {
 }
 
 #[tokio::test]
-async fn a_connection_of_a_legacy_plane_is_handed_over_with_its_first_byte() {
+async fn a_connection_of_a_foreign_plane_is_handed_over_with_its_first_byte() {
     let node = Node::new(1);
-    let (sender, mut legacy) = mpsc::channel(1);
-    node.net.set_legacy_plane(Some(sender));
+    let (sender, mut foreign) = mpsc::channel(1);
+    node.net.set_foreign_plane(Some(sender));
     let mut client = TcpStream::connect(node.addr()).await.unwrap();
     client.write_all(b"Get,name\n").await.unwrap();
-    let (mut stream, from) = legacy.recv().await.unwrap();
+    let (mut stream, from) = foreign.recv().await.unwrap();
     assert_eq!(from, client.local_addr().unwrap());
     let mut line = [0; 9];
     stream.read_exact(&mut line).await.unwrap();
     assert_eq!(&line, b"Get,name\n");
-    assert_eq!(node.net.counters().legacy_plane, 1);
+    assert_eq!(node.net.counters().foreign_plane, 1);
 }
 
 #[tokio::test]
