@@ -48,7 +48,7 @@ fn journal_of(node: &mut Node) -> String {
 
 fn no_leftovers(node: &Node) {
     eventually("nothing is left of a failed transfer", SOON, || {
-        let stored = fs::read_dir(node.home.join("cache/legacy")).unwrap();
+        let stored = fs::read_dir(node.home.join("cache/unverified")).unwrap();
         stored.count() == 0
     });
 }

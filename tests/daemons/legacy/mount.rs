@@ -309,7 +309,7 @@ fn a_changed_file_of_a_legacy_peer_is_seen_within_seconds() {
     });
     assert_eq!(fs::metadata(&path).unwrap().len(), 18);
     let stored = || {
-        fs::read_dir(node.home.join("cache/legacy"))
+        fs::read_dir(node.home.join("cache/unverified"))
             .unwrap()
             .count()
     };

@@ -267,7 +267,7 @@ fn only_shares_that_say_so_are_offered_and_bridged_files_where_allowed() {
 
 fn no_leftovers(node: &Node) {
     let stored = || -> Vec<_> {
-        let entries = fs::read_dir(node.home.join("cache/legacy")).unwrap();
+        let entries = fs::read_dir(node.home.join("cache/unverified")).unwrap();
         entries.map(|entry| entry.unwrap().file_name()).collect()
     };
     eventually("nothing is left of the failed transfer", SOON, || {
