@@ -345,14 +345,4 @@ pub const LIMITS: &[Limit] = &[
             "crates/legacy/src/wire/mesh/line.rs an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs",
         ]),
     },
-    Limit {
-        name: "legacy::wire::mesh::name::SENT_NAME_MAX_BYTES",
-        value: LimitValue::Bytes(crate::wire::mesh::name::SENT_NAME_MAX_BYTES as u64),
-        text: "the longest name that is sent: the old programs add five bytes to it on their \
-               disk, and up to six where they have such a file already.",
-        tests: LimitTests::By(&[
-            "crates/legacy/src/wire/mesh/name.rs a_name_of_300_bytes_is_cut_and_keeps_its_ending",
-            "crates/legacy/src/wire/mesh/name.rs every_kept_and_every_sent_name_is_one_name",
-        ]),
-    },
 ];

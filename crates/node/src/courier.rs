@@ -15,14 +15,15 @@ use tokio::time::timeout;
 
 use super::events::{EventLog, News, Push as Told, PushStage};
 use super::mailbox::Mailbox;
-use super::mesh::{Mesh, Parcel, PushError, PushTarget};
+use super::mesh::{Mesh, PushTarget};
+use super::parcel::{Parcel, PushError};
 use super::published::Published;
 use super::traffic::PeerBytes;
-use p2pfs_legacy::wire::mesh::sent_name;
 use p2pfs_proto::wire::native::tcp::{GIVEN_MAX_BYTES, Push, Request, Response, SAID_MAX_BYTES};
 use p2pfs_transfer::Pace;
 use p2pfs_transfer::net::NetError;
 use p2pfs_transfer::net::peer::{Lane, PeerNet};
+use p2pfs_types::file_name::sent_name;
 use p2pfs_types::id::NodeId;
 
 /// Maximum number of pieces of a file in flight to one node.

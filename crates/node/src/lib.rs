@@ -56,7 +56,7 @@
 //! | questions answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
 //! | the address of this node | `address`, `reach` |
 //! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
-//! | files and bytes sent and received unasked | `giving`, `courier`, `mailbox`, `inbox`, `mesh` |
+//! | files and bytes sent and received unasked | `giving`, `courier`, `parcel`, `mailbox`, `inbox`, `mesh` |
 //! | legacy peers | `legacy` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
 //! | the interface for programs and the daemon | `door`, `handle`, `events` |
@@ -89,6 +89,7 @@ mod offenders;
 mod offers;
 mod open_versions;
 mod own_thread;
+mod parcel;
 mod persist;
 mod prompt;
 mod published;
@@ -107,7 +108,6 @@ mod wake;
 
 pub use limits::LIMITS;
 
-pub use self::mesh::{Parcel, PushError};
 pub use content::NodeContent;
 pub use courier::{FileSender, Recipient, SendError};
 pub use door::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
@@ -124,6 +124,7 @@ pub use p2pfs_catalogue::Change;
 pub use p2pfs_membership::{GENERATION_AHEAD_MAX_S, Leave};
 pub use p2pfs_transfer::net::NetError;
 pub use p2pfs_transfer::net::peer::Probed;
+pub use parcel::{Parcel, PushError, Sha256};
 pub use published::MemberReport;
 pub use published::Outdated;
 pub use sockets::Sockets;

@@ -1,8 +1,8 @@
 //! The names of pushed files, for sending and for storing.
 
-use p2pfs_types::path::{ARRIVING, HIDDEN_ROOT, NAME_MAX_BYTES};
+use crate::path::{ARRIVING, HIDDEN_ROOT, NAME_MAX_BYTES};
 
-/// Maximum length of a sent name. The original programs append five bytes on their disk, and up to
+/// Maximum length of a sent name. The older programs append five bytes on their disk, and up to
 /// six more if they already have such a file.
 pub const SENT_NAME_MAX_BYTES: usize = NAME_MAX_BYTES - 11;
 /// Maximum length of an extension that is kept when a name is truncated.
@@ -39,7 +39,7 @@ pub fn received_name(name: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Returns the name with a number before its last extension, as the original programs write it. For
+/// Returns the name with a number before its last extension, as the older programs write it. For
 /// 0, returns the name itself.
 pub fn numbered_name(name: &[u8], number: u32) -> Vec<u8> {
     if number == 0 {
@@ -78,7 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use p2pfs_types::path::check_name;
+    use crate::path::check_name;
 
     fn received(name: &[u8]) -> Option<String> {
         received_name(name).map(|name| String::from_utf8(name).unwrap())

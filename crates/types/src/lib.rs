@@ -9,6 +9,7 @@
 pub mod bucket;
 pub mod digest;
 pub mod extent;
+pub mod file_name;
 pub mod files;
 pub mod id;
 pub mod least;

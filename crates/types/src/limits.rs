@@ -3,12 +3,24 @@
 use crate::limit::{Limit, LimitTests, LimitValue};
 
 /// Every limit of this crate, in the order of their names.
-pub const LIMITS: &[Limit] = &[Limit {
-    name: "types::offences::OFFENDERS_MAX",
-    value: LimitValue::Count(crate::offences::OFFENDERS_MAX as u64),
-    text: "offenders that are remembered.",
-    tests: LimitTests::By(&[
-        "crates/types/src/offences.rs ever_new_names_are_bounded_told_seldom_and_push_no_proven_offender_out",
-        "crates/types/src/offences.rs an_offender_that_was_quiet_for_a_day_is_the_first_to_be_forgotten",
-    ]),
-}];
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        name: "types::file_name::SENT_NAME_MAX_BYTES",
+        value: LimitValue::Bytes(crate::file_name::SENT_NAME_MAX_BYTES as u64),
+        text: "the longest name that is sent: the old programs add five bytes to it on their \
+               disk, and up to six where they have such a file already.",
+        tests: LimitTests::By(&[
+            "crates/types/src/file_name.rs a_name_of_300_bytes_is_cut_and_keeps_its_ending",
+            "crates/types/src/file_name.rs every_kept_and_every_sent_name_is_one_name",
+        ]),
+    },
+    Limit {
+        name: "types::offences::OFFENDERS_MAX",
+        value: LimitValue::Count(crate::offences::OFFENDERS_MAX as u64),
+        text: "offenders that are remembered.",
+        tests: LimitTests::By(&[
+            "crates/types/src/offences.rs ever_new_names_are_bounded_told_seldom_and_push_no_proven_offender_out",
+            "crates/types/src/offences.rs an_offender_that_was_quiet_for_a_day_is_the_first_to_be_forgotten",
+        ]),
+    },
+];

@@ -203,7 +203,7 @@ pub fn mesh(choose: &mut Unstructured<'_>) -> Result<()> {
     for line in bytes.split(|byte| *byte == b'\n') {
         let _line = Line::parse(line);
         let _hello = mesh::Hello::parse(line);
-        if let Some(name) = mesh::received_name(line) {
+        if let Some(name) = p2pfs_types::file_name::received_name(line) {
             p2pfs_types::path::check_name(&name).expect("what is kept is a name");
         }
     }

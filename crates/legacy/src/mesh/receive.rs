@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::offence::MeshOffence;
-use crate::wire::mesh::{FileEnd, FileStart, Sha256, received_name};
+use crate::wire::mesh::{FileEnd, FileStart, Sha256};
 use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::file_name::received_name;
 
 /// Maximum files of one peer in flight.
 pub const OPEN_MAX: usize = 8;

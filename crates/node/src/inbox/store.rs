@@ -14,9 +14,9 @@ use super::attributes::{SENDER_ATTRIBUTE, origin_of, write_address, write_sender
 use super::origin::ChargedSender;
 use super::parts::{PartPaths, ProgressNote, UnfinishedPush, left_in};
 use super::room::{InboxUsage, PushedNames};
-use p2pfs_legacy::wire::mesh::{numbered_name, received_name};
 use p2pfs_proto::wire::native::record::{SENDER_MAX_BYTES, Sender};
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::file_name::{numbered_name, received_name};
 use p2pfs_types::files::{self, begin_to_write_out, link, opened_anew};
 use p2pfs_types::id::NodeId;
 

@@ -25,7 +25,6 @@ use p2pfs_legacy::net::mesh::MeshSender;
 use meter::Meter;
 pub use p2pfs_legacy::mesh::Who;
 pub use p2pfs_legacy::wire::discovery::MemberName;
-pub use push::{Parcel, PushError};
 pub(super) use run::{MeshParts, start};
 
 /// Maximum number of commands queued for the plane.

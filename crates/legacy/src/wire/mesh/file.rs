@@ -113,7 +113,7 @@ pub fn chunk_bytes(size_bytes: u64) -> u64 {
     share.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES)
 }
 
-/// Encodes the message that starts a file; `name` must come from [`super::sent_name`].
+/// Encodes the message that starts a file; `name` must come from [`sent_name`](p2pfs_types::file_name::sent_name).
 pub fn encode_start(name: &[u8], size_bytes: u64, sha256: &Sha256) -> Vec<u8> {
     let rest = format!("|{size_bytes}|{}\n", to_hex(sha256));
     message(&[START, name, rest.as_bytes()].concat(), 0)

@@ -9,7 +9,6 @@
 pub mod decoder;
 pub mod file;
 pub mod line;
-pub mod name;
 
 pub use decoder::{DecodeError, Decoder, HEAD_MAX_BYTES, Item, LINE_MAX_BYTES, MESSAGE_MAX_BYTES};
 pub use file::{
@@ -21,4 +20,3 @@ pub use line::{
     PEER_NAME_MAX_BYTES, PING, PONG, REQUEST_PEERS, encode_chat, encode_hello, encode_listen,
     encode_peers,
 };
-pub use name::{SENT_NAME_MAX_BYTES, numbered_name, received_name, sent_name};
