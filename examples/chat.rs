@@ -11,7 +11,9 @@
 use std::error::Error;
 use std::net::SocketAddrV4;
 use std::path::Path;
+use std::sync::Arc;
 
+use p2pfs_legacy::LegacyPeers;
 use p2pfs_node::{Delivery, Leave, News, Node, NodeBuilder, PushStage};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -26,8 +28,8 @@ pub fn builder(
         .listen("127.0.0.1:0".parse()?)
         .lan(false)
         .inbox(dir.join("inbox"))
-        .mesh(listen);
-    Ok(peers.iter().fold(node, |node, peer| node.mesh_peer(*peer)))
+        .foreign(Arc::new(LegacyPeers::of_mesh(listen, peers)));
+    Ok(node)
 }
 
 /// Does what one line asks for; false where that is to end. `tell` shows a line.
@@ -39,7 +41,7 @@ pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<boo
         "/send" => deliver(node.send_file(rest, &[]).await?, tell).await,
         "/bytes" => deliver(node.send_bytes(rest.to_owned().into(), &[]).await?, tell).await,
         "/peers" => {
-            if let Some(mesh) = node.mesh() {
+            if let Some(mesh) = LegacyPeers::of_node(node).and_then(LegacyPeers::mesh) {
                 let here = mesh.peers().await.into_iter().filter(|it| it.peer.is_up);
                 here.for_each(|it| tell(format!("{} at {}", it.peer.name, it.peer.address)));
             }
@@ -86,8 +88,8 @@ pub async fn show(node: &Node, tell: &impl Fn(String)) {
 /// What others said is not to be trusted: shown so, no control character reaches a terminal.
 fn words(news: News) -> Option<String> {
     Some(match news {
-        News::MeshUp { who, .. } => format!("{:?} is here", who.name),
-        News::MeshDown(who, why) => format!("{:?} is gone: {why}", who.name),
+        News::ForeignUp { who, .. } => format!("{:?} is here", who.name),
+        News::ForeignDown(who, why) => format!("{:?} is gone: {why}", who.name),
         News::Chat { from, text } => format!("{from:?}: {text:?}"),
         News::Received(push) if push.stage == PushStage::Done => {
             let name = String::from_utf8_lossy(&push.name).into_owned();

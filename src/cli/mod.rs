@@ -50,6 +50,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use completions::answer_shell;
 pub use ending::outlive_the_limit_of_files;
 pub use error::CliError;
+
+use crate::daemon::config::NO_LEGACY;
 use output::{LINE_COLUMNS, Output};
 
 /// The files that a group of machines share, as one folder on each of them.
@@ -267,8 +269,8 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Send(options) => send::send(&options, &mut output),
         Command::Say(options) => send::say(&options, &mut output),
         Command::Events(options) => events::run(&options, &mut output),
-        Command::LegacyShell => legacy_shell::run(),
-        Command::MeshShell(options) => mesh_shell::run(&options),
+        Command::LegacyShell => with_legacy().and_then(|()| legacy_shell::run()),
+        Command::MeshShell(options) => with_legacy().and_then(|()| mesh_shell::run(&options)),
         Command::MountBroker(options) => mount_broker::run(options, programs.broker),
         Command::Completions(options) => completions::run(options, &mut output),
     };
@@ -277,6 +279,15 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         // The reader of the output has closed the pipe.
         Err(error) if error.is_closed_pipe() => Ok(()),
         other => other,
+    }
+}
+
+/// Checks that this program speaks the older protocols.
+fn with_legacy() -> Result<(), CliError> {
+    if cfg!(feature = "legacy") {
+        Ok(())
+    } else {
+        Err(CliError::plain(NO_LEGACY))
     }
 }
 

@@ -20,10 +20,13 @@ use sd_notify::NotifyState;
 
 use super::config::Config;
 use super::control::{ControlError, ControlServer, Policy};
+#[cfg(feature = "legacy")]
+use p2pfs_legacy::LegacyPeers;
 use p2pfs_node::{NodeError, Sockets};
 
 const PEERS_TCP: &str = "peers-tcp";
 const PEERS_UDP: &str = "peers-udp";
+#[cfg(feature = "legacy")]
 const MESH: &str = "mesh";
 const CONTROL: &str = "control";
 /// How long the manager may take to close sockets that were removed from its store.
@@ -68,15 +71,27 @@ impl Kept {
     pub(super) fn sockets(self, config: &Config) -> Result<Sockets, NodeError> {
         let (mut kept, mut sockets) = (self.0, Sockets::default());
         peers(&mut kept, &mut sockets, config.listen)?;
-        if let Some(at) = config.mesh.listen {
-            mesh(&mut kept, &mut sockets, at);
-        }
         if !kept.is_empty() {
-            // The mesh was turned off.
+            // They belong to peers that were turned off.
             let names: Vec<&str> = kept.keys().map(String::as_str).collect();
             forget(&names);
         }
         Ok(sockets)
+    }
+
+    /// Takes over or opens the socket of the mesh. On failure, the peers open it by themselves and
+    /// report the error. Needs a running tokio runtime.
+    #[cfg(feature = "legacy")]
+    pub(super) fn open_mesh(&mut self, peers: &LegacyPeers, at: SocketAddr) {
+        if let Some(socket) = self.0.remove(MESH) {
+            if peers.take_up_mesh(socket, at).is_ok() {
+                return;
+            }
+            forget(&[MESH]);
+        }
+        if let Ok(opened) = peers.open_mesh(at) {
+            keep(MESH, opened.as_fd());
+        }
     }
 }
 
@@ -98,20 +113,6 @@ fn peers(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) -> Result<(),
         keep(PEERS_UDP, udp.as_fd());
     }
     Ok(())
-}
-
-/// Takes over or opens the socket of the mesh. On failure, the node tries by itself and reports the
-/// error.
-fn mesh(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) {
-    if let Some(socket) = kept.remove(MESH) {
-        if sockets.take_up_mesh(socket, at).is_ok() {
-            return;
-        }
-        forget(&[MESH]);
-    }
-    if let Ok(opened) = sockets.open_mesh(at) {
-        keep(MESH, opened.as_fd());
-    }
 }
 
 /// Returns the sockets from the manager by name.

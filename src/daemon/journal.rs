@@ -116,19 +116,19 @@ impl Teller {
                 tracing::info!(path, errno, duration_usec, "a read of {path} failed: {why}");
             }
             News::Given(given) => {
-                let path = one_line(&given.name.to_string());
+                let path = one_line(&String::from_utf8_lossy(&given.name));
                 let gave = if given.is_done { "gave" } else { "giving" };
                 tracing::debug!(
                     peer_name = %given.peer, path, bytes = given.size_bytes,
                     "{gave} {path} to the legacy peer {}", given.peer
                 );
             }
-            News::MeshUp { who, .. } => self.tell_mesh(&who.name, who.address, "there"),
-            News::MeshDown(who, why) => {
+            News::ForeignUp { who, .. } => self.tell_mesh(&who.name, who.address, "there"),
+            News::ForeignDown(who, why) => {
                 self.tell_mesh(&who.name, who.address, &format!("gone: {why}"))
             }
-            News::MeshRejected(address, why) => tracing::debug!("{address}: {why}"),
-            News::MeshLearned { .. } | News::Chat { .. } | News::Bytes { .. } => {}
+            News::ForeignRejected(address, why) => tracing::debug!("{address}: {why}"),
+            News::ForeignLearned { .. } | News::Chat { .. } | News::Bytes { .. } => {}
             News::Received(push) => self.tell_push("from", push),
             News::Sent(push) => self.tell_push("to", push),
             News::Warning(message, _) => warn(message::WARNING, message),

@@ -14,6 +14,8 @@ mod folder;
 mod in_force;
 mod isolation;
 mod journal;
+#[cfg(feature = "legacy")]
+mod legacy_peers;
 mod limits;
 pub mod logging;
 mod memory;

@@ -1,17 +1,17 @@
 //! Translates the configuration for the node.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::config::{ALL_NODES, Config, Group, Seed, ShareSettings, readers_of};
+use super::config::{ALL_NODES, Config, Group, ShareSettings, readers_of};
 use super::seeds;
 use p2pfs_node::door::{CacheConfig, ShareSpec};
 use p2pfs_node::inbox::{Accept, InboxSettings};
-use p2pfs_node::legacy::LegacySettings;
-use p2pfs_node::mesh::{MemberName, MeshSettings};
-use p2pfs_node::{GivingSettings, NodeConfig};
+use p2pfs_node::{ForeignPeers, GivingSettings, NodeConfig};
 
-/// Returns the settings that the node starts with. Seeds with host names follow later.
-pub(super) fn node_config(config: &Config) -> NodeConfig {
+/// Returns the settings that the node starts with, and speaks to these `foreign` peers. Seeds with
+/// host names follow later.
+pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>>) -> NodeConfig {
     NodeConfig {
         name: config.name.clone(),
         listen: config.listen,
@@ -30,7 +30,7 @@ pub(super) fn node_config(config: &Config) -> NodeConfig {
         bulk_code_point: config.limits.dscp.0,
         away_grace: config.membership.away_grace,
         read_deadline: config.mount.read_deadline,
-        legacy: legacy_settings(config),
+        foreign,
         giving: giving_settings(config),
         refuse_beneath: vec![config.mount.dir.clone()],
     }
@@ -54,11 +54,6 @@ fn giving_settings(config: &Config) -> GivingSettings {
         () if from.iter().any(|name| name == ALL_NODES) => Accept::Members,
         () => Accept::Listed(from.clone()),
     };
-    let mesh = config.mesh.listen.map(|listen| MeshSettings {
-        listen,
-        peers: member_names(&config.mesh.peers),
-        max_peers: config.mesh.max_peers as usize,
-    });
     let inbox = |dir: &Path| InboxSettings {
         dir: dir.to_owned(),
         budget_bytes: config.inbox.budget_bytes,
@@ -67,28 +62,8 @@ fn giving_settings(config: &Config) -> GivingSettings {
     GivingSettings {
         inbox: (accept != Accept::Nobody).then(|| inbox(&config.inbox.dir)),
         accept,
-        mesh_inbox: mesh.as_ref().map(|_| inbox(config.mesh_inbox())),
-        mesh,
+        foreign_inbox: (config.mesh.listen).map(|_| inbox(config.mesh_inbox())),
     }
-}
-
-fn member_names(seeds: &[Seed]) -> Vec<MemberName> {
-    seeds
-        .iter()
-        .filter_map(|seed| MemberName::parse(seed.to_string().as_bytes()))
-        .collect()
-}
-
-fn legacy_settings(config: &Config) -> Option<LegacySettings> {
-    let legacy = &config.legacy;
-    legacy.enabled.then(|| LegacySettings {
-        members: member_names(&legacy.members),
-        period: legacy.period,
-        waiting: legacy.waiting,
-        lookup: legacy.lookup,
-        responder_delay: legacy.responder_delay,
-        bridge: legacy.bridge,
-    })
 }
 
 /// Converts a configured share for the node.

@@ -36,7 +36,7 @@ use super::{
     confine, folder, isolation, journal, limits, metrics, reload, systemd, telling, watchdog,
 };
 use p2pfs_fuse::PendingMount;
-use p2pfs_node::{Leave, NetError, Node, NodeError, Outdated};
+use p2pfs_node::{ForeignPeers, Leave, NetError, Node, NodeError, Outdated};
 use p2pfs_proto::trust::InviteToken;
 
 pub use super::run_error::RunError;
@@ -90,6 +90,18 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     // A thread that still waits for a disk must not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
+}
+
+/// Returns the peers of other protocols that the configuration turns on.
+#[cfg(feature = "legacy")]
+fn foreign_peers(config: &Config, kept: &mut Kept) -> Option<Arc<dyn ForeignPeers>> {
+    super::legacy_peers::legacy_peers(config, kept)
+}
+
+/// Returns no peers, because this program was built without other protocols.
+#[cfg(not(feature = "legacy"))]
+fn foreign_peers(_: &Config, _: &mut Kept) -> Option<Arc<dyn ForeignPeers>> {
+    None
 }
 
 fn worker_threads() -> usize {
@@ -205,15 +217,16 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(loaded: &Loaded, kept: Kept) -> Result<Self, RunError> {
+    async fn start(loaded: &Loaded, mut kept: Kept) -> Result<Self, RunError> {
         let config = loaded.config.clone();
         let saved_shares =
             saved::load_shares(&config.state_dir).map_err(|source| RunError::Saved {
                 dir: config.state_dir.clone(),
                 source,
             })?;
+        let foreign = foreign_peers(&config, &mut kept);
         let sockets = kept.sockets(&config)?;
-        let mut node = Node::start_on(node_config(&config), sockets).await?;
+        let mut node = Node::start_on(node_config(&config, foreign), sockets).await?;
         let changes = node.take_changes();
         let (state, state_now) = watch::channel(ServiceState::Starting);
         let (mount_status, mount_now) = watch::channel(MountStatus {

@@ -14,12 +14,12 @@ const UNTRIED_LIMITS: [&str; 10] = [
     "fetch::plan::URGENT_MAX_BYTES",
     "fetch::plan::peer::WINDOW_MAX_BYTES",
     "fetch::session::answers::SHORT_WAY_MAX_BYTES",
-    "node::legacy::CONNECTIONS_MAX",
-    "node::legacy::DATAGRAMS_MAX",
-    "node::legacy::files::COPIES_MAX",
-    "node::legacy::files::KNOWN_MAX",
-    "node::legacy::files::WINDOWS_MAX",
-    "node::mesh::HEARD_MAX",
+    "legacy::discovery_plane::CONNECTIONS_MAX",
+    "legacy::discovery_plane::DATAGRAMS_MAX",
+    "legacy::discovery_plane::files::COPIES_MAX",
+    "legacy::discovery_plane::files::KNOWN_MAX",
+    "legacy::discovery_plane::files::WINDOWS_MAX",
+    "legacy::mesh_plane::HEARD_MAX",
     "transfer::client::FETCH_EVENTS_MAX",
 ];
 /// The longest line of text in a manual page, in bytes.

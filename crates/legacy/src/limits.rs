@@ -119,6 +119,57 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "legacy::discovery_plane::CONNECTIONS_MAX",
+        value: LimitValue::Count(crate::discovery_plane::CONNECTIONS_MAX as u64),
+        text: "connections of legacy peers that wait to be served; further ones are closed.",
+        tests: LimitTests::Untried(
+            "the size of a channel between two tasks, which the second empties at once",
+        ),
+    },
+    Limit {
+        name: "legacy::discovery_plane::DATAGRAMS_MAX",
+        value: LimitValue::Count(crate::discovery_plane::DATAGRAMS_MAX as u64),
+        text: "datagrams of legacy peers that wait; further ones are dropped, as the network \
+               would.",
+        tests: LimitTests::Untried(
+            "the size of a channel between two tasks, which the second empties at once",
+        ),
+    },
+    Limit {
+        name: "legacy::discovery_plane::files::COPIES_MAX",
+        value: LimitValue::Count(crate::discovery_plane::files::COPIES_MAX as u64),
+        text: "copies of legacy peers' files at one time; an open beyond it fails.",
+        tests: LimitTests::Untried(
+            "the places of a semaphore, each with a connection and a file of its own",
+        ),
+    },
+    Limit {
+        name: "legacy::discovery_plane::files::KNOWN_MAX",
+        value: LimitValue::Count(crate::discovery_plane::files::KNOWN_MAX as u64),
+        text: "files of legacy peers that are known at one time; the one found first is \
+               forgotten first.",
+        tests: LimitTests::Untried(
+            "each is found only by a lookup of its own, which has a limit that is tried",
+        ),
+    },
+    Limit {
+        name: "legacy::discovery_plane::files::WINDOWS_MAX",
+        value: LimitValue::Count(crate::discovery_plane::files::WINDOWS_MAX as u64),
+        text: "legacy peers' files that are read past the cache at one time; an open beyond it \
+               has no room.",
+        tests: LimitTests::Untried(
+            "the places of a semaphore, each with a file that the cache has no room for",
+        ),
+    },
+    Limit {
+        name: "legacy::discovery_plane::refusals::TOLD_MAX",
+        value: LimitValue::Count(crate::discovery_plane::refusals::TOLD_MAX as u64),
+        text: "names that were told of and are remembered; beyond it all are forgotten.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery_plane/refusals.rs a_name_is_told_of_once_and_a_million_names_a_few_times",
+        ]),
+    },
+    Limit {
         name: "legacy::mesh::HANDSHAKES_MAX",
         value: LimitValue::Count(crate::mesh::HANDSHAKES_MAX as u64),
         text: "accepted connections whose handshake is not over, of all addresses; others are \
@@ -193,6 +244,15 @@ pub const LIMITS: &[Limit] = &[
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/receive.rs a_flood_of_files_is_refused_and_holds_no_more_than_the_limit",
         ]),
+    },
+    Limit {
+        name: "legacy::mesh_plane::HEARD_MAX",
+        value: LimitValue::Count(crate::mesh_plane::HEARD_MAX as u64),
+        text: "things that connections of the mesh have to say and that wait; a connection \
+               beyond it is not read meanwhile.",
+        tests: LimitTests::Untried(
+            "the size of a channel between two tasks, on which the first waits",
+        ),
     },
     Limit {
         name: "legacy::net::discovery::SERVED_MAX",

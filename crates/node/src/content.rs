@@ -5,15 +5,15 @@
 //! of another version than the one that was opened.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::fixed::{FixedVersion, MissedReason};
-use super::legacy::Legacy;
+use super::foreign::ForeignPeers;
 use super::names::Names;
 use super::open_versions::{OpenSlot, OpenVersions};
 use super::published::{Outdated, Published};
@@ -53,8 +53,7 @@ pub struct NodeContent {
     pub(super) read_deadline: Duration,
     pub(super) open: OpenVersions,
     pub(super) waiting: Arc<AtomicU64>,
-    /// The legacy peers, if their plane is on.
-    pub(super) legacy: OnceLock<Legacy>,
+    pub(super) foreign: Option<Arc<dyn ForeignPeers>>,
 }
 
 /// An open version. It counts as open until it is dropped.
@@ -351,7 +350,7 @@ impl Content for NodeContent {
     }
 
     fn foreign(&self) -> Option<&dyn ForeignFiles> {
-        self.legacy.get().map(|legacy| legacy as &dyn ForeignFiles)
+        self.foreign.as_ref()?.files()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sending files and talk to other nodes and to peers of the mesh.
+//! Sending files and talk to other nodes and to foreign peers.
 //!
 //! Owns the meaning of a recipient's name, the state of each send, and the native side of a push.
 //! Reads a file once for each recipient and keeps none of its bytes.
@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::events::{EventLog, News, Push as Told, PushStage};
+use super::foreign::{ForeignPeer, ForeignPeers, foreign_id};
 use super::mailbox::Mailbox;
-use super::mesh::{Mesh, PushTarget};
 use super::parcel::{Parcel, PushError};
 use super::published::Published;
 use super::traffic::PeerBytes;
@@ -40,15 +40,6 @@ const SAY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a node may take to acknowledge a message.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Number of digits of a node's key in its ID in the mesh.
-const MESH_ID_DIGITS: usize = 32;
-
-/// Returns the ID of a node in the mesh. By it, other nodes of the cluster recognize a node that
-/// they already know.
-pub(super) fn mesh_id(node: &NodeId) -> String {
-    node.short(MESH_ID_DIGITS)
-}
-
 /// A peer that can receive files.
 #[derive(Clone)]
 pub struct Recipient {
@@ -59,7 +50,8 @@ pub struct Recipient {
 #[derive(Clone)]
 enum Route {
     Native(NodeId),
-    Mesh(PushTarget),
+    /// A foreign peer, by its ID.
+    Foreign(String),
 }
 
 /// The reason why nothing can be sent.
@@ -89,8 +81,8 @@ pub enum SendError {
         /// Size of the message in bytes.
         size_bytes: u64,
     },
-    /// Peers of the mesh would take the bytes for a message about a file.
-    #[error("the bytes begin as a message about a file does (FILESTART:, FILECHUNK: or FILEEND:)")]
+    /// The protocol of a foreign peer gives these bytes another meaning.
+    #[error("a peer of another protocol would take the bytes for a message of that protocol")]
     Reserved,
 }
 
@@ -100,7 +92,7 @@ pub struct FileSender {
     pub(super) me: NodeId,
     pub(super) net: PeerNet,
     pub(super) published: Published,
-    pub(super) mesh: Option<Mesh>,
+    pub(super) foreign: Option<Arc<dyn ForeignPeers>>,
     pub(super) events: EventLog,
     pub(super) mailbox: Mailbox,
     pub(super) sent: PeerBytes,
@@ -168,25 +160,40 @@ impl FileSender {
                 (Recipient { name, route }, aliases)
             })
             .collect();
-        let native: Vec<String> = addresses.keys().map(mesh_id).collect();
-        for target in self.targets().await {
-            // A mesh peer that is also a node of the cluster receives everything once.
-            if !native.contains(&target.who.id) {
-                let who = target.who.clone();
-                let aliases = vec![who.name.clone(), who.id, who.address.to_string()];
-                let route = Route::Mesh(target);
-                let name = who.name;
+        let native: Vec<String> = addresses.keys().map(foreign_id).collect();
+        for peer in self.foreign_recipients().await {
+            // A foreign peer that is also a node of the cluster receives everything once.
+            if !native.contains(&peer.id) {
+                let ForeignPeer { id, name, address } = peer;
+                let aliases = vec![name.clone(), id.clone(), address.to_string()];
+                let route = Route::Foreign(id);
                 all.push((Recipient { name, route }, aliases));
             }
         }
         all
     }
 
-    async fn targets(&self) -> Vec<PushTarget> {
-        match &self.mesh {
-            Some(mesh) => mesh.targets().await,
+    async fn foreign_recipients(&self) -> Vec<ForeignPeer> {
+        match &self.foreign {
+            Some(foreign) => foreign.recipients().await,
             None => Vec::new(),
         }
+    }
+
+    /// Checks that a message of these bytes reaches each recipient as it is.
+    ///
+    /// # Errors
+    /// [`SendError::Reserved`].
+    pub(super) fn check_carried(&self, bytes: &[u8], to: &[Recipient]) -> Result<(), SendError> {
+        let goes_abroad = to.iter().any(|to| !to.confirms());
+        match &self.foreign {
+            Some(foreign) if goes_abroad && !foreign.carries(bytes) => Err(SendError::Reserved),
+            _ => Ok(()),
+        }
+    }
+
+    fn foreign(&self) -> Result<&dyn ForeignPeers, PushError> {
+        self.foreign.as_deref().ok_or(PushError::Gone)
     }
 
     /// Sends a file to one recipient; `sent` counts the bytes in transfer. After a broken
@@ -208,7 +215,10 @@ impl FileSender {
             stage: PushStage::Failed("it was stopped".to_owned()),
         };
         let outcome = match &to.route {
-            Route::Mesh(target) => target.push(parcel, sent).await,
+            Route::Foreign(id) => match self.foreign() {
+                Ok(foreign) => foreign.send_file(id, parcel, sent).await,
+                Err(gone) => Err(gone),
+            },
             Route::Native(node) => self.give(parcel, *node, sent).await,
         };
         ending.stage = match &outcome {
@@ -224,7 +234,7 @@ impl FileSender {
     /// [`PushError`] if the recipient is gone or refuses the bytes.
     pub(super) async fn send_bytes(&self, bytes: Bytes, to: &Recipient) -> Result<(), PushError> {
         let node = match &to.route {
-            Route::Mesh(target) => return target.message(&bytes).await,
+            Route::Foreign(id) => return self.foreign()?.send_bytes(id, bytes).await,
             Route::Native(node) => *node,
         };
         let address = self.published.addresses.load().get(&node).copied();
@@ -238,7 +248,7 @@ impl FileSender {
     }
 
     /// Sends a line of talk to all peers. Returns the names of the nodes that acknowledged it and
-    /// of the mesh peers to which it was written.
+    /// of the foreign peers to which it was written.
     pub async fn say(&self, text: &str) -> Vec<String> {
         let text = &text[..text.floor_char_boundary(SAID_MAX_BYTES)];
         let addresses = self.published.addresses.load_full();
@@ -261,9 +271,9 @@ impl FileSender {
                 heard.push(view.label(&node).unwrap_or_else(|| node.short(8)));
             }
         }
-        if let Some(mesh) = &self.mesh {
-            let native = addresses.keys().map(mesh_id).collect();
-            heard.extend(mesh.say(text.to_owned(), native).await);
+        if let Some(foreign) = &self.foreign {
+            let native = addresses.keys().map(foreign_id).collect();
+            heard.extend(foreign.say(text.to_owned(), native).await);
         }
         heard.sort();
         heard
@@ -331,7 +341,7 @@ impl Recipient {
     fn is(&self, other: &Self) -> bool {
         match (&self.route, &other.route) {
             (Route::Native(one), Route::Native(other)) => one == other,
-            (Route::Mesh(one), Route::Mesh(other)) => one.who.id == other.who.id,
+            (Route::Foreign(one), Route::Foreign(other)) => one == other,
             _ => false,
         }
     }

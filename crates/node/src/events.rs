@@ -12,11 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::copied::CopiedKey;
+use super::foreign::ForeignPeer;
 use super::machine::NodeEvent;
 use p2pfs_catalogue::{Change, Found, View};
 use p2pfs_fetch::FetchEvent;
-use p2pfs_legacy::mesh;
-use p2pfs_legacy::wire::discovery::{MemberName, Name};
 use p2pfs_membership::DownReason;
 use p2pfs_proto::trust::{Claim, SignedStatement};
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
@@ -69,23 +68,23 @@ pub enum News {
     FetchDone(Fetched),
     /// A fetch failed, with the reason.
     FetchFailed(Fetched, String),
-    /// A transfer to a legacy peer began or is complete.
+    /// A transfer to a foreign peer began or is complete.
     Given(Given),
-    /// A peer of the mesh is connected.
-    MeshUp {
+    /// A foreign peer is connected.
+    ForeignUp {
         /// The connected peer.
-        who: mesh::Who,
+        who: ForeignPeer,
         /// Whether this node dialled it.
         dialled: bool,
     },
-    /// A peer of the mesh is gone, with the reason.
-    MeshDown(mesh::Who, String),
-    /// A peer of the mesh refuses connections from this node.
-    MeshRejected(MemberName, mesh::Rejection),
-    /// A peer of the mesh reported other peers.
-    MeshLearned {
+    /// A foreign peer is gone, with the reason.
+    ForeignDown(ForeignPeer, String),
+    /// The foreign peer at an address refuses connections from this node, with the reason.
+    ForeignRejected(String, String),
+    /// A foreign peer reported other peers.
+    ForeignLearned {
         /// The reporting peer.
-        from: mesh::Who,
+        from: ForeignPeer,
         /// How many of them were unknown.
         count: usize,
     },
@@ -132,13 +131,13 @@ pub struct Fetched {
     pub name: Option<SharedPath>,
 }
 
-/// A transfer to a legacy peer.
+/// A transfer to a foreign peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
     /// Remote address of its connection.
     pub peer: SocketAddr,
     /// The requested name.
-    pub name: Name,
+    pub name: Vec<u8>,
     /// Length of the file in bytes.
     pub size_bytes: u64,
     /// Whether the transfer is complete.
@@ -282,7 +281,8 @@ impl EventLog {
         self.record(News::Warning(message, audience));
     }
 
-    pub(super) fn record(&self, news: News) {
+    /// Adds an event and sends it to the followers.
+    pub fn record(&self, news: News) {
         let noted = Noted {
             at: SystemTime::now(),
             news,
@@ -432,8 +432,8 @@ mod tests {
     #[test]
     fn the_memory_is_bounded_and_keeps_the_newest() {
         let log = EventLog::default();
-        let learned = |count| News::MeshLearned {
-            from: mesh::Who {
+        let learned = |count| News::ForeignLearned {
+            from: ForeignPeer {
                 id: "1".into(),
                 name: "desk".into(),
                 address: "192.0.2.1:1378".parse().unwrap(),

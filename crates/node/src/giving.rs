@@ -1,44 +1,38 @@
 //! Setup of sending and receiving files and talk at the start of a node.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
-
-use super::courier::{FileSender, mesh_id};
+use super::courier::FileSender;
 use super::events::EventLog;
+use super::foreign::{ForeignPeers, ForeignPushes};
 use super::inbox::{Accept, InboxHandle, InboxSettings, PushParts, Pushes};
 use super::mailbox::Mailbox;
-use super::mesh::{self, Mesh, MeshParts, MeshSettings};
 use super::names::Names;
 use super::published::Published;
-use super::traffic::{LegacyThrottle, Traffic};
+use super::traffic::Traffic;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_transfer::Pace;
 use p2pfs_transfer::net::peer::PeerNet;
-use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::id::NodeId;
 
-/// Settings for sending and receiving; see `[inbox]` and `[mesh]` in the configuration.
+/// Settings for sending and receiving; see `[inbox]` in the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct GivingSettings {
     /// The folder for files of other nodes.
     pub inbox: Option<InboxSettings>,
     /// The senders whose files are accepted.
     pub accept: Accept,
-    /// The mesh; `None` turns it off.
-    pub mesh: Option<MeshSettings>,
-    /// The folder for files of mesh peers.
-    pub mesh_inbox: Option<InboxSettings>,
+    /// The folder for files of foreign peers.
+    pub foreign_inbox: Option<InboxSettings>,
 }
 
 /// The parts of the node that sending and receiving use.
 pub(super) struct GivingContext<'a> {
     pub(super) me: NodeId,
-    pub(super) name: &'a NodeName,
-    pub(super) seed: u64,
     pub(super) net: &'a PeerNet,
     pub(super) published: &'a Published,
     pub(super) keyring: &'a Arc<Keyring>,
+    pub(super) foreign: Option<&'a Arc<dyn ForeignPeers>>,
     pub(super) events: &'a EventLog,
     pub(super) traffic: &'a Traffic,
     /// The rate limits, shared with fetching.
@@ -52,29 +46,24 @@ pub(super) struct GivingSides {
     pub(super) pushes: Pushes,
     /// The folders for files of others.
     pub(super) inboxes: Vec<InboxHandle>,
+    /// The folder and the messages for foreign peers.
+    pub(super) foreign: ForeignPushes,
 }
 
-/// Starts both sides. A part that cannot be opened stays off, with a warning. `listener` is the
-/// socket of the mesh, if it is on.
-pub(super) fn start(
-    settings: &GivingSettings,
-    parts: &GivingContext<'_>,
-    listener: Option<TcpListener>,
-) -> GivingSides {
+/// Starts both sides. A part that cannot be opened stays off, with a warning.
+pub(super) fn start(settings: &GivingSettings, parts: &GivingContext<'_>) -> GivingSides {
     let events = parts.events;
     let open = |it: &Option<InboxSettings>| it.as_ref().map(|it| open(it, events));
     let inbox = open(&settings.inbox).unwrap_or_default();
     let mailbox = Mailbox::new(events.clone());
-    let same = settings.inbox == settings.mesh_inbox;
-    let mesh_inbox = if same {
+    let same = settings.inbox == settings.foreign_inbox;
+    let foreign_inbox = if same {
         inbox.clone()
     } else {
-        open(&settings.mesh_inbox).unwrap_or_default()
+        open(&settings.foreign_inbox).unwrap_or_default()
     };
-    let inboxes = vec![inbox.clone(), mesh_inbox.clone()];
+    let inboxes = vec![inbox.clone(), foreign_inbox.clone()];
     warn_of_names(settings, parts);
-    let mesh = settings.mesh.as_ref();
-    let mesh = mesh.and_then(|mesh| start_mesh(mesh, mesh_inbox, &mailbox, parts, listener));
     let published = parts.published.clone();
     let accept = settings.accept.clone();
     let names = Names::new(published.view.clone(), parts.keyring.clone());
@@ -92,9 +81,9 @@ pub(super) fn start(
         me: parts.me,
         net: parts.net.clone(),
         published,
-        mesh,
+        foreign: parts.foreign.cloned(),
         events: events.clone(),
-        mailbox,
+        mailbox: mailbox.clone(),
         sent: parts.traffic.sent.clone(),
         upload: parts.upload.clone(),
     };
@@ -102,6 +91,10 @@ pub(super) fn start(
         courier,
         pushes,
         inboxes,
+        foreign: ForeignPushes {
+            inbox: foreign_inbox,
+            mailbox,
+        },
     }
 }
 
@@ -131,34 +124,4 @@ fn open(settings: &InboxSettings, events: &EventLog) -> InboxHandle {
              another folder as inbox.dir"
         ));
     })
-}
-
-fn start_mesh(
-    settings: &MeshSettings,
-    inbox: InboxHandle,
-    mailbox: &Mailbox,
-    parts: &GivingContext<'_>,
-    listener: Option<TcpListener>,
-) -> Option<Mesh> {
-    let listen: SocketAddr = settings.listen;
-    let started = mesh::start(MeshParts {
-        settings: settings.clone(),
-        id: mesh_id(&parts.me),
-        name: parts.name.to_string(),
-        seed: parts.seed,
-        inbox,
-        events: parts.events.clone(),
-        mailbox: mailbox.clone(),
-        taken: LegacyThrottle::new(parts.download, &parts.traffic.taken),
-        given: LegacyThrottle::new(parts.upload, &parts.traffic.sent),
-        listener,
-    });
-    started
-        .inspect_err(|error| {
-            parts.events.warn(format!(
-                "mesh peers are not spoken to: cannot listen on {listen}: {error}; give another \
-                 port as mesh.listen"
-            ));
-        })
-        .ok()
 }

@@ -12,8 +12,7 @@ use super::NodeError;
 use super::content::NodeContent;
 use super::courier::FileSender;
 use super::events::EventLog;
-use super::legacy::Legacy;
-use super::mesh::Mesh;
+use super::foreign::ForeignPeers;
 use super::names::Names;
 use super::offenders::Offenders;
 use super::persist::{NOT_STORED, unix_now_s};
@@ -66,8 +65,6 @@ pub(super) struct NodeServices {
     pub(super) offenders: Offenders,
     pub(super) commands: mpsc::Sender<LoopCommand>,
     pub(super) stopping: watch::Receiver<bool>,
-    /// The legacy peers, if their plane is on.
-    pub(super) legacy: Option<Legacy>,
     pub(super) courier: FileSender,
     /// The mDNS announcement of this node, withdrawn when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
@@ -163,19 +160,14 @@ impl Node {
         &self.shares
     }
 
-    /// Returns the legacy peers, if their plane is on.
-    pub fn legacy(&self) -> Option<&Legacy> {
-        self.running.legacy.as_ref()
+    /// Returns the peers of other protocols, if the node speaks to any.
+    pub fn foreign(&self) -> Option<&Arc<dyn ForeignPeers>> {
+        self.content.foreign.as_ref()
     }
 
     /// Returns the sender of files and talk.
     pub(super) fn courier(&self) -> &FileSender {
         &self.running.courier
-    }
-
-    /// Returns the peers of the mesh, if it is on.
-    pub fn mesh(&self) -> Option<&Mesh> {
-        self.running.courier.mesh.as_ref()
     }
 
     /// Sets the content of `.p2pfs/status.json`.

@@ -53,11 +53,11 @@
 //! |---|---|
 //! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
 //! | the event loop, its state and its publications | `run`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
-//! | questions answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
+//! | questions answered beside the loop | `prompt`, `claims`, `offers` |
 //! | the address of this node | `address`, `reach` |
 //! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
-//! | files and bytes sent and received unasked | `giving`, `courier`, `parcel`, `mailbox`, `inbox`, `mesh` |
-//! | legacy peers | `legacy` |
+//! | files and bytes sent and received unasked | `giving`, `courier`, `parcel`, `mailbox`, `inbox` |
+//! | peers of other protocols | `foreign`, `traffic` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
 //! | the interface for programs and the daemon | `door`, `handle`, `events` |
 
@@ -74,15 +74,14 @@ mod error;
 mod events;
 mod fixed;
 mod floods;
+mod foreign;
 mod generation;
 mod giving;
 mod handle;
 pub mod inbox;
-pub mod legacy;
 mod limits;
 pub mod machine;
 mod mailbox;
-pub mod mesh;
 mod names;
 mod offence;
 mod offenders;
@@ -113,10 +112,14 @@ pub use courier::{FileSender, Recipient, SendError};
 pub use door::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
 pub use error::NodeError;
 pub use events::{Audience, EventLog, Fetched, Given, News, Noted, Push, PushStage, Who};
+pub use foreign::{
+    ForeignHost, ForeignPeer, ForeignPeers, ForeignPushes, ForeignReads, ForeignTraffic, Later,
+    OfferSources, foreign_id,
+};
 pub use giving::GivingSettings;
 pub use handle::{Node, Reached};
 pub use machine::{Machine, MachineConfig};
-pub use mailbox::Message;
+pub use mailbox::{Mailbox, Message};
 pub use offence::Offence;
 pub use offenders::Offenders;
 pub use open_versions::{OpenSlot, OpenVersions};
@@ -129,4 +132,4 @@ pub use published::MemberReport;
 pub use published::Outdated;
 pub use sockets::Sockets;
 pub use start::NodeConfig;
-pub use traffic::PeerBytes;
+pub use traffic::{ForeignThrottle, PeerBytes};

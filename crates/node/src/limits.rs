@@ -33,57 +33,6 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
-        name: "node::legacy::CONNECTIONS_MAX",
-        value: LimitValue::Count(crate::legacy::CONNECTIONS_MAX as u64),
-        text: "connections of legacy peers that wait to be served; further ones are closed.",
-        tests: LimitTests::Untried(
-            "the size of a channel between two tasks, which the second empties at once",
-        ),
-    },
-    Limit {
-        name: "node::legacy::DATAGRAMS_MAX",
-        value: LimitValue::Count(crate::legacy::DATAGRAMS_MAX as u64),
-        text: "datagrams of legacy peers that wait; further ones are dropped, as the network \
-               would.",
-        tests: LimitTests::Untried(
-            "the size of a channel between two tasks, which the second empties at once",
-        ),
-    },
-    Limit {
-        name: "node::legacy::files::COPIES_MAX",
-        value: LimitValue::Count(crate::legacy::files::COPIES_MAX as u64),
-        text: "copies of legacy peers' files at one time; an open beyond it fails.",
-        tests: LimitTests::Untried(
-            "the places of a semaphore, each with a connection and a file of its own",
-        ),
-    },
-    Limit {
-        name: "node::legacy::files::KNOWN_MAX",
-        value: LimitValue::Count(crate::legacy::files::KNOWN_MAX as u64),
-        text: "files of legacy peers that are known at one time; the one found first is \
-               forgotten first.",
-        tests: LimitTests::Untried(
-            "each is found only by a lookup of its own, which has a limit that is tried",
-        ),
-    },
-    Limit {
-        name: "node::legacy::files::WINDOWS_MAX",
-        value: LimitValue::Count(crate::legacy::files::WINDOWS_MAX as u64),
-        text: "legacy peers' files that are read past the cache at one time; an open beyond it \
-               has no room.",
-        tests: LimitTests::Untried(
-            "the places of a semaphore, each with a file that the cache has no room for",
-        ),
-    },
-    Limit {
-        name: "node::legacy::refusals::TOLD_MAX",
-        value: LimitValue::Count(crate::legacy::refusals::TOLD_MAX as u64),
-        text: "names that were told of and are remembered; beyond it all are forgotten.",
-        tests: LimitTests::By(&[
-            "crates/node/src/legacy/refusals.rs a_name_is_told_of_once_and_a_million_names_a_few_times",
-        ]),
-    },
-    Limit {
         name: "node::machine::EVENTS_MAX",
         value: LimitValue::Count(crate::machine::EVENTS_MAX as u64),
         text: "events that wait to be taken.",
@@ -147,15 +96,6 @@ pub const LIMITS: &[Limit] = &[
         tests: LimitTests::By(&[
             "crates/node/src/mailbox.rs a_reader_that_reads_nothing_holds_a_limited_number",
         ]),
-    },
-    Limit {
-        name: "node::mesh::HEARD_MAX",
-        value: LimitValue::Count(crate::mesh::HEARD_MAX as u64),
-        text: "things that connections of the mesh have to say and that wait; a connection \
-               beyond it is not read meanwhile.",
-        tests: LimitTests::Untried(
-            "the size of a channel between two tasks, on which the first waits",
-        ),
     },
     Limit {
         name: "node::pulls::PULLS_AT_ONCE_MAX",

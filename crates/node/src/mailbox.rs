@@ -15,7 +15,7 @@ pub(crate) const BEHIND_MAX: usize = 64;
 /// A message and its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The name that the sender gives itself. A peer of the mesh cannot prove its name.
+    /// The name that the sender gives itself. A foreign peer cannot prove its name.
     pub from: String,
     /// The bytes.
     pub bytes: Bytes,
@@ -23,7 +23,7 @@ pub struct Message {
 
 /// The queue of messages to the readers. Clones share their state.
 #[derive(Clone)]
-pub(super) struct Mailbox {
+pub struct Mailbox {
     live: broadcast::Sender<Message>,
     events: EventLog,
 }
@@ -36,7 +36,7 @@ impl Mailbox {
 
     /// Records a message and sends it to the readers. `bytes` is `None` if the message is too large
     /// to be delivered.
-    pub(super) fn deliver(&self, from: String, size_bytes: u64, bytes: Option<Bytes>) {
+    pub fn deliver(&self, from: String, size_bytes: u64, bytes: Option<Bytes>) {
         if let Some(bytes) = bytes {
             // The bytes may be a slice of a larger buffer, which a slow reader would keep alive.
             let bytes = Bytes::copy_from_slice(&bytes);

@@ -131,7 +131,7 @@ impl MemberSchedule {
 pub enum Outdated {
     /// Names, in the order of their changes.
     Names {
-        /// The namespace after the changes; `None` for names of legacy peers.
+        /// The namespace after the changes; `None` for names of foreign files.
         view: Option<Arc<View>>,
         /// The changed names.
         changes: Vec<Change>,

@@ -1,6 +1,5 @@
 //! The queues that feed the event loop, from their opening until the loop takes them.
 
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::cache_news::CacheNews;
@@ -20,7 +19,6 @@ pub(super) struct Receivers {
     pub incoming: mpsc::Receiver<Incoming>,
     pub shares: mpsc::Receiver<ShareEvent>,
     pub cache: mpsc::Receiver<CacheNews>,
-    pub mesh: Option<TcpListener>,
 }
 
 impl Receivers {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::cache_news::CacheNews;
 use super::checks::believable_now_s;
 use super::events::EventLog;
-use super::legacy::LegacyInlet;
+use super::foreign::ForeignPeers;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::offence::Offence;
 use super::offenders::Offenders;
@@ -27,7 +27,6 @@ use super::wake::sleep_until;
 use p2pfs_cache::CacheEvent;
 use p2pfs_catalogue::Change;
 use p2pfs_fetch::FetchEvent;
-use p2pfs_legacy::wire::discovery::{RECEIVED_MAX_BYTES, is_legacy_datagram};
 use p2pfs_membership::Leave;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_proto::wire::native::udp::{DATAGRAM_MAX_BYTES, Message};
@@ -95,8 +94,7 @@ pub(super) struct LoopContext {
     pub changes: mpsc::Sender<Outdated>,
     pub published: Published,
     pub stopped: watch::Sender<bool>,
-    /// The plane of the legacy peers, if it is on.
-    pub legacy: Option<LegacyInlet>,
+    pub foreign: Option<Arc<dyn ForeignPeers>>,
     pub senders: super::inbox::SenderLookup,
     pub offenders: Offenders,
 }
@@ -200,10 +198,9 @@ impl Runner {
 
     /// Returns one byte more than the longest valid datagram, so that a longer one is detected.
     fn buffer_bytes(&self) -> usize {
-        match self.parts.legacy {
-            Some(_) => RECEIVED_MAX_BYTES + 1,
-            None => DATAGRAM_MAX_BYTES + 1,
-        }
+        let foreign = self.parts.foreign.as_ref();
+        let foreign = foreign.map_or(0, |foreign| foreign.datagram_max_bytes());
+        foreign.max(DATAGRAM_MAX_BYTES) + 1
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -226,9 +223,9 @@ impl Runner {
         for _ in 0..DATAGRAM_BATCH {
             let Some((length, from)) = next else { return };
             let datagram = &buffer[..length];
-            match &self.parts.legacy {
-                Some(legacy) if is_legacy_datagram(datagram) => legacy.datagram(from, datagram),
-                _ => self.machine.handle_message(Instant::now(), from, datagram),
+            let foreign = self.parts.foreign.as_ref();
+            if !foreign.is_some_and(|foreign| foreign.take_datagram(from, datagram)) {
+                (self.machine).handle_message(Instant::now(), from, datagram);
             }
             next = udp.try_recv(buffer);
         }
@@ -509,8 +506,8 @@ impl Runner {
         // Reported after the view is published, so that a name can be found as soon as it is
         // reported.
         self.parts.events.record_changes(&changes, &before, &view);
-        if let Some(legacy) = &self.parts.legacy {
-            legacy.changed(&changes);
+        if let Some(foreign) = &self.parts.foreign {
+            foreign.namespace_changed(&changes);
         }
         if let Some(permit) = permit {
             let view = Some(view);

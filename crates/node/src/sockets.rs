@@ -2,12 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-
-use tokio::net::TcpListener;
+use std::os::fd::OwnedFd;
 
 use super::NodeError;
-use p2pfs_legacy::net::mesh;
 use p2pfs_transfer::net::PortPair;
 
 /// The sockets of a node's start. The node opens the missing ones itself. Every call needs a
@@ -15,7 +12,6 @@ use p2pfs_transfer::net::PortPair;
 #[derive(Debug, Default)]
 pub struct Sockets {
     pub(super) peers: Option<PortPair>,
-    pub(super) mesh: Option<TcpListener>,
 }
 
 impl Sockets {
@@ -43,23 +39,5 @@ impl Sockets {
     ) -> Result<io::Result<[OwnedFd; 2]>, NodeError> {
         let opened = self.peers.insert(PortPair::bind(listen)?);
         Ok(opened.try_clone_fds())
-    }
-
-    /// Takes over the socket of an earlier process for mesh peers.
-    ///
-    /// # Errors
-    /// If it does not listen at this address.
-    pub fn take_up_mesh(&mut self, socket: OwnedFd, listen: SocketAddr) -> io::Result<()> {
-        self.mesh = Some(mesh::take_up(socket, listen)?);
-        Ok(())
-    }
-
-    /// Opens the socket for mesh peers and returns a duplicate.
-    ///
-    /// # Errors
-    /// The error of the system.
-    pub fn open_mesh(&mut self, listen: SocketAddr) -> io::Result<OwnedFd> {
-        let opened = self.mesh.insert(mesh::listen(listen)?);
-        opened.as_fd().try_clone_to_owned()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,11 +15,11 @@ use super::claims::{admission, holders_of};
 use super::content::NodeContent;
 use super::events::EventLog;
 use super::floods::FloodMeter;
+use super::foreign::{ForeignHost, ForeignPeers, ForeignReads, ForeignTraffic, OfferSources};
 use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingContext, GivingSettings};
 use super::handle::{Node, NodeServices};
 use super::inbox::SenderLookup;
-use super::legacy::{self, Legacy, LegacyInlet, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
 use super::offenders::Offenders;
@@ -33,7 +33,7 @@ use super::recovery::{self, StoredState};
 use super::run::{COMMANDS_MAX, LoopContext, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
-use super::traffic::{LegacyThrottle, Traffic};
+use super::traffic::{ForeignThrottle, Traffic};
 use super::{address, cache_news};
 use p2pfs_cache::{Cache, CacheConfig};
 use p2pfs_catalogue::Catalogue;
@@ -43,7 +43,6 @@ use p2pfs_proto::trust::{Invites, Keyring, NodeKey};
 use p2pfs_share::{ShareConfig, ShareSet};
 use p2pfs_transfer::batches::Batches;
 use p2pfs_transfer::net::PortPair;
-use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
 use p2pfs_transfer::net::peer::{PeerLimits, PeerNet};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
@@ -84,8 +83,8 @@ pub struct NodeConfig {
     pub away_grace: Duration,
     /// How long a read may wait without progress.
     pub read_deadline: Duration,
-    /// Settings of the legacy peers' plane; `None` turns it off.
-    pub legacy: Option<LegacySettings>,
+    /// The peers of other protocols that the node speaks to.
+    pub foreign: Option<Arc<dyn ForeignPeers>>,
     /// Settings for pushed files and talk.
     pub giving: GivingSettings,
     /// Paths that are never shared or opened: own mounts and the cache.
@@ -148,7 +147,6 @@ impl Node {
             incoming,
             shares: share_events,
             cache: cache_news::forward_events(cache_events, builder.cache.clone()),
-            mesh: sockets.mesh,
         };
         Ok(builder.assemble(kept, dropped_secret, receivers))
     }
@@ -165,27 +163,10 @@ struct Builder {
     shares: ShareSet,
 }
 
-/// The parts of the node that the legacy peers' plane uses.
-struct Surroundings<'a> {
-    udp: &'a UdpPort,
-    address: SocketAddr,
-    published: &'a Published,
-    content: &'a Arc<NodeContent>,
-    events: &'a EventLog,
-    changes: &'a mpsc::Sender<Outdated>,
-    taken: LegacyThrottle,
-    given: LegacyThrottle,
-}
-
 impl Builder {
     /// Builds the node from its parts. `dropped_secret` says that the node was in a cluster and can
     /// no longer prove its membership.
-    fn assemble(
-        self,
-        mut kept: StoredState,
-        dropped_secret: bool,
-        mut receivers: Receivers,
-    ) -> Node {
+    fn assemble(self, mut kept: StoredState, dropped_secret: bool, receivers: Receivers) -> Node {
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
         let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
@@ -200,23 +181,29 @@ impl Builder {
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
         let (content, served) = self.content(&published, &changes.0, &fetcher);
         let traffic = Traffic::default();
-        let (legacy, inlet) = self
-            .start_legacy(&Surroundings {
-                udp: &receivers.udp,
-                address,
-                published: &published,
-                content: &content,
-                events: &events,
-                changes: &changes.0,
-                taken: LegacyThrottle::new(fetcher.download(), &traffic.taken),
-                given: LegacyThrottle::new(server.upload(), &traffic.sent),
-            })
-            .unzip();
         let giving = giving::start(
             &self.config.giving,
             &self.giving_parts(&published, &events, &traffic, &server, &fetcher),
-            receivers.mesh.take(),
         );
+        if let Some(foreign) = &self.config.foreign {
+            foreign.start(ForeignHost {
+                me: self.key.node_id(),
+                name: self.config.name.clone(),
+                address,
+                udp: receivers.udp.clone(),
+                net: self.net.clone(),
+                offers: self.offers(&published),
+                reads: self.foreign_reads(&content),
+                pushes: giving.foreign,
+                traffic: ForeignTraffic {
+                    taken: ForeignThrottle::new(fetcher.download(), &traffic.taken),
+                    given: ForeignThrottle::new(server.upload(), &traffic.sent),
+                },
+                events: events.clone(),
+                changes: changes.0.clone(),
+                stopping: stopping.clone(),
+            });
+        }
         let offenders = Offenders::watch(&self.net, &events, &published.view);
         let parts = LoopContext {
             net: self.net.clone(),
@@ -227,7 +214,7 @@ impl Builder {
             published: published.clone(),
             changes: changes.0.clone(),
             stopped,
-            legacy: inlet,
+            foreign: self.config.foreign.clone(),
             senders: SenderLookup::new(giving.inboxes, self.shares.clone()),
             offenders: offenders.clone(),
         };
@@ -246,7 +233,6 @@ impl Builder {
             offenders,
             commands,
             stopping,
-            legacy,
             courier: giving.courier,
             lan: Mutex::new(lan),
         };
@@ -263,11 +249,10 @@ impl Builder {
     ) -> GivingContext<'a> {
         GivingContext {
             me: self.key.node_id(),
-            name: &self.config.name,
-            seed: random_seed(),
             net: &self.net,
             published,
             keyring: &self.keyring,
+            foreign: self.config.foreign.as_ref(),
             events,
             traffic,
             upload: server.upload(),
@@ -324,58 +309,27 @@ impl Builder {
             read_deadline: self.config.read_deadline,
             open: OpenVersions::default(),
             waiting: Arc::default(),
-            legacy: OnceLock::new(),
+            foreign: self.config.foreign.clone(),
         };
         (Arc::new(content), served_queue)
     }
 
-    /// Starts the plane of the legacy peers if it is configured. If a part cannot be opened, the
-    /// plane stays off with a warning.
-    fn start_legacy(&self, around: &Surroundings<'_>) -> Option<(Legacy, LegacyInlet)> {
-        let Surroundings {
-            address, events, ..
-        } = *around;
-        let settings = self.config.legacy.clone()?;
-        let SocketAddr::V4(own) = address else {
-            events.warn(format!(
-                "legacy peers are not spoken to: they know IPv4 only, and this node is at \
-                 {address}; set listen to an IPv4 address"
-            ));
-            return None;
-        };
-        let (dir, cache) = (&self.config.cache.dir, self.cache.clone());
-        let files = legacy::RemoteFiles::open(dir, cache, around.taken.clone());
-        let files = files
-            .inspect_err(|error| {
-                events.warn(format!(
-                    "legacy peers are not spoken to: no folder for their files in the cache: \
-                     {error}"
-                ));
-            })
-            .ok()?;
-        let started = legacy::start(LegacyParts {
-            own,
-            udp: around.udp.clone(),
-            net: self.net.clone(),
-            files,
-            content: around.content.clone(),
-            read_deadline: self.config.read_deadline,
-            open_versions: around.content.open.clone(),
-            given: around.given.clone(),
-            events: events.clone(),
-            changes: around.changes.clone(),
-            sources: legacy::OfferSources {
-                me: self.key.node_id(),
-                bridge: settings.bridge,
-                view: around.published.view.clone(),
-                addresses: around.published.addresses.clone(),
-                shares: self.shares.clone(),
-                cache: self.cache.clone(),
-            },
-            settings,
-        });
-        let _first = around.content.legacy.set(started.0.clone());
-        Some(started)
+    /// Returns the parts of the node that decide which files foreign peers are offered.
+    fn offers(&self, published: &Published) -> OfferSources {
+        OfferSources {
+            view: published.view.clone(),
+            addresses: published.addresses.clone(),
+            shares: self.shares.clone(),
+            cache: self.cache.clone(),
+        }
+    }
+
+    fn foreign_reads(&self, content: &Arc<NodeContent>) -> ForeignReads {
+        ForeignReads {
+            content: content.clone(),
+            open_versions: content.open.clone(),
+            deadline: self.config.read_deadline,
+        }
     }
 
     fn server(&self, published: &Published) -> Server {
@@ -430,7 +384,7 @@ fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
     shares.refuse_beneath.clone_from(&config.refuse_beneath);
     shares.refuse_beneath.push(config.cache.dir.clone());
     let giving = &config.giving;
-    let inboxes = [&giving.inbox, &giving.mesh_inbox].into_iter().flatten();
+    let inboxes = [&giving.inbox, &giving.foreign_inbox].into_iter().flatten();
     shares.inboxes = inboxes.map(|inbox| inbox.dir.clone()).collect();
     shares.known = catalogue
         .all_own_entries()

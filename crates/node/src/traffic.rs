@@ -1,4 +1,4 @@
-//! Counters of file bytes to and from peers, and the rate limit for legacy peers.
+//! Counters of file bytes to and from peers, and the rate limit for foreign peers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ struct ByteCounts {
 pub(crate) struct Traffic {
     /// Bytes that other nodes fetched from this one or that it pushed to them.
     pub sent: PeerBytes,
-    /// Bytes that other nodes pushed to this one, and those from legacy peers. The fetcher counts
+    /// Bytes that other nodes pushed to this one, and those from foreign peers. The fetcher counts
     /// bytes fetched from nodes.
     pub taken: PeerBytes,
 }
@@ -45,7 +45,7 @@ impl PeerBytes {
         }
     }
 
-    /// Counts bytes sent to a legacy peer or received from one, which has no key.
+    /// Counts bytes sent to a foreign peer or received from one, which has no key.
     fn add_keyless(&self, bytes: u64) {
         self.counts.lock().total += bytes;
     }
@@ -62,18 +62,18 @@ impl PeerBytes {
     }
 }
 
-/// One direction of traffic between this node and the legacy peers of one plane. It applies the
+/// One direction of traffic between this node and the foreign peers of one protocol. It applies the
 /// rate limit between nodes and counts the bytes. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub struct LegacyThrottle {
+pub struct ForeignThrottle {
     pace: Pace,
-    /// Queue in front of the rate limit. Only its first transfer waits for the limit itself. Legacy
+    /// Queue in front of the rate limit. Only its first transfer waits for the limit itself. Foreign
     /// peers can be many, and native nodes must keep their share.
     line: Arc<AsyncMutex<()>>,
     bytes: PeerBytes,
 }
 
-impl LegacyThrottle {
+impl ForeignThrottle {
     /// Creates a throttle with this rate limit and counter.
     pub fn new(pace: &Pace, bytes: &PeerBytes) -> Self {
         Self {
@@ -124,9 +124,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_limit_stands_behind_one_of_many_legacy_peers() {
+    async fn who_waits_for_the_limit_stands_behind_one_of_many_foreign_peers() {
         let (pace, sent) = (Pace::default(), PeerBytes::default());
-        let passage = LegacyThrottle::new(&pace, &sent);
+        let passage = ForeignThrottle::new(&pace, &sent);
         pace.set(Some(16 * CHUNK_BYTES));
         // everything waits from now on
         pace.pass(16 * CHUNK_BYTES, false).await;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::legacy::not_kept;
+use super::foreign::not_kept;
 use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, Viewer, failed, told};
 use crate::daemon::config::units::write_size;
@@ -165,8 +165,8 @@ impl Service {
                 Ok(found) => all.add(found)?,
                 Err(FileError::TooMany) => return Err(too_many()),
                 Err(error) => {
-                    let why = match (self.legacy_file(&path), error) {
-                        (Some(legacy), _) => not_kept(&legacy),
+                    let why = match (self.foreign_file(&path), error) {
+                        (Some(foreign), _) => not_kept(&foreign),
                         (None, FileError::TooManyLinks { .. }) => {
                             "its links lead on and on".to_owned()
                         }

@@ -1,27 +1,23 @@
-//! Answers about files and messages sent to other nodes, and about the mesh.
+//! Answers about files and messages sent to other nodes.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rustix::fs::{FileType, fstat, fstatfs};
 
 use super::{Service, failed};
 use crate::daemon::control::{
-    CallerGone, Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo,
-    PeerState, Plane, ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
+    CallerGone, Failure, FailureKind, Named, NotTakenBy, ReplySink, Said, SendDone, SendProgress,
+    SendingTo, TakenBy,
 };
-use p2pfs_node::mesh::{MemberName, MeshReport};
 use p2pfs_node::{Delivered, Delivery, SendError};
 
 /// Interval between progress reports.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// The type of a FUSE filesystem in statfs(2) (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
-/// Digits of a node's key that form its ID in the mesh.
-const MESH_ID_DIGITS: usize = 32;
 
 impl Service {
     pub(super) async fn send(
@@ -65,86 +61,6 @@ impl Service {
                 .with_remedy("p2pfs peers shows who is there"));
         }
         Ok(Said { peers })
-    }
-
-    pub(super) async fn mesh(
-        &self,
-        connect: Option<&str>,
-        discover: bool,
-    ) -> Result<MeshInfo, Failure> {
-        let mesh = self.node.mesh().ok_or_else(|| {
-            Failure::new(FailureKind::Failed, "the mesh is off")
-                .with_remedy("say mesh.listen in the configuration and restart the daemon")
-        })?;
-        if let Some(text) = connect {
-            let address = MemberName::parse(text.as_bytes()).ok_or_else(|| {
-                let message = format!("{text:?} is no address of a mesh peer");
-                Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("write HOST:PORT, such as 192.0.2.1:18001")
-            })?;
-            mesh.connect(address).await;
-        }
-        if discover {
-            mesh.discover().await;
-        }
-        let known = mesh.known().await;
-        let peers = mesh.peers().await;
-        Ok(MeshInfo {
-            address: mesh.address().to_string(),
-            max_peers: self.config.mesh.max_peers,
-            peers: peers.iter().filter_map(seen).collect(),
-            known: known.iter().map(ToString::to_string).collect(),
-        })
-    }
-
-    /// Returns the peers of the mesh for `p2pfs peers`, except those that are native nodes.
-    pub(super) async fn mesh_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
-        let Some(mesh) = self.node.mesh() else {
-            return Vec::new();
-        };
-        let is_native = |report: &MeshReport| {
-            let id = &report.peer.id;
-            id.len() == MESH_ID_DIGITS && native.iter().any(|peer| peer.node.starts_with(&**id))
-        };
-        let reports = mesh.peers().await.into_iter();
-        reports
-            .filter(|report| !is_native(report))
-            .map(mesh_peer)
-            .collect()
-    }
-}
-
-fn seen(report: &MeshReport) -> Option<MeshPeerSeen> {
-    let peer = &report.peer;
-    let ago = jiff::SignedDuration::try_from(peer.heard_at?.elapsed()).unwrap_or_default();
-    Some(MeshPeerSeen {
-        name: peer.name.clone(),
-        id: peer.id.clone(),
-        address: peer.address.clone(),
-        last_heard: Timestamp::now()
-            .saturating_sub(ago)
-            .unwrap_or(Timestamp::MIN),
-    })
-}
-
-fn mesh_peer(report: MeshReport) -> PeerInfo {
-    let peer = report.peer;
-    PeerInfo {
-        name: peer.name,
-        address: peer.address,
-        state: if peer.is_up {
-            PeerState::Alive
-        } else {
-            PeerState::Down
-        },
-        plane: Plane::Mesh,
-        round_trip_ms: peer.round_trip.map(|time| time.as_secs_f64() * 1e3),
-        rate_bytes_per_s: report.rate_bytes_per_s.map(|rate| rate as u64),
-        received_bytes: report.received_bytes,
-        sent_bytes: report.sent_bytes,
-        offences: peer.offences,
-        last_offence: peer.last_offence.map(|last| last.to_string()),
-        ..PeerInfo::default()
     }
 }
 

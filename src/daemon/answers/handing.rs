@@ -2,20 +2,12 @@
 //! pipe.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::task::spawn_blocking;
 
 use super::failed;
 use crate::daemon::control::{Failure, PIPE_BYTES, is_one_user};
-
-/// Bytes per read of a local file.
-const STEP_BYTES: u64 = 1 << 20;
 
 /// Returns whether a caller may receive the file itself. The holder of a descriptor can reopen the
 /// file through it, for writing if its mode allows it, even if a directory protects it from other
@@ -24,22 +16,6 @@ pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
     let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
     let is_owner = owner.is_ok_and(|owner| owner == caller_uid);
     caller_uid == 0 || (is_owner && is_one_user(caller_uid))
-}
-
-/// Writes a whole local file into a pipe; an error means that the caller is gone.
-pub(super) async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> io::Result<()> {
-    let file = Arc::new(file);
-    for step in 0..size_bytes.div_ceil(STEP_BYTES) {
-        let (from, offset) = (file.clone(), step * STEP_BYTES);
-        let length = STEP_BYTES.min(size_bytes - offset) as usize;
-        let read = spawn_blocking(move || {
-            let mut bytes = vec![0; length];
-            from.read_exact_at(&mut bytes, offset).map(|()| bytes)
-        });
-        to.write_all(&read.await.map_err(io::Error::other)??)
-            .await?;
-    }
-    Ok(())
 }
 
 /// Returns both ends of a pipe, the second for the caller.

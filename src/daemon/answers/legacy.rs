@@ -1,26 +1,36 @@
 //! Answers about the legacy peers, and copies of their files for a caller.
 
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::task::spawn_blocking;
 
-use super::handing::{may_have, pipe_to_caller, pour};
+use super::handing::{may_have, pipe_to_caller};
 use super::paths::shared_path;
 use super::{Service, failed};
 use crate::daemon::control::{
-    CallerGone, EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, NO_HASH, Named,
-    PeerInfo, PeerState, Plane, Provenance, ReplySink, SourceShare, VersionInfo,
+    CallerGone, Failure, FailureKind, GetDone, GetStarted, NO_HASH, Named, PeerInfo, PeerState,
+    Plane, ReplySink, SourceShare,
 };
-use p2pfs_node::NodeError;
-use p2pfs_node::legacy::{
+use p2pfs_legacy::LegacyPeers;
+use p2pfs_legacy::discovery_plane::{
     CopyError, Legacy, LegacyAbsence, LegacyMember, Name, Patience, RemoteCopy, RemoteFile,
     printable,
 };
-use p2pfs_types::path::SharedPath;
+use p2pfs_node::NodeError;
 
 /// Maximum responders tried for one call.
 const RESPONDERS_MAX: usize = 4;
+/// Bytes per read of a local file.
+const STEP_BYTES: u64 = 1 << 20;
+/// Interval between requests to the legacy peers. They limit their own queries further.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
 
 impl Service {
     /// Requests a name of the root that no native node shares from the legacy peers. Returns
@@ -32,7 +42,7 @@ impl Service {
         absent: Failure,
         reply: &ReplySink,
     ) -> Result<GetDone, Failure> {
-        let Some(legacy) = self.node.legacy() else {
+        let Some(legacy) = self.legacy() else {
             return Err(absent);
         };
         if absent.kind != FailureKind::NotFound {
@@ -57,82 +67,30 @@ impl Service {
         }
     }
 
-    /// Returns a file in the root that only a legacy peer is known to have.
-    pub(super) fn legacy_file(&self, path: &SharedPath) -> Option<Arc<RemoteFile>> {
-        let legacy = self.node.legacy()?;
-        if path.components().count() != 1 {
-            return None;
-        }
-        legacy.files().get(&Name::new(path.as_bytes()).ok()?)
-    }
-
-    /// Returns the names in the root that only legacy peers are known to have.
-    pub(super) fn legacy_entries(&self) -> Vec<LsEntry> {
-        let files = self.node.legacy().map(|legacy| legacy.files().all());
-        let is_native = |file: &RemoteFile| {
-            let path = SharedPath::new(file.name.as_bytes());
-            path.is_ok_and(|path| self.node.find(&path).is_ok())
+    /// Asks the legacy peers for the file again and again, as a lookup through the mount does. Each
+    /// query goes out again once the previous answer has expired.
+    pub(super) async fn keep_asking(&self, file: Option<&Named>) -> Infallible {
+        let path = file.and_then(|named| shared_path(named).ok());
+        let name = path.filter(|path| path.components().count() == 1);
+        let name = name.and_then(|path| Name::new(path.as_bytes()).ok().zip(Some(path)));
+        let (Some(legacy), Some((name, path))) = (self.legacy(), name) else {
+            return std::future::pending().await;
         };
-        let files = files.iter().flatten();
-        let legacy = files.filter(|file| !is_native(file));
-        legacy.map(|file| legacy_entry(file)).collect()
-    }
-
-    /// Explains the content of a legacy peer's name.
-    pub(super) fn legacy_provenance(&self, file: &RemoteFile) -> Provenance {
-        let entry = legacy_entry(file);
-        let peer = file.peer.to_string();
-        Provenance {
-            path: entry.path.clone(),
-            listed: true,
-            rule: format!(
-                "no p2pfs node shares it: the legacy peer {peer} said first that it has it, and \
-                 nothing verifies its bytes"
-            ),
-            next_read: self.next_legacy_read(file),
-            sent_by: None,
-            left_out: None,
-            owner: None,
-            versions: vec![VersionInfo {
-                shown_as: Some(entry.path),
-                won: true,
-                waits: false,
-                author: peer,
-                author_node: String::new(),
-                kind: entry.kind,
-                hash: None,
-                size_bytes: file.size_bytes,
-                modified: entry.modified,
-                version_time: entry.modified,
-                holders: entry.holders,
-                cached_bytes: entry.cached_bytes,
-                verified: NO_HASH.to_owned(),
-            }],
+        loop {
+            if self.node.find(&path).is_err() {
+                let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
+            }
+            tokio::time::sleep(ASK_PERIOD).await;
         }
     }
 
-    fn next_legacy_read(&self, file: &RemoteFile) -> String {
-        let (here, size_bytes, peer) = (file.cached_bytes(), file.size_bytes, file.peer);
-        if here == size_bytes && here > 0 {
-            return "read from the copy of a moment ago".to_owned();
-        }
-        if here > 0 {
-            return format!("join its transfer: {here} of {size_bytes} bytes have come");
-        }
-        if !self.node.has_room_for(size_bytes) {
-            return format!(
-                "fetch its {size_bytes} bytes from the legacy peer {peer} as they are read: the \
-                 cache has no room for them"
-            );
-        }
-        format!(
-            "fetch all of its {size_bytes} bytes from the legacy peer {peer}, from the first on"
-        )
+    fn legacy(&self) -> Option<&Legacy> {
+        LegacyPeers::of_node(&self.node)?.discovery()
     }
 
     /// Returns the legacy peers for `p2pfs peers`, except those that are native nodes.
     pub(super) async fn legacy_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
-        let Some(legacy) = self.node.legacy() else {
+        let Some(legacy) = self.legacy() else {
             return Vec::new();
         };
         let members = legacy.members().await;
@@ -147,31 +105,6 @@ impl Service {
             .filter(|legacy| native.iter().all(|peer| peer.address != legacy.address))
             .collect()
     }
-}
-
-/// Describes a legacy peer's file. Its mtime is the time when this node first learned of it.
-pub(super) fn legacy_entry(file: &RemoteFile) -> LsEntry {
-    LsEntry {
-        path: Named::new(file.name.as_bytes()),
-        kind: EntryKind::File,
-        size_bytes: file.size_bytes,
-        modified: Timestamp::try_from(file.first_seen).unwrap_or(Timestamp::UNIX_EPOCH),
-        executable: false,
-        hash: None,
-        holders: vec![file.peer.to_string()],
-        cached_bytes: file.cached_bytes(),
-        pinned: false,
-        plane: Plane::Legacy,
-    }
-}
-
-/// Explains why a file is not fetched into the cache and not pinned.
-pub(super) fn not_kept(file: &RemoteFile) -> String {
-    let peer = file.peer;
-    format!(
-        "only the legacy peer {peer} has it, and bytes without a hash are not kept in the cache: \
-         p2pfs get copies it"
-    )
 }
 
 fn legacy_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
@@ -301,6 +234,22 @@ async fn give(
         poured.await.map_err(|_| CallerGone)?;
     }
     Ok(given_by(file, file.size_bytes))
+}
+
+/// Writes a whole local file into a pipe; an error means that the caller is gone.
+async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> io::Result<()> {
+    let file = Arc::new(file);
+    for step in 0..size_bytes.div_ceil(STEP_BYTES) {
+        let (from, offset) = (file.clone(), step * STEP_BYTES);
+        let length = STEP_BYTES.min(size_bytes - offset) as usize;
+        let read = spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            from.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        });
+        to.write_all(&read.await.map_err(io::Error::other)??)
+            .await?;
+    }
+    Ok(())
 }
 
 fn given_by(file: &RemoteFile, received_bytes: u64) -> GetDone {

@@ -7,12 +7,16 @@ mod cache;
 mod content;
 mod doctor;
 mod fills;
+mod foreign;
 mod gets;
 mod giving;
 mod handing;
+#[cfg(feature = "legacy")]
 mod legacy;
 mod limits;
 mod membership;
+#[cfg(feature = "legacy")]
+mod mesh;
 mod names;
 mod network;
 mod news;
@@ -25,6 +29,8 @@ mod transfers;
 mod trust;
 mod viewer;
 mod wait;
+#[cfg(not(feature = "legacy"))]
+mod without_legacy;
 
 use std::sync::Arc;
 

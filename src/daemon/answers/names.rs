@@ -1,6 +1,6 @@
 //! Answers about names: listings, and why a name shows its content.
 
-use super::legacy::legacy_entry;
+use super::foreign::foreign_entry;
 use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
 use super::{Service, Sight, Viewer, calendar_time};
 use crate::daemon::control::{
@@ -63,9 +63,9 @@ impl Service {
                 return Ok(only(self.ls_entry(&listed)));
             }
             Err(_) => {
-                let legacy = self.legacy_file(&path);
-                let legacy = legacy.ok_or_else(|| self.not_listed(&path))?;
-                return Ok(only(legacy_entry(&legacy)));
+                let foreign = self.foreign_file(&path);
+                let foreign = foreign.ok_or_else(|| self.not_listed(&path))?;
+                return Ok(only(foreign_entry(&path, &foreign)));
             }
         };
         viewer.check_list(named)?;
@@ -73,11 +73,11 @@ impl Service {
         let mut entries: Vec<LsEntry> = page.listed.iter().map(|it| self.ls_entry(it)).collect();
         if path.is_root() {
             let last = page.more_behind.as_deref();
-            let is_here = |legacy: &LsEntry| {
-                let name = legacy.path.as_bytes();
+            let is_here = |foreign: &LsEntry| {
+                let name = foreign.path.as_bytes();
                 after_name.is_none_or(|after| name > after) && last.is_none_or(|last| name < last)
             };
-            entries.extend(self.legacy_entries().into_iter().filter(is_here));
+            entries.extend(self.foreign_entries().into_iter().filter(is_here));
             entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
             more |= entries.len() > LS_PAGE_MAX_ENTRIES;
             entries.truncate(LS_PAGE_MAX_ENTRIES);
@@ -192,8 +192,8 @@ impl Service {
         let is_owner = viewer.sight == Sight::All;
         let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
         let Ok(why) = self.node.why(&path) else {
-            if let Some(legacy) = self.legacy_file(&path) {
-                return Ok(self.legacy_provenance(&legacy));
+            if let Some(foreign) = self.foreign_file(&path) {
+                return Ok(self.foreign_provenance(&path, &foreign));
             }
             return match left_out {
                 Some(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),

@@ -11,8 +11,7 @@ use crate::daemon::control::{
     ReplySink,
 };
 use p2pfs_node::door::DownReason;
-use p2pfs_node::mesh::Who as MeshWho;
-use p2pfs_node::{Fetched, Given, News, Noted, Push, PushStage, Who};
+use p2pfs_node::{Fetched, ForeignPeer, Given, News, Noted, Push, PushStage, Who};
 use p2pfs_types::path::SharedPath;
 
 /// How long a new node may take to announce its name.
@@ -189,18 +188,18 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
         News::FetchFailed(fetched, why) => EventKind::FetchFailed(fetch(&fetched, Some(why))),
         News::Given(given) if given.is_done => EventKind::GiveDone(give(&given)),
         News::Given(given) => EventKind::GiveStarted(give(&given)),
-        News::MeshUp { who, dialled } => EventKind::MeshUp(MeshPeerInfo {
+        News::ForeignUp { who, dialled } => EventKind::MeshUp(MeshPeerInfo {
             dialled,
             ..mesh_peer(&who, None)
         }),
-        News::MeshDown(who, why) => EventKind::MeshDown(mesh_peer(&who, Some(why))),
-        News::MeshRejected(address, why) => EventKind::MeshDown(MeshPeerInfo {
-            peer: address.to_string(),
-            address: address.to_string(),
+        News::ForeignDown(who, why) => EventKind::MeshDown(mesh_peer(&who, Some(why))),
+        News::ForeignRejected(address, why) => EventKind::MeshDown(MeshPeerInfo {
+            peer: address.clone(),
+            address,
             dialled: true,
-            why: Some(why.to_string()),
+            why: Some(why),
         }),
-        News::MeshLearned { from, count } => EventKind::MeshLearned {
+        News::ForeignLearned { from, count } => EventKind::MeshLearned {
             peer: from.name,
             count: count as u64,
         },
@@ -227,7 +226,7 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
     Event { time, what }
 }
 
-fn mesh_peer(who: &MeshWho, why: Option<String>) -> MeshPeerInfo {
+fn mesh_peer(who: &ForeignPeer, why: Option<String>) -> MeshPeerInfo {
     MeshPeerInfo {
         peer: who.name.clone(),
         address: who.address.to_string(),
@@ -251,7 +250,7 @@ fn pushed(push: Push) -> PushInfo {
 fn give(given: &Given) -> GiveInfo {
     GiveInfo {
         peer: given.peer.to_string(),
-        name: Named::new(given.name.as_bytes()),
+        name: Named::new(given.name.clone()),
         size_bytes: given.size_bytes,
     }
 }

@@ -55,7 +55,7 @@ impl Service {
             },
             shares: self.shares(sight).shares,
             legacy: self.config.legacy.enabled,
-            mesh: self.node.mesh().map(|mesh| mesh.address().to_string()),
+            mesh: self.mesh_address(),
             warnings,
         }
     }

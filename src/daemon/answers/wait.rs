@@ -1,6 +1,5 @@
 //! Waits for conditions, for scripts.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use super::network::{alive_of, is_alive};
@@ -8,13 +7,10 @@ use super::paths::{shared_path, trimmed};
 use super::{Service, Viewer};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use p2pfs_node::door::Hidden;
-use p2pfs_node::legacy::{Name, Patience};
 use p2pfs_types::path::escape;
 
 /// Interval between checks of the conditions: short enough for a person, and cheap.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
-/// Interval between requests to the legacy plane. It limits its own queries further.
-const ASK_PERIOD: Duration = Duration::from_secs(1);
 /// Maximum duration of one call: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
 
@@ -59,23 +55,6 @@ impl Service {
         let what = missing.unwrap_or_else(|| "it became so just now".to_owned());
         Failure::new(FailureKind::TimedOut, what)
             .with_remedy("p2pfs status and p2pfs peers show how things stand")
-    }
-
-    /// Repeatedly asks the legacy peers for the file, as a lookup through the mount does. Each
-    /// query goes out again once the previous answer has expired.
-    async fn keep_asking(&self, file: Option<&Named>) -> Infallible {
-        let path = file.and_then(|named| shared_path(named).ok());
-        let name = path.filter(|path| path.components().count() == 1);
-        let name = name.and_then(|path| Name::new(path.as_bytes()).ok().zip(Some(path)));
-        let (Some(legacy), Some((name, path))) = (self.node.legacy(), name) else {
-            return std::future::pending().await;
-        };
-        loop {
-            if self.node.find(&path).is_err() {
-                let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
-            }
-            tokio::time::sleep(ASK_PERIOD).await;
-        }
     }
 
     /// Returns the first condition that does not hold yet.
@@ -123,7 +102,7 @@ impl Service {
             };
         }
         let path = self.node.through_links(&shared_path(named)?);
-        if self.node.find(&path).is_err() && self.legacy_file(&path).is_none() {
+        if self.node.find(&path).is_err() && self.foreign_file(&path).is_none() {
             return said(path.as_bytes(), "is not listed");
         }
         if !self.served.shows(&path) {

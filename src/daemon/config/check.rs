@@ -16,10 +16,21 @@ use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
 /// Shortest time between two probes of the membership.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 
+/// Why legacy and mesh peers cannot be spoken to, if this program was built without the feature
+/// `legacy`.
+pub const NO_LEGACY: &str =
+    "this p2pfs was built without the older protocols (the feature legacy of its crate)";
+
 /// Checks the whole configuration. `origin` returns where a key was set. Returns a
 /// [`ConfigError::Impossible`] for each conflict, with the setting and its origin.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
-    let single = [legacy(config), socket(config), period(config), mesh(config)];
+    let single = [
+        without_legacy(config),
+        legacy(config),
+        socket(config),
+        period(config),
+        mesh(config),
+    ];
     let several = [ports(config), groups(config), readers(config)];
     let broken = single.into_iter().flatten();
     let broken = broken.chain(several.into_iter().flatten());
@@ -34,6 +45,17 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
 }
 
 type Broken = Option<(&'static str, String)>;
+
+/// Refuses the older protocols if this program was built without them.
+fn without_legacy(config: &Config) -> Broken {
+    let key = match config.mesh.listen {
+        _ if cfg!(feature = "legacy") => return None,
+        Some(_) => "mesh.listen",
+        None if config.legacy.enabled => "legacy.enabled",
+        None => return None,
+    };
+    Some((key, format!("{NO_LEGACY}: leave the setting out")))
+}
 
 /// Legacy mode needs an IPv4 listen address. Legacy peers support IPv4 only, and their members
 /// receive this node's address.

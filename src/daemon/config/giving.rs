@@ -56,7 +56,7 @@ impl Default for MeshSettings {
         Self {
             listen: None,
             peers: Vec::new(),
-            max_peers: defaults::MESH_PEERS,
+            max_peers: defaults::FOREIGN_PEERS,
             inbox: None,
         }
     }

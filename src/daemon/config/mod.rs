@@ -38,6 +38,7 @@ mod shown;
 pub mod units;
 mod variables;
 
+pub use check::NO_LEGACY;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use giving::{InboxSettings, MeshSettings};

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
+use p2pfs_legacy::LegacyPeers;
 use p2pfs_node::door::MESSAGE_MAX_BYTES;
 use p2pfs_node::{Leave, News, Node, SendError};
 use tokio::runtime::Runtime;
@@ -55,7 +56,12 @@ impl Room {
         let folder = tempfile::tempdir().unwrap();
         set_mode(folder.path(), 0o755);
         let alice = start(folder.path(), "alice", None).await;
-        let mesh = alice.mesh().unwrap().address().to_string();
+        let mesh = LegacyPeers::of_node(&alice)
+            .unwrap()
+            .mesh()
+            .unwrap()
+            .address()
+            .to_string();
         let old = MeshPeer::dial(&mesh, BOB, "old", 18002);
         let bob = start(folder.path(), "bob", Some(&alice)).await;
         let room = Self {

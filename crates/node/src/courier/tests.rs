@@ -32,7 +32,7 @@ async fn a_file_is_offered_again_only_to_who_answered_that_it_was_offered() {
         me,
         net,
         published: published.clone(),
-        mesh: None,
+        foreign: None,
         mailbox: Mailbox::new(events.clone()),
         events,
         sent: PeerBytes::default(),

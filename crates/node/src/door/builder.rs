@@ -1,15 +1,14 @@
 //! The builder of a node. It takes the settings without a good default first.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::defaults;
 use crate::inbox::{Accept, InboxSettings};
-use crate::mesh::MeshSettings;
-use crate::{GivingSettings, Node, NodeConfig, NodeError};
+use crate::{ForeignPeers, GivingSettings, Node, NodeConfig, NodeError};
 use p2pfs_cache::CacheConfig;
-use p2pfs_legacy::wire::discovery::MemberName;
 use p2pfs_types::id::NodeName;
 
 /// Settings of a node before its start. [`Node::builder`] makes it.
@@ -17,7 +16,6 @@ use p2pfs_types::id::NodeName;
 pub struct NodeBuilder {
     config: NodeConfig,
     shares: Vec<PathBuf>,
-    mesh_peers: Vec<SocketAddrV4>,
 }
 
 impl Node {
@@ -44,14 +42,13 @@ impl Node {
             bulk_code_point: defaults::BULK_CODE_POINT,
             away_grace: defaults::AWAY_GRACE,
             read_deadline: defaults::READ_DEADLINE,
-            legacy: None,
+            foreign: None,
             giving: GivingSettings::default(),
             refuse_beneath: Vec::new(),
         };
         NodeBuilder {
             config,
             shares: Vec::new(),
-            mesh_peers: Vec::new(),
         }
     }
 }
@@ -111,7 +108,7 @@ impl NodeBuilder {
     }
 
     /// Sets the folder for files that others send; it is shared like any other folder. Every member
-    /// of the cluster may send files, and so may peers of the mesh if the mesh is on. The folder
+    /// of the cluster may send files, and so may foreign peers, if there are any. The folder
     /// takes up to 10 GiB and leaves 1 GiB free on its filesystem.
     #[must_use]
     pub fn inbox(mut self, dir: impl Into<PathBuf>) -> Self {
@@ -132,23 +129,11 @@ impl NodeBuilder {
         self
     }
 
-    /// Joins the mesh of the legacy peers and listens for it at this address. Port 0 takes any free
-    /// port. Anyone that can connect to the address is a peer of the mesh.
+    /// Sets the peers of other protocols that the node speaks to. They may be anyone: these
+    /// protocols prove no identity.
     #[must_use]
-    pub fn mesh(mut self, listen: SocketAddrV4) -> Self {
-        self.config.giving.mesh = Some(MeshSettings {
-            listen: listen.into(),
-            peers: Vec::new(),
-            max_peers: defaults::MESH_PEERS as usize,
-        });
-        self
-    }
-
-    /// Adds a peer of the mesh to connect to. May be called several times. It has an effect only
-    /// together with [`Self::mesh`].
-    #[must_use]
-    pub fn mesh_peer(mut self, address: SocketAddrV4) -> Self {
-        self.mesh_peers.push(address);
+    pub fn foreign(mut self, peers: Arc<dyn ForeignPeers>) -> Self {
+        self.config.foreign = Some(peers);
         self
     }
 
@@ -160,10 +145,8 @@ impl NodeBuilder {
     /// running.
     pub async fn start(mut self) -> Result<Node, NodeError> {
         let giving = &mut self.config.giving;
-        if let Some(mesh) = &mut giving.mesh {
-            let peers = self.mesh_peers.into_iter();
-            mesh.peers.extend(peers.map(MemberName::Address));
-            giving.mesh_inbox = giving.inbox.clone();
+        if self.config.foreign.is_some() {
+            giving.foreign_inbox = giving.inbox.clone();
         }
         let inbox = giving.inbox.as_ref().map(|inbox| inbox.dir.clone());
         let mut node = Node::start(self.config).await?;

@@ -10,8 +10,8 @@ pub const CACHE_BYTES: u64 = 10 << 30;
 pub const FLOOR_BYTES: u64 = 1 << 30;
 /// Budget of an inbox: 10 GiB.
 pub const INBOX_BYTES: u64 = 10 << 30;
-/// Maximum number of connected peers of the mesh.
-pub const MESH_PEERS: u32 = 20;
+/// Maximum number of connected foreign peers.
+pub const FOREIGN_PEERS: u32 = 20;
 /// Interval between probes of other nodes.
 pub const PROBE_PERIOD: Duration = p2pfs_membership::PROBE_PERIOD;
 /// Maximum number of accepted connections.

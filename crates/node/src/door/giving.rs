@@ -1,4 +1,4 @@
-//! Sending files, bytes and talk to nodes and peers of the mesh, and receiving their bytes.
+//! Sending files, bytes and talk to nodes and foreign peers, and receiving their bytes.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +14,6 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use crate::{Message, Node, Parcel, PushError, Recipient, SendError};
-use p2pfs_legacy::wire::mesh::is_about_file;
 use p2pfs_proto::wire::native::tcp::GIVEN_MAX_BYTES;
 
 /// Maximum size of one message of [`Node::send_bytes`]: 256 KiB.
@@ -38,7 +37,7 @@ pub struct Delivery {
 pub struct Delivered {
     /// The name of the peer.
     pub peer: String,
-    /// Whether the peer acknowledges the whole file. A peer of the mesh cannot. For such a peer,
+    /// Whether the peer acknowledges the whole file. A foreign peer cannot. For such a peer,
     /// `Ok` means that all bytes were written to its connection.
     pub confirmed: bool,
     /// The error if the peer has received nothing.
@@ -121,7 +120,7 @@ impl Messages {
 
 impl Node {
     /// Sends a line of talk to every node and every peer of the mesh. Returns the names of the
-    /// nodes that acknowledged it and of the mesh peers to which it was written. The text is cut to
+    /// nodes that acknowledged it and of the foreign peers to which it was written. The text is cut to
     /// 4096 bytes.
     pub async fn broadcast(&self, text: &str) -> Vec<String> {
         self.courier().say(text).await
@@ -137,11 +136,10 @@ impl Node {
         if bytes.len() > MESSAGE_MAX_BYTES {
             return Err(SendError::TooLong { size_bytes });
         }
-        if is_about_file(&bytes) {
-            return Err(SendError::Reserved);
-        }
+        let recipients = self.recipients(to).await?;
+        self.courier().check_carried(&bytes, &recipients)?;
         let mut delivery = Delivery::new(size_bytes);
-        for to in self.recipients(to).await? {
+        for to in recipients {
             let sent = Arc::<AtomicU64>::default();
             let index = delivery.add(to.clone(), sent.clone());
             let (courier, bytes) = (self.courier().clone(), bytes.clone());
@@ -208,8 +206,8 @@ impl Node {
         Ok(delivery)
     }
 
-    /// Returns a stream of the bytes that nodes send with [`Node::send_bytes`] and that peers of
-    /// the mesh send.
+    /// Returns a stream of the bytes that nodes send with [`Node::send_bytes`] and that
+    /// foreign peers send.
     pub fn messages(&self) -> Messages {
         Messages {
             live: self.courier().mailbox.follow(),

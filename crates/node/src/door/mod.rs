@@ -40,7 +40,7 @@ pub use p2pfs_cache::{
 };
 pub use p2pfs_catalogue::{Rule, Version};
 pub use p2pfs_fetch::{FetchReport, PeerRate, SourceReport, TransferError};
-pub use p2pfs_fs::{FileVersion, FsError, Hidden};
+pub use p2pfs_fs::{FileVersion, ForeignFile, FsError, Hidden};
 pub use p2pfs_membership::{DownReason, MemberState, MemberStatus};
 pub use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 pub use p2pfs_share::{

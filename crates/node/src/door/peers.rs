@@ -24,7 +24,7 @@ pub struct PeerReport {
     pub offences: Option<(u64, Offence)>,
 }
 
-/// Rate limits for traffic between nodes, including legacy peers. `None` means no limit.
+/// Rate limits for traffic between nodes, including foreign peers. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimits {
     /// Limit for all traffic to others, in bytes per second.
@@ -62,14 +62,14 @@ impl Node {
     }
 
     /// Returns how many bytes of files came from others since the start, fetched or pushed,
-    /// including legacy peers.
+    /// including foreign peers.
     pub fn received_bytes(&self) -> u64 {
         let rates = self.rates();
         let fetched_bytes: u64 = rates.iter().map(|rate| rate.delivered_bytes).sum();
         fetched_bytes + self.running.traffic.taken.total()
     }
 
-    /// Returns how many bytes of files went to others since the start, including legacy peers.
+    /// Returns how many bytes of files went to others since the start, including foreign peers.
     pub fn sent_bytes(&self) -> u64 {
         self.running.traffic.sent.total()
     }

@@ -48,7 +48,9 @@ impl Node {
     /// Returns the current status, at most a tenth of a second old. It does not ask the event loop,
     /// so it answers however busy the node is. For a stopped node it returns the last status.
     pub fn status(&self) -> NodeStatus {
-        let legacy_datagrams = self.legacy().map_or(0, |legacy| legacy.dropped());
+        let foreign = self
+            .foreign()
+            .map_or(0, |foreign| foreign.dropped_datagrams());
         let totals = self.view().totals();
         let shares = self.shared();
         let warnings = self.warnings(&shares);
@@ -64,7 +66,7 @@ impl Node {
             epoch: self.keyring.current().id(),
             waiting_reads: self.content.waiting_reads(),
             open_versions: self.content.open_versions(),
-            dropped_datagrams: self.published.dropped_datagrams() + legacy_datagrams,
+            dropped_datagrams: self.published.dropped_datagrams() + foreign,
             dropped_connections: self.net.counters().dropped.iter().sum(),
             warnings,
             public_warnings: self.running.events.public_warnings(),

@@ -16,7 +16,7 @@ mod senders;
 pub mod store;
 
 pub use attributes::{SENDER_ATTRIBUTE, sender_of};
-pub(super) use opening::InboxHandle;
+pub use opening::InboxHandle;
 pub use origin::ChargedSender;
 pub(super) use receive::PushParts;
 pub use receive::{Accept, COMING_MAX, COMING_OF_NODE_MAX, COMING_PATIENCE, Pushes};

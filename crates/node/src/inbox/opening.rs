@@ -15,7 +15,7 @@ const OPENS_WITHIN: Duration = Duration::from_secs(5);
 /// An inbox that may still be opening. It is empty if none is set or its disk has not answered yet.
 /// Clones share their state.
 #[derive(Clone, Default)]
-pub(crate) struct InboxHandle {
+pub struct InboxHandle {
     inbox: Arc<OnceLock<Inbox>>,
     is_set: bool,
 }
@@ -51,7 +51,7 @@ impl InboxHandle {
     }
 
     /// Returns the inbox once it is open.
-    pub(crate) fn get(&self) -> Option<&Inbox> {
+    pub fn get(&self) -> Option<&Inbox> {
         self.inbox.get()
     }
 

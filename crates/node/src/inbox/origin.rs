@@ -11,7 +11,7 @@ use p2pfs_types::id::NodeId;
 const V6_NETWORK_BITS: u32 = 64;
 
 /// A sender, identified by a property that it cannot change at will. Holders of a secret file and
-/// peers of the mesh can make up as many keys and names as they like. So only their address
+/// foreign peers can make up as many keys and names as they like. So only their address
 /// identifies them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChargedSender {

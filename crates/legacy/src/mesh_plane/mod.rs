@@ -1,6 +1,6 @@
 //! The mesh of the legacy peers, beside the native plane.
 //!
-//! Owns the task that drives [`p2pfs_legacy::mesh::MeshMachine`] (`run`), one task for each
+//! Owns the task that drives [`MeshMachine`](crate::mesh::MeshMachine) (`run`), one task for each
 //! connection (`session`), the writing of received files into the inbox (`files`), and the sending
 //! of files (`push`). The mesh exists only if it is configured.
 
@@ -18,14 +18,14 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
-use crate::traffic::LegacyThrottle;
-use p2pfs_legacy::mesh::{MeshPeer, Pace};
-use p2pfs_legacy::net::mesh::MeshSender;
+use crate::mesh::{MeshPeer, Pace};
+use crate::net::mesh::MeshSender;
+use p2pfs_node::{ForeignPeer, ForeignThrottle, PushError};
 
+pub use crate::mesh::Who;
+pub use crate::wire::discovery::MemberName;
 use meter::Meter;
-pub use p2pfs_legacy::mesh::Who;
-pub use p2pfs_legacy::wire::discovery::MemberName;
-pub(super) use run::{MeshParts, start};
+pub(super) use run::start;
 
 /// Maximum number of commands queued for the plane.
 const COMMANDS_MAX: usize = 64;
@@ -77,13 +77,13 @@ impl TransferCounters {
 
 /// A peer that files can be pushed to.
 #[derive(Clone)]
-pub(super) struct PushTarget {
-    pub(super) who: Who,
+pub(crate) struct PushTarget {
+    who: Who,
     sender: MeshSender,
     /// Locked while a file is sent, so that files are sent one after another.
     pace: Arc<AsyncMutex<Pace>>,
     moved: Arc<TransferCounters>,
-    passage: LegacyThrottle,
+    passage: ForeignThrottle,
 }
 
 enum MeshCommand {
@@ -134,12 +134,29 @@ impl Mesh {
 
     /// Sends a line of talk to every peer except those with these IDs. Returns the names of the
     /// receivers.
-    pub(super) async fn say(&self, text: String, skip: Vec<String>) -> Vec<String> {
+    pub(crate) async fn say(&self, text: String, skip: Vec<String>) -> Vec<String> {
         self.ask(|reply| MeshCommand::Say { text, skip, reply })
             .await
     }
 
-    pub(super) async fn targets(&self) -> Vec<PushTarget> {
+    /// Returns the peers to which files can be pushed now.
+    pub(crate) async fn recipients(&self) -> Vec<ForeignPeer> {
+        let targets = self.targets().await.into_iter();
+        targets.map(|target| run::shown(target.who)).collect()
+    }
+
+    /// Returns the peer with this ID.
+    ///
+    /// # Errors
+    /// [`PushError::Gone`] if it is not connected.
+    pub(crate) async fn target(&self, id: &str) -> Result<PushTarget, PushError> {
+        let mut targets = self.targets().await.into_iter();
+        targets
+            .find(|target| target.who.id == id)
+            .ok_or(PushError::Gone)
+    }
+
+    async fn targets(&self) -> Vec<PushTarget> {
         self.ask(MeshCommand::Targets).await
     }
 

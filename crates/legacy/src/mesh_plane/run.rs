@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rand::TryRng;
+use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -15,15 +17,15 @@ use super::{
     COMMANDS_MAX, HEARD_MAX, Mesh, MeshCommand, MeshReport, MeshSettings, PushTarget,
     TransferCounters,
 };
-use crate::events::{EventLog, News};
-use crate::inbox::{ChargedSender, InboxHandle};
-use crate::mailbox::Mailbox;
-use crate::traffic::LegacyThrottle;
-use p2pfs_legacy::mesh::{
+use crate::mesh::{
     ConnId, HANDSHAKES_MAX, MeshConfig, MeshEvent, MeshMachine, MeshOffence, MeshPeer, Pace, Who,
 };
-use p2pfs_legacy::net::mesh::{MeshEnd, MeshSender, dial, listen};
-use p2pfs_legacy::wire::discovery::MemberName;
+use crate::net::mesh::{MeshEnd, MeshSender, dial};
+use crate::wire::discovery::MemberName;
+use p2pfs_node::ForeignThrottle;
+use p2pfs_node::Mailbox;
+use p2pfs_node::inbox::{ChargedSender, InboxHandle};
+use p2pfs_node::{EventLog, ForeignHost, ForeignPeer, News, foreign_id};
 use p2pfs_transfer::net::is_own;
 
 /// Maximum number of finished connection attempts queued for the task.
@@ -33,25 +35,6 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Number of accepted connections that may be closing, in addition to the peers and running
 /// handshakes.
 const LEAVING_MAX: usize = 32;
-
-/// The parts of the node that the plane uses.
-pub(crate) struct MeshParts {
-    pub(crate) settings: MeshSettings,
-    /// ID of this node among the peers: letters and digits.
-    pub(crate) id: String,
-    /// Name of this node.
-    pub(crate) name: String,
-    pub(crate) seed: u64,
-    /// The folder for received files. Without one they are skipped.
-    pub(crate) inbox: InboxHandle,
-    pub(crate) events: EventLog,
-    pub(crate) mailbox: Mailbox,
-    /// Rate limits and byte counters for received and sent files.
-    pub(crate) taken: LegacyThrottle,
-    pub(crate) given: LegacyThrottle,
-    /// A socket that listens already.
-    pub(crate) listener: Option<TcpListener>,
-}
 
 /// The plane's side of a connection.
 struct MeshLink {
@@ -70,8 +53,8 @@ struct MeshPlane {
     inbox: InboxHandle,
     events: EventLog,
     mailbox: Mailbox,
-    taken: LegacyThrottle,
-    given: LegacyThrottle,
+    taken: ForeignThrottle,
+    given: ForeignThrottle,
     heard: mpsc::Sender<(ConnId, SessionMessage)>,
     dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
     /// Bytes received and sent on closed connections, by the peer's ID.
@@ -90,44 +73,42 @@ type AcceptedStream = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 /// Maximum number of departed peers whose counters are kept.
 const PAST_MAX: usize = 256;
 
-/// Listens and starts the plane. The plane ends when its handle is dropped. Needs a running tokio
-/// runtime.
-///
-/// # Errors
-/// If the address cannot be listened on.
-pub(crate) fn start(parts: MeshParts) -> io::Result<Mesh> {
-    let listener = match parts.listener {
-        Some(listener) => listener,
-        None => listen(parts.settings.listen)?,
-    };
+/// Starts the plane on this socket. The plane ends with the node.
+pub(crate) fn start(
+    settings: MeshSettings,
+    listener: TcpListener,
+    host: ForeignHost,
+) -> io::Result<Mesh> {
     let address = listener.local_addr()?;
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (heard, heard_queue) = mpsc::channel(HEARD_MAX);
     let (dialled, dialled_queue) = mpsc::channel(DIALLED_MAX);
     let (accepted, accepted_queue) = mpsc::channel(1);
-    let places = parts.settings.max_peers + HANDSHAKES_MAX + LEAVING_MAX;
+    let places = settings.max_peers + HANDSHAKES_MAX + LEAVING_MAX;
     tokio::spawn(accept_all(
         listener,
         Arc::new(Semaphore::new(places)),
         accepted,
     ));
     let config = MeshConfig {
-        id: parts.id,
-        name: parts.name,
+        id: foreign_id(&host.me),
+        name: host.name.to_string(),
         port: address.port(),
-        max_peers: parts.settings.max_peers,
-        configured: parts.settings.peers,
+        max_peers: settings.max_peers,
+        configured: settings.peers,
     };
     let is_ours = move |at| is_own(address, at);
+    let stopped = host.stopped();
+    let seed = SysRng.try_next_u64().map_err(io::Error::other)?;
     let plane = MeshPlane {
-        machine: MeshMachine::new(config, Box::new(is_ours), parts.seed, Instant::now()),
+        machine: MeshMachine::new(config, Box::new(is_ours), seed, Instant::now()),
         links: BTreeMap::new(),
         next_conn: 0,
-        inbox: parts.inbox,
-        events: parts.events,
-        mailbox: parts.mailbox,
-        taken: parts.taken,
-        given: parts.given,
+        inbox: host.pushes.inbox,
+        events: host.events,
+        mailbox: host.pushes.mailbox,
+        taken: host.traffic.taken,
+        given: host.traffic.given,
         heard,
         dialled,
         past: HashMap::new(),
@@ -138,7 +119,12 @@ pub(crate) fn start(parts: MeshParts) -> io::Result<Mesh> {
         dialled: dialled_queue,
         commands: command_queue,
     };
-    tokio::spawn(plane.run(queues));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = plane.run(queues) => {}
+            () = stopped => {}
+        }
+    });
     Ok(Mesh { commands, address })
 }
 
@@ -355,13 +341,18 @@ impl MeshPlane {
                 }
             }
             MeshEvent::PeerUp { who, dialled } => {
-                self.events.record(News::MeshUp { who, dialled });
+                self.events.record(News::ForeignUp {
+                    who: shown(who),
+                    dialled,
+                });
             }
             MeshEvent::PeerDown(who, why) => {
-                self.events.record(News::MeshDown(who, why.to_string()));
+                self.events
+                    .record(News::ForeignDown(shown(who), why.to_string()));
             }
             MeshEvent::Rejected(address, why) => {
-                self.events.record(News::MeshRejected(address, why));
+                let (address, why) = (address.to_string(), why.to_string());
+                self.events.record(News::ForeignRejected(address, why));
             }
             MeshEvent::Chat(who, text) => self.events.record(News::Chat {
                 from: who.name,
@@ -371,7 +362,10 @@ impl MeshPlane {
                 self.mailbox.deliver(who.name, length_bytes, bytes);
             }
             MeshEvent::Learned(who, count) => {
-                self.events.record(News::MeshLearned { from: who, count });
+                self.events.record(News::ForeignLearned {
+                    from: shown(who),
+                    count,
+                });
             }
             MeshEvent::Offended(culprit, what) => {
                 let ip = culprit.ip;
@@ -395,6 +389,15 @@ impl MeshPlane {
             let past = self.past.entry(who.id).or_default();
             *past = (past.0 + received, past.1 + sent);
         }
+    }
+}
+
+/// Describes a peer for the rest of the node.
+pub(super) fn shown(who: Who) -> ForeignPeer {
+    ForeignPeer {
+        id: who.id,
+        name: who.name,
+        address: who.address,
     }
 }
 

@@ -4,15 +4,15 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 
-use crate::traffic::LegacyThrottle;
-use p2pfs_legacy::net::discovery::{LegacyError, Transfer};
-use p2pfs_legacy::wire::discovery::Name;
+use crate::net::discovery::{LegacyError, Transfer};
+use crate::wire::discovery::Name;
+use p2pfs_node::ForeignThrottle;
 
 /// A rate-limited transfer. While nothing is read from the connection, TCP slows the peer down.
 #[derive(Debug)]
 pub struct ThrottledTransfer {
     transfer: Transfer,
-    passage: LegacyThrottle,
+    passage: ForeignThrottle,
     /// Bytes that arrived and must pass the rate limit before more is read.
     owed_bytes: u64,
 }
@@ -25,7 +25,7 @@ impl ThrottledTransfer {
     pub(super) async fn begin(
         at: SocketAddrV4,
         name: &Name,
-        passage: LegacyThrottle,
+        passage: ForeignThrottle,
     ) -> Result<Self, LegacyError> {
         Ok(Self {
             transfer: Transfer::begin(at, name).await?,
@@ -77,8 +77,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::PeerBytes;
-    use p2pfs_legacy::wire::discovery::TransferHeader;
+    use crate::wire::discovery::TransferHeader;
+    use p2pfs_node::PeerBytes;
     use p2pfs_transfer::Pace;
 
     const MIB: u64 = 1 << 20;
@@ -104,7 +104,7 @@ mod tests {
         let name = Name::new(b"a.bin").unwrap();
         let at = peer_that_gives(name.clone(), 8 * MIB).await;
         let (pace, taken) = (Pace::default(), PeerBytes::default());
-        let passage = LegacyThrottle::new(&pace, &taken);
+        let passage = ForeignThrottle::new(&pace, &taken);
         let mut incoming = ThrottledTransfer::begin(at, &name, passage).await.unwrap();
         while taken.total() < 4 * MIB {
             assert!(incoming.next().await.unwrap().is_some());

@@ -14,8 +14,8 @@ use super::copy::RemoteCopy;
 use super::error::CopyError;
 use super::files::{RemoteFile, RemoteFiles};
 use super::incoming::ThrottledTransfer;
+use crate::net::discovery::CLOSE_WAIT;
 use p2pfs_fs::ReadNow;
-use p2pfs_legacy::net::discovery::CLOSE_WAIT;
 
 /// Number of bytes kept before the last read.
 const KEPT_BYTES: u64 = 1 << 20;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
-use crate::open_versions::OpenSlot;
+use crate::discovery::{Absence, NEGATIVE, Patience, is_probe};
+use crate::wire::discovery::Name;
 use p2pfs_fs::{
     ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent, ReadNow, ReadReply, ReadTicket,
     Timestamp,
 };
-use p2pfs_legacy::discovery::{Absence, NEGATIVE, Patience, is_probe};
-use p2pfs_legacy::wire::discovery::Name;
+use p2pfs_node::OpenSlot;
 use p2pfs_types::extent::ByteRange;
 
 /// Maximum number of names remembered as absent.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::EventLog;
+use crate::wire::discovery::{NameError, SIZE_MAX_BYTES, printable};
 use p2pfs_fs::FsError;
-use p2pfs_legacy::wire::discovery::{NameError, SIZE_MAX_BYTES, printable};
+use p2pfs_node::EventLog;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::path::SharedPath;
 

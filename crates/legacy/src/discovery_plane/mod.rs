@@ -1,6 +1,6 @@
 //! The plane of the legacy peers, beside the native one.
 //!
-//! Owns the task that drives [`p2pfs_legacy::discovery::LegacyMachine`], the files offered to
+//! Owns the task that drives [`LegacyMachine`](crate::discovery::LegacyMachine), the files offered to
 //! legacy peers (`offered`), serving them (`serve`), the reports about refused names (`refusals`),
 //! and the files fetched from legacy peers (`files`, `incoming`, `copy`, `window`). These have no
 //! hash and are kept apart from all verified files. The plane exists only if it is turned on.
@@ -26,20 +26,19 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::open_versions::OpenVersions;
+use crate::discovery::Absence;
+use crate::wire::discovery::{MemberName, NameError};
 use p2pfs_catalogue::Change;
-use p2pfs_legacy::discovery::Absence;
-use p2pfs_legacy::wire::discovery::{MemberName, NameError};
+use p2pfs_node::OpenVersions;
 
+pub use crate::discovery::{LegacyMember, Patience};
+pub use crate::wire::discovery::{Name, printable};
 pub use copy::RemoteCopy;
 pub use error::CopyError;
 pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
 pub use incoming::ThrottledTransfer;
-pub(super) use offered::OfferSources;
-pub use p2pfs_legacy::discovery::{LegacyMember, Patience};
-pub use p2pfs_legacy::wire::discovery::{Name, printable};
 use refusals::RefusalLog;
-pub(super) use run::{LegacyParts, start};
+pub(super) use run::start;
 pub use window::RemoteBytes;
 
 /// Maximum number of datagrams queued for the plane. Further ones are dropped, as the network would
@@ -167,23 +166,23 @@ impl Legacy {
     }
 }
 
-/// The inlet through which the node's loop sends datagrams and changes to the plane. It never
+/// The inlet through which the node sends datagrams and changes to the plane. It never
 /// blocks.
 #[derive(Clone)]
-pub(super) struct LegacyInlet {
+pub(crate) struct LegacyInlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     changes: mpsc::Sender<Vec<Change>>,
     missed: Arc<AtomicBool>,
 }
 
 impl LegacyInlet {
-    pub(super) fn datagram(&self, from: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn datagram(&self, from: SocketAddr, datagram: &[u8]) {
         let _full_or_over = self
             .datagrams
             .try_send((from, Bytes::copy_from_slice(datagram)));
     }
 
-    pub(super) fn changed(&self, changes: &[Change]) {
+    pub(crate) fn changed(&self, changes: &[Change]) {
         if !changes.is_empty() && self.changes.try_send(changes.to_vec()).is_err() {
             self.missed.store(true, Ordering::Relaxed);
         }

@@ -18,19 +18,14 @@ use super::{
     LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog, RemoteFile, RemoteFiles,
     ThrottledTransfer, serve,
 };
-use crate::open_versions::OpenVersions;
-use crate::traffic::LegacyThrottle;
-use crate::wake::sleep_until;
-use crate::{EventLog, NodeContent, Outdated};
+use crate::discovery::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience};
+use crate::net::discovery::{Admission, LegacyError};
+use crate::wire::discovery::{MemberName, Name};
 use p2pfs_catalogue::Change;
-use p2pfs_legacy::discovery::{
-    ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience,
-};
-use p2pfs_legacy::net::discovery::{Admission, LegacyError};
-use p2pfs_legacy::wire::discovery::{MemberName, Name};
+use p2pfs_node::ForeignThrottle;
+use p2pfs_node::{EventLog, ForeignHost, NodeContent, Outdated};
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::is_own;
-use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::path::SharedPath;
 
 /// Maximum number of queued results of transfers and name resolutions.
@@ -39,25 +34,6 @@ const OUTCOMES_MAX: usize = 256;
 const BATCH: usize = 64;
 /// How long no name must have been refused as busy before the next refusal is reported again.
 const BUSY_PAUSE: Duration = Duration::from_secs(30);
-
-/// The parts of the node that the plane uses.
-pub(crate) struct LegacyParts {
-    pub(crate) settings: LegacySettings,
-    pub(crate) own: SocketAddrV4,
-    pub(crate) udp: UdpPort,
-    pub(crate) net: PeerNet,
-    pub(crate) files: RemoteFiles,
-    pub(crate) content: Arc<NodeContent>,
-    /// How long a read waits without progress.
-    pub(crate) read_deadline: Duration,
-    pub(crate) open_versions: OpenVersions,
-    /// Upload limit and byte counter for files to legacy peers.
-    pub(crate) given: LegacyThrottle,
-    pub(crate) events: EventLog,
-    /// Changes of names for the kernel's caches.
-    pub(crate) changes: mpsc::Sender<Outdated>,
-    pub(crate) sources: super::offered::OfferSources,
-}
 
 enum LegacyOutcome {
     Tried {
@@ -85,7 +61,7 @@ struct LegacyPlane {
     files: RemoteFiles,
     offered: Arc<OfferedFiles>,
     content: Arc<NodeContent>,
-    given: LegacyThrottle,
+    given: ForeignThrottle,
     events: EventLog,
     door: Admission,
     waiters: HashMap<Name, Vec<LookupWaiter>>,
@@ -106,36 +82,61 @@ struct LegacyQueues {
     failures: mpsc::Receiver<FailedTransfer>,
 }
 
-/// Starts the plane. It ends when its handles and its inlet are dropped.
-pub(crate) fn start(parts: LegacyParts) -> (Legacy, LegacyInlet) {
+/// Starts the plane. It ends with the node. `own` is the node's address, and `files` keeps the
+/// copies.
+pub(crate) fn start(
+    settings: LegacySettings,
+    own: SocketAddrV4,
+    files: RemoteFiles,
+    host: ForeignHost,
+) -> (Legacy, LegacyInlet) {
     let (datagrams, datagram_queue) = mpsc::channel(DATAGRAMS_MAX);
     let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
     let (connections, connection_queue) = mpsc::channel(CONNECTIONS_MAX);
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (outcomes, outcome_queue) = mpsc::channel(OUTCOMES_MAX);
-    let failures = parts.files.take_failures();
-    let refusals = RefusalLog::new(parts.events.clone());
-    parts.net.set_foreign_plane(Some(connections));
-    let missed = Arc::new(AtomicBool::new(true));
-    let dropped = Arc::new(AtomicU64::new(0));
-    let (own, bound) = (parts.own, parts.net.local_addr());
+    let failures = files.take_failures();
+    let refusals = RefusalLog::new(host.events.clone());
+    host.net.set_foreign_plane(Some(connections));
+    let stopped = host.stopped();
+    let legacy = Legacy {
+        commands,
+        files: files.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        refusals: refusals.clone(),
+        dropped: Arc::default(),
+        lookup: settings.lookup,
+        read_deadline: host.reads.deadline,
+        open_versions: host.reads.open_versions,
+        absent: Arc::default(),
+    };
+    let inlet = LegacyInlet {
+        datagrams,
+        changes,
+        missed: Arc::new(AtomicBool::new(true)),
+    };
+    let bound = host.net.local_addr();
     let is_ours = move |at| at == own || is_own(bound, at);
-    let machine = LegacyMachine::new(machine_config(&parts), Box::new(is_ours), Instant::now());
+    let offered = OfferedFiles::new(host.me, settings.bridge, host.offers, refusals);
     let plane = LegacyPlane {
-        machine,
-        dropped: dropped.clone(),
-        udp: parts.udp,
-        files: parts.files.clone(),
-        offered: Arc::new(OfferedFiles::new(parts.sources, refusals.clone())),
-        content: parts.content,
-        given: parts.given,
-        events: parts.events,
+        machine: LegacyMachine::new(
+            machine_config(own, settings),
+            Box::new(is_ours),
+            Instant::now(),
+        ),
+        dropped: legacy.dropped.clone(),
+        udp: host.udp,
+        files,
+        offered: Arc::new(offered),
+        content: host.reads.content,
+        given: host.traffic.given,
+        events: host.events,
         door: Admission::default(),
         waiters: HashMap::new(),
         outcomes,
-        missed: missed.clone(),
+        missed: inlet.missed.clone(),
         is_indexing: false,
-        changes: parts.changes,
+        changes: host.changes,
         busy_at: None,
     };
     let queues = LegacyQueues {
@@ -146,35 +147,31 @@ pub(crate) fn start(parts: LegacyParts) -> (Legacy, LegacyInlet) {
         outcomes: outcome_queue,
         failures: failures.unwrap_or_else(|| mpsc::channel(1).1),
     };
-    tokio::spawn(plane.run(queues));
-    let legacy = Legacy {
-        commands,
-        files: parts.files,
-        runtime: tokio::runtime::Handle::current(),
-        refusals,
-        dropped,
-        lookup: parts.settings.lookup,
-        read_deadline: parts.read_deadline,
-        open_versions: parts.open_versions,
-        absent: Arc::default(),
-    };
-    let inlet = LegacyInlet {
-        datagrams,
-        changes,
-        missed,
-    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = plane.run(queues) => {}
+            () = stopped => {}
+        }
+    });
     (legacy, inlet)
 }
 
-fn machine_config(parts: &LegacyParts) -> LegacyConfig {
-    let settings = &parts.settings;
+fn machine_config(own: SocketAddrV4, settings: LegacySettings) -> LegacyConfig {
     LegacyConfig {
-        own: parts.own,
-        members: settings.members.clone(),
+        own,
+        members: settings.members,
         period: settings.period,
         waiting: settings.waiting,
         lookup: settings.lookup,
         responder_delay: settings.responder_delay,
+    }
+}
+
+/// Waits until the given time, or forever if there is none.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

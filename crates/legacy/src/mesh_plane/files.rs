@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::events::{EventLog, News, Push, PushStage};
-use crate::inbox::{ChargedSender, Inbox, InboxFile};
-use p2pfs_legacy::mesh::{Begun, FileId, MeshOffence, Receiving, Refused};
-use p2pfs_legacy::wire::mesh::{FileEnd, FileStart};
+use crate::mesh::{Begun, FileId, MeshOffence, Receiving, Refused};
+use crate::wire::mesh::{FileEnd, FileStart};
+use p2pfs_node::inbox::{ChargedSender, Inbox, InboxFile};
+use p2pfs_node::{EventLog, News, Push, PushStage};
 use p2pfs_proto::wire::native::record::Sender;
 
 /// A file in transfer.

@@ -11,12 +11,12 @@ use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
 use super::TransferCounters;
 use super::files::{FileStep, PushedFiles};
-use crate::events::EventLog;
-use crate::inbox::{ChargedSender, InboxHandle};
-use crate::traffic::LegacyThrottle;
-use p2pfs_legacy::mesh::{ConnId, MeshOffence, Who};
-use p2pfs_legacy::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
-use p2pfs_legacy::wire::mesh::{DecodeError, Item, Line};
+use crate::mesh::{ConnId, MeshOffence, Who};
+use crate::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
+use crate::wire::mesh::{DecodeError, Item, Line};
+use p2pfs_node::EventLog;
+use p2pfs_node::ForeignThrottle;
+use p2pfs_node::inbox::{ChargedSender, InboxHandle};
 
 /// Interval at which stalled files are looked for and the plane is told that files are arriving.
 const TICK: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub(super) struct MeshSession {
     pub(super) inbox: InboxHandle,
     pub(super) events: EventLog,
     pub(super) moved: Arc<TransferCounters>,
-    pub(super) passage: LegacyThrottle,
+    pub(super) passage: ForeignThrottle,
     /// The peer, once the plane knows it.
     pub(super) established: watch::Receiver<Option<Who>>,
     /// Sent or dropped when the plane closes the connection.

@@ -9,10 +9,11 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::RefusalLog;
+use crate::wire::discovery::{Name, SIZE_MAX_BYTES};
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::{Change, Found, View};
 use p2pfs_fs::{FileVersion, FsError};
-use p2pfs_legacy::wire::discovery::{Name, SIZE_MAX_BYTES};
+use p2pfs_node::OfferSources;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use p2pfs_share::{ShareSet, SharedFor};
 use p2pfs_types::id::NodeId;
@@ -60,21 +61,17 @@ pub(super) struct OfferedFiles {
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
 }
 
-/// The parts of the node that [`OfferedFiles`] reads.
-pub(crate) struct OfferSources {
-    pub(crate) me: NodeId,
-    pub(crate) bridge: bool,
-    pub(crate) view: Arc<ArcSwap<View>>,
-    pub(crate) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
-    pub(crate) shares: ShareSet,
-    pub(crate) cache: Cache,
-}
-
 impl OfferedFiles {
-    pub(super) fn new(sources: OfferSources, refusals: RefusalLog) -> Self {
+    /// Creates an empty index of the files of `me` and, with `bridge`, of other nodes.
+    pub(super) fn new(
+        me: NodeId,
+        bridge: bool,
+        sources: OfferSources,
+        refusals: RefusalLog,
+    ) -> Self {
         Self {
-            me: sources.me,
-            bridge: sources.bridge,
+            me,
+            bridge,
             view: sources.view,
             addresses: sources.addresses,
             shares: sources.shares,
@@ -322,9 +319,9 @@ impl NameIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::EventLog;
     use p2pfs_cache::CacheConfig;
     use p2pfs_catalogue::Catalogue;
+    use p2pfs_node::EventLog;
     use p2pfs_proto::wire::native::record::{Entry, Timestamp};
     use p2pfs_share::{ShareConfig, ShareSpec};
     use p2pfs_types::digest::ContentHash;
@@ -350,15 +347,18 @@ mod tests {
             let (shares, mut events) = ShareSet::open(shares).unwrap();
             std::thread::spawn(move || while events.blocking_recv().is_some() {});
             let sources = OfferSources {
-                me,
-                bridge: false,
                 view: Arc::new(ArcSwap::new(catalogue.view())),
                 addresses: Arc::default(),
                 shares,
                 cache: Cache::open(cache).unwrap().0,
             };
             Self {
-                offered: OfferedFiles::new(sources, RefusalLog::new(EventLog::default())),
+                offered: OfferedFiles::new(
+                    me,
+                    false,
+                    sources,
+                    RefusalLog::new(EventLog::default()),
+                ),
                 catalogue,
                 home,
             }

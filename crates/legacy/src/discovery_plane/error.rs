@@ -1,8 +1,8 @@
 //! Errors of transfers from legacy peers, and which of them are the peer's fault.
 
+use crate::discovery::DiscoveryOffence;
+use crate::net::discovery::LegacyError;
 use p2pfs_fs::FsError;
-use p2pfs_legacy::discovery::DiscoveryOffence;
-use p2pfs_legacy::net::discovery::LegacyError;
 
 /// The reason why a copy has no bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,10 +22,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::copy::{CopyWriter, RemoteCopy};
 use super::error::CopyError;
 use super::incoming::ThrottledTransfer;
-use crate::traffic::LegacyThrottle;
+use crate::net::discovery::LegacyError;
+use crate::wire::discovery::Name;
 use p2pfs_cache::{Cache, UNVERIFIED_DIR};
-use p2pfs_legacy::net::discovery::LegacyError;
-use p2pfs_legacy::wire::discovery::Name;
+use p2pfs_node::ForeignThrottle;
 
 /// Maximum number of known files of legacy peers. The one found first is forgotten first.
 pub const KNOWN_MAX: usize = 4096;
@@ -80,7 +80,7 @@ pub struct RemoteFiles {
 struct RemoteFileStore {
     dir: PathBuf,
     cache: Cache,
-    passage: LegacyThrottle,
+    passage: ForeignThrottle,
     next: AtomicU64,
     places: Arc<Semaphore>,
     windows: Arc<Semaphore>,
@@ -95,8 +95,8 @@ impl RemoteFiles {
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(cache_dir: &Path, cache: Cache, passage: LegacyThrottle) -> io::Result<Self> {
-        let dir = cache_dir.join(UNVERIFIED_DIR);
+    pub fn open(cache: Cache, passage: ForeignThrottle) -> io::Result<Self> {
+        let dir = cache.dir().join(UNVERIFIED_DIR);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 
 use super::error::CopyError;
 use super::incoming::ThrottledTransfer;
+use crate::net::discovery::CLOSE_WAIT;
 use p2pfs_cache::Reservation;
 use p2pfs_fs::{FsError, ReadNow};
-use p2pfs_legacy::net::discovery::CLOSE_WAIT;
 
 /// Progress of a transfer.
 #[derive(Clone, Debug, Default)]

@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::offered::OfferedFiles;
-use crate::traffic::LegacyThrottle;
-use crate::{EventLog, Given, News, NodeContent};
+use crate::net::discovery::{Served, ServedPlace};
+use crate::wire::discovery::TransferHeader;
 use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow};
-use p2pfs_legacy::net::discovery::{Served, ServedPlace};
-use p2pfs_legacy::wire::discovery::TransferHeader;
+use p2pfs_node::ForeignThrottle;
+use p2pfs_node::{EventLog, Given, News, NodeContent};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Number of bytes read at once: the largest request between native nodes.
@@ -27,7 +27,7 @@ pub(super) async fn serve(
     place: ServedPlace,
     offered: Arc<OfferedFiles>,
     content: Arc<NodeContent>,
-    passage: LegacyThrottle,
+    passage: ForeignThrottle,
     events: EventLog,
 ) {
     let _place = place;
@@ -43,7 +43,7 @@ pub(super) async fn serve(
     let note = |is_done| {
         events.record(News::Given(Given {
             peer,
-            name: served_name.clone(),
+            name: served_name.as_bytes().to_vec(),
             size_bytes: file.size_bytes,
             is_done,
         }));
@@ -59,7 +59,7 @@ pub(super) async fn serve(
 /// Sends the file. The first bytes are read before the header is sent, so that a file that cannot
 /// be read is refused with an empty close.
 async fn give(
-    (served, passage): (&mut Served, &LegacyThrottle),
+    (served, passage): (&mut Served, &ForeignThrottle),
     file: &FileVersion,
     content: Arc<NodeContent>,
     note: &(dyn Fn(bool) + Sync),
@@ -73,7 +73,7 @@ async fn give(
 
 async fn send_all(
     served: &mut Served,
-    passage: &LegacyThrottle,
+    passage: &ForeignThrottle,
     header: &TransferHeader,
     content: &dyn OpenContent,
 ) -> Result<(), FsError> {

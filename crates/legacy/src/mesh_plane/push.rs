@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::PushTarget;
-use crate::parcel::{Parcel, PushError};
-use p2pfs_legacy::mesh::Pace;
-use p2pfs_legacy::net::mesh::{MeshEnd, StreamedMessage};
-use p2pfs_legacy::wire::mesh::{
-    chunk_bytes, encode_chunk_head, encode_end, encode_message, encode_start,
-};
+use crate::mesh::Pace;
+use crate::net::mesh::{MeshEnd, StreamedMessage};
+use crate::wire::mesh::{chunk_bytes, encode_chunk_head, encode_end, encode_message, encode_start};
+use p2pfs_node::{Parcel, PushError};
 use p2pfs_types::file_name::sent_name;
 
 /// Number of bytes read from a file at once.
