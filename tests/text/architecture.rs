@@ -63,3 +63,11 @@ fn documented() -> Graph {
 fn documented_crate_graph_is_the_one_that_cargo_builds() {
     assert_eq!(documented(), built());
 }
+
+#[test]
+fn only_the_program_depends_on_the_older_protocols() {
+    let dependents = built().into_iter();
+    let dependents = dependents.filter(|(_, used)| used.contains("legacy"));
+    let names: Vec<String> = dependents.map(|(name, _)| name).collect();
+    assert_eq!(names, ["p2pfs"]);
+}

@@ -25,7 +25,7 @@ pub const NO_LEGACY: &str =
 /// [`ConfigError::Impossible`] for each conflict, with the setting and its origin.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
     let single = [
-        without_legacy(config),
+        lacking(config, cfg!(feature = "legacy")),
         legacy(config),
         socket(config),
         period(config),
@@ -47,9 +47,9 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
 type Broken = Option<(&'static str, String)>;
 
 /// Refuses the older protocols if this program was built without them.
-fn without_legacy(config: &Config) -> Broken {
+fn lacking(config: &Config, has_legacy: bool) -> Broken {
     let key = match config.mesh.listen {
-        _ if cfg!(feature = "legacy") => return None,
+        _ if has_legacy => return None,
         Some(_) => "mesh.listen",
         None if config.legacy.enabled => "legacy.enabled",
         None => return None,
@@ -267,4 +267,22 @@ fn folders(config: &Config) -> Vec<Clash<'_>> {
 
 pub(super) fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_older_protocols_are_refused_only_by_a_build_without_them() {
+        let mut config = Config::default();
+        assert_eq!(lacking(&config, false), None);
+        config.legacy.enabled = true;
+        let (key, message) = lacking(&config, false).unwrap();
+        assert_eq!(key, "legacy.enabled");
+        assert!(message.contains("built without the older protocols"));
+        config.mesh.listen = Some(([127, 0, 0, 1], 1378).into());
+        assert_eq!(lacking(&config, false).unwrap().0, "mesh.listen");
+        assert_eq!(lacking(&config, true), None);
+    }
 }

@@ -119,7 +119,7 @@ impl Messages {
 }
 
 impl Node {
-    /// Sends a line of talk to every node and every peer of the mesh. Returns the names of the
+    /// Sends a line of talk to every node and every foreign peer. Returns the names of the
     /// nodes that acknowledged it and of the foreign peers to which it was written. The text is cut to
     /// 4096 bytes.
     pub async fn broadcast(&self, text: &str) -> Vec<String> {
