@@ -185,9 +185,9 @@ impl FileSender {
     /// # Errors
     /// [`SendError::Reserved`].
     pub(super) fn check_carried(&self, bytes: &[u8], to: &[Recipient]) -> Result<(), SendError> {
-        let goes_abroad = to.iter().any(|to| !to.confirms());
+        let is_foreign = to.iter().any(|to| !to.confirms());
         match &self.foreign {
-            Some(foreign) if goes_abroad && !foreign.carries(bytes) => Err(SendError::Reserved),
+            Some(foreign) if is_foreign && !foreign.carries(bytes) => Err(SendError::Reserved),
             _ => Ok(()),
         }
     }
