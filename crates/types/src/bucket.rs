@@ -1,76 +1,158 @@
-//! A token bucket that limits how many events may happen on average and at once. Pure.
+//! The rate limiter of all crates: a token bucket for events and for bytes. Pure.
 //!
-//! Bytes per second are limited elsewhere, each with its own rule of precedence: `transfer::pace`
-//! for a node, `fuse::budget` for reading programs.
+//! A bucket is stored as the time at which everything that was taken is paid for. It is full from
+//! that time on. Events take whole tokens and never more than there are ([`TokenBucket::take`]).
+//! Bytes pass while the debt is small and may then overdraw the bucket ([`TokenBucket::pass`]), so
+//! that one large transfer fits a small rate.
 
 use std::time::{Duration, Instant};
+
+const NANOS_PER_S: u128 = 1_000_000_000;
 
 /// A bucket that is refilled at a steady rate up to its capacity. Reads no clock.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
-    per_token: Duration,
-    capacity: u32,
-    tokens: u32,
-    counted_from: Instant,
+    rate: TokenRate,
+    /// Time in which an empty bucket becomes full.
+    burst: Duration,
+    /// Time from which the bucket is full.
+    paid_at: Instant,
+}
+
+/// Number of tokens that a period adds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenRate {
+    tokens: u64,
+    period: Duration,
+}
+
+impl TokenRate {
+    pub(crate) fn per_second(per_s: u64) -> Self {
+        Self {
+            tokens: per_s.max(1),
+            period: Duration::from_secs(1),
+        }
+    }
+
+    pub(crate) fn one_in(per_token: Duration) -> Self {
+        Self {
+            tokens: 1,
+            period: per_token,
+        }
+    }
+
+    /// Returns the time that adds `count` tokens.
+    pub(crate) fn time_of(self, count: u64) -> Duration {
+        let nanos = self.period.as_nanos().saturating_mul(count.into()) / u128::from(self.tokens);
+        let seconds = u64::try_from(nanos / NANOS_PER_S).unwrap_or(u64::MAX);
+        Duration::new(seconds, (nanos % NANOS_PER_S) as u32)
+    }
 }
 
 impl TokenBucket {
     /// Creates a full bucket of `capacity` tokens that gains `per_s` tokens (at least 1) per
     /// second.
     pub fn per_second(per_s: u32, capacity: u32, now: Instant) -> Self {
-        Self::one_in(Duration::from_secs(1) / per_s.max(1), capacity, now)
+        Self::full(TokenRate::per_second(per_s.into()), capacity, now)
     }
 
     /// Creates a full bucket of `capacity` tokens that gains one token per `per_token`.
     pub fn one_in(per_token: Duration, capacity: u32, now: Instant) -> Self {
+        Self::full(TokenRate::one_in(per_token), capacity, now)
+    }
+
+    /// Creates a full bucket for a limit in bytes per second (at least 1). A full bucket holds the
+    /// bytes of `burst`.
+    pub fn bytes_per_second(bytes_per_s: u64, burst: Duration, now: Instant) -> Self {
         Self {
-            per_token,
-            capacity,
-            tokens: capacity,
-            counted_from: now,
+            rate: TokenRate::per_second(bytes_per_s),
+            burst,
+            paid_at: now,
+        }
+    }
+
+    pub(crate) fn full(rate: TokenRate, capacity: u32, now: Instant) -> Self {
+        Self {
+            rate,
+            burst: rate.time_of(capacity.into()),
+            paid_at: now,
         }
     }
 
     /// Takes `count` tokens, or none if there are fewer. Returns whether they were taken.
     pub fn take(&mut self, count: u32, now: Instant) -> bool {
-        self.refill(now);
-        let enough = self.tokens >= count;
+        let debt = self
+            .debt(now)
+            .saturating_add(self.rate.time_of(count.into()));
+        let enough = debt <= self.burst;
         if enough {
-            self.tokens -= count;
+            self.owe(debt, now);
         }
         enough
     }
 
+    /// Lets `count` tokens pass if the bucket is not overdrawn by more than `overdraft`, however
+    /// many they are. Otherwise takes nothing and returns how long they have to wait.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub fn pass(&mut self, count: u64, overdraft: Duration, now: Instant) -> Result<(), Duration> {
+        let debt = self.debt(now);
+        match debt.checked_sub(self.burst.saturating_add(overdraft)) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                self.charge(count, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes `count` tokens in any case.
+    pub fn charge(&mut self, count: u64, now: Instant) {
+        let debt = self.debt(now);
+        self.owe(debt.saturating_add(self.rate.time_of(count)), now);
+    }
+
+    /// Puts back tokens that were taken recently and not used after all.
+    pub fn refund(&mut self, count: u64) {
+        let paid_at = self.paid_at.checked_sub(self.rate.time_of(count));
+        self.paid_at = paid_at.unwrap_or(self.paid_at);
+    }
+
+    /// Returns how long the bucket takes to become full.
+    pub fn debt(&self, now: Instant) -> Duration {
+        self.paid_at.saturating_duration_since(now)
+    }
+
+    /// Returns how long the bucket stays overdrawn.
+    pub fn overdrawn_for(&self, now: Instant) -> Duration {
+        self.debt(now).saturating_sub(self.burst)
+    }
+
     /// Returns the earliest time at which there is a token, if none is taken until then.
     pub fn ready_at(&self) -> Instant {
-        match self.tokens {
-            0 => self.counted_from + self.per_token,
-            _ => self.counted_from,
-        }
+        let before_full = self.burst.saturating_sub(self.rate.time_of(1));
+        self.paid_at
+            .checked_sub(before_full)
+            .unwrap_or(self.paid_at)
     }
 
     /// Returns whether every token that was taken has been replaced.
-    pub fn is_full(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        self.tokens == self.capacity
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.debt(now).is_zero()
     }
 
-    fn refill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.counted_from);
-        let gained = passed.as_nanos() / self.per_token.as_nanos().max(1);
-        if gained >= u128::from(self.capacity - self.tokens) {
-            self.tokens = self.capacity;
-            self.counted_from = self.counted_from.max(now);
-        } else {
-            self.tokens += gained as u32;
-            self.counted_from += self.per_token * gained as u32;
-        }
+    fn owe(&mut self, debt: Duration, now: Instant) {
+        // A time that a clock cannot show is never reached.
+        self.paid_at = now.checked_add(debt).unwrap_or(self.paid_at);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MIB: u64 = 1 << 20;
 
     #[test]
     fn a_bucket_gives_its_capacity_at_once_and_then_its_rate() {
@@ -93,5 +175,75 @@ mod tests {
         assert!(!bucket.take(1, start));
         assert!(!bucket.take(1, start - Duration::from_secs(5)));
         assert!(bucket.take(1, start + Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn a_rate_that_divides_no_second_loses_and_gives_no_token() {
+        let start = Instant::now();
+        for per_s in [3, 7, 999, 1_000_003] {
+            let mut bucket = TokenBucket::per_second(per_s, 100, start);
+            assert_eq!((0..200).filter(|_| bucket.take(1, start)).count(), 100);
+            let later = start + Duration::from_secs(1000);
+            assert!(bucket.is_full(later));
+            assert_eq!((0..200).filter(|_| bucket.take(1, later)).count(), 100);
+        }
+    }
+
+    #[test]
+    fn a_bucket_names_the_time_of_its_next_token() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::one_in(Duration::from_secs(2), 3, start);
+        assert!(bucket.ready_at() <= start);
+        for _ in 0..3 {
+            assert!(bucket.ready_at() <= start && bucket.take(1, start));
+        }
+        assert_eq!(bucket.ready_at(), start + Duration::from_secs(2));
+        assert!(!bucket.is_full(start + Duration::from_secs(5)));
+        assert!(bucket.is_full(start + Duration::from_secs(6)));
+    }
+
+    #[test]
+    fn bytes_over_time_keep_to_the_limit() {
+        let begun = Instant::now();
+        let burst = Duration::from_millis(500);
+        let mut bucket = TokenBucket::bytes_per_second(MIB, burst, begun);
+        let (mut now, mut passed) = (begun, 0);
+        while now < begun + Duration::from_secs(10) {
+            match bucket.pass(MIB / 4, Duration::ZERO, now) {
+                Ok(()) => passed += MIB / 4,
+                Err(wait) => now += wait,
+            }
+        }
+        // The bytes of ten seconds, the burst, and the transfer that overdraws the bucket.
+        assert!((10 * MIB..=11 * MIB).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn an_overdraft_is_paid_for_by_those_without_one() {
+        let now = Instant::now();
+        let (none, some) = (Duration::ZERO, Duration::from_secs(4));
+        let mut bucket = TokenBucket::bytes_per_second(MIB, none, now);
+        assert_eq!(bucket.pass(2 * MIB, none, now), Ok(()));
+        assert_eq!(bucket.pass(1, none, now), Err(Duration::from_secs(2)));
+        assert_eq!(bucket.pass(3 * MIB, some, now), Ok(()));
+        assert_eq!(bucket.pass(1, some, now), Err(Duration::from_secs(1)));
+        assert_eq!(bucket.overdrawn_for(now), Duration::from_secs(5));
+        bucket.refund(5 * MIB);
+        assert_eq!(bucket.pass(1, none, now), Ok(()));
+    }
+
+    #[test]
+    fn no_number_is_too_large_to_count() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::bytes_per_second(0, Duration::MAX, now);
+        for _ in 0..3 {
+            bucket.charge(u64::MAX, now);
+            let _passed = bucket.pass(u64::MAX, Duration::MAX, now);
+            bucket.refund(u64::MAX);
+            let _ready_at = bucket.ready_at();
+        }
+        let mut bucket = TokenBucket::one_in(Duration::MAX, u32::MAX, now);
+        bucket.take(u32::MAX, now);
+        bucket.charge(u64::MAX, now);
     }
 }

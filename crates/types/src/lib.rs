@@ -12,10 +12,12 @@ pub mod extent;
 pub mod file_name;
 pub mod files;
 pub mod id;
+pub mod keyed_buckets;
 pub mod least;
 pub mod limit;
 mod limits;
 pub mod offences;
 pub mod path;
+pub mod stall;
 
 pub use limits::LIMITS;

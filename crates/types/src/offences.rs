@@ -1,9 +1,8 @@
-//! Record of protocol violations: their number and the last kind for each offender, and whether to
-//! report the next one to the user.
+//! The log of protocol violations: their number and the last kind for each offender, and whether to
+//! report the next one.
 //!
-//! Every plane has its own record, with its own offences and its own identifiers of offenders. A
-//! record only remembers, for at most [`OFFENDERS_MAX`] offenders; the consequences are up to its
-//! owner. Pure.
+//! Every plane has its own log, with its own offences and its own identifiers of offenders. A log
+//! only remembers, for a limited number of offenders; the consequences are up to its owner. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,11 +15,11 @@ pub const OFFENDERS_MAX: usize = 64;
 /// Time for which an offence is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// Minimum time between two reports about one offender.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+const REPORTED_AGAIN: Duration = Duration::from_secs(60);
 /// Maximum number of reports about all offenders at once.
-const TOLD_BURST: u32 = 16;
+const REPORT_BURST: u32 = 16;
 /// Average time between two reports about all offenders.
-const TOLD_PERIOD: Duration = Duration::from_secs(10);
+const REPORT_PERIOD: Duration = Duration::from_secs(10);
 
 /// An offence of a peer, as its plane defines it.
 pub trait Offending: Copy {
@@ -34,54 +33,84 @@ struct OffenceRecord<What> {
     count: u64,
     last: What,
     at: Instant,
-    told_at: Option<Instant>,
+    reported_at: Option<Instant>,
 }
 
-/// The record of one plane.
+/// When an offence is reported.
+enum ReportPolicy {
+    /// At the first offence of each offender.
+    Once,
+    /// At most once a minute for each offender, and at the rate of the bucket for all.
+    Paced(TokenBucket),
+}
+
+impl ReportPolicy {
+    /// Returns whether to report an offender now, with the time of its last report.
+    fn allows(&mut self, reported_at: Option<Instant>, now: Instant) -> bool {
+        match self {
+            Self::Once => reported_at.is_none(),
+            Self::Paced(bucket) => {
+                let age = reported_at.map(|at| now.saturating_duration_since(at));
+                age.is_none_or(|age| age >= REPORTED_AGAIN) && bucket.take(1, now)
+            }
+        }
+    }
+}
+
+/// The log of one plane.
 pub struct OffenceLog<Who, What> {
     records: BTreeMap<Who, OffenceRecord<What>>,
-    telling: TokenBucket,
+    offenders_max: usize,
+    policy: ReportPolicy,
 }
 
 impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
-    /// Creates an empty record.
+    /// Creates an empty log of up to [`OFFENDERS_MAX`] offenders that reports again and again, at a
+    /// limited rate.
     pub fn new(now: Instant) -> Self {
+        let bucket = TokenBucket::one_in(REPORT_PERIOD, REPORT_BURST, now);
         Self {
             records: BTreeMap::new(),
-            telling: TokenBucket::one_in(TOLD_PERIOD, TOLD_BURST, now),
+            offenders_max: OFFENDERS_MAX,
+            policy: ReportPolicy::Paced(bucket),
+        }
+    }
+
+    /// Creates an empty log of up to `offenders_max` offenders that reports each one once.
+    pub fn reporting_once(offenders_max: usize) -> Self {
+        Self {
+            records: BTreeMap::new(),
+            offenders_max,
+            policy: ReportPolicy::Once,
         }
     }
 
     /// Counts an offence. Returns whether to report it.
     pub fn note(&mut self, now: Instant, who: &Who, what: What) -> bool {
-        if !self.records.contains_key(who) && self.records.len() >= OFFENDERS_MAX {
+        if !self.records.contains_key(who) && self.records.len() >= self.offenders_max {
             self.make_room(now);
         }
         let record = self.records.entry(who.clone()).or_insert(OffenceRecord {
             count: 0,
             last: what,
             at: now,
-            told_at: None,
+            reported_at: None,
         });
         record.count += 1;
         record.last = what;
         record.at = now;
-        let told = record.told_at;
-        if told.is_some_and(|at| now.saturating_duration_since(at) < TOLD_AGAIN) {
-            return false;
+        let is_reported = self.policy.allows(record.reported_at, now);
+        if is_reported {
+            record.reported_at = Some(now);
         }
-        let is_told = self.telling.take(1, now);
-        if is_told {
-            record.told_at = Some(now);
-        }
-        is_told
+        is_reported
     }
 
     fn make_room(&mut self, now: Instant) {
         let is_fresh =
             |record: &OffenceRecord<What>| now.saturating_duration_since(record.at) < REMEMBERED;
         self.records.retain(|_, record| is_fresh(record));
-        if self.records.len() < OFFENDERS_MAX {
+        if self.records.len() < self.offenders_max {
             return;
         }
         let key = |record: &OffenceRecord<What>| (!record.last.is_forgeable(), record.at);
@@ -93,7 +122,10 @@ impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
 
     /// Returns whether an event that is not an offence may be reported now, at the same rate.
     pub fn may_tell(&mut self, now: Instant) -> bool {
-        self.telling.take(1, now)
+        match &mut self.policy {
+            ReportPolicy::Once => true,
+            ReportPolicy::Paced(bucket) => bucket.take(1, now),
+        }
     }
 
     /// Returns the number of offences of one offender, and the last one.
@@ -145,7 +177,7 @@ mod tests {
         let mut ledger = OffenceLog::new(now);
         ledger.note(now, &0, Deed::Proven);
         let told = (1..100_000).filter(|who| ledger.note(now, who, Deed::Forgeable));
-        assert_eq!(told.count(), TOLD_BURST as usize - 1);
+        assert_eq!(told.count(), REPORT_BURST as usize - 1);
         assert_eq!(ledger.records.len(), OFFENDERS_MAX);
         assert_eq!(ledger.of(&0), Some((1, Deed::Proven)));
     }
@@ -161,5 +193,17 @@ mod tests {
         }
         assert_eq!(ledger.of(&0), None);
         assert_eq!(ledger.all().count(), OFFENDERS_MAX);
+    }
+
+    #[test]
+    fn a_log_that_reports_once_never_reports_an_offender_again() {
+        let now = Instant::now();
+        let mut log = OffenceLog::reporting_once(1000);
+        for day in 0..10 {
+            let at = now + REMEMBERED * day;
+            let reported = (0..1000).filter(|who| log.note(at, who, Deed::Proven));
+            assert_eq!(reported.count(), if day == 0 { 1000 } else { 0 });
+        }
+        assert_eq!(log.of(&7), Some((10, Deed::Proven)));
     }
 }
