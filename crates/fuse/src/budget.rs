@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use p2pfs_fs::handles::Handle;
+use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::extent::ByteRange;
 
 /// Time at the full rate that an idle program may use at once.
@@ -30,35 +31,29 @@ pub struct ReaderBudget {
 /// An active budget.
 pub(super) struct Budget {
     pub rule: ReaderBudget,
-    /// Time until which the granted bytes last at this rate.
-    spent_until: Mutex<Option<Instant>>,
+    bucket: Mutex<TokenBucket>,
 }
 
 impl Budget {
-    pub(crate) fn new(rule: ReaderBudget) -> Self {
+    pub(crate) fn new(rule: ReaderBudget, now: Instant) -> Self {
+        let bucket = TokenBucket::bytes_per_second(rule.bytes_s, BURST, now);
         Self {
             rule,
-            spent_until: Mutex::default(),
+            bucket: Mutex::new(bucket),
         }
     }
 
     /// Deducts `bytes` from the budget. Returns the time from which they may be fetched.
     pub(crate) fn spend(&self, bytes: u64, now: Instant) -> Instant {
-        let mut spent_until = self.spent_until.lock();
-        let idle_since = now.checked_sub(BURST).unwrap_or(now);
-        let begin = spent_until.map_or(idle_since, |until| until.max(idle_since));
-        *spent_until = Some(begin + self.time_of(bytes));
-        begin.clamp(now, now + WAIT_MAX)
+        let mut bucket = self.bucket.lock();
+        let wait = bucket.overdrawn_for(now);
+        bucket.charge(bytes, now);
+        now + wait.min(WAIT_MAX)
     }
 
     /// Returns bytes that are no longer wanted to the budget.
     pub(crate) fn give_back(&self, bytes: u64) {
-        let mut spent_until = self.spent_until.lock();
-        *spent_until = spent_until.and_then(|until| until.checked_sub(self.time_of(bytes)));
-    }
-
-    fn time_of(&self, bytes: u64) -> Duration {
-        Duration::from_secs_f64(bytes as f64 / self.rule.bytes_s.max(1) as f64)
+        self.bucket.lock().refund(bytes);
     }
 }
 
@@ -141,10 +136,11 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn budget(bytes_s: u64) -> Budget {
-        Budget::new(ReaderBudget {
+        let rule = ReaderBudget {
             program: "rsync".to_owned(),
             bytes_s,
-        })
+        };
+        Budget::new(rule, Instant::now())
     }
 
     #[test]

@@ -121,9 +121,11 @@ impl Readers {
     pub(crate) fn set_budgets(&self, list: Vec<ReaderBudget>) {
         let mut rules = self.rules.write();
         let kept = std::mem::take(&mut rules.budgets);
+        let now = Instant::now();
         let at_work = |rule: ReaderBudget| {
             let same = kept.iter().find(|budget| budget.rule == rule);
-            same.cloned().unwrap_or_else(|| Arc::new(Budget::new(rule)))
+            same.cloned()
+                .unwrap_or_else(|| Arc::new(Budget::new(rule, now)))
         };
         rules.budgets = list.into_iter().map(at_work).collect();
         drop(rules);
