@@ -1,11 +1,10 @@
 //! Rate limits by address.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::keyed_buckets::KeyedBuckets;
 
 /// Maximum sustained datagrams per second from one address.
 pub const PER_S: u32 = 32;
@@ -23,8 +22,8 @@ pub const MEMBER_BURST: u32 = 16;
 
 /// Rate limits of all addresses and members.
 pub(super) struct SenderRates {
-    addresses: Buckets<Ipv4Addr>,
-    members: Buckets<SocketAddrV4>,
+    addresses: KeyedBuckets<Ipv4Addr>,
+    members: KeyedBuckets<SocketAddrV4>,
     /// Bucket shared by the addresses beyond the limit.
     strangers: Option<TokenBucket>,
 }
@@ -32,8 +31,8 @@ pub(super) struct SenderRates {
 impl Default for SenderRates {
     fn default() -> Self {
         Self {
-            addresses: Buckets::new(PER_S, BURST),
-            members: Buckets::new(MEMBER_PER_S, MEMBER_BURST),
+            addresses: KeyedBuckets::per_second(PER_S, BURST, ADDRESSES_MAX),
+            members: KeyedBuckets::per_second(MEMBER_PER_S, MEMBER_BURST, ADDRESSES_MAX),
             strangers: None,
         }
     }
@@ -43,12 +42,7 @@ impl SenderRates {
     /// Returns whether one more datagram is accepted. All senders at one address share its rate,
     /// and a member has a small rate of its own in addition.
     pub(super) fn admit(&mut self, from: SocketAddrV4, is_member: bool, now: Instant) -> bool {
-        self.admit_address(*from.ip(), now) || (is_member && self.admit_member(from, now))
-    }
-
-    fn admit_member(&mut self, from: SocketAddrV4, now: Instant) -> bool {
-        let bucket = self.members.of(from, now);
-        bucket.is_some_and(|bucket| bucket.take(1, now))
+        self.admit_address(*from.ip(), now) || (is_member && self.members.take(from, 1, now))
     }
 
     fn admit_address(&mut self, from: Ipv4Addr, now: Instant) -> bool {
@@ -61,50 +55,9 @@ impl SenderRates {
     }
 }
 
-/// A bucket for each key, for at most [`ADDRESSES_MAX`] keys.
-struct Buckets<Key> {
-    buckets: HashMap<Key, TokenBucket>,
-    per_s: u32,
-    burst: u32,
-    /// Time before which no bucket can have become full since the last sweep. Without it, a flood
-    /// from ever new addresses would cost a scan of all buckets for each datagram.
-    swept_until: Option<Instant>,
-}
-
-impl<Key: Eq + Hash> Buckets<Key> {
-    fn new(per_s: u32, burst: u32) -> Self {
-        Self {
-            buckets: HashMap::new(),
-            per_s,
-            burst,
-            swept_until: None,
-        }
-    }
-
-    /// Returns the key's bucket, or `None` if the table is full.
-    fn of(&mut self, key: Key, now: Instant) -> Option<&mut TokenBucket> {
-        if self.buckets.len() >= ADDRESSES_MAX && !self.buckets.contains_key(&key) {
-            self.sweep(now);
-            if self.buckets.len() >= ADDRESSES_MAX {
-                return None;
-            }
-        }
-        let full = || TokenBucket::per_second(self.per_s, self.burst, now);
-        Some(self.buckets.entry(key).or_insert_with(full))
-    }
-
-    fn sweep(&mut self, now: Instant) {
-        if self.swept_until.is_some_and(|until| now < until) {
-            return;
-        }
-        self.swept_until = Some(now + Duration::from_secs(1) / self.per_s);
-        self.buckets.retain(|_, bucket| !bucket.is_full(now));
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use super::*;
 
@@ -144,27 +97,8 @@ mod tests {
         let taken = (0..100_000)
             .filter(|n| rates.admit(address(*n), false, now))
             .count();
-        assert_eq!(rates.addresses.buckets.len(), ADDRESSES_MAX);
+        assert_eq!(rates.addresses.len(), ADDRESSES_MAX);
         assert_eq!(taken, ADDRESSES_MAX + BURST as usize);
-    }
-
-    #[test]
-    fn a_flood_from_ever_new_addresses_does_not_look_through_the_table_for_each() {
-        let (mut rates, begun) = (SenderRates::default(), Instant::now());
-        let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
-        let mut sweeps = BTreeSet::new();
-        for n in 0..100_000 {
-            // each address in the table has sent too much to be forgotten soon
-            let (burst, ms) = (if n < 4096 { 2 * PER_S } else { 1 }, n / 100);
-            let now = begun + Duration::from_millis(ms.into());
-            for _ in 0..burst {
-                rates.admit(address(n), false, now);
-            }
-            sweeps.extend(rates.addresses.swept_until);
-        }
-        assert_eq!(rates.addresses.buckets.len(), ADDRESSES_MAX);
-        // in one second
-        assert!(sweeps.len() <= PER_S as usize + 1, "{} times", sweeps.len());
     }
 
     #[test]
