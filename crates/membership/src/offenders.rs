@@ -5,51 +5,49 @@
 //! far more than sending the claim. A member that makes such claims repeatedly is therefore ignored
 //! until some time has passed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::config::MEMBERS_MAX;
 use super::event::Offence;
-use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::keyed_buckets::KeyedBuckets;
+use p2pfs_types::offences::{OffenceLog, Offending};
 
 /// Maximum number of forgeries of one member that are verified at once.
 const FORGERIES_AT_ONCE: u32 = 16;
 /// Time after which one more forgery of a member is verified.
 const FORGERY_PERIOD: Duration = Duration::from_secs(1);
 
+impl Offending for Offence {}
+
 /// Members that broke the rules.
-#[derive(Default)]
 pub(super) struct Offenders {
-    /// Reported members and kinds of offences, at most [`MEMBERS_MAX`].
-    told: BTreeSet<(NodeId, Offence)>,
-    /// Members that recently forged something, at most [`MEMBERS_MAX`].
-    forgers: BTreeMap<NodeId, TokenBucket>,
+    log: OffenceLog<(NodeId, Offence), Offence>,
+    /// Remaining forgeries of each member.
+    forgers: KeyedBuckets<NodeId>,
+}
+
+impl Default for Offenders {
+    fn default() -> Self {
+        Self {
+            log: OffenceLog::reporting_once(MEMBERS_MAX),
+            forgers: KeyedBuckets::one_in(FORGERY_PERIOD, FORGERIES_AT_ONCE, MEMBERS_MAX),
+        }
+    }
 }
 
 impl Offenders {
     /// Records an offence. Returns whether to report it.
     pub(super) fn record(&mut self, now: Instant, who: NodeId, what: Offence) -> bool {
         if what == Offence::SpeaksForOthers {
-            self.record_forgery(now, who);
+            self.forgers.take(who, 1, now);
         }
-        self.told.len() < MEMBERS_MAX && self.told.insert((who, what))
+        self.log.note(now, &(who, what), what)
     }
 
     /// Returns whether frames of this member are handled.
     pub(super) fn is_heard(&self, now: Instant, who: &NodeId) -> bool {
-        let forger = self.forgers.get(who);
-        forger.is_none_or(|bucket| bucket.ready_at() <= now)
-    }
-
-    /// Counts a forgery against the member's allowance.
-    fn record_forgery(&mut self, now: Instant, who: NodeId) {
-        self.forgers.retain(|_, bucket| !bucket.is_full(now));
-        if self.forgers.len() >= MEMBERS_MAX && !self.forgers.contains_key(&who) {
-            self.forgers.pop_first();
-        }
-        let fresh = || TokenBucket::one_in(FORGERY_PERIOD, FORGERIES_AT_ONCE, now);
-        self.forgers.entry(who).or_insert_with(fresh).take(1, now);
+        self.forgers.has_token(who, now)
     }
 }
 
