@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::tree::Slot;
+use p2pfs_types::stall::StallClock;
 
 /// How long a thread may read nothing before it counts as blocked. Even a slow connection to a
 /// server delivers the bytes of one read call in less.
@@ -36,8 +37,8 @@ struct ThreadLoad {
     files: Vec<HashTicket>,
     /// Share of the file that is being read.
     share: Option<u16>,
-    /// Last seen step count, and since when it is unchanged.
-    seen: Option<(u64, Instant)>,
+    /// Progress of the steps, from the first check on.
+    clock: Option<StallClock>,
     is_left: bool,
 }
 
@@ -84,12 +85,8 @@ impl HasherProgress {
         let steps = self.steps.load(Ordering::Relaxed);
         let mut held = self.held.lock();
         let share = held.share?;
-        let seen = *held.seen.get_or_insert((steps, now));
-        if seen.0 != steps {
-            held.seen = Some((steps, now));
-            return None;
-        }
-        if now.saturating_duration_since(seen.1) < STANDS_STILL || held.is_left {
+        let clock = held.clock.get_or_insert(StallClock::start(steps, now));
+        if clock.check(steps, now) < STANDS_STILL || held.is_left {
             return None;
         }
         held.is_left = true;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::beneath::Beneath;
 use super::shared::SharedState;
 use super::state::ListingState;
+use p2pfs_types::stall::StallClock;
 
 /// How long a call may make no progress before its disk counts as not answering. This is longer
 /// than a disk takes for one name, and about the time that a sleeping disk takes to spin up.
@@ -85,11 +86,12 @@ impl DiskThread {
             }
         }))?;
         let patience = self.patience.get(&index).copied().unwrap_or(STANDS_STILL);
+        let mut clock = StallClock::start(0, Instant::now());
         loop {
-            let before = steps.load(Ordering::Relaxed);
             match told.recv_timeout(patience) {
                 Ok(found) => return Some(found),
-                Err(RecvTimeoutError::Timeout) if steps.load(Ordering::Relaxed) != before => {}
+                Err(RecvTimeoutError::Timeout)
+                    if clock.check(steps.load(Ordering::Relaxed), Instant::now()) < patience => {}
                 Err(_) => break,
             }
         }
