@@ -12,13 +12,14 @@ use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
 pub(crate) use p2pfs_fetch::plan::SMALL_BYTES;
+use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::extent::CHUNK_BYTES;
 
 /// Bytes that may pass at once after a pause, as time at the limit: enough for the largest request
 /// at a slow limit.
 const BURST: Duration = Duration::from_millis(500);
-/// Time by which urgent bytes may overdraw the limit. Beyond it they wait too.
-const DEBT_MAX: Duration = Duration::from_secs(4);
+/// Time by which urgent bytes may overdraw the limit, beyond the burst. Beyond it they wait too.
+const OVERDRAFT: Duration = Duration::from_millis(3500);
 
 /// Urgent transfers of up to [`SMALL_BYTES`] bypass the queue even when the limit is overdrawn.
 /// They may use at most 1/`SMALL_SHARE` of the limit. Otherwise readers of many small parts could
@@ -39,85 +40,69 @@ pub struct Pace {
 
 #[derive(Debug, Default)]
 struct PaceInner {
-    bucket: Mutex<Bucket>,
+    /// `None` if there is no limit.
+    limit: Mutex<Option<PaceLimit>>,
     /// Queues of urgent and of other transfers. One transfer of each queue waits for its bytes at a
     /// time; the others wait in order.
     lines: [tokio::sync::Mutex<()>; 2],
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Bucket {
-    /// `None` if there is no limit.
-    bytes_per_s: Option<u64>,
-    /// When everything that has passed is paid for. `None` before the first transfer.
-    paid_at: Option<Instant>,
-    /// When the small transfers that have passed are paid for by their share.
-    small_paid_at: Option<Instant>,
+#[derive(Debug)]
+struct PaceLimit {
+    bytes_per_s: u64,
+    all: TokenBucket,
+    /// The share of small urgent transfers.
+    small: TokenBucket,
 }
 
-impl Bucket {
-    /// Lets `bytes` pass if the limit is overdrawn by at most `ahead`. Otherwise returns how long
-    /// they have to wait.
-    fn pass(&mut self, now: Instant, bytes: u64, ahead: Duration) -> Option<Duration> {
-        let bytes_per_s = self.bytes_per_s?;
-        let debt = owed(self.paid_at, now);
-        if debt > ahead {
-            return Some(debt - ahead);
+impl PaceLimit {
+    fn new(bytes_per_s: u64, now: Instant) -> Self {
+        let small_per_s = bytes_per_s / SMALL_SHARE;
+        Self {
+            bytes_per_s,
+            all: TokenBucket::bytes_per_second(bytes_per_s, BURST, now),
+            small: TokenBucket::bytes_per_second(small_per_s, SMALL_BURST, now),
         }
-        self.paid_at = Some(now + debt + cost(bytes, bytes_per_s));
-        None
+    }
+
+    /// Lets bytes pass, or returns how long they have to wait.
+    fn pass(&mut self, now: Instant, bytes: u64, urgent: bool) -> Result<(), Duration> {
+        let overdraft = if urgent { OVERDRAFT } else { Duration::ZERO };
+        self.all.pass(bytes, overdraft, now)
     }
 
     /// Lets small bytes pass if their share allows it. Returns whether it did.
     fn pass_small(&mut self, now: Instant, bytes: u64) -> bool {
-        let Some(bytes_per_s) = self.bytes_per_s.filter(|_| bytes <= SMALL_BYTES) else {
-            return false;
-        };
-        let debt = owed(self.small_paid_at, now);
-        if debt > SMALL_BURST {
-            return false;
+        let passes = bytes <= SMALL_BYTES && self.small.pass(bytes, Duration::ZERO, now).is_ok();
+        if passes {
+            self.all.charge(bytes, now);
         }
-        self.small_paid_at = Some(now + debt + cost(bytes, bytes_per_s / SMALL_SHARE));
-        self.paid_at = Some(now + owed(self.paid_at, now) + cost(bytes, bytes_per_s));
-        true
+        passes
     }
 
     fn give_back(&mut self, bytes: u64) {
-        let (Some(bytes_per_s), Some(paid_at)) = (self.bytes_per_s, self.paid_at) else {
-            return;
-        };
-        self.paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s));
-        if let Some(paid_at) = self.small_paid_at.filter(|_| bytes <= SMALL_BYTES) {
+        self.all.refund(bytes);
+        if bytes <= SMALL_BYTES {
             // refunds a little too much if the bytes passed by the main limit, at little cost to
             // others
-            self.small_paid_at = paid_at.checked_sub(cost(bytes, bytes_per_s / SMALL_SHARE));
+            self.small.refund(bytes);
         }
     }
-}
-
-/// Returns the time until everything that has passed is paid for.
-fn owed(paid_at: Option<Instant>, now: Instant) -> Duration {
-    paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
-}
-
-fn cost(bytes: u64, bytes_per_s: u64) -> Duration {
-    Duration::from_secs_f64(bytes as f64 / bytes_per_s.max(1) as f64)
 }
 
 impl Pace {
     /// Sets the limit in bytes per second. `None` removes it.
     pub fn set(&self, bytes_per_s: Option<u64>) {
-        let mut bucket = self.inner.bucket.lock();
-        bucket.bytes_per_s = bytes_per_s;
-        (bucket.paid_at, bucket.small_paid_at) = (None, None);
-        drop(bucket);
+        let limit = |bytes_per_s| PaceLimit::new(bytes_per_s, Instant::now());
+        *self.inner.limit.lock() = bytes_per_s.map(limit);
         self.inner.changed.notify_waiters();
     }
 
     /// Returns the limit in bytes per second.
     pub fn bytes_per_s(&self) -> Option<u64> {
-        self.inner.bucket.lock().bytes_per_s
+        let limit = self.inner.limit.lock();
+        limit.as_ref().map(|limit| limit.bytes_per_s)
     }
 
     /// Lets bytes pass if they need not wait. Returns whether it did. `urgent` means that a reader
@@ -127,21 +112,25 @@ impl Pace {
             return false;
         }
         let now = Instant::now();
-        let ahead = if urgent { DEBT_MAX } else { BURST };
-        let mut bucket = self.inner.bucket.lock();
-        bucket.pass(now, bytes, ahead).is_none() || urgent && bucket.pass_small(now, bytes)
+        let mut limit = self.inner.limit.lock();
+        limit.as_mut().is_none_or(|limit| {
+            limit.pass(now, bytes, urgent).is_ok() || urgent && limit.pass_small(now, bytes)
+        })
     }
 
     /// Lets small urgent bytes pass ahead of all waiting ones if their share allows it. Returns
     /// whether it did.
     pub fn pass_small(&self, bytes: u64) -> bool {
-        let mut bucket = self.inner.bucket.lock();
-        bucket.pass_small(Instant::now(), bytes)
+        let mut limit = self.inner.limit.lock();
+        let limit = limit.as_mut();
+        limit.is_some_and(|limit| limit.pass_small(Instant::now(), bytes))
     }
 
     /// Refunds bytes that were let pass recently and not transferred after all.
     pub fn give_back(&self, bytes: u64) {
-        self.inner.bucket.lock().give_back(bytes);
+        if let Some(limit) = self.inner.limit.lock().as_mut() {
+            limit.give_back(bytes);
+        }
     }
 
     /// Returns whether background bytes are too many for one transfer. A chunk never is.
@@ -157,12 +146,16 @@ impl Pace {
         if is_free || urgent && self.pass_at_once(bytes, true) {
             return;
         }
-        let ahead = if urgent { DEBT_MAX } else { BURST };
         let _in_line = self.inner.lines[usize::from(urgent)].lock().await;
         loop {
             let changed = self.inner.changed.notified();
-            let wait = self.inner.bucket.lock().pass(Instant::now(), bytes, ahead);
-            let Some(wait) = wait else { return };
+            let passed = {
+                let mut limit = self.inner.limit.lock();
+                limit
+                    .as_mut()
+                    .map_or(Ok(()), |limit| limit.pass(Instant::now(), bytes, urgent))
+            };
+            let Err(wait) = passed else { return };
             tokio::select! {
                 () = sleep_until((Instant::now() + wait).into()) => {}
                 () = changed => {}
@@ -176,24 +169,6 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-
-    #[test]
-    fn what_passes_in_a_time_keeps_to_the_limit() {
-        let mut bucket = Bucket {
-            bytes_per_s: Some(MIB),
-            ..Bucket::default()
-        };
-        let begun = Instant::now();
-        let (mut now, mut passed) = (begun, 0);
-        while now < begun + Duration::from_secs(10) {
-            match bucket.pass(now, MIB / 4, BURST) {
-                None => passed += MIB / 4,
-                Some(wait) => now += wait,
-            }
-        }
-        // ten seconds' bytes, and those that may pass at once
-        assert!((10 * MIB..=11 * MIB).contains(&passed), "{passed}");
-    }
 
     #[test]
     fn what_did_not_go_after_all_costs_nothing() {
@@ -220,25 +195,22 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_goes_first_and_is_paid_for_by_the_rest() {
-        let mut bucket = Bucket {
-            bytes_per_s: Some(MIB),
-            ..Bucket::default()
-        };
         let now = Instant::now();
-        assert_eq!(bucket.pass(now, 2 * MIB, BURST), None);
-        assert!(bucket.pass(now, 1, BURST).is_some(), "nobody waits for it");
-        assert_eq!(bucket.pass(now, MIB, DEBT_MAX), None);
+        let mut limit = PaceLimit::new(MIB, now);
+        assert_eq!(limit.pass(now, 2 * MIB, false), Ok(()));
+        assert!(limit.pass(now, 1, false).is_err(), "no reader waits for it");
+        assert_eq!(limit.pass(now, MIB, true), Ok(()));
         let later = now + Duration::from_secs(2);
         assert!(
-            bucket.pass(later, 1, BURST).is_some(),
+            limit.pass(later, 1, false).is_err(),
             "three seconds are owed"
         );
-        assert_eq!(bucket.pass(now + Duration::from_secs(3), 1, BURST), None);
+        assert_eq!(limit.pass(now + Duration::from_secs(3), 1, false), Ok(()));
         for _ in 0..3 {
-            let _passed = bucket.pass(now, MIB, DEBT_MAX);
+            let _passed = limit.pass(now, MIB, true);
         }
         assert!(
-            bucket.pass(now, MIB, DEBT_MAX).is_some(),
+            limit.pass(now, MIB, true).is_err(),
             "urgent bytes are limited too"
         );
     }
@@ -282,22 +254,19 @@ mod tests {
 
     #[test]
     fn those_who_read_many_small_parts_leave_most_of_the_limit_to_others() {
-        let mut bucket = Bucket {
-            bytes_per_s: Some(MIB),
-            ..Bucket::default()
-        };
         let begun = Instant::now();
+        let mut limit = PaceLimit::new(MIB, begun);
         let (mut small, mut large) = (0, 0);
         for at in 0..60_000 {
             let now = begun + Duration::from_millis(at);
-            while bucket.pass_small(now, 4096) {
+            while limit.pass_small(now, 4096) {
                 small += 4096;
             }
-            while bucket.pass(now, MIB / 8, DEBT_MAX).is_none() {
+            while limit.pass(now, MIB / 8, true).is_ok() {
                 large += MIB / 8;
             }
         }
-        let seconds = 60 + DEBT_MAX.as_secs() + 1;
+        let seconds = 60 + (BURST + OVERDRAFT).as_secs() + 1;
         assert!(small + large <= seconds * MIB, "{small} and {large}");
         assert!(large >= 60 * MIB * 2 / 3, "{large}");
         assert!(small >= 60 * MIB / 5, "{small}");

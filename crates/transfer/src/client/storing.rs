@@ -11,18 +11,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::behind::{self, StoreOutcome};
 use p2pfs_cache::CacheFile;
 use p2pfs_types::digest::Verified;
+use p2pfs_types::stall::StallClock;
 
 /// Interval between two checks for progress while an answer waits.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// Number of checks in a row without progress after which the disk counts as hung: 3 s. A busy disk
-/// does not delay all stores that long, and it is well within a reader's patience. Checks are
-/// counted instead of time, since one may be late by as long as this process was halted.
-const LOOKS_MAX: u32 = 6;
+/// Time without progress after which the disk counts as hung. A busy disk does not delay all stores
+/// that long, and it is well within a reader's patience.
+const STANDS_STILL: Duration = Duration::from_secs(3);
 
 /// Turns to store, and their progress.
 pub(super) struct StoreQueue {
@@ -66,20 +66,21 @@ impl StoreQueue {
             return turns.try_acquire_owned().ok().map(StoreTurn::new);
         }
         let mut turn = pin!(turns.acquire_owned());
-        let (mut seen, mut looks) = (self.ended.load(Ordering::Relaxed), 0);
-        while looks < LOOKS_MAX {
+        let ended = || self.ended.load(Ordering::Relaxed);
+        let mut clock = StallClock::start(ended(), Instant::now().into_std());
+        loop {
             if let Ok(turn) = timeout(LOOK_AFTER, turn.as_mut()).await {
                 // the semaphore is never closed, so this cannot fail
                 return turn.ok().map(StoreTurn::new);
             }
-            let ended = self.ended.load(Ordering::Relaxed);
-            let all_wait = self.at_disk.load(Ordering::Relaxed) == self.turns_max;
-            looks = if all_wait && ended == seen {
-                looks + 1
-            } else {
-                0
-            };
-            seen = ended;
+            let now = Instant::now().into_std();
+            if self.at_disk.load(Ordering::Relaxed) < self.turns_max {
+                clock = StallClock::start(ended(), now);
+            }
+            // a check may be late by as long as this process was halted
+            if clock.check_at_most(ended(), LOOK_AFTER, now) >= STANDS_STILL {
+                break;
+            }
         }
         self.stands_still.store(true, Ordering::Relaxed);
         None

@@ -22,6 +22,7 @@ use p2pfs_proto::wire::native::tcp::Lane;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::stall::StallClock;
 
 /// Bulk gets one turn in this many even if readers wait, so that it is not starved.
 const URGENT_RUN_MAX: u32 = 8;
@@ -79,7 +80,8 @@ impl QueuedRequest {
 
 /// Answer that is being made.
 struct AnswerInProgress {
-    since: Instant,
+    /// Time since the last content of the answer was begun.
+    clock: StallClock,
     asked: QueuedRequest,
 }
 
@@ -202,7 +204,7 @@ impl FairQueue {
     pub(super) fn stuck_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
         let turns = self.turns.lock();
         let making = turns.standing.values().chain(turns.making.values());
-        let long = making.filter(|it| now.saturating_duration_since(it.since) >= time);
+        let long = making.filter(|it| it.clock.still_for(now) >= time);
         long.filter_map(|it| it.asked.hash).collect()
     }
 
@@ -347,7 +349,7 @@ impl TurnTable {
     fn mark_stuck(&mut self, now: Instant) {
         while self.standing.len() < STANDING_MAX
             && let Some(oldest) = self.making.first_entry()
-            && now.saturating_duration_since(oldest.get().since) >= STANDS_STILL
+            && oldest.get().clock.still_for(now) >= STANDS_STILL
         {
             let (number, making) = oldest.remove_entry();
             self.release(&making.asked);
@@ -365,9 +367,9 @@ impl TurnTable {
     fn start_making(&mut self, asked: QueuedRequest) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        let since = Instant::now();
+        let clock = StallClock::start(number, Instant::now());
         self.making
-            .insert(number, AnswerInProgress { since, asked });
+            .insert(number, AnswerInProgress { clock, asked });
         number
     }
 
