@@ -4,7 +4,6 @@
 //! identify a sender there. Other code bounds the requests; this module only counts and reports
 //! them.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::events::EventLog;
 use super::inbox::ChargedSender;
-use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::keyed_buckets::KeyedBuckets;
 use p2pfs_types::offences::{OffenceLog, Offending};
 
 /// Burst of requests for logs, members and statements that one host may send. A node without state
@@ -51,62 +50,39 @@ pub(super) struct FloodMeter {
     events: EventLog,
 }
 
+/// The remaining allowance of each host before it is reported.
 struct FloodState {
-    hosts: HashMap<ChargedSender, HostAllowance>,
+    questions: KeyedBuckets<ChargedSender>,
+    refused: KeyedBuckets<ChargedSender>,
     ledger: OffenceLog<ChargedSender, Flood>,
 }
 
-/// The remaining allowance of one host before it is reported.
-struct HostAllowance {
-    questions: TokenBucket,
-    refused: TokenBucket,
-}
-
-impl HostAllowance {
+impl FloodState {
     fn new(now: Instant) -> Self {
         Self {
-            questions: TokenBucket::per_second(QUESTIONS_PER_S, QUESTIONS_BURST, now),
-            refused: TokenBucket::per_second(REFUSED_PER_S, REFUSED_BURST, now),
+            questions: KeyedBuckets::per_second(QUESTIONS_PER_S, QUESTIONS_BURST, HOSTS_MAX),
+            refused: KeyedBuckets::per_second(REFUSED_PER_S, REFUSED_BURST, HOSTS_MAX),
+            ledger: OffenceLog::new(now),
         }
     }
 
-    fn of(&mut self, what: Flood) -> &mut TokenBucket {
-        match what {
-            Flood::Questions => &mut self.questions,
-            Flood::Refused => &mut self.refused,
-        }
-    }
-
-    fn is_full(&mut self, now: Instant) -> bool {
-        self.questions.is_full(now) && self.refused.is_full(now)
-    }
-}
-
-impl FloodState {
     /// Counts one request and returns whether the host should be reported.
     fn count(&mut self, now: Instant, host: ChargedSender, what: Flood) -> bool {
-        if !self.hosts.contains_key(&host) && self.hosts.len() >= HOSTS_MAX {
-            self.hosts.retain(|_, meters| !meters.is_full(now));
-            if self.hosts.len() >= HOSTS_MAX {
-                return false;
-            }
-        }
-        let meters = self
-            .hosts
-            .entry(host)
-            .or_insert_with(|| HostAllowance::new(now));
-        !meters.of(what).take(1, now) && self.ledger.note(now, &host, what)
+        let allowances = match what {
+            Flood::Questions => &mut self.questions,
+            Flood::Refused => &mut self.refused,
+        };
+        let Some(left) = allowances.of(host, now) else {
+            return false;
+        };
+        !left.take(1, now) && self.ledger.note(now, &host, what)
     }
 }
 
 impl FloodMeter {
     pub(super) fn new(events: &EventLog) -> Self {
-        let state = FloodState {
-            hosts: HashMap::new(),
-            ledger: OffenceLog::new(Instant::now()),
-        };
         Self {
-            state: Arc::new(Mutex::new(state)),
+            state: Arc::new(Mutex::new(FloodState::new(Instant::now()))),
             events: events.clone(),
         }
     }
@@ -160,9 +136,9 @@ mod tests {
         for n in 0..2 * HOSTS_MAX as u32 {
             state.count(begin, host(n), Flood::Questions);
         }
-        assert_eq!(state.hosts.len(), HOSTS_MAX);
+        assert_eq!(state.questions.len(), HOSTS_MAX);
         let later = begin + Duration::from_secs(1);
         state.count(later, host(u32::MAX), Flood::Questions);
-        assert_eq!(state.hosts.len(), 1);
+        assert_eq!(state.questions.len(), 1);
     }
 }

@@ -23,8 +23,8 @@ use crate::traffic::PeerBytes;
 use p2pfs_proto::wire::native::record::Sender;
 use p2pfs_proto::wire::native::tcp::{Push, Response};
 use p2pfs_transfer::Pace;
-use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::keyed_buckets::KeyedBuckets;
 
 /// Maximum number of files in transfer at once, from all nodes.
 pub const COMING_MAX: usize = 64;
@@ -41,6 +41,8 @@ const ARRIVED_MAX: usize = 256;
 const SAID_BURST: u32 = 16;
 /// Interval after which one more line is allowed; see [`SAID_BURST`].
 const SAID_EACH: Duration = Duration::from_millis(250);
+/// Maximum number of senders that said something lately. Beyond it a further one may say nothing.
+const SAID_SENDERS_MAX: usize = 4096;
 
 /// The senders whose files are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,11 +90,20 @@ struct PushSlot {
     held: SharedPush,
 }
 
-#[derive(Default)]
 struct PushTable {
     coming: HashMap<PushKey, PushSlot>,
     arrived: Vec<ArrivedPush>,
-    said: HashMap<ChargedSender, TokenBucket>,
+    said: KeyedBuckets<ChargedSender>,
+}
+
+impl Default for PushTable {
+    fn default() -> Self {
+        Self {
+            coming: HashMap::new(),
+            arrived: Vec::new(),
+            said: KeyedBuckets::one_in(SAID_EACH, SAID_BURST, SAID_SENDERS_MAX),
+        }
+    }
 }
 
 /// The reason for a refusal.
@@ -481,10 +492,7 @@ impl PushTable {
     }
 
     fn may_say(&mut self, origin: ChargedSender, now: Instant) -> bool {
-        // A sender with a full bucket is like a new one.
-        self.said.retain(|_, bucket| !bucket.is_full(now));
-        let full = || TokenBucket::one_in(SAID_EACH, SAID_BURST, now);
-        self.said.entry(origin).or_insert_with(full).take(1, now)
+        self.said.take(origin, 1, now)
     }
 }
 

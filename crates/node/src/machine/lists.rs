@@ -2,13 +2,13 @@
 //! agreement, and costs its author nothing. This module counts the lists of each author and does
 //! not read their meaning.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use p2pfs_catalogue::PART_MAX_RECORDS;
+use p2pfs_membership::MEMBERS_MAX;
 use p2pfs_proto::wire::native::record::{Fact, Record};
-use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::keyed_buckets::KeyedBuckets;
 
 /// Burst of reader lists naming this node that are accepted from one author. It is the maximum in
 /// one part of a log, so that no part is too long forever.
@@ -17,8 +17,15 @@ pub const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
 pub const LISTS_PER_S: u32 = 64;
 
 /// The remaining allowance of each author. An author that is not in the map has its full allowance.
-#[derive(Debug, Default)]
-pub(super) struct ListPaces(BTreeMap<NodeId, TokenBucket>);
+#[derive(Debug)]
+pub(super) struct ListPaces(KeyedBuckets<NodeId>);
+
+impl Default for ListPaces {
+    fn default() -> Self {
+        let paces = KeyedBuckets::per_second(LISTS_PER_S, LISTS_AT_ONCE, MEMBERS_MAX);
+        Self(paces)
+    }
+}
 
 impl ListPaces {
     /// Returns whether these records of an author may be accepted by `me` now. If so, they count as
@@ -47,9 +54,6 @@ impl ListPaces {
     }
 
     pub(super) fn take_count(&mut self, now: Instant, author: NodeId, count: u32) -> bool {
-        self.0.retain(|_, bucket| !bucket.is_full(now));
-        let full = || TokenBucket::per_second(LISTS_PER_S, LISTS_AT_ONCE, now);
-        let bucket = self.0.entry(author).or_insert_with(full);
-        bucket.take(count, now)
+        self.0.take(author, count, now)
     }
 }
