@@ -1,12 +1,11 @@
 //! Limits the rate at which an ordinary user may cause work for other nodes.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::{Service, Sight};
-use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::keyed_buckets::KeyedBuckets;
 
 /// Time after which a user may make one more probe of another node. `p2pfs ping -c` asks once a
 /// second. A connection and its handshake cost both ends milliseconds of a processor.
@@ -18,9 +17,19 @@ pub(super) const PING_PROBES: u32 = 1;
 /// Cost of a checkup, in probes. It dials seeds and some of the peers.
 pub(super) const CHECKUP_PROBES: u32 = 5;
 
+/// Maximum number of users with recent probes. Beyond it a further user waits.
+const USERS_MAX: usize = 4096;
+
 /// The probes of each ordinary user. Users without recent probes are forgotten.
-#[derive(Debug, Default)]
-pub(in crate::daemon) struct ProbePace(Mutex<HashMap<u32, TokenBucket>>);
+#[derive(Debug)]
+pub(in crate::daemon) struct ProbePace(Mutex<KeyedBuckets<u32>>);
+
+impl Default for ProbePace {
+    fn default() -> Self {
+        let users = KeyedBuckets::one_in(PROBE_PERIOD, PROBES_AT_ONCE, USERS_MAX);
+        Self(Mutex::new(users))
+    }
+}
 
 impl ProbePace {
     /// Waits until the user may make these probes.
@@ -31,12 +40,7 @@ impl ProbePace {
     }
 
     fn take(&self, uid: u32, probes: u32, now: Instant) -> bool {
-        let mut users = self.0.lock();
-        users.retain(|user, bucket| *user == uid || !bucket.is_full(now));
-        let bucket = users
-            .entry(uid)
-            .or_insert_with(|| TokenBucket::one_in(PROBE_PERIOD, PROBES_AT_ONCE, now));
-        bucket.take(probes, now)
+        self.0.lock().take(uid, probes, now)
     }
 }
 
