@@ -30,6 +30,7 @@ fn limits() -> Vec<Limit> {
     let tables = [
         p2pfs_types::LIMITS,
         p2pfs_proto::LIMITS,
+        p2pfs_records::LIMITS,
         p2pfs_membership::LIMITS,
         p2pfs_catalogue::LIMITS,
         p2pfs_fetch::LIMITS,

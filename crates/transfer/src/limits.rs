@@ -81,16 +81,6 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
-        name: "transfer::net::peer::limits::EMPTY_RECORDS_MAX",
-        value: LimitValue::Count(crate::net::peer::limits::EMPTY_RECORDS_MAX as u64),
-        text: "TLS records in a row that may carry no byte. One more ends the connection, and \
-               the peer is named.",
-        tests: LimitTests::By(&[
-            "crates/transfer/src/net/peer/records/tests.rs so_many_empty_records_in_a_row_are_passed_over_and_one_more_ends_the_stream",
-            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named",
-        ]),
-    },
-    Limit {
         name: "transfer::net::peer::limits::PINGS_AT_ONCE",
         value: LimitValue::Count(crate::net::peer::limits::PINGS_AT_ONCE as u64),
         text: "pings that a peer may send at once on one connection, besides one for each \

@@ -11,6 +11,7 @@ mod node;
 mod planes;
 mod session;
 mod sockets;
+mod tls;
 mod trust;
 mod wire;
 
@@ -29,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     ("wire_legacy", wire::legacy),
     ("wire_mesh", |bytes| steer(bytes, wire::mesh)),
     ("wire_mdns", wire::mdns),
+    ("tls_records", |bytes| steer(bytes, tls::records)),
+    ("tls_handshake", |bytes| steer(bytes, tls::handshake)),
     ("names", wire::names),
     ("trust_statements", trust::statements),
     ("trust_exchanges", trust::exchanges),

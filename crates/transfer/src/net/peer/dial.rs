@@ -1,19 +1,16 @@
 //! Dialling side: one connection to one node, with many requests at a time.
 
-use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
-use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::Shared;
-use super::cork::Corked;
 use super::counters::DropReason;
 use super::framing::{FrameReader, reason_of};
 use super::gauge::TcpGauge;
@@ -22,10 +19,11 @@ use super::limits::PeerLimits;
 use super::line::{ConnectionCheck, ConnectionState, OnAnswer, OpenRequest, Progress};
 use super::outbound::Outbound;
 use super::polite::QueueLimitedStream;
-use super::records::{KeyWear, RecordReader, Records};
-use super::tls::{nameless, peer_of, speaks_batches};
+use super::split::SplitConnection;
+use super::tls::{self, peer_of, speaks_batches};
 use crate::net::NetError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
+use p2pfs_records::{RecordReader, TlsStream};
 use p2pfs_types::files::limit_of_open_files;
 use p2pfs_types::id::NodeId;
 
@@ -39,7 +37,6 @@ pub(super) struct Connection {
     line: Arc<ConnectionState>,
     outbound: Arc<Outbound>,
     batches: bool,
-    wear: KeyWear,
     task: AbortHandle,
 }
 
@@ -63,7 +60,7 @@ impl Connection {
             reason => NetError::Lost { reason },
         })?;
         if let Some(code_point) = shared.limits.code_point(lane) {
-            let _unmarked = stream.get_ref().0.get_ref().mark(code_point);
+            let _unmarked = stream.get_ref().mark(code_point);
         }
         let started = Self::start(shared, stream, lane);
         started.map_err(|reason| NetError::Lost { reason })
@@ -72,7 +69,7 @@ impl Connection {
     /// Starts the task of a proven connection.
     pub(super) fn start<S>(
         shared: &Arc<Shared>,
-        stream: TlsStream<Corked<QueueLimitedStream<S>>>,
+        stream: TlsStream<QueueLimitedStream<S>>,
         lane: Lane,
     ) -> Result<Self, DropReason>
     where
@@ -80,12 +77,11 @@ impl Connection {
     {
         let batches = speaks_batches(&stream);
         let peer = peer_of(&stream);
-        let Records {
+        let SplitConnection {
             reading,
             writing,
-            wear,
             link,
-        } = Records::after_greeting(stream)?;
+        } = SplitConnection::after_greeting(stream)?;
         let line = Arc::new(ConnectionState::new(
             shared.limits.in_flight(lane),
             shared.limits.ping_after,
@@ -103,7 +99,6 @@ impl Connection {
             line,
             outbound,
             batches,
-            wear,
             task: task.abort_handle(),
         })
     }
@@ -180,11 +175,6 @@ impl Connection {
         self.line.lock().closed.is_none()
     }
 
-    /// Returns the wear of its keys.
-    pub(super) fn wear(&self) -> &KeyWear {
-        &self.wear
-    }
-
     /// Returns since when it is idle, or `None` if a request is open.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let table = self.line.lock();
@@ -239,9 +229,9 @@ pub(super) async fn connect(
     node: NodeId,
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
-) -> Result<TlsStream<Corked<QueueLimitedStream<TcpStream>>>, NetError> {
-    let connector = shared.tls.connector(Some(node))?;
-    let stream = connect_with(shared, connector, addr, on_first_bytes).await?;
+) -> Result<TlsStream<QueueLimitedStream<TcpStream>>, NetError> {
+    let dialler = shared.tls.dialler(Some(node))?;
+    let stream = connect_with(shared, &dialler, addr, on_first_bytes).await?;
     if peer_of(&stream) == Some(node) {
         Ok(stream)
     } else {
@@ -253,9 +243,9 @@ pub(super) async fn connect(
 pub(super) async fn connect_any(
     shared: &Shared,
     addr: SocketAddr,
-) -> Result<(TlsStream<Corked<QueueLimitedStream<TcpStream>>>, NodeId), NetError> {
-    let connector = shared.tls.connector(None)?;
-    let stream = connect_with(shared, connector, addr, || ()).await?;
+) -> Result<(TlsStream<QueueLimitedStream<TcpStream>>, NodeId), NetError> {
+    let dialler = shared.tls.dialler(None)?;
+    let stream = connect_with(shared, &dialler, addr, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
     Ok((stream, node))
 }
@@ -267,10 +257,10 @@ fn speaks_otherwise(address: SocketAddr) -> NetError {
 
 async fn connect_with(
     shared: &Shared,
-    connector: TlsConnector,
+    dialler: &ClientConfig,
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
-) -> Result<TlsStream<Corked<QueueLimitedStream<TcpStream>>>, NetError> {
+) -> Result<TlsStream<QueueLimitedStream<TcpStream>>, NetError> {
     let unreachable = |kind| NetError::Unreachable {
         address: addr,
         kind,
@@ -282,26 +272,16 @@ async fn connect_with(
         None => unreachable(error.kind()),
     })?;
     let _ = stream.set_nodelay(true);
-    let stream = Corked::new(QueueLimitedStream::new(stream));
-    let (mut handshake, mut told) = (connector.connect(nameless(), stream), false);
-    let telling = poll_fn(|context| {
-        let outcome = Pin::new(&mut handshake).poll(context);
-        let has_heard = |it: &Corked<QueueLimitedStream<_>>| it.get_ref().has_heard();
-        if !told && handshake.get_ref().is_some_and(has_heard) {
-            told = true;
-            on_first_bytes();
-        }
-        outcome
-    });
-    let stream = timeout(shared.limits.handshake, telling).await;
+    let handshake = tls::dial(dialler, QueueLimitedStream::new(stream), on_first_bytes);
+    let stream = timeout(shared.limits.handshake, handshake).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
     let wrong = |why: String| NetError::WrongNode { address: addr, why };
     // rustls reports an error of the other end as invalid data; other errors are the network's
-    let stream = stream.map_err(|error| match error.kind() {
+    let stream = stream.map_err(std::io::Error::from);
+    stream.map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => wrong(error.to_string()),
         kind => unreachable(kind),
-    })?;
-    Ok(TlsStream::from(stream))
+    })
 }
 
 /// Guard that fails all requests of a connection when its task ends, aborted or not.

@@ -9,9 +9,9 @@ use tokio::time::{Duration, Instant, timeout};
 
 use super::counters::DropReason;
 use super::limits::PeerLimits;
-use super::seal::RecordError;
 use p2pfs_proto::wire::WireError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
+use p2pfs_records::RecordError;
 
 /// Smallest body that is aligned, and its alignment. A disk may require it (open(2), `O_DIRECT`).
 const ALIGNED_MIN_BYTES: usize = 128 << 10;
@@ -254,8 +254,8 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
-    use crate::net::peer::seal::CARRIED_MAX_BYTES;
     use p2pfs_proto::wire::native::tcp::{Kind, Response};
+    use p2pfs_records::CARRIED_MAX_BYTES;
 
     fn answer(length: usize) -> Frame {
         Response::Data {

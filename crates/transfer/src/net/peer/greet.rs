@@ -14,7 +14,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::TlsStream;
 
 use super::Shared;
 use super::counters::DropReason;
@@ -26,6 +25,7 @@ use p2pfs_proto::trust::{
     Welcome,
 };
 use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
+use p2pfs_records::TlsStream;
 use p2pfs_types::id::{NodeId, NodeName};
 
 /// Data by which an acceptor admits nodes.

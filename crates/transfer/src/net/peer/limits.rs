@@ -28,9 +28,6 @@ const OLDEST_MULTIPLE: u32 = 10;
 const SILENT_ROUND_TRIPS: u32 = 4;
 /// Maximum of that silence. It is less than a reader waits for a byte.
 const SILENT_MAX: Duration = Duration::from_secs(8);
-/// Maximum records in a row that carry no byte: as many as rustls and BoringSSL accept. Our nodes
-/// send none.
-pub const EMPTY_RECORDS_MAX: u32 = 32;
 /// Pings that a peer may send per second on one connection, in addition to one per request that
 /// cancels it. A node sends one for each silence of a second, and at most five a second when it is
 /// about to give the connection up.
@@ -38,11 +35,6 @@ pub const PINGS_PER_S: u32 = 10;
 /// Maximum pings at once: as many as a peer sends within `SILENT_MAX`, after which it hangs up.
 /// All of them may arrive together.
 pub const PINGS_AT_ONCE: u32 = 64;
-/// Bytes read from the socket before they are opened. This saves system calls, and the bytes of one
-/// call are still in the processor's nearest caches when they are opened.
-pub(super) const READ_AHEAD_BYTES: usize = 64 << 10;
-/// Bytes sealed ahead of the socket, so that one system call takes many records.
-pub(super) const WRITE_AHEAD_BYTES: usize = 256 << 10;
 
 /// Limits of the TCP side. Tests shorten the times.
 #[derive(Clone, Debug)]
@@ -56,9 +48,6 @@ pub struct PeerLimits {
     /// Between two probes of an address if the other end hung up on the first. A node that stops
     /// has closed its listener by then.
     pub look_again: Duration,
-    /// Between two attempts to replace a connection with worn keys. The worn connection stays in
-    /// use meanwhile, and its keys bear as much again.
-    pub renew_again: Duration,
     /// Silence on a connection with unanswered requests until a ping is sent.
     pub ping_after: Duration,
     /// Silence on a connection with unanswered requests until it counts as dead and its requests
@@ -113,7 +102,6 @@ impl Default for PeerLimits {
             first_byte: Duration::from_secs(1),
             handshake: Duration::from_secs(10),
             look_again: Duration::from_secs(1),
-            renew_again: Duration::from_secs(5),
             ping_after: Duration::from_secs(1),
             silent_after: Duration::from_secs(2),
             unanswered_after: Duration::from_secs(30),

@@ -6,7 +6,6 @@
 //! times. It never interprets a request. When a connection ends, its requests fail at once with an
 //! error that says whether to ask another node. All other connections go on.
 
-mod cork;
 mod counters;
 mod dial;
 mod distances;
@@ -22,11 +21,10 @@ mod ping_pace;
 mod polite;
 mod pool;
 mod probe;
-mod records;
 mod register;
 mod room;
-mod seal;
 mod serve;
+mod split;
 mod tls;
 
 pub use counters::{DropReason, PeerCounters};

@@ -17,9 +17,10 @@ use tokio::time::{Duration, timeout};
 
 use super::counters::DropReason;
 use super::framing::io_reason;
-use super::limits::{PeerLimits, WRITE_AHEAD_BYTES};
+use super::limits::PeerLimits;
 use super::polite::LastTcpInfo;
 use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
+use p2pfs_records::WRITE_AHEAD_BYTES;
 
 /// Maximum bytes of a frame that its sender encrypts and writes itself. It takes some 50
 /// microseconds, and the kernel's read-ahead of 128 KiB with its proof fits.

@@ -82,7 +82,6 @@ pub(super) struct QueueLimitedStream<S> {
     last: LastTcpInfo,
     look: Pin<Box<Sleep>>,
     waits: bool,
-    has_heard: bool,
     lack: BytesLacked,
     low_water_bytes: usize,
 }
@@ -98,7 +97,6 @@ impl<S> QueueLimitedStream<S> {
             last: LastTcpInfo::default(),
             look: Box::pin(sleep(Duration::ZERO)),
             waits: false,
-            has_heard: false,
             lack: BytesLacked::default(),
             low_water_bytes: 1,
         }
@@ -112,11 +110,6 @@ impl<S> QueueLimitedStream<S> {
         address: IpAddr,
     ) {
         (self.room.target, self.far_end) = (Some(target), Some((distances, address)));
-    }
-
-    /// Returns whether the other end has sent anything.
-    pub(super) fn has_heard(&self) -> bool {
-        self.has_heard
     }
 
     /// Returns the kernel figures, which are refreshed whenever something is written.
@@ -232,9 +225,7 @@ impl<S: TcpGauge + AsyncRead + Unpin> AsyncRead for QueueLimitedStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.has_heard |= buffer.filled().len() > before;
         if outcome.is_pending() {
             self.set_low_water_mark();
         }

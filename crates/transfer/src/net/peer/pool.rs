@@ -1,13 +1,12 @@
 //! Pool of the dialled connections, which are kept open: one for each node and lane, dialled once
 //! however many requests wait for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::Shared;
 use super::dial::Connection;
@@ -38,11 +37,6 @@ enum PoolSlot {
 #[derive(Default)]
 struct PoolSlots {
     slots: HashMap<(NodeId, Lane), PoolSlot>,
-    /// Connections with worn keys for which a replacement is being dialled, or failed recently. The
-    /// worn one is used until the new one is established.
-    renewed: HashSet<(NodeId, Lane)>,
-    /// Replaced connections. Each ends when it has been idle for its time.
-    worn: Vec<(NodeId, Arc<Connection>)>,
     closed: bool,
 }
 
@@ -78,22 +72,13 @@ impl Pool {
     /// Returns the nodes with connections.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
         let slots = self.slots.lock();
-        let worn = slots.worn.iter().map(|(node, _)| *node);
-        slots
-            .slots
-            .keys()
-            .map(|(node, _)| *node)
-            .chain(worn)
-            .collect()
+        slots.slots.keys().map(|(node, _)| *node).collect()
     }
 
-    /// Returns the connection to `node` if one is open and need not be replaced.
+    /// Returns the connection to `node` if one is open.
     pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
-        let (slots, key) = (self.slots.lock(), (node, lane));
-        match slots.slots.get(&key) {
-            Some(PoolSlot::Open(connection))
-                if connection.is_open() && !slots.is_to_be_renewed(&key, connection) =>
-            {
+        match self.slots.lock().slots.get(&(node, lane)) {
+            Some(PoolSlot::Open(connection)) if connection.is_open() => {
                 Some(Arc::clone(connection))
             }
             _ => None,
@@ -127,13 +112,6 @@ impl Pool {
         }
         match slots.slots.get(&(node, lane)).cloned() {
             Some(PoolSlot::Open(connection)) if !connection.is_open() => {}
-            Some(PoolSlot::Open(connection))
-                if slots.is_to_be_renewed(&(node, lane), &connection) =>
-            {
-                slots.renewed.insert((node, lane));
-                tokio::spawn(renew(Arc::clone(shared), node, addr, lane));
-                return Ok((PoolSlot::Open(connection), None));
-            }
             Some(PoolSlot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
             Some(slot) => return Ok((slot, None)),
             None => {}
@@ -163,60 +141,29 @@ impl Pool {
         }
     }
 
-    /// Replaces a connection with worn keys.
-    fn succeed(&self, key: (NodeId, Lane), renewed: Arc<Connection>) {
-        let mut slots = self.slots.lock();
-        slots.renewed.remove(&key);
-        slots.worn.retain(|(_, connection)| connection.is_open());
-        match slots.slots.get(&key).cloned() {
-            _ if slots.closed => renewed.close(),
-            // a connection dialled meanwhile is as new
-            Some(PoolSlot::Dialling { .. }) => renewed.close(),
-            Some(PoolSlot::Open(worn)) => {
-                slots.worn.push((key.0, worn));
-                slots.slots.insert(key, PoolSlot::Open(renewed));
-            }
-            None => drop(slots.slots.insert(key, PoolSlot::Open(renewed))),
-        }
-    }
-
     /// Ends the connections to a node. Returns how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let of_node = |key: &(NodeId, Lane), slot: &mut PoolSlot| {
             key.0 == node && matches!(slot, PoolSlot::Open(_))
         };
-        let (closed, worn): (Vec<_>, Vec<_>) = {
-            let mut slots = self.slots.lock();
-            let closed = slots.slots.extract_if(of_node).collect();
-            (
-                closed,
-                slots.worn.extract_if(.., |(of, _)| *of == node).collect(),
-            )
-        };
+        let closed: Vec<_> = self.slots.lock().slots.extract_if(of_node).collect();
         // not under the lock: the callbacks of their requests run at once, and may ask elsewhere
         closed.iter().for_each(|(_, slot)| close(slot));
-        worn.iter().for_each(|(_, connection)| connection.close());
-        closed.len() + worn.len()
+        closed.len()
     }
 
     /// Ends all connections and accepts no more.
     pub(super) fn close(&self) {
-        let (closed, worn): (Vec<_>, _) = {
+        let closed: Vec<_> = {
             let mut slots = self.slots.lock();
             slots.closed = true;
-            let closed = slots.slots.drain().collect();
-            (closed, std::mem::take(&mut slots.worn))
+            slots.slots.drain().collect()
         };
         closed.iter().for_each(|(_, slot)| close(slot));
-        worn.iter().for_each(|(_, connection)| connection.close());
     }
 }
 
 impl PoolSlots {
-    fn is_to_be_renewed(&self, key: &(NodeId, Lane), connection: &Connection) -> bool {
-        connection.wear().is_worn() && !self.renewed.contains(key)
-    }
-
     /// Makes room for a connection: forgets closed ones, and at the limit removes the one that was
     /// idle longest, which the caller ends.
     fn make_room(&mut self, limit: usize) -> Result<Option<PoolSlot>, NetError> {
@@ -277,15 +224,6 @@ async fn dial(
     let dialled = dialled(&shared, node, addr, lane, gets_on).await;
     shared.pool.settle((node, lane), &dialled);
     tell.send_replace(DialState::Over(dialled));
-}
-
-/// Dials a replacement for a connection with worn keys.
-async fn renew(shared: Arc<Shared>, node: NodeId, addr: SocketAddr, lane: Lane) {
-    if let Ok(renewed) = dialled(&shared, node, addr, lane, || ()).await {
-        return shared.pool.succeed((node, lane), renewed);
-    }
-    sleep(shared.limits.renew_again).await;
-    shared.pool.slots.lock().renewed.remove(&(node, lane));
 }
 
 async fn dialled(

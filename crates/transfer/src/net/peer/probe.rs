@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsStream;
 
 use super::Shared;
-use super::cork::Corked;
 use super::counters::DropReason;
 use super::greet::prove;
-use super::tls::{nameless, peer_of};
+use super::tls::{self, peer_of};
 use p2pfs_proto::wire::native::tcp::Lane;
+use p2pfs_records::TlsStream;
 use p2pfs_types::files::limit_of_open_files;
 use p2pfs_types::id::NodeId;
 
@@ -64,14 +63,15 @@ async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
     let stream = match timeout(shared.limits.dial, TcpStream::connect(addr)).await {
         Err(_) => return ProbeAttempt::Sure(Probed::Silent),
         Ok(Err(error)) => return ProbeAttempt::Sure(not_connected(&error)),
-        Ok(Ok(stream)) => Corked::new(stream),
+        Ok(Ok(stream)) => stream,
     };
-    let Ok(connector) = shared.tls.connector(None) else {
+    let Ok(dialler) = shared.tls.dialler(None) else {
         return ProbeAttempt::Sure(Probed::Other);
     };
     let begun = Instant::now();
-    let handshake = connector.connect(nameless(), stream);
-    let stream = match timeout(shared.limits.handshake, handshake).await {
+    let handshake = tls::dial(&dialler, stream, || ());
+    let handshake = timeout(shared.limits.handshake, handshake).await;
+    let stream = match handshake.map(|outcome| outcome.map_err(io::Error::from)) {
         Err(_) => return ProbeAttempt::Sure(Probed::Stalled),
         // an answer that is not TLS
         Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
@@ -82,7 +82,7 @@ async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
             return ProbeAttempt::Sure(Probed::Stalled);
         }
         Ok(Err(_)) => return ProbeAttempt::HungUp(Probed::Other),
-        Ok(Ok(stream)) => TlsStream::from(stream),
+        Ok(Ok(stream)) => stream,
     };
     match peer_of(&stream) {
         None => ProbeAttempt::Sure(Probed::Other),
@@ -91,11 +91,7 @@ async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
     }
 }
 
-async fn greet(
-    shared: &Shared,
-    mut stream: TlsStream<Corked<TcpStream>>,
-    node: NodeId,
-) -> ProbeAttempt {
+async fn greet(shared: &Shared, mut stream: TlsStream<TcpStream>, node: NodeId) -> ProbeAttempt {
     match prove(shared, &mut stream, Lane::Urgent).await {
         Ok(()) => ProbeAttempt::Sure(Probed::Member(node)),
         Err(DropReason::SlowGreeting) => ProbeAttempt::Sure(Probed::Stalled),

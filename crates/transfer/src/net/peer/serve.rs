@@ -8,10 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, sleep, timeout};
-use tokio_rustls::TlsStream;
 
 use super::Shared;
-use super::cork::Corked;
 use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::TcpGauge;
@@ -19,12 +17,13 @@ use super::greet::{Admission, AdmissionPolicy, admit};
 use super::outbound::Outbound;
 use super::ping_pace::PingPace;
 use super::polite::QueueLimitedStream;
-use super::records::{RecordReader, Records};
 use super::register::AcceptedGuard;
 use super::room::QueueTarget;
+use super::split::SplitConnection;
 use super::tls::peer_of;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
+use p2pfs_records::{RecordReader, TlsStream};
 use p2pfs_types::id::NodeId;
 
 /// The first byte of a TLS connection (a handshake record, RFC 8446, section 5.1).
@@ -164,7 +163,7 @@ where
     let Admission::Member(lane) = admission else {
         return DropReason::Enrolled;
     };
-    let link = stream.get_mut().0.get_mut();
+    let link = stream.get_mut();
     let distances = Arc::clone(&shared.distances);
     link.limit_to(QueueTarget::of(lane), distances, addr.ip());
     if let Some(code_point) = shared.limits.code_point(lane) {
@@ -190,14 +189,14 @@ where
     reason
 }
 
-type Greeted<S> = (TlsStream<Corked<S>>, NodeId, Admission);
+type Greeted<S> = (TlsStream<S>, NodeId, Admission);
 
 async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: S,
 ) -> Result<Greeted<S>, DropReason> {
-    let stream = shared.tls.acceptor().accept(Corked::new(stream)).await;
-    let mut stream = TlsStream::from(stream.map_err(|_| DropReason::TlsFailed)?);
+    let stream = shared.tls.accept(stream).await;
+    let mut stream = stream.map_err(|_| DropReason::TlsFailed)?;
     let client = peer_of(&stream).ok_or(DropReason::TlsFailed)?;
     if client == shared.me {
         return Err(DropReason::OwnIdentity);
@@ -245,16 +244,15 @@ impl Drop for OutboundGuard {
 }
 
 impl ServedConnection<'_> {
-    async fn run<S>(&self, stream: TlsStream<Corked<QueueLimitedStream<S>>>) -> DropReason
+    async fn run<S>(&self, stream: TlsStream<QueueLimitedStream<S>>) -> DropReason
     where
         S: AsyncRead + AsyncWrite + TcpGauge + Unpin + Send + 'static,
     {
-        let records = Records::after_greeting(stream);
-        let Records {
+        let records = SplitConnection::after_greeting(stream);
+        let SplitConnection {
             reading,
             writing,
             link,
-            ..
         } = match records {
             Ok(records) => records,
             Err(reason) => return reason,

@@ -14,16 +14,14 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, CipherSuite, ClientConfig, ConnectionCommon, DigitallySignedStruct,
-    DistinguishedName, Error, ExtractedSecrets, PeerMisbehaved, ServerConfig, SideData,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    PeerMisbehaved, ServerConfig, SignatureScheme,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::counters::DropReason;
-use super::seal::{Opener, Sealer};
 use crate::net::NetError;
 use p2pfs_proto::trust::{Channel, NodeKey};
+use p2pfs_records::{HandshakeError, Side, TlsStream};
 use p2pfs_types::id::NodeId;
 
 /// Application protocols (RFC 7301), in order of preference. `p2pfs/2` is `p2pfs/1` with batches of
@@ -66,14 +64,23 @@ impl Tls {
         })
     }
 
-    /// Returns an acceptor of any node that proves to own its key.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.server))
+    /// Accepts a connection of any node that proves to own its key.
+    pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> Result<TlsStream<S>, HandshakeError> {
+        p2pfs_records::accept(&self.server, stream).await
     }
 
-    /// Returns a connector to the pinned node alone. Without one, it connects to any node that
-    /// proves to own a key, to learn its id.
-    pub(super) fn connector(&self, pinned: Option<NodeId>) -> Result<TlsConnector, NetError> {
+    /// Returns the configuration of the accepting side.
+    #[cfg(test)]
+    pub(super) fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// Returns the configuration for connections to the pinned node alone. Without one, it is for
+    /// any node that proves to own a key, to learn its id.
+    pub(super) fn dialler(&self, pinned: Option<NodeId>) -> Result<ClientConfig, NetError> {
         let verifier = Verifier {
             pinned,
             provider: Arc::clone(&self.provider),
@@ -90,9 +97,18 @@ impl Tls {
         config.alpn_protocols.clone_from(&self.protocols);
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
-        config.enable_secret_extraction = true;
-        Ok(TlsConnector::from(Arc::new(config)))
+        Ok(config)
     }
+}
+
+/// Opens a connection with this configuration. Calls `on_first_bytes` when the other end first
+/// sent anything.
+pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
+    dialler: &ClientConfig,
+    stream: S,
+    on_first_bytes: impl FnOnce(),
+) -> Result<TlsStream<S>, HandshakeError> {
+    p2pfs_records::connect(dialler, nameless(), stream, on_first_bytes).await
 }
 
 /// Returns the server name for the client's side of TLS. It is not sent, and names no host.
@@ -103,17 +119,16 @@ pub(super) fn nameless() -> ServerName<'static> {
 /// Returns the node at the other end, or `None` if the handshake did not authenticate it or did not
 /// select our protocol.
 pub(super) fn peer_of<S>(stream: &TlsStream<S>) -> Option<NodeId> {
-    let (_, connection) = stream.get_ref();
-    let protocol = connection.alpn_protocol()?;
+    let protocol = stream.alpn_protocol()?;
     if !PROTOCOLS.contains(&protocol) {
         return None;
     }
-    node_of(connection.peer_certificates()?.first()?)
+    node_of(stream.peer_certificate()?)
 }
 
 /// Returns whether both ends support batches of small files.
 pub(super) fn speaks_batches<S>(stream: &TlsStream<S>) -> bool {
-    stream.get_ref().1.alpn_protocol() == Some(WITH_BATCHES)
+    stream.alpn_protocol() == Some(WITH_BATCHES)
 }
 
 fn protocols(batches: bool) -> Vec<Vec<u8>> {
@@ -127,49 +142,15 @@ fn protocols(batches: bool) -> Vec<Vec<u8>> {
 /// returns `None`.
 pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel> {
     let peer = peer_of(stream)?;
-    let (client, server) = match stream {
-        TlsStream::Client(_) => (me, peer),
-        TlsStream::Server(_) => (peer, me),
-    };
-    let exported = match stream {
-        TlsStream::Client(it) => it.get_ref().1.export_keying_material([0; 32], LABEL, None),
-        TlsStream::Server(it) => it.get_ref().1.export_keying_material([0; 32], LABEL, None),
+    let (client, server) = match stream.side() {
+        Side::Client => (me, peer),
+        Side::Server => (peer, me),
     };
     Some(Channel {
         client,
         server,
-        exporter: exported.ok()?,
+        exporter: stream.export_keying_material(LABEL)?,
     })
-}
-
-/// Takes the keys and the stream out of a TLS connection that has nothing left to send.
-///
-/// # Errors
-/// [`DropReason::Malformed`] if more arrived than was read, [`DropReason::TlsFailed`].
-pub(super) fn keys_of<S>(stream: TlsStream<S>) -> Result<(S, Sealer, Opener), DropReason> {
-    let (stream, unread, secrets) = match stream {
-        TlsStream::Client(stream) => {
-            let (stream, mut tls) = stream.into_inner();
-            (stream, unread(&mut tls), tls.dangerous_extract_secrets())
-        }
-        TlsStream::Server(stream) => {
-            let (stream, mut tls) = stream.into_inner();
-            (stream, unread(&mut tls), tls.dangerous_extract_secrets())
-        }
-    };
-    if unread > 0 {
-        return Err(DropReason::Malformed);
-    }
-    let ExtractedSecrets { tx, rx } = secrets.map_err(|_| DropReason::TlsFailed)?;
-    let keys = Sealer::new(tx).zip(Opener::new(rx));
-    let (sealer, opener) = keys.ok_or(DropReason::TlsFailed)?;
-    Ok((stream, sealer, opener))
-}
-
-/// Returns the number of decrypted bytes that were not read.
-fn unread<T: SideData>(tls: &mut ConnectionCommon<T>) -> usize {
-    let state = tls.process_new_packets();
-    state.map_or(0, |state| state.plaintext_bytes_to_read())
 }
 
 fn provider() -> CryptoProvider {
@@ -200,7 +181,6 @@ fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    config.enable_secret_extraction = true;
     Ok(config)
 }
 

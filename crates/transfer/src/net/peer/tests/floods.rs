@@ -5,16 +5,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Duration, timeout};
-use tokio_rustls::TlsStream;
 
-use super::super::cork::Corked;
 use super::super::greet::{AdmissionPolicy, admit};
-use super::super::limits::{EMPTY_RECORDS_MAX, PINGS_AT_ONCE, PINGS_PER_S};
-use super::super::seal::{OVERHEAD_BYTES, Opener, Sealer};
-use super::super::tls::keys_of;
+use super::super::limits::{PINGS_AT_ONCE, PINGS_PER_S};
 use super::super::*;
 use super::harness::*;
 use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
+use p2pfs_records::{EMPTY_RECORDS_MAX, OVERHEAD_BYTES, Opener, Sealer, TlsStream, testing};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const DRIP_EACH: Duration = Duration::from_millis(50);
@@ -31,9 +28,9 @@ impl Hostile {
     async fn dial(member: &Node, node: &Node) -> Self {
         let addr = node.addr();
         let stream = TcpStream::connect(addr).await.unwrap();
-        let connector = member.shared().tls.connector(Some(node.id)).unwrap();
-        let stream = connector.connect(tls::nameless(), Corked::new(stream));
-        let mut stream = TlsStream::from(stream.await.unwrap());
+        let dialler = member.shared().tls.dialler(Some(node.id)).unwrap();
+        let stream = tls::dial(&dialler, stream, || ()).await;
+        let mut stream = stream.unwrap();
         let proven = greet::prove(member.shared(), &mut stream, Lane::Urgent);
         proven.await.unwrap();
         Self::of(stream)
@@ -43,8 +40,7 @@ impl Hostile {
     async fn accept(member: &Node, listener: &TcpListener) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
         let shared = member.shared();
-        let stream = shared.tls.acceptor().accept(Corked::new(stream)).await;
-        let mut stream = TlsStream::from(stream.unwrap());
+        let mut stream = shared.tls.accept(stream).await.unwrap();
         let door = AdmissionPolicy {
             key: &shared.key,
             keyring: &shared.keyring,
@@ -56,10 +52,10 @@ impl Hostile {
         Self::of(stream)
     }
 
-    fn of(stream: TlsStream<Corked<TcpStream>>) -> Self {
-        let (stream, sealer, opener) = keys_of(stream).unwrap();
+    fn of(stream: TlsStream<TcpStream>) -> Self {
+        let (stream, sealer, opener) = stream.into_parts();
         Self {
-            stream: stream.into_inner().unwrap(),
+            stream,
             sealer,
             opener,
         }
@@ -82,13 +78,10 @@ impl Hostile {
     async fn hear(&mut self) -> Option<Vec<u8>> {
         let mut header = [0; 5];
         self.stream.read_exact(&mut header).await.ok()?;
-        let length = Opener::length_of(&header).ok()??;
+        let length = testing::length_of(&header).ok()??;
         let mut record = [&header[..], &vec![0; length - 5]].concat();
         self.stream.read_exact(&mut record[5..]).await.ok()?;
-        let mut room = vec![0; Opener::room_for(length)];
-        let carried = self.opener.open(&record, &mut room).ok()?;
-        room.truncate(carried);
-        Some(room)
+        testing::open(&mut self.opener, &record).ok()
     }
 }
 
@@ -136,7 +129,7 @@ async fn a_record_that_no_honest_member_seals_names_the_one_that_sent_it() {
     let (member, node) = (Node::new(1), Node::new(1));
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
-    let sealed = hostile.sealer.seal_as(20, b"data");
+    let sealed = testing::seal_inside(&mut hostile.sealer, b"data\x14");
     hostile.stream.write_all(&sealed).await.unwrap();
     assert_eq!(next(&mut told).await, (member.id, DropReason::Malformed));
     // any machine on the way can change a record

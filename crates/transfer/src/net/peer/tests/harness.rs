@@ -2,17 +2,15 @@
 
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsStream;
 
-use super::super::cork::Corked;
 use super::super::dial::Connection;
 use super::super::gauge::TcpGauge;
 use super::super::greet::prove;
 use super::super::polite::QueueLimitedStream;
 use super::super::serve::serve_stream;
-use super::super::tls::nameless;
 use super::super::*;
 use p2pfs_proto::trust::EpochSecret;
+use p2pfs_records::TlsStream;
 
 pub(super) const ANYWHERE: &str = "127.0.0.1:0";
 /// More bytes than any frame of the tests, so that a pipe never blocks unless a test wants it to.
@@ -108,12 +106,9 @@ impl Node {
         near: impl Wire + TcpGauge + 'static,
         node: NodeId,
     ) -> Connection {
-        let connector = self.shared().tls.connector(Some(node)).unwrap();
-        let stream = connector
-            .connect(nameless(), Corked::new(QueueLimitedStream::new(near)))
-            .await;
-        let stream = stream.unwrap();
-        let mut stream = TlsStream::from(stream);
+        let dialler = self.shared().tls.dialler(Some(node)).unwrap();
+        let dialling = tls::dial(&dialler, QueueLimitedStream::new(near), || ());
+        let mut stream = dialling.await.unwrap();
         prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
         let started = Connection::start(self.shared(), stream, Lane::Bulk);
         started.unwrap()

@@ -39,7 +39,7 @@ async fn stopping(stops: Vec<Stop>, node: &Node, comes_back: bool) -> (SocketAdd
         for stop in stops {
             let (stream, _) = listener.accept().await.unwrap();
             if matches!(stop, Stop::InTheGreeting) {
-                shared.tls.acceptor().accept(stream).await.unwrap();
+                shared.tls.accept(stream).await.unwrap();
             }
         }
         if !comes_back {

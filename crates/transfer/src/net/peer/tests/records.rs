@@ -1,36 +1,55 @@
 //! Traffic after the greeting between an end that uses the keys itself and one that leaves them to
-//! rustls, as older nodes do.
+//! rustls, as older nodes do, and the times at which records wake their reader.
+
+use std::future::poll_fn;
+use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
-use tokio::time::{Duration, timeout};
-use tokio_rustls::TlsStream;
+use tokio::time::{Duration, sleep, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::super::cork::Corked;
-use super::super::polite::QueueLimitedStream;
-use super::super::records::Records;
-use super::super::tls::{nameless, peer_of};
+use super::super::low_water::BytesLacked;
+use super::super::polite::{LastTcpInfo, QueueLimitedStream};
+use super::super::split::{LinkObserver, SplitConnection};
+use super::super::tls::channel_of;
 use super::super::*;
 use super::harness::*;
 use p2pfs_proto::wire::native::tcp::{Frame, Greeting, Kind};
+use p2pfs_records::{CARRIED_MAX_BYTES, OVERHEAD_BYTES, RecordReader, TlsStream, testing};
 
-type Tls = TlsStream<Corked<QueueLimitedStream<DuplexStream>>>;
+type Ours = TlsStream<QueueLimitedStream<DuplexStream>>;
+type Theirs = tokio_rustls::TlsStream<DuplexStream>;
 
 /// Returns both ends of a connection after the handshake, the dialler's first.
-async fn ends(pipe_bytes: usize) -> (Tls, Tls) {
+async fn ends(pipe_bytes: usize) -> (Ours, Ours) {
     let (dialler, acceptor) = (Node::new(1), Node::new(1));
     let (near, far) = duplex(pipe_bytes);
-    let connector = dialler.shared().tls.connector(Some(acceptor.id)).unwrap();
-    let accepting = acceptor.shared().tls.acceptor();
+    let config = dialler.shared().tls.dialler(Some(acceptor.id)).unwrap();
     let (near, far) = tokio::join!(
-        connector.connect(nameless(), Corked::new(QueueLimitedStream::new(near))),
-        accepting.accept(Corked::new(QueueLimitedStream::new(far))),
+        tls::dial(&config, QueueLimitedStream::new(near), || ()),
+        acceptor.shared().tls.accept(QueueLimitedStream::new(far)),
     );
-    let ends = (
-        TlsStream::from(near.unwrap()),
-        TlsStream::from(far.unwrap()),
-    );
-    assert_eq!(peer_of(&ends.1), Some(dialler.id));
-    ends
+    let (near, far) = (near.unwrap(), far.ok().unwrap());
+    assert_eq!(tls::peer_of(&far), Some(dialler.id));
+    (near, far)
+}
+
+/// Returns both ends of a connection after the handshake, of which one is of rustls.
+async fn ends_with_rustls(pipe_bytes: usize, dialler_is_ours: bool) -> (Ours, Theirs) {
+    let (dialler, acceptor) = (Node::new(1), Node::new(1));
+    let (near, far) = duplex(pipe_bytes);
+    let config = dialler.shared().tls.dialler(Some(acceptor.id)).unwrap();
+    let ours = QueueLimitedStream::new(near);
+    if dialler_is_ours {
+        let theirs = TlsAcceptor::from(acceptor.shared().tls.server()).accept(far);
+        let (ours, theirs) = tokio::join!(tls::dial(&config, ours, || ()), theirs);
+        (ours.unwrap(), theirs.unwrap().into())
+    } else {
+        let connector = TlsConnector::from(Arc::new(config));
+        let theirs = connector.connect(tls::nameless(), far);
+        let (ours, theirs) = tokio::join!(acceptor.shared().tls.accept(ours), theirs);
+        (ours.unwrap(), theirs.unwrap().into())
+    }
 }
 
 fn some_bytes(length: usize) -> Vec<u8> {
@@ -65,13 +84,8 @@ const LENGTHS: [usize; 7] = [1, 9, 16_384, 16_385, 70_000, 300, 1_000_000];
 async fn an_end_with_the_keys_and_one_of_rustls_hear_each_other_through_any_pipe() {
     for pipe_bytes in [100, 5000, 4 << 20] {
         for dialler_has_keys in [true, false] {
-            let (dialler, acceptor) = ends(pipe_bytes).await;
-            let (ours, theirs) = if dialler_has_keys {
-                (dialler, acceptor)
-            } else {
-                (acceptor, dialler)
-            };
-            let ours = Records::after_greeting(ours).unwrap();
+            let (ours, theirs) = ends_with_rustls(pipe_bytes, dialler_has_keys).await;
+            let ours = SplitConnection::after_greeting(ours).unwrap();
             let (their_reading, their_writing) = tokio::io::split(theirs);
             tokio::join!(
                 say(ours.writing, &LENGTHS),
@@ -88,8 +102,8 @@ async fn two_ends_with_the_keys_hear_each_other_however_little_is_asked_for_at_a
     for at_a_time in [1, 13, 4096, 16_384, 16_385, 1 << 20] {
         let lengths = [1, 9, 20_000, 50_000];
         let (dialler, acceptor) = ends(5000).await;
-        let near = Records::after_greeting(dialler).unwrap();
-        let far = Records::after_greeting(acceptor).unwrap();
+        let near = SplitConnection::after_greeting(dialler).unwrap();
+        let far = SplitConnection::after_greeting(acceptor).unwrap();
         tokio::join!(
             say(near.writing, &lengths),
             hear(near.reading, &lengths, at_a_time),
@@ -102,8 +116,8 @@ async fn two_ends_with_the_keys_hear_each_other_however_little_is_asked_for_at_a
 #[tokio::test]
 async fn what_the_socket_does_not_take_waits_within_its_limit_and_then_the_writer() {
     let (dialler, acceptor) = ends(4096).await;
-    let mut near = Records::after_greeting(dialler).unwrap().writing;
-    let mut far = Records::after_greeting(acceptor).unwrap().reading;
+    let mut near = SplitConnection::after_greeting(dialler).unwrap().writing;
+    let mut far = SplitConnection::after_greeting(acceptor).unwrap().reading;
     let bytes = some_bytes(1 << 20);
     let (mut taken, patience) = (0, Duration::from_millis(50));
     while let Ok(step) = timeout(patience, near.write(&bytes[taken..])).await {
@@ -124,10 +138,9 @@ async fn a_request_right_behind_the_greeting_is_heard_and_one_in_the_same_record
         let (member, mut node) = (Node::new(1), Node::new(1));
         let (near, far) = duplex(1 << 20);
         let serving = node.serve(far);
-        let connector = member.shared().tls.connector(Some(node.id)).unwrap();
-        let stream = connector.connect(nameless(), near).await.unwrap();
-        let mut stream = TlsStream::from(stream);
-        let channel = super::super::tls::channel_of(&stream, member.id).unwrap();
+        let dialler = member.shared().tls.dialler(Some(node.id)).unwrap();
+        let mut stream = tls::dial(&dialler, near, || ()).await.unwrap();
+        let channel = channel_of(&stream, member.id).unwrap();
         let proof =
             channel.membership_proof(&member.keyring.current(), p2pfs_proto::trust::Role::Client);
         let chain = bytes::Bytes::new();
@@ -148,5 +161,98 @@ async fn a_request_right_behind_the_greeting_is_heard_and_one_in_the_same_record
         } else {
             assert!(node.requests.recv().await.is_some());
         }
+    }
+}
+
+/// Returns these pieces as wire bytes, each in its own record.
+async fn sealed(pieces: &[&[u8]]) -> Vec<u8> {
+    let mut wire = vec![];
+    let mut writer = testing::writer(&mut wire, 0);
+    for piece in pieces {
+        writer.write_all(piece).await.unwrap();
+        writer.flush().await.unwrap();
+    }
+    drop(writer);
+    wire
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for sent bytes to arrive and wake their reader.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// Returns the end of a link to write to, and the reader at the other end.
+async fn listener() -> (TcpStream, RecordReader<QueueLimitedStream<TcpStream>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap());
+    let (far, (near, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());
+    far.set_nodelay(true).unwrap();
+    let near = QueueLimitedStream::new(near);
+    let lack: BytesLacked = near.lack();
+    let link = LastTcpInfo::default();
+    let reader = testing::reader(near, 0).observed_by(LinkObserver { lack, link });
+    (far, reader)
+}
+
+/// Returns the output of a future, and how often it was polled.
+async fn counted<F: Future>(future: F) -> (F::Output, usize) {
+    let (mut future, mut polls) = (pin!(future), 0);
+    let output = poll_fn(|context| {
+        polls += 1;
+        future.as_mut().poll(context)
+    });
+    (output.await, polls)
+}
+
+#[tokio::test]
+async fn a_reader_is_woken_for_a_record_and_not_for_each_packet_of_it() {
+    let wire = sealed(&[&[7; CARRIED_MAX_BYTES]]).await;
+    let (mut far, mut reader) = listener().await;
+    let hearing = tokio::spawn(counted(async move {
+        let mut heard = vec![0; CARRIED_MAX_BYTES];
+        reader.read_exact(&mut heard).await.unwrap();
+        heard
+    }));
+    for packet in wire.chunks(1000) {
+        far.write_all(packet).await.unwrap();
+        sleep(MOMENT).await;
+    }
+    let (heard, polls) = timeout(PATIENCE, hearing).await.unwrap().unwrap();
+    assert!(heard == [7; CARRIED_MAX_BYTES]);
+    // first, when the length of the record is known, and when it is complete
+    assert!(polls <= 3, "{polls}");
+}
+
+#[tokio::test]
+async fn a_short_record_and_the_end_of_the_stream_come_at_once_whatever_was_waited_for() {
+    let long = [7; CARRIED_MAX_BYTES];
+    let wire = sealed(&[&long, b"short", &long]).await;
+    let (first, rest) = wire.split_at(CARRIED_MAX_BYTES + OVERHEAD_BYTES);
+    let (short, last) = rest.split_at(5 + OVERHEAD_BYTES);
+    let (mut far, mut reader) = listener().await;
+    let mut heard = vec![0; CARRIED_MAX_BYTES];
+    // each part arrives when its reader already waits
+    for (parts, bytes) in [
+        (vec![&first[..100], &first[100..]], CARRIED_MAX_BYTES),
+        (vec![short], 5),
+        (vec![&last[..100]], 0),
+    ] {
+        let saying = async {
+            for part in parts {
+                sleep(MOMENT).await;
+                far.write_all(part).await.unwrap();
+            }
+            if bytes == 0 {
+                sleep(MOMENT).await;
+                far.shutdown().await.unwrap();
+            }
+        };
+        let hearing = async {
+            match bytes {
+                0 => reader.read(&mut heard).await,
+                _ => reader.read_exact(&mut heard[..bytes]).await,
+            }
+        };
+        let ((), read) = tokio::join!(saying, timeout(PATIENCE, hearing));
+        assert_eq!(read.unwrap().unwrap(), bytes);
     }
 }

@@ -1,9 +1,7 @@
 //! Requests reach the node, and answers reach their askers.
 
-use tokio::task::JoinHandle;
 use tokio::time::{Duration, sleep};
 
-use super::super::dial::Connection;
 use super::super::*;
 use super::harness::*;
 
@@ -402,72 +400,4 @@ async fn at_the_limit_of_connections_the_idle_one_gives_way() {
     held.reply.send(Response::Gone);
     assert_eq!(ask.await, Ok(Response::Gone));
     assert!(asker.ask(&first, Lane::Urgent).await.is_ok());
-}
-
-/// Returns an asker whose connection to a server has worn keys and carries a request.
-async fn worn() -> (Node, Node, JoinHandle<Result<Response, NetError>>, Incoming) {
-    let limits = PeerLimits {
-        dialled: 1,
-        renew_again: Duration::from_millis(1),
-        ..PeerLimits::default()
-    };
-    let (asker, mut server) = (Node::with_limits(1, limits), Node::new(1));
-    let asked = ask_in_bulk(&asker, server.seen());
-    let incoming = server.requests.recv().await.unwrap();
-    let worn = asker.shared().pool.open(server.id, Lane::Bulk).unwrap();
-    worn.wear().note(true);
-    (asker, server, asked, incoming)
-}
-
-fn ask_in_bulk(asker: &Node, other: Seen) -> JoinHandle<Result<Response, NetError>> {
-    let net = asker.net.clone();
-    tokio::spawn(async move {
-        let asked = net.request(other.id, other.addr, Lane::Bulk, question());
-        asked.await
-    })
-}
-
-#[tokio::test]
-async fn a_connection_whose_keys_are_worn_ends_its_requests_and_gives_way_to_another() {
-    let (asker, mut server, asked, incoming) = worn().await;
-    let pool = &asker.shared().pool;
-    let mut answers = vec![(asked, incoming)];
-    while asker.net.counters().dialled < 2 {
-        let asked = ask_in_bulk(&asker, server.seen());
-        answers.push((asked, server.requests.recv().await.unwrap()));
-    }
-    // it is counted shortly before it takes its place
-    let is_renewed = |it: &Arc<Connection>| !it.wear().is_worn();
-    while !pool
-        .open(server.id, Lane::Bulk)
-        .as_ref()
-        .is_some_and(is_renewed)
-    {
-        tokio::task::yield_now().await;
-    }
-    for (asked, incoming) in answers {
-        incoming.reply.send(Response::Gone);
-        assert_eq!(asked.await.unwrap(), Ok(Response::Gone));
-    }
-    assert_eq!(asker.net.counters().dropped.iter().sum::<u64>(), 0);
-    assert_eq!(pool.close_peer(server.id), 2);
-}
-
-#[tokio::test]
-async fn a_connection_whose_keys_are_worn_serves_where_no_other_can_be_had() {
-    let (asker, mut server, _asked, _incoming) = worn().await;
-    let nowhere = Seen {
-        addr: std::net::TcpListener::bind(ANYWHERE)
-            .and_then(|it| it.local_addr())
-            .unwrap(),
-        ..server.seen()
-    };
-    for _ in 0..10 {
-        let asked = ask_in_bulk(&asker, nowhere);
-        let incoming = server.requests.recv().await.unwrap();
-        incoming.reply.send(Response::Gone);
-        assert_eq!(asked.await.unwrap(), Ok(Response::Gone));
-        sleep(Duration::from_millis(2)).await;
-    }
-    assert_eq!(asker.net.counters().dialled, 1);
 }

@@ -5,11 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsStream;
 
 use super::super::framing::write_frame;
 use super::super::greet::prove;
-use super::super::tls::{Tls, nameless};
+use super::super::tls::Tls;
 use super::super::*;
 use super::harness::*;
 use p2pfs_proto::trust::EpochSecret;
@@ -86,12 +85,7 @@ async fn a_stranger_who_is_dialled_hears_only_a_proof_that_he_cannot_read() {
     };
     let stranger = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = Tls::new(&key, true)
-            .unwrap()
-            .acceptor()
-            .accept(stream)
-            .await
-            .unwrap();
+        let mut stream = Tls::new(&key, true).unwrap().accept(stream).await.unwrap();
         let mut header = [0; HEADER_BYTES];
         stream.read_exact(&mut header).await.unwrap();
         let header = FrameHeader::decode(&header, Phase::Greeting).unwrap();
@@ -117,12 +111,7 @@ async fn an_echoed_proof_opens_no_door() {
     };
     let mirror = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = Tls::new(&key, true)
-            .unwrap()
-            .acceptor()
-            .accept(stream)
-            .await
-            .unwrap();
+        let mut stream = Tls::new(&key, true).unwrap().accept(stream).await.unwrap();
         let mut frame = [0; HEADER_BYTES + 33];
         stream.read_exact(&mut frame).await.unwrap();
         let proof = frame[HEADER_BYTES + 1..].try_into().unwrap();
@@ -198,7 +187,7 @@ async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
     let refused = original.ask(&original.seen(), Lane::Urgent).await;
     assert_eq!(refused, Err(NetError::OwnIdentity));
     let connected = connect(copy.shared(), key.node_id(), original.addr(), || ()).await;
-    let mut stream: TlsStream<_> = connected.unwrap();
+    let mut stream = connected.unwrap();
     let proven = prove(copy.shared(), &mut stream, Lane::Urgent).await;
     assert!(proven.is_err());
     assert_eq!(original.net.counters().dropped(DropReason::OwnIdentity), 1);
@@ -306,9 +295,8 @@ async fn who_is_put_out_while_it_is_greeted_is_served_nothing() {
     // the answer does not fit, so the greeting lasts until it is read
     let (near, far) = duplex(64);
     let serving = admin.serve(far);
-    let connector = b.shared().tls.connector(Some(admin.id)).unwrap();
-    let stream = connector.connect(nameless(), near).await.unwrap();
-    let mut stream = TlsStream::from(stream);
+    let dialler = b.shared().tls.dialler(Some(admin.id)).unwrap();
+    let mut stream = tls::dial(&dialler, near, || ()).await.unwrap();
     let greeting = Greeting::Prove {
         lane: Lane::Bulk,
         proof: [0; 32],

@@ -1,0 +1,340 @@
+//! The handshake: rustls decides what is sent and accepted, and this module moves the bytes.
+//!
+//! rustls sees whole records, one at a time, and none after its last one. The bytes behind it are
+//! the first ones of [`TlsStream`]. Resumption, early data and tickets must be off in the
+//! configuration: no handshake message but a key update is accepted later.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{ClientConfig, CommonState, Error, ExtractedSecrets, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::exporter::ExporterLog;
+use crate::keys::{KeySource, KeyUpdates};
+use crate::limits::HANDSHAKE_MAX_BYTES;
+use crate::seal::{BODY_MAX_BYTES, HEADER_BYTES, Opener, Sealer, record_bytes};
+use crate::stream::{ConnectionFacts, TlsStream};
+
+/// Types of records, from the change of ciphers to data, and the first byte of their version.
+const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
+const VERSION_MAJOR: u8 = 3;
+/// Bytes that are read from the socket at a time.
+const READ_BYTES: usize = 4 << 10;
+
+/// The end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The end that dialled.
+    Client,
+    /// The end that accepted.
+    Server,
+}
+
+/// Reason why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The network failed, or the other end closed the connection.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// rustls refused the other end, or the other end refused this one.
+    #[error(transparent)]
+    Tls(#[from] Error),
+    /// The other end sent more than [`HANDSHAKE_MAX_BYTES`] of an unfinished message.
+    #[error("a message of the handshake is longer than {HANDSHAKE_MAX_BYTES} bytes")]
+    TooLong,
+    /// The other end closed the connection, or sent data, within the handshake.
+    #[error("the other end left the handshake")]
+    Left,
+    /// The connection has no keys of TLS 1.3 that this crate can use.
+    #[error("the handshake gave no keys of TLS 1.3")]
+    NoKeys,
+}
+
+impl From<HandshakeError> for io::Error {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Io(error) => error,
+            HandshakeError::Left => io::ErrorKind::UnexpectedEof.into(),
+            error => Self::new(io::ErrorKind::InvalidData, error),
+        }
+    }
+}
+
+/// Opens a TLS connection on a stream. Calls `on_first_bytes` when the other end first sent
+/// anything.
+///
+/// # Errors
+/// [`HandshakeError`]
+pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    config: &ClientConfig,
+    name: ServerName<'static>,
+    stream: S,
+    on_first_bytes: impl FnOnce(),
+) -> Result<TlsStream<S>, HandshakeError> {
+    let log = Arc::new(ExporterLog::default());
+    let mut config = config.clone();
+    config.key_log = log.clone();
+    config.enable_secret_extraction = true;
+    let connection = UnbufferedClientConnection::new(Arc::new(config), name)?;
+    let mut driver = Driver::new(connection, stream, Some(on_first_bytes));
+    driver.run().await?;
+    driver.into_stream(Side::Client, &log)
+}
+
+/// Accepts a TLS connection on a stream.
+///
+/// # Errors
+/// [`HandshakeError`]
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    config: &ServerConfig,
+    stream: S,
+) -> Result<TlsStream<S>, HandshakeError> {
+    let log = Arc::new(ExporterLog::default());
+    let mut config = config.clone();
+    config.key_log = log.clone();
+    config.enable_secret_extraction = true;
+    let connection = UnbufferedServerConnection::new(Arc::new(config))?;
+    let mut driver = Driver::new(connection, stream, None::<fn()>);
+    driver.run().await?;
+    driver.into_stream(Side::Server, &log)
+}
+
+/// Both kinds of a connection of rustls.
+trait Unbuffered {
+    type Data;
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn common(&self) -> &CommonState;
+    fn into_keys(self) -> Result<(ExtractedSecrets, KeySource), Error>;
+}
+
+impl Unbuffered for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+
+    fn into_keys(self) -> Result<(ExtractedSecrets, KeySource), Error> {
+        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
+        Ok((secrets, KeySource::Client(kernel)))
+    }
+}
+
+impl Unbuffered for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+
+    fn into_keys(self) -> Result<(ExtractedSecrets, KeySource), Error> {
+        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
+        Ok((secrets, KeySource::Server(kernel)))
+    }
+}
+
+/// What rustls needs next.
+enum Step {
+    /// It wants to be called again.
+    Again,
+    /// The outgoing bytes are to be sent.
+    Send,
+    /// The next record is to be read.
+    Read,
+    /// The handshake is complete.
+    Done,
+}
+
+struct Driver<C, S, F> {
+    connection: C,
+    stream: S,
+    on_first_bytes: Option<F>,
+    incoming: Vec<u8>,
+    /// Number of incoming bytes that rustls may see.
+    shown: usize,
+    outgoing: Vec<u8>,
+}
+
+impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S, F> {
+    fn new(connection: C, stream: S, on_first_bytes: Option<F>) -> Self {
+        Self {
+            connection,
+            stream,
+            on_first_bytes,
+            incoming: Vec::new(),
+            shown: 0,
+            outgoing: Vec::new(),
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), HandshakeError> {
+        loop {
+            match self.step() {
+                Ok(Step::Again) => {}
+                Ok(Step::Send) => self.send().await?,
+                Ok(Step::Read) => self.show_record().await?,
+                Ok(Step::Done) => return Ok(()),
+                Err(error) => {
+                    self.send_alerts().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Lets rustls process what it sees.
+    fn step(&mut self) -> Result<Step, HandshakeError> {
+        let status = self.connection.process(&mut self.incoming[..self.shown]);
+        let UnbufferedStatus { discard, state } = status;
+        let step = match state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                encode(&mut self.outgoing, |room| data.encode(room)).map(|()| Step::Again)
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(Step::Send)
+            }
+            Ok(ConnectionState::BlockedHandshake) => Ok(Step::Read),
+            Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Done),
+            Ok(_) => Err(HandshakeError::Left),
+            Err(error) => Err(error.into()),
+        };
+        self.incoming.drain(..discard);
+        self.shown -= discard;
+        // A server could send data before it knows the client.
+        let is_complete = !self.connection.common().is_handshaking();
+        match step {
+            Ok(Step::Done) if !is_complete => Ok(Step::Read),
+            step => step,
+        }
+    }
+
+    async fn send(&mut self) -> Result<(), HandshakeError> {
+        self.stream.write_all(&self.outgoing).await?;
+        self.stream.flush().await?;
+        self.outgoing.clear();
+        Ok(())
+    }
+
+    /// Sends the alerts about an error, as far as the socket takes them.
+    async fn send_alerts(&mut self) {
+        // rustls gives an alert before it looks at the incoming bytes again. Without an alert it
+        // must not be called, because its state is that of an error.
+        while self.connection.common().wants_write() && matches!(self.step(), Ok(Step::Again)) {}
+        // The error ends the connection in any case.
+        let _sent = self.send().await;
+    }
+
+    /// Shows one more record to rustls, after reading it.
+    async fn show_record(&mut self) -> Result<(), HandshakeError> {
+        loop {
+            if let Some(end) = end_of_record(&self.incoming, self.shown) {
+                self.shown = end;
+                return Ok(());
+            }
+            if self.incoming.len() >= HANDSHAKE_MAX_BYTES {
+                return Err(HandshakeError::TooLong);
+            }
+            let mut room = [0; READ_BYTES];
+            let most = READ_BYTES.min(HANDSHAKE_MAX_BYTES - self.incoming.len());
+            let came = self.stream.read(&mut room[..most]).await?;
+            if came == 0 {
+                return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if let Some(tell) = self.on_first_bytes.take() {
+                tell();
+            }
+            self.incoming.extend_from_slice(&room[..came]);
+        }
+    }
+
+    /// Takes the keys of a complete handshake.
+    fn into_stream(self, side: Side, log: &ExporterLog) -> Result<TlsStream<S>, HandshakeError> {
+        let common = self.connection.common();
+        let suite = common.negotiated_cipher_suite();
+        let suite = suite.and_then(|suite| suite.tls13());
+        let exporter = suite.and_then(|suite| log.take(suite));
+        let key = common.peer_certificates().and_then(<[_]>::first);
+        let facts = ConnectionFacts {
+            side,
+            peer_certificate: key.map(|key| key.clone().into_owned()),
+            alpn_protocol: common.alpn_protocol().map(<[u8]>::to_vec),
+            exporter: exporter.ok_or(HandshakeError::NoKeys)?,
+        };
+        let (secrets, source) = self.connection.into_keys()?;
+        let keys = Sealer::new(secrets.tx).zip(Opener::new(secrets.rx));
+        let (sealer, opener) = keys.ok_or(HandshakeError::NoKeys)?;
+        let updates = Arc::new(KeyUpdates::new(source));
+        let (stream, rest) = (self.stream, &self.incoming[..]);
+        Ok(TlsStream::new(
+            stream,
+            facts,
+            (sealer, opener),
+            updates,
+            rest,
+        ))
+    }
+}
+
+/// Encodes behind the outgoing bytes.
+fn encode(
+    outgoing: &mut Vec<u8>,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), HandshakeError> {
+    let begin = outgoing.len();
+    let encoded = match encode(&mut []) {
+        Err(EncodeError::InsufficientSize(size)) => {
+            outgoing.resize(begin + size.required_size, 0);
+            encode(&mut outgoing[begin..])
+        }
+        encoded => encoded,
+    };
+    let length = encoded.map_err(|error| Error::General(error.to_string()))?;
+    outgoing.truncate(begin + length);
+    Ok(())
+}
+
+/// Returns the end of the record at `begin` if it is whole. The end of what is not a record is that
+/// of all bytes, so that rustls refuses them.
+fn end_of_record(bytes: &[u8], begin: usize) -> Option<usize> {
+    let bytes_here = &bytes[begin..];
+    let is_type = |kind: &u8| RECORD_TYPES.contains(kind);
+    let is_record = bytes_here.first().is_none_or(is_type)
+        && bytes_here
+            .get(1)
+            .is_none_or(|version| *version == VERSION_MAJOR);
+    if !is_record {
+        return Some(bytes.len());
+    }
+    let body_bytes = record_bytes(bytes_here.first_chunk::<HEADER_BYTES>()?);
+    if body_bytes > BODY_MAX_BYTES {
+        return Some(bytes.len());
+    }
+    let end = begin + HEADER_BYTES + body_bytes;
+    (end <= bytes.len()).then_some(end)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! The keys of a connection and their updates (RFC 8446, section 4.6.3).
+//!
+//! rustls derives each next key (`rustls::kernel`). The two directions update on their own, and
+//! share only the state here.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+
+use crate::seal::{Opener, RecordError, Sealer};
+
+/// Source of the next keys.
+pub(crate) enum KeySource {
+    Client(KernelConnection<ClientConnectionData>),
+    Server(KernelConnection<ServerConnectionData>),
+    /// The same numbered keys for both directions, with the numbers of the current ones.
+    #[cfg(any(test, feature = "test-support"))]
+    Numbered {
+        sealer: u8,
+        opener: u8,
+    },
+}
+
+/// The state that both directions share.
+pub(crate) struct KeyUpdates {
+    source: Mutex<KeySource>,
+    /// Whether the other end wants this end to update its key.
+    is_update_due: AtomicBool,
+}
+
+impl KeyUpdates {
+    pub(crate) fn new(source: KeySource) -> Self {
+        Self {
+            source: Mutex::new(source),
+            is_update_due: AtomicBool::new(false),
+        }
+    }
+
+    /// Derives the next key of this end.
+    ///
+    /// # Errors
+    /// [`RecordError::Worn`]
+    pub(crate) fn next_sealer(&self) -> Result<Sealer, RecordError> {
+        let secrets = match &mut *self.source.lock() {
+            KeySource::Client(source) => source.update_tx_secret(),
+            KeySource::Server(source) => source.update_tx_secret(),
+            #[cfg(any(test, feature = "test-support"))]
+            KeySource::Numbered { sealer, .. } => crate::testing::next_secrets(sealer),
+        };
+        let sealer = secrets.ok().and_then(Sealer::new);
+        sealer.ok_or(RecordError::Worn)
+    }
+
+    /// Derives the next key of the other end.
+    ///
+    /// # Errors
+    /// [`RecordError::Worn`]
+    pub(crate) fn next_opener(&self) -> Result<Opener, RecordError> {
+        let secrets = match &mut *self.source.lock() {
+            KeySource::Client(source) => source.update_rx_secret(),
+            KeySource::Server(source) => source.update_rx_secret(),
+            #[cfg(any(test, feature = "test-support"))]
+            KeySource::Numbered { opener, .. } => crate::testing::next_secrets(opener),
+        };
+        let opener = secrets.ok().and_then(Opener::new);
+        opener.ok_or(RecordError::Worn)
+    }
+
+    /// Makes this end update its key before it sends more.
+    pub(crate) fn request_update(&self) {
+        self.is_update_due.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether this end must update its key now.
+    pub(crate) fn take_update(&self) -> bool {
+        // Each record asks, and a shared read costs less than a shared write.
+        self.is_update_due.load(Ordering::Relaxed)
+            && self.is_update_due.swap(false, Ordering::Relaxed)
+    }
+}

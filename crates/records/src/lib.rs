@@ -1,0 +1,37 @@
+//! TLS 1.3 connections with records of our own (RFC 8446, section 5).
+//!
+//! rustls makes the handshake ([`connect`], [`accept`]) and derives all keys. Afterwards each record
+//! is sealed or opened directly between its source and its destination. rustls would copy the bytes
+//! once on the way out and three times on the way in.
+//!
+//! ```text
+//!  connect, accept ──▶ handshake (rustls, unbuffered) ──▶ KernelConnection
+//!                             │                               │ next keys
+//!                             ▼                               ▼
+//!                         TlsStream ──split──▶ RecordReader, RecordWriter
+//!                                                   │            │
+//!                                                 Opener       Sealer     (seal: no I/O)
+//! ```
+//!
+//! This crate owns keys, nonces, the form of a record and the buffers of a connection. It has the
+//! configuration of no handshake and knows no frame of an application. `docs/tls.md` has the rules
+//! and the threat model.
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may read the clock")
+)]
+
+mod exporter;
+mod handshake;
+mod keys;
+mod limits;
+mod seal;
+mod stream;
+#[cfg(any(test, feature = "test-support"))]
+pub mod testing;
+
+pub use handshake::{HandshakeError, Side, accept, connect};
+pub use limits::{EMPTY_RECORDS_MAX, HANDSHAKE_MAX_BYTES, LIMITS, WRITE_AHEAD_BYTES};
+pub use seal::{CARRIED_MAX_BYTES, OVERHEAD_BYTES, Opener, RecordError, Sealer};
+pub use stream::{RecordObserver, RecordReader, RecordWriter, SplitStream, TlsStream, UnreadBytes};

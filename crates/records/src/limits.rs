@@ -1,0 +1,39 @@
+//! The limits on what another end can make this crate do.
+
+use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
+
+use crate::seal::RECORD_MAX_BYTES;
+
+/// Maximum records in a row that carry no byte, key updates included: as many as rustls and
+/// BoringSSL accept. Our nodes send none but key updates.
+pub const EMPTY_RECORDS_MAX: u32 = 32;
+/// Maximum bytes of a handshake that wait to be processed: a record, and as much again. The largest
+/// message of our nodes has 2 KiB, with the key of a post-quantum key exchange.
+pub const HANDSHAKE_MAX_BYTES: usize = 2 * RECORD_MAX_BYTES;
+/// Bytes read from the socket before they are opened. This saves system calls, and the bytes of one
+/// call are still in the processor's nearest caches when they are opened.
+pub(crate) const READ_AHEAD_BYTES: usize = 64 << 10;
+/// Bytes sealed ahead of the socket, so that one system call takes many records.
+pub const WRITE_AHEAD_BYTES: usize = 256 << 10;
+
+/// The limits of this crate, for p2pfs(8).
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        name: "records::EMPTY_RECORDS_MAX",
+        value: LimitValue::Count(EMPTY_RECORDS_MAX as u64),
+        text: "TLS records in a row that may carry no byte. One more ends the connection, and \
+               the peer is named.",
+        tests: LimitTests::By(&[
+            "crates/records/src/stream/tests.rs so_many_empty_records_in_a_row_are_passed_over_and_one_more_ends_the_stream",
+            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named",
+        ]),
+    },
+    Limit {
+        name: "records::HANDSHAKE_MAX_BYTES",
+        value: LimitValue::Bytes(HANDSHAKE_MAX_BYTES as u64),
+        text: "bytes of an unfinished TLS handshake in memory. More end the connection.",
+        tests: LimitTests::By(&[
+            "crates/records/src/handshake/tests.rs a_handshake_without_end_is_given_up_at_its_limit",
+        ]),
+    },
+];
