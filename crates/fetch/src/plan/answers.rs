@@ -7,8 +7,8 @@ use rand::RngExt;
 use super::fetch::{Fetch, GONE};
 use super::hedge::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
 use super::{
-    Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, TURN_PATIENCE,
-    Timer,
+    Decision, Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId,
+    TURN_PATIENCE, TakeBackReason, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -35,6 +35,7 @@ impl Plan {
     pub fn mark_throttled(&mut self, id: RequestId) {
         if let Some(entry) = self.in_flight.get_mut(&id) {
             entry.is_held = true;
+            self.decisions.note(|| Decision::Throttled(id));
         }
     }
 
@@ -44,6 +45,7 @@ impl Plan {
             return;
         };
         entry.is_held = false;
+        self.decisions.note(|| Decision::Released(id));
         entry.sent.at = now;
         if let Some(peer) = self.peers.get(&entry.request.node) {
             entry.sent.moved_bytes = peer.moved_bytes;
@@ -81,6 +83,7 @@ impl Plan {
             entry.request.content,
             entry.request.range,
         );
+        self.decisions.note(|| Decision::Answered(id));
         self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes));
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.answered(now, &entry.sent, range.len());
@@ -113,6 +116,10 @@ impl Plan {
         let Some(entry) = self.take_request(id) else {
             return;
         };
+        self.decisions.note(|| Decision::Failed {
+            request: id,
+            failure,
+        });
         self.blame(now, &entry, failure);
         self.ask_again(&entry.request.content, entry.request.range);
         self.mark_if_overdue(now, &entry.request.content);
@@ -220,8 +227,10 @@ impl Plan {
     }
 
     /// Cancels a request whose answer is not needed, or not from this peer.
-    pub(super) fn take_back(&mut self, id: RequestId) -> Option<InFlight> {
+    pub(super) fn take_back(&mut self, id: RequestId, why: TakeBackReason) -> Option<InFlight> {
         let entry = self.take_request(id)?;
+        self.decisions
+            .note(|| Decision::TakenBack { request: id, why });
         self.events.push_back(PlanEvent::Cancel(id));
         Some(entry)
     }
@@ -239,7 +248,7 @@ impl Plan {
         twins.retain(is_here);
         for id in twins {
             self.step();
-            let Some(entry) = self.take_back(id) else {
+            let Some(entry) = self.take_back(id, TakeBackReason::Duplicate) else {
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(&entry.request.node) {
@@ -290,6 +299,7 @@ impl Plan {
             };
             if fetch.have().contains(demand.range) {
                 self.take_demand(id);
+                self.decisions.note(|| Decision::ReadReady(id));
                 self.events.push_back(PlanEvent::Ready(id));
             }
         }
@@ -307,6 +317,7 @@ impl Plan {
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.is_being_stored = true;
         }
+        self.decisions.note(|| Decision::FillReady(*content));
         self.events.push_back(PlanEvent::Filled(*content));
     }
 
@@ -361,6 +372,10 @@ impl Plan {
             return;
         };
         demand.deadline = later;
+        self.decisions.note(|| Decision::ReadExtended {
+            read: id,
+            until: later,
+        });
         self.timers.insert((later, Timer::Deadline(id)));
         let content = demand.content;
         self.mark_if_overdue(now, &content);
@@ -377,6 +392,10 @@ impl Plan {
                 fetch.remember_failure(now, gap, why.clone());
             }
         }
+        self.decisions.note(|| Decision::ReadGivenUp {
+            read: id,
+            why: why.clone(),
+        });
         self.events.push_back(PlanEvent::Failed(id, why));
     }
 
@@ -440,8 +459,7 @@ impl Plan {
         let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
         waiting.into_iter().for_each(|id| self.give_up(now, id));
         if fills {
-            self.cancel_fill(&content);
-            self.events.push_back(PlanEvent::FillFailed(content, why));
+            self.fail_fill(content, why);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{FETCHES_KEPT_MAX, FETCHES_MAX, Fetch, Plan, PlanEvent};
+use super::{FETCHES_KEPT_MAX, FETCHES_MAX, Fetch, Plan, PlanEvent, TakeBackReason};
 use p2pfs_types::digest::ContentKey;
 
 /// How long a file stays open unused if others need its room in the cache. It is longer than a
@@ -57,7 +57,7 @@ impl Plan {
         let asked = self.fetches.get(content).map(|fetch| fetch.asked.ids());
         let asked: Vec<_> = asked.into_iter().flatten().collect();
         for id in asked {
-            self.take_back(id);
+            self.take_back(id, TakeBackReason::Unwanted);
         }
         self.close(content);
     }
@@ -75,7 +75,7 @@ impl Plan {
         for id in asked {
             let entry = self.in_flight.get(&id);
             if entry.is_some_and(|entry| entry.arrived_at.is_none()) {
-                self.take_back(id);
+                self.take_back(id, TakeBackReason::Unwanted);
             }
         }
     }

@@ -11,8 +11,8 @@ use std::time::Instant;
 use super::schedule::{HolderChoice, RequestPurpose};
 use super::turns::WorkClass;
 use super::{
-    DEMANDS_MAX, Demand, DemandId, Lane, Plan, PlanError, PlanEvent, RangeRequest, Timer,
-    WHOLE_MAX_BYTES,
+    DEMANDS_MAX, Decision, Demand, DemandId, HoldBack, Lane, Plan, PlanError, PlanEvent,
+    RangeRequest, RequestCause, Timer, WHOLE_MAX_BYTES,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
@@ -102,6 +102,13 @@ impl Plan {
         fetch.waits.insert(range, id);
         fetch.unissued.insert(id);
         let gets = std::mem::take(&mut fetch.is_to_get);
+        let asked = &fetch.asked;
+        self.decisions.note(|| Decision::ReadBegan {
+            read: id,
+            content,
+            range,
+            joined: asked.touching(range).into_iter().collect(),
+        });
         let demand = Demand {
             content,
             range,
@@ -175,14 +182,20 @@ impl Plan {
             return DemandAttempt::AllAsked;
         };
         for (gap, asking) in self.gaps_of_demand(now, content, id, range, first) {
-            match self.choose(now, content, gap, asking, &[]) {
+            let why = match self.choose(now, content, gap, asking, &[]) {
                 HolderChoice::Ask(node, part) => {
-                    let request = self.issue(now, node, Lane::Urgent, *content, part, true);
+                    let request = self.issue(now, node, RequestCause::Demand, *content, part);
                     return DemandAttempt::Asked(request);
                 }
-                HolderChoice::Full | HolderChoice::Reserved => {}
-                HolderChoice::Nobody | HolderChoice::InParts => self.starve(now, content),
-            }
+                HolderChoice::Full => HoldBack::NoRoom,
+                HolderChoice::Reserved => HoldBack::OfAnotherNode,
+                HolderChoice::Nobody | HolderChoice::InParts => {
+                    self.starve(now, content);
+                    HoldBack::NoHolder
+                }
+            };
+            let held_back = Decision::ReadHeldBack { read: id, gap, why };
+            self.decisions.note(|| held_back);
         }
         DemandAttempt::InVain
     }

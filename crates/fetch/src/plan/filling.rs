@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::answers::reason;
 use super::schedule::{HolderChoice, RequestPurpose};
 use super::turns::WorkClass;
-use super::{Lane, Plan, PlanEvent, RangeRequest, Timer};
+use super::{Decision, Plan, PlanError, PlanEvent, RangeRequest, RequestCause, Timer};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
@@ -82,7 +82,7 @@ impl Plan {
         if let Some(filling) = fetch.and_then(|it| it.filling.as_mut()) {
             filling.turn_at.get_or_insert(now);
         }
-        self.issue(now, node, Lane::Bulk, content, part, false)
+        self.issue(now, node, RequestCause::Fill, content, part)
     }
 
     /// Gives a fill up, unless its wait goes on. A fill that waits for its turn behind readers
@@ -102,7 +102,16 @@ impl Plan {
             return;
         }
         let why = reason(fetch, fetch.whole());
+        self.fail_fill(content, why);
+    }
+
+    /// Ends a fill without its file.
+    pub(super) fn fail_fill(&mut self, content: ContentKey, why: PlanError) {
         self.cancel_fill(&content);
+        self.decisions.note(|| Decision::FillGivenUp {
+            content,
+            why: why.clone(),
+        });
         self.events.push_back(PlanEvent::FillFailed(content, why));
     }
 }

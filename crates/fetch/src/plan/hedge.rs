@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::peer::{Peer, PeerRank, SentState};
 use super::schedule::{HolderChoice, RequestPurpose};
-use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
+use super::{
+    Decision, Failure, HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest,
+    RequestCause, RequestId, TakeBackReason, Timer,
+};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
@@ -142,7 +145,7 @@ impl Plan {
             && !has_begun
             && self.is_waited_for(&request.content, request.range)
         {
-            self.abandon(id);
+            self.abandon(id, TakeBackReason::Urgent);
             self.ask_as_urgent(now, &request);
         }
     }
@@ -171,7 +174,8 @@ impl Plan {
             while let Some(peer) = self.peers.get(&node).filter(|_| !rest.is_empty()) {
                 let part = peer.first_piece(Lane::Urgent, rest);
                 rest.start = part.end;
-                let anew = self.issue(now, node, Lane::Urgent, content, part, true);
+                let cause = RequestCause::Reissue(before.id);
+                let anew = self.issue(now, node, cause, content, part);
                 self.hedges.push_back(anew);
             }
         }
@@ -183,6 +187,7 @@ impl Plan {
             .get_mut(&node)
             .is_some_and(|peer| peer.silence.begin(now));
         if news {
+            self.decisions.note(|| Decision::Silent(node));
             self.rescues.insert(node, RequestId(0));
             // requests that wait for room there may go to other peers now
             self.wake(node);
@@ -209,7 +214,7 @@ impl Plan {
         };
         let in_flight_bytes = self.in_flight_bytes + range.len();
         if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
-            return;
+            return self.note_not_hedged(request.id, HedgeRefusal::NoCredit);
         }
         let Some(fetch) = self.fetches.get(content) else {
             return;
@@ -218,7 +223,7 @@ impl Plan {
         let nodes = asked.filter_map(|id| Some(self.in_flight.get(&id)?.request.node));
         let nodes: Vec<_> = nodes.collect();
         if nodes.len() >= ASKED_AT_ONCE_MAX {
-            return;
+            return self.note_not_hedged(request.id, HedgeRefusal::AskedEnough);
         }
         // earlier failed requests do not restart the reader's wait
         let waits_since = self.waits_since(content, range);
@@ -231,18 +236,28 @@ impl Plan {
                         || !self.is_much_faster(now, request, range, other)
                 };
                 if other.is_some_and(is_vain) {
-                    return;
+                    return self.note_not_hedged(request.id, HedgeRefusal::NotFaster);
                 }
                 self.hedge_credit_bytes -= range.len();
-                let twin = self.issue(now, node, Lane::Urgent, *content, range, true);
+                let cause = RequestCause::Hedge(request.id);
+                let twin = self.issue(now, node, cause, *content, range);
                 if let Some(entry) = self.in_flight.get_mut(&twin.id) {
                     entry.is_hedge = true;
                 }
                 self.hedges.push_back(twin);
             }
-            HolderChoice::Nobody => self.starve(now, content),
-            HolderChoice::InParts | HolderChoice::Full | HolderChoice::Reserved => {}
+            HolderChoice::Nobody => {
+                self.note_not_hedged(request.id, HedgeRefusal::NoPeer);
+                self.starve(now, content);
+            }
+            HolderChoice::InParts | HolderChoice::Full | HolderChoice::Reserved => {
+                self.note_not_hedged(request.id, HedgeRefusal::NoPeer);
+            }
         }
+    }
+
+    fn note_not_hedged(&mut self, request: RequestId, why: HedgeRefusal) {
+        self.decisions.note(|| Decision::NotHedged { request, why });
     }
 
     /// Moves other requests away from silent peers, a few at a time. The rest follows in the next
@@ -288,13 +303,13 @@ impl Plan {
             *node != request.node && has && lively(node)
         });
         if elsewhere {
-            self.abandon(id);
+            self.abandon(id, TakeBackReason::SilentPeer);
         }
     }
 
     /// Cancels a request, so that its range can be requested elsewhere.
-    pub(super) fn abandon(&mut self, id: RequestId) {
-        if let Some(entry) = self.take_back(id) {
+    pub(super) fn abandon(&mut self, id: RequestId, why: TakeBackReason) {
+        if let Some(entry) = self.take_back(id, why) {
             self.ask_again(&entry.request.content, entry.request.range);
         }
     }
@@ -326,6 +341,10 @@ impl Plan {
         } else {
             Failure::Unreachable
         };
+        self.decisions.note(|| Decision::TakenBack {
+            request: id,
+            why: TakeBackReason::Expired,
+        });
         self.events.push_back(PlanEvent::Cancel(id));
         self.failed(now, id, failure);
     }

@@ -24,12 +24,13 @@
 //! | times in which this node did not run | `pause` |
 //! | choice of the next file, range and peer | `turns`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `swarm` and `fellows` for files that many nodes want, `metered` |
 //! | ends of requests and of files | `answers`, `hedge`, `beside`, `closing` |
-//! | reports for users | `report` |
+//! | reports for users and traces | `report`, `decisions` |
 
 mod ahead;
 mod answers;
 mod beside;
 mod closing;
+mod decisions;
 mod demands;
 mod fellows;
 pub mod fetch;
@@ -63,6 +64,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use decisions::DecisionLog;
 use fetch::{Coverage, Fetch, FillState};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
@@ -70,6 +72,7 @@ use p2pfs_types::id::NodeId;
 use peer::{Peer, SentState};
 use turns::{FileQueue, WakePass, WorkClass};
 
+pub use decisions::{Decision, HedgeRefusal, HoldBack, RequestCause, TakeBackReason};
 pub use fetch::{HOLDERS_MAX, RUNS_MAX};
 pub use known::PEERS_MAX;
 pub use peer::SMALL_BYTES;
@@ -187,6 +190,7 @@ pub struct Plan {
     hedge_credit_bytes: u64,
     timers: BTreeSet<(Instant, Timer)>,
     events: VecDeque<PlanEvent>,
+    decisions: DecisionLog,
     next_id: u64,
     established_streams: usize,
     ahead_budget_bytes: Option<u64>,
@@ -218,6 +222,7 @@ impl Plan {
             hedge_credit_bytes: hedge::HEDGE_CREDIT_MAX_BYTES,
             timers: BTreeSet::new(),
             events: VecDeque::new(),
+            decisions: DecisionLog::default(),
             next_id: 0,
             pause: None,
             established_streams: 0,
@@ -338,6 +343,7 @@ impl Plan {
             return;
         }
         fetch.filling = Some(FillState::new(now, patience));
+        self.decisions.note(|| Decision::FillBegan(content));
         let gets = std::mem::take(&mut fetch.is_to_get);
         self.timers
             .insert((now + patience, Timer::FillDeadline(content)));
@@ -367,6 +373,7 @@ impl Plan {
         let Some(demand) = self.take_demand(id) else {
             return;
         };
+        self.decisions.note(|| Decision::ReadCancelled(id));
         let fetch = self.fetches.get(&demand.content);
         if fetch.is_some_and(|fetch| fetch.waits.is_empty()) {
             self.forget_streams(&demand.content);
@@ -403,6 +410,16 @@ impl Plan {
     /// Returns the next event, if there is one.
     pub fn poll_event(&mut self) -> Option<PlanEvent> {
         self.events.pop_front()
+    }
+
+    /// Starts or stops recording [`Decision`]s.
+    pub fn set_traced(&mut self, is_traced: bool) {
+        self.decisions.set_traced(is_traced);
+    }
+
+    /// Returns the decisions since the last call, in order.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        self.decisions.take()
     }
 
     /// Returns the latest time for the next call of [`Plan::handle_timeout`].

@@ -9,8 +9,8 @@ use super::fetch::Coverage;
 use super::peer::PeerRank;
 use super::turns::{WORK_CLASSES, WorkClass};
 use super::{
-    IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
-    STRIPE_BYTES, Timer,
+    Decision, IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
+    RequestCause, RequestId, STRIPE_BYTES, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -177,7 +177,7 @@ impl Plan {
                 is_any = true;
                 let asking = RequestPurpose::ahead(gap.start - range.start);
                 if let HolderChoice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
-                    return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
+                    return Some(self.issue(now, node, RequestCause::ReadAhead, *content, part));
                 }
             }
         }
@@ -336,16 +336,16 @@ impl Plan {
         &mut self,
         now: Instant,
         node: NodeId,
-        lane: Lane,
+        cause: RequestCause,
         content: ContentKey,
         range: ByteRange,
-        waited: bool,
     ) -> RangeRequest {
+        let lane = cause.lane();
         let id = RequestId(self.next_id);
         self.next_id += 1;
         let peer = self.peers.entry(node).or_default();
         let sent = peer.sent(now, id, lane, range.len());
-        let check_at = now + self.late_after(sent.usual, waited);
+        let check_at = now + self.late_after(sent.usual, cause.is_waited_for());
         let expire_at = now + self.config.request_limit;
         self.timers.insert((check_at, Timer::CheckOverdue(id)));
         self.timers.insert((expire_at, Timer::Expire(id)));
@@ -361,6 +361,14 @@ impl Plan {
             content,
             range,
         };
+        let fetch = self.fetches.get(&content);
+        self.decisions.note(|| Decision::Chosen {
+            request,
+            cause,
+            readers: fetch.map_or_else(Vec::new, |it| {
+                it.waits.touching(range).into_iter().collect()
+            }),
+        });
         self.in_flight.insert(
             id,
             InFlight {
@@ -386,6 +394,7 @@ impl Plan {
         };
         fetch.starved = true;
         if let Some(next) = fetch.take_get_turn(now) {
+            self.decisions.note(|| Decision::HoldersWanted(*content));
             self.events.push_back(PlanEvent::Wanted(*content));
             self.timers.insert((next, Timer::Wanted(*content)));
         }

@@ -23,7 +23,7 @@ use super::fellows::SwarmPeer;
 use super::fetch::{Coverage, Fetch};
 use super::peer::Peer;
 use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
-use super::{Lane, Plan, PlanEvent, RequestId, Timer};
+use super::{Lane, Plan, PlanEvent, RequestId, TakeBackReason, Timer};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
@@ -127,7 +127,8 @@ impl Plan {
                 && !self.is_next_to_be_read(content, range)
         };
         let ids: Vec<_> = fetch.asked.ids().filter(is_of_others).collect();
-        ids.into_iter().for_each(|id| self.abandon(id));
+        ids.into_iter()
+            .for_each(|id| self.abandon(id, TakeBackReason::OfAnotherNode));
     }
 
     /// Returns whether a range is among the first bytes that a reader waits for.

@@ -10,6 +10,7 @@ mod offers;
 mod peers;
 mod record;
 mod silent;
+mod traced;
 mod trouble;
 
 use std::collections::BTreeSet;

@@ -127,7 +127,13 @@ impl<O: Owner> Session<O> {
             });
         }
         self.handle_events(now);
+        self.actions.decisions = self.plan.take_decisions();
         std::mem::take(&mut self.actions)
+    }
+
+    /// Starts or stops recording the plan's decisions in [`Actions::decisions`].
+    pub fn set_traced(&mut self, is_traced: bool) {
+        self.plan.set_traced(is_traced);
     }
 
     /// Announces the start of a fetch with its first request. The announcement does not delay the
