@@ -6,8 +6,9 @@ use rand::RngExt;
 
 use super::fetch::{Fetch, GONE};
 use super::hedge::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
+use super::requests::{OpenRequest, RequestState};
 use super::{
-    Decision, Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId,
+    Decision, Demand, DemandId, Failure, Plan, PlanError, PlanEvent, RequestCause, RequestId,
     TURN_PATIENCE, TakeBackReason, Timer,
 };
 use p2pfs_types::digest::ContentKey;
@@ -20,9 +21,8 @@ impl Plan {
     /// for others. Zero bytes mean that the peer is at work for the request, for example that its
     /// handshake progresses.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
-        if let Some(entry) = self.in_flight.get_mut(&id).filter(|_| bytes > 0) {
-            entry.arrived_bytes += bytes;
-            entry.arrived_at = Some(now);
+        if let Some(entry) = self.requests.get_mut(id).filter(|_| bytes > 0) {
+            entry.note_arrived(now, bytes);
             if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
                 fetch.note_progress(now);
             }
@@ -33,18 +33,18 @@ impl Plan {
     /// Marks a request as delayed by a limit of this node. Its peer is then not silent although
     /// nothing arrives.
     pub fn mark_throttled(&mut self, id: RequestId) {
-        if let Some(entry) = self.in_flight.get_mut(&id) {
-            entry.is_held = true;
+        if let Some(entry) = self.requests.get_mut(id) {
+            entry.state = RequestState::Throttled;
             self.decisions.note(|| Decision::Throttled(id));
         }
     }
 
     /// Marks a delayed request as sent now. Bytes that arrived before say nothing about its answer.
     pub fn mark_sent(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some(entry) = self.requests.get_mut(id) else {
             return;
         };
-        entry.is_held = false;
+        entry.state = RequestState::Sent;
         self.decisions.note(|| Decision::Released(id));
         entry.sent.at = now;
         if let Some(peer) = self.peers.get(&entry.request.node) {
@@ -56,8 +56,9 @@ impl Plan {
     /// delay from now on is not the sender's silence, and the range is not requested from other
     /// peers.
     pub fn mark_received(&mut self, id: RequestId) {
-        if let Some(entry) = self.in_flight.get_mut(&id) {
-            entry.is_here = true;
+        if let Some(entry) = self.requests.get_mut(id) {
+            let bytes = entry.arrived_bytes();
+            entry.state = RequestState::Received { bytes };
         }
     }
 
@@ -84,7 +85,7 @@ impl Plan {
             entry.request.range,
         );
         self.decisions.note(|| Decision::Answered(id));
-        self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes));
+        self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes()));
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.answered(now, &entry.sent, range.len());
         }
@@ -104,7 +105,7 @@ impl Plan {
         self.cancel_duplicates(now, &content, range);
         self.notify_readers(&content, range);
         self.notify_if_filled(&content);
-        if entry.is_hedge {
+        if matches!(entry.cause, RequestCause::Hedge(_)) {
             // the next bytes that its reader waits for are as late
             self.hasten_checks(now, &content, ByteRange::at(range.end, 1));
         }
@@ -168,7 +169,7 @@ impl Plan {
         }
     }
 
-    fn blame(&mut self, now: Instant, entry: &InFlight, failure: Failure) {
+    fn blame(&mut self, now: Instant, entry: &OpenRequest, failure: Failure) {
         let (node, content) = (entry.request.node, entry.request.content);
         let jitter = self.rng.random::<f64>();
         let Some(peer) = self.peers.get_mut(&node) else {
@@ -209,13 +210,12 @@ impl Plan {
     }
 
     /// Removes a request from flight, with its timers and counters.
-    pub(super) fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
-        let entry = self.in_flight.remove(&id)?;
+    pub(super) fn take_request(&mut self, id: RequestId) -> Option<OpenRequest> {
+        let entry = self.requests.remove(id)?;
         let request = &entry.request;
         self.timers
             .remove(&(entry.check_at, Timer::CheckOverdue(id)));
         self.timers.remove(&(entry.expire_at, Timer::Expire(id)));
-        self.in_flight_bytes -= request.range.len();
         if let Some(peer) = self.peers.get_mut(&request.node) {
             peer.ended(id, request.lane, request.range.len());
         }
@@ -227,7 +227,7 @@ impl Plan {
     }
 
     /// Cancels a request whose answer is not needed, or not from this peer.
-    pub(super) fn take_back(&mut self, id: RequestId, why: TakeBackReason) -> Option<InFlight> {
+    pub(super) fn take_back(&mut self, id: RequestId, why: TakeBackReason) -> Option<OpenRequest> {
         let entry = self.take_request(id)?;
         self.decisions
             .note(|| Decision::TakenBack { request: id, why });
@@ -241,7 +241,7 @@ impl Plan {
             return;
         };
         let is_here = |id: &RequestId| {
-            let entry = self.in_flight.get(id);
+            let entry = self.requests.get(*id);
             entry.is_some_and(|entry| fetch.have().contains(entry.request.range))
         };
         let mut twins = fetch.asked.touching(range);

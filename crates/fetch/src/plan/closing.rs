@@ -73,8 +73,8 @@ impl Plan {
             .map(|fetch| fetch.asked.ids().collect())
             .unwrap_or_default();
         for id in asked {
-            let entry = self.in_flight.get(&id);
-            if entry.is_some_and(|entry| entry.arrived_at.is_none()) {
+            let entry = self.requests.get(id);
+            if entry.is_some_and(|entry| entry.arrived_bytes() == 0) {
                 self.take_back(id, TakeBackReason::Unwanted);
             }
         }

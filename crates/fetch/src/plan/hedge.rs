@@ -59,7 +59,7 @@ impl Plan {
             return;
         };
         for id in fetch.asked.touching(range) {
-            let Some(entry) = self.in_flight.get_mut(&id) else {
+            let Some(entry) = self.requests.get_mut(id) else {
                 continue;
             };
             entry.checks = 0;
@@ -72,7 +72,7 @@ impl Plan {
     }
 
     fn postpone_check(&mut self, id: RequestId, at: Instant) {
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some(entry) = self.requests.get_mut(id) else {
             return;
         };
         self.timers
@@ -83,12 +83,12 @@ impl Plan {
 
     /// Checks a late request, and hedges it, rescues it or reissues it as urgent.
     pub(super) fn check_overdue(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some(entry) = self.requests.get_mut(id) else {
             return;
         };
         let (request, sent, checks) = (entry.request, entry.sent, entry.checks);
         entry.checks += 1;
-        if entry.is_here || entry.is_held {
+        if entry.is_received() || entry.is_throttled() {
             self.postpone_check(id, now + SILENT_MIN);
             return self.reissue_as_urgent(now, id);
         }
@@ -116,7 +116,7 @@ impl Plan {
                 .map_or(doubled, |rest| doubled.min(rest.max(span)))
         };
         self.postpone_check(id, now + next);
-        if waited && self.in_flight.contains_key(&id) {
+        if waited && self.requests.contains(id) {
             self.hedge(now, &request, sent.at);
             self.reissue_as_urgent(now, id);
         }
@@ -127,14 +127,14 @@ impl Plan {
     /// has been asked. A holder with a rate limit serves waiting readers first, and so does the
     /// limit of this node.
     fn reissue_as_urgent(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get(&id) else {
+        let Some(entry) = self.requests.get(id) else {
             return;
         };
         let (request, sent) = (entry.request, &entry.sent);
-        let has_begun = entry.arrived_bytes > 0 || entry.is_here;
+        let has_begun = entry.arrived_bytes() > 0 || entry.is_received();
         let peer = self.peers.get(&request.node);
         let is_passed_over = peer.is_some_and(|it| {
-            let is_overtaken = entry.is_held || it.overtook(sent, request.range.len());
+            let is_overtaken = entry.is_throttled() || it.overtook(sent, request.range.len());
             is_overtaken && it.resting_until(now).is_none()
         });
         let fetch = self.fetches.get(&request.content);
@@ -176,7 +176,7 @@ impl Plan {
                 rest.start = part.end;
                 let cause = RequestCause::Reissue(before.id);
                 let anew = self.issue(now, node, cause, content, part);
-                self.hedges.push_back(anew);
+                self.requests.send_first(anew);
             }
         }
     }
@@ -212,7 +212,7 @@ impl Plan {
         let Some(range) = self.first_waited(content, request.range) else {
             return;
         };
-        let in_flight_bytes = self.in_flight_bytes + range.len();
+        let in_flight_bytes = self.requests.bytes() + range.len();
         if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
             return self.note_not_hedged(request.id, HedgeRefusal::NoCredit);
         }
@@ -220,7 +220,7 @@ impl Plan {
             return;
         };
         let asked = fetch.asked.touching(range).into_iter();
-        let nodes = asked.filter_map(|id| Some(self.in_flight.get(&id)?.request.node));
+        let nodes = asked.filter_map(|id| Some(self.requests.get(id)?.request.node));
         let nodes: Vec<_> = nodes.collect();
         if nodes.len() >= ASKED_AT_ONCE_MAX {
             return self.note_not_hedged(request.id, HedgeRefusal::AskedEnough);
@@ -241,10 +241,7 @@ impl Plan {
                 self.hedge_credit_bytes -= range.len();
                 let cause = RequestCause::Hedge(request.id);
                 let twin = self.issue(now, node, cause, *content, range);
-                if let Some(entry) = self.in_flight.get_mut(&twin.id) {
-                    entry.is_hedge = true;
-                }
-                self.hedges.push_back(twin);
+                self.requests.send_first(twin);
             }
             HolderChoice::Nobody => {
                 self.note_not_hedged(request.id, HedgeRefusal::NoPeer);
@@ -284,7 +281,7 @@ impl Plan {
     /// requested there. If the other holder was silent too, a hedge is used instead. If all holders
     /// are slow, a range that is cancelled at one after the other never arrives.
     fn rescue(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get(&id).filter(|it| !it.is_here) else {
+        let Some(entry) = self.requests.get(id).filter(|it| !it.is_received()) else {
             return;
         };
         let request = entry.request;
@@ -318,17 +315,17 @@ impl Plan {
     /// While the peer serves other requests it waits its turn, for a limited time.
     pub(super) fn expire(&mut self, now: Instant, id: RequestId) {
         let limit = self.config.request_limit;
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some(entry) = self.requests.get_mut(id) else {
             return;
         };
-        if entry.is_here {
+        if entry.is_received() {
             entry.expire_at = now + limit;
             self.timers.insert((entry.expire_at, Timer::Expire(id)));
             return;
         }
         let (node, since) = (entry.request.node, entry.sent.at);
         let quiet = self.peers.get(&node).map(|peer| peer.quiet_for(now, since));
-        let own = entry.arrived_at.unwrap_or(since);
+        let own = entry.progress_at();
         let alive = quiet.is_some_and(|quiet| quiet < limit);
         if alive && own + limit * super::TURN_PATIENCE > now {
             let quiet = quiet.unwrap_or_default();
@@ -355,18 +352,18 @@ impl Plan {
     /// that arrived since the request, for it and for requests queued before it. Returns `None` if
     /// the peer sends nothing, or only answers to other requests.
     fn remaining_time(&self, now: Instant, id: RequestId) -> Option<Duration> {
-        let entry = self.in_flight.get(&id)?;
+        let entry = self.requests.get(id)?;
         let peer = self.peers.get(&entry.request.node)?;
         if peer.quiet_for(now, entry.sent.at) >= SILENT_MIN {
             return None;
         }
         let own = entry.request.range.len();
-        let before = match entry.arrived_bytes {
+        let before = match entry.arrived_bytes() {
             0 if peer.passed_over(&entry.sent, own) => return None,
             0 => peer.bytes_left_before(&entry.sent),
             _ => 0,
         };
-        let left = before + own.saturating_sub(entry.arrived_bytes);
+        let left = before + own.saturating_sub(entry.arrived_bytes());
         let pace = peer.pace_since(now, &entry.sent)?;
         Duration::try_from_secs_f64(left as f64 / pace).ok()
     }

@@ -44,6 +44,7 @@ pub mod peer;
 mod places;
 pub mod record;
 mod report;
+mod requests;
 mod schedule;
 mod silence;
 pub mod streams;
@@ -69,7 +70,8 @@ use fetch::{Coverage, Fetch, FillState};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
-use peer::{Peer, SentState};
+use peer::Peer;
+use requests::RequestTable;
 use turns::{FileQueue, WakePass, WorkClass};
 
 pub use decisions::{Decision, HedgeRefusal, HoldBack, RequestCause, TakeBackReason};
@@ -127,25 +129,6 @@ struct Demand {
     deadline: Instant,
 }
 
-#[derive(Debug)]
-struct InFlight {
-    request: RangeRequest,
-    sent: SentState,
-    /// When the request is next checked for lateness, and the number of checks so far.
-    check_at: Instant,
-    checks: u32,
-    expire_at: Instant,
-    /// Bytes of the answer that arrived so far, and when the last of them arrived.
-    arrived_bytes: u64,
-    arrived_at: Option<Instant>,
-    /// Whether a limit of this node delays the request. Its peer has not received it yet.
-    is_held: bool,
-    /// Whether the whole answer has arrived and waits for verification. Its peer is not late then.
-    is_here: bool,
-    /// Whether the request hedges another one.
-    is_hedge: bool,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     CheckOverdue(RequestId),
@@ -184,9 +167,7 @@ pub struct Plan {
     /// Peers that fell silent, and the first of their requests that the rescue has not examined
     /// yet.
     rescues: BTreeMap<NodeId, RequestId>,
-    in_flight: BTreeMap<RequestId, InFlight>,
-    in_flight_bytes: u64,
-    hedges: VecDeque<RangeRequest>,
+    requests: RequestTable,
     hedge_credit_bytes: u64,
     timers: BTreeSet<(Instant, Timer)>,
     events: VecDeque<PlanEvent>,
@@ -216,9 +197,7 @@ impl Plan {
             next_turn: 0,
             awake: BTreeMap::new(),
             rescues: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
-            in_flight_bytes: 0,
-            hedges: VecDeque::new(),
+            requests: RequestTable::default(),
             hedge_credit_bytes: hedge::HEDGE_CREDIT_MAX_BYTES,
             timers: BTreeSet::new(),
             events: VecDeque::new(),
@@ -282,7 +261,7 @@ impl Plan {
 
     /// Returns whether a request is still unanswered.
     pub fn is_asked(&self, id: RequestId) -> bool {
-        self.in_flight.contains_key(&id)
+        self.requests.contains(id)
     }
 
     /// Returns whether a node counts as a holder of an open file.
@@ -444,7 +423,7 @@ impl Plan {
 
     /// Returns the bytes requested and not answered yet.
     pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+        self.requests.bytes()
     }
 
     /// Counts one examined item.

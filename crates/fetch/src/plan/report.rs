@@ -106,7 +106,7 @@ impl Plan {
     }
 
     fn asked(&self, id: RequestId) -> Option<(NodeId, u64)> {
-        let request = &self.in_flight.get(&id)?.request;
+        let request = &self.requests.get(id)?.request;
         Some((request.node, request.range.len()))
     }
 }

@@ -7,9 +7,10 @@ use rand::RngExt;
 
 use super::fetch::Coverage;
 use super::peer::PeerRank;
+use super::requests::{OpenRequest, RequestState};
 use super::turns::{WORK_CLASSES, WorkClass};
 use super::{
-    Decision, IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
+    Decision, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
     RequestCause, RequestId, STRIPE_BYTES, Timer,
 };
 use p2pfs_types::digest::ContentKey;
@@ -111,10 +112,8 @@ impl Candidates {
 impl Plan {
     /// Returns the next request, or `None` until something changes.
     pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
-        while let Some(hedge) = self.hedges.pop_front() {
-            if self.in_flight.contains_key(&hedge.id) {
-                return Some(hedge);
-            }
+        if let Some(request) = self.requests.next_chosen() {
+            return Some(request);
         }
         self.rescue_some(now);
         let mut tries = TRIES_MAX;
@@ -142,7 +141,7 @@ impl Plan {
             };
             while let Some((_, content)) = self.ready[class as usize].first().copied() {
                 self.step();
-                let in_flight_bytes = self.in_flight_bytes + PIECE_MAX_BYTES + reserve;
+                let in_flight_bytes = self.requests.bytes() + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
                     break;
                 }
@@ -349,7 +348,6 @@ impl Plan {
         let expire_at = now + self.config.request_limit;
         self.timers.insert((check_at, Timer::CheckOverdue(id)));
         self.timers.insert((expire_at, Timer::Expire(id)));
-        self.in_flight_bytes += range.len();
         if let Some(fetch) = self.fetches.get_mut(&content) {
             fetch.asked.insert(range, id);
             fetch.starved = false;
@@ -369,21 +367,15 @@ impl Plan {
                 it.waits.touching(range).into_iter().collect()
             }),
         });
-        self.in_flight.insert(
-            id,
-            InFlight {
-                request,
-                sent,
-                check_at,
-                checks: 0,
-                expire_at,
-                arrived_bytes: 0,
-                arrived_at: None,
-                is_held: false,
-                is_here: false,
-                is_hedge: false,
-            },
-        );
+        self.requests.insert(OpenRequest {
+            request,
+            cause,
+            sent,
+            state: RequestState::Sent,
+            check_at,
+            checks: 0,
+            expire_at,
+        });
         request
     }
 

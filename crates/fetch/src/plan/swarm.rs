@@ -116,12 +116,12 @@ impl Plan {
             return;
         }
         let is_of_others = |id: &RequestId| {
-            let Some(entry) = self.in_flight.get(id) else {
+            let Some(entry) = self.requests.get(*id) else {
                 return false;
             };
             let (node, range) = (entry.request.node, entry.request.range);
             self.step();
-            entry.arrived_bytes == 0
+            entry.arrived_bytes() == 0
                 && fetch.holders().get(&node) == Some(&Coverage::All)
                 && fetch.owner(now, content, me, range.start / STRIPE_BYTES) != me
                 && !self.is_next_to_be_read(content, range)
@@ -222,7 +222,7 @@ impl Plan {
     fn is_asked_in_vain(&self, now: Instant, fetch: &Fetch) -> bool {
         let in_vain = fetch.asked.ids().take(ASKED_SEEN_MAX).all(|id| {
             self.step();
-            let asked = self.in_flight.get(&id);
+            let asked = self.requests.get(id);
             let peer = asked.and_then(|it| self.peers.get(&it.request.node));
             peer.is_some_and(Peer::is_silent)
         });

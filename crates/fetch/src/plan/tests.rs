@@ -125,9 +125,9 @@ fn who_stops_wanting_a_whole_file_takes_back_what_has_not_begun_to_come() {
         }
         bench.plan.fill(bench.now, content, PATIENCE);
         bench.run(Duration::from_millis(500));
-        let before = bench.plan.in_flight_bytes;
+        let before = bench.plan.in_flight_bytes();
         bench.plan.leave_fill(&content);
-        (before, bench.plan.in_flight_bytes)
+        (before, bench.plan.in_flight_bytes())
     };
     let (before, after) = stopped(false);
     assert!(before > 2 * MIB && after <= MIB, "{before} {after}");

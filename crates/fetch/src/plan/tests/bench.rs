@@ -341,7 +341,7 @@ impl Bench {
                 continue;
             }
             let mut comes = fetch.have().clone();
-            let asked = self.plan.in_flight.values().map(|it| it.request);
+            let asked = self.plan.requests.all().copied();
             for request in asked.filter(|it| it.content == demand.content) {
                 comes.insert(request.range);
             }
