@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::turns::WorkClass;
+use super::queue::WorkClass;
 use super::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, Plan};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;

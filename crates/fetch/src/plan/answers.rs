@@ -182,11 +182,10 @@ impl Plan {
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
-                self.dequeue_all(&content);
                 if let Some(fetch) = self.fetches.get_mut(&content) {
                     fetch.remove_holder(now, node);
                 }
-                self.enqueue_all(&content);
+                self.requeue(&content);
                 return self.look_up_if_gone(now, content);
             }
         };

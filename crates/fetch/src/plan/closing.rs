@@ -82,7 +82,7 @@ impl Plan {
 
     /// Closes a file.
     pub(super) fn close(&mut self, content: &ContentKey) {
-        self.dequeue_all(content);
+        self.queue.remove(content);
         self.forget_streams(content);
         if self.fetches.remove(content).is_some() {
             self.events.push_back(PlanEvent::Closed(*content));

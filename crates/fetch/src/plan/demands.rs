@@ -8,8 +8,8 @@
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
+use super::queue::WorkClass;
 use super::schedule::{HolderChoice, RequestPurpose};
-use super::turns::WorkClass;
 use super::{
     DEMANDS_MAX, Decision, Demand, DemandId, HoldBack, Lane, Plan, PlanError, PlanEvent,
     RangeRequest, RequestCause, Timer, WHOLE_MAX_BYTES,

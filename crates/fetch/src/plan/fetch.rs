@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::fellows::Swarm;
 use super::places::RangeIndex;
+use super::queue::{OVERDUE, QueuePosition};
 use super::streams::Streams;
-use super::turns::{OVERDUE, TurnState};
 use super::{DemandId, Listed, PIECE_MAX_BYTES, RequestId};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
@@ -131,8 +131,6 @@ pub(super) struct Fetch {
     pub overdue: bool,
     /// Last demand tried in vain in the current pass, if later ones are still untried.
     pub scan_cursor: Option<DemandId>,
-    /// Its queue states for demands, read-ahead and fills.
-    pub turn_states: [TurnState; 3],
     pub last_used: Instant,
     /// When bytes of it last arrived from any peer, in whole answers or not.
     progress_at: Option<Instant>,
@@ -158,15 +156,15 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    /// Returns the queue number of its demands among all files: the age of the oldest one, or its
+    /// Returns the queue position of its demands among all files: the age of the oldest one, or its
     /// last turn if that is later. An overdue file comes first.
-    pub(super) fn demand_queue_number(&self) -> Option<u64> {
+    pub(super) fn demand_position(&self) -> Option<QueuePosition> {
         let oldest = self.unissued.first()?;
-        Some(if self.overdue {
+        Some(QueuePosition::At(if self.overdue {
             OVERDUE
         } else {
             oldest.0.max(self.turn_from)
-        })
+        }))
     }
 
     /// Removes a demand that has nothing left to request.
@@ -193,7 +191,6 @@ impl Fetch {
             turn_from: 0,
             overdue: false,
             scan_cursor: None,
-            turn_states: [TurnState::Idle; 3],
             last_used: now,
             progress_at: None,
             received: BTreeMap::new(),

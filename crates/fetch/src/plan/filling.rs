@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::answers::reason;
+use super::queue::WorkClass;
 use super::schedule::{HolderChoice, RequestPurpose};
-use super::turns::WorkClass;
 use super::{Decision, Plan, PlanError, PlanEvent, RangeRequest, RequestCause, Timer};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -26,7 +26,7 @@ impl Plan {
             filling.cursor = cursor;
         }
         let Some(first) = first else {
-            self.dequeue(content, WorkClass::Fill);
+            self.queue.dequeue(content, WorkClass::Fill);
             return None;
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();

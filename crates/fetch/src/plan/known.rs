@@ -30,13 +30,13 @@ impl Plan {
         let holders: BTreeSet<_> = fetches.flat_map(|fetch| fetch.holders().keys()).collect();
         let spare = self.peers.iter().filter(|(node, peer)| {
             self.step();
-            peer.is_spare() && !holders.contains(node)
+            peer.is_spare() && !self.queue.has_parked(node) && !holders.contains(node)
         });
         let mut spare: Vec<_> = spare.map(|(node, peer)| (peer.heard_at, *node)).collect();
         spare.sort_unstable();
         for (_, node) in spare.into_iter().take(PEERS_MAX / GO_AT_ONCE_PART) {
             self.peers.remove(&node);
-            self.awake.remove(&node);
+            self.queue.forget_peer(&node);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Metered networks, which cost by the byte. Only explicitly requested bytes are fetched.
 
 use super::Plan;
-use super::turns::WorkClass;
+use super::queue::WorkClass;
 
 impl Plan {
     /// Turns read-ahead off on a metered network, or on again. Answers in flight may still arrive.
@@ -14,7 +14,7 @@ impl Plan {
         let contents: Vec<_> = self.fetches.keys().copied().collect();
         for content in contents {
             self.forget_streams(&content);
-            self.dequeue(&content, WorkClass::ReadAhead);
+            self.queue.dequeue(&content, WorkClass::ReadAhead);
         }
     }
 }

@@ -22,7 +22,7 @@
 //! | state of a file and its readers | `fetch`, `places`, `streams` |
 //! | state of a peer, and which peers have one | `peer`, `silence`, `past`, `record`, `known` |
 //! | times in which this node did not run | `pause` |
-//! | choice of the next file, range and peer | `turns`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `swarm` and `fellows` for files that many nodes want, `metered` |
+//! | choice of the next file, range and peer | `queue`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `swarm` and `fellows` for files that many nodes want, `metered` |
 //! | ends of requests and of files | `answers`, `hedge`, `beside`, `closing` |
 //! | reports for users and traces | `report`, `decisions` |
 
@@ -42,6 +42,7 @@ mod past;
 mod pause;
 pub mod peer;
 mod places;
+mod queue;
 pub mod record;
 mod report;
 mod requests;
@@ -50,7 +51,6 @@ mod silence;
 pub mod streams;
 mod swarm;
 mod terms;
-mod turns;
 
 #[cfg(test)]
 #[path = "../../../../tests/support/fluid.rs"]
@@ -71,8 +71,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
 use peer::Peer;
+use queue::{ReadyQueue, WorkClass};
 use requests::RequestTable;
-use turns::{FileQueue, WakePass, WorkClass};
 
 pub use decisions::{Decision, HedgeRefusal, HoldBack, RequestCause, TakeBackReason};
 pub use fetch::{HOLDERS_MAX, RUNS_MAX};
@@ -159,11 +159,7 @@ pub struct Plan {
     opened: usize,
     peers: BTreeMap<NodeId, Peer>,
     demands: BTreeMap<DemandId, Demand>,
-    /// Files that have something to request, one queue for each work class.
-    ready: [FileQueue; 3],
-    next_turn: u64,
-    /// Peers that may have room for files parked at them.
-    awake: BTreeMap<NodeId, WakePass>,
+    queue: ReadyQueue,
     /// Peers that fell silent, and the first of their requests that the rescue has not examined
     /// yet.
     rescues: BTreeMap<NodeId, RequestId>,
@@ -193,9 +189,7 @@ impl Plan {
             opened: 0,
             peers: BTreeMap::new(),
             demands: BTreeMap::new(),
-            ready: Default::default(),
-            next_turn: 0,
-            awake: BTreeMap::new(),
+            queue: ReadyQueue::default(),
             rescues: BTreeMap::new(),
             requests: RequestTable::default(),
             hedge_credit_bytes: hedge::HEDGE_CREDIT_MAX_BYTES,
@@ -243,7 +237,6 @@ impl Plan {
 
     /// Adds the nodes that have all of the file according to the catalogue.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
-        self.dequeue_all(content);
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
@@ -255,7 +248,7 @@ impl Plan {
         for node in held {
             self.peer_or_new(node);
         }
-        self.enqueue_all(content);
+        self.requeue(content);
         self.give_up_after_lookup(now, *content);
     }
 
@@ -298,14 +291,13 @@ impl Plan {
         } else {
             Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes))
         };
-        self.dequeue_all(&offer.content);
         let fetch = self.fetches.get_mut(&offer.content);
         let news = fetch.is_some_and(|fetch| {
             let news = fetch.add_holder(offer.node, coverage);
             fetch.note_furthest(&offer.node);
             news
         });
-        self.enqueue_all(&offer.content);
+        self.requeue(&offer.content);
         news
     }
 
@@ -343,7 +335,7 @@ impl Plan {
             fetch.filling = None;
             fetch.is_being_stored = false;
         }
-        self.dequeue(content, WorkClass::Fill);
+        self.queue.dequeue(content, WorkClass::Fill);
     }
 
     /// Removes the demand of a reader that has gone. Answers in flight may still arrive; nothing

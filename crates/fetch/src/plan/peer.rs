@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::past::PastFigures;
 use super::silence::Silence;
-use super::turns::FileQueue;
 use super::{Lane, PIECE_MAX_BYTES, RequestId, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
@@ -105,8 +104,6 @@ pub(super) struct Peer {
     small_bytes: u64,
     /// Open requests to it.
     pub asked: BTreeSet<RequestId>,
-    /// Files that wait for room at this peer, one queue for each work class.
-    pub parked: [FileQueue; 3],
     /// When anything last arrived from it.
     pub(super) heard_at: Option<Instant>,
     /// When bytes last arrived from it, or it last reported that it is busy.
@@ -182,10 +179,9 @@ impl Peer {
             .filter(|until| *until > now)
     }
 
-    /// Returns whether it has no open requests, no parked files and is not shunned.
+    /// Returns whether it has no open requests and is not shunned.
     pub(super) fn is_spare(&self) -> bool {
-        let is_free = self.asked.is_empty() && self.parked.iter().all(FileQueue::is_empty);
-        is_free && self.shunned_until.is_none()
+        self.asked.is_empty() && self.shunned_until.is_none()
     }
 
     pub(super) fn is_shunned(&self, now: Instant) -> bool {

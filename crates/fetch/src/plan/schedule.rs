@@ -1,17 +1,18 @@
 //! Choice of the next request: demands in their order, then read-ahead and fills, each file in
 //! turn; and choice of its holder.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
 use super::fetch::Coverage;
-use super::peer::PeerRank;
+use super::peer::{Peer, PeerRank};
+use super::queue::{QueuePosition, WORK_CLASSES, WorkClass};
 use super::requests::{OpenRequest, RequestState};
-use super::turns::{WORK_CLASSES, WorkClass};
 use super::{
-    Decision, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
-    RequestCause, RequestId, STRIPE_BYTES, Timer,
+    Decision, IN_FLIGHT_MAX_BYTES, Lane, OVERDUE_PATIENCE, PIECE_MAX_BYTES, Plan, PlanEvent,
+    RangeRequest, RequestCause, RequestId, STRIPE_BYTES, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -139,7 +140,7 @@ impl Plan {
                 WorkClass::Demand => 0,
                 WorkClass::ReadAhead | WorkClass::Fill => DEMAND_RESERVE_BYTES,
             };
-            while let Some((_, content)) = self.ready[class as usize].first().copied() {
+            while let Some(content) = self.queue.first(class) {
                 self.step();
                 let in_flight_bytes = self.requests.bytes() + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
@@ -183,7 +184,7 @@ impl Plan {
         if is_any {
             self.park(content, WorkClass::ReadAhead)
         } else {
-            self.dequeue(content, WorkClass::ReadAhead)
+            self.queue.dequeue(content, WorkClass::ReadAhead)
         }
         None
     }
@@ -379,6 +380,106 @@ impl Plan {
         request
     }
 
+    /// Queues a file that may have something to request.
+    pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        if class == WorkClass::Demand {
+            fetch.scan_cursor = None;
+        }
+        let position = match class {
+            WorkClass::Demand => fetch.demand_position(),
+            WorkClass::ReadAhead => Some(QueuePosition::Last),
+            WorkClass::Fill => fetch.filling.is_some().then_some(QueuePosition::Last),
+        };
+        match position {
+            Some(position) => self.queue.enqueue(content, class, position),
+            None => self.queue.dequeue(content, class),
+        }
+    }
+
+    pub(super) fn enqueue_all(&mut self, content: &ContentKey) {
+        WORK_CLASSES
+            .iter()
+            .for_each(|class| self.enqueue(content, *class));
+    }
+
+    /// Queues a file anew in each work class after its holders changed.
+    pub(super) fn requeue(&mut self, content: &ContentKey) {
+        for class in WORK_CLASSES {
+            self.queue.dequeue(content, class);
+            self.enqueue(content, class);
+        }
+    }
+
+    /// Moves a file behind the others after a request. Demands keep their order of age instead.
+    fn move_to_end(&mut self, content: &ContentKey, class: WorkClass) {
+        if class != WorkClass::Demand {
+            self.queue.dequeue(content, class);
+        } else if let Some(fetch) = self.fetches.get_mut(content) {
+            fetch.overdue = false;
+        }
+        self.enqueue(content, class);
+    }
+
+    /// Parks a file that cannot request anything until a holder has room or a new holder appears.
+    pub(super) fn park(&mut self, content: &ContentKey, class: WorkClass) {
+        let Some(fetch) = self.fetches.get(content) else {
+            return;
+        };
+        let position = match class {
+            WorkClass::Demand => {
+                let newest = QueuePosition::At(self.next_id);
+                fetch.demand_position().unwrap_or(newest)
+            }
+            WorkClass::ReadAhead | WorkClass::Fill => QueuePosition::Last,
+        };
+        let nodes = fetch.holders().keys();
+        let nodes = nodes.filter(|node| self.peers.contains_key(node));
+        let nodes = nodes.copied().collect();
+        self.queue.park(content, class, position, nodes);
+    }
+
+    /// Moves a file ahead of older ones if its first reader has waited long without a byte and
+    /// would give up before long. Its reader then progresses like a reader of a slow holder.
+    pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        let first = fetch.unissued.first().and_then(|id| self.demands.get(id));
+        let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
+            return;
+        };
+        let own = fetch.last_progress(first.since);
+        let is_overdue = own + first.patience * OVERDUE_PATIENCE <= now;
+        if is_overdue && !std::mem::replace(&mut fetch.overdue, true) {
+            self.enqueue(content, WorkClass::Demand);
+        }
+    }
+
+    /// Wakes the files parked at a peer that may have room. An overdue one is queued at once,
+    /// before all other files.
+    pub(super) fn wake(&mut self, node: NodeId) {
+        self.queue.wake(node);
+        let has_room = has_room_for_piece(&self.peers, &node, WorkClass::Demand.lane());
+        let overdue = self.queue.overdue_at(&node).filter(|_| has_room);
+        if let Some(content) = overdue {
+            self.enqueue(&content, WorkClass::Demand);
+        }
+    }
+
+    /// Queues one file that is parked at a woken peer with room. Returns false if there is none.
+    fn wake_one(&mut self) -> bool {
+        let peers = &self.peers;
+        let has_room = |node: &NodeId, lane| has_room_for_piece(peers, node, lane);
+        let Some((content, class)) = self.queue.next_woken(has_room) else {
+            return false;
+        };
+        self.enqueue(&content, class);
+        true
+    }
+
     /// Looks for holders, repeatedly, because no known peer can serve the wish.
     pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.fetches.get_mut(content) else {
@@ -391,4 +492,9 @@ impl Plan {
             self.timers.insert((next, Timer::Wanted(*content)));
         }
     }
+}
+
+fn has_room_for_piece(peers: &BTreeMap<NodeId, Peer>, node: &NodeId, lane: Lane) -> bool {
+    let peer = peers.get(node);
+    peer.is_some_and(|peer| peer.has_room(lane, peer.piece_bytes(lane)))
 }

@@ -81,7 +81,6 @@ impl Plan {
         if self.peer_or_new(node).is_none() {
             return;
         }
-        self.dequeue_all(content);
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
             // beyond the limit of holders it was not added
@@ -101,7 +100,7 @@ impl Plan {
             }
         }
         self.cancel_foreign_stripes(now, content);
-        self.enqueue_all(content);
+        self.requeue(content);
     }
 
     /// Cancels requests to full holders for stripes that now belong to other nodes. They were sent
