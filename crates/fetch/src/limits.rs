@@ -73,20 +73,20 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
-        name: "fetch::plan::known::PEERS_MAX",
-        value: LimitValue::Count(crate::plan::known::PEERS_MAX as u64),
-        text: "peers of which figures are kept.",
-        tests: LimitTests::By(&[
-            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
-        ]),
-    },
-    Limit {
-        name: "fetch::plan::peer::WINDOW_MAX_BYTES",
-        value: LimitValue::Bytes(crate::plan::peer::WINDOW_MAX_BYTES),
+        name: "fetch::plan::link::WINDOW_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::link::WINDOW_MAX_BYTES),
         text: "never more: 160 ms of 100 MB/s, twice over what a continent needs.",
         tests: LimitTests::Untried(
             "it bounds what this node asks for, and nothing that comes from outside",
         ),
+    },
+    Limit {
+        name: "fetch::plan::peers::PEERS_MAX",
+        value: LimitValue::Count(crate::plan::peers::PEERS_MAX as u64),
+        text: "peers of which figures are kept.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
+        ]),
     },
     Limit {
         name: "fetch::plan::record::PEER_RECORDS_MAX",

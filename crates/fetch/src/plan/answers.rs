@@ -48,7 +48,7 @@ impl Plan {
         self.decisions.note(|| Decision::Released(id));
         entry.sent.at = now;
         if let Some(peer) = self.peers.get(&entry.request.node) {
-            entry.sent.moved_bytes = peer.moved_bytes;
+            entry.sent.moved_bytes = peer.link.moved_bytes();
         }
     }
 
@@ -176,7 +176,7 @@ impl Plan {
             return;
         };
         let until = match failure {
-            Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
+            Failure::Unreachable => peer.backoff.rest(now, entry.sent.at, jitter),
             Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
             Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
@@ -203,7 +203,7 @@ impl Plan {
     pub fn unreachable(&mut self, now: Instant, node: NodeId, asked_at: Instant) {
         let jitter = self.rng.random::<f64>();
         if let Some(peer) = self.peers.get_mut(&node) {
-            let until = peer.rest(now, asked_at, jitter);
+            let until = peer.backoff.rest(now, asked_at, jitter);
             self.timers.insert((until, Timer::Rested(node)));
         }
     }
@@ -251,7 +251,7 @@ impl Plan {
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(&entry.request.node) {
-                peer.note_slow(now, &entry.sent);
+                peer.link.note_slow(now, &entry.sent);
             }
         }
     }

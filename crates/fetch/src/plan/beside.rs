@@ -10,7 +10,7 @@ impl Plan {
     /// Records verified bytes from a peer that the plan had not requested.
     pub fn gave(&mut self, node: NodeId, bytes: u64) {
         if let Some(peer) = self.peer_or_new(node) {
-            peer.delivered_bytes += bytes;
+            peer.link.note_delivered(bytes);
         }
     }
 
@@ -20,7 +20,7 @@ impl Plan {
         let Some(peer) = self.peer_or_new(node) else {
             return;
         };
-        if peer.is_shunned(now) {
+        if peer.backoff.is_shunned(now) {
             return;
         }
         let until = peer.shun(now);
@@ -35,7 +35,7 @@ impl Plan {
         if let Some(fetch) = self.fetches.get_mut(&content) {
             fetch.lied_to = true;
         }
-        let asked = self.peers.get(&node).map(|peer| peer.asked.clone());
+        let asked = self.peers.get(&node).map(|peer| peer.asked().clone());
         for id in asked.unwrap_or_default() {
             self.abandon(id, TakeBackReason::Liar);
         }

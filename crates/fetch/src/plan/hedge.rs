@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::peer::{Peer, PeerRank, SentState};
+use super::peer::{Peer, PeerRank};
 use super::schedule::{HolderChoice, RequestPurpose};
 use super::{
     Decision, Failure, HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest,
@@ -134,8 +134,8 @@ impl Plan {
         let has_begun = entry.arrived_bytes() > 0 || entry.is_received();
         let peer = self.peers.get(&request.node);
         let is_passed_over = peer.is_some_and(|it| {
-            let is_overtaken = entry.is_throttled() || it.overtook(sent, request.range.len());
-            is_overtaken && it.resting_until(now).is_none()
+            let is_overtaken = entry.is_throttled() || it.link.overtook(sent, request.range.len());
+            is_overtaken && it.backoff.resting_until(now).is_none()
         });
         let fetch = self.fetches.get(&request.content);
         let is_alone = fetch.is_some_and(|it| it.asked.touching(request.range).len() == 1);
@@ -172,7 +172,7 @@ impl Plan {
         for run in waited.without(fetch.have()).iter() {
             let mut rest = run;
             while let Some(peer) = self.peers.get(&node).filter(|_| !rest.is_empty()) {
-                let part = peer.first_piece(Lane::Urgent, rest);
+                let part = peer.link.first_piece(Lane::Urgent, rest);
                 rest.start = part.end;
                 let cause = RequestCause::Reissue(before.id);
                 let anew = self.issue(now, node, cause, content, part);
@@ -182,13 +182,8 @@ impl Plan {
     }
 
     fn mark_silent(&mut self, now: Instant, node: NodeId) {
-        let news = self
-            .peers
-            .get_mut(&node)
-            .is_some_and(|peer| peer.silence.begin(now));
-        if news {
+        if self.peers.mark_silent(now, node) {
             self.decisions.note(|| Decision::Silent(node));
-            self.rescues.insert(node, RequestId(0));
             // requests that wait for room there may go to other peers now
             self.wake(node);
         }
@@ -261,17 +256,11 @@ impl Plan {
     /// step. These requests need not discover the silence one by one.
     pub(super) fn rescue_some(&mut self, now: Instant) {
         for _ in 0..RESCUES_MAX {
-            let Some((node, from)) = self.rescues.first_key_value().map(|(n, f)| (*n, *f)) else {
+            if !self.peers.has_rescues() {
                 return;
-            };
-            let peer = self.peers.get(&node).filter(|peer| peer.is_silent());
-            let next = peer.and_then(|peer| peer.asked.range(from..).next().copied());
-            match next {
-                None => drop(self.rescues.remove(&node)),
-                Some(id) => {
-                    self.rescues.insert(node, RequestId(id.0 + 1));
-                    self.rescue(now, id);
-                }
+            }
+            if let Some(id) = self.peers.next_rescue() {
+                self.rescue(now, id);
             }
         }
         self.timers.insert((now, Timer::Again));
@@ -359,12 +348,12 @@ impl Plan {
         }
         let own = entry.request.range.len();
         let before = match entry.arrived_bytes() {
-            0 if peer.passed_over(&entry.sent, own) => return None,
-            0 => peer.bytes_left_before(&entry.sent),
+            0 if peer.link.passed_over(&entry.sent, own) => return None,
+            0 => peer.link.bytes_left_before(&entry.sent),
             _ => 0,
         };
         let left = before + own.saturating_sub(entry.arrived_bytes());
-        let pace = peer.pace_since(now, &entry.sent)?;
+        let pace = peer.link.pace_since(now, &entry.sent)?;
         Duration::try_from_secs_f64(left as f64 / pace).ok()
     }
 
@@ -377,38 +366,8 @@ impl Plan {
         part: ByteRange,
         other: &Peer,
     ) -> bool {
-        let expected = other.expected(Lane::Urgent, part.len());
+        let expected = other.link.expected(Lane::Urgent, part.len());
         let rest = self.remaining_time(now, late.id);
         rest.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
-    }
-}
-
-impl Peer {
-    /// Returns the bytes that arrived since a request was sent, for any request.
-    fn bytes_since(&self, sent: &SentState) -> u64 {
-        self.moved_bytes - sent.moved_bytes
-    }
-
-    /// Returns the bytes per second since a request was sent, if any bytes arrived.
-    fn pace_since(&self, now: Instant, sent: &SentState) -> Option<f64> {
-        let moved = self.bytes_since(sent) as f64;
-        let took = now.saturating_duration_since(sent.at).as_secs_f64();
-        (moved > 0.0 && took > 0.0).then(|| moved / took)
-    }
-
-    /// Returns whether many later requests overtook this one. The peer's disk may hang below that
-    /// file alone. The threshold is twice the bytes ahead of it, since two lanes share the link.
-    fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
-        self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2
-    }
-
-    /// Returns whether later requests overtook this one.
-    fn overtook(&self, sent: &SentState, own_bytes: u64) -> bool {
-        self.bytes_since(sent) > sent.ahead_bytes + own_bytes
-    }
-
-    /// Returns the bytes still to arrive of those queued before a request.
-    fn bytes_left_before(&self, sent: &SentState) -> u64 {
-        sent.queue_bytes.saturating_sub(self.bytes_since(sent))
     }
 }

@@ -20,7 +20,7 @@
 //! |---|---|
 //! | types of the interface | `terms` |
 //! | state of a file and its readers | `fetch`, `places`, `streams` |
-//! | state of a peer, and which peers have one | `peer`, `silence`, `past`, `record`, `known` |
+//! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
 //! | times in which this node did not run | `pause` |
 //! | choice of the next file, range and peer | `queue`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `swarm` and `fellows` for files that many nodes want, `metered` |
 //! | ends of requests and of files | `answers`, `hedge`, `beside`, `closing` |
@@ -28,6 +28,7 @@
 
 mod ahead;
 mod answers;
+mod backoff;
 mod beside;
 mod closing;
 mod decisions;
@@ -36,11 +37,12 @@ mod fellows;
 pub mod fetch;
 mod filling;
 mod hedge;
-pub mod known;
+pub mod link;
 mod metered;
 mod past;
 mod pause;
-pub mod peer;
+mod peer;
+pub mod peers;
 mod places;
 mod queue;
 pub mod record;
@@ -74,11 +76,11 @@ use peer::Peer;
 use queue::{ReadyQueue, WorkClass};
 use requests::RequestTable;
 
+pub use backoff::SHUN;
 pub use decisions::{Decision, HedgeRefusal, HoldBack, RequestCause, TakeBackReason};
 pub use fetch::{HOLDERS_MAX, RUNS_MAX};
-pub use known::PEERS_MAX;
-pub use peer::SMALL_BYTES;
-pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
+pub use link::{SMALL_BYTES, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
+pub use peers::{PEERS_MAX, PeerTable};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
@@ -157,12 +159,10 @@ pub struct Plan {
     fetches: BTreeMap<ContentKey, Fetch>,
     /// Number of files opened since the last search for idle files.
     opened: usize,
-    peers: BTreeMap<NodeId, Peer>,
+    /// Peers and their figures.
+    pub peers: PeerTable,
     demands: BTreeMap<DemandId, Demand>,
     queue: ReadyQueue,
-    /// Peers that fell silent, and the first of their requests that the rescue has not examined
-    /// yet.
-    rescues: BTreeMap<NodeId, RequestId>,
     requests: RequestTable,
     hedge_credit_bytes: u64,
     timers: BTreeSet<(Instant, Timer)>,
@@ -187,10 +187,9 @@ impl Plan {
             rng: StdRng::seed_from_u64(seed),
             fetches: BTreeMap::new(),
             opened: 0,
-            peers: BTreeMap::new(),
+            peers: PeerTable::default(),
             demands: BTreeMap::new(),
             queue: ReadyQueue::default(),
-            rescues: BTreeMap::new(),
             requests: RequestTable::default(),
             hedge_credit_bytes: hedge::HEDGE_CREDIT_MAX_BYTES,
             timers: BTreeSet::new(),
@@ -271,6 +270,36 @@ impl Plan {
         fetch.is_some_and(|fetch| fetch.was_just_lost(now))
     }
 
+    /// Returns the figures of a peer, and creates them if there are none. Returns `None` at the
+    /// limit if all peers are in use.
+    fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
+        if self.peers.is_full_for(&node) {
+            let fetches = self.fetches.values();
+            let holders: BTreeSet<_> = fetches.flat_map(|it| it.holders().keys()).collect();
+            let (queue, steps) = (&self.queue, &self.steps);
+            let is_unused = |node: &NodeId| {
+                steps.set(steps.get() + 1);
+                !queue.has_parked(node) && !holders.contains(node)
+            };
+            for gone in self.peers.forget_some(is_unused) {
+                self.queue.forget_peer(&gone);
+            }
+            if self.peers.is_full_for(&node) {
+                return None;
+            }
+        }
+        Some(self.peers.entry(node))
+    }
+
+    /// Restores the records of an earlier run, for peers that this run does not know yet.
+    pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
+        for record in records.iter().take(PEER_RECORDS_MAX) {
+            if let Some(until) = self.peers.recall(now, record) {
+                self.timers.insert((until, Timer::Rested(record.node)));
+            }
+        }
+    }
+
     /// Records which ranges a node has. Returns whether the offer was useful. It is not if it is
     /// for a file that is not open, has another size, comes from a shunned peer or adds nothing
     /// new.
@@ -282,7 +311,7 @@ impl Plan {
             return false;
         };
         peer.load = offer.load;
-        if peer.is_shunned(now) {
+        if peer.backoff.is_shunned(now) {
             return false;
         }
         let size_bytes = offer.content.size_bytes;

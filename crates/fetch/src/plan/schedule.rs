@@ -1,18 +1,17 @@
 //! Choice of the next request: demands in their order, then read-ahead and fills, each file in
 //! turn; and choice of its holder.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
 use super::fetch::Coverage;
-use super::peer::{Peer, PeerRank};
+use super::peer::PeerRank;
 use super::queue::{QueuePosition, WORK_CLASSES, WorkClass};
 use super::requests::{OpenRequest, RequestState};
 use super::{
-    Decision, IN_FLIGHT_MAX_BYTES, Lane, OVERDUE_PATIENCE, PIECE_MAX_BYTES, Plan, PlanEvent,
-    RangeRequest, RequestCause, RequestId, STRIPE_BYTES, Timer,
+    Decision, IN_FLIGHT_MAX_BYTES, Lane, OVERDUE_PATIENCE, PIECE_MAX_BYTES, PeerTable, Plan,
+    PlanEvent, RangeRequest, RequestCause, RequestId, STRIPE_BYTES, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -283,7 +282,7 @@ impl Plan {
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
                 continue;
             };
-            if exclude.contains(node) || peer.resting_until(now).is_some() {
+            if exclude.contains(node) || peer.backoff.resting_until(now).is_some() {
                 continue;
             }
             let is_left = in_time && !peer.silence.may_be_tried(now);
@@ -298,7 +297,7 @@ impl Plan {
                 continue;
             }
             found.any = true;
-            let mut part = peer.first_piece(lane, part);
+            let mut part = peer.link.first_piece(lane, part);
             if is_swarm && lane == Lane::Bulk {
                 part = part.first_grain(STRIPE_BYTES);
             }
@@ -306,20 +305,20 @@ impl Plan {
             let standing = peer.standing(now);
             if peer.is_silent() {
                 // a silent peer is not worth waiting for
-            } else if peer.is_known() {
+            } else if peer.link.is_known() {
                 found.least = Some(found.least.map_or(score, |least| least.min(score)));
-                found.rate += peer.rate().unwrap_or_default();
-            } else if peer.in_flight_bytes() > 0 {
+                found.rate += peer.link.rate().unwrap_or_default();
+            } else if peer.link.in_flight_bytes() > 0 {
                 found.unknown_in_use += 1;
             }
-            if !peer.has_room(lane, part.len()) {
+            if !peer.link.has_room(lane, part.len()) {
                 found.any_full |= standing == PeerRank::Answers;
                 continue;
             }
             if !is_swarm && standing == PeerRank::WorthATry {
                 found.to_try = Some((*node, part));
             }
-            if !peer.is_known() && !peer.is_silent() {
+            if !peer.link.is_known() && !peer.is_silent() {
                 found.unknown.push((*node, part));
             } else if found.best.is_none_or(|(best, ..)| {
                 // a slow peer still wins: a silent one would be asked again and again
@@ -343,7 +342,7 @@ impl Plan {
         let lane = cause.lane();
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        let peer = self.peers.entry(node).or_default();
+        let peer = self.peers.entry(node);
         let sent = peer.sent(now, id, lane, range.len());
         let check_at = now + self.late_after(sent.usual, cause.is_waited_for());
         let expire_at = now + self.config.request_limit;
@@ -436,7 +435,7 @@ impl Plan {
             WorkClass::ReadAhead | WorkClass::Fill => QueuePosition::Last,
         };
         let nodes = fetch.holders().keys();
-        let nodes = nodes.filter(|node| self.peers.contains_key(node));
+        let nodes = nodes.filter(|node| self.peers.get(node).is_some());
         let nodes = nodes.copied().collect();
         self.queue.park(content, class, position, nodes);
     }
@@ -494,7 +493,7 @@ impl Plan {
     }
 }
 
-fn has_room_for_piece(peers: &BTreeMap<NodeId, Peer>, node: &NodeId, lane: Lane) -> bool {
+fn has_room_for_piece(peers: &PeerTable, node: &NodeId, lane: Lane) -> bool {
     let peer = peers.get(node);
-    peer.is_some_and(|peer| peer.has_room(lane, peer.piece_bytes(lane)))
+    peer.is_some_and(|peer| peer.link.has_room(lane, peer.link.piece_bytes(lane)))
 }

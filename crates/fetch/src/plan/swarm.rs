@@ -167,7 +167,7 @@ impl Plan {
         let peers = &self.peers;
         let may_be_asked = |node: &NodeId| {
             let peer = peers.get(node);
-            peer.is_some_and(|peer| peer.resting_until(now).is_none())
+            peer.is_some_and(|peer| peer.backoff.resting_until(now).is_none())
         };
         let partial = fetch.partial_fellows().map(|(node, _)| *node);
         let partial: Vec<_> = partial.filter(may_be_asked).collect();
@@ -234,7 +234,7 @@ impl Plan {
         full.any(|(node, _)| {
             self.step();
             let peer = self.peers.get(node);
-            peer.is_some_and(|it| !it.is_silent() && it.resting_until(now).is_none())
+            peer.is_some_and(|it| !it.is_silent() && it.backoff.resting_until(now).is_none())
         })
     }
 
@@ -273,8 +273,8 @@ impl Plan {
     /// Returns the expected time of a stripe from a node, if that is known.
     fn time_of_a_stripe(&self, node: &NodeId) -> Option<Duration> {
         self.step();
-        let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
-        Some(peer.expected(Lane::Bulk, STRIPE_BYTES))
+        let peer = self.peers.get(node).filter(|peer| peer.link.is_known())?;
+        Some(peer.link.expected(Lane::Bulk, STRIPE_BYTES))
     }
 
     /// Returns the expected time of a stripe from the fastest full holder.

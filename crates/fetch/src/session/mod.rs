@@ -376,7 +376,7 @@ impl<O: Owner> Session<O> {
 
     /// Returns all known peers, in order of priority.
     pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
-        self.plan.peers(now)
+        self.plan.peers.rates(now)
     }
 
     /// Turns read-ahead off on a metered network, or on again.
@@ -386,7 +386,7 @@ impl<O: Owner> Session<O> {
 
     /// Returns the records of the peers to keep over a restart.
     pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
-        self.plan.peer_records(now)
+        self.plan.peers.records(now)
     }
 
     /// Restores the peer records of an earlier run.

@@ -265,7 +265,7 @@ impl Bench {
     }
 
     pub(super) fn in_flight_bytes(&self, node: &NodeId) -> u64 {
-        self.plan.peers[node].in_flight_bytes()
+        self.plan.peers.get(node).unwrap().link.in_flight_bytes()
     }
 
     fn line(request: &RangeRequest) -> (NodeId, NodeId, u8) {

@@ -133,7 +133,7 @@ fn what_came_while_a_limit_of_this_node_held_a_request_back_does_not_make_its_ho
     bench.now += Duration::from_millis(100);
     plan.arrived(bench.now, peer, held.id, held.range.len());
     assert!(plan.answered(bench.now, held.id));
-    let rate = plan.peers(bench.now)[0].rate_bytes_per_s.unwrap();
+    let rate = plan.peers.rates(bench.now)[0].rate_bytes_per_s.unwrap();
     let most = held.range.len() as f64 * 10.0;
     assert!(rate <= most, "{rate}, of {most} bytes a second");
 }
