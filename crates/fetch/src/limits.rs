@@ -57,16 +57,16 @@ pub const LIMITS: &[Limit] = &[
         ),
     },
     Limit {
-        name: "fetch::plan::fetch::HOLDERS_MAX",
-        value: LimitValue::Count(crate::plan::fetch::HOLDERS_MAX as u64),
+        name: "fetch::plan::holders::HOLDERS_MAX",
+        value: LimitValue::Count(crate::plan::holders::HOLDERS_MAX as u64),
         text: "how many holders of one file are kept; offers beyond it are not heard.",
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/fetch/tests.rs the_number_of_holders_is_bounded",
         ]),
     },
     Limit {
-        name: "fetch::plan::fetch::RUNS_MAX",
-        value: LimitValue::Count(crate::plan::fetch::RUNS_MAX as u64),
+        name: "fetch::plan::holders::RUNS_MAX",
+        value: LimitValue::Count(crate::plan::holders::RUNS_MAX as u64),
         text: "how many ranges of a file are kept of what one holder has, its longest.",
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/tests/offers.rs what_is_kept_of_what_a_holder_has_is_bounded",

@@ -1,15 +1,16 @@
 //! Ends of requests and of time limits: answers, failures, deadlines.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::RngExt;
 
-use super::fetch::{Fetch, GONE};
-use super::hedge::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
+use super::fetch::{FileFetch, FillWish};
+use super::holders::GONE;
+use super::patience::Waiting;
 use super::requests::{OpenRequest, RequestState};
 use super::{
     Decision, Demand, DemandId, Failure, Plan, PlanError, PlanEvent, RequestCause, RequestId,
-    TURN_PATIENCE, TakeBackReason, Timer,
+    TakeBackReason, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -23,7 +24,7 @@ impl Plan {
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         if let Some(entry) = self.requests.get_mut(id).filter(|_| bytes > 0) {
             entry.note_arrived(now, bytes);
-            if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
+            if let Some(fetch) = self.files.get_mut(&entry.request.content) {
                 fetch.note_progress(now);
             }
         }
@@ -89,16 +90,15 @@ impl Plan {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.answered(now, &entry.sent, range.len());
         }
-        let credit = self.hedge_credit_bytes + range.len() / HEDGE_SHARE;
-        self.hedge_credit_bytes = credit.min(HEDGE_CREDIT_MAX_BYTES);
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        self.hedging.earn(range.len());
+        let Some(fetch) = self.files.get_mut(&content) else {
             return false;
         };
         fetch.gain(range);
-        fetch.last_used = now;
+        fetch.times.last_used = now;
         fetch.note_progress(now);
         *fetch.received.entry(node).or_default() += range.len();
-        fetch.lied_to = false;
+        fetch.failures.is_lied_to = false;
         if fetch.is_complete() {
             self.forget_streams(&content);
         }
@@ -159,11 +159,12 @@ impl Plan {
 
     /// Looks for holders besides the known ones, or postpones that while nothing is wanted.
     fn get_anyway(&mut self, content: &ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
         if fetch.is_idle() {
-            fetch.is_to_get = !fetch.is_complete()
+            let is_to_get = !fetch.is_complete();
+            fetch.holders_mut().get_later(is_to_get);
         } else {
             self.events.push_back(PlanEvent::Wanted(*content))
         }
@@ -182,7 +183,7 @@ impl Plan {
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
-                if let Some(fetch) = self.fetches.get_mut(&content) {
+                if let Some(fetch) = self.files.get_mut(&content) {
                     fetch.remove_holder(now, node);
                 }
                 self.requeue(&content);
@@ -218,7 +219,7 @@ impl Plan {
         if let Some(peer) = self.peers.get_mut(&request.node) {
             peer.ended(id, request.lane, request.range.len());
         }
-        if let Some(fetch) = self.fetches.get_mut(&request.content) {
+        if let Some(fetch) = self.files.get_mut(&request.content) {
             fetch.asked.remove(id);
         }
         self.wake(request.node);
@@ -236,7 +237,7 @@ impl Plan {
 
     /// Cancels the other requests whose whole range has arrived with this one.
     fn cancel_duplicates(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return;
         };
         let is_here = |id: &RequestId| {
@@ -258,10 +259,10 @@ impl Plan {
 
     /// Returns the demands that touch a range.
     pub(super) fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return vec![];
         };
-        let waiting = fetch.waits.touching(range).into_iter();
+        let waiting = fetch.readers.touching(range).into_iter();
         waiting.inspect(|_| self.step()).collect()
     }
 
@@ -272,18 +273,22 @@ impl Plan {
     /// Returns since when the longest-waiting reader of a range waits.
     pub(super) fn waits_since(&self, content: &ContentKey, range: ByteRange) -> Option<Instant> {
         let waiting = self.waiting_for(content, range);
-        let since = |id| self.demands.get(id).map(|demand: &Demand| demand.since);
+        let since = |id| {
+            self.demands
+                .get(id)
+                .map(|demand: &Demand| demand.waiting.since)
+        };
         waiting.iter().filter_map(since).min()
     }
 
     /// Makes a range requestable again that is not on this node and not in flight.
     pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
         let waiting = self.waiting_for(content, range);
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
-        fetch.unissued.extend(waiting);
-        if let Some(filling) = &mut fetch.filling {
+        fetch.readers.add_unissued(waiting);
+        if let Some(filling) = fetch.filling_mut() {
             filling.cursor = filling.cursor.min(range.start);
         }
         self.enqueue_all(content);
@@ -292,7 +297,7 @@ impl Plan {
     /// Ends the waits that a range completes.
     fn notify_readers(&mut self, content: &ContentKey, range: ByteRange) {
         for id in self.waiting_for(content, range) {
-            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.fetches.get(content))
+            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.files.get(content))
             else {
                 continue;
             };
@@ -305,16 +310,16 @@ impl Plan {
     }
 
     fn notify_if_filled(&mut self, content: &ContentKey) {
-        let fetch = self.fetches.get(content);
-        if fetch.is_some_and(|fetch| fetch.filling.is_some() && fetch.is_complete()) {
+        let fetch = self.files.get(content);
+        if fetch.is_some_and(|fetch| fetch.filling().is_some() && fetch.is_complete()) {
             self.cancel_fill(content);
             self.note_filled(content);
         }
     }
 
     pub(super) fn note_filled(&mut self, content: &ContentKey) {
-        if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.is_being_stored = true;
+        if let Some(fetch) = self.files.get_mut(content) {
+            fetch.fill = FillWish::BeingStored;
         }
         self.decisions.note(|| Decision::FillReady(*content));
         self.events.push_back(PlanEvent::Filled(*content));
@@ -322,38 +327,34 @@ impl Plan {
 
     /// Returns until when a demand waits, as matters stand.
     pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
-        let fetch = self.fetches.get(&demand.content)?;
-        let own = fetch.last_progress(demand.since);
-        let (range, patience) = (demand.range, demand.patience);
-        Some(self.patience_deadline(now, (fetch, range), (own, patience), Some(own)))
+        let fetch = self.files.get(&demand.content)?;
+        let waiting = fetch.progress_of(demand.waiting);
+        let its_turn = Some(waiting.progress_at());
+        Some(self.patience_deadline(now, (fetch, demand.range), waiting, its_turn))
     }
 
-    /// Returns until when the wait for a range of a file continues. It last progressed at `own`,
-    /// and it continues for `patience` after that or after one of its holders worked for other
-    /// requests, so that its turn comes. This extension is limited, counted from `its_turn` if that
-    /// is set. The limit does not apply while a limit of this node holds back a healthy holder of
-    /// the range.
+    /// Returns until when the wait for a range of a file continues. Holders of the file that work
+    /// for other requests extend it up to a limit, counted from `its_turn`. The limit does not
+    /// apply if that is not set, or while a limit of this node holds back a healthy holder of the
+    /// range.
     pub(super) fn patience_deadline(
         &self,
         now: Instant,
-        (fetch, range): (&Fetch, ByteRange),
-        (own, patience): (Instant, Duration),
+        (fetch, range): (&FileFetch, ByteRange),
+        waiting: Waiting,
         its_turn: Option<Instant>,
     ) -> Instant {
+        let limit = waiting.limit;
         let mut holders = fetch.holders_of(range).filter_map(|it| self.peers.get(it));
-        let is_limited = holders.any(|peer| peer.is_held_back(now, patience));
-        let longest = match its_turn.filter(|_| !is_limited) {
-            Some(at) => at + patience * (TURN_PATIENCE - 1),
-            None => now,
-        };
-        let of_holders = self.latest_of_holders(now, fetch);
-        let until = of_holders.map_or(own, |at| at.min(longest).max(own)) + patience;
-        self.excused_until(patience)
-            .map_or(until, |excused| until.max(excused))
+        let is_limited = holders.any(|peer| peer.is_held_back(now, limit));
+        let its_turn = its_turn.filter(|_| !is_limited);
+        let until = waiting.extended(self.latest_of_holders(now, fetch), its_turn);
+        let excused = self.pause.map(|pause| pause.excuses_until(limit));
+        excused.map_or(until, |excused| until.max(excused))
     }
 
-    fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {
-        let holders = fetch.holders().keys();
+    fn latest_of_holders(&self, now: Instant, fetch: &FileFetch) -> Option<Instant> {
+        let holders = fetch.holders().nodes();
         holders
             .filter_map(|node| self.peers.get(node)?.worked_at(now))
             .max()
@@ -385,10 +386,10 @@ impl Plan {
             return;
         };
         let mut why = PlanError::NoHolder;
-        if let Some(fetch) = self.fetches.get_mut(&demand.content) {
+        if let Some(fetch) = self.files.get_mut(&demand.content) {
             why = reason(fetch, demand.range);
             for gap in fetch.have().missing_in(demand.range).iter() {
-                fetch.remember_failure(now, gap, why.clone());
+                fetch.failures.remember(now, gap, why.clone());
             }
         }
         self.decisions.note(|| Decision::ReadGivenUp {
@@ -402,21 +403,21 @@ impl Plan {
     /// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
     /// began to wait.
     fn look_up_if_gone(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        let Some(fetch) = self.files.get_mut(&content) else {
             return;
         };
         if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
-            fetch.is_looked_up = true;
+            fetch.holders_mut().begin_lookup();
             self.events.push_back(PlanEvent::LookUp(content));
         }
     }
 
     /// Gives up what is still gone after the catalogue lookup.
     pub(super) fn give_up_after_lookup(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        let Some(fetch) = self.files.get_mut(&content) else {
             return;
         };
-        let was_looked_up = std::mem::take(&mut fetch.is_looked_up);
+        let was_looked_up = fetch.holders_mut().end_lookup();
         if was_looked_up && fetch.is_just_gone_in(now, fetch.whole()) {
             self.give_up_gone(now, content, |_| true);
         }
@@ -425,9 +426,9 @@ impl Plan {
     /// Gives up the older waits for a file that is gone once several `Get`s found no new holder.
     fn give_up_old_waits(&mut self, now: Instant, content: ContentKey) {
         if self
-            .fetches
+            .files
             .get(&content)
-            .is_some_and(Fetch::has_long_asked)
+            .is_some_and(|fetch| fetch.holders().has_long_asked())
         {
             self.give_up_gone(now, content, |since| since + GONE <= now);
         }
@@ -441,7 +442,7 @@ impl Plan {
         content: ContentKey,
         is_over: impl Fn(Instant) -> bool,
     ) {
-        let Some(fetch) = self.fetches.get(&content) else {
+        let Some(fetch) = self.files.get(&content) else {
             return;
         };
         let whole = fetch.whole();
@@ -449,10 +450,10 @@ impl Plan {
             return;
         }
         let why = reason(fetch, whole);
-        let fills = fetch.filling.as_ref().is_some_and(|it| is_over(it.since));
+        let fills = fetch.filling().is_some_and(|it| is_over(it.waiting.since));
         let is_gone = |id: &DemandId| {
             let demand = self.demands.get(id);
-            demand.is_some_and(|it| is_over(it.since) && fetch.is_gone_in(it.range))
+            demand.is_some_and(|it| is_over(it.waiting.since) && fetch.is_gone_in(it.range))
         };
         let waiting = self.waiting_for(&content, whole);
         let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
@@ -463,10 +464,10 @@ impl Plan {
     }
 
     fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get(&content) else {
+        let Some(fetch) = self.files.get(&content) else {
             return;
         };
-        let due = fetch.last_used + self.config.idle;
+        let due = fetch.times.last_used + self.config.idle;
         if fetch.is_idle() && due <= now {
             return self.close(&content);
         }
@@ -479,11 +480,11 @@ impl Plan {
     }
 }
 
-pub(super) fn reason(fetch: &Fetch, range: ByteRange) -> PlanError {
-    if !fetch.lied_to && fetch.is_gone_in(range) {
+pub(super) fn reason(fetch: &FileFetch, range: ByteRange) -> PlanError {
+    if !fetch.failures.is_lied_to && fetch.is_gone_in(range) {
         return PlanError::Gone;
     }
-    match (fetch.lied_to, fetch.starved || fetch.holders().is_empty()) {
+    match (fetch.failures.is_lied_to, fetch.holders().is_starved()) {
         (true, _) => PlanError::OnlyLiars,
         (false, true) => PlanError::NoHolder,
         (false, false) => PlanError::TimedOut,

@@ -32,8 +32,8 @@ impl Plan {
     pub(super) fn report_liar(&mut self, node: NodeId, content: ContentKey) {
         self.decisions.note(|| Decision::Shunned { node, content });
         self.events.push_back(PlanEvent::Liar(node, content));
-        if let Some(fetch) = self.fetches.get_mut(&content) {
-            fetch.lied_to = true;
+        if let Some(fetch) = self.files.get_mut(&content) {
+            fetch.failures.is_lied_to = true;
         }
         let asked = self.peers.get(&node).map(|peer| peer.asked().clone());
         for id in asked.unwrap_or_default() {

@@ -16,13 +16,12 @@ impl Plan {
         now: Instant,
         content: &ContentKey,
     ) -> Option<RangeRequest> {
-        let me = self.config.me;
-        let fetch = self.fetches.get_mut(content)?;
-        let from = fetch.filling.as_ref().map(|filling| filling.cursor)?;
+        let fetch = self.files.get_mut(content)?;
+        let from = fetch.filling().map(|filling| filling.cursor)?;
         let rest = ByteRange::new(from, fetch.size_bytes);
         let first = fetch.first_gap(rest);
         let cursor = first.map_or(fetch.size_bytes, |gap| gap.start);
-        if let Some(filling) = &mut fetch.filling {
+        if let Some(filling) = fetch.filling_mut() {
             filling.cursor = cursor;
         }
         let Some(first) = first else {
@@ -31,7 +30,9 @@ impl Plan {
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
         let rest = ByteRange::new(cursor, rest.end);
-        let gaps = fetch.gaps_to_try(now, content, me, (rest, rest.end));
+        let fetch = self.files.get(content)?;
+        let policy = self.swarm_policy(content, fetch);
+        let gaps = policy.gaps_to_try(now, (rest, rest.end));
         for gap in gaps {
             match self.choose(now, content, gap, RequestPurpose::ahead(left_bytes), &[]) {
                 HolderChoice::Ask(node, part) => {
@@ -59,7 +60,7 @@ impl Plan {
         content: &ContentKey,
         from: u64,
     ) -> Option<RangeRequest> {
-        let fetch = self.fetches.get(content)?;
+        let fetch = self.files.get(content)?;
         let rest = ByteRange::new(from, fetch.size_bytes);
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
         for gap in fetch.gaps_in_parts(rest) {
@@ -78,8 +79,8 @@ impl Plan {
         content: ContentKey,
         part: ByteRange,
     ) -> RangeRequest {
-        let fetch = self.fetches.get_mut(&content);
-        if let Some(filling) = fetch.and_then(|it| it.filling.as_mut()) {
+        let fetch = self.files.get_mut(&content);
+        if let Some(filling) = fetch.and_then(|it| it.filling_mut()) {
             filling.turn_at.get_or_insert(now);
         }
         self.issue(now, node, RequestCause::Fill, content, part)
@@ -88,15 +89,14 @@ impl Plan {
     /// Gives a fill up, unless its wait goes on. A fill that waits for its turn behind readers
     /// waits as long as the readers are served. However long that takes, its holders are healthy.
     pub(super) fn give_up_filling(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get(&content) else {
+        let Some(fetch) = self.files.get(&content) else {
             return;
         };
-        let Some(filling) = &fetch.filling else {
+        let Some(filling) = fetch.filling() else {
             return;
         };
-        let own = fetch.last_progress(filling.since);
-        let waits = (own, filling.patience);
-        let later = self.patience_deadline(now, (fetch, fetch.whole()), waits, filling.turn_at);
+        let waiting = fetch.progress_of(filling.waiting);
+        let later = self.patience_deadline(now, (fetch, fetch.whole()), waiting, filling.turn_at);
         if later > now {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;

@@ -19,38 +19,41 @@
 //! | subject | files |
 //! |---|---|
 //! | types of the interface | `terms` |
-//! | state of a file and its readers | `fetch`, `places`, `streams` |
+//! | state of a file and its readers | `files`, `fetch`, `holders`, `readers`, `places`, `streams` |
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
-//! | times in which this node did not run | `pause` |
-//! | choice of the next file, range and peer | `queue`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `swarm` and `fellows` for files that many nodes want, `metered` |
-//! | ends of requests and of files | `answers`, `hedge`, `beside`, `closing` |
+//! | how long a wait goes on | `patience` |
+//! | choice of the next file, range and peer | `queue`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `stripes` and `swarm` for files that many nodes want |
+//! | ends of requests and of files | `answers`, `hedge`, `hedge_policy`, `beside`, `closing` |
 //! | reports for users and traces | `report`, `decisions` |
 
-mod ahead;
+pub mod ahead;
 mod answers;
 mod backoff;
 mod beside;
 mod closing;
 mod decisions;
 mod demands;
-mod fellows;
-pub mod fetch;
+mod fetch;
+pub mod files;
 mod filling;
 mod hedge;
+mod hedge_policy;
+pub mod holders;
 pub mod link;
-mod metered;
 mod past;
-mod pause;
+mod patience;
 mod peer;
 pub mod peers;
 mod places;
 mod queue;
+mod readers;
 pub mod record;
 mod report;
 mod requests;
 mod schedule;
 mod silence;
 pub mod streams;
+mod stripes;
 mod swarm;
 mod terms;
 
@@ -68,17 +71,22 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use decisions::DecisionLog;
-use fetch::{Coverage, Fetch, FillState};
+use fetch::{FileFetch, FillState, FillWish};
+use hedge_policy::HedgePolicy;
+use holders::Coverage;
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
+use patience::{Pause, Waiting};
 use peer::Peer;
 use queue::{ReadyQueue, WorkClass};
 use requests::RequestTable;
 
+pub use ahead::ReadAheadBudget;
 pub use backoff::SHUN;
 pub use decisions::{Decision, HedgeRefusal, HoldBack, RequestCause, TakeBackReason};
-pub use fetch::{HOLDERS_MAX, RUNS_MAX};
+pub use files::FileTable;
+pub use holders::{HOLDERS_MAX, RUNS_MAX};
 pub use link::{SMALL_BYTES, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use peers::{PEERS_MAX, PeerTable};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
@@ -111,22 +119,14 @@ const GET_ANYWAY_BYTES: u64 = 1 << 20;
 /// Delay of that `Get` after the first wish for the file. A short read from a known holder ends
 /// before that, and the `Get` would only delay it.
 const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
-/// Limit, in multiples of a reader's patience, of its wait for a turn at a holder that serves
-/// others. It applies while the reader's file makes no progress.
-const TURN_PATIENCE: u32 = 6;
-/// A file without progress for this many times its reader's patience gets its next request ahead of
-/// all other files.
-const OVERDUE_PATIENCE: u32 = 2;
 
 #[derive(Debug)]
 struct Demand {
     content: ContentKey,
     range: ByteRange,
-    since: Instant,
+    waiting: Waiting,
     /// First byte that blocks the reader and has not been requested from any peer, and since when.
     stuck: Option<(u64, Instant)>,
-    /// How long to wait without progress.
-    patience: Duration,
     /// When the wait is checked next.
     deadline: Instant,
 }
@@ -156,57 +156,46 @@ enum Timer {
 pub struct Plan {
     config: PlanConfig,
     rng: StdRng,
-    fetches: BTreeMap<ContentKey, Fetch>,
-    /// Number of files opened since the last search for idle files.
-    opened: usize,
+    /// Open files.
+    pub files: FileTable,
     /// Peers and their figures.
     pub peers: PeerTable,
     demands: BTreeMap<DemandId, Demand>,
     queue: ReadyQueue,
     requests: RequestTable,
-    hedge_credit_bytes: u64,
+    hedging: HedgePolicy,
     timers: BTreeSet<(Instant, Timer)>,
     events: VecDeque<PlanEvent>,
     decisions: DecisionLog,
     next_id: u64,
-    established_streams: usize,
-    ahead_budget_bytes: Option<u64>,
-    /// Whether the network is metered, so that read-ahead is off.
-    metered: bool,
+    /// Read-ahead of all readers together.
+    pub read_ahead: ReadAheadBudget,
     /// Number of items examined by all calls together.
     steps: Cell<u64>,
     /// Last time in which this node did not run.
-    pause: Option<pause::Pause>,
+    pause: Option<Pause>,
 }
 
 impl Plan {
     /// Creates a plan with nothing to do.
     pub fn new(config: PlanConfig, seed: u64) -> Self {
         Self {
+            hedging: HedgePolicy::new(&config),
             config,
             rng: StdRng::seed_from_u64(seed),
-            fetches: BTreeMap::new(),
-            opened: 0,
+            files: FileTable::default(),
             peers: PeerTable::default(),
             demands: BTreeMap::new(),
             queue: ReadyQueue::default(),
             requests: RequestTable::default(),
-            hedge_credit_bytes: hedge::HEDGE_CREDIT_MAX_BYTES,
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             decisions: DecisionLog::default(),
             next_id: 0,
             pause: None,
-            established_streams: 0,
-            ahead_budget_bytes: None,
-            metered: false,
+            read_ahead: ReadAheadBudget::default(),
             steps: Cell::new(0),
         }
-    }
-
-    /// Returns whether the file is open.
-    pub fn is_open(&self, content: &ContentKey) -> bool {
-        self.fetches.contains_key(content)
     }
 
     /// Opens a file whose ranges `present` are already on this node. An open file stays as it is.
@@ -219,16 +208,19 @@ impl Plan {
         content: ContentKey,
         present: ExtentSet,
     ) -> Result<(), PlanError> {
-        if let Some(fetch) = self.fetches.get_mut(&content) {
-            fetch.last_used = now;
+        if let Some(fetch) = self.files.get_mut(&content) {
+            fetch.times.last_used = now;
             return Ok(());
         }
-        if !self.make_room() {
+        let step = || self.steps.set(self.steps.get() + 1);
+        for idle in self.files.to_close_for_another(step) {
+            self.close(&idle);
+        }
+        if !self.files.has_room() {
             return Err(PlanError::TooMany);
         }
-        let mut fetch = Fetch::new(content.size_bytes, present, now);
-        fetch.is_to_get = content.size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete();
-        self.fetches.insert(content, fetch);
+        let fetch = FileFetch::new(content.size_bytes, present, now);
+        self.files.insert(content, fetch);
         self.timers
             .insert((now + self.config.idle, Timer::Idle(content)));
         Ok(())
@@ -236,14 +228,16 @@ impl Plan {
 
     /// Adds the nodes that have all of the file according to the catalogue.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
         for one in listed {
             fetch.add_listed_holder(now, *one);
         }
         let nodes = listed.iter().map(|one| one.node);
-        let held: Vec<_> = nodes.filter(|it| self.is_holder(content, it)).collect();
+        let held: Vec<_> = nodes
+            .filter(|it| self.files.is_holder(content, it))
+            .collect();
         for node in held {
             self.peer_or_new(node);
         }
@@ -256,26 +250,12 @@ impl Plan {
         self.requests.contains(id)
     }
 
-    /// Returns whether a node counts as a holder of an open file.
-    pub fn is_holder(&self, content: &ContentKey, node: &NodeId) -> bool {
-        self.fetches
-            .get(content)
-            .is_some_and(|fetch| fetch.holders().contains_key(node))
-    }
-
-    /// Returns whether a node that had all of an open file recently reported that the file is gone.
-    /// The catalogue may have newer information by now.
-    pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {
-        let fetch = self.fetches.get(content);
-        fetch.is_some_and(|fetch| fetch.was_just_lost(now))
-    }
-
     /// Returns the figures of a peer, and creates them if there are none. Returns `None` at the
     /// limit if all peers are in use.
     fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
         if self.peers.is_full_for(&node) {
-            let fetches = self.fetches.values();
-            let holders: BTreeSet<_> = fetches.flat_map(|it| it.holders().keys()).collect();
+            let files = self.files.iter();
+            let holders: BTreeSet<_> = files.flat_map(|(_, it)| it.holders().nodes()).collect();
             let (queue, steps) = (&self.queue, &self.steps);
             let is_unused = |node: &NodeId| {
                 steps.set(steps.get() + 1);
@@ -304,7 +284,7 @@ impl Plan {
     /// for a file that is not open, has another size, comes from a shunned peer or adds nothing
     /// new.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
-        if !self.is_open(&offer.content) {
+        if !self.files.is_open(&offer.content) {
             return false;
         }
         let Some(peer) = self.peer_or_new(offer.node) else {
@@ -320,10 +300,10 @@ impl Plan {
         } else {
             Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes))
         };
-        let fetch = self.fetches.get_mut(&offer.content);
+        let fetch = self.files.get_mut(&offer.content);
         let news = fetch.is_some_and(|fetch| {
             let news = fetch.add_holder(offer.node, coverage);
-            fetch.note_furthest(&offer.node);
+            fetch.note_ranges(&offer.node);
             news
         });
         self.requeue(&offer.content);
@@ -334,17 +314,17 @@ impl Plan {
     /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`]. After `Filled` the file stays open until
     /// [`Plan::cancel_fill`] reports that it is stored.
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        let Some(fetch) = self.files.get_mut(&content) else {
             return;
         };
-        fetch.last_used = now;
+        fetch.times.last_used = now;
         if fetch.is_complete() {
             self.note_filled(&content);
             return;
         }
-        fetch.filling = Some(FillState::new(now, patience));
+        fetch.fill = FillWish::Wanted(FillState::new(Waiting::new(now, patience)));
         self.decisions.note(|| Decision::FillBegan(content));
-        let gets = std::mem::take(&mut fetch.is_to_get);
+        let gets = fetch.holders_mut().take_to_get();
         self.timers
             .insert((now + patience, Timer::FillDeadline(content)));
         self.get_soon(now, content, gets);
@@ -360,9 +340,8 @@ impl Plan {
 
     /// Ends the wish for the whole file. Answers of requests in flight may still arrive.
     pub fn cancel_fill(&mut self, content: &ContentKey) {
-        if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.filling = None;
-            fetch.is_being_stored = false;
+        if let Some(fetch) = self.files.get_mut(content) {
+            fetch.fill = FillWish::None;
         }
         self.queue.dequeue(content, WorkClass::Fill);
     }
@@ -374,8 +353,8 @@ impl Plan {
             return;
         };
         self.decisions.note(|| Decision::ReadCancelled(id));
-        let fetch = self.fetches.get(&demand.content);
-        if fetch.is_some_and(|fetch| fetch.waits.is_empty()) {
+        let fetch = self.files.get(&demand.content);
+        if fetch.is_some_and(|fetch| fetch.readers.is_empty()) {
             self.forget_streams(&demand.content);
         }
     }
@@ -383,7 +362,7 @@ impl Plan {
     /// Marks bytes as missing that were on this node: the cache had no room for them. If readers
     /// still wait for them, they are requested again.
     pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
-        if let Some(fetch) = self.fetches.get_mut(content) {
+        if let Some(fetch) = self.files.get_mut(content) {
             fetch.lose(range);
         }
         self.ask_again(content, range);
@@ -396,15 +375,10 @@ impl Plan {
         Some(self.patient_until(now, demand)?.max(demand.deadline))
     }
 
-    /// Returns how many bytes of an open file are on this node.
-    pub fn ready_bytes(&self, content: &ContentKey) -> Option<u64> {
-        self.fetches.get(content).map(Fetch::have_bytes)
-    }
-
-    /// Returns the ranges of an open file that are on this node and not in `kept`.
-    pub fn ready_beside(&self, content: &ContentKey, kept: &ExtentSet) -> ExtentSet {
-        let fetch = self.fetches.get(content);
-        fetch.map_or_else(ExtentSet::new, |fetch| fetch.have().without(kept))
+    /// Records that this node did not run for `took` until `now`. Must be called before deadlines
+    /// are checked.
+    pub fn note_pause(&mut self, now: Instant, took: Duration) {
+        self.pause = Some(Pause::new(now, took));
     }
 
     /// Returns the next event, if there is one.
@@ -430,9 +404,8 @@ impl Plan {
     fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
         let demand = self.demands.remove(&id)?;
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
-        if let Some(fetch) = self.fetches.get_mut(&demand.content) {
-            fetch.waits.remove(id);
-            fetch.remove_unissued(&id);
+        if let Some(fetch) = self.files.get_mut(&demand.content) {
+            fetch.readers.remove(id);
         }
         Some(demand)
     }

@@ -48,7 +48,7 @@ impl FetchReport {
 impl Plan {
     /// Returns all open files, in order of their hashes.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        let report = |(content, fetch): (&ContentKey, &super::Fetch)| {
+        let report = |(content, fetch): (&ContentKey, &super::fetch::FileFetch)| {
             let received = fetch.received.iter();
             let received = received.map(|(node, bytes)| {
                 let received_bytes = *bytes;
@@ -69,12 +69,12 @@ impl Plan {
                 hash: content.hash,
                 size_bytes: fetch.size_bytes,
                 ready_bytes: fetch.have_bytes(),
-                waiting: fetch.waits.count(),
-                is_filling: fetch.filling.is_some(),
+                waiting: fetch.readers.count(),
+                is_filling: fetch.filling().is_some(),
                 sources,
             }
         };
-        self.fetches.iter().map(report).collect()
+        self.files.iter().map(report).collect()
     }
 
     fn asked(&self, id: RequestId) -> Option<(NodeId, u64)> {

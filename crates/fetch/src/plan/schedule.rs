@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::fetch::Coverage;
+use super::holders::Coverage;
 use super::peer::PeerRank;
 use super::queue::{QueuePosition, WORK_CLASSES, WorkClass};
 use super::requests::{OpenRequest, RequestState};
 use super::{
-    Decision, IN_FLIGHT_MAX_BYTES, Lane, OVERDUE_PATIENCE, PIECE_MAX_BYTES, PeerTable, Plan,
-    PlanEvent, RangeRequest, RequestCause, RequestId, STRIPE_BYTES, Timer,
+    Decision, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, PeerTable, Plan, PlanEvent, RangeRequest,
+    RequestCause, RequestId, STRIPE_BYTES, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -164,15 +164,16 @@ impl Plan {
     }
 
     fn next_ahead(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
-        let (me, limit) = (self.config.me, self.ahead_limit_bytes());
-        let ranges = self.fetches.get(content)?.streams.ahead(limit);
+        let limit = self.read_ahead.of_each();
+        let ranges = self.files.get(content)?.streams.ahead(limit);
         let mut is_any = false;
         // the range of a stream is computed only if the streams before it need nothing
         for range in ranges {
             self.step();
-            let fetch = self.fetches.get(content)?;
-            let own = fetch.own_stripes_ahead(range, limit);
-            for gap in fetch.gaps_to_try(now, content, me, (own, range.end)) {
+            let fetch = self.files.get(content)?;
+            let policy = self.swarm_policy(content, fetch);
+            let own = policy.own_stripes_ahead(range, limit);
+            for gap in policy.gaps_to_try(now, (own, range.end)) {
                 is_any = true;
                 let asking = RequestPurpose::ahead(gap.start - range.start);
                 if let HolderChoice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
@@ -269,7 +270,7 @@ impl Plan {
         exclude: &[NodeId],
     ) -> Candidates {
         let (mut found, lane) = (Candidates::default(), asking.lane);
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return found;
         };
         let is_swarm = fetch.is_swarm();
@@ -277,7 +278,7 @@ impl Plan {
             !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
         // in a swarm a full holder is asked in time for what only silent peers have
         let in_time = !of_full && self.has_lively_full_holder(now, fetch);
-        for (node, coverage) in fetch.holders() {
+        for (node, coverage) in fetch.holders().iter() {
             self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
                 continue;
@@ -344,13 +345,13 @@ impl Plan {
         self.next_id += 1;
         let peer = self.peers.entry(node);
         let sent = peer.sent(now, id, lane, range.len());
-        let check_at = now + self.late_after(sent.usual, cause.is_waited_for());
+        let check_at = now + self.hedging.late_after(sent.usual, cause.is_waited_for());
         let expire_at = now + self.config.request_limit;
         self.timers.insert((check_at, Timer::CheckOverdue(id)));
         self.timers.insert((expire_at, Timer::Expire(id)));
-        if let Some(fetch) = self.fetches.get_mut(&content) {
+        if let Some(fetch) = self.files.get_mut(&content) {
             fetch.asked.insert(range, id);
-            fetch.starved = false;
+            fetch.holders_mut().set_starved(false);
         }
         let request = RangeRequest {
             id,
@@ -359,12 +360,12 @@ impl Plan {
             content,
             range,
         };
-        let fetch = self.fetches.get(&content);
+        let fetch = self.files.get(&content);
         self.decisions.note(|| Decision::Chosen {
             request,
             cause,
             readers: fetch.map_or_else(Vec::new, |it| {
-                it.waits.touching(range).into_iter().collect()
+                it.readers.touching(range).into_iter().collect()
             }),
         });
         self.requests.insert(OpenRequest {
@@ -381,16 +382,16 @@ impl Plan {
 
     /// Queues a file that may have something to request.
     pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
         if class == WorkClass::Demand {
-            fetch.scan_cursor = None;
+            fetch.readers.restart_scan();
         }
         let position = match class {
-            WorkClass::Demand => fetch.demand_position(),
+            WorkClass::Demand => fetch.readers.position(),
             WorkClass::ReadAhead => Some(QueuePosition::Last),
-            WorkClass::Fill => fetch.filling.is_some().then_some(QueuePosition::Last),
+            WorkClass::Fill => fetch.filling().is_some().then_some(QueuePosition::Last),
         };
         match position {
             Some(position) => self.queue.enqueue(content, class, position),
@@ -416,25 +417,25 @@ impl Plan {
     fn move_to_end(&mut self, content: &ContentKey, class: WorkClass) {
         if class != WorkClass::Demand {
             self.queue.dequeue(content, class);
-        } else if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.overdue = false;
+        } else if let Some(fetch) = self.files.get_mut(content) {
+            fetch.readers.end_overdue();
         }
         self.enqueue(content, class);
     }
 
     /// Parks a file that cannot request anything until a holder has room or a new holder appears.
     pub(super) fn park(&mut self, content: &ContentKey, class: WorkClass) {
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return;
         };
         let position = match class {
             WorkClass::Demand => {
                 let newest = QueuePosition::At(self.next_id);
-                fetch.demand_position().unwrap_or(newest)
+                fetch.readers.position().unwrap_or(newest)
             }
             WorkClass::ReadAhead | WorkClass::Fill => QueuePosition::Last,
         };
-        let nodes = fetch.holders().keys();
+        let nodes = fetch.holders().nodes();
         let nodes = nodes.filter(|node| self.peers.get(node).is_some());
         let nodes = nodes.copied().collect();
         self.queue.park(content, class, position, nodes);
@@ -443,16 +444,18 @@ impl Plan {
     /// Moves a file ahead of older ones if its first reader has waited long without a byte and
     /// would give up before long. Its reader then progresses like a reader of a slow holder.
     pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
-        let first = fetch.unissued.first().and_then(|id| self.demands.get(id));
+        let first = fetch
+            .readers
+            .first_unissued()
+            .and_then(|id| self.demands.get(&id));
         let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
             return;
         };
-        let own = fetch.last_progress(first.since);
-        let is_overdue = own + first.patience * OVERDUE_PATIENCE <= now;
-        if is_overdue && !std::mem::replace(&mut fetch.overdue, true) {
+        let is_overdue = fetch.progress_of(first.waiting).is_overdue(now);
+        if is_overdue && fetch.readers.mark_overdue() {
             self.enqueue(content, WorkClass::Demand);
         }
     }
@@ -481,11 +484,11 @@ impl Plan {
 
     /// Looks for holders, repeatedly, because no known peer can serve the wish.
     pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
-        fetch.starved = true;
-        if let Some(next) = fetch.take_get_turn(now) {
+        fetch.holders_mut().set_starved(true);
+        if let Some(next) = fetch.holders_mut().take_get_turn(now) {
             self.decisions.note(|| Decision::HoldersWanted(*content));
             self.events.push_back(PlanEvent::Wanted(*content));
             self.timers.insert((next, Timer::Wanted(*content)));

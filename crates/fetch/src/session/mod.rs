@@ -181,7 +181,7 @@ impl<O: Owner> Session<O> {
         };
         self.plan.open(now, content, ExtentSet::new())?;
         let is_old = now.saturating_duration_since(file.looked_at) > LOOK_AGAIN;
-        if is_old || self.plan.was_just_lost(now, &content) {
+        if is_old || self.plan.files.was_just_lost(now, &content) {
             self.actions.wanted.push(content.hash);
         }
         Ok(Some(file.cache.clone()))
@@ -243,7 +243,7 @@ impl<O: Owner> Session<O> {
             self.plan.holders(now, &content, &listed);
             let plan = &self.plan;
             file.addresses
-                .retain(|node, _| plan.is_holder(&content, node));
+                .retain(|node, _| plan.files.is_holder(&content, node));
         }
         for holder in holders {
             let said = ContentKey::new(*hash, holder.size_bytes);
@@ -280,7 +280,7 @@ impl<O: Owner> Session<O> {
     }
 
     fn record_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
-        if self.plan.is_holder(content, &node)
+        if self.plan.files.is_holder(content, &node)
             && let Some(file) = self.files.get_mut(content)
         {
             file.addresses.insert(node, address);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::bench::{Bench, PATIENCE};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
-use crate::plan::{Failure, Lane, Plan, PlanEvent, TURN_PATIENCE};
+use crate::plan::{Failure, Lane, Plan, PlanEvent, patience::TURN_PATIENCE};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 

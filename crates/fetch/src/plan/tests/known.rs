@@ -56,7 +56,7 @@ fn a_holder_is_asked_however_many_nodes_were_heard_of_before() {
             .unwrap();
     }
     let nodes: Vec<_> = asked(&mut plan, now).iter().map(|it| it.node).collect();
-    assert!(!nodes.is_empty() && plan.is_holder(&content, &late));
+    assert!(!nodes.is_empty() && plan.files.is_holder(&content, &late));
     plan.returned(&early);
     assert!(
         plan.peers.rates(now).iter().any(|peer| peer.node == early),
