@@ -12,10 +12,10 @@ use super::queue::WorkClass;
 use super::schedule::{HolderChoice, RequestPurpose};
 use super::{
     DEMANDS_MAX, Decision, Demand, DemandId, HoldBack, Lane, Plan, PlanError, PlanEvent,
-    RangeRequest, RequestCause, Timer, WHOLE_MAX_BYTES,
+    RangeRequest, RequestCause, Timer,
 };
 use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
 
 /// Maximum demands of one file tried in one step if its holders have different parts. The others
 /// follow in the next step.
@@ -83,7 +83,8 @@ impl Plan {
     ) -> Result<(), PlanError> {
         let full = self.demands.len() >= DEMANDS_MAX;
         let fetch = self.files.get_mut(&content).ok_or(PlanError::NoHolder)?;
-        let range = if fetch.size_bytes <= WHOLE_MAX_BYTES {
+        // a file of one chunk is requested as a whole
+        let range = if fetch.size_bytes <= CHUNK_BYTES {
             fetch.whole()
         } else {
             range.align_out(PAGE_BYTES, fetch.size_bytes)

@@ -11,25 +11,21 @@ use p2pfs_types::least::LeastLately;
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
 /// Minimum window in pieces, so that the next piece is under way while one arrives.
 const WINDOW_MIN_PIECES: u64 = 2;
-/// Minimum window of a peer that has delivered little, as the time to transfer it at the rate seen
-/// so far.
-const WINDOW_START_TIME: Duration = Duration::from_secs(1);
 /// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
-/// Maximum bulk bytes in flight to a peer that has never answered, so that a dead or slow peer
-/// costs little.
+/// Maximum bytes of a lane in flight to a peer that has never answered: two of the kernel's
+/// read-aheads. A dead or slow peer then costs little, and later requests wait little.
 const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
-/// Maximum urgent bytes in flight to a peer that has never answered: two of the kernel's
-/// read-aheads. Its link may be slow, and more bytes would delay every later request.
-const URGENT_UNKNOWN_BYTES: u64 = 256 << 10;
 /// Maximum urgent bytes in flight to a peer. They may exceed its window.
 const URGENT_WINDOW_BYTES: u64 = 4 << 20;
 /// Urgent bytes that may be in flight even if the window is smaller, unless they take longer than
-/// [`URGENT_WINDOW_TIME`]. At a slow peer more bytes would only queue, and not in the order in
+/// [`QUEUE_TIME`]. At a slow peer more bytes would only queue, and not in the order in
 /// which readers wait for them.
 const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
-/// Time limit of [`URGENT_WINDOW_MIN_BYTES`]. Two chunks may always be in flight.
-const URGENT_WINDOW_TIME: Duration = Duration::from_secs(1);
+/// Maximum transfer time of what a reader's range waits for: the window of a peer that has
+/// delivered little, the urgent bytes beyond the window, and one urgent piece. Two chunks may always
+/// be in flight.
+const QUEUE_TIME: Duration = Duration::from_secs(1);
 /// Maximum bytes of small requests sent in excess of the window. A reader that opens a small file
 /// at a slow peer need not wait until its read-aheads have arrived.
 const SMALL_BESIDE_BYTES: u64 = 64 << 10;
@@ -39,13 +35,11 @@ pub const SMALL_BYTES: u64 = 8 << 10;
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
 /// Target transfer time of one piece, so that a slow peer gets small pieces.
 const PIECE_TIME: Duration = Duration::from_millis(250);
-/// Smallest urgent piece, used if a chunk takes longer than [`URGENT_PIECE_TIME`]. A peer sends one
+/// Smallest urgent piece, used if a chunk takes longer than [`QUEUE_TIME`]. A peer sends one
 /// answer after the other, so a reader that opens a small file waits for the rest of the current
 /// piece. Each piece carries its proof from the root of the file's tree, so smaller ones would be
 /// half proof.
 const URGENT_PIECE_MIN_BYTES: u64 = 16 << 10;
-/// Transfer time of a chunk above which urgent pieces are smaller; see [`URGENT_PIECE_MIN_BYTES`].
-const URGENT_PIECE_TIME: Duration = Duration::from_secs(1);
 /// Divisor of a peer's estimated rate when it reports `Busy`, until its next answers.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
 /// Figures assumed for an unknown peer.
@@ -128,7 +122,7 @@ impl LinkEstimate {
         let span = distance.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
         let mut floor = self.piece_bytes(Lane::Bulk) * WINDOW_MIN_PIECES;
         if self.delivered_bytes < WINDOW_START_BYTES {
-            let moved = (rate * WINDOW_START_TIME.as_secs_f64()) as u64;
+            let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
             floor = floor.max(moved.min(WINDOW_START_BYTES));
         }
         ((rate * span) as u64).clamp(floor, WINDOW_MAX_BYTES)
@@ -138,8 +132,8 @@ impl LinkEstimate {
     pub(super) fn has_room(&self, lane: Lane, bytes: u64) -> bool {
         match lane {
             Lane::Urgent => {
-                let most = self.rate.map_or(URGENT_UNKNOWN_BYTES, |rate| {
-                    let moved = (rate * URGENT_WINDOW_TIME.as_secs_f64()) as u64;
+                let most = self.rate.map_or(WINDOW_UNKNOWN_BYTES, |rate| {
+                    let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
                     let least = moved.clamp(2 * CHUNK_BYTES, URGENT_WINDOW_MIN_BYTES);
                     (self.window_bytes() * 2).clamp(least, URGENT_WINDOW_BYTES)
                 });
@@ -164,7 +158,7 @@ impl LinkEstimate {
         let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
         let by_rate = moved_in(PIECE_TIME).unwrap_or(CHUNK_BYTES);
         let usual = by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
-        let most = match (lane, moved_in(URGENT_PIECE_TIME)) {
+        let most = match (lane, moved_in(QUEUE_TIME)) {
             (Lane::Bulk, _) => usual,
             (Lane::Urgent, Some(few))
                 if few < CHUNK_BYTES && self.delivered_bytes >= CHUNK_BYTES =>

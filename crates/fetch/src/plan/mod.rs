@@ -102,8 +102,6 @@ pub use terms::{
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
 /// Maximum bytes of a demand that uses the urgent lane. This is the kernel's default read-ahead.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
-/// Maximum size of a file that any read requests as a whole: one chunk.
-const WHOLE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// Maximum bytes in flight to all peers together. It bounds the memory of the transfer.
 pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 /// Maximum number of waiting reads; one more fails. It exceeds what the kernel may have under way:

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::fetch::FileFetch;
+use super::hedge_policy::SILENT_MIN;
 use super::holders::Coverage;
 use super::patience::Waiting;
 use super::peer::Peer;
 use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
-use super::swarm::{FIRST_BYTES, STRIPE_BYTES, SURVEY_MIN, SwarmPolicy};
-use super::{Lane, Plan, PlanEvent, RequestId, TakeBackReason, Timer};
+use super::swarm::{STRIPE_BYTES, SURVEY_MIN, SwarmPolicy};
+use super::{Lane, Plan, PlanEvent, RequestId, TakeBackReason, Timer, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
@@ -22,8 +23,6 @@ const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
 const STRIPE_PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// Minimum interval between two examinations of the stripes of other nodes.
 const STRIPE_AGAIN: Duration = Duration::from_millis(50);
-/// How long a peer with an open request may send nothing before the swarm stops relying on it.
-const LIVELY: Duration = Duration::from_millis(200);
 /// Maximum requests of a file examined to see whether all of them are in vain.
 const ASKED_SEEN_MAX: usize = 32;
 /// Maximum nodes asked by one survey, in rotation.
@@ -66,7 +65,7 @@ impl Plan {
         let Some(fetch) = self.files.get(content) else {
             return;
         };
-        if !fetch.is_swarm() || fetch.have_bytes() > FIRST_BYTES {
+        if !fetch.is_swarm() || fetch.have_bytes() > URGENT_MAX_BYTES {
             return;
         }
         let policy = SwarmPolicy {
@@ -95,7 +94,7 @@ impl Plan {
         let waiting = self.waiting_for(content, range);
         let demands = waiting.iter().filter_map(|id| self.demands.get(id));
         demands
-            .filter(|demand| range.start < demand.range.start + FIRST_BYTES)
+            .filter(|demand| range.start < demand.range.start + URGENT_MAX_BYTES)
             .any(|demand| !self.is_preceded(demand))
     }
 
@@ -150,7 +149,7 @@ impl Plan {
         } else {
             self.is_too_slow(fetch, &owner)
         };
-        let first_bytes = waits_since.is_some() && fetch.have_bytes() < FIRST_BYTES;
+        let first_bytes = waits_since.is_some() && fetch.have_bytes() < URGENT_MAX_BYTES;
         if first_bytes || is_mine {
             return true;
         }
@@ -196,7 +195,7 @@ impl Plan {
         let lively = having.filter(|node| {
             self.step();
             let peer = self.peers.get(node);
-            peer.is_some_and(|peer| peer.is_lively(now, LIVELY))
+            peer.is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
         });
         let usual = lively.filter_map(|node| self.time_of_a_stripe(node));
         let of_full = self.least_of_full_holders(fetch);
@@ -272,7 +271,7 @@ impl Plan {
             return;
         };
         let of_full = fetch.holders().is_full(&asked);
-        if !of_full || !fetch.is_swarm() || fetch.have_bytes() < FIRST_BYTES {
+        if !of_full || !fetch.is_swarm() || fetch.have_bytes() < URGENT_MAX_BYTES {
             return;
         }
         let policy = SwarmPolicy {

@@ -21,25 +21,20 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::fetch::FileFetch;
+use super::silence::DOUBLED_MAX;
+use super::{AHEAD_MAX_BYTES, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
 
 /// Bytes of one stripe: four chunks, so that a stripe is in flight only briefly.
 pub const STRIPE_BYTES: u64 = 256 << 10;
-/// A reader with less of a file than this asks full holders at once, since this is its first read.
-pub(super) const FIRST_BYTES: u64 = super::URGENT_MAX_BYTES;
 /// Maximum stripes examined for one request.
 const STRIPES_SEEN_MAX: usize = 96;
 /// Maximum of the examined stripes that are tried for one request.
 const STRIPES_TRIED_MAX: usize = 8;
 /// First pause in which a node owns no stripes after a stripe of it was late.
 const LAGGING: Duration = Duration::from_secs(2);
-/// Maximum number of times that [`LAGGING`] doubles, once each time.
-const LAGS_DOUBLED_MAX: u32 = 4;
-/// Maximum distance in bytes between a node's last range and a stripe that it may own: as far as is
-/// fetched ahead of a reader.
-const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
 /// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
 /// stripes.
 const SLOW_PART: u64 = 4;
@@ -68,13 +63,13 @@ struct SwarmPeer {
 impl SwarmPeer {
     /// Removes its stripes for a while, longer each time.
     fn lag(&mut self, now: Instant) {
-        let pause = LAGGING * (1 << self.lags.min(LAGS_DOUBLED_MAX));
+        let pause = LAGGING * (1 << self.lags.min(DOUBLED_MAX));
         if self.lags_until.is_some_and(|until| until > now) {
             return;
         }
         let again = self.lags_until.is_some_and(|until| now < until + pause);
         self.lags = if again { self.lags + 1 } else { 1 };
-        self.lags_until = Some(now + LAGGING * (1 << (self.lags - 1).min(LAGS_DOUBLED_MAX)));
+        self.lags_until = Some(now + LAGGING * (1 << (self.lags - 1).min(DOUBLED_MAX)));
     }
 }
 
@@ -212,7 +207,7 @@ impl SwarmPolicy<'_> {
     /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
     /// is not extended, because the first bytes come first.
     pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
-        if !self.file.is_swarm() || self.file.have_bytes() < FIRST_BYTES {
+        if !self.file.is_swarm() || self.file.have_bytes() < URGENT_MAX_BYTES {
             return range;
         }
         let among = self.file.swarm.partial().count() as u64 + 1;
@@ -269,10 +264,10 @@ impl SwarmPolicy<'_> {
     pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
         let have = self.file.have_bytes();
-        let begins = have < NEAR_BYTES;
+        let begins = have < AHEAD_MAX_BYTES;
         let is_near = |fellow: &SwarmPeer| {
             let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
-            !is_slow && (begins || fellow.furthest.saturating_add(NEAR_BYTES) >= start)
+            !is_slow && (begins || fellow.furthest.saturating_add(AHEAD_MAX_BYTES) >= start)
         };
         let lively = self
             .file
