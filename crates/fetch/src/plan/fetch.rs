@@ -21,6 +21,7 @@ use p2pfs_types::id::NodeId;
 const REMEMBER_FAILURE: Duration = Duration::from_secs(1);
 /// Maximum number of failed ranges remembered for one file.
 const FAILURES_MAX: usize = 64;
+
 /// State of a fill: the whole file is wanted.
 #[derive(Debug)]
 pub(super) struct FillState {
