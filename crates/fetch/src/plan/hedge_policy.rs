@@ -49,7 +49,7 @@ pub(super) struct LateRequest {
     pub is_elsewhere: bool,
 }
 
-/// What to do about a late request.
+/// Action on a late request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HedgeAction {
     /// Nothing, until its next check.
@@ -108,7 +108,7 @@ impl HedgePolicy {
         self.is_silent(late) && late.quiet >= LOST_MIN
     }
 
-    /// Returns what to do about a late request.
+    /// Returns the action on a late request.
     pub(super) fn decide(&self, late: &LateRequest) -> HedgeAction {
         if late.is_delayed_here {
             HedgeAction::Reissue
