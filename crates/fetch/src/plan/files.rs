@@ -85,7 +85,7 @@ impl FileTable {
 
     /// Returns the idle files to close before one more is opened, those unused for the longest
     /// first. There are none while few files are open.
-    pub(super) fn to_close_for_another(&mut self, step: impl Fn()) -> Vec<ContentKey> {
+    pub(super) fn idle_over_limit(&mut self, step: impl Fn()) -> Vec<ContentKey> {
         self.opened += 1;
         let (count, is_due) = (self.files.len(), self.opened >= GO_AT_ONCE);
         if count < FETCHES_KEPT_MAX || !(is_due || count >= FETCHES_MAX) {

@@ -211,7 +211,7 @@ impl Plan {
             return Ok(());
         }
         let step = || self.steps.set(self.steps.get() + 1);
-        for idle in self.files.to_close_for_another(step) {
+        for idle in self.files.idle_over_limit(step) {
             self.close(&idle);
         }
         if !self.files.has_room() {
