@@ -3,14 +3,18 @@
 //!
 //! Owns the level, which can change while the daemon runs. Library code below the daemon logs at
 //! DEBUG or below; the daemon logs what the user should know.
+//!
+//! `RUST_LOG` sets the level of single targets, as `p2pfs::read=trace`. The configured level holds
+//! for all other targets.
 
 use std::io::{self, IsTerminal};
 
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::filter::{FilterFn, filter_fn};
+use tracing_subscriber::filter::{FilterFn, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::Registry;
+use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
 
@@ -18,7 +22,14 @@ use super::config::LogLevel;
 
 /// Changes the level of a running log.
 #[derive(Debug, Clone)]
-pub struct LogHandle(reload::Handle<LevelFilter, Registry>);
+pub struct LogHandle {
+    filter: reload::Handle<Targets, Registry>,
+    /// Levels of single targets, which hold whatever the level is.
+    chosen: Targets,
+}
+
+/// Environment variable with the levels of single targets.
+const TARGETS_VARIABLE: &str = "RUST_LOG";
 
 /// Why the log cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +43,7 @@ impl LogHandle {
     /// Sets the level.
     pub fn set_level(&self, level: LogLevel) {
         // Fails only if the log itself is gone.
-        let _gone = self.0.reload(filter(level));
+        let _gone = self.filter.reload(filter(&self.chosen, level));
     }
 }
 
@@ -41,16 +52,38 @@ impl LogHandle {
 /// # Errors
 /// [`LogError`] if it was started before.
 pub fn start(level: LogLevel) -> Result<LogHandle, LogError> {
-    let (filter, handle) = reload::Layer::new(filter(level));
+    let named = std::env::var(TARGETS_VARIABLE).unwrap_or_default();
+    let (chosen, error) = chosen_targets(&named);
+    let are_fields_shown = chosen.iter().next().is_some();
+    let (filter, handle) = reload::Layer::new(filter(&chosen, level));
     let subscriber = tracing_subscriber::registry().with(filter);
     let journal = in_journal().then(journal).flatten();
     let started = match journal {
         Some(journal) => subscriber.with(journal.with_filter(ours())).try_init(),
-        None => subscriber.with(terminal().with_filter(ours())).try_init(),
+        None => {
+            let lines = terminal(are_fields_shown).with_filter(ours());
+            subscriber.with(lines).try_init()
+        }
     };
-    started
-        .map(|()| LogHandle(handle))
-        .map_err(|_| LogError::Started)
+    started.map_err(|_| LogError::Started)?;
+    if let Some(error) = error {
+        tracing::warn!(
+            "cannot apply {TARGETS_VARIABLE}: {error}; write target=level, as p2pfs::read=trace"
+        );
+    }
+    let filter = handle;
+    Ok(LogHandle { filter, chosen })
+}
+
+/// Returns the targets with their own level, or none and the error in the text.
+fn chosen_targets(text: &str) -> (Targets, Option<String>) {
+    if text.is_empty() {
+        return (Targets::new(), None);
+    }
+    match text.parse() {
+        Ok(chosen) => (chosen, None),
+        Err(error) => (Targets::new(), Some(error.to_string())),
+    }
 }
 
 /// Filters out the messages of other libraries. For example, the end of a mount is an error to the
@@ -59,14 +92,15 @@ fn ours() -> FilterFn {
     filter_fn(|metadata| metadata.target().starts_with("p2pfs"))
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
+fn filter(chosen: &Targets, level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    chosen.clone().with_default(level)
 }
 
 /// Returns the journal's layer; `None` if its socket is missing, and standard error is used
@@ -86,17 +120,20 @@ fn journal() -> Option<tracing_journald::Layer> {
     })
 }
 
-fn terminal<S>() -> impl Layer<S>
+/// Returns the layer that writes readable lines. `are_fields_shown` adds the fields and the spans
+/// to each line, to follow a read in a terminal.
+fn terminal<S>(are_fields_shown: bool) -> Box<dyn Layer<S> + Send + Sync>
 where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stderr().is_terminal() && !plain;
-    fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .fmt_fields(message_alone())
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(colour);
+    if are_fields_shown {
+        Box::new(lines)
+    } else {
+        Box::new(lines.with_target(false).fmt_fields(message_alone()))
+    }
 }
 
 /// Formats only the message. The fields are for searches in the journal.
@@ -136,6 +173,19 @@ mod tests {
         for said in ["", "8", "8:", ":", "a:b", "8:27:1"] {
             assert!(!names_stream(said, 8, 27), "{said}");
         }
+    }
+
+    #[test]
+    fn a_target_keeps_its_own_level_whatever_the_configured_level_is() {
+        let (chosen, error) = chosen_targets("p2pfs::read=trace");
+        assert_eq!(error, None);
+        for level in [LogLevel::Error, LogLevel::Info] {
+            let filter = filter(&chosen, level);
+            assert!(filter.would_enable("p2pfs::read", &tracing::Level::TRACE));
+            assert!(!filter.would_enable("p2pfs::pull", &tracing::Level::DEBUG));
+        }
+        let (none, error) = chosen_targets("p2pfs::read=loud");
+        assert!(error.is_some() && none.iter().next().is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::generated::assert_generated;
 /// Limits that no test tries: the table says why of each.
 const UNTRIED_LIMITS: [&str; 10] = [
     "fetch::plan::URGENT_MAX_BYTES",
-    "fetch::plan::peer::WINDOW_MAX_BYTES",
+    "fetch::plan::link::WINDOW_MAX_BYTES",
     "fetch::session::answers::SHORT_WAY_MAX_BYTES",
     "legacy::discovery_plane::CONNECTIONS_MAX",
     "legacy::discovery_plane::DATAGRAMS_MAX",

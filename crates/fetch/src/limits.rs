@@ -57,36 +57,36 @@ pub const LIMITS: &[Limit] = &[
         ),
     },
     Limit {
-        name: "fetch::plan::fetch::HOLDERS_MAX",
-        value: LimitValue::Count(crate::plan::fetch::HOLDERS_MAX as u64),
+        name: "fetch::plan::holders::HOLDERS_MAX",
+        value: LimitValue::Count(crate::plan::holders::HOLDERS_MAX as u64),
         text: "how many holders of one file are kept; offers beyond it are not heard.",
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/fetch/tests.rs the_number_of_holders_is_bounded",
         ]),
     },
     Limit {
-        name: "fetch::plan::fetch::RUNS_MAX",
-        value: LimitValue::Count(crate::plan::fetch::RUNS_MAX as u64),
+        name: "fetch::plan::holders::RUNS_MAX",
+        value: LimitValue::Count(crate::plan::holders::RUNS_MAX as u64),
         text: "how many ranges of a file are kept of what one holder has, its longest.",
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/tests/offers.rs what_is_kept_of_what_a_holder_has_is_bounded",
         ]),
     },
     Limit {
-        name: "fetch::plan::known::PEERS_MAX",
-        value: LimitValue::Count(crate::plan::known::PEERS_MAX as u64),
-        text: "peers of which figures are kept.",
-        tests: LimitTests::By(&[
-            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
-        ]),
-    },
-    Limit {
-        name: "fetch::plan::peer::WINDOW_MAX_BYTES",
-        value: LimitValue::Bytes(crate::plan::peer::WINDOW_MAX_BYTES),
+        name: "fetch::plan::link::WINDOW_MAX_BYTES",
+        value: LimitValue::Bytes(crate::plan::link::WINDOW_MAX_BYTES),
         text: "never more: 160 ms of 100 MB/s, twice over what a continent needs.",
         tests: LimitTests::Untried(
             "it bounds what this node asks for, and nothing that comes from outside",
         ),
+    },
+    Limit {
+        name: "fetch::plan::peers::PEERS_MAX",
+        value: LimitValue::Count(crate::plan::peers::PEERS_MAX as u64),
+        text: "peers of which figures are kept.",
+        tests: LimitTests::By(&[
+            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
+        ]),
     },
     Limit {
         name: "fetch::plan::record::PEER_RECORDS_MAX",

@@ -3,6 +3,7 @@
 use std::sync::mpsc as std_mpsc;
 
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use p2pfs_cache::{Cache, CacheEvent};
 use p2pfs_types::digest::ContentHash;
@@ -47,6 +48,7 @@ pub(super) fn forward_events(
         while let Ok(event) = events.recv() {
             let mut next = Some(event);
             while let Some(event) = next {
+                debug!(target: "p2pfs::cache", "{event:?}");
                 if to.blocking_send(CacheNews::Event(event)).is_err() {
                     return;
                 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{Span, debug, debug_span};
+
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
@@ -24,6 +26,13 @@ use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, Tr
 use super::watch::Cause;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_types::path::SharedPath;
+
+/// Target of the trace events about scans.
+const SCAN_TARGET: &str = "p2pfs::scan";
+
+fn scan_span(share: u16) -> Span {
+    debug_span!(target: SCAN_TARGET, "scan", share)
+}
 
 /// A name to check.
 #[derive(Clone, Debug)]
@@ -480,6 +489,7 @@ impl ListingState {
             return None;
         }
         share.scanning = true;
+        scan_span(index).in_scope(|| debug!(target: SCAN_TARGET, "the scan begins"));
         share.unwatched = false;
         share.warnings_left = WARNINGS_PER_WALK_MAX;
         Some(share.root)
@@ -495,6 +505,7 @@ impl ListingState {
             return;
         }
         share.scanning = false;
+        scan_span(index).in_scope(|| debug!(target: SCAN_TARGET, "the scan ended"));
         if std::mem::take(&mut share.scan_again) {
             self.scans.push(index);
         }

@@ -43,6 +43,10 @@ mod tests;
 
 pub use limits::LIMITS;
 
+/// Target of all trace events about reads, fills and requests, for a filter as
+/// `RUST_LOG=p2pfs::read=trace`.
+pub const TRACE_TARGET: &str = "p2pfs::read";
+
 pub use client::{FetchConfig, FetchTicket, Fetcher, Fill, HoldersOf, ReadReply};
 pub use pace::Pace;
 pub use server::{Admits, OnSent, Server, ServerLimits};

@@ -1,14 +1,16 @@
 //! Ends of requests and of time limits: answers, failures, deadlines.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::RngExt;
 
-use super::fetch::{Fetch, GONE};
-use super::hedge::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
+use super::fetch::{FileFetch, FillWish};
+use super::holders::GONE;
+use super::patience::Waiting;
+use super::requests::{OpenRequest, RequestState};
 use super::{
-    Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, TURN_PATIENCE,
-    Timer,
+    Decision, Demand, DemandId, Failure, Plan, PlanError, PlanEvent, RequestCause, RequestId,
+    TakeBackReason, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -20,10 +22,9 @@ impl Plan {
     /// for others. Zero bytes mean that the peer is at work for the request, for example that its
     /// handshake progresses.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
-        if let Some(entry) = self.in_flight.get_mut(&id).filter(|_| bytes > 0) {
-            entry.arrived_bytes += bytes;
-            entry.arrived_at = Some(now);
-            if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
+        if let Some(entry) = self.requests.get_mut(id).filter(|_| bytes > 0) {
+            entry.note_arrived(now, bytes);
+            if let Some(fetch) = self.files.get_mut(&entry.request.content) {
                 fetch.note_progress(now);
             }
         }
@@ -33,26 +34,28 @@ impl Plan {
     /// Marks a request as delayed by a limit of this node. Its peer is then not silent although
     /// nothing arrives.
     pub fn mark_throttled(&mut self, id: RequestId) {
-        if let Some(entry) = self.in_flight.get_mut(&id) {
-            entry.is_held = true;
-            if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
+        if let Some(entry) = self.requests.get_mut(id) {
+            entry.state = RequestState::Throttled;
+            if let Some(fetch) = self.files.get_mut(&entry.request.content) {
                 fetch.note_answer();
             }
+            self.decisions.note(|| Decision::Throttled(id));
         }
     }
 
     /// Marks a delayed request as sent now. Bytes that arrived before say nothing about its answer.
     pub fn mark_sent(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some(entry) = self.requests.get_mut(id) else {
             return;
         };
-        entry.is_held = false;
+        entry.state = RequestState::Sent;
+        self.decisions.note(|| Decision::Released(id));
         entry.sent.at = now;
-        if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
+        if let Some(fetch) = self.files.get_mut(&entry.request.content) {
             fetch.note_request(now);
         }
         if let Some(peer) = self.peers.get(&entry.request.node) {
-            entry.sent.moved_bytes = peer.moved_bytes;
+            entry.sent.moved_bytes = peer.link.moved_bytes();
         }
     }
 
@@ -60,8 +63,9 @@ impl Plan {
     /// delay from now on is not the sender's silence, and the range is not requested from other
     /// peers.
     pub fn mark_received(&mut self, id: RequestId) {
-        if let Some(entry) = self.in_flight.get_mut(&id) {
-            entry.is_here = true;
+        if let Some(entry) = self.requests.get_mut(id) {
+            let bytes = entry.arrived_bytes();
+            entry.state = RequestState::Received { bytes };
         }
     }
 
@@ -87,27 +91,27 @@ impl Plan {
             entry.request.content,
             entry.request.range,
         );
-        self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes));
+        self.decisions.note(|| Decision::Answered(id));
+        self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes()));
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.answered(now, &entry.sent, range.len());
         }
-        let credit = self.hedge_credit_bytes + range.len() / HEDGE_SHARE;
-        self.hedge_credit_bytes = credit.min(HEDGE_CREDIT_MAX_BYTES);
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        self.hedging.earn(range.len());
+        let Some(fetch) = self.files.get_mut(&content) else {
             return false;
         };
         fetch.gain(range);
-        fetch.last_used = now;
+        fetch.times.last_used = now;
         fetch.note_progress(now);
         *fetch.received.entry(node).or_default() += range.len();
-        fetch.lied_to = false;
+        fetch.failures.is_lied_to = false;
         if fetch.is_complete() {
             self.forget_streams(&content);
         }
         self.cancel_duplicates(now, &content, range);
         self.notify_readers(&content, range);
         self.notify_if_filled(&content);
-        if entry.is_hedge {
+        if matches!(entry.cause, RequestCause::Hedge(_)) {
             // the next bytes that its reader waits for are as late
             self.hasten_checks(now, &content, ByteRange::at(range.end, 1));
         }
@@ -120,10 +124,14 @@ impl Plan {
             return;
         };
         if failure != Failure::Unreachable
-            && let Some(fetch) = self.fetches.get_mut(&entry.request.content)
+            && let Some(fetch) = self.files.get_mut(&entry.request.content)
         {
             fetch.note_answer();
         }
+        self.decisions.note(|| Decision::Failed {
+            request: id,
+            failure,
+        });
         self.blame(now, &entry, failure);
         self.ask_again(&entry.request.content, entry.request.range);
         self.mark_if_overdue(now, &entry.request.content);
@@ -162,34 +170,34 @@ impl Plan {
 
     /// Looks for holders besides the known ones, or postpones that while nothing is wanted.
     fn get_anyway(&mut self, content: &ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
         if fetch.is_idle() {
-            fetch.is_to_get = !fetch.is_complete()
+            let is_to_get = !fetch.is_complete();
+            fetch.holders_mut().get_later(is_to_get);
         } else {
             self.events.push_back(PlanEvent::Wanted(*content))
         }
     }
 
-    fn blame(&mut self, now: Instant, entry: &InFlight, failure: Failure) {
+    fn blame(&mut self, now: Instant, entry: &OpenRequest, failure: Failure) {
         let (node, content) = (entry.request.node, entry.request.content);
         let jitter = self.rng.random::<f64>();
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         let until = match failure {
-            Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
+            Failure::Unreachable => peer.backoff.rest(now, entry.sent.at, jitter),
             Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
             Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
-                self.dequeue_all(&content);
-                if let Some(fetch) = self.fetches.get_mut(&content) {
+                if let Some(fetch) = self.files.get_mut(&content) {
                     fetch.remove_holder(now, node);
                 }
-                self.enqueue_all(&content);
+                self.requeue(&content);
                 return self.look_up_if_gone(now, content);
             }
         };
@@ -207,23 +215,22 @@ impl Plan {
     pub fn unreachable(&mut self, now: Instant, node: NodeId, asked_at: Instant) {
         let jitter = self.rng.random::<f64>();
         if let Some(peer) = self.peers.get_mut(&node) {
-            let until = peer.rest(now, asked_at, jitter);
+            let until = peer.backoff.rest(now, asked_at, jitter);
             self.timers.insert((until, Timer::Rested(node)));
         }
     }
 
     /// Removes a request from flight, with its timers and counters.
-    pub(super) fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
-        let entry = self.in_flight.remove(&id)?;
+    pub(super) fn take_request(&mut self, id: RequestId) -> Option<OpenRequest> {
+        let entry = self.requests.remove(id)?;
         let request = &entry.request;
         self.timers
             .remove(&(entry.check_at, Timer::CheckOverdue(id)));
         self.timers.remove(&(entry.expire_at, Timer::Expire(id)));
-        self.in_flight_bytes -= request.range.len();
         if let Some(peer) = self.peers.get_mut(&request.node) {
             peer.ended(id, request.lane, request.range.len());
         }
-        if let Some(fetch) = self.fetches.get_mut(&request.content) {
+        if let Some(fetch) = self.files.get_mut(&request.content) {
             fetch.asked.remove(id);
         }
         self.wake(request.node);
@@ -231,40 +238,42 @@ impl Plan {
     }
 
     /// Cancels a request whose answer is not needed, or not from this peer.
-    pub(super) fn take_back(&mut self, id: RequestId) -> Option<InFlight> {
+    pub(super) fn take_back(&mut self, id: RequestId, why: TakeBackReason) -> Option<OpenRequest> {
         let entry = self.take_request(id)?;
+        self.decisions
+            .note(|| Decision::TakenBack { request: id, why });
         self.events.push_back(PlanEvent::Cancel(id));
         Some(entry)
     }
 
     /// Cancels the other requests whose whole range has arrived with this one.
     fn cancel_duplicates(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return;
         };
         let is_here = |id: &RequestId| {
-            let entry = self.in_flight.get(id);
+            let entry = self.requests.get(*id);
             entry.is_some_and(|entry| fetch.have().contains(entry.request.range))
         };
         let mut twins = fetch.asked.touching(range);
         twins.retain(is_here);
         for id in twins {
             self.step();
-            let Some(entry) = self.take_back(id) else {
+            let Some(entry) = self.take_back(id, TakeBackReason::Duplicate) else {
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(&entry.request.node) {
-                peer.note_slow(now, &entry.sent);
+                peer.link.note_slow(now, &entry.sent);
             }
         }
     }
 
     /// Returns the demands that touch a range.
     pub(super) fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return vec![];
         };
-        let waiting = fetch.waits.touching(range).into_iter();
+        let waiting = fetch.readers.touching(range).into_iter();
         waiting.inspect(|_| self.step()).collect()
     }
 
@@ -275,18 +284,22 @@ impl Plan {
     /// Returns since when the longest-waiting reader of a range waits.
     pub(super) fn waits_since(&self, content: &ContentKey, range: ByteRange) -> Option<Instant> {
         let waiting = self.waiting_for(content, range);
-        let since = |id| self.demands.get(id).map(|demand: &Demand| demand.since);
+        let since = |id| {
+            self.demands
+                .get(id)
+                .map(|demand: &Demand| demand.waiting.since)
+        };
         waiting.iter().filter_map(since).min()
     }
 
     /// Makes a range requestable again that is not on this node and not in flight.
     pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
         let waiting = self.waiting_for(content, range);
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
-        fetch.unissued.extend(waiting);
-        if let Some(filling) = &mut fetch.filling {
+        fetch.readers.add_unissued(waiting);
+        if let Some(filling) = fetch.filling_mut() {
             filling.cursor = filling.cursor.min(range.start);
         }
         self.enqueue_all(content);
@@ -295,66 +308,65 @@ impl Plan {
     /// Ends the waits that a range completes.
     fn notify_readers(&mut self, content: &ContentKey, range: ByteRange) {
         for id in self.waiting_for(content, range) {
-            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.fetches.get(content))
+            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.files.get(content))
             else {
                 continue;
             };
             if fetch.have().contains(demand.range) {
                 self.take_demand(id);
+                self.decisions.note(|| Decision::ReadReady(id));
                 self.events.push_back(PlanEvent::Ready(id));
             }
         }
     }
 
     fn notify_if_filled(&mut self, content: &ContentKey) {
-        let fetch = self.fetches.get(content);
-        if fetch.is_some_and(|fetch| fetch.filling.is_some() && fetch.is_complete()) {
+        let fetch = self.files.get(content);
+        if fetch.is_some_and(|fetch| fetch.filling().is_some() && fetch.is_complete()) {
             self.cancel_fill(content);
             self.note_filled(content);
         }
     }
 
     pub(super) fn note_filled(&mut self, content: &ContentKey) {
-        if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.is_being_stored = true;
+        if let Some(fetch) = self.files.get_mut(content) {
+            fetch.fill = FillWish::BeingStored;
         }
+        self.decisions.note(|| Decision::FillReady(*content));
         self.events.push_back(PlanEvent::Filled(*content));
     }
 
     /// Returns until when a demand waits, as matters stand.
     pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
-        let fetch = self.fetches.get(&demand.content)?;
-        let own = fetch.last_progress(demand.since);
-        let (range, patience) = (demand.range, demand.patience);
-        Some(self.patience_deadline(now, (fetch, range), (own, patience), Some(own)))
+        let fetch = self.files.get(&demand.content)?;
+        let waiting = fetch.progress_of(demand.waiting);
+        let its_turn = Some(waiting.progress_at());
+        Some(self.patience_deadline(now, (fetch, demand.range), waiting, its_turn))
     }
 
-    /// Returns until when the wait for a range of a file continues. It last progressed at `own`,
-    /// and it continues for `patience` after that or after one of its holders worked for other
-    /// requests, so that its turn comes. This extension is limited, counted from `its_turn` if that
-    /// is set. The limit does not apply while a limit of this node holds back a healthy holder of
-    /// the range.
+    /// Returns until when the wait for a range of a file continues. Holders of the file that work
+    /// for other requests extend it up to a limit, counted from `its_turn`. The limit does not
+    /// apply if that is not set, or while a limit of this node holds back a healthy holder of the
+    /// range.
     pub(super) fn patience_deadline(
         &self,
         now: Instant,
-        (fetch, range): (&Fetch, ByteRange),
-        (own, patience): (Instant, Duration),
+        (fetch, range): (&FileFetch, ByteRange),
+        waiting: Waiting,
         its_turn: Option<Instant>,
     ) -> Instant {
+        let limit = waiting.limit;
         let mut holders = fetch.holders_of(range).filter_map(|it| self.peers.get(it));
-        let is_limited = holders.any(|peer| peer.is_held_back(now, patience));
-        let longest = match its_turn.filter(|_| !is_limited) {
-            Some(at) => at + patience * (TURN_PATIENCE - 1),
-            None => now,
-        };
-        let of_holders = self.latest_of_holders(now, fetch);
-        let until = of_holders.map_or(own, |at| at.min(longest).max(own)) + patience;
-        self.excused_until(patience)
-            .map_or(until, |excused| until.max(excused))
+        let is_limited = holders.any(|peer| peer.is_held_back(now, limit));
+        let its_turn = its_turn.filter(|_| !is_limited);
+        let worked_at = self.latest_of_holders(now, fetch).map(|at| at.min(now));
+        let until = waiting.extended(worked_at, its_turn);
+        let excused = self.pause.map(|pause| pause.excuses_until(limit));
+        excused.map_or(until, |excused| until.max(excused))
     }
 
-    fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {
-        let holders = fetch.holders().keys();
+    fn latest_of_holders(&self, now: Instant, fetch: &FileFetch) -> Option<Instant> {
+        let holders = fetch.holders().nodes();
         holders
             .filter_map(|node| self.peers.get(node)?.worked_at(now))
             .max()
@@ -372,6 +384,10 @@ impl Plan {
             return;
         };
         demand.deadline = later;
+        self.decisions.note(|| Decision::ReadExtended {
+            read: id,
+            until: later,
+        });
         self.timers.insert((later, Timer::Deadline(id)));
         let content = demand.content;
         self.mark_if_overdue(now, &content);
@@ -382,16 +398,22 @@ impl Plan {
             return;
         };
         let mut why = PlanError::NoHolder;
-        if let Some(fetch) = self.fetches.get_mut(&demand.content) {
+        if let Some(fetch) = self.files.get_mut(&demand.content) {
             why = reason(fetch, demand.range);
             let failed_silently = matches!(why, PlanError::NoHolder | PlanError::TimedOut);
-            if failed_silently && fetch.is_unanswered(now, demand.since, demand.patience) {
+            if failed_silently
+                && fetch.is_unanswered(now, demand.waiting.since, demand.waiting.limit)
+            {
                 self.events.push_back(PlanEvent::Unanswered(demand.content));
             }
             for gap in fetch.have().missing_in(demand.range).iter() {
-                fetch.remember_failure(now, gap, why.clone());
+                fetch.failures.remember(now, gap, why.clone());
             }
         }
+        self.decisions.note(|| Decision::ReadGivenUp {
+            read: id,
+            why: why.clone(),
+        });
         self.events.push_back(PlanEvent::Failed(id, why));
     }
 
@@ -399,21 +421,21 @@ impl Plan {
     /// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
     /// began to wait.
     fn look_up_if_gone(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        let Some(fetch) = self.files.get_mut(&content) else {
             return;
         };
         if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
-            fetch.is_looked_up = true;
+            fetch.holders_mut().begin_lookup();
             self.events.push_back(PlanEvent::LookUp(content));
         }
     }
 
     /// Gives up what is still gone after the catalogue lookup.
     pub(super) fn give_up_after_lookup(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        let Some(fetch) = self.files.get_mut(&content) else {
             return;
         };
-        let was_looked_up = std::mem::take(&mut fetch.is_looked_up);
+        let was_looked_up = fetch.holders_mut().end_lookup();
         if was_looked_up && fetch.is_just_gone_in(now, fetch.whole()) {
             self.give_up_gone(now, content, |_| true);
         }
@@ -422,9 +444,9 @@ impl Plan {
     /// Gives up the older waits for a file that is gone once several `Get`s found no new holder.
     fn give_up_old_waits(&mut self, now: Instant, content: ContentKey) {
         if self
-            .fetches
+            .files
             .get(&content)
-            .is_some_and(Fetch::has_long_asked)
+            .is_some_and(|fetch| fetch.holders().has_long_asked())
         {
             self.give_up_gone(now, content, |since| since + GONE <= now);
         }
@@ -438,7 +460,7 @@ impl Plan {
         content: ContentKey,
         is_over: impl Fn(Instant) -> bool,
     ) {
-        let Some(fetch) = self.fetches.get(&content) else {
+        let Some(fetch) = self.files.get(&content) else {
             return;
         };
         let whole = fetch.whole();
@@ -446,25 +468,24 @@ impl Plan {
             return;
         }
         let why = reason(fetch, whole);
-        let fills = fetch.filling.as_ref().is_some_and(|it| is_over(it.since));
+        let fills = fetch.filling().is_some_and(|it| is_over(it.waiting.since));
         let is_gone = |id: &DemandId| {
             let demand = self.demands.get(id);
-            demand.is_some_and(|it| is_over(it.since) && fetch.is_gone_in(it.range))
+            demand.is_some_and(|it| is_over(it.waiting.since) && fetch.is_gone_in(it.range))
         };
         let waiting = self.waiting_for(&content, whole);
         let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
         waiting.into_iter().for_each(|id| self.give_up(now, id));
         if fills {
-            self.cancel_fill(&content);
-            self.events.push_back(PlanEvent::FillFailed(content, why));
+            self.fail_fill(content, why);
         }
     }
 
     fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get(&content) else {
+        let Some(fetch) = self.files.get(&content) else {
             return;
         };
-        let due = fetch.last_used + self.config.idle;
+        let due = fetch.times.last_used + self.config.idle;
         if fetch.is_idle() && due <= now {
             return self.close(&content);
         }
@@ -477,11 +498,11 @@ impl Plan {
     }
 }
 
-pub(super) fn reason(fetch: &Fetch, range: ByteRange) -> PlanError {
-    if !fetch.lied_to && fetch.is_gone_in(range) {
+pub(super) fn reason(fetch: &FileFetch, range: ByteRange) -> PlanError {
+    if !fetch.failures.is_lied_to && fetch.is_gone_in(range) {
         return PlanError::Gone;
     }
-    match (fetch.lied_to, fetch.starved || fetch.holders().is_empty()) {
+    match (fetch.failures.is_lied_to, fetch.holders().is_starved()) {
         (true, _) => PlanError::OnlyLiars,
         (false, true) => PlanError::NoHolder,
         (false, false) => PlanError::TimedOut,

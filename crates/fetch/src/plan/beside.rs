@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Plan, PlanEvent, Timer};
+use super::{Decision, Plan, PlanEvent, TakeBackReason, Timer};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 
@@ -10,7 +10,7 @@ impl Plan {
     /// Records verified bytes from a peer that the plan had not requested.
     pub fn gave(&mut self, node: NodeId, bytes: u64) {
         if let Some(peer) = self.peer_or_new(node) {
-            peer.delivered_bytes += bytes;
+            peer.link.note_delivered(bytes);
         }
     }
 
@@ -20,7 +20,7 @@ impl Plan {
         let Some(peer) = self.peer_or_new(node) else {
             return;
         };
-        if peer.is_shunned(now) {
+        if peer.backoff.is_shunned(now) {
             return;
         }
         let until = peer.shun(now);
@@ -30,13 +30,14 @@ impl Plan {
 
     /// Reports a liar and cancels all requests to it.
     pub(super) fn report_liar(&mut self, node: NodeId, content: ContentKey) {
+        self.decisions.note(|| Decision::Shunned { node, content });
         self.events.push_back(PlanEvent::Liar(node, content));
-        if let Some(fetch) = self.fetches.get_mut(&content) {
-            fetch.lied_to = true;
+        if let Some(fetch) = self.files.get_mut(&content) {
+            fetch.failures.is_lied_to = true;
         }
-        let asked = self.peers.get(&node).map(|peer| peer.asked.clone());
+        let asked = self.peers.get(&node).map(|peer| peer.asked().clone());
         for id in asked.unwrap_or_default() {
-            self.abandon(id);
+            self.abandon(id, TakeBackReason::Liar);
         }
     }
 }

@@ -5,17 +5,17 @@
 //! whichever node owns its stripe. Of the rest, only gaps that need not wait for other nodes are
 //! requested.
 
-use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
+use super::patience::Waiting;
+use super::queue::WorkClass;
 use super::schedule::{HolderChoice, RequestPurpose};
-use super::turns::WorkClass;
 use super::{
-    DEMANDS_MAX, Demand, DemandId, Lane, Plan, PlanError, PlanEvent, RangeRequest, Timer,
-    WHOLE_MAX_BYTES,
+    DEMANDS_MAX, Decision, Demand, DemandId, HoldBack, Lane, Plan, PlanError, PlanEvent,
+    RangeRequest, RequestCause, Timer,
 };
 use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
 
 /// Maximum demands of one file tried in one step if its holders have different parts. The others
 /// follow in the next step.
@@ -82,14 +82,15 @@ impl Plan {
         deadline: Instant,
     ) -> Result<(), PlanError> {
         let full = self.demands.len() >= DEMANDS_MAX;
-        let fetch = self.fetches.get_mut(&content).ok_or(PlanError::NoHolder)?;
-        let range = if fetch.size_bytes <= WHOLE_MAX_BYTES {
+        let fetch = self.files.get_mut(&content).ok_or(PlanError::NoHolder)?;
+        // a file of one chunk is requested as a whole
+        let range = if fetch.size_bytes <= CHUNK_BYTES {
             fetch.whole()
         } else {
             range.align_out(PAGE_BYTES, fetch.size_bytes)
         };
         let present = fetch.have().contains(range);
-        match fetch.remembered_failure(now, range) {
+        match fetch.failures.of(now, range) {
             Some(why) if !present => return Err(why),
             None if !present && fetch.is_just_gone_in(now, range) => return Err(PlanError::Gone),
             _ if full => return Err(PlanError::TooMany),
@@ -99,15 +100,20 @@ impl Plan {
             self.events.push_back(PlanEvent::Ready(id));
             return Ok(());
         }
-        fetch.waits.insert(range, id);
-        fetch.unissued.insert(id);
-        let gets = std::mem::take(&mut fetch.is_to_get);
+        fetch.readers.insert(range, id);
+        let gets = fetch.holders_mut().take_to_get();
+        let asked = &fetch.asked;
+        self.decisions.note(|| Decision::ReadBegan {
+            read: id,
+            content,
+            range,
+            joined: asked.touching(range).into_iter().collect(),
+        });
         let demand = Demand {
             content,
             range,
-            since: now,
+            waiting: Waiting::new(now, deadline.saturating_duration_since(now)),
             stuck: None,
-            patience: deadline.saturating_duration_since(now),
             deadline,
         };
         self.demands.insert(id, demand);
@@ -126,16 +132,12 @@ impl Plan {
         content: &ContentKey,
     ) -> Option<RangeRequest> {
         for _ in 0..DEMANDS_TRIED_MAX {
-            let fetch = self.fetches.get_mut(content)?;
-            let begins = fetch.scan_cursor.is_none();
-            let after = fetch.scan_cursor.map_or(Unbounded, Excluded);
-            let next = fetch.unissued.range((after, Unbounded)).next().copied();
-            fetch.scan_cursor = next;
-            let Some(next) = next else {
+            let fetch = self.files.get_mut(content)?;
+            let Some((next, begins)) = fetch.readers.scan_next() else {
                 self.park(content, WorkClass::Demand);
                 return None;
             };
-            let in_parts = fetch.has_partial_holders();
+            let in_parts = fetch.holders().has_partial();
             let row = begins.then(|| self.first_in_row(content, next));
             // a peer that lacks the first demand of a row may have a later one
             for id in row.filter(|first| *first != next).into_iter().chain([next]) {
@@ -162,27 +164,31 @@ impl Plan {
         id: DemandId,
     ) -> DemandAttempt {
         let range = self.demands.get(&id).map(|demand| demand.range);
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return DemandAttempt::AllAsked;
         };
         let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
         let Some((range, first)) = gap else {
-            fetch.remove_unissued(&id);
-            // newer demands of other files come before this file's next one
-            fetch.turn_from = self.next_id;
+            fetch.readers.finish_issuing(id, self.next_id);
             self.next_id += 1;
             self.enqueue(content, WorkClass::Demand);
             return DemandAttempt::AllAsked;
         };
         for (gap, asking) in self.gaps_of_demand(now, content, id, range, first) {
-            match self.choose(now, content, gap, asking, &[]) {
+            let why = match self.choose(now, content, gap, asking, &[]) {
                 HolderChoice::Ask(node, part) => {
-                    let request = self.issue(now, node, Lane::Urgent, *content, part, true);
+                    let request = self.issue(now, node, RequestCause::Demand, *content, part);
                     return DemandAttempt::Asked(request);
                 }
-                HolderChoice::Full | HolderChoice::Reserved => {}
-                HolderChoice::Nobody | HolderChoice::InParts => self.starve(now, content),
-            }
+                HolderChoice::Full => HoldBack::NoRoom,
+                HolderChoice::Reserved => HoldBack::OfAnotherNode,
+                HolderChoice::Nobody | HolderChoice::InParts => {
+                    self.starve(now, content);
+                    HoldBack::NoHolder
+                }
+            };
+            let held_back = Decision::ReadHeldBack { read: id, gap, why };
+            self.decisions.note(|| held_back);
         }
         DemandAttempt::InVain
     }
@@ -193,10 +199,10 @@ impl Plan {
         let before = |id: &DemandId| {
             let start = self.demands.get(id)?.range.start;
             let last = ByteRange::new(start.checked_sub(1)?, start);
-            let unissued = &self.fetches.get(content)?.unissued;
+            let readers = &self.files.get(content)?.readers;
             let ends_there = |id: &DemandId| {
                 let demand = self.demands.get(id);
-                unissued.contains(id) && demand.is_some_and(|it| it.range.end == start)
+                readers.is_unissued(*id) && demand.is_some_and(|it| it.range.end == start)
             };
             self.waiting_for(content, last).into_iter().find(ends_there)
         };
@@ -217,10 +223,12 @@ impl Plan {
         let since = self.stuck_since(now, id, first.start);
         let asking = since.map_or(RequestPurpose::new(Lane::Urgent), RequestPurpose::waiting);
         let mut tried = vec![(first, asking)];
-        let Some(fetch) = self.fetches.get(content).filter(|it| it.is_swarm()) else {
+        let Some(fetch) = self.files.get(content).filter(|it| it.is_swarm()) else {
             return tried;
         };
-        let gaps = fetch.gaps_to_try(now, content, self.config.me, (range, range.end));
+        let gaps = self
+            .swarm_policy(content, fetch)
+            .gaps_to_try(now, (range, range.end));
         let behind = gaps.into_iter().filter(|gap| gap.start > first.start);
         tried.extend(behind.map(|gap| (gap, RequestPurpose::new(Lane::Urgent))));
         tried
@@ -230,7 +238,7 @@ impl Plan {
     /// blocks it.
     fn stuck_since(&mut self, now: Instant, id: DemandId, gap: u64) -> Option<Instant> {
         let demand = self.demands.get(&id)?;
-        let have = self.fetches.get(&demand.content)?.have();
+        let have = self.files.get(&demand.content)?.have();
         let missing = have.missing_in(demand.range);
         let is_asked_before = missing.iter().next().is_some_and(|it| it.start < gap);
         let is_here = !is_asked_before && !self.is_preceded(demand);

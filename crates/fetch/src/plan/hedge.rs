@@ -1,67 +1,37 @@
-//! Late requests. They are hedged within a budget, or sent to other peers if their peer is silent.
-//!
-//! A hedge transfers bytes twice. It is therefore sent only if it is much faster than the rest of
-//! the request that it hedges. It is paid from a credit that all readers share, and it never
-//! exceeds the limit of bytes in flight. A request to a peer that sends nothing at all is not
-//! hedged. It is cancelled as soon as another live peer has the same bytes, and requested there.
-//!
-//! The decision depends on when the rest of a late answer is expected. If the reader's own link is
-//! full, answers of every peer are late, and a second request would delay them further.
+//! Late requests: what the policy decides about them is carried out here.
 
 use std::time::{Duration, Instant};
 
-use super::peer::{Peer, PeerRank, SentState};
+use super::hedge_policy::{HedgeAction, HedgePolicy, LateRequest, SILENT_MIN};
+use super::patience::Waiting;
+use super::peer::{Peer, PeerRank};
 use super::schedule::{HolderChoice, RequestPurpose};
-use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
+use super::{
+    Decision, Failure, HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest,
+    RequestCause, RequestId, TakeBackReason, Timer,
+};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Maximum credit in bytes for hedges. In the long run hedges cost one byte in [`HEDGE_SHARE`], so
-/// that a slow cluster is not asked for everything twice.
-pub(super) const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
-/// See [`HEDGE_CREDIT_MAX_BYTES`].
-pub(super) const HEDGE_SHARE: u64 = 10;
-/// Minimum ratio of the remaining time of a late answer to the expected time of its hedge. A hedge
-/// that saves little is not worth its bytes.
-const SOONER_MULTIPLE: u32 = 2;
 /// Maximum peers from which one range is requested at one time.
 const ASKED_AT_ONCE_MAX: usize = 3;
-/// Multiple of a request's usual time after which it is checked for lateness.
-const LATE_MULTIPLE: u32 = 3;
-/// How long a peer with an open request may send nothing before it counts as silent.
-const SILENT_MIN: Duration = Duration::from_millis(200);
-/// How long a peer may send nothing before it loses its stripes of a file that many nodes want. If
-/// many begin at once, each is quiet for longer than [`SILENT_MIN`] now and then.
-const LOST_MIN: Duration = Duration::from_secs(1);
-/// How many times the interval between two checks of a request doubles.
-const LOOKS_DOUBLED_MAX: u32 = 3;
 /// Maximum requests to silent peers examined in one step.
 const RESCUES_MAX: usize = 16;
 
 impl Plan {
-    /// Returns how long a request may take before it is checked.
-    pub(super) fn late_after(&self, usual: Duration, waited: bool) -> Duration {
-        let (least, most) = if waited {
-            self.config.hedge
-        } else {
-            self.config.background_hedge
-        };
-        (usual * LATE_MULTIPLE).clamp(least, most)
-    }
-
     /// Moves the checks of background requests forward because a reader now waits for their range.
     pub(super) fn hasten_checks(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return;
         };
         for id in fetch.asked.touching(range) {
-            let Some(entry) = self.in_flight.get_mut(&id) else {
+            let Some(entry) = self.requests.get_mut(id) else {
                 continue;
             };
             entry.checks = 0;
             let (sent, check_at) = (entry.sent, entry.check_at);
-            let at = (sent.at + self.late_after(sent.usual, true)).max(now);
+            let at = (sent.at + self.hedging.late_after(sent.usual, true)).max(now);
             if at < check_at {
                 self.postpone_check(id, at);
             }
@@ -69,7 +39,7 @@ impl Plan {
     }
 
     fn postpone_check(&mut self, id: RequestId, at: Instant) {
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some(entry) = self.requests.get_mut(id) else {
             return;
         };
         self.timers
@@ -78,45 +48,55 @@ impl Plan {
         self.timers.insert((at, Timer::CheckOverdue(id)));
     }
 
-    /// Checks a late request, and hedges it, rescues it or reissues it as urgent.
+    /// Checks a late request, and carries out what the policy decides.
     pub(super) fn check_overdue(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some((request, asked_at, late)) = self.late_request(now, id) else {
             return;
         };
-        let (request, sent, checks) = (entry.request, entry.sent, entry.checks);
-        entry.checks += 1;
-        if entry.is_here || entry.is_held {
-            self.postpone_check(id, now + SILENT_MIN);
-            return self.reissue_as_urgent(now, id);
+        if let Some(entry) = self.requests.get_mut(id) {
+            entry.checks += 1;
         }
-        let Some(fetch) = self.fetches.get(&request.content) else {
-            return;
-        };
-        let ends_a_fill = fetch.has_rest_in_flight();
-        let waited = ends_a_fill || self.is_waited_for(&request.content, request.range);
-        let span = self.late_after(sent.usual, waited).max(SILENT_MIN);
-        let quiet = self.peers.get(&request.node);
-        let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
-        if quiet >= span {
+        self.postpone_check(id, now + self.hedging.next_check(&late));
+        if self.hedging.is_silent(&late) {
             self.mark_silent(now, request.node);
-            if quiet >= LOST_MIN {
-                self.mark_peer_late(now, &request.content, request.node);
+        }
+        if self.hedging.is_lost(&late) {
+            self.mark_peer_late(now, &request.content, request.node);
+        }
+        match self.hedging.decide(&late) {
+            HedgeAction::Wait => {}
+            HedgeAction::TakeBack => self.abandon(id, TakeBackReason::SilentPeer),
+            HedgeAction::Hedge => {
+                self.hedge(now, &request, asked_at);
+                self.reissue_as_urgent(now, id);
             }
-            self.rescue(now, id);
+            HedgeAction::Reissue => self.reissue_as_urgent(now, id),
         }
-        let doubled = span * (1 << checks.min(LOOKS_DOUBLED_MAX));
-        // a peer that has only begun to be quiet is checked when it would count as silent
-        let next = if quiet > span / 2 && quiet < span {
-            span - quiet
-        } else {
-            self.remaining_time(now, id)
-                .map_or(doubled, |rest| doubled.min(rest.max(span)))
+    }
+
+    /// Returns a request with the time of its sending and the figures to decide by.
+    fn late_request(
+        &self,
+        now: Instant,
+        id: RequestId,
+    ) -> Option<(RangeRequest, Instant, LateRequest)> {
+        let entry = self.requests.get(id)?;
+        let (request, sent) = (entry.request, &entry.sent);
+        let fetch = self.files.get(&request.content)?;
+        let quiet = self.peers.get(&request.node);
+        let mut late = LateRequest {
+            is_delayed_here: entry.is_received() || entry.is_throttled(),
+            is_waited_for: fetch.has_rest_in_flight()
+                || self.is_waited_for(&request.content, request.range),
+            usual: sent.usual,
+            quiet: quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at)),
+            checks: entry.checks,
+            remaining: self.remaining_time(now, id),
+            is_elsewhere: false,
         };
-        self.postpone_check(id, now + next);
-        if waited && self.in_flight.contains_key(&id) {
-            self.hedge(now, &request, sent.at);
-            self.reissue_as_urgent(now, id);
-        }
+        // the search examines all holders
+        late.is_elsewhere = self.hedging.is_silent(&late) && self.is_elsewhere(now, &request);
+        Some((request, sent.at, late))
     }
 
     /// Reissues a read-ahead or fill request as urgent if a reader now waits for it. This happens
@@ -124,17 +104,17 @@ impl Plan {
     /// has been asked. A holder with a rate limit serves waiting readers first, and so does the
     /// limit of this node.
     fn reissue_as_urgent(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get(&id) else {
+        let Some(entry) = self.requests.get(id) else {
             return;
         };
         let (request, sent) = (entry.request, &entry.sent);
-        let has_begun = entry.arrived_bytes > 0 || entry.is_here;
+        let has_begun = entry.arrived_bytes() > 0 || entry.is_received();
         let peer = self.peers.get(&request.node);
         let is_passed_over = peer.is_some_and(|it| {
-            let is_overtaken = entry.is_held || it.overtook(sent, request.range.len());
-            is_overtaken && it.resting_until(now).is_none()
+            let is_overtaken = entry.is_throttled() || it.link.overtook(sent, request.range.len());
+            is_overtaken && it.backoff.resting_until(now).is_none()
         });
-        let fetch = self.fetches.get(&request.content);
+        let fetch = self.files.get(&request.content);
         let is_alone = fetch.is_some_and(|it| it.asked.touching(request.range).len() == 1);
         if request.lane == Lane::Bulk
             && is_passed_over
@@ -142,7 +122,7 @@ impl Plan {
             && !has_begun
             && self.is_waited_for(&request.content, request.range)
         {
-            self.abandon(id);
+            self.abandon(id, TakeBackReason::Urgent);
             self.ask_as_urgent(now, &request);
         }
     }
@@ -152,12 +132,12 @@ impl Plan {
     /// now.
     fn ask_as_urgent(&mut self, now: Instant, before: &RangeRequest) {
         let (node, content) = (before.node, before.content);
-        let Some(fetch) = self.fetches.get(&content) else {
+        let Some(fetch) = self.files.get(&content) else {
             return;
         };
         // otherwise its readers find another holder
         let is_well = self.peers.get(&node).is_some_and(|it| !it.is_silent());
-        if !is_well || !fetch.holders().contains_key(&node) {
+        if !is_well || !fetch.holders().contains(&node) {
             return;
         }
         let mut waited = ExtentSet::new();
@@ -169,21 +149,18 @@ impl Plan {
         for run in waited.without(fetch.have()).iter() {
             let mut rest = run;
             while let Some(peer) = self.peers.get(&node).filter(|_| !rest.is_empty()) {
-                let part = peer.first_piece(Lane::Urgent, rest);
+                let part = peer.link.first_piece(Lane::Urgent, rest);
                 rest.start = part.end;
-                let anew = self.issue(now, node, Lane::Urgent, content, part, true);
-                self.hedges.push_back(anew);
+                let cause = RequestCause::Reissue(before.id);
+                let anew = self.issue(now, node, cause, content, part);
+                self.requests.send_first(anew);
             }
         }
     }
 
     fn mark_silent(&mut self, now: Instant, node: NodeId) {
-        let news = self
-            .peers
-            .get_mut(&node)
-            .is_some_and(|peer| peer.silence.begin(now));
-        if news {
-            self.rescues.insert(node, RequestId(0));
+        if self.peers.mark_silent(now, node) {
+            self.decisions.note(|| Decision::Silent(node));
             // requests that wait for room there may go to other peers now
             self.wake(node);
         }
@@ -195,7 +172,7 @@ impl Plan {
         let demands = waiting.iter().filter_map(|id| self.demands.get(id));
         let parts = demands.map(|demand| demand.range.intersection(&range));
         let first = parts.min_by_key(|part| part.start).unwrap_or(range);
-        let have = self.fetches.get(content)?.have();
+        let have = self.files.get(content)?.have();
         have.missing_in(first).iter().next()
     }
 
@@ -207,18 +184,18 @@ impl Plan {
         let Some(range) = self.first_waited(content, request.range) else {
             return;
         };
-        let in_flight_bytes = self.in_flight_bytes + range.len();
-        if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
-            return;
+        let in_flight_bytes = self.requests.bytes() + range.len();
+        if !self.hedging.can_pay(range.len()) || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
+            return self.note_not_hedged(request.id, HedgeRefusal::NoCredit);
         }
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return;
         };
         let asked = fetch.asked.touching(range).into_iter();
-        let nodes = asked.filter_map(|id| Some(self.in_flight.get(&id)?.request.node));
+        let nodes = asked.filter_map(|id| Some(self.requests.get(id)?.request.node));
         let nodes: Vec<_> = nodes.collect();
         if nodes.len() >= ASKED_AT_ONCE_MAX {
-            return;
+            return self.note_not_hedged(request.id, HedgeRefusal::AskedEnough);
         }
         // earlier failed requests do not restart the reader's wait
         let waits_since = self.waits_since(content, range);
@@ -228,38 +205,42 @@ impl Plan {
                 let other = self.peers.get(&node);
                 let is_vain = |other: &Peer| {
                     other.standing(now) == PeerRank::Silent
-                        || !self.is_much_faster(now, request, range, other)
+                        || !HedgePolicy::is_worth(
+                            other.link.expected(Lane::Urgent, range.len()),
+                            self.remaining_time(now, request.id),
+                        )
                 };
                 if other.is_some_and(is_vain) {
-                    return;
+                    return self.note_not_hedged(request.id, HedgeRefusal::NotFaster);
                 }
-                self.hedge_credit_bytes -= range.len();
-                let twin = self.issue(now, node, Lane::Urgent, *content, range, true);
-                if let Some(entry) = self.in_flight.get_mut(&twin.id) {
-                    entry.is_hedge = true;
-                }
-                self.hedges.push_back(twin);
+                self.hedging.pay(range.len());
+                let cause = RequestCause::Hedge(request.id);
+                let twin = self.issue(now, node, cause, *content, range);
+                self.requests.send_first(twin);
             }
-            HolderChoice::Nobody => self.starve(now, content),
-            HolderChoice::InParts | HolderChoice::Full | HolderChoice::Reserved => {}
+            HolderChoice::Nobody => {
+                self.note_not_hedged(request.id, HedgeRefusal::NoPeer);
+                self.starve(now, content);
+            }
+            HolderChoice::InParts | HolderChoice::Full | HolderChoice::Reserved => {
+                self.note_not_hedged(request.id, HedgeRefusal::NoPeer);
+            }
         }
+    }
+
+    fn note_not_hedged(&mut self, request: RequestId, why: HedgeRefusal) {
+        self.decisions.note(|| Decision::NotHedged { request, why });
     }
 
     /// Moves other requests away from silent peers, a few at a time. The rest follows in the next
     /// step. These requests need not discover the silence one by one.
     pub(super) fn rescue_some(&mut self, now: Instant) {
         for _ in 0..RESCUES_MAX {
-            let Some((node, from)) = self.rescues.first_key_value().map(|(n, f)| (*n, *f)) else {
+            if !self.peers.has_rescues() {
                 return;
-            };
-            let peer = self.peers.get(&node).filter(|peer| peer.is_silent());
-            let next = peer.and_then(|peer| peer.asked.range(from..).next().copied());
-            match next {
-                None => drop(self.rescues.remove(&node)),
-                Some(id) => {
-                    self.rescues.insert(node, RequestId(id.0 + 1));
-                    self.rescue(now, id);
-                }
+            }
+            if let Some(id) = self.peers.next_rescue() {
+                self.rescue(now, id);
             }
         }
         self.timers.insert((now, Timer::Again));
@@ -269,14 +250,20 @@ impl Plan {
     /// requested there. If the other holder was silent too, a hedge is used instead. If all holders
     /// are slow, a range that is cancelled at one after the other never arrives.
     fn rescue(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get(&id).filter(|it| !it.is_here) else {
+        let Some(entry) = self.requests.get(id).filter(|it| !it.is_received()) else {
             return;
         };
-        let request = entry.request;
-        let Some(fetch) = self.fetches.get(&request.content) else {
-            return;
+        if self.is_elsewhere(now, &entry.request) {
+            self.abandon(id, TakeBackReason::SilentPeer);
+        }
+    }
+
+    /// Returns whether another live holder has the beginning of a request's range.
+    fn is_elsewhere(&self, now: Instant, request: &RangeRequest) -> bool {
+        let Some(fetch) = self.files.get(&request.content) else {
+            return false;
         };
-        let elsewhere = fetch.holders().iter().any(|(node, coverage)| {
+        fetch.holders().iter().any(|(node, coverage)| {
             self.step();
             let has = coverage.first_in(request.range);
             let has = has.is_some_and(|part| part.start == request.range.start);
@@ -286,15 +273,12 @@ impl Plan {
                     .is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
             };
             *node != request.node && has && lively(node)
-        });
-        if elsewhere {
-            self.abandon(id);
-        }
+        })
     }
 
     /// Cancels a request, so that its range can be requested elsewhere.
-    pub(super) fn abandon(&mut self, id: RequestId) {
-        if let Some(entry) = self.take_back(id) {
+    pub(super) fn abandon(&mut self, id: RequestId, why: TakeBackReason) {
+        if let Some(entry) = self.take_back(id, why) {
             self.ask_again(&entry.request.content, entry.request.range);
         }
     }
@@ -303,19 +287,19 @@ impl Plan {
     /// While the peer serves other requests it waits its turn, for a limited time.
     pub(super) fn expire(&mut self, now: Instant, id: RequestId) {
         let limit = self.config.request_limit;
-        let Some(entry) = self.in_flight.get_mut(&id) else {
+        let Some(entry) = self.requests.get_mut(id) else {
             return;
         };
-        if entry.is_here {
+        if entry.is_received() {
             entry.expire_at = now + limit;
             self.timers.insert((entry.expire_at, Timer::Expire(id)));
             return;
         }
         let (node, since) = (entry.request.node, entry.sent.at);
         let quiet = self.peers.get(&node).map(|peer| peer.quiet_for(now, since));
-        let own = entry.arrived_at.unwrap_or(since);
+        let waiting = Waiting::new(entry.progress_at(), limit);
         let alive = quiet.is_some_and(|quiet| quiet < limit);
-        if alive && own + limit * super::TURN_PATIENCE > now {
+        if alive && waiting.turn_ends_at(waiting.progress_at()) > now {
             let quiet = quiet.unwrap_or_default();
             entry.expire_at = now + (limit - quiet);
             self.timers.insert((entry.expire_at, Timer::Expire(id)));
@@ -326,6 +310,10 @@ impl Plan {
         } else {
             Failure::Unreachable
         };
+        self.decisions.note(|| Decision::TakenBack {
+            request: id,
+            why: TakeBackReason::Expired,
+        });
         self.events.push_back(PlanEvent::Cancel(id));
         self.failed(now, id, failure);
     }
@@ -336,63 +324,19 @@ impl Plan {
     /// that arrived since the request, for it and for requests queued before it. Returns `None` if
     /// the peer sends nothing, or only answers to other requests.
     fn remaining_time(&self, now: Instant, id: RequestId) -> Option<Duration> {
-        let entry = self.in_flight.get(&id)?;
+        let entry = self.requests.get(id)?;
         let peer = self.peers.get(&entry.request.node)?;
         if peer.quiet_for(now, entry.sent.at) >= SILENT_MIN {
             return None;
         }
         let own = entry.request.range.len();
-        let before = match entry.arrived_bytes {
-            0 if peer.passed_over(&entry.sent, own) => return None,
-            0 => peer.bytes_left_before(&entry.sent),
+        let before = match entry.arrived_bytes() {
+            0 if peer.link.passed_over(&entry.sent, own) => return None,
+            0 => peer.link.bytes_left_before(&entry.sent),
             _ => 0,
         };
-        let left = before + own.saturating_sub(entry.arrived_bytes);
-        let pace = peer.pace_since(now, &entry.sent)?;
+        let left = before + own.saturating_sub(entry.arrived_bytes());
+        let pace = peer.link.pace_since(now, &entry.sent)?;
         Duration::try_from_secs_f64(left as f64 / pace).ok()
-    }
-
-    /// Returns whether another peer would deliver a late range so much sooner that a second request
-    /// pays.
-    fn is_much_faster(
-        &self,
-        now: Instant,
-        late: &RangeRequest,
-        part: ByteRange,
-        other: &Peer,
-    ) -> bool {
-        let expected = other.expected(Lane::Urgent, part.len());
-        let rest = self.remaining_time(now, late.id);
-        rest.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
-    }
-}
-
-impl Peer {
-    /// Returns the bytes that arrived since a request was sent, for any request.
-    fn bytes_since(&self, sent: &SentState) -> u64 {
-        self.moved_bytes - sent.moved_bytes
-    }
-
-    /// Returns the bytes per second since a request was sent, if any bytes arrived.
-    fn pace_since(&self, now: Instant, sent: &SentState) -> Option<f64> {
-        let moved = self.bytes_since(sent) as f64;
-        let took = now.saturating_duration_since(sent.at).as_secs_f64();
-        (moved > 0.0 && took > 0.0).then(|| moved / took)
-    }
-
-    /// Returns whether many later requests overtook this one. The peer's disk may hang below that
-    /// file alone. The threshold is twice the bytes ahead of it, since two lanes share the link.
-    fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
-        self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2
-    }
-
-    /// Returns whether later requests overtook this one.
-    fn overtook(&self, sent: &SentState, own_bytes: u64) -> bool {
-        self.bytes_since(sent) > sent.ahead_bytes + own_bytes
-    }
-
-    /// Returns the bytes still to arrive of those queued before a request.
-    fn bytes_left_before(&self, sent: &SentState) -> u64 {
-        sent.queue_bytes.saturating_sub(self.bytes_since(sent))
     }
 }

@@ -19,36 +19,43 @@
 //! | subject | files |
 //! |---|---|
 //! | types of the interface | `terms` |
-//! | state of a file and its readers | `fetch`, `places`, `streams` |
-//! | state of a peer, and which peers have one | `peer`, `silence`, `past`, `record`, `known` |
-//! | times in which this node did not run | `pause` |
-//! | choice of the next file, range and peer | `turns`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `swarm` and `fellows` for files that many nodes want, `metered` |
-//! | ends of requests and of files | `answers`, `hedge`, `beside`, `closing` |
-//! | reports for users | `report` |
+//! | state of a file and its readers | `files`, `fetch`, `holders`, `readers`, `places`, `streams` |
+//! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
+//! | how long a wait goes on | `patience` |
+//! | choice of the next file, range and peer | `queue`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `stripes` and `swarm` for files that many nodes want |
+//! | ends of requests and of files | `answers`, `hedge`, `hedge_policy`, `beside`, `closing` |
+//! | reports for users and traces | `report`, `decisions` |
 
-mod ahead;
+pub mod ahead;
 mod answers;
+mod backoff;
 mod beside;
 mod closing;
+mod decisions;
 mod demands;
-mod fellows;
-pub mod fetch;
+mod fetch;
+pub mod files;
 mod filling;
 mod hedge;
-pub mod known;
-mod metered;
+mod hedge_policy;
+pub mod holders;
+pub mod link;
 mod past;
-mod pause;
-pub mod peer;
+mod patience;
+mod peer;
+pub mod peers;
 mod places;
+mod queue;
+mod readers;
 pub mod record;
 mod report;
+mod requests;
 mod schedule;
 mod silence;
 pub mod streams;
+mod stripes;
 mod swarm;
 mod terms;
-mod turns;
 
 #[cfg(test)]
 #[path = "../../../../tests/support/fluid.rs"]
@@ -63,17 +70,25 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use fetch::{Coverage, Fetch, FillState};
+use decisions::DecisionLog;
+use fetch::{FileFetch, FillState, FillWish};
+use hedge_policy::HedgePolicy;
+use holders::Coverage;
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
-use peer::{Peer, SentState};
-use turns::{FileQueue, WakePass, WorkClass};
+use patience::{Pause, Waiting};
+use peer::Peer;
+use queue::{ReadyQueue, WorkClass};
+use requests::RequestTable;
 
-pub use fetch::{HOLDERS_MAX, RUNS_MAX};
-pub use known::PEERS_MAX;
-pub use peer::SMALL_BYTES;
-pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
+pub use ahead::ReadAheadBudget;
+pub use backoff::SHUN;
+pub use decisions::{Decision, HedgeRefusal, HoldBack, RequestCause, TakeBackReason};
+pub use files::FileTable;
+pub use holders::{HOLDERS_MAX, RUNS_MAX};
+pub use link::{SMALL_BYTES, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
+pub use peers::{PEERS_MAX, PeerTable};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
@@ -87,8 +102,6 @@ pub use terms::{
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
 /// Maximum bytes of a demand that uses the urgent lane. This is the kernel's default read-ahead.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
-/// Maximum size of a file that any read requests as a whole: one chunk.
-const WHOLE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// Maximum bytes in flight to all peers together. It bounds the memory of the transfer.
 pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 /// Maximum number of waiting reads; one more fails. It exceeds what the kernel may have under way:
@@ -104,43 +117,16 @@ const GET_ANYWAY_BYTES: u64 = 1 << 20;
 /// Delay of that `Get` after the first wish for the file. A short read from a known holder ends
 /// before that, and the `Get` would only delay it.
 const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
-/// Limit, in multiples of a reader's patience, of its wait for a turn at a holder that serves
-/// others. It applies while the reader's file makes no progress.
-const TURN_PATIENCE: u32 = 6;
-/// A file without progress for this many times its reader's patience gets its next request ahead of
-/// all other files.
-const OVERDUE_PATIENCE: u32 = 2;
 
 #[derive(Debug)]
 struct Demand {
     content: ContentKey,
     range: ByteRange,
-    since: Instant,
+    waiting: Waiting,
     /// First byte that blocks the reader and has not been requested from any peer, and since when.
     stuck: Option<(u64, Instant)>,
-    /// How long to wait without progress.
-    patience: Duration,
     /// When the wait is checked next.
     deadline: Instant,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    request: RangeRequest,
-    sent: SentState,
-    /// When the request is next checked for lateness, and the number of checks so far.
-    check_at: Instant,
-    checks: u32,
-    expire_at: Instant,
-    /// Bytes of the answer that arrived so far, and when the last of them arrived.
-    arrived_bytes: u64,
-    arrived_at: Option<Instant>,
-    /// Whether a limit of this node delays the request. Its peer has not received it yet.
-    is_held: bool,
-    /// Whether the whole answer has arrived and waits for verification. Its peer is not late then.
-    is_here: bool,
-    /// Whether the request hedges another one.
-    is_hedge: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,68 +154,46 @@ enum Timer {
 pub struct Plan {
     config: PlanConfig,
     rng: StdRng,
-    fetches: BTreeMap<ContentKey, Fetch>,
-    /// Number of files opened since the last search for idle files.
-    opened: usize,
-    peers: BTreeMap<NodeId, Peer>,
+    /// Open files.
+    pub files: FileTable,
+    /// Peers and their figures.
+    pub peers: PeerTable,
     demands: BTreeMap<DemandId, Demand>,
-    /// Files that have something to request, one queue for each work class.
-    ready: [FileQueue; 3],
-    next_turn: u64,
-    /// Peers that may have room for files parked at them.
-    awake: BTreeMap<NodeId, WakePass>,
-    /// Peers that fell silent, and the first of their requests that the rescue has not examined
-    /// yet.
-    rescues: BTreeMap<NodeId, RequestId>,
-    in_flight: BTreeMap<RequestId, InFlight>,
-    in_flight_bytes: u64,
-    hedges: VecDeque<RangeRequest>,
-    hedge_credit_bytes: u64,
+    queue: ReadyQueue,
+    requests: RequestTable,
+    hedging: HedgePolicy,
     timers: BTreeSet<(Instant, Timer)>,
     events: VecDeque<PlanEvent>,
+    decisions: DecisionLog,
     next_id: u64,
-    established_streams: usize,
-    ahead_budget_bytes: Option<u64>,
-    /// Whether the network is metered, so that read-ahead is off.
-    metered: bool,
+    /// Read-ahead of all readers together.
+    pub read_ahead: ReadAheadBudget,
     /// Number of items examined by all calls together.
     steps: Cell<u64>,
     /// Last time in which this node did not run.
-    pause: Option<pause::Pause>,
+    pause: Option<Pause>,
 }
 
 impl Plan {
     /// Creates a plan with nothing to do.
     pub fn new(config: PlanConfig, seed: u64) -> Self {
         Self {
+            hedging: HedgePolicy::new(&config),
             config,
             rng: StdRng::seed_from_u64(seed),
-            fetches: BTreeMap::new(),
-            opened: 0,
-            peers: BTreeMap::new(),
+            files: FileTable::default(),
+            peers: PeerTable::default(),
             demands: BTreeMap::new(),
-            ready: Default::default(),
-            next_turn: 0,
-            awake: BTreeMap::new(),
-            rescues: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
-            in_flight_bytes: 0,
-            hedges: VecDeque::new(),
-            hedge_credit_bytes: hedge::HEDGE_CREDIT_MAX_BYTES,
+            queue: ReadyQueue::default(),
+            requests: RequestTable::default(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
+            decisions: DecisionLog::default(),
             next_id: 0,
             pause: None,
-            established_streams: 0,
-            ahead_budget_bytes: None,
-            metered: false,
+            read_ahead: ReadAheadBudget::default(),
             steps: Cell::new(0),
         }
-    }
-
-    /// Returns whether the file is open.
-    pub fn is_open(&self, content: &ContentKey) -> bool {
-        self.fetches.contains_key(content)
     }
 
     /// Opens a file whose ranges `present` are already on this node. An open file stays as it is.
@@ -242,16 +206,19 @@ impl Plan {
         content: ContentKey,
         present: ExtentSet,
     ) -> Result<(), PlanError> {
-        if let Some(fetch) = self.fetches.get_mut(&content) {
-            fetch.last_used = now;
+        if let Some(fetch) = self.files.get_mut(&content) {
+            fetch.times.last_used = now;
             return Ok(());
         }
-        if !self.make_room() {
+        let step = || self.steps.set(self.steps.get() + 1);
+        for idle in self.files.idle_over_limit(step) {
+            self.close(&idle);
+        }
+        if !self.files.has_room() {
             return Err(PlanError::TooMany);
         }
-        let mut fetch = Fetch::new(content.size_bytes, present, now);
-        fetch.is_to_get = content.size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete();
-        self.fetches.insert(content, fetch);
+        let fetch = FileFetch::new(content.size_bytes, present, now);
+        self.files.insert(content, fetch);
         self.timers
             .insert((now + self.config.idle, Timer::Idle(content)));
         Ok(())
@@ -259,59 +226,76 @@ impl Plan {
 
     /// Adds the nodes that have all of the file according to the catalogue.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
-        self.dequeue_all(content);
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
         for one in listed {
             fetch.add_listed_holder(now, *one);
         }
         let nodes = listed.iter().map(|one| one.node);
-        let held: Vec<_> = nodes.filter(|it| self.is_holder(content, it)).collect();
+        let held: Vec<_> = nodes
+            .filter(|it| self.files.is_holder(content, it))
+            .collect();
         for node in held {
             self.peer_or_new(node);
         }
-        self.enqueue_all(content);
+        self.requeue(content);
         self.give_up_after_lookup(now, *content);
     }
 
     /// Returns whether a request is still unanswered.
     pub fn is_asked(&self, id: RequestId) -> bool {
-        self.in_flight.contains_key(&id)
+        self.requests.contains(id)
     }
 
-    /// Returns whether a node counts as a holder of an open file.
-    pub fn is_holder(&self, content: &ContentKey, node: &NodeId) -> bool {
-        self.fetches
-            .get(content)
-            .is_some_and(|fetch| fetch.holders().contains_key(node))
+    /// Returns the figures of a peer, and creates them if there are none. Returns `None` at the
+    /// limit if all peers are in use.
+    fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
+        if self.peers.is_full_for(&node) {
+            let files = self.files.iter();
+            let holders: BTreeSet<_> = files.flat_map(|(_, it)| it.holders().nodes()).collect();
+            let (queue, steps) = (&self.queue, &self.steps);
+            let is_unused = |node: &NodeId| {
+                steps.set(steps.get() + 1);
+                !queue.has_parked(node) && !holders.contains(node)
+            };
+            for gone in self.peers.forget_some(is_unused) {
+                self.queue.forget_peer(&gone);
+            }
+            if self.peers.is_full_for(&node) {
+                return None;
+            }
+        }
+        Some(self.peers.entry(node))
     }
 
     /// Returns whether a holder of a file is known.
     pub fn has_holder(&self, content: &ContentKey) -> bool {
-        let fetch = self.fetches.get(content);
-        fetch.is_some_and(|fetch| !fetch.holders().is_empty())
+        let fetch = self.files.get(content);
+        fetch.is_some_and(|fetch| fetch.holders().nodes().next().is_some())
     }
 
-    /// Returns whether a node that had all of an open file recently reported that the file is gone.
-    /// The catalogue may have newer information by now.
-    pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {
-        let fetch = self.fetches.get(content);
-        fetch.is_some_and(|fetch| fetch.was_just_lost(now))
+    /// Restores the records of an earlier run, for peers that this run does not know yet.
+    pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
+        for record in records.iter().take(PEER_RECORDS_MAX) {
+            if let Some(until) = self.peers.recall(now, record) {
+                self.timers.insert((until, Timer::Rested(record.node)));
+            }
+        }
     }
 
     /// Records which ranges a node has. Returns whether the offer was useful. It is not if it is
     /// for a file that is not open, has another size, comes from a shunned peer or adds nothing
     /// new.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
-        if !self.is_open(&offer.content) {
+        if !self.files.is_open(&offer.content) {
             return false;
         }
         let Some(peer) = self.peer_or_new(offer.node) else {
             return false;
         };
         peer.load = offer.load;
-        if peer.is_shunned(now) {
+        if peer.backoff.is_shunned(now) {
             return false;
         }
         let size_bytes = offer.content.size_bytes;
@@ -320,14 +304,13 @@ impl Plan {
         } else {
             Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes))
         };
-        self.dequeue_all(&offer.content);
-        let fetch = self.fetches.get_mut(&offer.content);
+        let fetch = self.files.get_mut(&offer.content);
         let news = fetch.is_some_and(|fetch| {
             let news = fetch.add_holder(offer.node, coverage);
-            fetch.note_furthest(&offer.node);
+            fetch.note_ranges(&offer.node);
             news
         });
-        self.enqueue_all(&offer.content);
+        self.requeue(&offer.content);
         news
     }
 
@@ -335,16 +318,17 @@ impl Plan {
     /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`]. After `Filled` the file stays open until
     /// [`Plan::cancel_fill`] reports that it is stored.
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
-        let Some(fetch) = self.fetches.get_mut(&content) else {
+        let Some(fetch) = self.files.get_mut(&content) else {
             return;
         };
-        fetch.last_used = now;
+        fetch.times.last_used = now;
         if fetch.is_complete() {
             self.note_filled(&content);
             return;
         }
-        fetch.filling = Some(FillState::new(now, patience));
-        let gets = std::mem::take(&mut fetch.is_to_get);
+        fetch.fill = FillWish::Wanted(FillState::new(Waiting::new(now, patience)));
+        self.decisions.note(|| Decision::FillBegan(content));
+        let gets = fetch.holders_mut().take_to_get();
         self.timers
             .insert((now + patience, Timer::FillDeadline(content)));
         self.get_soon(now, content, gets);
@@ -360,11 +344,10 @@ impl Plan {
 
     /// Ends the wish for the whole file. Answers of requests in flight may still arrive.
     pub fn cancel_fill(&mut self, content: &ContentKey) {
-        if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.filling = None;
-            fetch.is_being_stored = false;
+        if let Some(fetch) = self.files.get_mut(content) {
+            fetch.fill = FillWish::None;
         }
-        self.dequeue(content, WorkClass::Fill);
+        self.queue.dequeue(content, WorkClass::Fill);
     }
 
     /// Removes the demand of a reader that has gone. Answers in flight may still arrive; nothing
@@ -373,8 +356,9 @@ impl Plan {
         let Some(demand) = self.take_demand(id) else {
             return;
         };
-        let fetch = self.fetches.get(&demand.content);
-        if fetch.is_some_and(|fetch| fetch.waits.is_empty()) {
+        self.decisions.note(|| Decision::ReadCancelled(id));
+        let fetch = self.files.get(&demand.content);
+        if fetch.is_some_and(|fetch| fetch.readers.is_empty()) {
             self.forget_streams(&demand.content);
         }
     }
@@ -382,7 +366,7 @@ impl Plan {
     /// Marks bytes as missing that were on this node: the cache had no room for them. If readers
     /// still wait for them, they are requested again.
     pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
-        if let Some(fetch) = self.fetches.get_mut(content) {
+        if let Some(fetch) = self.files.get_mut(content) {
             fetch.lose(range);
         }
         self.ask_again(content, range);
@@ -395,20 +379,25 @@ impl Plan {
         Some(self.patient_until(now, demand)?.max(demand.deadline))
     }
 
-    /// Returns how many bytes of an open file are on this node.
-    pub fn ready_bytes(&self, content: &ContentKey) -> Option<u64> {
-        self.fetches.get(content).map(Fetch::have_bytes)
-    }
-
-    /// Returns the ranges of an open file that are on this node and not in `kept`.
-    pub fn ready_beside(&self, content: &ContentKey, kept: &ExtentSet) -> ExtentSet {
-        let fetch = self.fetches.get(content);
-        fetch.map_or_else(ExtentSet::new, |fetch| fetch.have().without(kept))
+    /// Records that this node did not run for `took` until `now`. Must be called before deadlines
+    /// are checked.
+    pub fn note_pause(&mut self, now: Instant, took: Duration) {
+        self.pause = Some(Pause::new(now, took));
     }
 
     /// Returns the next event, if there is one.
     pub fn poll_event(&mut self) -> Option<PlanEvent> {
         self.events.pop_front()
+    }
+
+    /// Starts or stops recording [`Decision`]s.
+    pub fn set_traced(&mut self, is_traced: bool) {
+        self.decisions.set_traced(is_traced);
+    }
+
+    /// Returns the decisions since the last call, in order.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        self.decisions.take()
     }
 
     /// Returns the latest time for the next call of [`Plan::handle_timeout`].
@@ -419,9 +408,8 @@ impl Plan {
     fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
         let demand = self.demands.remove(&id)?;
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
-        if let Some(fetch) = self.fetches.get_mut(&demand.content) {
-            fetch.waits.remove(id);
-            fetch.remove_unissued(&id);
+        if let Some(fetch) = self.files.get_mut(&demand.content) {
+            fetch.readers.remove(id);
         }
         Some(demand)
     }
@@ -433,7 +421,7 @@ impl Plan {
 
     /// Returns the bytes requested and not answered yet.
     pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+        self.requests.bytes()
     }
 
     /// Counts one examined item.

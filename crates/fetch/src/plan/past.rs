@@ -19,8 +19,6 @@ impl AgedInstant {
 /// Figures of a peer from earlier runs, and those to be saved for later runs.
 #[derive(Debug, Default)]
 pub(super) struct PastFigures {
-    /// Whether latency and rate are from an earlier run, because no answer arrived in this one.
-    pub is_guess: bool,
     pub learnt: Option<AgedInstant>,
     pub lies: u64,
     pub lied: Option<AgedInstant>,

@@ -1,10 +1,8 @@
 //! Reports for users about fetches and their peers.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
-use super::peer::Peer;
-use super::{Lane, PeerRate, Plan, RequestId, URGENT_MAX_BYTES};
+use super::{Plan, RequestId};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 
@@ -50,7 +48,7 @@ impl FetchReport {
 impl Plan {
     /// Returns all open files, in order of their hashes.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        let report = |(content, fetch): (&ContentKey, &super::Fetch)| {
+        let report = |(content, fetch): (&ContentKey, &super::fetch::FileFetch)| {
             let received = fetch.received.iter();
             let received = received.map(|(node, bytes)| {
                 let received_bytes = *bytes;
@@ -71,42 +69,16 @@ impl Plan {
                 hash: content.hash,
                 size_bytes: fetch.size_bytes,
                 ready_bytes: fetch.have_bytes(),
-                waiting: fetch.waits.count(),
-                is_filling: fetch.filling.is_some(),
+                waiting: fetch.readers.count(),
+                is_filling: fetch.filling().is_some(),
                 sources,
             }
         };
-        self.fetches.iter().map(report).collect()
-    }
-
-    /// Returns all known peers, in order of priority.
-    pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
-        let resting = |peer: &Peer| peer.resting_until(now).is_some();
-        let mut order: Vec<_> = self.peers.iter().collect();
-        order.sort_by_key(|(_, peer)| {
-            (
-                resting(peer),
-                !peer.is_known(),
-                peer.score(Lane::Urgent, URGENT_MAX_BYTES),
-            )
-        });
-        let rate = |(place, (node, peer)): (usize, (&NodeId, &Peer))| PeerRate {
-            node: *node,
-            priority: place + 1,
-            latency: peer.latency(),
-            rate_bytes_per_s: peer.rate(),
-            delivered_bytes: peer.delivered_bytes,
-            in_flight_bytes: peer.in_flight_bytes(),
-            failures: peer.failures_total,
-            unanswered: peer.unanswered(),
-            lies: peer.past.lies,
-            shunned: peer.is_shunned(now),
-        };
-        order.into_iter().enumerate().map(rate).collect()
+        self.files.iter().map(report).collect()
     }
 
     fn asked(&self, id: RequestId) -> Option<(NodeId, u64)> {
-        let request = &self.in_flight.get(&id)?.request;
+        let request = &self.requests.get(id)?.request;
         Some((request.node, request.range.len()))
     }
 }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::fetch::Coverage;
+use super::holders::Coverage;
 use super::peer::PeerRank;
-use super::turns::{WORK_CLASSES, WorkClass};
+use super::queue::{QueuePosition, WORK_CLASSES, WorkClass};
+use super::requests::{OpenRequest, RequestState};
 use super::{
-    IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
-    STRIPE_BYTES, Timer,
+    Decision, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, PeerTable, Plan, PlanEvent, RangeRequest,
+    RequestCause, RequestId, STRIPE_BYTES, Timer,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -111,10 +112,8 @@ impl Candidates {
 impl Plan {
     /// Returns the next request, or `None` until something changes.
     pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
-        while let Some(hedge) = self.hedges.pop_front() {
-            if self.in_flight.contains_key(&hedge.id) {
-                return Some(hedge);
-            }
+        if let Some(request) = self.requests.next_chosen() {
+            return Some(request);
         }
         self.rescue_some(now);
         let mut tries = TRIES_MAX;
@@ -140,9 +139,9 @@ impl Plan {
                 WorkClass::Demand => 0,
                 WorkClass::ReadAhead | WorkClass::Fill => DEMAND_RESERVE_BYTES,
             };
-            while let Some((_, content)) = self.ready[class as usize].first().copied() {
+            while let Some(content) = self.queue.first(class) {
                 self.step();
-                let in_flight_bytes = self.in_flight_bytes + PIECE_MAX_BYTES + reserve;
+                let in_flight_bytes = self.requests.bytes() + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
                     break;
                 }
@@ -165,26 +164,27 @@ impl Plan {
     }
 
     fn next_ahead(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
-        let (me, limit) = (self.config.me, self.ahead_limit_bytes());
-        let ranges = self.fetches.get(content)?.streams.ahead(limit);
+        let limit = self.read_ahead.of_each();
+        let ranges = self.files.get(content)?.streams.ahead(limit);
         let mut is_any = false;
         // the range of a stream is computed only if the streams before it need nothing
         for range in ranges {
             self.step();
-            let fetch = self.fetches.get(content)?;
-            let own = fetch.own_stripes_ahead(range, limit);
-            for gap in fetch.gaps_to_try(now, content, me, (own, range.end)) {
+            let fetch = self.files.get(content)?;
+            let policy = self.swarm_policy(content, fetch);
+            let own = policy.own_stripes_ahead(range, limit);
+            for gap in policy.gaps_to_try(now, (own, range.end)) {
                 is_any = true;
                 let asking = RequestPurpose::ahead(gap.start - range.start);
                 if let HolderChoice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
-                    return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
+                    return Some(self.issue(now, node, RequestCause::ReadAhead, *content, part));
                 }
             }
         }
         if is_any {
             self.park(content, WorkClass::ReadAhead)
         } else {
-            self.dequeue(content, WorkClass::ReadAhead)
+            self.queue.dequeue(content, WorkClass::ReadAhead)
         }
         None
     }
@@ -270,7 +270,7 @@ impl Plan {
         exclude: &[NodeId],
     ) -> Candidates {
         let (mut found, lane) = (Candidates::default(), asking.lane);
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.files.get(content) else {
             return found;
         };
         let is_swarm = fetch.is_swarm();
@@ -278,12 +278,12 @@ impl Plan {
             !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
         // in a swarm a full holder is asked in time for what only silent peers have
         let in_time = !of_full && self.has_lively_full_holder(now, fetch);
-        for (node, coverage) in fetch.holders() {
+        for (node, coverage) in fetch.holders().iter() {
             self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
                 continue;
             };
-            if exclude.contains(node) || peer.resting_until(now).is_some() {
+            if exclude.contains(node) || peer.backoff.resting_until(now).is_some() {
                 continue;
             }
             let is_left = in_time && !peer.silence.may_be_tried(now);
@@ -298,7 +298,7 @@ impl Plan {
                 continue;
             }
             found.any = true;
-            let mut part = peer.first_piece(lane, part);
+            let mut part = peer.link.first_piece(lane, part);
             if is_swarm && lane == Lane::Bulk {
                 part = part.first_grain(STRIPE_BYTES);
             }
@@ -306,20 +306,20 @@ impl Plan {
             let standing = peer.standing(now);
             if peer.is_silent() {
                 // a silent peer is not worth waiting for
-            } else if peer.is_known() {
+            } else if peer.link.is_known() {
                 found.least = Some(found.least.map_or(score, |least| least.min(score)));
-                found.rate += peer.rate().unwrap_or_default();
-            } else if peer.in_flight_bytes() > 0 {
+                found.rate += peer.link.rate().unwrap_or_default();
+            } else if peer.link.in_flight_bytes() > 0 {
                 found.unknown_in_use += 1;
             }
-            if !peer.has_room(lane, part.len()) {
+            if !peer.link.has_room(lane, part.len()) {
                 found.any_full |= standing == PeerRank::Answers;
                 continue;
             }
             if !is_swarm && standing == PeerRank::WorthATry {
                 found.to_try = Some((*node, part));
             }
-            if !peer.is_known() && !peer.is_silent() {
+            if !peer.link.is_known() && !peer.is_silent() {
                 found.unknown.push((*node, part));
             } else if found.best.is_none_or(|(best, ..)| {
                 // a slow peer still wins: a silent one would be asked again and again
@@ -336,23 +336,22 @@ impl Plan {
         &mut self,
         now: Instant,
         node: NodeId,
-        lane: Lane,
+        cause: RequestCause,
         content: ContentKey,
         range: ByteRange,
-        waited: bool,
     ) -> RangeRequest {
+        let lane = cause.lane();
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        let peer = self.peers.entry(node).or_default();
+        let peer = self.peers.entry(node);
         let sent = peer.sent(now, id, lane, range.len());
-        let check_at = now + self.late_after(sent.usual, waited);
+        let check_at = now + self.hedging.late_after(sent.usual, cause.is_waited_for());
         let expire_at = now + self.config.request_limit;
         self.timers.insert((check_at, Timer::CheckOverdue(id)));
         self.timers.insert((expire_at, Timer::Expire(id)));
-        self.in_flight_bytes += range.len();
-        if let Some(fetch) = self.fetches.get_mut(&content) {
+        if let Some(fetch) = self.files.get_mut(&content) {
             fetch.asked.insert(range, id);
-            fetch.starved = false;
+            fetch.holders_mut().set_starved(false);
             fetch.note_request(now);
         }
         let request = RangeRequest {
@@ -362,33 +361,143 @@ impl Plan {
             content,
             range,
         };
-        self.in_flight.insert(
-            id,
-            InFlight {
-                request,
-                sent,
-                check_at,
-                checks: 0,
-                expire_at,
-                arrived_bytes: 0,
-                arrived_at: None,
-                is_held: false,
-                is_here: false,
-                is_hedge: false,
-            },
-        );
+        let fetch = self.files.get(&content);
+        self.decisions.note(|| Decision::Chosen {
+            request,
+            cause,
+            readers: fetch.map_or_else(Vec::new, |it| {
+                it.readers.touching(range).into_iter().collect()
+            }),
+        });
+        self.requests.insert(OpenRequest {
+            request,
+            cause,
+            sent,
+            state: RequestState::Sent,
+            check_at,
+            checks: 0,
+            expire_at,
+        });
         request
+    }
+
+    /// Queues a file that may have something to request.
+    pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
+        let Some(fetch) = self.files.get_mut(content) else {
+            return;
+        };
+        if class == WorkClass::Demand {
+            fetch.readers.restart_scan();
+        }
+        let position = match class {
+            WorkClass::Demand => fetch.readers.position(),
+            WorkClass::ReadAhead => Some(QueuePosition::Last),
+            WorkClass::Fill => fetch.filling().is_some().then_some(QueuePosition::Last),
+        };
+        match position {
+            Some(position) => self.queue.enqueue(content, class, position),
+            None => self.queue.dequeue(content, class),
+        }
+    }
+
+    pub(super) fn enqueue_all(&mut self, content: &ContentKey) {
+        WORK_CLASSES
+            .iter()
+            .for_each(|class| self.enqueue(content, *class));
+    }
+
+    /// Queues a file anew in each work class after its holders changed.
+    pub(super) fn requeue(&mut self, content: &ContentKey) {
+        for class in WORK_CLASSES {
+            self.queue.dequeue(content, class);
+            self.enqueue(content, class);
+        }
+    }
+
+    /// Moves a file behind the others after a request. Demands keep their order of age instead.
+    fn move_to_end(&mut self, content: &ContentKey, class: WorkClass) {
+        if class != WorkClass::Demand {
+            self.queue.dequeue(content, class);
+        } else if let Some(fetch) = self.files.get_mut(content) {
+            fetch.readers.end_overdue();
+        }
+        self.enqueue(content, class);
+    }
+
+    /// Parks a file that cannot request anything until a holder has room or a new holder appears.
+    pub(super) fn park(&mut self, content: &ContentKey, class: WorkClass) {
+        let Some(fetch) = self.files.get(content) else {
+            return;
+        };
+        let position = match class {
+            WorkClass::Demand => {
+                let newest = QueuePosition::At(self.next_id);
+                fetch.readers.position().unwrap_or(newest)
+            }
+            WorkClass::ReadAhead | WorkClass::Fill => QueuePosition::Last,
+        };
+        let nodes = fetch.holders().nodes();
+        let nodes = nodes.filter(|node| self.peers.get(node).is_some());
+        let nodes = nodes.copied().collect();
+        self.queue.park(content, class, position, nodes);
+    }
+
+    /// Moves a file ahead of older ones if its first reader has waited long without a byte and
+    /// would give up before long. Its reader then progresses like a reader of a slow holder.
+    pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.files.get_mut(content) else {
+            return;
+        };
+        let first = fetch
+            .readers
+            .first_unissued()
+            .and_then(|id| self.demands.get(&id));
+        let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
+            return;
+        };
+        let is_overdue = fetch.progress_of(first.waiting).is_overdue(now);
+        if is_overdue && fetch.readers.mark_overdue() {
+            self.enqueue(content, WorkClass::Demand);
+        }
+    }
+
+    /// Wakes the files parked at a peer that may have room. An overdue one is queued at once,
+    /// before all other files.
+    pub(super) fn wake(&mut self, node: NodeId) {
+        self.queue.wake(node);
+        let has_room = has_room_for_piece(&self.peers, &node, WorkClass::Demand.lane());
+        let overdue = self.queue.overdue_at(&node).filter(|_| has_room);
+        if let Some(content) = overdue {
+            self.enqueue(&content, WorkClass::Demand);
+        }
+    }
+
+    /// Queues one file that is parked at a woken peer with room. Returns false if there is none.
+    fn wake_one(&mut self) -> bool {
+        let peers = &self.peers;
+        let has_room = |node: &NodeId, lane| has_room_for_piece(peers, node, lane);
+        let Some((content, class)) = self.queue.next_woken(has_room) else {
+            return false;
+        };
+        self.enqueue(&content, class);
+        true
     }
 
     /// Looks for holders, repeatedly, because no known peer can serve the wish.
     pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
+        let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
-        fetch.starved = true;
-        if let Some(next) = fetch.take_get_turn(now) {
+        fetch.holders_mut().set_starved(true);
+        if let Some(next) = fetch.holders_mut().take_get_turn(now) {
+            self.decisions.note(|| Decision::HoldersWanted(*content));
             self.events.push_back(PlanEvent::Wanted(*content));
             self.timers.insert((next, Timer::Wanted(*content)));
         }
     }
+}
+
+fn has_room_for_piece(peers: &PeerTable, node: &NodeId, lane: Lane) -> bool {
+    let peer = peers.get(node);
+    peer.is_some_and(|peer| peer.link.has_room(lane, peer.link.piece_bytes(lane)))
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// First pause before a silent peer is tried although another would do. It is longer than the
 /// occasional halt of a machine.
 const TRY_MIN: Duration = Duration::from_secs(1);
-/// Maximum number of times that the pause doubles, once with each try.
-const TRIES_DOUBLED_MAX: u32 = 4;
+/// Maximum number of times that a pause doubles, once with each try.
+pub(super) const DOUBLED_MAX: u32 = 4;
 
 /// State of a peer's silence.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl Silence {
     /// try.
     pub(super) fn tried(&mut self, now: Instant) {
         if self.is_kept() && self.may_be_tried(now) {
-            self.tries = (self.tries + 1).min(TRIES_DOUBLED_MAX);
+            self.tries = (self.tries + 1).min(DOUBLED_MAX);
             self.try_at = Some(now + TRY_MIN * (1 << self.tries));
         }
     }

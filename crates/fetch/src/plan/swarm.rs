@@ -17,362 +17,205 @@
 //! happens after a few times the duration of a stripe from there, or at once if the owner would be
 //! much slower. The late owner then owns no stripes for a while.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::fellows::SwarmPeer;
-use super::fetch::{Coverage, Fetch};
-use super::peer::Peer;
-use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
-use super::{Lane, Plan, PlanEvent, RequestId, Timer};
+use super::fetch::FileFetch;
+use super::silence::DOUBLED_MAX;
+use super::{AHEAD_MAX_BYTES, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
 
 /// Bytes of one stripe: four chunks, so that a stripe is in flight only briefly.
 pub const STRIPE_BYTES: u64 = 256 << 10;
-/// How long a reader waits for a stripe from its owner, in multiples of a full holder's time for a
-/// stripe. A queue at a full holder delays all nodes alike.
-const STRIPE_PATIENCE_MULTIPLE: u32 = 3;
-/// Minimum wait of a reader for a stripe from its owner.
-const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
-/// Maximum wait of a reader for a stripe from its owner.
-const STRIPE_PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// A reader with less of a file than this asks full holders at once, since this is its first read.
-const FIRST_BYTES: u64 = super::URGENT_MAX_BYTES;
 /// Maximum stripes examined for one request.
 const STRIPES_SEEN_MAX: usize = 96;
 /// Maximum of the examined stripes that are tried for one request.
 const STRIPES_TRIED_MAX: usize = 8;
-/// Minimum interval between two examinations of the stripes of other nodes.
-const STRIPE_AGAIN: Duration = Duration::from_millis(50);
 /// First pause in which a node owns no stripes after a stripe of it was late.
 const LAGGING: Duration = Duration::from_secs(2);
-/// Maximum number of times that [`LAGGING`] doubles, once each time.
-const LAGS_DOUBLED_MAX: u32 = 4;
-/// Maximum distance in bytes between a node's last range and a stripe that it may own: as far as is
-/// fetched ahead of a reader.
-const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
 /// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
 /// stripes.
 const SLOW_PART: u64 = 4;
 /// Bytes on this node before [`SLOW_PART`] applies.
 const BEGUN_BYTES: u64 = 1 << 20;
-/// How long a peer with an open request may send nothing before the swarm stops relying on it.
-const LIVELY: Duration = Duration::from_millis(200);
-/// Maximum requests of a file examined to see whether all of them are in vain.
-const ASKED_SEEN_MAX: usize = 32;
 /// Minimum interval between two surveys of a file.
-const SURVEY_MIN: Duration = Duration::from_millis(100);
+pub(super) const SURVEY_MIN: Duration = Duration::from_millis(100);
 /// Maximum interval between two surveys of a file.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
-/// Maximum nodes asked by one survey, in rotation.
-const SURVEYED_AT_ONCE_MAX: usize = 16;
 
-impl Plan {
-    /// Records a node that also wants an open file and will have parts of it soon.
-    pub fn fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
-        let Some(fetch) = self.fetches.get(content) else {
-            return;
-        };
-        let known = fetch.swarm.fellows.contains_key(&node);
-        if known || node == self.config.me || fetch.is_complete() {
-            return;
-        }
-        if self.peer_or_new(node).is_none() {
-            return;
-        }
-        self.dequeue_all(content);
-        if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
-            // beyond the limit of holders it was not added
-            if let Some(coverage) = fetch.holders().get(&node) {
-                let is_partial = *coverage != Coverage::All;
-                let first = fetch.swarm.fellows.is_empty();
-                let fellow = SwarmPeer {
-                    is_partial,
-                    ..SwarmPeer::default()
-                };
-                fetch.swarm.fellows.insert(node, fellow);
-                fetch.swarm.survey_each = SURVEY_MIN;
-                if first {
-                    self.timers
-                        .insert((now + SURVEY_MIN, Timer::Survey(*content)));
-                }
-            }
-        }
-        self.cancel_foreign_stripes(now, content);
-        self.enqueue_all(content);
-    }
-
-    /// Cancels requests to full holders for stripes that now belong to other nodes. They were sent
-    /// while no other node was known to want the file. A request stays if bytes of it arrived or a
-    /// reader needs it next.
-    fn cancel_foreign_stripes(&mut self, now: Instant, content: &ContentKey) {
-        let me = self.config.me;
-        let Some(fetch) = self.fetches.get(content) else {
-            return;
-        };
-        if !fetch.is_swarm() || fetch.have_bytes() > FIRST_BYTES {
-            return;
-        }
-        let is_of_others = |id: &RequestId| {
-            let Some(entry) = self.in_flight.get(id) else {
-                return false;
-            };
-            let (node, range) = (entry.request.node, entry.request.range);
-            self.step();
-            entry.arrived_bytes == 0
-                && fetch.holders().get(&node) == Some(&Coverage::All)
-                && fetch.owner(now, content, me, range.start / STRIPE_BYTES) != me
-                && !self.is_next_to_be_read(content, range)
-        };
-        let ids: Vec<_> = fetch.asked.ids().filter(is_of_others).collect();
-        ids.into_iter().for_each(|id| self.abandon(id));
-    }
-
-    /// Returns whether a range is among the first bytes that a reader waits for.
-    fn is_next_to_be_read(&self, content: &ContentKey, range: ByteRange) -> bool {
-        let waiting = self.waiting_for(content, range);
-        let demands = waiting.iter().filter_map(|id| self.demands.get(id));
-        demands
-            .filter(|demand| range.start < demand.range.start + FIRST_BYTES)
-            .any(|demand| !self.is_preceded(demand))
-    }
-
-    /// Asks the partial holders which ranges they have by now. The faster bytes arrive, the shorter
-    /// the interval.
-    pub(super) fn survey(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(&content) else {
-            return;
-        };
-        let have_bytes = fetch.have_bytes();
-        let idle = fetch.is_idle();
-        let swarm = &mut fetch.swarm;
-        let gained = have_bytes.saturating_sub(std::mem::replace(&mut swarm.had_bytes, have_bytes));
-        swarm.survey_each = match (idle, gained) {
-            (true, _) => SURVEY_MAX,
-            (false, 0) => swarm.survey_each * 2,
-            (false, gained) if gained > 2 * STRIPE_BYTES => swarm.survey_each / 2,
-            _ => swarm.survey_each,
-        };
-        swarm.survey_each = swarm.survey_each.clamp(SURVEY_MIN, SURVEY_MAX);
-        let next = now + swarm.survey_each;
-        if fetch.is_complete() {
-            return;
-        }
-        self.timers.insert((next, Timer::Survey(content)));
-        if idle {
-            return;
-        }
-        let peers = &self.peers;
-        let may_be_asked = |node: &NodeId| {
-            let peer = peers.get(node);
-            peer.is_some_and(|peer| peer.resting_until(now).is_none())
-        };
-        let partial = fetch.partial_fellows().map(|(node, _)| *node);
-        let partial: Vec<_> = partial.filter(may_be_asked).collect();
-        let after = fetch.swarm.surveyed_last;
-        let begin = partial
-            .iter()
-            .position(|node| Some(*node) > after)
-            .unwrap_or(0);
-        let in_turn = partial[begin..].iter().chain(&partial[..begin]);
-        let asked: Vec<_> = in_turn.take(SURVEYED_AT_ONCE_MAX).copied().collect();
-        fetch.swarm.surveyed_last = asked.last().copied().or(after);
-        let surveys = asked
-            .into_iter()
-            .map(|node| PlanEvent::Survey(content, node));
-        self.events.extend(surveys);
-    }
-
-    /// Returns whether full holders may be asked for the beginning of a gap now. `waits_since` is
-    /// the time since when a reader waits for it, if one does.
-    pub(super) fn may_ask_full_holders(
-        &self,
-        now: Instant,
-        fetch: &Fetch,
-        content: &ContentKey,
-        gap: ByteRange,
-        waits_since: Option<Instant>,
-    ) -> bool {
-        if !fetch.is_swarm() {
-            return true;
-        }
-        let owner = fetch.owner(now, content, self.config.me, gap.start / STRIPE_BYTES);
-        let is_mine = if owner == self.config.me {
-            !self.is_at_a_fellow(now, fetch, gap)
-        } else {
-            self.is_too_slow(fetch, &owner)
-        };
-        let first_bytes = waits_since.is_some() && fetch.have_bytes() < FIRST_BYTES;
-        if first_bytes || is_mine {
-            return true;
-        }
-        let since = match waits_since {
-            Some(since) => since,
-            None if self.is_asked_in_vain(now, fetch) => fetch.last_progress(fetch.begun),
-            None => return false,
-        };
-        since + STRIPE_PATIENCE <= now && since + self.stripe_patience(fetch) <= now
-    }
-
-    /// Returns whether a file has no requests in flight, or only requests to silent peers while a
-    /// live full holder exists.
-    fn is_asked_in_vain(&self, now: Instant, fetch: &Fetch) -> bool {
-        let in_vain = fetch.asked.ids().take(ASKED_SEEN_MAX).all(|id| {
-            self.step();
-            let asked = self.in_flight.get(&id);
-            let peer = asked.and_then(|it| self.peers.get(&it.request.node));
-            peer.is_some_and(Peer::is_silent)
-        });
-        in_vain && (fetch.asked.is_empty() || self.has_lively_full_holder(now, fetch))
-    }
-
-    /// Returns whether a full holder may be asked and is not silent.
-    pub(super) fn has_lively_full_holder(&self, now: Instant, fetch: &Fetch) -> bool {
-        let mut full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
-        full.any(|(node, _)| {
-            self.step();
-            let peer = self.peers.get(node);
-            peer.is_some_and(|it| !it.is_silent() && it.resting_until(now).is_none())
-        })
-    }
-
-    /// Returns whether a partial holder has the beginning of a range and is not much slower than
-    /// the full holders.
-    fn is_at_a_fellow(&self, now: Instant, fetch: &Fetch, range: ByteRange) -> bool {
-        let first = ByteRange::at(range.start, 1);
-        let has = |coverage: &Coverage| match coverage {
-            Coverage::Part(ranges) => ranges.contains(first),
-            Coverage::All => false,
-        };
-        let having = fetch.holders().iter().filter(|(_, it)| has(it));
-        let lively = having.filter(|(node, _)| {
-            self.step();
-            let peer = self.peers.get(node);
-            peer.is_some_and(|peer| peer.is_lively(now, LIVELY))
-        });
-        let usual = lively.filter_map(|(node, _)| self.time_of_a_stripe(node));
-        let of_full = self.least_of_full_holders(fetch);
-        let bearable = of_full.map(|it| it * WORSE_MULTIPLE + WORSE_SLACK);
-        usual
-            .min()
-            .is_some_and(|it| bearable.is_none_or(|most| it <= most))
-    }
-
-    /// Returns whether an owner is too slow to help: its stripe would take much longer than the
-    /// stripes of all nodes would take from a full holder.
-    fn is_too_slow(&self, fetch: &Fetch, owner: &NodeId) -> bool {
-        let among = fetch.swarm.fellows.len() as u32 + 1;
-        let of_full = self.least_of_full_holders(fetch);
-        let bearable = of_full.map(|it| it * among * WORSE_MULTIPLE + WORSE_SLACK);
-        let usual = self.time_of_a_stripe(owner);
-        usual.is_some_and(|it| bearable.is_some_and(|most| it > most))
-    }
-
-    /// Returns the expected time of a stripe from a node, if that is known.
-    fn time_of_a_stripe(&self, node: &NodeId) -> Option<Duration> {
-        self.step();
-        let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
-        Some(peer.expected(Lane::Bulk, STRIPE_BYTES))
-    }
-
-    /// Returns the expected time of a stripe from the fastest full holder.
-    fn least_of_full_holders(&self, fetch: &Fetch) -> Option<Duration> {
-        let full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
-        full.filter_map(|(node, _)| self.time_of_a_stripe(node))
-            .min()
-    }
-
-    /// Returns how long to wait for a stripe that belongs to another node.
-    fn stripe_patience(&self, fetch: &Fetch) -> Duration {
-        let least = self.least_of_full_holders(fetch).unwrap_or_default();
-        (least * STRIPE_PATIENCE_MULTIPLE).clamp(STRIPE_PATIENCE, STRIPE_PATIENCE_MAX)
-    }
-
-    /// Schedules another examination after a request was withheld because the stripe belongs to
-    /// another node.
-    pub(super) fn wait_for_stripe(
-        &mut self,
-        now: Instant,
-        content: &ContentKey,
-        waits_since: Option<Instant>,
-    ) {
-        let due = (waits_since.unwrap_or(now) + STRIPE_PATIENCE).max(now + STRIPE_AGAIN);
-        let Some(fetch) = self.fetches.get_mut(content) else {
-            return;
-        };
-        if fetch.swarm.stripe_at.is_none_or(|at| at > due) {
-            fetch.swarm.stripe_at = Some(due);
-            self.timers.insert((due, Timer::Stripe(*content)));
-        }
-    }
-
-    pub(super) fn recheck_stripes(&mut self, content: &ContentKey) {
-        if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.swarm.stripe_at = None;
-        }
-        self.enqueue_all(content);
-    }
-
-    /// Marks the owner of a stripe as late if a full holder is asked for it instead.
-    pub(super) fn mark_if_late(
-        &mut self,
-        now: Instant,
-        content: &ContentKey,
-        start: u64,
-        asked: NodeId,
-    ) {
-        let me = self.config.me;
-        let Some(fetch) = self.fetches.get_mut(content) else {
-            return;
-        };
-        let of_full = fetch.holders().get(&asked) == Some(&Coverage::All);
-        if !of_full || !fetch.is_swarm() || fetch.have_bytes() < FIRST_BYTES {
-            return;
-        }
-        let owner = fetch.owner(now, content, me, start / STRIPE_BYTES);
-        if let Some(fellow) = fetch.swarm.fellows.get_mut(&owner) {
-            fellow.lag(now);
-        }
-    }
-
-    /// Marks a node of the swarm as late that cannot be reached. Its stripes go to the others.
-    pub(super) fn mark_peer_late(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
-        let fetch = self.fetches.get_mut(content);
-        if let Some(fellow) = fetch.and_then(|fetch| fetch.swarm.fellows.get_mut(&node)) {
-            fellow.lag(now);
-        }
-    }
+/// Node that wants the same file.
+#[derive(Clone, Copy, Debug, Default)]
+struct SwarmPeer {
+    /// End of the time in which it owns no stripes.
+    lags_until: Option<Instant>,
+    /// How often in a row its stripes were late.
+    lags: u32,
+    /// End of its last range.
+    furthest: u64,
+    /// Number of bytes that it has.
+    has_bytes: u64,
+    /// Whether it is a holder that has only a part of the file, as far as is known.
+    is_partial: bool,
 }
 
 impl SwarmPeer {
     /// Removes its stripes for a while, longer each time.
     fn lag(&mut self, now: Instant) {
-        let pause = LAGGING * (1 << self.lags.min(LAGS_DOUBLED_MAX));
+        let pause = LAGGING * (1 << self.lags.min(DOUBLED_MAX));
         if self.lags_until.is_some_and(|until| until > now) {
             return;
         }
         let again = self.lags_until.is_some_and(|until| now < until + pause);
         self.lags = if again { self.lags + 1 } else { 1 };
-        self.lags_until = Some(now + LAGGING * (1 << (self.lags - 1).min(LAGS_DOUBLED_MAX)));
+        self.lags_until = Some(now + LAGGING * (1 << (self.lags - 1).min(DOUBLED_MAX)));
     }
 }
 
-impl Fetch {
+/// Nodes that want the same file.
+#[derive(Debug, Default)]
+pub(super) struct Swarm {
+    peers: BTreeMap<NodeId, SwarmPeer>,
+    /// Interval of the surveys.
+    survey_each: Duration,
+    /// Last node of the previous survey; the next one begins behind it.
+    surveyed_last: Option<NodeId>,
+    /// Bytes on this node at the previous survey.
+    had_bytes: u64,
+    /// When the stripes of other nodes are examined again, if that is scheduled.
+    stripe_at: Option<Instant>,
+}
+
+impl Swarm {
+    pub(super) fn contains(&self, node: &NodeId) -> bool {
+        self.peers.contains_key(node)
+    }
+
+    /// Adds a node that wants the file. Returns whether it is the first.
+    pub(super) fn add(&mut self, node: NodeId, is_partial: bool) -> bool {
+        let is_first = self.peers.is_empty();
+        let peer = SwarmPeer {
+            is_partial,
+            ..SwarmPeer::default()
+        };
+        self.peers.insert(node, peer);
+        self.survey_each = SURVEY_MIN;
+        is_first
+    }
+
+    /// Returns the number of nodes that want the file, with this one.
+    pub(super) fn size(&self) -> u32 {
+        self.peers.len() as u32 + 1
+    }
+
+    /// Records whether a node of the swarm has only a part of the file.
+    pub(super) fn note_partial(&mut self, node: &NodeId, is_partial: bool) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.is_partial = is_partial;
+        }
+    }
+
+    /// Records the extent of a node's ranges after its offer.
+    pub(super) fn note_ranges(&mut self, node: &NodeId, ranges: &ExtentSet) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+            peer.has_bytes = ranges.len();
+        }
+    }
+
+    /// Removes the stripes of a late node for a while, longer each time.
+    pub(super) fn note_late(&mut self, now: Instant, node: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.lag(now);
+        }
+    }
+
+    fn partial(&self) -> impl Iterator<Item = (&NodeId, &SwarmPeer)> {
+        self.peers.iter().filter(|(_, peer)| peer.is_partial)
+    }
+
+    /// Returns whether more nodes want the file, including this one, than have all of it.
+    pub(super) fn is_active(&self, full_holders: usize) -> bool {
+        let partial = self.partial().count();
+        partial > 0 && partial + 1 > full_holders
+    }
+
+    /// Returns the nodes to survey now, at most `most`, in rotation. Only those count for which
+    /// `may_be_asked` returns true.
+    pub(super) fn next_surveyed(
+        &mut self,
+        most: usize,
+        may_be_asked: impl Fn(&NodeId) -> bool,
+    ) -> Vec<NodeId> {
+        let partial = self.partial().map(|(node, _)| *node);
+        let partial: Vec<_> = partial.filter(may_be_asked).collect();
+        let after = self.surveyed_last;
+        let begin = partial
+            .iter()
+            .position(|node| Some(*node) > after)
+            .unwrap_or(0);
+        let in_turn = partial[begin..].iter().chain(&partial[..begin]);
+        let asked: Vec<_> = in_turn.take(most).copied().collect();
+        self.surveyed_last = asked.last().copied().or(after);
+        asked
+    }
+
+    /// Returns the time until the next survey. The faster bytes arrive, the shorter it is.
+    pub(super) fn survey_pace(&mut self, have_bytes: u64, is_idle: bool) -> Duration {
+        let gained = have_bytes.saturating_sub(std::mem::replace(&mut self.had_bytes, have_bytes));
+        self.survey_each = match (is_idle, gained) {
+            (true, _) => SURVEY_MAX,
+            (false, 0) => self.survey_each * 2,
+            (false, gained) if gained > 2 * STRIPE_BYTES => self.survey_each / 2,
+            _ => self.survey_each,
+        };
+        self.survey_each = self.survey_each.clamp(SURVEY_MIN, SURVEY_MAX);
+        self.survey_each
+    }
+
+    /// Schedules the next examination of the stripes of other nodes. Returns whether it is sooner
+    /// than the scheduled one.
+    pub(super) fn schedule_stripes(&mut self, due: Instant) -> bool {
+        let is_sooner = self.stripe_at.is_none_or(|at| at > due);
+        if is_sooner {
+            self.stripe_at = Some(due);
+        }
+        is_sooner
+    }
+
+    /// Ends the scheduled examination of stripes.
+    pub(super) fn end_stripes(&mut self) {
+        self.stripe_at = None;
+    }
+}
+
+/// Decides which stripes of a file this node requests from full holders. Pure.
+pub(super) struct SwarmPolicy<'a> {
+    pub me: NodeId,
+    pub content: &'a ContentKey,
+    pub file: &'a FileFetch,
+}
+
+impl SwarmPolicy<'_> {
+    /// Returns whether this node owns a stripe.
+    pub(super) fn is_mine(&self, now: Instant, stripe: u64) -> bool {
+        self.owner(now, stripe) == self.me
+    }
+
     /// Returns how far to fetch this node's own stripes ahead of a reader with the read-ahead
     /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
     /// is not extended, because the first bytes come first.
     pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
-        if !self.is_swarm() || self.have_bytes() < FIRST_BYTES {
+        if !self.file.is_swarm() || self.file.have_bytes() < URGENT_MAX_BYTES {
             return range;
         }
-        let among = self.partial_fellows().count() as u64 + 1;
+        let among = self.file.swarm.partial().count() as u64 + 1;
         let far = range.start + (range.len() * among).min(limit_bytes.max(range.len()));
-        let far = if far < self.size_bytes {
+        let far = if far < self.file.size_bytes {
             far / CHUNK_BYTES * CHUNK_BYTES
         } else {
-            self.size_bytes
+            self.file.size_bytes
         };
         ByteRange::new(range.start, far.max(range.end))
     }
@@ -383,16 +226,14 @@ impl Fetch {
     pub(super) fn gaps_to_try(
         &self,
         now: Instant,
-        content: &ContentKey,
-        me: NodeId,
         (range, end): (ByteRange, u64),
     ) -> Vec<ByteRange> {
-        if !self.is_swarm() {
-            return self.first_gap(range).into_iter().collect();
+        if !self.file.is_swarm() {
+            return self.file.first_gap(range).into_iter().collect();
         }
         let (mut gaps, mut at) = (Vec::new(), range.start);
         for _ in 0..STRIPES_SEEN_MAX {
-            let Some(gap) = self.first_gap(ByteRange::new(at, range.end.max(at))) else {
+            let Some(gap) = self.file.first_gap(ByteRange::new(at, range.end.max(at))) else {
                 break;
             };
             let stripe = gap.start / STRIPE_BYTES;
@@ -400,8 +241,9 @@ impl Fetch {
             at = ByteRange::new(gap.start, range.end)
                 .first_grain(STRIPE_BYTES)
                 .end;
-            let is_there = gap.start < end && self.is_in_parts(part);
-            if is_there || self.owner(now, content, me, stripe) == me {
+            let is_there =
+                gap.start < end && self.file.holders().partial_with(part).next().is_some();
+            if is_there || self.is_mine(now, stripe) {
                 gaps.push(part);
             }
             if gaps.len() == STRIPES_TRIED_MAX {
@@ -410,59 +252,32 @@ impl Fetch {
         }
         // without such a stripe the first gap is worth a try once its wait is over
         if gaps.is_empty() {
-            gaps.extend(self.first_gap(ByteRange::new(range.start, end.max(range.start))));
+            gaps.extend(
+                self.file
+                    .first_gap(ByteRange::new(range.start, end.max(range.start))),
+            );
         }
         gaps
     }
 
-    /// Returns whether a partial holder has the beginning of a range.
-    fn is_in_parts(&self, range: ByteRange) -> bool {
-        let has = |coverage: &Coverage| match coverage {
-            Coverage::Part(ranges) => ranges.contains(ByteRange::at(range.start, 1)),
-            Coverage::All => false,
-        };
-        self.holders().values().any(has)
-    }
-
-    /// Records the extent of a node's ranges after its offer.
-    pub(super) fn note_furthest(&mut self, node: &NodeId) {
-        let Some(Coverage::Part(ranges)) = self.holders().get(node) else {
-            return;
-        };
-        let furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-        let has_bytes = ranges.len();
-        if let Some(fellow) = self.swarm.fellows.get_mut(node) {
-            (fellow.furthest, fellow.has_bytes) = (furthest, has_bytes);
-        }
-    }
-
-    fn partial_fellows(&self) -> impl Iterator<Item = (&NodeId, &SwarmPeer)> {
-        let fellows = self.swarm.fellows.iter();
-        fellows.filter(|(_, fellow)| fellow.is_partial)
-    }
-
-    /// Returns whether more nodes want the file, including this one, than have all of it.
-    pub(super) fn is_swarm(&self) -> bool {
-        let partial = self.partial_fellows().count();
-        partial > 0 && partial + 1 > self.full_holders()
-    }
-
     /// Returns the owner of a stripe, chosen among the nodes that are near this part of the file.
-    fn owner(&self, now: Instant, content: &ContentKey, me: NodeId, stripe: u64) -> NodeId {
+    pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
-        let have = self.have_bytes();
-        let begins = have < NEAR_BYTES;
+        let have = self.file.have_bytes();
+        let begins = have < AHEAD_MAX_BYTES;
         let is_near = |fellow: &SwarmPeer| {
             let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
-            !is_slow && (begins || fellow.furthest.saturating_add(NEAR_BYTES) >= start)
+            !is_slow && (begins || fellow.furthest.saturating_add(AHEAD_MAX_BYTES) >= start)
         };
         let lively = self
-            .partial_fellows()
+            .file
+            .swarm
+            .partial()
             .filter(|(_, fellow)| fellow.lags_until.is_none_or(|until| until <= now));
         let near = lively.filter(|(_, fellow)| is_near(fellow));
-        let weighed = near.map(|(node, _)| *node).chain([me]);
-        let weighed = weighed.map(|node| (weight(content, &node, stripe), node));
-        weighed.max().map_or(me, |(_, node)| node)
+        let weighed = near.map(|(node, _)| *node).chain([self.me]);
+        let weighed = weighed.map(|node| (weight(self.content, &node, stripe), node));
+        weighed.max().map_or(self.me, |(_, node)| node)
     }
 }
 

@@ -10,6 +10,7 @@ mod offers;
 mod peers;
 mod record;
 mod silent;
+mod traced;
 mod trouble;
 mod unanswered;
 
@@ -82,11 +83,11 @@ fn closing_what_is_idle_leaves_what_a_reader_waits_for() {
     let read = bench.file(1, MIB, &[peer]);
     bench.read(Reader::sequential(read, MIB));
     bench.run(Duration::from_secs(5));
-    assert!(bench.plan.is_open(&read));
+    assert!(bench.plan.files.is_open(&read));
     let waited_for = bench.file(2, 64 * MIB, &[peer]);
     bench.plan.fill(bench.now, waited_for, PATIENCE);
     bench.plan.close_idle();
-    assert!(!bench.plan.is_open(&read) && bench.plan.is_open(&waited_for));
+    assert!(!bench.plan.files.is_open(&read) && bench.plan.files.is_open(&waited_for));
 }
 
 #[test]
@@ -95,10 +96,10 @@ fn where_the_cache_is_full_files_that_nobody_reads_are_let_go_of() {
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let [old, new] = [1, 2].map(|number| bench.file(number, MIB, &[peer]));
     bench.plan.shed_idle(bench.now, &new);
-    assert!(bench.plan.is_open(&old), "it was used a moment ago");
+    assert!(bench.plan.files.is_open(&old), "it was used a moment ago");
     let later = bench.now + Duration::from_secs(1);
     bench.plan.shed_idle(later, &new);
-    assert!(!bench.plan.is_open(&old) && bench.plan.is_open(&new));
+    assert!(!bench.plan.files.is_open(&old) && bench.plan.files.is_open(&new));
 }
 
 #[test]
@@ -125,9 +126,9 @@ fn who_stops_wanting_a_whole_file_takes_back_what_has_not_begun_to_come() {
         }
         bench.plan.fill(bench.now, content, PATIENCE);
         bench.run(Duration::from_millis(500));
-        let before = bench.plan.in_flight_bytes;
+        let before = bench.plan.in_flight_bytes();
         bench.plan.leave_fill(&content);
-        (before, bench.plan.in_flight_bytes)
+        (before, bench.plan.in_flight_bytes())
     };
     let (before, after) = stopped(false);
     assert!(before > 2 * MIB && after <= MIB, "{before} {after}");
@@ -323,7 +324,7 @@ fn an_unused_fetch_is_forgotten() {
     bench.readers.clear();
     bench.run(Duration::from_secs(70));
     assert!(bench.events.contains(&PlanEvent::Closed(content)));
-    assert!(!bench.plan.is_open(&content) && bench.plan.timers.is_empty());
+    assert!(!bench.plan.files.is_open(&content) && bench.plan.timers.is_empty());
 }
 
 #[test]
@@ -345,10 +346,10 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
     for number in 0..2 * FETCHES_KEPT_MAX {
         let name = named(number);
         bench.plan.open(bench.now, name, ExtentSet::new()).unwrap();
-        assert!(bench.plan.fetches.len() <= FETCHES_KEPT_MAX);
+        assert!(bench.plan.files.contents().len() <= FETCHES_KEPT_MAX);
     }
     assert!(
-        bench.plan.is_open(&content),
+        bench.plan.files.is_open(&content),
         "a file that readers wait for stays"
     );
     let mut plan = Plan::new(PlanConfig::default(), 1);
@@ -412,8 +413,10 @@ fn what_is_fetched_ahead_of_very_many_readers_together_is_bounded() {
         }
     }
     let ahead = |bench: &Bench| -> u64 {
-        let limit = bench.plan.ahead_limit_bytes();
-        let fetches = contents.iter().map(|content| &bench.plan.fetches[content]);
+        let limit = bench.plan.read_ahead.of_each();
+        let fetches = contents
+            .iter()
+            .map(|content| bench.plan.files.get(content).unwrap());
         let ranges = fetches.flat_map(|fetch| fetch.streams.ahead(limit));
         ranges.map(|range| range.len()).sum()
     };
@@ -421,14 +424,14 @@ fn what_is_fetched_ahead_of_very_many_readers_together_is_bounded() {
     assert!(all <= super::AHEAD_OF_ALL_MAX_BYTES, "{all}");
     assert!(all >= super::AHEAD_OF_ALL_MAX_BYTES / 2, "{all}");
     // a smaller bound also applies to read-ahead planned before it
-    bench.plan.limit_read_ahead(Some(16 * MIB));
+    bench.plan.read_ahead.limit(Some(16 * MIB));
     assert!(ahead(&bench) <= 16 * MIB);
     // a reader that leaves frees its share for the others
-    bench.plan.limit_read_ahead(None);
+    bench.plan.read_ahead.limit(None);
     for content in &contents[1..] {
         bench.plan.forget(content);
     }
-    assert_eq!(bench.plan.ahead_limit_bytes(), super::AHEAD_MAX_BYTES);
+    assert_eq!(bench.plan.read_ahead.of_each(), super::AHEAD_MAX_BYTES);
 }
 
 #[test]
@@ -436,14 +439,14 @@ fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
     let mut bench = Bench::new(22);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, 1 << 30, &[peer]);
-    bench.plan.limit_read_ahead(Some(4 * MIB));
+    bench.plan.read_ahead.limit(Some(4 * MIB));
     for step in 0..200 {
         for reader in 0..4 {
             let range = ByteRange::at(reader * (200 * MIB) + step * 131072, 131072);
             bench.plan.note_read(bench.now, &content, range);
         }
     }
-    let ahead = bench.plan.fetches[&content].streams.ahead(MIB);
+    let ahead = bench.plan.files.get(&content).unwrap().streams.ahead(MIB);
     assert!(ahead.iter().map(ByteRange::len).sum::<u64>() <= 4 * MIB);
     assert_eq!(ahead.len(), 4);
 }

@@ -154,7 +154,7 @@ impl<O: Owner> Session<O> {
         };
         if !file.fillers.is_empty() {
             let progress = FillProgress {
-                ready_bytes: self.plan.ready_bytes(&content).unwrap_or_default(),
+                ready_bytes: self.plan.files.ready_bytes(&content).unwrap_or_default(),
                 size_bytes: content.size_bytes,
             };
             let fillers = file.fillers.iter();
@@ -177,7 +177,7 @@ impl<O: Owner> Session<O> {
         if self.cramped_bytes > 0 {
             self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
             if self.cramped_bytes == 0 {
-                self.plan.limit_read_ahead(None);
+                self.plan.read_ahead.limit(None);
             }
         }
         if let Some(file) = self.files.get_mut(&content) {
@@ -204,7 +204,7 @@ impl<O: Owner> Session<O> {
         // occasional room, when another file is evicted, does not make the cache roomy
         self.cramped_bytes = self.window_bytes.max(1);
         let most = self.window_bytes / UNCACHED_AHEAD_SHARE;
-        self.plan.limit_read_ahead(Some(most));
+        self.plan.read_ahead.limit(Some(most));
         self.plan.shed_idle(now, &content);
         self.end_fills(&content, &Err(TransferError::CacheFull));
         Refused::Held

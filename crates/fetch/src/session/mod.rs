@@ -127,7 +127,13 @@ impl<O: Owner> Session<O> {
             });
         }
         self.handle_events(now);
+        self.actions.decisions = self.plan.take_decisions();
         std::mem::take(&mut self.actions)
+    }
+
+    /// Starts or stops recording the plan's decisions in [`Actions::decisions`].
+    pub fn set_traced(&mut self, is_traced: bool) {
+        self.plan.set_traced(is_traced);
     }
 
     /// Announces the start of a fetch with its first request. The announcement does not delay the
@@ -175,7 +181,7 @@ impl<O: Owner> Session<O> {
         };
         self.plan.open(now, content, ExtentSet::new())?;
         let is_old = now.saturating_duration_since(file.looked_at) > LOOK_AGAIN;
-        if is_old || self.plan.was_just_lost(now, &content) {
+        if is_old || self.plan.files.was_just_lost(now, &content) {
             self.actions.wanted.push(content.hash);
         }
         Ok(Some(file.cache.clone()))
@@ -237,7 +243,7 @@ impl<O: Owner> Session<O> {
             self.plan.holders(now, &content, &listed);
             let plan = &self.plan;
             file.addresses
-                .retain(|node, _| plan.is_holder(&content, node));
+                .retain(|node, _| plan.files.is_holder(&content, node));
         }
         for holder in holders {
             let said = ContentKey::new(*hash, holder.size_bytes);
@@ -274,7 +280,7 @@ impl<O: Owner> Session<O> {
     }
 
     fn record_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
-        if self.plan.is_holder(content, &node)
+        if self.plan.files.is_holder(content, &node)
             && let Some(file) = self.files.get_mut(content)
         {
             file.addresses.insert(node, address);
@@ -370,7 +376,7 @@ impl<O: Owner> Session<O> {
 
     /// Returns all known peers, in order of priority.
     pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
-        self.plan.peers(now)
+        self.plan.peers.rates(now)
     }
 
     /// Turns read-ahead off on a metered network, or on again.
@@ -380,7 +386,7 @@ impl<O: Owner> Session<O> {
 
     /// Returns the records of the peers to keep over a restart.
     pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
-        self.plan.peer_records(now)
+        self.plan.peers.records(now)
     }
 
     /// Restores the peer records of an earlier run.

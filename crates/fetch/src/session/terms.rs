@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Sources;
 use crate::TransferError;
-use crate::plan::{DemandId, Listed, RangeRequest};
+use crate::plan::{Decision, DemandId, Listed, RangeRequest};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
@@ -136,6 +136,8 @@ pub struct Actions<O: Owner> {
     pub reopens: Vec<ContentKey>,
     /// Files of the cache to close.
     pub closed: Vec<O::File>,
+    /// Decisions of the plan since the last actions, if the session is traced.
+    pub decisions: Vec<Decision>,
 }
 
 impl<O: Owner> Default for Actions<O> {
@@ -151,6 +153,7 @@ impl<O: Owner> Default for Actions<O> {
             surveys: Vec::new(),
             reopens: Vec::new(),
             closed: Vec::new(),
+            decisions: Vec::new(),
         }
     }
 }

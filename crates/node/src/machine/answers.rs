@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use tracing::{Span, debug, debug_span};
+
 use super::heads::newer_than;
 use super::{Machine, RequestId};
 use crate::offence::Offence;
@@ -194,7 +196,11 @@ impl Machine {
                 author: step.author,
                 from: step.from,
             };
-            if !self.ask(step.from, address, request, asked) {
+            if self.ask(step.from, address, request, asked) {
+                pull_span(step.author).in_scope(|| {
+                    debug!(target: PULL_TARGET, peer = %step.from, epoch, after, "requested");
+                });
+            } else {
                 self.pulls.fail(now, step.author);
             }
         }
@@ -231,6 +237,10 @@ impl Machine {
             // The author was expelled while its log was in transfer.
             return self.pulls.finish(author);
         }
+        pull_span(author).in_scope(|| {
+            let bytes = part.records.len();
+            debug!(target: PULL_TARGET, peer = %from, bytes, "a part arrived");
+        });
         let Some(part) = decode_part(author, part) else {
             self.counters.bad_parts += 1;
             self.report_offence(from, Offence::BadLog);
@@ -284,6 +294,16 @@ impl Machine {
         applied: Applied,
     ) {
         self.unshown = true;
+        pull_span(author).in_scope(|| {
+            let outcome = match &applied {
+                Applied::More(_) => "merged, with more to come",
+                Applied::Compacted(_) => "the author compacted its log, more to come",
+                Applied::Complete => "merged, and complete",
+                Applied::Mismatch { .. } => "the log does not match its head",
+                Applied::OverBudget => "the log has no room",
+            };
+            debug!(target: PULL_TARGET, peer = %from, "{outcome}");
+        });
         match applied {
             Applied::More(pull) | Applied::Compacted(pull) => {
                 self.pulls.advance(now, author, position_of(pull));
@@ -307,6 +327,13 @@ impl Machine {
             Applied::OverBudget => {}
         }
     }
+}
+
+/// Target of the trace events about pulls of logs.
+const PULL_TARGET: &str = "p2pfs::pull";
+
+fn pull_span(author: NodeId) -> Span {
+    debug_span!(target: PULL_TARGET, "pull", %author)
 }
 
 fn position_of(pull: Pull) -> LogPosition {

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tracing::{debug, trace};
 
 use super::offence::Offence;
 use super::published::OwnReaders;
@@ -448,6 +449,7 @@ impl Machine {
     }
 
     fn handle_cluster_event(&mut self, now: Instant, event: ClusterEvent) {
+        trace_membership(&event);
         match event {
             ClusterEvent::Up(member) => self.handle_up(member),
             ClusterEvent::Down { node, why } => self.handle_down(now, node, why),
@@ -519,3 +521,27 @@ impl Machine {
 
 #[cfg(test)]
 mod tests;
+
+/// Logs what the membership decided about a node.
+fn trace_membership(event: &ClusterEvent) {
+    const TARGET: &str = "p2pfs::member";
+    match event {
+        ClusterEvent::Up(Member { node, address, .. }) => {
+            debug!(target: TARGET, peer = %node, %address, "the node is live");
+        }
+        ClusterEvent::Down { node, why } => {
+            debug!(target: TARGET, peer = %node, "the node is down: {why:?}");
+        }
+        ClusterEvent::Away { node } => debug!(target: TARGET, peer = %node, "the node is away"),
+        ClusterEvent::Head(head) => {
+            trace!(target: TARGET, bytes = head.bytes.len(), "a head arrived");
+        }
+        ClusterEvent::PushPull { node, address } => {
+            trace!(target: TARGET, peer = %node, %address, "lists of members are exchanged");
+        }
+        ClusterEvent::Offended { node, what } => {
+            debug!(target: TARGET, peer = %node, "the node broke a rule: {what:?}");
+        }
+        _ => {}
+    }
+}

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::table::{Batch, BatchHandle};
 use super::{BatchRead, BatchesInner, LONG_REST, REST};
+use crate::TRACE_TARGET;
 use crate::net::NetError;
 use p2pfs_cache::Stored;
 use p2pfs_fetch::Holder;
@@ -120,8 +123,10 @@ impl BatchesInner {
             return Vec::new();
         }
         let files = batch.files.clone();
+        debug!(target: TRACE_TARGET, peer = %node, bytes, "batch of {} files requested", files.len());
         let (asked, begun) = (Request::Batch { files }, Instant::now());
         let answer = self.net.request(node, address, lane_of(bytes), asked).await;
+        debug!(target: TRACE_TARGET, peer = %node, is_answered = answer.is_ok(), "the batch ended");
         let mut table = self.table.lock();
         let rest = match answer {
             Ok(Response::Batch { packed }) => {
@@ -166,6 +171,7 @@ impl BatchesInner {
                 Err(Some(DigestError::ProofFailed)) => lie = Some(*file),
                 Err(_) => {}
             }
+            debug!(target: TRACE_TARGET, hash = %file.hash, "the batch lacks the file");
             let waiting = self.table.lock().failed(file, &batch.from.node);
             self.fetch_alone(waiting);
         }

@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tracing::debug;
 
 use super::client::{FetchTicket, Fetcher, HoldersOf, ReadReply};
+use crate::TRACE_TARGET;
 use crate::net::peer::PeerNet;
 use p2pfs_cache::Cache;
 use p2pfs_fetch::TransferError;
@@ -113,6 +115,7 @@ impl Batches {
             .lock()
             .wait(reading)
             .map_err(|it| it.reply)?;
+        debug!(target: TRACE_TARGET, hash = %file.hash, "the read waits for a batch");
         let inner = Arc::downgrade(&self.inner);
         self.inner.runtime.spawn(async move {
             tokio::time::sleep(PATIENCE).await;
@@ -175,6 +178,7 @@ impl BatchesInner {
                 reply(outcome);
             });
             let SmallFile { hash, size_bytes } = file;
+            debug!(target: TRACE_TARGET, %hash, "the file is fetched without its batch");
             let ticket: FetchTicket = self
                 .fetcher
                 .read_just(hash, size_bytes, range, deadline, answer);

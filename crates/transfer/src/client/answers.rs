@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
+use tracing::{Instrument, debug, trace};
 
 use super::asking::{TakeBack, failure_of};
 use super::behind::{PendingStore, StoreOutcome};
 use super::storing::StoreTurn;
+use super::trace::FetchTrace;
 use super::{FetcherInner, ReadReply, read_into};
+use crate::TRACE_TARGET;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
 use p2pfs_cache::CacheFile;
@@ -45,7 +48,9 @@ impl FetcherInner {
             None
         };
         let under_way = asked.unwrap_or_else(|| {
-            let task = self.runtime.spawn(self.clone().ask_range(request, address));
+            let span = self.trace.request(request.id);
+            let asking = self.clone().ask_range(request, address);
+            let task = self.runtime.spawn(asking.instrument(span));
             let task = task.abort_handle();
             Box::new(move || task.abort())
         });
@@ -70,6 +75,9 @@ impl FetcherInner {
         let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
         if asked.is_err() {
             self.download.give_back(request.range.len());
+        }
+        if asked.is_ok() {
+            self.trace_request(&request, "sent at once over an open connection");
         }
         asked.ok()
     }
@@ -115,6 +123,7 @@ impl FetcherInner {
             // the delay is not a peer's fault, and no reason to give up
             return self.fail(&request, Failure::Limited);
         }
+        trace!(target: TRACE_TARGET, "sent");
         let (node, progress) = (request.node, self.progress(&request));
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {
@@ -152,11 +161,23 @@ impl FetcherInner {
         self.with(|session, now| session.failed(now, request, failure));
     }
 
+    /// Logs a step of a request, in the span of its first reader.
+    fn trace_request(&self, request: &RangeRequest, step: &str) {
+        if FetchTrace::is_wanted() {
+            let span = self.trace.request(request.id);
+            span.in_scope(|| trace!(target: TRACE_TARGET, "{step}"));
+        }
+    }
+
     /// Verifies and stores an answer on a blocking thread. A small answer is hashed on this task
     /// instead, because that takes less time than waking a thread while its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
+        self.trace_request(&request, "the whole answer is here");
         self.with(|session, _| session.mark_received(request.id));
         let turn = self.storing.turn().await;
+        if turn.is_none() {
+            debug!(target: TRACE_TARGET, "the cache's disk hangs, the bytes stay in memory");
+        }
         // the semaphore is never closed, so this cannot fail; without a permit nothing is verified
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
             return;

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tracing::{debug, trace};
+
+use crate::TRACE_TARGET;
 
 use super::{Client, FetcherInner};
 use p2pfs_cache::{CacheFile, Stored};
@@ -118,11 +121,22 @@ pub(super) enum StoreOutcome {
 
 /// Stores a range. A failing cache counts as one without room: the bytes stay in memory. Blocking.
 pub(super) fn keep(file: &CacheFile, verified: &Verified) -> StoreOutcome {
+    let (start, bytes) = (verified.range.start, verified.range.len());
     match file.store(verified) {
-        Ok(Stored::Kept) => StoreOutcome::Yes {
-            is_complete: file.is_complete(),
-        },
-        Ok(Stored::Full) | Err(_) => StoreOutcome::No,
+        Ok(Stored::Kept) => {
+            trace!(target: TRACE_TARGET, start, bytes, "stored in the cache");
+            StoreOutcome::Yes {
+                is_complete: file.is_complete(),
+            }
+        }
+        Ok(Stored::Full) => {
+            debug!(target: TRACE_TARGET, start, bytes, "the cache has no room for the bytes");
+            StoreOutcome::No
+        }
+        Err(error) => {
+            debug!(target: TRACE_TARGET, start, bytes, "the cache cannot store the bytes: {error}");
+            StoreOutcome::No
+        }
     }
 }
 

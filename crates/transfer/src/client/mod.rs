@@ -18,6 +18,7 @@ mod storing;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -45,6 +46,7 @@ pub use fill::Fill;
 use fill::Filler;
 use storing::StoreQueue;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
+use trace::FetchTrace;
 
 /// Maximum events that wait for their reader. Further ones are dropped.
 pub const FETCH_EVENTS_MAX: usize = 1024;
@@ -87,6 +89,7 @@ struct ClientState {
     session: Session<Client>,
     /// When the session will be woken.
     armed: Option<Instant>,
+    is_traced: bool,
 }
 
 struct FetcherInner {
@@ -100,6 +103,7 @@ struct FetcherInner {
     behind: WriteBehindQueue,
     events: mpsc::Sender<FetchEvent>,
     storing: StoreQueue,
+    trace: FetchTrace,
     verifiers: Arc<Semaphore>,
     holdings: Arc<Semaphore>,
     wake: Arc<Notify>,
@@ -135,11 +139,15 @@ impl Fetcher {
         let verifiers = (processors * VERIFIERS_PER_PROCESSOR).min(VERIFIERS_MAX);
         let window_bytes = config.uncached_window_bytes;
         let session = Session::new(config.plan, config.seed, window_bytes);
-        let armed = None;
+        let state = ClientState {
+            session,
+            armed: None,
+            is_traced: false,
+        };
         let wake = Arc::new(Notify::new());
         let inner = Arc::new_cyclic(|inner: &Weak<FetcherInner>| FetcherInner {
             on_bytes: on_bytes(inner.clone()),
-            state: Mutex::new(ClientState { session, armed }),
+            state: Mutex::new(state),
             cache,
             holders,
             asking,
@@ -148,6 +156,7 @@ impl Fetcher {
             behind: WriteBehindQueue::default(),
             events,
             storing: StoreQueue::new(verifiers),
+            trace: FetchTrace::default(),
             verifiers: Arc::new(Semaphore::new(verifiers)),
             holdings: Arc::new(Semaphore::new(HOLDINGS_AT_ONCE_MAX)),
             wake: wake.clone(),
@@ -359,12 +368,17 @@ impl FetcherInner {
         let (result, actions, is_sooner) = {
             let mut state = self.state.lock();
             let now = state.now();
+            state.set_traced(&self.trace);
             let result = tell(&mut state.session, now);
-            let actions = state.session.actions(now);
+            let mut actions = state.session.actions(now);
+            self.trace.add(std::mem::take(&mut actions.decisions));
             (result, actions, state.rearm())
         };
         if is_sooner {
             self.wake.notify_one();
+        }
+        if FetchTrace::is_wanted() {
+            self.trace.log();
         }
         (result, actions)
     }
@@ -433,6 +447,16 @@ impl ClientState {
             self.session.note_pause(now, late);
         }
         now
+    }
+
+    /// Traces the session while a subscriber wants its trace.
+    fn set_traced(&mut self, trace: &FetchTrace) {
+        let is_traced = FetchTrace::is_wanted();
+        if is_traced != self.is_traced {
+            self.is_traced = is_traced;
+            self.session.set_traced(is_traced);
+            trace.clear();
+        }
     }
 
     /// Returns whether the session wants to be woken sooner than planned.

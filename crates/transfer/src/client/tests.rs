@@ -4,6 +4,7 @@ mod disks;
 mod doubt;
 mod fills;
 mod idle;
+mod traced;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

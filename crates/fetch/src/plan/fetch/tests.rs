@@ -1,12 +1,13 @@
 //! State of an open file.
 
 use super::*;
-use crate::plan::PlanError;
+use crate::plan::holders::{Coverage, GONE, HOLDERS_MAX};
+use crate::plan::{Listed, PlanError, RequestId};
 use p2pfs_types::extent::PAGE_BYTES;
 
-fn fetch() -> (Fetch, Instant) {
+fn fetch() -> (FileFetch, Instant) {
     let now = Instant::now();
-    (Fetch::new(10 << 20, ExtentSet::new(), now), now)
+    (FileFetch::new(10 << 20, ExtentSet::new(), now), now)
 }
 
 fn listed(node: NodeId, sequence: u64) -> Listed {
@@ -30,7 +31,7 @@ fn a_gap_is_what_is_neither_here_nor_asked() {
 fn what_is_here_of_a_huge_file_is_not_looked_through_for_a_gap() {
     let (size, last) = (1 << 42, 1 << 12);
     let present = ExtentSet::of(ByteRange::new(0, size - last));
-    let fetch = Fetch::new(size, present, Instant::now());
+    let fetch = FileFetch::new(size, present, Instant::now());
     for _ in 0..1000 {
         let gap = fetch.first_gap(fetch.whole());
         assert_eq!(gap, Some(ByteRange::new(size - last, size)));
@@ -40,19 +41,15 @@ fn what_is_here_of_a_huge_file_is_not_looked_through_for_a_gap() {
 #[test]
 fn a_failure_is_remembered_for_its_range_until_a_holder_appears() {
     let (mut fetch, now) = fetch();
-    fetch.remember_failure(now, ByteRange::at(0, 131072), PlanError::NoHolder);
+    fetch
+        .failures
+        .remember(now, ByteRange::at(0, 131072), PlanError::NoHolder);
     let page = ByteRange::at(8192, 4096);
-    assert_eq!(
-        fetch.remembered_failure(now, page),
-        Some(PlanError::NoHolder)
-    );
-    assert_eq!(
-        fetch.remembered_failure(now, ByteRange::at(1 << 20, 4096)),
-        None
-    );
-    assert_eq!(fetch.remembered_failure(now + REMEMBER_FAILURE, page), None);
+    assert_eq!(fetch.failures.of(now, page), Some(PlanError::NoHolder));
+    assert_eq!(fetch.failures.of(now, ByteRange::at(1 << 20, 4096)), None);
+    assert_eq!(fetch.failures.of(now + REMEMBER_FAILURE, page), None);
     fetch.add_holder(NodeId::new([1; 32]), Coverage::All);
-    assert_eq!(fetch.remembered_failure(now, page), None);
+    assert_eq!(fetch.failures.of(now, page), None);
 }
 
 #[test]
@@ -116,9 +113,9 @@ fn what_nobody_has_but_who_says_that_it_is_gone_is_gone_beside_holders_of_other_
 #[test]
 fn a_get_is_repeated_at_growing_intervals() {
     let (mut fetch, now) = fetch();
-    let second = fetch.take_get_turn(now).unwrap();
-    assert_eq!(fetch.take_get_turn(now), None);
-    let third = fetch.take_get_turn(second).unwrap();
+    let second = fetch.holders_mut().take_get_turn(now).unwrap();
+    assert_eq!(fetch.holders_mut().take_get_turn(now), None);
+    let third = fetch.holders_mut().take_get_turn(second).unwrap();
     assert!(third - second > second - now);
 }
 
@@ -128,7 +125,7 @@ fn the_number_of_holders_is_bounded() {
     for i in 0..200 {
         fetch.add_holder(NodeId::new([i; 32]), Coverage::All);
     }
-    assert_eq!(fetch.holders.len(), HOLDERS_MAX);
+    assert_eq!(fetch.holders.nodes().count(), HOLDERS_MAX);
 }
 
 #[test]
@@ -139,7 +136,7 @@ fn those_who_have_no_more_than_a_part_leave_places_for_who_has_all() {
     }
     let author = NodeId::new([250; 32]);
     assert!(fetch.add_listed_holder(now, listed(author, 1)));
-    assert!(fetch.holders.contains_key(&author));
+    assert!(fetch.holders.contains(&author));
 }
 
 #[test]
@@ -149,12 +146,12 @@ fn holders_of_all_are_counted_as_they_come_and_go() {
     let part = || Coverage::Part([ByteRange::at(0, PAGE_BYTES)].into_iter().collect());
     fetch.add_holder(one, part());
     fetch.add_holder(other, Coverage::All);
-    assert!(fetch.full_holders() == 1 && fetch.has_partial_holders());
+    assert!(fetch.holders().full_count() == 1 && fetch.holders().has_partial());
     fetch.add_holder(one, Coverage::All);
     fetch.add_holder(other, part());
-    assert!(fetch.full_holders() == 2 && !fetch.has_partial_holders());
+    assert!(fetch.holders().full_count() == 2 && !fetch.holders().has_partial());
     for _ in 0..2 {
         fetch.remove_holder(now, one);
-        assert!(fetch.full_holders() == 1 && !fetch.has_partial_holders());
+        assert!(fetch.holders().full_count() == 1 && !fetch.holders().has_partial());
     }
 }

@@ -1,6 +1,9 @@
 //! Figures learnt about a peer, and its back-offs.
 
 use super::*;
+use crate::plan::PIECE_MAX_BYTES;
+use crate::plan::backoff::{BACKOFF_MAX, BACKOFF_MIN};
+use p2pfs_types::extent::CHUNK_BYTES;
 
 const ID: RequestId = RequestId(0);
 
@@ -17,8 +20,8 @@ fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
     let mut queue = std::collections::VecDeque::new();
     let (mut link_free, mut next) = (now, 0);
     for _ in 0..pieces {
-        while peer.has_room(Lane::Bulk, PIECE_MAX_BYTES) && queue.len() < 64 {
-            let bytes = peer.piece_bytes(Lane::Bulk);
+        while peer.link.has_room(Lane::Bulk, PIECE_MAX_BYTES) && queue.len() < 64 {
+            let bytes = peer.link.piece_bytes(Lane::Bulk);
             let id = RequestId(next);
             next += 1;
             let sent = peer.sent(now, id, Lane::Bulk, bytes);
@@ -37,36 +40,43 @@ fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
 fn the_window_covers_the_round_trip_of_a_fast_far_peer() {
     let peer = trained(Duration::from_millis(20), 100e6, 200);
     assert!(
-        peer.window_bytes() as f64 >= 100e6 * 0.020 * 1.5,
+        peer.link.window_bytes() as f64 >= 100e6 * 0.020 * 1.5,
         "{}",
-        peer.window_bytes()
+        peer.link.window_bytes()
     );
-    let rate = peer.rate().unwrap();
+    let rate = peer.link.rate().unwrap();
     assert!((80e6..130e6).contains(&rate), "{rate}");
 }
 
 #[test]
 fn a_slow_peer_gets_small_pieces_and_a_small_window() {
     let peer = trained(Duration::from_millis(5), 300e3, 60);
-    assert_eq!(peer.piece_bytes(Lane::Bulk), CHUNK_BYTES);
-    assert!(peer.window_bytes() <= 512 << 10, "{}", peer.window_bytes());
+    assert_eq!(peer.link.piece_bytes(Lane::Bulk), CHUNK_BYTES);
+    assert!(
+        peer.link.window_bytes() <= 512 << 10,
+        "{}",
+        peer.link.window_bytes()
+    );
 }
 
 #[test]
 fn a_reader_of_a_slow_peer_is_asked_for_no_more_than_a_second_brings() {
-    let asked_at =
-        |rate: f64| trained(Duration::from_millis(5), rate, 60).piece_bytes(Lane::Urgent);
+    let asked_at = |rate: f64| {
+        trained(Duration::from_millis(5), rate, 60)
+            .link
+            .piece_bytes(Lane::Urgent)
+    };
     let rates = [5e3, 20e3, 40e3, 100e3, 300e3, 50e6];
     let kib = rates.map(|rate| asked_at(rate) >> 10);
     assert_eq!(kib, [16, 16, 32, 64, 64, 128]);
     // a little-known peer that gave one small file from far away
     let (mut peer, now) = (Peer::default(), Instant::now());
-    assert_eq!(peer.piece_bytes(Lane::Urgent), CHUNK_BYTES);
+    assert_eq!(peer.link.piece_bytes(Lane::Urgent), CHUNK_BYTES);
     let sent = peer.sent(now, ID, Lane::Urgent, 100);
     let later = now + Duration::from_millis(5);
     answer(&mut peer, later, ID, (&sent, Lane::Urgent), 100);
-    assert!(peer.rate().unwrap() < 32e3);
-    assert_eq!(peer.piece_bytes(Lane::Urgent), CHUNK_BYTES);
+    assert!(peer.link.rate().unwrap() < 32e3);
+    assert_eq!(peer.link.piece_bytes(Lane::Urgent), CHUNK_BYTES);
 }
 
 #[test]
@@ -75,7 +85,7 @@ fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
     let mut last = Duration::ZERO;
     for step in 0..20 {
         let now = now + Duration::from_secs(step);
-        let rest = peer.rest(now, now, 0.5) - now;
+        let rest = peer.backoff.rest(now, now, 0.5) - now;
         assert!(rest >= last && rest <= BACKOFF_MAX);
         last = rest;
     }
@@ -84,7 +94,7 @@ fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
     let sent = peer.sent(now, ID, Lane::Urgent, 4096);
     let later = now + Duration::from_millis(1);
     answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
-    assert_eq!(peer.resting_until(now), None);
+    assert_eq!(peer.backoff.resting_until(now), None);
 }
 
 #[test]
@@ -93,51 +103,61 @@ fn a_liar_stays_out_for_its_whole_time_whatever_it_answers() {
     let sent = peer.sent(now, ID, Lane::Bulk, 4096);
     peer.shun(now);
     answer(&mut peer, now, ID, (&sent, Lane::Bulk), 4096);
-    assert!(peer.is_shunned(now + SHUN - Duration::from_secs(1)));
-    assert!(!peer.is_shunned(now + SHUN));
+    assert!(peer.backoff.is_shunned(now + SHUN - Duration::from_secs(1)));
+    assert!(!peer.backoff.is_shunned(now + SHUN));
 }
 
 #[test]
 fn small_reads_do_not_lower_what_is_known_of_the_rate() {
     let mut peer = trained(Duration::from_millis(20), 100e6, 200);
-    while peer.in_flight_bytes() > 0 {
-        let bytes = peer.in_flight_bytes();
+    while peer.link.in_flight_bytes() > 0 {
+        let bytes = peer.link.in_flight_bytes();
         peer.ended(ID, Lane::Bulk, bytes);
     }
-    let (before, now) = (peer.rate().unwrap(), Instant::now());
+    let (before, now) = (peer.link.rate().unwrap(), Instant::now());
     for _ in 0..100 {
         let sent = peer.sent(now, ID, Lane::Urgent, 4096);
         let later = now + Duration::from_millis(20);
         answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
     }
-    assert!(peer.rate().unwrap() >= before);
+    assert!(peer.link.rate().unwrap() >= before);
 }
 
 #[test]
 fn one_broken_connection_with_many_requests_on_it_is_one_failure() {
     let (mut peer, sent_at) = (Peer::default(), Instant::now());
     let now = sent_at + Duration::from_secs(1);
-    let rests: Vec<_> = (0..4).map(|_| peer.rest(now, sent_at, 0.5)).collect();
-    assert_eq!(peer.failures_total, 1);
+    let rests: Vec<_> = (0..4)
+        .map(|_| peer.backoff.rest(now, sent_at, 0.5))
+        .collect();
+    assert_eq!(peer.backoff.failures_total(), 1);
     assert!(rests.iter().all(|until| *until <= now + BACKOFF_MIN));
-    peer.rest(now + BACKOFF_MIN, now + BACKOFF_MIN, 0.5);
-    assert_eq!(peer.failures_total, 2, "what was asked later is another");
+    peer.backoff.rest(now + BACKOFF_MIN, now + BACKOFF_MIN, 0.5);
+    assert_eq!(
+        peer.backoff.failures_total(),
+        2,
+        "what was asked later is another"
+    );
 }
 
 #[test]
 fn what_a_torn_network_added_to_its_answers_does_not_widen_its_window() {
     let mut peer = trained(Duration::from_millis(1), 25e6, 400);
-    let before = peer.window_bytes();
+    let before = peer.link.window_bytes();
     let now = Instant::now() + Duration::from_secs(30);
     for _ in 0..20 {
         let sent = peer.sent(now, ID, Lane::Urgent, 4096);
         let later = now + Duration::from_secs(3);
         answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
     }
-    assert!(peer.latency().unwrap() > Duration::from_secs(1));
-    assert!(peer.window_bytes() <= before * 2, "{}", peer.window_bytes());
+    assert!(peer.link.latency().unwrap() > Duration::from_secs(1));
+    assert!(
+        peer.link.window_bytes() <= before * 2,
+        "{}",
+        peer.link.window_bytes()
+    );
     peer.rested();
-    assert!(peer.latency().unwrap() <= LATENCY_UNKNOWN);
+    assert!(peer.link.latency().unwrap() <= LATENCY_UNKNOWN);
 }
 
 /// A peer with a rate limit that one large piece would exceed for long reports itself busy.
@@ -147,10 +167,10 @@ fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
         trained(Duration::from_millis(1), 50e6, 200),
         Instant::now() + Duration::from_secs(60),
     );
-    assert_eq!(peer.piece_bytes(Lane::Bulk), PIECE_MAX_BYTES);
+    assert_eq!(peer.link.piece_bytes(Lane::Bulk), PIECE_MAX_BYTES);
     let at_once = [0; 8].map(|_| peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES));
     let mut rounds = 0;
-    while peer.piece_bytes(Lane::Bulk) > CHUNK_BYTES {
+    while peer.link.piece_bytes(Lane::Bulk) > CHUNK_BYTES {
         let sent = peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
         now += Duration::from_millis(1);
         let until = peer.rest_busy(now, &sent, 0.5, true);
@@ -165,21 +185,21 @@ fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
         now += Duration::from_millis(2);
         answer(&mut peer, now, ID, (&sent, Lane::Bulk), CHUNK_BYTES);
     }
-    assert_eq!(peer.piece_bytes(Lane::Bulk), PIECE_MAX_BYTES);
+    assert_eq!(peer.link.piece_bytes(Lane::Bulk), PIECE_MAX_BYTES);
 }
 
 #[test]
 fn only_who_says_that_it_is_busy_is_taken_to_give_less() {
     let mut peer = trained(Duration::from_millis(5), 10e6, 60);
     let now = Instant::now() + Duration::from_secs(60);
-    let rate = peer.rate();
+    let rate = peer.link.rate();
     let sent = peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.ended(ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.rest_busy(now, &sent, 0.5, false);
-    assert_eq!(peer.rate(), rate);
+    assert_eq!(peer.link.rate(), rate);
     let later = now + Duration::from_secs(1);
     let sent = peer.sent(later, ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.ended(ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.rest_busy(later, &sent, 0.5, true);
-    assert!(peer.rate() < rate);
+    assert!(peer.link.rate() < rate);
 }

@@ -265,7 +265,7 @@ impl Bench {
     }
 
     pub(super) fn in_flight_bytes(&self, node: &NodeId) -> u64 {
-        self.plan.peers[node].in_flight_bytes()
+        self.plan.peers.get(node).unwrap().link.in_flight_bytes()
     }
 
     fn line(request: &RangeRequest) -> (NodeId, NodeId, u8) {
@@ -297,7 +297,7 @@ impl Bench {
             self.cache_bytes -= range.len();
             return;
         }
-        self.plan.limit_read_ahead(Some(self.window_bytes / 2));
+        self.plan.read_ahead.limit(Some(self.window_bytes / 2));
         self.uncached.push_back((content, range));
         let held = |uncached: &VecDeque<(ContentKey, ByteRange)>| -> u64 {
             uncached.iter().map(|(_, range)| range.len()).sum()
@@ -326,7 +326,7 @@ impl Bench {
                 "asked twice, but not as a hedge: {one:?}, {two:?}"
             );
         }
-        let have = self.plan.fetches[&request.content].have();
+        let have = self.plan.files.get(&request.content).unwrap().have();
         assert!(
             have.present_in(request.range).is_empty(),
             "asked for what is here"
@@ -336,12 +336,12 @@ impl Bench {
     /// Checks that everything a reader waits for is in flight, or is requested as soon as possible.
     fn check_readers(&self) {
         for (id, demand) in &self.plan.demands {
-            let fetch = &self.plan.fetches[&demand.content];
-            if fetch.unissued.contains(id) {
+            let fetch = &self.plan.files.get(&demand.content).unwrap();
+            if fetch.readers.is_unissued(*id) {
                 continue;
             }
             let mut comes = fetch.have().clone();
-            let asked = self.plan.in_flight.values().map(|it| it.request);
+            let asked = self.plan.requests.all().copied();
             for request in asked.filter(|it| it.content == demand.content) {
                 comes.insert(request.range);
             }
@@ -450,7 +450,7 @@ impl Bench {
             };
             let here = self
                 .plan
-                .fetches
+                .files
                 .get(&reader.content)
                 .map(|f| f.have().contains(range));
             if here == Some(true) {
@@ -479,7 +479,7 @@ impl Bench {
         let (_, since) = reader.waits.take().unwrap();
         reader.longest_wait = reader.longest_wait.max(self.now - since);
         if error.is_none() {
-            let here = self.plan.fetches[&reader.content].have();
+            let here = self.plan.files.get(&reader.content).unwrap().have();
             assert!(
                 here.contains(reader.reads[reader.at]),
                 "told ready, and it is not here"

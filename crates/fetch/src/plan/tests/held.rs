@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::bench::{Bench, PATIENCE};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
-use crate::plan::{Failure, Lane, Plan, PlanEvent, TURN_PATIENCE};
+use crate::plan::{Failure, Lane, Plan, PlanEvent, patience::TURN_PATIENCE};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 
@@ -133,7 +133,7 @@ fn what_came_while_a_limit_of_this_node_held_a_request_back_does_not_make_its_ho
     bench.now += Duration::from_millis(100);
     plan.arrived(bench.now, peer, held.id, held.range.len());
     assert!(plan.answered(bench.now, held.id));
-    let rate = plan.peers(bench.now)[0].rate_bytes_per_s.unwrap();
+    let rate = plan.peers.rates(bench.now)[0].rate_bytes_per_s.unwrap();
     let most = held.range.len() as f64 * 10.0;
     assert!(rate <= most, "{rate}, of {most} bytes a second");
 }

@@ -56,13 +56,13 @@ fn a_holder_is_asked_however_many_nodes_were_heard_of_before() {
             .unwrap();
     }
     let nodes: Vec<_> = asked(&mut plan, now).iter().map(|it| it.node).collect();
-    assert!(!nodes.is_empty() && plan.is_holder(&content, &late));
+    assert!(!nodes.is_empty() && plan.files.is_holder(&content, &late));
     plan.returned(&early);
     assert!(
-        plan.peers(now).iter().any(|peer| peer.node == early),
+        plan.peers.rates(now).iter().any(|peer| peer.node == early),
         "it is in use"
     );
-    assert!(plan.peers(now).iter().any(|peer| peer.node == late));
+    assert!(plan.peers.rates(now).iter().any(|peer| peer.node == late));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn holders_beyond_those_that_are_in_use_take_no_figures_from_them() {
         plan.holders(now, &content, &listed(&holders));
     }
     plan.gave(node(1), 1);
-    let known = plan.peers(now);
+    let known = plan.peers.rates(now);
     assert_eq!(known.len(), PEERS_MAX);
     assert!(known.iter().any(|peer| peer.node == numbered(0)));
 }

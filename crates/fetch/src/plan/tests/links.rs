@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
-use crate::plan::{DemandId, IN_FLIGHT_MAX_BYTES, PlanEvent, TURN_PATIENCE};
+use crate::plan::{DemandId, IN_FLIGHT_MAX_BYTES, PlanEvent, patience::TURN_PATIENCE};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::bench::{PATIENCE, file_named, node};
 use super::{Answers, MIB, listed, step};
 use crate::plan::{
-    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, TURN_PATIENCE, URGENT_MAX_BYTES,
+    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, URGENT_MAX_BYTES, patience::TURN_PATIENCE,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};

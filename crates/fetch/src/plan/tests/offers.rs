@@ -17,7 +17,14 @@ fn offering(ranges: impl IntoIterator<Item = ByteRange>) -> SimPeer {
 
 /// Returns how many ranges of a file are known of a node.
 fn runs(plan: &Plan, content: &ContentKey, node: NodeId) -> usize {
-    match &plan.fetches[content].holders()[&node] {
+    match plan
+        .files
+        .get(content)
+        .unwrap()
+        .holders()
+        .get(&node)
+        .unwrap()
+    {
         Coverage::Part(ranges) => ranges.iter().count(),
         Coverage::All => panic!("it has but parts"),
     }
@@ -78,7 +85,15 @@ fn what_is_kept_of_what_a_holder_has_is_bounded() {
     offer(node(2), ByteRange::at(1 << 39, MIB));
     assert_eq!(runs(&bench.plan, &content, node(1)), 0);
     assert_eq!(runs(&bench.plan, &content, node(2)), RUNS_MAX);
-    let long = bench.plan.fetches[&content].holders()[&node(2)].first_in(ByteRange::at(1 << 39, 1));
+    let long = bench
+        .plan
+        .files
+        .get(&content)
+        .unwrap()
+        .holders()
+        .get(&node(2))
+        .unwrap()
+        .first_in(ByteRange::at(1 << 39, 1));
     assert!(long.is_some(), "the longest are kept");
 }
 
@@ -134,7 +149,10 @@ fn whose_readers_wait_for_what_nobody_has_is_not_looked_at_again_and_again() {
         plan.arrived(now, node(1), RequestId(u64::MAX), 1);
         plan.handle_timeout(now);
     }
-    assert!(plan.fetches[&content].overdue, "it stays the first");
+    assert!(
+        plan.files.get(&content).unwrap().readers.is_overdue(),
+        "it stays the first"
+    );
 }
 
 /// Models the kernel reading around a page of a mapping whose only remaining holder has the end of

@@ -39,7 +39,8 @@ fn recalled(records: &[PeerRecord], now: Instant) -> Plan {
 }
 
 fn rate_of(plan: &Plan, now: Instant, number: u8) -> Option<PeerRate> {
-    plan.peers(now)
+    plan.peers
+        .rates(now)
         .into_iter()
         .find(|it| it.node == node(number))
 }
@@ -53,7 +54,7 @@ fn learnt() -> Vec<PeerRecord> {
         bench.read(Reader::sequential(content, 2 * MIB));
     }
     bench.run(Duration::from_secs(60));
-    bench.plan.peer_records(bench.now)
+    bench.plan.peers.records(bench.now)
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn what_was_learnt_long_ago_gives_way_to_the_first_answer() {
     bench.read(Reader::sequential(content, 64 * MIB));
     bench.run(Duration::from_secs(60));
     assert!(bench.readers[0].errors.is_empty());
-    let first = &bench.plan.peers(bench.now)[0];
+    let first = &bench.plan.peers.rates(bench.now)[0];
     assert_eq!(first.node, node(1));
     assert!(first.latency < Some(Duration::from_millis(100)));
 }
@@ -112,7 +113,7 @@ fn a_liar_stays_shunned_over_a_restart_for_what_is_left_of_its_time() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.lied(now, node(1), content);
     now += Duration::from_secs(100);
-    let mut records = plan.peer_records(now);
+    let mut records = plan.peers.records(now);
     // the process was away for the same time
     for record in &mut records {
         record.age += Duration::from_secs(100);
@@ -173,7 +174,7 @@ fn records_are_bounded_and_the_oldest_that_did_not_lie_give_way() {
     plan.recall(now, &many[PEERS_MAX / 2..]);
     plan.recall(now, &many[..PEERS_MAX / 2]);
     plan.lied(now, id(PEERS_MAX - 1), file_named(1, MIB));
-    let kept = plan.peer_records(now);
+    let kept = plan.peers.records(now);
     assert_eq!(kept.len(), PEER_RECORDS_MAX);
     assert_eq!(kept[0].node, id(PEERS_MAX - 1));
     assert!(

@@ -73,7 +73,7 @@ fn a_liar_is_shunned_at_once_and_another_is_asked() {
             .filter(|e| matches!(e, PlanEvent::Liar(..)))
             .count();
         assert!(told <= 1);
-        let shunned = bench.plan.peers(bench.now).iter().any(|p| p.shunned);
+        let shunned = bench.plan.peers.rates(bench.now).iter().any(|p| p.shunned);
         assert_eq!(shunned, told == 1);
     }
 }
@@ -187,7 +187,7 @@ fn what_is_gone_at_one_holder_is_asked_of_the_next() {
         asked <= 4,
         "{asked} requests to a node that said it has it no more"
     );
-    assert!(!bench.plan.peers(bench.now).iter().any(|p| p.shunned));
+    assert!(!bench.plan.peers.rates(bench.now).iter().any(|p| p.shunned));
 }
 
 #[test]

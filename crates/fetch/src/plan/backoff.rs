@@ -1,0 +1,128 @@
+//! Back-off from a peer that failed, is busy or lied.
+
+use std::time::{Duration, Instant};
+
+/// First back-off after a failure. It doubles with each further failure.
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Maximum back-off after failures. A peer is tried several times while a reader waits 10 s for it.
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// First back-off after `Busy`.
+const BUSY_MIN: Duration = Duration::from_millis(25);
+/// Maximum back-off after `Busy`: a busy peer is alive.
+const BUSY_MAX: Duration = Duration::from_millis(800);
+/// How long a peer is shunned after wrong bytes.
+pub const SHUN: Duration = Duration::from_secs(600);
+/// Back-off from one peer.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    /// Failures since its last answer. Requests that failed together count once.
+    failures: u32,
+    failed_at: Option<Instant>,
+    failures_total: u64,
+    busy: u32,
+    busy_at: Option<Instant>,
+    /// When a limit of this node last delayed a request to it while it had no failures.
+    limited_at: Option<Instant>,
+    not_before: Option<Instant>,
+    shunned_until: Option<Instant>,
+}
+
+impl Backoff {
+    /// Returns the number of failures since its last answer.
+    pub(super) fn unanswered(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn failures_total(&self) -> u64 {
+        self.failures_total
+    }
+
+    pub(super) fn failed_at(&self) -> Option<Instant> {
+        self.failed_at
+    }
+
+    /// Restores the failures and the shunning of an earlier run.
+    pub(super) fn recall(&mut self, failures_total: u64, shunned_until: Option<Instant>) {
+        (self.failures_total, self.shunned_until) = (failures_total, shunned_until);
+    }
+
+    /// Returns the end of the back-off or shunning, if the peer rests now.
+    pub(super) fn resting_until(&self, now: Instant) -> Option<Instant> {
+        self.not_before
+            .max(self.shunned_until)
+            .filter(|until| *until > now)
+    }
+
+    pub(super) fn is_shunned(&self, now: Instant) -> bool {
+        self.shunned_until.is_some_and(|until| until > now)
+    }
+
+    /// Returns whether the peer is shunned or was shunned before.
+    pub(super) fn was_shunned(&self) -> bool {
+        self.shunned_until.is_some()
+    }
+
+    /// Ends the back-off, but not the shunning.
+    pub(super) fn end(&mut self) {
+        (self.failures, self.busy, self.not_before) = (0, 0, None);
+    }
+
+    /// Records that the request sent at `sent_at` could not reach it, or got an invalid answer.
+    /// `jitter` is in 0..1. Returns the end of its back-off.
+    pub(super) fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
+        self.limited_at = None;
+        if self.failed_at.is_some_and(|failed| sent_at <= failed) {
+            // the failure that broke the earlier request broke this one too
+            return self.not_before.unwrap_or(now);
+        }
+        self.failed_at = Some(now);
+        self.failures += 1;
+        self.failures_total += 1;
+        let doubled = BACKOFF_MIN * (1 << (self.failures - 1).min(10));
+        let until = now + doubled.min(BACKOFF_MAX).mul_f64(0.75 + jitter / 2.0);
+        self.not_before = Some(until);
+        until
+    }
+
+    /// Backs off without counting a failure, and returns until when. Returns `Err` if the request
+    /// was sent before the last such report, so that its report says nothing new.
+    pub(super) fn spare(
+        &mut self,
+        now: Instant,
+        sent_at: Instant,
+        jitter: f64,
+    ) -> Result<Instant, Instant> {
+        if let (Some(at), Some(until)) = (self.busy_at, self.not_before)
+            && sent_at < at
+        {
+            return Err(until);
+        }
+        self.busy_at = Some(now);
+        self.busy += 1;
+        let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
+        let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);
+        self.not_before = Some(until);
+        Ok(until)
+    }
+
+    /// Records that a limit of this node delayed a request to the peer.
+    pub(super) fn note_limited(&mut self, now: Instant) {
+        if self.failures == 0 {
+            self.limited_at = Some(now);
+        }
+    }
+
+    /// Returns whether a limit of this node alone held requests to the peer back, within this time
+    /// before now.
+    pub(super) fn was_limited(&self, now: Instant, within: Duration) -> bool {
+        self.limited_at.is_some_and(|at| at + within > now)
+    }
+
+    /// Shuns the peer for wrong bytes. Returns until when.
+    pub(super) fn shun(&mut self, now: Instant) -> Instant {
+        self.failures_total += 1;
+        let until = now + SHUN;
+        self.shunned_until = Some(until);
+        until
+    }
+}

@@ -1,0 +1,212 @@
+//! Decisions of the plan as data, so that the owner can trace them.
+//!
+//! The plan records decisions only while its owner traces it. Otherwise [`DecisionLog::note`] costs
+//! one comparison: it builds nothing.
+
+use std::time::Instant;
+
+use super::{DemandId, Failure, Lane, PlanError, RangeRequest, RequestId};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+/// One decision of the plan, or one fact that it decides by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A reader waits for bytes that are not on this node.
+    ReadBegan {
+        /// Id of the wait.
+        read: DemandId,
+        /// Content that it reads.
+        content: ContentKey,
+        /// Range that it waits for.
+        range: ByteRange,
+        /// Requests in flight that bring a part of the range.
+        joined: Vec<RequestId>,
+    },
+    /// The whole range of a read is on this node.
+    ReadReady(DemandId),
+    /// The reader has gone.
+    ReadCancelled(DemandId),
+    /// A read is due and waits on, because its file progresses or its holders work for others.
+    ReadExtended {
+        /// Id of the wait.
+        read: DemandId,
+        /// When the wait is checked next.
+        until: Instant,
+    },
+    /// A read failed.
+    ReadGivenUp {
+        /// Id of the wait.
+        read: DemandId,
+        /// Reason of the failure.
+        why: PlanError,
+    },
+    /// A part of a read's range is requested from no peer now.
+    ReadHeldBack {
+        /// Id of the wait.
+        read: DemandId,
+        /// The part.
+        gap: ByteRange,
+        /// Reason why it is not requested.
+        why: HoldBack,
+    },
+    /// A whole file is wanted.
+    FillBegan(ContentKey),
+    /// The whole file is on this node.
+    FillReady(ContentKey),
+    /// A fill failed.
+    FillGivenUp {
+        /// The file.
+        content: ContentKey,
+        /// Reason of the failure.
+        why: PlanError,
+    },
+    /// A peer was chosen for a range.
+    Chosen {
+        /// Range and peer.
+        request: RangeRequest,
+        /// Reason of the request.
+        cause: RequestCause,
+        /// Readers that wait for a part of the range.
+        readers: Vec<DemandId>,
+    },
+    /// A limit of this node delays a request.
+    Throttled(RequestId),
+    /// The limit lets a delayed request pass.
+    Released(RequestId),
+    /// A request is late, and no other peer is asked for its range.
+    NotHedged {
+        /// The late request.
+        request: RequestId,
+        /// Reason why it is not hedged.
+        why: HedgeRefusal,
+    },
+    /// A request was cancelled.
+    TakenBack {
+        /// The request.
+        request: RequestId,
+        /// Reason of the cancellation.
+        why: TakeBackReason,
+    },
+    /// A request ended with verified bytes.
+    Answered(RequestId),
+    /// A request ended without bytes.
+    Failed {
+        /// The request.
+        request: RequestId,
+        /// Reason of the failure.
+        failure: Failure,
+    },
+    /// A peer with an open request sends nothing, and other peers come first from now on.
+    Silent(NodeId),
+    /// A peer gave wrong bytes and is shunned.
+    Shunned {
+        /// The peer.
+        node: NodeId,
+        /// The content with wrong bytes.
+        content: ContentKey,
+    },
+    /// No known peer has what is wanted of a file, so more holders are looked for.
+    HoldersWanted(ContentKey),
+}
+
+/// Reason of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestCause {
+    /// A reader waits for the range.
+    Demand,
+    /// A reader will probably want it.
+    ReadAhead,
+    /// The whole file is wanted.
+    Fill,
+    /// Another request for the range is late.
+    Hedge(RequestId),
+    /// A bulk request for the range waited behind others, and a reader waits for it now.
+    Reissue(RequestId),
+}
+
+impl RequestCause {
+    /// Returns the lane of such a request.
+    pub(super) fn lane(self) -> Lane {
+        if self.is_waited_for() {
+            Lane::Urgent
+        } else {
+            Lane::Bulk
+        }
+    }
+
+    /// Returns whether a reader waits for the range.
+    pub(super) fn is_waited_for(self) -> bool {
+        !matches!(self, Self::ReadAhead | Self::Fill)
+    }
+}
+
+/// Reason why a part of a read's range is requested from no peer now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldBack {
+    /// All holders have as much in flight as they may.
+    NoRoom,
+    /// No reachable peer has it.
+    NoHolder,
+    /// It belongs to another node of the swarm, which has it soon.
+    OfAnotherNode,
+}
+
+/// Reason why a late request is not hedged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeRefusal {
+    /// The credit for hedges or the limit of bytes in flight is used up.
+    NoCredit,
+    /// As many peers are asked as may be.
+    AskedEnough,
+    /// No other peer can be asked now.
+    NoPeer,
+    /// Another peer would not be much faster.
+    NotFaster,
+}
+
+/// Reason why a request was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeBackReason {
+    /// Its peer sends nothing, and another live holder has the range.
+    SilentPeer,
+    /// A reader waits for it now, and the request is sent again as urgent.
+    Urgent,
+    /// Another peer was faster.
+    Duplicate,
+    /// Its stripe belongs to another node of the swarm.
+    OfAnotherNode,
+    /// Its peer gave wrong bytes.
+    Liar,
+    /// Its time is over.
+    Expired,
+    /// No reader and no fill wants it.
+    Unwanted,
+}
+
+/// Decisions since the owner last took them.
+#[derive(Debug, Default)]
+pub(super) struct DecisionLog {
+    is_traced: bool,
+    list: Vec<Decision>,
+}
+
+impl DecisionLog {
+    /// Records a decision if the plan is traced.
+    pub(super) fn note(&mut self, decision: impl FnOnce() -> Decision) {
+        if self.is_traced {
+            self.list.push(decision());
+        }
+    }
+
+    /// Starts or stops recording.
+    pub(super) fn set_traced(&mut self, is_traced: bool) {
+        self.is_traced = is_traced;
+    }
+
+    /// Removes and returns the recorded decisions.
+    pub(super) fn take(&mut self) -> Vec<Decision> {
+        std::mem::take(&mut self.list)
+    }
+}

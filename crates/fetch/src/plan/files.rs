@@ -1,0 +1,124 @@
+//! The open files, and which of them may be closed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::fetch::FileFetch;
+use super::{FETCHES_KEPT_MAX, FETCHES_MAX};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ExtentSet;
+use p2pfs_types::id::NodeId;
+
+/// How long a file stays open unused if others need its room in the cache. It is longer than a
+/// reader's pause between two reads.
+const SHED_AFTER: Duration = Duration::from_secs(1);
+/// Number of files closed together at [`FETCHES_KEPT_MAX`], since the search examines all of them.
+const GO_AT_ONCE: usize = FETCHES_KEPT_MAX / 8;
+
+/// The open files.
+#[derive(Debug, Default)]
+pub struct FileTable {
+    files: BTreeMap<ContentKey, FileFetch>,
+    /// Number of files opened since the last search for idle files.
+    opened: usize,
+}
+
+impl FileTable {
+    pub(super) fn get(&self, content: &ContentKey) -> Option<&FileFetch> {
+        self.files.get(content)
+    }
+
+    pub(super) fn get_mut(&mut self, content: &ContentKey) -> Option<&mut FileFetch> {
+        self.files.get_mut(content)
+    }
+
+    pub(super) fn insert(&mut self, content: ContentKey, file: FileFetch) {
+        self.files.insert(content, file);
+    }
+
+    pub(super) fn remove(&mut self, content: &ContentKey) -> Option<FileFetch> {
+        self.files.remove(content)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ContentKey, &FileFetch)> {
+        self.files.iter()
+    }
+
+    /// Returns the contents of all open files.
+    pub(super) fn contents(&self) -> Vec<ContentKey> {
+        self.files.keys().copied().collect()
+    }
+
+    /// Returns whether the file is open.
+    pub fn is_open(&self, content: &ContentKey) -> bool {
+        self.files.contains_key(content)
+    }
+
+    /// Returns whether a node counts as a holder of an open file.
+    pub fn is_holder(&self, content: &ContentKey, node: &NodeId) -> bool {
+        let file = self.get(content);
+        file.is_some_and(|file| file.holders().contains(node))
+    }
+
+    /// Returns whether a node that had all of an open file recently reported that the file is gone.
+    /// The catalogue may have newer information by now.
+    pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {
+        let file = self.get(content);
+        file.is_some_and(|file| file.holders().was_just_lost(now))
+    }
+
+    /// Returns how many bytes of an open file are on this node.
+    pub fn ready_bytes(&self, content: &ContentKey) -> Option<u64> {
+        self.get(content).map(FileFetch::have_bytes)
+    }
+
+    /// Returns the ranges of an open file that are on this node and not in `kept`.
+    pub fn ready_beside(&self, content: &ContentKey, kept: &ExtentSet) -> ExtentSet {
+        let file = self.get(content);
+        file.map_or_else(ExtentSet::new, |file| file.have().without(kept))
+    }
+
+    /// Returns whether one more file may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.files.len() < FETCHES_MAX
+    }
+
+    /// Returns the idle files to close before one more is opened, those unused for the longest
+    /// first. There are none while few files are open.
+    pub(super) fn idle_over_limit(&mut self, step: impl Fn()) -> Vec<ContentKey> {
+        self.opened += 1;
+        let (count, is_due) = (self.files.len(), self.opened >= GO_AT_ONCE);
+        if count < FETCHES_KEPT_MAX || !(is_due || count >= FETCHES_MAX) {
+            return Vec::new();
+        }
+        self.opened = 0;
+        let idle = self.files.iter().filter(|(_, file)| {
+            step();
+            file.is_idle()
+        });
+        let mut idle: Vec<_> = idle
+            .map(|(name, file)| (file.times.last_used, *name))
+            .collect();
+        idle.sort_unstable();
+        let over = count - (FETCHES_KEPT_MAX - GO_AT_ONCE);
+        idle.into_iter()
+            .take(over)
+            .map(|(_, content)| content)
+            .collect()
+    }
+
+    /// Returns the files that have no waiting reader and no fill.
+    pub(super) fn idle(&self) -> Vec<ContentKey> {
+        let idle = self.files.iter().filter(|(_, file)| file.is_idle());
+        idle.map(|(content, _)| *content).collect()
+    }
+
+    /// Returns the idle files that were not used lately.
+    pub(super) fn long_idle(&self, now: Instant) -> Vec<ContentKey> {
+        let is_old = |content: &ContentKey| {
+            let file = self.get(content);
+            file.is_some_and(|file| file.times.last_used + SHED_AFTER <= now)
+        };
+        self.idle().into_iter().filter(is_old).collect()
+    }
+}

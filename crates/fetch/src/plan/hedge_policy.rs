@@ -1,0 +1,238 @@
+//! Late requests. They are hedged within a budget, or sent to other peers if their peer is silent.
+//!
+//! A hedge transfers bytes twice. It is therefore sent only if it is much faster than the rest of
+//! the request that it hedges. It is paid from a credit that all readers share, and it never
+//! exceeds the limit of bytes in flight. A request to a peer that sends nothing at all is not
+//! hedged. It is cancelled as soon as another live peer has the same bytes, and requested there.
+//!
+//! The decision depends on when the rest of a late answer is expected. If the reader's own link is
+//! full, answers of every peer are late, and a second request would delay them further.
+
+use std::time::Duration;
+
+use super::PlanConfig;
+
+/// Maximum credit in bytes for hedges. In the long run hedges cost one byte in [`HEDGE_SHARE`], so
+/// that a slow cluster is not asked for everything twice.
+const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
+/// See [`HEDGE_CREDIT_MAX_BYTES`].
+const HEDGE_SHARE: u64 = 10;
+/// Minimum ratio of the remaining time of a late answer to the expected time of its hedge. A hedge
+/// that saves little is not worth its bytes.
+const SOONER_MULTIPLE: u32 = 2;
+/// Multiple of a request's usual time after which it is checked for lateness.
+const LATE_MULTIPLE: u32 = 3;
+/// How long a peer with an open request may send nothing before it counts as silent.
+pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
+/// How long a peer may send nothing before it loses its stripes of a file that many nodes want. If
+/// many begin at once, each is quiet for longer than [`SILENT_MIN`] now and then.
+const LOST_MIN: Duration = Duration::from_secs(1);
+/// How many times the interval between two checks of a request doubles.
+const LOOKS_DOUBLED_MAX: u32 = 3;
+
+/// Figures of a request that is due for a check.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LateRequest {
+    /// Whether this node delays it: a limit throttles it, or its answer waits for verification.
+    pub is_delayed_here: bool,
+    /// Whether a reader waits for its range, or it is among the last of a fill.
+    pub is_waited_for: bool,
+    /// Usual time of such a request.
+    pub usual: Duration,
+    /// How long its peer has sent nothing.
+    pub quiet: Duration,
+    /// Number of checks before this one.
+    pub checks: u32,
+    /// Expected time until the rest arrives, if any arrives.
+    pub remaining: Option<Duration>,
+    /// Whether another live holder has its range.
+    pub is_elsewhere: bool,
+}
+
+/// Action on a late request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HedgeAction {
+    /// Nothing, until its next check.
+    Wait,
+    /// Requests the same range from another peer too, if that is much faster and affordable.
+    /// Otherwise it is reissued if later requests overtook it.
+    Hedge,
+    /// Cancels it, so that its range is requested elsewhere.
+    TakeBack,
+    /// Sends it again as urgent, if later requests overtook it.
+    Reissue,
+}
+
+/// Decides about late requests. It has the credit for hedges, and no other state.
+#[derive(Debug)]
+pub(super) struct HedgePolicy {
+    /// Bounds of the time until a request with a waiting reader is checked.
+    waited: (Duration, Duration),
+    /// Bounds of that time without a waiting reader.
+    background: (Duration, Duration),
+    credit_bytes: u64,
+}
+
+impl HedgePolicy {
+    pub(super) fn new(config: &PlanConfig) -> Self {
+        Self {
+            waited: config.hedge,
+            background: config.background_hedge,
+            credit_bytes: HEDGE_CREDIT_MAX_BYTES,
+        }
+    }
+
+    /// Returns how long a request may take before it is checked.
+    pub(super) fn late_after(&self, usual: Duration, is_waited_for: bool) -> Duration {
+        let (least, most) = if is_waited_for {
+            self.waited
+        } else {
+            self.background
+        };
+        (usual * LATE_MULTIPLE).clamp(least, most)
+    }
+
+    /// Returns how long the peer of a request may send nothing before it counts as silent.
+    fn silent_after(&self, late: &LateRequest) -> Duration {
+        let usual = self.late_after(late.usual, late.is_waited_for);
+        usual.max(SILENT_MIN)
+    }
+
+    /// Returns whether the peer of a request counts as silent.
+    pub(super) fn is_silent(&self, late: &LateRequest) -> bool {
+        !late.is_delayed_here && late.quiet >= self.silent_after(late)
+    }
+
+    /// Returns whether the peer of a request has been silent for so long that it loses its stripes.
+    pub(super) fn is_lost(&self, late: &LateRequest) -> bool {
+        self.is_silent(late) && late.quiet >= LOST_MIN
+    }
+
+    /// Returns the action on a late request.
+    pub(super) fn decide(&self, late: &LateRequest) -> HedgeAction {
+        if late.is_delayed_here {
+            HedgeAction::Reissue
+        } else if self.is_silent(late) && late.is_elsewhere {
+            HedgeAction::TakeBack
+        } else if late.is_waited_for {
+            HedgeAction::Hedge
+        } else {
+            HedgeAction::Wait
+        }
+    }
+
+    /// Returns the time until the next check of a request.
+    pub(super) fn next_check(&self, late: &LateRequest) -> Duration {
+        if late.is_delayed_here {
+            return SILENT_MIN;
+        }
+        let span = self.silent_after(late);
+        // a peer that has only begun to be quiet is checked when it would count as silent
+        if late.quiet > span / 2 && late.quiet < span {
+            return span - late.quiet;
+        }
+        let doubled = span * (1 << late.checks.min(LOOKS_DOUBLED_MAX));
+        let rest = late.remaining.map(|rest| rest.max(span));
+        rest.map_or(doubled, |rest| doubled.min(rest))
+    }
+
+    /// Returns whether another peer would deliver a late range so much sooner that a second request
+    /// pays.
+    pub(super) fn is_worth(expected: Duration, remaining: Option<Duration>) -> bool {
+        remaining.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
+    }
+
+    /// Returns whether the credit pays for a hedge.
+    pub(super) fn can_pay(&self, bytes: u64) -> bool {
+        self.credit_bytes >= bytes
+    }
+
+    /// Pays for a hedge.
+    pub(super) fn pay(&mut self, bytes: u64) {
+        self.credit_bytes -= bytes;
+    }
+
+    /// Earns credit by an answer.
+    pub(super) fn earn(&mut self, bytes: u64) {
+        let credit_bytes = self.credit_bytes + bytes / HEDGE_SHARE;
+        self.credit_bytes = credit_bytes.min(HEDGE_CREDIT_MAX_BYTES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> HedgePolicy {
+        HedgePolicy::new(&PlanConfig::default())
+    }
+
+    /// A request whose bytes arrive slowly while a reader waits.
+    const SLOW: LateRequest = LateRequest {
+        is_delayed_here: false,
+        is_waited_for: true,
+        usual: Duration::from_millis(100),
+        quiet: Duration::ZERO,
+        checks: 0,
+        remaining: Some(Duration::from_secs(2)),
+        is_elsewhere: true,
+    };
+
+    #[test]
+    fn each_kind_of_late_request_has_its_action() {
+        let quiet = Duration::from_secs(1);
+        let is_waited_for = false;
+        let cases = [
+            (SLOW, HedgeAction::Hedge),
+            (
+                LateRequest {
+                    is_waited_for,
+                    ..SLOW
+                },
+                HedgeAction::Wait,
+            ),
+            (LateRequest { quiet, ..SLOW }, HedgeAction::TakeBack),
+            (
+                LateRequest {
+                    quiet,
+                    is_elsewhere: false,
+                    ..SLOW
+                },
+                HedgeAction::Hedge,
+            ),
+            (
+                LateRequest {
+                    quiet,
+                    is_delayed_here: true,
+                    ..SLOW
+                },
+                HedgeAction::Reissue,
+            ),
+        ];
+        for (late, action) in cases {
+            assert_eq!(policy().decide(&late), action, "{late:?}");
+        }
+    }
+
+    #[test]
+    fn a_quiet_peer_is_checked_when_it_would_count_as_silent() {
+        let (policy, quiet) = (policy(), Duration::from_millis(200));
+        let late = LateRequest { quiet, ..SLOW };
+        assert!(!policy.is_silent(&late));
+        let next = policy.next_check(&late);
+        let then = LateRequest {
+            quiet: quiet + next,
+            ..SLOW
+        };
+        assert!(policy.is_silent(&then));
+    }
+
+    #[test]
+    fn hedges_cost_one_byte_in_ten_in_the_long_run() {
+        let mut policy = policy();
+        policy.pay(HEDGE_CREDIT_MAX_BYTES);
+        assert!(!policy.can_pay(1));
+        policy.earn(1000);
+        assert!(policy.can_pay(100) && !policy.can_pay(101));
+    }
+}

@@ -1,0 +1,299 @@
+//! The holders of one file: which ranges each has, which lost the file, and when more are looked
+//! for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Listed;
+use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::id::NodeId;
+
+/// Maximum holders kept for one file. Later offers of new holders are ignored.
+pub const HOLDERS_MAX: usize = 64;
+/// Maximum holders with at most a part of the file. The rest of the places is for full holders.
+const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
+/// Maximum ranges kept of one holder's part of a file, the longest ones. A holder cannot list more
+/// at one time.
+pub const RUNS_MAX: usize = 4096;
+/// First pause before a `Get` is repeated. It doubles up to [`WANTED_MAX`].
+const WANTED_MIN: Duration = Duration::from_millis(250);
+const WANTED_MAX: Duration = Duration::from_secs(2);
+/// How long the catalogue's listing of a node is ignored after that node reported the file gone. It
+/// is also how long a reader of the file then waits for an offer of another node.
+pub(super) const GONE: Duration = Duration::from_secs(5);
+
+/// Ranges of a file that a holder has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Coverage {
+    All,
+    /// Whole chunks. Honest holders have whole chunks only: a range that begins or ends within a
+    /// page could be requested, but not kept.
+    Part(ExtentSet),
+}
+
+impl Coverage {
+    /// Returns the ranges that at least one of the two has.
+    fn union(&self, more: &Self) -> Self {
+        match (self, more) {
+            (Self::Part(a), Self::Part(b)) => Self::Part(a.union(b).longest(RUNS_MAX).into()),
+            _ => Self::All,
+        }
+    }
+
+    /// Returns the first covered bytes of `range`.
+    pub(super) fn first_in(&self, range: ByteRange) -> Option<ByteRange> {
+        match self {
+            Self::All => Some(range),
+            Self::Part(ranges) => ranges.present_in(range).iter().next(),
+        }
+    }
+
+    /// Returns whether it has a part of `range` that `have` lacks. `have` must not cover all of
+    /// `range`.
+    fn adds_to(&self, have: &ExtentSet, range: ByteRange) -> bool {
+        match self {
+            Self::All => true,
+            Self::Part(ranges) => !ranges.present_in(range).without(have).is_empty(),
+        }
+    }
+}
+
+/// Report of a former holder that it no longer has the file.
+#[derive(Debug)]
+struct GoneReport {
+    /// Until when the catalogue's listing of the node is ignored, unless the node listed the file
+    /// again since.
+    until: Instant,
+    /// Sequence number of its last listing of the file before the report, as far as is known.
+    listed_at: u64,
+}
+
+/// The holders of one file.
+#[derive(Debug)]
+pub(super) struct HolderSet {
+    holders: BTreeMap<NodeId, Coverage>,
+    full: usize,
+    /// Sequence numbers of the holders' listings of the whole file.
+    listed: BTreeMap<NodeId, u64>,
+    /// Nodes that had the whole file, reported it gone, and did not become holders again.
+    gone: BTreeMap<NodeId, GoneReport>,
+    wanted_next: Instant,
+    wanted_pause: Duration,
+    /// Whether a search for more holders starts once some of it has been wanted for a short time.
+    is_to_get: bool,
+    /// Whether no known peer can be asked for some wanted bytes, so that more holders are looked
+    /// for.
+    is_starved: bool,
+    /// Whether the catalogue is being asked for new holders after all known ones reported the file
+    /// gone.
+    is_looked_up: bool,
+}
+
+impl HolderSet {
+    /// Creates an empty set. `is_to_get` says whether more holders than the catalogue knows are
+    /// looked for.
+    pub(super) fn new(now: Instant, is_to_get: bool) -> Self {
+        Self {
+            holders: BTreeMap::new(),
+            full: 0,
+            listed: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            wanted_next: now,
+            wanted_pause: WANTED_MIN,
+            is_to_get,
+            is_starved: false,
+            is_looked_up: false,
+        }
+    }
+
+    pub(super) fn get(&self, node: &NodeId) -> Option<&Coverage> {
+        self.holders.get(node)
+    }
+
+    pub(super) fn contains(&self, node: &NodeId) -> bool {
+        self.holders.contains_key(node)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Coverage)> {
+        self.holders.iter()
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.holders.keys()
+    }
+
+    /// Returns the holders of the whole file.
+    pub(super) fn full(&self) -> impl Iterator<Item = &NodeId> {
+        let full = self.iter().filter(|(_, it)| **it == Coverage::All);
+        full.map(|(node, _)| node)
+    }
+
+    /// Returns whether a node has the whole file.
+    pub(super) fn is_full(&self, node: &NodeId) -> bool {
+        self.get(node) == Some(&Coverage::All)
+    }
+
+    /// Returns how many holders have the whole file.
+    pub(super) fn full_count(&self) -> usize {
+        self.full
+    }
+
+    /// Returns whether some holder is known to have only a part of the file.
+    pub(super) fn has_partial(&self) -> bool {
+        self.full < self.holders.len()
+    }
+
+    /// Returns the partial holders that have the beginning of a range.
+    pub(super) fn partial_with(&self, range: ByteRange) -> impl Iterator<Item = &NodeId> {
+        let first = ByteRange::at(range.start, 1);
+        let has = move |coverage: &Coverage| match coverage {
+            Coverage::Part(ranges) => ranges.contains(first),
+            Coverage::All => false,
+        };
+        let having = self.iter().filter(move |(_, coverage)| has(coverage));
+        having.map(|(node, _)| node)
+    }
+
+    /// Returns the holders that have a part of `range` that `have` lacks.
+    pub(super) fn with_missing(
+        &self,
+        have: &ExtentSet,
+        range: ByteRange,
+    ) -> impl Iterator<Item = &NodeId> {
+        let adds = move |coverage: &Coverage| coverage.adds_to(have, range);
+        let holders = self.holders.iter();
+        holders.filter_map(move |(node, coverage)| adds(coverage).then_some(node))
+    }
+
+    /// Sets the ranges of a node, or removes it as a holder. Returns its previous ranges.
+    fn set(&mut self, node: NodeId, coverage: Option<Coverage>) -> Option<Coverage> {
+        let is_full = coverage == Some(Coverage::All);
+        let known = match coverage {
+            Some(coverage) => self.holders.insert(node, coverage),
+            None => self.holders.remove(&node),
+        };
+        self.full += usize::from(is_full);
+        self.full -= usize::from(known == Some(Coverage::All));
+        known
+    }
+
+    /// Adds a holder or extends its ranges. Returns whether that is news. A new holder is ignored
+    /// beyond [`HOLDERS_MAX`] holders, or beyond [`PARTIAL_HOLDERS_MAX`] if it has only a part.
+    pub(super) fn add(&mut self, node: NodeId, coverage: Coverage) -> bool {
+        let known = self.holders.get(&node);
+        let most = match coverage {
+            Coverage::All => HOLDERS_MAX,
+            Coverage::Part(_) => PARTIAL_HOLDERS_MAX,
+        };
+        if known.is_none() && self.holders.len() >= most {
+            return false;
+        }
+        let nothing = Coverage::Part(ExtentSet::new());
+        let coverage = known.unwrap_or(&nothing).union(&coverage);
+        if known == Some(&coverage) {
+            return false;
+        }
+        if coverage == Coverage::All {
+            self.gone.remove(&node);
+        }
+        self.set(node, Some(coverage));
+        self.wanted_pause = WANTED_MIN;
+        true
+    }
+
+    /// Adds a holder from the catalogue. It is ignored if the node recently reported the file gone,
+    /// unless the node listed it again since.
+    pub(super) fn add_listed(&mut self, now: Instant, Listed { node, sequence }: Listed) -> bool {
+        let is_old = |gone: &GoneReport| gone.until > now && gone.listed_at >= sequence;
+        if self.gone.get(&node).is_some_and(is_old) {
+            return false;
+        }
+        let is_news = self.add(node, Coverage::All);
+        if self.holders.contains_key(&node) {
+            let listed_at = self.listed.entry(node).or_default();
+            *listed_at = sequence.max(*listed_at);
+        }
+        is_news
+    }
+
+    /// Removes a holder that no longer has the file. The report of a partial holder says nothing
+    /// about the other ranges.
+    pub(super) fn remove(&mut self, now: Instant, node: NodeId) {
+        let listed_at = self.listed.remove(&node).unwrap_or_default();
+        if self.set(node, None) == Some(Coverage::All) {
+            if self.gone.len() >= HOLDERS_MAX {
+                self.gone.pop_first();
+            }
+            let until = now + GONE;
+            self.gone.insert(node, GoneReport { until, listed_at });
+        }
+    }
+
+    /// Returns whether a full holder recently reported the file gone.
+    pub(super) fn was_just_lost(&self, now: Instant) -> bool {
+        self.gone.values().any(|gone| gone.until > now)
+    }
+
+    /// Returns whether every full holder has reported the file gone and no partial holder has some
+    /// of the missing ranges.
+    pub(super) fn is_gone(&self, missing: ExtentSet) -> bool {
+        if self.gone.is_empty() {
+            return false;
+        }
+        let mut left = missing;
+        for coverage in self.holders.values() {
+            let Coverage::Part(part) = coverage else {
+                return false;
+            };
+            let without: Vec<_> = left.iter().map(|run| part.missing_in(run)).collect();
+            left = without.iter().flat_map(ExtentSet::iter).collect();
+        }
+        !left.is_empty()
+    }
+
+    /// Returns whether several `Get`s have brought no new holder.
+    pub(super) fn has_long_asked(&self) -> bool {
+        self.wanted_pause == WANTED_MAX
+    }
+
+    /// Starts the next `Get` for holders if it is due. Returns the time of the following one, after
+    /// a longer pause. Returns `None` and changes nothing if it is not due yet.
+    pub(super) fn take_get_turn(&mut self, now: Instant) -> Option<Instant> {
+        if now < self.wanted_next {
+            return None;
+        }
+        self.wanted_next = now + self.wanted_pause;
+        self.wanted_pause = (self.wanted_pause * 2).min(WANTED_MAX);
+        Some(self.wanted_next)
+    }
+
+    /// Returns whether more holders are to be looked for once the file is wanted. Returns true once.
+    pub(super) fn take_to_get(&mut self) -> bool {
+        std::mem::take(&mut self.is_to_get)
+    }
+
+    /// Postpones the search for more holders until the file is wanted again.
+    pub(super) fn get_later(&mut self, is_to_get: bool) {
+        self.is_to_get = is_to_get;
+    }
+
+    /// Records whether no known peer can be asked for some wanted bytes.
+    pub(super) fn set_starved(&mut self, is_starved: bool) {
+        self.is_starved = is_starved;
+    }
+
+    /// Returns whether no known peer can be asked for some wanted bytes.
+    pub(super) fn is_starved(&self) -> bool {
+        self.is_starved || self.holders.is_empty()
+    }
+
+    /// Records that the catalogue is asked for new holders.
+    pub(super) fn begin_lookup(&mut self) {
+        self.is_looked_up = true;
+    }
+
+    /// Ends the lookup in the catalogue. Returns whether there was one.
+    pub(super) fn end_lookup(&mut self) -> bool {
+        std::mem::take(&mut self.is_looked_up)
+    }
+}

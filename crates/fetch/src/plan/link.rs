@@ -1,0 +1,335 @@
+//! Estimates of the link to a peer: latency, rate, and how much is worth having in flight.
+
+use std::time::{Duration, Instant};
+
+use super::peer::SentState;
+use super::{Lane, PIECE_MAX_BYTES, URGENT_MAX_BYTES};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+use p2pfs_types::least::LeastLately;
+
+/// Bytes in flight to a peer that is little known yet.
+pub const WINDOW_START_BYTES: u64 = 4 << 20;
+/// Minimum window in pieces, so that the next piece is under way while one arrives.
+const WINDOW_MIN_PIECES: u64 = 2;
+/// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
+pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
+/// Maximum bytes of a lane in flight to a peer that has never answered: two of the kernel's
+/// read-aheads. A dead or slow peer then costs little, and later requests wait little.
+const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
+/// Maximum urgent bytes in flight to a peer. They may exceed its window.
+const URGENT_WINDOW_BYTES: u64 = 4 << 20;
+/// Urgent bytes that may be in flight even if the window is smaller, unless they take longer than
+/// [`QUEUE_TIME`]. At a slow peer more bytes would only queue, and not in the order in
+/// which readers wait for them.
+const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
+/// Maximum transfer time of what a reader's range waits for: the window of a peer that has
+/// delivered little, the urgent bytes beyond the window, and one urgent piece. Two chunks may always
+/// be in flight.
+const QUEUE_TIME: Duration = Duration::from_secs(1);
+/// Maximum bytes of small requests sent in excess of the window. A reader that opens a small file
+/// at a slow peer need not wait until its read-aheads have arrived.
+const SMALL_BESIDE_BYTES: u64 = 64 << 10;
+/// Maximum size in bytes of a small request: a small file, or a page or two of a large one.
+pub const SMALL_BYTES: u64 = 8 << 10;
+/// Time that the window covers in addition to two round trips, for a peer's pauses.
+const WINDOW_SLACK: Duration = Duration::from_millis(50);
+/// Target transfer time of one piece, so that a slow peer gets small pieces.
+const PIECE_TIME: Duration = Duration::from_millis(250);
+/// Smallest urgent piece, used if a chunk takes longer than [`QUEUE_TIME`]. A peer sends one
+/// answer after the other, so a reader that opens a small file waits for the rest of the current
+/// piece. Each piece carries its proof from the root of the file's tree, so smaller ones would be
+/// half proof.
+const URGENT_PIECE_MIN_BYTES: u64 = 16 << 10;
+/// Divisor of a peer's estimated rate when it reports `Busy`, until its next answers.
+const BUSY_RATE_DIVISOR: f64 = 4.0;
+/// Figures assumed for an unknown peer.
+pub(super) const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
+pub(super) const RATE_UNKNOWN: f64 = 10e6;
+/// Length of each of the two latest intervals whose least latency is a peer's distance. Queueing
+/// and disrupted networks add delays that are not distance.
+const DISTANCE_SPAN: Duration = Duration::from_secs(60);
+
+/// Estimates of the link to a peer. All of them only steer requests.
+#[derive(Debug, Default)]
+pub(super) struct LinkEstimate {
+    /// Smoothed time to an answer, without the transfer time of its bytes and of the queue before
+    /// it.
+    latency: Option<Duration>,
+    deviation: Duration,
+    least: LeastLately,
+    /// Smoothed bytes per second.
+    rate: Option<f64>,
+    /// Whether latency and rate are from an earlier run, because no answer arrived in this one.
+    is_guess: bool,
+    /// Bytes of needed answers.
+    delivered_bytes: u64,
+    /// Bytes received, needed or not.
+    moved_bytes: u64,
+    bulk_bytes: u64,
+    urgent_bytes: u64,
+    /// Part of the urgent bytes that small requests ask for.
+    small_bytes: u64,
+}
+
+impl LinkEstimate {
+    /// Returns estimates from an earlier run.
+    pub(super) fn guess(latency: Option<Duration>, rate: Option<f64>) -> Self {
+        Self {
+            latency,
+            rate,
+            is_guess: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.latency.is_some()
+    }
+
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    pub(super) fn delivered_bytes(&self) -> u64 {
+        self.delivered_bytes
+    }
+
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.moved_bytes
+    }
+
+    pub(super) fn in_flight_bytes(&self) -> u64 {
+        self.bulk_bytes + self.urgent_bytes
+    }
+
+    /// Returns its distance: the latency without queueing and network disruptions.
+    fn distance(&self) -> Option<Duration> {
+        self.least.get().or(self.latency)
+    }
+
+    /// Returns the maximum bulk bytes in flight to it.
+    pub(super) fn window_bytes(&self) -> u64 {
+        let (Some(distance), Some(rate)) = (self.distance(), self.rate) else {
+            return WINDOW_UNKNOWN_BYTES;
+        };
+        if self.is_guess {
+            return WINDOW_UNKNOWN_BYTES;
+        }
+        let span = distance.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
+        let mut floor = self.piece_bytes(Lane::Bulk) * WINDOW_MIN_PIECES;
+        if self.delivered_bytes < WINDOW_START_BYTES {
+            let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
+            floor = floor.max(moved.min(WINDOW_START_BYTES));
+        }
+        ((rate * span) as u64).clamp(floor, WINDOW_MAX_BYTES)
+    }
+
+    /// Returns whether one more piece of `bytes` may be requested from it.
+    pub(super) fn has_room(&self, lane: Lane, bytes: u64) -> bool {
+        match lane {
+            Lane::Urgent => {
+                let most = self.rate.map_or(WINDOW_UNKNOWN_BYTES, |rate| {
+                    let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
+                    let least = moved.clamp(2 * CHUNK_BYTES, URGENT_WINDOW_MIN_BYTES);
+                    (self.window_bytes() * 2).clamp(least, URGENT_WINDOW_BYTES)
+                });
+                // the peer sends a small answer ahead of its queued large ones
+                let beside = is_small(lane, bytes) && self.small_bytes < SMALL_BESIDE_BYTES;
+                self.urgent_bytes == 0 || beside || self.urgent_bytes + bytes <= most
+            }
+            // an unknown link carries no bulk requests while a reader waits on it
+            Lane::Bulk if self.rate.is_none() && self.urgent_bytes > 0 => false,
+            Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
+        }
+    }
+
+    /// Returns the first piece of a range to request from it.
+    pub(super) fn first_piece(&self, lane: Lane, range: ByteRange) -> ByteRange {
+        range.first_grain(self.piece_bytes(lane))
+    }
+
+    /// Returns the maximum piece in bytes, a power of two. A few small answers measure distance
+    /// rather than rate, so they do not make urgent pieces smaller.
+    pub(super) fn piece_bytes(&self, lane: Lane) -> u64 {
+        let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
+        let by_rate = moved_in(PIECE_TIME).unwrap_or(CHUNK_BYTES);
+        let usual = by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
+        let most = match (lane, moved_in(QUEUE_TIME)) {
+            (Lane::Bulk, _) => usual,
+            (Lane::Urgent, Some(few))
+                if few < CHUNK_BYTES && self.delivered_bytes >= CHUNK_BYTES =>
+            {
+                few.max(URGENT_PIECE_MIN_BYTES)
+            }
+            (Lane::Urgent, _) => usual.min(URGENT_MAX_BYTES),
+        };
+        1 << most.ilog2()
+    }
+
+    fn queue_bytes(&self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Urgent => self.urgent_bytes,
+            Lane::Bulk => self.bulk_bytes,
+        }
+    }
+
+    /// Returns the expected time until `bytes` more arrive, if they are requested now.
+    pub(super) fn expected(&self, lane: Lane, bytes: u64) -> Duration {
+        let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
+        let moving = Duration::from_secs_f64((self.queue_bytes(lane) + bytes) as f64 / rate);
+        self.latency.unwrap_or(LATENCY_UNKNOWN) + moving
+    }
+
+    /// Records a request as sent. Returns the state of the link before it.
+    pub(super) fn begin(&mut self, now: Instant, lane: Lane, bytes: u64) -> SentState {
+        let usual = self.expected(lane, bytes) + self.deviation * 2;
+        let queue_bytes = self.queue_bytes(lane);
+        let ahead_bytes = self.in_flight_bytes();
+        match lane {
+            Lane::Urgent => self.urgent_bytes += bytes,
+            Lane::Bulk => self.bulk_bytes += bytes,
+        }
+        if is_small(lane, bytes) {
+            self.small_bytes += bytes;
+        }
+        let app_limited = self.in_flight_bytes() * 2 < self.window_bytes();
+        SentState {
+            at: now,
+            usual,
+            moved_bytes: self.moved_bytes,
+            queue_bytes,
+            ahead_bytes,
+            app_limited,
+        }
+    }
+
+    /// Removes an ended request from the bytes in flight.
+    pub(super) fn end(&mut self, lane: Lane, bytes: u64) {
+        match lane {
+            Lane::Urgent => self.urgent_bytes -= bytes,
+            Lane::Bulk => self.bulk_bytes -= bytes,
+        }
+        if is_small(lane, bytes) {
+            self.small_bytes -= bytes;
+        }
+    }
+
+    /// Records arrived bytes, needed or not.
+    pub(super) fn note_moved(&mut self, bytes: u64) {
+        self.moved_bytes += bytes;
+    }
+
+    /// Records verified bytes that the plan did not request.
+    pub(super) fn note_delivered(&mut self, bytes: u64) {
+        self.delivered_bytes += bytes;
+    }
+
+    /// Learns from a complete answer. Its bytes have been recorded with
+    /// [`LinkEstimate::note_moved`].
+    pub(super) fn learn(&mut self, now: Instant, sent: &SentState, bytes: u64) {
+        self.delivered_bytes += bytes;
+        if std::mem::take(&mut self.is_guess) {
+            (self.latency, self.rate) = (None, None);
+        }
+        let took = now
+            .saturating_duration_since(sent.at)
+            .max(Duration::from_micros(20));
+        self.learn_rate(sent, took, bytes);
+        self.learn_latency(now, sent, took, bytes);
+    }
+
+    /// Updates the rate by the bytes that arrived during the request. If the requests in flight did
+    /// not fill the link, the sample can only raise the estimate.
+    fn learn_rate(&mut self, sent: &SentState, took: Duration, bytes: u64) {
+        let moved = (self.moved_bytes - sent.moved_bytes).max(bytes);
+        let sample = moved as f64 / took.as_secs_f64();
+        self.rate = Some(match self.rate {
+            None => sample,
+            Some(rate) if sample > rate => rate + (sample - rate) / 2.0,
+            Some(rate) if sent.app_limited => rate,
+            Some(rate) => rate + (sample - rate) / 8.0,
+        });
+    }
+
+    /// Updates the latency with Jacobson and Karels' smoothing (RFC 6298). The sample excludes the
+    /// transfer time of the bytes and of the queue.
+    fn learn_latency(&mut self, now: Instant, sent: &SentState, took: Duration, bytes: u64) {
+        let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
+        let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
+        let sample = took.saturating_sub(moving).max(took / 8);
+        self.least.note(now, DISTANCE_SPAN, sample);
+        let Some(latency) = self.latency else {
+            self.latency = Some(took);
+            self.deviation = took / 2;
+            return;
+        };
+        self.deviation = (self.deviation * 3 + latency.abs_diff(sample)) / 4;
+        self.latency = Some((latency * 7 + sample) / 8);
+    }
+
+    /// Records that another peer was faster: its latency is at least the time taken so far.
+    pub(super) fn note_slow(&mut self, now: Instant, sent: &SentState) {
+        let took = now.saturating_duration_since(sent.at);
+        let moved = self.moved_bytes - sent.moved_bytes;
+        if self.rate.is_none() && moved > 0 {
+            self.rate = Some(moved as f64 / took.as_secs_f64().max(1e-3));
+        }
+        match self.latency {
+            None => self.latency = Some(took),
+            Some(latency) if took > latency => self.latency = Some((latency * 7 + took) / 8),
+            Some(_) => {}
+        }
+    }
+
+    /// Forgets the delays of an unhealthy time, which say nothing about the peer now.
+    pub(super) fn forget_delays(&mut self) {
+        if let Some(latency) = self.distance().filter(|_| !self.is_guess) {
+            let latency = latency.min(LATENCY_UNKNOWN);
+            (self.latency, self.deviation) = (Some(latency), latency / 2);
+            self.least = LeastLately::of(latency);
+        }
+    }
+
+    /// Lowers the rate of a peer that reports itself busy. It may have a rate limit by now that its
+    /// earlier rate does not reflect.
+    pub(super) fn note_busy(&mut self) {
+        self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
+    }
+
+    /// Returns the bytes that arrived since a request was sent, for any request.
+    fn bytes_since(&self, sent: &SentState) -> u64 {
+        self.moved_bytes - sent.moved_bytes
+    }
+
+    /// Returns the bytes per second since a request was sent, if any bytes arrived.
+    pub(super) fn pace_since(&self, now: Instant, sent: &SentState) -> Option<f64> {
+        let moved = self.bytes_since(sent) as f64;
+        let took = now.saturating_duration_since(sent.at).as_secs_f64();
+        (moved > 0.0 && took > 0.0).then(|| moved / took)
+    }
+
+    /// Returns whether many later requests overtook this one. The peer's disk may hang below that
+    /// file alone. The threshold is twice the bytes ahead of it, since two lanes share the link.
+    pub(super) fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
+        self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2
+    }
+
+    /// Returns whether later requests overtook this one.
+    pub(super) fn overtook(&self, sent: &SentState, own_bytes: u64) -> bool {
+        self.bytes_since(sent) > sent.ahead_bytes + own_bytes
+    }
+
+    /// Returns the bytes still to arrive of those queued before a request.
+    pub(super) fn bytes_left_before(&self, sent: &SentState) -> u64 {
+        sent.queue_bytes.saturating_sub(self.bytes_since(sent))
+    }
+}
+
+/// Returns whether a request is small and a reader waits for it.
+fn is_small(lane: Lane, bytes: u64) -> bool {
+    lane == Lane::Urgent && bytes <= SMALL_BYTES
+}

@@ -1,0 +1,142 @@
+//! How long a wait goes on: the one rule for readers, fills, requests and stripes.
+//!
+//! A wait ends when nothing progressed for its limit. Progress of its own starts the limit again.
+//! Two things extend it: its holders work for other requests, so that its turn comes, and this node
+//! did not run for a time.
+
+use std::time::{Duration, Instant};
+
+/// Limit, in multiples of a wait's own limit, of the wait for a turn at a holder that serves
+/// others. It applies while the wait itself makes no progress.
+pub(super) const TURN_PATIENCE: u32 = 6;
+/// A file without progress for this many times its reader's limit gets its next request ahead of
+/// all other files.
+const OVERDUE_PATIENCE: u32 = 2;
+
+/// One wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// When it began.
+    pub since: Instant,
+    /// When it last progressed. At first this is its beginning.
+    progress_at: Instant,
+    /// How long it goes on without progress.
+    pub limit: Duration,
+}
+
+impl Waiting {
+    /// Creates a wait without progress so far.
+    pub(super) fn new(since: Instant, limit: Duration) -> Self {
+        Self {
+            since,
+            progress_at: since,
+            limit,
+        }
+    }
+
+    /// Returns the wait with progress at this time, if there was any after its beginning.
+    pub(super) fn progressed(self, at: Option<Instant>) -> Self {
+        let progress_at = at.map_or(self.since, |at| at.max(self.since));
+        Self {
+            progress_at,
+            ..self
+        }
+    }
+
+    /// Returns when it last progressed, or began.
+    pub(super) fn progress_at(&self) -> Instant {
+        self.progress_at
+    }
+
+    /// Returns when it ends if nothing happens.
+    pub(super) fn ends_at(&self) -> Instant {
+        self.progress_at + self.limit
+    }
+
+    /// Returns whether it has waited so long for its turn that it comes first.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.progress_at + self.limit * OVERDUE_PATIENCE <= now
+    }
+
+    /// Returns until when it may wait for its turn, counted from `from`.
+    pub(super) fn turn_ends_at(&self, from: Instant) -> Instant {
+        from + self.limit * TURN_PATIENCE
+    }
+
+    /// Returns until when it goes on, given when its holders last worked for any request. The
+    /// extension ends at the limit for turns, counted from `its_turn`, if that is set.
+    pub(super) fn extended(
+        &self,
+        worked_at: Option<Instant>,
+        its_turn: Option<Instant>,
+    ) -> Instant {
+        let Some(worked_at) = worked_at else {
+            return self.ends_at();
+        };
+        let until = worked_at + self.limit;
+        let until = its_turn.map_or(until, |from| until.min(self.turn_ends_at(from)));
+        until.max(self.ends_at())
+    }
+}
+
+/// End and length of the last time in which this node did not run: it was stopped or frozen, or
+/// other programs had the processors. Bytes that arrived meanwhile wait in its sockets, so no
+/// reader may fail because nothing arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    end: Instant,
+    took: Duration,
+}
+
+impl Pause {
+    /// Creates a pause of `took` that ended now.
+    pub(super) fn new(end: Instant, took: Duration) -> Self {
+        Self { end, took }
+    }
+
+    /// Returns until when the pause extends a wait: by the length of the pause, but at most by the
+    /// wait's limit. Otherwise repeated pauses could extend a wait for ever.
+    pub(super) fn excuses_until(&self, limit: Duration) -> Instant {
+        self.end + self.took.min(limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn progress_starts_the_limit_again() {
+        let begun = Instant::now();
+        let wait = Waiting::new(begun, LIMIT);
+        assert_eq!(wait.ends_at(), begun + LIMIT);
+        let later = begun + LIMIT / 2;
+        assert_eq!(wait.progressed(Some(later)).ends_at(), later + LIMIT);
+        // progress before the wait began is not its own
+        let wait = Waiting::new(later, LIMIT).progressed(Some(begun));
+        assert_eq!(wait.ends_at(), later + LIMIT);
+    }
+
+    #[test]
+    fn a_holder_at_work_extends_a_wait_up_to_the_limit_for_turns() {
+        let begun = Instant::now();
+        let wait = Waiting::new(begun, LIMIT);
+        assert_eq!(wait.extended(None, Some(begun)), begun + LIMIT);
+        let worked = begun + LIMIT * 2;
+        assert_eq!(wait.extended(Some(worked), Some(begun)), worked + LIMIT);
+        let long_after = begun + LIMIT * 100;
+        let longest = begun + LIMIT * TURN_PATIENCE;
+        assert_eq!(wait.extended(Some(long_after), Some(begun)), longest);
+        assert_eq!(wait.extended(Some(long_after), None), long_after + LIMIT);
+    }
+
+    #[test]
+    fn a_pause_excuses_no_more_than_the_limit() {
+        let now = Instant::now();
+        let [short, long] = [LIMIT / 2, LIMIT * 2].map(|took| Pause::new(now, took));
+        assert_eq!(short.excuses_until(LIMIT), now + LIMIT / 2);
+        assert_eq!(long.excuses_until(LIMIT), now + LIMIT);
+    }
+}

@@ -1,0 +1,132 @@
+//! Requests in flight to all peers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::peer::SentState;
+use super::{RangeRequest, RequestCause, RequestId};
+
+/// Progress of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestState {
+    /// A limit of this node delays the request. Its peer has not received it yet.
+    Throttled,
+    /// Nothing of the answer has arrived.
+    Sent,
+    /// A part of the answer has arrived, the last of it at this time.
+    Arriving { bytes: u64, last_at: Instant },
+    /// The whole answer has arrived and waits for verification. Its peer is not late. `bytes` is
+    /// the part of it that was reported on its way.
+    Received { bytes: u64 },
+}
+
+/// Request in flight.
+#[derive(Debug)]
+pub(super) struct OpenRequest {
+    pub request: RangeRequest,
+    pub cause: RequestCause,
+    pub sent: SentState,
+    pub state: RequestState,
+    /// When the request is next checked for lateness, and the number of checks so far.
+    pub check_at: Instant,
+    pub checks: u32,
+    pub expire_at: Instant,
+}
+
+impl OpenRequest {
+    /// Returns the bytes of the answer that were reported so far.
+    pub(super) fn arrived_bytes(&self) -> u64 {
+        match self.state {
+            RequestState::Throttled | RequestState::Sent => 0,
+            RequestState::Arriving { bytes, .. } | RequestState::Received { bytes } => bytes,
+        }
+    }
+
+    /// Records that bytes of the answer arrived.
+    pub(super) fn note_arrived(&mut self, now: Instant, more: u64) {
+        let bytes = self.arrived_bytes() + more;
+        self.state = match self.state {
+            RequestState::Received { .. } => RequestState::Received { bytes },
+            _ => RequestState::Arriving {
+                bytes,
+                last_at: now,
+            },
+        };
+    }
+
+    /// Returns when the request last progressed: its last byte, or its sending.
+    pub(super) fn progress_at(&self) -> Instant {
+        match self.state {
+            RequestState::Arriving { last_at, .. } => last_at,
+            _ => self.sent.at,
+        }
+    }
+
+    pub(super) fn is_received(&self) -> bool {
+        matches!(self.state, RequestState::Received { .. })
+    }
+
+    pub(super) fn is_throttled(&self) -> bool {
+        self.state == RequestState::Throttled
+    }
+}
+
+/// Requests in flight, and those chosen that the owner has not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct RequestTable {
+    open: BTreeMap<RequestId, OpenRequest>,
+    bytes: u64,
+    /// Requests that were chosen outside the order of the files: hedges and urgent repeats.
+    chosen: VecDeque<RangeRequest>,
+}
+
+impl RequestTable {
+    /// Returns the bytes requested and not answered yet.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn contains(&self, id: RequestId) -> bool {
+        self.open.contains_key(&id)
+    }
+
+    pub(super) fn get(&self, id: RequestId) -> Option<&OpenRequest> {
+        self.open.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: RequestId) -> Option<&mut OpenRequest> {
+        self.open.get_mut(&id)
+    }
+
+    pub(super) fn insert(&mut self, open: OpenRequest) {
+        self.bytes += open.request.range.len();
+        self.open.insert(open.request.id, open);
+    }
+
+    pub(super) fn remove(&mut self, id: RequestId) -> Option<OpenRequest> {
+        let open = self.open.remove(&id)?;
+        self.bytes -= open.request.range.len();
+        Some(open)
+    }
+
+    /// Queues a request that is sent before all others.
+    pub(super) fn send_first(&mut self, request: RangeRequest) {
+        self.chosen.push_back(request);
+    }
+
+    /// Removes and returns the next queued request that is still open.
+    pub(super) fn next_chosen(&mut self) -> Option<RangeRequest> {
+        while let Some(request) = self.chosen.pop_front() {
+            if self.contains(request.id) {
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    /// Returns all open requests.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &RangeRequest> {
+        self.open.values().map(|open| &open.request)
+    }
+}
