@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use p2pfs::cli;
 use p2pfs::daemon::config::SETTINGS;
-use p2pfs::daemon::control::DESCRIPTION;
 
 /// A page with its font changes and escapes taken out.
 fn page(source: &str) -> String {
@@ -103,37 +102,6 @@ fn every_setting_and_every_variable_is_in_the_manual() {
     for legacy in ["HOST", "PORT", "PERIOD", "WAITING", "FOLDER", "CLUSTER"] {
         assert!(words.contains(&*format!("P2P_{legacy}")), "P2P_{legacy}");
     }
-}
-
-#[test]
-fn every_field_of_the_control_socket_is_in_the_manual() {
-    let manual = commands();
-    let words = words(&manual);
-    let fields = DESCRIPTION
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .flat_map(|line| {
-            line.split(['(', ',', ' '])
-                .filter_map(|word| word.strip_suffix(':'))
-        });
-    let fields: BTreeSet<&str> = fields.filter(|field| !field.is_empty()).collect();
-    assert!(fields.len() > 80);
-    let missing: Vec<_> = fields
-        .into_iter()
-        .filter(|field| !words.contains(field))
-        .collect();
-    // parameters of calls, which the command line's options stand for
-    let parameters = [
-        "budget_bytes",
-        "after",
-        "mounted",
-        "peers",
-        "file",
-        "anyway",
-        "with_admitted",
-    ];
-    let missing: Vec<_> = missing.iter().filter(|m| !parameters.contains(m)).collect();
-    assert!(missing.is_empty(), "not in p2pfs(1): {missing:?}");
 }
 
 #[test]

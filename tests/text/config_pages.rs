@@ -162,7 +162,7 @@ fn manual_describes_the_settings_of_the_source() {
 }
 
 /// Sets a text as comment lines, without Markdown.
-fn comment(text: &str) -> String {
+pub(crate) fn comment(text: &str) -> String {
     let text = text.replace("_`", "").replace("`_", "").replace('`', "");
     let mut lines = String::new();
     let mut length = 0;

@@ -8,10 +8,10 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Service, Viewer};
+use super::{Asked, Service, Viewer, reply_with, unanswered};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
-    CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure, FailureKind,
+    CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Failure, FailureKind,
     LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
 };
 use p2pfs_node::door::{CachedFile, VerifyProgress};
@@ -21,6 +21,38 @@ use p2pfs_types::digest::ContentHash;
 const NAMES_MAX: usize = 16;
 /// Maximum progress reports that wait for a slow caller; older reports are useless.
 const PROGRESS_WAITING_MAX: usize = 8;
+
+/// Answers the calls that read or change the cache.
+pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+    let Asked {
+        call,
+        viewer,
+        reply,
+        ..
+    } = asked;
+    match call {
+        Call::CacheLs { after } => {
+            let work = move |s: &Service| s.list_cache(after.as_deref(), &viewer);
+            service.compute(reply, work).await;
+        }
+        Call::CacheClear {} => reply_with(reply, service.blocking(|s| s.clear_cache()).await),
+        Call::CacheVerify {} => service.verify_cache(reply).await,
+        Call::CacheResize { budget_bytes } => {
+            reply_with(
+                reply,
+                service
+                    .blocking(move |s| s.resize_cache(budget_bytes))
+                    .await,
+            );
+        }
+        Call::Pin { paths } => reply_with(reply, service.pin(paths, true, viewer).await),
+        Call::Unpin { paths } => reply_with(reply, service.pin(paths, false, viewer).await),
+        Call::Prefetch { paths, anyway } => {
+            service.prefetch(paths, anyway, viewer, reply).await;
+        }
+        other => unanswered(&other, reply),
+    }
+}
 
 impl Service {
     /// Lists one page of the cache, including pins still to be fetched. Includes names only if the

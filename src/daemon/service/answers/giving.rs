@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::fs::{FileType, fstat, fstatfs};
 
-use super::{Service, failed};
+use super::{Asked, Service, failed, reply_with, unanswered};
 use crate::daemon::control::{
-    CallerGone, Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo,
+    Call, CallerGone, Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo,
     PeerState, Plane, ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
 };
 use p2pfs_node::mesh::{MemberName, MeshReport};
@@ -22,6 +22,24 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 /// Digits of a node's key that form its ID in the mesh.
 const MESH_ID_DIGITS: usize = 32;
+
+/// Answers the calls that send something to other nodes.
+pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+    let Asked {
+        call,
+        descriptor,
+        reply,
+        ..
+    } = asked;
+    match call {
+        Call::Send { name, to } => service.send(name, &to, descriptor, reply).await,
+        Call::Say { text } => reply_with(reply, service.say(&text).await),
+        Call::Mesh { connect, discover } => {
+            reply_with(reply, service.mesh(connect.as_deref(), discover).await);
+        }
+        other => unanswered(&other, reply),
+    }
+}
 
 impl Service {
     pub(super) async fn send(

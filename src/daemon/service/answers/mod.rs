@@ -16,6 +16,7 @@ mod membership;
 mod names;
 mod network;
 mod news;
+mod node;
 mod pace;
 mod paths;
 mod shares;
@@ -26,6 +27,7 @@ mod trust;
 mod viewer;
 mod wait;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -41,11 +43,10 @@ use super::served::Served;
 use crate::daemon::config::{Config, ShareSettings};
 use crate::daemon::control::{
     Call, CallerGone, Check, ControlRequest, Failure, FailureKind, MountStatus, Policy, ReplySink,
-    ServiceState,
+    ServiceState, Subject,
 };
 use p2pfs_node::door::Timestamp as FileTime;
 use p2pfs_node::{Node, NodeError};
-use p2pfs_proto::trust::Grant;
 
 use gets::Gets;
 pub(super) use pace::ProbePace;
@@ -92,6 +93,15 @@ pub(super) struct Service {
     pub missing_shares: Mutex<Missing>,
 }
 
+/// A call and all that its answer depends on.
+struct Asked {
+    call: Call,
+    viewer: Viewer,
+    /// The descriptor that arrived with the call.
+    descriptor: Option<OwnedFd>,
+    reply: ReplySink,
+}
+
 impl Service {
     /// Answers calls until the control socket is closed.
     pub(super) async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<ControlRequest>) {
@@ -108,7 +118,7 @@ impl Service {
     /// nodes are known again once the folder is mounted.
     async fn await_names(&self, call: &Call) {
         let mut state = self.state.clone();
-        if call.is_about_names() {
+        if call.info().is_about_names {
             // Otherwise it ends only with the daemon.
             let _started = state.wait_for(|it| *it != ServiceState::Starting).await;
         }
@@ -122,132 +132,25 @@ impl Service {
             turn,
             reply,
         } = request;
-        let viewer = self.viewer(&caller);
-        let sight = viewer.sight;
-        let _at_work = if call.is_prompt() {
+        let info = call.info();
+        let _at_work = if info.is_prompt {
             turn.take().await
         } else {
             None
         };
-        match call {
-            Call::Status {} => self.compute(reply, move |s| Ok(s.status(sight))).await,
-            Call::Top {} => reply_with(reply, self.top(viewer).await),
-            Call::Peers {} => reply_with(reply, self.peers().await),
-            Call::Ping { peer } => reply_while_heard(reply, self.ping(&peer, sight)).await,
-            Call::Doctor {} => self.doctor_in_turn(sight, reply).await,
-            Call::Settings {} => reply_with(reply, Ok(self.in_force.load().shown.clone())),
-            Call::Limits {} => reply_with(reply, Ok(self.limits())),
-            Call::SetLimits {
-                up_bytes_per_s,
-                down_bytes_per_s,
-                metered,
-            } => {
-                let rates = (up_bytes_per_s, down_bytes_per_s);
-                reply_with(reply, self.set_limits(rates, metered));
-            }
-            Call::Ls { .. }
-            | Call::Get { .. }
-            | Call::Wait { .. }
-            | Call::Why { .. }
-            | Call::Events { .. } => self.answer_about_names(call, viewer, reply).await,
-            Call::Send { name, to } => self.send(name, &to, descriptor, reply).await,
-            Call::Say { text } => reply_with(reply, self.say(&text).await),
-            Call::Mesh { connect, discover } => {
-                reply_with(reply, self.mesh(connect.as_deref(), discover).await);
-            }
-            Call::Shares {}
-            | Call::Mine { .. }
-            | Call::ShareAdd { .. }
-            | Call::ShareRemove { .. } => self.answer_about_shares(call, viewer, reply).await,
-            Call::Invite { .. }
-            | Call::Join { .. }
-            | Call::Leave {}
-            | Call::Admitted { .. }
-            | Call::Expel { .. }
-            | Call::Rotate {}
-            | Call::Own { .. }
-            | Call::Trust {}
-            | Call::Forget { .. } => self.answer_about_trust(call, reply).await,
-            Call::CacheLs { .. }
-            | Call::CacheClear {}
-            | Call::CacheVerify {}
-            | Call::CacheResize { .. }
-            | Call::Pin { .. }
-            | Call::Unpin { .. }
-            | Call::Prefetch { .. } => self.answer_about_cache(call, viewer, reply).await,
-        }
-    }
-
-    /// Answers the calls that name files of the folder.
-    async fn answer_about_names(self: Arc<Self>, call: Call, viewer: Viewer, reply: ReplySink) {
-        match call {
-            Call::Ls { path, after } => {
-                let work = move |s: &Self| s.list(&path, after.as_ref(), &viewer);
-                self.compute(reply, work).await;
-            }
-            Call::Get { path } => self.get(path, &viewer, reply).await,
-            Call::Wait {
-                mounted,
-                peers,
-                file,
-                timeout_ms,
-            } => {
-                let wanted = wait::Wanted {
-                    mounted,
-                    peers,
-                    file,
-                };
-                reply_while_heard(reply, self.wait(wanted, timeout_ms, &viewer)).await;
-            }
-            Call::Why { path } => self.compute(reply, move |s| s.why(&path, &viewer)).await,
-            Call::Events { follow } => self.tell_events(follow, &viewer, reply).await,
-            other => unanswered(&other, reply),
-        }
-    }
-
-    /// Answers the calls that read or change the cache.
-    async fn answer_about_cache(self: Arc<Self>, call: Call, viewer: Viewer, reply: ReplySink) {
-        match call {
-            Call::CacheLs { after } => {
-                let work = move |s: &Self| s.list_cache(after.as_deref(), &viewer);
-                self.compute(reply, work).await;
-            }
-            Call::CacheClear {} => reply_with(reply, self.blocking(|s| s.clear_cache()).await),
-            Call::CacheVerify {} => self.verify_cache(reply).await,
-            Call::CacheResize { budget_bytes } => {
-                reply_with(
-                    reply,
-                    self.blocking(move |s| s.resize_cache(budget_bytes)).await,
-                );
-            }
-            Call::Pin { paths } => reply_with(reply, self.pin(paths, true, viewer).await),
-            Call::Unpin { paths } => reply_with(reply, self.pin(paths, false, viewer).await),
-            Call::Prefetch { paths, anyway } => {
-                self.prefetch(paths, anyway, viewer, reply).await;
-            }
-            other => unanswered(&other, reply),
-        }
-    }
-
-    async fn answer_about_trust(&self, call: Call, reply: ReplySink) {
-        match call {
-            Call::Invite {
-                lifetime_s,
-                admin,
-                name,
-            } => reply_with(reply, self.invite(lifetime_s, Grant { admin, name })),
-            Call::Admitted { peer } => reply_with(reply, self.admitted(&peer)),
-            Call::Expel {
-                peer,
-                with_admitted,
-            } => reply_with(reply, self.expel(&peer, with_admitted).await),
-            Call::Rotate {} => reply_with(reply, self.rotate().await),
-            Call::Own { path, peer } => reply_with(reply, self.own(&path, peer).await),
-            Call::Trust {} => reply_with(reply, Ok(self.trust())),
-            Call::Forget { peer } => reply_with(reply, self.forget(&peer).await),
-            Call::Join { token } => reply_with(reply, self.join(&token).await),
-            Call::Leave {} => reply_with(reply, self.leave_cluster().await),
-            other => unanswered(&other, reply),
+        let asked = Asked {
+            call,
+            viewer: self.viewer(&caller),
+            descriptor,
+            reply,
+        };
+        match info.subject {
+            Subject::Node => node::answer(self, asked).await,
+            Subject::Names => names::answer(self, asked).await,
+            Subject::Shares => shares::answer(self, asked).await,
+            Subject::Trust => trust::answer(self, asked).await,
+            Subject::Cache => cache::answer(self, asked).await,
+            Subject::Giving => giving::answer(self, asked).await,
         }
     }
 
@@ -292,7 +195,7 @@ async fn reply_while_heard<T: serde::Serialize>(
     }
 }
 
-/// Reports a call that reached the wrong group of calls.
+/// Reports a call whose subject in its declaration does not answer it.
 fn unanswered(call: &Call, reply: ReplySink) {
     let (method, _) = call.encode();
     reply.fail(failed(format!("a fault of p2pfs: nobody answers {method}")));

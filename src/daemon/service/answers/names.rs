@@ -1,10 +1,12 @@
 //! Answers about names: listings, and why a name shows its content.
 
+use std::sync::Arc;
+
 use super::legacy::legacy_entry;
 use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
-use super::{Service, Sight, Viewer, calendar_time};
+use super::{Asked, Service, Sight, Viewer, calendar_time, reply_while_heard, unanswered, wait};
 use crate::daemon::control::{
-    EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
+    Call, EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
     Provenance, VersionInfo,
 };
 use p2pfs_node::FileError;
@@ -19,6 +21,39 @@ const BY_HASH: &[u8] = b".p2pfs/by-hash/";
 pub(super) fn not_found(path: &SharedPath) -> Failure {
     let message = format!("{}: no node shares such a name", escape(path.as_bytes()));
     Failure::new(FailureKind::NotFound, message).with_remedy("p2pfs ls shows what there is")
+}
+
+/// Answers the calls that name files of the folder.
+pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+    let Asked {
+        call,
+        viewer,
+        reply,
+        ..
+    } = asked;
+    match call {
+        Call::Ls { path, after } => {
+            let work = move |s: &Service| s.list(&path, after.as_ref(), &viewer);
+            service.compute(reply, work).await;
+        }
+        Call::Get { path } => service.get(path, &viewer, reply).await,
+        Call::Wait {
+            mounted,
+            peers,
+            file,
+            timeout_ms,
+        } => {
+            let wanted = wait::Wanted {
+                mounted,
+                peers,
+                file,
+            };
+            reply_while_heard(reply, service.wait(wanted, timeout_ms, &viewer)).await;
+        }
+        Call::Why { path } => service.compute(reply, move |s| s.why(&path, &viewer)).await,
+        Call::Events { follow } => service.tell_events(follow, &viewer, reply).await,
+        other => unanswered(&other, reply),
+    }
 }
 
 impl Service {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
-use super::{Service, Sight, Viewer, calendar_time, failed, reply_with, unanswered};
+use super::{Asked, Service, Sight, Viewer, calendar_time, failed, reply_with, unanswered};
 use crate::daemon::config::{
     ALL_NODES, Group, ShareSettings, check_readers, folder_names, missing_group, saved,
 };
 use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
-    PROBLEMS_MAX, Problem, ReplySink, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
+    PROBLEMS_MAX, Problem, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
 use crate::daemon::service::node_config::{inbox_shares, share_spec};
 use p2pfs_node::door;
@@ -20,32 +20,40 @@ const BY_FLAG: &str = "set by --share";
 /// Origin of a share that a variable set.
 const BY_ENVIRONMENT: &str = "set in the environment";
 
-impl Service {
-    /// Answers the calls about this node's shares.
-    pub(super) async fn answer_about_shares(
-        self: Arc<Self>,
-        call: Call,
-        viewer: Viewer,
-        reply: ReplySink,
-    ) {
-        match call {
-            Call::Mine { after } => self.compute(reply, move |s| s.mine(after, &viewer)).await,
-            Call::ShareAdd { dir, how } => {
-                let dir = dir.as_local().to_owned();
-                reply_with(reply, self.blocking(move |s| s.add_share(&dir, how)).await);
-            }
-            Call::ShareRemove { dir } => {
-                let dir: PathBuf = dir.as_local().to_owned();
-                reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
-            }
-            Call::Shares {} => {
-                let work = move |s: &Self| Ok(s.shares(viewer.sight));
-                self.compute(reply, work).await;
-            }
-            other => unanswered(&other, reply),
+/// Answers the calls about this node's shares.
+pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+    let Asked {
+        call,
+        viewer,
+        reply,
+        ..
+    } = asked;
+    match call {
+        Call::Mine { after } => {
+            service
+                .compute(reply, move |s| s.mine(after, &viewer))
+                .await
         }
+        Call::ShareAdd { dir, how } => {
+            let dir = dir.as_local().to_owned();
+            reply_with(
+                reply,
+                service.blocking(move |s| s.add_share(&dir, how)).await,
+            );
+        }
+        Call::ShareRemove { dir } => {
+            let dir: PathBuf = dir.as_local().to_owned();
+            reply_with(reply, service.blocking(move |s| s.remove_share(&dir)).await);
+        }
+        Call::Shares {} => {
+            let work = move |s: &Service| Ok(s.shares(viewer.sight));
+            service.compute(reply, work).await;
+        }
+        other => unanswered(&other, reply),
     }
+}
 
+impl Service {
     /// Returns the shares. The names of left out files reveal private files, so other users see
     /// only their number.
     pub(super) fn shares(&self, sight: Sight) -> Shares {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::paths::shared_path;
-use super::{Service, failed};
+use super::{Asked, Service, failed, reply_with, unanswered};
 use crate::daemon::config::{Group, ShareSettings};
 use crate::daemon::control::{
-    Admitted, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
+    Admitted, Call, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
     OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };
 use p2pfs_node::door::in_history;
@@ -18,6 +18,30 @@ use p2pfs_types::id::{NodeId, NodeName};
 
 /// Maximum lifetime of an invitation: a week.
 const INVITE_MAX_S: u64 = 7 * 24 * 3600;
+
+/// Answers the calls about the members of the cluster.
+pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+    let Asked { call, reply, .. } = asked;
+    match call {
+        Call::Invite {
+            lifetime_s,
+            admin,
+            name,
+        } => reply_with(reply, service.invite(lifetime_s, Grant { admin, name })),
+        Call::Admitted { peer } => reply_with(reply, service.admitted(&peer)),
+        Call::Expel {
+            peer,
+            with_admitted,
+        } => reply_with(reply, service.expel(&peer, with_admitted).await),
+        Call::Rotate {} => reply_with(reply, service.rotate().await),
+        Call::Own { path, peer } => reply_with(reply, service.own(&path, peer).await),
+        Call::Trust {} => reply_with(reply, Ok(service.trust())),
+        Call::Forget { peer } => reply_with(reply, service.forget(&peer).await),
+        Call::Join { token } => reply_with(reply, service.join(&token).await),
+        Call::Leave {} => reply_with(reply, service.leave_cluster().await),
+        other => unanswered(&other, reply),
+    }
+}
 
 impl Service {
     pub(super) fn invite(&self, lifetime_s: u64, grant: Grant) -> Result<Invitation, Failure> {
