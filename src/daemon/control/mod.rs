@@ -42,7 +42,7 @@ mod types;
 
 pub use again::Breaks;
 pub use call::{CallError, CallInfo, DESCRIPTION, INTERFACE, Right, Subject};
-pub use calls::{CALLS, Call};
+pub use calls::*;
 pub use client::{Client, ClientError, RawReply};
 pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};
 pub use credentials::{Credentials, Policy, is_one_user};
