@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use p2pfs::cli;
-use p2pfs::daemon::config::{Config, LIVE, SETTINGS};
-use p2pfs::daemon::control::DESCRIPTION;
+use p2pfs::daemon::config::SETTINGS;
 
 /// A page with its font changes and escapes taken out.
 fn page(source: &str) -> String {
@@ -88,7 +87,7 @@ fn every_setting_and_every_variable_is_in_the_manual() {
     let manual = settings();
     let words = words(&manual);
     for setting in SETTINGS.iter() {
-        let (section, key) = setting.key.split_once('.').unwrap_or(("", &setting.key));
+        let (section, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
         assert!(words.contains(key), "{}", setting.key);
         assert!(
             manual.contains(&format!("[{section}]")) || section.is_empty(),
@@ -102,94 +101,6 @@ fn every_setting_and_every_variable_is_in_the_manual() {
     }
     for legacy in ["HOST", "PORT", "PERIOD", "WAITING", "FOLDER", "CLUSTER"] {
         assert!(words.contains(&*format!("P2P_{legacy}")), "P2P_{legacy}");
-    }
-}
-
-#[test]
-fn every_setting_that_a_reload_applies_is_named_there() {
-    let manual = settings();
-    let reloading = manual
-        .split(".SH ")
-        .find(|part| part.starts_with("RELOADING"))
-        .unwrap();
-    let live = |key: &&str| SETTINGS.iter().find(|setting| setting.key == **key);
-    for setting in LIVE.iter().map(|key| live(key).unwrap()) {
-        let key =
-            setting
-                .key
-                .split_once('.')
-                .map_or(&*setting.key, |(section, key)| match section {
-                    "share" => "shares",
-                    _ => key,
-                });
-        assert!(words(reloading).contains(key), "{}", setting.key);
-    }
-}
-
-#[test]
-fn every_field_of_the_control_socket_is_in_the_manual() {
-    let manual = commands();
-    let words = words(&manual);
-    let fields = DESCRIPTION
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .flat_map(|line| {
-            line.split(['(', ',', ' '])
-                .filter_map(|word| word.strip_suffix(':'))
-        });
-    let fields: BTreeSet<&str> = fields.filter(|field| !field.is_empty()).collect();
-    assert!(fields.len() > 80);
-    let missing: Vec<_> = fields
-        .into_iter()
-        .filter(|field| !words.contains(field))
-        .collect();
-    // parameters of calls, which the command line's options stand for
-    let parameters = [
-        "budget_bytes",
-        "after",
-        "mounted",
-        "peers",
-        "file",
-        "anyway",
-        "with_admitted",
-    ];
-    let missing: Vec<_> = missing.iter().filter(|m| !parameters.contains(m)).collect();
-    assert!(missing.is_empty(), "not in p2pfs(1): {missing:?}");
-}
-
-#[test]
-fn the_commented_configuration_names_every_setting_with_its_default() {
-    let commented = include_str!("../../packaging/p2pfs.toml");
-    let untouched: Config = toml::from_str(commented).unwrap();
-    assert_eq!(untouched, Config::default());
-    let uncommented: String = commented
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if !rest.starts_with(' ') && !rest.is_empty() => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
-    let mut all: Config = toml::from_str(&uncommented).unwrap();
-    assert_eq!(all.share.len(), 1);
-    assert!(all.secret_file.is_some() && all.mount.uid.is_some() && all.mount.gid.is_some());
-    all.share.clear();
-    (all.secret_file, all.mount.uid, all.mount.gid) = (None, None, None);
-    assert!(all.mesh.listen.is_some() && all.mesh.inbox.as_ref() == Some(&all.inbox.dir));
-    (all.mesh.listen, all.mesh.inbox) = (None, None);
-    assert_eq!(
-        (all.mount.fmask, all.mount.dmask),
-        (Some(all.mount.umask), Some(all.mount.umask))
-    );
-    (all.mount.fmask, all.mount.dmask) = (None, None);
-    assert!(all.metrics.listen.take().is_some());
-    assert_eq!(all, Config::default());
-    for setting in SETTINGS.iter() {
-        let key = setting.key.rsplit('.').next().unwrap();
-        assert!(
-            uncommented.contains(&format!("\n{key} = ")),
-            "{}",
-            setting.key
-        );
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use p2pfs::daemon::config::{
-    Config, ConfigError, Environment, Loaded, LogLevel, Overrides, Place, SETTINGS, Sources,
-    compare, load,
+    Config, ConfigError, Environment, Loaded, LogLevel, Overrides, Place, SETTINGS, SettingKind,
+    Sources, compare, load,
 };
 
 /// A configuration directory with its own file and drop-ins.
@@ -230,18 +230,9 @@ fn a_named_file_must_exist_and_the_default_one_need_not() {
 #[test]
 fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
     let mut sources = nothing_set();
-    sources.overrides.secret_file = Some(PathBuf::from("/etc/p2pfs/secret"));
-    sources.environment = Environment::from([
-        ("P2PFS_MOUNT_UID", "7"),
-        ("P2PFS_MOUNT_GID", "8"),
-        ("P2PFS_MOUNT_FMASK", "137"),
-        ("P2PFS_METRICS_LISTEN", "127.0.0.1:9178"),
-        ("P2PFS_MOUNT_DMASK", "027"),
-        ("P2PFS_MESH_LISTEN", "0.0.0.0:18001"),
-        ("P2PFS_MESH_INBOX", "/srv/inbox"),
-        ("P2PFS_SHARE_DIR", "/srv/a"),
-        ("P2PFS_SHARE_READERS", "alice"),
-    ]);
+    // A share has either readers or legacy peers.
+    let given = SETTINGS.iter().filter(|it| it.key != "share.legacy");
+    sources.environment = given.map(|it| (it.variable(), it.example)).collect();
     let printed = load(&sources).unwrap().config.to_toml();
     let table: toml::Table = toml::from_str(&printed).unwrap();
     let mut found = Vec::new();
@@ -270,95 +261,61 @@ fn the_printed_configuration_reads_back_as_the_same() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one table of cases")]
-fn every_variable_sets_its_setting() {
-    let values = [
-        ("P2PFS_NAME", "n", "name = \"n\""),
-        ("P2PFS_LISTEN", "127.0.0.1:9", "listen = \"127.0.0.1:9\""),
-        ("P2PFS_SEEDS", "a:1, b:2", "seeds = [\"a:1\", \"b:2\"]"),
-        (
-            "P2PFS_GROUPS",
-            "office=alice bob, lab=carol",
-            "groups = [\"office=alice bob\", \"lab=carol\"]",
-        ),
-        ("P2PFS_SECRET_FILE", "/s", "secret_file = \"/s\""),
-        ("P2PFS_STATE_DIR", "/t", "state_dir = \"/t\""),
-        ("P2PFS_CACHE_DIR", "/c", "cache_dir = \"/c\""),
-        ("P2PFS_SOCKET", "/k", "socket = \"/k\""),
-        ("P2PFS_CACHE_SIZE", "7MB", "size = \"7MB\""),
-        ("P2PFS_CACHE_FLOOR", "0B", "floor = \"0B\""),
-        ("P2PFS_MOUNT_ENABLED", "off", "enabled = false"),
-        ("P2PFS_MOUNT_DIR", "/m", "dir = \"/m\""),
-        ("P2PFS_MOUNT_UID", "5", "uid = 5"),
-        ("P2PFS_MOUNT_GID", "6", "gid = 6"),
-        ("P2PFS_MOUNT_UMASK", "027", "umask = \"027\""),
-        ("P2PFS_MOUNT_FMASK", "0137", "fmask = \"137\""),
-        ("P2PFS_MOUNT_DMASK", "0", "dmask = \"000\""),
-        ("P2PFS_MOUNT_READ_DEADLINE", "7s", "read_deadline = \"7s\""),
-        (
-            "P2PFS_READERS_CACHED_ONLY",
-            "tumblerd, a.service",
-            "cached_only = [\"tumblerd\", \"a.service\"]",
-        ),
-        (
-            "P2PFS_READERS_BUDGETS",
-            "rsync=1MiB/s, a.service=64KiB/s",
-            "budgets = [\"rsync=1MiB/s\", \"a.service=64KiB/s\"]",
-        ),
-        ("P2PFS_LAN_MDNS", "false", "mdns = false"),
-        ("P2PFS_MEMBERSHIP_PERIOD", "2s", "period = \"2s\""),
-        ("P2PFS_MEMBERSHIP_AWAY_GRACE", "0s", "away_grace = \"0s\""),
-        ("P2PFS_LEGACY_ENABLED", "no", "enabled = false"),
-        ("P2PFS_LEGACY_MEMBERS", "x:1", "members = [\"x:1\"]"),
-        ("P2PFS_LEGACY_PERIOD", "21s", "period = \"21s\""),
-        ("P2PFS_LEGACY_WAITING", "101s", "waiting = \"101s\""),
-        ("P2PFS_LEGACY_LOOKUP", "13s", "lookup = \"13s\""),
-        (
-            "P2PFS_LEGACY_RESPONDER_DELAY",
-            "11s",
-            "responder_delay = \"11s\"",
-        ),
-        ("P2PFS_LEGACY_BRIDGE", "true", "bridge = true"),
-        ("P2PFS_MESH_LISTEN", "0.0.0.0:7", "listen = \"0.0.0.0:7\""),
-        ("P2PFS_MESH_PEERS", "", ""),
-        ("P2PFS_MESH_MAX_PEERS", "3", "max_peers = 3"),
-        ("P2PFS_MESH_INBOX", "/i", "inbox = \"/i\""),
-        ("P2PFS_INBOX_DIR", "/i", "dir = \"/i\""),
-        ("P2PFS_INBOX_FROM", "a, b", "from = [\"a\", \"b\"]"),
-        ("P2PFS_INBOX_BUDGET", "7MB", "budget = \"7MB\""),
-        ("P2PFS_INBOX_FLOOR", "0B", "floor = \"0B\""),
-        ("P2PFS_LIMITS_UP", "1MiB/s", "up = \"1MiB/s\""),
-        ("P2PFS_LIMITS_DOWN", "2MB/s", "down = \"2MB/s\""),
-        ("P2PFS_LIMITS_METERED", "true", "metered = true"),
-        ("P2PFS_LIMITS_DSCP", "cs1", "dscp = \"cs1\""),
-        (
-            "P2PFS_LIMITS_PEER_CONNECTIONS",
-            "12",
-            "peer_connections = 12",
-        ),
-        (
-            "P2PFS_LIMITS_CONTROL_CONNECTIONS",
-            "13",
-            "control_connections = 13",
-        ),
-        ("P2PFS_METRICS_LISTEN", "[::1]:9", "listen = \"[::1]:9\""),
-        ("P2PFS_LOG_LEVEL", "trace", "level = \"trace\""),
-        ("P2PFS_SHARE_DIR", "/d", "dir = \"/d\""),
-        ("P2PFS_SHARE_INCLUDE_PRIVATE", "true", ""),
-        ("P2PFS_SHARE_LEGACY", "true", ""),
-        ("P2PFS_SHARE_READERS", "alice, @office", ""),
-        ("P2PFS_SHARE_EXCLUDE", "*.log,/build/", ""),
-        ("P2PFS_SHARE_DEFAULT_EXCLUDES", "false", ""),
-    ];
-    let names: Vec<_> = values.iter().map(|(name, ..)| (*name).to_owned()).collect();
-    assert_eq!(
-        names,
-        SETTINGS.iter().map(|s| s.variable()).collect::<Vec<_>>()
-    );
-    for (name, value, line) in values {
-        let printed = from_environment([(name, value)]).unwrap().to_toml();
-        assert!(printed.contains(line), "{name}={value} gave\n{printed}");
+fn every_variable_sets_its_setting_as_a_file_does() {
+    for setting in SETTINGS.iter().filter(|it| it.section() != "share") {
+        let (name, text) = (setting.variable(), setting.example);
+        let value = match setting.kind {
+            SettingKind::Switch => ["true", "yes"].contains(&text).to_string(),
+            SettingKind::Number => text.to_owned(),
+            SettingKind::List => {
+                let items = text.split(',').map(|item| format!("'{}'", item.trim()));
+                format!("[{}]", items.collect::<Vec<_>>().join(", "))
+            }
+            _ => format!("'{text}'"),
+        };
+        let line = format!("{} = {value}\n", setting.name());
+        let file = match setting.section() {
+            "" => line,
+            section => format!("[{section}]\n{line}"),
+        };
+        // The mesh needs an address if it has peers.
+        let files = || Files::new("[mesh]\nlisten = '0.0.0.0:18001'\n");
+        let by_file = files().drop_in("a.toml", &file).load().unwrap().config;
+        let files = files();
+        let before = files.load().unwrap().config;
+        let mut sources = files.sources();
+        sources.environment = Environment::from([(&*name, text)]);
+        let by_variable = load(&sources).unwrap().config;
+        assert_eq!(by_variable, by_file, "{name}={text}");
+        assert_ne!(by_variable, before, "{name}={text}");
     }
+}
+
+#[test]
+fn every_value_out_of_range_is_refused() {
+    for setting in SETTINGS.iter().filter(|it| !it.refused.is_empty()) {
+        let (name, text) = (setting.variable(), setting.refused);
+        let mut sources = nothing_set();
+        sources.environment = Environment::from([(&*name, text)]);
+        assert!(load(&sources).is_err(), "{name}={text}");
+    }
+}
+
+#[test]
+fn a_variable_reads_each_spelling_of_a_value() {
+    let printed = |name, value| from_environment([(name, value)]).unwrap().to_toml();
+    assert!(printed("P2PFS_MOUNT_ENABLED", "off").contains("enabled = false"));
+    assert!(printed("P2PFS_LEGACY_ENABLED", "no").contains("enabled = false"));
+    assert!(printed("P2PFS_LAN_MDNS", "0").contains("mdns = false"));
+    assert!(printed("P2PFS_LEGACY_BRIDGE", "on").contains("bridge = true"));
+    assert!(printed("P2PFS_MOUNT_FMASK", "0137").contains("fmask = \"137\""));
+    assert!(printed("P2PFS_MOUNT_DMASK", "0").contains("dmask = \"000\""));
+    let lists = printed("P2PFS_SEEDS", "a:1, b:2");
+    assert!(lists.contains("seeds = [\"a:1\", \"b:2\"]"));
+}
+
+#[test]
+fn shares_of_the_environment_have_the_flags_of_their_variables() {
     let shares = [
         ("P2PFS_SHARE_DIR", "/d"),
         ("P2PFS_SHARE_INCLUDE_PRIVATE", "1"),

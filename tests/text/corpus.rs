@@ -101,8 +101,6 @@ fn said() -> Vec<Said> {
     planes(&mut said);
     let call = br#"{"method":"org.p2pfs.Control.Why","parameters":{"path":"a/b"}}"#;
     said.push(("control_calls", "why".into(), call.to_vec()));
-    let config = fs::read(folder().join("../packaging/p2pfs.toml")).unwrap();
-    said.push(("configuration", "packaged".into(), config));
     said.push(("names", "path".into(), b"docs/a name.txt".to_vec()));
     said.push((
         "names",

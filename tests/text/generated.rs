@@ -24,3 +24,12 @@ pub(crate) fn assert_generated(name: &str, text: &str) {
          first difference: {first:?}"
     );
 }
+
+/// Returns a text with a part replaced: from the first mark to before the second one.
+pub(crate) fn between(text: &str, (first, second): (&str, &str), part: &str) -> String {
+    let start = text.find(first).unwrap_or_else(|| panic!("no {first:?}"));
+    let behind = start + first.len();
+    let length = text[behind..].find(second);
+    let end = behind + length.unwrap_or_else(|| panic!("no {second:?} behind {first:?}"));
+    format!("{}{part}{}", &text[..start], &text[end..])
+}

@@ -26,7 +26,7 @@ pub fn calls(bytes: &[u8]) {
     assert!(parameters.is_object());
     let again = Call::decode(&method, &parameters.to_string()).expect("what was read can be said");
     assert_eq!(again.encode(), call.encode());
-    let _policy = (call.right(), call.is_repeatable(), call.needs_more());
+    let _policy = call.info();
 }
 
 /// A configuration file.

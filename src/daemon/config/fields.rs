@@ -65,3 +65,9 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Err
         number => Ok(number),
     }
 }
+
+pub(super) fn optional_listen_address<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    listen_address(from).map(Some)
+}

@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::error::one_line;
-use super::setting::SETTINGS;
+use super::setting::{SETTINGS, Setting};
 use super::settings::Config;
 
 /// Checks a layer by itself.
@@ -43,7 +43,7 @@ fn in_numbers(message: String) -> String {
 /// order of its keys.
 fn check_section(key: &str, value: &Value) -> Result<(), String> {
     let settings = SETTINGS.iter().filter(|setting| setting.section() == key);
-    let keys = settings.filter_map(|setting| setting.key.rsplit('.').next());
+    let keys = settings.map(Setting::name);
     let keys: Vec<&str> = keys.collect();
     if key.is_empty() || keys.is_empty() {
         return Ok(());

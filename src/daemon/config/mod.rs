@@ -8,6 +8,8 @@
 //! state directory ([`saved`]). All errors are reported at once, each with the file, line and key,
 //! or the variable, and the accepted values. No setting of a configuration with an error is
 //! applied.
+//!
+//! Begin with a file of `sections`: each field there is a whole setting.
 
 mod account;
 mod check;
@@ -17,7 +19,6 @@ mod environment;
 mod error;
 mod fields;
 mod file;
-mod giving;
 mod group;
 mod inspect;
 mod layer;
@@ -31,6 +32,7 @@ mod rate_limit;
 mod reload;
 pub mod saved;
 mod secret;
+mod sections;
 mod seed;
 mod setting;
 mod settings;
@@ -41,7 +43,6 @@ mod variables;
 pub use check::NO_LEGACY;
 pub use environment::Environment;
 pub use error::ConfigError;
-pub use giving::{InboxSettings, MeshSettings};
 pub use group::{ALL_NODES, Group, check_readers, missing_group, readers_of};
 pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load, load_texts};
@@ -51,13 +52,11 @@ pub use one_folder::folder_names;
 pub use place::Place;
 pub use program_budget::ProgramBudget;
 pub use rate_limit::{RATE_MIN_BYTES, RateError, RateLimit, RateLimitError};
-pub use reload::{Changes, LIVE, compare};
+pub use reload::{Changes, compare};
+pub use sections::*;
 pub use seed::Seed;
-pub use setting::{SETTINGS, Setting};
-pub use settings::{
-    CacheSettings, Config, LanSettings, LegacySettings, LimitSettings, LogLevel, LogSettings,
-    MembershipSettings, MetricsSettings, MountSettings, ReaderSettings, ShareSettings,
-};
+pub use setting::{SETTINGS, Section, Setting, SettingKind};
+pub use settings::{Config, SECTIONS};
 
 /// Default port of a node, the one of the legacy peers.
 pub const DEFAULT_PORT: u16 = 1378;

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::settings::ShareSettings;
+use super::sections::ShareSettings;
 use p2pfs_types::files::without_links_above;
 
 /// Maximum total wait for the disks. A start or reload is delayed meanwhile.

@@ -4,30 +4,13 @@ use std::path::PathBuf;
 
 use super::group::readers_of;
 use super::program_budget::ProgramBudget;
+use super::sections::{LimitSettings, LogLevel, ShareSettings};
 use super::seed::Seed;
 use super::setting::SETTINGS;
-use super::settings::{Config, LimitSettings, LogLevel, ShareSettings};
+use super::settings::Config;
 
-/// Keys that a reload applies to the running daemon. [`Changes`] has a field for each.
-pub const LIVE: [&str; 15] = [
-    "seeds",
-    "groups",
-    "cache.size",
-    "readers.cached_only",
-    "readers.budgets",
-    "limits.up",
-    "limits.down",
-    "limits.metered",
-    "log.level",
-    "share.dir",
-    "share.include_private",
-    "share.legacy",
-    "share.readers",
-    "share.exclude",
-    "share.default_excludes",
-];
-
-/// The changes of a reload. A field is empty or `None` if there is nothing to do.
+/// The changes of a reload, with a field for each setting that is live. A field is empty or `None`
+/// if there is nothing to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Shares to add, and shares with changed settings.
@@ -64,9 +47,9 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     let (before, after) = (old.to_table(), new.to_table());
     let restart = SETTINGS
         .iter()
-        .filter(|setting| !LIVE.contains(&&*setting.key))
+        .filter(|setting| !setting.is_live)
         .filter(|setting| setting.of(&before) != setting.of(&after))
-        .map(|setting| &*setting.key)
+        .map(|setting| setting.key)
         .collect();
     Changes {
         shares_added: added.cloned().collect(),
@@ -94,7 +77,8 @@ fn changed<T: PartialEq + Clone>(old: &T, new: &T) -> Option<T> {
 }
 
 impl Config {
-    pub(super) fn to_table(&self) -> toml::Table {
+    /// Returns the settings as TOML.
+    pub fn to_table(&self) -> toml::Table {
         toml::Table::try_from(self).unwrap_or_default()
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 
-use super::settings::ShareSettings;
+use super::sections::ShareSettings;
 use p2pfs_types::files::{PRIVATE_MODE, make_private_dir};
 use p2pfs_types::id::to_hex;
 

@@ -1,26 +1,27 @@
-//! The list of all settings, derived from the types that hold them, so that no second list exists.
+//! The description of one setting, and the list of all settings.
 //!
-//! A special deserializer presents a configuration with a single key. It records which kind of
-//! value the key's type requests, and stops there with an error.
+//! A section of the file is one invocation of [`settings!`] in `sections`: a struct whose fields
+//! have a default and a [`Setting`]. The fields parse the file (serde). The descriptions give the
+//! environment variables, `p2pfs config show`, p2pfs.toml(5) and `packaging/p2pfs.toml`.
 
-use std::fmt;
 use std::sync::LazyLock;
 
-use serde::Deserialize;
-use serde::de::value::Error as Ended;
-use serde::de::{DeserializeSeed, Deserializer, Error, Expected, MapAccess, SeqAccess, Visitor};
-use serde::forward_to_deserialize_any;
+use super::settings::SECTIONS;
 
-use super::settings::Config;
-
-/// The format of a setting in an environment variable.
+/// The format of a value. It decides how the environment variable is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingKind {
-    /// The text as it is.
+    /// A text.
     Text,
-    /// A path; a relative path is resolved against the working directory.
+    /// A text with a size: `"10GiB"`.
+    Size,
+    /// A text with a duration: `"10s"`.
+    Duration,
+    /// A text with a size per second, or `"none"`.
+    Rate,
+    /// A path; in a variable, a relative path is resolved against the working directory.
     Path,
-    /// A list separated by commas.
+    /// A list of texts; in a variable, separated by commas.
     List,
     /// `true` or `false`.
     Switch,
@@ -29,216 +30,157 @@ pub enum SettingKind {
 }
 
 /// One setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
     /// The key in the file, with its section: `cache.size`.
-    pub key: String,
-    /// The format of its environment variable.
+    pub key: &'static str,
+    /// The format of its value.
     pub kind: SettingKind,
+    /// The lines of its documentation, in Markdown. The first paragraph is the comment in
+    /// `packaging/p2pfs.toml`; the whole text is the entry in p2pfs.toml(5).
+    pub about: &'static [&'static str],
+    /// The default in words, if the value in `Config::default` does not say it.
+    pub default: &'static str,
+    /// The value in the commented file, as TOML, if there is no default value.
+    pub shown: &'static str,
+    /// A valid value that is not the default, as in the environment.
+    pub example: &'static str,
+    /// A value out of range, as in the environment; empty if each value of its kind is valid.
+    pub refused: &'static str,
+    /// Whether a reload applies it to the running daemon.
+    pub is_live: bool,
+    /// The release that introduced it; a later one is written
+    /// `Setting { since: "0.2.0", ..Setting::new(…) }`.
+    pub since: &'static str,
 }
 
-/// All settings, in the order of the types.
+/// One section of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section {
+    /// Its name; empty for the keys above the first section.
+    pub name: &'static str,
+    /// The lines of its documentation, in Markdown. The first paragraph is for readers of the
+    /// source; the others introduce the section in p2pfs.toml(5).
+    pub about: &'static [&'static str],
+    /// Its settings, in the order of the file.
+    pub settings: &'static [Setting],
+}
+
+/// All settings, in the order of the file.
 pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
-    let mut all = Vec::new();
-    collect(&[], &mut all);
-    all
+    let settings = SECTIONS.iter().flat_map(|section| section.settings);
+    settings.copied().collect()
 });
 
 impl Setting {
+    /// Describes a setting that a reload does not apply.
+    pub(super) const fn new(key: &'static str, kind: SettingKind, example: &'static str) -> Self {
+        Self {
+            key,
+            kind,
+            about: &[],
+            default: "",
+            shown: "",
+            example,
+            refused: "",
+            is_live: false,
+            since: "0.1.0",
+        }
+    }
+
+    /// Adds a value that is out of range.
+    pub(super) const fn refuses(self, refused: &'static str) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// States the default in words.
+    pub(super) const fn by_default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
+
+    /// Sets the value in the commented file.
+    pub(super) const fn shown_as(self, shown: &'static str) -> Self {
+        Self { shown, ..self }
+    }
+
+    /// Marks the setting as one that a reload applies.
+    pub(super) const fn live(self) -> Self {
+        Self {
+            is_live: true,
+            ..self
+        }
+    }
+
+    /// Adds the documentation of the field.
+    pub(super) const fn with_about(self, about: &'static [&'static str]) -> Self {
+        Self { about, ..self }
+    }
+
     /// Returns the name of its environment variable: `cache.size` is `P2PFS_CACHE_SIZE`.
     pub fn variable(&self) -> String {
         format!("P2PFS_{}", self.key.replace('.', "_").to_ascii_uppercase())
     }
 
     /// Returns the section of the file; empty for a key above the first section.
-    pub(super) fn section(&self) -> &str {
+    pub fn section(&self) -> &'static str {
         self.key.split_once('.').map_or("", |(section, _)| section)
     }
 
-    pub(super) fn of<'a>(&self, table: &'a toml::Table) -> Option<&'a toml::Value> {
+    /// Returns the key within its section.
+    pub fn name(&self) -> &'static str {
+        self.key.rsplit_once('.').map_or(self.key, |(_, name)| name)
+    }
+
+    /// Returns the value of the setting in a configuration as TOML.
+    pub fn of<'a>(&self, table: &'a toml::Table) -> Option<&'a toml::Value> {
         match self.key.split_once('.') {
-            None => table.get(&self.key),
+            None => table.get(self.key),
             Some((section, key)) => table.get(section)?.get(key),
         }
     }
 }
 
-/// The kind of value that a type requests.
-enum Asked {
-    Value(SettingKind),
-    Section(&'static [&'static str]),
-}
+/// Declares a section: the struct, its defaults (`Default`), and its descriptions (`SECTION`).
+///
+/// Each field is written `pub NAME: TYPE = DEFAULT, SETTING;`, below its documentation and its
+/// attributes for serde. The macro copies the struct, and passes the documentation on as text.
+macro_rules! settings {
+    (
+        $(#[doc = $section_doc:literal])* $(#[serde $container:tt])*
+        pub struct $Section:ident in $name:literal {
+            $(
+                $(#[doc = $doc:literal])* $(#[serde $serde:tt])*
+                pub $field:ident: $Type:ty = $default:expr, $setting:expr;
+            )*
+        }
+        $(sections { $($(#[doc = $inner_doc:literal])* pub $inner:ident: $Inner:ty,)* })?
+    ) => {
+        $(#[doc = $section_doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        $(#[serde $container])*
+        pub struct $Section {
+            $( $(#[doc = $doc])* $(#[serde $serde])* pub $field: $Type, )*
+            $($( $(#[doc = $inner_doc])* pub $inner: $Inner, )*)?
+        }
 
-fn collect(within: &[&'static str], all: &mut Vec<Setting>) {
-    let mut asked = None;
-    let reader = SettingReader {
-        path: within,
-        asked: &mut asked,
-    };
-    // The deserializer always stops with an error, at the end of the path.
-    let _ended = Config::deserialize(reader);
-    match asked {
-        Some(Asked::Section(keys)) => {
-            for key in keys {
-                collect(&[within, &[*key]].concat(), all);
+        impl Default for $Section {
+            fn default() -> Self {
+                Self {
+                    $( $field: $default, )*
+                    $($( $inner: <$Inner>::default(), )*)?
+                }
             }
         }
-        Some(Asked::Value(kind)) => all.push(Setting {
-            key: within.join("."),
-            kind,
-        }),
-        None => {}
-    }
-}
 
-/// A configuration with one key, `path`, and the requested kind of its value.
-struct SettingReader<'a> {
-    path: &'a [&'static str],
-    asked: &'a mut Option<Asked>,
-}
-
-impl SettingReader<'_> {
-    fn end<T>(self, asked: Asked) -> Result<T, Ended> {
-        *self.asked = Some(asked);
-        Err(Ended::custom("its kind is known"))
-    }
-}
-
-macro_rules! asks {
-    ($($method:ident => $kind:ident),*) => {
-        $(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Ended> {
-            self.end(Asked::Value(SettingKind::$kind))
-        })*
+        impl $Section {
+            /// The descriptions of the section and its settings.
+            pub(in crate::daemon::config) const SECTION: $crate::daemon::config::Section =
+                $crate::daemon::config::Section {
+                    name: $name,
+                    about: &[$($section_doc),*],
+                    settings: &[$( $setting.with_about(&[$($doc),*]) ),*],
+                };
+        }
     };
 }
-
-impl<'de> Deserializer<'de> for SettingReader<'_> {
-    type Error = Ended;
-
-    asks!(deserialize_bool => Switch, deserialize_u8 => Number, deserialize_u16 => Number,
-          deserialize_u32 => Number, deserialize_u64 => Number);
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Ended> {
-        // std's paths request a text. Only their expected type distinguishes them from other texts.
-        let is_path = Expecting(&visitor).to_string() == "path string";
-        self.end(Asked::Value(if is_path {
-            SettingKind::Path
-        } else {
-            SettingKind::Text
-        }))
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Ended> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Ended> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Ended> {
-        let element = SettingReader {
-            path: self.path,
-            asked: self.asked,
-        };
-        let ended = visitor.visit_seq(element);
-        // The keys of a list of sections are those of its elements.
-        match self.asked {
-            Some(Asked::Value(_)) if self.path.is_empty() => {
-                self.end(Asked::Value(SettingKind::List))
-            }
-            _ => ended,
-        }
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Ended> {
-        match self.path {
-            [] => self.end(Asked::Section(fields)),
-            _ => visitor.visit_map(self),
-        }
-    }
-
-    forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
-        tuple_struct map enum identifier ignored_any
-    }
-}
-
-impl<'de> MapAccess<'de> for SettingReader<'_> {
-    type Error = Ended;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Ended> {
-        let key = serde::de::value::StrDeserializer::new(self.path[0]);
-        seed.deserialize(key).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Ended> {
-        seed.deserialize(SettingReader {
-            path: &self.path[1..],
-            asked: self.asked,
-        })
-    }
-}
-
-impl<'de> SeqAccess<'de> for SettingReader<'_> {
-    type Error = Ended;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Ended> {
-        let element = SettingReader {
-            path: self.path,
-            asked: self.asked,
-        };
-        seed.deserialize(element).map(Some)
-    }
-}
-
-/// A wrapper that prints a visitor's expected type.
-struct Expecting<'a, V>(&'a V);
-
-impl<'de, V: Visitor<'de>> fmt::Display for Expecting<'_, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Expected::fmt(self.0, f)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_of_setting_is_known_by_its_type() {
-        let kind = |key: &str| {
-            let setting = SETTINGS.iter().find(|setting| setting.key == key);
-            setting.map(|setting| setting.kind)
-        };
-        assert_eq!(SETTINGS[0].key, "name");
-        assert_eq!(kind("name"), Some(SettingKind::Text));
-        assert_eq!(kind("seeds"), Some(SettingKind::List));
-        assert_eq!(kind("secret_file"), Some(SettingKind::Path));
-        assert_eq!(kind("cache.size"), Some(SettingKind::Text));
-        assert_eq!(kind("mount.enabled"), Some(SettingKind::Switch));
-        assert_eq!(kind("mount.uid"), Some(SettingKind::Text));
-        assert_eq!(kind("readers.budgets"), Some(SettingKind::List));
-        assert_eq!(kind("mesh.inbox"), Some(SettingKind::Path));
-        assert_eq!(kind("limits.up"), Some(SettingKind::Text));
-        assert_eq!(kind("limits.peer_connections"), Some(SettingKind::Number));
-        assert_eq!(kind("log.level"), Some(SettingKind::Text));
-        assert_eq!(kind("share.include_private"), Some(SettingKind::Switch));
-        assert_eq!(kind("share"), None);
-    }
-}
+pub(super) use settings;

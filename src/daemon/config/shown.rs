@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::sections::ShareSettings;
 use super::setting::SETTINGS;
-use super::settings::{Config, ShareSettings};
+use super::settings::Config;
 use crate::daemon::control::SettingInfo;
 
 /// Origin of a setting that has its default.
@@ -20,12 +21,12 @@ pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<
         .iter()
         .filter(|setting| setting.section() != "share");
     let one_by_one = settings.map(|setting| SettingInfo {
-        key: setting.key.clone(),
+        key: setting.key.to_owned(),
         value: setting
             .of(&table)
             .map(ToString::to_string)
             .unwrap_or_default(),
-        origin: origin(&setting.key),
+        origin: origin(setting.key),
         after_restart: None,
     });
     let shares = config.share.iter().map(|share| SettingInfo {

@@ -175,7 +175,9 @@ impl Setting {
     /// Converts the variable's text into the value that a file would have.
     fn value(&self, text: String) -> Result<Value, String> {
         match self.kind {
-            SettingKind::Text => Ok(Value::from(text)),
+            SettingKind::Text | SettingKind::Size | SettingKind::Duration | SettingKind::Rate => {
+                Ok(Value::from(text))
+            }
             SettingKind::Path => absolute(&text).map(Value::from),
             SettingKind::List => Ok(list(&text, ',')),
             SettingKind::Switch => match text.as_str() {
@@ -211,7 +213,7 @@ fn list(text: &str, separator: char) -> Value {
 }
 
 fn nested(setting: &Setting, value: Value) -> Table {
-    let (section, key) = setting.key.split_once('.').unwrap_or(("", &setting.key));
+    let (section, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
     table(section, key, value)
 }
 

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::again::Breaks;
-use super::call::Call;
+use super::calls::Call;
 use super::descriptor;
 use super::failed_start::FailedStart;
 use super::failure::{Failure, FailureKind, FailureParameters};
@@ -275,7 +275,7 @@ impl Client {
         loop {
             let asked = self.start(call).and_then(|()| self.next_reply());
             match asked.and_then(|reply| reply.decode()) {
-                Err(error) if call.is_repeatable() => self.recover(&mut breaks, error)?,
+                Err(error) if call.info().is_repeatable => self.recover(&mut breaks, error)?,
                 outcome => return outcome,
             }
         }

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::call::{Call, Right};
+use super::call::Right;
+use super::calls::Call;
 use super::credentials::{Credentials, Policy};
 use super::descriptor;
 use super::failure::{Failure, FailureKind};
@@ -62,9 +63,9 @@ impl Shared {
         let call = Call::decode(&message.method, message.parameters())
             .map_err(|e| encode_call_error(&e, message))?;
         self.policy
-            .check(caller, call.right())
+            .check(caller, call.info().right)
             .map_err(|e| encode_failure(&e))?;
-        if call.needs_more() && !message.more {
+        if call.info().needs_more && !message.more {
             return Err(encode_error("org.varlink.service.ExpectedMore", &json!({})));
         }
         if message.upgrade {
@@ -180,7 +181,7 @@ impl Connection {
 
     /// Passes the call to the node and the replies to the caller.
     async fn forward(&mut self, call: Call, oneway: bool) -> Result<(), Ended> {
-        let streams = call.needs_more();
+        let streams = call.info().needs_more;
         self.reply_read_max = if call.is_followed() {
             Duration::MAX
         } else {

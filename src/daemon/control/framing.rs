@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::call::{Call, CallError};
+use super::call::CallError;
+use super::calls::Call;
 use super::failure::{Failure, FailureKind, FailureParameters};
 use super::request::Outgoing;
 
@@ -78,7 +79,7 @@ pub(super) fn encode_call(call: &Call) -> Vec<u8> {
         Value::Object(parameters) => parameters,
         _ => Map::new(),
     };
-    let more = call.needs_more();
+    let more = call.info().needs_more;
     let message = WrittenCall {
         method,
         parameters,

@@ -2,53 +2,63 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The reply to [`super::Call::Ping`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Pong {
-    /// The other node's name for itself.
-    pub name: String,
-    /// Its key, 64 hexadecimal digits.
-    pub node: String,
-    /// Its address, `ADDR:PORT`.
-    pub address: String,
-    /// Round trip of a question on an established connection.
-    pub tcp_ms: f64,
-    /// Usual round trip of a datagram; absent if none was measured.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub udp_ms: Option<f64>,
+use super::described::described;
+
+described! {
+    /// The reply to [`super::Call::Ping`].
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    pub struct Pong as "Pong" {
+        /// The other node's name for itself.
+        pub name: String,
+        /// Its key, 64 hexadecimal digits.
+        pub node: String,
+        /// Its address, `ADDR:PORT`.
+        pub address: String,
+        /// Round trip of a question on an established connection.
+        pub tcp_ms: f64,
+        /// Usual round trip of a datagram; absent if none was measured.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub udp_ms: Option<f64>,
+    }
 }
 
-/// The reply to [`super::Call::Doctor`], and what `p2pfs doctor` prints.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkup {
-    /// One entry for each check.
-    pub checks: Vec<Check>,
+described! {
+    /// The reply to [`super::Call::Doctor`], and what `p2pfs doctor` prints.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Checkup as "Checkup" {
+        /// One entry for each check.
+        pub checks: Vec<Check>,
+    }
 }
 
-/// The result of one check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// The checked thing in a word. For seeds, peers and shares it includes their name.
-    pub name: String,
-    /// The verdict.
-    pub state: CheckState,
-    /// The finding.
-    pub found: String,
-    /// The remedy.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub remedy: Option<String>,
+described! {
+    /// The result of one check.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Check as "Check" {
+        /// The checked thing in a word. For seeds, peers and shares it includes their name.
+        pub name: String,
+        /// The verdict.
+        pub state: CheckState,
+        /// The finding.
+        pub found: String,
+        /// The remedy.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub remedy: Option<String>,
+    }
 }
 
-/// The verdict of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckState {
-    /// The thing is as it should be.
-    Ok,
-    /// It works, but its owner should know.
-    Warning,
-    /// It does not work.
-    Failed,
+described! {
+    /// The verdict of a check.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum CheckState {
+        /// The thing is as it should be.
+        Ok,
+        /// It works, but its owner should know.
+        Warning,
+        /// It does not work.
+        Failed,
+    }
 }
 
 impl Check {
@@ -100,49 +110,55 @@ impl Check {
     }
 }
 
-/// The reply to [`super::Call::Limits`] and [`super::Call::SetLimits`]. An absent rate means no
-/// limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Upper limit of the rate to other nodes.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub up_bytes_per_s: Option<u64>,
-    /// Upper limit of the rate from other nodes.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub down_bytes_per_s: Option<u64>,
-    /// Upper limit of the rate to other nodes at the next start.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub configured_up_bytes_per_s: Option<u64>,
-    /// Upper limit of the rate from other nodes at the next start.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub configured_down_bytes_per_s: Option<u64>,
-    /// Whether the network is metered, so that only data that a user requested is fetched.
-    #[serde(default)]
-    pub metered: bool,
-    /// Whether the network is metered at the next start.
-    #[serde(default)]
-    pub configured_metered: bool,
+described! {
+    /// The reply to [`super::Call::Limits`] and [`super::Call::SetLimits`]. An absent rate means no
+    /// limit.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Limits as "Limits" {
+        /// Upper limit of the rate to other nodes.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub up_bytes_per_s: Option<u64>,
+        /// Upper limit of the rate from other nodes.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub down_bytes_per_s: Option<u64>,
+        /// Upper limit of the rate to other nodes at the next start.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub configured_up_bytes_per_s: Option<u64>,
+        /// Upper limit of the rate from other nodes at the next start.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub configured_down_bytes_per_s: Option<u64>,
+        /// Whether the network is metered, so that only data that a user requested is fetched.
+        #[serde(default)]
+        pub metered: bool,
+        /// Whether the network is metered at the next start.
+        #[serde(default)]
+        pub configured_metered: bool,
+    }
 }
 
-/// The reply to [`super::Call::Settings`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// The configuration files that were read, in order.
-    pub files: Vec<String>,
-    /// The settings in the order of the manual; the shares of the configuration last.
-    pub settings: Vec<SettingInfo>,
+described! {
+    /// The reply to [`super::Call::Settings`].
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Settings as "Settings" {
+        /// The configuration files that were read, in order.
+        pub files: Vec<String>,
+        /// The settings in the order of the manual; the shares of the configuration last.
+        pub settings: Vec<SettingInfo>,
+    }
 }
 
-/// One setting in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SettingInfo {
-    /// Its key with its section, such as `cache.size`.
-    pub key: String,
-    /// The value as it is written in a file; empty if it is not set.
-    pub value: String,
-    /// The source that set it.
-    pub origin: String,
-    /// The value at the next start, if it differs.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub after_restart: Option<String>,
+described! {
+    /// One setting in force.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct SettingInfo as "Setting" {
+        /// Its key with its section, such as `cache.size`.
+        pub key: String,
+        /// The value as it is written in a file; empty if it is not set.
+        pub value: String,
+        /// The source that set it.
+        pub origin: String,
+        /// The value at the next start, if it differs.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub after_restart: Option<String>,
+    }
 }

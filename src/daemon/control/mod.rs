@@ -17,9 +17,11 @@
 
 mod again;
 mod call;
+mod calls;
 mod client;
 mod connection;
 mod credentials;
+mod described;
 mod descriptor;
 mod failed_start;
 mod failure;
@@ -39,10 +41,12 @@ mod turn;
 mod types;
 
 pub use again::Breaks;
-pub use call::{Call, CallError, DESCRIPTION, INTERFACE, Right};
+pub use call::{CallError, CallInfo, DESCRIPTION, INTERFACE, Right, Subject};
+pub use calls::*;
 pub use client::{Client, ClientError, RawReply};
 pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};
 pub use credentials::{Credentials, Policy, is_one_user};
+pub use described::{Described, Field, FieldType, ObjectType};
 pub use descriptor::PIPE_BYTES;
 pub use failed_start::FailedStart;
 pub use failure::{Failure, FailureKind};

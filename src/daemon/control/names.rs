@@ -9,6 +9,8 @@ use data_encoding::BASE64;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::described::{Described, Field, FieldType, ObjectType, described};
+
 /// A name or path of arbitrary bytes: `{"path": …}`, with `path_base64` if it is not UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Named(Vec<u8>);
@@ -53,6 +55,26 @@ impl Serialize for Named {
     }
 }
 
+impl Described for Named {
+    fn kind() -> FieldType {
+        let field = |name, about, kind| Field { name, about, kind };
+        FieldType::Object(ObjectType {
+            name: "Name",
+            about: &[" A name or path of arbitrary bytes."],
+            fields: vec![
+                field("path", &[" The name as text."], FieldType::Text),
+                field(
+                    "path_base64",
+                    &[
+                        " The bytes of the name (RFC 4648), if it is not UTF-8 and the text is lossy.",
+                    ],
+                    FieldType::Text.optional(),
+                ),
+            ],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Named {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = Written::deserialize(deserializer)?;
@@ -66,26 +88,30 @@ impl<'de> Deserialize<'de> for Named {
     }
 }
 
-/// A name and its problem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// The name or path.
-    #[serde(flatten)]
-    pub path: Named,
-    /// The problem.
-    pub why: String,
+described! {
+    /// A name and its problem.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Problem as "Problem" {
+        /// The name or path.
+        #[serde(flatten)]
+        pub path: Named,
+        /// The problem.
+        pub why: String,
+    }
 }
 
-/// The type of a name's target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EntryKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link within its share.
-    Symlink,
+described! {
+    /// The type of a name's target.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum EntryKind {
+        /// A regular file.
+        File,
+        /// A directory.
+        Directory,
+        /// A symbolic link within its share.
+        Symlink,
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::call::Call;
+use super::calls::Call;
 use super::credentials::Credentials;
 use super::failure::{Failure, FailureKind};
 use super::turn::Turn;

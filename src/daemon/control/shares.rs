@@ -3,143 +3,160 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::described::described;
 use super::names::{EntryKind, Named, Problem};
 
-/// A change to the settings of a share; absent fields keep their values.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShareChange {
-    /// Whether to share files that other users may not read. A new share defaults to `false`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub include_private: Option<bool>,
-    /// Whether to give its files to legacy peers. A new share defaults to `false`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub legacy: Option<bool>,
-    /// The readers: names and keys of nodes, and groups behind `@`; or `*` alone for all members,
-    /// the default of a new share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readers: Option<Vec<String>>,
-    /// All patterns of excluded files. A new share has none by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exclude: Option<Vec<String>>,
-    /// Whether to share files that are excluded by default, too. A new share defaults to `false`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub no_default_excludes: Option<bool>,
+described! {
+    /// A change to the settings of a share; absent fields keep their values.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ShareChange as "ShareChange" {
+        /// Whether to share files that other users may not read. A new share defaults to `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub include_private: Option<bool>,
+        /// Whether to give its files to legacy peers. A new share defaults to `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub legacy: Option<bool>,
+        /// The readers: names and keys of nodes, and groups behind `@`; or `*` alone for all members,
+        /// the default of a new share.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub readers: Option<Vec<String>>,
+        /// All patterns of excluded files. A new share has none by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub exclude: Option<Vec<String>>,
+        /// Whether to share files that are excluded by default, too. A new share defaults to `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub no_default_excludes: Option<bool>,
+    }
 }
 
-/// The reply to [`super::Call::Shares`], [`super::Call::ShareAdd`] and
-/// [`super::Call::ShareRemove`]: the current shares.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shares {
-    /// The shares in the order in which they were added.
-    pub shares: Vec<ShareInfo>,
-    /// Bytes read for hashing since the start, over all shares.
-    #[serde(default)]
-    pub read_bytes: u64,
-    /// Requested folders that cannot be shared yet, with the remedy. Shown only to root and the
-    /// daemon's user.
-    #[serde(default)]
-    pub missing: Vec<Problem>,
+described! {
+    /// The reply to [`super::Call::Shares`], [`super::Call::ShareAdd`] and
+    /// [`super::Call::ShareRemove`]: the current shares.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Shares as "Shares" {
+        /// The shares in the order in which they were added.
+        pub shares: Vec<ShareInfo>,
+        /// Bytes read for hashing since the start, over all shares.
+        #[serde(default)]
+        pub read_bytes: u64,
+        /// Requested folders that cannot be shared yet, with the remedy. Shown only to root and the
+        /// daemon's user.
+        #[serde(default)]
+        pub missing: Vec<Problem>,
+    }
 }
 
-/// One folder that this node shares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShareInfo {
-    /// The folder.
-    #[serde(flatten)]
-    pub dir: Named,
-    /// The state of the share.
-    pub state: ShareState,
-    /// Whether files that other users may not read are shared, too.
-    pub include_private: bool,
-    /// Whether legacy peers receive its files.
-    pub legacy: bool,
-    /// The readers, with groups expanded to their members; absent if all members are readers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readers: Option<Vec<ShareReader>>,
-    /// Number of files listed from it.
-    pub files: u64,
-    /// Total bytes of the listed files.
-    pub bytes: u64,
-    /// Number of files that wait to be hashed.
-    pub pending_files: u64,
-    /// Total bytes of the files that wait to be hashed.
-    #[serde(default)]
-    pub pending_bytes: u64,
-    /// The exclude patterns, as configured.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// Whether the default excludes apply, too.
-    #[serde(default)]
-    pub default_excludes: bool,
-    /// Number of names left out: files that other users may not read, links that lead out of the
-    /// share, and entries that are not files.
-    pub left_out_files: u64,
-    /// Number of names that a pattern excludes. An excluded directory counts as one; its contents
-    /// are not counted.
-    #[serde(default)]
-    pub excluded_files: u64,
-    /// The numbers of left out and excluded names for each reason.
-    #[serde(default)]
-    pub left_out: Vec<LeftOutCount>,
-    /// Up to [`super::PROBLEMS_MAX`] problems, including the left out names. Shown only to root and
-    /// the daemon's user.
-    pub problems: Vec<Problem>,
+described! {
+    /// One folder that this node shares.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ShareInfo as "Share" {
+        /// The folder.
+        #[serde(flatten)]
+        pub dir: Named,
+        /// The state of the share.
+        pub state: ShareState,
+        /// Whether files that other users may not read are shared, too.
+        pub include_private: bool,
+        /// Whether legacy peers receive its files.
+        pub legacy: bool,
+        /// The readers, with groups expanded to their members; absent if all members are readers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub readers: Option<Vec<ShareReader>>,
+        /// Number of files listed from it.
+        pub files: u64,
+        /// Total bytes of the listed files.
+        pub bytes: u64,
+        /// Number of files that wait to be hashed.
+        pub pending_files: u64,
+        /// Total bytes of the files that wait to be hashed.
+        #[serde(default)]
+        pub pending_bytes: u64,
+        /// The exclude patterns, as configured.
+        #[serde(default)]
+        pub exclude: Vec<String>,
+        /// Whether the default excludes apply, too.
+        #[serde(default)]
+        pub default_excludes: bool,
+        /// Number of names left out: files that other users may not read, links that lead out of the
+        /// share, and entries that are not files.
+        pub left_out_files: u64,
+        /// Number of names that a pattern excludes. An excluded directory counts as one; its contents
+        /// are not counted.
+        #[serde(default)]
+        pub excluded_files: u64,
+        /// The numbers of left out and excluded names for each reason.
+        #[serde(default)]
+        pub left_out: Vec<LeftOutCount>,
+        /// Up to 20 problems, including the left out names. Shown only to root and
+        /// the daemon's user.
+        pub problems: Vec<Problem>,
+    }
 }
 
-/// A reader of a share, within [`ShareInfo`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShareReader {
-    /// The reader as it was configured: a node's name or key.
-    pub reader: String,
-    /// The key of the member that this means; absent if it matches no member, or several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+described! {
+    /// A reader of a share, within [`ShareInfo`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ShareReader as "ShareReader" {
+        /// The reader as it was configured: a node's name or key.
+        pub reader: String,
+        /// The key of the member that this means; absent if it matches no member, or several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub node: Option<String>,
+    }
 }
 
-/// How many names are left out for one reason, within [`ShareInfo`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOutCount {
-    /// The reason, in a sentence.
-    pub why: String,
-    /// Number of names.
-    pub count: u64,
+described! {
+    /// How many names are left out for one reason, within [`ShareInfo`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct LeftOutCount as "LeftOut" {
+        /// The reason, in a sentence.
+        pub why: String,
+        /// Number of names.
+        pub count: u64,
+    }
 }
 
-/// The state of a share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ShareState {
-    /// It is being scanned for the first time since the start.
-    Scanning,
-    /// It is listed and watched.
-    Ready,
-    /// It cannot be read; its entries are not listed.
-    Unreadable,
+described! {
+    /// The state of a share.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum ShareState {
+        /// It is being scanned for the first time since the start.
+        Scanning,
+        /// It is listed and watched.
+        Ready,
+        /// It cannot be read; its entries are not listed.
+        Unreadable,
+    }
 }
 
-/// The reply to [`super::Call::Mine`]: one page of the entries that other nodes can read, in no
-/// order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mine {
-    /// At most [`super::LS_PAGE_MAX_ENTRIES`] names.
-    pub entries: Vec<MyEntry>,
-    /// The start of the next page; absent on the last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<u32>,
+described! {
+    /// The reply to [`super::Call::Mine`]: one page of the entries that other nodes can read, in no
+    /// order.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Mine as "Mine" {
+        /// Up to 1000 names.
+        pub entries: Vec<MyEntry>,
+        /// The start of the next page; absent on the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub next: Option<u32>,
+    }
 }
 
-/// A name that this node gives to others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MyEntry {
-    /// The path at other nodes, unless another node's version has won the name.
-    #[serde(flatten)]
-    pub path: Named,
-    /// The type of the entry.
-    pub kind: EntryKind,
-    /// Its length.
-    pub size_bytes: u64,
-    /// The mtime.
-    pub modified: Timestamp,
-    /// The folder that the entry is shared from.
-    pub share: Named,
+described! {
+    /// A name that this node gives to others.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct MyEntry as "MyEntry" {
+        /// The path at other nodes, unless another node's version has won the name.
+        #[serde(flatten)]
+        pub path: Named,
+        /// The type of the entry.
+        pub kind: EntryKind,
+        /// Its length.
+        pub size_bytes: u64,
+        /// The mtime.
+        pub modified: Timestamp,
+        /// The folder that the entry is shared from.
+        pub share: Named,
+    }
 }

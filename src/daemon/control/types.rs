@@ -7,343 +7,384 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::described::described;
 use super::names::{EntryKind, Named, Problem};
 use super::shares::ShareInfo;
 pub use p2pfs_node::door::MemberState as PeerState;
 use p2pfs_proto::trust::InviteToken;
 
-/// The reply to [`super::Call::Status`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// The name of this node.
-    pub name: String,
-    /// Its key, 64 hexadecimal digits.
-    pub node: String,
-    /// The version of the daemon.
-    pub version: String,
-    /// Its process id.
-    pub pid: u32,
-    /// When the daemon started.
-    pub started: Timestamp,
+described! {
+    /// The reply to [`super::Call::Status`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct Status as "Status" {
+        /// The name of this node.
+        pub name: String,
+        /// Its key, 64 hexadecimal digits.
+        pub node: String,
+        /// The version of the daemon.
+        pub version: String,
+        /// Its process id.
+        pub pid: u32,
+        /// When the daemon started.
+        pub started: Timestamp,
+        /// The phase of the daemon.
+        pub state: ServiceState,
+        /// The address that it announces to other nodes, `ADDR:PORT`.
+        pub address: String,
+        /// The epoch of the cluster's secret, 16 hexadecimal digits; never the secret.
+        pub epoch: String,
+        /// The mount.
+        pub mount: MountStatus,
+        /// The number of other nodes in each state.
+        pub peers: PeerCounts,
+        /// The size of the namespace.
+        pub namespace: NamespaceStatus,
+        /// The local cache.
+        pub cache: CacheUsage,
+        /// Bytes moved between nodes.
+        pub traffic: Traffic,
+        /// Number of reads that wait for other nodes now.
+        pub waiting_reads: u64,
+        /// Number of file versions that are open through the mount.
+        pub open_versions: u64,
+        /// Refused datagrams and connections.
+        pub dropped: Dropped,
+        /// The shares of this node.
+        pub shares: Vec<ShareInfo>,
+        /// Whether the node communicates with legacy peers.
+        pub legacy: bool,
+        /// The address for legacy peers of the mesh, if the mesh is enabled.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub mesh: Option<String>,
+        /// Warnings that the user can act on, one line each. Warnings with the names of local files are
+        /// shown only to root and the daemon's user.
+        pub warnings: Vec<String>,
+    }
+}
+
+described! {
+    /// Refused datagrams and connections since the start, within [`Status`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Dropped as "Dropped" {
+        /// Datagrams that were foreign, forged, replayed, or over the limit.
+        pub datagrams: u64,
+        /// Connections that were foreign, unauthenticated, garbled, or over the limit.
+        pub connections: u64,
+    }
+}
+
+described! {
     /// The phase of the daemon.
-    pub state: ServiceState,
-    /// The address that it announces to other nodes, `ADDR:PORT`.
-    pub address: String,
-    /// The epoch of the cluster's secret, 16 hexadecimal digits; never the secret.
-    pub epoch: String,
-    /// The mount.
-    pub mount: MountStatus,
-    /// The number of other nodes in each state.
-    pub peers: PeerCounts,
-    /// The size of the namespace.
-    pub namespace: NamespaceStatus,
-    /// The local cache.
-    pub cache: CacheUsage,
-    /// Bytes moved between nodes.
-    pub traffic: Traffic,
-    /// Number of reads that wait for other nodes now.
-    pub waiting_reads: u64,
-    /// Number of file versions that are open through the mount.
-    pub open_versions: u64,
-    /// Refused datagrams and connections.
-    pub dropped: Dropped,
-    /// The shares of this node.
-    pub shares: Vec<ShareInfo>,
-    /// Whether the node communicates with legacy peers.
-    pub legacy: bool,
-    /// The address for legacy peers of the mesh, if the mesh is enabled.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub mesh: Option<String>,
-    /// Warnings that the user can act on, one line each. Warnings with the names of local files are
-    /// shown only to root and the daemon's user.
-    pub warnings: Vec<String>,
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum ServiceState {
+        /// The daemon is opening its state and has not mounted yet.
+        Starting,
+        /// The daemon gossips and has mounted, if it is to mount.
+        Serving,
+        /// The daemon has announced its departure and is ending.
+        Stopping,
+    }
 }
 
-/// Refused datagrams and connections since the start, within [`Status`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dropped {
-    /// Datagrams that were foreign, forged, replayed, or over the limit.
-    pub datagrams: u64,
-    /// Connections that were foreign, unauthenticated, garbled, or over the limit.
-    pub connections: u64,
+described! {
+    /// The mount, within [`Status`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct MountStatus as "Mount" {
+        /// Whether the configuration asks for one.
+        pub enabled: bool,
+        /// Whether it is mounted.
+        pub mounted: bool,
+        /// The directory of the mount.
+        #[serde(flatten)]
+        pub dir: Named,
+        /// Why it is enabled but not mounted.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub problem: Option<String>,
+        /// Counters of the mount's work since it began.
+        #[serde(default)]
+        pub activity: MountActivity,
+    }
 }
 
-/// The phase of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ServiceState {
-    /// The daemon is opening its state and has not mounted yet.
-    Starting,
-    /// The daemon gossips and has mounted, if it is to mount.
-    Serving,
-    /// The daemon has announced its departure and is ending.
-    Stopping,
+described! {
+    /// Counters of the mount's work since it began, within [`MountStatus`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct MountActivity as "MountActivity" {
+        /// Number of kernel requests that the daemon answered.
+        pub requests: u64,
+        /// Number of these requests that read a file.
+        pub reads: u64,
+        /// Bytes that these reads returned.
+        pub read_bytes: u64,
+        /// Whether the kernel reads complete files without the daemon.
+        pub passthrough: bool,
+    }
 }
 
-/// The mount, within [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountStatus {
-    /// Whether the configuration asks for one.
-    pub enabled: bool,
-    /// Whether it is mounted.
-    pub mounted: bool,
-    /// The directory of the mount.
-    #[serde(flatten)]
-    pub dir: Named,
-    /// Why it is enabled but not mounted.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub problem: Option<String>,
-    /// Counters of the mount's work since it began.
-    #[serde(default)]
-    pub activity: MountActivity,
+described! {
+    /// How many other nodes there are in each state, within [`Status`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct PeerCounts as "PeerCounts" {
+        /// Nodes that answer.
+        pub alive: u64,
+        /// Nodes that do not answer and are not given up yet.
+        pub suspect: u64,
+        /// Nodes that stopped cleanly a short time ago.
+        pub away: u64,
+        /// Nodes that are gone.
+        pub down: u64,
+    }
 }
 
-/// Counters of the mount's work since it began, within [`MountStatus`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountActivity {
-    /// Number of kernel requests that the daemon answered.
-    pub requests: u64,
-    /// Number of these requests that read a file.
-    pub reads: u64,
-    /// Bytes that these reads returned.
-    pub read_bytes: u64,
-    /// Whether the kernel reads complete files without the daemon.
-    pub passthrough: bool,
+described! {
+    /// The size of the namespace, within [`Status`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct NamespaceStatus as "Namespace" {
+        /// Number of listed files, links and directories.
+        pub entries: u64,
+        /// Total bytes of all different contents.
+        pub unique_bytes: u64,
+    }
 }
 
-/// How many other nodes there are in each state, within [`Status`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerCounts {
-    /// Nodes that answer.
-    pub alive: u64,
-    /// Nodes that do not answer and are not given up yet.
-    pub suspect: u64,
-    /// Nodes that stopped cleanly a short time ago.
-    pub away: u64,
-    /// Nodes that are gone.
-    pub down: u64,
+described! {
+    /// The cache as a whole: within [`Status`], and the reply to [`super::Call::CacheResize`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct CacheUsage as "CacheUsage" {
+        /// Bytes in use.
+        pub used_bytes: u64,
+        /// Maximum bytes that it may use.
+        pub budget_bytes: u64,
+        /// Bytes that it leaves free on its filesystem.
+        pub floor_bytes: u64,
+        /// Bytes of pinned contents, whether present or still to be fetched.
+        pub pinned_bytes: u64,
+        /// Number of files, complete or partial.
+        pub files: u64,
+        /// Number of complete files.
+        pub complete_files: u64,
+    }
 }
 
-/// The size of the namespace, within [`Status`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamespaceStatus {
-    /// Number of listed files, links and directories.
-    pub entries: u64,
-    /// Total bytes of all different contents.
-    pub unique_bytes: u64,
+described! {
+    /// Bytes moved between nodes, within [`Status`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Traffic as "Traffic" {
+        /// File bytes received since the start. Bytes of native nodes count once they are verified;
+        /// bytes of legacy peers count as received.
+        pub received_bytes: u64,
+        /// File bytes sent since the start.
+        pub sent_bytes: u64,
+        /// Receive rate over the last seconds.
+        pub receive_bytes_per_s: u64,
+        /// Send rate over the last seconds.
+        pub send_bytes_per_s: u64,
+        /// Whether the network is metered, so that only data that a user requested is fetched.
+        #[serde(default)]
+        pub metered: bool,
+    }
 }
 
-/// The cache as a whole: within [`Status`], and the reply to [`super::Call::CacheResize`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheUsage {
-    /// Bytes in use.
-    pub used_bytes: u64,
-    /// Maximum bytes that it may use.
-    pub budget_bytes: u64,
-    /// Bytes that it leaves free on its filesystem.
-    pub floor_bytes: u64,
-    /// Bytes of pinned contents, whether present or still to be fetched.
-    pub pinned_bytes: u64,
-    /// Number of files, complete or partial.
-    pub files: u64,
-    /// Number of complete files.
-    pub complete_files: u64,
+described! {
+    /// The reply to [`super::Call::Peers`].
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    pub struct Peers as "Peers" {
+        /// Every other known node, best responder first.
+        pub peers: Vec<PeerInfo>,
+    }
 }
 
-/// Bytes moved between nodes, within [`Status`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// File bytes received since the start. Bytes of native nodes count once they are verified;
-    /// bytes of legacy peers count as received.
-    pub received_bytes: u64,
-    /// File bytes sent since the start.
-    pub sent_bytes: u64,
-    /// Receive rate over the last seconds.
-    pub receive_bytes_per_s: u64,
-    /// Send rate over the last seconds.
-    pub send_bytes_per_s: u64,
-    /// Whether the network is metered, so that only data that a user requested is fetched.
-    #[serde(default)]
-    pub metered: bool,
+described! {
+    /// One other node.
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    pub struct PeerInfo as "Peer" {
+        /// The name that it gives itself.
+        pub name: String,
+        /// Its key, 64 hexadecimal digits.
+        pub node: String,
+        /// Its address, `ADDR:PORT`.
+        pub address: String,
+        /// Its membership state.
+        pub state: PeerState,
+        /// The protocol that it speaks.
+        pub plane: Plane,
+        /// Usual round trip; absent before the first measurement.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub round_trip_ms: Option<f64>,
+        /// Its rate while requests to it were open; absent before the first answer.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub rate_bytes_per_s: Option<u64>,
+        /// Usual time to a small answer; absent before the first that this node remembers.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub latency_ms: Option<f64>,
+        /// Number of requests that it failed to answer.
+        #[serde(default)]
+        pub failures: u64,
+        /// Number of consecutive unanswered requests up to now.
+        #[serde(default)]
+        pub unanswered: u32,
+        /// How many times it was shunned for wrong bytes within the last 30 days.
+        #[serde(default)]
+        pub lies: u64,
+        /// Its rank among the responders, from 1; absent if it never answered.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub priority: Option<u32>,
+        /// File bytes received from it.
+        pub received_bytes: u64,
+        /// File bytes sent to it.
+        pub sent_bytes: u64,
+        /// Entries in its log.
+        pub entries: u64,
+        /// Why nothing is requested from it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub shunned: Option<String>,
+        /// How many times a legacy peer violated its protocol.
+        #[serde(default)]
+        pub offences: u64,
+        /// Its most recent violation.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub last_offence: Option<String>,
+    }
 }
 
-/// The reply to [`super::Call::Peers`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Peers {
-    /// Every other known node, best responder first.
-    pub peers: Vec<PeerInfo>,
+described! {
+    /// The protocol of a peer.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Plane {
+        /// The native protocol.
+        #[default]
+        Native,
+        /// The legacy text protocol.
+        Legacy,
+        /// The mesh of the legacy peers.
+        Mesh,
+    }
 }
 
-/// One other node.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PeerInfo {
-    /// The name that it gives itself.
-    pub name: String,
-    /// Its key, 64 hexadecimal digits.
-    pub node: String,
-    /// Its address, `ADDR:PORT`.
-    pub address: String,
-    /// Its membership state.
-    pub state: PeerState,
-    /// The protocol that it speaks.
-    pub plane: Plane,
-    /// Usual round trip; absent before the first measurement.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub round_trip_ms: Option<f64>,
-    /// Its rate while requests to it were open; absent before the first answer.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub rate_bytes_per_s: Option<u64>,
-    /// Usual time to a small answer; absent before the first that this node remembers.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub latency_ms: Option<f64>,
-    /// Number of requests that it failed to answer.
-    #[serde(default)]
-    pub failures: u64,
-    /// Number of consecutive unanswered requests up to now.
-    #[serde(default)]
-    pub unanswered: u32,
-    /// How many times it was shunned for wrong bytes within the last 30 days.
-    #[serde(default)]
-    pub lies: u64,
-    /// Its rank among the responders, from 1; absent if it never answered.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub priority: Option<u32>,
-    /// File bytes received from it.
-    pub received_bytes: u64,
-    /// File bytes sent to it.
-    pub sent_bytes: u64,
-    /// Entries in its log.
-    pub entries: u64,
-    /// Why nothing is requested from it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub shunned: Option<String>,
-    /// How many times a legacy peer violated its protocol.
-    #[serde(default)]
-    pub offences: u64,
-    /// Its most recent violation.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub last_offence: Option<String>,
+described! {
+    /// The reply to [`super::Call::Ls`]: one page.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Listing as "Listing" {
+        /// The entries in byte order of their names, up to 1000 a page.
+        pub entries: Vec<LsEntry>,
+        /// Files of this node's own shares that belong into this listing and wait to be hashed. Only on
+        /// the first page.
+        #[serde(default)]
+        pub being_read: Vec<Named>,
+        /// Whether more entries follow; the caller continues after the last name.
+        pub more: bool,
+    }
 }
 
-/// The protocol of a peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Plane {
-    /// The native protocol.
-    #[default]
-    Native,
-    /// The legacy text protocol.
-    Legacy,
-    /// The mesh of the legacy peers.
-    Mesh,
-}
-
-/// The reply to [`super::Call::Ls`]: one page.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
-    /// The entries in byte order of their names; at most [`super::LS_PAGE_MAX_ENTRIES`].
-    pub entries: Vec<LsEntry>,
-    /// Files of this node's own shares that belong into this listing and wait to be hashed. Only on
-    /// the first page.
-    #[serde(default)]
-    pub being_read: Vec<Named>,
-    /// Whether more entries follow; the caller continues after the last name.
-    pub more: bool,
-}
-
-/// One name of the namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LsEntry {
-    /// Its path from the root of the mount.
-    #[serde(flatten)]
-    pub path: Named,
-    /// The type of the entry.
-    pub kind: EntryKind,
-    /// The length of a file; 0 for a directory.
-    pub size_bytes: u64,
-    /// The mtime.
-    pub modified: Timestamp,
-    /// The executable bit.
-    pub executable: bool,
-    /// The BLAKE3 hash of a file, 64 hexadecimal digits.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub hash: Option<String>,
-    /// The names of the live nodes that have it; a legacy peer's address.
-    pub holders: Vec<String>,
-    /// Bytes in the local cache, or the whole length if this node shares the file.
-    pub cached_bytes: u64,
-    /// Whether it is pinned in the cache.
-    pub pinned: bool,
-    /// The protocol that gives it. Files of legacy peers have no hash.
-    pub plane: Plane,
+described! {
+    /// One name of the namespace.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct LsEntry as "Entry" {
+        /// Its path from the root of the mount.
+        #[serde(flatten)]
+        pub path: Named,
+        /// The type of the entry.
+        pub kind: EntryKind,
+        /// The length of a file; 0 for a directory.
+        pub size_bytes: u64,
+        /// The mtime.
+        pub modified: Timestamp,
+        /// The executable bit.
+        pub executable: bool,
+        /// The BLAKE3 hash of a file, 64 hexadecimal digits.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub hash: Option<String>,
+        /// The names of the live nodes that have it; a legacy peer's address.
+        pub holders: Vec<String>,
+        /// Bytes in the local cache, or the whole length if this node shares the file.
+        pub cached_bytes: u64,
+        /// Whether it is pinned in the cache.
+        pub pinned: bool,
+        /// The protocol that gives it. Files of legacy peers have no hash.
+        pub plane: Plane as ["native", "legacy"],
+    }
 }
 
 /// Text in place of the hash of a legacy peer's file, which has none.
 pub const NO_HASH: &str = "none";
 
-/// The first reply to [`super::Call::Get`], sent with a descriptor: a file opened for reading, or a
-/// pipe. The caller can read `size_bytes` bytes from the start to the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GetStarted {
-    /// The BLAKE3 hash, 64 hexadecimal digits.
-    pub hash: String,
-    /// The length of the file.
-    pub size_bytes: u64,
-    /// Bytes that are already cached.
-    pub cached_bytes: u64,
-    /// The executable bit.
-    pub executable: bool,
+described! {
+    /// The first reply to [`super::Call::Get`], sent with a descriptor: a file opened for reading, or a
+    /// pipe. The caller can read `size_bytes` bytes from the start to the end.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct GetStarted as "GetStarted" {
+        /// The BLAKE3 hash, 64 hexadecimal digits.
+        pub hash: String,
+        /// The length of the file.
+        pub size_bytes: u64,
+        /// Bytes that are already cached.
+        pub cached_bytes: u64,
+        /// The executable bit.
+        pub executable: bool,
+    }
 }
 
-/// The last reply to [`super::Call::Get`], sent once all bytes were verified and written to the
-/// descriptor.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GetDone {
-    /// The bytes that each node gave during this call; empty if all bytes were local.
-    pub sources: Vec<SourceShare>,
+described! {
+    /// The last reply to [`super::Call::Get`], sent once all bytes were verified and written to the
+    /// descriptor.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct GetDone as "GetDone" {
+        /// The bytes that each node gave during this call; empty if all bytes were local.
+        pub sources: Vec<SourceShare>,
+    }
 }
 
-/// Bytes that one node gave.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceShare {
-    /// The name of the node.
-    pub name: String,
-    /// Bytes received from it.
-    pub received_bytes: u64,
+described! {
+    /// Bytes that one node gave.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct SourceShare as "Source" {
+        /// The name of the node.
+        pub name: String,
+        /// Bytes received from it.
+        pub received_bytes: u64,
+    }
 }
 
-/// The replies to [`super::Call::Prefetch`] and [`super::Call::CacheVerify`] before the last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Number of finished files.
-    pub done_files: u64,
-    /// Number of all files.
-    pub total_files: u64,
-    /// Number of finished bytes.
-    pub done_bytes: u64,
-    /// Number of all bytes.
-    pub total_bytes: u64,
+described! {
+    /// The replies to [`super::Call::Prefetch`] and [`super::Call::CacheVerify`] before the last.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Progress as "Progress" {
+        /// Number of finished files.
+        pub done_files: u64,
+        /// Number of all files.
+        pub total_files: u64,
+        /// Number of finished bytes.
+        pub done_bytes: u64,
+        /// Number of all bytes.
+        pub total_bytes: u64,
+    }
 }
 
-/// The last reply to [`super::Call::Prefetch`], and the one to [`super::Call::Pin`] and
-/// [`super::Call::Unpin`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Touched {
-    /// Number of files that the names stood for, with directories expanded.
-    pub files: u64,
-    /// Total bytes of these files.
-    pub bytes: u64,
-    /// The names that failed, with the reason.
-    pub failed: Vec<Problem>,
+described! {
+    /// The last reply to [`super::Call::Prefetch`], and the one to [`super::Call::Pin`] and
+    /// [`super::Call::Unpin`].
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Touched as "Touched" {
+        /// Number of files that the names stood for, with directories expanded.
+        pub files: u64,
+        /// Total bytes of these files.
+        pub bytes: u64,
+        /// The names that failed, with the reason.
+        pub failed: Vec<Problem>,
+    }
 }
 
-/// The reply to [`super::Call::Invite`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Invitation {
-    /// The token for `p2pfs join`.
-    pub token: String,
-    /// When the token expires.
-    pub expires: Timestamp,
+described! {
+    /// The reply to [`super::Call::Invite`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Invitation as "Invitation" {
+        /// The token for `p2pfs join`.
+        pub token: String,
+        /// When the token expires.
+        pub expires: Timestamp,
+    }
 }
 
 impl Invitation {
@@ -355,71 +396,83 @@ impl Invitation {
     }
 }
 
-/// The reply to [`super::Call::Join`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Joined {
-    /// The epoch of the cluster's secret, 16 hexadecimal digits.
-    pub epoch: String,
-    /// The node that created the token, 64 hexadecimal digits.
-    pub issuer: String,
+described! {
+    /// The reply to [`super::Call::Join`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Joined as "Joined" {
+        /// The epoch of the cluster's secret, 16 hexadecimal digits.
+        pub epoch: String,
+        /// The node that created the token, 64 hexadecimal digits.
+        pub issuer: String,
+    }
 }
 
-/// The reply to a call without a result: [`super::Call::Wait`], [`super::Call::Leave`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nothing {}
-
-/// The reply to [`super::Call::CacheLs`]: one page.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheListing {
-    /// The entries in order of their hashes; at most [`super::LS_PAGE_MAX_ENTRIES`].
-    pub entries: Vec<CacheEntry>,
-    /// Whether more entries follow; the caller continues after the last hash.
-    pub more: bool,
+described! {
+    /// The reply to a call without a result: [`super::Call::Wait`], [`super::Call::Leave`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Nothing as "Nothing" {}
 }
 
-/// One content in the cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheEntry {
-    /// Its BLAKE3 hash, 64 hexadecimal digits.
-    pub hash: String,
-    /// The length of the whole content.
-    pub size_bytes: u64,
-    /// Bytes that are cached.
-    pub cached_bytes: u64,
-    /// Whether it is pinned.
-    pub pinned: bool,
-    /// Whether a reader has it open.
-    pub open: bool,
-    /// When it was last read or fetched; absent if that is not known.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub last_used: Option<Timestamp>,
-    /// Its current names in the namespace; empty if it has none.
-    pub names: Vec<Named>,
-    /// The name that it was pinned by; absent if it still has a name.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub pinned_as: Option<Named>,
+described! {
+    /// The reply to [`super::Call::CacheLs`]: one page.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct CacheListing as "CacheListing" {
+        /// The entries in order of their hashes, up to 1000 a page.
+        pub entries: Vec<CacheEntry>,
+        /// Whether more entries follow; the caller continues after the last hash.
+        pub more: bool,
+    }
 }
 
-/// The reply to [`super::Call::CacheClear`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheCleared {
-    /// Number of removed files.
-    pub removed_files: u64,
-    /// Number of freed bytes.
-    pub removed_bytes: u64,
-    /// Number of files that stay because they are pinned or open.
-    pub kept_files: u64,
+described! {
+    /// One content in the cache.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct CacheEntry as "CacheEntry" {
+        /// Its BLAKE3 hash, 64 hexadecimal digits.
+        pub hash: String,
+        /// The length of the whole content.
+        pub size_bytes: u64,
+        /// Bytes that are cached.
+        pub cached_bytes: u64,
+        /// Whether it is pinned.
+        pub pinned: bool,
+        /// Whether a reader has it open.
+        pub open: bool,
+        /// When it was last read or fetched; absent if that is not known.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub last_used: Option<Timestamp>,
+        /// Its current names in the namespace; empty if it has none.
+        pub names: Vec<Named>,
+        /// The name that it was pinned by; absent if it still has a name.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub pinned_as: Option<Named>,
+    }
 }
 
-/// The last reply to [`super::Call::CacheVerify`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheVerified {
-    /// Number of files that were read and hashed.
-    pub files: u64,
-    /// Number of their cached bytes; all of them were read and hashed.
-    pub bytes: u64,
-    /// Number of wrong bytes, which were dropped and will be fetched again.
-    pub dropped_bytes: u64,
-    /// Number of the `files` that could not be opened, so that none of their bytes were verified.
-    pub unopened_files: u64,
+described! {
+    /// The reply to [`super::Call::CacheClear`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct CacheCleared as "CacheCleared" {
+        /// Number of removed files.
+        pub removed_files: u64,
+        /// Number of freed bytes.
+        pub removed_bytes: u64,
+        /// Number of files that stay because they are pinned or open.
+        pub kept_files: u64,
+    }
+}
+
+described! {
+    /// The last reply to [`super::Call::CacheVerify`].
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct CacheVerified as "CacheVerified" {
+        /// Number of files that were read and hashed.
+        pub files: u64,
+        /// Number of their cached bytes; all of them were read and hashed.
+        pub bytes: u64,
+        /// Number of wrong bytes, which were dropped and will be fetched again.
+        pub dropped_bytes: u64,
+        /// Number of the `files` that could not be opened, so that none of their bytes were verified.
+        pub unopened_files: u64,
+    }
 }

@@ -2,145 +2,147 @@
 
 use serde_json::json;
 
+use super::super::calls::ROUND_TRIPS;
+use super::super::described::ObjectType;
+use super::super::names::Named;
+use super::super::provenance::EventKind;
 use super::*;
 
-fn name(text: &str) -> Named {
-    Named::new(text)
+/// A value of a type; a name is one that is not UTF-8.
+fn sample(field: &Field) -> Value {
+    match (&field.kind, field.name) {
+        (_, "path") => json!("caf\u{fffd}"),
+        (_, "path_base64") => json!("Y2Fm6Q=="),
+        (kind, _) => sample_of(kind),
+    }
 }
 
-fn every_call() -> Vec<Call> {
-    let mut calls = calls_about_the_namespace();
-    calls.extend(calls_about_nodes_and_the_cache());
-    calls
-}
-
-fn calls_about_the_namespace() -> Vec<Call> {
-    vec![
-        Call::Status {},
-        Call::Peers {},
-        Call::Ping {
-            peer: "lab-2".to_owned(),
-        },
-        Call::Doctor {},
-        Call::Settings {},
-        Call::Limits {},
-        Call::SetLimits {
-            up_bytes_per_s: Some(1 << 20),
-            down_bytes_per_s: None,
-            metered: Some(true),
-        },
-        Call::Top {},
-        Call::Ls {
-            path: name("d"),
-            after: Some(name("d/x")),
-        },
-        Call::Get {
-            path: Named::new(b"caf\xe9".to_vec()),
-        },
-        Call::Wait {
-            mounted: true,
-            peers: 2,
-            file: Some(name("f")),
-            timeout_ms: 5,
-        },
-        Call::Why { path: name("f") },
-        Call::Events { follow: true },
-        Call::Send {
-            name: Named::new(b"\xff".to_vec()),
-            to: vec!["lab".to_owned()],
-        },
-        Call::Say {
-            text: "hi".to_owned(),
-        },
-        Call::Mesh {
-            connect: Some("10.0.0.2:18001".to_owned()),
-            discover: true,
-        },
-        Call::Shares {},
-        Call::Mine { after: Some(7) },
-        Call::ShareAdd {
-            dir: name("/s"),
-            how: ShareChange {
-                include_private: Some(true),
-                legacy: None,
-                readers: None,
-                exclude: Some(vec!["*.log".to_owned()]),
-                no_default_excludes: Some(false),
-            },
-        },
-        Call::ShareRemove { dir: name("/s") },
-    ]
-}
-
-fn calls_about_nodes_and_the_cache() -> Vec<Call> {
-    let paths = vec![name("a"), Named::new(b"\xff".to_vec())];
-    vec![
-        Call::Invite {
-            lifetime_s: 3600,
-            admin: true,
-            name: Some("desk".parse().unwrap()),
-        },
-        Call::Admitted {
-            peer: "a".to_owned(),
-        },
-        Call::Expel {
-            peer: "a".to_owned(),
-            with_admitted: true,
-        },
-        Call::Own {
-            path: name("docs"),
-            peer: Some("a".to_owned()),
-        },
-        Call::Rotate {},
-        Call::Trust {},
-        Call::Forget {
-            peer: "a".to_owned(),
-        },
-        Call::Join {
-            token: "p2pfs1-x".to_owned(),
-        },
-        Call::Leave {},
-        Call::CacheLs { after: None },
-        Call::CacheClear {},
-        Call::CacheVerify {},
-        Call::CacheResize { budget_bytes: 1 },
-        Call::Pin {
-            paths: paths.clone(),
-        },
-        Call::Unpin {
-            paths: paths.clone(),
-        },
-        Call::Prefetch {
-            paths,
-            anyway: true,
-        },
-    ]
+fn sample_of(kind: &FieldType) -> Value {
+    match kind {
+        FieldType::Int => json!(7),
+        FieldType::Float => json!(1.5),
+        FieldType::Bool => json!(true),
+        FieldType::Text => json!("text"),
+        FieldType::Time => json!("1970-01-01T00:00:00Z"),
+        FieldType::Word(words) => json!(words[0]),
+        FieldType::List(inner) => json!([sample_of(inner)]),
+        FieldType::Optional(inner) => sample_of(inner),
+        FieldType::Object(object) => {
+            let fields = object.fields.iter();
+            fields.map(|it| (it.name.to_owned(), sample(it))).collect()
+        }
+    }
 }
 
 #[test]
-fn every_call_survives_its_encoding_and_is_a_method() {
-    for call in every_call() {
-        let (method, parameters) = call.encode();
-        assert_eq!(Call::decode(&method, &parameters.to_string()), Ok(call));
+fn every_call_survives_its_encoding() {
+    for info in CALLS {
+        let method = format!("{INTERFACE}.{}", info.name);
+        let fields = (info.parameters)();
+        let given = fields.iter().map(|it| (it.name.to_owned(), sample(it)));
+        let given: Value = given.collect::<serde_json::Map<_, _>>().into();
+        let call = Call::decode(&method, &given.to_string()).unwrap();
+        assert_eq!(call.encode(), (method, given));
+        assert_eq!(call.info().name, info.name);
     }
-    let described = DESCRIPTION.matches("\nmethod ").count();
-    assert_eq!(every_call().len(), described);
+}
+
+#[test]
+fn parameters_that_may_be_absent_are_marked() {
+    for info in CALLS {
+        let method = format!("{INTERFACE}.{}", info.name);
+        let fields = (info.parameters)();
+        let needed = fields
+            .iter()
+            .filter(|it| !matches!(it.kind, FieldType::Optional(_)));
+        let given = needed.map(|it| (it.name.to_owned(), sample(it)));
+        let given: Value = given.collect::<serde_json::Map<_, _>>().into();
+        assert!(
+            Call::decode(&method, &given.to_string()).is_ok(),
+            "{method}"
+        );
+        for name in given.as_object().unwrap().keys() {
+            let mut fewer = given.clone();
+            fewer.as_object_mut().unwrap().remove(name);
+            assert!(
+                Call::decode(&method, &fewer.to_string()).is_err(),
+                "{method} {name}"
+            );
+        }
+    }
+}
+
+/// Samples of a reply: one with all fields, or one of each kind of event.
+fn samples_of_reply(reply: &FieldType) -> Vec<Value> {
+    let FieldType::Object(object) = reply else {
+        return Vec::new();
+    };
+    if object.name != "Event" {
+        return vec![sample_of(reply)];
+    }
+    let kinds = EventKind::kinds().into_iter();
+    let sample_of_kind = |kind: ObjectType| {
+        let name = kind.name.to_owned();
+        let mut event = sample_of(&FieldType::Object(kind));
+        event["time"] = json!("1970-01-01T00:00:00Z");
+        event["event"] = json!(kebab_case(&name));
+        event
+    };
+    kinds.map(sample_of_kind).collect()
+}
+
+/// Converts the name of a variant as serde does for `kebab-case`.
+fn kebab_case(name: &str) -> String {
+    let mut kebab = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !kebab.is_empty() {
+            kebab.push('-');
+        }
+        kebab.extend(letter.to_lowercase());
+    }
+    kebab
+}
+
+#[test]
+fn each_reply_has_the_fields_of_its_description_and_no_others() {
+    for (call, round_trips) in CALLS.iter().zip(ROUND_TRIPS) {
+        for (reply, round_trip) in (call.replies)().iter().zip(*round_trips) {
+            for sample in samples_of_reply(reply) {
+                assert_eq!(round_trip(sample.clone()), sample, "{}", call.name);
+            }
+        }
+    }
 }
 
 #[test]
 fn changing_trust_or_shares_asks_for_the_owner_and_the_cache_for_the_group() {
-    assert_eq!(Call::Status {}.right(), Right::Read);
-    assert_eq!(Call::Get { path: name("a") }.right(), Right::Read);
-    assert_eq!(Call::CacheClear {}.right(), Right::Cache);
+    assert_eq!(Call::Status {}.info().right, Right::Read);
+    assert_eq!(
+        Call::Get {
+            path: Named::new("a")
+        }
+        .info()
+        .right,
+        Right::Read
+    );
+    assert_eq!(Call::CacheClear {}.info().right, Right::Cache);
     assert_eq!(
         Call::Join {
             token: String::new()
         }
-        .right(),
+        .info()
+        .right,
         Right::Own
     );
-    assert_eq!(Call::Leave {}.right(), Right::Own);
-    assert_eq!(Call::ShareRemove { dir: name("/") }.right(), Right::Own);
+    assert_eq!(Call::Leave {}.info().right, Right::Own);
+    assert_eq!(
+        Call::ShareRemove {
+            dir: Named::new("/")
+        }
+        .info()
+        .right,
+        Right::Own
+    );
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! `[[share]]`: one folder that this node shares.
+
+use std::path::PathBuf;
+
+use super::super::fields::{absolute, lossy, patterns, yes};
+use super::super::group::readers;
+use super::super::setting::{Setting, SettingKind, settings};
+
+settings! {
+    /// `[[share]]`: one folder that this node shares.
+    ///
+    /// One such section for each folder to share. `p2pfs share add` shares a folder without a
+    /// section.
+    #[serde(deny_unknown_fields)]
+    pub struct ShareSettings in "share" {
+        /// The folder.
+        ///
+        /// It may not overlap the mount, the cache or the state directory.
+        #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
+        pub dir: PathBuf = PathBuf::new(),
+            Setting::new("share.dir", SettingKind::Path, "/d").shown_as("\"/srv/share\"").live();
+
+        /// Whether files that others on this machine may not read are shared as well.
+        #[serde(default)]
+        pub include_private: bool = false,
+            Setting::new("share.include_private", SettingKind::Switch, "true").live();
+
+        /// Whether its files are offered to legacy peers.
+        #[serde(default)]
+        pub legacy: bool = false,
+            Setting::new("share.legacy", SettingKind::Switch, "true").live();
+
+        /// The only nodes that may read the folder: a list of names and keys of nodes, and of
+        /// groups after an `@`, such as `["alice", "@office"]`.
+        ///
+        /// With an empty list, no node may read it. `p2pfs(7)`, Readers, describes the meaning of a
+        /// name and what other nodes can see. It cannot be combined with `legacy`. All nodes need
+        /// a p2pfs that supports readers. An older one accepts nothing from a node that has such a
+        /// share, not even its other shares, and blames any node that passes it on.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "readers"
+        )]
+        pub readers: Option<Vec<String>> = None,
+            Setting::new("share.readers", SettingKind::List, "alice, @office")
+                .by_default("every member")
+                .shown_as("[\"alice\", \"@office\"]")
+                .live();
+
+        /// A list of patterns: names that match one are not shared, and a directory that matches
+        /// is not searched.
+        ///
+        /// A pattern has the same meaning as in a `gitignore(5)` at the top of the folder. Without
+        /// a slash it matches a name at any depth, `/build/` matches a directory at the top, and
+        /// one that begins with `!` includes names that an earlier one excluded. At most 1000
+        /// patterns, of up to 4096 bytes each. A file that was listed and is excluded by a reload
+        /// disappears from all nodes; copies that others have made remain.
+        #[serde(default, deserialize_with = "patterns")]
+        pub exclude: Vec<String> = Vec::new(),
+            Setting::new("share.exclude", SettingKind::List, "*.log,/build/")
+                .refuses("[z-a]")
+                .shown_as("[\"*.log\", \"/build/\"]")
+                .live();
+
+        /// Whether the default patterns precede those of `exclude`: keys, _`.env`_ and similar
+        /// files, and files that editors leave behind.
+        ///
+        /// They exclude files that hold secrets (_`.ssh/`_, _`.gnupg/`_, _`.aws/`_, _`.kube/`_,
+        /// _`.password-store/`_, _`.netrc`_, _`.pgpass`_, _`.git-credentials`_, _`.npmrc`_,
+        /// _`.pypirc`_, _`.htpasswd`_, _`.env`_ and _`.env.*`_ except _`.env.example`_,
+        /// _`id_rsa`_, _`id_dsa`_, _`id_ecdsa`_, _`id_ecdsa_sk`_, _`id_ed25519`_,
+        /// _`id_ed25519_sk`_, _`*.key`_, _`*.pem`_, _`*.p12`_, _`*.pfx`_, _`*.kdbx`_) and files
+        /// that editors leave behind (_`*~`_, _`.*.sw[a-p]`_, _`.#*`_, _`#*#`_, _`.~lock.*#`_,
+        /// _`~$*`_, _`.goutputstream-*`_).
+        #[serde(default = "yes")]
+        pub default_excludes: bool = true,
+            Setting::new("share.default_excludes", SettingKind::Switch, "false").live();
+    }
+}
+
+impl ShareSettings {
+    /// Creates a share with defaults for all settings except its folder.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            ..Self::default()
+        }
+    }
+}

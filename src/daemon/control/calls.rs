@@ -1,0 +1,333 @@
+//! The calls of the control socket: each is declared once, here.
+//!
+//! A declaration is the variant of [`Call`] with its documentation and parameters, then the types
+//! of its replies, and its [`CallInfo`]. It gives the decoding, the rights check, the subject that
+//! answers it, `org.p2pfs.Control.varlink`, and JSON OUTPUT of p2pfs(1).
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{CallInfo, Subject};
+use super::described::{Described, Field, parameter};
+use super::giving::{MeshInfo, Said, SendDone, SendProgress};
+use super::health::{Checkup, Limits, Pong, Settings};
+use super::membership::{Admitted, Expelled, Rotated, Trust};
+use super::names::Named;
+use super::provenance::{Event, Provenance};
+use super::shares::{Mine, ShareChange, Shares};
+use super::top::Top;
+use super::types::{
+    CacheCleared, CacheListing, CacheUsage, CacheVerified, GetDone, GetStarted, Invitation, Joined,
+    Listing, Nothing, Peers, Progress, Status, Touched,
+};
+use p2pfs_types::id::NodeName;
+
+/// Declares the calls: the variants as they are written, and the description of each.
+macro_rules! calls {
+    ($(
+        $(#[doc = $about:literal])*
+        $Name:ident {
+            $( $(#[doc = $doc:literal])* $(#[serde $serde:tt])* $field:ident: $Type:ty, )*
+        } -> $($Reply:ty),+; $info:expr;
+    )*) => {
+        /// A method with its parameters. In JSON,
+        /// `{"method": "org.p2pfs.Control.Ls", "parameters": {…}}`.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "method", content = "parameters")]
+        pub enum Call {$(
+            $(#[doc = $about])*
+            $Name { $( $(#[doc = $doc])* $(#[serde $serde])* $field: $Type, )* },
+        )*}
+
+        /// The descriptions of all calls, in the order of the variants.
+        pub const CALLS: &[CallInfo] = &[$(
+            CallInfo {
+                name: stringify!($Name),
+                about: &[$($about),*],
+                parameters: || {
+                    let all: Vec<Vec<Field>> = vec![$(
+                        parameter::<$Type>(
+                            stringify!($field), &[$($doc),*], concat!($(stringify!($serde)),*),
+                        )
+                    ),*];
+                    all.concat()
+                },
+                replies: || vec![$(<$Reply>::kind()),+],
+                ..$info
+            }
+        ),*];
+
+        /// For each call, functions that read a reply of each type and write it again.
+        #[cfg(test)]
+        pub(super) const ROUND_TRIPS: &[&[fn(serde_json::Value) -> serde_json::Value]] = &[$(
+            &[$(|reply| {
+                let read: $Reply = serde_json::from_value(reply).expect(stringify!($Reply));
+                serde_json::to_value(read).expect(stringify!($Reply))
+            }),+]
+        ),*];
+
+        enum Position { $($Name,)* }
+
+        /// Returns the description of a call.
+        pub(super) fn describe(call: &Call) -> &'static CallInfo {
+            let position = match call {
+                $( Call::$Name { .. } => Position::$Name, )*
+            };
+            &CALLS[position as usize]
+        }
+    };
+}
+
+calls! {
+    /// Returns the state of the node.
+    Status {} -> Status; Subject::Node.open_to_all().shown_by("status");
+
+    /// Returns the other nodes, best responder first.
+    Peers {} -> Peers; Subject::Node.open_to_all().shown_by("peers");
+
+    /// Measures how long another node takes to answer. The peer is a name, an address or the start
+    /// of a key.
+    Ping {
+        /// Its name, its address, or the start of its key.
+        peer: String,
+    } -> Pong; Subject::Node.open_to_all().slow().shown_by("ping");
+
+    /// Checks the setup of this node. Takes some seconds if other nodes do not answer.
+    Doctor {} -> Checkup; Subject::Node.open_to_all().slow().shown_by("doctor");
+
+    /// Returns the settings in force.
+    Settings {} -> Settings; Subject::Node.open_to_all().shown_by("config show");
+
+    /// Returns the limits of the rates between nodes (an absent one is unlimited), and whether the
+    /// network is metered, so that only data that a user requested is fetched.
+    Limits {} -> Limits; Subject::Node.open_to_group().shown_by("limits");
+
+    /// Sets the given limits until the next start; 0 means no limit. Without any parameter, the
+    /// configured limits apply again.
+    SetLimits {
+        /// Upper limit of the send rate.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        up_bytes_per_s: Option<u64>,
+        /// Upper limit of the receive rate.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        down_bytes_per_s: Option<u64>,
+        /// Whether the network is metered, so that only data that a user requested is fetched.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metered: Option<bool>,
+    } -> Limits; Subject::Node.open_to_group().shown_by("limits");
+
+    /// Returns the current transfers and readers. An ordinary user sees only the number of those of
+    /// other users.
+    Top {} -> Top; Subject::Node.open_to_all().shown_by("top");
+
+    /// Returns one page of a directory, or a file itself, including known files of legacy peers. If
+    /// `more` is true, the next page follows after the last path.
+    Ls {
+        /// Path from the root of the mount; empty for the root.
+        #[serde(flatten)]
+        path: Named,
+        /// The last path of the previous page; the listing continues after it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Named>,
+    } -> Listing; Subject::Names.open_to_all().about_names().shown_by("ls");
+
+    /// Reads a file. The first reply has a descriptor to read the file from. The last reply follows
+    /// once everything is written, and names the sources. An error in between says why the
+    /// descriptor ended early.
+    Get {
+        /// The file.
+        #[serde(flatten)]
+        path: Named,
+    } -> GetStarted, GetDone; Subject::Names.open_to_all().with_more().about_names();
+
+    /// Returns once all conditions hold, or with `TimedOut`. A file is requested from legacy peers,
+    /// too.
+    Wait {
+        /// Wait until the folder is mounted.
+        #[serde(default)]
+        mounted: bool,
+        /// Minimum number of other nodes that are alive.
+        #[serde(default)]
+        peers: u64,
+        /// Name that must be listed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<Named>,
+        /// Maximum wait.
+        timeout_ms: u64,
+    } -> Nothing; Subject::Names.open_to_all().slow().shown_by("wait");
+
+    /// Explains why a name shows its current content.
+    Why {
+        /// The name.
+        #[serde(flatten)]
+        path: Named,
+    } -> Provenance; Subject::Names.open_to_all().about_names().shown_by("why");
+
+    /// Returns the recent events, and with `follow` also all new events.
+    Events {
+        /// Whether to continue with new events until the caller closes the connection.
+        #[serde(default)]
+        follow: bool,
+    } -> Event, Nothing; Subject::Names.open_to_all().with_more().shown_by("events");
+
+    /// Sends a file to all other nodes or to the named ones. The call has a descriptor of the file,
+    /// opened for reading.
+    Send {
+        /// Name of the file at the receivers.
+        #[serde(flatten)]
+        name: Named,
+        /// The receivers: names, keys or their starts, IDs or addresses. Empty means all peers.
+        #[serde(default)]
+        to: Vec<String>,
+    } -> SendProgress, SendDone; Subject::Giving.open_to_group().once().with_more();
+
+    /// Sends a line of text to every peer.
+    Say {
+        /// The line.
+        text: String,
+    } -> Said; Subject::Giving.open_to_group().once().slow().shown_by("say");
+
+    /// Returns the state of the mesh. With `connect`, connects to one more address; with `discover`,
+    /// requests addresses from its peers.
+    Mesh {
+        /// An address to connect to from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connect: Option<String>,
+        /// Whether to request addresses from the peers of the mesh.
+        #[serde(default)]
+        discover: bool,
+    } -> MeshInfo; Subject::Giving.open_to_group().slow();
+
+    /// Returns the shares of this node.
+    Shares {} -> Shares; Subject::Shares.open_to_all().shown_by("share");
+
+    /// Returns one page of the names that this node gives to others, in no order. If `next` is
+    /// present, it is the start of the next page.
+    Mine {
+        /// The `next` of the previous page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u32>,
+    } -> Mine; Subject::Shares.open_to_all();
+
+    /// Shares a folder, given by its absolute path. If the folder is already shared, absent
+    /// parameters keep their values. The readers "*", alone, are all members.
+    ShareAdd {
+        /// An absolute local path.
+        #[serde(flatten)]
+        dir: Named,
+        /// How the folder is shared.
+        #[serde(flatten)]
+        how: ShareChange,
+    } -> Shares; Subject::Shares.open_to_owner().once().slow().shown_by("share add");
+
+    /// Stops sharing a folder.
+    ShareRemove {
+        /// The path that the folder was added with.
+        #[serde(flatten)]
+        dir: Named,
+    } -> Shares; Subject::Shares.open_to_owner().once().slow().shown_by("share remove");
+
+    /// Creates an invitation token for one new node.
+    Invite {
+        /// How long the token is valid.
+        lifetime_s: u64,
+        /// Whether the new node may invite and expel nodes itself.
+        #[serde(default)]
+        admin: bool,
+        /// The name in the new node's certificate. Without it, the new node chooses its name when
+        /// it joins.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<NodeName>,
+    } -> Invitation; Subject::Trust.open_to_owner().once().shown_by("invite");
+
+    /// Returns the members that depend on one member's statements alone, directly or through other
+    /// members.
+    Admitted {
+        /// The member's name, or the start of its key.
+        peer: String,
+    } -> Admitted; Subject::Trust.open_to_owner();
+
+    /// Expels a node from the cluster for good, and gives the remaining members a new secret. With
+    /// `with_admitted`, also expels the members that depend on its statements alone, which the reply
+    /// lists in any case. `invitations` is the number of unused invitations of the node that answers
+    /// the call.
+    Expel {
+        /// The node's name, or the start of its key.
+        peer: String,
+        /// Whether to expel the members that depend on this node's statements alone, too.
+        #[serde(default)]
+        with_admitted: bool,
+    } -> Expelled; Subject::Trust.open_to_owner().once().slow().shown_by("expel");
+
+    /// Makes the peer the owner of a path: at and below it, only the owner's files are listed.
+    /// Without a peer, the path has no owner.
+    Own {
+        /// The path.
+        #[serde(flatten)]
+        path: Named,
+        /// The owner's name, or the start of its key. If absent, the path has no owner.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+    } -> Nothing; Subject::Trust.open_to_owner().once().shown_by("own");
+
+    /// Gives the members a new secret.
+    Rotate {} -> Rotated; Subject::Trust.open_to_owner().once().slow().shown_by("rotate");
+
+    /// Returns the members, the owned paths and the history of the cluster.
+    Trust {} -> Trust; Subject::Trust.open_to_owner().shown_by("trust");
+
+    /// Drops the entries of a node that will not return.
+    Forget {
+        /// The node's name, its address, or the start of its key.
+        peer: String,
+    } -> Nothing; Subject::Trust.open_to_owner().once().shown_by("forget");
+
+    /// Joins the cluster of the node that created the token.
+    Join {
+        /// The token.
+        token: String,
+    } -> Joined; Subject::Trust.open_to_owner().once().slow().shown_by("join");
+
+    /// Leaves the cluster for good; the other nodes forget this node at once.
+    Leave {} -> Nothing; Subject::Trust.open_to_owner().once().slow().shown_by("leave");
+
+    /// Returns one page of the contents in the cache. If `more` is true, the next page follows after
+    /// the last hash.
+    CacheLs {
+        /// The last hash of the previous page; the listing continues after it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    } -> CacheListing; Subject::Cache.open_to_group().shown_by("cache ls");
+
+    /// Empties the cache except for pinned and open contents.
+    CacheClear {} -> CacheCleared; Subject::Cache.open_to_group().slow().shown_by("cache clear");
+
+    /// Reads and verifies every cached byte.
+    CacheVerify {} -> Progress, CacheVerified; Subject::Cache.open_to_group().with_more().shown_by("cache verify");
+
+    /// Sets the budget of the cache until the next start.
+    CacheResize {
+        /// The new budget.
+        budget_bytes: u64,
+    } -> CacheUsage; Subject::Cache.open_to_group().slow().shown_by("cache resize");
+
+    /// Pins files in the cache and fetches missing bytes later.
+    Pin {
+        /// Files and directories, at most [`super::PATHS_MAX`].
+        paths: Vec<Named>,
+    } -> Touched; Subject::Cache.open_to_group().slow().about_names().shown_by("pin");
+
+    /// Unpins files.
+    Unpin {
+        /// Files and directories, at most [`super::PATHS_MAX`].
+        paths: Vec<Named>,
+    } -> Touched; Subject::Cache.open_to_group().slow().about_names().shown_by("unpin");
+
+    /// Fetches files into the cache. On a metered network, this needs `anyway`.
+    Prefetch {
+        /// Files and directories, at most [`super::PATHS_MAX`].
+        paths: Vec<Named>,
+        /// Whether to fetch on a metered network, too.
+        #[serde(default)]
+        anyway: bool,
+    } -> Progress, Touched; Subject::Cache.open_to_group().with_more().about_names().shown_by("prefetch");
+}

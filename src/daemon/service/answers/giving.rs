@@ -1,0 +1,158 @@
+//! Answers about files and messages sent to other nodes.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FileType, fstat, fstatfs};
+
+use super::{Asked, Service, failed, reply_with, unanswered};
+use crate::daemon::control::{
+    Call, CallerGone, Failure, FailureKind, Named, NotTakenBy, ReplySink, Said, SendDone,
+    SendProgress, SendingTo, TakenBy,
+};
+use p2pfs_node::{Delivered, Delivery, SendError};
+
+/// Interval between progress reports.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// The type of a FUSE filesystem in statfs(2) (linux/magic.h).
+const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+
+/// Answers the calls that send something to other nodes.
+pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+    let Asked {
+        call,
+        descriptor,
+        reply,
+        ..
+    } = asked;
+    match call {
+        Call::Send { name, to } => service.send(name, &to, descriptor, reply).await,
+        Call::Say { text } => reply_with(reply, service.say(&text).await),
+        Call::Mesh { connect, discover } => {
+            reply_with(reply, service.mesh(connect.as_deref(), discover).await);
+        }
+        other => unanswered(&other, reply),
+    }
+}
+
+impl Service {
+    pub(super) async fn send(
+        self: Arc<Self>,
+        name: Named,
+        to: &[String],
+        descriptor: Option<OwnedFd>,
+        reply: ReplySink,
+    ) {
+        match self.send_to(name, to, descriptor, &reply).await {
+            Ok(done) => reply.done(&done),
+            Err(failure) => reply.fail(failure),
+        }
+    }
+
+    async fn send_to(
+        &self,
+        name: Named,
+        to: &[String],
+        descriptor: Option<OwnedFd>,
+        reply: &ReplySink,
+    ) -> Result<SendDone, Failure> {
+        let file = regular_file(descriptor)?;
+        let sending = self.node.send_open_file(file, name.as_bytes(), to);
+        let sent = tokio::select! {
+            sent = sending => sent.map_err(not_sent)?,
+            () = reply.closed() => return Err(CallerGone.into()),
+        };
+        attend(sent, reply).await
+    }
+
+    pub(super) async fn say(&self, text: &str) -> Result<Said, Failure> {
+        if text.trim().is_empty() {
+            let failure = Failure::new(FailureKind::Invalid, "there is nothing to say");
+            return Err(failure.with_remedy("say it behind the command: p2pfs say TEXT"));
+        }
+        let peers = self.node.broadcast(text).await;
+        if peers.is_empty() {
+            let message = "nobody is there to hear it";
+            return Err(Failure::new(FailureKind::NotFound, message)
+                .with_remedy("p2pfs peers shows who is there"));
+        }
+        Ok(Said { peers })
+    }
+}
+
+/// Returns the caller's own open file. Refuses a file of a FUSE filesystem, because it may belong
+/// to this daemon's own mount, which the daemon must not read through the kernel.
+fn regular_file(descriptor: Option<OwnedFd>) -> Result<File, Failure> {
+    let invalid = |message: &str| Failure::new(FailureKind::Invalid, message);
+    let Some(descriptor) = descriptor else {
+        return Err(invalid("no descriptor came with the call"));
+    };
+    let broken = |error: rustix::io::Errno| failed(error.to_string());
+    let found = fstat(&descriptor).map_err(broken)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Err(invalid("only regular files can be sent"));
+    }
+    let filesystem = fstatfs(&descriptor).map_err(broken)?;
+    if u64::try_from(filesystem.f_type) == Ok(FUSE_SUPER_MAGIC) {
+        return Err(invalid("a file of a FUSE filesystem is to be copied first"));
+    }
+    Ok(File::from(descriptor))
+}
+
+fn not_sent(error: SendError) -> Failure {
+    let text = error.to_string();
+    match error {
+        SendError::Unknown { .. } | SendError::Ambiguous { .. } | SendError::Nobody => {
+            Failure::new(FailureKind::NotFound, text).with_remedy("p2pfs peers shows who is there")
+        }
+        _ => failed(text),
+    }
+}
+
+async fn attend(mut delivery: Delivery, reply: &ReplySink) -> Result<SendDone, Failure> {
+    let size_bytes = delivery.size_bytes();
+    let mut done = SendDone {
+        size_bytes,
+        ..SendDone::default()
+    };
+    let mut tick = tokio::time::interval(PROGRESS_EVERY);
+    loop {
+        tokio::select! {
+            delivered = delivery.next() => match delivered {
+                Some(delivered) => conclude(delivered, &mut done),
+                None => break,
+            },
+            _ = tick.tick() => {
+                let peers = delivery.progress().map(|(peer, sent_bytes)| SendingTo {
+                    peer: peer.to_owned(),
+                    sent_bytes,
+                });
+                let peers = peers.collect();
+                // A caller that reads slowly misses some reports.
+                let _busy = reply.try_more(&SendProgress { size_bytes, peers });
+            }
+            // Without its caller, the transfer stops.
+            () = reply.closed() => return Err(CallerGone.into()),
+        }
+    }
+    done.taken.sort_by(|one, other| one.peer.cmp(&other.peer));
+    done.failed.sort_by(|one, other| one.peer.cmp(&other.peer));
+    Ok(done)
+}
+
+fn conclude(delivered: Delivered, done: &mut SendDone) {
+    let Delivered {
+        peer,
+        confirmed,
+        outcome,
+    } = delivered;
+    match outcome {
+        Ok(()) => done.taken.push(TakenBy { peer, confirmed }),
+        Err(why) => done.failed.push(NotTakenBy {
+            peer,
+            why: why.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,484 @@
+//! Answers about names: listings, and why a name shows its content.
+
+use std::sync::Arc;
+
+use super::foreign::foreign_entry;
+use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
+use super::{Asked, Service, Sight, Viewer, calendar_time, reply_while_heard, unanswered, wait};
+use crate::daemon::control::{
+    Call, EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
+    Provenance, VersionInfo,
+};
+use p2pfs_node::FileError;
+use p2pfs_node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::{SharedPath, escape};
+
+/// Prefix of the paths of contents by hash.
+const BY_HASH: &[u8] = b".p2pfs/by-hash/";
+
+pub(super) fn not_found(path: &SharedPath) -> Failure {
+    let message = format!("{}: no node shares such a name", escape(path.as_bytes()));
+    Failure::new(FailureKind::NotFound, message).with_remedy("p2pfs ls shows what there is")
+}
+
+/// Answers the calls that name files of the folder.
+pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+    let Asked {
+        call,
+        viewer,
+        reply,
+        ..
+    } = asked;
+    match call {
+        Call::Ls { path, after } => {
+            let work = move |s: &Service| s.list(&path, after.as_ref(), &viewer);
+            service.compute(reply, work).await;
+        }
+        Call::Get { path } => service.get(path, &viewer, reply).await,
+        Call::Wait {
+            mounted,
+            peers,
+            file,
+            timeout_ms,
+        } => {
+            let wanted = wait::Wanted {
+                mounted,
+                peers,
+                file,
+            };
+            reply_while_heard(reply, service.wait(wanted, timeout_ms, &viewer)).await;
+        }
+        Call::Why { path } => service.compute(reply, move |s| s.why(&path, &viewer)).await,
+        Call::Events { follow } => service.tell_events(follow, &viewer, reply).await,
+        other => unanswered(&other, reply),
+    }
+}
+
+impl Service {
+    /// Lists one page of a directory, or a file itself, as far as the mount lets the caller see it.
+    pub(super) fn list(
+        &self,
+        named: &Named,
+        after: Option<&Named>,
+        viewer: &Viewer,
+    ) -> Result<Listing, Failure> {
+        viewer.check_find(named)?;
+        let mut listing = self.list_as(named, after, viewer)?;
+        if !viewer.access.read {
+            // In the mount, these are attributes that need the right to read the file.
+            for entry in &mut listing.entries {
+                entry.hash = None;
+                entry.holders.clear();
+            }
+        }
+        Ok(listing)
+    }
+
+    fn list_as(
+        &self,
+        named: &Named,
+        after: Option<&Named>,
+        viewer: &Viewer,
+    ) -> Result<Listing, Failure> {
+        if let Some(hidden) = self.node.hidden(trimmed(named)) {
+            if matches!(hidden, Hidden::Directory) {
+                viewer.check_list(named)?;
+            }
+            return self.list_hidden(trimmed(named), hidden, after);
+        }
+        let path = self.node.through_links(&shared_path(named)?);
+        let after = after.map(shared_path).transpose()?;
+        let after_name = after.as_ref().map(SharedPath::file_name);
+        let page = match self.node.list_page(&path, after_name, LS_PAGE_MAX_ENTRIES) {
+            Ok(page) => page,
+            Err(FileError::WrongKind { .. }) => {
+                let listed = self.node.find(&path).map_err(|_| not_found(&path))?;
+                return Ok(only(self.ls_entry(&listed)));
+            }
+            Err(_) => {
+                let foreign = self.foreign_file(&path);
+                let foreign = foreign.ok_or_else(|| self.not_listed(&path))?;
+                return Ok(only(foreign_entry(&path, &foreign)));
+            }
+        };
+        viewer.check_list(named)?;
+        let mut more = page.more_behind.is_some();
+        let mut entries: Vec<LsEntry> = page.listed.iter().map(|it| self.ls_entry(it)).collect();
+        if path.is_root() {
+            let last = page.more_behind.as_deref();
+            let is_here = |foreign: &LsEntry| {
+                let name = foreign.path.as_bytes();
+                after_name.is_none_or(|after| name > after) && last.is_none_or(|last| name < last)
+            };
+            entries.extend(self.foreign_entries().into_iter().filter(is_here));
+            entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
+            more |= entries.len() > LS_PAGE_MAX_ENTRIES;
+            entries.truncate(LS_PAGE_MAX_ENTRIES);
+        }
+        let being_read = match after_name {
+            None => self.node.unread_in(&path),
+            Some(_) => Vec::new(),
+        };
+        Ok(Listing {
+            entries,
+            being_read: being_read.iter().map(named_as).collect(),
+            more,
+        })
+    }
+
+    /// Lists a path below `.p2pfs`: a node's own directory or file, or a content by its hash.
+    fn list_hidden(
+        &self,
+        path: &[u8],
+        hidden: Hidden,
+        after: Option<&Named>,
+    ) -> Result<Listing, Failure> {
+        let file = match hidden {
+            Hidden::Directory => None,
+            Hidden::File(file) => Some(file),
+            Hidden::Other => return Err(made_by_mount(path)),
+            Hidden::Nothing => return Err(nothing_hidden(path)),
+        };
+        if let Some(file) = file {
+            let cached_bytes = match file.own {
+                Some(_) => file.size_bytes,
+                None => self.node.here_bytes(&file.hash, file.size_bytes),
+            };
+            let kind = Kind::File {
+                hash: file.hash,
+                size_bytes: file.size_bytes,
+                executable: file.executable,
+            };
+            return Ok(only(self.entry(
+                Named::new(path),
+                &kind,
+                file.mtime,
+                cached_bytes,
+            )));
+        }
+        let after = after.map(|last| last.as_bytes());
+        let after_name = after.and_then(|last| last.rsplit(|byte| *byte == b'/').next());
+        let mut listed = self
+            .node
+            .list_hidden(path, after_name, LS_PAGE_MAX_ENTRIES + 1);
+        let more = listed.len() > LS_PAGE_MAX_ENTRIES;
+        listed.truncate(LS_PAGE_MAX_ENTRIES);
+        let entries = listed.into_iter().map(|it| {
+            let path = Named::new([path, b"/", &it.name].concat());
+            self.entry(path, &it.kind, it.mtime, it.cached_bytes)
+        });
+        Ok(Listing {
+            entries: entries.collect(),
+            being_read: Vec::new(),
+            more,
+        })
+    }
+
+    /// Returns the failure for an unlisted name: it is being read, or it does not exist.
+    pub(super) fn not_listed(&self, path: &SharedPath) -> Failure {
+        if !self.node.is_being_read(path) {
+            return not_found(path);
+        }
+        let message = format!(
+            "{} is being read: this node lists it once it is hashed",
+            escape(path.as_bytes())
+        );
+        Failure::new(FailureKind::NotFound, message)
+            .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")
+    }
+
+    fn ls_entry(&self, listed: &Listed) -> LsEntry {
+        let path = named_as(&listed.path);
+        self.entry(path, &listed.kind, listed.mtime, listed.cached_bytes)
+    }
+
+    fn entry(&self, path: Named, kind: &Kind, mtime: Timestamp, cached_bytes: u64) -> LsEntry {
+        let executable = matches!(kind, Kind::File { executable, .. } if *executable);
+        let (kind, size_bytes, hash) = kind_of(kind);
+        let holders = hash.map(|hash| self.names_in_order(&self.node.holders(&hash)));
+        LsEntry {
+            path,
+            kind,
+            size_bytes,
+            modified: calendar_time(mtime),
+            executable,
+            hash: hash.map(|hash| hash.to_string()),
+            holders: holders.unwrap_or_default(),
+            cached_bytes,
+            pinned: hash.is_some_and(|hash| self.node.is_pinned(&hash)),
+            plane: Plane::Native,
+        }
+    }
+
+    fn names_in_order(&self, nodes: &[NodeId]) -> Vec<String> {
+        let mut names: Vec<String> = nodes.iter().map(|node| self.node.name_of(node)).collect();
+        names.sort();
+        names
+    }
+
+    /// Explains why a name shows its content. Only the owner sees why a file is left out, because
+    /// that reveals private files.
+    pub(super) fn why(&self, named: &Named, viewer: &Viewer) -> Result<Provenance, Failure> {
+        viewer.check_read(named)?;
+        let named = self.name_behind(named)?;
+        let path = self.node.through_links(&named);
+        let is_owner = viewer.sight == Sight::All;
+        let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
+        let Ok(why) = self.node.why(&path) else {
+            if let Some(foreign) = self.foreign_file(&path) {
+                return Ok(self.foreign_provenance(&path, &foreign));
+            }
+            return match left_out {
+                Some(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
+                None if self.node.is_being_read(&path) => {
+                    Ok(unlisted_provenance(&path, UNREAD, SOON, None))
+                }
+                None => Err(not_found(&path)),
+            };
+        };
+        let versions = why.versions.iter();
+        Ok(Provenance {
+            path: named_as(&path),
+            listed: why.is_listed,
+            rule: rule_in_words(&why, |node| self.node.name_of(node)),
+            next_read: match why.rule() {
+                Rule::Early | Rule::NotOwner => "nothing: no version of it is listed".to_owned(),
+                _ => self.next_read(why.next_read),
+            },
+            versions: versions.map(|version| self.version_info(version)).collect(),
+            sent_by: why.sent_by,
+            owner: why.owner.map(|owner| self.node.name_of(&owner)),
+            left_out,
+        })
+    }
+
+    /// Returns the name in the folder that a path means. For a path below `.p2pfs`, it is the name
+    /// of that node's file, or a name that shows the content.
+    fn name_behind(&self, named: &Named) -> Result<SharedPath, Failure> {
+        let bytes = trimmed(named);
+        match self.node.hidden(bytes) {
+            None => shared_path(named),
+            Some(Hidden::File(file)) if bytes.starts_with(BY_HASH) => {
+                let name = self.node.names_of(&file.hash, 1).pop();
+                name.ok_or_else(|| {
+                    let message = format!("no name shows the content {} any more", file.hash);
+                    Failure::new(FailureKind::NotFound, message)
+                        .with_remedy("p2pfs get takes it by its hash, from who has it")
+                })
+            }
+            Some(Hidden::File(file)) => Ok(file.path),
+            Some(_) => Err(nothing_hidden(bytes)),
+        }
+    }
+
+    /// Returns why this node does not share its own file of a name.
+    fn why_left_out(&self, path: &SharedPath) -> Option<String> {
+        let left_out = self.node.left_out(path).into_iter().next()?;
+        let remedy = match &*left_out.remedy {
+            "" => String::new(),
+            remedy => format!(": {remedy}"),
+        };
+        Some(format!(
+            "{}: {}{remedy}",
+            left_out.path.display(),
+            left_out.why
+        ))
+    }
+
+    fn version_info(&self, version: &Version) -> VersionInfo {
+        let (kind, size_bytes, hash) = kind_of(&version.kind);
+        let author = version.authors.first().map(|(node, _)| *node);
+        VersionInfo {
+            shown_as: version.listed_as.as_ref().map(named_as),
+            won: has_name(version),
+            waits: version.rule == Rule::Early,
+            author: author.map_or_else(String::new, |node| self.node.name_of(&node)),
+            author_node: author.map_or_else(String::new, |node| node.to_string()),
+            kind,
+            hash: hash.map(|hash| hash.to_string()),
+            size_bytes,
+            modified: calendar_time(version.mtime),
+            version_time: calendar_time(version.version_time),
+            holders: self.names_in_order(&version.holders),
+            cached_bytes: hash.map_or(0, |hash| self.node.here_bytes(&hash, size_bytes)),
+            verified: "blake3".to_owned(),
+        }
+    }
+
+    fn next_read(&self, next: NextRead) -> String {
+        let sentence = match next {
+            NextRead::Nothing => "nothing: no live node can give it",
+            NextRead::NoFile => "nothing is fetched: it is no file",
+            NextRead::OwnShare => "read from this node's own share",
+            NextRead::Cache => "read from the local cache",
+            NextRead::AskAround => "ask the cluster who has it: no holder is reachable",
+            NextRead::Fetch {
+                missing_bytes,
+                size_bytes,
+                first,
+            } => {
+                let rates = self.node.rates();
+                let why_it = why_first(rates.iter().find(|rate| rate.node == first));
+                let first = self.node.name_of(&first);
+                return format!(
+                    "fetch {missing_bytes} of {size_bytes} bytes, asking {first} first ({why_it})"
+                );
+            }
+        };
+        sentence.to_owned()
+    }
+}
+
+/// Describes why a responder is asked first.
+fn why_first(rate: Option<&PeerRate>) -> String {
+    if let Some(PeerRate {
+        unanswered: 1.., ..
+    }) = rate
+    {
+        return "it is alive, but left the last questions without an answer".to_owned();
+    }
+    let figures = rate.and_then(|rate| Some((rate.latency?, rate.rate_bytes_per_s?)));
+    match figures {
+        Some((latency, rate)) => format!(
+            "it answers in {:.1} ms, at {:.1} MB/s",
+            latency.as_secs_f64() * 1e3,
+            rate / 1e6
+        ),
+        None => "it has answered nothing yet".to_owned(),
+    }
+}
+
+/// Returns the type, the length, and the hash of a file.
+pub(super) fn kind_of(kind: &Kind) -> (EntryKind, u64, Option<ContentHash>) {
+    match kind {
+        Kind::File {
+            hash, size_bytes, ..
+        } => (EntryKind::File, *size_bytes, Some(*hash)),
+        Kind::Directory => (EntryKind::Directory, 0, None),
+        Kind::Symlink { target } => (EntryKind::Symlink, target.len() as u64, None),
+    }
+}
+
+/// Creates a listing of one entry.
+fn only(entry: LsEntry) -> Listing {
+    Listing {
+        entries: vec![entry],
+        ..Listing::default()
+    }
+}
+
+/// Converts a path for the interface.
+pub(super) fn named_as(path: &SharedPath) -> Named {
+    Named::new(path.as_bytes())
+}
+
+const UNREAD: &str = "being read: this node lists it once it is hashed";
+const SOON: &str = "nothing yet: p2pfs wait --file waits for it";
+const LEFT_OUT: &str = "this node has it and keeps it back";
+const NOT_SHARED: &str = "nothing: nobody shares it";
+
+/// Describes a file that this node has and does not list.
+fn unlisted_provenance(
+    path: &SharedPath,
+    rule: &str,
+    next_read: &str,
+    left_out: Option<String>,
+) -> Provenance {
+    Provenance {
+        path: named_as(path),
+        listed: false,
+        rule: rule.to_owned(),
+        sent_by: None,
+        versions: Vec::new(),
+        next_read: next_read.to_owned(),
+        left_out,
+        owner: None,
+    }
+}
+
+/// Returns whether the plain name shows this version.
+fn has_name(version: &Version) -> bool {
+    match version.rule {
+        Rule::Only | Rule::Newest | Rule::SmallestHash => true,
+        Rule::AuthorLives | Rule::OthersUnserved => true,
+        Rule::DirectoryKeeps => version.kind == Kind::Directory,
+        Rule::Owner => true,
+        Rule::Older | Rule::LargerHash | Rule::AuthorGone | Rule::Unserved => false,
+        Rule::Early | Rule::NotGivable | Rule::NotOwner => false,
+    }
+}
+
+/// Describes the rule that decided. A version that waits for its time took no part in the decision
+/// and is added.
+fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
+    let decided = rule_sentence(why.rule());
+    let mut behind = why.versions.iter().skip(1);
+    let waiting = behind.find(|version| version.rule == Rule::Early);
+    match waiting.and_then(|version| version.authors.first()) {
+        Some((author, _)) => format!(
+            "{decided}; beside it, that of {} is from ahead of this node's clock and waits for its \
+             time",
+            name_of(author)
+        ),
+        None => decided.to_owned(),
+    }
+}
+
+fn rule_sentence(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Only => "there is one version",
+        Rule::Newest => "the newest version time wins",
+        Rule::SmallestHash => "version times are equal: the smaller hash wins",
+        Rule::Older => "another version is newer",
+        Rule::LargerHash => "another version is as new and has a smaller hash",
+        Rule::DirectoryKeeps => "a directory keeps the name, the file stands beside it",
+        Rule::AuthorLives => "its author is live, those of newer versions are gone",
+        Rule::AuthorGone => "only caches have it: its author is gone",
+        Rule::OthersUnserved => "no holder gave the versions that would precede it",
+        Rule::Unserved => "no holder gave it when it was read: other versions precede it",
+        Rule::Early => "its time is ahead of this node's clock: it waits until then",
+        Rule::NotGivable => "no live node can give it",
+        Rule::Owner => "its author owns the path: no other version is listed",
+        Rule::NotOwner => "another node owns the path: this version is not listed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(rules: &[Rule]) -> String {
+        let share = Default::default();
+        let version = |(number, rule): (u8, &Rule)| Version {
+            kind: Kind::Symlink { target: "x".into() },
+            mtime: Timestamp::default(),
+            version_time: Timestamp::default(),
+            authors: vec![(NodeId::new([number; 32]), share)],
+            holders: Vec::new(),
+            listed_as: None,
+            rule: *rule,
+        };
+        let why = Why {
+            is_listed: true,
+            versions: (0..).zip(rules).map(version).collect(),
+            sent_by: None,
+            next_read: NextRead::NoFile,
+            owner: None,
+        };
+        rule_in_words(&why, |node| format!("n{}", node.as_bytes()[0]))
+    }
+
+    #[test]
+    fn a_version_from_ahead_of_the_clock_is_said_to_wait_also_beside_the_one_that_has_the_name() {
+        let waits =
+            "beside it, that of n1 is from ahead of this node's clock and waits for its time";
+        let beside = told(&[Rule::Only, Rule::Early]);
+        assert_eq!(beside, format!("there is one version; {waits}"));
+        let contested = told(&[Rule::Newest, Rule::Early, Rule::NotGivable]);
+        assert_eq!(contested, format!("the newest version time wins; {waits}"));
+        assert!(told(&[Rule::Early, Rule::Early]).starts_with("its time is ahead"));
+        assert_eq!(told(&[Rule::Only]), "there is one version");
+    }
+}

@@ -1,0 +1,442 @@
+//! Checks of the network between this node and the others: seeds that do not answer, firewalls,
+//! clocks.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::pace::PING_PROBES;
+use super::{Service, Sight, told};
+use crate::daemon::config::Seed;
+use crate::daemon::control::{Check, Failure, FailureKind, Pong};
+use crate::daemon::service::seeds::resolve;
+use p2pfs_node::door::MemberState;
+use p2pfs_node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Probed, Reached};
+use p2pfs_types::id::NodeId;
+
+/// Maximum peers checked one by one; in a larger cluster, these are enough.
+const PEERS_MAX: usize = 16;
+/// Maximum nodes with a similar name that are suggested for an unknown name.
+const ALIKE_MAX: usize = 4;
+/// Peers that are asked periodically whether they reach this node.
+const ASKED_IN_PASSING: usize = 2;
+/// How long a node that was reached by TCP has until it is heard over UDP: a few rounds of gossip.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
+/// Interval between checks meanwhile.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+/// Maximum gap between two clocks: less than the minute from which versions have to wait, and more
+/// than the error of a clock with a time server.
+const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
+
+impl Service {
+    pub(super) async fn members(&self) -> Result<Vec<MemberReport>, Failure> {
+        Ok(self.node.members().await?)
+    }
+
+    /// Finds a node by its name, its address or the start of its key.
+    pub(super) async fn find_node(&self, wanted: &str) -> Result<MemberReport, Failure> {
+        let all = self.members().await?;
+        let is_it = |member: &&MemberReport| {
+            let contact = &member.status.member;
+            self.node.is_called(&contact.node, wanted) || contact.address.to_string() == wanted
+        };
+        let mut found: Vec<_> = all.iter().filter(is_it).collect();
+        // If one of several matches is alive, the dead ones are not meant.
+        if found.len() > 1 && found.iter().any(|member| is_alive(member)) {
+            found.retain(|member| is_alive(member));
+        }
+        match found[..] {
+            [member] => Ok(member.clone()),
+            [] => {
+                let message = format!("no node is called {wanted:?}");
+                let failure = Failure::new(FailureKind::NotFound, message);
+                Err(failure.with_remedy(self.called_alike(&all, wanted)))
+            }
+            _ => {
+                let message = format!("{} nodes are called {wanted:?}", found.len());
+                Err(Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("name it by its address, as p2pfs peers shows it"))
+            }
+        }
+    }
+
+    /// Suggests similar names. Nodes with the same name have a part of their key appended.
+    fn called_alike(&self, all: &[MemberReport], wanted: &str) -> String {
+        let names = all
+            .iter()
+            .map(|it| self.node.name_of(&it.status.member.node));
+        let is_alike = |name: &String| {
+            let rest = name.strip_prefix(wanted);
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        };
+        let alike: Vec<_> = names.filter(is_alike).take(ALIKE_MAX).collect();
+        match alike[..] {
+            [] => "p2pfs peers shows who is known".to_owned(),
+            _ => format!("p2pfs peers has {}", alike.join(", ")),
+        }
+    }
+
+    /// Measures how long a node takes to answer. It costs that node a handshake, so the rate is
+    /// limited for an ordinary user.
+    pub(super) async fn ping(&self, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
+        self.pace(sight, PING_PROBES).await;
+        let member = self.find_node(wanted).await?;
+        let contact = member.status.member;
+        let (node, address) = (contact.node, contact.address);
+        let round_trip = self.node.tcp_round_trip(node, address).await;
+        let round_trip = round_trip.map_err(|error| {
+            Failure::from(error).with_remedy("p2pfs doctor looks for the reason")
+        })?;
+        Ok(Pong {
+            name: self.node.name_of(&node),
+            node: node.to_string(),
+            address: address.to_string(),
+            tcp_ms: round_trip.as_secs_f64() * 1e3,
+            udp_ms: member
+                .status
+                .round_trip
+                .map(|time| time.as_secs_f64() * 1e3),
+        })
+    }
+
+    /// Checks the address, the seeds, the peers and their clocks.
+    pub(super) async fn check_network(self: &Arc<Self>) -> Result<Vec<Check>, Failure> {
+        let (address, seeds, peers) = tokio::join!(
+            self.check_address(),
+            self.check_seeds(),
+            self.check_peers(PEERS_MAX)
+        );
+        let mut checks = vec![address];
+        checks.extend(seeds);
+        checks.extend(peers?);
+        Ok(self.unless_copied(checks))
+    }
+
+    /// Returns whether no other node is alive.
+    pub(in crate::daemon::service) async fn is_alone(&self) -> bool {
+        let members = self.node.members().await;
+        members.is_ok_and(|members| alive_of(&members) == 0)
+    }
+
+    /// Reports why no other node is there.
+    pub(in crate::daemon::service) async fn check_why_alone(self: &Arc<Self>) -> Vec<Check> {
+        let mut checks = self.check_seeds().await;
+        checks.extend(self.check_last_known().await);
+        match self.check_membership() {
+            // The check of the membership explains it all, and every answer includes it.
+            Some(_) => vec![],
+            None if self.node.is_copied() => vec![],
+            None => checks,
+        }
+    }
+
+    /// Checks whether other nodes reach this node.
+    pub(in crate::daemon::service) async fn check_reached(&self) -> Vec<Check> {
+        let checks = self.check_peers(ASKED_IN_PASSING).await;
+        if self.node.is_copied() {
+            // a copied node has a check of its own, and peers cannot tell the two apart
+            vec![]
+        } else {
+            checks.unwrap_or_default()
+        }
+    }
+
+    async fn check_address(&self) -> Check {
+        let address = self.node.address();
+        if address.ip().is_loopback() {
+            return loopback_alone(address, self.config.listen);
+        }
+        match self.node.probe(address).await {
+            Probed::Ourselves => Check::ok("address", address.to_string()),
+            _ => Check::warning(
+                "address",
+                format!("{address} does not lead back here from this machine"),
+                "fine behind a NAT that forwards it; else name the right one with listen",
+            ),
+        }
+    }
+
+    /// Checks each seed of the configuration, all at once, because a silent one takes long.
+    pub(super) async fn check_seeds(self: &Arc<Self>) -> Vec<Check> {
+        let seeds = self.in_force.load().config.seeds.clone();
+        let asked = seeds.into_iter().map(|seed| {
+            let service = self.clone();
+            tokio::spawn(async move { service.check_seed(&seed).await })
+        });
+        let mut checks = Vec::new();
+        for asked in asked.collect::<Vec<_>>() {
+            // Otherwise it ends only with the runtime.
+            checks.extend(asked.await);
+        }
+        checks
+    }
+
+    async fn check_seed(&self, seed: &Seed) -> Check {
+        let name = format!("seed {seed}");
+        let addresses = resolve(seed).await;
+        let mut last = None;
+        for address in addresses {
+            let probed = self.node.probe(address).await;
+            if let Probed::Member(node) = probed {
+                return self.check_heard(name, node, address).await;
+            }
+            if probed == Probed::Ourselves {
+                return Check::ok(name, "is this node itself");
+            }
+            if let Probed::Stranger(node) = &probed
+                && self.refuses(node)
+            {
+                return self.refused(name, address);
+            }
+            let has_certificates = self.node.keyring().has_ledger();
+            last = Some(seed_trouble(&name, address, &probed, has_certificates));
+        }
+        last.unwrap_or_else(|| {
+            let remedy = "mend the name in seeds, or the resolver of this machine";
+            Check::failed(name, "its name does not resolve", remedy)
+        })
+    }
+
+    /// Checks whether datagrams pass in both directions to a member that was reached by TCP.
+    async fn check_heard(&self, name: String, node: NodeId, address: SocketAddr) -> Check {
+        let begun = Instant::now();
+        while begun.elapsed() < HEARD_WITHIN {
+            let members = self.node.members().await.unwrap_or_default();
+            let mut live = members.iter().filter(|member| is_alive(member));
+            if live.any(|member| member.status.member.node == node) {
+                return Check::ok(name, format!("is {}", self.node.name_of(&node)));
+            }
+            sleep(LOOK_PERIOD).await;
+        }
+        let reached = self.node.ask_to_dial_back(node, address).await;
+        let gap = reached.ok().and_then(|it| ClockGap::now(&it));
+        silence(name, address.port(), gap.as_ref())
+    }
+
+    /// Checks some of the live peers: dials them, and asks them to dial back.
+    pub(super) async fn check_peers(&self, limit: usize) -> Result<Vec<Check>, Failure> {
+        let members = self.members().await?;
+        let live = members.iter().filter(|member| is_alive(member)).take(limit);
+        let mut asked = JoinSet::new();
+        for member in live {
+            let contact = member.status.member;
+            let (node, service) = (self.node.clone(), self.node.name_of(&contact.node));
+            asked.spawn(async move {
+                let reached = node.ask_to_dial_back(contact.node, contact.address).await;
+                (service, contact.address, reached, now_ms())
+            });
+        }
+        let mut checks = Vec::new();
+        while let Some(Ok((name, address, reached, now_ms))) = asked.join_next().await {
+            let here = self.node.address();
+            match reached {
+                Ok(reached) => checks.extend(reached_checks(&name, here, &reached, now_ms)),
+                Err(NodeError::Net(NetError::NotMember { .. })) => {
+                    checks.push(self.refused(format!("peer {name}"), address));
+                }
+                Err(error) => checks.push(peer_trouble(&name, address, &error)),
+            }
+        }
+        checks.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(checks)
+    }
+}
+
+pub(super) fn is_alive(member: &MemberReport) -> bool {
+    member.status.state == MemberState::Alive
+}
+
+pub(super) fn alive_of(members: &[MemberReport]) -> usize {
+    members.iter().filter(|member| is_alive(member)).count()
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// Explains why a seed is of no use. In a cluster without certificates, invitations are refused.
+fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificates: bool) -> Check {
+    let port = address.port();
+    let (found, remedy) = match probed {
+        Probed::Closed => (
+            format!("{address} refuses connections"),
+            "start p2pfs there, or mend the port in seeds".to_owned(),
+        ),
+        Probed::Silent => (
+            format!("{address} does not answer"),
+            format!("turn it on, or let TCP and UDP port {port} through its firewall"),
+        ),
+        Probed::Stalled => (
+            format!("{address} takes connections and does not answer"),
+            "look whether p2pfs runs there; if it does, a firewall is in the way, or a path that \
+             loses large packets: lower the MTU here or there"
+                .to_owned(),
+        ),
+        Probed::Unreachable(why) => {
+            let (why, remedy) = told(why);
+            let remedy = remedy.unwrap_or("mend the network, or the address in seeds");
+            (format!("{address}: {why}"), remedy.to_owned())
+        }
+        Probed::Other => (
+            format!("what answers on {address} is not p2pfs"),
+            "mend the address in seeds".to_owned(),
+        ),
+        Probed::Stranger(_) | Probed::Member(_) | Probed::Ourselves => (
+            format!("{address} has another secret: it is in another cluster"),
+            if has_certificates {
+                "p2pfs invite there and p2pfs join here".to_owned()
+            } else {
+                "give both nodes the same secret file".to_owned()
+            },
+        ),
+    };
+    Check::failed(name, found, remedy)
+}
+
+/// Explains why a peer could not be asked.
+fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
+    let name = format!("peer {name}");
+    if let NodeError::Net(NetError::OpenFiles { why, .. }) = error {
+        let (why, remedy) = told(why);
+        return Check::failed(name, why, remedy.unwrap_or_default());
+    }
+    let remedy = match error {
+        NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
+            ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
+            ErrorKind::TimedOut => format!("let TCP port {} through its firewall", address.port()),
+            _ => "mend the network between the two".to_owned(),
+        },
+        _ => "ask again; if it stays so, p2pfs doctor there looks for the reason".to_owned(),
+    };
+    Check::failed(name, error.to_string(), remedy)
+}
+
+/// Reports that other machines cannot reach the node's address. The remedy depends on the
+/// configured listen address.
+fn loopback_alone(address: SocketAddr, listen: SocketAddr) -> Check {
+    let found = format!("{address}: this machine alone");
+    if listen.ip().is_unspecified() {
+        Check::warning(
+            "address",
+            format!("{found}, which has no other address"),
+            "connect this machine to a network: it is told to the others once there is one",
+        )
+    } else {
+        Check::warning(
+            "address",
+            found,
+            "for other machines: listen = \"0.0.0.0:1378\" in the configuration",
+        )
+    }
+}
+
+/// Explains the result of a peer's attempt to dial back.
+fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) -> Vec<Check> {
+    let peer = format!("peer {name}");
+    let mut checks = vec![match &reached.trouble {
+        None => Check::ok(peer, "is reached, and reaches this node"),
+        Some(trouble) => Check::failed(
+            peer,
+            format!("cannot reach this node: {trouble}"),
+            format!(
+                "let TCP and UDP port {} through this machine's firewall",
+                here.port()
+            ),
+        ),
+    }];
+    let gap = ClockGap::of(reached, now_ms);
+    checks.extend(gap.and_then(|gap| gap.check(name)));
+    checks
+}
+
+/// The difference between this machine's clock and another's.
+pub(super) struct ClockGap {
+    length: Duration,
+    /// The direction in which this machine's clock is off, to be placed before "it".
+    way: &'static str,
+}
+
+impl ClockGap {
+    pub(super) fn now(reached: &Reached) -> Option<Self> {
+        Self::of(reached, now_ms())
+    }
+
+    /// Reports the difference if it is too large.
+    fn check(&self, name: &str) -> Option<Check> {
+        (self.length > CLOCK_GAP_MAX).then(|| {
+            let found = format!(
+                "this machine's is {} s {} it",
+                self.length.as_secs(),
+                self.way
+            );
+            let remedy = "set whichever is wrong: timedatectl set-ntp true";
+            Check::failed(format!("clock of {name}"), found, remedy)
+        })
+    }
+
+    /// Returns whether one of the two nodes refuses the other because its start appears to lie in
+    /// the future.
+    fn is_refused(&self) -> bool {
+        self.length.as_secs() > GENERATION_AHEAD_MAX_S
+    }
+
+    fn of(reached: &Reached, now_ms: u64) -> Option<Self> {
+        let theirs = reached.unix_ms?;
+        Some(Self {
+            length: Duration::from_millis(now_ms.abs_diff(theirs)),
+            way: if theirs > now_ms {
+                "behind"
+            } else {
+                "ahead of"
+            },
+        })
+    }
+}
+
+/// Explains why no datagram arrives from a member that answers over TCP.
+fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
+    match gap.filter(|gap| gap.is_refused()) {
+        Some(gap) => Check::failed(
+            name,
+            format!(
+                "answers over TCP, but this machine's clock is {} hours {} it, and starts of more \
+                 than a day from now are refused",
+                gap.length.as_secs() / 3600,
+                gap.way
+            ),
+            "set whichever is wrong (timedatectl set-ntp true), and start p2pfs anew there",
+        ),
+        None => Check::failed(
+            name,
+            "answers over TCP, and no datagram goes to and fro",
+            format!("let UDP port {port} through the firewalls of both machines, both ways"),
+        ),
+    }
+}
+
+/// Explains why a former contact that answers over TCP is not a peer. It may become one at any
+/// moment, because a lone node greets its former contacts only periodically.
+pub(super) fn unheard(name: &str, port: u16, gap: Option<&ClockGap>) -> Check {
+    let peer = format!("peer {name}");
+    match gap {
+        Some(gap) if gap.is_refused() => silence(peer, port, Some(gap)),
+        _ => gap.and_then(|gap| gap.check(name)).unwrap_or_else(|| {
+            let found = "answers over TCP, and no datagram of it came yet";
+            let remedy = format!(
+                "wait for half a minute; if it stays so, let UDP port {port} through the firewalls \
+                 of both machines, both ways"
+            );
+            Check::warning(peer, found, remedy)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

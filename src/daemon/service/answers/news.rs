@@ -1,0 +1,299 @@
+//! Events for callers that ask for them or follow them.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::transfers::Telling;
+use super::{Service, Viewer};
+use crate::daemon::control::{
+    CallerGone, Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo,
+    ReplySink,
+};
+use p2pfs_node::door::DownReason;
+use p2pfs_node::{Fetched, ForeignPeer, Given, News, Noted, Push, PushStage, Who};
+use p2pfs_types::path::SharedPath;
+
+/// How long a new node may take to announce its name.
+const NAMING_TIME: Duration = Duration::from_secs(2);
+/// Interval between checks for the name.
+const NAMING_LOOK: Duration = Duration::from_millis(100);
+/// How long the folder may take to show a new name before its event is sent anyway.
+const SHOWING_TIME: Duration = Duration::from_secs(1);
+/// Interval between checks of the folder.
+const SHOWING_LOOK: Duration = Duration::from_millis(2);
+/// How long new names are reported without delay after the folder took too long. Otherwise events
+/// would pile up.
+const SHOWING_PAUSE: Duration = Duration::from_secs(10);
+
+impl Service {
+    /// Sends the events to a caller. Counts events with names that the caller may not see.
+    pub(super) async fn tell_events(&self, follow: bool, viewer: &Viewer, reply: ReplySink) {
+        let mut events = self.node.follow();
+        let read_before = self.read_by(viewer);
+        let mut left_out = LeftOut::default();
+        let mut lost_before = 0;
+        let mut shown = Shown::default();
+        loop {
+            let remembered = events.next_remembered();
+            let is_past = remembered.is_some();
+            let noted = match remembered {
+                Some(noted) => noted,
+                None if !follow => break,
+                None => tokio::select! {
+                    next = events.next() => match next {
+                        Some(noted) => noted,
+                        None => break,
+                    },
+                    () = reply.closed() => return,
+                },
+            };
+            let count = events.lost() - std::mem::replace(&mut lost_before, events.lost());
+            if count > 0 && reply.more(&lost(count)).await.is_err() {
+                return;
+            }
+            let own = || {
+                if is_past {
+                    read_before.clone()
+                } else {
+                    self.read_by(viewer)
+                }
+            };
+            match self.telling(&noted.news, viewer, own) {
+                Telling::Whole => {}
+                Telling::Counted => {
+                    left_out.0 += 1;
+                    continue;
+                }
+                Telling::Nothing => continue,
+            }
+            let noted = self.with_name(noted, follow).await;
+            if follow && let News::Added(path) = &noted.news {
+                shown.wait_for(path, self).await;
+            }
+            if left_out.tell(&reply).await.is_err() || reply.more(&event(noted)).await.is_err() {
+                return;
+            }
+        }
+        if left_out.tell(&reply).await.is_ok() {
+            reply.done(&Nothing {});
+        }
+    }
+
+    /// Adds the name to the event of a new node. Waits for the name if `waits` is set.
+    async fn with_name(&self, noted: Noted, waits: bool) -> Noted {
+        let Noted { news, .. } = &noted;
+        let News::PeerUp(who) = news else {
+            return noted;
+        };
+        let news = News::PeerUp(self.named(who.clone(), waits).await);
+        Noted { news, ..noted }
+    }
+
+    /// Adds the name of a node, which arrives shortly after the node itself.
+    pub(in crate::daemon::service) async fn named(&self, mut who: Who, waits: bool) -> Who {
+        let patience = if waits { NAMING_TIME } else { Duration::ZERO };
+        let until = Instant::now() + patience;
+        while who.name.is_none() {
+            who.name = self.node.label_of(&who.node);
+            if Instant::now() >= until {
+                break;
+            }
+            if who.name.is_none() {
+                tokio::time::sleep(NAMING_LOOK).await;
+            }
+        }
+        who
+    }
+}
+
+/// Delays the event of a new name until the folder shows it. The kernel learns of the name in
+/// parallel.
+#[derive(Default)]
+struct Shown {
+    /// Time until which no event is delayed, because the folder was too slow.
+    given_up_until: Option<Instant>,
+}
+
+impl Shown {
+    async fn wait_for(&mut self, path: &SharedPath, service: &Service) {
+        let begun = Instant::now();
+        if self.given_up_until.is_some_and(|until| begun < until) {
+            return;
+        }
+        // The name may have been removed again.
+        while !service.served.shows(path) && service.node.find(path).is_ok() {
+            if begun.elapsed() > SHOWING_TIME {
+                self.given_up_until = Some(Instant::now() + SHOWING_PAUSE);
+                return;
+            }
+            tokio::time::sleep(SHOWING_LOOK).await;
+        }
+    }
+}
+
+/// Number of events since the last reported one that name files which the caller may not see.
+#[derive(Default)]
+struct LeftOut(u64);
+
+impl LeftOut {
+    /// Sends the number of events, if there were any.
+    async fn tell(&mut self, reply: &ReplySink) -> Result<(), CallerGone> {
+        let count = std::mem::take(&mut self.0);
+        if count == 0 {
+            return Ok(());
+        }
+        let what = EventKind::LeftOut { count };
+        let time = Timestamp::now();
+        reply.more(&Event { time, what }).await
+    }
+}
+
+fn lost(count: u64) -> Event {
+    Event {
+        time: Timestamp::now(),
+        what: EventKind::Lost { count },
+    }
+}
+
+/// Converts an event for the control socket.
+pub(in crate::daemon::service) fn event(noted: Noted) -> Event {
+    let time = Timestamp::try_from(noted.at).unwrap_or(Timestamp::UNIX_EPOCH);
+    let named = |path: &SharedPath| Named::new(path.as_bytes());
+    let what = match noted.news {
+        News::PeerUp(who) => EventKind::PeerUp {
+            peer: peer_name(&who),
+            node: key(&who),
+        },
+        News::PeerAway(who) => EventKind::PeerDown {
+            peer: peer_name(&who),
+            node: key(&who),
+            why: "stopped cleanly; its files stay for a while".to_owned(),
+        },
+        News::PeerDown(who, why) => EventKind::PeerDown {
+            peer: peer_name(&who),
+            node: key(&who),
+            why: down_reason(why).to_owned(),
+        },
+        News::PeerShunned(who) => EventKind::PeerShunned {
+            peer: peer_name(&who),
+            node: key(&who),
+            why: "sent bytes that do not fit their hash".to_owned(),
+        },
+        News::Added(path) => EventKind::FileAdded(named(&path)),
+        News::Removed(path) => EventKind::FileRemoved(named(&path)),
+        News::Changed(path) => EventKind::FileChanged(named(&path)),
+        News::FetchStarted(fetched) => EventKind::FetchStarted(fetch(&fetched, None)),
+        News::FetchDone(fetched) => EventKind::FetchDone(fetch(&fetched, None)),
+        News::FetchFailed(fetched, why) => EventKind::FetchFailed(fetch(&fetched, Some(why))),
+        News::Given(given) if given.is_done => EventKind::GiveDone(give(&given)),
+        News::Given(given) => EventKind::GiveStarted(give(&given)),
+        News::ForeignUp { who, dialled } => EventKind::MeshUp(MeshPeerInfo {
+            dialled,
+            ..mesh_peer(&who, None)
+        }),
+        News::ForeignDown(who, why) => EventKind::MeshDown(mesh_peer(&who, Some(why))),
+        News::ForeignRejected(address, why) => EventKind::MeshDown(MeshPeerInfo {
+            peer: address.clone(),
+            address,
+            dialled: true,
+            why: Some(why),
+        }),
+        News::ForeignLearned { from, count } => EventKind::MeshLearned {
+            peer: from.name,
+            count: count as u64,
+        },
+        News::Chat { from, text } => EventKind::Chat { peer: from, text },
+        News::Bytes { from, size_bytes } => EventKind::Bytes {
+            peer: from,
+            size_bytes,
+        },
+        News::Received(push) => match push.stage {
+            PushStage::Started => EventKind::ReceiveStarted(pushed(push)),
+            PushStage::Done => EventKind::ReceiveDone(pushed(push)),
+            PushStage::Failed(_) => EventKind::ReceiveFailed(pushed(push)),
+        },
+        News::Sent(push) => match push.stage {
+            PushStage::Started => EventKind::SendStarted(pushed(push)),
+            PushStage::Done => EventKind::SendDone(pushed(push)),
+            PushStage::Failed(_) => EventKind::SendFailed(pushed(push)),
+        },
+        News::Joined(..) | News::Expelled(..) | News::Rotated(_) => EventKind::Membership {
+            message: membership(&noted.news),
+        },
+        News::Warning(message, _) => EventKind::Warning { message },
+    };
+    Event { time, what }
+}
+
+fn mesh_peer(who: &ForeignPeer, why: Option<String>) -> MeshPeerInfo {
+    MeshPeerInfo {
+        peer: who.name.clone(),
+        address: who.address.to_string(),
+        dialled: false,
+        why,
+    }
+}
+
+fn pushed(push: Push) -> PushInfo {
+    PushInfo {
+        peer: push.peer,
+        name: Named::new(push.name),
+        size_bytes: push.size_bytes,
+        why: match push.stage {
+            PushStage::Failed(why) => Some(why),
+            _ => None,
+        },
+    }
+}
+
+fn give(given: &Given) -> GiveInfo {
+    GiveInfo {
+        peer: given.peer.to_string(),
+        name: Named::new(given.name.clone()),
+        size_bytes: given.size_bytes,
+    }
+}
+
+fn peer_name(who: &Who) -> String {
+    who.name.clone().unwrap_or_else(|| who.node.short(8))
+}
+
+fn key(who: &Who) -> String {
+    who.node.to_string()
+}
+
+fn down_reason(why: DownReason) -> &'static str {
+    match why {
+        DownReason::Failed => "does not answer",
+        DownReason::Away => "stopped and did not come back in time",
+        DownReason::Left => "left the cluster",
+        DownReason::Expelled => "is no member any more",
+    }
+}
+
+fn fetch(fetched: &Fetched, why: Option<String>) -> FetchInfo {
+    FetchInfo {
+        hash: fetched.hash.to_string(),
+        size_bytes: fetched.size_bytes,
+        name: (fetched.name.as_ref()).map(|path| Named::new(path.as_bytes())),
+        why,
+    }
+}
+
+/// Describes a change of the membership.
+fn membership(news: &News) -> String {
+    match news {
+        News::Joined(who, by) => {
+            format!("{} was admitted by {}", peer_name(who), peer_name(by))
+        }
+        News::Expelled(who, by) if who.node == by.node => {
+            format!("{} left the cluster for good", peer_name(who))
+        }
+        News::Expelled(who, by) => {
+            format!("{} was put out by {}", peer_name(who), peer_name(by))
+        }
+        News::Rotated(by) => format!("{} gave the members a fresh secret", peer_name(by)),
+        _ => String::new(),
+    }
+}

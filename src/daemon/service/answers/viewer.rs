@@ -1,0 +1,110 @@
+//! The information about this node that a caller may see.
+
+use super::Service;
+use crate::daemon::control::{
+    Credentials, Failure, FailureKind, Named, Policy, Right, is_one_user,
+};
+use crate::daemon::service::mount_rights::{Access, MountRights};
+use p2pfs_types::path::escape;
+
+/// How much of this machine a caller may see. Data of the cluster is visible to all users; the
+/// activity and private data of local users is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::daemon::service) enum Sight {
+    /// Root, or the daemon's user: everything.
+    All,
+    /// Another user, by user ID: its own data, and the number of other entries.
+    Own(u32),
+}
+
+/// A caller and its rights.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Viewer {
+    /// How much of this machine it may see.
+    pub(super) sight: Sight,
+    /// Its rights in the mount.
+    pub(super) access: Access,
+    /// Whether it may see the files that any user's reads fetch. It may list the cache anyway.
+    sees_transfers: bool,
+    /// Its user ID, which it may share with other users ([`Self::one_user`]).
+    pub(super) uid: u32,
+}
+
+impl Viewer {
+    pub(super) fn new(policy: &Policy, rights: &MountRights, caller: &Credentials) -> Self {
+        let sight = if policy.allows(caller, Right::Own) {
+            Sight::All
+        } else {
+            Sight::Own(caller.uid)
+        };
+        Self {
+            sight,
+            access: rights.access_of(caller, policy),
+            sees_transfers: policy.allows(caller, Right::Cache),
+            uid: caller.uid,
+        }
+    }
+
+    /// Returns whether it may see the names of files that any user's reads and transfers move.
+    pub(super) fn sees_transfers(&self) -> bool {
+        self.access.list && self.sees_transfers
+    }
+
+    /// Returns whether it is root or the daemon's user.
+    pub(super) fn is_owner(&self) -> bool {
+        self.sight == Sight::All
+    }
+
+    /// Returns whether it may see the activity of this user.
+    pub(super) fn sees_user(&self, uid: u32) -> bool {
+        self.is_owner() || self.one_user() == Some(uid)
+    }
+
+    /// Returns its user ID if that stands for one user only.
+    pub(super) fn one_user(&self) -> Option<u32> {
+        is_one_user(self.uid).then_some(self.uid)
+    }
+
+    /// Refuses a caller that cannot find names in the mount.
+    ///
+    /// # Errors
+    /// [`FailureKind::Denied`], whether or not the name exists.
+    pub(super) fn check_find(&self, path: &Named) -> Result<(), Failure> {
+        allowed(self.access.find, path)
+    }
+
+    /// Refuses a caller that cannot list directories of the mount.
+    ///
+    /// # Errors
+    /// [`FailureKind::Denied`].
+    pub(super) fn check_list(&self, path: &Named) -> Result<(), Failure> {
+        allowed(self.access.list, path)
+    }
+
+    /// Refuses a caller that cannot read files of the mount.
+    ///
+    /// # Errors
+    /// [`FailureKind::Denied`], whether or not the file exists.
+    pub(super) fn check_read(&self, path: &Named) -> Result<(), Failure> {
+        allowed(self.access.read, path)
+    }
+}
+
+fn allowed(is_allowed: bool, path: &Named) -> Result<(), Failure> {
+    if is_allowed {
+        return Ok(());
+    }
+    let shown = match path.as_bytes() {
+        b"" => "/".to_owned(),
+        bytes => escape(bytes),
+    };
+    let message = format!("{shown}: permission denied by the modes of the mount");
+    Err(Failure::new(FailureKind::Denied, message)
+        .with_remedy("ask as root, or change umask, fmask, dmask, uid or gid of the mount"))
+}
+
+impl Service {
+    pub(super) fn viewer(&self, caller: &Credentials) -> Viewer {
+        Viewer::new(&self.policy, &self.mount_rights, caller)
+    }
+}

@@ -1,0 +1,231 @@
+//! The mounted folder: mounted at the start, checked once a second, unmounted at the end.
+//!
+//! If the mount broker ends, its mount ends, too. This happens when its service is restarted, for
+//! instance after an upgrade of libraries. The folder is then mounted again, with retries until
+//! that succeeds. A folder that a user unmounted by hand stays unmounted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{interval, sleep};
+
+use super::answers::Service;
+use super::journal::{self, message};
+use crate::daemon::config::Config;
+use crate::daemon::control::{MountStatus, Named};
+use p2pfs_fuse::{Mount, MountError, MountOptions, PendingMount};
+
+/// Interval between checks of the mount.
+const TICK: Duration = Duration::from_secs(1);
+/// Maximum pause between attempts to mount again. The first pause is a second, and each further one
+/// doubles.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Reason for the missing folder after the mount broker ended.
+const BROKER_ENDED: &str = "its mount broker ended; it is mounted again as soon as one answers";
+
+/// The mount that this daemon serves, and its reported status.
+pub(super) struct Folder {
+    service: Arc<Service>,
+    dir: PathBuf,
+    options: MountOptions,
+    status: watch::Sender<MountStatus>,
+    /// The current mount.
+    mount: watch::Sender<Arc<Mount>>,
+}
+
+impl Folder {
+    /// Mounts the folder, or serves the mount that [`acquire`] made.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be mounted.
+    pub(super) async fn mount(
+        service: &Arc<Service>,
+        config: &Config,
+        status: &watch::Sender<MountStatus>,
+        pending: Option<PendingMount>,
+    ) -> Result<Arc<Self>, MountError> {
+        let (dir, options) = (config.mount.dir.clone(), options(config));
+        let (content, at) = (service.node.content(), dir.clone());
+        let started = spawn_blocking(move || match pending {
+            Some(pending) => pending.serve(content, &options),
+            None => Mount::start(&at, content, &options),
+        });
+        let mount = Arc::new(started.await.map_err(panicked(&dir))??);
+        if let Some(why) = mount.passthrough_refusal() {
+            service.node.warn(format!(
+                "files are read through the daemon, not by the kernel itself: {why}; all works, \
+                 but local reads are slower"
+            ));
+        }
+        let this = Self {
+            service: service.clone(),
+            dir,
+            options,
+            status: status.clone(),
+            mount: watch::Sender::new(mount),
+        };
+        this.tell_mounted();
+        Ok(Arc::new(this))
+    }
+
+    /// Returns a receiver of the current mount and its successors.
+    pub(super) fn newest(&self) -> watch::Receiver<Arc<Mount>> {
+        self.mount.subscribe()
+    }
+
+    fn current(&self) -> Arc<Mount> {
+        self.mount.borrow().clone()
+    }
+
+    /// Checks the mount once a second, until the task is aborted.
+    pub(super) fn keep(self: &Arc<Self>) -> JoinHandle<()> {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let mut tick = interval(TICK);
+            loop {
+                tick.tick().await;
+                this.look().await;
+            }
+        })
+    }
+
+    /// Checks whether the folder was unmounted, by a user or by the end of the mount broker.
+    async fn look(&self) {
+        let mount = self.current();
+        mount.note_listed();
+        mount.look_at_broker();
+        let is_mounted = mount.is_mounted();
+        if is_mounted == self.status.borrow().mounted {
+            return;
+        }
+        if is_mounted {
+            // A mount that covered the folder is gone.
+            return self.status.send_modify(|status| {
+                status.mounted = true;
+                status.problem = None;
+            });
+        }
+        let why = spawn_blocking(move || {
+            if mount.broker_ended() {
+                None
+            } else {
+                Some(mount.why_gone())
+            }
+        });
+        match why.await {
+            Ok(Some(why)) => self.tell_gone(why),
+            Ok(None) => self.mount_again().await,
+            Err(error) => self.tell_gone(error.to_string()),
+        }
+    }
+
+    /// Mounts the folder again, with retries until that succeeds.
+    async fn mount_again(&self) {
+        self.tell_gone(BROKER_ENDED.to_owned());
+        let mut pause = TICK;
+        while let Err(error) = self.try_to_mount_again().await {
+            self.tell_gone(format!(
+                "its mount broker ended, and it cannot be mounted again yet: {error}; p2pfs tries \
+                 again by itself; if that does not help: systemctl restart p2pfs-broker"
+            ));
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        self.tell_mounted();
+        tracing::info!("what was open in the folder before fails with ENOTCONN");
+    }
+
+    async fn try_to_mount_again(&self) -> Result<(), MountError> {
+        let (content, before) = (self.service.node.content(), self.current());
+        let (dir, options) = (self.dir.clone(), self.options);
+        let again = spawn_blocking(move || before.start_again(&dir, content, &options));
+        let mount = Arc::new(again.await.map_err(panicked(&self.dir))??);
+        let before = self.mount.send_replace(mount.clone());
+        // Repeats invalidations that went to the previous mount while this one was made.
+        mount.invalidate_all();
+        let _ended = spawn_blocking(move || drop(before));
+        Ok(())
+    }
+
+    fn tell_mounted(&self) {
+        let mount = self.current();
+        self.service
+            .served
+            .set(&mount, &self.service.in_force.load().config.readers);
+        self.status.send_modify(|status| {
+            status.mounted = true;
+            status.dir = Named::from_local(mount.dir());
+            status.problem = None;
+        });
+        tracing::info!("mounted at {}", mount.dir().display());
+        if let Some(why) = mount.not_taken_over() {
+            tracing::warn!(
+                "the mount of the daemon before cannot be taken over: {why}; this is a new one, \
+                 and what was open in the other fails with ENOTCONN"
+            );
+        }
+    }
+
+    fn tell_gone(&self, why: String) {
+        let is_news = self.status.borrow().problem.as_ref() != Some(&why);
+        if is_news {
+            let text = format!("the folder is gone: {why}");
+            journal::warn(message::FOLDER_GONE, &text);
+        }
+        self.status.send_modify(|status| {
+            status.mounted = false;
+            status.problem = Some(why);
+        });
+    }
+
+    /// Unmounts, or hands the mount over to the broker. Blocks.
+    ///
+    /// # Errors
+    /// The kernel's refusal as text.
+    pub(super) fn end(&self) -> Result<(), String> {
+        self.current().end().map_err(|error| error.to_string())
+    }
+}
+
+/// Mounts the folder without serving it yet.
+///
+/// # Errors
+/// Fails if the folder cannot be mounted.
+pub(super) async fn acquire(config: &Config) -> Result<PendingMount, MountError> {
+    let (dir, options) = (config.mount.dir.clone(), options(config));
+    let acquired = spawn_blocking(move || PendingMount::acquire(&dir, &options));
+    acquired.await.map_err(panicked(&config.mount.dir))?
+}
+
+/// Returns the mount options for these settings, including the permissions of users.
+pub(super) fn options(config: &Config) -> MountOptions {
+    let settings = &config.mount;
+    let defaults = MountOptions::for_this_user();
+    let mut options = MountOptions {
+        uid: settings.uid.unwrap_or(defaults.uid),
+        gid: settings.gid.unwrap_or(defaults.gid),
+        file_mask: settings.fmask.unwrap_or(settings.umask).0,
+        directory_mask: settings.dmask.unwrap_or(settings.umask).0,
+        ..defaults
+    };
+    // The deadline of the device is a safety net below the node's own, so it is longer. It sets the
+    // first check only. If the content still knows a deadline for a read, the device waits for it
+    // (`Device::more_time`). Only a read that the content no longer knows ends here.
+    options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
+    if config.legacy.enabled {
+        // A lookup may wait for legacy peers, and then an open for the header of a transfer.
+        let deadline = &mut options.server.deadlines.metadata;
+        *deadline = (*deadline).max(config.legacy.lookup + Duration::from_secs(30));
+    }
+    options
+}
+
+fn panicked(dir: &Path) -> impl FnOnce(JoinError) -> MountError + use<'_> {
+    move |error| MountError::Serve {
+        dir: dir.to_owned(),
+        why: std::io::Error::other(error),
+    }
+}

@@ -1,0 +1,172 @@
+//! The metrics by name. Names follow the conventions of Prometheus: base units, and `_total` for
+//! counters.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
+use crate::daemon::service::answers::Service;
+
+/// Maximum peers with their own metrics; further peers of a large cluster are only in the sums.
+const PEERS_TOLD_MAX: usize = 256;
+
+/// Returns all metrics as text; `None` if the node is stopping.
+pub(super) async fn text(service: &Service) -> Option<String> {
+    let (status, peers) = service.for_metrics().await?;
+    let mut text = String::new();
+    encode(&mut text, &registry(&status, &peers)).ok()?;
+    Some(text)
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PeerLabel {
+    peer: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabel {
+    version: String,
+}
+
+/// The registry, filled value by value.
+struct Families(Registry);
+
+impl Families {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.0.register(name, help, gauge);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        self.0.register(name, help, counter);
+    }
+
+    fn of_peers(&mut self, name: &str, help: &str, peers: &[PeerInfo], of: fn(&PeerInfo) -> u64) {
+        let family = Family::<PeerLabel, Counter>::default();
+        for peer in peers {
+            family.get_or_create(&label(peer)).inc_by(of(peer));
+        }
+        self.0.register(name, help, family);
+    }
+}
+
+fn label(peer: &PeerInfo) -> PeerLabel {
+    PeerLabel {
+        peer: peer.name.clone(),
+    }
+}
+
+/// Registers single values, one a line.
+macro_rules! told {
+    ($families:ident: $($kind:ident $name:literal $help:literal $value:expr;)*) => {
+        $($families.$kind($name, $help, $value);)*
+    };
+}
+
+fn registry(status: &Status, peers: &Peers) -> Registry {
+    let mut families = Families(Registry::with_prefix("p2pfs"));
+    let build = Family::<BuildLabel, Gauge>::default();
+    let version = status.version.clone();
+    build.get_or_create(&BuildLabel { version }).set(1);
+    families
+        .0
+        .register("build_info", "The version that runs", build);
+    let started = u64::try_from(status.started.as_second()).unwrap_or(0);
+    let warnings = status.warnings.len() as u64;
+    told! { families:
+        gauge "start_time_seconds" "When the daemon started, in Unix time" started;
+        gauge "warnings" "Warnings that p2pfs status shows to every user" warnings;
+    }
+    mount(&mut families, status);
+    content(&mut families, status);
+    network(&mut families, status, peers);
+    families.0
+}
+
+fn mount(families: &mut Families, status: &Status) {
+    let (mount, activity) = (&status.mount, &status.mount.activity);
+    told! { families:
+        gauge "mount_up" "Whether the folder is mounted" mount.mounted.into();
+        counter "mount_requests" "Requests of the kernel that were answered" activity.requests;
+        counter "mount_reads" "Reads that the daemon answered" activity.reads;
+        counter "mount_read_bytes" "Bytes that those reads gave" activity.read_bytes;
+        gauge "waiting_reads" "Reads that wait for other nodes" status.waiting_reads;
+        gauge "open_versions" "File versions open through the mount" status.open_versions;
+    }
+}
+
+fn content(families: &mut Families, status: &Status) {
+    let (cache, names) = (&status.cache, &status.namespace);
+    let sum = |of: fn(&ShareInfo) -> u64| status.shares.iter().map(of).sum();
+    told! { families:
+        gauge "cache_used_bytes" "Bytes that the cache uses" cache.used_bytes;
+        gauge "cache_budget_bytes" "The most that it may use" cache.budget_bytes;
+        gauge "cache_pinned_bytes" "Bytes that are pinned, here or still to come"
+            cache.pinned_bytes;
+        gauge "cache_files" "Files in it, whole or in part" cache.files;
+        gauge "cache_complete_files" "Whole files in it" cache.complete_files;
+        gauge "namespace_entries" "Names in the shared folder" names.entries;
+        gauge "namespace_unique_bytes" "Bytes of all different contents in the shared folder"
+            names.unique_bytes;
+        gauge "share_files" "Files that this node shares" sum(|it| it.files);
+        gauge "share_bytes" "Their bytes" sum(|it| it.bytes);
+        gauge "share_pending_files" "Files to be hashed" sum(|it| it.pending_files);
+        gauge "share_left_out_files" "Names in shares that are not shared"
+            sum(|it| it.left_out_files);
+    }
+}
+
+fn network(families: &mut Families, status: &Status, peers: &Peers) {
+    let (traffic, dropped) = (&status.traffic, &status.dropped);
+    told! { families:
+        counter "received_bytes" "File bytes received" traffic.received_bytes;
+        counter "sent_bytes" "File bytes sent" traffic.sent_bytes;
+        counter "dropped_datagrams" "Datagrams not taken" dropped.datagrams;
+        counter "dropped_connections" "Connections that ended" dropped.connections;
+    }
+    let states = Family::<StateLabel, Gauge>::default();
+    let counts = &status.peers;
+    for (state, count) in [
+        ("alive", counts.alive),
+        ("suspect", counts.suspect),
+        ("away", counts.away),
+        ("down", counts.down),
+    ] {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        states.get_or_create(&StateLabel { state }).set(count);
+    }
+    families.0.register("peers", "Other nodes by state", states);
+    let native = |peer: &&PeerInfo| peer.plane == Plane::Native && peer.state == PeerState::Alive;
+    let told: Vec<PeerInfo> = (peers.peers.iter().filter(native))
+        .take(PEERS_TOLD_MAX)
+        .cloned()
+        .collect();
+    let round_trips = Family::<PeerLabel, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    for peer in &told {
+        if let Some(ms) = peer.round_trip_ms {
+            round_trips.get_or_create(&label(peer)).set(ms / 1e3);
+        }
+    }
+    let help = "The usual round trip of a datagram to a peer";
+    families
+        .0
+        .register("peer_round_trip_seconds", help, round_trips);
+    let help = "File bytes that a peer gave";
+    families.of_peers("peer_received_bytes", help, &told, |peer| {
+        peer.received_bytes
+    });
+    let help = "File bytes that a peer got";
+    families.of_peers("peer_sent_bytes", help, &told, |peer| peer.sent_bytes);
+}

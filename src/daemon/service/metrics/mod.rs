@@ -1,0 +1,107 @@
+//! Metrics for Prometheus over HTTP, on this machine only, if the configuration enables them.
+//!
+//! Owns the endpoint and the names of the metrics ([`families`]). Counts nothing itself: each
+//! response is computed from the current state of the node.
+
+mod families;
+mod http;
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use rustix::net::SocketType;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::answers::Service;
+use crate::daemon::config::MetricsAddress;
+use p2pfs_types::files::socket_place::make_way;
+
+/// Maximum concurrent readers; the next one waits.
+const READERS_MAX: usize = 8;
+/// How long one reader may take from its connection to its last byte.
+const READER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long accepting pauses when the system has no free descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Starts the endpoint, if it is configured. A failure is only a warning, because a node works
+/// without metrics.
+pub(super) async fn start(service: &Arc<Service>) {
+    let Some(address) = &service.config.metrics.listen else {
+        return;
+    };
+    match Endpoint::bind(address).await {
+        Ok(endpoint) => drop(tokio::spawn(endpoint.serve(service.clone()))),
+        Err(error) => {
+            let message = format!("no metrics on {address}: {error}; set metrics.listen");
+            service.node.warn(message);
+        }
+    }
+}
+
+/// The listening socket.
+enum Endpoint {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Endpoint {
+    /// Binds the endpoint. Replaces a socket file without a listener, and lets any user read.
+    ///
+    /// # Errors
+    /// The error of the system.
+    async fn bind(address: &MetricsAddress) -> io::Result<Self> {
+        match address {
+            MetricsAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            MetricsAddress::Unix(path) => {
+                make_way(path, SocketType::STREAM)?;
+                let listener = UnixListener::bind(path)?;
+                fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+                Ok(Self::Unix(listener))
+            }
+        }
+    }
+
+    /// Answers readers forever.
+    async fn serve(self, service: Arc<Service>) {
+        let places = Arc::new(Semaphore::new(READERS_MAX));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
+            let service = service.clone();
+            let accepted = match &self {
+                Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                    tokio::spawn(async move {
+                        let _place = place;
+                        answer(stream, &service).await;
+                    });
+                }),
+                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                    tokio::spawn(async move {
+                        let _place = place;
+                        answer(stream, &service).await;
+                    });
+                }),
+            };
+            if accepted.is_err() {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, service: &Service) {
+    let answered = timeout(
+        READER_TIME_MAX,
+        http::answer(stream, || families::text(service)),
+    )
+    .await;
+    if let Ok(Err(error)) = answered {
+        tracing::debug!("a reader of the metrics was not answered: {error}");
+    }
+}

@@ -1,0 +1,34 @@
+//! The daemon's life: it starts a node with its settings, mounts its folder, answers the control
+//! socket, and reports to the log and the service manager.
+//!
+//! Begin with [`run`]. It assembles `answers::Service`, which holds the node and answers calls.
+
+mod answers;
+mod confine;
+pub mod copies;
+mod fd_store;
+mod folder;
+mod in_force;
+mod isolation;
+mod journal;
+#[cfg(feature = "legacy")]
+mod legacy_peers;
+mod limits;
+pub mod logging;
+mod memory;
+mod metrics;
+mod missing;
+mod mount_rights;
+mod node_config;
+mod paced;
+pub mod pieces;
+mod rates;
+mod reload;
+pub mod run;
+mod run_error;
+mod seeds;
+mod served;
+mod sharing;
+pub mod systemd;
+mod telling;
+mod watchdog;

@@ -1,0 +1,206 @@
+//! Rights of a caller of the control socket to the files of the mount, judged as the kernel judges
+//! a program of the same user.
+//!
+//! All directories of the mount show one mode, owner and group, and so do all files, so that one
+//! judgement holds for every path. It holds as well while the folder is not mounted.
+
+use crate::daemon::control::{Credentials, Policy, Right, is_one_user};
+use p2pfs_fuse::MountOptions;
+
+/// Permission to read, of one class of a mode.
+const READ: u16 = 0o4;
+/// Permission to search a directory.
+const SEARCH: u16 = 0o1;
+/// Permissions that a directory of the mount has before its mask.
+const DIRECTORY_MODE: u16 = 0o777;
+/// Permissions that a file of the mount has before its mask. An executable file has more, but is
+/// read alike.
+const FILE_MODE: u16 = 0o666;
+
+/// Modes, owner and group that the mount shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MountRights {
+    uid: u32,
+    gid: u32,
+    directory_mode: u16,
+    file_mode: u16,
+    /// Whether the mount is for all users, or for the daemon's user alone.
+    is_for_all: bool,
+}
+
+/// Rights of one caller to every path of the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Find a name that the caller knows: every directory on the way is searchable.
+    pub find: bool,
+    /// List a directory.
+    pub list: bool,
+    /// Read a file, and its extended attributes.
+    pub read: bool,
+}
+
+impl Access {
+    const ALL: Self = Self {
+        find: true,
+        list: true,
+        read: true,
+    };
+    /// Rights of another user to the mount of an ordinary user.
+    pub(super) const NONE: Self = Self {
+        find: false,
+        list: false,
+        read: false,
+    };
+}
+
+impl MountRights {
+    /// Returns the rights of a mount with these options.
+    pub(super) fn of(options: &MountOptions) -> Self {
+        Self {
+            uid: options.uid,
+            gid: options.gid,
+            directory_mode: DIRECTORY_MODE & !options.directory_mask,
+            file_mode: FILE_MODE & !options.file_mask,
+            is_for_all: options.allow_other,
+        }
+    }
+
+    /// Judges a caller. Root and the daemon's user are exempt: root reads past modes, and
+    /// the daemon's user owns the cache.
+    pub(super) fn access_of(&self, caller: &Credentials, policy: &Policy) -> Access {
+        if policy.allows(caller, Right::Own) {
+            return Access::ALL;
+        }
+        if !self.is_for_all {
+            return Access::NONE;
+        }
+        self.judge(caller, is_one_user(caller.uid))
+    }
+
+    /// Judges any other caller. A caller that shares its user ID with other users ([`is_one_user`])
+    /// has only the permissions that all classes have.
+    fn judge(&self, caller: &Credentials, is_known: bool) -> Access {
+        let class = |mode| {
+            if is_known {
+                self.class_of(mode, caller)
+            } else {
+                mode & (mode >> 3) & (mode >> 6)
+            }
+        };
+        let has = |mode, permission| class(mode) & permission != 0;
+        let find = has(self.directory_mode, SEARCH);
+        Access {
+            find,
+            list: find && has(self.directory_mode, READ),
+            read: find && has(self.file_mode, READ),
+        }
+    }
+
+    /// Returns the permissions of the one class that the caller belongs to. An owner with fewer
+    /// permissions than other users has fewer (path_resolution(7)).
+    fn class_of(&self, mode: u16, caller: &Credentials) -> u16 {
+        if caller.uid == self.uid {
+            mode >> 6
+        } else if caller.gids.contains(&self.gid) {
+            mode >> 3
+        } else {
+            mode
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy {
+        owner_uid: 100,
+        group_gid: Some(500),
+    };
+
+    fn caller(uid: u32, gids: &[u32]) -> Credentials {
+        Credentials {
+            uid,
+            gids: gids.to_vec(),
+        }
+    }
+
+    fn rights(directory_mask: u16, file_mask: u16) -> MountRights {
+        MountRights::of(&MountOptions {
+            uid: 1000,
+            gid: 2000,
+            file_mask,
+            directory_mask,
+            allow_other: true,
+            ..MountOptions::for_this_user()
+        })
+    }
+
+    fn letters(rights: MountRights, caller: &Credentials) -> String {
+        let access = rights.access_of(caller, &POLICY);
+        let letter = |has, letter| if has { letter } else { '-' };
+        [
+            letter(access.find, 'f'),
+            letter(access.list, 'l'),
+            letter(access.read, 'r'),
+        ]
+        .iter()
+        .collect()
+    }
+
+    #[test]
+    fn the_owner_the_group_and_others_are_judged_by_their_own_digit() {
+        let owner = caller(1000, &[1000]);
+        let member = caller(1001, &[1001, 2000]);
+        let other = caller(1002, &[1002]);
+        for (masks, of_owner, of_member, of_other) in [
+            ((0o022, 0o022), "flr", "flr", "flr"),
+            ((0o077, 0o077), "flr", "---", "---"),
+            ((0o027, 0o027), "flr", "flr", "---"),
+            ((0o000, 0o077), "flr", "fl-", "fl-"),
+            // A name can be found and read, but no directory can be listed.
+            ((0o066, 0o000), "flr", "f-r", "f-r"),
+            // A readable file in a directory that cannot be searched is not readable.
+            ((0o011, 0o000), "flr", "---", "---"),
+            // The owner's digit applies to the owner, even if other users have more permissions.
+            ((0o700, 0o700), "---", "flr", "flr"),
+            ((0o070, 0o070), "flr", "---", "flr"),
+        ] {
+            let rights = rights(masks.0, masks.1);
+            let of = |caller| letters(rights, caller);
+            assert_eq!(of(&owner), of_owner, "{masks:?}");
+            assert_eq!(of(&member), of_member, "{masks:?}");
+            assert_eq!(of(&other), of_other, "{masks:?}");
+        }
+    }
+
+    #[test]
+    fn root_and_the_daemons_user_are_exempt_and_the_group_of_the_cache_is_not() {
+        let closed = rights(0o777, 0o777);
+        assert_eq!(letters(closed, &caller(0, &[])), "flr");
+        assert_eq!(letters(closed, &caller(100, &[])), "flr");
+        assert_eq!(letters(closed, &caller(1002, &[500])), "---");
+    }
+
+    #[test]
+    fn a_users_mount_is_for_that_user_and_root_alone() {
+        let own = MountRights {
+            is_for_all: false,
+            uid: 100,
+            ..rights(0o000, 0o000)
+        };
+        assert_eq!(letters(own, &caller(100, &[])), "flr");
+        assert_eq!(letters(own, &caller(0, &[])), "flr");
+        assert_eq!(letters(own, &caller(1002, &[2000])), "---");
+    }
+
+    #[test]
+    fn a_caller_whose_number_many_users_have_has_what_all_of_them_have() {
+        let unknown = caller(1000, &[2000]);
+        let of = |masks: (u16, u16)| rights(masks.0, masks.1).judge(&unknown, false);
+        assert_eq!(of((0o022, 0o022)), Access::ALL);
+        assert_eq!(of((0o077, 0o077)), Access::NONE);
+        assert_eq!(of((0o070, 0o070)), Access::NONE);
+        assert_eq!(of((0o700, 0o700)), Access::NONE);
+    }
+}

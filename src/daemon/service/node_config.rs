@@ -1,0 +1,80 @@
+//! Translates the configuration for the node.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::seeds;
+use crate::daemon::config::{ALL_NODES, Config, Group, ShareSettings, readers_of};
+use p2pfs_node::door::{CacheConfig, ShareSpec};
+use p2pfs_node::inbox::{Accept, InboxSettings};
+use p2pfs_node::{ForeignPeers, GivingSettings, NodeConfig};
+
+/// Returns the settings that the node starts with, and speaks to these `foreign` peers. Seeds with
+/// host names follow later.
+pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>>) -> NodeConfig {
+    NodeConfig {
+        name: config.name.clone(),
+        listen: config.listen,
+        advertise: None,
+        seeds: seeds::addresses(&config.seeds),
+        secret_file: config.secret_file.clone(),
+        state_dir: config.state_dir.clone(),
+        cache: CacheConfig {
+            dir: config.cache_dir.clone(),
+            budget_bytes: config.cache.size_bytes,
+            floor_bytes: config.cache.floor_bytes,
+        },
+        mdns: config.lan.mdns,
+        probe_period: config.membership.period,
+        peer_connections: config.limits.peer_connections as usize,
+        bulk_code_point: config.limits.dscp.0,
+        away_grace: config.membership.away_grace,
+        read_deadline: config.mount.read_deadline,
+        foreign,
+        giving: giving_settings(config),
+        refuse_beneath: vec![config.mount.dir.clone()],
+    }
+}
+
+/// Returns a share for each inbox of the start that is not below one of these shares. So the files
+/// that are pushed to this node appear on every other node.
+pub(super) fn inbox_shares(config: &Config, shares: &[ShareSettings]) -> Vec<ShareSettings> {
+    let is_shared = |dir: &Path| shares.iter().any(|share| dir.starts_with(&share.dir));
+    let open = config.inboxes().into_iter();
+    let missing = open.filter(|(_, dir)| !is_shared(dir));
+    missing
+        .map(|(_, dir)| ShareSettings::new(dir.to_owned()))
+        .collect()
+}
+
+fn giving_settings(config: &Config) -> GivingSettings {
+    let from = &config.inbox.from;
+    let accept = match () {
+        () if from.is_empty() => Accept::Nobody,
+        () if from.iter().any(|name| name == ALL_NODES) => Accept::Members,
+        () => Accept::Listed(from.clone()),
+    };
+    let inbox = |dir: &Path| InboxSettings {
+        dir: dir.to_owned(),
+        budget_bytes: config.inbox.budget_bytes,
+        floor_bytes: config.inbox.floor_bytes,
+    };
+    GivingSettings {
+        inbox: (accept != Accept::Nobody).then(|| inbox(&config.inbox.dir)),
+        accept,
+        foreign_inbox: (config.mesh.listen).map(|_| inbox(config.mesh_inbox())),
+    }
+}
+
+/// Converts a configured share for the node.
+pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpec {
+    ShareSpec {
+        is_resolved: false,
+        dir: settings.dir.clone(),
+        include_private: settings.include_private,
+        foreign: settings.legacy,
+        readers: readers_of(settings.readers.as_deref(), groups),
+        exclude: settings.exclude.clone(),
+        default_excludes: settings.default_excludes,
+    }
+}

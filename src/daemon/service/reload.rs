@@ -1,0 +1,99 @@
+//! SIGHUP: applies a changed configuration to the running daemon.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::answers::Service;
+use super::journal::{self, message};
+use super::logging::LogHandle;
+use super::node_config::inbox_shares;
+use super::seeds;
+use super::sharing::{added_by_command, share_all, unshare_all};
+use crate::daemon::config::{Changes, Config, ConfigError, ShareSettings, Sources, compare, load};
+
+/// Reads the configuration again, applies the settings that can change, and logs the others.
+/// Returns the configuration that is in force afterwards.
+///
+/// # Errors
+/// [`ConfigError`]; nothing was changed then.
+pub(super) async fn apply(
+    service: &Arc<Service>,
+    old: &Config,
+    sources: &Sources,
+    log: &LogHandle,
+) -> Result<Config, Box<ConfigError>> {
+    let loaded = load(sources).map_err(Box::new)?;
+    let new = loaded.config.clone();
+    let mut changes = compare(old, &new);
+    change_inboxes(&mut changes, &service.config, [old, &new]);
+    // Compares with the configuration of the start, which the daemon runs with, whatever reloads
+    // have requested since.
+    let restart = compare(&service.config, &new).restart;
+    let in_force = service.in_force.load().reloaded(&loaded, &restart);
+    service.in_force.store(Arc::new(in_force));
+    if let Some(level) = changes.log_level {
+        log.set_level(level);
+    }
+    if let Some(programs) = changes.cached_only.clone() {
+        service.served.set_cached_only(programs);
+    }
+    if changes.limits.is_some() {
+        service.limit_as_configured();
+    }
+    if let Some(budgets) = &changes.budgets {
+        service.served.set_budgets(budgets);
+    }
+    if let Some(budget_bytes) = changes.cache_size_bytes {
+        let node = service.node.clone();
+        let _resized = spawn_blocking(move || node.resize_cache(budget_bytes)).await;
+    }
+    for address in seeds::addresses(changes.seeds.as_deref().unwrap_or_default()) {
+        let _stopping = service.node.add_seed(address).await;
+    }
+    change_shares(service, &changes).await;
+    if !restart.is_empty() {
+        let settings = restart.join(", ");
+        journal::warn(
+            message::NEEDS_RESTART,
+            &format!("these settings need a restart: {settings}"),
+        );
+    }
+    Ok(new)
+}
+
+/// Adjusts the shares of inboxes. An inbox is shared by itself while no share covers it. Reloads
+/// change shares but not inboxes, and each inbox must stay covered.
+fn change_inboxes(changes: &mut Changes, at_start: &Config, old_and_new: [&Config; 2]) {
+    let [old, new] = old_and_new.map(|config| inbox_shares(at_start, &config.share));
+    let gone = old.iter().filter(|inbox| !new.contains(inbox));
+    changes
+        .shares_removed
+        .extend(gone.map(|inbox| inbox.dir.clone()));
+    let come = new.into_iter().filter(|inbox| !old.contains(inbox));
+    changes.shares_added.extend(come);
+    // A folder that is an inbox and a share is one share with changed settings.
+    let added = &changes.shares_added;
+    let is_added = |dir: &PathBuf| added.iter().any(|share| share.dir == *dir);
+    changes.shares_removed.retain(|dir| !is_added(dir));
+}
+
+async fn change_shares(service: &Arc<Service>, changes: &Changes) {
+    let mut saved = added_by_command(service).await;
+    let mut removed = changes.shares_removed.clone();
+    removed.retain(|dir| !saved.iter().any(|share| share.dir == *dir));
+    unshare_all(service, removed).await;
+    // A share that was added by command stays when the configuration drops it, with the settings of
+    // the command. The configuration may have named it through a link.
+    let shared = service.node.shared();
+    let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
+    let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);
+    saved.retain(|it| changes.has_other_groups || was_configured(it) || !is_shared(it));
+    // A share may have been removed by command meanwhile.
+    let still = service.saved_shares();
+    saved.retain(|share| still.contains(share));
+    let mut added = changes.shares_added.clone();
+    added.extend(saved);
+    share_all(service, added).await;
+}

@@ -1,0 +1,489 @@
+//! The daemon's life: start, serve, reload, stop.
+//!
+//! Owns the order of the start: the control socket is taken first (it shows whether another daemon
+//! runs), then the node, its shares, the mount, and readiness. The stop runs in reverse order. A
+//! start that fails leaves nothing mounted and nothing running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+use landlock::RulesetStatus;
+use parking_lot::Mutex;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::answers::{ProbePace, Service};
+use super::fd_store::Kept;
+use super::folder::Folder;
+use super::in_force::InForce;
+use super::journal::message;
+use super::logging::{self, LogHandle};
+use super::memory::{self, Done, Memory};
+use super::mount_rights::MountRights;
+use super::node_config::{inbox_shares, node_config};
+use super::rates::{FetchRates, Rates};
+use super::seeds::NamedSeeds;
+use super::served::Served;
+use super::sharing::{added_by_command, share_all, share_missing};
+use super::{
+    confine, folder, isolation, journal, limits, metrics, reload, systemd, telling, watchdog,
+};
+use crate::daemon::config::{Config, Loaded, ShareSettings, Sources, saved};
+use crate::daemon::control::{
+    ControlServer, FailedStart, MountActivity, MountStatus, Named, Policy, ServiceState,
+};
+use p2pfs_fuse::PendingMount;
+use p2pfs_node::{ForeignPeers, Leave, NetError, Node, NodeError, Outdated};
+use p2pfs_proto::trust::InviteToken;
+
+pub use super::run_error::RunError;
+
+/// Interval between updates of status and rates.
+const TICK: Duration = Duration::from_secs(1);
+/// Maximum calls that wait for the node.
+const CALLS_MAX: usize = 256;
+/// Interval between retries of actions that failed at the start: adding missing shares, and using a
+/// token after its issuer did not answer.
+const RETRY_PERIOD: Duration = Duration::from_secs(30);
+/// Threads of the runtime for gossip, connections and control. Hashing and disks have their own
+/// threads.
+const WORKER_THREADS: usize = 4;
+/// Up to this number of processors, the runtime has one thread. Each task that becomes ready wakes
+/// an idle thread, which is useless while fetches occupy all processors. A large fetch took a
+/// fifteenth less processor time with one thread than with four.
+const FEW_PROCESSORS: usize = 2;
+/// Beginning of the warning about a waiting token.
+const TOKEN_WAITS: &str = "the token that was left before the start was";
+
+/// Runs the daemon in the foreground until it is told to stop. Keeps `sources` for reloads.
+///
+/// # Errors
+/// [`RunError`] says what failed and what to do.
+pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
+    memory::set_heaps();
+    limits::leave_no_core();
+    limits::open_many_files();
+    let log = logging::start(loaded.config.log.level)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    systemd::open_inboxes(&loaded.config, &sources.environment);
+    if p2pfs_fuse::has_broker() {
+        match confine::confine(&loaded.config) {
+            Ok(RulesetStatus::NotEnforced) => tracing::debug!("this kernel has no Landlock"),
+            Ok(_) => tracing::debug!("from now on only the daemon's own directories are written"),
+            Err(error) => tracing::warn!("the daemon is not confined by Landlock: {error}"),
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads())
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System {
+            what: "cannot start threads",
+            source,
+        })?;
+    let outcome = runtime.block_on(live(sources, loaded, &log));
+    // A thread that still waits for a disk must not delay the end.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+/// Returns the peers of other protocols that the configuration turns on.
+#[cfg(feature = "legacy")]
+fn foreign_peers(config: &Config, kept: &mut Kept) -> Option<Arc<dyn ForeignPeers>> {
+    super::legacy_peers::legacy_peers(config, kept)
+}
+
+/// Returns no peers, because this program was built without other protocols.
+#[cfg(not(feature = "legacy"))]
+fn foreign_peers(_: &Config, _: &mut Kept) -> Option<Arc<dyn ForeignPeers>> {
+    None
+}
+
+fn worker_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(FEW_PROCESSORS, usize::from);
+    if processors <= FEW_PROCESSORS {
+        1
+    } else {
+        WORKER_THREADS
+    }
+}
+
+async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {
+    let mut signals = Signals::catch()?;
+    match start_serving(&loaded).await {
+        Ok(mut daemon) => {
+            daemon.announce_ready();
+            let leave = daemon.attend(signals, &sources, log).await;
+            daemon.stop(leave).await;
+            Ok(())
+        }
+        Err(error) => {
+            back_off(&loaded.config, &error, &mut signals).await;
+            Err(error)
+        }
+    }
+}
+
+/// Starts the node and mounts. Everything that the system may refuse is requested before the node
+/// announces itself, except the mount of a first start: readers of a restarting daemon wait for its
+/// shares.
+async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
+    let config = &loaded.config;
+    let mut kept = Kept::by_manager();
+    let control = kept.control(config)?;
+    let failed_before = FailedStart::beside(&config.socket).is_some();
+    let pending = if failed_before && config.mount.enabled {
+        Some(folder::acquire(config).await?)
+    } else {
+        None
+    };
+    let mut daemon = match Daemon::start(loaded, kept).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            if let Some(pending) = pending {
+                pending.abandon();
+            }
+            return Err(error);
+        }
+    };
+    daemon.serve_control(control);
+    match daemon.mount(pending).await {
+        Ok(()) => Ok(daemon),
+        Err(error) => {
+            daemon.stop(Leave::Away).await;
+            Err(error)
+        }
+    }
+}
+
+/// Records a failed start for the commands that wait at the control socket. Waits before the
+/// service manager starts the daemon again, longer after each failure.
+async fn back_off(config: &Config, error: &RunError, signals: &mut Signals) {
+    if !systemd::is_managed() {
+        return;
+    }
+    let failed = match FailedStart::record(&config.socket, &error.to_string()) {
+        Ok(failed) => failed,
+        Err(why) => return tracing::warn!("commands are not told of the failed start: {why}"),
+    };
+    if error.is_permanent() {
+        return;
+    }
+    systemd::status(&error.to_string());
+    tokio::select! {
+        () = tokio::time::sleep(failed.pause()) => {}
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
+    }
+}
+
+/// The signals that the daemon handles.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, RunError> {
+        let failed = |source| RunError::System {
+            what: "cannot catch signals",
+            source,
+        };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            reload: signal(SignalKind::hangup()).map_err(failed)?,
+        })
+    }
+}
+
+/// A running daemon.
+struct Daemon {
+    service: Arc<Service>,
+    config: Config,
+    state: watch::Sender<ServiceState>,
+    mount_status: watch::Sender<MountStatus>,
+    /// The mounted folder and the task that checks it.
+    folder: Option<(JoinHandle<()>, Arc<Folder>)>,
+    leave_asked: mpsc::Receiver<()>,
+    changes: Option<mpsc::Receiver<Outdated>>,
+    seeds: Arc<NamedSeeds>,
+}
+
+impl Daemon {
+    async fn start(loaded: &Loaded, mut kept: Kept) -> Result<Self, RunError> {
+        let config = loaded.config.clone();
+        let saved_shares =
+            saved::load_shares(&config.state_dir).map_err(|source| RunError::Saved {
+                dir: config.state_dir.clone(),
+                source,
+            })?;
+        let foreign = foreign_peers(&config, &mut kept);
+        let sockets = kept.sockets(&config)?;
+        let mut node = Node::start_on(node_config(&config, foreign), sockets).await?;
+        let changes = node.take_changes();
+        let (state, state_now) = watch::channel(ServiceState::Starting);
+        let (mount_status, mount_now) = watch::channel(MountStatus {
+            enabled: config.mount.enabled,
+            mounted: false,
+            dir: Named::from_local(&config.mount.dir),
+            problem: None,
+            activity: MountActivity::default(),
+        });
+        let (leave, leave_asked) = mpsc::channel(1);
+        let service = Arc::new(Service {
+            node: Arc::new(node),
+            config: config.clone(),
+            in_force: ArcSwap::from_pointee(InForce::at_start(loaded)),
+            refused_config: ArcSwapOption::empty(),
+            isolation: ArcSwap::default(),
+            checking: tokio::sync::Mutex::default(),
+            started: Timestamp::now(),
+            state: state_now,
+            mount: mount_now,
+            served: Served::default(),
+            leave,
+            rates: Rates::default(),
+            fetch_rates: FetchRates::default(),
+            policy: Policy::of_this_process(),
+            mount_rights: MountRights::of(&folder::options(&config)),
+            gets: Mutex::default(),
+            probes: ProbePace::default(),
+            saved_shares: Mutex::new(saved_shares),
+            missing_shares: Mutex::default(),
+        });
+        service.limit_as_configured();
+        service.reserve_names();
+        journal::follow(&service);
+        let mut daemon = Self {
+            seeds: NamedSeeds::new(&config.seeds),
+            service,
+            config,
+            state,
+            mount_status,
+            folder: None,
+            leave_asked,
+            changes,
+        };
+        daemon.start_tasks().await;
+        Ok(daemon)
+    }
+
+    /// Starts the background work: shares, a waiting token, and the periodic update.
+    async fn start_tasks(&mut self) {
+        self.add_shares().await;
+        if !self.service.missing_shares.lock().awaits_any() {
+            self.service.node.all_shares_added();
+        }
+        tokio::spawn(retry_later(self.service.clone(), self.config.clone()));
+        let node = &self.service.node;
+        tracing::info!(
+            "node {} ({}) on {}",
+            node.name(),
+            node.id().short(8),
+            node.address()
+        );
+        tokio::spawn(self.seeds.clone().follow(node.clone()));
+        tokio::spawn(pulse(self.service.clone()));
+        let node = self.service.node.clone();
+        tokio::spawn(async move { node.keep_pins().await });
+        metrics::start(&self.service).await;
+        tokio::spawn(isolation::watch(self.service.clone()));
+    }
+
+    /// Adds the shares of the configuration and those added by command.
+    async fn add_shares(&self) {
+        let mut wanted = self.config.share.clone();
+        wanted.extend(inbox_shares(&self.config, &self.config.share));
+        wanted.extend(added_by_command(&self.service).await);
+        share_all(&self.service, wanted).await;
+    }
+
+    fn serve_control(&self, control: ControlServer) {
+        let (calls, call_queue) = mpsc::channel(CALLS_MAX);
+        tokio::spawn(control.serve(calls));
+        tokio::spawn(self.service.clone().serve(call_queue));
+    }
+
+    async fn mount(&mut self, pending: Option<PendingMount>) -> Result<(), RunError> {
+        let changes = self.changes.take();
+        if !self.config.mount.enabled {
+            if let Some(mut changes) = changes {
+                tokio::spawn(async move { while let Some(_seen) = changes.recv().await {} });
+            }
+            return Ok(());
+        }
+        let folder =
+            Folder::mount(&self.service, &self.config, &self.mount_status, pending).await?;
+        if let Some(changes) = changes {
+            tokio::spawn(telling::tell(folder.newest(), changes));
+        }
+        self.folder = Some((folder.keep(), folder));
+        Ok(())
+    }
+
+    fn announce_ready(&self) {
+        self.state.send_replace(ServiceState::Serving);
+        FailedStart::clear(&self.config.socket);
+        systemd::ready();
+        tokio::spawn(watchdog::keep(self.service.clone()));
+    }
+
+    /// Serves until the daemon is told to end; returns how to leave.
+    async fn attend(&mut self, mut signals: Signals, sources: &Sources, log: &LogHandle) -> Leave {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return Leave::Away,
+                _ = signals.interrupt.recv() => return Leave::Away,
+                Some(()) = self.leave_asked.recv() => return Leave::Final,
+                _ = signals.reload.recv() => self.reload(sources, log).await,
+            }
+        }
+    }
+
+    async fn reload(&mut self, sources: &Sources, log: &LogHandle) {
+        systemd::reloading();
+        match reload::apply(&self.service, &self.config, sources, log).await {
+            Ok(config) => {
+                self.seeds.replace(&config.seeds);
+                tokio::spawn({
+                    let (seeds, node) = (self.seeds.clone(), self.service.node.clone());
+                    async move { seeds.greet(&node).await }
+                });
+                self.config = config;
+                self.service.refused_config.store(None);
+                tracing::info!("the configuration was read again");
+            }
+            Err(error) => {
+                let each = error.each().iter().map(ToString::to_string);
+                let why = each.collect::<Vec<_>>().join("; ");
+                journal::error(
+                    message::CONFIGURATION_REFUSED,
+                    &format!("the configuration stays as it was: {why}"),
+                );
+                self.service.refused_config.store(Some(Arc::new(why)));
+            }
+        }
+        systemd::ready();
+    }
+
+    /// Removes the membership, so that a node that left for good does not rejoin at the next start.
+    /// A configured secret file brings it back all the same.
+    fn forget_cluster(&self) {
+        match self.service.node.keyring().forget() {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("the secret file brings this node back at its next start"),
+            Err(error) => tracing::error!("this node is back at its next start: {error}"),
+        }
+    }
+
+    async fn stop(&mut self, leave: Leave) {
+        self.state.send_replace(ServiceState::Stopping);
+        systemd::stopping();
+        if leave == Leave::Final {
+            self.forget_cluster();
+        }
+        let folder = self.folder.take();
+        let unmounted = spawn_blocking(move || match folder {
+            Some((keeper, folder)) => {
+                keeper.abort();
+                folder.end()
+            }
+            None => Ok(()),
+        });
+        let ((), unmounted) = tokio::join!(self.service.node.stop(leave), unmounted);
+        match unmounted {
+            Ok(Err(error)) => tracing::error!("{error}"),
+            Err(error) => tracing::error!("the unmount ended in a panic: {error}"),
+            Ok(Ok(())) => {}
+        }
+        let node = self.service.node.clone();
+        let _flushed = spawn_blocking(move || node.flush_cache()).await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Updates status and rates once a second.
+async fn pulse(service: Arc<Service>) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut told = String::new();
+    let mut memory = Memory::default();
+    loop {
+        tick.tick().await;
+        service.take_rates();
+        if let Some(status) = service.publish_status() {
+            let node = &service.node;
+            let done = Done {
+                names: status.namespace.entries,
+                told_bytes: node.told_bytes(),
+                moved_bytes: node.received_bytes() + node.sent_bytes(),
+            };
+            memory.look(done).await;
+            let summary = systemd::summary(&status);
+            if summary != told {
+                systemd::status(&summary);
+                told = summary;
+            }
+        }
+    }
+}
+
+/// Retries actions that failed at the start, until they succeed.
+async fn retry_later(service: Arc<Service>, config: Config) {
+    let mut tick = tokio::time::interval(RETRY_PERIOD);
+    loop {
+        tick.tick().await;
+        share_missing(&service).await;
+        use_waiting_token(&service, &config).await;
+    }
+}
+
+/// Joins with the token that `p2pfs join` left before the first start.
+async fn use_waiting_token(service: &Service, config: &Config) {
+    let Ok(Some(text)) = saved::waiting_token(&config.state_dir) else {
+        return;
+    };
+    let outcome = match InviteToken::parse(&text) {
+        Ok(token) => service.node.join(&token).await,
+        Err(error) => Err(NodeError::Trust(error)),
+    };
+    match outcome {
+        Ok(()) => tracing::info!("joined the cluster of the token that was waiting"),
+        // The token was not used, and the next start uses it.
+        Err(NodeError::Stopping) => return,
+        Err(error @ NodeError::Net(_)) if !is_over(&error) => {
+            let warning = format!("{TOKEN_WAITS} not used yet: {error}");
+            return service.node.warn(warning);
+        }
+        Err(error) => {
+            let warning = format!("the token of before the start is of no use: {error}");
+            service.node.warn(warning);
+        }
+    }
+    service.forget_waiting_token();
+}
+
+/// Returns whether the issuer refused the token because it has expired.
+fn is_over(error: &NodeError) -> bool {
+    matches!(error, NodeError::Net(NetError::InviteExpired))
+}
+
+impl Service {
+    /// Removes the waiting token, after it or another one was used.
+    pub(super) fn forget_waiting_token(&self) {
+        if let Err(error) = saved::forget_token(&self.config.state_dir) {
+            tracing::warn!("the used token stays in the state directory: {error}");
+        }
+        self.node.settle_warnings(TOKEN_WAITS);
+    }
+
+    pub(super) fn saved_shares(&self) -> Vec<ShareSettings> {
+        self.saved_shares.lock().clone()
+    }
+}
