@@ -20,6 +20,7 @@ mod before;
 mod far;
 mod figures;
 mod machine;
+mod reads;
 mod rivals;
 mod sshd;
 #[path = "../../tests/support/mod.rs"]

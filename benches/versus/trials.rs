@@ -29,6 +29,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("copy", copy),
     ("ahead", crate::waste::ahead),
     ("warm", warm),
+    ("reads", crate::reads::reads),
     ("direct", direct),
     ("far", crate::far::far),
 ];
@@ -50,9 +51,9 @@ const WARM_READS: u64 = 50_000;
 const SEEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// One of those that are measured.
-struct Contestant {
-    name: &'static str,
-    mount: PathBuf,
+pub(crate) struct Contestant {
+    pub(crate) name: &'static str,
+    pub(crate) mount: PathBuf,
     port: u16,
     pids: Vec<u32>,
 }
@@ -67,7 +68,7 @@ impl Field {
     }
 
     /// All of them, p2pfs first.
-    fn contestants(&self) -> Vec<Contestant> {
+    pub(crate) fn contestants(&self) -> Vec<Contestant> {
         let ours = Contestant {
             name: "p2pfs",
             mount: self.reader().mount.clone(),
@@ -92,7 +93,7 @@ impl Field {
             .for_each(|path| self.reader().wait_for_file(path));
     }
 
-    fn publish_file(&self, name: &str, seed: u64, size_mib: usize) {
+    pub(crate) fn publish_file(&self, name: &str, seed: u64, size_mib: usize) {
         let staged = self.server().home.join(name);
         fs::write(&staged, noise(seed, size_mib * MIB)).unwrap();
         set_mode(&staged, 0o644);
@@ -103,7 +104,7 @@ impl Field {
     /// Before a turn in which what is shared under `name` is read. Whoever serves it finds it in
     /// the page cache: rclone lets go of what it served (`POSIX_FADV_DONTNEED`), and who comes
     /// after it would read the disk for all.
-    fn settle(&self, name: &str) {
+    pub(crate) fn settle(&self, name: &str) {
         let rivals = self.rivals.iter().flat_map(Rival::pids);
         let ours = self.nodes.iter().map(Node::pid);
         wait_for_rest(&ours.chain(rivals).collect::<Vec<_>>());
@@ -134,18 +135,18 @@ fn age(path: &Path) {
 }
 
 /// Whose turn it is in a round: each is first as often as the others.
-fn turns(count: usize, round: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn turns(count: usize, round: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |turn| (turn + round) % count)
 }
 
-fn figures_of(contestants: &[Contestant]) -> Vec<Figures> {
+pub(crate) fn figures_of(contestants: &[Contestant]) -> Vec<Figures> {
     contestants
         .iter()
         .map(|one| Figures::new(one.name))
         .collect()
 }
 
-fn wait_until_seen(path: &Path) {
+pub(crate) fn wait_until_seen(path: &Path) {
     eventually("a new file is seen", SEEN_LIMIT, || path.exists());
 }
 
