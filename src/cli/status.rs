@@ -8,7 +8,7 @@ use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
-    Traffic, Trust,
+    Traffic,
 };
 
 pub(super) fn status(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
@@ -128,18 +128,16 @@ const MUTE: &str = "alive, but left the last questions for files without an answ
                     lower the MTU); p2pfs ping shows whether it answers at all";
 
 pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
-    let mut client = reporting.open_at_hand()?;
-    let peers: Peers = client.call(&Call::Peers {})?;
+    let peers: Peers = reporting.open_at_hand()?.call(&Call::Peers {})?;
     if reporting.json {
         return output.json(&peers);
     }
     if peers.peers.is_empty() {
-        let trust: Trust = client.call(&Call::Trust {})?;
-        return output.line(if trust.certificates {
-            "no other node is known; to bring one in: p2pfs invite"
-        } else {
-            "no other node is known; to bring one in, give it the same secret file"
-        });
+        // Not every user may ask which of the two this cluster needs.
+        return output.line(
+            "no other node is known; to bring one in: p2pfs invite, or, in a cluster with a\n\
+             secret file, give it the same file",
+        );
     }
     let heading = ["NAME", "ADDRESS", "STATE", "PLANE", "RTT", "RATE", "PRIO"];
     let mut rows: Vec<Vec<String>> = peers.peers.iter().map(peer_row).collect();

@@ -134,7 +134,7 @@ fn the_doctor_tells_seeds_that_are_closed_silent_strange_and_unknown_apart() {
         (
             stranger.address.to_string(),
             "another secret",
-            "p2pfs invite",
+            "the same secret file",
         ),
         (
             "no-such-host.invalid".to_owned(),
