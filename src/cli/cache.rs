@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_names_are_in_one_call_that_fit_and_none_is_in_a_call_that_is_too_long() {
+    fn names_are_packed_into_calls_that_fit_and_none_is_too_long() {
         let call = |count, name: &[u8]| in_calls(vec![Named::new(name); count]);
         let sizes = |calls: Vec<Vec<Named>>| calls.iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(sizes(call(40, b"file.iso")), [40]);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_without_a_name_fits_a_line_however_it_is_kept() {
+    fn an_unnamed_content_fits_a_line_in_any_state() {
         let entry = CacheEntry {
             hash: "0123456789abcdef".repeat(4),
             size_bytes: 1023 << 20,

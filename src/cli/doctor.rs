@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_that_is_there_and_says_nothing_is_found() {
+    fn a_silent_daemon_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         // Clients are connected and receive no answer.

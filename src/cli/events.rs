@@ -148,7 +148,7 @@ mod tests {
     use crate::daemon::control::Named;
 
     #[test]
-    fn talk_and_names_of_others_play_no_tricks_on_a_terminal() {
+    fn talk_and_foreign_names_cannot_control_a_terminal() {
         let told = |what| {
             sentence(&Event {
                 time: jiff::Timestamp::UNIX_EPOCH,
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_whatever_the_names_are() {
+    fn an_event_is_one_line_for_any_names() {
         let name = Some(Named::new(b"a\nb\x1b[m".to_vec()));
         let hash = "0".repeat(64);
         let why = Some("no\nholder".to_owned());

@@ -392,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_its_name_only_once_it_is_on_its_disk() {
+    fn a_file_gets_its_name_only_once_it_is_on_disk() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("file");
         let hidden = || hidden_name().tempfile_in(folder.path()).unwrap();

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slashes_and_dots_that_say_nothing_are_dropped() {
+    fn redundant_slashes_and_dots_are_dropped() {
         for (given, meant) in [
             (&b"a/b"[..], &b"a/b"[..]),
             (b"a/b/", b"a/b"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_means_the_same_from_the_root_from_within_and_through_the_mount() {
+    fn a_name_means_the_same_from_root_inside_and_through_the_mount() {
         let outside = names(None);
         let within = names(Some("docs"));
         for (names, given) in [
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_the_mount_and_through_it_are_ways_into_it() {
+    fn links_to_and_through_the_mount_resolve_into_it() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().canonicalize().unwrap();
         std::fs::create_dir_all(dir.join("real/p2p")).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_out_of_the_folder_is_refused() {
+    fn a_path_that_leads_out_of_the_folder_is_refused() {
         let within = names(Some("docs"));
         for given in ["../..", "../../etc/passwd", "/nowhere/p2p/../x"] {
             let refused = within.of(OsStr::new(given)).unwrap_err().to_string();

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_shown_as_they_stand_in_the_directory_asked_about() {
+    fn names_are_shown_as_in_the_queried_directory() {
         assert_eq!(name_within(&entry("a/b"), &Named::default()), b"a/b");
         assert_eq!(name_within(&entry("a/b"), &Named::new("a")), b"b");
         assert_eq!(name_within(&entry("a"), &Named::new("a")), b"a");

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_in_a_sentence_is_never_broken() {
+    fn a_path_in_a_sentence_is_never_wrapped() {
         let path = format!("/srv/{}a-b.txt", "photos-of-the-year/".repeat(6));
         assert!(path.len() > LINE_COLUMNS);
         let text = format!("1 left out: may not be read; let others: chmod o+r {path} and again");

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_template_is_one() {
+    fn each_template_is_valid() {
         for template in [COPIED, KEPT, READ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_machine_its_system_and_homes_are_questioned_and_what_is_in_a_home_is_not() {
+    fn the_machine_its_system_and_homes_need_confirmation_and_a_folder_in_a_home_does_not() {
         let home = Path::new("/srv/people/ann");
         let is_asked = |dir: &str| doubt(Path::new(dir), Some(home)).is_some();
         for dir in [

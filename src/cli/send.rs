@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_goes_as_its_files_in_order_and_links_and_pipes_are_left_out() {
+    fn a_directory_is_sent_as_its_files_in_order_without_links_and_pipes() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("d")).unwrap();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_directory_has_that_is_not_sent_is_told_in_one_line() {
+    fn unsent_parts_of_a_directory_are_reported_in_one_line() {
         let told = |count| tell_left_out(&vec![PathBuf::from("a\nb"); count]);
         assert_eq!(told(0), None);
         let line = told(7).unwrap();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn who_did_not_take_it_is_named_in_one_line() {
+    fn nodes_that_refused_are_named_in_one_line() {
         let done = |failed: &[&str]| SendDone {
             failed: failed
                 .iter()

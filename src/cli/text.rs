@@ -75,12 +75,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_cannot_play_tricks_on_a_terminal() {
+    fn a_text_cannot_control_a_terminal() {
         assert_eq!(printable("C:\\x\x07"), "C:\\x\\u{7}");
     }
 
     #[test]
-    fn amounts_are_written_as_people_read_them() {
+    fn amounts_are_written_in_readable_units() {
         for (bytes, text) in [
             (0, "0 B"),
             (1023, "1023 B"),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_whole_before_it_is() {
+    fn nothing_is_called_whole_before_it_is() {
         assert_eq!(percent(999, 1000), "99%");
         assert_eq!(percent(1000, 1000), "100%");
         assert_eq!(percent(0, 0), "100%");

@@ -497,7 +497,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_known_by_its_looks() {
+    fn a_token_is_recognized_by_its_form() {
         assert_eq!(check(" p2pfs1-AbC_9-z\n").unwrap(), "p2pfs1-AbC_9-z");
         let long = format!("p2pfs1-{}", "x".repeat(TOKEN_MAX_BYTES));
         for bad in [

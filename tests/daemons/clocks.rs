@@ -42,7 +42,7 @@ fn in_one_line(text: &str) -> String {
 
 #[apply(promise)]
 #[takes("faketime")]
-fn a_start_by_a_clock_a_day_wrong_is_named_by_both_sides_also_where_no_seed_is() {
+fn a_start_with_a_clock_a_day_wrong_is_named_by_both_sides_even_without_a_seed() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = one_and_two(&mut cluster);
     for (gap, there, here) in [
@@ -74,7 +74,7 @@ fn a_start_by_a_clock_a_day_wrong_is_named_by_both_sides_also_where_no_seed_is()
 
 #[apply(promise)]
 #[takes("faketime")]
-fn files_dated_after_now_are_warned_of_until_the_clock_is_set() {
+fn files_dated_in_the_future_cause_a_warning_until_the_clock_is_set() {
     let mut cluster = Cluster::with_own_secrets();
     let (_one, mut two) = one_and_two(&mut cluster);
     let clock = two.home.join("clock");
@@ -98,7 +98,7 @@ fn files_dated_after_now_are_warned_of_until_the_clock_is_set() {
 
 #[apply(promise)]
 #[takes("faketime")]
-fn what_was_first_seen_by_a_clock_ahead_is_listed_when_that_is_set_right() {
+fn a_file_first_seen_by_a_fast_clock_is_listed_once_the_clock_is_right() {
     let mut cluster = Cluster::with_own_secrets();
     let mut node = cluster.start_with(NodeOptions::unmounted("one"));
     node.stop();
@@ -117,7 +117,7 @@ fn what_was_first_seen_by_a_clock_ahead_is_listed_when_that_is_set_right() {
 
 #[apply(promise)]
 #[takes("faketime")]
-fn a_token_that_is_over_by_the_joiners_clock_alone_is_good() {
+fn a_token_expired_only_by_the_joiners_clock_is_valid() {
     let mut cluster = Cluster::with_own_secrets();
     let one = cluster.start_with(NodeOptions::unmounted("one"));
     let mut two = cluster.start_with(NodeOptions::unmounted("two"));

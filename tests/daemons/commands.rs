@@ -75,7 +75,7 @@ fn a_path_from_within_the_mount_means_the_same_in_every_command() {
 }
 
 #[apply(promise)]
-fn a_file_below_the_hidden_directory_is_got_and_explained_by_its_path_there() {
+fn a_file_below_the_hidden_directory_is_fetched_and_explained_by_its_path_there() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("docs/a", b"text");
@@ -107,7 +107,7 @@ fn a_file_below_the_hidden_directory_is_got_and_explained_by_its_path_there() {
 }
 
 #[apply(promise)]
-fn a_node_is_pinged_by_its_name_or_its_address_and_a_stranger_is_not() {
+fn a_node_is_pinged_by_name_or_address_and_a_stranger_is_not() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["one", "two"]);
     let address = nodes[1].address.to_string();
@@ -134,7 +134,7 @@ fn a_node_is_pinged_by_its_name_or_its_address_and_a_stranger_is_not() {
 }
 
 #[apply(promise)]
-fn a_daemon_that_starts_while_a_killed_one_still_ends_takes_its_place() {
+fn a_daemon_started_while_a_killed_one_still_ends_takes_its_place() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     for _ in 0..5 {
@@ -153,7 +153,7 @@ fn a_daemon_that_starts_while_a_killed_one_still_ends_takes_its_place() {
 }
 
 #[apply(promise)]
-fn each_setting_in_force_is_shown_with_what_set_it_also_after_a_reload() {
+fn each_effective_setting_is_shown_with_its_origin_even_after_a_reload() {
     let mut cluster = Cluster::new();
     let node = cluster.start_with(NodeOptions {
         config: "[cache]\nsize = '1G'\n[membership]\naway_grace = '9s'\n".to_owned(),
@@ -210,7 +210,7 @@ fn each_setting_in_force_is_shown_with_what_set_it_also_after_a_reload() {
 }
 
 #[apply(promise)]
-fn a_reload_that_was_refused_is_told_in_the_status_until_one_is_not() {
+fn a_refused_reload_is_reported_in_the_status_until_one_succeeds() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let reload = |config: &str| {
@@ -235,7 +235,7 @@ fn a_reload_that_was_refused_is_told_in_the_status_until_one_is_not() {
 }
 
 #[apply(promise)]
-fn events_speak_of_files_by_name() {
+fn events_name_files() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("docs/paper.txt", &noise(1, 200_000));
@@ -255,7 +255,7 @@ fn events_speak_of_files_by_name() {
 }
 
 #[apply(promise)]
-fn a_past_event_keeps_the_name_that_its_file_had_then() {
+fn a_past_event_keeps_its_files_former_name() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("draft.txt", &noise(1, 200_000));
@@ -274,7 +274,7 @@ fn a_past_event_keeps_the_name_that_its_file_had_then() {
 }
 
 #[apply(promise)]
-fn a_configuration_is_checked_with_the_files_that_it_names() {
+fn a_configuration_is_checked_with_the_files_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     let config = folder.path().join("p2pfs.toml");
@@ -320,7 +320,7 @@ fn a_configuration_is_checked_with_the_files_that_it_names() {
 }
 
 #[apply(promise)]
-fn a_start_that_nothing_but_a_hand_can_mend_ends_with_78_and_one_that_may_pass_with_1() {
+fn a_permanent_start_failure_exits_with_78_and_a_passing_one_with_1() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let config = "listen = '127.0.0.1:0'\n[mount]\nenabled = false\n";
@@ -371,7 +371,7 @@ fn reading(mut stream: impl Read + std::io::Write) -> String {
 }
 
 #[apply(promise)]
-fn metrics_are_read_where_they_are_turned_on_and_name_no_file() {
+fn metrics_are_readable_when_enabled_and_name_no_file() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let socket = cluster.folder.path().join("metrics.sock");
@@ -411,7 +411,7 @@ fn metrics_are_read_where_they_are_turned_on_and_name_no_file() {
 }
 
 #[apply(promise)]
-fn a_file_that_is_not_hashed_yet_is_said_to_be_being_read() {
+fn a_file_not_yet_hashed_is_reported_as_being_read() {
     use std::io::Write;
 
     let mut cluster = Cluster::new();

@@ -49,7 +49,7 @@ fn copy_state(of: &Path, to: &Path) {
 }
 
 #[apply(promise)]
-fn a_copied_machine_is_named_by_all_and_neither_a_firewall_is_blamed_nor_a_node_called_gone() {
+fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node() {
     let mut cluster = Cluster::new();
     let mut start = |name| cluster.start_with(NodeOptions::unmounted(name));
     let (one, other, mut two) = (start("one"), start("other"), start("two"));
@@ -118,7 +118,7 @@ fn a_copied_machine_is_named_by_all_and_neither_a_firewall_is_blamed_nor_a_node_
 }
 
 #[apply(promise)]
-fn neither_a_restart_nor_a_state_of_yesterday_nor_another_address_is_taken_for_a_copy() {
+fn a_restart_an_old_state_or_another_address_is_not_mistaken_for_a_copy() {
     let mut cluster = Cluster::new();
     let mut start = |name| cluster.start_with(NodeOptions::unmounted(name));
     let (one, mut two) = (start("one"), start("two"));

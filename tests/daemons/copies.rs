@@ -36,7 +36,7 @@ fn of_process(node: &Node, file: &str) -> Vec<String> {
 }
 
 #[apply(promise)]
-fn a_daemon_that_starts_again_for_faster_copies_is_the_same_process_with_the_same_arguments() {
+fn a_daemon_restarted_for_faster_copies_keeps_its_process_and_arguments() {
     let mut cluster = Cluster::new();
     let node = cluster.start_with(NodeOptions {
         environment: vec![("GLIBC_TUNABLES", "glibc.malloc.check=0".to_owned())],
@@ -55,7 +55,7 @@ fn a_daemon_that_starts_again_for_faster_copies_is_the_same_process_with_the_sam
 }
 
 #[apply(promise)]
-fn what_somebody_set_of_copies_stays() {
+fn configured_copy_settings_are_kept() {
     let mut cluster = Cluster::new();
     let chosen = format!("{TUNABLE}0x2000");
     let node = cluster.start_with(NodeOptions {

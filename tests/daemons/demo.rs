@@ -12,7 +12,7 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 #[apply(promise)]
-fn a_demo_that_nobody_reads_any_more_cleans_up_and_ends() {
+fn a_demo_without_a_reader_cleans_up_and_ends() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("demo");
     let mut demo = program();
@@ -37,7 +37,7 @@ fn a_demo_that_nobody_reads_any_more_cleans_up_and_ends() {
 }
 
 #[apply(promise)]
-fn a_demo_shows_its_own_files_whatever_its_user_has_set_for_a_node() {
+fn a_demo_shows_its_own_files_regardless_of_user_settings() {
     let parent = tempfile::tempdir().unwrap();
     let mine = parent.path().join("mine");
     fs::create_dir(&mine).unwrap();

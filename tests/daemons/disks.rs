@@ -83,7 +83,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[apply(promise)]
-fn what_a_disk_below_a_share_has_is_listed_while_it_is_mounted() {
+fn a_disk_mounted_below_a_share_is_listed_while_mounted() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let reader = cluster.start("reader");
@@ -105,7 +105,7 @@ fn what_a_disk_below_a_share_has_is_listed_while_it_is_mounted() {
 }
 
 #[apply(promise)]
-fn a_disk_below_a_share_that_becomes_private_is_listed_no_more() {
+fn a_disk_below_a_share_that_becomes_private_is_no_longer_listed() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let reader = cluster.start("reader");
@@ -122,7 +122,7 @@ fn a_disk_below_a_share_that_becomes_private_is_listed_no_more() {
 }
 
 #[apply(promise)]
-fn a_disk_mounted_over_a_share_is_what_is_shared() {
+fn a_disk_mounted_over_a_share_is_shared_instead() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let reader = cluster.start("reader");
@@ -140,7 +140,7 @@ fn a_disk_mounted_over_a_share_is_what_is_shared() {
 }
 
 #[apply(promise)]
-fn what_does_not_fit_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
+fn a_file_too_large_for_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let at = cluster.folder.path().join("reader/cache");
@@ -192,7 +192,7 @@ fn what_does_not_fit_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
 }
 
 #[apply(promise)]
-fn a_cache_without_a_floor_that_is_larger_than_its_disk_gives_up_what_is_old() {
+fn a_cache_without_a_floor_that_exceeds_its_disk_drops_old_files() {
     const FILES: u64 = 16;
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
@@ -230,7 +230,7 @@ fn a_cache_without_a_floor_that_is_larger_than_its_disk_gives_up_what_is_old() {
 }
 
 #[apply(promise)]
-fn the_doctor_tells_of_a_state_that_cannot_be_stored() {
+fn doctor_reports_a_state_that_cannot_be_stored() {
     let mut cluster = Cluster::new();
     let at = cluster.folder.path().join("one/state");
     fs::create_dir_all(&at).unwrap();
@@ -267,7 +267,7 @@ fn the_doctor_tells_of_a_state_that_cannot_be_stored() {
 }
 
 #[apply(promise)]
-fn a_share_is_added_once_the_disk_of_the_state_has_room_again() {
+fn a_share_can_be_added_once_the_states_disk_has_room_again() {
     let mut cluster = Cluster::new();
     let at = cluster.folder.path().join("one/state");
     fs::create_dir_all(&at).unwrap();
@@ -291,7 +291,7 @@ fn a_share_is_added_once_the_disk_of_the_state_has_room_again() {
 }
 
 #[apply(promise)]
-fn a_disk_below_a_share_can_be_unmounted_soon_after_it_was_read() {
+fn a_disk_below_a_share_can_be_unmounted_soon_after_a_read() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let reader = cluster.start("reader");
@@ -312,7 +312,7 @@ fn a_disk_below_a_share_can_be_unmounted_soon_after_it_was_read() {
 }
 
 #[apply(promise)]
-fn what_is_pinned_on_a_disk_that_others_filled_can_be_let_go_of() {
+fn files_pinned_on_a_full_disk_can_be_unpinned() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let at = cluster.folder.path().join("reader/cache");
@@ -345,7 +345,7 @@ fn what_is_pinned_on_a_disk_that_others_filled_can_be_let_go_of() {
 }
 
 #[apply(promise)]
-fn doctor_does_not_say_that_a_cache_whose_writes_fail_has_room() {
+fn doctor_does_not_claim_room_for_a_cache_whose_writes_fail() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let at = cluster.folder.path().join("reader/cache");
@@ -375,7 +375,7 @@ mod of_the_cache {
     const NEEDS: &[Need] = &[root, mount, images_can_be_mounted];
 
     #[apply(promise)]
-    fn what_is_cached_is_read_also_after_the_caches_disk_turned_read_only() {
+    fn cached_files_are_read_after_the_caches_disk_turned_read_only() {
         let mut cluster = Cluster::new();
         let mut owner = cluster.start("owner");
         let at = cluster.folder.path().join("reader/cache");
@@ -420,7 +420,7 @@ mod of_the_cache {
 }
 
 #[apply(promise)]
-fn an_overlay_over_the_mount_reads_it_and_after_a_change_gives_no_other_bytes_until_mounted_anew() {
+fn an_overlay_over_the_mount_never_shows_wrong_bytes_after_a_change() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     let write = |bytes: &[u8]| nodes[0].write("tree/file", bytes);

@@ -37,7 +37,7 @@ fn mine(node: &Node) -> Vec<String> {
 }
 
 #[apply(promise)]
-fn what_is_excluded_leaves_no_machine_and_disappears_after_a_reload() {
+fn excluded_files_stay_local_and_disappear_after_a_reload() {
     let mut cluster = Cluster::new();
     let folder = folder(&cluster, "project");
     fs::create_dir(folder.join("build")).unwrap();
@@ -85,7 +85,7 @@ fn what_is_excluded_leaves_no_machine_and_disappears_after_a_reload() {
 }
 
 #[apply(promise)]
-fn what_has_the_name_of_what_is_on_its_way_is_told_to_be_left_out_but_in_the_inbox() {
+fn names_of_partial_files_are_reported_as_left_out_except_in_the_inbox() {
     let mut cluster = Cluster::new();
     let home = cluster.folder.path().join("one");
     let inbox = folder(&cluster, "one/inbox");
@@ -205,7 +205,7 @@ fn assert_unseen(node: &Node, author: &str, name: &str, content: &[u8]) {
 }
 
 #[apply(promise)]
-fn a_share_with_readers_is_listed_and_given_to_them_alone_also_from_their_caches() {
+fn a_restricted_share_is_listed_and_served_only_to_its_readers_even_from_caches() {
     let mut cluster = Cluster::new();
     let folder = folder(&cluster, "restricted");
     let secret = vec![7; 40_000];
@@ -297,7 +297,7 @@ fn assert_lists_are_followed(
 }
 
 #[apply(promise)]
-fn readers_are_named_by_their_certificates_and_by_groups_and_who_is_put_out_reads_no_more() {
+fn readers_are_named_by_certificates_and_groups_and_an_expelled_one_reads_no_more() {
     let mut cluster = Cluster::with_own_secrets();
     let folder = folder(&cluster, "restricted");
     fs::write(folder.join("secret"), "secret").unwrap();
@@ -357,7 +357,7 @@ fn readers_are_named_by_their_certificates_and_by_groups_and_who_is_put_out_read
 }
 
 #[apply(promise)]
-fn who_is_invited_by_a_name_is_no_reader_by_another() {
+fn an_invited_node_cannot_read_under_another_name() {
     let mut cluster = Cluster::with_own_secrets();
     let folder = folder(&cluster, "restricted");
     fs::write(folder.join("secret"), "secret").unwrap();

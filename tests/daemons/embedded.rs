@@ -104,7 +104,7 @@ fn within_limit(test: impl Future<Output = ()>) {
 }
 
 #[apply(promise)]
-fn the_example_that_streams_gives_every_byte() {
+fn the_streaming_example_delivers_every_byte() {
     within_limit(async {
         let bytes = noise(1, 5 * MIB + 77);
         let pair = Pair::shared("films/film", &bytes).await;
@@ -117,7 +117,7 @@ fn the_example_that_streams_gives_every_byte() {
 }
 
 #[apply(promise)]
-fn the_example_that_backs_up_keeps_what_its_holder_takes_away() {
+fn the_backup_example_keeps_files_that_their_holder_removes() {
     within_limit(async {
         let pair = Pair::start().await;
         pair.write("far", "docs/a", &noise(2, 3 * MIB));
@@ -144,7 +144,7 @@ fn the_example_that_backs_up_keeps_what_its_holder_takes_away() {
 }
 
 #[apply(promise)]
-fn a_reader_seeks_and_is_at_its_end_past_the_last_byte() {
+fn a_reader_seeks_and_ends_past_the_last_byte() {
     within_limit(async {
         let bytes = noise(4, 3 * MIB + 5);
         let pair = Pair::shared("file", &bytes).await;
@@ -172,7 +172,7 @@ fn a_reader_seeks_and_is_at_its_end_past_the_last_byte() {
 }
 
 #[apply(promise)]
-fn get_leaves_the_whole_file_or_what_was_there_before() {
+fn get_leaves_the_whole_file_or_the_previous_one() {
     within_limit(async {
         let bytes = noise(5, 2 * MIB);
         let pair = Pair::shared("file", &bytes).await;
@@ -197,7 +197,7 @@ fn get_leaves_the_whole_file_or_what_was_there_before() {
 }
 
 #[apply(promise)]
-fn what_does_not_fit_is_not_pinned() {
+fn a_file_that_does_not_fit_is_not_pinned() {
     within_limit(async {
         let pair = Pair::start().await;
         let small = builder(pair.folder.path(), "small").cache(MIB as u64, 0);
@@ -215,7 +215,7 @@ fn what_does_not_fit_is_not_pinned() {
 }
 
 #[apply(promise)]
-fn an_own_file_is_read_as_the_version_that_was_opened_or_fails_whatever_becomes_of_it() {
+fn an_own_file_is_read_as_the_opened_version_or_fails() {
     within_limit(async {
         let pair = Pair::start().await;
         let (old, new) = (noise(8, 16 * MIB), noise(9, 16 * MIB));
@@ -270,7 +270,7 @@ fn status_needs_no_event_loop() {
 }
 
 #[apply(promise)]
-fn names_events_and_reasons_are_told_by_the_node_itself() {
+fn names_events_and_reasons_come_from_the_node_itself() {
     within_limit(async {
         let pair = Pair::shared("docs/file", b"bytes").await;
         let listed = pair.near.list(&path("docs")).unwrap();
@@ -315,7 +315,7 @@ fn went(news: &News) -> Option<&Who> {
 
 /// On a machine with more to do than processors, the threads that move bytes wait for their turn.
 #[apply(promise)]
-fn a_node_whose_threads_have_no_time_is_not_taken_for_dead() {
+fn a_node_starved_of_processor_time_is_not_considered_dead() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let runtime = || {
@@ -364,7 +364,7 @@ fn a_node_whose_threads_have_no_time_is_not_taken_for_dead() {
 }
 
 #[apply(promise)]
-fn who_joins_knows_the_whole_record_when_the_join_returns() {
+fn a_joiner_has_the_whole_ledger_when_the_join_returns() {
     within_limit(async {
         let folder = tempfile::tempdir().unwrap();
         set_mode(folder.path(), 0o755);

@@ -29,7 +29,7 @@ fn configuration(folder: &Path, state: &Path, port: u16) -> String {
 
 #[apply(promise)]
 #[takes("ganesha.nfsd", "nfs-cat")]
-fn an_nfs_server_gives_the_folder_on_also_after_its_names_were_forgotten() {
+fn an_nfs_server_exports_the_folder_even_after_inodes_were_forgotten() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let reader = cluster.start("reader");

@@ -14,7 +14,7 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 #[apply(promise)]
-fn a_daemon_that_may_write_no_large_file_reads_on() {
+fn a_daemon_with_a_file_size_limit_still_reads() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["owner", "reader"]);
     let bytes = noise(1, 4 << 20);
@@ -34,7 +34,7 @@ fn a_daemon_that_may_write_no_large_file_reads_on() {
 }
 
 #[apply(promise)]
-fn get_says_that_a_file_may_not_be_so_large_and_leaves_none() {
+fn get_reports_a_file_size_limit_and_leaves_no_file() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("large", &noise(1, 1 << 20));

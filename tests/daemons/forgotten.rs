@@ -19,7 +19,7 @@ fn hear_all(node: &Node, peers: &str) {
 }
 
 #[apply(promise)]
-fn what_was_forgotten_does_not_come_back_from_a_third_node() {
+fn forgotten_entries_do_not_return_from_a_third_node() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["one", "two", "gone"]);
     nodes[2].write("cached.txt", b"cached");

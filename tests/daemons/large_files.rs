@@ -31,7 +31,7 @@ fn read_scattered(file: &File, bytes: &[u8], step: usize) {
 }
 
 #[apply(promise)]
-fn a_large_file_is_right_each_time_whoever_reads_beside_and_whatever_is_in_memory() {
+fn a_large_file_is_correct_on_each_read_whatever_runs_beside_it() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["owner", "reader"]);
     let bytes = noise(7, SIZE);

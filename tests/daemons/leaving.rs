@@ -14,7 +14,7 @@ const NEEDS: &[Need] = &[mount];
 const SOON: Duration = Duration::from_secs(90);
 
 #[apply(promise)]
-fn who_left_for_good_is_shown_so_and_not_as_down() {
+fn a_node_that_left_is_shown_as_left_and_not_as_down() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &[], &two);
@@ -38,7 +38,7 @@ fn leave_returns_when_the_daemon_has_ended() {
 }
 
 #[apply(promise)]
-fn after_the_founder_has_left_the_others_let_new_ones_in() {
+fn after_the_founder_left_the_others_still_admit_nodes() {
     let mut cluster = Cluster::with_own_secrets();
     let (mut one, two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &["--admin"], &two);
@@ -58,7 +58,7 @@ fn after_the_founder_has_left_the_others_let_new_ones_in() {
 }
 
 #[apply(promise)]
-fn the_last_that_may_invite_is_told_so_when_it_leaves_and_can_give_the_right_first() {
+fn the_last_administrator_is_warned_at_leaving_and_can_pass_the_right_on() {
     let mut cluster = Cluster::with_own_secrets();
     let (mut one, mut two) = (cluster.start("one"), cluster.start("two"));
     let three = cluster.start("three");

@@ -24,7 +24,7 @@ fn received(node: &Node) -> usize {
 }
 
 #[apply(promise)]
-fn on_a_metered_network_what_nobody_reads_waits_and_says_so() {
+fn on_a_metered_network_unread_files_wait_and_say_so() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["holder", "reader"]);
     let bytes = noise(4, SIZE);
@@ -91,7 +91,7 @@ fn slowly_pinning(cluster: &mut Cluster, names: &[&str]) -> Vec<Node> {
 }
 
 #[apply(promise)]
-fn a_pin_that_is_under_way_waits_from_when_the_network_is_metered_until_it_is_no_more() {
+fn a_pin_in_progress_pauses_while_the_network_is_metered() {
     let mut cluster = Cluster::new();
     let nodes = slowly_pinning(&mut cluster, &["pinned"]);
     let reader = &nodes[1];
@@ -113,7 +113,7 @@ fn a_pin_that_is_under_way_waits_from_when_the_network_is_metered_until_it_is_no
 }
 
 #[apply(promise)]
-fn what_is_pinned_no_more_is_fetched_no_further_and_the_rest_of_the_pins_goes_on() {
+fn an_unpinned_file_stops_fetching_and_other_pins_continue() {
     let mut cluster = Cluster::new();
     let nodes = slowly_pinning(&mut cluster, &["dropped", "kept"]);
     let reader = &nodes[1];

@@ -72,7 +72,7 @@ impl Drop for Machine {
 
 #[apply(promise)]
 #[takes("findmnt", "setsid", "umount")]
-fn what_was_unmounted_is_mounted_again() {
+fn an_unmounted_folder_is_mounted_again() {
     let machine = Machine::new();
     machine.mount().expect_ok();
     let first = machine.pid();

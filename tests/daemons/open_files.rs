@@ -33,7 +33,7 @@ fn limit_open_files(node: &Node, current: Option<u64>) -> Option<u64> {
 }
 
 #[apply(promise)]
-fn at_the_limit_of_open_files_it_is_named_and_when_it_is_over_nothing_is_said_of_it() {
+fn the_limit_of_open_files_is_reported_while_it_is_reached() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["owner", "reader"]);
     let bytes = [1, 2].map(|seed| noise(seed, 1 << 20));
@@ -59,7 +59,7 @@ fn at_the_limit_of_open_files_it_is_named_and_when_it_is_over_nothing_is_said_of
 }
 
 #[apply(promise)]
-fn a_program_that_keeps_more_files_open_than_the_daemon_may_reads_all_of_them() {
+fn a_program_with_more_open_files_than_the_daemons_limit_reads_all_of_them() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["owner", "reader"]);
     let files: Vec<_> = (0..MANY).map(|seed| noise(seed, 20 << 10)).collect();
@@ -81,7 +81,7 @@ fn a_program_that_keeps_more_files_open_than_the_daemon_may_reads_all_of_them() 
 }
 
 #[apply(promise)]
-fn a_holder_at_its_limit_of_open_files_is_waited_for_and_its_own_readers_are_told_of_the_limit() {
+fn a_holder_at_its_limit_of_open_files_is_awaited_and_its_own_readers_are_told() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["owner", "reader"]);
     let [small, large] = [20 << 10, 3 << 20].map(|length| noise(7, length));

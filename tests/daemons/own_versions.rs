@@ -36,7 +36,7 @@ fn is_stale<T>(outcome: &io::Result<T>) -> bool {
 }
 
 #[apply(promise)]
-fn an_own_file_that_lost_its_name_is_the_version_that_was_opened_or_stale() {
+fn an_own_file_without_its_name_is_the_opened_version_or_stale() {
     let mut cluster = Cluster::new();
     let one = cluster.start_with(NodeOptions {
         config: DEADLINE.to_owned(),
@@ -76,7 +76,7 @@ fn an_own_file_that_lost_its_name_is_the_version_that_was_opened_or_stale() {
 }
 
 #[apply(promise)]
-fn an_own_file_that_was_written_to_is_stale_by_its_hash_and_not_by_the_deadline() {
+fn a_modified_own_file_is_stale_by_its_hash_and_not_by_the_deadline() {
     let mut cluster = Cluster::new();
     let node = cluster.start_with(NodeOptions {
         config: DEADLINE.to_owned(),
@@ -108,7 +108,7 @@ fn an_own_file_that_was_written_to_is_stale_by_its_hash_and_not_by_the_deadline(
 }
 
 #[apply(promise)]
-fn what_was_renamed_over_an_own_file_is_got_whole_or_not_at_all() {
+fn a_file_renamed_over_an_own_one_is_fetched_whole_or_not_at_all() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let (old, new) = (noise(9, 4 * MIB), noise(10, 5 * MIB));
@@ -130,7 +130,7 @@ fn what_was_renamed_over_an_own_file_is_got_whole_or_not_at_all() {
 }
 
 #[apply(promise)]
-fn an_own_file_that_is_renamed_is_read_by_its_hash_or_stale_and_wants_no_descriptor() {
+fn a_renamed_own_file_is_read_by_its_hash_or_stale_without_a_descriptor() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     // more than what is kept in memory of what was replaced

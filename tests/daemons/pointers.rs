@@ -82,7 +82,7 @@ fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
 }
 
 #[apply(promise)]
-fn a_message_delivered_to_a_maildir_is_never_seen_in_part() {
+fn a_message_delivered_to_a_maildir_is_never_seen_partially() {
     let mut cluster = Cluster::new();
     let (writer, reader) = two_nodes(&mut cluster);
     let mail = writer.share.join("mail");
@@ -126,7 +126,7 @@ fn message(number: usize) -> String {
 }
 
 #[apply(promise)]
-fn a_current_link_always_leads_to_a_whole_release() {
+fn a_current_link_always_points_to_a_whole_release() {
     let mut cluster = Cluster::new();
     let (writer, reader) = two_nodes(&mut cluster);
     let site = writer.share.join("site");
@@ -170,7 +170,7 @@ const LARGE_BYTES: usize = (64 << 20) + 1;
 const LARGE_WAIT: Duration = Duration::from_secs(1);
 
 #[apply(promise)]
-fn what_points_to_a_large_linked_file_waits_for_it_as_long_as_is_said() {
+fn a_pointer_to_a_large_linked_file_waits_for_it_as_documented() {
     let mut cluster = Cluster::new();
     let (writer, reader) = two_nodes(&mut cluster);
     let source = writer.home.join("source");

@@ -22,7 +22,7 @@ const NEEDS: &[Need] = &[mount];
 const SOON: Duration = Duration::from_secs(90);
 
 #[apply(promise)]
-fn a_mount_that_stands_cannot_be_remounted_and_the_refusal_says_what_to_do() {
+fn a_mount_cannot_be_remounted_and_the_refusal_says_what_to_do() {
     // what mount.fuse3(8) runs for mount -o remount,rw
     let mut remount = program();
     let refused = run(remount.args(["p2pfs", "/mnt/p2p", "-o", "rw,remount"]));
@@ -35,7 +35,7 @@ fn a_mount_that_stands_cannot_be_remounted_and_the_refusal_says_what_to_do() {
 }
 
 #[apply(promise)]
-fn the_whole_folder_has_a_name_in_what_is_said_of_it() {
+fn the_whole_folder_has_a_name_in_messages() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let refused = node.cli(&["get", "/"]);
@@ -49,7 +49,7 @@ fn the_whole_folder_has_a_name_in_what_is_said_of_it() {
 }
 
 #[apply(promise)]
-fn what_a_command_was_told_wrongly_is_named_and_nothing_is_fetched_for_it() {
+fn an_invalid_argument_is_named_and_nothing_is_fetched() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("file", b"text");
@@ -72,7 +72,7 @@ fn what_a_command_was_told_wrongly_is_named_and_nothing_is_fetched_for_it() {
 }
 
 #[apply(promise)]
-fn a_node_that_is_too_far_from_the_founder_to_invite_says_where_to() {
+fn a_node_too_far_from_the_founder_to_invite_says_where_to_invite() {
     let mut cluster = Cluster::with_own_secrets();
     let state = cluster.folder.path().join("far/state");
     let mut keys: Vec<_> = (1..CHAIN_MAX).map(|_| NodeKey::random()).collect();
@@ -94,7 +94,7 @@ fn a_node_that_is_too_far_from_the_founder_to_invite_says_where_to() {
 }
 
 #[apply(promise)]
-fn a_directory_from_the_future_accuses_no_clock() {
+fn a_directory_dated_in_the_future_blames_no_clock() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("later/file", b"1");
@@ -115,7 +115,7 @@ fn a_directory_from_the_future_accuses_no_clock() {
 
 /// Programs that keep what they know of a directory ask for its time alone.
 #[apply(promise)]
-fn a_file_dated_in_the_future_hides_no_later_change_of_its_directory() {
+fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("d/dated", b"1");
@@ -197,7 +197,7 @@ fn with_cache(cluster: &mut Cluster, size: &str, files: &[(&str, usize)]) -> (No
 }
 
 #[apply(promise)]
-fn what_fits_by_its_bytes_but_not_with_its_proofs_is_refused() {
+fn files_that_fit_without_their_proofs_only_are_refused() {
     let mut cluster = Cluster::new();
     let (_author, reader) = with_cache(&mut cluster, "4MiB", &[("film", (4 << 20) - 2048)]);
     for command in ["prefetch", "pin"] {
@@ -217,7 +217,7 @@ fn what_fits_by_its_bytes_but_not_with_its_proofs_is_refused() {
 }
 
 #[apply(promise)]
-fn a_pin_that_is_on_its_way_has_its_room_beside_a_prefetch() {
+fn a_pin_in_progress_keeps_its_room_beside_a_prefetch() {
     let mut cluster = Cluster::new();
     let files = [("pinned", 5 << 20), ("other", 4 << 20), ("small", 1 << 20)];
     let (author, reader) = with_cache(&mut cluster, "8MiB", &files);
@@ -232,7 +232,7 @@ fn a_pin_that_is_on_its_way_has_its_room_beside_a_prefetch() {
 }
 
 #[apply(promise)]
-fn what_is_said_to_be_pinned_comes_whole_however_many_small_files_it_is() {
+fn pinned_small_files_arrive_completely_in_any_number() {
     let mut cluster = Cluster::new();
     let names: Vec<_> = (0..200).map(|number| format!("many/{number}")).collect();
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), 20_000)).collect();
@@ -255,7 +255,7 @@ fn what_is_said_to_be_pinned_comes_whole_however_many_small_files_it_is() {
 
 /// Also right after all of it was read, when it is kept open for the next reader.
 #[apply(promise)]
-fn a_budget_that_is_made_smaller_is_kept_at_once() {
+fn a_reduced_budget_applies_at_once() {
     let mut cluster = Cluster::new();
     let names: Vec<_> = (0..20).map(|number| format!("many/{number}")).collect();
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), 400_000)).collect();
@@ -285,7 +285,7 @@ fn await_cached(reader: &Node, name: &str, bytes: usize) {
 
 /// The old versions stay for as long as they are pinned, and no longer.
 #[apply(promise)]
-fn a_pin_is_let_go_by_its_name_also_when_that_has_changed_or_is_gone() {
+fn a_file_is_unpinned_by_its_name_even_after_a_change_or_removal() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let reader = cluster.start("reader");
@@ -342,7 +342,7 @@ fn a_pin_is_let_go_by_its_name_also_when_that_has_changed_or_is_gone() {
 }
 
 #[apply(promise)]
-fn unpin_tells_the_same_sums_that_pin_told_of_a_tree() {
+fn unpin_reports_the_same_sums_as_pin() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let reader = cluster.start("reader");
@@ -370,7 +370,7 @@ fn unpin_tells_the_same_sums_that_pin_told_of_a_tree() {
 }
 
 #[apply(promise)]
-fn a_pin_counts_whole_and_goes_on_after_a_restart() {
+fn a_pin_counts_whole_and_continues_after_a_restart() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let mut reader = cluster.start("reader");
@@ -389,7 +389,7 @@ fn a_pin_counts_whole_and_goes_on_after_a_restart() {
 }
 
 #[apply(promise)]
-fn what_the_configuration_shares_is_not_changed_by_share_add() {
+fn configured_shares_are_not_changed_by_share_add() {
     let mut cluster = Cluster::new();
     let folder = cluster.folder.path().join("private");
     fs::create_dir(&folder).unwrap();
@@ -414,7 +414,7 @@ fn what_the_configuration_shares_is_not_changed_by_share_add() {
 }
 
 #[apply(promise)]
-fn what_the_command_line_shares_is_refused_by_that_name() {
+fn a_share_of_the_command_line_is_refused_by_that_name() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let place = node.share.to_str().unwrap();
@@ -443,7 +443,7 @@ fn get_ends_quietly_when_its_reader_does() {
 }
 
 #[apply(promise)]
-fn a_share_that_is_unreadable_is_said_so_once() {
+fn an_unreadable_share_is_reported_once() {
     let mut cluster = Cluster::new();
     let folder = cluster.folder.path().join("closed");
     fs::create_dir(&folder).unwrap();
@@ -461,7 +461,7 @@ fn a_share_that_is_unreadable_is_said_so_once() {
 }
 
 #[apply(promise)]
-fn the_status_file_is_no_hole() {
+fn the_status_file_is_not_sparse() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let found = fs::metadata(node.mounted(".p2pfs/status.json")).unwrap();
@@ -469,7 +469,7 @@ fn the_status_file_is_no_hole() {
 }
 
 #[apply(promise)]
-fn a_folder_of_the_system_is_shared_only_where_somebody_says_that_it_is_meant() {
+fn a_system_folder_is_shared_only_after_confirmation() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     for dir in ["/", "/etc", "/etc/init.d", "/home"] {

@@ -51,7 +51,7 @@ fn is_stale<T>(outcome: &io::Result<T>) -> bool {
 }
 
 #[apply(promise)]
-fn a_file_replaced_at_its_sharer_is_read_to_its_end_by_who_has_it_open_elsewhere() {
+fn a_file_replaced_at_its_sharer_is_read_to_its_end_through_an_open_handle() {
     let mut cluster = Cluster::new();
     let (sharer, reader) = two_nodes(&mut cluster);
     let old = noise(21, SIZE);
@@ -68,7 +68,7 @@ fn a_file_replaced_at_its_sharer_is_read_to_its_end_by_who_has_it_open_elsewhere
 }
 
 #[apply(promise)]
-fn a_file_emptied_at_its_sharer_is_estale_at_once_for_who_has_it_open_elsewhere() {
+fn a_file_emptied_at_its_sharer_is_estale_at_once_through_an_open_handle() {
     let mut cluster = Cluster::new();
     let (sharer, reader) = two_nodes(&mut cluster);
     let old = noise(22, SIZE);
@@ -90,7 +90,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_who_has_it_open_elsewhere(
 }
 
 #[apply(promise)]
-fn a_file_written_into_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
+fn a_file_modified_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
     let mut cluster = Cluster::new();
     let (sharer, reader) = two_nodes(&mut cluster);
     let old = noise(23, SIZE);
@@ -113,7 +113,7 @@ fn a_file_written_into_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
 
 /// Each has parts, and knows that the other has some: neither can have the rest from the other.
 #[apply(promise)]
-fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_who_read_it_elsewhere() {
+fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_readers() {
     let mut cluster = Cluster::new();
     let (sharer, reader) = two_nodes(&mut cluster);
     let another = cluster.start_with(NodeOptions {
@@ -151,7 +151,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_who_read_it_elsewhere(
 }
 
 #[apply(promise)]
-fn a_file_overwritten_and_put_back_is_read_elsewhere_as_soon_as_it_is_listed_again() {
+fn a_file_overwritten_and_restored_is_read_elsewhere_once_it_is_listed_again() {
     let mut cluster = Cluster::new();
     let (sharer, reader) = two_nodes(&mut cluster);
     let bytes = noise(25, SIZE);

@@ -141,7 +141,7 @@ impl Repository {
 
 #[apply(promise)]
 #[takes("git")]
-fn a_repository_is_read_beside_commits_gc_and_repack_as_on_the_disk() {
+fn a_repository_is_read_beside_commits_gc_and_repack_as_on_disk() {
     let mut cluster = Cluster::new();
     let writer = cluster.start("writer");
     let reader = cluster.start("reader");

@@ -38,7 +38,7 @@ fn about_the_same(before: &Value, after: &Value) -> bool {
 }
 
 #[apply(promise)]
-fn after_a_restart_a_node_knows_how_others_answer_and_whom_to_ask_first() {
+fn after_a_restart_a_node_remembers_response_times_and_priorities() {
     let mut cluster = Cluster::new();
     let mut nodes = start_unmounted(&mut cluster, &["one", "other", "reader"]);
     let (own, of_both) = ([noise(1, 2 << 20), noise(2, 2 << 20)], noise(3, 1 << 20));

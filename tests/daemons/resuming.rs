@@ -50,7 +50,7 @@ fn get_again(reader: &Node, bytes: &[u8]) {
 }
 
 #[apply(promise)]
-fn a_get_whose_own_daemon_was_killed_goes_on_from_what_the_cache_has() {
+fn a_get_whose_own_daemon_was_killed_resumes_from_the_cache() {
     let (_cluster, mut nodes, bytes) = slow_holder();
     let get = half_way(&nodes[1]);
     nodes[1].kill();
@@ -67,7 +67,7 @@ fn a_get_whose_own_daemon_was_killed_goes_on_from_what_the_cache_has() {
 }
 
 #[apply(promise)]
-fn a_cached_file_is_got_whole_however_often_and_by_how_many_at_once() {
+fn a_cached_file_is_fetched_whole_any_number_of_times_concurrently() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["holder", "reader"]);
     let bytes = noise(10, 1 << 20);
@@ -86,7 +86,7 @@ fn a_cached_file_is_got_whole_however_often_and_by_how_many_at_once() {
 }
 
 #[apply(promise)]
-fn a_get_whose_only_holder_was_killed_goes_on_from_what_the_cache_has() {
+fn a_get_whose_only_holder_was_killed_resumes_from_the_cache() {
     let (_cluster, mut nodes, bytes) = slow_holder();
     let get = half_way(&nodes[1]);
     nodes[0].kill();
@@ -101,7 +101,7 @@ fn a_get_whose_only_holder_was_killed_goes_on_from_what_the_cache_has() {
 
 /// A holder that begins is asked before it knows again what is in its folders.
 #[apply(promise)]
-fn who_reads_goes_on_when_the_only_holder_restarts() {
+fn a_reader_continues_when_the_only_holder_restarts() {
     let (_cluster, mut nodes, bytes) = slow_holder();
     nodes[0].cli(&["limits", "--up", "none"]).expect_ok();
     nodes[1].cli(&["limits", "--down", "16MiB/s"]).expect_ok();
@@ -132,7 +132,7 @@ fn restart_away_from_the_holder(nodes: &mut [Node]) {
 }
 
 #[apply(promise)]
-fn a_get_that_meets_a_restart_waits_for_the_next_daemon_to_meet_the_holder() {
+fn a_get_during_a_restart_waits_for_the_next_daemon_to_meet_the_holder() {
     let (_cluster, mut nodes, bytes) = slow_holder();
     let get = half_way(&nodes[1]);
     restart_away_from_the_holder(&mut nodes);
@@ -141,7 +141,7 @@ fn a_get_that_meets_a_restart_waits_for_the_next_daemon_to_meet_the_holder() {
 }
 
 #[apply(promise)]
-fn a_prefetch_that_meets_a_restart_brings_what_the_next_daemon_has_yet_to_hear_of() {
+fn a_prefetch_during_a_restart_fetches_files_the_next_daemon_has_yet_to_learn_of() {
     let (_cluster, mut nodes, _bytes) = slow_holder();
     let prefetch = start(&mut nodes[1].cli_command(&["prefetch", "/"]));
     eventually("half of it is here", LONG, || {
@@ -169,7 +169,7 @@ fn small_cache() -> (Cluster, Node, Node) {
 }
 
 #[apply(promise)]
-fn a_prefetch_of_what_is_on_its_way_needs_no_second_room() {
+fn a_prefetch_of_a_file_in_transfer_needs_no_additional_room() {
     let (_cluster, _holder, reader) = small_cache();
     let half_way = || {
         let before = reader.traffic("received_bytes");
@@ -193,7 +193,7 @@ fn a_prefetch_of_what_is_on_its_way_needs_no_second_room() {
 }
 
 #[apply(promise)]
-fn what_nobody_has_open_is_not_listed_as_open() {
+fn a_closed_file_is_not_listed_as_open() {
     let (_cluster, holder, reader) = small_cache();
     holder.cli(&["limits", "--up", "none"]).expect_ok();
     let mut held = fs::File::open(reader.mounted("file")).unwrap();

@@ -84,7 +84,7 @@ fn two_nodes(cluster: &mut Cluster, config: &str) -> (Node, Node) {
 }
 
 #[apply(promise)]
-fn a_tree_of_small_files_is_copied_as_it_is() {
+fn a_tree_of_small_files_is_copied_exactly() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster, "");
     for (seed, name) in ["a", "b", "c"].iter().enumerate() {
@@ -107,7 +107,7 @@ fn a_tree_of_small_files_is_copied_as_it_is() {
 }
 
 #[apply(promise)]
-fn who_reads_files_in_order_has_the_next_ones_come_before() {
+fn reading_files_in_order_prefetches_the_next_ones() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster, "");
     share_directory(&[&author], "mail", 5, 200);
@@ -121,7 +121,7 @@ fn who_reads_files_in_order_has_the_next_ones_come_before() {
 }
 
 #[apply(promise)]
-fn who_reads_files_as_they_are_listed_has_the_next_ones_come_before() {
+fn reading_files_in_listing_order_prefetches_the_next_ones() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster, "");
     share_directory(&[&author], "mail", 11, 200);
@@ -136,7 +136,7 @@ fn who_reads_files_as_they_are_listed_has_the_next_ones_come_before() {
 }
 
 #[apply(promise)]
-fn one_file_in_ten_that_is_read_leads_to_little_in_vain() {
+fn reading_one_file_in_ten_prefetches_little_in_vain() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster, "");
     share_directory(&[&author], "tree", 6, 500);
@@ -162,7 +162,7 @@ fn program(cluster: &Cluster, name: &str) -> String {
 }
 
 #[apply(promise)]
-fn nothing_comes_ahead_of_a_program_with_a_budget() {
+fn nothing_is_prefetched_for_a_program_with_a_budget() {
     let mut cluster = Cluster::new();
     let slow = program(&cluster, "slow-reader");
     let rule = "[readers]\nbudgets = ['slow-reader=100MiB/s']\n";
@@ -177,7 +177,7 @@ fn nothing_comes_ahead_of_a_program_with_a_budget() {
 }
 
 #[apply(promise)]
-fn nothing_comes_ahead_on_a_metered_network() {
+fn nothing_is_prefetched_on_a_metered_network() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster, "");
     share_directory(&[&author], "mail", 12, 100);
@@ -191,7 +191,7 @@ fn nothing_comes_ahead_on_a_metered_network() {
 }
 
 #[apply(promise)]
-fn nothing_comes_for_a_program_that_is_given_cached_bytes_only() {
+fn nothing_is_prefetched_for_a_program_limited_to_cached_bytes() {
     let mut cluster = Cluster::new();
     let indexer = program(&cluster, "indexer");
     let rule = "[readers]\ncached_only = ['indexer']\n";
@@ -205,7 +205,7 @@ fn nothing_comes_for_a_program_that_is_given_cached_bytes_only() {
 }
 
 #[apply(promise)]
-fn a_holder_that_is_killed_while_its_files_are_copied_costs_no_file() {
+fn a_holder_killed_during_a_copy_of_its_files_costs_no_file() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["first", "second", "reader"]);
     share_directory(&[&nodes[0], &nodes[1]], "tree", 10, 600);

@@ -156,7 +156,7 @@ fn read_all(node: &Node, names: &[String]) -> Vec<Running> {
 }
 
 #[apply(promise)]
-fn files_that_stand_still_keep_nobody_waiting_for_others_on_any_node() {
+fn files_on_a_hung_disk_delay_no_others_on_any_node() {
     let patient = |name: &str| NodeOptions {
         config: "[mount]\nread_deadline = \"4m\"\n".to_owned(),
         ..NodeOptions::new(name)
@@ -194,7 +194,7 @@ fn files_that_stand_still_keep_nobody_waiting_for_others_on_any_node() {
 }
 
 #[apply(promise)]
-fn a_node_says_which_of_its_disks_does_not_answer() {
+fn a_node_names_its_unresponsive_disk() {
     let patient = NodeOptions {
         config: "[mount]\nread_deadline = \"4m\"\n".to_owned(),
         ..NodeOptions::new("reader")
@@ -226,7 +226,7 @@ fn a_node_says_which_of_its_disks_does_not_answer() {
 }
 
 #[apply(promise)]
-fn a_share_whose_disk_stands_still_keeps_the_daemon_from_nothing_else() {
+fn a_share_on_a_hung_disk_blocks_nothing_else_in_the_daemon() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
     let [far, farther, near] = folders(&cluster, ["far", "farther", "near"]);
@@ -276,7 +276,7 @@ fn a_share_whose_disk_stands_still_keeps_the_daemon_from_nothing_else() {
 }
 
 #[apply(promise)]
-fn a_share_whose_disk_comes_to_stand_still_keeps_no_other_from_being_listed() {
+fn a_share_whose_disk_hangs_delays_no_other_share() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
     let [far, near] = folders(&cluster, ["far", "near"]);
@@ -308,7 +308,7 @@ fn a_share_whose_disk_comes_to_stand_still_keeps_no_other_from_being_listed() {
 }
 
 #[apply(promise)]
-fn files_that_stand_still_while_they_are_hashed_keep_no_others_from_being_listed() {
+fn files_that_hang_during_hashing_delay_no_others() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
     let [far, near, outside] = folders(&cluster, ["far", "near", "outside"]);
@@ -342,7 +342,7 @@ fn files_that_stand_still_while_they_are_hashed_keep_no_others_from_being_listed
 }
 
 #[apply(promise)]
-fn a_cache_whose_disk_stands_still_keeps_nobody_from_what_is_not_in_it() {
+fn a_hung_cache_disk_blocks_no_uncached_reads() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
     let reader = cluster.start("reader");
@@ -376,7 +376,7 @@ fn a_cache_whose_disk_stands_still_keeps_nobody_from_what_is_not_in_it() {
 }
 
 #[apply(promise)]
-fn a_disk_of_which_very_much_is_wanted_keeps_nobody_from_others_when_it_stands_still() {
+fn a_heavily_used_disk_that_hangs_delays_no_others() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
     let [far, near] = folders(&cluster, ["far", "near"]);
@@ -424,7 +424,7 @@ fn a_disk_of_which_very_much_is_wanted_keeps_nobody_from_others_when_it_stands_s
 }
 
 #[apply(promise)]
-fn an_inbox_whose_disk_stands_still_keeps_no_daemon_from_starting() {
+fn an_inbox_on_a_hung_disk_does_not_prevent_a_start() {
     let mut cluster = Cluster::new();
     let [inbox] = folders(&cluster, ["inbox"]);
     let disk = StandingDisk::mount(&inbox);

@@ -44,7 +44,7 @@ fn wait_until_it_leads_somewhere(link: &Path) {
 /// judged by where it leads.
 #[apply(promise)]
 #[takes("ldd", "chroot")]
-fn a_root_filesystem_with_absolute_links_into_its_share_is_a_root_on_another_node() {
+fn a_root_filesystem_with_absolute_inner_links_works_on_another_node() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster);
     let staged = author.home.join("system");
@@ -86,7 +86,7 @@ fn a_root_filesystem_with_absolute_links_into_its_share_is_a_root_on_another_nod
 
 #[apply(promise)]
 #[takes("python3")]
-fn a_python_environment_with_absolute_links_into_its_share_works_on_another_node() {
+fn a_python_environment_with_absolute_inner_links_works_on_another_node() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster);
     let find = "import sys; print(sys.executable)";

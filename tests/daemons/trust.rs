@@ -50,7 +50,7 @@ pub(crate) fn state_of(node: &Node, name: &str) -> String {
 }
 
 #[apply(promise)]
-fn who_joined_finds_the_others_also_where_it_was_restarted_right_behind_that() {
+fn a_joiner_finds_the_others_even_if_restarted_right_away() {
     let mut home = Cluster::with_own_secrets();
     let one = home.start_with(NodeOptions::unmounted("one"));
     for name in ["two", "three", "four"] {
@@ -66,7 +66,7 @@ fn who_joined_finds_the_others_also_where_it_was_restarted_right_behind_that() {
 }
 
 #[apply(promise)]
-fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
+fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, three) = (
         cluster.start("one"),
@@ -138,7 +138,7 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
 }
 
 #[apply(promise)]
-fn whom_a_bad_administrator_admitted_is_named_before_it_is_put_out_and_goes_with_it() {
+fn nodes_admitted_by_a_bad_administrator_are_named_and_expelled_with_it() {
     let mut cluster = Cluster::with_own_secrets();
     let [one, mallory, carol, dave] =
         ["one", "mallory", "carol", "dave"].map(|name| cluster.start(name));
@@ -195,7 +195,7 @@ fn said(node: &Node, command: &str) -> String {
 }
 
 #[apply(promise)]
-fn a_node_that_was_expelled_while_it_was_away_is_told_by_whom_and_how_it_comes_back() {
+fn a_node_expelled_while_away_is_told_by_which_node_and_how_to_return() {
     let mut cluster = Cluster::with_own_secrets();
     // the one that is put out has no seed: what it remembers must do
     let (mut two, one) = (cluster.start("two"), cluster.start("one"));
@@ -228,7 +228,7 @@ fn a_node_that_was_expelled_while_it_was_away_is_told_by_whom_and_how_it_comes_b
 }
 
 #[apply(promise)]
-fn a_refusal_without_a_signed_word_puts_nobody_out_and_says_what_it_can_mean() {
+fn an_unsigned_refusal_expels_no_node_and_explains_its_meaning() {
     let mut cluster = Cluster::with_own_secrets();
     let (mut one, two) = (cluster.start("one"), cluster.start("two"));
     let elsewhere = cluster.start("elsewhere");
@@ -255,7 +255,7 @@ fn a_refusal_without_a_signed_word_puts_nobody_out_and_says_what_it_can_mean() {
 }
 
 #[apply(promise)]
-fn who_was_invited_with_the_right_invites_and_a_restart_keeps_who_is_in() {
+fn an_invited_administrator_invites_and_a_restart_keeps_the_members() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two, three) = (
         cluster.start("one"),
@@ -278,7 +278,7 @@ fn who_was_invited_with_the_right_invites_and_a_restart_keeps_who_is_in() {
 }
 
 #[apply(promise)]
-fn whoever_has_lost_the_file_with_the_secret_is_back_after_a_start() {
+fn a_node_that_lost_its_secret_file_is_back_after_a_start() {
     let mut cluster = Cluster::with_own_secrets();
     let (mut one, mut two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &[], &two);
@@ -300,7 +300,7 @@ fn whoever_has_lost_the_file_with_the_secret_is_back_after_a_start() {
 }
 
 #[apply(promise)]
-fn joining_another_cluster_drops_the_one_before() {
+fn joining_another_cluster_drops_the_previous_one() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, other) = (
         cluster.start("one"),
@@ -332,7 +332,7 @@ fn joining_another_cluster_drops_the_one_before() {
 
 /// What waited would else be tried again and again, and lead into another cluster some day.
 #[apply(promise)]
-fn a_token_that_waits_ends_with_the_warning_of_it_once_another_was_used() {
+fn a_waiting_token_and_its_warning_end_once_another_was_used() {
     let mut cluster = Cluster::with_own_secrets();
     let (mut one, mut two, other) = (
         cluster.start("one"),
@@ -356,7 +356,7 @@ fn a_token_that_waits_ends_with_the_warning_of_it_once_another_was_used() {
 }
 
 #[apply(promise)]
-fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not() {
+fn entries_of_a_departed_node_can_be_dropped_and_those_of_a_present_one_cannot() {
     let mut cluster = Cluster::new();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));
     two.write("a.txt", b"a");
@@ -376,7 +376,7 @@ fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not
 }
 
 #[apply(promise)]
-fn in_a_cluster_of_a_secret_file_no_token_is_made_that_could_let_nobody_in() {
+fn in_a_cluster_with_a_secret_file_no_useless_token_is_made() {
     let mut cluster = Cluster::new();
     let one = cluster.start("one");
     let file = one.home.join("secret");
@@ -391,7 +391,7 @@ fn in_a_cluster_of_a_secret_file_no_token_is_made_that_could_let_nobody_in() {
 }
 
 #[apply(promise)]
-fn the_entries_of_a_node_that_is_gone_can_be_dropped_by_the_name_that_it_was_admitted_under() {
+fn entries_of_a_departed_node_can_be_dropped_by_its_admitted_name() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &["--name", "desk"], &two);
@@ -409,7 +409,7 @@ fn listed_in(node: &Node, directory: &str) -> String {
 }
 
 #[apply(promise)]
-fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owner() {
+fn below_an_owned_path_only_the_owners_files_win_and_why_names_it() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &[], &two);
@@ -480,7 +480,7 @@ fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owne
 }
 
 #[apply(promise)]
-fn a_crash_leaves_no_core_with_secrets_in_it() {
+fn a_crash_leaves_no_core_dump_with_secrets() {
     // as where somebody asked for cores
     let maximum = getrlimit(Resource::Core).maximum;
     let current = maximum;

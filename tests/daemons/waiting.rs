@@ -19,7 +19,7 @@ const ROUNDS: usize = 40;
 /// Names come one after the other, so that the kernel is still told of the one when it is asked for
 /// the next, and it knows that none of them was there.
 #[apply(promise)]
-fn a_file_that_was_waited_for_is_in_the_folder() {
+fn an_awaited_file_is_in_the_folder() {
     let mut cluster = Cluster::new();
     let writer = cluster.start("writer");
     let reader = cluster.start("reader");
@@ -42,7 +42,7 @@ fn a_file_that_was_waited_for_is_in_the_folder() {
 
 /// A script that goes on from there with `rsync --delete` is not to take a part for the whole.
 #[apply(promise)]
-fn who_waited_for_another_node_sees_all_that_those_who_are_there_list() {
+fn a_waiter_for_another_node_sees_all_names_that_the_present_nodes_list() {
     let mut cluster = Cluster::new();
     let authors = ["one", "two", "three"].map(|name| cluster.start(name));
     let files = 2000;
@@ -89,7 +89,7 @@ fn a_path_through_a_linked_directory_is_the_same_in_every_command() {
 
 /// The kernel knows that none of them was there, and is told of them one after the other.
 #[apply(promise)]
-fn who_hears_of_a_new_file_finds_it_in_the_folder() {
+fn an_event_about_a_new_file_comes_once_it_is_in_the_folder() {
     let mut cluster = Cluster::new();
     let writer = cluster.start("writer");
     let reader = cluster.start("reader");
@@ -119,7 +119,7 @@ fn who_hears_of_a_new_file_finds_it_in_the_folder() {
 
 /// The name of a node comes a moment after the node.
 #[apply(promise)]
-fn events_tell_of_a_node_that_comes_for_the_first_time_by_its_name() {
+fn events_report_a_new_node_by_its_name() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["first", "second"]);
     for (node, other) in [(&nodes[0], "second"), (&nodes[1], "first")] {
@@ -137,7 +137,7 @@ fn events_tell_of_a_node_that_comes_for_the_first_time_by_its_name() {
 
 /// One that hangs, or was stopped by a signal: no shell is to wait for it.
 #[apply(promise)]
-fn a_daemon_that_does_not_answer_is_told_of_by_each_command_that_waits_for_it() {
+fn an_unresponsive_daemon_is_reported_by_each_waiting_command() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("film", b"film");
@@ -163,7 +163,7 @@ fn a_daemon_that_does_not_answer_is_told_of_by_each_command_that_waits_for_it() 
 
 /// One node's file, whatever the others share under its name.
 #[apply(promise)]
-fn a_file_of_one_node_can_be_waited_for_by_its_hidden_path() {
+fn a_file_of_one_node_can_be_awaited_by_its_hidden_path() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["writer", "reader"]);
     let path = ".p2pfs/peers/writer/late";

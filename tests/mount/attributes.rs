@@ -18,7 +18,7 @@ use crate::support::promise::{Need, mount_as_root, promise};
 const NEEDS: &[Need] = &[mount_as_root];
 
 #[apply(promise)]
-fn attributes_are_true() {
+fn attributes_are_correct() {
     let content = Memory::new();
     content.file("file", vec![1; 5000]);
     content.executable("program", b"#!/bin/sh\n".to_vec());
@@ -41,7 +41,7 @@ fn attributes_are_true() {
 }
 
 #[apply(promise)]
-fn inode_numbers_are_the_same_after_a_restart() {
+fn inode_numbers_survive_a_restart() {
     let content = Memory::new();
     content.file("dir/file", b"bytes".to_vec());
     let numbers = |mounted: &Mounted| {
@@ -55,7 +55,7 @@ fn inode_numbers_are_the_same_after_a_restart() {
 }
 
 #[apply(promise)]
-fn extended_attributes_tell_hash_holders_and_what_is_cached() {
+fn extended_attributes_show_hash_holders_and_cached_bytes() {
     let content = Memory::new();
     let hash = content.file("file", b"bytes".to_vec());
     content.directory("dir");
@@ -98,7 +98,7 @@ fn extended_attributes_tell_hash_holders_and_what_is_cached() {
 }
 
 #[apply(promise)]
-fn extended_attributes_are_answered_by_name_and_carried_by_no_copy() {
+fn extended_attributes_are_answered_by_name_and_not_copied() {
     let content = Memory::new();
     content.file("tree/file", b"bytes".to_vec());
     let mounted = Mounted::of(&content);
@@ -116,7 +116,7 @@ fn extended_attributes_are_answered_by_name_and_carried_by_no_copy() {
 }
 
 #[apply(promise)]
-fn masks_take_permissions_away_of_files_and_of_directories() {
+fn masks_remove_permissions_of_files_and_directories() {
     let content = Memory::new();
     content.file("file", b"bytes".to_vec());
     content.executable("program", b"#!/bin/sh\n".to_vec());
@@ -143,7 +143,7 @@ fn masks_take_permissions_away_of_files_and_of_directories() {
 }
 
 #[apply(promise)]
-fn df_shows_what_is_shared_and_what_the_cache_may_take() {
+fn df_shows_shared_bytes_and_the_caches_capacity() {
     let content = Memory::new();
     content.file("a", vec![1; 1 << 20]);
     content.file("same", vec![1; 1 << 20]);

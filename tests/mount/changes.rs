@@ -34,7 +34,7 @@ fn blocks_count_cached_bytes_and_follow_what_is_cached() {
 }
 
 #[apply(promise)]
-fn a_listing_goes_on_while_names_come_and_go() {
+fn a_listing_continues_while_names_change() {
     let content = Memory::new();
     for number in 0..5_000 {
         content.file(&format!("d/stays-{number:05}"), Vec::new());
@@ -63,7 +63,7 @@ fn a_listing_goes_on_while_names_come_and_go() {
 }
 
 #[apply(promise)]
-fn an_unknown_name_is_absent_at_once_and_seen_when_it_appears() {
+fn an_unknown_name_is_absent_at_once_and_appears_when_listed() {
     let content = Memory::new();
     content.directory("dir");
     let mounted = Mounted::of(&content);
@@ -90,7 +90,7 @@ fn an_unknown_name_is_absent_at_once_and_seen_when_it_appears() {
 }
 
 #[apply(promise)]
-fn a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it() {
+fn a_new_name_appears_in_a_cached_listing_and_a_removed_one_disappears() {
     let content = Memory::new();
     content.file("dir/old", b"1".to_vec());
     let mounted = Mounted::of(&content);
@@ -115,7 +115,7 @@ fn a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it() {
 /// The answer to a listing can be on its way while the kernel is told of a change, and the time of
 /// the directory is the same before and after, so nothing but another word would undo it.
 #[apply(promise)]
-fn a_listing_that_crosses_a_change_is_not_kept() {
+fn a_listing_that_overlaps_a_change_is_not_cached() {
     let content = Memory::new();
     content.directory("dir");
     let mounted = Mounted::of(&content);
@@ -144,7 +144,7 @@ fn a_listing_that_crosses_a_change_is_not_kept() {
 }
 
 #[apply(promise)]
-fn more_changes_than_are_kept_apart_are_all_seen() {
+fn changes_beyond_the_limit_are_all_seen() {
     let content = Memory::new();
     for number in 0..3_000 {
         content.file(&format!("dir/old-{number}"), b"1".to_vec());
@@ -170,7 +170,7 @@ fn more_changes_than_are_kept_apart_are_all_seen() {
 }
 
 #[apply(promise)]
-fn an_open_file_that_lost_its_name_has_no_links() {
+fn an_open_file_without_a_name_has_no_links() {
     let content = Memory::new();
     content.file("file", b"old".to_vec());
     content.file("other", b"stays".to_vec());
@@ -190,7 +190,7 @@ fn an_open_file_that_lost_its_name_has_no_links() {
 }
 
 #[apply(promise)]
-fn a_new_mtime_is_the_same_inode_and_is_seen() {
+fn a_new_mtime_keeps_the_inode_and_is_seen() {
     let content = Memory::new();
     let hash = content.file("file", b"bytes".to_vec());
     let mounted = Mounted::of(&content);
@@ -224,7 +224,7 @@ fn a_new_mtime_is_the_same_inode_and_is_seen() {
 /// A directory's time changes whenever something comes into it, and many programs ask where they
 /// are (getcwd), shells and git among them: a name that the kernel was told to drop is nowhere.
 #[apply(promise)]
-fn who_works_in_a_directory_keeps_it_when_it_changes() {
+fn a_program_in_a_directory_keeps_it_when_it_changes() {
     let content = Memory::new();
     content.file("work/here/file", b"1".to_vec());
     let mounted = Mounted::of(&content);

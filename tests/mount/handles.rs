@@ -96,7 +96,7 @@ fn bytes_of(mut file: &File) -> Vec<u8> {
 }
 
 #[apply(promise)]
-fn a_handle_opens_its_file_or_directory_after_the_kernel_has_forgotten_it() {
+fn a_handle_opens_its_file_after_the_kernel_has_forgotten_it() {
     let mounted = Mounted::of(&tree());
     let all = || FILES.into_iter().chain(DIRECTORIES);
     let mut handles: Vec<_> = all().map(|path| handle_of(&mounted.at(path))).collect();
@@ -129,7 +129,7 @@ fn a_handle_opens_its_file_or_directory_after_the_kernel_has_forgotten_it() {
 }
 
 #[apply(promise)]
-fn a_handle_is_good_for_the_next_process_that_serves_the_mount() {
+fn a_handle_is_valid_for_the_next_process_that_serves_the_mount() {
     let content = tree();
     let before = Mounted::of(&content);
     let mut handles = FILES.map(|path| handle_of(&before.at(path)));
@@ -151,7 +151,7 @@ fn a_handle_is_good_for_the_next_process_that_serves_the_mount() {
 }
 
 #[apply(promise)]
-fn a_handle_of_what_was_replaced_or_removed_is_stale_and_never_another_file() {
+fn a_handle_of_a_replaced_or_removed_file_is_stale_and_never_another_file() {
     let content = tree();
     let mounted = Mounted::of(&content);
     let mut replaced = handle_of(&mounted.at("a/deep/file"));

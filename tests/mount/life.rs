@@ -34,7 +34,7 @@ fn refused(dir: &Path) -> MountingError {
 }
 
 #[apply(promise)]
-fn a_place_that_cannot_be_a_mount_point_is_refused_with_a_remedy() {
+fn an_impossible_mount_point_is_refused_with_a_remedy() {
     let scratch = tempfile::tempdir().unwrap();
     let full = scratch.path().join("full");
     fs::create_dir(&full).unwrap();
@@ -57,7 +57,7 @@ fn a_place_that_cannot_be_a_mount_point_is_refused_with_a_remedy() {
 }
 
 #[apply(promise)]
-fn a_missing_mount_point_is_made_and_a_link_to_one_is_followed() {
+fn a_missing_mount_point_is_created_and_a_link_to_one_is_followed() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("a/b c");
     let mount = mount_at(&dir).unwrap();
@@ -97,7 +97,7 @@ fn an_unmount_leaves_an_empty_folder_that_can_be_mounted_again() {
 }
 
 #[apply(promise)]
-fn an_unmount_by_somebody_else_is_noticed() {
+fn an_unmount_by_another_program_is_noticed() {
     let content = Memory::new();
     let mounted = Mounted::of(&content);
     let dir = mounted.dir().to_owned();
@@ -111,7 +111,7 @@ fn an_unmount_by_somebody_else_is_noticed() {
 }
 
 #[apply(promise)]
-fn a_filesystem_that_is_mounted_over_the_folder_is_named_and_once_it_is_gone_all_is_well() {
+fn a_filesystem_mounted_over_the_folder_is_named_until_it_is_gone() {
     let scratch = tempfile::tempdir().unwrap();
     let mount = mount_at(scratch.path()).unwrap();
     let mut cover = Command::new("mount");
@@ -128,7 +128,7 @@ fn a_filesystem_that_is_mounted_over_the_folder_is_named_and_once_it_is_gone_all
 }
 
 #[apply(promise)]
-fn an_unmount_under_load_lets_everybody_go() {
+fn an_unmount_under_load_releases_all_readers() {
     let content = Memory::new();
     content.dead("dead", 64 << 20);
     content.file("alive", noise(1, 64 << 20));
@@ -247,7 +247,7 @@ fn the_stale_mount_of_a_killed_daemon_is_cleaned() {
 }
 
 #[apply(promise)]
-fn what_the_mount_did_is_counted() {
+fn operations_of_the_mount_are_counted() {
     let content = Memory::new();
     content.file("file", noise(1, 1 << 20));
     let mounted = Mounted::of(&content);

@@ -41,7 +41,7 @@ fn the_mount_lists_files_directories_and_links() {
 }
 
 #[apply(promise)]
-fn names_that_are_no_text_survive() {
+fn non_text_names_are_preserved() {
     let content = Memory::new();
     let odd: [&[u8]; 4] = [b"with space", b"new\nline", b"\xff\xfe\x80", &[b'x'; 255]];
     let entry = Entry {
@@ -118,7 +118,7 @@ fn walk(dir: &Path, seen: &mut Vec<(std::path::PathBuf, u64, u64)>) {
 }
 
 #[apply(promise)]
-fn a_second_walk_of_a_tree_asks_the_daemon_nothing() {
+fn a_second_walk_of_a_tree_sends_no_request() {
     let content = Memory::new();
     for number in 0..300 {
         content.file(
@@ -151,7 +151,7 @@ fn a_second_walk_of_a_tree_asks_the_daemon_nothing() {
 }
 
 #[apply(promise)]
-fn own_files_are_listed_again_with_their_attributes_and_not_asked_for_one_by_one() {
+fn own_files_are_listed_again_with_attributes_and_without_single_requests() {
     let (content, share) = (Memory::new(), tempfile::tempdir().unwrap());
     for number in 0..500 {
         let file = share.path().join(number.to_string());
@@ -183,7 +183,7 @@ fn own_files_are_listed_again_with_their_attributes_and_not_asked_for_one_by_one
 }
 
 #[apply(promise)]
-fn the_hidden_folders_show_what_is_there_now() {
+fn the_hidden_folders_show_the_current_state() {
     let content = Memory::new();
     content.file("dir/file", vec![1]);
     let mounted = Mounted::of(&content);

@@ -14,7 +14,7 @@ use crate::support::promise::{Need, mount_as_root, promise};
 const NEEDS: &[Need] = &[mount_as_root];
 
 #[apply(promise)]
-fn a_copy_can_be_made_again_changed_and_removed_by_its_owner() {
+fn a_copy_can_be_repeated_changed_and_removed_by_its_owner() {
     let content = Memory::new();
     content.file("tree/deep/resume.pdf", b"bytes".to_vec());
     content.executable("tree/run", b"#!/bin/sh\n".to_vec());
@@ -41,7 +41,7 @@ fn a_copy_can_be_made_again_changed_and_removed_by_its_owner() {
 }
 
 #[apply(promise)]
-fn flags_that_change_nothing_open_a_file_for_reading() {
+fn harmless_flags_open_a_file_for_reading() {
     let content = Memory::new();
     content.file("file", b"bytes".to_vec());
     let mounted = Mounted::of(&content);
@@ -69,7 +69,7 @@ fn flags_that_change_nothing_open_a_file_for_reading() {
 }
 
 #[apply(promise)]
-fn every_write_is_refused_as_to_a_read_only_filesystem() {
+fn every_write_is_refused_as_on_a_read_only_filesystem() {
     let content = Memory::new();
     content.file("dir/file", b"bytes".to_vec());
     let mounted = Mounted::of(&content);

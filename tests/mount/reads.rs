@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 const NEEDS: &[Need] = &[mount_as_root];
 
 #[apply(promise)]
-fn every_byte_comes_from_its_place() {
+fn every_byte_is_read_from_its_offset() {
     let content = Memory::new();
     let bytes = noise(1, (3 << 20) + 12_345);
     content.file("here", bytes.clone());
@@ -50,7 +50,7 @@ fn every_byte_comes_from_its_place() {
 }
 
 #[apply(promise)]
-fn many_readers_at_once_each_get_the_right_bytes() {
+fn many_concurrent_readers_get_the_right_bytes() {
     let content = Memory::new();
     let files: Vec<_> = (0..6)
         .map(|n| noise(n, (1 << 20) + n as usize * 777))
@@ -130,7 +130,7 @@ fn each_failure_of_a_content_has_its_errno() {
 }
 
 #[apply(promise)]
-fn a_bug_in_reading_is_eio_and_the_mount_lives_on() {
+fn a_panic_during_a_read_is_eio_and_the_mount_continues() {
     let content = Memory::new();
     content.behave("panics", ContentHash::of(b"p"), 100, Behaviour::Panics);
     content.behave("short", ContentHash::of(b"s"), 100, Behaviour::Short);
@@ -175,7 +175,7 @@ fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
 }
 
 #[apply(promise)]
-fn what_is_fetched_shows_in_the_blocks_after_the_reader_closed() {
+fn fetched_bytes_show_in_the_blocks_after_close() {
     let content = Memory::new();
     let bytes = Arc::new(noise(1, 1 << 20));
     content.behave(
@@ -214,7 +214,7 @@ fn an_own_file_is_the_file_itself_with_its_live_attributes() {
 }
 
 #[apply(promise)]
-fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open() {
+fn a_replaced_own_file_keeps_its_bytes_and_attributes_while_open() {
     let content = Memory::new();
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let shared = folder.path().join("notes");
@@ -249,7 +249,7 @@ fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open
 
 /// As a log that is empty each time it was rotated, and whose reader waits for more.
 #[apply(promise)]
-fn an_own_file_as_its_replaced_one_once_was_is_read_by_its_name_and_not_the_replaced_one() {
+fn an_own_file_equal_to_its_replaced_version_is_read_by_name() {
     for passthrough in [true, false] {
         a_log_is_rotated(passthrough);
     }
@@ -303,7 +303,7 @@ fn a_log_is_rotated(passthrough: bool) {
 }
 
 #[apply(promise)]
-fn the_kernel_reads_an_own_file_by_itself_and_sees_each_write() {
+fn the_kernel_reads_an_own_file_directly_and_sees_each_write() {
     let content = Memory::new();
     let shared = NamedTempFile::new_in("/var/tmp").unwrap();
     fs::write(shared.path(), noise(5, 1 << 20)).unwrap();
@@ -334,7 +334,7 @@ fn back(content: &Memory, hash: ContentHash, bytes: &[u8]) -> NamedTempFile {
 }
 
 #[apply(promise)]
-fn the_kernel_reads_a_complete_file_by_itself() {
+fn the_kernel_reads_a_complete_file_directly() {
     let content = Memory::new();
     let bytes = noise(1, 4 << 20);
     let hash = content.file("whole", bytes.clone());
@@ -422,7 +422,7 @@ fn what_the_kernel_let_go_of_before_the_second_use_of_a_large_file_it_asks_for_a
 }
 
 #[apply(promise)]
-fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
+fn damaged_bytes_reach_no_further_reader() {
     let content = Memory::new();
     let bytes = noise(2, 1 << 20);
     let hash = content.file("whole", bytes.clone());
@@ -448,7 +448,7 @@ fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
 }
 
 #[apply(promise)]
-fn an_open_never_fails_while_a_file_becomes_complete_under_its_readers() {
+fn an_open_never_fails_while_a_file_becomes_complete() {
     const FILES: usize = 40;
     const READERS: usize = 6;
     let content = Memory::new();

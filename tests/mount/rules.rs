@@ -65,7 +65,7 @@ impl Drop for Stream {
 }
 
 #[apply(promise)]
-fn an_offset_of_telldir_means_the_same_in_every_open_directory_and_after_a_restart() {
+fn a_telldir_offset_is_valid_in_every_open_directory_and_after_a_restart() {
     let content = Memory::new();
     for number in 0..500 {
         content.file(&format!("dir/{number}"), vec![]);
@@ -95,7 +95,7 @@ fn an_offset_of_telldir_means_the_same_in_every_open_directory_and_after_a_resta
 }
 
 #[apply(promise)]
-fn a_hundred_thousand_names_are_listed_right_while_thousands_come_and_go() {
+fn a_hundred_thousand_names_are_listed_correctly_during_changes() {
     let content = Memory::new();
     let staying = 95_000;
     for number in 0..staying {
@@ -135,7 +135,7 @@ fn a_hundred_thousand_names_are_listed_right_while_thousands_come_and_go() {
 }
 
 #[apply(promise)]
-fn nothing_is_shown_as_a_hole() {
+fn no_file_appears_sparse() {
     let content = Memory::new();
     content.dead("not here", 1 << 20);
     content.file("here", vec![0; 1 << 20]);
@@ -153,7 +153,7 @@ fn nothing_is_shown_as_a_hole() {
 }
 
 #[apply(promise)]
-fn times_sizes_and_modes_of_what_is_no_file_are_fixed() {
+fn times_sizes_and_modes_of_non_files_are_fixed() {
     let content = Memory::new();
     let hash = content.file("dir/file", b"bytes".to_vec());
     content.symlink("link", "dir/file");
@@ -184,7 +184,7 @@ fn times_sizes_and_modes_of_what_is_no_file_are_fixed() {
 }
 
 #[apply(promise)]
-fn a_page_that_cannot_be_had_is_a_sigbus() {
+fn an_unavailable_page_is_a_sigbus() {
     let content = Memory::new();
     content.dead("dead", 1 << 20);
     let deadline = Duration::from_millis(200);
@@ -201,7 +201,7 @@ fn a_page_that_cannot_be_had_is_a_sigbus() {
 }
 
 #[apply(promise)]
-fn record_locks_for_reading_hold_among_local_programs() {
+fn read_locks_on_records_work_among_local_programs() {
     let content = Memory::new();
     content.file("file", b"bytes".to_vec());
     let mounted = Mounted::of(&content);
@@ -230,7 +230,7 @@ fn record_locks_for_reading_hold_among_local_programs() {
 }
 
 #[apply(promise)]
-fn what_makes_no_sense_is_einval() {
+fn meaningless_requests_are_einval() {
     let content = Memory::new();
     let bytes = noise(3, 1 << 20);
     let hash = content.file("file", bytes.clone());
@@ -262,7 +262,7 @@ fn what_makes_no_sense_is_einval() {
 }
 
 #[apply(promise)]
-fn inotify_tells_what_local_programs_do_and_nothing_of_other_nodes() {
+fn inotify_reports_local_programs_and_not_other_nodes() {
     let content = Memory::new();
     content.file("dir/file", b"old".to_vec());
     let mounted = Mounted::of(&content);
@@ -306,7 +306,7 @@ fn inotify_tells_what_local_programs_do_and_nothing_of_other_nodes() {
 
 #[apply(promise)]
 #[takes("getfattr")]
-fn names_and_attributes_are_told_while_bytes_do_not_come() {
+fn names_and_attributes_are_answered_while_bytes_do_not_arrive() {
     let content = Memory::new();
     for number in 0..50 {
         content.dead(&format!("dir/dead-{number}"), 10 << 20);

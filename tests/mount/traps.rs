@@ -30,7 +30,7 @@ fn count(mounted: &Mounted, operation: &str) -> u64 {
 /// A lookup holds its directory's lock until it is answered, and so does whoever tells the kernel
 /// of a change in that directory wait for it: that must be nobody whom a request needs.
 #[apply(promise)]
-fn telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling() {
+fn notifications_and_requests_never_wait_for_each_other() {
     let content = Memory::new();
     let scratch = tempfile::tempdir().unwrap();
     let own = scratch.path().join("late");
@@ -72,7 +72,7 @@ fn telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling() {
 /// A reader that is stuck holds the locks of its pages; what was told of its file takes them, too,
 /// unless it names attributes only.
 #[apply(promise)]
-fn a_change_of_a_file_whose_reader_is_stuck_is_told() {
+fn a_change_of_a_file_with_a_blocked_reader_is_notified() {
     let content = Memory::new();
     let dead = content.dead("file", 4 << 20);
     content.file("dir/a", b"a".to_vec());
@@ -104,7 +104,7 @@ fn a_change_of_a_file_whose_reader_is_stuck_is_told() {
 /// The kernel asks at each close unless it was told once that nobody cares; and a close is part of
 /// each exec of a program that has files open.
 #[apply(promise)]
-fn closing_asks_the_daemon_nothing() {
+fn closing_sends_no_request() {
     let content = Memory::new();
     content.file("file", noise(1, 10_000));
     let mounted = Mounted::of(&content);
@@ -158,7 +158,7 @@ fn a_process_with_files_open_on_its_own_mount_can_start_others() {
 /// Nobody waits any more for what a killed reader had asked for in advance, and it ends all the
 /// same: else each killed reader would take of the requests that may be under way, for ever.
 #[apply(promise)]
-fn what_a_killed_reader_had_asked_for_ends_by_its_deadline() {
+fn requests_of_a_killed_reader_end_by_their_deadline() {
     let content = Memory::new();
     content.dead("dead", 64 << 20);
     let deadline = Duration::from_secs(3);
@@ -182,7 +182,7 @@ fn what_a_killed_reader_had_asked_for_ends_by_its_deadline() {
 
 /// More calls stand still at once than there are threads at first, as over a disk that hangs.
 #[apply(promise)]
-fn calls_that_stand_still_keep_nobody_else_waiting() {
+fn hung_calls_delay_no_others() {
     let content = Memory::new();
     for number in 0..20u8 {
         let hash = ContentHash::of(&[number]);
@@ -215,7 +215,7 @@ fn calls_that_stand_still_keep_nobody_else_waiting() {
 /// The own files of a share whose disk hangs, listed by more programs than there are threads at
 /// first.
 #[apply(promise)]
-fn listings_that_stand_still_keep_nobody_else_waiting() {
+fn hung_listings_delay_no_others() {
     let content = Memory::new();
     let scratch = tempfile::tempdir().unwrap();
     let late: Vec<String> = (0..20).map(|number| format!("late-{number}")).collect();
@@ -252,7 +252,7 @@ fn listings_that_stand_still_keep_nobody_else_waiting() {
 /// threads at first.
 #[apply(promise)]
 #[takes("dd")]
-fn reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting() {
+fn hung_reads_end_by_a_signal_or_the_deadline_and_delay_no_others() {
     let content = Memory::new();
     content.behave("late", ContentHash::of(b"late"), 100, Behaviour::ReadsLate);
     content.file("beside/file", b"beside".to_vec());
@@ -294,7 +294,7 @@ fn reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_w
 
 /// Whoever has files of the cache open and ends closes all of them, also while its disk hangs.
 #[apply(promise)]
-fn closes_that_stand_still_keep_nobody_else_waiting() {
+fn hung_closes_delay_no_others() {
     let content = Memory::new();
     for number in 0..20u8 {
         let hash = ContentHash::of(&[number]);
@@ -320,7 +320,7 @@ fn closes_that_stand_still_keep_nobody_else_waiting() {
 
 /// What a foreign file was opened for too late is closed by itself, and that may wait, too.
 #[apply(promise)]
-fn the_close_of_what_nobody_took_keeps_nobody_else_waiting() {
+fn the_close_of_an_undelivered_open_delays_no_others() {
     let content = Memory::new();
     let late = content.add_foreign("late");
     content.turn(late, Behaviour::ClosesLate);

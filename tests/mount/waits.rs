@@ -101,7 +101,7 @@ fn catch_without_restart(signal: libc::c_int) {
 }
 
 #[apply(promise)]
-fn bytes_that_never_come_end_in_eio_at_the_deadline_and_the_repeats_at_once() {
+fn bytes_that_never_arrive_are_eio_at_the_deadline_and_repeats_at_once() {
     let content = Memory::new();
     content.dead("dead", 10 << 20);
     let deadline = Duration::from_secs(1);
@@ -121,7 +121,7 @@ fn bytes_that_never_come_end_in_eio_at_the_deadline_and_the_repeats_at_once() {
 }
 
 #[apply(promise)]
-fn a_read_whose_bytes_are_on_their_way_waits_beyond_the_deadline() {
+fn a_read_with_bytes_under_way_waits_beyond_the_deadline() {
     let content = Memory::new();
     let bytes = noise(5, 300_000);
     let hash = ContentHash::of(&bytes);
@@ -136,7 +136,7 @@ fn a_read_whose_bytes_are_on_their_way_waits_beyond_the_deadline() {
 }
 
 #[apply(promise)]
-fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing() {
+fn a_hung_open_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing() {
     let content = Memory::new();
     content.behave("late", ContentHash::of(b"late"), 100, Behaviour::OpensLate);
     let deadline = Duration::from_millis(300);
@@ -164,7 +164,7 @@ fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothi
 }
 
 #[apply(promise)]
-fn a_reader_that_is_interrupted_is_gone_at_once() {
+fn an_interrupted_reader_is_gone_at_once() {
     let content = Memory::new();
     content.dead("dead", 10 << 20);
     let mounted = patient(&content);
@@ -191,7 +191,7 @@ fn a_reader_that_is_interrupted_is_gone_at_once() {
 }
 
 #[apply(promise)]
-fn a_direct_read_that_is_interrupted_is_gone_at_once() {
+fn an_interrupted_direct_read_is_gone_at_once() {
     let content = Memory::new();
     content.dead("dead", 10 << 20);
     let mounted = patient(&content);
@@ -286,7 +286,7 @@ fn open_and_close_of_a_file_with_reads_under_way_never_wait() {
 
 /// What such a program reads is kept by nobody, and what others read stays theirs.
 #[apply(promise)]
-fn a_program_with_a_budget_opens_at_once_what_others_read_and_costs_them_no_pages() {
+fn a_program_with_a_budget_opens_shared_files_at_once_and_costs_others_no_pages() {
     let content = Memory::new();
     content.dead("dead", 64 << 20);
     let bytes = noise(6, 1 << 20);
@@ -325,7 +325,7 @@ fn a_program_with_a_budget_opens_at_once_what_others_read_and_costs_them_no_page
 /// Profilers, shells and runtimes of languages get signals all the time, and few programs go on
 /// with a directory whose listing failed.
 #[apply(promise)]
-fn a_caught_signal_ends_no_listing() {
+fn a_caught_signal_does_not_end_a_listing() {
     let content = Memory::new();
     for number in 0..3_000 {
         content.file(&format!("dir/{number}"), Vec::new());

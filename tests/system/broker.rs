@@ -206,7 +206,7 @@ fn the_broker_mounts_where_its_configuration_says_and_nowhere_else() {
 }
 
 #[apply(promise)]
-fn where_no_daemon_comes_back_who_waits_fails_and_the_next_daemon_gets_a_new_mount() {
+fn without_a_next_daemon_readers_fail_and_a_later_one_gets_a_new_mount() {
     let broker = Broker::start(0);
     let daemon = broker.connect();
     assert_eq!(
@@ -226,7 +226,7 @@ fn where_no_daemon_comes_back_who_waits_fails_and_the_next_daemon_gets_a_new_mou
 }
 
 #[apply(promise)]
-fn a_mount_that_cannot_be_taken_over_is_said_and_mounted_anew() {
+fn a_mount_that_cannot_be_taken_over_is_reported_and_mounted_anew() {
     let broker = Broker::start(0);
     let other = broker.connect();
     assert_eq!(
@@ -266,7 +266,7 @@ fn unmount_by_hand(broker: &Broker) {
 }
 
 #[apply(promise)]
-fn where_the_broker_stops_and_comes_back_the_daemon_mounts_anew() {
+fn a_daemon_mounts_anew_after_a_restart_of_the_broker() {
     let mut broker = Broker::start(0);
     let daemon = Daemon::start(&broker);
     daemon.wait_until_mounted().expect_ok();
@@ -296,7 +296,7 @@ fn where_the_broker_stops_and_comes_back_the_daemon_mounts_anew() {
 }
 
 #[apply(promise)]
-fn what_was_unmounted_by_hand_stays_so_also_where_the_broker_then_starts_anew() {
+fn a_folder_unmounted_by_hand_stays_so_after_a_restart_of_the_broker() {
     let mut broker = Broker::start(0);
     let daemon = Daemon::start(&broker);
     daemon.wait_until_mounted().expect_ok();
@@ -313,7 +313,7 @@ fn what_was_unmounted_by_hand_stays_so_also_where_the_broker_then_starts_anew() 
 }
 
 #[apply(promise)]
-fn a_killed_broker_leaves_a_mount_that_goes_on() {
+fn a_killed_broker_leaves_a_working_mount() {
     let mut broker = Broker::start(0);
     let daemon = Daemon::start(&broker);
     daemon.wait_until_mounted().expect_ok();

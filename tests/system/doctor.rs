@@ -41,7 +41,7 @@ fn wait_for_peer(host: &str, folder: &Path) {
 
 #[apply(promise)]
 #[takes("nft")]
-fn the_doctor_finds_a_firewall_from_either_side_over_tcp_and_over_udp() {
+fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let (tcp, udp) = (folder.path().join("tcp"), folder.path().join("udp"));
@@ -110,7 +110,7 @@ fn wait_until_mounted(host: &str, folder: &Path) {
 
 #[apply(promise)]
 #[takes("nft")]
-fn the_doctor_finds_seeds_that_are_closed_silent_or_of_another_cluster_and_so_does_status() {
+fn doctor_and_status_find_closed_silent_and_foreign_seeds() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &[]);
@@ -169,7 +169,7 @@ fn the_doctor_finds_seeds_that_are_closed_silent_or_of_another_cluster_and_so_do
 
 #[apply(promise)]
 #[takes("faketime")]
-fn the_doctor_finds_a_clock_that_is_off_and_whose_it_may_be() {
+fn doctor_finds_a_wrong_clock_and_its_likely_owner() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &[]);
@@ -210,7 +210,7 @@ fn doctor_by_itself(through: &mut Command, folder: &Path) -> (Option<i32>, Strin
 
 #[apply(promise)]
 #[takes("unshare", "setpriv")]
-fn the_doctor_finds_what_would_keep_a_daemon_from_mounting() {
+fn doctor_finds_what_would_prevent_a_mount() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let listen = "listen = \"127.0.0.1:21391\"\n";

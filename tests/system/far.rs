@@ -41,7 +41,7 @@ fn time_of(command: &mut Command) -> Duration {
 /// Compared with one that pays a round trip a file, on the same link in the same minute: what a
 /// busy machine takes from one it takes from the other.
 #[apply(promise)]
-fn a_directory_of_small_files_does_not_cost_a_round_trip_a_file() {
+fn a_directory_of_small_files_costs_less_than_a_round_trip_for_each() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &["--delay", "20ms"]);

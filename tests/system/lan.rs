@@ -53,7 +53,7 @@ pub(super) fn daemon(lab: &Lab, host: &str, home: &Path) -> Command {
 }
 
 #[apply(promise)]
-fn nodes_with_the_same_secret_find_each_other_on_the_lan_without_a_seed() {
+fn nodes_with_one_secret_find_each_other_on_the_lan_without_a_seed() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &[]);
@@ -76,7 +76,7 @@ fn expect_that_both_read(lab: &Lab, folder: &Path) {
 }
 
 #[apply(promise)]
-fn a_daemon_that_starts_before_its_network_is_found_and_read_from_once_there_is_one() {
+fn a_daemon_started_before_its_network_is_found_and_read_later() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &[]);
@@ -98,7 +98,7 @@ fn a_daemon_that_starts_before_its_network_is_found_and_read_from_once_there_is_
 
 /// As behind a firewall that lets UDP through and TCP not.
 #[apply(promise)]
-fn a_node_that_is_alive_and_answers_no_question_for_files_is_named() {
+fn a_live_node_that_answers_no_file_requests_is_named() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &[]);

@@ -124,7 +124,7 @@ fn start_second(machine: &SystemdBox) {
 
 #[apply(promise)]
 #[takes("dpkg-deb", "dpkg", "gzip", "strip")]
-fn a_package_installs_quietly_upgrades_under_readers_and_leaves_nothing_when_purged() {
+fn a_package_installs_quietly_upgrades_under_readers_and_is_purged_without_a_trace() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (
         package(folder.path(), "0.1.0-1"),

@@ -112,7 +112,7 @@ fn interrupt_readers(machine: &SystemdBox, how: &str) {
 
 #[apply(promise)]
 #[takes("python3", "setpriv", "unshare")]
-fn who_reads_while_the_daemon_restarts_waits_and_reads_the_right_bytes() {
+fn a_read_during_a_restart_of_the_daemon_waits_and_gets_the_right_bytes() {
     let machine = boot_cluster();
     start(&machine);
     prepare(&machine);
@@ -125,7 +125,7 @@ fn who_reads_while_the_daemon_restarts_waits_and_reads_the_right_bytes() {
 
 #[apply(promise)]
 #[takes("python3", "setpriv", "unshare")]
-fn who_reads_while_the_daemon_is_killed_waits_and_reads_the_right_bytes() {
+fn a_read_during_a_kill_of_the_daemon_waits_and_gets_the_right_bytes() {
     let machine = boot_cluster();
     start(&machine);
     prepare(&machine);
@@ -137,7 +137,7 @@ fn who_reads_while_the_daemon_is_killed_waits_and_reads_the_right_bytes() {
 
 #[apply(promise)]
 #[takes("python3", "setpriv", "unshare")]
-fn who_reads_while_the_daemon_stands_still_waits_for_the_watchdog_and_reads_the_right_bytes() {
+fn a_read_during_a_hang_of_the_daemon_waits_for_the_watchdog_and_gets_the_right_bytes() {
     let machine = boot_cluster();
     let soon = "[Service]\nWatchdogSec=4\n";
     machine.write("/etc/systemd/system/p2pfs.service.d/soon.conf", soon);
@@ -173,7 +173,7 @@ const CALLER: &str = "systemd-run --unit=caller sh -c \
 
 #[apply(promise)]
 #[takes("perl")]
-fn who_connects_while_the_daemon_restarts_or_is_killed_is_not_refused() {
+fn a_connection_during_a_restart_or_kill_is_not_refused() {
     let machine = boot_cluster();
     machine.write(EXTRA, "[mesh]\nlisten = \"127.0.0.1:1380\"\n");
     start(&machine);
@@ -224,7 +224,7 @@ fn who_connects_while_the_daemon_restarts_or_is_killed_is_not_refused() {
 }
 
 #[apply(promise)]
-fn where_the_brokers_service_is_restarted_alone_the_daemon_mounts_anew() {
+fn after_a_restart_of_the_brokers_service_the_daemon_mounts_anew() {
     let machine = boot_cluster();
     start(&machine);
     let pid = property(&machine, "MainPID");
@@ -263,7 +263,7 @@ fn where_the_brokers_service_is_restarted_alone_the_daemon_mounts_anew() {
 }
 
 #[apply(promise)]
-fn a_restart_takes_the_folder_to_where_the_configuration_has_it_now() {
+fn a_restart_moves_the_folder_to_its_configured_place() {
     let machine = boot_cluster();
     start(&machine);
     machine.ok("mkdir /mnt/other");

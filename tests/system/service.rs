@@ -198,7 +198,7 @@ fn journal(machine: &SystemdBox) -> String {
 }
 
 #[apply(promise)]
-fn a_broken_configuration_is_refused_with_its_place_and_a_mended_one_just_starts() {
+fn a_broken_configuration_is_refused_with_its_line_and_a_mended_one_starts() {
     let machine = boot_cluster();
     start(&machine);
     machine.write(EXTRA, "# one\nnonsense = 1\n");
@@ -221,7 +221,7 @@ fn a_broken_configuration_is_refused_with_its_place_and_a_mended_one_just_starts
 }
 
 #[apply(promise)]
-fn a_daemon_that_stands_still_is_replaced_by_the_watchdog() {
+fn a_hung_daemon_is_replaced_by_the_watchdog() {
     let machine = boot_cluster();
     machine.write(
         "/etc/systemd/system/p2pfs.service.d/soon.conf",
@@ -247,7 +247,7 @@ const SILENT_NAME_SERVER: &str = "systemd-run --unit=silent perl -MIO::Socket::I
      > /etc/resolv.conf";
 
 #[apply(promise)]
-fn a_seed_whose_name_does_not_resolve_delays_nothing() {
+fn an_unresolvable_seed_delays_nothing() {
     let machine = boot_cluster();
     machine.sh(SILENT_NAME_SERVER).expect_ok();
     machine.write(
@@ -265,7 +265,7 @@ fn a_seed_whose_name_does_not_resolve_delays_nothing() {
 }
 
 #[apply(promise)]
-fn the_journal_has_fields_to_search_by_and_says_what_to_do() {
+fn the_journal_has_searchable_fields_and_remedies() {
     let machine = boot_cluster();
     machine.write(EXTRA, "[log]\nlevel = \"debug\"\n");
     start(&machine);
@@ -299,7 +299,7 @@ fn the_journal_has_fields_to_search_by_and_says_what_to_do() {
 }
 
 #[apply(promise)]
-fn mount_and_a_line_of_fstab_mount_the_folder() {
+fn mount_and_an_fstab_line_mount_the_folder() {
     let machine = boot_cluster();
     machine.ok("mount -t p2pfs none /mnt/p2p");
     machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
@@ -360,7 +360,7 @@ fn mount_and_a_line_of_fstab_mount_the_folder() {
 }
 
 #[apply(promise)]
-fn who_looks_into_an_automount_point_starts_the_daemon_and_sees_the_folder() {
+fn an_access_to_an_automount_point_starts_the_daemon_and_shows_the_folder() {
     let machine = boot_cluster();
     machine.ok(
         "echo 'none /mnt/p2p p2pfs _netdev,nofail,x-systemd.automount 0 0' >> /etc/fstab && \
@@ -396,7 +396,7 @@ fn who_looks_into_an_automount_point_starts_the_daemon_and_sees_the_folder() {
 }
 
 #[apply(promise)]
-fn systemd_finds_nothing_wrong_with_the_units() {
+fn systemd_accepts_the_units() {
     let machine = boot_cluster();
     for units in [
         "/etc/systemd/system/p2pfs.service",
@@ -420,7 +420,7 @@ fn exposure(machine: &SystemdBox, unit: &str) -> f32 {
 }
 
 #[apply(promise)]
-fn the_daemon_has_no_right_and_the_broker_one() {
+fn the_daemon_has_no_privilege_and_the_broker_one() {
     let machine = boot_cluster();
     start(&machine);
     assert!(exposure(&machine, "p2pfs.service") <= 1.5);

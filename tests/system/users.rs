@@ -17,7 +17,7 @@ fn open_in_a_get(machine: &SystemdBox, user: &str) -> String {
 }
 
 #[apply(promise)]
-fn users_whom_the_service_cannot_tell_apart_are_given_nothing_of_each_other() {
+fn indistinguishable_users_get_nothing_of_each_other() {
     let machine = boot_cluster();
     machine.ok("head -c 20000000 /dev/urandom > /srv/shared/games.bin && \
          chown games /srv/shared/games.bin && chmod 666 /srv/shared/games.bin");

@@ -60,7 +60,7 @@ fn documented() -> Graph {
 }
 
 #[test]
-fn documented_crate_graph_is_the_one_that_cargo_builds() {
+fn documented_crate_graph_matches_cargo_metadata() {
     assert_eq!(documented(), built());
 }
 

@@ -69,7 +69,7 @@ const ASKING: &[&[&str]] = &[
 ];
 
 #[test]
-fn without_a_daemon_every_command_fails_with_one_line_that_says_how_to_start_it() {
+fn without_a_daemon_every_command_fails_with_one_line_and_a_remedy() {
     let dir = dir();
     for arguments in ASKING {
         let output = run(dir.path(), arguments);
@@ -155,7 +155,7 @@ fn a_bad_amount_is_refused_with_what_is_accepted() {
 }
 
 #[test]
-fn completions_are_there_for_three_shells() {
+fn completions_exist_for_three_shells() {
     let dir = dir();
     for shell in ["bash", "zsh", "fish"] {
         let output = run(dir.path(), &["completions", shell]);
@@ -199,7 +199,7 @@ fn wait_gives_up_at_its_timeout() {
 }
 
 #[test]
-fn a_token_before_the_first_start_is_kept_unseen_by_others() {
+fn a_token_given_before_the_first_start_is_stored_privately() {
     let dir = dir();
     let state = dir.path().join("state");
     let state_argument = state.to_str().unwrap();
@@ -222,7 +222,7 @@ fn a_token_before_the_first_start_is_kept_unseen_by_others() {
 }
 
 #[test]
-fn a_token_can_come_from_standard_input_and_the_state_directory_from_the_configuration() {
+fn a_token_is_read_from_standard_input_and_the_state_directory_from_the_configuration() {
     let dir = dir();
     let state = dir.path().join("elsewhere");
     let config = dir.path().join("p2pfs.toml");
@@ -240,7 +240,7 @@ fn a_token_can_come_from_standard_input_and_the_state_directory_from_the_configu
 }
 
 #[test]
-fn what_is_no_token_is_refused_and_not_kept() {
+fn an_invalid_token_is_refused_and_not_stored() {
     let dir = dir();
     let state = dir.path().join("state");
     for token in ["hello", "p2pfs1-", "p2pfs1-a b"] {
@@ -255,7 +255,7 @@ fn what_is_no_token_is_refused_and_not_kept() {
 }
 
 #[test]
-fn check_config_prints_what_the_settings_come_to() {
+fn check_config_prints_the_effective_settings() {
     let dir = dir();
     let config = dir.path().join("p2pfs.toml");
     fs::write(&config, "name = 'file'\n[cache]\nsize = '1GiB'\n").unwrap();
@@ -293,7 +293,7 @@ fn check_config_prints_what_the_settings_come_to() {
 }
 
 #[test]
-fn without_a_daemon_config_show_takes_the_file_that_the_environment_names() {
+fn without_a_daemon_config_show_uses_the_file_named_by_the_environment() {
     let dir = dir();
     let config = dir.path().join("other.toml");
     fs::write(&config, "name = 'named'\n").unwrap();
@@ -311,7 +311,7 @@ fn without_a_daemon_config_show_takes_the_file_that_the_environment_names() {
 }
 
 #[test]
-fn a_wrong_configuration_stops_the_start_with_its_place() {
+fn a_wrong_configuration_stops_the_start_and_names_its_line() {
     let dir = dir();
     let config = dir.path().join("p2pfs.toml");
     fs::write(&config, "\n[mount]\nread_deadline = \"10\"\n").unwrap();
@@ -331,7 +331,7 @@ fn a_wrong_configuration_stops_the_start_with_its_place() {
 }
 
 #[test]
-fn a_secret_file_of_no_use_is_a_wrong_configuration() {
+fn an_unusable_secret_file_is_a_configuration_error() {
     let dir = dir();
     let secret = dir.path().join("secret");
     fs::write(&secret, "no secret").unwrap();
@@ -349,7 +349,7 @@ fn a_secret_file_of_no_use_is_a_wrong_configuration() {
 }
 
 #[test]
-fn a_state_directory_that_is_a_file_is_blamed_itself() {
+fn a_state_directory_that_is_a_file_is_named_as_the_cause() {
     let dir = dir();
     fs::write(dir.path().join("state"), "").unwrap();
     let options = ["--state", "--cache", "--socket", "--mount"];
@@ -384,7 +384,7 @@ fn help_fits_a_line() {
 }
 
 #[test]
-fn a_secret_that_is_no_file_is_refused_and_not_waited_for() {
+fn a_secret_that_is_not_a_file_is_refused_at_once() {
     let dir = dir();
     let secret = dir.path().join("secret");
     let mode = Mode::from_raw_mode(0o600);
@@ -403,7 +403,7 @@ fn a_secret_that_is_no_file_is_refused_and_not_waited_for() {
 }
 
 #[test]
-fn a_folder_of_the_system_is_not_shared_by_a_flag_without_being_meant() {
+fn a_system_folder_is_not_shared_by_flag_without_confirmation() {
     let dir = dir();
     for folder in ["/etc", "/"] {
         let output = run(dir.path(), &["daemon", "--share", folder]);
@@ -417,7 +417,7 @@ fn a_folder_of_the_system_is_not_shared_by_a_flag_without_being_meant() {
 }
 
 #[test]
-fn help_and_version_that_cannot_be_written_are_a_failure() {
+fn help_and_version_fail_when_they_cannot_be_written() {
     let dir = dir();
     for flag in ["--version", "--help"] {
         let full = fs::OpenOptions::new()
@@ -442,7 +442,7 @@ fn help_and_version_that_cannot_be_written_are_a_failure() {
 }
 
 #[test]
-fn asking_for_the_legacy_peers_is_refused_and_not_ignored() {
+fn a_request_for_legacy_peers_is_refused_and_not_ignored() {
     let dir = dir();
     let mut command = p2pfs(dir.path());
     command
@@ -455,7 +455,7 @@ fn asking_for_the_legacy_peers_is_refused_and_not_ignored() {
 }
 
 #[test]
-fn what_is_said_and_is_no_text_is_refused_by_what_it_is() {
+fn a_non_text_argument_is_refused_by_its_name() {
     let dir = dir();
     let mut command = p2pfs(dir.path());
     command.arg("say").arg(OsStr::from_bytes(b"caf\xe9"));
@@ -466,7 +466,7 @@ fn what_is_said_and_is_no_text_is_refused_by_what_it_is() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_not_shared() {
+fn a_missing_folder_is_not_shared() {
     let dir = dir();
     let output = run(dir.path(), &["share", "add", "missing"]);
     assert_eq!(output.status.code(), Some(1));

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::cli_commands::{FakeDaemon, names_in, stderr};
 
 #[test]
-fn invite_prints_the_token_and_nothing_else() {
+fn invite_prints_only_the_token() {
     let daemon = FakeDaemon::start(|request| {
         assert_eq!(
             request.call,
@@ -93,7 +93,7 @@ fn a_share_is_added_by_its_real_path() {
 }
 
 #[test]
-fn a_share_whose_folder_is_gone_can_be_removed() {
+fn a_share_with_a_missing_folder_can_be_removed() {
     let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
     daemon.output(&["share", "remove", "/srv/gone"]);
     assert_eq!(
@@ -105,7 +105,7 @@ fn a_share_whose_folder_is_gone_can_be_removed() {
 }
 
 #[test]
-fn wait_passes_its_conditions_on_and_tells_when_they_are_not_met() {
+fn wait_forwards_its_conditions_and_reports_unmet_ones() {
     let daemon = FakeDaemon::start(|request| match &request.call {
         Call::Wait {
             mounted: true,
@@ -135,7 +135,7 @@ fn wait_passes_its_conditions_on_and_tells_when_they_are_not_met() {
 }
 
 #[test]
-fn wait_begun_before_the_daemon_ends_once_it_answers() {
+fn a_wait_begun_before_the_daemon_ends_once_it_answers() {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("late.sock");
     let binary = assert_cmd::cargo::cargo_bin("p2pfs");

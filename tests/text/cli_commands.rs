@@ -213,7 +213,7 @@ fn status_is_readable_as_text_and_as_json() {
 }
 
 #[test]
-fn ls_asks_for_page_after_page_and_takes_a_path_in_any_form() {
+fn ls_reads_page_after_page_and_accepts_a_path_in_any_form() {
     let daemon = FakeDaemon::start(|request| {
         let Call::Ls { path, after } = &request.call else {
             panic!("{:?}", request.call)
@@ -254,7 +254,7 @@ fn ls_asks_for_page_after_page_and_takes_a_path_in_any_form() {
 }
 
 #[test]
-fn a_failure_of_the_daemon_is_one_line_however_it_is_worded() {
+fn a_failure_of_the_daemon_is_one_line_in_any_wording() {
     let daemon = FakeDaemon::start(|request| {
         let failure = Failure::new(FailureKind::NotFound, "no such name: a\nb\x1b[31m");
         request
@@ -271,7 +271,7 @@ fn a_failure_of_the_daemon_is_one_line_however_it_is_worded() {
 }
 
 #[test]
-fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_that_fails() {
+fn pin_and_prefetch_split_many_names_into_calls_and_fail_with_the_first_failure() {
     let daemon = FakeDaemon::start(|request| {
         tokio::spawn(async move {
             let (Call::Prefetch { paths, .. } | Call::Pin { paths }) = &request.call else {
@@ -328,7 +328,7 @@ fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_tha
 }
 
 #[test]
-fn cache_verify_fails_where_bytes_were_wrong() {
+fn cache_verify_fails_when_bytes_were_wrong() {
     let daemon = FakeDaemon::start(|request| match request.call {
         Call::CacheVerify {} => {
             request.reply.done(&CacheVerified {
@@ -361,7 +361,7 @@ fn cache_verify_fails_where_bytes_were_wrong() {
 }
 
 #[test]
-fn events_come_as_lines_of_text_or_of_json() {
+fn events_are_printed_as_lines_of_text_or_json() {
     let daemon = FakeDaemon::start(|request| {
         let Call::Events { follow: false } = request.call else {
             panic!("{:?}", request.call)
@@ -398,7 +398,7 @@ fn events_come_as_lines_of_text_or_of_json() {
 }
 
 #[test]
-fn why_tells_every_version_and_the_rule() {
+fn why_explains_every_version_and_the_rule() {
     let daemon = FakeDaemon::start(|request| {
         request.reply.done(&Provenance {
             path: Named::new("a"),
@@ -423,7 +423,7 @@ fn why_tells_every_version_and_the_rule() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_output_pipe_is_not_a_failure() {
     let daemon = FakeDaemon::start(|request| {
         let entries = (0..900)
             .map(|n| entry(format!("{n:0200}").as_bytes()))
@@ -451,7 +451,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
-fn peers_without_any_say_how_to_get_one() {
+fn peers_without_any_explains_how_to_get_one() {
     let daemon = FakeDaemon::start(|request| request.reply.done(&Peers::default()));
     let said = daemon.output(&["peers"]);
     assert!(

@@ -24,7 +24,7 @@ fn get_writes_the_file_under_its_own_name_with_its_executable_bit() {
 }
 
 #[test]
-fn get_takes_a_file_a_directory_or_standard_output_and_replaces_what_was_there() {
+fn get_writes_to_a_file_directory_or_standard_output_and_replaces_files() {
     let daemon = FakeDaemon::start(|request| serve_file(request, 1000, 1000));
     let out = daemon.path().join("out");
     std::fs::create_dir(&out).unwrap();
@@ -49,7 +49,7 @@ fn get_takes_a_file_a_directory_or_standard_output_and_replaces_what_was_there()
 }
 
 #[test]
-fn a_file_that_does_not_come_whole_leaves_nothing_and_touches_nothing() {
+fn an_incomplete_file_leaves_nothing_and_changes_nothing() {
     let daemon = FakeDaemon::start(|request| serve_file(request, 1 << 20, 70_000));
     std::fs::write(daemon.path().join("x"), "precious").unwrap();
     let output = daemon.run(&["get", "x"]);
@@ -70,7 +70,7 @@ fn an_empty_file_is_a_file() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_with_its_place() {
+fn a_file_that_cannot_be_written_is_reported_with_its_path() {
     let daemon = FakeDaemon::start(|request| serve_file(request, 10, 10));
     let output = daemon.run(&["get", "a", "-o", "no/such/folder/a"]);
     assert_eq!(output.status.code(), Some(1));

@@ -41,7 +41,7 @@ fn every_command(command: &clap::Command, name: &str, found: &mut Vec<(String, c
 }
 
 #[test]
-fn every_command_and_every_option_is_in_the_manual() {
+fn every_command_and_option_is_in_the_manual() {
     let mut found = Vec::new();
     every_command(&cli::command(), "p2pfs", &mut found);
     let manual = commands();
@@ -105,7 +105,7 @@ fn every_setting_and_every_variable_is_in_the_manual() {
 }
 
 #[test]
-fn the_brokers_unit_has_no_option_that_would_hide_the_mount() {
+fn the_brokers_unit_has_no_option_that_hides_the_mount() {
     let unit = include_str!("../../packaging/p2pfs-broker.service");
     let options: Vec<&str> = unit
         .lines()
@@ -148,7 +148,7 @@ fn the_brokers_unit_has_no_option_that_would_hide_the_mount() {
 const NEVER_SEEN: [&str; 2] = ["EBADF", "ENOSYS"];
 
 #[test]
-fn every_error_of_the_folder_and_every_attribute_is_in_its_manual() {
+fn every_error_and_attribute_of_the_folder_is_in_its_manual() {
     let manual = page(include_str!("../../man/p2pfs.7"));
     let errors = manual.split(".SH ").find(|part| part.starts_with("ERRORS"));
     let errors = words(errors.unwrap());
@@ -180,7 +180,7 @@ fn every_error_of_the_folder_and_every_attribute_is_in_its_manual() {
 }
 
 #[test]
-fn groff_sets_every_page_without_a_warning() {
+fn groff_formats_every_page_without_a_warning() {
     let pages = ["p2pfs.1", "p2pfs.7", "p2pfs.8", "p2pfs.toml.5"];
     for name in pages {
         let path = format!("{}/man/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -8,7 +8,7 @@ use p2pfs::daemon::control::{Call, Listing};
 use crate::cli_commands::{FakeDaemon, entry};
 
 #[test]
-fn a_name_of_any_bytes_goes_in_and_comes_out() {
+fn a_name_of_any_bytes_is_accepted_and_printed() {
     let daemon = FakeDaemon::start(|request| {
         let Call::Ls { path, .. } = &request.call else {
             panic!("{:?}", request.call)
@@ -43,7 +43,7 @@ fn a_name_of_any_bytes_goes_in_and_comes_out() {
 }
 
 #[test]
-fn names_into_a_pipe_are_one_line_each_and_move_no_cursor() {
+fn names_in_a_pipe_are_one_line_each_and_move_no_cursor() {
     let daemon = FakeDaemon::start(|request| {
         let names = [&b"a\nb"[..], b"c\x1b[2J", "d\u{61c}e".as_bytes()];
         request.reply.done(&Listing {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use super::cli_alone::{dir, p2pfs, run, stderr};
 
 #[test]
-fn a_daemon_that_is_there_and_says_nothing_is_not_told_to_be_started() {
+fn a_silent_daemon_is_not_reported_as_stopped() {
     let dir = dir();
     // who calls is connected, and hears nothing
     let _silent = UnixListener::bind(dir.path().join("no.sock")).unwrap();
@@ -22,7 +22,7 @@ fn a_daemon_that_is_there_and_says_nothing_is_not_told_to_be_started() {
 }
 
 #[test]
-fn a_socket_that_can_be_none_is_told_of_with_what_to_name_instead() {
+fn an_impossible_socket_path_is_reported_with_an_alternative() {
     let dir = dir();
     fs::write(dir.path().join("file"), "").unwrap();
     let long = "s".repeat(200);
@@ -39,7 +39,7 @@ fn a_socket_that_can_be_none_is_told_of_with_what_to_name_instead() {
 }
 
 #[test]
-fn a_variable_with_nothing_in_it_counts_as_not_set() {
+fn an_empty_variable_counts_as_unset() {
     let dir = dir();
     let says = |arguments: &[&str]| {
         let mut command = p2pfs(dir.path());
@@ -65,7 +65,7 @@ fn a_variable_with_nothing_in_it_counts_as_not_set() {
 }
 
 #[test]
-fn a_number_or_a_time_that_cannot_be_is_told_of_with_what_can() {
+fn an_invalid_number_or_time_is_reported_with_valid_ones() {
     let dir = dir();
     let says = |arguments: &[&str], wanted: &str| {
         let output = run(dir.path(), arguments);
@@ -82,7 +82,7 @@ fn a_number_or_a_time_that_cannot_be_is_told_of_with_what_can() {
 }
 
 #[test]
-fn where_the_daemon_is_may_be_said_before_the_part_of_a_command_or_behind_it() {
+fn the_socket_option_is_accepted_before_or_after_a_subcommand() {
     let dir = dir();
     let at = dir.path().join("nobody.sock");
     let at = at.to_str().unwrap();

@@ -15,7 +15,7 @@ fn fifo(place: &Path) {
 }
 
 #[test]
-fn a_configuration_file_that_is_no_regular_file_is_told_of_and_never_waited_for() {
+fn a_configuration_that_is_not_a_regular_file_is_reported_at_once() {
     let files = Files::new("");
     let at = |name: &str| files.dir.path().join(name);
     fifo(&at("fifo"));
@@ -46,7 +46,7 @@ fn a_configuration_file_that_is_no_regular_file_is_told_of_and_never_waited_for(
 }
 
 #[test]
-fn a_drop_in_that_is_no_regular_file_is_told_of_too() {
+fn a_drop_in_that_is_not_a_regular_file_is_reported() {
     let files = Files::new("").drop_in("a.toml", "");
     fifo(&files.dir.path().join("p2pfs.toml.d/b.toml"));
     let error = files.error();
@@ -55,7 +55,7 @@ fn a_drop_in_that_is_no_regular_file_is_told_of_too() {
 }
 
 #[test]
-fn no_configuration_is_named_by_the_device_that_is_empty() {
+fn the_null_device_means_no_configuration() {
     let mut files = Files::new("");
     for name in ["null.toml", "/dev/null"] {
         let named = files.dir.path().join(name);

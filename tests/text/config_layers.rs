@@ -73,7 +73,7 @@ pub(crate) fn file_error(text: &str) -> String {
 }
 
 #[test]
-fn without_any_file_the_defaults_of_the_place_stand() {
+fn without_any_file_the_defaults_apply() {
     let config = load(&nothing_set()).unwrap().config;
     assert_eq!(config, Config::defaults(&nothing_set().place));
     assert_eq!(config.name.as_str(), "lab-3");
@@ -86,7 +86,7 @@ fn without_any_file_the_defaults_of_the_place_stand() {
 }
 
 #[test]
-fn each_layer_wins_over_those_before_it() {
+fn each_layer_overrides_those_before_it() {
     let files = Files::new("name = 'file'\n[cache]\nsize = '1GiB'\nfloor = '1MiB'\n")
         .drop_in("20-b.toml", "name = 'drop-in-b'\n[cache]\nsize = '3GiB'\n")
         .drop_in(
@@ -119,7 +119,7 @@ fn each_layer_wins_over_those_before_it() {
 }
 
 #[test]
-fn shares_add_up_and_seeds_are_replaced() {
+fn shares_accumulate_and_seeds_are_replaced() {
     let files = Files::new("seeds = ['a:1']\n[[share]]\ndir = '/srv/one'\n")
         .drop_in(
             "a.toml",
@@ -157,7 +157,7 @@ fn shares_add_up_and_seeds_are_replaced() {
 }
 
 #[test]
-fn a_user_and_a_group_are_named_as_well_as_numbered() {
+fn a_user_and_a_group_can_be_named_or_numbered() {
     let config = Files::new("[mount]\nuid = 'root'\ngid = '7'\n")
         .load()
         .unwrap()
@@ -168,7 +168,7 @@ fn a_user_and_a_group_are_named_as_well_as_numbered() {
 }
 
 #[test]
-fn each_setting_is_shown_with_what_set_it() {
+fn each_setting_is_shown_with_its_origin() {
     let files = Files::new("seeds = ['a:1']\n[cache]\nsize = '10G'\n[[share]]\ndir = '/srv/one'\n")
         .drop_in("b.toml", "\n[log]\nlevel = 'debug'\n");
     let mut sources = files.sources();
@@ -254,7 +254,7 @@ fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
 }
 
 #[test]
-fn the_printed_configuration_reads_back_as_the_same() {
+fn the_printed_configuration_round_trips() {
     let files = Files::new("seeds = ['a:1']\n[[share]]\ndir = '/srv/one'\n[mount]\nuid = 5\n");
     let config = files.load().unwrap().config;
     assert_eq!(Files::new(&config.to_toml()).load().unwrap().config, config);
@@ -333,7 +333,7 @@ fn shares_of_the_environment_have_the_flags_of_their_variables() {
 }
 
 #[test]
-fn the_names_that_users_of_the_legacy_peers_know_keep_working() {
+fn the_variable_names_of_legacy_peers_keep_working() {
     let config = from_environment([
         ("P2P_HOST", "127.0.0.1"),
         ("P2P_PORT", "21001"),
@@ -354,7 +354,7 @@ fn the_names_that_users_of_the_legacy_peers_know_keep_working() {
 }
 
 #[test]
-fn the_plane_of_the_legacy_peers_is_turned_on_by_the_file_the_environment_or_the_flag() {
+fn legacy_peers_are_enabled_by_file_environment_or_flag() {
     let config = Files::new("[legacy]\nenabled = true\n")
         .load()
         .unwrap()
@@ -373,7 +373,7 @@ fn the_plane_of_the_legacy_peers_is_turned_on_by_the_file_the_environment_or_the
 }
 
 #[test]
-fn a_mount_named_on_the_command_line_is_made() {
+fn a_mount_named_on_the_command_line_is_created() {
     let mut sources = Files::new("[mount]\nenabled = false\n").sources();
     sources.config_file = None;
     sources.environment = Environment::from([("P2PFS_MOUNT_ENABLED", "false")]);
@@ -384,7 +384,7 @@ fn a_mount_named_on_the_command_line_is_made() {
 }
 
 #[test]
-fn a_reload_tells_what_can_be_changed_from_what_needs_a_restart() {
+fn a_reload_distinguishes_changes_that_need_a_restart() {
     let old = Files::new("seeds=['a:1']\n[[share]]\ndir='/a'\n[[share]]\ndir='/b'\n");
     let new = Files::new(
         "name='other'\nseeds=['b:1']\n[cache]\nsize='1GiB'\n[log]\nlevel='debug'\n\
@@ -410,7 +410,7 @@ fn a_reload_tells_what_can_be_changed_from_what_needs_a_restart() {
 }
 
 #[test]
-fn what_editors_hide_beside_the_drop_ins_is_no_configuration() {
+fn editor_files_beside_the_drop_ins_are_ignored() {
     let files = Files::new("").drop_in("10.toml", "name = \"n\"\n");
     let files = files.drop_in(".hidden.toml", "no = 1\n");
     let folder = files.dir.path().join("p2pfs.toml.d");
@@ -420,7 +420,7 @@ fn what_editors_hide_beside_the_drop_ins_is_no_configuration() {
 }
 
 #[test]
-fn a_share_within_another_is_told_of_before_the_start() {
+fn a_share_within_another_is_reported_before_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let (outer, inner) = (folder.path().join("s"), folder.path().join("s/sub"));
     fs::create_dir_all(&inner).unwrap();

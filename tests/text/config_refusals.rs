@@ -7,7 +7,7 @@ use p2pfs::daemon::config::{Environment, Sources, load};
 use super::config_layers::{Files, file_error, from_environment, nothing_set};
 
 #[test]
-fn an_unknown_key_is_refused_with_its_line_and_the_keys_there_are() {
+fn an_unknown_key_is_refused_with_its_line_and_the_known_keys() {
     let text = "name = 'a'\n\n[cache]\nsize = '1GiB'\nsise = '2GiB'\n";
     assert_eq!(
         file_error(text),
@@ -18,7 +18,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_keys_there_are() {
 }
 
 #[test]
-fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
+fn a_bad_value_is_refused_with_its_line_and_the_accepted_ones() {
     let says = |text: &str, parts: &[&str]| {
         let error = file_error(text);
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
@@ -82,7 +82,7 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_refused_with_the_place() {
+fn a_file_that_is_not_toml_is_refused_with_its_line() {
     assert!(file_error("name = 'a'\n[cache\nsize = 1\n").starts_with("p2pfs.toml:2:7: "));
     assert!(!file_error("= 3").contains('\n'));
 }
@@ -100,14 +100,14 @@ fn a_file_that_is_not_utf_8_is_refused_with_the_line() {
 }
 
 #[test]
-fn a_group_that_is_there_twice_is_refused_and_named() {
+fn a_duplicate_group_is_refused_and_named() {
     let error = file_error("groups = ['office=a', 'lab=c', 'office=b']\n");
     assert!(error.contains("two groups \"office\""), "{error}");
     assert!(!error.contains("lab"), "{error}");
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once_each_with_its_place() {
+fn all_errors_are_reported_at_once_with_their_lines() {
     let files = Files::new("nam = 'a'\n[cache]\nsize = '1'\nfloor = 3\n[cash]\nx = 1\ny = 2\n")
         .drop_in(
             "a.toml",
@@ -141,7 +141,7 @@ fn all_that_is_wrong_is_told_at_once_each_with_its_place() {
 }
 
 #[test]
-fn a_secret_file_of_no_use_is_told_of_with_all_else_that_is_wrong() {
+fn an_unusable_secret_file_is_reported_with_all_other_errors() {
     let secret = "secret_file = '/nonexistent/secret'\n";
     let error = file_error(&format!(
         "{secret}nam = 'a'\n[membership]\nperiod = '9ms'\n"
@@ -159,7 +159,7 @@ fn a_secret_file_of_no_use_is_told_of_with_all_else_that_is_wrong() {
 }
 
 #[test]
-fn every_wrong_item_of_a_list_is_told_with_its_place() {
+fn every_wrong_item_of_a_list_is_reported_with_its_line() {
     let error = file_error("seeds = ['a', 'b:1', 'c']\n[readers]\nbudgets = ['x', 'y']\n");
     let places: Vec<&str> = error
         .lines()
@@ -174,7 +174,7 @@ fn every_wrong_item_of_a_list_is_told_with_its_place() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once_however_much() {
+fn any_number_of_errors_is_reported_at_once() {
     let keys: String = (0..27).map(|n| format!("wrong{n} = 1\n")).collect();
     let shares: String = (0..27)
         .map(|n| format!("[[share]]\nwrong{n} = 1\n"))
@@ -190,7 +190,7 @@ fn all_that_is_wrong_is_told_at_once_however_much() {
 }
 
 #[test]
-fn of_a_file_that_is_no_toml_the_first_lines_are_told_and_the_others_counted() {
+fn of_a_file_that_is_not_toml_the_first_lines_are_reported_and_the_others_counted() {
     let wrong: String = (0..27).map(|n| format!("line {n} of a text\n")).collect();
     let error = file_error(&wrong);
     assert_eq!(error.lines().count(), 21);
@@ -198,7 +198,7 @@ fn of_a_file_that_is_no_toml_the_first_lines_are_told_and_the_others_counted() {
 }
 
 #[test]
-fn a_number_that_toml_does_not_know_hides_nothing_else() {
+fn a_number_invalid_in_toml_hides_no_other_error() {
     let error = file_error("name = 'a/b'\n[mount]\numask = 022\nread_deadline = '0s'\n");
     assert_eq!(error.lines().count(), 3, "{error}");
     for part in [
@@ -212,7 +212,7 @@ fn a_number_that_toml_does_not_know_hides_nothing_else() {
 }
 
 #[test]
-fn a_number_out_of_its_range_is_told_what_it_may_be() {
+fn a_number_out_of_range_is_reported_with_its_range() {
     let error = file_error("[limits]\npeer_connections = -4\n");
     assert!(
         error.contains("a whole number from 0 to 4294967295"),
@@ -223,7 +223,7 @@ fn a_number_out_of_its_range_is_told_what_it_may_be() {
 }
 
 #[test]
-fn what_is_no_list_is_told_how_one_is_written() {
+fn a_value_that_is_not_a_list_is_reported_with_the_list_syntax() {
     let error = file_error("seeds = 'a:1'\n[share]\ndir = '/srv'\n");
     assert!(error.contains("expected a list in brackets"), "{error}");
     assert!(error.contains("two brackets, as in [[share]]"), "{error}");
@@ -232,7 +232,7 @@ fn what_is_no_list_is_told_how_one_is_written() {
 }
 
 #[test]
-fn what_is_no_section_where_one_is_expected_is_told_how_one_is_written() {
+fn a_value_that_is_not_a_section_is_reported_with_the_section_syntax() {
     let says = |text: &str, place: &str, part: &str| {
         let error = file_error(text);
         assert!(
@@ -267,7 +267,7 @@ fn what_is_no_section_where_one_is_expected_is_told_how_one_is_written() {
 }
 
 #[test]
-fn a_date_is_no_text() {
+fn a_date_is_not_text() {
     let error = file_error("name = 1979-05-27\n");
     let expected = "p2pfs.toml:1:8: name: 1979-05-27 without quotes is a date: put a text in \
                     quotes, as in \"1979-05-27\"";
@@ -280,7 +280,7 @@ fn a_date_is_no_text() {
 }
 
 #[test]
-fn a_wait_without_end_is_refused_and_the_longest_is_said() {
+fn an_endless_wait_is_refused_with_the_longest_one() {
     let error = file_error("[mount]\nread_deadline = '999999999d'\n");
     assert!(error.contains("is too long: at most 365d"), "{error}");
 }
@@ -296,7 +296,7 @@ fn an_error_in_a_drop_in_names_the_drop_in() {
 }
 
 #[test]
-fn a_mesh_or_inbox_that_cannot_work_is_refused() {
+fn an_impossible_mesh_or_inbox_is_refused() {
     let says = |text: &str, part: &str| {
         let error = Files::new(text).load().unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
@@ -343,7 +343,7 @@ fn a_bad_variable_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_misspelt_variable_is_told_of() {
+fn a_misspelt_variable_is_reported() {
     let environment = Environment::from([("P2PFS_CACHESIZE", "1GiB"), ("P2PFS_CONFIG", "/x")]);
     let loaded = load(&Sources {
         environment,
@@ -361,7 +361,7 @@ fn legacy_peers_on_an_ipv6_address_are_refused_and_not_ignored() {
 }
 
 #[test]
-fn two_that_would_listen_on_one_port_are_refused_and_named() {
+fn two_listeners_on_one_port_are_refused_and_named() {
     let mesh = |listen: &str| format!("listen = '{listen}'\n[mesh]\nlisten = '0.0.0.0:1400'\n");
     for listen in ["0.0.0.0:1400", "127.0.0.1:1400"] {
         let error = file_error(&mesh(listen));
@@ -382,7 +382,7 @@ fn two_that_would_listen_on_one_port_are_refused_and_named() {
 }
 
 #[test]
-fn folders_that_would_swallow_each_other_are_refused() {
+fn folders_that_contain_each_other_are_refused() {
     let refused = |text: &str| {
         let error = file_error(text);
         assert!(
@@ -401,7 +401,7 @@ fn folders_that_would_swallow_each_other_are_refused() {
 }
 
 #[test]
-fn of_two_folders_that_cannot_be_together_the_one_that_somebody_set_is_named_with_its_place() {
+fn of_two_conflicting_folders_the_configured_one_is_named_with_its_line() {
     let says = |text: &str, expected: &str| assert_eq!(file_error(text), expected);
     says(
         "state_dir = '/'\n",
@@ -442,7 +442,7 @@ fn of_two_folders_that_cannot_be_together_the_one_that_somebody_set_is_named_wit
 }
 
 #[test]
-fn a_socket_with_a_path_that_no_socket_can_have_is_refused() {
+fn a_socket_path_that_is_too_long_is_refused() {
     let error = file_error(&format!("socket = '/{}'\n", "s".repeat(107)));
     assert!(error.contains("at most 107 bytes"), "{error}");
     assert!(
@@ -453,7 +453,7 @@ fn a_socket_with_a_path_that_no_socket_can_have_is_refused() {
 }
 
 #[test]
-fn a_membership_that_could_never_hear_an_answer_is_refused() {
+fn a_membership_timing_that_could_never_hear_an_answer_is_refused() {
     let error = file_error("[membership]\nperiod = '99ms'\n");
     let expected = "membership.period: at least 100ms is needed (set in p2pfs.toml line 2)";
     assert_eq!(error, expected);

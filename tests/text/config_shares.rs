@@ -53,7 +53,7 @@ fn is_for_nobody(loaded: &Loaded, dir: &Path) -> bool {
 }
 
 #[test]
-fn of_two_shares_with_one_folder_the_later_one_stands_however_it_is_spelled() {
+fn of_two_shares_with_one_folder_the_later_one_counts_in_any_spelling() {
     let folder = Folder::new();
     let dir = folder.dir();
     for other in folder.spellings() {
@@ -78,7 +78,7 @@ fn of_two_shares_with_one_folder_the_later_one_stands_however_it_is_spelled() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_yet_is_one_folder_however_it_is_spelled() {
+fn a_missing_folder_is_one_folder_in_any_spelling() {
     let folder = Folder::new();
     let spelled = |name: &str| folder.scratch.path().join(name);
     let missing = spelled("real/missing");
@@ -90,7 +90,7 @@ fn a_folder_that_is_not_there_yet_is_one_folder_however_it_is_spelled() {
 }
 
 #[test]
-fn two_folders_of_which_one_is_a_link_away_from_the_other_both_stand() {
+fn two_folders_linked_to_each_other_are_both_shared() {
     let folder = Folder::new();
     let other = folder.scratch.path().join("link/..");
     let files = Files::new(&(for_everybody(&folder.dir()) + &for_nobody(&other)));
@@ -98,7 +98,7 @@ fn two_folders_of_which_one_is_a_link_away_from_the_other_both_stand() {
 }
 
 #[test]
-fn a_check_says_that_a_folder_is_there_twice_and_prints_the_share_that_stands() {
+fn a_check_reports_a_duplicate_folder_and_prints_the_effective_share() {
     let folder = Folder::new();
     let (dir, link) = (folder.dir(), folder.scratch.path().join("link"));
     let files = Files::new(&(for_everybody(&dir) + &for_nobody(&link)));
@@ -125,7 +125,7 @@ fn a_check_says_that_a_folder_is_there_twice_and_prints_the_share_that_stands() 
 }
 
 #[test]
-fn each_share_is_shown_and_blamed_with_the_line_of_its_own_folder() {
+fn each_share_is_shown_and_blamed_with_its_own_line() {
     let text = "[[share]]\ndir = '/srv/a'\n[[share]]\nlegacy = true\ndir = '/srv/b'\n";
     let files = Files::new(text);
     let place = format!("set in {}/p2pfs.toml line", files.dir.path().display());

@@ -75,7 +75,7 @@ fn every_fuzz_target_has_its_program_and_few_seeds() {
 }
 
 #[test]
-fn what_p2pfs_says_of_each_kind_is_a_seed_and_as_it_was() {
+fn each_kind_of_message_is_a_seed_and_unchanged() {
     for (target, kind, bytes) in said() {
         let path = folder().join(format!("seeds/{target}/is-{kind}"));
         if std::env::var_os("P2PFS_WRITE_SEEDS").is_some() {

@@ -119,7 +119,7 @@ fn manual_lists_the_limits_of_the_tables() {
 }
 
 #[test]
-fn each_limit_names_a_test_that_tries_it_or_says_why_none_does() {
+fn each_limit_names_its_test_or_a_reason_for_none() {
     let limits = limits();
     let broken: Vec<String> = limits.iter().filter_map(trouble).collect();
     assert!(broken.is_empty(), "limits:\n  {}", broken.join("\n  "));
@@ -131,7 +131,7 @@ fn each_limit_names_a_test_that_tries_it_or_says_why_none_does() {
 }
 
 #[test]
-fn each_read_ahead_that_the_kernel_may_have_under_way_can_wait_for_its_bytes() {
+fn all_concurrent_kernel_read_aheads_can_wait_for_their_bytes() {
     const { assert!(p2pfs_fetch::plan::DEMANDS_MAX > p2pfs_fuse::BACKGROUND_MAX as usize) };
     // and each may be of another file
     const { assert!(p2pfs_fetch::plan::FETCHES_MAX > p2pfs_fuse::BACKGROUND_MAX as usize) };

@@ -65,7 +65,7 @@ fn in_tree(name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn each_statement_about_the_folder_ends_with_the_name_of_a_test() {
+fn each_statement_about_the_folder_names_a_test() {
     let page = page();
     let statements = statements(&page);
     assert!(statements.len() > 40, "{}", statements.len());
@@ -81,7 +81,7 @@ fn each_statement_about_the_folder_ends_with_the_name_of_a_test() {
 }
 
 #[test]
-fn each_test_that_the_page_names_is_there() {
+fn each_test_named_in_the_page_exists() {
     let page = page();
     let mut missing = vec![];
     for (_, statement) in statements(&page) {
@@ -102,7 +102,7 @@ fn each_test_that_the_page_names_is_there() {
 }
 
 #[test]
-fn a_statement_without_a_test_is_found() {
+fn a_statement_without_a_test_is_detected() {
     let page = ".SH A\nTested.\n.\\\" test: a b\n.PP\nTested.\n.\\\" test: a b\nAnd more.\n\
                 .TS\nl lx.\none\tT{\nrow\nT}\n.\\\" test: a c\nother\trow\n.TE\n.SH B\n";
     let found = statements(page);
@@ -113,7 +113,7 @@ fn a_statement_without_a_test_is_found() {
 }
 
 #[test]
-fn every_page_is_one_that_mandoc_finds_nothing_wrong_with() {
+fn mandoc_accepts_every_page() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pages = fs::read_dir(root.join("man")).unwrap();
     let mut lint = Command::new("mandoc");
@@ -129,7 +129,7 @@ fn every_page_is_one_that_mandoc_finds_nothing_wrong_with() {
 }
 
 #[test]
-fn a_line_of_text_of_the_manual_is_no_longer_than_mandoc_lets_it_be() {
+fn a_line_of_the_manual_is_within_mandocs_limit() {
     const TEXT_MAX_BYTES: usize = 80;
     let mut long = Vec::new();
     for page in fs::read_dir(in_tree("man")).unwrap() {

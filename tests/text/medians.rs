@@ -7,13 +7,13 @@ mod figures;
 use figures::{median, quantile};
 
 #[test]
-fn of_an_even_number_of_rounds_the_median_favours_nobody() {
+fn the_median_of_an_even_number_of_rounds_is_unbiased() {
     assert_eq!(median(&[931.0, 799.0, 916.0, 513.0]), 857.5);
     assert_eq!(median(&[2.0, 1.0]), 1.5);
 }
 
 #[test]
-fn of_an_odd_number_it_is_the_middle_one() {
+fn the_median_of_an_odd_number_is_the_middle_one() {
     assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
     assert_eq!(median(&[4.0]), 4.0);
 }
@@ -28,6 +28,6 @@ fn a_quantile_lies_between_its_neighbours() {
 }
 
 #[test]
-fn of_nothing_there_is_none() {
+fn without_values_there_is_no_quantile() {
     assert!(median(&[]).is_nan());
 }

@@ -60,7 +60,7 @@ fn both_packages_install_the_same_files_with_the_same_modes() {
 }
 
 #[test]
-fn what_a_manual_says_is_in_usr_is_in_the_packages() {
+fn files_that_the_manual_places_in_usr_are_in_the_packages() {
     let manifest: toml::Table = include_str!("../../Cargo.toml").parse().unwrap();
     let listed = manifest["package"]["metadata"]["deb"]["assets"].as_array();
     let installed = listed.unwrap().iter().map(|asset| {

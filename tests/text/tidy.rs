@@ -32,7 +32,7 @@ fn code_lines(folder: &str) -> usize {
 }
 
 #[test]
-fn what_runs_with_the_right_to_mount_can_be_read_in_a_sitting() {
+fn the_code_with_the_right_to_mount_is_short() {
     let list = code_lines("crates/fuse/src/broker/filter.rs")
         + code_lines("crates/fuse/src/broker/protocol.rs");
     let broker = code_lines("crates/fuse/src/broker");

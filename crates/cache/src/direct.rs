@@ -156,7 +156,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     #[test]
-    fn a_disk_that_is_slower_than_bytes_come_is_left_to_the_kernel_and_tried_again() {
+    fn slow_direct_writes_fall_back_to_the_page_cache_and_are_retried() {
         let pace = DiskPace::default();
         let (fast, slow) = (Duration::from_micros(500), Duration::from_millis(7));
         for _ in 0..100 {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_stood_still_once_or_waits_for_processors_is_no_slow_one() {
+    fn a_single_stall_or_a_busy_processor_does_not_classify_the_disk_as_slow() {
         let pace = DiskPace::default();
         pace.record(MIB, Duration::from_micros(500));
         pace.record(MIB, Duration::from_secs(3600));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn no_length_and_no_time_is_too_much_to_count() {
+    fn extreme_lengths_and_times_do_not_overflow() {
         let pace = DiskPace::default();
         for (bytes, took) in [
             (0, Duration::MAX),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_lost_its_name_to_another_is_not_written_by_it() {
+    fn a_file_whose_name_was_taken_by_another_does_not_write_to_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         let data = File::create(&path).unwrap();

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_cannot_be_made_or_written_says_what_to_do() {
+    fn a_directory_that_cannot_be_created_or_written_is_reported_with_a_remedy() {
         let said = |kind: io::ErrorKind| {
             CacheError::io("lock", "/var/cache/p2pfs/lock", kind.into()).to_string()
         };

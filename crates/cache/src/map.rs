@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_boot_is_in_doubt_and_only_whole_chunks_of_it_are_kept() {
+    fn after_a_reboot_only_whole_chunks_of_a_record_are_kept_and_doubted() {
         let then = Boot::named(b"then");
         let bytes = map(&[(1, then, bits(0x3_ffff)), (1, Boot::DURABLE, bits(0x3))]);
         let loaded = parse(&hash(), &bytes, Boot::named(b"now")).unwrap();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_file_is_believed_in_its_boot_and_doubted_in_another_where_it_is_whole() {
+    fn a_small_file_is_trusted_within_its_boot_and_doubted_after_another_if_whole() {
         let (then, now) = (Boot::named(b"then"), Boot::named(b"now"));
         let page_map = |pages: std::ops::Range<u64>| {
             let mut map = PageMap::default();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_or_other_file_makes_a_small_map() {
+    fn a_flipped_bit_or_another_file_never_yields_a_small_map() {
         let mut present = PageMap::default();
         present.insert(0..5);
         let map = small(
@@ -427,7 +427,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_no_map(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn garbage_is_not_a_map(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             prop_assert!(parse(&hash(), &bytes, Boot::PAST).is_none());
         }
     }

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_last_page_is_a_whole_page() {
+    fn a_short_last_page_counts_as_a_whole_page() {
         assert_eq!(pages_in(ByteRange::new(4096, 5000), 5000), 1..2);
         assert!(pages_in(ByteRange::new(4096, 4999), 5000).is_empty());
         assert_eq!(pages_around(ByteRange::new(4000, 4100), 5000), 0..2);

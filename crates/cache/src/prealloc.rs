@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_gets_ahead_what_it_has_behind_up_to_64_mib() {
+    fn a_stream_preallocates_as_much_as_it_has_written_up_to_64_mib() {
         assert_eq!(step_at(0, &[], &[]), None);
         assert_eq!(step_at(3, &[(0, 3)], &[]), None);
         for (at, length) in [(4, 4), (9, 9), (64, 64), (200, 64)] {
@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_taken_than_up_to_what_is_there_or_taken_already() {
+    fn preallocation_ends_at_space_that_is_present_or_already_reserved() {
         assert_eq!(step_at(20, &[(0, 20), (30, 31)], &[]), Some((20, 30)));
         assert_eq!(step_at(20, &[(0, 20)], &[(30, 31)]), Some((20, 30)));
         assert_eq!(step_at(20, &[(0, 20), (23, 24)], &[]), None);
     }
 
     #[test]
-    fn nothing_is_taken_beyond_the_file_or_for_one_that_goes_by_pages() {
+    fn nothing_is_preallocated_beyond_the_file_or_for_page_cache_writes() {
         let start = SIZE_MIB - 10;
         assert_eq!(step_at(start, &[(0, start)], &[]), Some((start, SIZE_MIB)));
         let small_bytes = DIRECT_FILE_MIN_BYTES - 1;

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_read_across_pieces_that_came_in_any_order() {
+    fn a_range_is_read_across_pieces_that_arrived_in_any_order() {
         let recent = RecentBytes::default();
         for (start, end) in [(300, 400), (0, 100), (200, 300), (100, 200)] {
             insert(&recent, A, ByteRange::new(start, end));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_all_there_is_left_to_the_disk() {
+    fn a_range_that_is_only_partly_present_is_left_to_the_disk() {
         let recent = RecentBytes::default();
         insert(&recent, A, ByteRange::new(0, 100));
         insert(&recent, A, ByteRange::new(200, 300));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_has_a_bound_and_what_came_first_goes_first() {
+    fn memory_is_bounded_and_the_oldest_bytes_are_dropped_first() {
         let recent = RecentBytes::default();
         let piece = |number: u64| ByteRange::at(number * MIB as u64, MIB as u64);
         for number in 0..40 {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_closed_leaves_nothing_and_the_others_what_they_have() {
+    fn closing_a_file_drops_its_bytes_and_keeps_those_of_others() {
         let recent = RecentBytes::default();
         let range = ByteRange::new(0, 1000);
         [A, B].iter().for_each(|hash| insert(&recent, *hash, range));

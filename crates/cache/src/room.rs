@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_blamed_on_the_disk_or_on_the_budget_as_it_is() {
+    fn a_refused_file_is_blamed_on_the_disk_or_the_budget_as_appropriate() {
         let wide = room(Ok(1000));
         assert_eq!(wide.lack(60), None);
         assert!(matches!(
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_there_no_more() {
+    fn reserved_room_is_no_longer_available() {
         let mut narrow = room(Ok(30));
         narrow.take(15);
         assert_eq!(narrow.lack(5), None);

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_makes_marks_beyond_its_limit_takes_the_room_of_nobody_else() {
+    fn an_author_with_marks_beyond_its_limit_takes_no_room_from_others() {
         let mark = |author: u8, content: usize| Mark {
             content: ContentHash::of(&content.to_le_bytes()),
             author: NodeId::new([author; 32]),

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_told_twice_is_kept_once() {
+    fn a_change_recorded_twice_is_kept_once() {
         let mut changes = Changes::default();
         changes.record(entry(1));
         changes.record(entry(1));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_in_the_order_in_which_they_were_last_said() {
+    fn changes_are_reported_in_the_order_of_their_last_occurrence() {
         let mut changes = Changes::default();
         [5, 1, 3, 5]
             .into_iter()
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn more_changes_than_are_kept_become_everything_once() {
+    fn changes_beyond_the_limit_become_one_change_of_everything() {
         let mut changes = Changes::default();
         (0..=CHANGES_MAX + 5).for_each(|n| changes.record(entry(n)));
         assert!(changes.overflown);

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_that_differ_have_digests_that_differ() {
+    fn different_sets_have_different_digests() {
         assert_ne!(sum(&[1]).digest(), sum(&[2]).digest());
         assert_ne!(sum(&[1, 2]).digest(), sum(&[1]).digest());
         assert_ne!(sum(&[]).digest(), sum(&[1]).digest());
@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_lane_is_a_number_of_its_own(one: [u16; 4], other: [u16; 4]) {
+        fn each_lane_is_independent(one: [u16; 4], other: [u16; 4]) {
             let word = |lanes: [u16; 4]| lanes.iter().rev().fold(0, |w, l| w << 16 | u64::from(*l));
             let each = |reckon: fn(u16, u16) -> u16| {
                 word(std::array::from_fn(|i| reckon(one[i], other[i])))
@@ -141,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn neither_order_nor_detours_change_the_digest(
+        fn order_and_detours_do_not_change_the_digest(
             facts in Just((0u8..24).collect::<Vec<_>>()).prop_shuffle(),
             detour in proptest::collection::vec(100u8..200, 0..8),
         ) {

@@ -9,8 +9,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::CHANGES_MAX as u64),
         text: "changes kept for poll_change; more become one Everything.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/change.rs more_changes_than_are_kept_become_everything_once",
-            "crates/catalogue/src/tests/changes.rs very_many_changes_become_everything",
+            "crates/catalogue/src/change.rs changes_beyond_the_limit_become_one_change_of_everything",
+            "crates/catalogue/src/tests/changes.rs changes_beyond_the_limit_report_everything_once",
         ]),
     },
     Limit {
@@ -19,7 +19,7 @@ pub const LIMITS: &[Limit] = &[
         text: "how often in a row one author's log is pulled anew because its digest did not \
                fit, before only a newer head starts it again.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/forged.rs a_forged_log_is_never_seen_and_is_pulled_anew_a_few_times",
+            "crates/catalogue/src/tests/forged.rs a_forged_log_is_never_shown_and_is_pulled_again_a_few_times",
         ]),
     },
     Limit {
@@ -38,7 +38,7 @@ pub const LIMITS: &[Limit] = &[
                that another node has our key and does the same. Once that one is gone it is \
                counted anew.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/pulls.rs two_nodes_that_outbid_each_other_are_a_copied_key",
+            "crates/catalogue/src/tests/pulls.rs two_nodes_that_outbid_each_other_reveal_a_copied_key",
         ]),
     },
     Limit {
@@ -46,7 +46,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::PART_MAX_BYTES as u64),
         text: "the most bytes in one part, as estimated; one record may go over it.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_part_of_a_log_has_as_many_records_and_bytes_as_it_may_and_no_more",
+            "crates/catalogue/src/tests/limits.rs limits_of_records_and_bytes_in_a_part_are_inclusive",
         ]),
     },
     Limit {
@@ -54,7 +54,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::PART_MAX_RECORDS as u64),
         text: "the most records in one part of a log.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_part_of_a_log_has_as_many_records_and_bytes_as_it_may_and_no_more",
+            "crates/catalogue/src/tests/limits.rs limits_of_records_and_bytes_in_a_part_are_inclusive",
         ]),
     },
     Limit {
@@ -82,7 +82,7 @@ pub const LIMITS: &[Limit] = &[
                others.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/audience.rs no_more_marks_of_all_authors_are_kept_than_the_limit",
-            "crates/catalogue/src/audience.rs who_makes_marks_beyond_its_limit_takes_the_room_of_nobody_else",
+            "crates/catalogue/src/audience.rs an_author_with_marks_beyond_its_limit_takes_no_room_from_others",
         ]),
     },
     Limit {
@@ -91,7 +91,7 @@ pub const LIMITS: &[Limit] = &[
         text: "what the names of one author may take in memory, as estimated: about four \
                million of them, as many as a log may have (RECORDS_PER_AUTHOR_MAX).",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_node_whose_budgets_nobody_set_keeps_what_the_manual_says",
+            "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
             "crates/catalogue/src/tests/budgets.rs long_names_and_link_targets_count_by_their_bytes",
         ]),
     },
@@ -101,8 +101,8 @@ pub const LIMITS: &[Limit] = &[
         text: "the directories of one author: a home with everything that was ever installed \
                has fewer.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_node_whose_budgets_nobody_set_keeps_what_the_manual_says",
-            "crates/catalogue/src/tests/budgets.rs an_author_at_its_budget_is_kept_and_one_directory_more_drops_all_of_it",
+            "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
+            "crates/catalogue/src/tests/budgets.rs an_author_at_its_budget_is_kept_and_one_more_directory_drops_it_entirely",
         ]),
     },
     Limit {
@@ -110,7 +110,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::budget::TOTAL_MAX_BYTES),
         text: "what the names of all other nodes may take in memory together, as estimated.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_node_whose_budgets_nobody_set_keeps_what_the_manual_says",
+            "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
         ]),
     },
     Limit {
@@ -119,8 +119,8 @@ pub const LIMITS: &[Limit] = &[
         text: "the directories of all other nodes together, those that several of them have \
                counted for each.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_node_whose_budgets_nobody_set_keeps_what_the_manual_says",
-            "crates/catalogue/src/tests/budgets.rs over_the_total_those_who_are_gone_give_way_the_first_to_go_before_the_others",
+            "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
+            "crates/catalogue/src/tests/budgets.rs over_the_total_the_longest_departed_nodes_are_dropped_first",
         ]),
     },
     Limit {
@@ -130,7 +130,7 @@ pub const LIMITS: &[Limit] = &[
                beyond it that ends for one of them, whose entries are then taken again where \
                another node has them.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/forgotten.rs it_is_remembered_of_as_many_nodes_as_the_limit_up_to_where_they_were_forgotten",
+            "crates/catalogue/src/tests/forgotten.rs forgetting_is_remembered_for_at_most_the_limit_of_nodes",
         ]),
     },
     Limit {

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_found_whoever_showed_it_before() {
+    fn a_name_is_found_regardless_of_its_author() {
         let row = |name: u32, author| {
             let stamp = Stamp {
                 author: NodeIndex(author),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_before_or_after_a_name_is_beside_every_row_of_it() {
+    fn a_bound_before_or_after_a_name_excludes_or_includes_all_its_rows() {
         let row = |name: &[u8], author| {
             let stamp = Stamp {
                 author: NodeIndex(author),

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_leave_and_come_over_many_chunks() {
+    fn rows_are_removed_and_inserted_across_many_chunks() {
         let mut rows = Rows::default();
         let mut model = BTreeSet::new();
         for sequence in 1..=5000 {
@@ -157,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn after_is_all_that_is_above(
+        fn after_covers_everything_above(
             steps in proptest::collection::vec((1u64..4, any::<bool>()), 0..64),
             after in 0u64..200,
         ) {

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn namesakes_are_told_apart_by_their_keys() {
+    fn namesakes_are_distinguished_by_their_keys() {
         let (a, b) = (NodeId::new([0x1a; 32]), NodeId::new([0x1b; 32]));
         let mut twin = [0x1a; 32];
         twin[5] = 0;

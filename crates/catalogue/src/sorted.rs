@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_order_from_either_end_leaves_full_runs() {
+    fn sorted_input_from_either_end_leaves_full_runs() {
         let many = 100 * RUN_MAX as u32;
         for set in [filled(0..many), filled((0..many).rev())] {
             assert!(set.iter().copied().eq(0..many));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_shares_all_runs_but_those_that_changed() {
+    fn a_copy_shares_all_unchanged_runs() {
         let before = filled((0..100 * RUN_MAX as u32).map(|number| number * 2));
         let mut after = before.clone();
         after.insert(777);
@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_sorted_set_and_its_copies_stay_as_they_were(
+        fn it_behaves_as_a_sorted_set_with_unchanging_copies(
             changes in proptest::collection::vec((any::<bool>(), 0u32..1000), 0..2000),
             place in 0u32..1100,
         ) {

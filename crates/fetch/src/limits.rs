@@ -35,7 +35,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::plan::IN_FLIGHT_MAX_BYTES),
         text: "in flight to all peers together; bounds the memory of the transfer.",
         tests: LimitTests::By(&[
-            "crates/fetch/src/plan/tests/links.rs a_step_costs_what_it_touches_however_much_is_in_flight",
+            "crates/fetch/src/plan/tests/links.rs a_step_costs_as_much_as_it_touches_regardless_of_load",
         ]),
     },
     Limit {
@@ -69,7 +69,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::plan::holders::RUNS_MAX as u64),
         text: "how many ranges of a file are kept of what one holder has, its longest.",
         tests: LimitTests::By(&[
-            "crates/fetch/src/plan/tests/offers.rs what_is_kept_of_what_a_holder_has_is_bounded",
+            "crates/fetch/src/plan/tests/offers.rs the_recorded_ranges_of_a_holder_are_bounded",
         ]),
     },
     Limit {
@@ -85,7 +85,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::plan::peers::PEERS_MAX as u64),
         text: "peers of which figures are kept.",
         tests: LimitTests::By(&[
-            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
+            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_honest_ones_are_dropped",
         ]),
     },
     Limit {
@@ -93,7 +93,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::plan::record::PEER_RECORDS_MAX as u64),
         text: "records that are given out: those that lied first, then those heard of last.",
         tests: LimitTests::By(&[
-            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_that_did_not_lie_give_way",
+            "crates/fetch/src/plan/tests/record.rs records_are_bounded_and_the_oldest_honest_ones_are_dropped",
         ]),
     },
     Limit {
@@ -111,7 +111,7 @@ pub const LIMITS: &[Limit] = &[
         text: "what is fetched ahead of all readers together, each having an equal part: eight \
                full windows.",
         tests: LimitTests::By(&[
-            "crates/fetch/src/plan/tests.rs what_is_fetched_ahead_of_very_many_readers_together_is_bounded",
+            "crates/fetch/src/plan/tests.rs the_total_read_ahead_of_many_readers_is_bounded",
         ]),
     },
     Limit {

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_count_what_is_cached_and_are_never_none_for_a_file_with_bytes() {
+    fn blocks_count_cached_bytes_and_are_never_zero_for_a_nonempty_file() {
         assert_eq!(blocks(0, 0), 0);
         assert_eq!(blocks(1, 0), 1);
         assert_eq!(blocks(1 << 20, 0), 1);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_a_listing_is_a_few_words() {
+    fn a_listed_name_takes_a_few_words_of_memory() {
         assert!(
             size_of::<ListingEntry>() <= 24,
             "{}",
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_above_those_of_the_dots_and_fits_a_signed_offset() {
+    fn a_cookie_follows_those_of_the_dots_and_fits_a_signed_offset() {
         for number in 0..10_000 {
             let cookie = cookie(format!("name-{number}").as_bytes());
             assert!(cookie > DOT_DOT_COOKIE && i64::try_from(cookie).is_ok());
@@ -190,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_stays_is_listed_once_while_others_come_and_go(
+        fn names_that_remain_are_listed_once_while_others_change(
             stays in proptest::collection::btree_set("[a-z]{1,6}", 1..60),
             changes in proptest::collection::vec(
                 proptest::collection::btree_set("[A-Z]{1,3}", 0..20), 1..20),

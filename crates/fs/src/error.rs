@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_do_not_come_are_eio_and_a_lost_version_is_estale() {
+    fn unavailable_bytes_are_eio_and_a_lost_version_is_estale() {
         for error in [
             FsError::Unreachable,
             FsError::DeadlinePassed,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_is_never_remembered_as_a_failure_of_the_file() {
+    fn an_interrupt_is_not_remembered_as_a_failure_of_the_file() {
         assert_eq!(FsError::Interrupted.errno(), libc::EINTR);
         assert!(!FsError::Interrupted.is_worth_remembering());
     }

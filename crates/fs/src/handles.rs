@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_past_the_end_is_cut_and_a_live_file_has_no_end() {
+    fn a_read_past_the_end_is_shortened_and_a_live_file_has_no_end() {
         assert_eq!(version(100).cut(90, 4096), ByteRange::new(90, 100));
         assert!(version(100).cut(100, 4096).is_empty());
         assert!(version(100).cut(u64::MAX, 4096).is_empty());
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_too_short_or_too_long_is_not_whole() {
+    fn an_answer_of_the_wrong_length_is_not_whole() {
         let range = ByteRange::new(0, 10);
         assert!(version(10).is_whole(range, 10));
         assert!(!version(10).is_whole(range, 9) && !version(10).is_whole(range, 11));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repeats_of_a_failed_read_fail_at_once_for_a_moment() {
+    fn repeats_of_a_failed_read_fail_at_once_for_a_moment() {
         let (file, now) = (version(1 << 20), Instant::now());
         file.remember_failure(ByteRange::new(0, 131072), FsError::DeadlinePassed, now);
         let page = ByteRange::new(4096, 8192);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_read_is_not_remembered_and_the_memory_is_bounded() {
+    fn an_interrupted_read_is_not_remembered_and_failures_are_bounded() {
         let (file, now) = (version(1 << 20), Instant::now());
         file.remember_failure(ByteRange::new(0, 10), FsError::Interrupted, now);
         assert_eq!(file.recent_failure(ByteRange::new(0, 10), now), None);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_over_the_limit_is_refused_and_one_more_close_makes_room() {
+    fn an_open_over_the_limit_is_refused_until_a_close() {
         let handles = Handles::default();
         let insert = || handles.insert(Handle::Status(Vec::new()));
         let open: Vec<u64> = (0..OPEN_HANDLES_MAX).map(|_| insert().unwrap()).collect();

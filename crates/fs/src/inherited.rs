@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_p2pfs_wrote_down_is_read_and_gets_room_for_versions() {
+    fn handles_of_an_earlier_version_are_read_and_get_room_for_versions() {
         let file = tempfile::tempfile().unwrap();
         let mut old = 5_u64.to_ne_bytes().to_vec();
         for open in [open(7, Mode::Asked), open(8, Mode::Backed(BackingFile(3)))] {
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_process_finds_what_is_open_and_nothing_that_was_closed() {
+    fn the_next_process_finds_open_handles_and_no_closed_ones() {
         let file = tempfile::tempfile().unwrap();
         let ours = Inherited::read(file.try_clone().unwrap()).unwrap();
         assert_eq!((ours.before(), ours.entries()), (vec![], 0));

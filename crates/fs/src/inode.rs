@@ -251,7 +251,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_number_says_what_its_inode_is_and_how_its_content_s_hash_begins() {
+    fn an_inode_number_encodes_its_kind_and_hash_prefix() {
         for content in [&b"1"[..], b"2", b""] {
             let hash = ContentHash::of(content);
             for inode in [file("a", content), own("a", content)] {
@@ -276,14 +276,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_own_file_is_another_inode_than_the_same_bytes_from_elsewhere() {
+    fn an_own_file_has_another_inode_than_the_same_bytes_from_elsewhere() {
         let (fetched, own) = (file("a", b"1"), own("a", b"1"));
         assert_ne!(fetched.number(), own.number());
         assert!(!fetched.is_version(&own.node));
     }
 
     #[test]
-    fn the_same_file_in_three_places_is_three_inodes() {
+    fn one_content_under_three_paths_has_three_inodes() {
         let Node::File(version) = file("a", b"1").node else {
             unreachable!()
         };

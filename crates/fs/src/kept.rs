@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_given_once_is_kept_for_one_use_and_one_asked_for_twice_is_not() {
+    fn a_file_sent_once_is_retained_for_one_use_and_one_sent_twice_is_not() {
         let kept = KeptPages::default();
         assert!(!kept.take_most(5, 100));
         kept.add(5, 60);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_has_a_bound() {
+    fn the_known_files_are_bounded() {
         let kept = KeptPages::default();
         for ino in 0..2 * INODES_MAX as u64 {
             kept.add(ino, 1);

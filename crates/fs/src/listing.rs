@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_and_the_attributes_of_its_names_find_each_name_once() {
+    fn a_listing_with_attributes_looks_each_name_up_once() {
         let (_, fs) = mounted();
         let found_before = RESOLVED.get();
         let (shown, _) = list(&fs, 0, FILES);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_listing_shows_own_files_as_the_disk_has_them_and_for_how_long_that_holds() {
+    fn a_long_listing_shows_own_files_as_on_disk_with_their_validity() {
         let (names, fs) = mounted_with(5000);
         names.1.store(77, Relaxed);
         let (mut shown, mut cookie) = (BTreeMap::new(), 0);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn who_rests_within_a_long_listing_is_shown_own_files_as_they_are_then() {
+    fn a_paused_long_listing_shows_own_files_as_they_are_when_it_resumes() {
         let (names, fs) = mounted_with(5000);
         names.1.store(77, Relaxed);
         let (_, cookie) = list(&fs, 0, 600);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_that_goes_on_after_a_change_shows_what_the_names_stand_for_then() {
+    fn a_listing_resumed_after_a_change_shows_the_current_entries() {
         let (names, fs) = mounted();
         let (before, cookie) = list(&fs, 0, FILES / 2);
         (0..FILES).for_each(|n| names.put(&format!("f{n}"), b"longer"));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_did_not_fit_leaves_what_is_known_of_a_file_that_the_kernel_has() {
+    fn a_name_that_did_not_fit_keeps_the_state_of_an_open_file() {
         let (_, fs) = mounted_with(2);
         let (shown, _) = list(&fs, 0, 1);
         let ino = *shown.keys().next().unwrap();

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_open_decides_until_the_last_release() {
+    fn the_first_open_decides_the_mode_until_the_last_release() {
         let modes = Modes::default();
         let backed = |number| Mode::Backed(BackingFile(number));
         assert_eq!(modes.join(5), None);

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_has_no_child() {
+    fn an_invalid_name_has_no_child() {
         for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
             assert_eq!(child(&union("a"), name), None, "{}", name.escape_ascii());
         }

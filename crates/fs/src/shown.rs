@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_namespace_is_shown_when_the_kernel_was_told_of_it() {
+    fn a_newer_namespace_is_shown_once_the_kernel_was_notified() {
         let (shown, now) = (ShownView::default(), Instant::now());
         let [one, two] = views();
         assert!(gives(&shown, &one, now, &one));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_be_told_is_waited_for_no_longer_than_the_limit() {
+    fn a_kernel_that_cannot_be_notified_delays_a_view_only_up_to_the_limit() {
         let (shown, now) = (ShownView::default(), Instant::now());
         let [one, two, three, four] = views();
         assert!(gives(&shown, &one, now, &one));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_first_sees_the_newest_whatever_was_told_of_before() {
+    fn the_first_request_sees_the_newest_view_regardless_of_notifications() {
         let (shown, now) = (ShownView::default(), Instant::now());
         let [before, newest, next] = views();
         // This one is from before the other nodes were heard.
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_shown_at_the_start_is_not_taken_back() {
+    fn the_initial_view_is_not_rolled_back() {
         let (shown, now) = (ShownView::default(), Instant::now());
         let [older, old, newest, next] = views();
         assert!(gives(&shown, &newest, now, &newest));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_slowly_takes_nothing_back_that_another_was_shown() {
+    fn a_slow_request_does_not_roll_back_a_view_shown_to_another() {
         let (shown, now) = (ShownView::default(), Instant::now());
         let [one, asked_slowly, newest] = views();
         assert!(gives(&shown, &one, now, &one));

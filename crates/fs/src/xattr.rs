@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_kinds_of_attributes_are_not_supported_rather_than_absent() {
+    fn attributes_of_other_namespaces_are_unsupported_rather_than_absent() {
         assert_eq!(absence(b"user.p2pfs.hash"), None);
         assert_eq!(absence(b"user.p2pfs"), Some(FsError::NoAttribute));
         assert_eq!(absence(b"security.selinux"), Some(FsError::NoAttributeKind));

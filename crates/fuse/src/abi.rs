@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_is_understood() {
+    fn a_read_request_is_parsed() {
         let mut body = 7u64.to_ne_bytes().to_vec();
         body.extend(8192u64.to_ne_bytes());
         body.extend(4096u32.to_ne_bytes());
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_cut_short_is_nothing_and_no_panic() {
+    fn a_truncated_message_is_rejected_without_panic() {
         let message = with_body(opcode::READ, 6, 2, &[0; 40]);
         for length in 0..message.len() {
             let cut = &message[..length];
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_come_one_by_one_or_in_batches() {
+    fn forgets_arrive_singly_or_in_batches() {
         let one = with_body(opcode::FORGET, 1, 9, &3u64.to_ne_bytes());
         assert_eq!(
             forgotten(&RequestHeader::parse(&one).unwrap(), &one),
@@ -379,14 +379,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_and_errors_carry_their_request() {
+    fn answers_and_errors_carry_their_request_id() {
         assert_eq!(answered(&out_header(6, libc::EIO, 0)), Some((6, libc::EIO)));
         assert_eq!(answered(&out_header(6, 0, 100)), Some((6, 0)));
         assert_eq!(u32_at(&out_header(6, 0, 100), 0), Some(116));
     }
 
     #[test]
-    fn what_an_untaken_answer_counted_is_found_in_it() {
+    fn the_lookups_of_an_undelivered_answer_are_found_in_it() {
         let mut entry = out_header(2, 0, ENTRY_OUT_BYTES).to_vec();
         entry.extend(77u64.to_ne_bytes());
         entry.extend([0; ENTRY_OUT_BYTES - 8]);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_dropped_without_touching_pages() {
+    fn attributes_are_invalidated_without_dropping_pages() {
         let message = notification(&Stale::Attributes { ino: 9 });
         assert_eq!(message.len(), OUT_HEADER_BYTES + 24);
         assert_eq!(

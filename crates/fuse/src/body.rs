@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn each_body_is_as_long_as_the_kernel_wants_it() {
+    fn each_body_has_the_length_that_the_kernel_expects() {
         let entry = put(|body| body.put_entry(&ATTRIBUTES, Duration::ZERO));
         assert_eq!(entry.len(), 128);
         assert_eq!(put(|body| body.put_absence(Duration::ZERO)), [0; 128]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_of_name_and_attributes_are_told_apart() {
+    fn lifetimes_of_name_and_attributes_are_separate() {
         let body = put(|body| body.put_entry(&ATTRIBUTES, Duration::from_millis(60_250)));
         assert_eq!((u64_at(&body, 0), u64_at(&body, 8)), (77, 0));
         assert_eq!((u64_at(&body, 16), u32_at(&body, 32)), (60, 250_000_000));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stat_shows_is_in_its_place_also_before_1970() {
+    fn attributes_have_their_kernel_layout_even_before_1970() {
         let body = put(|body| body.put_attributes(&ATTRIBUTES));
         assert_eq!((u64_at(&body, 0), u32_at(&body, 8)), (1, 500_000_000));
         assert_eq!([16, 24, 32].map(|at| u64_at(&body, at)), [77, 5000, 3]);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_a_listing_ends_in_zeros_up_to_the_next() {
+    fn a_listed_name_is_zero_padded_to_the_next() {
         let body = put(|body| {
             assert!(body.put_name(&named(b"abcdefghi")));
             assert!(body.put_name_with(&named(b"next"), &ATTRIBUTES));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_fit_leaves_a_listing_as_it_was() {
+    fn a_name_that_does_not_fit_leaves_a_listing_unchanged() {
         for (bytes_max, names) in [(79, 1), (80, 2), (10_000, 16)] {
             let body = put(|body| {
                 body.bound(bytes_max);

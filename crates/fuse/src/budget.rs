@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn over_time_no_more_is_granted_than_the_rate() {
+    fn grants_over_time_do_not_exceed_the_rate() {
         let (budget, begun) = (budget(MIB), Instant::now());
         let mut last = begun;
         for _ in 0..80 {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_rest_a_second_of_it_comes_at_once_and_no_more() {
+    fn an_idle_budget_accumulates_at_most_one_second() {
         let (budget, begun) = (budget(MIB), Instant::now());
         budget.spend(MIB, begun);
         let later = begun + Duration::from_secs(3600);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_longer_than_the_limit_whatever_is_under_way() {
+    fn no_reader_waits_longer_than_the_limit_regardless_of_load() {
         let (budget, now) = (budget(64 << 10), Instant::now());
         for _ in 0..1000 {
             assert!(budget.spend(MIB, now) <= now + WAIT_MAX);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_back_is_there_for_the_next() {
+    fn returned_budget_is_available_to_the_next() {
         let (budget, now) = (budget(MIB), Instant::now());
         budget.spend(MIB, now);
         budget.spend(10 * MIB, now);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_waits_for_nobody() {
+    fn a_closed_queue_does_not_wait() {
         let queue = DelayQueue::default();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| queue.wait_due().is_none());

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_greeting_is_taken_over_only_where_it_is_answered_alike() {
+    fn a_saved_init_is_reused_only_with_an_identical_answer() {
         let first = InitState::new(None);
         first.record_request(b"hello");
         let InitAnswer::New(kept) = first.answer(b"welcome") else {

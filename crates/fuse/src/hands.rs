@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_is_its_thread_s_to_answer_unless_it_was_answered_early() {
+    fn a_read_is_answered_by_its_thread_unless_it_was_answered_early() {
         let (hands, table) = (InlineReads::default(), RequestTable::default());
         let inline_read = hands.add_thread();
         inline_read.begin(2, read());
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn each_read_that_takes_long_is_looked_at_and_answered_once() {
+    fn each_long_read_is_checked_and_answered_once() {
         let (hands, table) = (InlineReads::default(), RequestTable::default());
         let looks = parking_lot::Mutex::new(0);
         let mut early = 0;

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_nobody_has_is_sought_for_a_while_and_then_ended_and_never_asked_for_again() {
+    fn an_interrupt_for_an_unknown_request_is_retried_for_a_while_and_then_dropped() {
         let (device, kernel) = device();
         let begun = Instant::now();
         device.take_interrupt(&interrupt_of(6));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_to_wait_or_is_in_hand_while_it_is_sought_ends_by_its_thread_s_patience() {
+    fn a_request_that_appears_after_its_interrupt_ends_within_its_threads_patience() {
         let (device, kernel) = device();
         let begun = Instant::now();
         let far = begun + Duration::from_secs(3600);

@@ -13,19 +13,19 @@
 //! | trap | cure | test |
 //! |---|---|---|
 //! | an open waits, deaf to SIGKILL, for pages that other readers are reading | `FOPEN_KEEP_CACHE`, wherever the kernel keeps pages | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
-//! | a notification takes locks that a request in flight holds | a separate thread without locks | `tests/mount/traps.rs telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling` |
-//! | a notification for the pages of a file waits for a stuck reader | new bytes are a new inode; for an old inode only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_whose_reader_is_stuck_is_told` |
+//! | a notification takes locks that a request in flight holds | a separate thread without locks | `tests/mount/traps.rs notifications_and_requests_never_wait_for_each_other` |
+//! | a notification for the pages of a file waits for a stuck reader | new bytes are a new inode; for an old inode only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_with_a_blocked_reader_is_notified` |
 //! | a dozen read-aheads of an unreachable file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |
-//! | a killed reader leaves its read-aheads in flight | each has its own deadline | `tests/mount/traps.rs what_a_killed_reader_had_asked_for_ends_by_its_deadline` |
-//! | each close, and so each exec, sends a FLUSH | ENOSYS, once | `tests/mount/traps.rs closing_asks_the_daemon_nothing`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
-//! | a wait inside LOOKUP blocks its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons`, `nobody_else_waits_beside_a_lookup` |
-//! | a cached listing hides a new name | the listing is invalidated together with the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
-//! | a request whose interrupt is refused once can never be interrupted again | the device answers FUSE_INTERRUPT | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
-//! | a read at a stalled disk ignores its interrupt, and a refused interrupt is sent again at once | slow inline work moves into the table; no interrupt is refused | `tests/mount/traps.rs reads_that_stand_still_end_by_a_signal_or_the_deadline_and_keep_nobody_else_waiting` |
-//! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
-//! | a disk under a share or the cache stalls | another thread is started if all are busy | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs listings_that_stand_still_keep_nobody_else_waiting`, `tests/mount/traps.rs closes_that_stand_still_keep_nobody_else_waiting` |
-//! | the thread that returns all answers closes the files of unwanted answers | a separate thread closes them | `tests/mount/traps.rs the_close_of_what_nobody_took_keeps_nobody_else_waiting` |
-//! | the kernel refuses one inode opened in two modes | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
+//! | a killed reader leaves its read-aheads in flight | each has its own deadline | `tests/mount/traps.rs requests_of_a_killed_reader_end_by_their_deadline` |
+//! | each close, and so each exec, sends a FLUSH | ENOSYS, once | `tests/mount/traps.rs closing_sends_no_request`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
+//! | a wait inside LOOKUP blocks its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons`, `a_lookup_delays_no_other_request` |
+//! | a cached listing hides a new name | the listing is invalidated together with the name | `tests/mount/changes.rs a_new_name_appears_in_a_cached_listing_and_a_removed_one_disappears` |
+//! | a request whose interrupt is refused once can never be interrupted again | the device answers FUSE_INTERRUPT | `tests/mount/waits.rs an_interrupted_direct_read_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_end_at_once_on_ctrl_c` |
+//! | a read at a stalled disk ignores its interrupt, and a refused interrupt is sent again at once | slow inline work moves into the table; no interrupt is refused | `tests/mount/traps.rs hung_reads_end_by_a_signal_or_the_deadline_and_delay_no_others` |
+//! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs a_hung_open_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
+//! | a disk under a share or the cache stalls | another thread is started if all are busy | `tests/mount/traps.rs hung_calls_delay_no_others`, `tests/mount/traps.rs hung_listings_delay_no_others`, `tests/mount/traps.rs hung_closes_delay_no_others` |
+//! | the thread that returns all answers closes the files of unwanted answers | a separate thread closes them | `tests/mount/traps.rs the_close_of_an_undelivered_open_delays_no_others` |
+//! | the kernel refuses one inode opened in two modes | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete` |
 
 mod abi;
 mod answers;

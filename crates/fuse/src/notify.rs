@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_twice_waits_once_and_in_order() {
+    fn a_repeated_notification_is_queued_once_and_in_order() {
         let queue = NotifyQueue::default();
         for ino in [7, 8, 7, 9, 8] {
             queue.invalidate(listing(ino));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_becomes_one_word() {
+    fn a_full_queue_becomes_one_notification() {
         let queue = NotifyQueue::default();
         for ino in 0..=WAITING_MAX as u64 + 10 {
             queue.invalidate(listing(ino));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_after_a_word_stays_with_it_also_where_that_becomes_another() {
+    fn later_changes_stay_with_their_notification_even_when_it_is_merged() {
         let (queue, done) = (NotifyQueue::default(), Arc::new(AtomicUsize::new(0)));
         for round in 0..3 {
             let done = done.clone();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_to_send_a_wait_ends_when_something_is_due() {
+    fn an_idle_wait_ends_when_something_is_due() {
         let queue = NotifyQueue::default();
         let soon = Instant::now() + Duration::from_millis(5);
         assert!(queue.next_batch(Some(soon)).unwrap().stale.is_empty());
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_wakes_who_waits_and_nothing_is_sent_after_it() {
+    fn closing_wakes_waiters_and_sends_nothing_further() {
         let queue = NotifyQueue::default();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| queue.next_batch(None).is_none());

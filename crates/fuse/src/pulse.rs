@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_that_comes_back_is_a_sign_of_life_and_one_that_does_not_is_none() {
+    fn an_answered_probe_proves_life_and_an_unanswered_one_does_not() {
         let pulse = Liveness::default();
         thread::scope(|scope| {
             let asked = || scope.spawn(|| pulse.answered()).join().is_err();

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_of_a_file_counts_for_its_reader_too() {
+    fn bytes_read_of_a_file_count_for_its_reader_too() {
         let cat = process("cat");
         let reading = cat.reading(5, b"docs/a");
         reading.record_open(false, 1);
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_files_those_that_are_open_or_were_read_last_are_told() {
+    fn of_many_files_the_open_or_most_recently_read_are_reported() {
         let cp = process("cp");
         let first = cp.reading(1, b"first");
         first.record_open(false, 0);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn files_beyond_the_limit_count_for_the_process_alone() {
+    fn files_beyond_the_limit_count_only_for_the_process() {
         let cp = process("cp");
         for ino in 0..FILES_MAX as u64 + 10 {
             let file = cp.reading(ino, b"file");
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_told_with_its_file_and_its_reader() {
+    fn a_wait_is_reported_with_its_file_and_reader() {
         let cat = process("cat");
         let (a, b) = (cat.reading(5, b"a"), cat.reading(6, b"b"));
         let mut waits = WaitingReads::default();
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_speed_is_of_the_last_looks() {
+    fn a_speed_covers_the_most_recent_samples() {
         let (cat, begun) = (process("cat"), Instant::now());
         let reading = cat.reading(5, b"a");
         cat.update_rate(begun);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn who_began_to_read_a_moment_ago_has_a_speed_at_once() {
+    fn a_reader_that_has_just_begun_has_a_speed() {
         let begun = Instant::now();
         let cat = Arc::new(ReadingProcess::new(7, 0, KnownAs::default(), begun));
         let speed = |now| cat.report(&WaitingReads::default(), now).bytes_s;

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_panics_is_an_error_and_no_more() {
+    fn a_panicking_handler_causes_only_an_error() {
         let asked: Result<(), Errno> = ask(|| panic!("a bug"));
         assert_eq!(asked.map_err(i32::from), Err(libc::EIO));
     }

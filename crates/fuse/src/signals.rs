@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_is_caught_blocked_ignored_or_harmless_ends_nobody() {
+    fn a_signal_that_is_caught_blocked_ignored_or_harmless_ends_no_thread() {
         let (alarm, child) = (bit(libc::SIGALRM), bit(libc::SIGCHLD));
         assert!(!ends_by_signal(&status(0, 0, 0, 0, 0)));
         assert!(!ends_by_signal(&status(alarm, 0, 0, 0, alarm)));
@@ -66,14 +66,14 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_nobody_catches_ends_its_thread() {
+    fn an_uncaught_signal_ends_its_thread() {
         let (alarm, kill) = (bit(libc::SIGALRM), bit(libc::SIGKILL));
         assert!(ends_by_signal(&status(kill, alarm, 0, 0, alarm)));
         assert!(ends_by_signal(&status(0, bit(libc::SIGQUIT), 0, 0, alarm)));
     }
 
     #[test]
-    fn who_lives_is_not_ending_and_who_is_gone_is() {
+    fn a_live_thread_is_not_ending_and_a_gone_one_is() {
         assert!(!is_ending(std::process::id()));
         assert!(is_ending(0x7fff_fff0));
     }

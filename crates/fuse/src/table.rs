@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_answers_late_is_known_by_its_operation() {
+    fn a_late_handler_is_known_by_its_operation() {
         let (table, now) = (RequestTable::default(), Instant::now());
         for unique in 0..300 {
             table.insert(unique, PendingRequest::new(14, now, now + FAR));
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_early_is_known_as_late_from_that_moment_on() {
+    fn an_early_answer_marks_its_request_as_late_at_once() {
         let (table, now) = (RequestTable::default(), Instant::now());
         let some = || 0..LATE_MAX as u64;
         for _ in 0..100 {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_its_deadline_comes_out_and_the_rest_stays() {
+    fn requests_past_their_deadline_are_returned_and_others_stay() {
         let (table, now) = (RequestTable::default(), Instant::now());
         table.insert(2, PendingRequest::new(15, now, now));
         table.insert(4, PendingRequest::new(15, now, now + FAR));
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_postponed_comes_out_again_and_can_be_answered_meanwhile() {
+    fn a_postponed_request_returns_later_and_can_be_answered_meanwhile() {
         let (table, now) = (RequestTable::default(), Instant::now());
         for unique in [2, 4] {
             table.insert(unique, PendingRequest::new(15, now, now));
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nearer_deadline_wakes_who_waits_for_a_far_one() {
+    fn an_earlier_deadline_wakes_a_waiter_of_a_later_one() {
         let table = RequestTable::default();
         let now = Instant::now();
         table.insert(2, PendingRequest::new(15, now, now + FAR));
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_gives_everything_back_and_takes_no_more() {
+    fn closing_returns_everything_and_accepts_no_more() {
         let (table, now) = (RequestTable::default(), Instant::now());
         table.insert(2, PendingRequest::new(15, now, now + FAR));
         assert_eq!(table.close().len(), 1);

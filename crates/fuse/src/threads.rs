@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn another_is_started_only_where_none_reads_and_up_to_a_limit() {
+    fn a_thread_is_started_only_when_none_is_reading_and_up_to_a_limit() {
         let (threads, started) = counted(2);
         threads.keep_one_reading(1);
         assert_eq!(started.load(Ordering::Relaxed), 0);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_nobody_needs_end_and_the_first_stay() {
+    fn unneeded_threads_end_and_the_first_ones_stay() {
         let (threads, _) = counted(2);
         (0..3).for_each(|_| threads.keep_one_reading(0));
         assert!(!threads.may_end(5), "a burst may follow");

@@ -9,7 +9,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::answering::ANSWERS_MAX as u64),
         text: "answers that wait at one time; further askers get none and ask again.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/answering.rs no_more_answers_wait_than_the_limit_in_all_and_for_one_address",
+            "crates/legacy/src/discovery/answering.rs pending_answers_are_bounded_in_total_and_for_each_address",
         ]),
     },
     Limit {
@@ -17,8 +17,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::asking::ASKS_BURST as u64),
         text: "questions put at once.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/tests/storms.rs many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup",
-            "crates/legacy/src/discovery/tests/hostile.rs a_newcomer_is_asked_the_latest_questions_and_not_all",
+            "crates/legacy/src/discovery/tests/storms.rs many_lookups_are_paced_and_each_has_its_full_time",
+            "crates/legacy/src/discovery/tests/hostile.rs a_newcomer_receives_only_the_latest_questions",
         ]),
     },
     Limit {
@@ -26,7 +26,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::asking::ASKS_MAX as u64),
         text: "questions open at one time; the oldest whose lookup is over gives way.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/tests/storms.rs questions_are_bounded_and_those_past_their_lookup_give_way",
+            "crates/legacy/src/discovery/tests/storms.rs questions_are_bounded_and_those_past_their_lookup_are_dropped",
         ]),
     },
     Limit {
@@ -35,7 +35,7 @@ pub const LIMITS: &[Limit] = &[
         text: "and in the long run: a legacy peer looks through its whole folder for a name \
                that it has not.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/tests/storms.rs many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup",
+            "crates/legacy/src/discovery/tests/storms.rs many_lookups_are_paced_and_each_has_its_full_time",
         ]),
     },
     Limit {
@@ -44,7 +44,7 @@ pub const LIMITS: &[Limit] = &[
         text: "questions that stay open for a late answer when their lookup is over; the oldest \
                gives way.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/tests/storms.rs few_questions_stay_open_for_a_late_answer",
+            "crates/legacy/src/discovery/tests/storms.rs few_questions_stay_open_for_late_answers",
         ]),
     },
     Limit {
@@ -52,7 +52,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::asking::TRIES_AT_ONE_MAX as u64),
         text: "of them at one address, so that one that says nothing leaves room for others.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/asking/tests.rs so_many_responders_are_tried_in_all_and_at_one_address",
+            "crates/legacy/src/discovery/asking/tests.rs tried_responders_are_bounded_in_total_and_for_each_address",
         ]),
     },
     Limit {
@@ -60,7 +60,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::asking::TRIES_MAX as u64),
         text: "responders that are tried at one time, for all questions.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/asking/tests.rs so_many_responders_are_tried_in_all_and_at_one_address",
+            "crates/legacy/src/discovery/asking/tests.rs tried_responders_are_bounded_in_total_and_for_each_address",
         ]),
     },
     Limit {
@@ -68,9 +68,9 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::rate::BURST as u64),
         text: "and at once: the lists of a large cluster all told from one machine.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
-            "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others",
-            "crates/legacy/src/discovery/rate.rs ever_new_addresses_are_bounded_together",
+            "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
+            "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_and_rate_independent_of_others",
+            "crates/legacy/src/discovery/rate.rs new_addresses_share_one_bound",
         ]),
     },
     Limit {
@@ -78,7 +78,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::rate::MEMBER_BURST as u64),
         text: "see MEMBER_PER_S.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
+            "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
         ]),
     },
     Limit {
@@ -88,7 +88,7 @@ pub const LIMITS: &[Limit] = &[
                its address has used up what the address may say: its lists, and the questions \
                of a person.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
+            "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
         ]),
     },
     Limit {
@@ -96,8 +96,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::rate::PER_S as u64),
         text: "datagrams that an address may send in the long run.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/rate.rs a_member_is_heard_beside_one_that_floods_from_its_address",
-            "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others",
+            "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
+            "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_and_rate_independent_of_others",
         ]),
     },
     Limit {
@@ -105,7 +105,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::roster::CANDIDATES_MAX as u64),
         text: "addresses and names that were told of and not heard yet.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/roster.rs so_many_addresses_are_kept_that_were_told_of_in_all_and_by_one",
+            "crates/legacy/src/discovery/roster.rs addresses_learned_by_gossip_are_bounded_in_total_and_for_each_source",
         ]),
     },
     Limit {
@@ -113,9 +113,9 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery::roster::MEMBERS_MAX as u64),
         text: "members that are heard and kept; further ones are answered and not gossiped.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery/tests/hostile.rs no_datagrams_break_the_machine_or_its_limits",
-            "crates/legacy/src/discovery/tests/hostile.rs a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little",
-            "crates/legacy/src/discovery/tests/hostile.rs a_forged_sender_is_sent_no_more_than_was_said_in_its_name",
+            "crates/legacy/src/discovery/tests/hostile.rs no_datagram_breaks_the_machine_or_its_limits",
+            "crates/legacy/src/discovery/tests/hostile.rs a_flood_of_spoofed_lists_fills_only_bounded_tables_and_sends_little",
+            "crates/legacy/src/discovery/tests/hostile.rs a_forged_sender_receives_no_more_than_was_sent_in_its_name",
         ]),
     },
     Limit {
@@ -166,7 +166,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::discovery_plane::refusals::TOLD_MAX as u64),
         text: "names that were told of and are remembered; beyond it all are forgotten.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/discovery_plane/refusals.rs a_name_is_told_of_once_and_a_million_names_a_few_times",
+            "crates/legacy/src/discovery_plane/refusals.rs a_refused_name_is_reported_once_and_a_million_names_a_few_times",
         ]),
     },
     Limit {
@@ -175,7 +175,7 @@ pub const LIMITS: &[Limit] = &[
         text: "accepted connections whose handshake is not over, of all addresses; others are \
                closed at once.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs strangers_that_say_nothing_take_few_places_and_for_ten_seconds",
+            "crates/legacy/src/mesh/tests/hostile.rs silent_strangers_take_few_places_and_for_ten_seconds",
         ]),
     },
     Limit {
@@ -183,7 +183,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::LINES_BURST as u64),
         text: "lines that a peer may send at once.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_heard_and_no_offender",
+            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
             "crates/legacy/src/mesh/tests/hostile.rs a_flood_of_lines_ends_the_connection_and_names_its_sender",
         ]),
     },
@@ -192,7 +192,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::LINES_PER_S as u64),
         text: "and in the long run.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_heard_and_no_offender",
+            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
         ]),
     },
     Limit {
@@ -200,7 +200,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Time(crate::mesh::SILENCE_MAX),
         text: "how long a peer may be silent.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs a_peer_may_be_silent_as_long_as_the_limit_says_and_no_longer",
+            "crates/legacy/src/mesh/tests/hostile.rs a_peer_may_be_silent_for_the_limit_and_no_longer",
         ]),
     },
     Limit {
@@ -208,7 +208,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::known::DIALS_AT_ONCE as u64),
         text: "how many learned addresses are dialled at one time, as the old programs do.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests.rs learned_addresses_are_dialled_a_few_at_a_time_after_a_moment",
+            "crates/legacy/src/mesh/tests.rs learned_addresses_are_dialled_a_few_at_a_time_after_a_pause",
         ]),
     },
     Limit {
@@ -217,8 +217,8 @@ pub const LIMITS: &[Limit] = &[
         text: "addresses that are remembered besides the configured ones; further ones are not \
                learned.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_kept",
-            "crates/legacy/src/mesh/tests/hostile.rs whatever_happens_the_tables_agree_and_keep_their_limits",
+            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
+            "crates/legacy/src/mesh/tests/hostile.rs the_tables_agree_and_keep_their_limits_after_any_input",
         ]),
     },
     Limit {
@@ -226,7 +226,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::known::KNOWN_OF_PEER_MAX as u64),
         text: "of these, told by one peer.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_kept",
+            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
         ]),
     },
     Limit {
@@ -234,7 +234,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::known::TRIES_MAX as u64),
         text: "how often a learned address is dialled in vain until it is forgotten.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests.rs a_learned_address_is_forgotten_after_some_tries_and_a_configured_one_never",
+            "crates/legacy/src/mesh/tests.rs a_learned_address_is_dropped_after_some_tries_and_a_configured_one_never",
         ]),
     },
     Limit {
@@ -242,7 +242,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::receive::OPEN_MAX as u64),
         text: "files of one peer that are on their way at one time.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/receive.rs a_flood_of_files_is_refused_and_holds_no_more_than_the_limit",
+            "crates/legacy/src/mesh/receive.rs a_flood_of_files_is_refused_and_bounded_in_memory",
         ]),
     },
     Limit {
@@ -260,7 +260,7 @@ pub const LIMITS: &[Limit] = &[
         text: "connections of legacy peers that are served at one time; others are closed at \
                once.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/net/discovery/tests.rs connections_are_bounded_by_address_and_in_all",
+            "crates/legacy/src/net/discovery/tests.rs connections_are_bounded_for_each_address_and_in_total",
         ]),
     },
     Limit {
@@ -268,7 +268,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::net::mesh::LINES_MAX as u64),
         text: "lines that wait to be written; a peer that has more of them does not read.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/net/mesh.rs a_peer_that_never_reads_is_given_up",
+            "crates/legacy/src/net/mesh.rs a_peer_that_never_reads_is_dropped",
         ]),
     },
     Limit {
@@ -276,7 +276,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::discovery::address::HOST_MAX_BYTES as u64),
         text: "the longest host name (RFC 1035, section 2.3.4).",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/discovery/address.rs a_host_name_is_taken_up_to_its_limit",
+            "crates/legacy/src/wire/discovery/address.rs a_host_name_is_accepted_up_to_its_limit",
         ]),
     },
     Limit {
@@ -284,7 +284,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::wire::discovery::message::LISTED_MAX as u64),
         text: "entries that are taken from one list.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/discovery/message.rs no_bytes_break_the_decoder_and_what_it_gives_is_within_limits",
+            "crates/legacy/src/wire/discovery/message.rs no_input_breaks_the_decoder_and_its_output_is_within_limits",
             "crates/legacy/src/wire/discovery/message.rs a_datagram_and_its_list_are_read_up_to_their_limits",
         ]),
     },
@@ -304,7 +304,7 @@ pub const LIMITS: &[Limit] = &[
                programs read (what is longer they cut, and gossip the cut address), and below \
                an Ethernet frame.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/discovery/message.rs a_long_list_is_split_and_each_part_begins_with_us",
+            "crates/legacy/src/wire/discovery/message.rs a_long_list_is_split_and_each_part_begins_with_our_address",
         ]),
     },
     Limit {
@@ -321,8 +321,8 @@ pub const LIMITS: &[Limit] = &[
         text: "the largest file that ten digits can say.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/discovery/transfer.rs the_header_is_padded_with_colons_to_ten_and_sixty_four_bytes",
-            "crates/legacy/src/wire/discovery/transfer.rs no_header_breaks_the_decoder",
-            "crates/legacy/src/wire/discovery/transfer.rs every_header_that_can_be_sent_reads_back",
+            "crates/legacy/src/wire/discovery/transfer.rs no_input_breaks_the_header_decoder",
+            "crates/legacy/src/wire/discovery/transfer.rs every_header_that_can_be_sent_is_decoded_equal",
         ]),
     },
     Limit {
@@ -331,7 +331,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest first line of a payload: a name, a size, a hash.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/decoder.rs a_line_and_a_head_are_read_up_to_their_limits",
-            "crates/legacy/src/wire/mesh/decoder.rs a_head_without_an_end_is_no_file",
+            "crates/legacy/src/wire/mesh/decoder.rs a_head_without_an_end_is_not_a_file",
         ]),
     },
     Limit {
@@ -340,7 +340,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest line: some three thousand addresses, where the old programs list \
                fifteen.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/mesh/decoder.rs an_endless_line_ends_the_connection_and_holds_no_more_than_the_limit",
+            "crates/legacy/src/wire/mesh/decoder.rs an_endless_line_ends_the_connection_within_the_memory_limit",
             "crates/legacy/src/wire/mesh/decoder.rs a_line_and_a_head_are_read_up_to_their_limits",
         ]),
     },
@@ -349,7 +349,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::mesh::decoder::MESSAGE_MAX_BYTES),
         text: "the longest payload without a file that is held and handed on whole.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/mesh/decoder.rs bytes_of_no_file_are_handed_on_whole_up_to_their_limit_and_passed_over_beyond",
+            "crates/legacy/src/wire/mesh/decoder.rs bytes_without_a_file_are_forwarded_up_to_their_limit_and_skipped_beyond",
         ]),
     },
     Limit {
@@ -357,7 +357,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::mesh::file::BYTES_MAX),
         text: "the longest payload: what the old programs refuse to send more than.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/mesh/decoder.rs a_payload_as_long_as_may_be_is_no_offence",
+            "crates/legacy/src/wire/mesh/decoder.rs a_payload_of_the_maximum_length_is_not_an_offence",
         ]),
     },
     Limit {
@@ -374,7 +374,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::mesh::line::CHAT_MAX_BYTES as u64),
         text: "the longest text that is shown or said; the rest of a longer one is cut.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/mesh/line.rs an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs",
+            "crates/legacy/src/wire/mesh/line.rs an_id_is_accepted_up_to_its_limit_and_names_and_talk_are_truncated",
         ]),
     },
     Limit {
@@ -382,7 +382,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::mesh::line::ID_MAX_BYTES as u64),
         text: "the longest ID of a peer: twice what the old programs make.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/mesh/line.rs an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs",
+            "crates/legacy/src/wire/mesh/line.rs an_id_is_accepted_up_to_its_limit_and_names_and_talk_are_truncated",
         ]),
     },
     Limit {
@@ -391,9 +391,9 @@ pub const LIMITS: &[Limit] = &[
         text: "entries that are taken from one list: the old programs list at most ten peers \
                and five others, and nodes of this kind twice that.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/wire/mesh/line.rs no_bytes_break_the_reading_of_a_line",
+            "crates/legacy/src/wire/mesh/line.rs no_input_breaks_the_line_parser",
             "crates/legacy/src/wire/mesh/line.rs a_list_is_read_up_to_its_limit_and_the_rest_is_counted",
-            "crates/legacy/src/wire/mesh/line.rs lists_are_taken_for_what_is_good_in_them",
+            "crates/legacy/src/wire/mesh/line.rs the_valid_entries_of_a_mixed_list_are_used",
         ]),
     },
     Limit {
@@ -402,7 +402,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest name of a peer that is kept; the rest of a longer one is cut.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/line.rs a_first_line_is_split_at_its_first_colon",
-            "crates/legacy/src/wire/mesh/line.rs an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs",
+            "crates/legacy/src/wire/mesh/line.rs an_id_is_accepted_up_to_its_limit_and_names_and_talk_are_truncated",
         ]),
     },
 ];

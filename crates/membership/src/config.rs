@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_longer_probe_period_makes_every_judgement_slower_in_proportion() {
+    fn a_longer_probe_period_slows_every_judgement_in_proportion() {
         let (usual, slow) = (
             ClusterConfig::default(),
             ClusterConfig::probing_every(Duration::from_millis(1400)),

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_life_wins_over_the_one_before() {
+    fn a_renewed_generation_wins_over_the_previous_one() {
         let renewed = life(3).renew().unwrap();
         assert!(renewed.win_addr_conflict(&life(3)));
         assert!(!life(3).win_addr_conflict(&renewed));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_after_a_ghost_is_above_both() {
+    fn a_generation_after_a_ghost_is_above_both() {
         assert_eq!(
             life(3).after(Generation(9)).map(|l| l.0.generation),
             Some(Generation(10))

@@ -8,13 +8,13 @@ pub const LIMITS: &[Limit] = &[
         name: "membership::config::BROADCAST_DATAGRAMS_PER_S",
         value: LimitValue::Count(crate::config::BROADCAST_DATAGRAMS_PER_S as u64),
         text: "broadcast datagrams a second that this node sends, and how many may go at once.",
-        tests: LimitTests::By(&["crates/membership/src/tests.rs broadcasts_keep_to_their_rate"]),
+        tests: LimitTests::By(&["crates/membership/src/tests.rs broadcasts_respect_their_rate"]),
     },
     Limit {
         name: "membership::config::DEPARTURES_MAX",
         value: LimitValue::Count(crate::config::DEPARTURES_MAX as u64),
         text: "departures that are remembered, oldest forgotten first.",
-        tests: LimitTests::By(&["crates/membership/src/rumors.rs what_is_remembered_has_an_end"]),
+        tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {
         name: "membership::config::EVENTS_MAX",
@@ -22,9 +22,7 @@ pub const LIMITS: &[Limit] = &[
         text: "events that wait for the owner to take them; beyond it application messages and \
                heads are dropped (members' comings and goings never are: those are bounded by \
                MEMBERS_MAX).",
-        tests: LimitTests::By(&[
-            "crates/membership/src/tests.rs events_that_nobody_takes_have_an_end",
-        ]),
+        tests: LimitTests::By(&["crates/membership/src/tests.rs unread_events_are_bounded"]),
     },
     Limit {
         name: "membership::config::GREETINGS_MAX",
@@ -37,7 +35,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::config::HEADS_MAX as u64),
         text: "authors whose heads are held; beyond it the one that changed longest ago is \
                forgotten, which costs one repeated event.",
-        tests: LimitTests::By(&["crates/membership/src/rumors.rs what_is_remembered_has_an_end"]),
+        tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {
         name: "membership::config::HINTS_PER_S",
@@ -50,7 +48,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::config::KNOCKS_AT_ONCE as u64),
         text: "see KNOCKS_PER_S.",
         tests: LimitTests::By(&[
-            "crates/membership/src/tests.rs the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate",
+            "crates/membership/src/tests.rs connection_requests_have_a_burst_and_a_rate",
         ]),
     },
     Limit {
@@ -59,7 +57,7 @@ pub const LIMITS: &[Limit] = &[
         text: "contact attempts a second, and at once, to learn which node is at an address. A \
                sender with a forged address cannot cause more of them.",
         tests: LimitTests::By(&[
-            "crates/membership/src/tests.rs the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate",
+            "crates/membership/src/tests.rs connection_requests_have_a_burst_and_a_rate",
         ]),
     },
     Limit {
@@ -68,7 +66,7 @@ pub const LIMITS: &[Limit] = &[
         text: "links (addresses with whom datagrams pass) that are kept; beyond it the one that \
                was silent longest goes, and must prove itself again.",
         tests: LimitTests::By(&[
-            "crates/membership/src/links/tests.rs the_table_of_links_has_an_end_and_the_longest_silent_goes",
+            "crates/membership/src/links/tests.rs the_table_of_links_is_bounded_and_drops_the_longest_silent",
         ]),
     },
     Limit {
@@ -77,8 +75,8 @@ pub const LIMITS: &[Limit] = &[
         text: "members, living and remembered; a packet that names a new one beyond it is \
                dropped.",
         tests: LimitTests::By(&[
-            "crates/membership/src/tests.rs hostile_members_neither_crash_a_node_nor_fill_it",
-            "crates/membership/src/roster/tests.rs the_table_of_members_has_an_end",
+            "crates/membership/src/tests.rs hostile_members_neither_crash_a_node_nor_fill_its_memory",
+            "crates/membership/src/roster/tests.rs the_table_of_members_is_bounded",
         ]),
     },
     Limit {
@@ -86,7 +84,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::config::MEMBER_LIST_MAX_BYTES as u64),
         text: "the longest exported member list in bytes; a longer one is refused.",
         tests: LimitTests::By(&[
-            "crates/membership/src/roster/tests.rs a_list_that_is_none_changes_nothing",
+            "crates/membership/src/roster/tests.rs an_invalid_list_changes_nothing",
         ]),
     },
     Limit {
@@ -102,7 +100,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::config::PROOFS_AT_ONCE as u64),
         text: "see PROOFS_PER_S.",
         tests: LimitTests::By(&[
-            "crates/membership/src/links/tests.rs so_many_proofs_are_checked_at_once_and_then_at_their_rate",
+            "crates/membership/src/links/tests.rs proof_checks_have_a_burst_and_a_rate",
         ]),
     },
     Limit {
@@ -112,7 +110,7 @@ pub const LIMITS: &[Limit] = &[
                exchange, and how many may come at once: all of a large cluster to one that \
                starts.",
         tests: LimitTests::By(&[
-            "crates/membership/src/links/tests.rs so_many_proofs_are_checked_at_once_and_then_at_their_rate",
+            "crates/membership/src/links/tests.rs proof_checks_have_a_burst_and_a_rate",
         ]),
     },
     Limit {
@@ -128,7 +126,7 @@ pub const LIMITS: &[Limit] = &[
         text: "statements about who is in that are spread at one time; what is beyond is asked \
                for.",
         tests: LimitTests::By(&[
-            "crates/membership/src/rumors.rs so_many_statements_are_spread_at_one_time_and_no_more",
+            "crates/membership/src/rumors.rs concurrently_spread_statements_are_bounded",
         ]),
     },
     Limit {
@@ -137,7 +135,7 @@ pub const LIMITS: &[Limit] = &[
         text: "addresses that wait for the owner to find out who is there; a further one is not \
                noted.",
         tests: LimitTests::By(&[
-            "crates/membership/src/links/tests.rs no_more_addresses_wait_to_be_asked_who_is_there_than_the_limit",
+            "crates/membership/src/links/tests.rs unproven_addresses_are_bounded",
         ]),
     },
     Limit {
@@ -145,7 +143,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::config::TRANSMITS_MAX as u64),
         text: "datagrams that wait for the owner to take them; beyond it the oldest is dropped.",
         tests: LimitTests::By(&[
-            "crates/membership/src/links/tests.rs what_waits_to_be_sent_has_an_end_and_the_oldest_gives_way",
+            "crates/membership/src/links/tests.rs queued_datagrams_are_bounded_and_the_oldest_are_dropped",
         ]),
     },
     Limit {
@@ -154,7 +152,7 @@ pub const LIMITS: &[Limit] = &[
         text: "answers a second to addresses that have proven nothing, and how many may come at \
                once.",
         tests: LimitTests::By(&[
-            "crates/membership/src/links/tests.rs so_many_hellos_are_answered_at_once_and_the_next_when_there_is_room_again",
+            "crates/membership/src/links/tests.rs answers_to_hellos_have_a_burst_and_resume_when_there_is_room",
         ]),
     },
     Limit {
@@ -162,7 +160,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::config::WAITING_FRAMES_MAX as u64),
         text: "frames that wait for one link's proof; beyond it the oldest is dropped.",
         tests: LimitTests::By(&[
-            "crates/membership/src/links/tests.rs what_waits_for_a_proof_has_an_end",
+            "crates/membership/src/links/tests.rs datagrams_waiting_for_a_proof_are_bounded",
         ]),
     },
     Limit {
@@ -172,7 +170,7 @@ pub const LIMITS: &[Limit] = &[
                may be: clocks are wrong by hours where somebody set them by hand or to the \
                wrong zone.",
         tests: LimitTests::By(&[
-            "crates/membership/src/vouch.rs a_life_a_day_ahead_of_the_clock_is_refused_and_one_at_the_limit_is_not",
+            "crates/membership/src/vouch.rs a_generation_over_a_day_ahead_of_the_clock_is_refused",
         ]),
     },
 ];

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_forges_again_and_again_is_not_heard_for_a_while_and_told_of_once() {
+    fn a_repeated_forger_is_ignored_for_a_while_and_reported_once() {
         let (mut offenders, start) = (Offenders::default(), Instant::now());
         let (liar, honest) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
         let what = Offence::SpeaksForOthers;
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_keeps_nobody_from_being_heard() {
+    fn a_wrong_clock_blocks_no_sender() {
         let (mut offenders, now) = (Offenders::default(), Instant::now());
         let who = NodeId::new([1; 32]);
         for _ in 0..2 * FORGERIES_AT_ONCE {

@@ -91,7 +91,7 @@ mod tests {
     const B: NodeId = NodeId::new([2; 32]);
 
     #[test]
-    fn both_ends_have_the_same_key_and_a_third_has_another() {
+    fn both_ends_derive_the_same_key_and_a_third_party_another() {
         let [a, b, c] = [1, 2, 3].map(|n| KeyExchange::new([n; 32]));
         let header = [7; HEADER_BYTES];
         let mac = a.with(b.public(), &A, &B).unwrap().mac(&header, b"body");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_of_no_order_gives_no_key() {
+    fn a_low_order_public_key_yields_no_key() {
         assert!(KeyExchange::new([1; 32]).with(&[0; 32], &A, &B).is_none());
     }
 }

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_head_of_an_author_goes_out() {
+    fn only_the_newest_head_of_an_author_is_sent() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         assert!(rumors.confirm(now, head(1, (1, 5), b"old")));
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unconfirmed_head_is_reported_once_and_drives_out_no_true_one() {
+    fn an_unconfirmed_head_is_reported_once_and_displaces_no_true_one() {
         let mut rumors = Rumors::new();
         assert!(rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
         assert!(!rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_heads_goes_out_in_whole_within_its_datagrams_a_round() {
+    fn a_storm_of_heads_is_sent_completely_within_its_datagrams_for_each_round() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         for n in 0..500 {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_counts_once_for_each_life_and_ends_with_a_return() {
+    fn a_departure_counts_once_for_each_generation_and_ends_with_a_return() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         assert!(rumors.depart(now, departure(1, 4, Farewell::Away)));
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_an_end() {
+    fn remembered_rumors_are_bounded() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         for n in 0..(HEADS_MAX + DEPARTURES_MAX) as u16 {
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_statements_are_spread_at_one_time_and_no_more() {
+    fn concurrently_spread_statements_are_bounded() {
         let (mut rumors, now) = (Rumors::new(), Instant::now());
         let bytes = |n: usize| Bytes::copy_from_slice(&n.to_be_bytes());
         for n in 0..STATEMENTS_SPREAD_MAX {

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_opens_what_a_member_sealed() {
+    fn a_member_decrypts_what_a_member_sealed() {
         let mut sealer = Sealer::new(ring(1), [7; 16]);
         let datagram = sealer.seal(b"hello".to_vec(), None);
         assert_eq!(open(&ring(1), &datagram).as_deref(), Some(&b"hello"[..]));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_opens_nothing() {
+    fn another_secret_decrypts_nothing() {
         let datagram = Sealer::new(ring(1), [7; 16]).seal(b"hello".to_vec(), None);
         assert_eq!(open(&ring(2), &datagram), None);
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_datagrams_share_a_counter_even_across_epochs() {
+    fn datagram_counters_are_unique_even_across_epochs() {
         let key = NodeKey::random();
         let (secret, name) = (EpochSecret::new([1; 32]), NodeName::from_host("one"));
         let ring = Arc::new(Keyring::founded_in_memory(secret, &key, name, 0));

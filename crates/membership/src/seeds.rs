@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lonely_node_greets_often_and_then_ever_less_but_never_stops() {
+    fn a_lonely_node_greets_often_then_less_but_never_stops() {
         let start = Instant::now();
         let mut seeds = SeedSchedule::new(&[address(1)], Duration::from_secs(30), start);
         let times = greetings(
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_a_cluster_still_greets_one_stranger_a_period_for_ever() {
+    fn a_member_of_a_cluster_still_greets_one_stranger_each_period() {
         let start = Instant::now();
         let all: Vec<_> = (0..5).map(address).collect();
         let mut seeds = SeedSchedule::new(&all, Duration::from_secs(30), start);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn many_lost_members_leave_room_for_the_seeds_and_go_when_they_are_members_no_more() {
+    fn lost_members_leave_room_for_the_seeds_and_are_dropped_when_removed() {
         let start = Instant::now();
         let node = |n: u16| NodeId::new([n as u8; 32]);
         let mut seeds = SeedSchedule::new(&[address(1)], Duration::from_secs(30), start);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hinted_address_is_greeted_again_while_nobody_is_known_and_not_for_ever() {
+    fn a_hinted_address_is_greeted_while_the_node_is_alone_but_not_forever() {
         let start = Instant::now();
         let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
         let mut rng = StdRng::seed_from_u64(1);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_hints_push_the_oldest_out() {
+    fn invented_hints_displace_the_oldest() {
         let start = Instant::now();
         let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
         for n in 0..3 * HINTS_MAX as u16 {

@@ -105,7 +105,7 @@ impl Table {
 }
 
 #[test]
-fn a_message_reaches_the_member_that_it_is_for() {
+fn a_message_reaches_its_addressee() {
     let mut table = Table::of(3);
     let now = table.now;
     let body = Bytes::from_static(b"who has it?");
@@ -133,7 +133,7 @@ fn a_broadcast_reaches_every_member_of_a_small_cluster() {
 }
 
 #[test]
-fn what_is_too_long_or_for_a_stranger_is_refused_with_the_reason() {
+fn a_message_too_long_or_for_a_stranger_is_refused_with_the_reason() {
     let mut table = Table::of(2);
     let now = table.now;
     let long = Bytes::from(vec![0; PAYLOAD_MAX_BYTES + 1]);
@@ -173,7 +173,7 @@ fn one_session_cannot_flood_the_owner_with_messages() {
 }
 
 #[test]
-fn broadcasts_keep_to_their_rate() {
+fn broadcasts_respect_their_rate() {
     let mut table = Table::of(5);
     let now = table.now;
     let reached: usize = (0..5000)
@@ -188,7 +188,7 @@ fn broadcasts_keep_to_their_rate() {
 }
 
 #[test]
-fn events_that_nobody_takes_have_an_end() {
+fn unread_events_are_bounded() {
     let mut cluster = cluster_at(1, address(1), &[], Instant::now());
     let known = cluster.events.len();
     let event = || Event::Stranger {
@@ -207,7 +207,7 @@ fn events_that_nobody_takes_have_an_end() {
 }
 
 #[test]
-fn the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate() {
+fn connection_requests_have_a_burst_and_a_rate() {
     let now = Instant::now();
     let name = p2pfs_types::id::NodeName::new("n1").unwrap();
     let secret = EpochSecret::new([1; 32]);
@@ -228,7 +228,7 @@ fn the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate() {
 }
 
 #[test]
-fn a_head_counts_only_when_the_owner_has_confirmed_it() {
+fn a_head_counts_only_after_the_owner_confirmed_it() {
     let mut table = Table::of(3);
     let now = table.now;
     let forged = Bytes::from_static(b"forged");
@@ -260,7 +260,7 @@ fn a_head_counts_only_when_the_owner_has_confirmed_it() {
 }
 
 #[test]
-fn a_node_that_lost_its_state_hears_its_own_old_head() {
+fn a_node_that_lost_its_state_receives_its_own_old_head() {
     let mut table = Table::of(3);
     let now = table.now;
     let old = Bytes::from_static(b"old");
@@ -277,7 +277,7 @@ fn a_node_that_lost_its_state_hears_its_own_old_head() {
 }
 
 #[test]
-fn a_node_that_does_not_know_its_address_learns_it_from_its_first_peer() {
+fn a_node_without_a_known_address_learns_it_from_its_first_peer() {
     let now = Instant::now();
     let anywhere = "0.0.0.0:1378".parse().unwrap();
     for unknowing in [1, 2] {
@@ -298,7 +298,7 @@ fn a_node_that_does_not_know_its_address_learns_it_from_its_first_peer() {
 }
 
 #[test]
-fn another_process_with_our_key_is_reported_and_not_talked_to() {
+fn another_process_with_our_key_is_reported_and_not_answered() {
     let now = Instant::now();
     let original = cluster_at(1, address(1), &[], now);
     let copy = cluster_at(1, address(2), &[1], now + Duration::from_millis(1));
@@ -324,7 +324,7 @@ fn another_process_with_our_key_is_reported_and_not_talked_to() {
 }
 
 #[test]
-fn two_processes_with_one_key_do_not_fill_the_network_with_their_quarrel() {
+fn two_processes_with_one_key_do_not_flood_the_network() {
     let now = Instant::now();
     let mut seats: BTreeMap<_, _> = [2, 3]
         .map(|n| (address(n), cluster_at(n, address(n), &[2], now)))
@@ -346,7 +346,7 @@ fn two_processes_with_one_key_do_not_fill_the_network_with_their_quarrel() {
 }
 
 #[test]
-fn nothing_recorded_changes_a_cluster_whose_node_restarted() {
+fn a_replay_changes_nothing_in_a_cluster_with_a_restarted_node() {
     let table = Table::of(3);
     let recorded: Vec<_> = table
         .recorded
@@ -376,7 +376,7 @@ fn nothing_recorded_changes_a_cluster_whose_node_restarted() {
 }
 
 #[test]
-fn a_cluster_grows_and_shrinks_with_slack_between_small_and_large() {
+fn a_cluster_switches_between_small_and_large_with_hysteresis() {
     let now = Instant::now();
     let mut cluster = cluster_at(1, address(1), &[], now);
     let list = |cluster: &mut Cluster, range: std::ops::Range<u8>| {
@@ -417,7 +417,7 @@ fn members_are_listed_with_their_state_and_round_trip() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn hostile_members_neither_crash_a_node_nor_fill_it(
+    fn hostile_members_neither_crash_a_node_nor_fill_its_memory(
         frames in prop::collection::vec(
             (0u8..4, prop::collection::vec(any::<u8>(), 0..400)), 1..40),
     ) {

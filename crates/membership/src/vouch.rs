@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_nodes_own_signature_makes_a_life() {
+    fn only_a_nodes_own_signature_makes_a_generation() {
         let (one, other) = (Arc::new(NodeKey::random()), Arc::new(NodeKey::random()));
         let (theirs, ours) = (Vouchers::new(one.clone()), Vouchers::new(other.clone()));
         let signed = theirs.sign(contact(&one, 7));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_know_its_address_leaves_it_to_who_sees_it_but_not_the_port() {
+    fn a_node_without_a_known_address_accepts_the_observed_one_but_not_the_port() {
         let key = Arc::new(NodeKey::random());
         let vouchers = Vouchers::new(key.clone());
         let mut signed = vouchers.sign(Contact {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_a_day_ahead_of_the_clock_is_refused_and_one_at_the_limit_is_not() {
+    fn a_generation_over_a_day_ahead_of_the_clock_is_refused() {
         let key = Arc::new(NodeKey::random());
         let vouchers = Vouchers::new(key.clone());
         vouchers.set_clock(Some(1000));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_ahead_of_the_clock_that_its_node_did_not_sign_is_its_tellers_fault() {
+    fn an_unsigned_generation_ahead_of_the_clock_is_its_senders_fault() {
         let (key, liar) = (Arc::new(NodeKey::random()), Arc::new(NodeKey::random()));
         let vouchers = Vouchers::new(key.clone());
         vouchers.set_clock(Some(1000));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_a_process_is_bound_to_its_salt_and_its_node() {
+    fn a_process_key_is_bound_to_its_salt_and_node() {
         let (one, other) = (Arc::new(NodeKey::random()), Arc::new(NodeKey::random()));
         let vouchers = Vouchers::new(one.clone());
         let good = vouchers.credentials(contact(&one, 1), &[1; 16], [2; 32]);

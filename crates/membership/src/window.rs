@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_counter_counts_once() {
+    fn each_counter_is_accepted_once() {
         let mut window = ReplayWindow::new();
         for counter in [0, 5, 3, 2047, 2048, 2100, 63, 64, u64::MAX - 1] {
             if counter == 63 || counter == 64 {
@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_window_agrees_with_a_set_of_all_that_was_seen(
+        fn the_window_agrees_with_a_set_of_all_seen_counters(
             steps in prop::collection::vec((0u64..3, 0u64..4200), 1..300),
         ) {
             let mut window = ReplayWindow::new();

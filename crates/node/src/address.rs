@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_came_after_the_start_is_taken_over() {
+    fn an_address_acquired_after_the_start_is_adopted() {
         let (nowhere, lan) = (ip("127.0.0.1"), ip("192.0.2.7"));
         let none: &[IpAddr] = &[];
         for routed in [Some(lan), None] {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_kept_for_as_long_as_the_machine_has_it() {
+    fn an_address_is_retained_while_the_machine_has_it() {
         let (old, tunnel, new) = (ip("192.0.2.7"), ip("198.51.100.9"), ip("203.0.113.5"));
         let told = advertised(&[
             (&[old], Some(old)),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_away_for_a_while_leaves_its_place_to_no_bridge_beside_it() {
+    fn a_briefly_absent_network_is_not_replaced_by_a_bridge() {
         let (lan, bridge) = (ip("192.0.2.7"), ip("172.17.0.1"));
         let both: &[IpAddr] = &[bridge, lan];
         let told = advertised(&[(both, Some(lan)), (&[bridge], None), (both, Some(lan))]);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_gives_way_to_the_address_that_a_route_leads_out_from() {
+    fn a_guess_is_replaced_by_the_address_of_an_outgoing_route() {
         let (lan, bridge) = (ip("192.0.2.7"), ip("172.17.0.1"));
         let both: &[IpAddr] = &[bridge, lan];
         let told = advertised(&[

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn where_events_of_the_cache_were_lost_the_loop_is_told_what_is_there() {
+    fn lost_cache_events_are_replaced_by_a_report_of_the_content() {
         let lost = Arc::new(AtomicU64::new(0));
         let (tell, events) = std_mpsc::sync_channel(8);
         let mut told = forward_events(events, Lossy(lost.clone()));

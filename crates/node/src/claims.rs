@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_share_has_for_some_is_given_to_them_alone_before_the_namespace_says_so() {
+    fn a_restricted_shares_files_are_served_to_readers_before_the_namespace_lists_them() {
         let home = tempfile::tempdir().unwrap();
         let (published, shares) = shared(home.path(), &[Some("alice"), None]);
         let admits = admission(&published, shares);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_were_told_of_is_theirs_until_it_is_known_who_reads_it_from_now_on() {
+    fn a_file_announced_to_all_stays_open_until_its_readers_are_known() {
         let home = tempfile::tempdir().unwrap();
         let (published, shares) = shared(home.path(), &[Some("alice")]);
         let hash = ContentHash::of(b"0");

@@ -430,7 +430,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_is_bounded_and_keeps_the_newest() {
+    fn the_event_log_is_bounded_and_keeps_the_newest() {
         let log = EventLog::default();
         let learned = |count| News::ForeignLearned {
             from: ForeignPeer {
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_warning_is_kept_once_and_old_ones_go() {
+    fn a_repeated_warning_is_kept_once_and_old_ones_are_dropped() {
         let log = EventLog::default();
         for number in 0..WARNINGS_KEPT + 5 {
             log.warn(format!("warning {number}"));
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_that_names_local_files_is_for_their_owner_alone() {
+    fn a_warning_with_local_file_names_is_visible_only_to_their_owner() {
         let log = EventLog::default();
         log.warn("the clock is off".into());
         log.warn_owner("/srv/private/diary: left out".into());
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_from_the_future_tells_of_a_wrong_clock_and_a_small_difference_does_not() {
+    fn a_version_from_the_future_reports_a_wrong_clock_beyond_a_small_difference() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let at = |seconds| Timestamp {
             seconds,
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_gets_what_was_and_what_comes_each_once() {
+    fn a_follower_receives_past_and_future_events_once_each() {
         let log = EventLog::default();
         log.warn("before".into());
         let (past, mut live) = log.follow();

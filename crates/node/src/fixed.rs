@@ -214,7 +214,7 @@ mod tests {
     use p2pfs_types::path::SharedPath;
 
     #[test]
-    fn an_open_version_is_read_from_an_own_share_that_came_to_have_its_bytes() {
+    fn an_open_version_is_read_from_an_own_share_that_acquired_its_bytes() {
         let home = tempfile::tempdir().unwrap();
         let config = CacheConfig {
             dir: home.path().join("cache"),

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_made_up_keys_is_told_by_its_address() {
+    fn a_flood_of_invented_keys_is_reported_by_address() {
         let floods = FloodMeter::new(&EventLog::default());
         let honest = SocketAddr::from(([192, 0, 2, 1], 1378));
         for n in 0..REFUSED_BURST * 4 {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_are_counted_are_bounded_and_quiet_ones_give_way() {
+    fn counted_hosts_are_bounded_and_quiet_ones_are_dropped() {
         let (begin, events) = (Instant::now(), EventLog::default());
         let floods = FloodMeter::new(&events);
         let mut state = floods.state.lock();

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_life_is_later_than_the_last_one_also_by_a_clock_that_went_back() {
+    fn a_generation_exceeds_the_last_one_even_after_the_clock_went_back() {
         let now = 1_000_000;
         let begun = |last| begun_at(now, Generation(last)).0;
         assert_eq!(begun(0), now);
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_far_in_the_future_keeps_nobody_out_once_the_clock_is_right() {
+    fn a_start_far_in_the_future_excludes_no_node_once_the_clock_is_right() {
         let now = 1_000_000;
         let ahead = Generation(now + GENERATION_AHEAD_MAX_S + 1);
         assert_eq!(begun_at(now, ahead), Generation(now));

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_handed_to_whoever_reads_and_told_of_in_any_case() {
+    fn bytes_are_delivered_to_their_reader_and_always_reported() {
         let events = EventLog::default();
         let mailbox = Mailbox::new(events.clone());
         mailbox.deliver("bob".to_owned(), 2, Some(Bytes::from_static(b"no")));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_reads_nothing_holds_a_limited_number() {
+    fn an_idle_reader_holds_a_limited_number_of_messages() {
         let mailbox = Mailbox::new(EventLog::default());
         let reader = mailbox.follow();
         for _ in 0..10 * BEHIND_MAX {

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parcel_is_read_once_and_known_by_both_hashes() {
+    fn a_sent_file_is_read_once_and_known_by_both_hashes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, b"hello").unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_no_further_once_nobody_waits_for_it() {
+    fn a_file_is_not_read_further_after_its_receiver_left() {
         let endless = File::open("/dev/zero").unwrap();
         let read = Parcel::read(endless, b"a".to_vec(), &Weak::new());
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::Interrupted);

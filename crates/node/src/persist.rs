@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_left_is_stored_before_the_end() {
+    fn all_queued_writes_are_stored_before_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let mut catalogue = catalogue_with(0..3 * BATCH_RECORDS as u64);
         let store = Store::open(folder.path()).unwrap();
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn no_batch_is_left_out_whatever_else_there_is_to_store() {
+    fn no_batch_is_skipped_regardless_of_other_writes() {
         let folder = tempfile::tempdir().unwrap();
         let mut catalogue = catalogue_with(0..10);
         let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_stored_behind_a_batch_that_the_disk_refused_at_the_end() {
+    fn nothing_is_stored_after_a_batch_that_the_disk_refused_at_the_end() {
         for is_under_way in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let mut catalogue = catalogue_with(0..2 * BATCH_RECORDS as u64);
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_failed_is_opened_again_for_what_comes_next() {
+    fn a_failed_store_is_reopened_for_the_next_write() {
         let folder = tempfile::tempdir().unwrap();
         let mut reopening = ReopeningStore::new(Store::open(folder.path()).unwrap());
         let refused = || StoreError::TooLong { length_bytes: 1 };
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_kept_when_nobody_is_reachable_any_more() {
+    fn addresses_are_retained_when_no_peer_is_reachable() {
         let folder = tempfile::tempdir().unwrap();
         let mut catalogue = catalogue_with(0..0);
         let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_not_heard_is_told_so_and_what_time_it_is_here() {
+    fn an_unheard_node_is_told_so_with_the_local_time() {
         let Response::Reached { unix_ms, trouble } = unheard() else {
             panic!("it is no answer to the question");
         };

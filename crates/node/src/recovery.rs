@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_or_cut_catalogue_is_moved_aside_told_of_and_made_anew() {
+    fn a_damaged_or_truncated_catalogue_is_moved_aside_reported_and_recreated() {
         let good = state();
         let bytes = fs::read(good.path().join(STORE_FILE)).unwrap();
         let cuts = [1, 100, 4096, bytes.len() / 2];
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_loss_of_what_was_private_nothing_without_a_name_is_given() {
+    fn after_losing_the_private_state_unnamed_contents_are_not_served() {
         let dir = state();
         let hash = p2pfs_types::digest::ContentHash::of(b"without a name");
         let asker = NodeId::new([9; 32]);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_numbers_of_shares_keep_what_else_is_known() {
+    fn damaged_share_numbers_leave_the_rest_intact() {
         let dir = state();
         fs::write(dir.path().join("shares.redb"), "no ledger".repeat(999)).unwrap();
         let kept = open(dir.path(), empty, 1).unwrap().0;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_version_wrote_stops_the_start_and_stays() {
+    fn state_of_a_newer_version_stops_the_start_and_is_preserved() {
         let dir = state();
         let mut store = Store::open(dir.path()).unwrap();
         store.set_value("version", &[99]).unwrap();

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_daemon_is_refused_by_name_and_told_what_to_do() {
+    fn a_second_daemon_is_refused_with_the_holder_and_a_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("state");
         let first = StateDir::open(&dir).unwrap();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_can_look_inside() {
+    fn only_the_owner_can_look_inside() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("deep/state");
         let state = StateDir::open(&dir).unwrap();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_its_place_is_named() {
+    fn a_file_in_place_of_the_directory_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state");
         fs::write(&file, "").unwrap();

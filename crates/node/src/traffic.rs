@@ -111,7 +111,7 @@ mod tests {
     use p2pfs_types::extent::CHUNK_BYTES;
 
     #[test]
-    fn the_sum_counts_what_the_table_has_no_room_for() {
+    fn the_sum_includes_peers_that_did_not_fit_the_table() {
         let sent = PeerBytes::default();
         for number in 0..PEERS_COUNTED_MAX as u64 + 10 {
             let mut key = [0; 32];

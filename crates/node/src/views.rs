@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_sees_the_half_of_a_large_change_unless_it_takes_very_long() {
+    fn half_of_a_large_change_is_invisible_unless_it_takes_very_long() {
         let start = Instant::now();
         let mut views = ViewClock::new(start);
         let later = start + PUBLISH_SPACING;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn views_keep_their_distance() {
+    fn views_are_published_at_intervals() {
         let start = Instant::now();
         let mut views = ViewClock::new(start);
         assert!(!views.is_due(start, false, false) && views.next_due().is_none());

@@ -9,7 +9,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::trust::exchange::EXCHANGE_MAX_BYTES as u64),
         text: "the longest question or answer.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/exchange.rs a_question_is_read_up_to_its_limit",
+            "crates/proto/src/trust/exchange.rs a_request_is_read_up_to_its_limit",
         ]),
     },
     Limit {
@@ -18,7 +18,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the most invitations that wait at once; issuing more is refused until one is \
                used or ends.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/invites.rs the_table_has_a_limit_and_forgets_what_expired",
+            "crates/proto/src/trust/invites.rs the_table_is_bounded_and_drops_expired_invitations",
         ]),
     },
     Limit {
@@ -26,7 +26,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::trust::keyring::CHAIN_MAX_BYTES as u64),
         text: "the longest chain of certificates that a node shows.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/keyring/tests.rs a_chain_is_heard_up_to_its_limit_of_bytes",
+            "crates/proto/src/trust/keyring/tests.rs a_chain_is_accepted_up_to_its_limit_of_bytes",
         ]),
     },
     Limit {
@@ -35,7 +35,7 @@ pub const LIMITS: &[Limit] = &[
         text: "statements that a node presents itself with: from the founding to its own \
                certificate.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/ledger/tests.rs a_chain_is_as_long_as_its_limit_and_nobody_is_admitted_further_down",
+            "crates/proto/src/trust/ledger/tests.rs a_chain_is_bounded_and_no_node_is_admitted_below_it",
         ]),
     },
     Limit {
@@ -43,7 +43,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::trust::ledger::STATEMENTS_MAX as u64),
         text: "statements in a ledger; further ones are refused.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/ledger/tests.rs a_ledger_takes_statements_up_to_its_limit_and_no_more",
+            "crates/proto/src/trust/ledger/tests.rs a_ledger_accepts_statements_up_to_its_limit",
         ]),
     },
     Limit {
@@ -51,7 +51,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::trust::ledger::STATEMENTS_PER_ADMIN_MAX as u64),
         text: "of these, by one node that may admit; what one makes others keep.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/ledger/tests.rs what_one_administrator_makes_others_keep_has_an_end",
+            "crates/proto/src/trust/ledger/tests.rs the_statements_that_one_administrator_can_make_others_store_are_bounded",
         ]),
     },
     Limit {
@@ -60,7 +60,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest path that a node can be made the owner of: a statement has room for \
                it.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/ledger/tests.rs an_administrator_says_whose_a_path_is_and_the_last_word_counts",
+            "crates/proto/src/trust/ledger/tests.rs an_administrator_assigns_a_path_and_the_last_statement_counts",
             "crates/proto/src/trust/ledger/tests.rs the_longest_claim_to_a_path_fits_a_statement",
         ]),
     },
@@ -69,7 +69,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::trust::statement::STATEMENT_MAX_BYTES as u64),
         text: "the longest encoded statement: one with the longest name has some 280 bytes.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/statement.rs the_longest_statement_is_within_its_limit_and_reads_back",
+            "crates/proto/src/trust/statement.rs the_longest_statement_is_within_its_limit_and_round_trips",
         ]),
     },
     Limit {
@@ -77,7 +77,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::trust::token::TOKEN_MAX_BYTES as u64),
         text: "the longest text that is looked at: eight IPv6 seeds make 368 characters.",
         tests: LimitTests::By(&[
-            "crates/proto/src/trust/token.rs a_text_over_the_limit_is_not_looked_at",
+            "crates/proto/src/trust/token.rs a_text_over_the_limit_is_not_parsed",
         ]),
     },
     Limit {
@@ -94,7 +94,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest target of a symbolic link in bytes, as for a path (PATH_MAX, \
                limits.h).",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_fact_is_taken_at_each_of_its_limits_and_not_beyond",
+            "crates/catalogue/src/tests/limits.rs a_fact_is_accepted_at_each_limit_and_refused_beyond",
         ]),
     },
     Limit {
@@ -103,7 +103,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the largest size of a file: what fits a signed 64-bit offset (off_t), as for \
                every filesystem.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_fact_is_taken_at_each_of_its_limits_and_not_beyond",
+            "crates/catalogue/src/tests/limits.rs a_fact_is_accepted_at_each_limit_and_refused_beyond",
         ]),
     },
     Limit {
@@ -112,7 +112,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the most directories above a name, itself counted: far more than trees that \
                people make have, and a bound on what one record can make others keep.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_fact_is_taken_at_each_of_its_limits_and_not_beyond",
+            "crates/catalogue/src/tests/limits.rs a_fact_is_accepted_at_each_limit_and_refused_beyond",
         ]),
     },
     Limit {
@@ -121,7 +121,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the most readers that a share can have: far more than people who share something \
                among themselves, and a bound on what one record makes others keep.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_share_has_as_many_readers_and_what_is_sealed_as_many_bytes_as_it_may",
+            "crates/catalogue/src/tests/limits.rs limits_of_readers_and_sealed_bytes_are_inclusive",
         ]),
     },
     Limit {
@@ -131,7 +131,7 @@ pub const LIMITS: &[Limit] = &[
                from, and as much again as sealing adds and an entry has besides a link's \
                target.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_share_has_as_many_readers_and_what_is_sealed_as_many_bytes_as_it_may",
+            "crates/catalogue/src/tests/limits.rs limits_of_readers_and_sealed_bytes_are_inclusive",
         ]),
     },
     Limit {
@@ -139,7 +139,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::record::SENDER_MAX_BYTES as u64),
         text: "the longest name of the sender of a file.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_fact_is_taken_at_each_of_its_limits_and_not_beyond",
+            "crates/catalogue/src/tests/limits.rs a_fact_is_accepted_at_each_limit_and_refused_beyond",
         ]),
     },
     Limit {
@@ -147,7 +147,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::wire::native::record::SHARES_MAX as u64),
         text: "how many shares one node can number: the number of each is below this one.",
         tests: LimitTests::By(&[
-            "crates/catalogue/src/tests/limits.rs a_fact_is_taken_at_each_of_its_limits_and_not_beyond",
+            "crates/catalogue/src/tests/limits.rs a_fact_is_accepted_at_each_limit_and_refused_beyond",
         ]),
     },
     Limit {
@@ -155,7 +155,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::CHAIN_MAX_BYTES as u64),
         text: "the longest chain of certificates in a greeting: 16 of them.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),
     },
     Limit {
@@ -163,9 +163,9 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::FILE_MAX_BYTES),
         text: "the largest file that can be asked for: what a file offset of Linux can say.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs the_longest_range_of_the_largest_file_may_be_asked_for",
-            "crates/proto/src/wire/native/tcp/push.rs what_is_pushed_survives_the_wire",
-            "crates/proto/src/wire/native/tcp/push.rs what_is_over_a_limit_is_neither_sent_nor_taken",
+            "crates/proto/src/wire/native/tcp/tests.rs the_longest_range_of_the_largest_file_can_be_requested",
+            "crates/proto/src/wire/native/tcp/push.rs a_push_round_trips",
+            "crates/proto/src/wire/native/tcp/push.rs a_message_over_a_limit_is_neither_sent_nor_accepted",
         ]),
     },
     Limit {
@@ -173,7 +173,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::wire::native::tcp::HEADS_MAX as u64),
         text: "the most heads in one frame; more go in several requests.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs lists_of_heads_and_of_ranges_are_taken_at_their_limits_and_not_beyond",
+            "crates/proto/src/wire/native/tcp/tests.rs limits_of_head_and_range_lists_are_inclusive",
         ]),
     },
     Limit {
@@ -181,7 +181,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::HEADS_MAX_BYTES as u64),
         text: "the longest frame of heads: 300 bytes a head at most (tested beside the record).",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),
     },
     Limit {
@@ -190,7 +190,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest description of what a node holds: two varints of at most 10 bytes a \
                range.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),
     },
     Limit {
@@ -200,7 +200,7 @@ pub const LIMITS: &[Limit] = &[
         tests: LimitTests::By(&[
             "crates/proto/src/wire/native/tcp/tests.rs holdings_of_any_shape_decode_within_their_limit",
             "crates/proto/src/wire/native/tcp/tests.rs a_list_that_announces_more_than_its_limit_is_refused",
-            "crates/proto/src/wire/native/tcp/tests.rs lists_of_heads_and_of_ranges_are_taken_at_their_limits_and_not_beyond",
+            "crates/proto/src/wire/native/tcp/tests.rs limits_of_head_and_range_lists_are_inclusive",
         ]),
     },
     Limit {
@@ -208,7 +208,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::MEMBERS_MAX_BYTES as u64),
         text: "the longest member list: some 100 bytes a member for ten thousand of them.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),
     },
     Limit {
@@ -217,8 +217,8 @@ pub const LIMITS: &[Limit] = &[
         text: "the most bytes of a file that one request asks for: 1 MiB, the largest read of \
                the kernel.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs the_longest_range_of_the_largest_file_may_be_asked_for",
-            "crates/proto/src/wire/native/tcp/tests.rs a_range_outside_its_file_or_over_the_limit_is_refused_on_both_sides",
+            "crates/proto/src/wire/native/tcp/tests.rs the_longest_range_of_the_largest_file_can_be_requested",
+            "crates/proto/src/wire/native/tcp/tests.rs a_range_outside_its_file_or_over_the_limit_is_refused_by_both_ends",
         ]),
     },
     Limit {
@@ -226,7 +226,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::REASON_MAX_BYTES as u64),
         text: "the longest reason of a refusal; a longer one is cut when it is sent.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),
     },
     Limit {
@@ -234,7 +234,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::TRUST_MAX_BYTES as u64),
         text: "the longest question or answer about who is in: 4096 statements.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),
     },
     Limit {
@@ -242,8 +242,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::wire::native::tcp::batch::BATCH_FILES_MAX as u64),
         text: "the most files of one batch: some hundred KiB of a source tree or of mail.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/batch.rs a_question_over_a_limit_is_neither_sent_nor_taken",
-            "crates/proto/src/wire/native/tcp/batch.rs an_answer_with_more_or_longer_parts_than_may_be_asked_is_refused",
+            "crates/proto/src/wire/native/tcp/batch.rs a_request_over_a_limit_is_neither_sent_nor_accepted",
+            "crates/proto/src/wire/native/tcp/batch.rs an_answer_with_more_or_longer_parts_than_allowed_is_refused",
             "crates/proto/src/wire/native/tcp/batch.rs hostile_bytes_are_refused_or_within_the_limits",
         ]),
     },
@@ -252,9 +252,9 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::batch::BATCH_FILE_MAX_BYTES),
         text: "the largest file of a batch: one chunk, whose proof is nothing but its bytes.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/batch.rs a_question_survives_the_wire",
-            "crates/proto/src/wire/native/tcp/batch.rs a_question_over_a_limit_is_neither_sent_nor_taken",
-            "crates/proto/src/wire/native/tcp/batch.rs an_answer_with_more_or_longer_parts_than_may_be_asked_is_refused",
+            "crates/proto/src/wire/native/tcp/batch.rs a_request_round_trips",
+            "crates/proto/src/wire/native/tcp/batch.rs a_request_over_a_limit_is_neither_sent_nor_accepted",
+            "crates/proto/src/wire/native/tcp/batch.rs an_answer_with_more_or_longer_parts_than_allowed_is_refused",
         ]),
     },
     Limit {
@@ -262,7 +262,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::batch::BATCH_MAX_BYTES),
         text: "the most bytes of the files of one batch together: as much as one range.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/batch.rs a_question_at_its_limits_is_sent_and_taken",
+            "crates/proto/src/wire/native/tcp/batch.rs a_request_at_its_limits_is_sent_and_accepted",
         ]),
     },
     Limit {
@@ -270,7 +270,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::frame::FRAME_MAX_BYTES as u64),
         text: "the longest body of any frame: a range of 1 MiB with its proof fits twice.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),
     },
     Limit {
@@ -279,8 +279,8 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest frame of a piece: what zstd makes of 1 MiB that it cannot compress \
                (its own bound adds 1/256), and the head.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not",
-            "crates/proto/src/wire/native/tcp/tests.rs a_piece_of_a_log_is_unpacked_up_to_its_records_and_its_length",
+            "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
+            "crates/proto/src/wire/native/tcp/tests.rs a_log_part_is_decompressed_up_to_its_records_and_length",
         ]),
     },
     Limit {
@@ -288,8 +288,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::wire::native::tcp::log::LOG_RECORDS_MAX as u64),
         text: "the most records in one piece.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/tests.rs packing_takes_what_fits_and_says_how_much",
-            "crates/proto/src/wire/native/tcp/tests.rs a_piece_of_a_log_is_unpacked_up_to_its_records_and_its_length",
+            "crates/proto/src/wire/native/tcp/tests.rs packing_takes_as_much_as_fits_and_reports_it",
+            "crates/proto/src/wire/native/tcp/tests.rs a_log_part_is_decompressed_up_to_its_records_and_length",
         ]),
     },
     Limit {
@@ -297,8 +297,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::push::GIVEN_MAX_BYTES as u64),
         text: "the most bytes of a file in one frame.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/push.rs what_is_over_a_limit_is_neither_sent_nor_taken",
-            "crates/proto/src/wire/native/tcp/push.rs what_is_pushed_survives_the_wire",
+            "crates/proto/src/wire/native/tcp/push.rs a_message_over_a_limit_is_neither_sent_nor_accepted",
+            "crates/proto/src/wire/native/tcp/push.rs a_push_round_trips",
         ]),
     },
     Limit {
@@ -306,8 +306,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::tcp::push::SAID_MAX_BYTES as u64),
         text: "the longest line of talk.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/tcp/push.rs what_is_over_a_limit_is_neither_sent_nor_taken",
-            "crates/proto/src/wire/native/tcp/push.rs what_is_pushed_survives_the_wire",
+            "crates/proto/src/wire/native/tcp/push.rs a_message_over_a_limit_is_neither_sent_nor_accepted",
+            "crates/proto/src/wire/native/tcp/push.rs a_push_round_trips",
         ]),
     },
     Limit {
@@ -315,7 +315,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::udp::BODY_MAX_BYTES as u64),
         text: "the longest encoded Body.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/udp/tests.rs a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond",
+            "crates/proto/src/wire/native/udp/tests.rs limits_of_a_body_and_its_parts_are_inclusive",
         ]),
     },
     Limit {
@@ -325,7 +325,7 @@ pub const LIMITS: &[Limit] = &[
                8200 section 5) with its headers and a tunnel's.",
         tests: LimitTests::By(&[
             "crates/proto/src/wire/native/udp/tests.rs another_magic_version_or_length_is_refused",
-            "crates/proto/src/wire/native/udp/tests.rs a_datagram_of_its_longest_length_is_looked_at",
+            "crates/proto/src/wire/native/udp/tests.rs a_datagram_of_the_maximum_length_is_parsed",
         ]),
     },
     Limit {
@@ -333,8 +333,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::udp::HEAD_MAX_BYTES as u64),
         text: "the longest head that gossip carries.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/udp/tests.rs what_exceeds_a_limit_is_neither_written_nor_read",
-            "crates/proto/src/wire/native/udp/tests.rs a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond",
+            "crates/proto/src/wire/native/udp/tests.rs values_over_a_limit_are_neither_written_nor_read",
+            "crates/proto/src/wire/native/udp/tests.rs limits_of_a_body_and_its_parts_are_inclusive",
         ]),
     },
     Limit {
@@ -343,7 +343,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest payload of Swim and Message: leaves room for the rest of a body with \
                its longest proof.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/udp/tests.rs what_exceeds_a_limit_is_neither_written_nor_read",
+            "crates/proto/src/wire/native/udp/tests.rs values_over_a_limit_are_neither_written_nor_read",
             "crates/proto/src/wire/native/udp/tests.rs the_longest_payload_fits_with_the_longest_proof",
         ]),
     },
@@ -352,7 +352,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::native::udp::STATEMENT_MAX_BYTES as u64),
         text: "the longest statement about who is in that gossip carries.",
         tests: LimitTests::By(&[
-            "crates/proto/src/wire/native/udp/tests.rs a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond",
+            "crates/proto/src/wire/native/udp/tests.rs limits_of_a_body_and_its_parts_are_inclusive",
         ]),
     },
     Limit {

@@ -24,8 +24,8 @@ pub const LIMITS: &[Limit] = &[
         text: "TLS records in a row that may carry no byte. One more ends the connection, and \
                the peer is named.",
         tests: LimitTests::By(&[
-            "crates/records/src/stream/tests.rs so_many_empty_records_in_a_row_are_passed_over_and_one_more_ends_the_stream",
-            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named",
+            "crates/records/src/stream/tests.rs empty_records_in_a_row_are_bounded",
+            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_sends_endless_empty_records_is_disconnected_and_named",
         ]),
     },
     Limit {

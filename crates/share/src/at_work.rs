@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_reads_nothing_for_long_is_left_once_and_who_goes_on_is_not() {
+    fn an_idle_answer_is_abandoned_once_and_an_active_one_is_not() {
         let (hashers, now) = (Hashers::default(), Instant::now());
         let [stuck, busy, idle] = [0, 1, 2].map(|_| Arc::new(HasherProgress::new(false)));
         for one in [&stuck, &busy, &idle] {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_had_taken_beside_is_given_to_others() {
+    fn the_room_of_an_abandoned_answer_goes_to_others() {
         let (hashers, now) = (Hashers::default(), Instant::now());
         let one = Arc::new(HasherProgress::new(true));
         hashers.add(one.clone());

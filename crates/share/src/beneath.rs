@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn no_symbolic_link_is_followed_out_or_in() {
+    fn no_symbolic_link_is_followed_out_of_or_into_a_share() {
         let dir = tempfile::tempdir().unwrap();
         let share = dir.path().join("share");
         std::fs::create_dir_all(share.join("d")).unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_never_opened() {
+    fn a_refused_file_is_never_opened() {
         let dir = tempfile::tempdir().unwrap();
         let mount = dir.path().join("mnt");
         std::fs::create_dir(&mount).unwrap();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_writer_is_noticed() {
+    fn an_open_writer_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().join("f");
         let writer = File::create(&name).unwrap();

@@ -187,7 +187,7 @@ mod tests {
     use p2pfs_types::path::SharedPath;
 
     #[test]
-    fn what_is_found_by_the_name_that_it_lost_and_by_another_is_doubtful() {
+    fn a_file_found_under_a_lost_name_and_another_is_doubtful() {
         let (slot, mut checks) = (Tree::new().insert_root(0), PendingChecks::new());
         let place = Arc::new(ShareDirectory {
             index: 0,

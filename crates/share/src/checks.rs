@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linked_file_is_ready_where_its_writer_was_seen_closing() {
+    fn a_linked_file_is_ready_once_its_writer_closed_it() {
         use Cause::{Closed, Created, Modified, Walk};
         let mut checks = PendingChecks::new();
         assert_eq!(after(&mut checks, &[Created], &seen(1, 9)), Walk);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_anew_under_a_name_is_not_what_was_closed_under_it() {
+    fn a_recreated_name_is_not_the_closed_file() {
         let mut checks = PendingChecks::new();
         let reports = [
             Cause::Closed,
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_of_the_turn_that_put_something_there_last() {
+    fn a_name_belongs_to_the_event_that_last_put_something_there() {
         let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
         let turns = [order.step(), order.step(), order.step()];
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_may_be_ahead_of_the_reports_where_the_change_is_no_older_than_their_reading() {
+    fn a_check_may_precede_the_reports_when_the_change_is_old_enough() {
         let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
         let found = |seconds| {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_overtaken_by_what_may_have_put_something_there_and_by_nothing_else() {
+    fn a_name_is_overtaken_only_by_events_that_may_have_put_something_there() {
         let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
         checks.add_report(root, b"f"[..].into(), Cause::Closed, order.step());

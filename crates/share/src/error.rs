@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_is_hidden_by_a_tmp_of_ones_own_is_told_from_one_that_is_not_there() {
+    fn a_folder_hidden_by_a_private_tmp_is_distinguished_from_a_missing_one() {
         let mounts = b"22 1 0:21 / / rw - ext4 /dev/vda rw\n\
             40 22 0:21 /tmp/systemd-private-1f-p2pfs.service-x/tmp /tmp rw shared:3 - ext4 x rw\n\
             41 22 0:46 / /srv rw - tmpfs none rw\n";

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_twice_to_an_inbox_is_kept_back_as_what_came_first_is() {
+    fn second_copies_in_an_inbox_are_excluded_like_the_first() {
         let by_default = exclude(&[], true);
         for name in [
             "-(1).env",
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_and_editors_leavings_are_kept_back_by_default_and_what_looks_alike_is_not() {
+    fn secrets_and_editor_leftovers_are_excluded_by_default_and_lookalikes_are_not() {
         let by_default = exclude(&[], true);
         for name in [
             ".netrc",
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_mean_what_they_mean_to_git() {
+    fn patterns_have_their_gitignore_meaning() {
         let own = exclude(&["*.o", "/build/", "doc/**/*.tmp", "!keep.o"], false);
         let kept_back = |name: &str, directory| own.keeps_back(&path(name), directory);
         assert!(kept_back("a.o", false) && kept_back("d/a.o", false));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_pattern_that_fits_decides_and_is_named() {
+    fn the_last_matching_pattern_decides_and_is_named() {
         let own = exclude(&["!.env", "*.log"], true);
         assert!(!own.keeps_back(&path(".env"), false));
         let by = |name: &str| own.pattern_of(&path(name), false);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_pattern_is_refused() {
+    fn a_line_that_is_not_a_pattern_is_refused() {
         for bad in [
             "",
             "  ",
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_text_are_matched_by_their_bytes() {
+    fn non_text_names_are_matched_by_their_bytes() {
         let own = exclude(&["*.tmp"], false);
         let name = SharedPath::new(&b"caf\xe9.tmp"[..]).unwrap();
         assert!(own.keeps_back(&name, false));

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_is_small_and_loses_nothing() {
+    fn a_stamp_is_small_and_lossless() {
         assert_eq!(size_of::<FileTimestamp>(), 12);
         let time = Timestamp {
             seconds: -5,
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distance_counts_both_ways_and_over_all_time() {
+    fn a_distance_is_symmetric_and_covers_all_times() {
         let (early, late) = (
             FileTimestamp::new(-1, 500_000_000),
             FileTimestamp::new(1, 0),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_not_dated_back_by_a_clock_that_is_yet_to_be_set() {
+    fn a_version_is_not_backdated_by_an_unset_clock() {
         let (set, unset) = (
             FileTimestamp::new(1_800_000_000, 0),
             FileTimestamp::new(946_684_800, 0),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn others_need_x_for_a_directory_but_not_for_a_file() {
+    fn others_need_execute_permission_for_a_directory_but_not_for_a_file() {
         let seen = |mode| NameStat {
             identity: FileIdentity::default(),
             mode,

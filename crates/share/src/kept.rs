@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_is_given_for_a_while_and_no_longer() {
+    fn replaced_contents_are_served_for_a_limited_time() {
         let (mut kept, now) = (ReplacedContents::new(), Instant::now());
         let hash = put(&mut kept, 1, 100);
         assert!(
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_holds_for_large_files_and_for_empty_ones() {
+    fn the_budget_limits_large_and_empty_files() {
         let (mut kept, now) = (ReplacedContents::new(), Instant::now());
         let first = put(&mut kept, 1, 1 << 20);
         for number in 2..=40 {

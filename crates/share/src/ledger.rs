@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_known_at_once_and_after_a_restart() {
+    fn a_row_is_found_at_once_and_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
         let ledger = Ledger::open(&path).unwrap();
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_keeps_its_number_and_no_two_have_the_same() {
+    fn a_directory_keeps_its_unique_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
         let ledger = Ledger::open(&path).unwrap();
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_named() {
+    fn a_file_that_is_not_a_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
         std::fs::write(

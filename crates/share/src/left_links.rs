@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_are_left_out_are_followed_again_when_a_link_goes_and_not_before() {
+    fn left_out_links_are_resolved_again_only_when_a_link_disappears() {
         let (mut links, mut tree) = (LeftLinks::default(), Tree::new());
         let root = tree.insert_root(0);
         let bodies = [

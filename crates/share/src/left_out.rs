@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_remedy_pasted_into_a_shell_does_what_it_says_whatever_the_file_is_called() {
+    fn a_remedy_pasted_into_a_shell_works_for_any_file_name() {
         let dir = tempfile::tempdir().unwrap();
         for name in [
             "plain",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_shown_as_it_is_gets_no_command_to_paste() {
+    fn a_name_that_cannot_be_shown_exactly_gets_no_command_to_paste() {
         for name in ["/s/a\nb", "/s/a\u{1b}[2J", "/s/a\u{202e}b"] {
             let remedy = LeftOutWhy::Private.remedy(Path::new(name), false);
             assert!(

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_is_judged_by_where_it_really_leads_and_an_absolute_one_is_listed_as_relative() {
+    fn a_link_is_judged_by_its_real_target_and_an_absolute_one_is_listed_as_relative() {
         let home = tempfile::tempdir().unwrap();
         let home = std::fs::canonicalize(home.path()).unwrap();
         let share = home.join("share");
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_with_dot_dot_after_a_name_is_listed_by_the_directory_that_it_comes_to() {
+    fn a_target_with_dot_dot_after_a_name_is_listed_by_its_resolved_directory() {
         let mut judge = Judge::new();
         for path in ["a/b", "d/e", "mnt/x"] {
             judge.directory(path);
@@ -362,7 +362,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 128, ..Default::default() })]
 
         #[test]
-        fn a_listed_target_leads_where_the_link_leads_and_every_node_takes_it(
+        fn a_listed_target_resolves_like_its_link_and_every_node_accepts_it(
             directories in proptest::collection::vec(any_names(4), 0..8),
             links in proptest::collection::vec((any_names(4), any_target(), any::<bool>()), 1..10),
         ) {
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_not_looked_at_to_follow_a_link() {
+    fn a_refused_directory_is_not_entered_to_follow_a_link() {
         let home = tempfile::tempdir().unwrap();
         let share = std::fs::canonicalize(home.path()).unwrap();
         symlink("/", share.join("mnt")).unwrap();

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_of_p2pfs_is_known_by_its_line() {
+    fn a_p2pfs_mount_is_recognized_by_its_line() {
         let line = b"36 35 0:50 / /mnt/a\\040b rw,nosuid - fuse.p2pfs p2pfs rw,user_id=0";
         assert_eq!(p2pfs_mount_point(line), Some(PathBuf::from("/mnt/a b")));
         let shared = b"36 35 0:50 / /mnt rw shared:1 master:2 - fuse p2pfs rw";
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn any_mount_is_known_by_its_number_and_place() {
+    fn any_mount_is_recognized_by_its_number_and_place() {
         let line = b"36 35 8:1 / /srv/a\\040b rw - ext4 /dev/sda1 rw";
         let known = Some((b"36".to_vec(), PathBuf::from("/srv/a b")));
         assert_eq!(mount(line), known);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_may_wait_for_a_server_is_far_and_one_of_a_local_disk_is_not() {
+    fn a_network_mount_is_remote_and_one_of_a_local_disk_is_not() {
         let line = |kind: &str| format!("36 35 0:9 / /srv/far rw - {kind} x rw").into_bytes();
         for kind in ["nfs4", "cifs", "fuse.sshfs", "fuse", "9p", "ceph"] {
             assert!(far_mount_point(&line(kind)).is_some(), "{kind}");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filesystem_that_makes_up_the_numbers_of_its_files_is_known_by_its_device() {
+    fn a_filesystem_with_invented_inode_numbers_is_recognized_by_its_device() {
         let line = |kind: &str| format!("36 35 8:17 / /srv rw - {kind} x rw").into_bytes();
         for kind in ["vfat", "exfat", "fuse.sshfs", "fuse", "fuseblk"] {
             let device = making_up_device(&line(kind));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn another_mount_or_a_broken_line_is_none() {
+    fn another_mount_or_a_malformed_line_is_ignored() {
         for line in [
             &b"36 35 8:1 / /mnt rw - ext4 /dev/sda1 rw"[..],
             b"36 35 0:9 / /mnt rw - fuse.sshfs p2pfs rw",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_this_system_can_be_read_again_and_again() {
+    fn the_systems_mount_table_can_be_read_repeatedly() {
         let mut mounts = MountTable::new();
         let first = mounts.points().to_vec();
         mounts.read();

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_every_length_come_back() {
+    fn names_of_every_length_are_returned() {
         let mut arena = NameArena::default();
         let lengths = (0..=256).chain([765, 4095]);
         let names: Vec<Vec<u8>> = lengths.map(|length| vec![length as u8; length]).collect();
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_worn_where_more_than_half_of_it_is_holes() {
+    fn a_buffer_is_compacted_when_more_than_half_of_it_is_holes() {
         let mut arena = NameArena::default();
         let words: Vec<NameRef> = (0..1000).map(|_| arena.add(&[7; 200])).collect();
         words[..500].iter().for_each(|word| arena.drop(*word));

@@ -331,7 +331,7 @@ mod tests {
     const LARGE: usize = SMALL_FILE_MAX_BYTES as usize + 100_000;
 
     #[test]
-    fn an_outboard_on_disk_outlives_the_process() {
+    fn an_outboard_on_disk_survives_the_process() {
         let dir = tempfile::tempdir().unwrap();
         let sample = sample(1, LARGE);
         keep(
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_holds_and_the_least_recently_used_goes_first() {
+    fn the_budget_is_respected_and_the_least_recently_used_is_dropped_first() {
         let dir = tempfile::tempdir().unwrap();
         let samples = [sample(1, LARGE), sample(2, LARGE), sample(3, LARGE)];
         let each = samples[0].outboard.pairs.len() as u64;
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_kept_is_made_from_the_file_and_only_if_it_is_that_file() {
+    fn a_missing_outboard_is_rebuilt_only_from_the_same_file() {
         let dir = tempfile::tempdir().unwrap();
         let outboards = Outboards::open(dir.path().to_owned(), 0).unwrap();
         let (small, large) = (sample(1, 200_000), sample(2, LARGE));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_outboard_and_a_left_over_part_are_cleared_away() {
+    fn a_truncated_outboard_and_a_left_over_part_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let sample = sample(1, LARGE);
         std::fs::write(dir.path().join("part-7"), b"x").unwrap();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outboard_of_a_file_of_many_gigabytes_is_never_in_memory() {
+    fn the_outboard_of_a_huge_file_is_never_in_memory() {
         let dir = tempfile::tempdir().unwrap();
         let file = File::create_new(dir.path().join("sparse")).unwrap();
         let size_bytes = (1 << 30) + (128 << 10);

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_comes_back_as_it_was_whatever_it_is_dated_and_wherever_it_lies() {
+    fn a_file_round_trips_with_any_date_and_place() {
         let place = 7;
         let mut packing = Packing::default();
         let times = [
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn more_disks_than_have_numbers_are_told_apart() {
+    fn disks_beyond_the_numbered_ones_are_distinguished() {
         let mut packing = Packing::default();
         let on = |dev| FileIdentity {
             dev,

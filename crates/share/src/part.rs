@@ -206,7 +206,7 @@ mod tests {
     const LARGE: u64 = 2 << 30;
 
     #[test]
-    fn the_outboard_of_a_large_file_is_on_the_disk_and_goes_with_its_part() {
+    fn the_outboard_of_a_large_file_is_on_disk_and_removed_with_its_part() {
         let dir = tempfile::tempdir().unwrap();
         let parts = UnfinishedOutboards::default();
         let bytes = outboard_bytes(LARGE);

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_just_closed_come_first_then_the_oldest_and_the_large_last() {
+    fn just_closed_files_come_first_then_the_oldest_and_large_ones_last() {
         let [a, b, c, d, e] = slots();
         let mut queue = HashQueue::default();
         let found = |seconds| FileTimestamp::new(seconds, 0);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_kept_for_prompt_files_leaves_the_large_ones() {
+    fn a_thread_reserved_for_prompt_files_skips_large_ones() {
         let [a, b, ..] = slots();
         let mut queue = HashQueue::default();
         queue.enqueue(a, PROMISED_MAX_BYTES + 1, true);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawn_file_s_hash_counts_for_nothing() {
+    fn the_hash_of_a_withdrawn_file_is_discarded() {
         let [a, ..] = slots();
         let mut queue = HashQueue::default();
         queue.enqueue(a, 1, true);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noticed_while_a_file_is_read_is_told_at_its_end() {
+    fn a_change_during_hashing_is_reported_at_its_end() {
         let [a, ..] = slots();
         let mut queue = HashQueue::default();
         assert!(!queue.note_change(a, Cause::Closed));
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_file_that_changes_while_it_is_read_once_more_is_left_to_be_read() {
+    fn a_listed_file_that_changes_during_rehashing_is_queued_again() {
         let [a, ..] = slots();
         let mut queue = HashQueue::default();
         queue.enqueue_verify(a, 1, true);
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resting_file_is_due_when_its_time_is_over_and_not_before() {
+    fn a_resting_file_is_due_when_its_time_is_over() {
         let [a, b, ..] = slots();
         let mut queue = HashQueue::default();
         let start = Instant::now();

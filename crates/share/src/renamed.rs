@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_asked_for_once_and_waited_for_until_it_was_done() {
+    fn a_check_is_requested_once_and_awaited_until_done() {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
         assert!(missed.is_check_pending(&hash(), ["a"], 6, || 7, now));
         assert!(missed.is_check_pending(&hash(), ["a"], 6, NEVER, now));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_renamed_again_is_looked_for_again() {
+    fn a_file_renamed_again_is_searched_again() {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
         assert!(missed.is_check_pending(&hash(), ["a"], 6, || 7, now));
         assert!(missed.is_check_pending(&hash(), ["b"], 7, || 8, now));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn no_look_is_waited_for_longer_than_a_change_may_take_to_be_told() {
+    fn a_check_is_awaited_no_longer_than_a_change_takes_to_be_reported() {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
         assert!(missed.is_check_pending(&hash(), ["a"], 6, || 7, now));
         let late = now + CHECK_WAIT_MAX;
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn many_contents_are_not_remembered_for_ever() {
+    fn remembered_contents_are_bounded() {
         let (mut missed, now) = (MissedContents::new(), Instant::now());
         for number in 0..2 * MISSED_MAX.get() {
             let hash = ContentHash::of(&number.to_le_bytes());

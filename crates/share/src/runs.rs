@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_in_order_leaves_no_room_unused() {
+    fn sorted_input_wastes_no_space() {
         let mut runs = Runs::new();
         (0..100 * RUN_MAX).for_each(|number| runs.insert(number));
         let room: usize = runs.runs.iter().map(Vec::capacity).sum();

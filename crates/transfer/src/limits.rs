@@ -10,7 +10,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the most batches under way to one node at a time: with BATCH_TARGET_BYTES each, \
                they move 50 MB/s over 20 ms.",
         tests: LimitTests::By(&[
-            "crates/transfer/src/batches/table.rs so_many_batches_are_under_way_to_one_node_and_so_many_files_wanted",
+            "crates/transfer/src/batches/table.rs batches_under_way_and_files_wanted_from_one_node_are_bounded",
         ]),
     },
     Limit {
@@ -19,7 +19,7 @@ pub const LIMITS: &[Limit] = &[
         text: "the most files that are asked for, wait to be asked for, or are here and not \
                stored; what is wanted beyond that is not asked for.",
         tests: LimitTests::By(&[
-            "crates/transfer/src/batches/table.rs so_many_batches_are_under_way_to_one_node_and_so_many_files_wanted",
+            "crates/transfer/src/batches/table.rs batches_under_way_and_files_wanted_from_one_node_are_bounded",
         ]),
     },
     Limit {
@@ -87,7 +87,7 @@ pub const LIMITS: &[Limit] = &[
                request that it takes back. One more ends the connection, and the peer is named.",
         tests: LimitTests::By(&[
             "crates/transfer/src/net/peer/ping_pace.rs pings_have_a_burst_and_a_rate",
-            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_pings_without_end_is_answered_so_often_and_named",
+            "crates/transfer/src/net/peer/tests/floods.rs a_member_that_pings_endlessly_is_limited_and_named",
         ]),
     },
     Limit {
@@ -104,7 +104,7 @@ pub const LIMITS: &[Limit] = &[
         text: "how many askers of one file are remembered: what an offer can name \
                (OFFER_ASKERS_MAX).",
         tests: LimitTests::By(&[
-            "crates/transfer/src/server/askers.rs the_latest_askers_are_named_but_not_to_themselves",
+            "crates/transfer/src/server/askers.rs the_latest_askers_are_named_except_to_themselves",
         ]),
     },
 ];

@@ -171,7 +171,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn what_did_not_go_after_all_costs_nothing() {
+    fn an_unsent_transfer_costs_nothing() {
         let pace = Pace::default();
         pace.give_back(MIB);
         pace.set(Some(MIB));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_small_and_did_not_go_after_all_leaves_its_share_to_the_next() {
+    fn an_unsent_small_transfer_leaves_its_share_to_the_next() {
         let pace = Pace::default();
         pace.set(Some(1024));
         assert!(pace.pass_at_once(64 * 1024, false));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_goes_first_and_is_paid_for_by_the_rest() {
+    fn urgent_transfers_go_first_and_the_rest_pays_for_them() {
         let now = Instant::now();
         let mut limit = PaceLimit::new(MIB, now);
         assert_eq!(limit.pass(now, 2 * MIB, false), Ok(()));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_passes_in_parts_of_a_second_and_a_chunk_always_may() {
+    fn bulk_passes_in_parts_of_a_second_and_a_chunk_always_passes() {
         let pace = Pace::default();
         assert!(!pace.is_too_much(u64::MAX), "there is no limit");
         for (limit, most) in [(4 * MIB, 4 * MIB), (1, CHUNK_BYTES)] {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_waited_for_stands_behind_nothing_that_is_not() {
+    async fn an_urgent_transfer_waits_behind_no_bulk() {
         let pace = Pace::default();
         pace.set(Some(MIB));
         pace.pass(5 * MIB, true).await;
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn who_opens_a_small_file_stands_behind_no_read_aheads() {
+    fn a_small_file_waits_behind_no_read_ahead() {
         let pace = Pace::default();
         pace.set(Some(64 << 10));
         while pace.pass_at_once(128 << 10, true) {}
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_read_many_small_parts_leave_most_of_the_limit_to_others() {
+    fn many_small_reads_leave_most_of_the_limit_to_others() {
         let begun = Instant::now();
         let mut limit = PaceLimit::new(MIB, begun);
         let (mut small, mut large) = (0, 0);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_goes_on_when_the_limit_is_lifted() {
+    async fn waiting_transfers_continue_when_the_limit_is_lifted() {
         let pace = Pace::default();
         assert!(pace.pass_at_once(u64::MAX, true));
         pace.set(Some(1));

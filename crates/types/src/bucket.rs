@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_stands_still_or_goes_back_gives_nothing() {
+    fn a_stopped_or_reversed_clock_grants_nothing() {
         let start = Instant::now() + Duration::from_secs(10);
         let mut bucket = TokenBucket::per_second(10, 1, start);
         assert!(bucket.take(1, start));

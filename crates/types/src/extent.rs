@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aligning_out_covers_and_aligning_in_is_covered() {
+    fn outward_alignment_covers_and_inward_alignment_is_covered() {
         let size = 3 * CHUNK_BYTES + 10;
         let range = ByteRange::new(1, CHUNK_BYTES + 1);
         assert_eq!(
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_grain_ends_with_it_or_with_the_range() {
+    fn the_first_grain_ends_at_its_border_or_with_the_range() {
         let range = ByteRange::new(70, 150);
         assert_eq!(range.first_grain(64), ByteRange::new(70, 128));
         assert_eq!(range.first_grain(256), range);

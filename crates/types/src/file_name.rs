@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_received_name_cannot_leave_the_folder_or_play_tricks() {
+    fn a_received_name_cannot_leave_the_folder_or_control_a_terminal() {
         for (sent, kept) in [
             (&b"test.txt"[..], "test.txt"),
             (b"../../etc/passwd", "passwd"),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_300_bytes_is_cut_and_keeps_its_ending() {
+    fn a_name_of_300_bytes_is_truncated_and_keeps_its_extension() {
         let long = ["n".repeat(296), ".txt".to_owned()].concat();
         for kept in [
             received_name(long.as_bytes()).unwrap(),
@@ -116,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sent_name_breaks_no_field_and_no_line_of_an_old_program() {
+    fn a_sent_name_breaks_no_field_or_line_of_an_old_program() {
         assert_eq!(sent_name(b"dir/a|b\nc.txt"), b"a_b_c.txt");
         assert_eq!(sent_name("caf\u{e9}".as_bytes()), "caf\u{e9}".as_bytes());
     }
 
     #[test]
-    fn numbers_stand_where_the_old_programs_put_them() {
+    fn numbers_are_placed_where_the_old_programs_put_them() {
         for (name, numbered) in [
             (&b"test.txt"[..], &b"test-(1).txt"[..]),
             (b"a.tar.gz", b"a.tar-(1).gz"),
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_kept_and_every_sent_name_is_one_name(
+        fn every_received_and_every_sent_name_is_one_path_component(
             name in proptest::collection::vec(any::<u8>(), 0..400), number in 0_u32..1000,
         ) {
             if let Some(kept) = received_name(&name) {

@@ -269,14 +269,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_unit_runs_the_daemon_a_read_only_place_is_mended_in_the_unit() {
+    fn a_read_only_path_under_systemd_gets_a_remedy_for_the_unit() {
         let of_unit = read_only_remedy_of(true);
         assert!(of_unit.contains("ReadWritePaths="), "{of_unit}");
         assert!(!read_only_remedy_of(false).contains("ReadWritePaths="));
     }
 
     #[test]
-    fn what_a_disk_began_to_write_out_is_what_was_written_and_a_pipe_is_left_alone() {
+    fn written_back_data_is_what_was_written_and_a_pipe_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = unnamed(folder.path(), PRIVATE_MODE).unwrap();
         file.write_all_at(&[7; 100_000], 0).unwrap();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn at_a_limit_of_open_files_its_number_is_told_and_how_it_is_raised() {
+    fn the_limit_of_open_files_is_named_with_how_to_raise_it() {
         let said = |errno: Errno| limit_of_open_files(&errno.into());
         let most = getrlimit(Resource::Nofile).current.unwrap();
         let own = said(Errno::MFILE).unwrap();

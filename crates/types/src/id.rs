@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hex_is_its_own_inverse() {
+    fn hex_round_trips() {
         let bytes: [u8; 32] = std::array::from_fn(|i| (i * 37) as u8);
         assert_eq!(from_hex::<32>(&to_hex(&bytes)), Some(bytes));
         assert_eq!(
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_named_by_its_start_where_that_is_long_enough_to_be_meant() {
+    fn a_key_is_named_by_a_prefix_that_is_long_enough() {
         let node = NodeId::new([0xab; 32]);
         for digits in ["abab", &node.to_string()] {
             assert!(node.begins_with(digits), "{digits}");
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn hex_of_another_length_or_letter_is_refused() {
+    fn hex_of_another_length_or_alphabet_is_refused() {
         assert_eq!(from_hex::<2>("abc"), None);
         assert_eq!(from_hex::<2>("abcde"), None);
         assert_eq!(from_hex::<2>("abcg"), None);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_name_can_stand_in_a_file_name() {
+    fn a_node_name_is_valid_in_a_file_name() {
         for good in ["a", "node-1", "Lab_3.example", &"x".repeat(63)] {
             assert!(NodeName::new(good).is_ok(), "{good}");
         }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn any_host_name_gives_a_node_name() {
+    fn any_host_name_yields_a_node_name() {
         for host in ["", "lab-3.example.org", "--", "münchen", &"h".repeat(200)] {
             let name = NodeName::from_host(host);
             assert!(
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_name_is_checked_when_it_is_decoded() {
+    fn a_node_name_is_validated_when_decoded() {
         let bytes = postcard::to_stdvec(&String::from("../x")).unwrap();
         assert!(postcard::from_bytes::<NodeName>(&bytes).is_err());
     }

@@ -45,7 +45,7 @@ mod tests {
     const SPAN: Duration = Duration::from_secs(60);
 
     #[test]
-    fn what_was_least_counts_for_a_span_and_is_forgotten_after_two() {
+    fn a_minimum_counts_for_one_span_and_is_forgotten_after_two() {
         let (start, mut least) = (Instant::now(), LeastLately::default());
         assert_eq!(least.get(), None);
         let mut after = |s: u64, ms: u64| {
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_of_two_spans_nothing_of_before_counts() {
+    fn after_a_pause_of_two_spans_earlier_values_do_not_count() {
         let (start, mut least) = (Instant::now(), LeastLately::of(SPAN / 60));
         least.note(start, SPAN, SPAN / 30);
         assert_eq!(least.get(), Some(SPAN / 60));

@@ -10,8 +10,8 @@ pub const LIMITS: &[Limit] = &[
         text: "the longest name that is sent: the old programs add five bytes to it on their \
                disk, and up to six where they have such a file already.",
         tests: LimitTests::By(&[
-            "crates/types/src/file_name.rs a_name_of_300_bytes_is_cut_and_keeps_its_ending",
-            "crates/types/src/file_name.rs every_kept_and_every_sent_name_is_one_name",
+            "crates/types/src/file_name.rs a_name_of_300_bytes_is_truncated_and_keeps_its_extension",
+            "crates/types/src/file_name.rs every_received_and_every_sent_name_is_one_path_component",
         ]),
     },
     Limit {
@@ -19,8 +19,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::offences::OFFENDERS_MAX as u64),
         text: "offenders that are remembered.",
         tests: LimitTests::By(&[
-            "crates/types/src/offences.rs ever_new_names_are_bounded_told_seldom_and_push_no_proven_offender_out",
-            "crates/types/src/offences.rs an_offender_that_was_quiet_for_a_day_is_the_first_to_be_forgotten",
+            "crates/types/src/offences.rs new_names_are_bounded_rarely_reported_and_displace_no_proven_offender",
+            "crates/types/src/offences.rs an_offender_quiet_for_a_day_is_the_first_to_be_forgotten",
         ]),
     },
 ];

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn every_offence_is_counted_and_one_a_minute_is_told() {
+    fn every_offence_is_counted_and_one_a_minute_is_reported() {
         let now = Instant::now();
         let mut ledger = OffenceLog::new(now);
         let told = (0..120).filter(|second| {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn ever_new_names_are_bounded_told_seldom_and_push_no_proven_offender_out() {
+    fn new_names_are_bounded_rarely_reported_and_displace_no_proven_offender() {
         let now = Instant::now();
         let mut ledger = OffenceLog::new(now);
         ledger.note(now, &0, Deed::Proven);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offender_that_was_quiet_for_a_day_is_the_first_to_be_forgotten() {
+    fn an_offender_quiet_for_a_day_is_the_first_to_be_forgotten() {
         let now = Instant::now();
         let mut ledger = OffenceLog::new(now);
         ledger.note(now, &0, Deed::Proven);

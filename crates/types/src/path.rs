@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_play_tricks_on_a_terminal() {
+    fn a_name_cannot_control_a_terminal() {
         assert_eq!(escape("plain name ü.txt".as_bytes()), "plain name ü.txt");
         assert_eq!(escape(b"a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc\\td");
         assert_eq!(escape(b"caf\xe9"), "caf\\xe9");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn every_invisible_and_every_direction_mark_of_unicode_is_escaped() {
+    fn every_invisible_or_directional_mark_of_unicode_is_escaped() {
         let marks = [
             '\u{ad}',
             '\u{34f}',
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_255_bytes_survives_and_one_of_256_is_refused() {
+    fn a_name_of_255_bytes_is_accepted_and_one_of_256_refused() {
         assert!(SharedPath::new(vec![b'n'; 255]).is_ok());
         assert!(SharedPath::new(vec![b'n'; 256]).is_err());
         assert!(SharedPath::new([b"d/".repeat(2047), b"e".to_vec()].concat()).is_ok());
@@ -353,13 +353,13 @@ mod tests {
     }
 
     #[test]
-    fn the_hidden_name_is_only_reserved_at_the_root() {
+    fn the_hidden_name_is_reserved_only_at_the_root() {
         assert!(SharedPath::new(&b"a/.p2pfs"[..]).is_ok());
         assert!(SharedPath::new(&b".p2pfs2"[..]).is_ok());
     }
 
     #[test]
-    fn parent_and_name_take_a_path_apart_and_join_puts_it_together() {
+    fn parent_and_name_split_a_path_and_join_restores_it() {
         let deep = path("a/b/c.txt");
         assert_eq!(deep.file_name(), b"c.txt");
         assert_eq!(deep.parent(), Some(path("a/b")));
@@ -382,7 +382,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn join_takes_and_refuses_what_the_whole_path_would(
+        fn join_accepts_and_refuses_the_same_paths_as_parsing(
             directory in "[a/.]{0,6}|(\\.p2pfs)?|a{250}(/a{250}){14,15}",
             name in "[a/.\0]{0,6}|\\.p2pfs|a{90}|a{254,257}",
         ) {
@@ -396,7 +396,7 @@ mod tests {
         }
 
         #[test]
-        fn every_accepted_path_survives_the_wire(
+        fn every_accepted_path_round_trips(
             bytes in proptest::collection::vec(any::<u8>(), 0..64)
         ) {
             if let Ok(path) = SharedPath::new(bytes) {
@@ -406,7 +406,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_from_the_wire_decode_to_a_path_with_a_dot_name(
+        fn no_input_decodes_to_a_path_with_a_dot_name(
             bytes in proptest::collection::vec(
                 prop_oneof![Just(b'.'), Just(b'/'), Just(b'a')], 0..12)
         ) {

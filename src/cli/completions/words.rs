@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_means_what_a_shell_makes_of_it() {
+    fn a_word_has_the_meaning_that_a_shell_gives_it() {
         for (word, text, quotes) in [
             (&b"docs/a"[..], &b"docs/a"[..], Quotes::None),
             (br"my\ file", b"my file", Quotes::None),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_split_where_a_shell_splits_it() {
+    fn a_line_is_split_as_a_shell_splits_it() {
         for (line, words) in [
             ("p2pfs", &["p2pfs"][..]),
             ("p2pfs  get ", &["p2pfs", "get", ""]),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_means_itself_again() {
+    fn a_quoted_word_round_trips() {
         let every: Vec<u8> = (1..=255).collect();
         assert_eq!(meant(&quoted(&every, Quotes::None)).0, every);
         let single = [b"'", &quoted(&every, Quotes::Single)[..], b"'"].concat();

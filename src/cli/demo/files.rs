@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_share_has_files_that_others_may_read() {
+    fn every_demo_share_has_readable_files() {
         for index in 0..4 {
             let folder = tempfile::tempdir().unwrap();
             let share = folder.path().join("share");

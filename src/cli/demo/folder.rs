@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demo_uses_no_folder_that_others_planted_and_changes_no_mode() {
+    fn a_demo_uses_no_planted_folder_and_changes_no_mode() {
         let parent = tempfile::tempdir().unwrap();
         let planted = parent.path().join("planted");
         fs::create_dir(&planted).unwrap();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demo_makes_a_folder_for_its_owner_alone_or_takes_an_empty_one_as_it_is() {
+    fn a_demo_creates_a_private_folder_or_uses_an_empty_one_unchanged() {
         let parent = tempfile::tempdir().unwrap();
         let new = make_folder(Some(&parent.path().join("some/new"))).unwrap();
         assert_eq!(mode(&new), 0o700);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_folder_is_new_each_time_and_for_its_owner_alone() {
+    fn a_temporary_folder_is_new_and_private_each_time() {
         let [first, second] = [(); 2].map(|()| make_folder(None).unwrap());
         assert_ne!(first, second);
         let predictable = format!("{TEMPORARY_PREFIX}{}", std::process::id());

@@ -384,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_left_in_a_folder_with_a_space_is_seen() {
+    fn a_left_over_mount_in_a_folder_with_a_space_is_found() {
         let list = b"40 22 0:45 / /tmp/a\\040demo/n1/mnt ro - fuse.p2pfs p2pfs ro\n";
         let left = mounted_beneath(list, Path::new("/tmp/a demo"));
         assert_eq!(left, Some(PathBuf::from("/tmp/a demo/n1/mnt")));
@@ -392,13 +392,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_command_says_what_it_said() {
+    fn a_failing_command_reports_its_own_output() {
         let error = run(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
         assert!(error.to_string().ends_with(": why"), "{error}");
     }
 
     #[test]
-    fn the_secret_is_for_its_owner_alone_and_has_64_digits() {
+    fn the_secret_is_private_and_has_64_digits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         write_secret(&path).unwrap();

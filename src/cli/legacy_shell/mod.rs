@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_questions_are_those_of_the_older_program_word_for_word() {
+    fn the_questions_are_word_for_word_those_of_the_older_program() {
         let dir = std::env::temp_dir();
         let typed = format!(
             "/nonexistent\n/dev/null\n{}\n\nnonsense\n127.0.0.1:21001\nQ\n",

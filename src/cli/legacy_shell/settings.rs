@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_goes_before_the_file_and_that_before_the_defaults() {
+    fn the_environment_overrides_the_file_and_the_file_the_defaults() {
         let file = "host: \"10.0.0.1\" # ours\nport: 1379\n\nperiod:\n# waiting: 5\n";
         let nothing = |_: &str| None;
         let settings = OldSettings::of(file, nothing);

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_is_told_in_the_words_of_the_older_program() {
+    fn events_are_reported_in_the_words_of_the_older_program() {
         let from = "[NETWORK] Peer [bob] connected from 127.0.0.1:18002 (1/10 peers)";
         assert_eq!(told(EventKind::MeshUp(peer(false, None))), [from]);
         let to = "[NETWORK] Connected to peer [bob] at 127.0.0.1:18002 (1/10 peers)";

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reader_waits_for_comes_first_and_of_many_files_some_are_shown() {
+    fn waiting_reads_come_first_and_only_some_of_many_files_are_shown() {
         let mut files: Vec<_> = (0..10).map(|n| file(&format!("f{n}"), 1)).collect();
         files[7].waiting = Some(WaitInfo {
             waiting_reads: 1,
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_plays_no_tricks_on_the_terminal() {
+    fn a_name_cannot_control_the_terminal() {
         let rows = reader_rows(&reader(vec![file("a\nb\x1b[m", 0)]));
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0][7], "a\\nb\\u{1b}[m (closed)");

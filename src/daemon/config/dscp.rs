@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_a_name_or_a_number_and_is_written_as_it_was_read() {
+    fn a_mark_is_a_name_or_a_number_and_round_trips() {
         for (value, code_point, written) in [
             ("\"le\"", Some(1), "le"),
             ("1", Some(1), "le"),

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_a_name_and_nodes_and_is_written_as_it_was_read() {
+    fn a_group_is_a_name_and_nodes_and_round_trips() {
         let key = "ab".repeat(32);
         for text in [
             "office=alice bob".to_owned(),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_write_nonsense_says_what_is_accepted() {
+    fn each_invalid_form_names_the_accepted_ones() {
         let say = |text: &str| text.parse::<Group>().unwrap_err().to_string();
         for text in ["", "office", "=alice", "an office=alice"] {
             assert!(say(text).contains("NAME=NODE"), "{text}");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_stands_for_its_nodes_and_one_that_is_not_there_for_nobody() {
+    fn a_group_stands_for_its_nodes_and_a_missing_one_for_none() {
         let groups: Vec<Group> = vec!["office=bob alice".parse().unwrap()];
         assert_eq!(readers_of(None, &groups), None);
         let list =

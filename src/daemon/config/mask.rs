@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_octal_digits_in_quotes_and_reads_back_as_written() {
+    fn a_mask_is_quoted_octal_digits_and_round_trips() {
         for (text, mask) in [("022", 0o22), ("0027", 0o27), ("0", 0), ("0o777", 0o777)] {
             assert_eq!(read(&format!("{text:?}")), Ok(ModeMask(mask)));
             assert_eq!(ModeMask(mask).to_string().parse(), Ok(ModeMask(mask)));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_or_takes_away_what_is_not_there_is_refused() {
+    fn an_ambiguous_or_impossible_mask_is_refused() {
         for toml in [
             "22", "0o22", "true", "\"\"", "\"1000\"", "\"8\"", "\"u=rw\"", "\"-1\"",
         ] {

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_read_on_this_machine_alone() {
+    fn metrics_are_readable_on_this_machine_only() {
         for text in ["127.0.0.1:9178", "[::1]:1", "/run/p2pfs/metrics.sock"] {
             assert_eq!(text.parse::<MetricsAddress>().unwrap().to_string(), text);
         }

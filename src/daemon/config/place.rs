@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_gets_the_systems_directories() {
+    fn root_gets_the_system_directories() {
         let place = Place::system("lab");
         assert_eq!(place.socket, Path::new("/run/p2pfs/p2pfs.sock"));
         assert_eq!(place.state_dir, Path::new("/var/lib/p2pfs"));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_gets_them_too_under_a_user_of_its_own_whatever_else_it_keeps() {
+    fn the_service_gets_the_system_directories_under_its_own_user() {
         for states in ["/var/lib/p2pfs", "/var/lib/p2pfs:/var/lib/p2pfs-inbox"] {
             let environment = Environment::from([("STATE_DIRECTORY", states)]);
             let place = Place::service("lab", &environment);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_gets_the_xdg_directories_and_sees_the_systems_daemon_too() {
+    fn a_user_gets_the_xdg_directories_and_finds_the_systems_daemon() {
         let environment = Environment::from([
             ("HOME", "/home/ann"),
             ("XDG_RUNTIME_DIR", "/run/user/7"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_of_the_service_manager_is_used_unless_another_file_is_named() {
+    fn the_service_managers_secret_is_used_unless_a_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let environment =
             Environment::from([("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())]);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_runtime_directory_the_socket_is_with_the_state() {
+    fn without_a_runtime_directory_the_socket_is_in_the_state_directory() {
         let place = Place::user("lab", &Environment::from([("HOME", "/home/ann")]));
         assert_eq!(
             place.socket,

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_a_program_and_a_rate_and_is_written_as_it_was_read() {
+    fn a_budget_is_a_program_and_a_rate_and_round_trips() {
         for text in ["rsync=10MiB/s", "nightly.service=1GB/s", "a=b=64KiB/s"] {
             let budget: ProgramBudget = text.parse().unwrap();
             assert_eq!(budget.to_string(), text);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_write_nonsense_says_what_is_accepted() {
+    fn each_invalid_form_names_the_accepted_ones() {
         let say = |text: &str| text.parse::<ProgramBudget>().unwrap_err().to_string();
         for text in ["", "rsync", "=10MiB/s", "/usr/bin/rsync=10MiB/s"] {
             assert!(say(text).contains("PROGRAM=RATE"), "{text}");

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_a_size_a_second_or_none_and_is_written_as_it_was_read() {
+    fn a_limit_is_a_size_a_second_or_none_and_round_trips() {
         for text in ["none", "10MiB/s", "64KiB/s", "1GB/s"] {
             assert_eq!(text.parse::<RateLimit>().unwrap().to_string(), text);
         }

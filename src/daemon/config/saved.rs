@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_kept_whatever_their_names_are() {
+    fn shares_of_any_name_are_saved() {
         let state = tempfile::tempdir().unwrap();
         assert_eq!(load_shares(state.path()).unwrap(), []);
         let shares = [share(b"/srv/a b"), share(b"/srv/caf\xe9")];
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_of_shares_is_an_error_and_stays() {
+    fn a_damaged_file_of_shares_is_an_error_and_kept() {
         let state = tempfile::tempdir().unwrap();
         let file = state.path().join(SHARES_FILE);
         fs::write(&file, "share = 3").unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_shares_are_refused_and_the_file_before_stands() {
+    fn too_many_shares_are_refused_and_the_previous_file_stays() {
         let state = tempfile::tempdir().unwrap();
         save_shares(state.path(), &[share(b"/a")]).unwrap();
         assert!(save_shares(state.path(), &vec![share(b"/b"); SHARES_MAX + 1]).is_err());
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_root_keeps_for_the_daemon_belongs_to_the_daemons_user() {
+    fn files_saved_by_root_for_the_daemon_belong_to_its_user() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: only root can keep something for another user");
             return;
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_link_was_put_in_the_way_nothing_is_written_through_it() {
+    fn nothing_is_written_through_a_planted_link() {
         let scratch = tempfile::tempdir().unwrap();
         let (state, elsewhere) = (scratch.path().join("state"), scratch.path().join("other"));
         fs::create_dir(&state).unwrap();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_waits_unseen_by_others_until_it_is_forgotten() {
+    fn a_token_is_stored_privately_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("not/there/yet");
         assert_eq!(waiting_token(&state).unwrap(), None);

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_seeds_and_are_written_as_they_were_read() {
+    fn names_and_numbers_are_seeds_and_round_trip() {
         for text in [
             "10.0.0.2:1378",
             "lab-3.example.org:21001",
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_dial_is_no_seed() {
+    fn an_undialable_address_is_not_a_seed() {
         for bad in [
             "",
             "a",

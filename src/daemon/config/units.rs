@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_write_nonsense_has_its_own_answer() {
+    fn each_invalid_form_has_its_own_error() {
         let say = |text| parse_duration(text).unwrap_err().to_string();
         assert_eq!(
             say("10"),
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_written_as_a_person_would() {
+    fn amounts_are_written_readably() {
         assert_eq!(write_size(10 << 30), "10GiB");
         assert_eq!(write_size(10_000_000), "10MB");
         assert_eq!(write_size(1_000_001), "1000001B");
@@ -379,7 +379,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(amount: u64) {
+        fn a_written_value_round_trips(amount: u64) {
             prop_assert_eq!(parse_size(&write_size(amount)), Ok(amount));
             let duration = Duration::from_millis(amount);
             prop_assert_eq!(parse_duration(&write_duration(duration)), Ok(duration));

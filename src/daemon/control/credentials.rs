@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn anyone_may_read_and_nothing_else() {
+    fn an_ordinary_user_may_read_and_nothing_else() {
         let stranger = caller(1000, &[1000, 24]);
         assert!(POLICY.allows(&stranger, Right::Read));
         assert!(!POLICY.allows(&stranger, Right::Cache));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn root_and_the_daemons_user_may_everything() {
+    fn root_and_the_daemons_user_may_do_everything() {
         for uid in [0, 100] {
             assert!(POLICY.allows(&caller(uid, &[]), Right::Own));
             assert!(POLICY.allows(&caller(uid, &[]), Right::Cache));
@@ -198,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_it_takes() {
+    fn a_refusal_names_the_required_right() {
         let failure = POLICY.check(&caller(1, &[]), Right::Cache).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Denied);
         assert!(failure.remedy.unwrap().contains("group p2pfs"));
     }
 
     #[test]
-    fn the_kernel_tells_who_is_at_the_other_end() {
+    fn the_kernel_identifies_the_caller() {
         let (near, _far) = UnixStream::pair().unwrap();
         let peer = Credentials::of_peer(&near).unwrap();
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_that_many_users_have_together_is_no_users() {
+    fn the_overflow_user_number_is_no_user() {
         assert!(knows_all("         0          0 4294967295\n"));
         assert!(knows_all("0 0 1000\n1000 1000 4294966295\n"));
         // As systemd's `PrivateUsers=yes` maps them.

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writable_descriptor_is_known_from_a_read_only_one() {
+    fn a_writable_descriptor_is_distinguished_from_a_read_only_one() {
         assert!(is_read_only(std::fs::File::open("/dev/null").unwrap()));
         assert!(!is_read_only(tempfile::tempfile().unwrap()));
         let (read, write) = std::io::pipe().unwrap();

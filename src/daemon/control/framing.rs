@@ -188,7 +188,7 @@ mod tests {
     use crate::daemon::control::Named;
 
     #[test]
-    fn messages_come_out_as_they_went_in_however_they_are_cut() {
+    fn messages_arrive_unchanged_in_any_segmentation() {
         let stream = b"{\"a\":1}\0{}\0\0{\"b\":2}\0{\"rest";
         for piece in 1..stream.len() {
             let mut inbox = Inbox::default();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_reads_back_from_its_bytes() {
+    fn a_call_round_trips() {
         let call = Call::Get {
             path: Named::new(b"\0\xff".to_vec()),
         };
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_call_of_a_caller_that_may_only_read_fits_its_limit() {
+    fn the_longest_call_of_a_read_only_caller_fits_its_limit() {
         let escaped = vec![1; libc::PATH_MAX as usize - 1];
         let raw = [&escaped[1..], b"\xff"].concat();
         let call = Call::Ls {

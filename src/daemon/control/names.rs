@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_utf8_name_is_written_once_and_another_twice() {
+    fn a_utf8_name_is_written_once_and_any_other_twice() {
         let plain = serde_json::to_value(Named::new("a b/ü")).unwrap();
         assert_eq!(plain, serde_json::json!({"path": "a b/ü"}));
         let raw = serde_json::to_value(Named::new(b"caf\xe9".to_vec())).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_base64_is_refused() {
+    fn invalid_base64_is_refused() {
         for bad in ["Z", "Zg", "Zg=", "Zg===", "====", "Z g=", "Zé==", "Zm=v"] {
             let text = format!(r#"{{"path": "x", "path_base64": "{bad}"}}"#);
             assert!(serde_json::from_str::<Named>(&text).is_err(), "{bad}");

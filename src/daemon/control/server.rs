@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_cannot_keep_the_others_out() {
+    fn one_user_cannot_exclude_the_others() {
         let admitted = admitted(8);
         let places: Vec<_> = (0..3).map(|_| Admitted::place(&admitted, 1000)).collect();
         assert_eq!(places.iter().flatten().count(), 2);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn users_together_cannot_keep_out_root_or_the_daemons_user() {
+    fn all_users_together_cannot_exclude_root_or_the_daemons_user() {
         let admitted = admitted(4);
         let places: Vec<_> = (1000..1010)
             .filter_map(|uid| Admitted::place(&admitted, uid))
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_of_one_user_share_its_turn_and_those_of_root_have_none() {
+    async fn connections_of_one_user_share_its_turn_and_root_needs_none() {
         let admitted = admitted(16);
         let place = |uid| Admitted::place(&admitted, uid).unwrap();
         let (one, other, third) = (place(1000), place(1000), place(1001));
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_free_again_once_its_connection_ended() {
+    fn a_slot_is_free_again_once_its_connection_ended() {
         let admitted = admitted(4);
         for _ in 0..100 {
             assert!(Admitted::place(&admitted, 1000).is_some());

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_missing_is_made_and_no_rule_is_for_one_above_it() {
+    fn a_missing_directory_is_created_and_no_rule_covers_one_above_it() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path();
         fs::write(place.join("file"), "x").unwrap();

@@ -140,7 +140,7 @@ mod gnu {
         }
 
         #[test]
-        fn only_slow_processors_with_an_old_library_are_told() {
+        fn only_slow_processors_with_an_old_library_are_reported() {
             assert_eq!(of_zen_4("2.36", None).as_deref(), Some(SET));
             assert_eq!(of_zen_4("2.39.9000", None).as_deref(), Some(SET));
             for version in ["2.31", "2.40", "2.41", "3.0", "", "2", "x.y"] {
@@ -151,7 +151,7 @@ mod gnu {
         }
 
         #[test]
-        fn what_somebody_set_stays_and_what_was_set_is_seen_first() {
+        fn configured_values_stay_and_existing_ones_are_seen_first() {
             let other = "glibc.malloc.check=3";
             let both = format!("{SET}:{other}");
             assert_eq!(of_zen_4("2.36", Some(other)), Some(both.clone()));
@@ -166,7 +166,7 @@ mod gnu {
         }
 
         #[test]
-        fn this_machine_can_be_told_apart() {
+        fn this_machine_can_be_identified() {
             assert_eq!(vendor().len(), 12);
             assert!(family() > 0);
             assert!(libc_version().starts_with("2."), "{}", libc_version());

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_is_new_once_whatever_is_counted_in_it() {
+    fn a_finding_with_changed_counts_is_not_new() {
         let clock = |ahead: &str| Check::failed("clock", format!("{ahead} ahead"), "set it");
         let seed = |remedy: &str| Check::failed("seed", "nobody answers", remedy);
         let before = [clock("2 h"), seed("start it")];

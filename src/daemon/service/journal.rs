@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_a_newline_or_an_escape_stays_on_its_line_of_the_log() {
+    fn a_name_with_newlines_or_escapes_stays_on_its_log_line() {
         assert_eq!(one_line("a\nWARN b\x1b[2J"), "a\\nWARN b\\u{1b}[2J");
         assert_eq!(one_line("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_catalog_explains_every_message_id_and_no_other() {
+    fn the_catalog_explains_exactly_the_used_message_ids() {
         let catalog = include_str!("../../../packaging/p2pfs.catalog");
         let entries = catalog.lines().filter_map(|line| line.strip_prefix("-- "));
         let mut explained: Vec<&str> = entries.collect();

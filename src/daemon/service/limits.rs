@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_files_may_be_open_as_the_system_allows() {
+    fn the_limit_of_open_files_is_raised_as_far_as_allowed() {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         let current = maximum.map(|most| most - 1);
         setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_journal_is_used_only_where_standard_error_goes_there() {
+    fn the_journal_is_used_only_when_standard_error_leads_there() {
         assert!(names_stream("8:27", 8, 27));
         assert!(!names_stream("8:27", 8, 28));
         for said in ["", "8", "8:", ":", "a:b", "8:27:1"] {

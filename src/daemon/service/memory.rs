@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_once_when_many_names_came_and_no_more_come() {
+    fn memory_is_returned_once_after_many_names_arrived() {
         let mut memory = Memory::default();
         let coming: Vec<u64> = (0..100).map(|second| second * 1000).collect();
         assert!(due_after(&mut memory, &coming).is_empty());
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_when_another_node_was_told_many_names() {
+    fn memory_is_returned_after_another_node_was_sent_many_names() {
         let mut memory = Memory::default();
         let telling = (0..60).map(|second| told(second.min(30) * MANY_TOLD_BYTES));
         assert_eq!(due_at(&mut memory, telling), [40]);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_when_large_files_have_come_and_not_between_their_pieces() {
+    fn memory_is_returned_after_large_files_and_not_between_their_pieces() {
         let mut memory = Memory::default();
         let coming = (0..60).map(|second| moved(second.min(30) * MANY_MOVED_BYTES));
         assert_eq!(due_at(&mut memory, coming), [40]);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_on_moving_files_is_given_the_memory_of_names_that_went() {
+    fn memory_of_departed_names_is_returned_during_continuous_transfers() {
         let mut memory = Memory::default();
         assert_eq!(due_after(&mut memory, &[100_000; 30]), [10]);
         let looks = (0..60).map(|second| moved(second * MANY_MOVED_BYTES));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_names_that_come_and_go_are_no_large_job() {
+    fn a_few_changing_names_are_not_a_large_job() {
         let mut memory = Memory::default();
         let few: Vec<u64> = (0..1000).map(|second| (second / 20) % 2 * 4999).collect();
         assert!(due_after(&mut memory, &few).is_empty());

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_says_of_a_folder_counts_before_what_was_added_and_news_before_both() {
+    fn the_reason_for_a_missing_folder_prefers_news_then_configuration() {
         let mut missing = Missing::default();
         missing.want(vec![share(true), share(false)]);
         assert_eq!(missing.wanted(), [share(true)]);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_folder_is_missing_is_kept_until_it_is_wanted_no_more() {
+    fn the_reason_for_a_missing_folder_is_kept_while_it_is_wanted() {
         let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
         missing.want(vec![share(true)]);
         assert!(missing.told().is_empty());
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_awaited_until_it_is_known_why_it_is_missing_and_while_it_is_tried() {
+    fn a_folder_is_awaited_until_its_absence_is_explained_and_during_retries() {
         let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
         let awaits = |missing: &Missing| missing.outlook()[0].is_awaited;
         missing.want(vec![share(true)]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_tried_by_one_at_a_time_though_nobody_wants_it_meanwhile() {
+    fn a_folder_is_tried_by_one_task_at_a_time() {
         let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
         assert!(!missing.begin_to_try(dir));
         missing.want(vec![share(true)]);

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_the_group_and_others_are_judged_by_their_own_digit() {
+    fn owner_group_and_others_are_judged_by_their_own_digit() {
         let owner = caller(1000, &[1000]);
         let member = caller(1001, &[1001, 2000]);
         let other = caller(1002, &[1002]);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn root_and_the_daemons_user_are_exempt_and_the_group_of_the_cache_is_not() {
+    fn root_and_the_daemons_user_are_exempt_and_the_cache_group_is_not() {
         let closed = rights(0o777, 0o777);
         assert_eq!(letters(closed, &caller(0, &[])), "flr");
         assert_eq!(letters(closed, &caller(100, &[])), "flr");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_mount_is_for_that_user_and_root_alone() {
+    fn a_users_mount_is_accessible_to_that_user_and_root_only() {
         let own = MountRights {
             is_for_all: false,
             uid: 100,
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_whose_number_many_users_have_has_what_all_of_them_have() {
+    fn a_shared_user_number_has_the_common_rights_of_its_users() {
         let unknown = caller(1000, &[2000]);
         let of = |masks: (u16, u16)| rights(masks.0, masks.1).judge(&unknown, false);
         assert_eq!(of((0o022, 0o022)), Access::ALL);

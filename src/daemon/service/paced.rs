@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_comes_and_goes_is_told_once_in_a_while_and_summed_up() {
+    fn a_flapping_peer_is_reported_occasionally_with_a_summary() {
         let begin = Instant::now();
         let mut paced = Paced::new(begin);
         let at = |s| begin + Duration::from_secs(s);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn ever_new_names_of_peers_write_few_lines_and_are_remembered_up_to_a_number() {
+    fn new_peer_names_write_few_lines_and_are_bounded() {
         let begin = Instant::now();
         let mut paced = Paced::new(begin);
         let told = (0..100_000).filter(|n| paced.is_told(begin, &format!("up {n}")));

@@ -126,7 +126,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_rate_is_of_the_last_seconds_only() {
+    fn a_rate_covers_only_the_last_seconds() {
         let rates = Rates::default();
         let start = Instant::now();
         rates.record(start, 0, 0);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_has_a_rate_of_its_own_for_as_long_as_it_is_on_its_way() {
+    fn each_file_has_its_own_rate_while_it_is_in_transfer() {
         let (rates, start) = (FetchRates::default(), Instant::now());
         let (a, b) = (ContentHash::of(b"a"), ContentHash::of(b"b"));
         rates.record(start, [(a, 0), (b, 0)].into_iter());
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_a_moment_ago_has_a_rate_at_once() {
+    fn a_new_transfer_has_a_rate_at_once() {
         let (rates, start) = (FetchRates::default(), Instant::now());
         let new = ContentHash::of(b"new");
         assert_eq!(rates.per_second(start, &new, 100), 0, "nobody looked yet");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn no_sample_and_no_time_are_no_rate() {
+    fn without_samples_or_time_there_is_no_rate() {
         let (rates, now) = (Rates::default(), Instant::now());
         assert_eq!(rates.per_second(now, 5, 5), (0, 0));
         rates.record(now, 0, 0);

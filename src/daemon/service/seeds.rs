@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_that_is_an_address_is_never_asked_for() {
+    fn a_seed_given_as_an_address_is_never_resolved() {
         let seeds = [seed("10.0.0.1:1378"), seed("lab.example:1378")];
         assert_eq!(addresses(&seeds), ["10.0.0.1:1378".parse().unwrap()]);
         let named = NamedSeeds::new(&seeds);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn that_a_name_does_not_resolve_is_remembered_until_it_does() {
+    async fn a_failed_resolution_is_remembered_until_it_succeeds() {
         let named = NamedSeeds::new(&[]);
         let unknown = seed("no-such-host.invalid:1378");
         assert!(named.resolve(&unknown).await.is_empty());

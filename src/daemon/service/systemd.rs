@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_manager_hears_what_the_daemon_is_at() {
+    fn the_service_manager_is_told_the_daemons_state() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();

@@ -27,7 +27,7 @@ fn doctor(node: &Node) -> (Option<i32>, Value) {
 }
 
 #[apply(promise)]
-fn a_state_directory_that_goes_while_p2pfs_runs_is_told_of() {
+fn a_state_directory_removed_at_runtime_is_reported() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let told = || node.cli(&["status", "--json"]).expect_json()["warnings"].to_string();
@@ -53,7 +53,7 @@ fn a_state_directory_that_goes_while_p2pfs_runs_is_told_of() {
 }
 
 #[apply(promise)]
-fn a_cache_directory_that_goes_while_p2pfs_runs_is_told_of() {
+fn a_cache_directory_removed_at_runtime_is_reported() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("a", b"text");
@@ -81,7 +81,7 @@ fn a_cache_directory_that_goes_while_p2pfs_runs_is_told_of() {
 }
 
 #[apply(promise)]
-fn a_healthy_cluster_passes_its_check_up() {
+fn a_healthy_cluster_passes_its_checkup() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     let (code, checkup) = doctor(&nodes[1]);
@@ -100,7 +100,7 @@ fn a_healthy_cluster_passes_its_check_up() {
 }
 
 #[apply(promise)]
-fn the_doctor_tells_seeds_that_are_closed_silent_strange_and_unknown_apart() {
+fn doctor_distinguishes_closed_silent_foreign_and_unknown_seeds() {
     let mut strangers = Cluster::new();
     strangers.change_secret(&"c3".repeat(32));
     let stranger = strangers.start("stranger");
@@ -166,7 +166,7 @@ fn the_doctor_tells_seeds_that_are_closed_silent_strange_and_unknown_apart() {
 }
 
 #[apply(promise)]
-fn the_doctor_says_what_is_not_shared_and_what_to_do() {
+fn doctor_lists_unshared_files_with_a_remedy() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("private", b"1");
@@ -189,7 +189,7 @@ fn the_doctor_says_what_is_not_shared_and_what_to_do() {
 }
 
 #[apply(promise)]
-fn shares_of_the_configuration_that_cannot_be_shared_are_told_of_until_they_can() {
+fn configured_shares_that_cannot_be_shared_are_reported_until_they_can() {
     let mut cluster = Cluster::new();
     let (outer, absent) = ("outer", "absent");
     let at = |name: &str| cluster.folder.path().join(name);
@@ -240,7 +240,7 @@ fn shares_of_the_configuration_that_cannot_be_shared_are_told_of_until_they_can(
 }
 
 #[apply(promise)]
-fn a_warning_about_a_share_ends_when_the_share_is_well_again() {
+fn a_warning_about_a_share_ends_when_the_share_recovers() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("file", b"1");
@@ -270,7 +270,7 @@ fn a_warning_about_a_share_ends_when_the_share_is_well_again() {
 }
 
 #[apply(promise)]
-fn without_a_daemon_the_doctor_says_what_keeps_one_from_starting() {
+fn without_a_daemon_doctor_explains_what_prevents_a_start() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let secret = folder.path().join("secret");

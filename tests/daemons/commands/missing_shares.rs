@@ -25,7 +25,7 @@ fn share_with_a_file(dir: &Path, name: &str) {
 }
 
 #[apply(promise)]
-fn a_share_that_is_missing_is_told_of_until_it_is_there_or_wanted_no_more() {
+fn a_missing_share_is_reported_until_it_is_present_or_unwanted() {
     let mut cluster = Cluster::new();
     let dir = |name: &str| cluster.folder.path().join(name);
     let [comes, goes, last] = [dir("comes"), dir("goes"), dir("last")];
@@ -55,7 +55,7 @@ fn a_share_that_is_missing_is_told_of_until_it_is_there_or_wanted_no_more() {
 }
 
 #[apply(promise)]
-fn a_share_that_was_added_by_command_and_is_missing_can_be_removed_by_command() {
+fn a_missing_share_added_by_command_can_be_removed_by_command() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     let added = node.home.join("added");
@@ -78,7 +78,7 @@ fn a_share_that_was_added_by_command_and_is_missing_can_be_removed_by_command() 
 }
 
 #[apply(promise)]
-fn a_folder_that_became_a_link_since_it_was_added_by_command_is_not_followed() {
+fn a_folder_replaced_by_a_link_since_share_add_is_not_followed() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     let (added, private) = (node.home.join("added"), node.home.join("private"));
@@ -118,7 +118,7 @@ fn a_folder_that_became_a_link_since_it_was_added_by_command_is_not_followed() {
 }
 
 #[apply(promise)]
-fn a_share_that_was_added_by_command_stays_so_when_the_configuration_has_it_no_more() {
+fn a_share_added_by_command_stays_when_the_configuration_drops_it() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     let (added, last) = (node.home.join("added"), node.home.join("last"));
@@ -160,7 +160,7 @@ fn a_share_that_was_added_by_command_stays_so_when_the_configuration_has_it_no_m
 }
 
 #[apply(promise)]
-fn a_share_that_the_configuration_has_by_a_link_is_shared_no_more_when_it_is_taken_out() {
+fn a_share_configured_by_a_link_ends_when_it_is_removed() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let at = |name: &str| node.home.join(name);
@@ -192,7 +192,7 @@ fn a_share_that_the_configuration_has_by_a_link_is_shared_no_more_when_it_is_tak
 }
 
 #[apply(promise)]
-fn an_inbox_is_not_taken_off_the_list_by_command() {
+fn an_inbox_cannot_be_unshared_by_command() {
     let mut cluster = Cluster::new();
     let (shared, link) = (
         cluster.folder.path().join("shared"),
@@ -219,7 +219,7 @@ fn an_inbox_is_not_taken_off_the_list_by_command() {
 }
 
 #[apply(promise)]
-fn an_open_inbox_is_listed_whatever_shares_a_reload_takes_or_brings() {
+fn an_open_inbox_is_listed_regardless_of_reloaded_shares() {
     let mut cluster = Cluster::new();
     let around = cluster.folder.path().join("around");
     let inbox = around.join("inbox");
@@ -252,7 +252,7 @@ fn an_open_inbox_is_listed_whatever_shares_a_reload_takes_or_brings() {
 }
 
 #[apply(promise)]
-fn what_was_shared_in_an_earlier_run_is_listed_no_more_once_it_is_gone_or_wanted_no_more() {
+fn shares_of_an_earlier_run_are_unlisted_once_gone_or_unwanted() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
     let dir = |name: &str| cluster.folder.path().join(name);

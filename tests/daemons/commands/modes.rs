@@ -60,7 +60,7 @@ fn is_told(events: &[Value], kind: &str, name: &str) -> bool {
 }
 
 #[apply(promise)]
-fn a_caller_gets_through_the_socket_what_the_modes_of_the_mount_give_it() {
+fn a_caller_gets_through_the_socket_what_the_mounts_modes_allow() {
     let mut cluster = Cluster::new();
     let closed = cluster.start_with(with_modes("closed", "umask = \"077\""));
     closed.write("d/a", b"text");
@@ -95,7 +95,7 @@ fn a_caller_gets_through_the_socket_what_the_modes_of_the_mount_give_it() {
 }
 
 #[apply(promise)]
-fn a_caller_lists_or_finds_by_the_modes_of_directories_and_reads_by_those_of_files() {
+fn a_caller_lists_by_directory_modes_and_reads_by_file_modes() {
     let mut cluster = Cluster::new();
     let unread = cluster.start_with(with_modes("unread", "fmask = \"077\""));
     unread.write("d/a", b"text");
@@ -120,7 +120,7 @@ fn a_caller_lists_or_finds_by_the_modes_of_directories_and_reads_by_those_of_fil
 }
 
 #[apply(promise)]
-fn a_read_is_told_to_its_own_user_and_counted_to_other_users() {
+fn a_read_is_shown_to_its_own_user_and_only_counted_for_others() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     for (seed, name) in (1..).zip(["got", "read", "of-root"]) {

@@ -24,7 +24,7 @@ fn is_open(node: &Node, dir: &Path) -> Option<bool> {
 }
 
 #[apply(promise)]
-fn of_two_sections_with_one_folder_a_start_and_a_reload_take_the_later_one() {
+fn of_two_sections_with_one_folder_the_later_one_applies_at_start_and_reload() {
     let mut cluster = Cluster::new();
     let folder = cluster.folder.path().canonicalize().unwrap();
     let (dir, link) = (folder.join("docs"), folder.join("link"));
@@ -54,7 +54,7 @@ fn of_two_sections_with_one_folder_a_start_and_a_reload_take_the_later_one() {
 }
 
 #[apply(promise)]
-fn what_the_configuration_says_of_a_folder_by_whatever_name_counts_before_what_was_added() {
+fn the_configuration_of_a_folder_by_any_name_overrides_share_add() {
     let mut cluster = Cluster::new();
     let folder = cluster.folder.path().canonicalize().unwrap();
     let [dir, link, other] = ["docs", "link", "other"].map(|name| folder.join(name));

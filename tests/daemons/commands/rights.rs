@@ -105,7 +105,7 @@ fn any_user_may_look_and_only_the_owner_may_change() {
 }
 
 #[apply(promise)]
-fn a_descriptor_of_the_file_itself_is_given_to_root_and_its_owner_alone() {
+fn a_descriptor_of_the_file_itself_goes_only_to_root_and_its_owner() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("a", &noise(1, 3 << 20));
@@ -140,7 +140,7 @@ fn a_descriptor_of_the_file_itself_is_given_to_root_and_its_owner_alone() {
 }
 
 #[apply(promise)]
-fn who_is_given_an_own_file_by_the_daemon_gets_no_mixture_where_it_is_written_to() {
+fn an_own_file_given_by_the_daemon_is_never_a_mixture() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let (old, new) = (noise(2, 32 << 20), noise(3, 32 << 20));
@@ -162,7 +162,7 @@ fn who_is_given_an_own_file_by_the_daemon_gets_no_mixture_where_it_is_written_to
 }
 
 #[apply(promise)]
-fn others_see_counts_of_private_files_and_of_other_users_readers_and_no_names() {
+fn others_see_counts_of_private_files_and_foreign_readers_and_no_names() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     node.write("a", &noise(1, 1 << 20));
@@ -215,7 +215,7 @@ fn others_see_counts_of_private_files_and_of_other_users_readers_and_no_names() 
 }
 
 #[apply(promise)]
-fn the_remedy_for_a_private_file_can_be_pasted_whatever_the_file_is_called() {
+fn the_remedy_for_a_private_file_can_be_pasted_for_any_file_name() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("x';touch PWNED;'", b"1");

@@ -10,7 +10,7 @@ use crate::support::daemon::*;
 use crate::support::promise::promise;
 
 #[apply(promise)]
-fn sharing_again_changes_what_is_given_and_keeps_all_else() {
+fn sharing_again_changes_the_given_options_and_keeps_the_rest() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     let folder = node.home.join("docs");

@@ -14,7 +14,7 @@ use crate::support::process::*;
 use crate::support::promise::promise;
 
 #[apply(promise)]
-fn the_shell_is_offered_names_of_the_cluster_shares_and_nodes() {
+fn the_shell_completes_names_of_the_cluster_shares_and_nodes() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("docs/paper one.txt", b"1");
@@ -63,7 +63,7 @@ printf '%s\0' "${COMPREPLY[@]}"
 "#;
 
 #[apply(promise)]
-fn a_name_that_bash_completes_is_one_word_of_the_line_whatever_is_in_it() {
+fn a_name_completed_by_bash_is_one_word_for_any_content() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     let names = [
@@ -137,7 +137,7 @@ fn plain(text: &str) -> String {
 }
 
 #[apply(promise)]
-fn what_people_read_fits_80_columns_has_names_and_no_colour_where_none_is_wanted() {
+fn output_for_people_fits_80_columns_has_names_and_optional_colour() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["a-machine-with-a-long-name", "two"]);
     nodes[0].write("docs/paper.txt", &noise(1, 300_000));
@@ -188,7 +188,7 @@ fn what_people_read_fits_80_columns_has_names_and_no_colour_where_none_is_wanted
 }
 
 #[apply(promise)]
-fn leaving_is_asked_about_on_a_terminal_and_nothing_happens_without_a_yes() {
+fn leaving_is_confirmed_on_a_terminal_and_nothing_happens_without_a_yes() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     let leave = |answer: &[u8]| {
@@ -263,7 +263,7 @@ fn a_cluster_with_others_is_not_dropped_for_another_without_a_yes() {
 }
 
 #[apply(promise)]
-fn adding_a_share_shows_on_a_terminal_how_far_its_reading_is() {
+fn adding_a_share_shows_hashing_progress_on_a_terminal() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let more = cluster.folder.path().join("more");

@@ -14,7 +14,7 @@ use crate::support::process::*;
 use crate::support::promise::promise;
 
 #[apply(promise)]
-fn a_prefetch_of_many_names_that_cannot_fit_together_is_refused_before_anything_is_fetched() {
+fn a_prefetch_of_names_that_cannot_fit_together_is_refused_at_once() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let names: Vec<String> = (0..40).map(|number| format!("{number}.iso")).collect();
@@ -38,7 +38,7 @@ fn a_prefetch_of_many_names_that_cannot_fit_together_is_refused_before_anything_
 }
 
 #[apply(promise)]
-fn a_prefetch_that_cannot_fit_is_refused_before_anything_is_fetched() {
+fn a_prefetch_that_cannot_fit_is_refused_at_once() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let reader = cluster.start_with(NodeOptions {
@@ -63,7 +63,7 @@ fn a_prefetch_that_cannot_fit_is_refused_before_anything_is_fetched() {
 }
 
 #[apply(promise)]
-fn get_to_a_name_of_standard_output_writes_there_and_leaves_the_name() {
+fn get_to_a_name_of_standard_output_writes_there_and_keeps_the_name() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("docs/a", b"text");
@@ -80,7 +80,7 @@ fn get_to_a_name_of_standard_output_writes_there_and_leaves_the_name() {
 }
 
 #[apply(promise)]
-fn get_of_a_file_of_this_node_that_changes_meanwhile_fails() {
+fn get_of_an_own_file_that_changes_meanwhile_fails() {
     let mut cluster = Cluster::new();
     let one = cluster.start("one");
     one.write("file", &noise(1, 1 << 20));
@@ -104,7 +104,7 @@ fn get_of_a_file_of_this_node_that_changes_meanwhile_fails() {
 }
 
 #[apply(promise)]
-fn a_prefetch_stops_when_it_is_stopped() {
+fn a_prefetch_stops_on_request() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let reader = cluster.start("reader");
@@ -126,7 +126,7 @@ fn a_prefetch_stops_when_it_is_stopped() {
 }
 
 #[apply(promise)]
-fn bytes_go_no_faster_than_they_are_limited_either_way_and_as_configured_again() {
+fn transfer_limits_hold_in_both_directions_and_return_to_the_configured_ones() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let reader = cluster.start_with(NodeOptions {
@@ -170,7 +170,7 @@ fn bytes_go_no_faster_than_they_are_limited_either_way_and_as_configured_again()
 }
 
 #[apply(promise)]
-fn get_of_a_link_to_nothing_says_so_and_to_what_it_leads() {
+fn get_of_a_dangling_link_says_so_and_names_its_target() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     node.write("there", b"1");
@@ -193,7 +193,7 @@ fn get_of_a_link_to_nothing_says_so_and_to_what_it_leads() {
 }
 
 #[apply(promise)]
-fn what_is_pinned_is_told_at_once_whatever_of_it_is_here() {
+fn a_pin_is_confirmed_at_once_whatever_is_present() {
     let mut cluster = Cluster::new();
     let (author, reader) = (cluster.start("author"), cluster.start("reader"));
     author.write("file", &noise(1, 8 << 20));
@@ -212,7 +212,7 @@ fn what_is_pinned_is_told_at_once_whatever_of_it_is_here() {
 }
 
 #[apply(promise)]
-fn what_is_pinned_later_does_not_wait_behind_large_pins() {
+fn a_later_pin_does_not_wait_behind_large_ones() {
     const LARGE: usize = 6;
     let mut cluster = Cluster::new();
     let author = cluster.start("author");

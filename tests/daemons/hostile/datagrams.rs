@@ -6,7 +6,7 @@ use p2pfs_types::id::Generation;
 use super::*;
 
 #[apply(promise)]
-fn a_departure_that_a_member_forges_on_the_wire_puts_nobody_out_and_names_it() {
+fn a_departure_forged_on_the_wire_removes_no_node_and_names_the_forger() {
     let mut scene = scene();
     let (one, two) = (scene.one.address, scene.two.address);
     eventually("she knows whom to put out", SOON, || {
@@ -37,7 +37,7 @@ fn a_departure_that_a_member_forges_on_the_wire_puts_nobody_out_and_names_it() {
 }
 
 #[apply(promise)]
-fn datagrams_that_a_member_seals_as_another_part_no_two_nodes() {
+fn datagrams_sealed_as_another_node_do_not_separate_two_nodes() {
     let mut scene = scene();
     let (one, two) = (scene.one.address, scene.two.address);
     let nothing = || Frame::Rumors(Vec::new());

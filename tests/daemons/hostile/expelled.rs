@@ -6,7 +6,7 @@ use p2pfs_types::extent::ByteRange;
 use super::*;
 
 #[apply(promise)]
-fn an_expelled_member_that_goes_on_by_a_program_of_its_own_gets_no_name_and_no_byte() {
+fn an_expelled_member_with_its_own_program_gets_no_name_and_no_byte() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, mut daemon) = (
         cluster.start("one"),

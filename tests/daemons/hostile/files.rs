@@ -7,7 +7,7 @@ use p2pfs_types::extent::ByteRange;
 use super::*;
 
 #[apply(promise)]
-fn a_member_that_says_a_wrong_size_of_a_hash_keeps_nobody_from_its_bytes() {
+fn a_wrong_claimed_size_of_a_hash_hides_its_bytes_from_no_reader() {
     let mut scene = scene();
     let bytes = noise(9, 300_000);
     let hash = ContentHash::of(&bytes);
@@ -39,7 +39,7 @@ fn a_member_that_says_a_wrong_size_of_a_hash_keeps_nobody_from_its_bytes() {
 }
 
 #[apply(promise)]
-fn a_file_that_became_private_is_given_to_no_member_from_then_on() {
+fn a_file_that_became_private_is_no_longer_served_to_any_member() {
     let mut scene = scene();
     let bytes = noise(17, 100_000);
     let request = Request::Range {
@@ -68,7 +68,7 @@ fn a_file_that_became_private_is_given_to_no_member_from_then_on() {
 const AHEAD_S: i64 = 20;
 
 #[apply(promise)]
-fn what_a_killed_member_listed_wins_over_no_live_file_though_caches_have_it_whole() {
+fn a_killed_members_listing_wins_over_no_live_file_even_if_cached() {
     let scene = scene();
     let lure = noise(23, 100_000);
     scene.two.write("lure.bin", &lure);

@@ -19,7 +19,7 @@ fn flood(scene: &Scene, carried: &[u8]) {
 }
 
 #[apply(promise)]
-fn a_member_that_floods_with_empty_records_is_hung_up_on_and_named() {
+fn a_member_that_floods_with_empty_records_is_disconnected_and_named() {
     let mut scene = scene();
     flood(&scene, b"");
     let how = "empty records";
@@ -30,7 +30,7 @@ fn a_member_that_floods_with_empty_records_is_hung_up_on_and_named() {
 }
 
 #[apply(promise)]
-fn a_member_that_floods_with_pings_is_hung_up_on_and_named() {
+fn a_member_that_floods_with_pings_is_disconnected_and_named() {
     let mut scene = scene();
     flood(&scene, &Frame::empty(0, Kind::Ping).header);
     let how = "too many pings";

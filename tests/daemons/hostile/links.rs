@@ -25,7 +25,7 @@ fn way_out(to: &Path) -> Vec<Fact> {
 }
 
 #[apply(promise)]
-fn links_of_a_member_that_together_lead_out_of_the_mount_are_refused_and_it_is_named() {
+fn links_of_a_member_that_together_leave_the_mount_are_refused_and_it_is_named() {
     let mut scene = scene();
     let private = scene.cluster.folder.path().join("private.txt");
     fs::write(&private, "in no share").unwrap();
@@ -44,7 +44,7 @@ fn links_of_a_member_that_together_lead_out_of_the_mount_are_refused_and_it_is_n
 }
 
 #[apply(promise)]
-fn links_of_several_members_lead_where_they_say_and_never_out_of_the_mount() {
+fn links_of_several_members_resolve_as_written_and_never_outside_the_mount() {
     let mut scene = scene();
     fs::create_dir_all(scene.two.share.join("d/e")).unwrap();
     symlink("e/../../honest.txt", scene.two.share.join("d/l")).unwrap();

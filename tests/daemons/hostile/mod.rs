@@ -177,7 +177,7 @@ impl Scene {
 }
 
 #[apply(promise)]
-fn endless_directories_of_one_member_cost_it_its_names_and_nobody_else_theirs() {
+fn endless_directories_of_one_member_cost_only_its_own_names() {
     let mut scene = scene();
     let names = (0..2000).map(|number| {
         let deep = format!("{number}{}", "/d".repeat(255));
@@ -203,7 +203,7 @@ fn endless_directories_of_one_member_cost_it_its_names_and_nobody_else_theirs() 
 }
 
 #[apply(promise)]
-fn names_sizes_and_links_that_cannot_be_are_refused_and_who_passes_them_on_is_named() {
+fn impossible_names_sizes_and_links_are_refused_and_their_sender_is_named() {
     let mut scene = scene();
     let how = "that cannot be";
     let deep = format!("d{}", "/d".repeat(256));
@@ -230,7 +230,7 @@ fn names_sizes_and_links_that_cannot_be_are_refused_and_who_passes_them_on_is_na
 }
 
 #[apply(promise)]
-fn a_file_dated_2286_wins_nowhere_and_who_dates_it_is_named() {
+fn a_file_dated_2286_never_wins_and_its_author_is_named() {
     let mut scene = scene();
     scene.two.write("install.sh", b"true");
     scene.one.wait_for_file("install.sh");
@@ -254,7 +254,7 @@ fn a_file_dated_2286_wins_nowhere_and_who_dates_it_is_named() {
 }
 
 #[apply(promise)]
-fn wrong_bytes_reach_nobody_and_who_sends_them_is_named() {
+fn wrong_bytes_reach_no_reader_and_their_sender_is_named() {
     let mut scene = scene();
     scene.eve.answer(|request| match request {
         Request::Range { range, .. } => Some(Response::Data {
@@ -282,7 +282,7 @@ fn wrong_bytes_reach_nobody_and_who_sends_them_is_named() {
 }
 
 #[apply(promise)]
-fn a_log_that_is_not_what_was_signed_names_who_gave_it() {
+fn a_log_that_contradicts_its_signature_names_its_sender() {
     let mut scene = scene();
     let how = "did not sign";
     scene
@@ -302,7 +302,7 @@ fn a_log_that_is_not_what_was_signed_names_who_gave_it() {
 }
 
 #[apply(promise)]
-fn a_head_signed_in_anothers_name_changes_nothing_and_names_who_sent_it() {
+fn a_head_signed_in_anothers_name_changes_nothing_and_names_its_sender() {
     let mut scene = scene();
     let victim = scene.eve.who_is_at(scene.two.address);
     let forged = scene.eve.sign(Head {
@@ -325,7 +325,7 @@ fn a_head_signed_in_anothers_name_changes_nothing_and_names_who_sent_it() {
 }
 
 #[apply(promise)]
-fn messages_and_lists_that_mean_nothing_change_nothing_and_name_who_sent_them() {
+fn meaningless_messages_and_lists_change_nothing_and_name_their_sender() {
     let mut scene = scene();
     for seed in 0..50 {
         scene.eve.broadcast(&noise(seed, 600));
@@ -348,7 +348,7 @@ fn messages_and_lists_that_mean_nothing_change_nothing_and_name_who_sent_them() 
 }
 
 #[apply(promise)]
-fn a_crowd_of_made_up_keys_and_of_idle_connections_keeps_no_member_out() {
+fn many_invented_keys_and_idle_connections_exclude_no_member() {
     let mut scene = scene();
     let crowd = scene.eve.crowd(&scene.secret(), scene.one.address, 560);
     let port = scene.one.address.port();
@@ -375,7 +375,7 @@ fn connect_from(from: SocketAddr, to: SocketAddr) -> Option<TcpStream> {
 }
 
 #[apply(promise)]
-fn a_member_that_says_something_else_all_the_time_keeps_nobody_from_being_heard() {
+fn a_member_that_constantly_changes_its_statements_silences_no_other() {
     let mut scene = scene();
     for number in 0..2000 {
         let hash = ContentHash::of(format!("{number}").as_bytes());
@@ -389,7 +389,7 @@ fn a_member_that_says_something_else_all_the_time_keeps_nobody_from_being_heard(
 }
 
 #[apply(promise)]
-fn a_flood_of_datagrams_of_any_bytes_harms_nobody() {
+fn a_flood_of_random_datagrams_harms_no_node() {
     let mut scene = scene();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     for seed in 0..20_000 {
@@ -400,7 +400,7 @@ fn a_flood_of_datagrams_of_any_bytes_harms_nobody() {
 }
 
 #[apply(promise)]
-fn a_sparse_file_of_any_size_ends_no_daemon_and_hides_nobodys_files() {
+fn a_sparse_file_of_any_size_ends_no_daemon_and_hides_no_files() {
     let mut cluster = Cluster::new();
     let in_memory = tempfile::tempdir_in("/dev/shm").unwrap();
     fs::set_permissions(in_memory.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -433,7 +433,7 @@ fn sparse(path: &Path, size_bytes: u64) {
 }
 
 #[apply(promise)]
-fn a_member_that_is_merely_killed_is_no_offender() {
+fn a_killed_member_is_not_an_offender() {
     let scene = scene();
     let hash = ContentHash::of(b"hers");
     scene.eve.say(vec![file("hers.bin", hash, 4 << 20, 1)]);

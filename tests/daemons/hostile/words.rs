@@ -51,7 +51,7 @@ fn member_count(node: &Node) -> usize {
 }
 
 #[apply(promise)]
-fn an_administrator_that_admits_without_end_is_heard_so_often_and_named() {
+fn an_administrator_that_admits_endlessly_is_limited_and_named() {
     let mut scene = certified(&["--admin"]);
     let numbers = 0..STATEMENTS_PER_ADMIN_MAX as u64 + 1;
     let eve = &scene.eve;
@@ -67,7 +67,7 @@ fn an_administrator_that_admits_without_end_is_heard_so_often_and_named() {
 }
 
 #[apply(promise)]
-fn statements_that_nobody_signed_put_nobody_in_or_out_and_who_hands_them_over_is_named() {
+fn unsigned_statements_admit_and_expel_no_node_and_name_their_sender() {
     let mut scene = certified(&[]);
     let eve = &scene.eve;
     let founder = eve.who_is_at(scene.one.address);
@@ -97,7 +97,7 @@ fn statements_that_nobody_signed_put_nobody_in_or_out_and_who_hands_them_over_is
 }
 
 #[apply(promise)]
-fn lists_of_readers_without_end_of_one_member_make_its_names_wait_and_nobody_elses() {
+fn endless_reader_lists_of_one_member_delay_only_its_own_names() {
     let mut scene = scene();
     let reader = Reader {
         node: scene.eve.who_is_at(scene.one.address),

@@ -54,7 +54,7 @@ fn no_leftovers(node: &Node) {
 }
 
 #[apply(promise)]
-fn a_wrong_transfer_is_an_error_for_who_reads_and_the_peer_is_named() {
+fn a_wrong_transfer_is_an_error_for_its_reader_and_the_peer_is_named() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let mut node = start(&mut cluster, &[&peer]);
@@ -140,7 +140,7 @@ fn a_slow_drip_ends_and_the_peer_is_named() {
 }
 
 #[apply(promise)]
-fn after_a_transfer_broke_off_the_next_open_asks_others_first() {
+fn after_a_broken_transfer_the_next_open_asks_others_first() {
     let mut cluster = Cluster::new();
     let broken = OldPeer::start(Duration::ZERO);
     let good = OldPeer::start(Duration::from_secs(1));
@@ -160,7 +160,7 @@ fn after_a_transfer_broke_off_the_next_open_asks_others_first() {
 }
 
 #[apply(promise)]
-fn a_holder_that_is_gone_is_replaced_within_the_open() {
+fn a_lost_holder_is_replaced_within_the_open() {
     let mut cluster = Cluster::new();
     let first = OldPeer::start(Duration::ZERO);
     let second = OldPeer::start(Duration::from_secs(1));
@@ -237,7 +237,7 @@ fn a_flood_is_bounded_and_its_sender_is_named() {
 }
 
 #[apply(promise)]
-fn a_list_of_others_in_one_datagram_makes_a_daemon_send_nothing_to_them() {
+fn a_list_of_others_in_one_datagram_causes_no_traffic_to_them() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);

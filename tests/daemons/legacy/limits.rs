@@ -45,7 +45,7 @@ fn share(node: &Node, name: &str, bytes: &[u8]) {
 }
 
 #[apply(promise)]
-fn what_is_fetched_from_legacy_peers_keeps_to_the_limit_and_is_counted() {
+fn transfers_from_legacy_peers_respect_the_limit_and_are_counted() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let bytes = noise(1, SIZE);
@@ -72,7 +72,7 @@ fn what_is_fetched_from_legacy_peers_keeps_to_the_limit_and_is_counted() {
 }
 
 #[apply(promise)]
-fn a_read_that_the_limit_holds_back_is_no_error() {
+fn a_throttled_read_is_not_an_error() {
     const FILES: usize = 5;
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
@@ -96,7 +96,7 @@ fn a_read_that_the_limit_holds_back_is_no_error() {
 }
 
 #[apply(promise)]
-fn what_legacy_peers_are_given_keeps_to_the_limit_and_is_counted() {
+fn transfers_to_legacy_peers_respect_the_limit_and_are_counted() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &peer);
@@ -124,7 +124,7 @@ fn asking(node: SocketAddr, name: &str) -> TcpStream {
 }
 
 #[apply(promise)]
-fn a_transfer_to_a_legacy_peer_goes_on_at_once_when_its_limit_is_lifted() {
+fn a_transfer_to_a_legacy_peer_continues_at_once_when_its_limit_is_lifted() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &peer);

@@ -159,7 +159,7 @@ fn gets(peer: &OldPeer, name: &str, bytes: &[u8]) {
 }
 
 #[apply(promise)]
-fn a_bridge_gives_what_only_another_native_node_has() {
+fn a_bridge_serves_files_that_only_another_native_node_has() {
     let mixed = Mixed::start();
     let [alpha, beta] = &mixed.nodes;
     let large = noise(9, 5 << 20);
@@ -193,7 +193,7 @@ fn a_bridge_gives_what_only_another_native_node_has() {
 }
 
 #[apply(promise)]
-fn a_bridge_gives_nothing_of_what_is_for_some_nodes_alone() {
+fn a_bridge_serves_nothing_from_restricted_shares() {
     let mixed = Mixed::start();
     let [alpha, beta] = &mixed.nodes;
     let folder = beta.home.join("restricted");
@@ -230,7 +230,7 @@ fn absent_at_once(node: &Node, name: &str) {
 }
 
 #[apply(promise)]
-fn names_that_cannot_be_carried_stay_native_and_are_told_of_once() {
+fn names_that_cannot_be_carried_stay_native_and_are_reported_once() {
     let mut mixed = Mixed::start();
     let long = "n".repeat(65);
     let names = ["a,b.txt", "two\nlines", "colon:", "blank ", &long];
@@ -277,7 +277,7 @@ fn names_that_cannot_be_carried_stay_native_and_are_told_of_once() {
 }
 
 #[apply(promise)]
-fn a_file_of_eleven_digits_stays_native_and_is_told_of_once() {
+fn a_file_with_an_eleven_digit_size_stays_native_and_is_reported_once() {
     const SIZE_BYTES: u64 = 10_000_000_000;
     let mut mixed = Mixed::start();
     let path = mixed.nodes[0].home.join("open/huge.img");

@@ -46,7 +46,7 @@ fn asked(peer: &OldPeer, name: &str) -> usize {
 }
 
 #[apply(promise)]
-fn files_of_a_legacy_peer_are_there_the_first_time() {
+fn files_of_a_legacy_peer_are_found_at_the_first_access() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::from_secs(1));
     let large: Vec<u8> = (0..100 << 20)
@@ -123,7 +123,7 @@ fn a_known_name_is_listed_and_marked_unverified() {
 }
 
 #[apply(promise)]
-fn a_name_that_nobody_has_is_absent_after_the_lookup_then_at_once() {
+fn an_unavailable_name_is_absent_after_the_lookup_and_then_at_once() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);
@@ -163,7 +163,7 @@ fn look_up(node: &Node, count: usize) -> Vec<thread::JoinHandle<(i32, Duration)>
 }
 
 #[apply(promise)]
-fn a_name_among_many_that_are_looked_up_at_once_is_found() {
+fn an_available_name_among_many_lookups_is_found() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::from_secs(1));
     peer.gives_file("masked.txt", b"here");
@@ -215,7 +215,7 @@ fn names_beyond_the_limit_of_lookups_are_refused_and_not_absent() {
 }
 
 #[apply(promise)]
-fn nobody_else_waits_beside_a_lookup() {
+fn a_lookup_delays_no_other_request() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);
@@ -258,7 +258,7 @@ fn a_signal_ends_the_wait() {
 }
 
 #[apply(promise)]
-fn an_answer_after_the_lookup_makes_the_name_appear() {
+fn a_late_answer_makes_the_name_appear() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(LOOKUP + Duration::from_secs(2));
     peer.gives_file("slow", b"slow");
@@ -317,7 +317,7 @@ fn a_changed_file_of_a_legacy_peer_is_seen_within_seconds() {
 }
 
 #[apply(promise)]
-fn bytes_of_legacy_peers_count_against_the_budget_while_they_stream() {
+fn bytes_of_legacy_peers_count_against_the_budget_while_streaming() {
     const BUDGET_BYTES: u64 = 16 << 20;
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
@@ -367,7 +367,7 @@ fn bytes_of_legacy_peers_count_against_the_budget_while_they_stream() {
 }
 
 #[apply(promise)]
-fn a_file_of_a_legacy_peer_that_is_larger_than_the_cache_is_read_past_it() {
+fn a_legacy_file_larger_than_the_cache_is_streamed_past_it() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = cluster.start_with(NodeOptions {
@@ -408,7 +408,7 @@ fn a_file_of_a_legacy_peer_that_is_larger_than_the_cache_is_read_past_it() {
 }
 
 #[apply(promise)]
-fn a_read_of_a_legacy_peer_s_file_goes_on_while_its_bytes_come() {
+fn a_read_of_a_legacy_peers_file_continues_while_bytes_arrive() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     // a read of which nothing more is known ends after four times that and 5 s
@@ -428,7 +428,7 @@ fn a_read_of_a_legacy_peer_s_file_goes_on_while_its_bytes_come() {
 }
 
 #[apply(promise)]
-fn programs_that_are_given_cached_bytes_only_get_no_legacy_peers_file() {
+fn programs_limited_to_cached_bytes_get_no_legacy_peers_file() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs", b"theirs");
@@ -450,7 +450,7 @@ fn programs_that_are_given_cached_bytes_only_get_no_legacy_peers_file() {
 }
 
 #[apply(promise)]
-fn names_that_programs_look_for_everywhere_are_never_asked() {
+fn names_that_programs_probe_everywhere_are_never_asked() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);

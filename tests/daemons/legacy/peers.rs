@@ -59,7 +59,7 @@ fn legacy_peers(node: &Node) -> Vec<String> {
 }
 
 #[apply(promise)]
-fn a_legacy_peer_learns_of_us_and_we_of_it_and_its_friends() {
+fn a_legacy_peer_learns_our_address_and_we_learn_its_friends() {
     let mut cluster = Cluster::new();
     let (a, b) = (
         OldPeer::start(Duration::ZERO),
@@ -152,7 +152,7 @@ fn get_fetches_from_a_legacy_peer() {
 }
 
 #[apply(promise)]
-fn a_script_can_wait_for_a_legacy_peers_file_and_list_and_explain_it() {
+fn a_script_can_await_list_and_explain_a_legacy_peers_file() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::from_secs(1));
     peer.gives_file("theirs", b"twelve bytes");
@@ -195,7 +195,7 @@ fn a_script_can_wait_for_a_legacy_peers_file_and_list_and_explain_it() {
 }
 
 #[apply(promise)]
-fn a_legacy_peers_file_is_not_kept_in_the_cache_and_the_reason_is_told() {
+fn a_legacy_peers_file_is_not_cached_and_the_reason_is_given() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs", b"twelve bytes");
@@ -214,7 +214,7 @@ fn a_legacy_peers_file_is_not_kept_in_the_cache_and_the_reason_is_told() {
 }
 
 #[apply(promise)]
-fn a_stranger_waits_and_one_that_answered_us_does_not() {
+fn a_stranger_waits_and_a_peer_that_answered_us_does_not() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs", b"theirs");
@@ -236,7 +236,7 @@ fn a_stranger_waits_and_one_that_answered_us_does_not() {
 }
 
 #[apply(promise)]
-fn only_shares_that_say_so_are_offered_and_bridged_files_where_allowed() {
+fn only_opted_in_shares_and_permitted_bridged_files_are_offered() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     // its share does not say legacy
@@ -402,7 +402,7 @@ fn floods_and_garbage_leave_the_daemon_answering() {
 }
 
 #[apply(promise)]
-fn the_plane_is_off_unless_configured() {
+fn the_legacy_plane_is_off_unless_configured() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs", b"theirs");

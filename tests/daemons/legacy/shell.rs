@@ -59,7 +59,7 @@ fn answer_the_questions(shell: &mut Shell, folder: &Path, member: &str) {
 }
 
 #[apply(promise)]
-fn the_old_tutorial_goes_word_for_word_at_both_ends() {
+fn the_old_tutorial_works_word_for_word_at_both_ends() {
     let home = tempfile::tempdir().unwrap();
     set_mode(home.path(), 0o755);
     let resume = noise(3, 300_000);
@@ -94,7 +94,7 @@ fn the_old_tutorial_goes_word_for_word_at_both_ends() {
 }
 
 #[apply(promise)]
-fn a_shell_whose_program_was_upgraded_meanwhile_goes_on() {
+fn a_shell_whose_program_was_upgraded_continues() {
     let home = tempfile::tempdir().unwrap();
     set_mode(home.path(), 0o755);
     let shared = folder(home.path(), "shared", &[]);
@@ -118,7 +118,7 @@ fn a_shell_whose_program_was_upgraded_meanwhile_goes_on() {
 }
 
 #[apply(promise)]
-fn every_answer_is_the_old_one() {
+fn every_answer_is_that_of_the_old_program() {
     let home = tempfile::tempdir().unwrap();
     set_mode(home.path(), 0o755);
     let shared = folder(home.path(), "shared", &[("ours.txt", b"ours")]);

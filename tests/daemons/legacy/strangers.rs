@@ -156,18 +156,18 @@ fn both_directions(more: &[&str]) {
 }
 
 #[apply(promise)]
-fn a_foreign_stand_in_is_read_and_served() {
+fn a_foreign_implementation_is_read_and_served() {
     both_directions(&[]);
 }
 
 #[apply(promise)]
-fn its_strict_variant_as_well() {
+fn a_strict_foreign_implementation_is_read_and_served() {
     both_directions(&["--strict", "--announce-self", "--announce-now"]);
 }
 
 /// It says that it gives by another method, with the port of its TCP all the same.
 #[apply(promise)]
-fn of_its_udp_method_only_the_port_is_passed_over() {
+fn only_the_port_of_its_udp_method_is_ignored() {
     let mut cluster = Cluster::new();
     let home = cluster.folder.path().join("foreign");
     let foreign = Foreign::start(&home, &["--delay", "0", "--method", "2"]);
@@ -178,7 +178,7 @@ fn of_its_udp_method_only_the_port_is_passed_over() {
 }
 
 #[apply(promise)]
-fn it_learns_of_us_and_we_of_it() {
+fn foreign_and_own_nodes_learn_of_each_other() {
     let mut cluster = Cluster::new();
     let home = cluster.folder.path();
     let a = Foreign::start(&home.join("a"), &[]);

@@ -41,7 +41,7 @@ fn meet(nodes: &[&Node]) {
 }
 
 #[apply(promise)]
-fn a_sent_file_lands_in_open_inboxes_and_whoever_refused_it_is_named() {
+fn a_sent_file_arrives_in_open_inboxes_and_refusing_nodes_are_named() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let open = start(&mut cluster, "open", "'*'");
@@ -106,7 +106,7 @@ fn writes_attributes(node: &Node, name: &str) -> bool {
 }
 
 #[apply(promise)]
-fn who_sent_a_file_is_told_by_name_on_every_node_also_after_a_restart() {
+fn the_sender_of_a_file_is_named_on_every_node_even_after_a_restart() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let mut open = start(&mut cluster, "open", &format!("'{}'", key_of(&anna)));
@@ -167,7 +167,7 @@ fn expect_closed(from: &Node, file: &str, to: &str) {
 }
 
 #[apply(promise)]
-fn a_listed_inbox_believes_keys_and_certificates_and_no_claimed_name() {
+fn a_listed_inbox_trusts_keys_and_certificates_and_no_claimed_name() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let open = start(&mut cluster, "open", "'anna'");
@@ -219,7 +219,7 @@ fn a_file_of_the_mount_can_be_sent() {
 }
 
 #[apply(promise)]
-fn every_file_is_sent_though_nobody_reads_of_it() {
+fn every_file_is_sent_although_it_is_not_read_elsewhere() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let open = start(&mut cluster, "open", "'*'");
@@ -262,7 +262,7 @@ const LARGE_BYTES: usize = 200 << 20;
 const BEFORE_BYTES: u64 = 64 << 20;
 
 #[apply(promise)]
-fn a_push_goes_on_after_its_receiver_was_killed() {
+fn a_push_resumes_after_its_receiver_was_killed() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let mut open = start(&mut cluster, "open", "'*'");
@@ -284,7 +284,7 @@ fn a_push_goes_on_after_its_receiver_was_killed() {
 }
 
 #[apply(promise)]
-fn a_push_goes_on_after_its_sender_was_killed_when_it_is_asked_for_again() {
+fn a_repeated_push_resumes_after_its_sender_was_killed() {
     let mut cluster = Cluster::new();
     let mut anna = start(&mut cluster, "anna", "");
     let open = start(&mut cluster, "open", "'*'");
@@ -312,7 +312,7 @@ fn start_send(node: &Node, file: &str) -> Running {
 }
 
 #[apply(promise)]
-fn a_line_is_heard_by_every_node_of_the_cluster() {
+fn a_line_of_chat_reaches_every_node_of_the_cluster() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let open = start(&mut cluster, "open", "");
@@ -324,7 +324,7 @@ fn a_line_is_heard_by_every_node_of_the_cluster() {
 }
 
 #[apply(promise)]
-fn a_file_that_is_sent_keeps_to_the_limits_of_both_ends() {
+fn a_sent_file_respects_the_limits_of_both_ends() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let bert = start(&mut cluster, "bert", "'*'");
@@ -344,7 +344,7 @@ fn a_file_that_is_sent_keeps_to_the_limits_of_both_ends() {
 }
 
 #[apply(promise)]
-fn a_send_that_is_stopped_is_told_of_as_failed() {
+fn a_stopped_send_is_reported_as_failed() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let open = start(&mut cluster, "open", "'*'");
@@ -361,7 +361,7 @@ fn a_send_that_is_stopped_is_told_of_as_failed() {
 }
 
 #[apply(promise)]
-fn more_files_than_an_inbox_takes_at_once_are_sent_one_after_the_other() {
+fn more_files_than_an_inbox_accepts_at_once_are_sent_one_after_the_other() {
     const FILES: usize = 24;
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");

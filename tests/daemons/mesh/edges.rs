@@ -33,7 +33,7 @@ fn names() -> Vec<(Vec<u8>, String)> {
 }
 
 #[apply(promise)]
-fn names_of_any_bytes_reach_mesh_peers_and_inboxes_as_names_that_both_can_keep() {
+fn names_of_any_bytes_arrive_at_mesh_peers_and_inboxes_as_valid_names() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let inbox = cluster.folder.path().join("open-inbox");
@@ -76,7 +76,7 @@ fn names_of_any_bytes_reach_mesh_peers_and_inboxes_as_names_that_both_can_keep()
 }
 
 #[apply(promise)]
-fn names_that_lead_elsewhere_are_kept_as_names_or_refused() {
+fn names_that_lead_elsewhere_are_stored_as_names_or_refused() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
@@ -121,7 +121,7 @@ fn stream(name: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[apply(promise)]
-fn a_push_that_is_cut_anywhere_leaves_nothing() {
+fn a_push_interrupted_anywhere_leaves_nothing() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bytes = noise(8, 300_000);
@@ -157,7 +157,7 @@ fn a_push_that_is_cut_anywhere_leaves_nothing() {
 }
 
 #[apply(promise)]
-fn a_peer_that_leaves_in_mid_file_is_named_and_the_others_have_it() {
+fn a_peer_that_leaves_in_mid_file_is_named_and_the_others_get_it() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let (bob, eve) = lab.with_bob_and_eve();
@@ -179,7 +179,7 @@ fn a_peer_that_leaves_in_mid_file_is_named_and_the_others_have_it() {
 }
 
 #[apply(promise)]
-fn a_file_in_pieces_of_64_bytes_comes_whole_and_what_is_said_behind_it_is_heard() {
+fn a_file_in_pieces_of_64_bytes_arrives_whole_and_later_lines_are_read() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
@@ -196,7 +196,7 @@ fn a_file_in_pieces_of_64_bytes_comes_whole_and_what_is_said_behind_it_is_heard(
 }
 
 #[apply(promise)]
-fn two_peers_may_push_files_of_one_name_at_one_time() {
+fn two_peers_can_push_files_of_one_name_at_once() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let (bob, eve) = (

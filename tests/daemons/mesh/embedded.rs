@@ -121,7 +121,7 @@ async fn next_news(node: &Node, wanted: impl Fn(&News) -> bool) -> News {
 }
 
 #[apply(promise)]
-fn the_example_that_chats_talks_and_gives_bytes_and_files_to_both_planes() {
+fn the_chat_example_talks_and_sends_bytes_and_files_on_both_planes() {
     within_limit(async {
         let room = Room::open().await;
         assert_eq!(room.types("hello all").await, ["heard by 2 of the others"]);
@@ -161,7 +161,7 @@ fn the_example_that_chats_talks_and_gives_bytes_and_files_to_both_planes() {
 }
 
 #[apply(promise)]
-fn a_file_given_open_goes_to_those_named_whatever_its_path_is_by_then() {
+fn an_open_file_goes_to_the_named_receivers_whatever_its_path_becomes() {
     within_limit(async {
         let room = Room::open().await;
         let path = room.folder.path().join("gone");
@@ -186,7 +186,7 @@ fn a_file_given_open_goes_to_those_named_whatever_its_path_is_by_then() {
 }
 
 #[apply(promise)]
-fn what_cannot_be_sent_is_refused_before_anybody_gets_anything() {
+fn an_unsendable_file_is_refused_before_any_receiver_gets_anything() {
     within_limit(async {
         let room = Room::open().await;
         let send = |bytes: Vec<u8>, to: &str| {

@@ -86,7 +86,7 @@ fn an_endless_line_ends_its_connection_and_its_sender_is_named() {
 }
 
 #[apply(promise)]
-fn a_payload_too_large_or_below_nothing_ends_its_connection_and_its_sender_is_named() {
+fn an_oversized_or_negative_payload_ends_its_connection_and_its_sender_is_named() {
     let lab = Lab::start();
     for length in ["16777217", "-1", "9223372036854775807"] {
         let eve = lab.eve();
@@ -105,7 +105,7 @@ fn another_protocol_ends_its_connection_and_its_address_is_named() {
 }
 
 #[apply(promise)]
-fn ten_thousand_addresses_are_not_taken_in_one_list_nor_in_many() {
+fn ten_thousand_addresses_are_not_accepted_in_one_list_or_many() {
     let lab = Lab::start();
     let list = |count: usize| {
         let address = |n: usize| format!("10.9.{}.{}:9", n / 250, n % 250);
@@ -191,7 +191,7 @@ fn a_file_over_the_budget_is_refused_and_the_connection_stays() {
 }
 
 #[apply(promise)]
-fn a_peer_that_never_reads_holds_up_nobody_and_is_named() {
+fn a_peer_that_never_reads_delays_no_other_and_is_named() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let deaf = MeshPeer::deaf(&lab.mesh, EVE, "deaf");

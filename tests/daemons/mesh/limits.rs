@@ -20,7 +20,7 @@ const SIZE: usize = 8 << 20;
 const LEAST: Duration = Duration::from_secs(3);
 
 #[apply(promise)]
-fn files_that_mesh_peers_push_keep_to_the_limit_and_are_counted() {
+fn files_pushed_by_mesh_peers_respect_the_limit_and_are_counted() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
@@ -36,7 +36,7 @@ fn files_that_mesh_peers_push_keep_to_the_limit_and_are_counted() {
 }
 
 #[apply(promise)]
-fn files_that_mesh_peers_are_sent_keep_to_the_limit_and_are_counted() {
+fn files_sent_to_mesh_peers_respect_the_limit_and_are_counted() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);

@@ -15,7 +15,7 @@ use crate::support::promise::{Need, promise};
 const NEEDS: &[Need] = &[];
 
 #[apply(promise)]
-fn whoever_connects_is_answered_told_of_others_and_shown() {
+fn a_connecting_peer_is_answered_introduced_and_shown() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
@@ -43,7 +43,7 @@ fn whoever_connects_is_answered_told_of_others_and_shown() {
 }
 
 #[apply(promise)]
-fn a_configured_peer_is_dialled_with_both_lines_at_once_and_asked_for_others() {
+fn a_configured_peer_is_dialled_with_both_lines_and_asked_for_others() {
     let mut cluster = Cluster::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap().to_string();
@@ -62,7 +62,7 @@ fn a_configured_peer_is_dialled_with_both_lines_at_once_and_asked_for_others() {
 }
 
 #[apply(promise)]
-fn talk_goes_both_ways_and_plays_no_tricks() {
+fn talk_passes_in_both_directions_and_cannot_control_a_terminal() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let refused = lab.node.cli(&["say", "anyone?"]);
@@ -164,7 +164,7 @@ fn names_listed(node: &Node) -> Vec<String> {
 }
 
 #[apply(promise)]
-fn a_file_with_a_wrong_hash_or_size_or_a_cut_leaves_nothing() {
+fn a_truncated_file_or_one_with_a_wrong_hash_or_size_leaves_nothing() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);

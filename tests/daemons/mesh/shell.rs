@@ -62,7 +62,7 @@ fn two_old_prompts_meet_talk_and_send_a_file() {
 }
 
 #[apply(promise)]
-fn a_legacy_peer_finds_the_prompt_as_it_was() {
+fn a_legacy_peer_finds_the_prompt_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let mut shell = start(folder.path(), &["--name", "alice", &port]);

@@ -52,7 +52,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[apply(promise)]
-fn every_mount_comes_to_show_the_merged_namespace() {
+fn every_mount_converges_to_the_merged_namespace() {
     let seeds = match number("P2PFS_SEED") {
         Some(seed) => seed..seed + 1,
         None => 1..1 + number("P2PFS_SEEDS").unwrap_or(SEEDS),

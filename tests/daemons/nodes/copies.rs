@@ -23,7 +23,7 @@ fn hashes_below(dir: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 #[apply(promise)]
-fn a_tree_copied_through_the_mount_is_equal_to_its_source() {
+fn a_tree_copied_through_the_mount_equals_its_source() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     for number in 0..1000u64 {
@@ -50,7 +50,7 @@ fn a_tree_copied_through_the_mount_is_equal_to_its_source() {
 }
 
 #[apply(promise)]
-fn a_gibibyte_copied_through_the_mount_is_equal_to_its_source() {
+fn a_gibibyte_copied_through_the_mount_equals_its_source() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     let source = nodes[0].share.join("big.bin");
@@ -72,7 +72,7 @@ fn a_gibibyte_copied_through_the_mount_is_equal_to_its_source() {
 }
 
 #[apply(promise)]
-fn files_larger_than_the_cache_and_all_memory_for_them_are_read_to_their_end() {
+fn files_larger_than_cache_and_memory_are_read_to_their_end() {
     let mut cluster = Cluster::new();
     let one = cluster.start("one");
     let reader = cluster.start_with(NodeOptions {
@@ -121,7 +121,7 @@ fn a_file_read_to_its_end_stays_readable_without_its_node() {
 }
 
 #[apply(promise)]
-fn a_copy_goes_on_when_its_holder_is_killed_and_another_has_it() {
+fn a_copy_continues_when_one_of_its_holders_is_killed() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["one", "two", "three"]);
     let source = nodes[0].share.join("film.bin");
@@ -177,7 +177,7 @@ fn a_copy_whose_only_holder_dies_ends_in_an_error() {
 }
 
 #[apply(promise)]
-fn get_reads_the_same_content_from_another_of_the_own_files() {
+fn get_reads_the_same_content_from_another_own_file() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["one", "two"]);
     let bytes = noise(14, 3 << 20);

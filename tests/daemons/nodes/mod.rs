@@ -80,7 +80,7 @@ fn each_mount_lists_the_union_of_what_all_nodes_share() {
 }
 
 #[apply(promise)]
-fn names_are_bytes_and_survive() {
+fn names_are_bytes_and_are_preserved() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     let odd: Vec<Vec<u8>> = vec![
@@ -176,7 +176,7 @@ fn private_files_stay_private() {
 }
 
 #[apply(promise)]
-fn the_hidden_status_is_what_the_command_says() {
+fn the_hidden_status_file_equals_the_commands_output() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
     let status = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
@@ -199,7 +199,7 @@ fn the_hidden_status_is_what_the_command_says() {
 }
 
 #[apply(promise)]
-fn two_hard_links_are_two_files_whose_bytes_are_fetched_once() {
+fn two_hard_links_are_two_files_fetched_once() {
     use std::os::unix::fs::MetadataExt;
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
@@ -224,7 +224,7 @@ fn two_hard_links_are_two_files_whose_bytes_are_fetched_once() {
 }
 
 #[apply(promise)]
-fn an_own_file_shows_its_size_at_the_moment_it_is_written() {
+fn an_own_file_shows_its_current_size_while_written() {
     use std::io::Write;
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
@@ -247,7 +247,7 @@ fn an_own_file_shows_its_size_at_the_moment_it_is_written() {
 }
 
 #[apply(promise)]
-fn blocks_tell_what_is_cached_and_are_never_none() {
+fn blocks_show_cached_bytes_and_are_never_zero() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("film.bin", &noise(13, 4 << 20));

@@ -14,7 +14,7 @@ use crate::support::process::*;
 use crate::support::promise::promise;
 
 #[apply(promise)]
-fn a_killed_daemon_leaves_a_mount_that_its_next_start_cleans() {
+fn a_mount_left_by_a_killed_daemon_is_cleaned_by_the_next_start() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
     node.write("a.txt", b"a");
@@ -28,7 +28,7 @@ fn a_killed_daemon_leaves_a_mount_that_its_next_start_cleans() {
 }
 
 #[apply(promise)]
-fn who_reads_when_a_daemon_without_a_broker_is_killed_fails_at_once_as_the_manual_says() {
+fn without_a_broker_readers_fail_at_once_when_the_daemon_is_killed() {
     const READERS: usize = 6;
     let mut cluster = Cluster::new();
     let mut nodes = ["far", "near"].map(|name| {
@@ -131,7 +131,7 @@ fn a_restarted_node_keeps_its_shares_and_its_cache() {
 }
 
 #[apply(promise)]
-fn inode_numbers_are_the_same_after_a_restart_of_the_daemon() {
+fn inode_numbers_survive_a_restart_of_the_daemon() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("dir/theirs", b"of another node");

@@ -42,7 +42,7 @@ fn an_old_version_stays_readable_through_an_open_file() {
 }
 
 #[apply(promise)]
-fn a_replaced_version_that_nobody_has_is_estale_and_the_name_gives_the_new_one() {
+fn a_replaced_version_without_holders_is_estale_and_the_name_shows_the_new_one() {
     use std::os::unix::fs::FileExt;
     let mut cluster = Cluster::new();
     let mut holder = cluster.start("one");
@@ -77,7 +77,7 @@ fn a_replaced_version_that_nobody_has_is_estale_and_the_name_gives_the_new_one()
 }
 
 #[apply(promise)]
-fn conflicting_versions_stand_beside_each_other() {
+fn conflicting_versions_are_listed_side_by_side() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two", "three"]);
     nodes[0].write("plan.txt", b"older");
@@ -103,7 +103,7 @@ fn conflicting_versions_stand_beside_each_other() {
 
 /// Two nodes of one name, which some labels must tell apart, and one that looks on.
 #[apply(promise)]
-fn conflict_names_are_the_same_for_all_and_leave_nothing_unreachable() {
+fn conflict_names_are_equal_everywhere_and_hide_nothing() {
     let (mut cluster, mut other) = (Cluster::new(), Cluster::new());
     let first = cluster.start("twin");
     let mut options = NodeOptions::new("twin");
@@ -165,7 +165,7 @@ fn conflict_names_are_the_same_for_all_and_leave_nothing_unreachable() {
 }
 
 #[apply(promise)]
-fn a_directory_keeps_its_name_and_why_says_so() {
+fn a_directory_keeps_its_name_and_why_explains_it() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("thing.d", b"a file");
@@ -183,7 +183,7 @@ fn a_directory_keeps_its_name_and_why_says_so() {
 }
 
 #[apply(promise)]
-fn an_old_version_whose_time_is_set_anew_wins() {
+fn an_old_version_with_a_new_time_wins() {
     let mut cluster = Cluster::new();
     let (one, two) = (cluster.start("one"), cluster.start("two"));
     one.write("plan", b"of old");

@@ -14,7 +14,7 @@ use crate::support::process::*;
 use crate::support::promise::promise;
 
 #[apply(promise)]
-fn a_blocked_reader_goes_at_once_on_ctrl_c() {
+fn a_blocked_reader_ends_at_once_on_ctrl_c() {
     let mut cluster = Cluster::new();
     let mut nodes = ["one", "two"].map(|name| {
         cluster.start_with(NodeOptions {
@@ -48,7 +48,7 @@ fn waits_for_the_mount(reader: &Running) -> bool {
 }
 
 #[apply(promise)]
-fn readers_of_every_kind_go_at_once_on_ctrl_c() {
+fn readers_of_every_kind_end_at_once_on_ctrl_c() {
     const ROUNDS: usize = 20;
     let mut cluster = Cluster::new();
     let far = cluster.start("far");
@@ -89,7 +89,7 @@ fn readers_of_every_kind_go_at_once_on_ctrl_c() {
 }
 
 #[apply(promise)]
-fn names_and_attributes_never_wait_for_peers_that_are_silent_or_dead() {
+fn names_and_attributes_never_wait_for_silent_or_dead_peers() {
     let mut cluster = Cluster::new();
     let nodes = ["near", "far"].map(|name| {
         cluster.start_with(NodeOptions {

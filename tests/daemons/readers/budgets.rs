@@ -15,7 +15,7 @@ use crate::support::promise::promise;
 
 #[apply(promise)]
 #[takes("cat")]
-fn a_budget_holds_and_slows_nobody_else() {
+fn a_budget_is_respected_and_slows_no_other_program() {
     let world = world();
     let bytes = noise(5, 5 * MIB);
     let path = world.share("budget.bin", &bytes);
@@ -51,7 +51,7 @@ fn a_budget_holds_and_slows_nobody_else() {
 
 #[apply(promise)]
 #[takes("cat")]
-fn a_read_that_waits_for_its_budget_is_no_error_and_can_be_ended() {
+fn a_read_that_waits_for_its_budget_is_not_an_error_and_can_be_interrupted() {
     let world = world();
     let program = world.program("slowest-reader");
     world.set_budget("slowest-reader", 64 << 10);
@@ -84,7 +84,7 @@ extern "C" fn note_signal(_: libc::c_int) {}
 
 #[apply(promise)]
 #[takes("dd")]
-fn a_signal_that_is_caught_ends_no_wait_for_a_budget_and_a_fatal_one_does() {
+fn a_caught_signal_does_not_end_a_wait_for_a_budget_and_a_fatal_one_does() {
     let world = world();
     // the test itself, in a thread that is told of a signal and whose call is not begun anew
     world.set_budget(&own_name(), 64 << 10);

@@ -156,7 +156,7 @@ fn own_name() -> String {
 }
 
 #[apply(promise)]
-fn a_reader_is_told_and_judged_by_its_first_thread() {
+fn a_reader_is_identified_by_its_first_thread() {
     let world = world();
     let bytes = noise(3, MIB);
     let path = world.share("threads.bin", &bytes);
@@ -206,7 +206,7 @@ impl Drop for Group {
 
 #[apply(promise)]
 #[takes("cat")]
-fn a_unit_is_known_by_its_control_group() {
+fn a_unit_is_identified_by_its_control_group() {
     let world = world();
     let bytes = noise(4, MIB);
     let path = world.share("unit.bin", &bytes);
@@ -247,7 +247,7 @@ fn a_unit_is_known_by_its_control_group() {
 
 #[apply(promise)]
 #[takes("cat")]
-fn a_refusal_is_quick_and_makes_nothing_come() {
+fn a_refusal_is_immediate_and_fetches_nothing() {
     let world = world();
     let names: Vec<String> = (0..6).map(|n| format!("gallery/{n}.bin")).collect();
     for (seed, name) in (100..).zip(&names) {

@@ -55,7 +55,7 @@ impl Kept {
 }
 
 #[apply(promise)]
-fn what_is_open_while_the_daemon_restarts_stays_in_the_cache_and_can_be_opened_by_others() {
+fn files_open_during_a_restart_stay_in_the_cache_and_can_be_opened_by_others() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let mut kept = Kept::start(&mut cluster, String::new());
@@ -90,7 +90,7 @@ fn what_is_open_while_the_daemon_restarts_stays_in_the_cache_and_can_be_opened_b
 }
 
 #[apply(promise)]
-fn who_works_in_a_folder_while_the_daemon_restarts_sees_what_comes_into_it_then() {
+fn a_program_in_a_folder_during_a_restart_sees_new_names_in_it() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let mut kept = Kept::start(&mut cluster, String::new());
@@ -120,7 +120,7 @@ fn who_works_in_a_folder_while_the_daemon_restarts_sees_what_comes_into_it_then(
 
 #[apply(promise)]
 #[takes("cat")]
-fn who_is_given_cached_bytes_only_gets_no_more_of_what_it_had_open_when_the_daemon_restarts() {
+fn a_program_limited_to_cached_bytes_gets_no_more_after_a_restart() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let config = format!("[readers]\ncached_only = ['{}']\n", own_name());
@@ -147,7 +147,7 @@ fn who_is_given_cached_bytes_only_gets_no_more_of_what_it_had_open_when_the_daem
 }
 
 #[apply(promise)]
-fn a_stop_whose_mount_the_broker_keeps_leaves_nothing_of_the_cache_to_be_checked() {
+fn a_stop_with_a_kept_mount_leaves_nothing_in_the_cache_to_check() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let mut kept = Kept::start(&mut cluster, String::new());
@@ -167,7 +167,7 @@ fn a_stop_whose_mount_the_broker_keeps_leaves_nothing_of_the_cache_to_be_checked
 }
 
 #[apply(promise)]
-fn who_reads_what_was_replaced_before_the_daemon_restarts_gets_the_rest_of_what_was_opened() {
+fn a_version_replaced_before_a_restart_is_read_to_its_end() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");
     let mut kept = Kept::start(&mut cluster, String::new());

@@ -64,7 +64,7 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
 
 #[apply(promise)]
 #[takes("cat")]
-fn top_tells_what_came_from_the_cache_and_what_from_others() {
+fn top_shows_what_came_from_the_cache_and_from_others() {
     let world = world();
     let bytes = noise(2, 3 * MIB);
     let path = world.share("origin.bin", &bytes);
@@ -93,7 +93,7 @@ fn top_tells_what_came_from_the_cache_and_what_from_others() {
 }
 
 #[apply(promise)]
-fn top_prints_a_line_of_json_for_each_look() {
+fn top_prints_a_line_of_json_for_each_sample() {
     let world = world();
     let mut command = world
         .reader
@@ -112,7 +112,7 @@ fn top_prints_a_line_of_json_for_each_look() {
 }
 
 #[apply(promise)]
-fn the_live_view_draws_ends_and_gives_the_terminal_back() {
+fn the_live_view_draws_ends_and_restores_the_terminal() {
     let world = world();
     for (how, keys, signal) in [
         ("the key q", &b"q"[..], None),

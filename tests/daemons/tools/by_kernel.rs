@@ -33,7 +33,7 @@ fn wait_until_closed(node: &Node) {
 }
 
 #[apply(promise)]
-fn a_complete_file_is_read_by_the_kernel_itself() {
+fn a_complete_file_is_read_by_the_kernel_directly() {
     let world = world();
     if !has_passthrough(&world.reader) {
         return;
@@ -65,7 +65,7 @@ fn a_complete_file_is_read_by_the_kernel_itself() {
 }
 
 #[apply(promise)]
-fn an_own_file_is_read_by_the_kernel_itself_and_is_live() {
+fn an_own_file_is_read_by_the_kernel_directly_and_is_live() {
     let world = world();
     if !has_passthrough(&world.author) {
         return;
@@ -99,7 +99,7 @@ fn an_own_file_is_read_by_the_kernel_itself_and_is_live() {
 }
 
 #[apply(promise)]
-fn an_open_file_outlives_the_clearing_of_the_cache() {
+fn an_open_file_survives_the_clearing_of_the_cache() {
     let world = world();
     let bytes = fs::read(world.source("cleared.bin")).unwrap();
     let seen = world.seen("cleared.bin");
@@ -193,7 +193,7 @@ fn a_mount_of_an_ordinary_user_refuses_all_others() {
 
 #[apply(promise)]
 #[takes("unshare", "setpriv", "mknod")]
-fn a_user_mounts_beside_the_service_of_the_machine_whose_broker_is_not_the_users() {
+fn a_users_mount_is_independent_of_the_systems_broker() {
     for (name, variable) in [("beside", ""), ("brokerless", "P2PFS_BROKER=")] {
         let Some((lines, errors)) = daemon_of_a_user(name, BESIDE_A_SERVICE, variable) else {
             return;

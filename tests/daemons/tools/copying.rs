@@ -76,7 +76,7 @@ fn rsync_by_checksum_copies_and_then_finds_nothing_to_do() {
 
 #[apply(promise)]
 #[takes("tar", "diff")]
-fn tar_brings_a_tree_over() {
+fn tar_copies_a_tree() {
     let world = world();
     let out = world.out("tar");
     fs::create_dir(&out).unwrap();
@@ -87,7 +87,7 @@ fn tar_brings_a_tree_over() {
 
 #[apply(promise)]
 #[takes("tar")]
-fn tar_never_takes_what_is_not_cached_for_a_hole() {
+fn tar_never_mistakes_uncached_bytes_for_a_hole() {
     let world = world();
     let out = world.out("tar-s");
     fs::create_dir(&out).unwrap();
@@ -108,7 +108,7 @@ fn tar_never_takes_what_is_not_cached_for_a_hole() {
 
 #[apply(promise)]
 #[takes("cp")]
-fn cp_never_takes_what_is_not_cached_for_a_hole() {
+fn cp_never_mistakes_uncached_bytes_for_a_hole() {
     let world = world();
     for name in ["cp-hole.bin", "sparse/holes.img"] {
         let copy = world.out("copied");

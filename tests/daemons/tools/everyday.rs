@@ -17,7 +17,7 @@ use crate::support::promise::promise;
 
 #[apply(promise)]
 #[takes("vim")]
-fn vim_shows_a_file_and_says_why_it_cannot_be_written() {
+fn vim_shows_a_file_and_explains_why_it_cannot_be_written() {
     let world = world();
     let words = world.seen("words.txt");
     let vim = |commands: &[&str], readonly: bool| {
@@ -49,7 +49,7 @@ fn vim_shows_a_file_and_says_why_it_cannot_be_written() {
 /// In a terminal, as a person would: shown, and gone when asked to go.
 #[apply(promise)]
 #[takes("script", "vim", "less")]
-fn a_terminal_s_vim_and_less_come_up_and_go() {
+fn terminal_vim_and_less_start_and_end() {
     let world = world();
     let words = world.seen("words.txt");
     let words = words.display();
@@ -194,7 +194,7 @@ fn cp_with_reflink_and_install_copy_all_bytes() {
 
 #[apply(promise)]
 #[takes("mv")]
-fn mv_out_of_the_mount_copies_and_says_what_it_could_not_remove() {
+fn mv_out_of_the_mount_copies_and_reports_what_it_could_not_remove() {
     let world = world();
     let (seen, moved) = (world.seen("moved.bin"), world.out("moved.bin"));
     let mv = run(Command::new("mv").env("LC_ALL", "C").arg(&seen).arg(&moved));

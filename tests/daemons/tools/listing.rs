@@ -133,7 +133,7 @@ fn stat_shows_the_same_file_before_and_after_it_was_read() {
 
 #[apply(promise)]
 #[takes("ls")]
-fn a_second_ls_of_an_idle_tree_asks_the_daemon_about_no_file() {
+fn a_second_ls_of_an_idle_tree_sends_no_request_for_a_file() {
     let world = world();
     let tree = world.seen("ls");
     let list = || run(Command::new("ls").arg("-lR").arg(&tree)).expect_ok();
@@ -146,7 +146,7 @@ fn a_second_ls_of_an_idle_tree_asks_the_daemon_about_no_file() {
 }
 
 #[apply(promise)]
-fn a_long_listing_has_each_name_that_stays_once_while_others_come_and_go() {
+fn a_long_listing_has_each_lasting_name_once_during_changes() {
     let world = world();
     let stays: BTreeSet<String> = (0..MANY).map(|n| format!("name-{n:05}")).collect();
     let (dir, seen) = (world.source("many"), world.seen("many"));

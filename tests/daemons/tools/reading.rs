@@ -74,7 +74,7 @@ fn sqlite_reads_a_database() {
 }
 
 #[apply(promise)]
-fn locks_for_reading_hold_among_local_programs() {
+fn read_locks_work_among_local_programs() {
     let world = world();
     let open = || File::open(world.seen("words.txt")).unwrap();
     let (one, two) = (open(), open());
@@ -161,7 +161,7 @@ fn an_o_direct_read_gets_the_same_bytes() {
 
 #[apply(promise)]
 #[takes("cat")]
-fn a_thumbnailer_is_given_cached_bytes_only() {
+fn a_thumbnailer_gets_only_cached_bytes() {
     let world = world();
     let thumbnailer = world.out("tumblerd");
     copy_program("/bin/cat", &thumbnailer);

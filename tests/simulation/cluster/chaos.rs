@@ -103,7 +103,7 @@ fn seeds() -> u64 {
 }
 
 #[test]
-fn after_any_trouble_the_cluster_becomes_one_and_agrees_on_every_head() {
+fn after_any_trouble_the_cluster_unites_and_agrees_on_every_head() {
     let threads = 2;
     std::thread::scope(|scope| {
         for thread in 0..threads {

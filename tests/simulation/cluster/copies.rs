@@ -77,7 +77,7 @@ fn nobody_is_missed(world: &World, since: std::time::Instant, seed: u64) {
 }
 
 #[test]
-fn a_copied_key_is_named_by_all_within_half_a_minute_and_nobody_is_called_gone() {
+fn a_copied_key_is_named_by_all_within_half_a_minute_and_no_node_is_lost() {
     let mut slowest = Duration::ZERO;
     for seed in 0..12 {
         let (later, higher) = ((seed % 3) as u32 * 5 * SECOND, seed % 4 * 7);
@@ -97,7 +97,7 @@ fn a_copied_key_is_named_by_all_within_half_a_minute_and_nobody_is_called_gone()
 }
 
 #[test]
-fn a_copied_key_is_named_under_loss_too() {
+fn a_copied_key_is_named_even_under_loss() {
     for seed in 0..8 {
         let (mut world, copy) = copied(seed, Weather::stormy(0.1), 5 * SECOND, 20);
         let took = world.run_until(60 * SECOND, |world| all_name_it(world, copy));
@@ -106,7 +106,7 @@ fn a_copied_key_is_named_under_loss_too() {
 }
 
 #[test]
-fn two_copies_that_do_not_reach_each_other_are_named_all_the_same() {
+fn two_copies_that_cannot_reach_each_other_are_named() {
     for seed in 0..6 {
         let (mut world, copy) = copied(seed, Weather::calm(), SECOND, seed % 2);
         world
@@ -118,7 +118,7 @@ fn two_copies_that_do_not_reach_each_other_are_named_all_the_same() {
 }
 
 #[test]
-fn once_one_of_the_two_is_gone_the_other_is_itself_again_and_the_warning_ends() {
+fn when_one_of_two_copies_leaves_the_warning_ends() {
     for seed in 0..6 {
         for gone_is_copy in [true, false] {
             let (mut world, copy) = copied(seed, Weather::calm(), SECOND, 3);
@@ -153,7 +153,7 @@ fn once_one_of_the_two_is_gone_the_other_is_itself_again_and_the_warning_ends() 
 }
 
 #[test]
-fn a_node_whose_state_and_clock_went_back_and_that_moved_is_no_copy() {
+fn a_moved_node_with_an_older_state_and_clock_is_not_a_copy() {
     for seed in 0..20 {
         let mut world = World::of(5, seed, Weather::stormy(seed as f64 / 100.0));
         world.run_for(10 * SECOND);

@@ -16,7 +16,7 @@ fn converge(world: &mut World) {
 }
 
 #[test]
-fn who_is_gone_is_forgotten_in_its_time_though_others_start_anew_meanwhile() {
+fn a_dead_node_is_removed_in_time_although_others_restart() {
     let mut world = World::new(3, Weather::calm());
     for _ in 0..4 {
         let config = ClusterConfig {
@@ -75,7 +75,7 @@ fn calls_the_second_life_gone() -> Bytes {
 }
 
 #[test]
-fn a_far_node_that_starts_anew_is_not_given_up_by_the_word_of_a_near_one() {
+fn a_restarting_far_node_is_not_given_up_on_a_near_nodes_word() {
     let list = calls_the_second_life_gone();
     for is_known in [true, false] {
         let mut world = World::of(3, 1, Weather::calm());

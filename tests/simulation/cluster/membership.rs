@@ -17,7 +17,7 @@ fn converge(world: &mut World, limit: Duration, what: &str) -> Duration {
 }
 
 #[test]
-fn three_nodes_that_start_together_know_each_other_within_a_second() {
+fn three_nodes_started_together_know_each_other_within_a_second() {
     for seed in 0..20 {
         let mut world = World::of(3, seed, Weather::calm());
         let took = converge(&mut world, SECOND, &format!("seed {seed}"));
@@ -40,7 +40,7 @@ fn a_hundred_nodes_know_each_other_within_ten_seconds() {
 }
 
 #[test]
-fn nodes_find_each_other_though_a_fifth_of_the_datagrams_is_lost() {
+fn nodes_find_each_other_although_a_fifth_of_the_datagrams_is_lost() {
     for seed in 0..10 {
         let mut world = World::of(16, seed, Weather::stormy(0.2));
         converge(&mut world, 20 * SECOND, &format!("seed {seed}"));
@@ -109,7 +109,7 @@ fn a_living_node_is_hardly_ever_given_up_even_under_heavy_loss() {
 }
 
 #[test]
-fn a_living_node_whose_link_holds_seconds_of_queue_is_not_given_up() {
+fn a_living_node_behind_seconds_of_queue_is_not_given_up() {
     for (count, loss) in [(2, 0.0), (3, 0.0), (4, 0.3), (16, 0.1)] {
         for seed in 0..10 {
             let mut world = World::of(count, seed, Weather::calm());
@@ -135,7 +135,7 @@ fn a_living_node_whose_link_holds_seconds_of_queue_is_not_given_up() {
 }
 
 #[test]
-fn a_node_that_is_heard_and_hears_nothing_is_given_up_all_the_same() {
+fn a_node_that_is_heard_and_hears_nothing_is_given_up() {
     for count in [2, 4] {
         let mut world = World::of(count, 7, Weather::calm());
         converge(&mut world, 3 * SECOND, "start");
@@ -147,7 +147,7 @@ fn a_node_that_is_heard_and_hears_nothing_is_given_up_all_the_same() {
 }
 
 #[test]
-fn a_parted_network_heals() {
+fn a_partitioned_network_heals() {
     let mut world = World::of(8, 9, Weather::calm());
     converge(&mut world, 3 * SECOND, "start");
     world.part(&[&[0, 1, 2], &[3, 4, 5, 6, 7]]);
@@ -175,7 +175,7 @@ fn met_through_the_first(count: usize, seed: u64) -> World {
 }
 
 #[test]
-fn nodes_that_lost_each_other_meet_again_without_the_one_they_met_through() {
+fn nodes_that_lost_each_other_meet_again_without_their_introducer() {
     for parted in [20 * SECOND, 200 * SECOND] {
         let mut world = met_through_the_first(3, 11);
         world.crash(0);
@@ -191,7 +191,7 @@ fn nodes_that_lost_each_other_meet_again_without_the_one_they_met_through() {
 }
 
 #[test]
-fn a_node_that_moved_while_it_was_alone_finds_the_others() {
+fn a_node_that_moved_while_alone_finds_the_others() {
     let mut world = met_through_the_first(3, 12);
     world.part(&[&[0], &[1], &[2]]);
     world.run_for(40 * SECOND);
@@ -201,7 +201,7 @@ fn a_node_that_moved_while_it_was_alone_finds_the_others() {
 }
 
 #[test]
-fn islands_that_forgot_each_other_become_one_without_a_seed() {
+fn islands_that_forgot_each_other_unite_without_a_seed() {
     let mut world = met_through_the_first(5, 13);
     world.crash(0);
     world.part(&[&[1, 2], &[3, 4]]);
@@ -213,7 +213,7 @@ fn islands_that_forgot_each_other_become_one_without_a_seed() {
 }
 
 #[test]
-fn halves_that_never_met_become_one_when_the_seed_can_be_reached() {
+fn halves_that_never_met_unite_when_the_seed_becomes_reachable() {
     let mut world = World::new(4, Weather::calm());
     for seeds in [&[0][..], &[0], &[2, 0], &[2, 0]] {
         world.add(seeds, ClusterConfig::default());
@@ -258,7 +258,7 @@ fn a_node_whose_clock_went_back_corrects_its_generation() {
 }
 
 #[test]
-fn a_node_that_restarts_as_the_same_generation_is_taken_in() {
+fn a_node_restarted_with_the_same_generation_is_accepted() {
     let mut world = World::of(4, 2, Weather::calm());
     converge(&mut world, 3 * SECOND, "start");
     let generation = world.nodes[3].cluster.as_ref().unwrap().me().generation;
@@ -269,7 +269,7 @@ fn a_node_that_restarts_as_the_same_generation_is_taken_in() {
 }
 
 #[test]
-fn a_node_that_went_away_stays_a_member_for_the_time_of_grace() {
+fn a_node_that_went_away_stays_a_member_for_the_grace_time() {
     let mut world = World::of(5, 7, Weather::stormy(0.2));
     converge(&mut world, 20 * SECOND, "start");
     let (id, since) = (world.nodes[4].id, world.now);
@@ -324,7 +324,7 @@ fn a_node_that_left_for_good_is_down_at_once() {
 }
 
 #[test]
-fn in_a_large_cluster_the_farewell_still_reaches_everyone() {
+fn in_a_large_cluster_a_farewell_still_reaches_all() {
     let mut world = World::of(120, 7, Weather::stormy(0.1));
     converge(&mut world, 60 * SECOND, "start");
     let (id, since) = (world.nodes[4].id, world.now);
@@ -352,7 +352,7 @@ fn a_node_with_another_secret_learns_nothing_and_changes_nothing() {
 }
 
 #[test]
-fn a_node_that_stood_still_is_a_member_again_soon_after() {
+fn a_suspended_node_is_soon_a_member_again() {
     let mut world = World::of(5, 6, Weather::calm());
     converge(&mut world, 3 * SECOND, "start");
     world.part(&[&[2]]);
@@ -426,7 +426,7 @@ fn a_newer_head_replaces_the_older_everywhere() {
 }
 
 #[test]
-fn a_newcomer_hears_the_heads_of_all() {
+fn a_newcomer_receives_the_heads_of_all() {
     let mut world = World::of(8, 3, Weather::calm());
     converge(&mut world, 5 * SECOND, "start");
     (0..8).for_each(|node| world.set_head(node, 1));
@@ -442,7 +442,7 @@ fn a_newcomer_hears_the_heads_of_all() {
 }
 
 #[test]
-fn two_hundred_nodes_are_quiet_when_idle_and_hear_a_head_within_two_seconds() {
+fn two_hundred_idle_nodes_are_quiet_and_learn_a_head_within_two_seconds() {
     let mut world = World::of(200, 11, Weather::calm());
     let took = converge(&mut world, 20 * SECOND, "start");
     println!("200 nodes: {took:?}");

@@ -25,7 +25,7 @@ const SEEDS: u64 = 600;
 const STEPS: u64 = 120;
 
 #[test]
-fn what_the_kernel_believes_is_never_stale_once_it_was_told() {
+fn the_kernels_caches_are_never_stale_after_a_notification() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seeds = match number("P2PFS_SEED") {
         Some(seed) => seed..seed + 1,
@@ -43,7 +43,7 @@ fn what_the_kernel_believes_is_never_stale_once_it_was_told() {
 }
 
 #[test]
-fn names_are_believed_for_a_minute_and_own_files_and_hidden_names_for_a_second_at_most() {
+fn names_are_cached_for_a_minute_and_own_files_and_hidden_names_for_a_second_at_most() {
     let world = World::new();
     let random = &mut StdRng::seed_from_u64(1);
     world.put_one_of_each(random);

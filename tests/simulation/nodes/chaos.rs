@@ -134,7 +134,7 @@ fn ordeal(seed: u64) -> blake3::Hash {
 }
 
 #[test]
-fn after_any_trouble_the_nodes_agree_on_exactly_what_is_there() {
+fn after_any_trouble_the_nodes_agree_on_the_actual_content() {
     each_seed(50, |seed| assert_ne!(ordeal(seed), blake3::hash(b"")));
 }
 
@@ -147,7 +147,7 @@ fn the_same_seed_replays_exactly() {
 }
 
 #[test]
-fn parted_nodes_agree_again_within_a_minute_of_the_healing() {
+fn partitioned_nodes_agree_within_a_minute_of_healing() {
     each_seed(20, |seed| {
         let mut world = furnished(6, seed, Weather::calm());
         world.part(&[&[0, 2, 4], &[1, 3, 5]]);

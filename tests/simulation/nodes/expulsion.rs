@@ -160,7 +160,7 @@ pub(super) fn assert_shut_out(world: &mut World, out: usize, members: &BTreeSet<
 }
 
 #[test]
-fn an_expelled_node_gets_no_byte_and_no_name_after_the_bound_and_nobody_else_is_cut_off() {
+fn an_expelled_node_gets_no_byte_or_name_after_the_bound_and_no_other_is_cut_off() {
     each_seed(12, |seed| {
         let mut world = certified(5, seed, Weather::stormy(0.05));
         let admin = (seed % 2) as usize;
@@ -185,7 +185,7 @@ fn an_expelled_node_gets_no_byte_and_no_name_after_the_bound_and_nobody_else_is_
 }
 
 #[test]
-fn nodes_that_were_apart_hold_to_an_expulsion_and_come_together_under_the_fresh_secret() {
+fn partitioned_nodes_respect_an_expulsion_and_unite_under_the_fresh_secret() {
     each_seed(12, |seed| {
         let mut world = certified(6, seed, Weather::calm());
         // the expelled node is with those who do not hear of it
@@ -211,7 +211,7 @@ fn nodes_that_were_apart_hold_to_an_expulsion_and_come_together_under_the_fresh_
 }
 
 #[test]
-fn a_node_that_was_away_during_rotations_comes_back_by_its_certificate() {
+fn a_node_absent_during_rotations_returns_by_its_certificate() {
     each_seed(12, |seed| {
         let mut world = certified(4, seed, Weather::stormy(0.05));
         world.crash(3, Death::Power);
@@ -230,7 +230,7 @@ fn a_node_that_was_away_during_rotations_comes_back_by_its_certificate() {
 }
 
 #[test]
-fn a_node_that_was_put_out_while_it_was_off_finds_every_door_closed() {
+fn a_node_expelled_while_off_is_refused_everywhere() {
     each_seed(12, |seed| {
         let mut world = certified(4, seed, Weather::calm());
         world.crash(3, Death::Power);
@@ -247,7 +247,7 @@ fn a_node_that_was_put_out_while_it_was_off_finds_every_door_closed() {
 }
 
 #[test]
-fn a_new_member_is_taken_by_nodes_that_have_not_heard_of_its_admission() {
+fn a_new_member_is_accepted_by_nodes_that_have_not_learned_of_its_admission() {
     each_seed(12, |seed| {
         let mut world = certified(4, seed, Weather::calm());
         let new = world.add();

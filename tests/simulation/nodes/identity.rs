@@ -30,7 +30,7 @@ fn told_of_copy(world: &World, node: NodeId) -> Vec<usize> {
 }
 
 #[test]
-fn a_node_that_lost_its_state_goes_on_from_a_higher_epoch_and_is_right_everywhere() {
+fn a_node_that_lost_its_state_continues_from_a_higher_epoch_correctly() {
     each_seed(50, |seed| {
         let weather = Weather::stormy((seed % 3) as f64 / 10.0);
         let mut world = furnished(4, seed, weather);
@@ -66,7 +66,7 @@ fn a_node_that_lost_its_state_goes_on_from_a_higher_epoch_and_is_right_everywher
 }
 
 #[test]
-fn a_node_whose_disk_went_back_to_an_older_state_is_right_everywhere() {
+fn a_node_whose_disk_went_back_to_an_older_state_is_correct_everywhere() {
     each_seed(30, |seed| {
         let mut world = furnished(4, seed, Weather::stormy(0.1));
         world.run_for(2 * SECOND);
@@ -90,7 +90,7 @@ fn a_node_whose_disk_went_back_to_an_older_state_is_right_everywhere() {
 }
 
 #[test]
-fn a_disk_that_goes_back_to_one_state_each_time_is_right_everywhere() {
+fn a_disk_that_always_returns_to_one_state_is_correct_everywhere() {
     each_seed(30, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         world.run_for(2 * SECOND);
@@ -109,7 +109,7 @@ fn a_disk_that_goes_back_to_one_state_each_time_is_right_everywhere() {
 }
 
 #[test]
-fn a_node_that_crashes_again_and_again_is_right_everywhere_and_no_copy() {
+fn a_repeatedly_crashing_node_is_correct_everywhere_and_not_a_copy() {
     each_seed(30, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         for change in 0..6 {
@@ -174,7 +174,7 @@ fn a_copied_key_is_reported_and_nothing_is_mixed() {
 }
 
 #[test]
-fn a_node_whose_copy_is_gone_is_listed_with_all_that_it_shares() {
+fn a_node_whose_copy_left_is_listed_with_all_its_shares() {
     each_seed(12, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let twin = world.add();

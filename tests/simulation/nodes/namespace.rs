@@ -76,7 +76,7 @@ fn a_file_is_listed_by_all_within_two_seconds_of_its_change() {
 }
 
 #[test]
-fn while_a_node_changes_all_the_time_the_others_follow_within_a_second() {
+fn others_follow_a_continuously_changing_node_within_a_second() {
     each_seed(4, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         let hash = world.content(10);
@@ -96,7 +96,7 @@ fn while_a_node_changes_all_the_time_the_others_follow_within_a_second() {
 }
 
 #[test]
-fn names_that_come_and_go_by_the_thousand_leave_nothing_behind() {
+fn thousands_of_changing_names_leave_nothing_behind() {
     each_seed(3, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         let hash = world.content(10);
@@ -121,7 +121,7 @@ fn names_that_come_and_go_by_the_thousand_leave_nothing_behind() {
 }
 
 #[test]
-fn a_member_that_never_answers_keeps_no_names_from_a_newcomer_for_long() {
+fn a_member_that_never_answers_hides_no_names_from_a_newcomer_for_long() {
     each_seed(15, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         world.nodes[3].manner = crate::nodes::running::Manner::Mute;
@@ -132,7 +132,7 @@ fn a_member_that_never_answers_keeps_no_names_from_a_newcomer_for_long() {
 }
 
 #[test]
-fn a_log_of_several_parts_is_listed_whole_though_its_author_dies_on_the_way() {
+fn a_multi_part_log_is_listed_whole_although_its_author_dies_in_mid_pull() {
     each_seed(2, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let hash = world.content(10);
@@ -154,7 +154,7 @@ fn a_log_of_several_parts_is_listed_whole_though_its_author_dies_on_the_way() {
 }
 
 #[test]
-fn though_a_fifth_of_the_datagrams_is_lost_a_change_is_listed_within_ten_seconds() {
+fn with_a_fifth_of_the_datagrams_lost_a_change_is_listed_within_ten_seconds() {
     each_seed(20, |seed| {
         let mut world = furnished(5, seed, Weather::stormy(0.2));
         let hash = world.content(5000);
@@ -166,7 +166,7 @@ fn though_a_fifth_of_the_datagrams_is_lost_a_change_is_listed_within_ten_seconds
 }
 
 #[test]
-fn the_entries_of_a_dead_node_leave_within_ten_seconds() {
+fn the_entries_of_a_dead_node_disappear_within_ten_seconds() {
     each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let death = [Death::Process, Death::Power][seed as usize % 2];
@@ -178,7 +178,7 @@ fn the_entries_of_a_dead_node_leave_within_ten_seconds() {
 }
 
 #[test]
-fn the_entries_of_a_dead_node_that_a_live_cache_holds_stay_and_can_be_read() {
+fn a_dead_nodes_entries_held_by_a_live_cache_stay_readable() {
     each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let kept = world.content(150_000);
@@ -206,7 +206,7 @@ fn the_entries_of_a_dead_node_that_a_live_cache_holds_stay_and_can_be_read() {
 }
 
 #[test]
-fn the_entries_of_a_node_that_went_away_stay_for_the_time_of_grace() {
+fn the_entries_of_a_node_that_went_away_stay_for_the_grace_time() {
     each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::stormy(0.1));
         let hash = world.content(10);
@@ -271,7 +271,7 @@ fn knows(world: &World, index: usize, other: usize) -> bool {
 }
 
 #[test]
-fn what_was_forgotten_does_not_come_back_from_a_third_node_but_with_its_author() {
+fn forgotten_entries_return_only_with_their_author() {
     each_seed(20, |seed| {
         let mut world = furnished(3, seed, Weather::stormy((seed % 3) as f64 / 10.0));
         let gone = world.nodes[2].id;

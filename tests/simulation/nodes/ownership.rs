@@ -80,7 +80,7 @@ fn are_one(world: &World, nodes: &[usize]) -> bool {
 }
 
 #[test]
-fn owners_that_are_named_apart_are_one_afterwards_and_nobody_elses_file_stands_below() {
+fn concurrently_named_owners_converge_and_no_others_file_stands_below() {
     each_seed(6, |seed| {
         let weather = if seed % 2 == 0 {
             Weather::calm()
@@ -130,7 +130,7 @@ fn owners_that_are_named_apart_are_one_afterwards_and_nobody_elses_file_stands_b
 }
 
 #[test]
-fn an_owner_that_is_put_out_across_a_partition_owns_nothing_afterwards() {
+fn an_owner_expelled_across_a_partition_owns_nothing_afterwards() {
     each_seed(6, |seed| {
         let mut world = quarrelling(6, seed, Weather::calm());
         let out = 5;

@@ -36,7 +36,7 @@ fn outcome(world: &World, reader: usize) -> Option<Result<(), PlanError>> {
 }
 
 #[test]
-fn a_file_is_read_from_whoever_has_it() {
+fn a_file_is_read_from_any_holder() {
     each_seed(30, |seed| {
         let size = [0, 1, 4096, 65_536, 200_001, 1_500_000][seed as usize % 6];
         let weather = Weather::stormy((seed % 3) as f64 / 10.0);
@@ -50,7 +50,7 @@ fn a_file_is_read_from_whoever_has_it() {
 }
 
 #[test]
-fn with_another_holder_alive_a_read_completes_though_holders_die_lie_or_fall_silent() {
+fn with_another_holder_alive_a_read_completes_despite_dead_lying_or_silent_ones() {
     each_seed(60, |seed| {
         let size = world_size(seed);
         let (mut world, hash) = with_holders(5, seed, Weather::calm(), size);
@@ -84,7 +84,7 @@ fn world_size(seed: u64) -> usize {
 }
 
 #[test]
-fn who_sends_wrong_bytes_is_shunned_and_not_asked_again() {
+fn a_sender_of_wrong_bytes_is_excluded_and_not_asked_again() {
     each_seed(20, |seed| {
         let (mut world, hash) = with_holders(3, seed, Weather::calm(), 700_000);
         let next = world.content(700_000);
@@ -108,7 +108,7 @@ fn who_sends_wrong_bytes_is_shunned_and_not_asked_again() {
 }
 
 #[test]
-fn where_all_lie_a_reader_has_an_error_by_the_deadline() {
+fn when_all_holders_lie_a_reader_gets_an_error_by_the_deadline() {
     each_seed(15, |seed| {
         let (mut world, hash) = with_holders(4, seed, Weather::calm(), 300_000);
         (1..4).for_each(|node| world.nodes[node].manner = Manner::Liar);
@@ -119,7 +119,7 @@ fn where_all_lie_a_reader_has_an_error_by_the_deadline() {
 }
 
 #[test]
-fn where_every_holder_is_gone_a_reader_has_an_error_by_the_deadline() {
+fn when_every_holder_is_gone_a_reader_gets_an_error_by_the_deadline() {
     each_seed(30, |seed| {
         let (mut world, hash) = with_holders(4, seed, Weather::calm(), 2_000_000);
         world.network.weather.rate = 1e6;
@@ -143,7 +143,7 @@ fn where_every_holder_is_gone_a_reader_has_an_error_by_the_deadline() {
 }
 
 #[test]
-fn a_file_that_changed_is_never_read_as_what_it_was() {
+fn a_changed_file_is_never_read_as_its_old_version() {
     each_seed(20, |seed| {
         let (mut world, hash) = with_holders(3, seed, Weather::calm(), 1_000_000);
         world.network.weather.rate = 2e6;

@@ -70,7 +70,7 @@ fn no_name_of_a_file_or_node_is_in_any_datagram() {
 }
 
 #[test]
-fn datagrams_of_an_earlier_life_change_nothing() {
+fn datagrams_of_an_earlier_generation_change_nothing() {
     each_seed(30, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         world.network.recording = Some(Vec::new());
@@ -118,7 +118,7 @@ fn datagrams_of_an_earlier_life_change_nothing() {
 }
 
 #[test]
-fn garbage_on_the_port_changes_nothing_but_a_counter() {
+fn garbage_on_the_port_changes_only_a_counter() {
     each_seed(20, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         world.network.recording = Some(Vec::new());

@@ -73,7 +73,7 @@ fn disturb(world: &mut World, seed: u64) -> bool {
 }
 
 #[test]
-fn a_long_log_is_listed_whole_or_not_at_all_whatever_happens_while_it_is_taken_in() {
+fn a_long_log_is_listed_whole_or_not_at_all_in_any_circumstances() {
     each_seed(5, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         world.nodes[SLOW].pace = Some(Duration::from_millis(world.rng.random_range(20..300)));

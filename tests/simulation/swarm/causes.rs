@@ -36,7 +36,7 @@ fn assert_read(world: &World, node: usize) {
 }
 
 #[test]
-fn readers_of_more_than_the_cache_and_memory_hold_get_every_byte() {
+fn readers_of_more_than_cache_and_memory_hold_get_every_byte() {
     each_seed(12, |seed| {
         let mut world = World::new(seed);
         let holder = world.add(ms(2), LAN, 0);
@@ -83,7 +83,7 @@ fn halting(seed: u64) -> World {
 }
 
 #[test]
-fn holders_that_halt_in_mid_answer_are_not_asked_ever_more_and_cost_little_thought() {
+fn holders_that_halt_in_mid_answer_are_not_asked_endlessly_and_cost_little() {
     each_seed(3, |seed| {
         let mut world = halting(seed);
         world.run(Duration::from_secs(120));
@@ -102,7 +102,7 @@ fn holders_that_halt_in_mid_answer_are_not_asked_ever_more_and_cost_little_thoug
 }
 
 #[test]
-fn a_slow_holder_is_no_error_however_many_read_from_it() {
+fn a_slow_holder_is_not_an_error_however_many_read_from_it() {
     for (readers, rate, size) in [(8, TWO_MBIT, 2 * MIB), (1, NARROW, MIB), (3, NARROW, MIB)] {
         let mut world = World::new(1);
         let holder = world.add(ms(40), rate, 0);
@@ -122,7 +122,7 @@ fn a_slow_holder_is_no_error_however_many_read_from_it() {
 }
 
 #[test]
-fn a_holder_that_answers_nothing_keeps_nobody_from_a_very_slow_one() {
+fn a_mute_holder_keeps_no_reader_from_a_very_slow_one() {
     each_seed(4, |seed| {
         let mut world = World::new(seed);
         let slow = world.add(ms(2), NARROW / 8.0, 0);
@@ -152,7 +152,7 @@ fn many_nodes_at_one_slow_holder_get_every_byte() {
 }
 
 #[test]
-fn a_holder_that_ceases_is_an_error_at_the_deadline_and_not_before() {
+fn a_holder_that_stops_is_an_error_at_the_deadline_and_not_before() {
     let mut world = World::new(1);
     let holder = world.add(ms(40), NARROW, 0);
     let reader = world.add(ms(2), LAN, AMPLE);
@@ -176,7 +176,7 @@ fn a_holder_that_ceases_is_an_error_at_the_deadline_and_not_before() {
 
 /// What is asked of a fast holder at one time is more than a slow one brings in long.
 #[test]
-fn a_fast_holder_that_falls_silent_beside_a_slow_one_holds_no_reader_up_for_long() {
+fn a_fast_holder_that_falls_silent_beside_a_slow_one_delays_no_reader_for_long() {
     each_seed(12, |seed| {
         let mut world = World::new(seed);
         let fast = world.add(ms(2), 6.25e6, 0);

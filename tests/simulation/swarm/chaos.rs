@@ -128,7 +128,7 @@ fn fetched_whole(world: &World) -> (u64, u64) {
 }
 
 #[test]
-fn in_any_swarm_with_an_honest_holder_every_fetch_ends_in_right_bytes() {
+fn in_any_swarm_with_an_honest_holder_every_fetch_gets_the_right_bytes() {
     let (came, wanted) = (Cell::new(0), Cell::new(0));
     each_seed(30, |seed| {
         let mut world = swarm(seed);
@@ -190,7 +190,7 @@ fn in_any_swarm_with_an_honest_holder_every_fetch_ends_in_right_bytes() {
 }
 
 #[test]
-fn one_seed_gives_one_run_of_a_swarm() {
+fn one_seed_reproduces_one_swarm_run() {
     let trace = |seed| {
         let mut world = swarm(seed);
         world.run(Duration::from_secs(3600));

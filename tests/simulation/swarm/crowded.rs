@@ -33,7 +33,7 @@ fn crowd(seed: u64) -> World {
 }
 
 #[test]
-fn more_readers_than_memory_and_cache_have_room_for_fetch_little_more_than_they_read() {
+fn readers_beyond_memory_and_cache_fetch_little_more_than_they_read() {
     // else it says nothing
     const { assert!(READERS * MIB > 8 * WINDOW_BYTES) };
     each_seed(3, |seed| {

@@ -74,7 +74,7 @@ fn line(svg: &mut String, colour: &str, label: &str, points: &[f64]) {
 
 #[test]
 #[ignore = "takes minutes: draws docs/swarm.svg anew"]
-fn the_time_of_a_swarm_against_its_bound_is_drawn() {
+fn the_time_of_a_swarm_is_plotted_against_its_bound() {
     let counts = [2, 4, 8, 16, 32, 64];
     let (mut reading, mut filling, mut copies) = (vec![], vec![], vec![]);
     for count in counts {
@@ -119,7 +119,7 @@ fn the_time_of_a_swarm_against_its_bound_is_drawn() {
 }
 
 #[test]
-fn a_file_that_many_read_at_once_leaves_its_holder_little_more_than_once() {
+fn a_file_read_by_many_leaves_its_holder_little_more_than_once() {
     for (count, most) in [(2, 1.1), (8, 1.2), (16, 1.5)] {
         let (_, copies) = measured(count, false);
         assert!(copies <= most, "{count} nodes read: {copies} copies");

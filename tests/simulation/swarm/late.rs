@@ -39,7 +39,7 @@ fn copies(fills: bool) -> f64 {
 }
 
 #[test]
-fn who_comes_late_takes_from_the_others_what_they_have() {
+fn a_late_reader_fetches_from_the_others() {
     // 1.33 and 1.73 where each asks the holder for its own shares, whoever has them already
     assert!(copies(true) <= 1.3);
     assert!(copies(false) <= 1.5);
@@ -68,7 +68,7 @@ fn took_beside(slow_one: bool, reads_on: bool) -> Duration {
 }
 
 #[test]
-fn a_slow_node_that_has_a_part_slows_nobody_down_who_comes_late() {
+fn a_slow_partial_holder_slows_no_late_reader() {
     let alone = took_beside(false, false);
     let (ended, reading) = (took_beside(true, false), took_beside(true, true));
     println!("{alone:?} alone, beside a slow one {ended:?} when it has ended, else {reading:?}");

@@ -94,7 +94,7 @@ fn many_readers_of_one_file_take_little_longer_than_one() {
 }
 
 #[test]
-fn the_first_bytes_come_at_once_to_each_of_many_readers() {
+fn the_first_bytes_reach_each_of_many_readers_at_once() {
     let (mut world, content) = world_of(1);
     let begun = crowd(&mut world, 8, &Deed::Reads(content));
     run(&mut world, &begun, "first bytes");
@@ -109,7 +109,7 @@ fn the_first_bytes_come_at_once_to_each_of_many_readers() {
 }
 
 #[test]
-fn readers_that_come_later_take_little_longer_than_one_and_cost_the_holder_little() {
+fn late_readers_take_little_longer_than_one_and_cost_the_holder_little() {
     let (mut world, content) = world_of(1);
     let begins = (0..8).map(|number| ms(number * 650));
     let begun: Vec<_> = begins
@@ -121,7 +121,7 @@ fn readers_that_come_later_take_little_longer_than_one_and_cost_the_holder_littl
 }
 
 #[test]
-fn readers_that_end_in_the_middle_hold_nobody_up_for_long() {
+fn readers_that_leave_midway_delay_no_other_for_long() {
     each_seed(3, |seed| {
         let (mut world, content) = world_from(seed, 1);
         let begun: Vec<_> = (0..8)
@@ -143,7 +143,7 @@ fn readers_that_end_in_the_middle_hold_nobody_up_for_long() {
 }
 
 #[test]
-fn a_narrow_member_holds_nobody_else_up() {
+fn a_narrow_member_delays_no_other() {
     let (mut world, content) = world_of(1);
     let begun = crowd(&mut world, 6, &Deed::Reads(content));
     let narrow = join(&mut world, 125e3, Duration::ZERO, Deed::Reads(content));
@@ -154,7 +154,7 @@ fn a_narrow_member_holds_nobody_else_up() {
 }
 
 #[test]
-fn where_as_many_have_a_file_as_want_it_all_of_them_are_asked() {
+fn with_as_many_holders_as_readers_all_holders_are_asked() {
     let (mut world, content) = world_of(4);
     let mut one = || join(&mut world, RATE * 4.0, Duration::ZERO, Deed::Fills(content));
     let begun = [(one(), Duration::ZERO), (one(), Duration::ZERO)];

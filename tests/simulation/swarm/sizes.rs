@@ -36,7 +36,7 @@ const LIAR: usize = 1;
 const READER: usize = 2;
 
 #[test]
-fn a_wrong_size_said_of_a_hash_keeps_nobody_from_the_right_bytes() {
+fn a_wrong_claimed_size_keeps_no_reader_from_the_right_bytes() {
     each_seed(60, |seed| {
         let (mut world, content, said) = disputed(seed);
         // the lie is read first, at once with the truth, or last
@@ -62,7 +62,7 @@ fn a_wrong_size_said_of_a_hash_keeps_nobody_from_the_right_bytes() {
 }
 
 #[test]
-fn who_says_a_wrong_size_is_shunned_though_no_byte_is_asked_of_it() {
+fn a_node_that_claims_a_wrong_size_is_excluded_before_any_byte_is_requested() {
     each_seed(15, |seed| {
         let (mut world, content, _) = disputed(seed);
         let page = vec![(0, 4096)];

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 
 #[test]
-fn what_was_stored_is_read_and_what_was_not_is_named() {
+fn stored_bytes_are_read_and_missing_ones_are_named() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let source = Source::new(1, 100_000);
@@ -44,7 +44,7 @@ fn what_was_stored_is_read_and_what_was_not_is_named() {
 }
 
 #[test]
-fn only_whole_pages_are_kept_and_the_short_last_one() {
+fn only_whole_pages_and_the_short_last_one_are_kept() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let source = Source::new(1, 10_000);
@@ -56,7 +56,7 @@ fn only_whole_pages_are_kept_and_the_short_last_one() {
 }
 
 #[test]
-fn a_range_that_does_not_fit_its_bytes_is_refused() {
+fn a_range_of_another_length_than_its_bytes_is_refused() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let source = Source::new(1, 10_000);
@@ -99,7 +99,7 @@ fn a_complete_file_is_an_ordinary_file() {
 }
 
 #[test]
-fn whole_chunks_are_offered_and_prove_themselves_to_others() {
+fn whole_chunks_are_offered_with_proofs_that_others_can_verify() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let source = Source::new(1, 300_000);
@@ -121,7 +121,7 @@ fn whole_chunks_are_offered_and_prove_themselves_to_others() {
 }
 
 #[test]
-fn the_least_recently_used_file_goes_first_also_after_a_restart() {
+fn the_least_recently_used_file_is_evicted_first_even_after_a_restart() {
     let place = Place::new(600_000);
     let sources: Vec<_> = (0..4).map(|seed| Source::new(seed, 150_000)).collect();
     let (cache, _events) = place.open();
@@ -151,7 +151,7 @@ fn the_least_recently_used_file_goes_first_also_after_a_restart() {
 }
 
 #[test]
-fn open_and_pinned_files_stay_and_a_store_beyond_the_budget_changes_nothing() {
+fn open_and_pinned_files_stay_and_a_store_over_budget_changes_nothing() {
     let place = Place::new(400_000);
     let sources: Vec<_> = (0..4).map(|seed| Source::new(seed, 150_000)).collect();
     let (cache, _events) = place.open();
@@ -207,7 +207,7 @@ fn a_file_larger_than_the_budget_keeps_what_fits() {
 }
 
 #[test]
-fn the_floor_of_free_space_is_kept() {
+fn the_free_space_floor_is_respected() {
     let mut place = Place::new(10 << 20);
     place.floor_bytes = 1 << 20;
     let faults = Arc::new(Faults::none());
@@ -227,7 +227,7 @@ fn the_floor_of_free_space_is_kept() {
 }
 
 #[test]
-fn a_full_disk_is_told_once_and_reads_go_on() {
+fn a_full_disk_is_reported_once_and_reads_continue() {
     let place = Place::new(1 << 20);
     let faults = Arc::new(Faults::none());
     let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
@@ -258,7 +258,7 @@ fn a_full_disk_is_told_once_and_reads_go_on() {
 }
 
 #[test]
-fn the_end_of_a_disk_s_trouble_is_told_also_when_nobody_stores_anything() {
+fn the_end_of_disk_trouble_is_reported_even_without_further_stores() {
     let place = Place::new(1 << 20);
     let faults = Arc::new(Faults::none());
     let disk = Disk {
@@ -282,7 +282,7 @@ fn the_end_of_a_disk_s_trouble_is_told_also_when_nobody_stores_anything() {
 }
 
 #[test]
-fn a_cache_without_a_floor_evicts_for_what_its_disk_has_no_room_for() {
+fn a_cache_without_a_floor_evicts_when_its_disk_lacks_room() {
     let place = Place::new(1 << 30);
     let faults = Arc::new(Faults::none());
     let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
@@ -303,7 +303,7 @@ fn a_cache_without_a_floor_evicts_for_what_its_disk_has_no_room_for() {
 }
 
 #[test]
-fn a_disk_that_is_full_all_the_same_has_room_once_something_was_evicted() {
+fn a_disk_reported_full_accepts_data_after_an_eviction() {
     let place = Place::new(1 << 30);
     let faults = Arc::new(Faults::none());
     let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
@@ -329,7 +329,7 @@ fn is_trouble(event: CacheEvent) -> bool {
 }
 
 #[test]
-fn a_disk_that_refuses_to_evict_costs_no_file() {
+fn a_disk_that_refuses_evictions_loses_no_file() {
     let place = Place::new(250_000);
     let faults = Arc::new(Faults::none());
     let (cache, _events) = place.try_open(Some(faults.clone())).unwrap();
@@ -349,7 +349,7 @@ fn a_disk_that_refuses_to_evict_costs_no_file() {
 }
 
 #[test]
-fn a_complete_file_whose_map_cannot_be_written_is_told_to_be_lost_when_it_is_closed() {
+fn a_complete_file_whose_map_cannot_be_written_is_reported_lost_at_close() {
     let place = Place::new(1 << 20);
     let faults = Arc::new(Faults::none());
     let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
@@ -376,7 +376,7 @@ fn a_complete_file_whose_map_cannot_be_written_is_told_to_be_lost_when_it_is_clo
 }
 
 #[test]
-fn a_wrong_size_is_refused_or_gives_way() {
+fn a_wrong_size_is_refused_or_replaced() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let source = Source::new(1, 100_000);
@@ -403,7 +403,7 @@ fn a_wrong_size_is_refused_or_gives_way() {
 }
 
 #[test]
-fn a_wrong_size_takes_nothing_that_is_still_to_be_looked_at_after_a_restart() {
+fn a_wrong_size_does_not_replace_a_file_awaiting_its_check_after_a_restart() {
     let mut place = Place::new(1 << 20);
     let source = Source::new(1, 10_000);
     let (cache, _events) = place.open();
@@ -419,7 +419,7 @@ fn a_wrong_size_takes_nothing_that_is_still_to_be_looked_at_after_a_restart() {
 }
 
 #[test]
-fn the_background_thread_writes_the_map_and_syncs_without_being_asked() {
+fn the_background_thread_writes_the_map_and_syncs_unprompted() {
     let place = Place::new(1 << 20);
     let source = Source::new(1, 100_000);
     let config = CacheConfig {
@@ -450,7 +450,7 @@ fn the_background_thread_writes_the_map_and_syncs_without_being_asked() {
 }
 
 #[test]
-fn the_list_tells_the_truth_about_each_file() {
+fn the_list_describes_each_file_correctly() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let (part, whole) = (Source::new(1, 100_000), Source::new(2, 5_000));

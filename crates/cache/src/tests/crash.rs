@@ -150,7 +150,7 @@ fn count_steps(files: &Files) -> u64 {
 }
 
 #[test]
-fn a_kill_at_any_step_invents_no_byte_and_loses_no_pin() {
+fn a_kill_at_any_step_invents_no_byte_and_keeps_every_pin() {
     let files = Files::new();
     let steps = count_steps(&files);
     assert!(steps > 150, "the work has grown thin: {steps} steps");
@@ -170,7 +170,7 @@ fn a_kill_at_any_step_invents_no_byte_and_loses_no_pin() {
 }
 
 #[test]
-fn a_power_cut_at_any_step_invents_no_byte_and_loses_no_pin() {
+fn a_power_cut_at_any_step_invents_no_byte_and_keeps_every_pin() {
     let files = Files::new();
     for cut_at in 0..count_steps(&files) {
         for seed in 0..6 {
@@ -190,7 +190,7 @@ fn a_power_cut_at_any_step_invents_no_byte_and_loses_no_pin() {
 }
 
 #[test]
-fn a_small_file_is_checked_after_a_power_cut_and_what_was_lost_of_it_is_gone() {
+fn a_small_file_is_checked_after_a_power_cut_and_drops_its_lost_bytes() {
     let mut seen = [false; 2];
     for seed in 0..20 {
         let mut place = Place::new(1 << 20);
@@ -224,7 +224,7 @@ fn a_small_file_is_checked_after_a_power_cut_and_what_was_lost_of_it_is_gone() {
 }
 
 #[test]
-fn what_was_synced_survives_a_power_cut_and_is_believed_at_once() {
+fn synced_bytes_survive_a_power_cut_and_are_trusted_at_once() {
     let mut place = Place::new(1 << 20);
     let source = Source::new(1, 300_000);
     let faults = Arc::new(Faults::none());
@@ -245,7 +245,7 @@ fn what_was_synced_survives_a_power_cut_and_is_believed_at_once() {
 }
 
 #[test]
-fn what_was_not_synced_is_checked_after_a_power_cut_before_it_is_read() {
+fn unsynced_bytes_are_checked_after_a_power_cut_before_they_are_read() {
     let mut place = Place::new(1 << 20);
     let source = Source::new(1, 300_000);
     let (cache, _events) = place.open();
@@ -274,7 +274,7 @@ fn what_was_not_synced_is_checked_after_a_power_cut_before_it_is_read() {
 }
 
 #[test]
-fn pages_written_but_never_claimed_are_given_back_at_the_next_start() {
+fn pages_written_but_never_recorded_are_freed_at_the_next_start() {
     let place = Place::new(1 << 20);
     let source = Source::new(1, 80_000);
     let faults = Arc::new(Faults::none());

@@ -24,7 +24,7 @@ fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
 }
 
 #[test]
-fn rotten_bytes_are_never_sent_and_are_missing_from_then_on() {
+fn rotten_bytes_are_never_sent_and_count_as_missing() {
     let place = Place::new(1 << 20);
     let (cache, events) = place.open();
     let source = Source::new(1, 200_000);
@@ -55,8 +55,7 @@ fn rotten_bytes_are_never_sent_and_are_missing_from_then_on() {
 }
 
 #[test]
-fn a_complete_file_that_left_the_disk_while_it_was_closed_is_told_to_be_lost_when_it_is_asked_for()
-{
+fn a_complete_file_removed_from_disk_while_closed_is_reported_lost_when_requested() {
     let place = Place::new(1 << 20);
     for (seed, length) in [(1, 200_000), (2, 3000), (3, 0)] {
         let (cache, events) = place.open();
@@ -113,7 +112,7 @@ fn verifying_finds_every_rotten_chunk_and_can_be_stopped() {
 }
 
 #[test]
-fn verifying_counts_what_it_could_not_open() {
+fn verifying_counts_the_files_it_could_not_open() {
     let place = Place::new(8 << 20);
     let source = Source::new(1, 3_000_000);
     let (cache, _events) = place.open();
@@ -127,7 +126,7 @@ fn verifying_counts_what_it_could_not_open() {
 }
 
 #[test]
-fn a_file_that_cannot_be_looked_for_is_not_taken_for_removed() {
+fn a_file_whose_lookup_fails_does_not_count_as_removed() {
     let place = Place::new(1 << 20);
     let source = Source::new(1, 200_000);
     let (cache, _events) = place.open();
@@ -144,7 +143,7 @@ fn a_file_that_cannot_be_looked_for_is_not_taken_for_removed() {
 }
 
 #[test]
-fn verifying_counts_the_bytes_that_it_checked_and_not_those_that_are_not_cached() {
+fn verifying_counts_checked_bytes_and_not_uncached_ones() {
     let place = Place::new(8 << 20);
     let (cache, _events) = place.open();
     let source = Source::new(1, 3_000_000);
@@ -199,7 +198,7 @@ fn write_later(data: &Path, since: &Path, byte: &[u8]) {
 }
 
 #[test]
-fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed() {
+fn a_file_changed_while_the_cache_was_closed_is_checked_before_it_is_trusted() {
     for clean in [true, false] {
         for size in [3_000_000, 10_000] {
             if !clean && size < 65_536 {
@@ -236,7 +235,7 @@ fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed(
 }
 
 #[test]
-fn a_stop_that_leaves_open_files_behind_is_a_clean_one_but_for_what_changes_after_it() {
+fn a_stop_with_open_files_is_clean_except_for_later_changes() {
     for size in [200_000, 10_000] {
         let place = Place::new(1 << 20);
         let sources = [Source::new(1, size), Source::new(2, size)];
@@ -267,7 +266,7 @@ fn a_stop_that_leaves_open_files_behind_is_a_clean_one_but_for_what_changes_afte
 }
 
 #[test]
-fn what_was_changed_of_a_part_of_a_file_is_found_before_it_is_believed_or_soon_after_a_crash() {
+fn a_changed_part_of_a_file_is_found_before_use_or_soon_after_a_crash() {
     for clean in [true, false] {
         let place = Place::new(1 << 23);
         let source = Source::new(1, 3_000_000);
@@ -300,7 +299,7 @@ fn what_was_changed_of_a_part_of_a_file_is_found_before_it_is_believed_or_soon_a
 }
 
 #[test]
-fn a_small_file_is_checked_as_it_is_opened_after_an_unclean_stop() {
+fn a_small_file_is_checked_at_open_after_an_unclean_stop() {
     let place = Place::new(1 << 20);
     let (hurt, other) = (Source::new(1, 10_000), Source::new(2, 10_000));
     let (cache, _events) = place.open();
@@ -340,7 +339,7 @@ fn a_rotten_outboard_costs_chunks_and_proves_nothing_wrong() {
 }
 
 #[test]
-fn a_broken_map_or_missing_data_costs_that_file_alone() {
+fn a_broken_map_or_missing_data_affects_that_file_only() {
     let damage: [fn(&Paths); 6] = [
         |paths| overwrite(&paths.map, 3, b"???"),
         |paths| fs::write(&paths.map, b"").unwrap(),
@@ -368,7 +367,7 @@ fn a_broken_map_or_missing_data_costs_that_file_alone() {
 }
 
 #[test]
-fn data_cut_short_under_an_open_file_is_missing_not_zero() {
+fn data_truncated_under_an_open_file_is_missing_and_not_zero() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let source = Source::new(1, 90_000);
@@ -388,7 +387,7 @@ fn data_cut_short_under_an_open_file_is_missing_not_zero() {
 }
 
 #[test]
-fn damaged_pins_cost_only_what_is_damaged_and_are_told_of_once_and_kept_beside() {
+fn damaged_pins_lose_only_the_damaged_ones_are_reported_once_and_saved_aside() {
     let place = Place::new(1 << 20);
     let hashes: Vec<_> = (0..8_u8).map(|byte| ContentHash::of(&[byte])).collect();
     let label = Box::from(&b"docs/a"[..]);
@@ -450,7 +449,7 @@ fn damaged_pins_cost_only_what_is_damaged_and_are_told_of_once_and_kept_beside()
 }
 
 #[test]
-fn pins_of_before_they_had_a_sum_are_read() {
+fn pins_written_before_checksums_existed_are_read() {
     let place = Place::new(1 << 20);
     let hashes = [b"a", b"b"].map(|text| ContentHash::of(text));
     let (cache, _events) = place.open();

@@ -81,7 +81,7 @@ fn is_in_pages(file: &File, offset: u64) -> bool {
 }
 
 #[test]
-fn a_large_file_is_right_in_whatever_order_and_sizes_its_pieces_come() {
+fn a_large_file_is_correct_for_any_order_and_size_of_its_pieces() {
     let source = Source::new(1, SIZE_BYTES as usize);
     for (seed, length) in [(1, MIB), (2, 192 << 10), (3, 100 << 10), (4, 68 << 10)] {
         let place = place();
@@ -104,7 +104,7 @@ fn a_large_file_is_right_in_whatever_order_and_sizes_its_pieces_come() {
 }
 
 #[test]
-fn a_large_file_leaves_the_kernels_pages_to_others_until_it_is_used_again() {
+fn a_large_file_leaves_the_page_cache_to_others_until_it_is_used_again() {
     let (place, source) = (place(), Source::new(2, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let file = open_file(&cache, &source);
@@ -129,7 +129,7 @@ fn a_large_file_leaves_the_kernels_pages_to_others_until_it_is_used_again() {
 }
 
 #[test]
-fn a_disk_that_takes_bytes_by_way_of_its_pages_alone_gets_them_so() {
+fn a_disk_without_direct_writes_is_written_through_the_page_cache() {
     let source = Source::new(3, SIZE_BYTES as usize);
     let (place, faults) = (place(), Arc::new(Faults::none()));
     faults.refuse_direct();
@@ -146,7 +146,7 @@ fn a_disk_that_takes_bytes_by_way_of_its_pages_alone_gets_them_so() {
 
 /// The kernel reads ahead of a reader into unwritten ranges; such pages hold zeros.
 #[test]
-fn a_reader_beside_the_writer_never_sees_what_was_there_before() {
+fn a_reader_beside_the_writer_never_sees_the_previous_content() {
     let source = Source::new(4, SIZE_BYTES as usize);
     for seed in 0..4 {
         let place = place();
@@ -197,7 +197,7 @@ fn a_reader_beside_the_writer_never_sees_what_was_there_before() {
 
 /// Bytes fetched ahead of a reader are read shortly later, and peers request them too.
 #[test]
-fn what_was_just_stored_is_not_asked_of_the_disk_by_readers_or_for_others() {
+fn freshly_stored_bytes_are_not_read_back_from_the_disk() {
     let (place, source) = (place(), Source::new(6, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let file = open_file(&cache, &source);
@@ -230,7 +230,7 @@ fn what_was_just_stored_is_not_asked_of_the_disk_by_readers_or_for_others() {
 
 /// Bytes in memory say nothing about the disk.
 #[test]
-fn what_rots_on_the_disk_is_found_although_memory_still_has_it() {
+fn rot_on_the_disk_is_found_while_memory_still_has_the_bytes() {
     let (place, source) = (place(), Source::new(7, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let file = open_file(&cache, &source);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 #[test]
-fn an_empty_file_is_complete_when_it_is_made_and_after_a_restart() {
+fn an_empty_file_is_complete_at_creation_and_after_a_restart() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let empty = Source::new(1, 0);
@@ -23,7 +23,7 @@ fn an_empty_file_is_complete_when_it_is_made_and_after_a_restart() {
 }
 
 #[test]
-fn everything_is_there_again_after_a_restart() {
+fn the_whole_cache_is_present_after_a_restart() {
     let place = Place::new(4 << 20);
     let sources: Vec<_> = (0..5).map(|seed| Source::new(seed, 150_000)).collect();
     let (cache, _events) = place.open();
@@ -43,7 +43,7 @@ fn everything_is_there_again_after_a_restart() {
 }
 
 #[test]
-fn many_small_files_are_there_again_after_a_restart() {
+fn many_small_files_are_present_after_a_restart() {
     let place = Place::new(16 << 20);
     let (cache, _events) = place.open();
     let sources: Vec<_> = (0..400).map(|seed| Source::new(seed, 300)).collect();
@@ -69,7 +69,7 @@ fn files_of(place: &Place, source: &Source) -> Vec<String> {
 }
 
 #[test]
-fn a_small_file_is_one_file_and_none_before_its_first_bytes() {
+fn a_small_file_is_one_file_on_disk_and_none_before_its_first_bytes() {
     let place = Place::new(1 << 20);
     let (cache, events) = place.open();
     let small = Source::new(1, 65_536);
@@ -93,7 +93,7 @@ fn a_small_file_is_one_file_and_none_before_its_first_bytes() {
 }
 
 #[test]
-fn where_the_file_system_has_no_attributes_a_small_file_has_a_map_beside_it() {
+fn without_extended_attributes_a_small_file_has_a_map_beside_it() {
     let place = Place::new(1 << 20);
     let faults = Arc::new(Faults::none());
     faults.take_attributes_away();
@@ -110,7 +110,7 @@ fn where_the_file_system_has_no_attributes_a_small_file_has_a_map_beside_it() {
 }
 
 #[test]
-fn a_small_file_of_an_older_cache_is_read_and_goes_as_a_whole() {
+fn a_small_file_in_the_older_format_is_readable_and_removed_as_a_whole() {
     use crate::map::{Boot, header, record};
     let place = Place::new(1 << 20);
     let small = Source::new(1, 5_000);
@@ -161,7 +161,7 @@ fn pins_survive_a_restart_whether_cached_or_not() {
 }
 
 #[test]
-fn a_second_daemon_is_turned_away_by_name() {
+fn a_second_daemon_is_refused_and_told_which_process_holds_the_cache() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let text = place.try_open(None).map(drop).unwrap_err().to_string();
@@ -177,7 +177,7 @@ fn a_second_daemon_is_turned_away_by_name() {
 }
 
 #[test]
-fn a_cache_of_a_newer_version_or_of_something_else_is_left_as_it_is() {
+fn a_cache_of_a_newer_version_or_unknown_origin_is_left_untouched() {
     let place = Place::new(1 << 20);
     fill(&place.open().0, &Source::new(1, 100));
     let version = place.cache_dir().join("version");
@@ -200,7 +200,7 @@ fn a_cache_of_a_newer_version_or_of_something_else_is_left_as_it_is() {
 }
 
 #[test]
-fn strange_files_are_left_alone_and_named_up_to_a_limit() {
+fn strange_files_are_left_alone_and_listed_up_to_a_limit() {
     let place = Place::new(1 << 20);
     let source = Source::new(1, 100);
     fill(&place.open().0, &source);
@@ -223,7 +223,7 @@ fn strange_files_are_left_alone_and_named_up_to_a_limit() {
 }
 
 #[test]
-fn only_the_owner_may_look_into_the_directories() {
+fn only_the_owner_can_list_the_directories() {
     let place = Place::new(1 << 20);
     let source = Source::new(1, 100);
     fill(&place.open().0, &source);
@@ -237,7 +237,7 @@ fn only_the_owner_may_look_into_the_directories() {
 }
 
 #[test]
-fn a_file_opened_and_never_stored_to_leaves_nothing() {
+fn a_file_opened_without_a_store_leaves_nothing() {
     let place = Place::new(1 << 20);
     let (cache, events) = place.open();
     drop(open_file(&cache, &Source::new(1, 100_000)));

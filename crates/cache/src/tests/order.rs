@@ -13,7 +13,7 @@ fn hashes(cache: &Cache) -> Vec<ContentHash> {
 }
 
 #[test]
-fn a_check_is_no_use_of_a_file_so_that_what_was_used_last_stays_longest() {
+fn a_check_does_not_count_as_a_use() {
     for size in [10_000, 150_000] {
         let place = Place::new(7 * cost_bytes(size as u64));
         let sources: Vec<_> = (0..8).map(|seed| Source::new(seed, size)).collect();

@@ -35,7 +35,7 @@ fn stream(cache: &Cache, place: &Place, source: &Source, pieces: usize) -> Optio
 }
 
 #[test]
-fn space_for_what_comes_next_counts_until_its_bytes_are_there() {
+fn preallocated_space_counts_until_its_bytes_arrive() {
     let (place, source) = (place(), Source::new(21, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let Some(file) = stream(&cache, &place, &source, 5) else {
@@ -56,7 +56,7 @@ fn space_for_what_comes_next_counts_until_its_bytes_are_there() {
 }
 
 #[test]
-fn who_closes_a_file_gives_the_space_back_that_nothing_came_for() {
+fn closing_a_file_frees_its_unused_preallocation() {
     let (place, source) = (place(), Source::new(22, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let Some(file) = stream(&cache, &place, &source, 5) else {
@@ -80,7 +80,7 @@ fn who_closes_a_file_gives_the_space_back_that_nothing_came_for() {
 
 /// A killed process frees nothing.
 #[test]
-fn space_that_a_killed_cache_left_is_given_back_by_the_next() {
+fn preallocation_left_by_a_killed_cache_is_freed_by_the_next() {
     let (place, source) = (place(), Source::new(23, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let file = open_file(&cache, &source);
@@ -102,7 +102,7 @@ fn space_that_a_killed_cache_left_is_given_back_by_the_next() {
 }
 
 #[test]
-fn who_reads_here_and_there_takes_no_more_space_ahead_than_lies_before() {
+fn random_reads_preallocate_no_more_than_precedes_them() {
     let (place, source) = (place(), Source::new(24, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let file = open_file(&cache, &source);
@@ -123,7 +123,7 @@ fn who_reads_here_and_there_takes_no_more_space_ahead_than_lies_before() {
 
 /// Preallocated space never takes room from other files.
 #[test]
-fn in_a_small_budget_no_space_is_taken_ahead() {
+fn a_small_budget_disables_preallocation() {
     let source = Source::new(25, SIZE_BYTES as usize);
     let place = Place {
         budget_bytes: 32 * MIB,
@@ -140,7 +140,7 @@ fn in_a_small_budget_no_space_is_taken_ahead() {
 }
 
 #[test]
-fn all_files_together_have_no_more_ahead_than_their_part_of_the_budget() {
+fn preallocation_of_all_files_stays_within_its_part_of_the_budget() {
     let place = Place {
         budget_bytes: 160 * MIB,
         ..place()
@@ -184,7 +184,7 @@ fn asks_for_next(cache: &Cache, file: &CacheFile) -> bool {
 }
 
 #[test]
-fn a_disk_that_gives_no_space_ahead_is_written_to_all_the_same() {
+fn a_disk_without_preallocation_is_written_normally() {
     let source = Source::new(29, SIZE_BYTES as usize);
     let (_place, cache, file) = begun(libc::EOPNOTSUPP, &source);
     let used_bytes = cache.usage().used_bytes;
@@ -201,7 +201,7 @@ fn a_disk_that_gives_no_space_ahead_is_written_to_all_the_same() {
 
 /// The disk may have allocated part of the space (fallocate(2) undoes nothing).
 #[test]
-fn space_that_a_full_disk_may_have_given_counts_and_is_asked_for_once() {
+fn space_that_a_full_disk_may_have_granted_counts_and_is_requested_once() {
     let source = Source::new(34, SIZE_BYTES as usize);
     let (place, cache, file) = begun(libc::ENOSPC, &source);
     let used_bytes = cache.usage().used_bytes;
@@ -217,7 +217,7 @@ fn space_that_a_full_disk_may_have_given_counts_and_is_asked_for_once() {
 
 /// Several threads write at the same time into allocated space.
 #[test]
-fn threads_that_store_one_stream_together_store_it_right() {
+fn threads_that_store_one_stream_together_store_it_correctly() {
     for seed in 30..33 {
         let (place, source) = (place(), Source::new(seed, SIZE_BYTES as usize));
         let (cache, _events) = place.open();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_reservation_takes_the_room_of_what_was_used_least_and_gives_it_back() {
+fn a_reservation_evicts_the_least_recently_used_files_and_returns_the_room() {
     let place = Place::new(400_000);
     let sources: Vec<_> = (0..2).map(|seed| Source::new(seed, 150_000)).collect();
     let (cache, _events) = place.open();
@@ -23,7 +23,7 @@ fn a_reservation_takes_the_room_of_what_was_used_least_and_gives_it_back() {
 }
 
 #[test]
-fn a_reservation_finds_no_room_beyond_the_budget_or_beside_what_is_open() {
+fn a_reservation_finds_no_room_beyond_the_budget_or_beside_open_files() {
     let place = Place::new(400_000);
     let source = Source::new(1, 150_000);
     let (cache, _events) = place.open();
@@ -40,7 +40,7 @@ fn a_reservation_finds_no_room_beyond_the_budget_or_beside_what_is_open() {
 }
 
 #[test]
-fn a_reservation_leaves_the_floor_of_free_space() {
+fn a_reservation_respects_the_free_space_floor() {
     let mut place = Place::new(10 << 20);
     place.floor_bytes = 1 << 20;
     let faults = Arc::new(Faults::none());

@@ -7,7 +7,7 @@ use crate::index::ReserveDecision;
 use crate::{Lack, cost_bytes};
 
 #[test]
-fn what_a_file_costs_is_known_before_it_comes() {
+fn the_cost_of_a_file_is_known_before_it_arrives() {
     let sizes = [0, 1, 4096, 4097, 20_000, 65_536, 65_537, 300_000, 3 << 20];
     for (seed, size) in (0..).zip(sizes) {
         let place = Place::new(64 << 20);
@@ -18,7 +18,7 @@ fn what_a_file_costs_is_known_before_it_comes() {
 }
 
 #[test]
-fn a_file_is_kept_whole_by_a_budget_of_exactly_its_cost_and_by_none_of_less() {
+fn a_budget_of_exactly_its_cost_keeps_a_file_whole_and_a_smaller_one_does_not() {
     let source = Source::new(1, 300_000);
     let cost_bytes = cost_bytes(source.size());
     for (budget_bytes, wanted) in [(cost_bytes, true), (cost_bytes - 1, false)] {
@@ -33,7 +33,7 @@ fn a_file_is_kept_whole_by_a_budget_of_exactly_its_cost_and_by_none_of_less() {
 }
 
 #[test]
-fn what_is_pinned_counts_whole_as_soon_as_it_is_begun() {
+fn a_pinned_file_counts_whole_as_soon_as_it_is_begun() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let pinned = Source::new(1, 600_000);
@@ -53,7 +53,7 @@ fn what_is_pinned_counts_whole_as_soon_as_it_is_begun() {
 }
 
 #[test]
-fn what_is_open_counts_by_what_it_takes() {
+fn an_open_file_counts_by_the_space_it_takes() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let (open, passing) = (Source::new(1, 600_000), Source::new(2, 300_000));
@@ -71,7 +71,7 @@ fn what_is_open_counts_by_what_it_takes() {
 }
 
 #[test]
-fn the_floor_costs_no_more_files_where_the_disk_says_later_that_their_room_is_free() {
+fn the_floor_evicts_no_further_files_when_the_disk_reports_free_room_late() {
     const FLOOR_BYTES: u64 = 1 << 20;
     let place = Place {
         floor_bytes: FLOOR_BYTES,

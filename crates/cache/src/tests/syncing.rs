@@ -50,7 +50,7 @@ impl Drop for Slow {
 }
 
 #[test]
-fn a_file_that_is_on_its_way_to_the_disk_is_not_in_use() {
+fn a_file_being_synced_does_not_count_as_in_use() {
     let slow = Slow::while_syncing(0);
     assert!(!slow.cache.list()[0].open);
     assert_eq!(slow.cache.room().lack(200_000), None);
@@ -61,7 +61,7 @@ fn a_file_that_is_on_its_way_to_the_disk_is_not_in_use() {
 }
 
 #[test]
-fn who_needs_the_room_of_a_file_whose_map_is_written_waits_for_that() {
+fn a_store_waits_for_the_map_write_of_a_file_whose_room_it_needs() {
     // The bytes and hash pairs are synced, so the file is open while its map is written.
     let slow = Slow::while_syncing(2);
     thread::scope(|scope| {
@@ -81,7 +81,7 @@ fn who_needs_the_room_of_a_file_whose_map_is_written_waits_for_that() {
 }
 
 #[test]
-fn a_file_that_was_closed_before_it_was_synced_survives_a_power_cut_without_doubt() {
+fn a_file_closed_before_its_sync_survives_a_power_cut_without_doubt() {
     let mut slow = Slow::while_syncing(0);
     slow.faults.allow_syncs(u64::MAX);
     let begun = Instant::now();
@@ -115,7 +115,7 @@ fn a_file_that_was_closed_before_it_was_synced_survives_a_power_cut_without_doub
 }
 
 #[test]
-fn a_disk_that_refuses_to_sync_is_not_asked_again_and_again() {
+fn a_disk_that_refuses_to_sync_is_not_retried_in_a_loop() {
     let slow = Slow::while_syncing(2);
     slow.faults.refuse(true);
     slow.faults.allow_syncs(u64::MAX);

@@ -10,7 +10,7 @@ use crate::index::IndexEntry;
 use crate::layout::{Layout, load};
 
 #[test]
-fn what_the_disk_cannot_read_is_found_by_a_check_and_by_who_asks_for_it() {
+fn an_unreadable_block_is_found_by_a_check_and_by_a_read() {
     for by_check in [true, false] {
         let place = Place::new(1 << 20);
         let (cache, events) = place.open();

@@ -10,7 +10,7 @@ fn a_row_is_one_allocation_and_its_pointer_is_thin() {
 }
 
 #[test]
-fn how_a_name_was_sealed_is_kept_with_it() {
+fn the_seal_of_a_name_is_kept_with_it() {
     let stamp = Stamp {
         author: NodeIndex(3),
         sequence: 7,
@@ -42,7 +42,7 @@ fn how_a_name_was_sealed_is_kept_with_it() {
 }
 
 #[test]
-fn an_entry_survives_being_a_row() {
+fn an_entry_round_trips_through_a_row() {
     let stamp = Stamp {
         author: NodeIndex(3),
         sequence: 7,

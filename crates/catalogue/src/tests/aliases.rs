@@ -34,7 +34,7 @@ fn looks_of_a_view(watcher: &mut Catalogue) -> usize {
 }
 
 #[test]
-fn one_name_that_changes_among_very_many_conflicts_costs_no_more_than_itself() {
+fn a_change_among_many_conflicts_costs_only_its_own_name() {
     let (mut late, mut watcher) = contested();
     put(&mut late, "tree/007.c", file("changed", 3));
     share(&mut late, &mut watcher);
@@ -61,7 +61,7 @@ fn one_name_that_changes_among_very_many_conflicts_costs_no_more_than_itself() {
 }
 
 #[test]
-fn very_many_conflicts_that_change_together_leave_a_view_no_more_than_a_step_of_work() {
+fn many_conflicts_that_change_together_are_settled_in_bounded_steps() {
     let (mut late, mut watcher) = contested();
     watcher.merge.step_records = 20;
     for number in 0..MANY {
@@ -79,7 +79,7 @@ fn very_many_conflicts_that_change_together_leave_a_view_no_more_than_a_step_of_
 }
 
 #[test]
-fn another_name_of_a_node_is_worked_into_its_conflict_names_by_bounded_steps() {
+fn a_renamed_node_updates_its_conflict_names_in_bounded_steps() {
     let (_, mut watcher) = contested();
     watcher.merge.step_records = 20;
     let before = watcher.merge.looks;
@@ -108,7 +108,7 @@ fn another_name_of_a_node_is_worked_into_its_conflict_names_by_bounded_steps() {
 }
 
 #[test]
-fn a_node_that_is_called_otherwise_again_and_again_is_so_after_a_pause() {
+fn a_node_that_is_renamed_repeatedly_is_updated_after_a_pause() {
     let (mut author, mut watcher) = (node(1, "first"), node(0xff, "watcher"));
     watcher.set_clock(1_000);
     put(&mut author, "f", file("x", 1));
@@ -149,7 +149,7 @@ fn said() -> impl Strategy<Value = Vec<(usize, usize, u16, i64)>> {
 
 proptest! {
     #[test]
-    fn whatever_changes_in_whatever_order_conflict_names_are_those_of_a_fresh_look(
+    fn conflict_names_match_a_fresh_merge_after_changes_in_any_order(
         said in said(),
         renamed in (0..CALLED.len(), 0..CALLED.len()),
     ) {

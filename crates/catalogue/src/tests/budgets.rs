@@ -42,7 +42,7 @@ fn dropped(node: &mut Catalogue) -> Vec<(NodeId, DropCause)> {
 }
 
 #[test]
-fn an_author_at_its_budget_is_kept_and_one_directory_more_drops_all_of_it() {
+fn an_author_at_its_budget_is_kept_and_one_more_directory_drops_it_entirely() {
     for (depth, is_kept) in [(4, true), (5, true), (6, false)] {
         let mut keeper = keeper(directories(5), ENDLESS);
         share(&mut deep(1, "a", depth), &mut keeper);
@@ -62,7 +62,7 @@ fn an_author_at_its_budget_is_kept_and_one_directory_more_drops_all_of_it() {
 }
 
 #[test]
-fn what_is_counted_goes_when_its_rows_go_and_nothing_is_counted_twice() {
+fn counts_are_released_with_their_rows_and_nothing_counts_twice() {
     let mut keeper = keeper(ENDLESS, ENDLESS);
     let mut author = deep(1, "a", 3);
     put(&mut author, "a", directory(1));
@@ -104,7 +104,7 @@ fn long_names_and_link_targets_count_by_their_bytes() {
 }
 
 #[test]
-fn a_log_that_is_said_anew_is_not_counted_with_the_one_before() {
+fn a_restarted_log_is_not_counted_with_its_predecessor() {
     let mut keeper = keeper(directories(5), ENDLESS);
     share(&mut deep(1, "a", 4), &mut keeper);
     let mut again = deep(1, "b", 4);
@@ -117,7 +117,7 @@ fn a_log_that_is_said_anew_is_not_counted_with_the_one_before() {
 }
 
 #[test]
-fn over_the_total_those_who_are_gone_give_way_the_first_to_go_before_the_others() {
+fn over_the_total_the_longest_departed_nodes_are_dropped_first() {
     let mut keeper = keeper(ENDLESS, directories(10));
     for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
         share(&mut deep(number, name, 3), &mut keeper);
@@ -136,7 +136,7 @@ fn over_the_total_those_who_are_gone_give_way_the_first_to_go_before_the_others(
 }
 
 #[test]
-fn over_the_total_with_all_there_the_largest_gives_way_and_is_named() {
+fn over_the_total_with_all_nodes_live_the_largest_is_dropped_and_named() {
     let mut keeper = keeper(ENDLESS, directories(10));
     share(&mut deep(1, "a", 2), &mut keeper);
     share(&mut deep(2, "b", 6), &mut keeper);
@@ -149,7 +149,7 @@ fn over_the_total_with_all_there_the_largest_gives_way_and_is_named() {
 }
 
 #[test]
-fn stored_logs_obey_the_budgets_at_the_start() {
+fn stored_logs_obey_the_budgets_at_startup() {
     let mut before = keeper(ENDLESS, ENDLESS);
     share(&mut deep(1, "a", 6), &mut before);
     share(&mut deep(2, "b", 3), &mut before);
@@ -169,7 +169,7 @@ fn stored_logs_obey_the_budgets_at_the_start() {
 }
 
 #[test]
-fn a_node_says_no_more_than_others_keep_of_it() {
+fn a_node_publishes_no_more_than_others_would_keep() {
     let mut author = node(1, "a");
     author.set_budgets(Budgets {
         author: directories(5),
@@ -188,7 +188,7 @@ fn a_node_says_no_more_than_others_keep_of_it() {
 }
 
 #[test]
-fn a_few_short_records_of_endless_directories_are_over_the_budget() {
+fn a_few_short_records_with_endless_directories_exceed_the_budget() {
     const NAMES: u64 = 20;
     let mut author = node(1, "a");
     for number in 0..NAMES {

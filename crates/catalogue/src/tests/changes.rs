@@ -17,7 +17,7 @@ fn listing_of(name: &str) -> Change {
 }
 
 #[test]
-fn a_new_name_changes_its_directory_and_itself() {
+fn a_new_name_changes_its_directory_and_its_entry() {
     let mut me = node(1, "x");
     put(&mut me, "d/a", file("one", 1));
     let changes = drain(&mut me);
@@ -39,7 +39,7 @@ fn a_new_content_changes_the_entry() {
 }
 
 #[test]
-fn a_name_that_becomes_an_own_file_or_is_none_any_more_is_told() {
+fn a_name_that_becomes_an_own_file_or_stops_being_one_is_reported() {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     put(&mut x, "a", file("one", 5));
     put(&mut x, "b", file("two", 1));
@@ -60,7 +60,7 @@ fn a_name_that_becomes_an_own_file_or_is_none_any_more_is_told() {
 }
 
 #[test]
-fn what_shows_the_same_is_no_change() {
+fn an_identical_entry_is_not_a_change() {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     put(&mut x, "a", file("one", 5));
     share(&mut x, &mut y);
@@ -72,7 +72,7 @@ fn what_shows_the_same_is_no_change() {
 }
 
 #[test]
-fn a_name_that_vanishes_is_told_with_its_conflict_names() {
+fn a_removed_name_is_reported_with_its_conflict_names() {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     put(&mut x, "a.c", file("one", 1));
     put(&mut y, "a.c", file("two", 2));
@@ -87,14 +87,14 @@ fn a_name_that_vanishes_is_told_with_its_conflict_names() {
 }
 
 #[test]
-fn very_many_changes_become_everything() {
+fn changes_beyond_the_limit_report_everything_once() {
     let mut me = node(1, "x");
     (0..=CHANGES_MAX).for_each(|n| put(&mut me, &n.to_string(), file("", 1)));
     assert_eq!(drain(&mut me), [Change::Everything]);
 }
 
 #[test]
-fn the_directories_above_a_name_are_told_by_their_own_paths_also_where_others_ended() {
+fn directories_above_a_name_are_reported_by_their_own_paths() {
     let mut me = node(1, "x");
     let tree = |top: &str, leaf: &str| format!("{top}{}/{leaf}", "/d".repeat(40));
     let told_of = |top: &str, leaf: &str| {

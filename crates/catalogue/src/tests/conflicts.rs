@@ -17,7 +17,7 @@ fn merged(nodes: &[(&str, &[(&str, Entry)])]) -> Catalogue {
 }
 
 #[test]
-fn the_newest_version_has_the_name_and_the_others_stand_beside_it() {
+fn the_newest_version_gets_the_name_and_the_others_get_conflict_names() {
     let mut watcher = merged(&[
         ("old", &[("a.txt", file("one", 1))]),
         ("new", &[("a.txt", file("two", 3))]),
@@ -30,7 +30,7 @@ fn the_newest_version_has_the_name_and_the_others_stand_beside_it() {
 }
 
 #[test]
-fn a_mtime_in_the_future_wins_nothing_over_the_version_time() {
+fn a_future_mtime_gives_no_advantage_over_the_version_time() {
     let dated = Entry {
         mtime: time(9_999_999_999),
         ..file("dated 2286", 1)
@@ -40,7 +40,7 @@ fn a_mtime_in_the_future_wins_nothing_over_the_version_time() {
 }
 
 #[test]
-fn of_two_versions_of_one_time_the_smaller_hash_wins() {
+fn versions_of_one_time_are_ordered_by_the_smaller_hash() {
     let mut watcher = merged(&[("x", &[("a", file("1", 5))]), ("y", &[("a", file("2", 5))])]);
     let smaller = hash("1").min(hash("2"));
     let view = watcher.view();
@@ -50,7 +50,7 @@ fn of_two_versions_of_one_time_the_smaller_hash_wins() {
 }
 
 #[test]
-fn a_directory_of_many_names_keeps_all_of_them_when_another_node_wins_them() {
+fn a_directory_keeps_all_names_when_another_node_wins_them() {
     let mut watcher = node(0xff, "watcher");
     let (mut early, mut late) = (node(1, "early"), node(2, "late"));
     put(&mut early, "first", file("first", 1));
@@ -92,7 +92,7 @@ fn the_same_content_is_one_entry_with_several_holders() {
 }
 
 #[test]
-fn nodes_of_one_name_are_told_apart_by_their_keys() {
+fn nodes_of_one_name_are_distinguished_by_their_keys() {
     let mut watcher = merged(&[
         ("lab", &[("a.c", file("one", 1))]),
         ("lab", &[("a.c", file("two", 2))]),
@@ -109,7 +109,7 @@ fn nodes_of_one_name_are_told_apart_by_their_keys() {
 }
 
 #[test]
-fn a_real_file_of_a_conflict_name_comes_first() {
+fn a_real_file_takes_precedence_over_a_conflict_name() {
     let mut watcher = merged(&[
         ("old", &[("a.txt", file("one", 1))]),
         (
@@ -132,7 +132,7 @@ fn a_real_file_of_a_conflict_name_comes_first() {
 }
 
 #[test]
-fn where_no_conflict_name_fits_the_version_is_left_out_but_explained() {
+fn a_version_without_a_possible_conflict_name_is_left_out_and_explained() {
     let long = "n".repeat(255);
     let mut watcher = merged(&[
         ("x", &[(&long, file("one", 1))]),
@@ -170,7 +170,7 @@ fn a_directory_keeps_its_name_from_a_file() {
 }
 
 #[test]
-fn two_shares_of_one_node_are_held_to_the_same_rule() {
+fn two_shares_of_one_node_follow_the_same_rule() {
     let mut author = node(1, "x");
     for (share, content, seconds) in [(0, "first", 1), (1, "second", 2), (2, "third", 2)] {
         author
@@ -184,7 +184,7 @@ fn two_shares_of_one_node_are_held_to_the_same_rule() {
 }
 
 #[test]
-fn an_own_copy_stands_for_the_winner_of_another_node_only_with_its_attributes() {
+fn an_own_copy_replaces_another_nodes_winner_only_with_equal_attributes() {
     let mut me = node(2, "me");
     for (name, mtime) in [("d/a", 2), ("d/older", 1)] {
         me.put(ShareIndex(4), &path(name), file("same", mtime))
@@ -205,7 +205,7 @@ fn an_own_copy_stands_for_the_winner_of_another_node_only_with_its_attributes() 
 }
 
 #[test]
-fn a_conflict_name_explains_the_path_it_was_made_from() {
+fn a_conflict_name_explains_its_original_path() {
     let mut watcher = merged(&[
         ("x", &[("a.c", file("one", 1))]),
         ("y", &[("a.c", file("two", 2))]),
@@ -219,7 +219,7 @@ fn a_conflict_name_explains_the_path_it_was_made_from() {
 }
 
 #[test]
-fn links_conflict_by_their_targets() {
+fn links_conflict_when_their_targets_differ() {
     let mut watcher = merged(&[
         ("x", &[("l", link("one", 1)), ("m", link("same", 1))]),
         ("y", &[("l", link("two", 2)), ("m", link("same", 2))]),
@@ -228,7 +228,7 @@ fn links_conflict_by_their_targets() {
 }
 
 #[test]
-fn odd_names_survive() {
+fn odd_names_are_preserved() {
     let mut author = node(1, "x");
     for name in [&b"\xff\xfe"[..], b" ", b"new\nline", &[b'\x80'; 255]] {
         author
@@ -243,7 +243,7 @@ fn odd_names_survive() {
 }
 
 #[test]
-fn a_version_from_ahead_of_the_clock_waits_until_its_time_comes_and_why_says_so() {
+fn a_future_version_is_delayed_until_its_time_and_why_explains_it() {
     let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
     put(&mut honest, "install.sh", file("honest", 1_000));
     put(&mut liar, "install.sh", file("wicked", 10_000_000));
@@ -274,7 +274,7 @@ fn a_version_from_ahead_of_the_clock_waits_until_its_time_comes_and_why_says_so(
 }
 
 #[test]
-fn a_version_from_within_the_second_after_the_horizon_is_shown_once_its_time_comes() {
+fn a_version_just_past_the_horizon_appears_at_its_time() {
     let (mut author, mut reader) = (node(1, "author"), node(2, "reader"));
     let dated = |nanoseconds| Entry {
         version_time: Timestamp {
@@ -299,7 +299,7 @@ fn a_version_from_within_the_second_after_the_horizon_is_shown_once_its_time_com
 }
 
 #[test]
-fn a_file_dated_in_the_future_hides_no_later_change_of_its_directory() {
+fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     let (mut author, mut reader) = (node(1, "author"), node(2, "reader"));
     let (dated, mtime) = (file("dated", 1_000), time(1_893_456_000));
     put(&mut author, "d/dated", Entry { mtime, ..dated });
@@ -334,7 +334,7 @@ fn a_file_dated_in_the_future_hides_no_later_change_of_its_directory() {
 }
 
 #[test]
-fn the_time_of_a_directory_from_ahead_of_the_clock_waits_until_it_comes() {
+fn a_future_directory_time_is_delayed_until_it_is_reached() {
     let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
     honest.set_clock(2_000);
     put(&mut honest, "d/file", file("honest", 1_000));
@@ -355,7 +355,7 @@ fn the_time_of_a_directory_from_ahead_of_the_clock_waits_until_it_comes() {
 }
 
 #[test]
-fn a_version_that_came_before_the_clock_was_told_waits_too() {
+fn a_version_received_before_the_clock_was_set_is_delayed_too() {
     let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
     put(&mut liar, "f", file("wicked", 10_000_000));
     share(&mut liar, &mut honest);
@@ -368,7 +368,7 @@ fn a_version_that_came_before_the_clock_was_told_waits_too() {
 }
 
 #[test]
-fn what_only_caches_have_of_a_departed_node_wins_over_nothing_that_a_live_one_shares() {
+fn a_departed_nodes_cached_content_wins_over_no_live_share() {
     let (mut departed, mut live) = (node(1, "departed"), node(2, "live"));
     put(&mut departed, "f", file("newer", 9));
     put(&mut departed, "alone", file("newer", 9));
@@ -390,7 +390,7 @@ fn what_only_caches_have_of_a_departed_node_wins_over_nothing_that_a_live_one_sh
 }
 
 #[test]
-fn a_content_is_named_as_it_is_listed_also_beside_its_name_and_when_its_author_is_gone() {
+fn a_contents_name_is_as_listed_even_beside_namesakes_or_without_its_author() {
     let (mut one, mut two) = (node(1, "n1"), node(2, "n2"));
     put(&mut one, "v.txt", file("newer", 9));
     put(&mut two, "v.txt", file("older", 1));

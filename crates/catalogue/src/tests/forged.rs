@@ -19,7 +19,7 @@ fn forged(author: &mut Catalogue, pull: Pull) -> LogPart {
 }
 
 #[test]
-fn a_forged_log_is_never_seen_and_is_pulled_anew_a_few_times() {
+fn a_forged_log_is_never_shown_and_is_pulled_again_a_few_times() {
     let (mut author, mut watcher) = (author_of(5), watcher());
     let head = signed(&mut author);
     let mut pull = pull_of(watcher.handle_head(&head));
@@ -44,7 +44,7 @@ fn a_forged_log_is_never_seen_and_is_pulled_anew_a_few_times() {
 }
 
 #[test]
-fn a_size_of_nothing_is_refused_of_all_but_the_empty_file() {
+fn size_zero_is_refused_unless_the_hash_is_that_of_the_empty_file() {
     let empty = |hash| Kind::File {
         hash,
         size_bytes: 0,
@@ -76,7 +76,7 @@ fn a_size_of_nothing_is_refused_of_all_but_the_empty_file() {
 }
 
 #[test]
-fn a_forged_suffix_takes_back_what_it_said() {
+fn a_forged_suffix_is_rolled_back() {
     let (mut author, mut watcher) = (author_of(5), watcher());
     share(&mut author, &mut watcher);
     put(&mut author, "new", file("new", 1));
@@ -99,7 +99,7 @@ fn whole(author: &mut Catalogue) -> LogPart {
 }
 
 #[test]
-fn who_gives_a_wrong_log_unlists_nothing_that_was_verified_and_is_named_in_the_end() {
+fn a_sender_of_a_wrong_log_removes_no_verified_entry_and_is_named() {
     let (mut author, mut watcher) = (author_of(5), watcher());
     share(&mut author, &mut watcher);
     let before = (whole(&mut author), listing(&watcher.view()));
@@ -127,7 +127,7 @@ fn who_gives_a_wrong_log_unlists_nothing_that_was_verified_and_is_named_in_the_e
 }
 
 #[test]
-fn who_gives_a_wrong_log_has_no_more_tries_where_others_give_an_older_one_in_between() {
+fn a_sender_of_a_wrong_log_gains_no_tries_from_older_logs_in_between() {
     let (mut author, mut watcher) = (author_of(5), watcher());
     let older = whole(&mut author);
     put(&mut author, "new", file("new", 1));
@@ -152,7 +152,7 @@ fn who_gives_a_wrong_log_has_no_more_tries_where_others_give_an_older_one_in_bet
 }
 
 #[test]
-fn what_an_author_never_said_is_not_charged_to_it() {
+fn an_author_is_not_charged_for_statements_it_never_made() {
     let (mut author, mut watcher) = (author_of(5), watcher());
     let mut budgets = Budgets::default();
     budgets.author.directories = 3;
@@ -176,7 +176,7 @@ fn what_an_author_never_said_is_not_charged_to_it() {
 }
 
 #[test]
-fn of_what_is_said_twice_in_one_log_the_last_counts() {
+fn the_last_of_duplicate_statements_in_a_log_counts() {
     let (mut author, mut watcher) = (author_of(2), watcher());
     let mut said = whole(&mut author);
     let mut earlier = said.records[1].clone();

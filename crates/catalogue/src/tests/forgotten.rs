@@ -24,7 +24,7 @@ fn forget(watcher: &mut Catalogue, number: u8) {
 }
 
 #[test]
-fn what_was_forgotten_is_not_taken_again_from_a_third_node() {
+fn forgotten_entries_are_not_accepted_again_from_a_third_node() {
     let (_, other, mut watcher) = three();
     assert_eq!(names(&watcher.view()), ["cached"]);
     let head = other.head_of(&id(1)).unwrap().clone();
@@ -43,7 +43,7 @@ fn what_was_forgotten_is_not_taken_again_from_a_third_node() {
 }
 
 #[test]
-fn a_forgotten_node_is_listed_again_once_it_is_live_or_said_more() {
+fn a_forgotten_node_is_listed_again_when_it_is_live_or_published_more() {
     let (_, other, mut watcher) = three();
     forget(&mut watcher, 1);
     watcher.set_live(id(1), true).unwrap();
@@ -78,7 +78,7 @@ fn refused(watcher: &mut Catalogue, heads: &[SignedHead]) -> usize {
 }
 
 #[test]
-fn it_is_remembered_of_as_many_nodes_as_the_limit_up_to_where_they_were_forgotten() {
+fn forgetting_is_remembered_for_at_most_the_limit_of_nodes() {
     let mut watcher = node(1, "z");
     let mut heads = Vec::new();
     let mut forget_one = |watcher: &mut Catalogue, number: usize| {

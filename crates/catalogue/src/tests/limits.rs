@@ -37,7 +37,7 @@ fn around(limit: usize) -> [(usize, bool); 3] {
 }
 
 #[test]
-fn a_fact_is_taken_at_each_of_its_limits_and_not_beyond() {
+fn a_fact_is_accepted_at_each_limit_and_refused_beyond() {
     for (depth, fits) in around(PATH_MAX_DEPTH) {
         let deep = vec!["d"; depth].join("/");
         let fact = entry(&deep, Kind::Directory, None);
@@ -78,7 +78,7 @@ fn a_fact_is_taken_at_each_of_its_limits_and_not_beyond() {
 }
 
 #[test]
-fn a_share_has_as_many_readers_and_what_is_sealed_as_many_bytes_as_it_may() {
+fn limits_of_readers_and_sealed_bytes_are_inclusive() {
     let number = ShareIndex::FIRST_SEALED;
     let reader = |n: usize| {
         let mut key = [0; 32];
@@ -112,7 +112,7 @@ fn a_share_has_as_many_readers_and_what_is_sealed_as_many_bytes_as_it_may() {
 }
 
 #[test]
-fn a_part_of_a_log_has_as_many_records_and_bytes_as_it_may_and_no_more() {
+fn limits_of_records_and_bytes_in_a_part_are_inclusive() {
     for (count, is_whole) in around(PART_MAX_RECORDS) {
         let mut author = pulls::author_of(count as i64);
         let pull = pull_of(pulls::watcher().handle_head(&signed(&mut author)));
@@ -139,7 +139,7 @@ fn a_part_of_a_log_has_as_many_records_and_bytes_as_it_may_and_no_more() {
 }
 
 #[test]
-fn a_node_whose_budgets_nobody_set_keeps_what_the_manual_says() {
+fn default_budgets_match_the_manual() {
     let Budgets { author, total } = Budgets::default();
     let one = Cost {
         bytes: budget::AUTHOR_MAX_BYTES,

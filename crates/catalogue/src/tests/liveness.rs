@@ -9,7 +9,7 @@ fn watched(author: &mut Catalogue) -> Catalogue {
 }
 
 #[test]
-fn a_dead_nodes_entries_leave_and_come_back_with_it() {
+fn a_dead_nodes_entries_disappear_and_return_with_it() {
     let mut author = node(1, "x");
     put(&mut author, "d/a", file("one", 1));
     put(&mut author, "empty", directory(1));
@@ -40,7 +40,7 @@ fn a_dead_nodes_file_stays_listed_while_a_live_cache_has_it_complete() {
 }
 
 #[test]
-fn the_own_cache_keeps_a_dead_nodes_file_listed() {
+fn this_nodes_cache_keeps_a_dead_nodes_file_listed() {
     let mut author = node(1, "x");
     put(&mut author, "a", file("one", 1));
     let mut watcher = watched(&mut author);
@@ -54,7 +54,7 @@ fn the_own_cache_keeps_a_dead_nodes_file_listed() {
 }
 
 #[test]
-fn the_same_content_under_another_name_of_a_live_node_keeps_it_listed() {
+fn identical_content_of_a_live_node_keeps_a_dead_nodes_name_listed() {
     let mut author = node(1, "x");
     put(&mut author, "a", file("one", 1));
     let mut other = node(2, "y");
@@ -68,7 +68,7 @@ fn the_same_content_under_another_name_of_a_live_node_keeps_it_listed() {
 }
 
 #[test]
-fn a_cached_content_that_nobody_names_is_held_but_not_listed_or_counted() {
+fn a_cached_content_without_a_name_is_held_but_neither_listed_nor_counted() {
     let mut cacher = node(2, "y");
     cacher.have(hash("one"), 3).unwrap();
     let view = cacher.view();
@@ -77,7 +77,7 @@ fn a_cached_content_that_nobody_names_is_held_but_not_listed_or_counted() {
 }
 
 #[test]
-fn a_death_is_worked_in_by_bounded_steps_each_of_them_sound() {
+fn a_death_is_applied_in_bounded_consistent_steps() {
     let mut author = node(1, "x");
     for number in 0..50 {
         put(
@@ -104,7 +104,7 @@ fn a_death_is_worked_in_by_bounded_steps_each_of_them_sound() {
 }
 
 #[test]
-fn a_content_of_very_many_names_is_settled_by_bounded_steps() {
+fn a_content_with_many_names_is_settled_in_bounded_steps() {
     let mut author = node(1, "x");
     (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
     let mut watcher = watched(&mut author);
@@ -118,7 +118,7 @@ fn a_content_of_very_many_names_is_settled_by_bounded_steps() {
 }
 
 #[test]
-fn a_content_that_comes_and_goes_again_and_again_waits_once_with_all_its_names() {
+fn a_flapping_content_is_queued_once_with_all_its_names() {
     let mut author = node(1, "x");
     (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
     let mut watcher = watched(&mut author);
@@ -137,7 +137,7 @@ fn a_content_that_comes_and_goes_again_and_again_waits_once_with_all_its_names()
 }
 
 #[test]
-fn a_node_that_returns_in_the_middle_of_its_death_is_whole() {
+fn a_node_that_returns_during_its_removal_is_complete() {
     let mut author = node(1, "x");
     (0..20).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
     let mut watcher = watched(&mut author);
@@ -150,7 +150,7 @@ fn a_node_that_returns_in_the_middle_of_its_death_is_whole() {
 }
 
 #[test]
-fn a_directorys_time_is_that_of_its_newest_change() {
+fn a_directorys_time_is_its_newest_change() {
     let mut author = node(1, "x");
     put(&mut author, "d", directory(5));
     put(&mut author, "d/a", file("one", 3));
@@ -180,7 +180,7 @@ fn this_node_is_always_live() {
 }
 
 #[test]
-fn a_view_that_was_taken_never_changes() {
+fn a_view_never_changes() {
     let mut me = node(1, "x");
     put(&mut me, "d/a", file("one", 1));
     let before = me.view();

@@ -255,7 +255,7 @@ fn check(view: &View, model: &Model<'_>) {
 
 proptest! {
     #[test]
-    fn any_order_of_facts_and_deaths_ends_in_the_merge_from_scratch(
+    fn any_order_of_facts_and_deaths_equals_the_merge_from_scratch(
         steps in proptest::collection::vec(steps(), 1..60),
         live in proptest::collection::btree_set(0..NODES, 0..=NODES),
         owners in owners(),

@@ -38,7 +38,7 @@ fn rules(watcher: &mut Catalogue, name: &str) -> Vec<Rule> {
 }
 
 #[test]
-fn below_an_owned_path_the_owners_versions_alone_are_listed_and_why_says_so() {
+fn below_an_owned_path_only_the_owners_versions_are_listed_and_why_explains_it() {
     let mut watcher = watcher();
     assert_eq!(names(&watcher.view()), ALL);
     watcher.set_owners(owners(&[("docs", 1)]));
@@ -53,7 +53,7 @@ fn below_an_owned_path_the_owners_versions_alone_are_listed_and_why_says_so() {
 }
 
 #[test]
-fn it_is_all_the_same_whether_the_owner_or_the_files_were_known_first() {
+fn the_order_of_learning_owner_and_files_makes_no_difference() {
     let claims = owners(&[("docs", 1)]);
     let mut first = node(0xff, "watcher");
     first.set_owners(claims.clone());
@@ -72,7 +72,7 @@ fn it_is_all_the_same_whether_the_owner_or_the_files_were_known_first() {
 }
 
 #[test]
-fn the_nearest_owner_above_a_name_counts_and_a_path_that_is_given_back_is_everybodys() {
+fn the_nearest_owner_counts_and_a_released_path_is_open_to_all() {
     let mut watcher = watcher();
     watcher.set_owners(owners(&[("", 1), ("docs/more.txt", 2)]));
     let listed = ["docs", "docs/guide.txt", "docs/more.txt"];
@@ -82,7 +82,7 @@ fn the_nearest_owner_above_a_name_counts_and_a_path_that_is_given_back_is_everyb
 }
 
 #[test]
-fn what_lost_a_name_is_not_called_by_one_that_another_node_owns() {
+fn a_version_that_lost_an_owned_name_gets_no_conflict_name() {
     let (mut winner, mut loser) = (node(1, "winner"), node(2, "loser"));
     put(&mut winner, "b.x", file("newer", 9));
     put(&mut loser, "b.x", file("older", 1));
@@ -101,7 +101,7 @@ fn what_lost_a_name_is_not_called_by_one_that_another_node_owns() {
 }
 
 #[test]
-fn a_directory_without_right_to_its_name_dates_nothing() {
+fn a_directory_without_a_right_to_its_name_does_not_affect_its_time() {
     let (mut owner, mut other) = (node(1, "owner"), node(2, "other"));
     put(&mut owner, "docs/guide.txt", file("right", 3));
     put(&mut other, "docs/dir", directory(9));

@@ -64,7 +64,7 @@ fn a_dead_node_is_not_shown() {
 }
 
 #[test]
-fn names_of_two_shares_are_told_apart() {
+fn equal_names_in_two_shares_are_distinguished() {
     let mut x = node(1, "x");
     for share in [2, 1, 5] {
         x.put(ShareIndex(share), &path("a.c"), file(&share.to_string(), 1))
@@ -83,7 +83,7 @@ fn names_of_two_shares_are_told_apart() {
 }
 
 #[test]
-fn a_peers_directory_is_read_on_from_any_name() {
+fn a_peers_directory_can_be_read_from_any_name() {
     let mut x = node(1, "x");
     (0..10).for_each(|n| put(&mut x, &format!("f{n}"), file("same", n)));
     let view = x.view();
@@ -93,7 +93,7 @@ fn a_peers_directory_is_read_on_from_any_name() {
 }
 
 #[test]
-fn removed_names_leave_a_peers_folder_with_their_directories() {
+fn removed_names_disappear_from_a_peers_folder_with_their_directories() {
     let mut x = node(1, "x");
     put(&mut x, "d/e/a", file("one", 1));
     put(&mut x, "b", file("one", 1));

@@ -55,7 +55,7 @@ fn pair() -> (Catalogue, Catalogue) {
 }
 
 #[test]
-fn a_catalogue_goes_on_from_what_was_stored() {
+fn a_catalogue_continues_from_its_stored_state() {
     let (mut x, mut y) = pair();
     let mut store = Plain::default();
     store.write(y.take_writes(usize::MAX));
@@ -81,7 +81,7 @@ fn a_catalogue_goes_on_from_what_was_stored() {
 }
 
 #[test]
-fn others_take_a_restarted_node_up_by_a_suffix() {
+fn others_update_a_restarted_node_by_a_suffix() {
     let (mut x, mut y) = pair();
     let mut store = Plain::default();
     store.write(x.take_writes(usize::MAX));
@@ -94,7 +94,7 @@ fn others_take_a_restarted_node_up_by_a_suffix() {
 }
 
 #[test]
-fn a_pull_under_way_is_not_stored_until_it_is_whole() {
+fn an_unfinished_pull_is_not_stored() {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     (0..6).for_each(|n| put(&mut x, &n.to_string(), file("x", n)));
     let pull = pull_of(y.handle_head(&signed(&mut x)));
@@ -112,7 +112,7 @@ fn a_pull_under_way_is_not_stored_until_it_is_whole() {
 }
 
 #[test]
-fn a_log_that_was_stored_in_part_is_left_out_of_others_and_kept_of_the_own() {
+fn a_partly_stored_log_is_dropped_for_others_and_kept_for_this_node() {
     let (_, mut y) = pair();
     (0..9).for_each(|n| put(&mut y, &n.to_string(), file("x", n)));
     let mut store = Plain::default();
@@ -133,7 +133,7 @@ fn a_log_that_was_stored_in_part_is_left_out_of_others_and_kept_of_the_own() {
 }
 
 #[test]
-fn an_own_link_that_no_log_may_hold_any_more_is_taken_back_before_others_hear_of_it() {
+fn a_stored_own_link_that_is_no_longer_allowed_is_withdrawn_before_publishing() {
     let mut author = node(1, "x");
     put(&mut author, "sound", link("d/f", 1));
     put(&mut author, "unsound", link("d/f", 2));
@@ -163,7 +163,7 @@ fn an_own_link_that_no_log_may_hold_any_more_is_taken_back_before_others_hear_of
 }
 
 #[test]
-fn writes_of_many_steps_end_in_the_same_store() {
+fn writes_in_many_steps_end_in_the_same_store() {
     let (_, mut y) = pair();
     let (mut whole, mut stepwise) = (Plain::default(), Plain::default());
     whole.write(y.take_writes(usize::MAX));
@@ -179,7 +179,7 @@ fn writes_of_many_steps_end_in_the_same_store() {
 }
 
 #[test]
-fn a_stored_log_that_is_not_what_its_head_says_is_left_out() {
+fn a_stored_log_that_contradicts_its_head_is_left_out() {
     let (_, mut y) = pair();
     let mut store = Plain::default();
     store.write(y.take_writes(usize::MAX));
@@ -194,7 +194,7 @@ fn a_stored_log_that_is_not_what_its_head_says_is_left_out() {
 }
 
 #[test]
-fn a_forgotten_node_is_forgotten_by_the_store() {
+fn a_forgotten_node_is_removed_from_the_store() {
     let (_, mut y) = pair();
     let mut store = Plain::default();
     store.write(y.take_writes(usize::MAX));

@@ -5,7 +5,7 @@ use super::*;
 use crate::Mark;
 
 #[test]
-fn bytes_of_a_restricted_share_are_for_its_readers_also_from_a_cache() {
+fn a_restricted_shares_bytes_go_only_to_its_readers_even_from_a_cache() {
     let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
     read_by(&mut a, Some(&[2]));
     put(&mut a, "secret", file("bytes", 1));
@@ -34,7 +34,7 @@ fn bytes_of_a_restricted_share_are_for_its_readers_also_from_a_cache() {
 }
 
 #[test]
-fn what_lost_its_sealed_name_is_given_to_nobody_until_its_author_opens_it() {
+fn an_entry_without_its_sealed_name_is_served_to_no_node_until_its_author_opens_it() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     read_by(&mut a, Some(&[2]));
     put(&mut a, "gone", file("gone", 1));
@@ -72,7 +72,7 @@ fn what_lost_its_sealed_name_is_given_to_nobody_until_its_author_opens_it() {
 }
 
 #[test]
-fn a_cached_content_that_becomes_private_is_said_no_more() {
+fn a_cached_content_that_becomes_private_is_no_longer_announced() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     put(&mut a, "f", file("bytes", 1));
     share(&mut a, &mut b);
@@ -101,7 +101,7 @@ fn a_cached_content_that_becomes_private_is_said_no_more() {
 }
 
 #[test]
-fn who_restricts_what_another_shares_openly_holds_back_its_readers_caches_alone() {
+fn restricting_a_content_shared_openly_elsewhere_limits_only_its_readers_caches() {
     let [mut owner, mut bad] = [keyed(1), keyed(2)];
     let [mut reader, mut other] = [keyed(3), keyed(4)];
     let public = hash("public");
@@ -132,7 +132,7 @@ fn who_restricts_what_another_shares_openly_holds_back_its_readers_caches_alone(
 }
 
 #[test]
-fn what_was_open_and_is_for_some_now_is_given_by_no_cache_to_others_until_it_is_open_again() {
+fn a_content_that_becomes_restricted_leaves_no_cache_until_it_is_open_again() {
     let [mut a, mut reader, mut other] = [keyed(1), keyed(2), keyed(3)];
     let [bytes, also] = [hash("bytes"), hash("also")];
     put(&mut a, "f", file("bytes", 1));
@@ -167,7 +167,7 @@ fn what_was_open_and_is_for_some_now_is_given_by_no_cache_to_others_until_it_is_
 }
 
 #[test]
-fn what_is_deleted_of_a_share_for_all_is_no_secret() {
+fn a_file_deleted_from_an_open_share_is_not_a_secret() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     put(&mut a, "f", file("bytes", 1));
     let other = ShareIndex(1);

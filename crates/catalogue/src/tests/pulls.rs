@@ -21,7 +21,7 @@ pub(super) fn watcher() -> Catalogue {
 }
 
 #[test]
-fn a_suffix_brings_only_what_is_new() {
+fn a_suffix_contains_only_new_records() {
     let (mut author, mut watcher) = (author_of(10), watcher());
     share(&mut author, &mut watcher);
     put(&mut author, "new", file("new", 1));
@@ -54,7 +54,7 @@ fn suffix_and_snapshot_end_in_the_same_digest() {
 }
 
 #[test]
-fn any_node_that_has_a_log_gives_it_on() {
+fn any_node_that_has_a_log_forwards_it() {
     let (mut author, mut middle, mut far) = (author_of(10), watcher(), watcher());
     share(&mut author, &mut middle);
     bring(&id(1), &middle, &mut far, 3);
@@ -62,7 +62,7 @@ fn any_node_that_has_a_log_gives_it_on() {
 }
 
 #[test]
-fn a_log_that_changes_between_two_parts_comes_out_right() {
+fn a_log_that_changes_between_two_parts_arrives_intact() {
     let (mut author, mut watcher) = (author_of(20), watcher());
     let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
     for round in 0..100 {
@@ -86,7 +86,7 @@ fn a_log_that_changes_between_two_parts_comes_out_right() {
 }
 
 #[test]
-fn tombstones_end_and_who_missed_them_takes_the_whole_log() {
+fn a_node_that_missed_expired_tombstones_pulls_the_whole_log() {
     let (mut author, mut watcher) = (author_of(5), watcher());
     share(&mut author, &mut watcher);
     for n in 0..=TOMBSTONES_MIN {
@@ -108,7 +108,7 @@ fn tombstones_end_and_who_missed_them_takes_the_whole_log() {
 }
 
 #[test]
-fn a_compaction_in_the_middle_of_a_pull_is_noticed() {
+fn a_compaction_during_a_pull_is_noticed() {
     let (mut author, mut watcher) = (author_of(6), watcher());
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
     let Ok(Applied::More(pull)) = watcher.apply(id(1), part(&author, pull, 3)) else {
@@ -129,7 +129,7 @@ fn a_compaction_in_the_middle_of_a_pull_is_noticed() {
 }
 
 #[test]
-fn what_was_said_first_is_never_missing_where_what_was_said_later_is_listed() {
+fn earlier_statements_are_never_missing_when_later_ones_are_listed() {
     let (mut author, mut watcher) = (node(1, "x"), watcher());
     let whole = |view: &View| {
         let shows = |name: &str| view.lookup(&path(name)).is_some();
@@ -161,7 +161,7 @@ fn what_was_said_first_is_never_missing_where_what_was_said_later_is_listed() {
 }
 
 #[test]
-fn a_pull_that_begins_anew_drops_what_it_had() {
+fn a_restarted_pull_drops_its_earlier_parts() {
     let (mut author, mut watcher) = (author_of(20), watcher());
     let first = pull_of(watcher.handle_head(&signed(&mut author)));
     watcher.apply(id(1), part(&author, first, 5)).unwrap();
@@ -174,7 +174,7 @@ fn a_pull_that_begins_anew_drops_what_it_had() {
 }
 
 #[test]
-fn parts_that_never_end_take_no_more_memory_than_their_budget() {
+fn endless_parts_use_no_more_memory_than_their_budget() {
     let mut watcher = watcher();
     for number in 1..=40 {
         let mut author = node(number, "x");
@@ -205,7 +205,7 @@ fn an_older_head_changes_nothing() {
 }
 
 #[test]
-fn a_pull_that_was_lost_is_asked_for_again() {
+fn a_lost_pull_is_requested_again() {
     let (mut author, mut watcher) = (author_of(1), watcher());
     let head = signed(&mut author);
     let first = pull_of(watcher.handle_head(&head));
@@ -213,7 +213,7 @@ fn a_pull_that_was_lost_is_asked_for_again() {
 }
 
 #[test]
-fn two_logs_under_one_number_are_a_copied_key() {
+fn two_logs_under_one_number_reveal_a_copied_key() {
     let (mut author, mut twin, mut watcher) = (author_of(2), node(1, "x"), watcher());
     share(&mut author, &mut watcher);
     put(&mut twin, "p", file("p", 1));
@@ -229,7 +229,7 @@ fn two_logs_under_one_number_are_a_copied_key() {
 }
 
 #[test]
-fn a_node_that_lost_its_state_goes_on_above_its_old_head() {
+fn a_node_that_lost_its_state_continues_above_its_old_head() {
     let (mut author, mut watcher) = (author_of(9), watcher());
     share(&mut author, &mut watcher);
     let old = author.head_of(&id(1)).unwrap().clone();
@@ -245,7 +245,7 @@ fn a_node_that_lost_its_state_goes_on_above_its_old_head() {
 }
 
 #[test]
-fn a_node_that_lost_its_state_and_begins_a_later_life_contradicts_nothing_of_its_earlier_one() {
+fn a_new_generation_after_lost_state_does_not_contradict_the_earlier_one() {
     let mut watcher = watcher();
     for life in [5, 6] {
         // The log has as many names as before, and other contents.
@@ -261,7 +261,7 @@ fn a_node_that_lost_its_state_and_begins_a_later_life_contradicts_nothing_of_its
 }
 
 #[test]
-fn two_nodes_that_outbid_each_other_are_a_copied_key() {
+fn two_nodes_that_outbid_each_other_reveal_a_copied_key() {
     let (mut one, mut two) = (node(1, "x"), node(1, "x"));
     put(&mut one, "a", file("a", 1));
     for _ in 0..2 * OWN_RECOVERIES_MAX + 2 {
@@ -276,7 +276,7 @@ fn two_nodes_that_outbid_each_other_are_a_copied_key() {
 }
 
 #[test]
-fn while_a_log_comes_anew_its_old_entries_stay_listed() {
+fn old_entries_stay_listed_while_a_log_is_replaced() {
     let (mut author, mut watcher) = (author_of(6), watcher());
     share(&mut author, &mut watcher);
     author.recover_own(1);
@@ -294,7 +294,7 @@ fn while_a_log_comes_anew_its_old_entries_stay_listed() {
 }
 
 #[test]
-fn a_part_that_cannot_be_is_refused_and_changes_nothing() {
+fn an_invalid_part_is_refused_and_changes_nothing() {
     let (mut author, mut watcher) = (author_of(3), watcher());
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
     let good = part(&author, pull, 4096);
@@ -369,7 +369,7 @@ fn a_part_of_an_older_log_is_stale() {
 }
 
 #[test]
-fn nobody_else_writes_our_own_log() {
+fn another_node_cannot_write_this_nodes_log() {
     let (mut author, mut twin) = (author_of(1), author_of(2));
     let head = signed(&mut twin);
     let part = LogPart {
@@ -401,7 +401,7 @@ fn logs_and_nodes_over_their_limits_are_refused() {
 }
 
 #[test]
-fn an_unsigned_own_log_is_not_given_out() {
+fn an_unsigned_own_log_is_not_served() {
     let (mut author, mut watcher) = (author_of(1), watcher());
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
     put(&mut author, "new", file("new", 1));
@@ -415,7 +415,7 @@ fn an_unsigned_own_log_is_not_given_out() {
 }
 
 #[test]
-fn a_size_a_link_or_a_depth_that_cannot_be_is_refused_on_receipt() {
+fn an_invalid_size_link_or_depth_is_refused_on_receipt() {
     let entry = |name: &str, kind: Kind| Fact::Entry {
         share: SHARE,
         path: path(name),

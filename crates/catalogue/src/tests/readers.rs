@@ -55,7 +55,7 @@ fn assert_knows_nothing(node: &mut Catalogue, name: &str, content: &str, author:
 }
 
 #[test]
-fn readers_list_what_is_for_them_and_others_know_nothing_of_it() {
+fn readers_list_their_entries_and_others_learn_nothing_of_them() {
     let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
     read_by(&mut a, Some(&[2]));
     put(&mut a, "d", directory(1));
@@ -87,7 +87,7 @@ fn all_of(author: &NodeId) -> Pull {
 }
 
 #[test]
-fn another_list_of_readers_is_followed_with_each_entry_as_it_was() {
+fn a_changed_list_of_readers_is_applied_to_unchanged_entries() {
     let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
     for number in 0..40 {
         put(
@@ -138,7 +138,7 @@ fn another_list_of_readers_is_followed_with_each_entry_as_it_was() {
 }
 
 #[test]
-fn what_changes_while_a_list_changes_is_said_once_and_right() {
+fn changes_made_while_a_list_changes_are_published_once_and_correctly() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     for number in 0..5000 {
         put(&mut a, &format!("f{number:04}"), file("text", number));
@@ -163,7 +163,7 @@ fn what_changes_while_a_list_changes_is_said_once_and_right() {
 }
 
 #[test]
-fn a_list_that_did_not_change_keeps_its_key_also_where_a_reader_is_no_key() {
+fn an_unchanged_list_keeps_its_key_even_with_an_invalid_reader() {
     let mut a = keyed(1);
     let mut list = readers(&[2]);
     // This key is the neutral element, so nothing can be sealed for it.
@@ -178,7 +178,7 @@ fn a_list_that_did_not_change_keeps_its_key_also_where_a_reader_is_no_key() {
 }
 
 #[test]
-fn lists_and_numbers_outlive_a_restart() {
+fn lists_and_numbers_survive_a_restart() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     read_by(&mut a, Some(&[2]));
     put(&mut a, "secret", file("bytes", 1));
@@ -213,13 +213,13 @@ fn lists_and_numbers_outlive_a_restart() {
 }
 
 #[test]
-fn a_node_without_its_key_says_nothing_rather_than_openly() {
+fn a_node_without_its_key_publishes_nothing_rather_than_openly() {
     let mut a = node(1, "a");
     assert!(a.set_readers(SHARE, Some(&readers(&[2]))).is_err());
 }
 
 #[test]
-fn a_name_sealed_twice_is_the_same_log_to_readers_and_to_others() {
+fn a_name_sealed_twice_is_the_same_log_for_readers_and_others() {
     let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
     read_by(&mut a, Some(&[2]));
     put(&mut a, "one", file("one", 1));
@@ -246,7 +246,7 @@ fn a_name_sealed_twice_is_the_same_log_to_readers_and_to_others() {
 }
 
 #[test]
-fn an_entry_that_opens_no_more_under_its_seal_is_the_same_log_to_readers_and_to_others() {
+fn an_entry_that_cannot_be_decrypted_is_the_same_log_for_readers_and_others() {
     let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
     read_by(&mut a, Some(&[2]));
     put(&mut a, "one", file("one", 1));
@@ -274,7 +274,7 @@ fn an_entry_that_opens_no_more_under_its_seal_is_the_same_log_to_readers_and_to_
 }
 
 #[test]
-fn a_log_says_under_the_numbers_of_sealed_shares_nothing_in_clear() {
+fn a_log_publishes_nothing_in_clear_under_numbers_of_sealed_shares() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     put(&mut a, "one", file("one", 1));
     let head = signed(&mut a);
@@ -375,7 +375,7 @@ fn exchange(rng: &mut StdRng, nodes: &mut [Catalogue]) {
 }
 
 #[test]
-fn whatever_lists_change_readers_list_and_get_all_that_is_for_them_and_others_nothing() {
+fn any_sequence_of_list_changes_shows_readers_everything_and_others_nothing() {
     for seed in 0..40 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut nodes: Vec<Catalogue> = (1..=WALKERS).map(keyed).collect();

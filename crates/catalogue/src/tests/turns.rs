@@ -52,7 +52,7 @@ fn take_turns(watcher: &mut Catalogue) -> (usize, NodeId, Applied) {
 }
 
 #[test]
-fn a_log_of_many_directories_is_taken_in_by_bounded_turns_as_if_it_were_one() {
+fn a_log_of_many_directories_is_applied_in_bounded_turns_with_the_same_result() {
     let (author, part) = deep();
     let (mut at_once, mut by_turns) = (watcher(), watcher());
     at_once.intakes.steps = usize::MAX;
@@ -108,7 +108,7 @@ fn take_in_parts(watcher: &mut Catalogue, whole: LogPart) -> usize {
 }
 
 #[test]
-fn of_a_long_log_that_is_not_what_its_head_says_no_view_ever_shows_anything() {
+fn no_view_ever_shows_a_long_log_that_contradicts_its_head() {
     let (_, mut part) = deep();
     part.head.head.digest = [9; 32];
     let mut watcher = watcher();
@@ -122,7 +122,7 @@ fn of_a_long_log_that_is_not_what_its_head_says_no_view_ever_shows_anything() {
 }
 
 #[test]
-fn of_a_log_longer_than_can_wait_that_is_wrong_nothing_stays() {
+fn a_wrong_log_beyond_the_staging_limit_leaves_nothing() {
     let (_, mut part) = deep();
     part.head.head.digest = [9; 32];
     let mut watcher = without_room(watcher());
@@ -139,7 +139,7 @@ fn of_a_log_longer_than_can_wait_that_is_wrong_nothing_stays() {
 }
 
 #[test]
-fn a_log_that_is_over_its_budget_is_let_go_by_bounded_steps() {
+fn a_log_over_its_budget_is_removed_in_bounded_steps() {
     let (_, part) = deep();
     let mut watcher = watcher();
     let mut budgets = Budgets::default();
@@ -162,7 +162,7 @@ fn a_log_that_is_over_its_budget_is_let_go_by_bounded_steps() {
 }
 
 #[test]
-fn a_node_that_is_forgotten_while_its_log_is_taken_in_leaves_nothing() {
+fn a_node_forgotten_while_its_log_is_applied_leaves_nothing() {
     let (author, part) = deep();
     let mut watcher = watcher();
     watcher.handle_head(&part.head);
@@ -218,7 +218,7 @@ fn later_life(epoch: u64, is_wrong: bool) -> LogPart {
 }
 
 #[test]
-fn an_earlier_life_is_let_go_by_bounded_turns_where_the_next_one_is_wrong() {
+fn an_old_generation_is_removed_in_bounded_turns_when_the_next_is_wrong() {
     let (author, part) = deep();
     let mut watcher = watcher();
     bring(&id(1), &author, &mut watcher, FILES);
@@ -239,7 +239,7 @@ fn an_earlier_life_is_let_go_by_bounded_turns_where_the_next_one_is_wrong() {
 }
 
 #[test]
-fn an_earlier_life_is_let_go_by_bounded_turns_where_a_third_begins_before_the_second_is_whole() {
+fn an_old_generation_is_removed_in_bounded_turns_when_a_third_overtakes_the_second() {
     let (author, part) = deep();
     let mut watcher = watcher();
     bring(&id(1), &author, &mut watcher, FILES);
@@ -259,7 +259,7 @@ fn an_earlier_life_is_let_go_by_bounded_turns_where_a_third_begins_before_the_se
 }
 
 #[test]
-fn logs_are_taken_in_as_they_came_and_between_two_a_view_can_be_taken() {
+fn logs_are_applied_in_order_of_arrival_and_a_view_can_be_taken_between_two() {
     let mut watcher = watcher();
     watcher.intakes.steps = 5;
     let logs: Vec<(Catalogue, LogPart)> =
@@ -286,7 +286,7 @@ fn logs_are_taken_in_as_they_came_and_between_two_a_view_can_be_taken() {
 }
 
 #[test]
-fn while_much_is_taken_in_no_more_is_asked_for_and_what_comes_still_waits_for_its_last_part() {
+fn while_much_is_being_applied_no_more_is_requested() {
     let mut watcher = watcher();
     let (author, whole) = plain(1, STAGED_MAX_PARTS as i64 + 10);
     let mut pull = pull_of(watcher.handle_head(&whole.head));
@@ -309,7 +309,7 @@ fn while_much_is_taken_in_no_more_is_asked_for_and_what_comes_still_waits_for_it
 }
 
 #[test]
-fn what_is_stored_of_a_log_is_whole_also_while_more_of_it_is_taken_in() {
+fn a_stored_log_is_whole_even_while_more_of_it_is_applied() {
     let (mut author, first) = plain(1, 10);
     let mut watcher = watcher();
     watcher.handle_head(&first.head);
@@ -353,7 +353,7 @@ fn one_name(shares: u16) -> LogPart {
 const TURN_LOOKS: usize = (TURN_STEPS + 1) * LOOKS_PER_STEP;
 
 #[test]
-fn a_name_of_very_many_versions_is_taken_in_and_let_go_by_bounded_turns() {
+fn a_name_with_many_versions_is_added_and_removed_in_bounded_turns() {
     const VERSIONS: u16 = 900;
     let (part, mut watcher) = (one_name(VERSIONS), watcher());
     watcher.handle_head(&part.head);
@@ -390,7 +390,7 @@ fn a_name_of_very_many_versions_is_taken_in_and_let_go_by_bounded_turns() {
 }
 
 #[test]
-fn a_content_under_one_name_in_very_many_shares_is_settled_by_bounded_steps() {
+fn a_content_under_one_name_in_many_shares_is_settled_in_bounded_steps() {
     let mut author = node(1, "one");
     for number in 0..500 {
         let share = ShareIndex(number);
@@ -410,7 +410,7 @@ fn a_content_under_one_name_in_very_many_shares_is_settled_by_bounded_steps() {
 }
 
 #[test]
-fn versions_of_one_time_that_comes_are_shown_by_bounded_steps() {
+fn versions_that_become_due_together_are_shown_in_bounded_steps() {
     let mut author = node(1, "one");
     (0..50).for_each(|n| put(&mut author, &format!("f{n}"), file("ahead", 1_000_000)));
     let mut watcher = watcher();
@@ -425,7 +425,7 @@ fn versions_of_one_time_that_comes_are_shown_by_bounded_steps() {
 }
 
 #[test]
-fn tombstones_that_end_together_are_let_go_by_bounded_steps() {
+fn tombstones_that_expire_together_are_removed_in_bounded_steps() {
     let (mut author, mut watcher) = (node(1, "one"), watcher());
     for number in 0..500 {
         let name = format!("f{number}");

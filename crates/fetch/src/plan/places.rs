@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_taken_until_the_last_that_covers_it_has_gone() {
+    fn a_range_is_covered_until_the_last_overlapping_one_is_removed() {
         let mut places = RangeIndex::default();
         let range = ByteRange::new(100, 200);
         places.insert(range, 1);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_part_leaves_of_a_longer_range_is_free_when_the_longer_has_gone() {
+    fn the_rest_of_a_longer_range_is_free_once_the_longer_is_removed() {
         let mut places = RangeIndex::default();
         places.insert(ByteRange::new(0, 1 << 20), 1);
         places.insert(ByteRange::new(0, 128 << 10), 2);
@@ -152,7 +152,7 @@ mod tests {
     proptest! {
         /// Compares the index with a plain list, with ranges that overlap in any way.
         #[test]
-        fn places_are_what_a_plain_list_says(
+        fn ranges_match_a_plain_list(
             put in prop::collection::vec((0u64..40, 1u64..20), 0..12),
             taken in prop::collection::vec(0usize..12, 0..6),
             asked in (0u64..40, 1u64..40),

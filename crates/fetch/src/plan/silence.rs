@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_peer_is_tried_after_pauses_that_grow_to_a_limit() {
+    fn a_silent_peer_is_tried_after_growing_pauses_up_to_a_limit() {
         let (mut silence, mut now) = (Silence::default(), Instant::now());
         assert!(silence.may_be_tried(now));
         assert!(silence.begin(now) && !silence.begin(now));

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn small_sequential_reads_are_a_stream_too() {
+    fn small_sequential_reads_form_a_stream() {
         let mut streams = Streams::default();
         let more = [0, 1, 2].map(|page| read(&mut streams, page * 4096, 4096));
         assert_eq!(more, [false, false, true]);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_out_of_order_are_one_stream() {
+    fn reads_out_of_order_form_one_stream() {
         let mut streams = Streams::default();
         for step in [0u64, 2, 1, 4, 3, 5, 7, 6, 8, 10, 9] {
             read(&mut streams, step << 17, 128 << 10);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn random_pages_cost_next_to_nothing_ahead() {
+    fn random_pages_cause_almost_no_read_ahead() {
         let mut rng = StdRng::seed_from_u64(7);
         let mut streams = Streams::default();
         let reads = 10_000;
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_ahead_ends_with_a_chunk_whatever_its_limit() {
+    fn read_ahead_ends_at_a_chunk_border_regardless_of_its_limit() {
         let mut rng = StdRng::seed_from_u64(9);
         for _ in 0..200 {
             let (mut streams, mut at) = (Streams::default(), 0);

@@ -77,7 +77,7 @@ fn a_sequential_reader_keeps_a_far_fast_peer_busy() {
 }
 
 #[test]
-fn closing_what_is_idle_leaves_what_a_reader_waits_for() {
+fn closing_an_idle_fetch_keeps_the_ranges_of_waiting_readers() {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(20, LAN));
     let read = bench.file(1, MIB, &[peer]);
@@ -91,7 +91,7 @@ fn closing_what_is_idle_leaves_what_a_reader_waits_for() {
 }
 
 #[test]
-fn where_the_cache_is_full_files_that_nobody_reads_are_let_go_of() {
+fn a_full_cache_drops_fetches_without_readers() {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let [old, new] = [1, 2].map(|number| bench.file(number, MIB, &[peer]));
@@ -116,7 +116,7 @@ fn a_fill_keeps_a_far_fast_peer_busy() {
 }
 
 #[test]
-fn who_stops_wanting_a_whole_file_takes_back_what_has_not_begun_to_come() {
+fn cancelling_a_fill_withdraws_what_has_not_begun_to_arrive() {
     let stopped = |read: bool| {
         let mut bench = Bench::new(1);
         let peer = bench.peer(1, SimPeer::new(20, LAN));
@@ -137,7 +137,7 @@ fn who_stops_wanting_a_whole_file_takes_back_what_has_not_begun_to_come() {
 }
 
 #[test]
-fn four_holders_give_nearly_the_sum_of_their_links() {
+fn four_holders_give_nearly_the_sum_of_their_bandwidth() {
     for sequential in [false, true] {
         let mut bench = Bench::new(3);
         let peers: Vec<_> = (1..=4)
@@ -159,7 +159,7 @@ fn four_holders_give_nearly_the_sum_of_their_links() {
 }
 
 #[test]
-fn random_pages_ask_for_hardly_more_than_themselves() {
+fn random_pages_request_hardly_more_than_themselves() {
     let mut bench = Bench::new(4);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, 256 * MIB, &[peer]);
@@ -199,7 +199,7 @@ fn many_readers_of_one_range_share_one_request() {
 }
 
 #[test]
-fn holders_of_parts_together_give_the_whole() {
+fn partial_holders_together_give_the_whole_file() {
     let mut bench = Bench::new(10);
     let size = 64 * MIB;
     for (number, offset) in [(1u8, 0), (2, 1), (3, 2)] {
@@ -256,7 +256,7 @@ fn a_demand_does_not_wait_behind_bulk() {
 }
 
 #[test]
-fn nothing_more_is_asked_for_a_reader_that_has_gone() {
+fn nothing_more_is_requested_for_a_reader_that_left() {
     let mut bench = Bench::new(15);
     let peer = bench.peer(1, SimPeer::new(20, 1e6));
     let content = bench.file(1, 64 * MIB, &[peer]);
@@ -276,7 +276,7 @@ fn nothing_more_is_asked_for_a_reader_that_has_gone() {
 }
 
 #[test]
-fn a_short_read_of_a_known_holder_asks_nobody_else_and_a_longer_one_does() {
+fn a_short_read_asks_only_a_known_holder_and_a_longer_one_asks_others() {
     let mut bench = Bench::new(15);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, 64 * MIB, &[peer]);
@@ -290,7 +290,7 @@ fn a_short_read_of_a_known_holder_asks_nobody_else_and_a_longer_one_does() {
 }
 
 #[test]
-fn the_time_in_which_this_node_did_not_run_counts_for_no_reader() {
+fn time_in_which_this_node_was_suspended_counts_for_no_reader() {
     let mut bench = Bench::new(15);
     let peer = bench.peer(1, SimPeer::new(20, 1e6));
     let content = bench.file(1, 64 * MIB, &[peer]);
@@ -365,7 +365,7 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
 }
 
 #[test]
-fn bytes_that_the_cache_lost_are_asked_again() {
+fn bytes_lost_by_the_cache_are_requested_again() {
     let mut bench = Bench::new(18);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, MIB, &[peer]);
@@ -379,7 +379,7 @@ fn bytes_that_the_cache_lost_are_asked_again() {
 }
 
 #[test]
-fn five_hundred_readers_at_once_all_get_on_within_the_memory_limit() {
+fn five_hundred_concurrent_readers_progress_within_the_memory_limit() {
     let mut bench = Bench::new(20);
     let peers: Vec<_> = (1..=8)
         .map(|i| bench.peer(i, SimPeer::new(2, LAN)))
@@ -400,7 +400,7 @@ fn five_hundred_readers_at_once_all_get_on_within_the_memory_limit() {
 }
 
 #[test]
-fn what_is_fetched_ahead_of_very_many_readers_together_is_bounded() {
+fn the_total_read_ahead_of_many_readers_is_bounded() {
     let mut bench = Bench::new(23);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let contents: Vec<_> = (0..200)
@@ -435,7 +435,7 @@ fn what_is_fetched_ahead_of_very_many_readers_together_is_bounded() {
 }
 
 #[test]
-fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
+fn without_cache_room_the_total_read_ahead_is_bounded() {
     let mut bench = Bench::new(22);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, 1 << 30, &[peer]);
@@ -452,7 +452,7 @@ fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
 }
 
 #[test]
-fn on_a_metered_network_nothing_is_fetched_but_what_is_read_or_wanted_whole() {
+fn a_metered_network_fetches_only_reads_and_fills() {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(5, LAN));
     let content = bench.file(1, 64 * MIB, &[peer]);
@@ -482,7 +482,7 @@ fn on_a_metered_network_nothing_is_fetched_but_what_is_read_or_wanted_whole() {
 }
 
 #[test]
-fn a_network_that_becomes_metered_ends_what_is_fetched_ahead_of_a_reader() {
+fn a_network_that_becomes_metered_stops_read_ahead() {
     let mut bench = Bench::new(2);
     let peer = bench.peer(1, SimPeer::new(5, 1e6));
     let content = bench.file(1, 64 * MIB, &[peer]);

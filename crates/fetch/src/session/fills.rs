@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fill_ends_well_in_whatever_order_its_parts_are_told_to_be_stored() {
+    fn a_fill_completes_for_any_order_of_store_confirmations() {
         let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
         let (mut session, content) = session_of(now, &file, 1);
         session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_and_is_in_the_cache_no_more_comes_again_for_a_fill() {
+    fn bytes_that_arrived_and_left_the_cache_are_fetched_again_for_a_fill() {
         let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
         let (mut session, content) = session_of(now, &file, 1);
         for id in [FillId(1), FillId(2)] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fill_is_not_ended_by_what_was_refused_before_it_began() {
+    fn a_fill_is_not_ended_by_refusals_from_before_its_start() {
         let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
         let (mut session, content) = session_of(now, &file, 1);
         session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fill_ends_well_where_its_last_part_was_asked_twice_from_the_same_place() {
+    fn a_fill_completes_when_its_last_part_was_requested_twice() {
         let (mut now, file) = (Instant::now(), Content::new(1, 128 << 10));
         let (mut session, content) = session_of(now, &file, 2);
         session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);

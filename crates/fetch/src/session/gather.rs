@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_one_answer_is_not_copied() {
+    fn a_slice_of_one_answer_is_not_copied() {
         let held = verified(0, 131072);
         let whole = held.bytes.clone();
         let sources = Sources {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_memory_lacks_comes_from_the_file_and_what_overlaps_comes_once() {
+    fn bytes_missing_in_memory_come_from_the_file_and_overlaps_come_once() {
         let held = [(8192, 8192), (12288, 12288), (16384, 4096), (32768, 4096)];
         let sources = Sources {
             held: held.map(|(start, length)| verified(start, length)).into(),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nowhere_is_named() {
+    fn a_missing_range_is_named() {
         let sources = Sources {
             held: vec![verified(0, 4096)],
             file: None,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_nowhere_is_named_at_one_time() {
+    fn all_missing_ranges_are_named_together() {
         let held = [4096, 12288].map(|start| verified(start, 4096)).into();
         let file = Some(());
         let gap = gather(&Sources { held, file }, ByteRange::new(0, 20480)).unwrap_err();

@@ -79,7 +79,7 @@ fn surveys(session: &mut Session<Nobody>, now: &mut Instant, time: Duration) -> 
 }
 
 #[test]
-fn whoever_does_not_say_what_it_has_is_not_asked_again_and_again() {
+fn a_peer_that_does_not_report_its_ranges_is_not_asked_in_a_loop() {
     let mut now = Instant::now();
     let (mut session, content) = with_fellow(now);
     assert_eq!(surveys(&mut session, &mut now, 60 * SECOND).len(), 1);
@@ -88,7 +88,7 @@ fn whoever_does_not_say_what_it_has_is_not_asked_again_and_again() {
 }
 
 #[test]
-fn who_wants_many_files_too_and_does_not_say_what_it_has_keeps_no_place_from_others() {
+fn a_fill_of_many_files_does_not_block_others_when_peers_report_no_ranges() {
     let mut now = Instant::now();
     let (mut session, _) = with_fellow(now);
     for number in 0..100 {
@@ -114,7 +114,7 @@ fn who_wants_many_files_too_and_does_not_say_what_it_has_keeps_no_place_from_oth
 
 /// Without this a later reader would wait for seconds, although the file is listed again.
 #[test]
-fn the_catalogue_is_asked_at_once_about_a_file_that_a_holder_had_no_more_a_moment_ago() {
+fn the_catalogue_is_queried_at_once_when_a_holder_has_just_lost_a_file() {
     let now = Instant::now();
     let (mut session, content) = with_fellow(now);
     let holder = |sequence| Holder {
@@ -141,7 +141,7 @@ fn the_catalogue_is_asked_at_once_about_a_file_that_a_holder_had_no_more_a_momen
 }
 
 #[test]
-fn whoever_cannot_be_reached_for_what_it_has_is_left_alone_for_a_while() {
+fn a_peer_that_cannot_be_reached_for_its_ranges_is_left_alone_for_a_while() {
     let mut now = Instant::now();
     let (mut session, content) = with_fellow(now);
     let mut asked = 0;
@@ -183,14 +183,14 @@ fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
 }
 
 #[test]
-fn what_its_one_holder_has_no_more_comes_from_who_is_listed_since() {
+fn a_file_lost_by_its_holder_comes_from_a_newly_listed_one() {
     let (ends, fills, sends) = after_one_that_is_gone(&[2]);
     assert_eq!((ends, fills), (0, 0));
     assert!(sends > 0);
 }
 
 #[test]
-fn who_waits_for_what_nobody_has_any_more_is_told_so_at_once() {
+fn a_reader_of_a_file_without_holders_fails_at_once() {
     // the catalogue may not know about it yet
     for then in [&[][..], &[1]] {
         assert_eq!(after_one_that_is_gone(then), (1, 1, 0));
@@ -199,7 +199,7 @@ fn who_waits_for_what_nobody_has_any_more_is_told_so_at_once() {
 
 /// Models a cache disk that does not return what was stored.
 #[test]
-fn who_got_nothing_of_what_had_come_waits_anew_and_goes_by_the_same_name() {
+fn a_reader_that_lost_its_bytes_waits_again_under_the_same_id() {
     let begin = Instant::now();
     let file = Content::new(8, 64 << 10);
     let content = ContentKey::new(file.hash(), file.size());

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_stored_can_be_read_and_then_goes() {
+    fn bytes_being_stored_can_be_read_and_are_then_dropped() {
         let mut window = Window::new(0);
         window.insert(name(1), verified(4096, 4096));
         assert!(window.is_storing(&name(1)) && !window.is_storing(&name(2)));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cache_refuses_is_bounded_and_the_oldest_goes_first() {
+    fn bytes_refused_by_the_cache_are_bounded_and_the_oldest_are_dropped_first() {
         let mut window = Window::new(10_000);
         let mut gone = Vec::new();
         for i in 0..4u64 {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_twice_is_held_until_each_of_both_is_stored() {
+    fn bytes_requested_twice_are_held_until_both_are_stored() {
         let mut window = Window::new(0);
         for length in [4096, 16_384] {
             window.insert(name(1), verified(0, length));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_far_before_is_found_behind_what_begins_later() {
+    fn a_long_answer_is_found_behind_later_short_ones() {
         let mut window = Window::new(0);
         window.insert(name(1), verified(0, PIECE_MAX_BYTES));
         window.insert(name(1), verified(128 << 10, 4096));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_in_the_order_of_their_places() {
+    fn answers_are_sorted_by_offset() {
         let mut window = Window::new(0);
         for start in [8192, 0, 4096] {
             window.insert(name(1), verified(start, 4096));

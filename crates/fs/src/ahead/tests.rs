@@ -65,7 +65,7 @@ impl World {
 }
 
 #[test]
-fn who_opens_three_files_in_the_order_of_names_has_the_next_ones_asked_for() {
+fn opening_three_files_in_name_order_prefetches_the_next_ones() {
     let mut world = World::new(1000, 10);
     world.open(0);
     world.open(1);
@@ -81,7 +81,7 @@ fn who_opens_three_files_in_the_order_of_names_has_the_next_ones_asked_for() {
 }
 
 #[test]
-fn the_orders_of_numbers_and_of_listings_are_as_good() {
+fn numeric_and_listing_order_prefetch_as_well() {
     for by in [SortKey::Number, SortKey::Listing] {
         let mut world = World::new(1000, 10);
         let order = world.files.in_order(by);
@@ -91,7 +91,7 @@ fn the_orders_of_numbers_and_of_listings_are_as_good() {
 }
 
 #[test]
-fn the_more_is_opened_the_more_is_asked_for_up_to_a_limit() {
+fn prefetch_grows_with_use_up_to_a_limit() {
     let mut world = World::new(5000, 10);
     let mut most = 0;
     for place in 0..5000 {
@@ -106,7 +106,7 @@ fn the_more_is_opened_the_more_is_asked_for_up_to_a_limit() {
 }
 
 #[test]
-fn what_is_asked_for_and_not_opened_is_bounded_in_bytes() {
+fn prefetched_unopened_bytes_are_bounded() {
     let size_bytes = 60_000;
     let mut world = World::new(2000, size_bytes);
     for place in 0..1000 {
@@ -118,7 +118,7 @@ fn what_is_asked_for_and_not_opened_is_bounded_in_bytes() {
 }
 
 #[test]
-fn a_program_that_reads_one_file_in_ten_leads_to_little_in_vain() {
+fn reading_one_file_in_ten_wastes_little() {
     for step in [2, 3, 10] {
         let mut world = World::new(5000, 10);
         (0..5000).step_by(step).for_each(|place| world.open(place));
@@ -149,7 +149,7 @@ fn a_program_that_reads_one_file_in_ten_leads_to_little_in_vain() {
 }
 
 #[test]
-fn who_stops_reading_all_is_followed_no_more() {
+fn a_program_that_stops_reading_everything_is_no_longer_followed() {
     let mut world = World::new(5000, 10);
     (0..1000).for_each(|place| world.open(place));
     let before = world.asked.len();
@@ -162,7 +162,7 @@ fn who_stops_reading_all_is_followed_no_more() {
 }
 
 #[test]
-fn threads_that_are_a_little_out_of_order_are_one_program() {
+fn threads_slightly_out_of_order_count_as_one_program() {
     let mut world = World::new(1000, 10);
     (0..10).for_each(|place| world.open(place));
     for pair in 5..499 {
@@ -173,7 +173,7 @@ fn threads_that_are_a_little_out_of_order_are_one_program() {
 }
 
 #[test]
-fn the_next_directory_of_such_a_program_is_asked_for_as_it_is_listed() {
+fn the_next_directory_of_a_walk_is_prefetched_when_it_is_listed() {
     let mut world = World::new(100, 10);
     assert_eq!(
         world.ahead.lists(CP, &DIR),
@@ -191,7 +191,7 @@ fn the_next_directory_of_such_a_program_is_asked_for_as_it_is_listed() {
 }
 
 #[test]
-fn who_went_from_one_directory_to_the_next_has_the_third_asked_for_before() {
+fn a_walk_over_two_directories_prefetches_the_third() {
     let mut world = World::new(20, 10);
     world.last_dir = DIR + 9;
     for dir in DIR..DIR + 10 {
@@ -206,7 +206,7 @@ fn who_went_from_one_directory_to_the_next_has_the_third_asked_for_before() {
 }
 
 #[test]
-fn who_goes_elsewhere_leaves_little_in_vain() {
+fn a_program_that_turns_elsewhere_wastes_little() {
     let mut world = World::new(4, 10);
     world.last_dir = DIR + 10_000;
     (DIR..DIR + 50).for_each(|dir| (0..4).for_each(|place| world.open_in(dir, place)));
@@ -219,7 +219,7 @@ fn who_goes_elsewhere_leaves_little_in_vain() {
 }
 
 #[test]
-fn a_name_that_is_not_in_the_order_leads_to_nothing() {
+fn a_name_outside_the_order_prefetches_nothing() {
     let mut world = World::new(10, 10);
     (0..4).for_each(|place| world.open(place));
     let before = world.asked.clone();
@@ -229,7 +229,7 @@ fn a_name_that_is_not_in_the_order_leads_to_nothing() {
 }
 
 #[test]
-fn who_opens_little_in_each_of_many_directories_has_few_of_them_followed() {
+fn few_directories_are_followed_for_a_program_that_opens_little_in_each() {
     let mut world = World::new(10, 10);
     for dir in 0..1000 {
         (0..RUN_MIN).for_each(|_| world.open_in(dir, 5));

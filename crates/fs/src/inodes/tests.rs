@@ -10,7 +10,7 @@ impl Inodes {
 }
 
 #[test]
-fn a_number_is_the_same_after_a_restart() {
+fn an_inode_number_is_stable_across_restarts() {
     let (before, after) = (Inodes::new(), Inodes::new());
     after.enter(&file("other", b"x"));
     let file = file("deep/er/a", b"1");
@@ -22,7 +22,7 @@ fn a_number_is_the_same_after_a_restart() {
 }
 
 #[test]
-fn a_new_version_is_a_new_inode_and_the_old_one_stays() {
+fn a_new_version_is_a_new_inode_and_the_old_one_remains() {
     let inodes = Inodes::new();
     let old = inodes.enter(&file("a", b"1"));
     let new = inodes.enter(&file("a", b"2"));
@@ -63,7 +63,7 @@ fn an_inode_lives_until_its_last_lookup_is_forgotten() {
 }
 
 #[test]
-fn a_directory_is_kept_for_what_is_below_it_and_no_longer() {
+fn a_directory_is_retained_only_for_its_remaining_children() {
     let inodes = Inodes::new();
     let names = ["a", "a/b", "a/b/c"].map(|name| Name::Union(path(name)));
     let numbers = names.map(|name| inodes.enter(&Inode::directory(name)));
@@ -78,7 +78,7 @@ fn a_directory_is_kept_for_what_is_below_it_and_no_longer() {
 }
 
 #[test]
-fn hidden_names_are_whole_again() {
+fn hidden_names_are_restored() {
     let inodes = Inodes::new();
     let hash = ContentHash::of(b"1");
     for name in [
@@ -100,7 +100,7 @@ fn hidden_names_are_whole_again() {
 }
 
 #[test]
-fn two_inodes_of_one_number_get_two() {
+fn two_inodes_with_one_hash_prefix_get_two_numbers() {
     let inodes = Inodes::new();
     let number = file("a", b"1").number();
     let squatter = InodeEntry {
@@ -119,7 +119,7 @@ fn two_inodes_of_one_number_get_two() {
 }
 
 #[test]
-fn what_the_kernel_does_not_know_has_no_number_to_invalidate() {
+fn an_inode_unknown_to_the_kernel_has_no_number_to_invalidate() {
     let inodes = Inodes::new();
     let name = || Name::Union(path("d"));
     assert_eq!(inodes.number_of_directory(name()), None);
@@ -132,7 +132,7 @@ fn what_the_kernel_does_not_know_has_no_number_to_invalidate() {
 }
 
 #[test]
-fn the_files_of_a_content_are_found_until_they_are_forgotten() {
+fn the_inodes_of_a_content_are_found_until_they_are_forgotten() {
     let inodes = Inodes::new();
     let hash = ContentHash::of(b"1");
     let numbers = ["a", "b"].map(|name| inodes.enter(&file(name, b"1")));
@@ -146,7 +146,7 @@ fn the_files_of_a_content_are_found_until_they_are_forgotten() {
 }
 
 #[test]
-fn hidden_directories_are_told_apart_and_forgotten() {
+fn hidden_directories_are_distinguished_and_forgotten() {
     let inodes = Inodes::new();
     inodes.enter(&Inode::directory(Name::Union(path("a"))));
     let far = Inode::directory(Name::Peer("far".into(), path("")));
@@ -158,12 +158,12 @@ fn hidden_directories_are_told_apart_and_forgotten() {
 }
 
 #[test]
-fn an_inode_of_the_namespace_costs_no_more_than_its_place_in_the_table() {
+fn a_namespace_inode_costs_only_its_table_entry() {
     assert!(size_of::<InodeEntry>() <= 40, "{}", size_of::<InodeEntry>());
 }
 
 #[test]
-fn an_inode_can_have_a_further_number_beside_the_best_for_as_long_as_it_is_looked_up_as_that() {
+fn an_inode_can_have_a_second_number_while_it_is_looked_up_by_it() {
     let (inodes, file) = (Inodes::new(), file("a", b"1"));
     let best = inodes.enter(&file);
     assert!(!inodes.has_second_number(&file));

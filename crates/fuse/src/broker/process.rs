@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_brokers_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+    fn a_broker_replaces_the_socket_of_a_dead_broker_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let first = listen(&at("socket")).unwrap();

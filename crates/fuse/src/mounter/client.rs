@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_hangs_up_has_ended_and_its_mount_with_it_unless_that_was_seen_to_stand() {
+    fn a_broker_that_hangs_up_has_ended_unless_its_mount_was_seen_to_stand() {
         let (broker, theirs) = connected();
         broker.record_hangup(|| true);
         drop(theirs);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_came_too_late_is_not_taken_for_that_to_another_question() {
+    fn a_late_answer_is_not_mistaken_for_that_of_another_request() {
         let (broker, theirs) = connected();
         let short = Some(Duration::from_millis(50));
         set_socket_timeout(&broker.line.lock().socket, Timeout::Recv, short).unwrap();
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_ends_in_the_middle_of_a_question_has_ended() {
+    fn a_broker_that_ends_during_a_request_has_ended() {
         let (broker, theirs) = connected();
         let ending = std::thread::spawn(move || drop(receive::<Request>(theirs.as_fd())));
         assert!(broker.ended_with_mount());

@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_that_says_nothing_is_an_error_and_not_a_wait() {
+    fn a_silent_helper_is_an_error_and_not_a_wait() {
         let (ours, helpers) = UnixStream::pair().unwrap();
         drop(helpers);
         assert!(receive_descriptor(&ours).is_err());
     }
 
     #[test]
-    fn what_the_helper_cannot_open_is_told_with_the_remedy_and_the_rest_in_its_words() {
+    fn a_helper_that_cannot_open_is_reported_with_a_remedy_and_its_own_words() {
         let told = |device| refused(Path::new("/mnt"), "its words".into(), device).to_string();
         assert_eq!(told(None), "fusermount3 cannot mount at /mnt: its words");
         let forbidden = told(Some(io::ErrorKind::PermissionDenied.into()));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_helper_refuses_without_a_remedy_is_given_one() {
+    fn a_helper_error_without_a_remedy_gets_one() {
         for (said, helps) in [
             (
                 "fusermount3: mount failed: Operation not permitted",

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_codes_are_those_of_the_kernel() {
+    fn request_codes_match_the_kernel() {
         assert_eq!((BACKING_OPEN, BACKING_CLOSE), (0x4010_e501, 0x4004_e502));
     }
 }

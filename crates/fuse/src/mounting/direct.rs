@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_are_let_in_only_when_asked_for() {
+    fn other_users_are_admitted_only_on_request() {
         let mut request = MountRequest {
             dir: "/mnt".into(),
             uid: 7,

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_missing_hidden_or_forbidden_has_a_remedy_each_that_is_true() {
+    fn a_missing_hidden_or_forbidden_device_has_its_own_true_remedy() {
         let denied = io::ErrorKind::PermissionDenied;
         let missing = io::ErrorKind::NotFound;
         for (why, is_for_all, is_loaded, helps, misleads) in [

@@ -191,7 +191,7 @@ mod tests {
         42 40 0:47 / /mnt/p2p ro shared:9 master:2 - fuse.sshfs x rw\n";
 
     #[test]
-    fn the_mount_on_top_is_the_one_that_is_seen() {
+    fn the_topmost_mount_is_the_visible_one() {
         let top = find_mount(LIST, Path::new("/mnt/p2p")).unwrap();
         assert_eq!(
             (top.filesystem.as_str(), top.connection),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_space_is_found_in_the_list() {
+    fn a_path_with_a_space_is_found_in_the_mount_list() {
         assert_eq!(
             find_mount(LIST, Path::new("/mnt/a b")).unwrap().filesystem,
             "tmpfs"
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_mount_point_is_made() {
+    fn a_missing_mount_point_is_created() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("a/b");
         let made = prepare(&dir, direct::unmount).unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_where_something_else_is_mounted_is_busy() {
+    fn a_path_with_another_mount_is_busy() {
         let refused = prepare(Path::new("/proc"), direct::unmount);
         assert!(
             matches!(refused, Err(MountingError::Busy { filesystem, .. }) if filesystem == "proc")

@@ -79,7 +79,7 @@ mod tests {
     const ATTRIBUTES: Stale = Stale::Attributes { ino: 8 };
 
     #[test]
-    fn each_word_is_sent_again_once_and_a_listing_twice() {
+    fn each_notification_is_repeated_once_and_a_listing_twice() {
         let (mut again, now) = (RepeatQueue::default(), Instant::now());
         again.record(vec![], now);
         assert_eq!(again.next_due(), None);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_are_kept_become_one_word() {
+    fn repeats_beyond_the_limit_become_one_notification() {
         let (mut again, now) = (RepeatQueue::default(), Instant::now());
         (0..=WAITING_MAX).for_each(|_| again.record(vec![ATTRIBUTES], now));
         assert_eq!(again.take_due(now + CROSSING_TIME), [Stale::Everything]);

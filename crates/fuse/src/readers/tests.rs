@@ -19,7 +19,7 @@ fn me() -> u32 {
 }
 
 #[test]
-fn a_name_is_compared_as_far_as_the_kernel_keeps_it() {
+fn a_name_is_compared_up_to_the_length_that_the_kernel_stores() {
     assert!(is_name("tumblerd", "tumblerd"));
     assert!(is_name("evince-thumbnailer", "evince-thumbnai"));
     assert!(!is_name("evince", "evince-thumbnai"));
@@ -27,7 +27,7 @@ fn a_name_is_compared_as_far_as_the_kernel_keeps_it() {
 }
 
 #[test]
-fn a_unit_is_found_in_the_path_of_its_control_group() {
+fn a_unit_is_found_in_its_control_group_path() {
     let groups = "0::/user.slice/user-1000.slice/user@1000.service/localsearch-3.service\n";
     assert!(is_in_group("localsearch-3.service", groups));
     assert!(!is_in_group("search-3.service", groups));
@@ -39,7 +39,7 @@ fn a_unit_is_found_in_the_path_of_its_control_group() {
 }
 
 #[test]
-fn a_process_is_known_by_its_own_name_from_all_its_threads() {
+fn a_process_is_known_by_its_own_name_in_all_its_threads() {
     let readers = Readers::default();
     let reach = |thread| readers.opener(thread, 0).reach();
     assert_eq!(reach(me()), Reach::Everything, "nobody is listed");
@@ -61,7 +61,7 @@ fn a_process_is_known_by_its_own_name_from_all_its_threads() {
 }
 
 #[test]
-fn a_program_with_a_budget_is_fetched_what_it_asks_and_one_on_the_list_nothing() {
+fn a_reader_with_a_budget_fetches_only_what_it_reads_and_a_denied_one_nothing() {
     let readers = Readers::default();
     let program = name_of(me()).unwrap();
     let bytes_s = 1 << 20;
@@ -78,7 +78,7 @@ fn a_program_with_a_budget_is_fetched_what_it_asks_and_one_on_the_list_nothing()
 }
 
 #[test]
-fn a_budget_that_stays_keeps_what_was_spent() {
+fn a_reconfigured_budget_keeps_what_was_spent() {
     let readers = Readers::default();
     let rule = ReaderBudget {
         program: name_of(me()).unwrap(),
@@ -94,7 +94,7 @@ fn a_budget_that_stays_keeps_what_was_spent() {
 }
 
 #[test]
-fn whoever_reads_by_a_handle_of_another_is_told_apart_from_it() {
+fn a_reader_using_anothers_handle_is_distinguished_from_it() {
     let readers = Readers::default();
     let opener = readers.opener(me(), 1000);
     readers.opened(&opener, 3, 5, b"docs/a", false);
@@ -118,7 +118,7 @@ fn whoever_reads_by_a_handle_of_another_is_told_apart_from_it() {
 }
 
 #[test]
-fn what_the_process_before_opened_is_read_by_the_rules_of_who_reads_it() {
+fn handles_of_the_previous_process_follow_the_rules_of_their_reader() {
     let readers = Readers::default();
     readers.set_cached_only(vec![name_of(me()).unwrap()]);
     let reach = |handle, pid| {
@@ -139,7 +139,7 @@ fn what_the_process_before_opened_is_read_by_the_rules_of_who_reads_it() {
 }
 
 #[test]
-fn what_is_closed_is_told_of_for_a_while() {
+fn closed_readers_are_reported_for_a_while() {
     let readers = Readers::default();
     let opener = readers.opener(me(), 0);
     readers.opened(&opener, 3, 5, b"a", true);
@@ -152,7 +152,7 @@ fn what_is_closed_is_told_of_for_a_while() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn remembered_readers_are_bounded() {
     let readers = Readers::default();
     for pid in 0..3 * KNOWN_MAX as u32 {
         readers.opener(0x7000_0000 + pid, 0);

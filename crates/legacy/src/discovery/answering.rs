@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_answers_wait_than_the_limit_in_all_and_for_one_address() {
+    fn pending_answers_are_bounded_in_total_and_for_each_address() {
         let (mut answers, now) = (DelayedAnswers::default(), Instant::now());
         let asker = |n: usize| {
             let (host, port) = (n / ANSWERS_PER_ADDRESS, n % ANSWERS_PER_ADDRESS);

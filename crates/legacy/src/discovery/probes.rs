@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hidden_names_and_those_that_desktops_look_for_are_probes_and_files_are_not() {
+    fn hidden_names_and_desktop_lookups_are_probes_and_files_are_not() {
         let probe = |text: &str| is_probe(&Name::new(text.as_bytes()).unwrap());
         for name in [".git", ".Trash-1000", "Desktop.ini", "AUTORUN.INF", "HEAD"] {
             assert!(probe(name), "{name}");

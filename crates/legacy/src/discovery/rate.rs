@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others() {
+    fn an_address_has_its_burst_and_rate_independent_of_others() {
         let (mut rates, now) = (SenderRates::default(), Instant::now());
         let a = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 1);
         let b = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 1);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_heard_beside_one_that_floods_from_its_address() {
+    fn a_member_is_served_beside_a_flood_from_its_address() {
         let (mut rates, now) = (SenderRates::default(), Instant::now());
         let address = Ipv4Addr::new(10, 0, 0, 1);
         let (flood, honest) = (SocketAddrV4::new(address, 1), SocketAddrV4::new(address, 2));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn ever_new_addresses_are_bounded_together() {
+    fn new_addresses_share_one_bound() {
         let (mut rates, now) = (SenderRates::default(), Instant::now());
         let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
         let taken = (0..100_000)

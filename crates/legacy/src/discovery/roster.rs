@@ -394,7 +394,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_addresses_are_kept_that_were_told_of_in_all_and_by_one() {
+    fn addresses_learned_by_gossip_are_bounded_in_total_and_for_each_source() {
         let (mut roster, now) = (MemberRoster::new(Duration::from_secs(60)), Instant::now());
         let at = |n: usize| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n as u32), 1);
         for n in 0..CANDIDATES_MAX {

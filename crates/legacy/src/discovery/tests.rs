@@ -111,7 +111,7 @@ fn attempt(file: &str, peer: &str, at: &str) -> LegacyEvent {
 }
 
 #[test]
-fn a_configured_member_hears_our_address_at_start_and_every_period() {
+fn a_configured_member_receives_our_address_at_start_and_every_period() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(0));
     let hello = sent("10.0.0.2:1378", "DISCOVER,10.0.0.1:1378\n");
@@ -123,7 +123,7 @@ fn a_configured_member_hears_our_address_at_start_and_every_period() {
 }
 
 #[test]
-fn whoever_speaks_is_a_member_and_is_told_of_all_who_spoke() {
+fn a_sender_becomes_a_member_and_receives_the_list_of_members() {
     let mut world = DiscoveryWorld::new(&[]);
     world.pass(seconds(1));
     world.hear("10.0.0.2:1378", b"DISCOVER,10.0.0.1:1378\n");
@@ -148,7 +148,7 @@ fn whoever_speaks_is_a_member_and_is_told_of_all_who_spoke() {
 }
 
 #[test]
-fn an_address_that_was_only_told_of_hears_ours_a_few_times_and_is_not_gossiped() {
+fn an_address_known_only_by_gossip_is_greeted_a_few_times_and_not_gossiped() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(1));
     for _ in 0..30 {
@@ -168,7 +168,7 @@ fn an_address_that_was_only_told_of_hears_ours_a_few_times_and_is_not_gossiped()
 }
 
 #[test]
-fn one_that_answers_our_hello_becomes_a_member() {
+fn a_peer_that_answers_our_hello_becomes_a_member() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.hear("10.0.0.2:1378", b"DISCOVER,10.0.0.3:1378\n");
     world.pass(seconds(20));
@@ -182,7 +182,7 @@ fn one_that_answers_our_hello_becomes_a_member() {
 }
 
 #[test]
-fn our_own_messages_and_aliases_come_back_without_effect() {
+fn our_own_messages_and_aliases_have_no_effect() {
     let mut world = DiscoveryWorld::new(&["127.0.0.1:1378", "10.0.0.1:1378"]);
     world.hear("10.0.0.1:1378", b"DISCOVER,10.0.0.7:1\n");
     world.hear("127.0.0.1:1378", b"Get,a\n");
@@ -197,7 +197,7 @@ fn our_own_messages_and_aliases_come_back_without_effect() {
 }
 
 #[test]
-fn a_silent_member_leaves_and_a_speaking_one_stays() {
+fn a_silent_member_leaves_and_an_active_one_stays() {
     let mut world = DiscoveryWorld::new(&[]);
     world.hear("10.0.0.2:1378", b"DISCOVER\n");
     world.hear("10.0.0.3:1378", b"DISCOVER\n");
@@ -214,7 +214,7 @@ fn a_silent_member_leaves_and_a_speaking_one_stays() {
 }
 
 #[test]
-fn a_host_name_is_resolved_by_the_owner_with_growing_pauses_until_it_is_known() {
+fn a_host_name_is_resolved_by_the_owner_with_growing_pauses() {
     let mut world = DiscoveryWorld::new(&["node2:1378"]);
     let host = MemberName::parse(b"node2:1378").unwrap();
     let mut resolved_at = Vec::new();
@@ -240,7 +240,7 @@ fn a_host_name_is_resolved_by_the_owner_with_growing_pauses_until_it_is_known() 
 }
 
 #[test]
-fn a_host_name_that_is_our_own_is_nobody() {
+fn a_host_name_that_resolves_to_ourselves_is_ignored() {
     let mut world = DiscoveryWorld::new(&["localhost:1378"]);
     let host = MemberName::parse(b"localhost:1378").unwrap();
     world
@@ -251,7 +251,7 @@ fn a_host_name_that_is_our_own_is_nobody() {
 }
 
 #[test]
-fn a_stranger_is_answered_after_ten_seconds_and_one_that_answered_us_at_once() {
+fn a_stranger_is_answered_after_ten_seconds_and_a_known_peer_at_once() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.has = vec![name("b.txt")];
     world.pass(seconds(1));
@@ -274,7 +274,7 @@ fn a_stranger_is_answered_after_ten_seconds_and_one_that_answered_us_at_once() {
 }
 
 #[test]
-fn what_we_do_not_have_or_have_no_more_gets_silence() {
+fn a_file_we_lack_or_lost_gets_no_answer() {
     let mut world = DiscoveryWorld::new(&[]);
     world.has = vec![name("b.txt")];
     world.pass(seconds(1));
@@ -286,7 +286,7 @@ fn what_we_do_not_have_or_have_no_more_gets_silence() {
 }
 
 #[test]
-fn what_is_there_when_a_stranger_would_be_answered_is_answered() {
+fn a_file_present_at_the_time_of_the_delayed_answer_is_offered() {
     let mut world = DiscoveryWorld::new(&[]);
     world.pass(seconds(1));
     world.hear("10.0.0.2:1378", b"Get,b.txt\n");
@@ -297,7 +297,7 @@ fn what_is_there_when_a_stranger_would_be_answered_is_answered() {
 }
 
 #[test]
-fn one_asker_twice_for_one_name_waits_for_one_answer() {
+fn a_repeated_question_of_one_asker_waits_for_one_answer() {
     let mut world = DiscoveryWorld::new(&[]);
     world.has = vec![name("b.txt")];
     world.pass(seconds(1));
@@ -309,7 +309,7 @@ fn one_asker_twice_for_one_name_waits_for_one_answer() {
 }
 
 #[test]
-fn one_question_serves_many_askers() {
+fn one_question_serves_several_local_askers() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     world.pass(seconds(1));
     world.sent();
@@ -324,7 +324,7 @@ fn one_question_serves_many_askers() {
 }
 
 #[test]
-fn the_first_responder_is_tried_then_the_next_one_at_a_time() {
+fn responders_are_tried_one_at_a_time_in_order() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     world.ask("a.txt").unwrap();
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
@@ -345,7 +345,7 @@ fn the_first_responder_is_tried_then_the_next_one_at_a_time() {
 }
 
 #[test]
-fn who_answered_later_has_its_turn_at_once_when_the_first_one_breaks_off() {
+fn a_later_responder_is_tried_at_once_when_the_first_breaks_off() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     let (a, b) = (address("10.0.0.2:5002"), address("10.0.0.3:5003"));
     world.ask("a.txt").unwrap();
@@ -367,7 +367,7 @@ fn who_answered_later_has_its_turn_at_once_when_the_first_one_breaks_off() {
 }
 
 #[test]
-fn one_that_broke_off_is_tried_again_where_nobody_else_has_the_file() {
+fn a_responder_that_broke_off_is_retried_when_no_other_has_the_file() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     let a = address("10.0.0.2:5002");
     let again = attempt("a.txt", "10.0.0.2:1378", "10.0.0.2:5002");
@@ -390,7 +390,7 @@ fn one_that_broke_off_is_tried_again_where_nobody_else_has_the_file() {
 }
 
 #[test]
-fn a_responder_that_failed_before_is_passed_over() {
+fn a_recently_failed_responder_is_skipped() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     let failed = [address("10.0.0.2:5002")];
     let asked = world
@@ -404,7 +404,7 @@ fn a_responder_that_failed_before_is_passed_over() {
 }
 
 #[test]
-fn a_member_that_comes_while_a_question_is_open_is_asked_too() {
+fn a_member_that_joins_during_a_question_is_asked_too() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.sent();
@@ -418,7 +418,7 @@ fn a_member_that_comes_while_a_question_is_open_is_asked_too() {
 }
 
 #[test]
-fn an_answer_names_no_file_so_its_sender_is_tried_for_each_open_question() {
+fn a_responder_is_tried_for_each_open_question_as_answers_name_no_file() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.ask("b.txt").unwrap();
@@ -428,7 +428,7 @@ fn an_answer_names_no_file_so_its_sender_is_tried_for_each_open_question() {
 }
 
 #[test]
-fn an_answer_from_a_third_party_or_to_nothing_asked_is_counted_and_not_dialled() {
+fn an_unsolicited_or_third_party_answer_is_counted_and_not_dialled() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     world.ask("a.txt").unwrap();
@@ -458,7 +458,7 @@ fn a_lookup_ends_after_twelve_seconds_and_the_name_is_absent_for_thirty() {
 }
 
 #[test]
-fn an_answer_that_comes_after_the_lookup_is_still_used_until_waiting_ends() {
+fn an_answer_after_the_lookup_is_used_while_a_reader_waits() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.pass(seconds(60));
@@ -478,7 +478,7 @@ fn an_answer_that_comes_after_the_lookup_is_still_used_until_waiting_ends() {
 }
 
 #[test]
-fn hidden_names_and_probes_are_never_asked_by_lookups_but_a_person_may() {
+fn hidden_names_and_probes_are_asked_only_on_explicit_request() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     for probe in [".git", "autorun.inf"] {
         assert_eq!(world.ask(probe), Err(Absence::NeverAsked));

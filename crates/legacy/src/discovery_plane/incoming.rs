@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_limit_holds_from_the_middle_of_a_transfer_on_and_all_is_counted() {
+    async fn a_limit_applies_in_mid_transfer_and_all_bytes_are_counted() {
         let name = Name::new(b"a.bin").unwrap();
         let at = peer_that_gives(name.clone(), 8 * MIB).await;
         let (pace, taken) = (Pace::default(), PeerBytes::default());

@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_share_has_for_some_nodes_from_now_on_is_offered_to_legacy_peers_no_more() {
+    fn a_newly_restricted_file_is_no_longer_offered_to_legacy_peers() {
         let mut bench = OfferBench::new();
         let dir = bench.home.path().join("share");
         std::fs::create_dir(&dir).unwrap();
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_the_index_is_made_is_in_it() {
+    fn changes_made_during_indexing_are_in_the_index() {
         let mut bench = OfferBench::new();
         bench.change("goes", true);
         let made = bench.offered.make();
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn when_too_much_changes_or_not_all_is_named_the_index_is_to_be_made_anew() {
+    fn the_index_is_rebuilt_after_too_many_or_unnamed_changes() {
         let mut bench = OfferBench::new();
         let made = bench.offered.make();
         let name = |n: usize| Change::Entry(SharedPath::new(n.to_string().into_bytes()).unwrap());
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_base_name_the_shallowest_comes_first_then_the_first_by_path() {
+    fn of_equal_base_names_the_shallowest_then_the_first_path_wins() {
         let mut index = NameIndex::default();
         let path = |text: &str| SharedPath::new(text.as_bytes()).unwrap();
         for text in ["z/a.txt", "b/c/a.txt", "b/a.txt", "other"] {

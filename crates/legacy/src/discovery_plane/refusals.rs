@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_told_of_once_and_a_million_names_a_few_times() {
+    fn a_refused_name_is_reported_once_and_a_million_names_a_few_times() {
         let events = EventLog::default();
         let refusals = RefusalLog::new(events.clone());
         for _ in 0..3 {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn one_more_is_told_after_a_while_with_the_number_of_those_that_were_not() {
+    fn a_later_refusal_reports_the_number_of_suppressed_ones() {
         let now = Instant::now();
         let mut told = ReportedNames {
             names: HashSet::new(),

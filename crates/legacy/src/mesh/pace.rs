@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_small_messages_overflow_no_queue_of_a_hundred() {
+    fn a_thousand_small_messages_do_not_overflow_a_queue_of_a_hundred() {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
         let begun = now;
         let mut receiver = Receiver {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gibibyte_in_eighty_chunks_is_not_held_up() {
+    fn a_gibibyte_in_eighty_chunks_is_not_delayed() {
         let (mut pace, now) = (Pace::default(), Instant::now());
         for _ in 0..QUEUE_WANTED {
             assert_eq!(pace.ready_at(now), now);

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_pieces_is_whole_when_it_comes_to_its_hash() {
+    fn a_file_in_pieces_is_complete_when_its_hash_matches() {
         let now = Instant::now();
         let mut receiving = Receiving::new(now);
         let (begun, replaced) = receiving.start(now, start("../a.txt", b"hello")).unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn two_files_may_come_at_one_time_and_each_gets_its_own_bytes() {
+    fn two_concurrent_files_each_get_their_own_bytes() {
         let now = Instant::now();
         let mut receiving = Receiving::new(now);
         let a = receiving.start(now, start("a", b"aa")).unwrap().0.id;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_bytes_too_few_and_too_many_are_offences() {
+    fn wrong_missing_and_surplus_bytes_are_offences() {
         let now = Instant::now();
         let mut receiving = Receiving::new(now);
         let mut push = |sent: &[u8]| {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_hash_must_be_the_first_where_it_is_said() {
+    fn a_second_hash_must_equal_the_first_when_present() {
         let now = Instant::now();
         let mut receiving = Receiving::new(now);
         receiving.start(now, start("a", b"")).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_nothing_and_ends_of_nothing_are_passed_over() {
+    fn pieces_and_ends_of_unknown_files_are_ignored() {
         let now = Instant::now();
         let mut receiving = Receiving::new(now);
         assert_eq!(receiving.part(now, b"x"), Ok(None));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_files_is_refused_and_holds_no_more_than_the_limit() {
+    fn a_flood_of_files_is_refused_and_bounded_in_memory() {
         let now = Instant::now();
         let mut receiving = Receiving::new(now);
         let begin = |n| start(&format!("{n}"), b"x");
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_whose_end_was_lost_is_given_up_and_one_begun_again_replaces_it() {
+    fn a_file_without_its_end_is_dropped_and_a_restarted_one_replaces_it() {
         let now = Instant::now();
         let mut receiving = Receiving::new(now);
         let first = receiving.start(now, start("a", b"x")).unwrap().0.id;

@@ -145,7 +145,7 @@ fn who(id: &str, name: &str, address: &str) -> Who {
 }
 
 #[test]
-fn whoever_dials_us_is_answered_byte_for_byte_as_the_old_programs_answer() {
+fn a_dialling_peer_is_answered_byte_for_byte_like_the_old_programs() {
     let mut world = MeshWorld::new(20, &[]);
     let bob = world.accept("10.0.0.2:40001");
     world.hear(bob, true, &format!("{BOB}:bob\n"));
@@ -172,7 +172,7 @@ fn whoever_dials_us_is_answered_byte_for_byte_as_the_old_programs_answer() {
 }
 
 #[test]
-fn whom_we_dial_hears_our_two_lines_at_once_then_our_list_and_our_question() {
+fn a_dialled_peer_receives_our_two_lines_then_our_list_and_question() {
     let mut world = MeshWorld::new(20, &["10.0.0.2:18002"]);
     world.pass(seconds(0));
     assert_eq!(world.dials(), ["10.0.0.2:18002"]);
@@ -189,7 +189,7 @@ fn whom_we_dial_hears_our_two_lines_at_once_then_our_list_and_our_question() {
 }
 
 #[test]
-fn an_id_that_is_connected_is_a_duplicate_and_one_too_many_is_told_so() {
+fn a_connected_id_is_a_duplicate_and_a_peer_over_the_limit_is_told_so() {
     let mut world = MeshWorld::new(1, &[]);
     world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.sent();
@@ -205,7 +205,7 @@ fn an_id_that_is_connected_is_a_duplicate_and_one_too_many_is_told_so() {
 }
 
 #[test]
-fn one_that_never_says_where_it_listens_is_a_peer_after_ten_seconds_and_is_not_gossiped() {
+fn a_peer_without_a_listen_address_is_admitted_after_ten_seconds_and_not_gossiped() {
     let mut world = MeshWorld::new(20, &[]);
     let bob = world.accept("10.0.0.2:40001");
     world.hear(bob, true, &format!("{BOB}:bob\n"));
@@ -225,7 +225,7 @@ fn one_that_never_says_where_it_listens_is_a_peer_after_ten_seconds_and_is_not_g
 }
 
 #[test]
-fn peers_are_pinged_asked_and_given_up_when_they_are_silent_for_a_minute() {
+fn peers_are_pinged_and_dropped_after_a_minute_of_silence() {
     let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
@@ -254,7 +254,7 @@ fn peers_are_pinged_asked_and_given_up_when_they_are_silent_for_a_minute() {
 }
 
 #[test]
-fn a_peer_is_given_up_between_60_and_75_seconds_after_it_was_heard() {
+fn a_peer_is_dropped_60_to_75_seconds_after_its_last_message() {
     for offset in 0..15 {
         let mut world = MeshWorld::new(20, &[]);
         world.pass(seconds(offset));
@@ -267,7 +267,7 @@ fn a_peer_is_given_up_between_60_and_75_seconds_after_it_was_heard() {
 }
 
 #[test]
-fn a_peer_that_pushes_a_file_is_not_silent() {
+fn a_peer_that_sends_a_file_is_not_silent() {
     let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     for _ in 0..20 {
@@ -278,7 +278,7 @@ fn a_peer_that_pushes_a_file_is_not_silent() {
 }
 
 #[test]
-fn learned_addresses_are_dialled_a_few_at_a_time_after_a_moment() {
+fn learned_addresses_are_dialled_a_few_at_a_time_after_a_pause() {
     let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.events();
@@ -301,7 +301,7 @@ fn learned_addresses_are_dialled_a_few_at_a_time_after_a_moment() {
 }
 
 #[test]
-fn a_learned_address_is_forgotten_after_some_tries_and_a_configured_one_never() {
+fn a_learned_address_is_dropped_after_some_tries_and_a_configured_one_never() {
     let mut world = MeshWorld::new(20, &["10.0.0.9:9"]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.hear(bob, false, "PEERS:10.0.0.3:1\n");
@@ -324,7 +324,7 @@ fn a_learned_address_is_forgotten_after_some_tries_and_a_configured_one_never() 
 }
 
 #[test]
-fn a_dial_of_ourselves_and_one_that_is_refused_are_not_tried_again_soon() {
+fn a_dial_to_ourselves_or_a_refused_one_is_not_repeated_soon() {
     let mut world = MeshWorld::new(20, &["10.0.0.7:7", "10.0.0.8:8"]);
     world.pass(seconds(0));
     assert_eq!(world.dials().len(), 2);
@@ -340,7 +340,7 @@ fn a_dial_of_ourselves_and_one_that_is_refused_are_not_tried_again_soon() {
 }
 
 #[test]
-fn a_connection_that_ends_before_its_answer_is_a_rejection_too_and_is_tried_again() {
+fn a_connection_that_ends_before_its_answer_is_a_rejection_and_is_retried() {
     let mut world = MeshWorld::new(20, &["10.0.0.8:8"]);
     world.pass(seconds(0));
     world.dials();
@@ -353,7 +353,7 @@ fn a_connection_that_ends_before_its_answer_is_a_rejection_too_and_is_tried_agai
 }
 
 #[test]
-fn two_that_dial_each_other_at_once_keep_one_session_and_close_none() {
+fn simultaneous_dials_keep_one_session_and_close_none() {
     let mut world = MeshWorld::new(20, &["10.0.0.2:18002"]);
     world.pass(seconds(0));
     let ours = world.dialled("10.0.0.2:18002");
@@ -378,7 +378,7 @@ fn two_that_dial_each_other_at_once_keep_one_session_and_close_none() {
 }
 
 #[test]
-fn talk_reaches_every_peer_but_those_that_are_left_out() {
+fn talk_reaches_every_peer_except_the_excluded_ones() {
     let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
@@ -396,7 +396,7 @@ fn talk_reaches_every_peer_but_those_that_are_left_out() {
 }
 
 #[test]
-fn addresses_of_this_machine_alone_are_told_to_nobody_elsewhere_and_taken_from_nobody() {
+fn loopback_addresses_are_neither_sent_to_nor_accepted_from_other_machines() {
     let mut world = MeshWorld::new(20, &[]);
     let here = world.join("127.0.0.1:40001", CAROL, "carol", 18003);
     world.sent();
@@ -411,7 +411,7 @@ fn addresses_of_this_machine_alone_are_told_to_nobody_elsewhere_and_taken_from_n
 }
 
 #[test]
-fn no_more_are_dialled_than_may_be_peers() {
+fn dialled_peers_stay_within_the_limit_of_peers() {
     let mut world = MeshWorld::new(1, &["10.0.0.9:9"]);
     world.pass(seconds(0));
     assert_eq!(world.dials().len(), 1);

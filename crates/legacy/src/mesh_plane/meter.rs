@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_that_of_the_last_second_in_which_bytes_came() {
+    fn a_rate_is_that_of_the_last_second_with_bytes() {
         let (mut meter, now) = (Meter::default(), Instant::now());
         assert_eq!(meter.per_second(), None);
         let at = |ms| now + Duration::from_millis(ms);

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_its_sender_gave_up_ends_and_what_comes_next_is_heard() {
+    async fn an_abandoned_message_ends_and_later_ones_are_received() {
         let (near, far) = pair().await;
         let (_, writer, sender) = open(near);
         let _writing = tokio::spawn(writer.run());
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_and_long_messages_arrive_whole_whoever_sends_them() {
+    async fn lines_and_long_messages_arrive_whole_with_any_interleaving() {
         let (near, far) = pair().await;
         let (_, writer, sender) = open(near);
         let writing = tokio::spawn(writer.run());
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drip_is_given_up_and_silence_between_messages_is_not() {
+    async fn a_drip_is_dropped_and_silence_between_messages_is_not() {
         let (near, mut far) = pair().await;
         let (mut reader, ..) = open(near);
         far.write_all(b"id:x\n").await.unwrap();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_never_reads_is_given_up() {
+    async fn a_peer_that_never_reads_is_dropped() {
         let (near, far) = pair().await;
         let (_, writer, sender) = open(near);
         let writing = tokio::spawn(writer.run());

@@ -27,7 +27,7 @@ fn told(words: &[(u64, u8, &str)]) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn two_processes_that_speak_in_turn_are_told_once_with_both_addresses() {
+fn two_alternating_processes_are_reported_once_with_both_addresses() {
     let turns: Vec<_> = (0..40)
         .map(|at| match at % 2 {
             0 => (at, 1, HERE),
@@ -40,7 +40,7 @@ fn two_processes_that_speak_in_turn_are_told_once_with_both_addresses() {
 }
 
 #[test]
-fn a_node_that_restarts_again_and_again_is_no_copy_wherever_it_begins() {
+fn a_node_that_restarts_repeatedly_is_not_a_copy() {
     let lives: Vec<_> = (0..60)
         .map(|at| (at, (at / 3) as u8, [HERE, THERE][at as usize / 3 % 2]))
         .collect();
@@ -48,7 +48,7 @@ fn a_node_that_restarts_again_and_again_is_no_copy_wherever_it_begins() {
 }
 
 #[test]
-fn a_node_with_several_addresses_is_no_copy() {
+fn a_node_with_several_addresses_is_not_a_copy() {
     let one: Vec<_> = (0..60)
         .map(|at| (at, 1, [HERE, THERE][at as usize % 2]))
         .collect();
@@ -56,7 +56,7 @@ fn a_node_with_several_addresses_is_no_copy() {
 }
 
 #[test]
-fn what_comes_late_of_a_life_that_is_over_is_no_copy() {
+fn a_late_message_of_an_ended_generation_is_not_a_copy() {
     let late = [(0, 1, HERE), (5, 2, THERE), (7, 1, HERE), (8, 2, THERE)];
     assert_eq!(told(&late), Vec::<Vec<String>>::new());
     // However late it is, if the later one is silent.
@@ -65,7 +65,7 @@ fn what_comes_late_of_a_life_that_is_over_is_no_copy() {
 }
 
 #[test]
-fn it_is_over_when_one_of_the_two_is_not_heard_for_a_while_and_is_told_again_later() {
+fn a_copy_ends_when_one_of_both_falls_silent_and_is_reported_again_later() {
     let mut turns: Vec<_> = (0..20)
         .map(|at| (at, 1 + (at % 2) as u8, [HERE, THERE][at as usize % 2]))
         .collect();
@@ -88,7 +88,7 @@ fn it_is_over_when_one_of_the_two_is_not_heard_for_a_while_and_is_told_again_lat
 }
 
 #[test]
-fn another_process_with_our_own_key_is_told_at_its_first_word_until_it_is_silent() {
+fn another_process_with_our_key_is_reported_at_its_first_message_until_silent() {
     let begin = Instant::now();
     let mut copies = Copies::new(begin);
     let there: SocketAddr = THERE.parse().unwrap();
@@ -106,7 +106,7 @@ fn another_process_with_our_own_key_is_told_at_its_first_word_until_it_is_silent
 }
 
 #[test]
-fn lives_of_an_earlier_time_are_contradicted_once_or_twice_and_are_no_copy() {
+fn an_earlier_generation_is_contradicted_once_or_twice_and_is_not_a_copy() {
     let begin = Instant::now();
     let again = |seconds: &[u32]| {
         let mut copies = Copies::new(begin);
@@ -120,7 +120,7 @@ fn lives_of_an_earlier_time_are_contradicted_once_or_twice_and_are_no_copy() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded_whatever_the_copies_do() {
+fn remembered_copies_are_bounded() {
     let begin = Instant::now();
     let mut copies = Copies::new(begin);
     for n in 0..2000 {

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_is_for_one_salt_at_one_address_for_a_short_time() {
+    fn a_challenge_is_valid_for_one_salt_and_address_for_a_short_time() {
         let start = Instant::now();
         let cookies = Cookies::new([1; 32], start);
         let (here, there) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap());

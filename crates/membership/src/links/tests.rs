@@ -69,7 +69,7 @@ fn acquainted(now: Instant) -> (Links, Links) {
 }
 
 #[test]
-fn the_first_message_arrives_after_one_exchange_of_greetings() {
+fn the_first_message_arrives_after_one_exchange_of_hellos() {
     let now = Instant::now();
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
     a.send(now, address(2), message("first"));
@@ -84,7 +84,7 @@ fn the_first_message_arrives_after_one_exchange_of_greetings() {
 }
 
 #[test]
-fn a_lost_greeting_is_repeated_and_then_given_up() {
+fn a_lost_hello_is_repeated_and_then_given_up() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     a.send(now, address(2), message("first"));
@@ -116,7 +116,7 @@ fn a_replayed_datagram_changes_nothing() {
 }
 
 #[test]
-fn a_datagram_sealed_as_another_changes_nothing_not_even_what_was_seen() {
+fn a_datagram_sealed_as_another_node_changes_nothing() {
     let now = Instant::now();
     let (mut a, mut b) = acquainted(now);
     let (mut a2, mut c) = (links_of(1, 1, 9, now), links_of(3, 1, 0, now));
@@ -164,7 +164,7 @@ fn a_datagram_sealed_as_another_changes_nothing_not_even_what_was_seen() {
 }
 
 #[test]
-fn what_was_recorded_in_an_earlier_life_of_the_sender_is_worth_nothing() {
+fn a_recording_of_the_senders_earlier_generation_is_worthless() {
     let now = Instant::now();
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
     let mut recorded = Vec::new();
@@ -193,7 +193,7 @@ fn what_was_recorded_in_an_earlier_life_of_the_sender_is_worth_nothing() {
 }
 
 #[test]
-fn what_was_recorded_in_an_earlier_life_of_the_receiver_is_worth_nothing() {
+fn a_recording_of_the_receivers_earlier_generation_is_worthless() {
     let now = Instant::now();
     let (mut a, _) = acquainted(now);
     a.send(now, address(2), message("recorded"));
@@ -285,7 +285,7 @@ fn a_session_speaks_for_one_node_only() {
 }
 
 #[test]
-fn our_own_datagram_come_back_is_no_peer() {
+fn our_own_returned_datagram_is_not_a_peer() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     a.greet(now, address(2));
@@ -296,7 +296,7 @@ fn our_own_datagram_come_back_is_no_peer() {
 }
 
 #[test]
-fn the_table_of_links_has_an_end_and_the_longest_silent_goes() {
+fn the_table_of_links_is_bounded_and_drops_the_longest_silent() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     for n in 0..(LINKS_MAX + 10) as u16 {
@@ -310,7 +310,7 @@ fn the_table_of_links_has_an_end_and_the_longest_silent_goes() {
 }
 
 #[test]
-fn what_waits_for_a_proof_has_an_end() {
+fn datagrams_waiting_for_a_proof_are_bounded() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     (0..100).for_each(|_| a.send(now, address(2), message("x")));
@@ -319,7 +319,7 @@ fn what_waits_for_a_proof_has_an_end() {
 }
 
 #[test]
-fn what_waits_to_be_sent_has_an_end_and_the_oldest_gives_way() {
+fn queued_datagrams_are_bounded_and_the_oldest_are_dropped() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     for n in 0..TRANSMITS_MAX {
@@ -332,7 +332,7 @@ fn what_waits_to_be_sent_has_an_end_and_the_oldest_gives_way() {
 }
 
 #[test]
-fn no_more_addresses_wait_to_be_asked_who_is_there_than_the_limit() {
+fn unproven_addresses_are_bounded() {
     let now = Instant::now();
     let name = p2pfs_types::id::NodeName::new("n1").unwrap();
     let secret = EpochSecret::new([1; 32]);
@@ -350,7 +350,7 @@ fn no_more_addresses_wait_to_be_asked_who_is_there_than_the_limit() {
 }
 
 #[test]
-fn so_many_hellos_are_answered_at_once_and_the_next_when_there_is_room_again() {
+fn answers_to_hellos_have_a_burst_and_resume_when_there_is_room() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     let mut b = links_of(2, 1, 0, now);
@@ -385,7 +385,7 @@ fn arrives_with_proofs_left(left: u32, waited: Duration) -> bool {
 }
 
 #[test]
-fn so_many_proofs_are_checked_at_once_and_then_at_their_rate() {
+fn proof_checks_have_a_burst_and_a_rate() {
     let one = Duration::from_secs(1) / PROOFS_PER_S;
     assert!(
         arrives_with_proofs_left(2, Duration::ZERO),
@@ -410,7 +410,7 @@ fn a_silent_link_is_forgotten() {
 }
 
 #[test]
-fn a_hello_has_the_size_that_no_answer_reaches() {
+fn a_hello_is_at_least_as_long_as_any_answer() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     a.greet(now, "[fd00::1]:1378".parse().unwrap());
@@ -455,7 +455,7 @@ fn attacks() -> impl Strategy<Value = Vec<(u16, Attack)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn no_address_without_proof_gets_more_than_it_sent(attacks in attacks()) {
+    fn an_unproven_address_receives_no_more_than_it_sent(attacks in attacks()) {
         let now = Instant::now();
         let (mut a, mut b) = acquainted(now);
         a.greet(now, address(3));

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_measures_the_probe_that_it_is_for_however_late_it_is() {
+    fn a_late_answer_still_measures_its_own_probe() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         for number in 0..4 {
             let at = start + u32::from(number) * SECOND;
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_greet_and_are_never_met_are_remembered_up_to_a_number() {
+    fn nodes_that_greet_and_never_join_are_remembered_up_to_a_limit() {
         let (mut answers, now) = (ProbeAnswers::default(), Instant::now());
         answers.record_round_trip(node(), SECOND);
         for n in 0..2 * MEASURED_MAX as u64 {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_heard_after_the_probe_has_no_more_time() {
+    fn a_node_unheard_since_the_probe_gets_no_extension() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.record_round_trip(node(), Duration::from_millis(1));
         answers.record_arrival(node(), start);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_called_gone_is_asked_some_times_before_its_end() {
+    fn a_node_declared_down_is_probed_some_times_before_removal() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.record_arrival(node(), start);
         answers.called_gone(node(), 0, SECOND, start);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_heard_after_the_probe_has_more_time_and_not_for_ever() {
+    fn a_node_heard_since_the_probe_gets_a_bounded_extension() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn where_everybody_answers_late_it_is_this_nodes_own_link_and_others_have_time() {
+    fn when_all_answers_are_late_the_own_link_is_blamed_and_others_get_time() {
         let others = (1..=4).map(|n| NodeId::new([n; 32])).collect::<Vec<_>>();
         for [one, rest, expected] in [[2000, 2000, 4000], [1, 2000, 2]] {
             let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answered_late_before_is_given_twice_as_long_to_answer() {
+    fn a_node_that_answered_late_before_gets_twice_the_time() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.record_round_trip(node(), 2 * SECOND);
         answers.record_probe(node(), 1, start);

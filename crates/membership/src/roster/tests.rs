@@ -74,7 +74,7 @@ fn two_that_announce_know_each_other() {
 }
 
 #[test]
-fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
+fn a_node_that_learns_of_its_later_generation_continues_above_it() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let list = list([(key(1), Update::alive(MemberLife(contact(1, 70))))]);
@@ -84,7 +84,7 @@ fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
 }
 
 #[test]
-fn a_restart_with_an_earlier_generation_is_told_of_the_later_one() {
+fn a_restart_with_an_earlier_generation_is_told_the_later_one() {
     let now = Instant::now();
     let (mut a, mut b) = (roster(1, now), roster(2, now));
     a.outlive(now, Generation(50));
@@ -108,7 +108,7 @@ fn a_restart_with_an_earlier_generation_is_told_of_the_later_one() {
 }
 
 #[test]
-fn quarrels_about_a_generation_slow_down() {
+fn contradictions_about_a_generation_slow_down() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let mut counters = Counters::default();
@@ -137,7 +137,7 @@ fn tell(now: Instant, a: &Roster, b: &mut Roster, told: &[Update], counters: &mu
 }
 
 #[test]
-fn suspicions_that_only_a_new_life_contradicts_renew_it_no_faster_than_quarrels() {
+fn suspicions_that_need_a_new_generation_renew_it_no_faster_than_contradictions() {
     let last = Incarnation::MAX;
     for suspicions in [&[last][..], &[last - 1, 0], &[last - 2, last - 1, last - 1]] {
         let now = Instant::now();
@@ -161,7 +161,7 @@ fn suspicions_that_only_a_new_life_contradicts_renew_it_no_faster_than_quarrels(
 }
 
 #[test]
-fn that_the_next_life_of_a_node_that_lives_is_over_is_no_more_than_a_suspicion_either() {
+fn a_claimed_end_of_a_live_nodes_next_generation_is_only_a_suspicion() {
     let now = Instant::now();
     let (mut a, mut b, c) = (roster(1, now), roster(2, now), roster(3, now));
     let mut counters = Counters::default();
@@ -178,7 +178,7 @@ fn that_the_next_life_of_a_node_that_lives_is_over_is_no_more_than_a_suspicion_e
 }
 
 #[test]
-fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
+fn a_node_declared_down_before_it_was_met_is_met_when_it_speaks() {
     let now = Instant::now();
     let (mut a, mut b, c) = (roster(1, now), roster(2, now), roster(3, now));
     introduce(&a, &c);
@@ -192,7 +192,7 @@ fn who_was_called_gone_before_it_was_met_is_met_when_it_speaks() {
 }
 
 #[test]
-fn that_somebody_is_gone_who_does_not_live_here_is_not_remembered() {
+fn the_death_of_an_unknown_node_is_not_remembered() {
     let now = Instant::now();
     let (a, mut b, mut c) = (roster(1, now), roster(2, now), roster(3, now));
     introduce(&a, &c);
@@ -207,7 +207,7 @@ fn that_somebody_is_gone_who_does_not_live_here_is_not_remembered() {
 }
 
 #[test]
-fn what_a_member_asks_to_be_passed_on_goes_to_no_address_that_it_makes_up() {
+fn a_relayed_probe_goes_to_no_invented_address() {
     let now = Instant::now();
     let (mut a, mut b) = (roster(1, now), roster(2, now));
     let mut counters = Counters::default();
@@ -248,7 +248,7 @@ fn what_a_member_asks_to_be_passed_on_goes_to_no_address_that_it_makes_up() {
 }
 
 #[test]
-fn a_forged_life_ahead_of_the_clock_is_blamed_on_who_tells_of_it() {
+fn a_forged_generation_ahead_of_the_clock_is_blamed_on_its_sender() {
     let now = Instant::now();
     let (a, mut b) = (roster(1, now), roster(2, now));
     introduce(&a, &b);
@@ -277,7 +277,7 @@ fn a_forged_life_ahead_of_the_clock_is_blamed_on_who_tells_of_it() {
 }
 
 #[test]
-fn what_gossip_tells_of_who_is_no_member_is_neither_checked_nor_kept() {
+fn gossip_about_a_non_member_is_neither_checked_nor_stored() {
     let now = Instant::now();
     let (mut a, mut b) = (roster(1, now), roster(2, now));
     introduce(&a, &b);
@@ -313,7 +313,7 @@ fn what_gossip_tells_of_who_is_no_member_is_neither_checked_nor_kept() {
 }
 
 #[test]
-fn the_table_of_members_has_an_end() {
+fn the_table_of_members_is_bounded() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let mut counters = Counters::default();
@@ -341,7 +341,7 @@ fn the_table_of_members_has_an_end() {
 }
 
 #[test]
-fn members_hear_each_other_when_the_table_is_full_also_where_they_tell_of_more() {
+fn members_of_a_full_table_reach_each_other_despite_news_of_more() {
     let now = Instant::now();
     let (mut a, mut b) = (roster(1, now), roster(2, now));
     let mut counters = Counters::default();
@@ -386,7 +386,7 @@ fn members_hear_each_other_when_the_table_is_full_also_where_they_tell_of_more()
 }
 
 #[test]
-fn a_list_that_is_none_changes_nothing() {
+fn an_invalid_list_changes_nothing() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let mut counters = Counters::default();

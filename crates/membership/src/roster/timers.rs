@@ -81,7 +81,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn timers_run_out_in_their_order() {
+    fn timers_expire_in_order() {
         let start = Instant::now();
         let mut timers = Timers::new();
         timers.insert(start + SECOND, "b");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hastened_happens_once() {
+    fn a_hastened_timer_fires_once() {
         let start = Instant::now();
         let mut timers = Timers::new();
         timers.insert(start + SECOND, "end");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_in_which_this_node_did_not_run_counts_for_nobody() {
+    fn time_in_which_this_node_was_suspended_counts_for_no_member() {
         let start = Instant::now();
         let mut timers = Timers::new();
         timers.insert(start, "probe");

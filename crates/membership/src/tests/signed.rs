@@ -13,7 +13,7 @@ fn node_1_says(table: &mut Table, to: &[u8], frame: &Frame) {
 }
 
 #[test]
-fn a_departure_that_its_node_did_not_sign_puts_nobody_out_and_names_the_liar() {
+fn an_unsigned_departure_removes_no_node_and_names_the_liar() {
     let mut table = Table::of(3);
     let who = table.seat(3).me();
     for generation in [who.generation, Generation(u64::MAX)] {
@@ -39,7 +39,7 @@ fn a_departure_that_its_node_did_not_sign_puts_nobody_out_and_names_the_liar() {
 }
 
 #[test]
-fn who_forges_without_end_is_looked_at_so_often_and_no_more() {
+fn an_endless_forger_is_checked_only_a_bounded_number_of_times() {
     let mut table = Table::of(3);
     let (now, who) = (table.now, table.seat(3).me());
     let how = p2pfs_proto::wire::native::udp::Farewell::Final;
@@ -55,7 +55,7 @@ fn who_forges_without_end_is_looked_at_so_often_and_no_more() {
 }
 
 #[test]
-fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
+fn an_unsigned_generation_is_refused_in_gossip_lists_and_answers() {
     let mut table = Table::of(3);
     let who = table.seat(3).me();
     let forged = Member {
@@ -126,7 +126,7 @@ fn calls_gone(table: &mut Table, who: Member, to: u8) -> (Bytes, Vec<Bytes>) {
 }
 
 #[test]
-fn a_node_that_one_member_calls_gone_again_and_again_contradicts_and_nobody_misses_it() {
+fn a_node_repeatedly_declared_dead_by_one_member_contradicts_and_stays() {
     for in_lists in [true, false] {
         let mut table = Table::of(4);
         for _ in 0..20 {
@@ -157,7 +157,7 @@ fn a_node_that_one_member_calls_gone_again_and_again_contradicts_and_nobody_miss
 }
 
 #[test]
-fn a_node_that_is_gone_is_given_up_by_who_heard_it_from_one_member_alone() {
+fn a_dead_node_known_through_one_member_alone_is_given_up() {
     let mut table = Table::of(3);
     let who = table.seat(3).me();
     table.seats.remove(&address(3));
@@ -169,7 +169,7 @@ fn a_node_that_is_gone_is_given_up_by_who_heard_it_from_one_member_alone() {
 }
 
 #[test]
-fn a_start_long_after_now_is_refused_and_told_of() {
+fn a_start_far_in_the_future_is_refused_and_reported() {
     let now = Instant::now();
     let mut early = cluster_at(1, address(1), &[], now);
     early.set_clock(Some(0));

@@ -10,7 +10,7 @@ use p2pfs_transfer::net::peer::PeerLimits;
 use p2pfs_types::id::NodeName;
 
 #[tokio::test]
-async fn a_file_is_offered_again_only_to_who_answered_that_it_was_offered() {
+async fn a_file_is_offered_again_only_to_a_node_that_acknowledged_the_offer() {
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
     let node = || {
         let key = Arc::new(NodeKey::random());

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_over_links_leads_where_the_mount_leads_it() {
+    fn a_path_over_links_resolves_as_in_the_mount() {
         for path in [
             "d/file",
             "d/beside",
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_nothing_is_told_apart_from_a_name_that_nobody_shares() {
+    fn a_dangling_link_is_distinguished_from_an_unshared_name() {
         for (path, target) in [
             ("out", "../file"),
             ("absolute", "/d/file"),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_through_a_linked_directory_means_what_it_means_in_the_mount() {
+    fn a_path_through_a_linked_directory_means_the_same_as_in_the_mount() {
         for (path, meant) in [
             ("to-d/file", "d/file"),
             ("to-d/beside", "d/beside"),

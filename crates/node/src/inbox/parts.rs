@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_noted_is_found_again_and_what_was_not_is_removed() {
+    fn a_recorded_part_is_found_again_and_an_unrecorded_one_is_removed() {
         let inbox = tempfile::tempdir().unwrap();
         let inbox = inbox.path();
         assert!(left_in(inbox, 9).is_empty(), "there is no folder yet");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_limit_is_kept_and_nothing_of_the_day_before() {
+    fn parts_are_bounded_and_dropped_after_a_day() {
         let inbox = tempfile::tempdir().unwrap();
         let inbox = inbox.path();
         (0..9).for_each(|n| drop(create(inbox, n)));

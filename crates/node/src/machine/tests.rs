@@ -190,7 +190,7 @@ impl MachineBench {
 }
 
 #[test]
-fn names_beyond_the_budget_are_not_said_and_a_person_is_told_once() {
+fn names_over_budget_are_not_published_and_reported_once() {
     let mut bench = MachineBench::new(2);
     let budgets = Budgets {
         author: Cost {
@@ -215,7 +215,7 @@ fn names_beyond_the_budget_are_not_said_and_a_person_is_told_once() {
 }
 
 #[test]
-fn a_member_over_its_budget_is_named_once_and_not_asked_again_at_once() {
+fn a_member_over_its_budget_is_named_once_and_not_pulled_again_at_once() {
     let mut bench = MachineBench::new(3);
     let budgets = Budgets {
         author: Cost {
@@ -242,7 +242,7 @@ fn a_member_over_its_budget_is_named_once_and_not_asked_again_at_once() {
 }
 
 #[test]
-fn a_change_is_published_within_ten_milliseconds_and_many_at_most_ten_times_a_second() {
+fn a_change_is_published_within_ten_milliseconds_and_at_most_ten_times_a_second() {
     let mut bench = MachineBench::new(1);
     bench.heads.clear();
     bench.run(STEP);
@@ -264,7 +264,7 @@ fn a_change_is_published_within_ten_milliseconds_and_many_at_most_ten_times_a_se
 }
 
 #[test]
-fn what_was_said_before_is_no_reason_for_a_new_head() {
+fn a_repeated_statement_causes_no_new_head() {
     let mut bench = MachineBench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));
@@ -279,7 +279,7 @@ fn what_was_said_before_is_no_reason_for_a_new_head() {
 }
 
 #[test]
-fn the_log_says_of_the_cache_what_is_in_it_after_a_start() {
+fn after_a_start_the_log_matches_the_cache() {
     let mut bench = MachineBench::new(1);
     let now = bench.now;
     let [kept, lost, new] = ["kept", "lost", "new"].map(|t| ContentHash::of(t.as_bytes()));
@@ -318,7 +318,7 @@ fn a_log_can_be_pulled_at_any_time_however_fast_it_changes() {
 }
 
 #[test]
-fn more_own_facts_than_may_wait_are_recorded_at_once() {
+fn own_facts_beyond_the_queue_limit_are_recorded_at_once() {
     let mut bench = MachineBench::new(1);
     bench.put(0, "first", "1");
     bench.run(PUBLISH_AFTER + STEP);
@@ -335,7 +335,7 @@ fn more_own_facts_than_may_wait_are_recorded_at_once() {
 }
 
 #[test]
-fn messages_that_nobody_takes_have_an_end() {
+fn unread_messages_are_bounded() {
     let mut bench = MachineBench::new(2);
     bench.run(Duration::from_secs(3));
     let other = bench.id(1);
@@ -357,7 +357,7 @@ fn is_read(machine: &Machine, peer: NodeId) -> bool {
 }
 
 #[test]
-fn what_a_member_told_counts_once_a_view_shows_it() {
+fn a_members_statement_counts_once_a_view_shows_it() {
     let mut bench = MachineBench::new(2);
     let peer = bench.id(1);
     bench.machines[0].view();
@@ -373,7 +373,7 @@ fn what_a_member_told_counts_once_a_view_shows_it() {
 }
 
 #[test]
-fn what_a_member_told_before_it_went_does_not_count_when_it_is_back() {
+fn a_members_statement_before_it_left_does_not_count_after_its_return() {
     let mut bench = MachineBench::new(2);
     let (now, peer) = (bench.now, bench.id(1));
     let machine = &mut bench.machines[0];

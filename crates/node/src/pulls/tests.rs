@@ -33,7 +33,7 @@ fn the_author_is_asked_first_and_only_once() {
 }
 
 #[test]
-fn who_told_of_a_head_is_asked_where_the_author_is_gone() {
+fn the_reporter_of_a_head_is_asked_when_its_author_is_gone() {
     let now = Instant::now();
     let mut pulls = pulls();
     pulls.want(now, node(1), START, Some(node(3)));
@@ -50,7 +50,7 @@ fn first_asked(pulls: &mut Pulls, now: Instant, members: &[NodeId]) -> NodeId {
 }
 
 #[test]
-fn an_author_that_cannot_be_reached_holds_up_none_of_its_next_changes() {
+fn an_unreachable_author_does_not_delay_its_later_changes() {
     let begin = Instant::now();
     let (mut pulls, members) = (pulls(), [node(1), node(2)]);
     assert_eq!(first_asked(&mut pulls, begin, &members), node(1));
@@ -69,7 +69,7 @@ fn an_author_that_cannot_be_reached_holds_up_none_of_its_next_changes() {
 }
 
 #[test]
-fn who_was_silent_is_asked_again_where_the_others_have_not_what_is_wanted() {
+fn a_silent_node_is_asked_again_when_the_others_lack_the_log() {
     let (mut pulls, members) = (pulls(), [node(1), node(2), node(3)]);
     let mut now = Instant::now();
     first_asked(&mut pulls, now, &members);
@@ -87,7 +87,7 @@ fn who_was_silent_is_asked_again_where_the_others_have_not_what_is_wanted() {
 }
 
 #[test]
-fn who_answers_again_or_failed_at_once_is_asked_first() {
+fn a_node_that_recovered_or_failed_at_once_is_asked_first() {
     let (mut pulls, members) = (pulls(), [node(1), node(2)]);
     let now = Instant::now();
     first_asked(&mut pulls, now, &members);
@@ -102,7 +102,7 @@ fn who_answers_again_or_failed_at_once_is_asked_first() {
 }
 
 #[test]
-fn a_failure_is_tried_again_after_a_growing_pause() {
+fn a_failure_is_retried_after_a_growing_pause() {
     let mut now = Instant::now();
     let mut pulls = pulls();
     let mut pauses = Vec::new();
@@ -120,7 +120,7 @@ fn a_failure_is_tried_again_after_a_growing_pause() {
 }
 
 #[test]
-fn an_answer_that_brings_nothing_nearer_is_asked_of_another_after_a_pause() {
+fn after_a_useless_answer_another_node_is_asked_after_a_pause() {
     let mut now = Instant::now();
     let mut pulls = pulls();
     pulls.want(now, node(1), START, None);
@@ -135,7 +135,7 @@ fn an_answer_that_brings_nothing_nearer_is_asked_of_another_after_a_pause() {
 }
 
 #[test]
-fn nobody_to_ask_is_a_failure_and_not_a_loop() {
+fn without_any_source_a_pull_fails_and_does_not_loop() {
     let now = Instant::now();
     let mut pulls = pulls();
     pulls.want(now, node(1), START, None);
@@ -144,7 +144,7 @@ fn nobody_to_ask_is_a_failure_and_not_a_loop() {
 }
 
 #[test]
-fn a_log_that_had_no_room_is_not_asked_for_until_its_time_whatever_is_heard() {
+fn a_log_without_room_is_not_pulled_before_its_time() {
     let now = Instant::now();
     let mut pulls = pulls();
     pulls.want(now, node(1), START, None);
@@ -169,7 +169,7 @@ fn a_lost_member_is_replaced_at_once() {
 }
 
 #[test]
-fn another_is_asked_when_a_member_lives_and_does_not_answer() {
+fn another_node_is_asked_when_a_live_member_does_not_answer() {
     let mut now = Instant::now();
     let mut pulls = pulls();
     pulls.want(now, node(1), START, None);
@@ -185,7 +185,7 @@ fn another_is_asked_when_a_member_lives_and_does_not_answer() {
 }
 
 #[test]
-fn no_more_logs_than_the_limit_are_pulled_at_once() {
+fn concurrent_pulls_are_bounded() {
     let now = Instant::now();
     let mut pulls = pulls();
     (0..20).for_each(|n| pulls.want(now, node(n), START, None));

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn responders_are_as_old_after_a_restart_as_they_are() {
+    fn responder_records_keep_their_age_over_a_restart() {
         let (folder, mut store) = stored(None);
         assert!(store.responders(NOW).unwrap().records.is_empty());
         store.set_responders(&[record(1), record(2)], NOW).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_set_aside_and_said_and_ends_no_start() {
+    fn an_unreadable_record_is_set_aside_and_reported_and_does_not_stop_the_start() {
         let whole = encode(&(VERSION, vec![StoredResponder::of(&record(1), NOW)]));
         let foreign = encode(&(VERSION + 1, vec![7_u8; 40]));
         let mut trials = vec![foreign, vec![0xFF; 100], vec![]];
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn more_records_than_the_bound_are_not_stored() {
+    fn records_beyond_the_limit_are_not_stored() {
         let (_folder, mut store) = stored(None);
         let many = vec![record(1); PEER_RECORDS_MAX + 5];
         store.set_responders(&many, NOW).unwrap();

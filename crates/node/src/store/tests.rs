@@ -72,7 +72,7 @@ fn listed(catalogue: &mut Catalogue) -> Vec<String> {
 }
 
 #[test]
-fn a_catalogue_is_as_it_was_after_a_restart() {
+fn a_catalogue_is_unchanged_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (mut me, mut other) = (node(1), node(2));
     put(&mut me, "own", "one");
@@ -111,7 +111,7 @@ fn an_empty_store_gives_an_empty_catalogue() {
 }
 
 #[test]
-fn the_file_is_its_owners_alone() {
+fn the_file_is_readable_by_its_owner_only() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(STORE_FILE);
     drop(Store::open(dir.path()).unwrap());
@@ -124,7 +124,7 @@ fn the_file_is_its_owners_alone() {
 }
 
 #[test]
-fn settings_survive() {
+fn settings_persist() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let addresses: Vec<SocketAddr> = ["10.0.0.1:1378", "[fe80::1]:99"]
@@ -176,7 +176,7 @@ fn a_newer_store_is_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_an_error_and_can_be_set_aside() {
+fn an_invalid_store_is_an_error_and_can_be_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(STORE_FILE);
     for number in 1..3 {
@@ -195,7 +195,7 @@ fn a_file_that_is_no_store_is_an_error_and_can_be_set_aside() {
 }
 
 #[test]
-fn a_record_that_means_nothing_is_damage() {
+fn a_meaningless_record_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let mut me = node(1);
     put(&mut me, "own", "one");
@@ -213,7 +213,7 @@ fn a_record_that_means_nothing_is_damage() {
 }
 
 #[test]
-fn a_forgotten_log_leaves_no_record_and_its_number_is_used_again() {
+fn a_forgotten_log_leaves_no_record_and_its_number_is_reused() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let mut me = node(1);
@@ -272,7 +272,7 @@ fn a_node_is_departed_thirty_days_after_it_was_last_live() {
 }
 
 #[test]
-fn what_was_forgotten_stays_so_over_a_restart_until_more_of_it_is_stored() {
+fn a_forgotten_log_stays_forgotten_over_a_restart_until_more_is_stored() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let (mut me, mut other) = (node(1), node(2));

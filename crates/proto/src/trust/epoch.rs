@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_never_shows_in_debug_output() {
+    fn a_secret_never_appears_in_debug_output() {
         let secret = EpochSecret::random();
         let shown = format!("{secret:?}");
         assert!(!shown.contains(&to_hex(&secret.as_bytes()[..4])));

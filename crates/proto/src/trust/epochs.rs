@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_secret_opens_at_once_seals_soon_and_the_old_one_ends() {
+    fn a_new_secret_decrypts_at_once_encrypts_soon_and_retires_the_old_one() {
         let mut epochs = Epochs::new(secret(1));
         epochs.adopt(secret(2), 100);
         assert!(opens(&epochs, 2) && *epochs.sealing() == secret(1));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_delays_neither_the_switch_nor_the_end_of_the_old_secret() {
+    fn a_clock_set_back_delays_neither_the_switch_nor_the_end_of_the_old_secret() {
         let mut epochs = Epochs::new(secret(1));
         let tick = |epochs: &mut Epochs, now_s| {
             // As in the keyring, which changes nothing before something is due.
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_rotations_at_once_the_preferred_one_follows_and_the_other_is_opened_for_a_while() {
+    fn of_two_concurrent_rotations_the_preferred_is_used_and_the_other_still_decrypts() {
         let mut epochs = Epochs::new(secret(1));
         epochs.adopt(secret(2), 0);
         epochs.adopt(secret(3), 1);

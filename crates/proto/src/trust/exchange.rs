@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_is_read_up_to_its_limit() {
+    fn a_request_is_read_up_to_its_limit() {
         let question = |length: usize| TrustQuestion {
             digest: [1; 32],
             epoch: EpochId([2; 8]),

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_file_is_for_its_owner_alone_and_nothing_lies_beside_it() {
+    fn a_secret_file_is_private_and_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/er/secret");
         assert!(create(&path, b"one").unwrap());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_files_either_both_are_replaced_or_none() {
+    fn two_files_are_replaced_together_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
         let replace = |a: &[u8], b: &[u8]| replace_both((&first, a), (&second, b));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_room_it_is_said_what_helps() {
+    fn a_full_disk_is_reported_with_its_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         let full = failed("write", &path, io::ErrorKind::StorageFull.into()).to_string();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_read_is_refused_with_the_remedy() {
+    fn a_readable_secret_file_is_refused_with_the_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         create(&path, b"x").unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_no_error_and_a_huge_one_is() {
+    fn a_missing_file_is_not_an_error_and_a_huge_one_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         assert!(read(&path).unwrap().is_none());

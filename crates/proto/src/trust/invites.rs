@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invitation_serves_once() {
+    fn an_invitation_can_be_used_once() {
         let invites = Invites::new();
         let token = issue(&invites);
         let redeem = || invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 1001, |_| true);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_invitation_serves_nobody() {
+    fn an_expired_invitation_admits_no_node() {
         let invites = Invites::new();
         let token = issue(&invites);
         assert_eq!(token.expires_unix_s, 4600);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invitation_is_for_nobody_who_was_put_out_after_it_was_made() {
+    fn an_invitation_does_not_admit_a_node_expelled_after_it_was_made() {
         let invites = Invites::new();
         let token = issue(&invites);
         let redeem = |words: &[StatementId]| {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invitation_is_gone_with_the_cluster_that_it_was_into() {
+    fn an_invitation_disappears_with_its_cluster() {
         let invites = Invites::new();
         let token = issue(&invites);
         let elsewhere = Known {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_for_another_connection_uses_nothing_up() {
+    fn a_proof_for_another_connection_uses_no_invitation_up() {
         let invites = Invites::new();
         let token = issue(&invites);
         let proof = proof(&token);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_limit_and_forgets_what_expired() {
+    fn the_table_is_bounded_and_drops_expired_invitations() {
         let invites = Invites::new();
         let seeds = vec!["192.0.2.1:1378".parse().unwrap()];
         for _ in 0..INVITES_MAX {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invitation_names_at_least_one_address_and_not_too_many() {
+    fn an_invitation_has_at_least_one_and_not_too_many_addresses() {
         let invites = Invites::new();
         let seed: SocketAddr = "192.0.2.1:1378".parse().unwrap();
         for seeds in [vec![], vec![seed; TOKEN_SEEDS_MAX + 1]] {

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_can_read_is_refused() {
+    fn a_key_readable_by_others_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         NodeKey::load_or_create(directory.path()).unwrap();
         let path = directory.path().join(FILE_NAME);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_holds_for_its_signer_and_message_alone() {
+    fn a_signature_is_valid_only_for_its_signer_and_message() {
         let [key, other] = [NodeKey::random(), NodeKey::random()];
         let signature = key.sign(b"message");
         assert!(verify(&key.node_id(), b"message", &signature));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_key_of_the_first_test_vector_of_rfc_8032() {
+    fn a_seed_yields_the_key_of_the_first_test_vector_of_rfc_8032() {
         let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
         let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
         let key = NodeKey::from_seed(&p2pfs_types::id::from_hex(seed).unwrap());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_private_half_never_shows_in_debug_output() {
+    fn the_private_half_never_appears_in_debug_output() {
         let key = NodeKey::random();
         assert_eq!(format!("{key:?}"), format!("NodeKey({:?})", key.node_id()));
     }

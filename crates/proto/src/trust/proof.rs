@@ -96,7 +96,7 @@ mod tests {
     };
 
     #[test]
-    fn a_proof_holds_for_its_own_connection_and_nothing_else() {
+    fn a_proof_is_valid_only_for_its_own_connection() {
         let secret = EpochSecret::new([7; 32]);
         let proof = CHANNEL.membership_proof(&secret, Role::Client);
         let other = EpochSecret::new([8; 32]);

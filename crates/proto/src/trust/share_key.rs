@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_key_is_had_by_its_readers_and_by_nobody_else() {
+    fn a_share_key_is_available_to_its_readers_only() {
         let (maker, reader, other) = (node(1), node(2), node(3));
         let key = maker.share_key(b"one");
         let wrapped = maker.wrap(&key, &reader.node_id(), b"it").unwrap();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_gets_none() {
+    fn an_invalid_reader_key_gets_no_share_key() {
         // The neutral element, for which the key agreement is the same for every node.
         let mut neutral = [0; 32];
         neutral[0] = 1;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_as_it_was_or_not_at_all() {
+    fn a_sealed_text_is_decrypted_unchanged_or_not_at_all() {
         let key = node(1).share_key(b"one");
         let sealed = key.seal(b"about", b"text");
         assert_eq!(sealed.len(), 4 + SEAL_BYTES);

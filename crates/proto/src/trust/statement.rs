@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_statement_is_within_its_limit_and_reads_back() {
+    fn the_longest_statement_is_within_its_limit_and_round_trips() {
         let key = NodeKey::random();
         let signed = longest(&key);
         let bytes = signed.encode();

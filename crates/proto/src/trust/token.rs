@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_survives_its_text_whatever_the_case_and_the_space_around() {
+    fn a_token_round_trips_in_any_case_and_with_surrounding_space() {
         let text = token().encode();
         assert!(text.starts_with("p2pfs1-"), "{text}");
         assert!(
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_single_changed_letter_is_found() {
+    fn every_changed_letter_is_detected() {
         let text = token().encode();
         for place in 7..text.len() {
             let mut bytes = text.clone().into_bytes();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_bad_token_says_what_is_wrong() {
+    fn each_kind_of_bad_token_has_its_own_error() {
         let text = token().encode();
         for (bad, why) in [
             ("", "does not begin"),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_ends_at_its_second() {
+    fn a_token_expires_at_its_second() {
         assert!(token().check_time(1_799_999_999).is_ok());
         assert!(matches!(
             token().check_time(1_800_000_000),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_over_the_limit_is_not_looked_at() {
+    fn a_text_over_the_limit_is_not_parsed() {
         for (length, is_read) in [
             (TOKEN_MAX_BYTES - 1, true),
             (TOKEN_MAX_BYTES, true),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_never_shows_in_debug_output() {
+    fn the_key_never_appears_in_debug_output() {
         assert!(!format!("{:?}", token()).contains("key"));
     }
 
@@ -286,7 +286,7 @@ mod tests {
         }
 
         #[test]
-        fn a_body_of_any_bytes_is_a_token_or_nothing(
+        fn a_body_of_any_bytes_is_a_token_or_an_error(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Some(token) = parse_body(&bytes) {

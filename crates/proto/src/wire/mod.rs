@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_peer_has_one_address_however_the_socket_shows_it() {
+    fn one_peer_has_one_address_in_any_notation_of_the_socket() {
         let mapped: SocketAddr = "[::ffff:10.0.0.1]:5".parse().unwrap();
         assert_eq!(canonical(mapped), "10.0.0.1:5".parse().unwrap());
         let six: SocketAddr = "[fd00::1]:5".parse().unwrap();

@@ -27,7 +27,7 @@ fn record_of(inside: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_one_end_seals_the_other_opens_whatever_its_length_and_its_parts() {
+fn sealed_records_of_any_length_and_parts_are_opened() {
     let bytes: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
     for cipher in 0..2 {
         let mut sealer = Sealer::new(secrets(cipher, 5)).unwrap();
@@ -44,7 +44,7 @@ fn what_one_end_seals_the_other_opens_whatever_its_length_and_its_parts() {
 }
 
 #[test]
-fn a_record_that_was_changed_anywhere_is_forged() {
+fn a_record_changed_anywhere_is_forged() {
     let (mut sealer, _) = way(0);
     let (record, _) = seal(&mut sealer, &[b"what was said"]);
     for at in 0..record.len() {
@@ -59,7 +59,7 @@ fn a_record_that_was_changed_anywhere_is_forged() {
 }
 
 #[test]
-fn a_record_that_comes_again_or_out_of_its_order_is_forged() {
+fn a_repeated_or_reordered_record_is_forged() {
     let (mut sealer, mut opener) = way(0);
     let (first, _) = seal(&mut sealer, &[b"first"]);
     let (second, _) = seal(&mut sealer, &[b"second"]);
@@ -69,7 +69,7 @@ fn a_record_that_comes_again_or_out_of_its_order_is_forged() {
 }
 
 #[test]
-fn padding_is_taken_off_and_nothing_but_data_is_taken_for_data() {
+fn padding_is_removed_and_only_data_counts_as_data() {
     for (inside, expected) in [
         (&b"data\x17"[..], Ok((&b"data"[..], None))),
         (b"data\0\0\x17\0\0\0", Ok((b"data\0\0", None))),
@@ -111,7 +111,7 @@ fn padding_is_taken_off_and_nothing_but_data_is_taken_for_data() {
 }
 
 #[test]
-fn what_does_not_begin_as_a_record_is_forged_before_the_rest_of_it_comes() {
+fn a_malformed_record_is_rejected_before_the_rest_arrives() {
     let most = BODY_MAX_BYTES as u16;
     for (kind, version, length, is_good) in [
         (DATA, [3, 3], 17, true),
@@ -155,7 +155,7 @@ fn the_limit_of_a_key_is_within_that_of_rustls_for_each_cipher() {
 }
 
 #[test]
-fn no_two_records_have_a_nonce_in_common_or_that_of_another_sequence() {
+fn all_records_have_distinct_nonces_in_sequence() {
     let mut key = TrafficKey::new(secrets(0, 0x0102_0304_0506_0708)).unwrap();
     let nonce = *key.next_nonce().as_ref();
     assert_eq!(nonce, [9, 9, 9, 9, 8, 11, 10, 13, 12, 15, 14, 1]);

@@ -28,7 +28,7 @@ async fn opened(wire: &[u8]) -> (Vec<u8>, io::Result<usize>) {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_cut_anywhere_ends_with_its_last_whole_record() {
+async fn a_truncated_stream_ends_with_its_last_whole_record() {
     let wire = sealed(&[b"first", b"second"]).await;
     let first = 5 + OVERHEAD_BYTES;
     for length in 0..wire.len() {
@@ -40,7 +40,7 @@ async fn a_stream_that_is_cut_anywhere_ends_with_its_last_whole_record() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_record_that_was_changed_on_its_way_is_given() {
+async fn nothing_of_a_changed_record_is_delivered() {
     let mut wire = sealed(&[b"first", b"second", b"third"]).await;
     wire[5 + OVERHEAD_BYTES + HEADER_BYTES] ^= 1;
     let (bytes, outcome) = opened(&wire).await;
@@ -71,7 +71,7 @@ async fn opened_between_empty_records(in_a_row: u32) -> (Vec<u8>, io::Result<usi
 }
 
 #[tokio::test]
-async fn so_many_empty_records_in_a_row_are_passed_over_and_one_more_ends_the_stream() {
+async fn empty_records_in_a_row_are_bounded() {
     let (bytes, outcome) = opened_between_empty_records(EMPTY_RECORDS_MAX).await;
     assert_eq!((&bytes[..], outcome.is_ok()), (&b"xxxxx"[..], true));
     let (bytes, outcome) = opened_between_empty_records(EMPTY_RECORDS_MAX + 1).await;
@@ -198,7 +198,7 @@ async fn updates_without_end_are_hung_up_on() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_to_send_and_nothing_to_hear_keeps_little_memory() {
+async fn an_idle_connection_holds_little_memory() {
     let (near, far) = duplex(1 << 20);
     let mut writer = writer(near, 0);
     let mut reader = reader(far, 0);

@@ -52,7 +52,7 @@ fn told(order: &mut EventOrder, now: Instant) -> Vec<String> {
 }
 
 #[test]
-fn what_is_known_at_once_waits_for_what_is_not_known_of_an_earlier_turn() {
+fn a_known_change_waits_for_an_unknown_one_of_an_earlier_event() {
     let (mut order, now, [a, b, _]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.await_file(a, None);
@@ -73,7 +73,7 @@ fn what_is_known_at_once_waits_for_what_is_not_known_of_an_earlier_turn() {
 }
 
 #[test]
-fn a_file_that_is_given_up_and_one_that_changed_again_hold_up_nothing() {
+fn a_file_that_is_given_up_or_changed_again_delays_nothing() {
     let (mut order, now, [a, b, _]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.await_file(a, None);
@@ -88,7 +88,7 @@ fn a_file_that_is_given_up_and_one_that_changed_again_hold_up_nothing() {
 }
 
 #[test]
-fn a_large_file_is_waited_for_and_not_for_ever() {
+fn a_large_file_is_awaited_but_not_forever() {
     let (mut order, now, [a, ..]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.await_file(a, Some(now + LARGE_WAIT));
@@ -102,7 +102,7 @@ fn a_large_file_is_waited_for_and_not_for_ever() {
 }
 
 #[test]
-fn what_is_said_of_one_name_is_never_overtaken() {
+fn changes_of_one_name_are_reported_in_order() {
     let (mut order, now, [a, ..]) = (EventOrder::default(), Instant::now(), slots());
     let first = order.step();
     order.await_file(a, None);
@@ -117,7 +117,7 @@ fn what_is_said_of_one_name_is_never_overtaken() {
 }
 
 #[test]
-fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
+fn a_new_directory_and_all_changes_during_its_scan_are_one_unit() {
     let (mut order, now, [a, b, _]) = (EventOrder::default(), Instant::now(), slots());
     order.step();
     order.hold(put("d", Kind::Directory));
@@ -145,7 +145,7 @@ fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
 }
 
 #[test]
-fn a_tree_that_is_too_large_to_be_told_whole_is_told_as_it_comes() {
+fn a_tree_too_large_for_one_report_is_reported_in_pieces() {
     let mut order = EventOrder::default();
     order.step();
     let turn = order.await_reading().unwrap();
@@ -160,7 +160,7 @@ fn a_tree_that_is_too_large_to_be_told_whole_is_told_as_it_comes() {
 }
 
 #[test]
-fn what_may_be_of_a_later_turn_is_one_unit_with_all_that_was_reported_since() {
+fn a_change_of_uncertain_order_is_one_unit_with_all_later_reports() {
     let (mut order, now, [a, ..]) = (EventOrder::default(), Instant::now(), slots());
     let pointer = order.step();
     let object = order.step();
@@ -183,7 +183,7 @@ fn what_may_be_of_a_later_turn_is_one_unit_with_all_that_was_reported_since() {
 }
 
 #[test]
-fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_tick() {
+fn an_unexpected_file_is_reported_after_later_events_of_the_same_tick() {
     let (now, [pointer, object, _]) = (Instant::now(), slots());
     let tells = |inode_hashed| {
         let mut order = EventOrder::default();
@@ -211,7 +211,7 @@ fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_t
 }
 
 #[test]
-fn units_that_overlap_are_one() {
+fn overlapping_units_are_merged() {
     let (mut order, now) = (EventOrder::default(), Instant::now());
     let turns: Vec<EventSeq> = (0..5).map(|_| order.step()).collect();
     for (turn, name, seconds) in [(1, "b", 3), (3, "c", 2), (0, "d", 1)] {
@@ -225,7 +225,7 @@ fn units_that_overlap_are_one() {
 }
 
 #[test]
-fn what_is_later_than_a_name_that_was_not_looked_at_waits() {
+fn a_change_after_an_unchecked_name_waits() {
     let (mut order, now) = (EventOrder::default(), Instant::now());
     order.step();
     order.hold(link("a"));

@@ -17,7 +17,7 @@ fn why(status: &ShareStatus, name: &Path) -> Option<LeftOutWhy> {
 }
 
 #[test]
-fn files_directories_and_links_inside_are_listed_with_true_attributes() {
+fn files_directories_and_inner_links_are_listed_with_true_attributes() {
     let mut bench = ShareBench::bare();
     bench.mkdir("empty");
     bench.mkdir("d");
@@ -51,7 +51,7 @@ fn files_directories_and_links_inside_are_listed_with_true_attributes() {
 }
 
 #[test]
-fn names_are_bytes_and_may_be_long() {
+fn names_are_bytes_and_can_be_long() {
     let mut bench = ShareBench::bare();
     let long = "n".repeat(255);
     let raw = std::ffi::OsStr::from_bytes(b"\xff\xfe \n");
@@ -67,7 +67,7 @@ fn names_are_bytes_and_may_be_long() {
 }
 
 #[test]
-fn only_what_others_may_read_is_shared_and_the_remedy_is_told() {
+fn only_files_readable_by_others_are_shared_and_the_remedy_is_named() {
     let mut bench = ShareBench::bare();
     bench.write("private", b"p");
     bench.chmod("private", 0o640);
@@ -90,7 +90,7 @@ fn only_what_others_may_read_is_shared_and_the_remedy_is_told() {
 }
 
 #[test]
-fn what_a_pattern_excludes_is_never_listed_and_the_pattern_is_told() {
+fn excluded_names_are_never_listed_and_their_pattern_is_named() {
     let mut bench = ShareBench::bare();
     bench.mkdir(".ssh");
     bench.write(".ssh/id_ed25519", b"secret");
@@ -116,7 +116,7 @@ fn what_a_pattern_excludes_is_never_listed_and_the_pattern_is_told() {
 }
 
 #[test]
-fn what_is_excluded_after_it_was_listed_disappears_and_comes_back() {
+fn a_name_excluded_after_listing_disappears_and_returns() {
     let mut bench = ShareBench::bare();
     bench.write("a.log", b"log");
     bench.mkdir("build");
@@ -150,7 +150,7 @@ fn what_is_excluded_after_it_was_listed_disappears_and_comes_back() {
 }
 
 #[test]
-fn a_pattern_that_is_none_is_refused_and_changes_nothing() {
+fn an_invalid_pattern_is_refused_and_changes_nothing() {
     let mut bench = ShareBench::new();
     bench.write("f", b"f");
     bench.settle();
@@ -164,7 +164,7 @@ fn a_pattern_that_is_none_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn all_that_is_listed_is_told_page_by_page_and_each_name_once() {
+fn all_listed_names_are_reported_page_by_page_once_each() {
     let mut bench = ShareBench::bare();
     bench.mkdir("d");
     (0..20).for_each(|i| bench.write(&format!("d/{i}"), b"x"));
@@ -185,7 +185,7 @@ fn all_that_is_listed_is_told_page_by_page_and_each_name_once() {
 }
 
 #[test]
-fn include_private_shares_them_and_can_be_taken_back() {
+fn include_private_shares_private_files_and_can_be_revoked() {
     let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.write("d/private", b"p");
@@ -208,7 +208,7 @@ fn include_private_shares_them_and_can_be_taken_back() {
 }
 
 #[test]
-fn a_share_that_others_may_not_enter_shares_nothing_and_says_so() {
+fn a_share_that_others_cannot_enter_shares_nothing_and_says_so() {
     let mut bench = ShareBench::bare();
     bench.write("f", b"f");
     chmod(&bench.dir(), 0o700);
@@ -225,7 +225,7 @@ fn a_share_that_others_may_not_enter_shares_nothing_and_says_so() {
 }
 
 #[test]
-fn a_file_too_large_to_be_proven_is_left_out_and_everybody_elses_files_are_listed() {
+fn a_file_too_large_to_verify_is_left_out_without_affecting_others() {
     let mut bench = ShareBench::bare();
     bench.write("small", b"small");
     let huge = fs::File::create(bench.at("huge")).unwrap();
@@ -240,7 +240,7 @@ fn a_file_too_large_to_be_proven_is_left_out_and_everybody_elses_files_are_liste
 }
 
 #[test]
-fn files_that_take_hours_to_hash_keep_no_other_large_file_waiting() {
+fn files_that_take_hours_to_hash_do_not_delay_other_large_files() {
     const HUGE: u64 = 512 << 30;
     const LARGE: u64 = (64 << 20) + 1;
     let mut bench = ShareBench::bare();
@@ -264,7 +264,7 @@ fn files_that_take_hours_to_hash_keep_no_other_large_file_waiting() {
 }
 
 #[test]
-fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
+fn special_files_and_outward_links_are_left_out_with_a_warning_that_names_them() {
     let mut bench = ShareBench::bare();
     let fifo = bench.at("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
@@ -296,7 +296,7 @@ fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
 }
 
 #[test]
-fn what_has_the_name_of_what_is_on_its_way_is_left_out_with_a_warning_but_in_an_inbox() {
+fn names_of_partial_files_are_left_out_with_a_warning_except_in_an_inbox() {
     let mut bench = ShareBench::bare();
     bench.mkdir("inbox");
     bench.config.inboxes = vec![bench.at("inbox")];
@@ -332,7 +332,7 @@ fn what_has_the_name_of_what_is_on_its_way_is_left_out_with_a_warning_but_in_an_
 }
 
 #[test]
-fn many_left_out_names_are_counted_but_neither_listed_nor_warned_of_without_end() {
+fn many_left_out_names_are_counted_with_bounded_lists_and_warnings() {
     let mut bench = ShareBench::bare();
     for number in 0..300 {
         symlink("/", bench.at(&format!("l{number}"))).unwrap();
@@ -344,7 +344,7 @@ fn many_left_out_names_are_counted_but_neither_listed_nor_warned_of_without_end(
 }
 
 #[test]
-fn the_mount_s_own_name_and_what_is_refused_are_never_entered() {
+fn the_mount_point_and_refused_directories_are_never_entered() {
     let mut bench = ShareBench::bare();
     bench.mkdir(".p2pfs");
     bench.write(".p2pfs/f", b"f");
@@ -362,7 +362,7 @@ fn the_mount_s_own_name_and_what_is_refused_are_never_entered() {
 }
 
 #[test]
-fn what_is_too_long_or_too_deep_is_left_out_and_told_as_that() {
+fn names_too_long_or_too_deep_are_left_out_with_that_reason() {
     for (name, levels, wanted) in [
         ("d".to_owned(), PATH_MAX_DEPTH, LeftOutWhy::TooDeep),
         ("d".repeat(255), 4096 / 256, LeftOutWhy::TooLong),
@@ -388,7 +388,7 @@ fn what_is_too_long_or_too_deep_is_left_out_and_told_as_that() {
 }
 
 #[test]
-fn the_state_directory_is_never_shared_even_with_all_that_is_private() {
+fn the_state_directory_is_never_shared_even_with_include_private() {
     let mut bench = ShareBench::bare();
     bench.config.state_dir = bench.at("state");
     bench.open();
@@ -404,7 +404,7 @@ fn the_state_directory_is_never_shared_even_with_all_that_is_private() {
 }
 
 #[test]
-fn a_share_that_cannot_be_is_refused_in_one_clear_line() {
+fn an_impossible_share_is_refused_in_one_clear_line() {
     let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.write("f", b"f");
@@ -431,7 +431,7 @@ fn a_share_that_cannot_be_is_refused_in_one_clear_line() {
 }
 
 #[test]
-fn a_removed_share_takes_all_its_entries_with_it() {
+fn a_removed_share_removes_all_its_entries() {
     let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
@@ -446,7 +446,7 @@ fn a_removed_share_takes_all_its_entries_with_it() {
 }
 
 #[test]
-fn two_shares_are_told_apart_by_their_numbers() {
+fn two_shares_are_distinguished_by_their_numbers() {
     let mut bench = ShareBench::bare();
     bench.mkdir("a");
     bench.mkdir("b");
@@ -466,7 +466,7 @@ fn two_shares_are_told_apart_by_their_numbers() {
 }
 
 #[test]
-fn a_file_dated_in_the_future_has_the_time_it_was_first_seen_as_its_version() {
+fn a_future_dated_file_gets_its_discovery_time_as_version_time() {
     let mut bench = ShareBench::bare();
     bench.write("future", b"f");
     date(&bench.at("future"), 4_000_000_000);

@@ -179,7 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..Default::default() })]
 
     #[test]
-    fn whatever_is_done_to_a_share_its_events_add_up_to_what_is_there(
+    fn the_events_of_a_share_add_up_to_its_content_after_any_operations(
         steps in proptest::collection::vec(any_step(), 1..60)
     ) {
         let mut bench = ShareBench::bare();

@@ -45,7 +45,7 @@ fn places(bench: &ShareBench, first: bool) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
+fn a_file_that_arrives_by_link_is_listed_without_a_quiet_period() {
     let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -64,7 +64,7 @@ fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
 /// Marker files signal that something is done, and must be announced before anything created after
 /// them.
 #[test]
-fn an_empty_file_that_comes_by_link_is_listed_in_its_turn() {
+fn an_empty_file_that_arrives_by_link_is_listed_in_order() {
     let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -81,7 +81,7 @@ fn an_empty_file_that_comes_by_link_is_listed_in_its_turn() {
 }
 
 #[test]
-fn an_empty_file_whose_writer_has_yet_to_write_waits_for_it() {
+fn an_empty_file_with_an_open_writer_waits_for_it() {
     let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -100,7 +100,7 @@ fn an_empty_file_whose_writer_has_yet_to_write_waits_for_it() {
 }
 
 #[test]
-fn a_linked_file_that_is_still_written_waits_for_its_writer() {
+fn a_linked_file_with_an_open_writer_waits_for_it() {
     let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -114,7 +114,7 @@ fn a_linked_file_that_is_still_written_waits_for_its_writer() {
 }
 
 #[test]
-fn a_small_pointer_is_never_told_before_the_large_file_that_was_there_first() {
+fn a_small_pointer_is_not_listed_before_the_earlier_large_file() {
     let mut bench = ShareBench::new();
     let large = bench.home.path().join("large");
     fs::write(&large, vec![7; 60 << 20]).unwrap();
@@ -130,7 +130,7 @@ fn a_small_pointer_is_never_told_before_the_large_file_that_was_there_first() {
 }
 
 #[test]
-fn what_is_gone_is_told_after_what_took_its_place() {
+fn a_removal_is_reported_after_its_replacement() {
     let mut bench = ShareBench::new();
     (0..50).for_each(|n| bench.write(&format!("loose{n}"), b"l"));
     bench.settle();
@@ -157,7 +157,7 @@ fn first_gone_and_last_put(bench: &ShareBench, new: &str) -> (usize, usize) {
 }
 
 #[test]
-fn a_renamed_directory_is_listed_whole_before_its_old_name_leaves() {
+fn a_renamed_directory_is_listed_whole_before_its_old_name_disappears() {
     const FILES: usize = 1500;
     let mut bench = ShareBench::new();
     bench.mkdir("old");
@@ -175,7 +175,7 @@ fn a_renamed_directory_is_listed_whole_before_its_old_name_leaves() {
 }
 
 #[test]
-fn a_renamed_file_is_listed_before_its_old_name_leaves() {
+fn a_renamed_file_is_listed_before_its_old_name_disappears() {
     let mut bench = ShareBench::new();
     bench.write("old", &vec![3; 30 << 20]);
     bench.mkdir("elsewhere");
@@ -190,7 +190,7 @@ fn a_renamed_file_is_listed_before_its_old_name_leaves() {
 }
 
 #[test]
-fn what_is_moved_out_of_the_share_leaves_though_it_arrives_nowhere() {
+fn a_file_moved_out_of_the_share_disappears() {
     let mut bench = ShareBench::new();
     bench.write("f", b"f");
     bench.mkdir("d");
@@ -250,7 +250,7 @@ fn assert_whole(bench: &ShareBench, contents: &BTreeMap<ContentHash, String>) {
 }
 
 #[test]
-fn a_pointer_is_never_told_before_what_it_points_to_however_fast_it_moves() {
+fn a_pointer_is_never_listed_before_its_target_however_fast_it_changes() {
     const COMMITS: usize = 150;
     let mut bench = ShareBench::new();
     bench.mkdir("objects");

@@ -9,7 +9,7 @@ fn old_file(bench: &ShareBench, name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn an_unchanged_share_is_known_again_without_an_event() {
+fn an_unchanged_share_is_recognized_without_an_event() {
     let mut bench = ShareBench::bare();
     bench.mkdir("d");
     old_file(&bench, "d/f", b"f");
@@ -38,7 +38,7 @@ fn a_known_file_is_not_read_again() {
 }
 
 #[test]
-fn a_file_that_has_the_number_that_another_had_keeps_its_own_hash() {
+fn a_file_with_a_reused_inode_number_keeps_its_own_hash() {
     let mut bench = ShareBench::bare();
     for (name, bytes) in [("a", b"aaaa"), ("b", b"bbbb")] {
         old_file(&bench, name, bytes);
@@ -65,7 +65,7 @@ fn a_file_that_has_the_number_that_another_had_keeps_its_own_hash() {
 }
 
 #[test]
-fn a_racy_hash_is_not_believed_after_a_restart() {
+fn a_racy_hash_is_not_trusted_after_a_restart() {
     let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -84,7 +84,7 @@ fn a_racy_hash_is_not_believed_after_a_restart() {
 }
 
 #[test]
-fn a_racy_hash_is_taken_again_when_the_file_is_at_rest() {
+fn a_racy_hash_is_computed_again_when_the_file_is_at_rest() {
     let mut bench = ShareBench::new();
     bench.write("f", b"f");
     bench.wait_for("listed", |b| b.has("f", b"f"));
@@ -101,7 +101,7 @@ fn a_racy_hash_is_taken_again_when_the_file_is_at_rest() {
 }
 
 #[test]
-fn what_changed_while_nobody_looked_is_told_at_the_start() {
+fn changes_made_while_stopped_are_reported_at_the_start() {
     let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.mkdir("emptied");
@@ -132,7 +132,7 @@ fn what_changed_while_nobody_looked_is_told_at_the_start() {
 }
 
 #[test]
-fn a_version_time_is_the_same_after_a_restart_even_without_the_log() {
+fn a_version_time_survives_a_restart_even_without_the_log() {
     let mut bench = ShareBench::bare();
     bench.write("f", b"f");
     date(&bench.at("f"), 4_000_000_000);
@@ -165,7 +165,7 @@ fn without_the_remembered_hashes_a_known_file_keeps_its_entry() {
 }
 
 #[test]
-fn a_share_that_is_not_offered_any_more_is_forgotten_when_that_is_sure() {
+fn a_share_no_longer_offered_is_forgotten_once_that_is_certain() {
     let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"f");
     bench.start();
@@ -187,7 +187,7 @@ fn linked_share(bench: &ShareBench, name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_share_whose_disk_is_awaited_stays_listed_also_where_a_link_led_to_it() {
+fn a_share_on_an_awaited_disk_stays_listed_even_behind_a_link() {
     let mut bench = ShareBench::bare();
     let link = linked_share(&bench, "linked");
     bench.open();
@@ -213,7 +213,7 @@ fn a_share_whose_disk_is_awaited_stays_listed_also_where_a_link_led_to_it() {
 }
 
 #[test]
-fn a_missing_share_that_comes_is_not_hashed_anew() {
+fn a_missing_share_that_appears_is_not_hashed_again() {
     let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"f");
     bench.start();
@@ -248,7 +248,7 @@ fn a_share_of_an_earlier_run_can_be_removed_by_its_name() {
 }
 
 #[test]
-fn the_state_directory_is_for_its_owner_alone_and_for_one_set() {
+fn the_state_directory_is_private_and_for_one_set_only() {
     let mut bench = ShareBench::bare();
     bench.open();
     let mode = fs::metadata(&bench.config.state_dir)

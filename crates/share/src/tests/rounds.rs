@@ -175,7 +175,7 @@ fn leads_to(target: &str) -> impl Fn(&Kind) -> bool {
 }
 
 #[test]
-fn a_link_seen_before_its_report_is_told_after_what_it_points_to() {
+fn a_link_seen_before_its_report_is_reported_after_its_target() {
     let mut rounds = Rounds::new();
     fs::create_dir(rounds.at("releases")).unwrap();
     rounds.point("current", "releases/0");
@@ -192,7 +192,7 @@ fn a_link_seen_before_its_report_is_told_after_what_it_points_to() {
 }
 
 #[test]
-fn a_link_seen_before_its_report_is_told_before_what_it_led_to_is_gone() {
+fn a_link_seen_before_its_report_is_reported_before_its_targets_removal() {
     let mut rounds = Rounds::new();
     symlink("text", rounds.at("old")).unwrap();
     rounds.point("current", "old");
@@ -208,7 +208,7 @@ fn a_link_seen_before_its_report_is_told_before_what_it_led_to_is_gone() {
 }
 
 #[test]
-fn a_file_replaced_before_its_report_is_told_after_what_was_there_first() {
+fn a_file_replaced_before_its_report_is_reported_after_its_predecessor() {
     let mut rounds = Rounds::new();
     fs::create_dir(rounds.at("objects")).unwrap();
     rounds.run();
@@ -224,7 +224,7 @@ fn a_file_replaced_before_its_report_is_told_after_what_was_there_first() {
 }
 
 #[test]
-fn what_is_seen_gone_before_its_report_is_told_after_what_took_its_place() {
+fn a_removal_seen_before_its_report_is_reported_after_its_replacement() {
     let mut rounds = Rounds::new();
     fs::create_dir(rounds.at("packs")).unwrap();
     symlink("text", rounds.at("loose")).unwrap();
@@ -240,7 +240,7 @@ fn what_is_seen_gone_before_its_report_is_told_after_what_took_its_place() {
 }
 
 #[test]
-fn a_walk_tells_a_link_after_what_was_only_reported_since() {
+fn a_scan_reports_a_link_after_later_reported_changes() {
     let mut rounds = Rounds::new();
     fs::create_dir(rounds.at("releases")).unwrap();
     rounds.point("current", "releases/0");
@@ -256,7 +256,7 @@ fn a_walk_tells_a_link_after_what_was_only_reported_since() {
 }
 
 #[test]
-fn a_directory_that_was_moved_into_what_it_held_is_listed_at_once() {
+fn a_directory_moved_into_its_former_child_is_listed_at_once() {
     let mut rounds = Rounds::new();
     fs::create_dir_all(rounds.at("a/b")).unwrap();
     fs::write(rounds.at("a/file"), b"bytes").unwrap();
@@ -292,7 +292,7 @@ fn begin_writing(at: &Path, half: &[u8]) -> fs::File {
 }
 
 #[test]
-fn what_is_half_written_is_not_listed_though_its_last_writer_closed_it_just_before() {
+fn a_half_written_file_is_not_listed_after_an_earlier_writers_close() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     let mut writer = begin_writing(&rounds.at("f"), b"22");
@@ -306,7 +306,7 @@ fn what_is_half_written_is_not_listed_though_its_last_writer_closed_it_just_befo
 }
 
 #[test]
-fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
+fn a_file_written_again_before_it_is_hashed_is_not_listed_half_written() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     rounds.run();
@@ -322,7 +322,7 @@ fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
 }
 
 #[test]
-fn a_file_dated_after_the_close_that_came_while_it_was_opened_to_be_read_does_not_wait() {
+fn a_file_dated_after_its_close_does_not_wait() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     let writer = begin_writing(&rounds.at("f"), b"22");
@@ -336,7 +336,7 @@ fn a_file_dated_after_the_close_that_came_while_it_was_opened_to_be_read_does_no
 }
 
 #[test]
-fn what_is_half_written_is_not_listed_though_its_write_was_not_reported_yet() {
+fn a_half_written_file_is_not_listed_before_its_write_is_reported() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     rounds.run();
@@ -350,7 +350,7 @@ fn what_is_half_written_is_not_listed_though_its_write_was_not_reported_yet() {
 }
 
 #[test]
-fn what_still_counts_as_open_just_after_the_report_of_its_close_does_not_wait() {
+fn a_file_still_counted_as_open_just_after_its_close_does_not_wait() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     rounds.run();
@@ -363,7 +363,7 @@ fn what_still_counts_as_open_just_after_the_report_of_its_close_does_not_wait() 
 }
 
 #[test]
-fn what_was_closed_by_one_writer_is_listed_while_another_has_it_open_and_is_idle() {
+fn a_file_closed_by_one_writer_is_listed_while_another_is_idle() {
     let mut rounds = Rounds::new();
     fs::write(rounds.at("f"), b"0000").unwrap();
     let idle = begin_writing(&rounds.at("f"), b"");
@@ -381,7 +381,7 @@ fn what_was_closed_by_one_writer_is_listed_while_another_has_it_open_and_is_idle
 }
 
 #[test]
-fn what_was_closed_by_one_name_is_listed_by_both_while_another_has_it_open_and_is_idle() {
+fn a_file_closed_under_one_name_is_listed_under_both_while_another_writer_is_idle() {
     let mut rounds = Rounds::new();
     fs::write(rounds.at("f"), b"0000").unwrap();
     fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
@@ -405,7 +405,7 @@ fn what_was_closed_by_one_name_is_listed_by_both_while_another_has_it_open_and_i
 }
 
 #[test]
-fn what_one_program_closes_is_listed_though_another_goes_on_writing_to_it() {
+fn a_file_closed_by_one_program_is_listed_while_another_writes() {
     let mut rounds = Rounds::new();
     fs::write(rounds.at("f"), b"0000").unwrap();
     rounds.run_and_hash();
@@ -424,7 +424,7 @@ fn what_one_program_closes_is_listed_though_another_goes_on_writing_to_it() {
 }
 
 #[test]
-fn what_was_withdrawn_by_one_name_while_it_was_read_by_another_is_listed_by_neither() {
+fn a_file_withdrawn_under_one_name_during_hashing_is_listed_under_neither() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
@@ -446,7 +446,7 @@ fn what_was_withdrawn_by_one_name_while_it_was_read_by_another_is_listed_by_neit
 }
 
 #[test]
-fn what_was_written_by_a_name_that_was_just_linked_is_seen_by_the_name_that_it_has() {
+fn writes_by_a_freshly_linked_name_are_seen_under_the_existing_one() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     rounds.run_and_hash();
@@ -459,7 +459,7 @@ fn what_was_written_by_a_name_that_was_just_linked_is_seen_by_the_name_that_it_h
 }
 
 #[test]
-fn what_nobody_has_open_is_listed_though_it_was_written_once_more_before_it_was_read() {
+fn a_closed_file_is_listed_although_it_was_written_once_more_before_hashing() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     rounds.run();

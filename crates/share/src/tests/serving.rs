@@ -21,7 +21,7 @@ fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
 }
 
 #[test]
-fn what_lies_in_a_directory_that_became_private_is_given_to_nobody_from_then_on() {
+fn files_in_a_directory_that_became_private_are_no_longer_served() {
     for directory in ["d", ""] {
         let mut bench = ShareBench::new();
         bench.mkdir("d");
@@ -62,7 +62,7 @@ fn any_range_of_a_shared_file_is_served_with_its_proof() {
 }
 
 #[test]
-fn an_empty_file_is_served_too() {
+fn an_empty_file_is_served() {
     let mut bench = ShareBench::new();
     bench.write("f", b"");
     bench.wait_for("listed", |b| b.has("f", b""));
@@ -72,7 +72,7 @@ fn an_empty_file_is_served_too() {
 }
 
 #[test]
-fn a_file_that_changed_unseen_is_gone_and_comes_back_as_what_it_is() {
+fn a_file_changed_unnoticed_is_gone_and_returns_with_its_new_content() {
     let mut bench = ShareBench::bare();
     // without watches and rescans, only serving can notice the change
     bench.config.watch_limit = 0;
@@ -186,7 +186,7 @@ fn a_request_for_a_file_that_changed_unseen_has_it_checked() {
 }
 
 #[test]
-fn a_file_cut_short_while_it_is_served_is_gone() {
+fn a_file_truncated_while_served_is_gone() {
     let mut bench = ShareBench::new();
     let bytes = content(300_000, 1);
     bench.write("f", &bytes);
@@ -206,7 +206,7 @@ fn a_file_cut_short_while_it_is_served_is_gone() {
 }
 
 #[test]
-fn an_open_source_serves_on_when_its_name_is_replaced_or_deleted() {
+fn an_open_source_still_serves_when_its_name_is_replaced_or_deleted() {
     let mut bench = ShareBench::new();
     let (old, new) = (content(300_000, 1), content(300_000, 2));
     bench.write("f", &old);
@@ -280,7 +280,7 @@ fn an_own_file_is_read_live() {
 }
 
 #[test]
-fn what_is_not_shared_is_neither_opened_nor_described() {
+fn an_unshared_file_is_neither_opened_nor_described() {
     let mut bench = ShareBench::bare();
     fs::write(bench.home.path().join("secret"), b"s").unwrap();
     symlink("../secret", bench.at("out")).unwrap();
@@ -306,7 +306,7 @@ fn what_is_not_shared_is_neither_opened_nor_described() {
 }
 
 #[test]
-fn the_names_of_a_directory_are_described_one_by_one_as_each_is_now() {
+fn the_names_of_a_directory_are_described_as_each_currently_is() {
     let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.write("d/f", b"first");
@@ -350,7 +350,7 @@ fn many_readers_of_an_evicted_outboard_all_get_their_bytes() {
 }
 
 #[test]
-fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
+fn a_recently_replaced_small_file_is_served_in_its_old_version() {
     let mut bench = ShareBench::new();
     let (old, new) = (content(300_000, 1), content(300_000, 2));
     bench.write("f", &old);
@@ -370,7 +370,7 @@ fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
 }
 
 #[test]
-fn what_others_may_not_read_any_more_is_not_served_before_a_watcher_tells() {
+fn a_file_made_private_is_not_served_before_a_watch_reports_it() {
     let mut bench = ShareBench::bare();
     bench.config.watch_limit = 0;
     let (small, large) = (content(3_000, 1), content(3_000_000, 2));
@@ -393,7 +393,7 @@ fn what_others_may_not_read_any_more_is_not_served_before_a_watcher_tells() {
 }
 
 #[test]
-fn what_was_kept_of_a_file_is_not_served_once_others_may_not_read_it() {
+fn a_retained_copy_is_not_served_once_the_file_is_private() {
     let mut bench = ShareBench::new();
     bench.write("f", b"told by mistake");
     bench.wait_for("listed", |b| b.has("f", b"told by mistake"));
@@ -405,7 +405,7 @@ fn what_was_kept_of_a_file_is_not_served_once_others_may_not_read_it() {
 }
 
 #[test]
-fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
+fn files_listed_before_a_restart_are_served_before_the_scan_reaches_them() {
     let mut bench = ShareBench::bare();
     let bytes = content(300_000, 1);
     bench.write("f", &bytes);
@@ -421,7 +421,7 @@ fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
 
 /// A reader of a content that only this node has waits for the shares while the node restarts.
 #[test]
-fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
+fn a_missing_file_is_not_called_absent_until_all_shares_were_added() {
     let bench = ShareBench::new();
     let hash = ContentHash::of(b"in a share that is still to be added");
     let found = bench.set().source(&hash).map(drop).unwrap_err();
@@ -433,7 +433,7 @@ fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
 
 /// A reader with the file open must not be told that it is gone.
 #[test]
-fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
+fn a_renamed_file_is_found_under_one_name_or_the_other_or_soon() {
     let mut bench = ShareBench::new();
     // too large to be kept in memory
     let bytes = content(30 << 20, 1);
@@ -464,7 +464,7 @@ fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
 }
 
 #[test]
-fn what_is_gone_for_good_is_said_to_be_also_where_nothing_is_watched() {
+fn a_permanently_removed_file_is_reported_as_gone_even_without_watches() {
     for watch_limit in [0, 100] {
         let mut bench = ShareBench::bare();
         bench.config.watch_limit = watch_limit;

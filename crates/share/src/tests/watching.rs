@@ -10,7 +10,7 @@ use super::*;
 use p2pfs_types::extent::ByteRange;
 
 #[test]
-fn a_file_is_listed_at_its_writer_s_close_and_not_before() {
+fn a_file_is_listed_at_its_writers_close_and_not_earlier() {
     let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -31,7 +31,7 @@ fn a_file_is_listed_at_its_writer_s_close_and_not_before() {
 }
 
 #[test]
-fn a_file_that_is_never_closed_is_listed_when_it_was_quiet() {
+fn a_file_that_is_never_closed_is_listed_after_a_quiet_period() {
     let mut bench = ShareBench::new();
     let mut file = fs::File::create(bench.at("f")).unwrap();
     file.write_all(b"so far").unwrap();
@@ -41,7 +41,7 @@ fn a_file_that_is_never_closed_is_listed_when_it_was_quiet() {
 }
 
 #[test]
-fn of_a_file_rewritten_in_place_over_and_over_only_whole_versions_are_listed() {
+fn a_file_repeatedly_rewritten_in_place_is_listed_only_in_whole_versions() {
     const PIECE_BYTES: usize = 32 * 1024;
     let mut bench = ShareBench::bare();
     // so that no close waits so long that the file is read despite a writer
@@ -117,7 +117,7 @@ fn a_file_moved_into_place_and_chmodded_after_its_close_does_not_wait() {
 }
 
 #[test]
-fn a_tree_copied_in_is_listed_without_waiting_for_quiet() {
+fn a_tree_copied_in_is_listed_without_a_quiet_period() {
     let mut bench = ShareBench::bare();
     bench.config.quiet = PATIENCE * 10;
     bench.start();
@@ -149,7 +149,7 @@ fn a_deleted_file_and_an_emptied_directory_disappear() {
 }
 
 #[test]
-fn a_directory_moved_in_about_and_out_takes_its_contents_along() {
+fn a_directory_moved_in_around_and_out_takes_its_contents_along() {
     let mut bench = ShareBench::new();
     let outside = bench.home.path().join("tree");
     fs::create_dir_all(outside.join("deep")).unwrap();
@@ -196,7 +196,7 @@ fn a_file_that_takes_a_directory_s_name_replaces_it_and_back() {
 }
 
 #[test]
-fn a_directory_made_anew_at_once_is_not_taken_for_the_deleted_one() {
+fn a_recreated_directory_is_not_taken_for_the_deleted_one() {
     let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.mkdir("d/old");
@@ -228,7 +228,7 @@ fn withdrawing_o_r_withdraws_the_file_and_the_directory() {
 }
 
 #[test]
-fn what_is_written_by_one_name_is_seen_by_the_other_names_of_the_file() {
+fn writes_under_one_name_are_seen_under_the_files_other_names() {
     let mut bench = ShareBench::new();
     bench.write("a", b"old");
     fs::hard_link(bench.at("a"), bench.at("b")).unwrap();
@@ -243,7 +243,7 @@ fn what_is_written_by_one_name_is_seen_by_the_other_names_of_the_file() {
 }
 
 #[test]
-fn what_others_may_read_by_one_name_they_may_by_the_others() {
+fn a_file_readable_under_one_name_is_readable_under_the_others() {
     let mut bench = ShareBench::new();
     bench.write("a", b"bytes");
     bench.wait_for("listed", |b| b.has("a", b"bytes"));
@@ -258,7 +258,7 @@ fn what_others_may_read_by_one_name_they_may_by_the_others() {
 }
 
 #[test]
-fn a_new_mtime_and_a_new_executable_bit_are_told() {
+fn a_new_mtime_and_a_new_executable_bit_are_reported() {
     let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("f", b"f");
@@ -308,7 +308,7 @@ fn a_rename_keeps_the_version_time() {
 }
 
 #[test]
-fn an_unchanged_share_tells_nothing_again() {
+fn an_unchanged_share_reports_nothing_again() {
     let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
@@ -322,7 +322,7 @@ fn an_unchanged_share_tells_nothing_again() {
 }
 
 #[test]
-fn without_watches_a_rescan_sees_it_all_and_one_warning_names_the_remedy() {
+fn without_watches_a_rescan_finds_everything_and_one_warning_names_the_remedy() {
     let mut bench = ShareBench::bare();
     bench.mkdir("d");
     bench.mkdir("e");
@@ -346,7 +346,7 @@ fn without_watches_a_rescan_sees_it_all_and_one_warning_names_the_remedy() {
 }
 
 #[test]
-fn the_periodic_rescan_comes_by_itself() {
+fn the_periodic_rescan_happens_by_itself() {
     let mut bench = ShareBench::bare();
     bench.config.watch_limit = 0;
     bench.config.rescan = Duration::from_millis(50);
@@ -359,7 +359,7 @@ fn the_periodic_rescan_comes_by_itself() {
 }
 
 #[test]
-fn a_share_that_vanishes_is_emptied_with_a_warning_and_comes_back() {
+fn a_vanished_share_is_emptied_with_a_warning_and_returns() {
     let mut bench = ShareBench::new();
     bench.mkdir("d");
     bench.write("d/f", b"f");
@@ -384,7 +384,7 @@ fn a_share_that_vanishes_is_emptied_with_a_warning_and_comes_back() {
 }
 
 #[test]
-fn a_node_that_takes_no_events_pauses_the_room_and_loses_nothing() {
+fn a_node_that_reads_no_events_pauses_the_share_and_loses_nothing() {
     let mut bench = ShareBench::bare();
     let count = EVENT_QUEUE_EVENTS * 3;
     (0..count).for_each(|number| bench.write(&format!("f{number}"), &number.to_le_bytes()));
@@ -404,7 +404,7 @@ fn a_node_that_takes_no_events_pauses_the_room_and_loses_nothing() {
 }
 
 #[test]
-fn dropping_a_set_whose_events_nobody_takes_does_not_hang() {
+fn dropping_a_set_with_unread_events_does_not_hang() {
     let mut bench = ShareBench::bare();
     (0..EVENT_QUEUE_EVENTS + 10).for_each(|number| bench.mkdir(&format!("d{number}")));
     bench.open();
@@ -419,7 +419,7 @@ fn dropping_a_set_whose_events_nobody_takes_does_not_hang() {
 
 /// The kernel reports neither the change of the bytes nor a close while the mapping exists.
 #[test]
-fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
+fn a_write_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
     let mut bench = ShareBench::new();
     let (old, new) = (vec![1; 300_000], vec![2; 300_000]);
     bench.write("f", &old);
@@ -437,7 +437,7 @@ fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
 /// A write to a page that still waits to be written to the disk sets no new date. Size and times
 /// are therefore those of the previous version.
 #[test]
-fn what_was_written_through_a_mapping_is_read_at_its_writer_s_close() {
+fn writes_through_a_mapping_are_hashed_at_the_writers_close() {
     let mut bench = ShareBench::new();
     bench.write("f", &[0; 5000]);
     bench.wait_for("listed", |b| b.has("f", &[0; 5000]));

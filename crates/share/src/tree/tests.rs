@@ -12,14 +12,14 @@ fn directory(tree: &mut Tree, parent: Slot, name: &str) -> Slot {
 }
 
 #[test]
-fn a_name_costs_about_a_hundred_and_twenty_bytes() {
+fn a_name_costs_about_120_bytes() {
     let node = size_of::<Option<TreeNode>>();
     assert!(node <= 80, "{node}");
     assert!(size_of::<(Slot, u32, Slot)>() + size_of::<(u32, Slot)>() <= 20);
 }
 
 #[test]
-fn names_are_found_after_so_many_went_that_the_rest_was_moved() {
+fn names_are_found_after_a_compaction() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
     let name = |number: usize| format!("{number:0>200}");
@@ -34,7 +34,7 @@ fn names_are_found_after_so_many_went_that_the_rest_was_moved() {
 }
 
 #[test]
-fn a_version_time_of_its_own_goes_with_its_name() {
+fn a_separate_version_time_is_removed_with_its_name() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
     let slot = file(&mut tree, root, "f");
@@ -53,7 +53,7 @@ fn a_version_time_of_its_own_goes_with_its_name() {
 }
 
 #[test]
-fn a_name_is_found_by_its_path_and_gives_it_back() {
+fn a_name_and_its_path_lead_to_each_other() {
     let mut tree = Tree::new();
     let root = tree.insert_root(3);
     let deep = directory(&mut tree, root, "d");
@@ -71,7 +71,7 @@ fn a_name_is_found_by_its_path_and_gives_it_back() {
 }
 
 #[test]
-fn a_removed_name_leaves_nothing_and_its_place_is_used_again() {
+fn a_removed_name_leaves_nothing_and_its_slot_is_reused() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
     let first = file(&mut tree, root, "f");
@@ -83,14 +83,14 @@ fn a_removed_name_leaves_nothing_and_its_place_is_used_again() {
 }
 
 #[test]
-fn the_children_of_a_root_are_not_itself() {
+fn a_root_is_not_among_its_own_children() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
     assert_eq!(tree.children(root).count(), 0);
 }
 
 #[test]
-fn a_content_is_found_wherever_it_is_listed() {
+fn a_content_is_found_under_all_its_names() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
     let hash = ContentHash::of(b"x");
@@ -110,7 +110,7 @@ fn a_content_is_found_wherever_it_is_listed() {
 }
 
 #[test]
-fn a_directory_within_itself_is_noticed() {
+fn a_directory_within_itself_is_detected() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
     tree.directory_mut(root).unwrap().ino = 5;
@@ -120,7 +120,7 @@ fn a_directory_within_itself_is_noticed() {
 }
 
 #[test]
-fn a_name_longer_than_one_may_be_shared_is_found_and_goes_whole() {
+fn an_overlong_name_is_found_and_removed_whole() {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
     // possible on an exFAT disk: 255 letters of three bytes each

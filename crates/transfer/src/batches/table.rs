@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_batches_are_under_way_to_one_node_and_so_many_files_wanted() {
+    fn batches_under_way_and_files_wanted_from_one_node_are_bounded() {
         let mut table = BatchTable::default();
         for n in 0..COMING_MAX {
             assert_eq!(table.room(), COMING_MAX - n);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_node_whose_batches_are_late_less_is_asked_until_they_are_in_time() {
+    fn a_node_with_late_batches_gets_fewer_until_they_are_in_time() {
         let (mut table, now) = (BatchTable::default(), Instant::now());
         let node = NodeId::new([1; 32]);
         let take_late = |table: &mut BatchTable, n| {
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_is_taken_back_as_it_begins_alone_goes_on_for_nobody() {
+    fn a_read_cancelled_as_it_begins_alone_leaves_no_request() {
         let mut table = BatchTable::default();
         let batch = batch(1, 1);
         let file = batch.files[0];

@@ -164,7 +164,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_read_in_order_is_right_and_asked_for_once() {
+async fn a_file_read_in_order_is_correct_and_requested_once() {
     let content = Content::new(1, 20_000_001);
     let mut scene = scene(&content, 1 << 30, &[Manner::Honest, Manner::Honest]);
     scene.read_through(&content, 128 << 10).await;
@@ -189,7 +189,7 @@ async fn a_file_read_in_order_is_right_and_asked_for_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_file_needs_nobody() {
+async fn an_empty_file_needs_no_holder() {
     let content = Content::new(4, 0);
     let scene = scene(&content, 1 << 30, &[]);
     assert_eq!(
@@ -224,7 +224,7 @@ async fn many_readers_of_one_range_cost_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_liar_is_named_and_shunned_and_another_is_asked() {
+async fn a_liar_is_named_and_excluded_and_another_holder_is_asked() {
     for seed in 0..8 {
         let content = Content::new(seed, 3 << 20);
         let config = FetchConfig::new(seed);
@@ -245,7 +245,7 @@ async fn a_liar_is_named_and_shunned_and_another_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_liar_alone_is_an_error_at_the_deadline() {
+async fn a_lone_liar_causes_an_error_at_the_deadline() {
     let content = Content::new(9, 1 << 20);
     let mut scene = scene(&content, 1 << 30, &[Manner::Lying]);
     let (hash, range) = (content.hash(), ByteRange::at(0, 4096));
@@ -290,7 +290,7 @@ async fn without_a_holder_a_read_fails_at_its_deadline_and_its_repeat_at_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_offers_itself_ends_the_wait() {
+async fn a_new_holders_offer_ends_the_wait() {
     let content = Content::new(11, 1 << 20);
     let mut scene = scene(&content, 1 << 30, &[Manner::Honest]);
     let silent: HoldersOf = Arc::new(|_| vec![]);
@@ -320,7 +320,7 @@ async fn a_holder_that_offers_itself_ends_the_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn peers_that_break_fall_silent_are_busy_or_lost_the_file_are_replaced() {
+async fn broken_silent_busy_or_emptied_peers_are_replaced() {
     let troubles = [
         Manner::Broken,
         Manner::Gone,
@@ -337,7 +337,7 @@ async fn peers_that_break_fall_silent_are_busy_or_lost_the_file_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_read_is_answered_at_once_and_only_once() {
+async fn a_cancelled_read_is_answered_at_once_and_once_only() {
     let content = Content::new(12, 1 << 20);
     let gate = Arc::new(Semaphore::new(0));
     let scene = scene(&content, 1 << 30, &[Manner::Held(gate.clone())]);
@@ -392,7 +392,7 @@ async fn a_range_outside_the_file_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_size_said_of_a_hash_leaves_the_right_bytes_readable() {
+async fn a_wrong_claimed_size_leaves_the_right_bytes_readable() {
     let content = Content::new(14, 200_000);
     let scene = scene(&content, 1 << 30, &[Manner::Honest]);
     let first = ByteRange::new(0, 4096);
@@ -410,7 +410,7 @@ async fn a_wrong_size_said_of_a_hash_leaves_the_right_bytes_readable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn random_pages_ask_for_little_more_than_themselves() {
+async fn random_pages_request_little_more_than_themselves() {
     let content = Content::new(15, 16 << 20);
     let scene = scene(&content, 1 << 30, &[Manner::Honest]);
     let (fetcher, copy) = (scene.fetcher.clone(), content.clone());
@@ -429,7 +429,7 @@ async fn random_pages_ask_for_little_more_than_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_behind_when_all_is_read() {
+async fn nothing_remains_after_everything_was_read() {
     let content = Content::new(16, 6 << 20);
     let scene = scene(&content, 1 << 30, &[Manner::Honest]);
     scene.read_through(&content, 128 << 10).await;
@@ -441,7 +441,7 @@ async fn nothing_is_left_behind_when_all_is_read() {
 
 /// A small read overtakes requests that wait for the limit, even those of a fill of the same file.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_what_a_limit_holds_back_for_later_has_it_asked_before_that_passes() {
+async fn a_throttled_fill_is_requested_early_when_a_reader_needs_it() {
     let content = Content::new(18, 1 << 20);
     let scene = scene(&content, 1 << 30, &[Manner::Honest]);
     scene.fetcher.download().set(Some(1024));
@@ -458,7 +458,7 @@ async fn who_waits_for_what_a_limit_holds_back_for_later_has_it_asked_before_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_asked_in_vain_counts_for_no_limit() {
+async fn a_futile_request_does_not_count_against_a_limit() {
     let content = Content::new(17, 1 << 20);
     let scene = scene(&content, 1 << 30, &[Manner::Busy]);
     let limit = scene.fetcher.download();

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_datagram_to_nobody_is_no_error_for_the_next() {
+    async fn a_failed_datagram_causes_no_error_for_the_next() {
         let (a, b) = (port("127.0.0.1:0"), port("127.0.0.1:0"));
         let gone = b.local_addr();
         drop(b);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_kernel_does_not_take_is_dropped_and_said() {
+    async fn datagrams_refused_by_the_kernel_are_dropped_and_reported() {
         let a = port("127.0.0.1:0");
         assert!(!a.send(a.local_addr(), &[0; 70_000]));
         assert!(!a.send("[::1]:9".parse().unwrap(), b"other family"));

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_in_use_names_the_address_and_the_remedy() {
+    async fn a_port_in_use_is_reported_with_address_and_remedy() {
         let pair = PortPair::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let taken = pair.local_addr();
         let error = PortPair::bind(taken).unwrap_err().to_string();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_connects_while_a_socket_changes_hands_is_not_refused() {
+    async fn a_connection_made_while_a_socket_changes_hands_is_not_refused() {
         let pair = PortPair::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let at = pair.local_addr();
         let kept = pair.try_clone_fds().unwrap();

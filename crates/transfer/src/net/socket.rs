@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_listens_on_all_addresses_knows_each_of_this_machine_as_its_own() {
+    fn a_wildcard_listener_recognizes_each_local_address_as_its_own() {
         let is_own = |bound: &str, at: &str| is_own(bound.parse().unwrap(), at.parse().unwrap());
         assert!(is_own("0.0.0.0:1378", "127.0.0.3:1378"));
         assert!(!is_own("0.0.0.0:1378", "127.0.0.3:1379"));

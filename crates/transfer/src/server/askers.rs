@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_askers_are_named_but_not_to_themselves() {
+    fn the_latest_askers_are_named_except_to_themselves() {
         let (mut askers, now) = (Askers::new(), Instant::now());
         let hash = ContentHash::of(b"x");
         for i in 0..20 {

@@ -96,7 +96,7 @@ mod tests {
 
     /// Sends so much at once that it takes longer than the age at which an answer counts as stuck.
     #[tokio::test]
-    async fn what_waits_for_the_limit_is_not_taken_for_what_a_disk_holds_up() {
+    async fn a_throttled_answer_is_not_mistaken_for_one_blocked_by_a_disk() {
         let limits = ServerLimits::default();
         let limited = Arc::new(UploadLimit::new(&limits));
         let turns = FairQueue::new(limits);

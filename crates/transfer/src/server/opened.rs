@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_read_to_its_end_is_closed_sooner_than_what_is_still_read() {
+    fn a_fully_read_file_is_closed_sooner_than_one_being_read() {
         let begin = Instant::now();
         let mut questions = RequestTimes::new(begin);
         questions.note(begin, false);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lost_its_name_is_kept_for_a_while_and_within_a_budget() {
+    fn a_file_that_lost_its_name_is_retained_within_time_and_budget() {
         let (mut nameless, now) = (DeletedFiles::default(), Instant::now());
         let [one, two, three] = [1, 2, 3].map(|byte| ContentHash::new([byte; 32]));
         assert_eq!(nameless.put(now, one, 'a', 1000), None);

@@ -199,7 +199,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_file_arrives_as_it_is() {
+async fn a_large_file_arrives_unchanged() {
     let content = Content::new(1, 64 << 20);
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&content], honest);
@@ -220,7 +220,7 @@ async fn a_large_file_arrives_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_a_holder_is_killed_the_read_goes_on_at_another() {
+async fn a_read_continues_at_another_holder_when_one_is_killed() {
     let content = Content::new(2, 48 << 20);
     let cluster = Cluster::new();
     let nodes = [
@@ -246,7 +246,7 @@ async fn when_a_holder_is_killed_the_read_goes_on_at_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lying_holder_is_shunned_and_not_a_wrong_byte_read() {
+async fn a_lying_holder_is_excluded_and_no_wrong_byte_is_read() {
     let content = Content::new(3, 8 << 20);
     let cluster = Cluster::new();
     let nodes = [
@@ -286,7 +286,7 @@ async fn a_lying_holder_is_shunned_and_not_a_wrong_byte_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn small_reads_take_the_short_way_and_are_right_and_kept() {
+async fn small_reads_take_the_short_path_correctly_and_are_cached() {
     let content = Content::new(10, 8 << 20);
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&content], honest);
@@ -311,7 +311,7 @@ async fn small_reads_take_the_short_way_and_are_right_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lie_on_the_short_way_is_found_and_another_holder_asked() {
+async fn a_lie_on_the_short_path_is_found_and_another_holder_asked() {
     let content = Content::new(11, 4 << 20);
     let cluster = Cluster::new();
     let nodes = [
@@ -342,7 +342,7 @@ async fn a_lie_on_the_short_way_is_found_and_another_holder_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_node_has_fetched_it_serves_in_turn() {
+async fn a_node_serves_what_it_has_fetched() {
     let content = Content::new(4, 6 << 20);
     let cluster = Cluster::new();
     let seed = cluster.serving(&[&content], honest);
@@ -382,7 +382,7 @@ async fn sixty_four_readers_of_one_range_share_one_fetch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_offers_what_it_has_and_names_who_asked() {
+async fn a_node_offers_its_files_and_names_their_askers() {
     let (whole, part) = (Content::new(6, 300_000), Content::new(7, 400_000));
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&whole], honest);
@@ -399,7 +399,7 @@ async fn a_node_offers_what_it_has_and_names_who_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn questions_that_make_no_sense_are_refused() {
+async fn meaningless_requests_are_refused() {
     let content = Content::new(8, 3 << 20);
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&content], honest);
@@ -441,7 +441,7 @@ async fn questions_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shared_file_is_served_until_it_changes_and_never_as_a_mixture() {
+async fn a_shared_file_is_served_until_it_changes_and_never_mixed() {
     let content = Content::new(9, 6 << 20);
     let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();

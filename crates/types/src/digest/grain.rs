@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outboard_is_as_fine_as_it_may_be_long() {
+    fn an_outboard_is_as_fine_as_its_limit_allows() {
         let (mib, gib) = (1 << 20, 1 << 30);
         let bytes = |size| Grain::within(size, mib).bytes();
         assert_eq!(bytes(0), 16 << 10);

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_by_groups_is_the_outboard_of_the_whole() {
+    fn an_outboard_grown_by_groups_equals_that_of_the_whole() {
         let group = CHUNK_BYTES as usize;
         let sizes = [0, 1, group - 1, group, group + 1, 2 * group, 3 * group];
         let larger = [5 * group + 17, 8 * group, 9 * group, 13 * group - 1];
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_hash_before_all_of_it_came() {
+    fn there_is_no_hash_before_all_bytes_arrived() {
         let mut growing = Growing::new(3 * CHUNK_BYTES, Grain::CHUNK);
         let group = vec![7; CHUNK_BYTES as usize];
         growing.take(&group, |_, _| Ok(())).unwrap();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_saved_ends_it() {
+    fn an_outboard_that_cannot_be_saved_is_abandoned() {
         let bytes = vec![7; 2 * CHUNK_BYTES as usize];
         let full = |_: u64, _: &[u8; 64]| Err(io::ErrorKind::StorageFull.into());
         let failed = Growing::new(bytes.len() as u64, Grain::CHUNK).take(&bytes, full);

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_hashed_once_is_not_hashed_again_and_what_is_changed_is() {
+    fn hashed_bytes_are_not_hashed_again_unless_changed() {
         let mut bytes = chunk(1);
         let hash = hash_of(&bytes);
         note(&hash, &bytes);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bytes_under_another_hash_are_not_known() {
+    fn the_same_bytes_under_another_hash_are_unknown() {
         let bytes = chunk(2);
         let hash = hash_of(&bytes);
         note(&hash, &bytes);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_less_than_a_chunk_is_always_hashed() {
+    fn less_than_a_chunk_is_always_hashed() {
         let bytes = &chunk(3)[1..];
         let hash = hash_of(bytes);
         note(&hash, bytes);

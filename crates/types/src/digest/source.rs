@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_gives_just_the_bytes_that_are_asked_for_or_says_that_it_ends() {
+    fn a_source_returns_exactly_the_requested_bytes_or_reports_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, b"0123456789").unwrap();

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_a_walk_are_the_range_without_a_gap() {
+    fn the_bytes_of_a_walk_are_the_range_without_gaps() {
         let size = 9 * CHUNK_BYTES + 300;
         for (start, end) in [(0, size), (1, 2), (70_000, 400_000), (size - 1, size)] {
             let walk = ProofPlan::new(size, ByteRange::new(start, end), Grain::CHUNK);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_range_takes_one_pair_a_level() {
+    fn a_small_range_takes_one_pair_for_each_level() {
         let size = 1 << 30;
         let found = pairs(size, ByteRange::at(12345 * 4096, 4096));
         // 2^20 leaves, of which 4 are requested.

@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_a_space_is_found_in_the_list() {
+    fn a_path_with_a_space_is_found_in_the_mount_list() {
         let line = b"41 22 0:46 / /mnt/a\\040b rw shared:1 master:2 - fuse.p2pfs p2pfs rw";
         assert_eq!(point(line), Some(PathBuf::from("/mnt/a b")));
         assert_eq!(filesystem(line), Some((&b"fuse.p2pfs"[..], &b"p2pfs"[..])));
     }
 
     #[test]
-    fn a_torn_line_is_none() {
+    fn a_torn_line_is_ignored() {
         for line in [&b""[..], b"torn line", b"36 35 0:9 /"] {
             assert_eq!((point(line), filesystem(line)), (None, None));
         }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_that_escapes_nothing_stays() {
+    fn a_backslash_that_escapes_nothing_is_literal() {
         assert_eq!(unescape(b"a\\b\\0"), b"a\\b\\0");
         assert_eq!(unescape(b"\\134\\012"), b"\\\n");
         for text in [&b"\\999"[..], b"\\+12", b"\\777"] {

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_of_ones_own_that_is_refused_stays_so_and_what_comes_or_fails_does_not() {
+    fn a_permanent_refusal_is_cached_and_a_passing_failure_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let lock = folder.path().join("lock");
         for refused in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_directory_of_another_user_may_be_where_a_disk_is_mounted_later() {
+    fn an_empty_directory_of_another_user_may_become_a_mount_point() {
         let folder = tempfile::tempdir().unwrap();
         let point = folder.path().join("disk");
         fs::create_dir(&point).unwrap();

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+    fn a_socket_replaces_a_dead_one_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for kind in [SocketType::STREAM, SocketType::SEQPACKET] {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_stands_still_with_callers_waiting_keeps_its_place_and_nobody_waits_for_it() {
+    fn a_hung_process_with_waiting_callers_keeps_its_socket_and_delays_no_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let (kind, address) = (SocketType::STREAM, SocketAddrUnix::new(&path).unwrap());

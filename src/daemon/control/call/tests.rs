@@ -115,7 +115,7 @@ fn each_reply_has_the_fields_of_its_description_and_no_others() {
 }
 
 #[test]
-fn changing_trust_or_shares_asks_for_the_owner_and_the_cache_for_the_group() {
+fn changing_trust_or_shares_needs_the_owner_and_the_cache_the_group() {
     assert_eq!(Call::Status {}.info().right, Right::Read);
     assert_eq!(
         Call::Get {
@@ -146,7 +146,7 @@ fn changing_trust_or_shares_asks_for_the_owner_and_the_cache_for_the_group() {
 }
 
 #[test]
-fn an_unknown_method_or_interface_is_told_apart_from_bad_parameters() {
+fn an_unknown_method_is_distinguished_from_bad_parameters() {
     let unknown = Call::decode("org.example.Status", "{}");
     assert!(matches!(unknown, Err(CallError::UnknownInterface { .. })));
     let unknown = Call::decode("org.p2pfs.Control.Explode", "{}");

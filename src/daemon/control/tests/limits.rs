@@ -14,7 +14,7 @@ use super::super::*;
 use super::{Line, POLICY, line, line_in_turn, method, owner, stranger};
 
 #[tokio::test]
-async fn bytes_that_are_no_call_end_the_connection() {
+async fn garbage_ends_the_connection() {
     for bytes in [
         &b"GET / HTTP/1.1\r\n\r\n\0"[..],
         b"\0",
@@ -31,7 +31,7 @@ async fn bytes_that_are_no_call_end_the_connection() {
 }
 
 #[tokio::test]
-async fn json_nested_without_end_ends_the_connection_and_not_the_daemon() {
+async fn endlessly_nested_json_ends_the_connection_and_not_the_daemon() {
     let mut line = line(owner());
     let deep = [
         &b"{\"method\":\"x\",\"parameters\":{\"a\":"[..],
@@ -43,7 +43,7 @@ async fn json_nested_without_end_ends_the_connection_and_not_the_daemon() {
 }
 
 #[tokio::test]
-async fn json_nested_deeply_in_a_call_is_refused_as_bad_parameters() {
+async fn deeply_nested_json_in_a_call_is_refused_as_bad_parameters() {
     let mut line = line(stranger());
     let nested = ["[".repeat(20_000), "]".repeat(20_000)].concat();
     let call = format!(
@@ -56,7 +56,7 @@ async fn json_nested_deeply_in_a_call_is_refused_as_bad_parameters() {
 }
 
 #[tokio::test]
-async fn a_caller_that_may_only_read_sends_calls_of_64_kib_and_no_longer() {
+async fn a_read_only_caller_can_send_calls_of_64_kib_and_no_longer() {
     let long = |bytes: usize| {
         let call = json!({"method": method("Pin"), "parameters": {"paths": [{"path": "a"}]}});
         let mut text = call.to_string();
@@ -97,7 +97,7 @@ async fn a_users_next_call_is_read_once_its_turn_is_free() {
 }
 
 #[tokio::test]
-async fn a_message_without_an_end_is_read_to_the_limit_and_no_further() {
+async fn an_endless_message_is_read_to_the_limit_and_no_further() {
     let mut line = line(stranger());
     let piece = vec![b' '; 64 * 1024];
     let mut sent_bytes = 0;
@@ -109,20 +109,20 @@ async fn a_message_without_an_end_is_read_to_the_limit_and_no_further() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_says_nothing_is_sent_away() {
+async fn a_silent_caller_is_disconnected() {
     let line = line(stranger());
     assert!(matches!(line.ended.await.unwrap(), Ended::Idle));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_drips_its_call_is_sent_away() {
+async fn a_dripping_caller_is_disconnected() {
     let mut line = line(stranger());
     line.far.write_all(b"{\"method\":").await.unwrap();
     assert!(matches!(line.ended.await.unwrap(), Ended::Idle));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_does_not_read_is_sent_away_and_the_node_is_told() {
+async fn a_caller_that_does_not_read_is_disconnected_and_the_node_told() {
     let mut line = line(stranger());
     line.send(&json!({"method": method("Events"), "more": true}))
         .await;
@@ -139,7 +139,7 @@ async fn a_caller_that_does_not_read_is_sent_away_and_the_node_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_follows_what_happens_may_take_its_time_over_each_event() {
+async fn a_follower_of_events_may_take_its_time_over_each() {
     let mut line = line(stranger());
     line.send(&json!({"method": method("Events"), "more": true, "parameters": {"follow": true}}))
         .await;
@@ -162,7 +162,7 @@ async fn who_follows_what_happens_may_take_its_time_over_each_event() {
 }
 
 #[tokio::test]
-async fn events_for_a_caller_that_does_not_read_are_dropped_and_do_not_hold_up_the_node() {
+async fn events_for_a_caller_that_does_not_read_are_dropped_and_do_not_block_the_node() {
     let mut line = line(stranger());
     line.send(&json!({"method": method("Events"), "more": true}))
         .await;
@@ -176,7 +176,7 @@ async fn events_for_a_caller_that_does_not_read_are_dropped_and_do_not_hold_up_t
 }
 
 #[tokio::test]
-async fn the_node_learns_that_a_caller_has_gone() {
+async fn the_node_learns_that_a_caller_has_left() {
     let mut line = line(stranger());
     line.send(&json!({"method": method("Events"), "more": true, "parameters": {"follow": true}}))
         .await;
@@ -202,7 +202,7 @@ async fn a_caller_that_closes_its_sending_side_still_gets_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_with_too_much_to_do_says_so() {
+async fn an_overloaded_node_says_so() {
     let (sender, requests) = mpsc::channel(1);
     let _taken = sender.clone().reserve_owned().await.unwrap();
     let shared = Arc::new(Shared {
@@ -225,7 +225,7 @@ async fn a_node_with_too_much_to_do_says_so() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_says_so() {
+async fn a_stopping_node_says_so() {
     let mut line = line(stranger());
     line.requests.close();
     let reply = line.ask(json!({"method": method("Status")})).await;
@@ -237,7 +237,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_bytes_make_a_connection_panic(
+    fn no_input_makes_a_connection_panic(
         bytes in proptest::collection::vec(prop_oneof![
             Just(0_u8), Just(b'{'), Just(b'}'), Just(b'"'), any::<u8>()
         ], 0..256)
@@ -257,7 +257,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_its_caller_waits_for_ends_with_the_caller() {
+async fn work_that_only_its_caller_awaits_ends_with_the_caller() {
     for (name, parameters) in [
         (
             "Wait",

@@ -102,7 +102,7 @@ async fn a_call_reaches_the_node_and_its_reply_the_caller() {
 }
 
 #[tokio::test]
-async fn calls_sent_together_are_answered_in_their_order() {
+async fn pipelined_calls_are_answered_in_order() {
     let mut line = line(owner());
     for seconds in 1..=3 {
         line.send(&json!({"method": method("Invite"), "parameters": {"lifetime_s": seconds}}))
@@ -132,7 +132,7 @@ async fn calls_sent_together_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_stream_of_replies_says_which_is_the_last() {
+async fn a_stream_of_replies_marks_the_last() {
     let mut line = line(owner());
     line.send(&json!({"method": method("CacheVerify"), "more": true}))
         .await;
@@ -155,7 +155,7 @@ async fn a_stream_of_replies_says_which_is_the_last() {
 }
 
 #[tokio::test]
-async fn a_failure_comes_with_its_kind_and_its_remedy() {
+async fn a_failure_has_its_kind_and_remedy() {
     let mut line = line(stranger());
     line.send(&json!({"method": method("Why"), "parameters": {"path": "nowhere"}}))
         .await;
@@ -167,7 +167,7 @@ async fn a_failure_comes_with_its_kind_and_its_remedy() {
 }
 
 #[tokio::test]
-async fn a_call_that_the_node_drops_fails_rather_than_hangs() {
+async fn a_call_dropped_by_the_node_fails_and_does_not_hang() {
     let mut line = line(stranger());
     line.send(&json!({"method": method("Status")})).await;
     drop(line.request().await);
@@ -175,7 +175,7 @@ async fn a_call_that_the_node_drops_fails_rather_than_hangs() {
 }
 
 #[tokio::test]
-async fn a_stranger_reads_and_is_refused_the_rest_before_the_node_hears_of_it() {
+async fn a_stranger_may_read_and_is_refused_the_rest_early() {
     let mut line = line(stranger());
     for call in [
         json!({"method": method("CacheClear")}),
@@ -206,7 +206,7 @@ async fn a_member_of_the_group_may_change_the_cache() {
 }
 
 #[tokio::test]
-async fn what_the_service_is_and_can_do_is_told_as_varlink_asks() {
+async fn the_service_describes_itself_as_varlink_requires() {
     let mut line = line(stranger());
     let info = line
         .ask(json!({"method": "org.varlink.service.GetInfo"}))
@@ -229,7 +229,7 @@ async fn what_the_service_is_and_can_do_is_told_as_varlink_asks() {
 }
 
 #[tokio::test]
-async fn a_wrong_call_is_answered_and_the_connection_goes_on() {
+async fn an_invalid_call_is_answered_and_the_connection_continues() {
     let mut line = line(owner());
     for (call, error) in [
         (json!({"method": "org.example.Status"}), "InterfaceNotFound"),
@@ -261,7 +261,7 @@ async fn a_wrong_call_is_answered_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn a_oneway_call_is_done_and_not_answered() {
+async fn a_oneway_call_is_executed_and_not_answered() {
     let mut line = line(owner());
     line.send(&json!({"method": method("Leave"), "oneway": true}))
         .await;

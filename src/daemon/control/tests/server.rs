@@ -30,7 +30,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 #[tokio::test]
-async fn the_client_gets_what_the_node_answers() {
+async fn the_client_receives_the_nodes_answer() {
     let (_dir, sockets) = served(|request| match request.call {
         Call::Peers {} => request.reply.done(&Peers::default()),
         _ => request
@@ -60,7 +60,7 @@ async fn the_client_gets_what_the_node_answers() {
 }
 
 #[tokio::test]
-async fn an_answer_that_takes_long_is_waited_for_while_the_daemon_is_there() {
+async fn a_slow_answer_is_awaited_while_the_daemon_is_there() {
     let held = parking_lot::Mutex::new(None);
     let (_dir, sockets) = served(move |request| match request.call {
         Call::Peers {} => *held.lock() = Some(request.reply),
@@ -81,7 +81,7 @@ async fn an_answer_that_takes_long_is_waited_for_while_the_daemon_is_there() {
 }
 
 #[tokio::test]
-async fn a_file_comes_through_a_descriptor_at_full_length() {
+async fn a_file_is_read_through_a_descriptor_in_full_length() {
     const SIZE_BYTES: usize = 8 << 20;
     let (_dir, sockets) = served(|request| {
         tokio::spawn(async move {
@@ -130,7 +130,7 @@ async fn a_file_comes_through_a_descriptor_at_full_length() {
 }
 
 #[tokio::test]
-async fn a_descriptor_that_can_be_written_to_never_leaves_the_daemon() {
+async fn a_writable_descriptor_never_leaves_the_daemon() {
     let (_dir, sockets) = served(|request| {
         tokio::spawn(async move {
             let writable = tempfile::tempfile().unwrap();
@@ -155,7 +155,7 @@ async fn a_descriptor_that_can_be_written_to_never_leaves_the_daemon() {
 }
 
 #[tokio::test]
-async fn the_socket_is_open_to_all_in_a_directory_that_all_can_enter() {
+async fn the_socket_is_open_to_all_in_an_accessible_directory() {
     let (_dir, sockets) = served(drop);
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&sockets[0]), 0o666);
@@ -163,7 +163,7 @@ async fn the_socket_is_open_to_all_in_a_directory_that_all_can_enter() {
 }
 
 #[tokio::test]
-async fn a_second_daemon_is_refused_and_a_dead_ones_socket_is_taken_over() {
+async fn a_second_daemon_is_refused_and_a_dead_ones_socket_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let bind = || ControlServer::bind(&path, Policy::of_this_process(), 4);
@@ -178,7 +178,7 @@ async fn a_second_daemon_is_refused_and_a_dead_ones_socket_is_taken_over() {
 }
 
 #[tokio::test]
-async fn a_file_in_the_place_of_the_socket_is_left_alone() {
+async fn a_file_in_place_of_the_socket_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("precious");
     std::fs::write(&path, "data").unwrap();
@@ -197,7 +197,7 @@ fn a_client_without_a_daemon_says_where_it_looked() {
 }
 
 #[test]
-fn a_place_where_no_socket_can_be_keeps_nobody_from_the_next_one() {
+fn an_impossible_socket_path_does_not_stop_the_search() {
     let dir = tempfile::tempdir().unwrap();
     let [long, file, socket] = ["s".repeat(200), "file".into(), "socket".into()];
     let sockets = [&long, &file, &socket].map(|name| dir.path().join(name));
@@ -209,7 +209,7 @@ fn a_place_where_no_socket_can_be_keeps_nobody_from_the_next_one() {
 }
 
 #[test]
-fn a_client_does_not_wait_longer_than_its_patience() {
+fn a_client_waits_no_longer_than_its_patience() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -248,7 +248,7 @@ fn restarting(broken: usize) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_restarts_is_answered_by_the_next_daemon_and_the_socket_stays() {
+async fn a_client_that_waits_for_restarts_is_answered_by_the_next_daemon() {
     let (dir, sockets) = restarting(2);
     blocking(move || {
         let mut client = Client::connect(&sockets).unwrap();
@@ -261,7 +261,7 @@ async fn who_waits_for_restarts_is_answered_by_the_next_daemon_and_the_socket_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_not_be_done_twice_is_not_asked_again_and_nothing_is_for_ever() {
+async fn a_call_that_must_not_be_repeated_is_not_and_no_wait_is_endless() {
     let (_dir, sockets) = restarting(1);
     let closed = blocking(move || {
         let mut client = Client::connect(&sockets).unwrap();
@@ -281,7 +281,7 @@ async fn what_may_not_be_done_twice_is_not_asked_again_and_nothing_is_for_ever()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_was_killed_and_whose_socket_nobody_kept_is_not_waited_for_long() {
+async fn a_killed_daemon_without_a_kept_socket_is_not_awaited_long() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -304,7 +304,7 @@ async fn a_daemon_that_was_killed_and_whose_socket_nobody_kept_is_not_waited_for
 }
 
 #[tokio::test]
-async fn a_socket_of_another_place_is_not_taken_up() {
+async fn an_inherited_socket_of_another_path_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let (here, there) = (dir.path().join("here"), dir.path().join("there"));
     let bind = || std::os::unix::net::UnixListener::bind(&here).unwrap();

@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_get_that_ends_without_its_bytes_says_what_to_do() {
+    fn a_get_that_ends_early_says_what_to_do() {
         let named = Named::new(*b"a file");
         for error in [
             FsError::Unreachable,

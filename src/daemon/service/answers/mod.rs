@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_beyond_any_calendar_is_shown_as_its_end() {
+    fn a_time_beyond_the_calendar_is_shown_as_its_end() {
         let late = FileTime {
             seconds: i64::MAX,
             nanoseconds: 0,

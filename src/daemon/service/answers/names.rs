@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_from_ahead_of_the_clock_is_said_to_wait_also_beside_the_one_that_has_the_name() {
+    fn a_future_version_is_shown_as_waiting_beside_the_current_one() {
         let waits =
             "beside it, that of n1 is from ahead of this node's clock and waits for its time";
         let beside = told(&[Rule::Only, Rule::Early]);

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_probes_at_a_pace_and_no_other_user_waits_for_it() {
+    fn a_user_probes_at_a_pace_and_delays_no_other_user() {
         let (pace, start) = (ProbePace::default(), Instant::now());
         let taken = |uid, at: Duration| {
             let took = |_: &u32| pace.take(uid, PING_PROBES, start + at);

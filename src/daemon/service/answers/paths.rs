@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slash_at_either_end_is_forgiven_and_nothing_else() {
+    fn a_slash_at_either_end_is_tolerated_and_nothing_else() {
         let path = |text: &str| shared_path(&Named::new(text)).map(|p| p.as_bytes().to_vec());
         assert_eq!(path("/a/b/").unwrap(), b"a/b");
         assert_eq!(path("").unwrap(), b"");

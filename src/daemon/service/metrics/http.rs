@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_one_path_is_answered_and_everything_else_is_refused() {
+    async fn the_one_path_is_answered_and_everything_else_refused() {
         let said = ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
         assert!(said.ends_with("\r\n\r\np2pfs_up 1\n") && said.contains("Content-Length: 11"));

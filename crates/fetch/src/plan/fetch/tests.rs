@@ -15,7 +15,7 @@ fn listed(node: NodeId, sequence: u64) -> Listed {
 }
 
 #[test]
-fn a_gap_is_what_is_neither_here_nor_asked() {
+fn a_gap_is_neither_present_nor_requested() {
     let (mut fetch, _) = fetch();
     fetch.gain(ByteRange::new(0, 4 << 20));
     let asked = ByteRange::new(4 << 20, (4 << 20) + 4096);
@@ -28,7 +28,7 @@ fn a_gap_is_what_is_neither_here_nor_asked() {
 }
 
 #[test]
-fn what_is_here_of_a_huge_file_is_not_looked_through_for_a_gap() {
+fn finding_a_gap_does_not_scan_the_present_ranges_of_a_huge_file() {
     let (size, last) = (1 << 42, 1 << 12);
     let present = ExtentSet::of(ByteRange::new(0, size - last));
     let fetch = FileFetch::new(size, present, Instant::now());
@@ -53,7 +53,7 @@ fn a_failure_is_remembered_for_its_range_until_a_holder_appears() {
 }
 
 #[test]
-fn a_file_is_gone_where_its_last_holder_said_so_a_moment_ago() {
+fn a_file_is_gone_when_its_last_holder_just_said_so() {
     let (mut fetch, now) = fetch();
     let page = ByteRange::new(0, PAGE_BYTES);
     assert!(!fetch.is_just_gone_in(now, page), "nobody was asked yet");
@@ -74,7 +74,7 @@ fn a_file_is_gone_where_its_last_holder_said_so_a_moment_ago() {
 }
 
 #[test]
-fn who_said_that_it_has_a_file_no_more_is_believed_at_once_when_it_lists_it_anew() {
+fn a_holder_that_dropped_a_file_is_trusted_again_when_it_offers_it_anew() {
     let (mut fetch, now) = fetch();
     let (author, page) = (NodeId::new([1; 32]), ByteRange::new(0, PAGE_BYTES));
     for sequence in [3, 7] {
@@ -94,7 +94,7 @@ fn who_said_that_it_has_a_file_no_more_is_believed_at_once_when_it_lists_it_anew
 }
 
 #[test]
-fn what_nobody_has_but_who_says_that_it_is_gone_is_gone_beside_holders_of_other_parts() {
+fn a_range_is_gone_when_only_a_former_holder_had_it_beside_other_holders() {
     let (mut fetch, now) = fetch();
     let [author, reader] = [1, 2].map(|node| NodeId::new([node; 32]));
     let [first, second] = [0, 1].map(|at| ByteRange::at(at * PAGE_BYTES, PAGE_BYTES));
@@ -129,7 +129,7 @@ fn the_number_of_holders_is_bounded() {
 }
 
 #[test]
-fn those_who_have_no_more_than_a_part_leave_places_for_who_has_all() {
+fn partial_holders_make_room_for_complete_ones() {
     let (mut fetch, now) = fetch();
     for i in 0..200 {
         fetch.add_holder(NodeId::new([i; 32]), Coverage::Part(ExtentSet::new()));
@@ -140,7 +140,7 @@ fn those_who_have_no_more_than_a_part_leave_places_for_who_has_all() {
 }
 
 #[test]
-fn holders_of_all_are_counted_as_they_come_and_go() {
+fn complete_holders_are_counted_as_they_come_and_go() {
     let (mut fetch, now) = fetch();
     let [one, other] = [1, 2].map(|node| NodeId::new([node; 32]));
     let part = || Coverage::Part([ByteRange::at(0, PAGE_BYTES)].into_iter().collect());

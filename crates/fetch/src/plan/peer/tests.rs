@@ -60,7 +60,7 @@ fn a_slow_peer_gets_small_pieces_and_a_small_window() {
 }
 
 #[test]
-fn a_reader_of_a_slow_peer_is_asked_for_no_more_than_a_second_brings() {
+fn a_reader_at_a_slow_peer_requests_no_more_than_one_second_of_bytes() {
     let asked_at = |rate: f64| {
         trained(Duration::from_millis(5), rate, 60)
             .link
@@ -80,7 +80,7 @@ fn a_reader_of_a_slow_peer_is_asked_for_no_more_than_a_second_brings() {
 }
 
 #[test]
-fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
+fn failures_cause_growing_pauses_and_an_answer_ends_them() {
     let (mut peer, now) = (Peer::default(), Instant::now());
     let mut last = Duration::ZERO;
     for step in 0..20 {
@@ -98,7 +98,7 @@ fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
 }
 
 #[test]
-fn a_liar_stays_out_for_its_whole_time_whatever_it_answers() {
+fn a_liar_is_excluded_for_its_whole_time_whatever_it_answers() {
     let (mut peer, now) = (Peer::default(), Instant::now());
     let sent = peer.sent(now, ID, Lane::Bulk, 4096);
     peer.shun(now);
@@ -108,7 +108,7 @@ fn a_liar_stays_out_for_its_whole_time_whatever_it_answers() {
 }
 
 #[test]
-fn small_reads_do_not_lower_what_is_known_of_the_rate() {
+fn small_reads_do_not_lower_the_estimated_rate() {
     let mut peer = trained(Duration::from_millis(20), 100e6, 200);
     while peer.link.in_flight_bytes() > 0 {
         let bytes = peer.link.in_flight_bytes();
@@ -124,7 +124,7 @@ fn small_reads_do_not_lower_what_is_known_of_the_rate() {
 }
 
 #[test]
-fn one_broken_connection_with_many_requests_on_it_is_one_failure() {
+fn one_broken_connection_with_many_requests_counts_as_one_failure() {
     let (mut peer, sent_at) = (Peer::default(), Instant::now());
     let now = sent_at + Duration::from_secs(1);
     let rests: Vec<_> = (0..4)
@@ -141,7 +141,7 @@ fn one_broken_connection_with_many_requests_on_it_is_one_failure() {
 }
 
 #[test]
-fn what_a_torn_network_added_to_its_answers_does_not_widen_its_window() {
+fn delays_of_a_broken_network_do_not_widen_the_window() {
     let mut peer = trained(Duration::from_millis(1), 25e6, 400);
     let before = peer.link.window_bytes();
     let now = Instant::now() + Duration::from_secs(30);
@@ -162,7 +162,7 @@ fn what_a_torn_network_added_to_its_answers_does_not_widen_its_window() {
 
 /// A peer with a rate limit that one large piece would exceed for long reports itself busy.
 #[test]
-fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
+fn a_busy_peer_gets_fewer_requests_until_it_answers_again() {
     let (mut peer, mut now) = (
         trained(Duration::from_millis(1), 50e6, 200),
         Instant::now() + Duration::from_secs(60),
@@ -189,7 +189,7 @@ fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
 }
 
 #[test]
-fn only_who_says_that_it_is_busy_is_taken_to_give_less() {
+fn only_a_peer_that_says_busy_gets_a_lower_rate() {
     let mut peer = trained(Duration::from_millis(5), 10e6, 60);
     let now = Instant::now() + Duration::from_secs(60);
     let rate = peer.link.rate();

@@ -66,7 +66,7 @@ fn chaotic(seed: u64) -> Bench {
 }
 
 #[test]
-fn while_one_honest_holder_lives_every_reader_gets_every_byte() {
+fn every_reader_gets_every_byte_while_one_honest_holder_lives() {
     for seed in 0..600 {
         let mut bench = chaotic(seed);
         bench.run(Duration::from_secs(120));
@@ -86,7 +86,7 @@ fn while_one_honest_holder_lives_every_reader_gets_every_byte() {
 }
 
 #[test]
-fn one_seed_gives_one_run() {
+fn one_seed_gives_one_reproducible_run() {
     let trace = |seed| {
         let mut bench = chaotic(seed);
         bench.run(Duration::from_secs(120));

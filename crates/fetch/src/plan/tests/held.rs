@@ -48,13 +48,13 @@ fn waited_in_vain_for(
 
 /// Models many requests that our own limit lets through one by one.
 #[test]
-fn who_is_held_back_by_a_limit_of_this_node_waits_for_as_long_as_it_is() {
+fn a_reader_throttled_by_a_local_limit_waits_as_long_as_the_limit_holds() {
     let longest = PATIENCE * 20;
     assert!(waited_in_vain(&[Failure::Limited], longest) >= longest);
 }
 
 #[test]
-fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_of_this_node() {
+fn a_local_limit_does_not_delay_the_error_for_a_dead_holder() {
     for held_back in 1..4 {
         let mut failures = vec![Failure::Limited; held_back];
         failures.push(Failure::Unreachable);
@@ -64,7 +64,7 @@ fn who_waits_for_a_holder_that_is_gone_is_not_kept_waiting_by_a_limit_of_this_no
 }
 
 #[test]
-fn a_limit_that_holds_back_who_has_another_part_keeps_nobody_waiting_for_a_holder_that_is_gone() {
+fn a_limit_on_one_holder_does_not_keep_readers_of_a_dead_holder_waiting() {
     let mut bench = Bench::new(6);
     let gone = bench.peer(1, SimPeer::new(20, LAN));
     let part = SimPeer {
@@ -94,7 +94,7 @@ fn a_limit_that_holds_back_who_has_another_part_keeps_nobody_waiting_for_a_holde
 
 /// Models other requests of this node that use up its limit.
 #[test]
-fn what_is_held_back_by_a_limit_of_this_node_is_not_the_silence_of_its_holder() {
+fn a_request_throttled_locally_does_not_make_its_holder_silent() {
     let mut bench = Bench::new(6);
     let peer = bench.peer(1, SimPeer::new(20, LAN));
     let content = bench.file(1, 3 * MIB, &[peer]);
@@ -119,7 +119,7 @@ fn what_is_held_back_by_a_limit_of_this_node_is_not_the_silence_of_its_holder() 
 }
 
 #[test]
-fn what_came_while_a_limit_of_this_node_held_a_request_back_does_not_make_its_holder_faster() {
+fn bytes_that_arrive_during_throttling_do_not_raise_the_holders_rate() {
     let mut bench = Bench::new(6);
     let peer = bench.peer(1, SimPeer::new(20, LAN));
     let content = bench.file(1, 3 * MIB, &[peer]);
@@ -139,7 +139,7 @@ fn what_came_while_a_limit_of_this_node_held_a_request_back_does_not_make_its_ho
 }
 
 #[test]
-fn what_a_limit_of_this_node_holds_back_for_later_is_asked_for_as_soon_as_a_reader_waits_for_it() {
+fn a_throttled_fill_becomes_urgent_when_a_reader_waits_for_it() {
     let mut bench = Bench::new(6);
     let peer = bench.peer(1, SimPeer::new(20, LAN));
     let content = bench.file(1, 3 * MIB, &[peer]);
@@ -159,7 +159,7 @@ fn what_a_limit_of_this_node_holds_back_for_later_is_asked_for_as_soon_as_a_read
 }
 
 #[test]
-fn what_a_limit_of_this_node_holds_back_is_asked_of_another_where_its_holder_fell_silent() {
+fn a_throttled_request_moves_to_another_holder_when_its_own_falls_silent() {
     let mut bench = Bench::new(6);
     let [mute, other] = [1, 2].map(|number| bench.peer(number, SimPeer::new(20, LAN)));
     let content = bench.file(1, 3 * MIB, &[mute]);

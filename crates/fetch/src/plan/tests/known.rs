@@ -43,7 +43,7 @@ fn asked(plan: &mut Plan, now: Instant) -> Vec<RangeRequest> {
 }
 
 #[test]
-fn a_holder_is_asked_however_many_nodes_were_heard_of_before() {
+fn a_holder_is_asked_regardless_of_how_many_nodes_were_known_before() {
     let now = Instant::now();
     let (mut plan, content) = opened(now);
     let early = numbered(0);
@@ -66,7 +66,7 @@ fn a_holder_is_asked_however_many_nodes_were_heard_of_before() {
 }
 
 #[test]
-fn holders_beyond_those_that_are_in_use_take_no_figures_from_them() {
+fn unused_holders_take_no_statistics_from_used_ones() {
     let now = Instant::now();
     let mut plan = Plan::new(PlanConfig::default(), 1);
     let files = (PEERS_MAX / HOLDERS_MAX + 2) as u8;
@@ -84,7 +84,7 @@ fn holders_beyond_those_that_are_in_use_take_no_figures_from_them() {
 }
 
 #[test]
-fn who_waits_for_what_is_to_be_had_is_served_behind_many_who_wait_for_what_nobody_has() {
+fn readers_of_available_files_are_served_despite_many_readers_of_unavailable_ones() {
     let now = Instant::now();
     let (mut plan, content) = opened(now);
     let offer = Offer {
@@ -108,7 +108,7 @@ fn who_waits_for_what_is_to_be_had_is_served_behind_many_who_wait_for_what_nobod
 }
 
 #[test]
-fn a_holder_of_which_nothing_is_known_is_asked_beside_many_that_are_silent() {
+fn an_unknown_holder_is_asked_beside_many_silent_ones() {
     let mut now = Instant::now();
     let (mut plan, content) = opened(now);
     let silent: Vec<_> = (1..=8).map(node).collect();

@@ -44,7 +44,7 @@ fn files_larger_than_the_cache_and_all_memory_are_read_to_their_end() {
 }
 
 #[test]
-fn who_waits_for_bytes_that_are_lost_again_gets_them_after_all() {
+fn a_reader_of_bytes_that_are_lost_again_finally_gets_them() {
     let mut bench = Bench::new(32);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, 4 * MIB, &[peer]);
@@ -81,7 +81,7 @@ fn eight_readers_of_one_slow_holder_on_eight_machines_get_no_error() {
 }
 
 #[test]
-fn who_opens_a_small_file_of_a_slow_holder_waits_for_no_large_piece_of_another_reader() {
+fn a_small_file_does_not_wait_behind_another_readers_large_piece() {
     for moment in 0..20 {
         let mut bench = Bench::new(moment);
         let peer = bench.peer(1, SimPeer::new(20, CROWDED));
@@ -103,7 +103,7 @@ fn who_opens_a_small_file_of_a_slow_holder_waits_for_no_large_piece_of_another_r
 }
 
 #[test]
-fn a_read_whose_bytes_come_one_by_one_is_given_up_only_when_they_cease() {
+fn a_read_that_receives_single_bytes_ends_only_when_they_stop() {
     let mut bench = Bench::new(35);
     let mut drip = SimPeer::new(20, 2e3);
     drip.pauses = vec![(Duration::from_secs(40), Duration::from_secs(1000))];
@@ -122,7 +122,7 @@ fn a_read_whose_bytes_come_one_by_one_is_given_up_only_when_they_cease() {
 }
 
 #[test]
-fn a_slow_peer_beside_a_fast_one_costs_next_to_nothing() {
+fn a_slow_peer_beside_a_fast_one_costs_almost_nothing() {
     for rate in [125e3, 1e6] {
         for seed in 0..20 {
             let took = |slow: bool| {
@@ -146,7 +146,7 @@ fn a_slow_peer_beside_a_fast_one_costs_next_to_nothing() {
 }
 
 #[test]
-fn a_fill_from_a_slow_and_a_fast_peer_ends_when_the_fast_one_alone_would() {
+fn a_fill_from_a_slow_and_a_fast_peer_ends_as_early_as_from_the_fast_one_alone() {
     for seed in 0..20 {
         let mut bench = Bench::new(seed);
         let peers = [
@@ -163,7 +163,7 @@ fn a_fill_from_a_slow_and_a_fast_peer_ends_when_the_fast_one_alone_would() {
 }
 
 #[test]
-fn holders_that_pause_and_go_on_are_not_asked_for_everything_again() {
+fn holders_that_pause_and_resume_are_not_asked_for_everything_again() {
     for seed in 0..20 {
         let mut bench = Bench::new(seed);
         let pausing = |from_ms: u64| {
@@ -187,7 +187,7 @@ fn holders_that_pause_and_go_on_are_not_asked_for_everything_again() {
 }
 
 #[test]
-fn a_step_costs_what_it_touches_however_much_is_in_flight() {
+fn a_step_costs_as_much_as_it_touches_regardless_of_load() {
     let steps_for = |readers: u8| {
         let mut bench = Bench::new(36);
         let mut stalled = SimPeer::new(2, LAN);
@@ -209,7 +209,7 @@ fn a_step_costs_what_it_touches_however_much_is_in_flight() {
 }
 
 #[test]
-fn what_comes_as_soon_as_it_would_from_another_is_not_asked_twice() {
+fn a_request_that_another_peer_would_not_speed_up_is_not_hedged() {
     let mut bench = Bench::new(36);
     // one piece takes longer than the maximum wait before a hedge is considered
     let peers = [1, 2].map(|number| bench.peer(number, SimPeer::new(5, TWO_MBIT / 2.0)));
@@ -222,7 +222,7 @@ fn what_comes_as_soon_as_it_would_from_another_is_not_asked_twice() {
 }
 
 #[test]
-fn what_would_come_much_sooner_from_another_is_asked_twice() {
+fn a_request_that_another_peer_would_speed_up_much_is_hedged() {
     let mut bench = Bench::new(37);
     let slow = bench.peer(1, SimPeer::new(5, NARROW));
     let content = bench.file(1, 4 * MIB, &[slow]);
@@ -241,7 +241,7 @@ fn what_would_come_much_sooner_from_another_is_asked_twice() {
 
 /// Enough large reads wait for one slow link to keep it busy for minutes. Each progresses in time.
 #[test]
-fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
+fn a_reader_that_waits_long_gets_a_part_before_its_deadline() {
     let mut bench = Bench::new(5);
     let peer = bench.peer(1, SimPeer::new(20, 64.0 * 1024.0));
     // read-ahead would go round all of them
@@ -256,7 +256,7 @@ fn who_waits_long_for_a_turn_gets_a_part_before_it_is_given_up() {
 
 /// A film is watched over a link slower than its bit rate, which leaves nothing for other files.
 #[test]
-fn who_wants_a_file_whole_waits_for_as_long_as_its_holder_is_at_work_for_readers() {
+fn a_fill_waits_as_long_as_its_holder_serves_readers() {
     let mut bench = Bench::new(7);
     let peer = bench.peer(1, SimPeer::new(20, 20.0 * 1024.0));
     let film = bench.file(1, 4 * MIB, &[peer]);
@@ -283,7 +283,7 @@ fn demanded(bench: &mut Bench, content: ContentKey, range: ByteRange) -> DemandI
 /// Models the kernel's read-ahead in each file by two threads, and a later read of a page of
 /// another file.
 #[test]
-fn files_that_much_is_wanted_of_take_turns_over_a_slow_link() {
+fn files_in_demand_take_turns_on_a_slow_link() {
     const READ: u64 = 128 << 10;
     let mut bench = Bench::new(8);
     let peer = bench.peer(1, SimPeer::new(5, 1024.0 * 1024.0));

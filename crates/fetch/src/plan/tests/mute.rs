@@ -106,7 +106,7 @@ fn is_mute(id: &NodeId) -> bool {
 }
 
 #[test]
-fn they_keep_no_reader_from_a_holder_that_answers() {
+fn mute_holders_keep_no_reader_from_a_holder_that_answers() {
     for seed in 0..4 {
         let mut among = Among::new(seed);
         for page in (64..128).rev() {
@@ -116,7 +116,7 @@ fn they_keep_no_reader_from_a_holder_that_answers() {
 }
 
 #[test]
-fn they_keep_no_fill_from_a_holder_that_answers() {
+fn mute_holders_keep_no_fill_from_a_holder_that_answers() {
     for seed in 0..4 {
         let mut among = Among::new(seed);
         let content = among.content;
@@ -202,7 +202,7 @@ impl OneOfTwo {
 }
 
 #[test]
-fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_served() {
+fn a_holder_mute_for_one_file_fails_its_fill_though_it_serves_other_files() {
     let mut trial = OneOfTwo::new(PAGE_BYTES, Duration::from_millis(200));
     let wanted = trial.wanted;
     trial.plan.fill(trial.begin, wanted, PATIENCE);
@@ -220,7 +220,7 @@ fn who_brings_nothing_of_a_file_lets_its_fill_fail_though_readers_of_others_are_
 
 /// Arrivals of the other file say nothing about when this one arrives.
 #[test]
-fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_others_are_served() {
+fn a_holder_mute_for_one_file_keeps_no_reader_from_another_holder() {
     let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
     let (begin, wanted, other) = (trial.begin, trial.wanted, node(HOLDER + 1));
     let range = ByteRange::new(0, URGENT_MAX_BYTES);
@@ -243,7 +243,7 @@ fn who_brings_nothing_of_a_file_keeps_no_reader_from_another_holder_though_other
 
 /// Models a holder with a rate limit, which serves waiting readers first.
 #[test]
-fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_asked_later() {
+fn a_reader_of_an_earlier_request_is_not_overtaken_by_later_requests() {
     let mut trial = OneOfTwo::new(URGENT_MAX_BYTES, Duration::from_millis(5));
     let (begin, wanted) = (trial.begin, trial.wanted);
     trial.plan.fill(begin, wanted, PATIENCE);
@@ -265,7 +265,7 @@ fn who_waits_for_what_was_asked_ahead_of_it_is_not_passed_over_for_what_was_aske
 
 /// The holder is full of another reader's urgent requests, and the file is also wanted whole.
 #[test]
-fn who_waits_for_what_a_fill_asked_for_is_not_sent_behind_all_others_again_and_again() {
+fn a_reader_of_a_fill_in_flight_is_not_sent_to_the_end_of_the_queue_repeatedly() {
     let mut trial = OneOfTwo::new(64 * MIB, Duration::ZERO);
     let (begin, wanted) = (trial.begin, trial.wanted);
     let plan = &mut trial.plan;

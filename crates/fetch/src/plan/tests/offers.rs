@@ -31,7 +31,7 @@ fn runs(plan: &Plan, content: &ContentKey, node: NodeId) -> usize {
 }
 
 #[test]
-fn what_is_asked_begins_and_ends_with_a_page_whatever_a_holder_says_that_it_has() {
+fn requests_begin_and_end_at_pages_whatever_a_holder_claims_to_have() {
     let size = 4 * MIB + 1000;
     let odd: [&[ByteRange]; 3] = [
         &[ByteRange::new(0, 1000)],
@@ -61,7 +61,7 @@ fn what_is_asked_begins_and_ends_with_a_page_whatever_a_holder_says_that_it_has(
 }
 
 #[test]
-fn what_is_kept_of_what_a_holder_has_is_bounded() {
+fn the_recorded_ranges_of_a_holder_are_bounded() {
     let mut bench = Bench::new(1);
     let content = bench.file(1, 1 << 40, &[]);
     let mut offer = |node, range| {
@@ -98,7 +98,7 @@ fn what_is_kept_of_what_a_holder_has_is_bounded() {
 }
 
 #[test]
-fn a_fellow_that_says_it_has_what_lies_beyond_the_end_breaks_nothing() {
+fn a_swarm_peer_that_claims_bytes_beyond_the_end_breaks_nothing() {
     let (now, content) = (Instant::now(), file_named(1, 1024 * MIB));
     let mut plan = Plan::new(PlanConfig::default(), 1);
     let present = ExtentSet::of(ByteRange::new(0, 512 * MIB));
@@ -118,7 +118,7 @@ fn a_fellow_that_says_it_has_what_lies_beyond_the_end_breaks_nothing() {
 }
 
 #[test]
-fn whose_readers_wait_for_what_nobody_has_is_not_looked_at_again_and_again() {
+fn a_file_waiting_for_unavailable_bytes_is_not_rescanned_in_a_loop() {
     let (begin, content) = (Instant::now(), file_named(1, 1024 * MIB));
     let (mut now, mut plan) = (begin, Plan::new(PlanConfig::default(), 1));
     plan.open(now, content, ExtentSet::new()).unwrap();
@@ -158,7 +158,7 @@ fn whose_readers_wait_for_what_nobody_has_is_not_looked_at_again_and_again() {
 /// Models the kernel reading around a page of a mapping whose only remaining holder has the end of
 /// that range.
 #[test]
-fn what_a_holder_has_comes_though_nobody_has_what_is_wanted_before_it() {
+fn available_bytes_arrive_although_earlier_ones_are_unavailable() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         let mut bench = Bench::new(1);
         let has = ByteRange::new(2 * MIB, 4 * MIB);

@@ -58,7 +58,7 @@ fn learnt() -> Vec<PeerRecord> {
 }
 
 #[test]
-fn after_a_restart_the_first_question_goes_to_the_holder_that_was_quick() {
+fn after_a_restart_the_fast_holder_is_asked_first() {
     let records = learnt();
     for seed in 0..50 {
         let mut bench = Bench::new(seed);
@@ -75,7 +75,7 @@ fn after_a_restart_the_first_question_goes_to_the_holder_that_was_quick() {
 }
 
 #[test]
-fn what_was_learnt_long_ago_gives_way_to_the_first_answer() {
+fn an_old_record_is_overridden_by_the_first_answer() {
     let mut bench = Bench::new(3);
     // each is now as fast as the other was
     bench.plan.recall(bench.now, &learnt());
@@ -90,7 +90,7 @@ fn what_was_learnt_long_ago_gives_way_to_the_first_answer() {
 }
 
 #[test]
-fn figures_count_the_less_the_older_they_are() {
+fn older_records_weigh_less() {
     let now = Instant::now();
     let latency = |age: Duration| {
         let old = PeerRecord {
@@ -107,7 +107,7 @@ fn figures_count_the_less_the_older_they_are() {
 }
 
 #[test]
-fn a_liar_stays_shunned_over_a_restart_for_what_is_left_of_its_time() {
+fn a_liar_stays_excluded_over_a_restart_for_the_rest_of_its_time() {
     let mut now = Instant::now();
     let content = file_named(1, MIB);
     let mut plan = Plan::new(PlanConfig::default(), 1);
@@ -140,7 +140,7 @@ fn a_liar_stays_shunned_over_a_restart_for_what_is_left_of_its_time() {
 }
 
 #[test]
-fn a_lie_is_remembered_longer_than_figures_but_not_for_ever() {
+fn a_lie_is_remembered_longer_than_statistics_but_expires() {
     let now = Instant::now();
     let lied = |ago: Duration| {
         let liar = PeerRecord {
@@ -156,7 +156,7 @@ fn a_lie_is_remembered_longer_than_figures_but_not_for_ever() {
 }
 
 #[test]
-fn records_are_bounded_and_the_oldest_that_did_not_lie_give_way() {
+fn records_are_bounded_and_the_oldest_honest_ones_are_dropped() {
     let now = Instant::now();
     let id = |number: usize| {
         let mut key = [0; 32];

@@ -70,7 +70,7 @@ impl Two {
 }
 
 #[test]
-fn one_that_was_silent_before_is_asked_where_the_other_falls_silent() {
+fn a_formerly_silent_holder_is_asked_when_the_other_falls_silent() {
     for seed in 0..50 {
         let mut two = Two::new(seed);
         let (first, ..) = two.read(0);
@@ -89,7 +89,7 @@ fn one_that_was_silent_before_is_asked_where_the_other_falls_silent() {
 }
 
 #[test]
-fn a_read_of_holders_that_are_all_slow_takes_what_the_slowness_takes() {
+fn a_read_from_slow_holders_takes_only_as_long_as_they_need() {
     for seed in 0..20 {
         let mut two = Two::new(seed);
         for slow in [1, 3, 6] {
@@ -125,7 +125,7 @@ fn slow_and_silent(seed: u64, size: u64) -> (Bench, [NodeId; 2]) {
 
 /// The silent holder would be much faster if it answered.
 #[test]
-fn what_is_left_of_a_fill_comes_from_a_very_slow_holder_beside_a_silent_one() {
+fn the_rest_of_a_fill_comes_from_a_very_slow_holder_beside_a_silent_one() {
     for seed in 0..20 {
         let (mut bench, peers) = slow_and_silent(seed, 128 << 10);
         let content = bench.file(4, 64 << 10, &peers);
@@ -137,7 +137,7 @@ fn what_is_left_of_a_fill_comes_from_a_very_slow_holder_beside_a_silent_one() {
 }
 
 #[test]
-fn what_waits_for_room_at_a_slow_holder_is_not_asked_of_a_silent_one_again_and_again() {
+fn a_request_waiting_for_a_slow_holder_does_not_go_to_a_silent_one_repeatedly() {
     for seed in 0..20 {
         // the slow one serves what another reader was about to read
         let (mut bench, peers) = slow_and_silent(seed, MIB);
@@ -152,7 +152,7 @@ fn what_waits_for_room_at_a_slow_holder_is_not_asked_of_a_silent_one_again_and_a
 }
 
 #[test]
-fn an_answer_that_waits_for_the_disk_is_not_its_senders_silence_and_not_asked_again() {
+fn an_answer_waiting_for_the_disk_is_not_silence_and_is_not_requested_again() {
     let mut two = Two::new(1);
     two.read(0);
     let (begun, range) = (two.now, ByteRange::at(MIB, 4 * MIB));

@@ -13,7 +13,7 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 
 #[test]
-fn a_reset_holder_costs_less_than_half_a_second_where_another_has_the_file() {
+fn a_reset_connection_costs_under_half_a_second_when_another_holder_exists() {
     for seed in 0..100 {
         let mut bench = Bench::new(seed);
         let dying = SimPeer::new(1, LAN).dying(100 + seed * 3, Death::Reset);
@@ -34,7 +34,7 @@ fn a_reset_holder_costs_less_than_half_a_second_where_another_has_the_file() {
 }
 
 #[test]
-fn a_silent_holder_costs_less_than_two_seconds_where_another_has_the_file() {
+fn a_silent_holder_costs_under_two_seconds_when_another_holder_exists() {
     for seed in 0..100 {
         let mut bench = Bench::new(seed);
         let dying = SimPeer::new(1, LAN).dying(100 + seed * 3, Death::Silence);
@@ -55,7 +55,7 @@ fn a_silent_holder_costs_less_than_two_seconds_where_another_has_the_file() {
 }
 
 #[test]
-fn a_liar_is_shunned_at_once_and_another_is_asked() {
+fn a_liar_is_excluded_at_once_and_another_holder_is_asked() {
     for seed in 0..50 {
         let mut bench = Bench::new(seed);
         let liar = SimPeer {
@@ -79,7 +79,7 @@ fn a_liar_is_shunned_at_once_and_another_is_asked() {
 }
 
 #[test]
-fn a_liar_alone_is_an_error_by_the_deadline() {
+fn a_lone_liar_causes_an_error_by_the_deadline() {
     let mut bench = Bench::new(6);
     let liar = bench.peer(
         1,
@@ -98,7 +98,7 @@ fn a_liar_alone_is_an_error_by_the_deadline() {
 }
 
 #[test]
-fn without_a_holder_a_read_fails_at_its_deadline_and_its_repeats_at_once() {
+fn without_a_holder_a_read_fails_at_its_deadline_and_repeats_fail_at_once() {
     let mut bench = Bench::new(7);
     let content = bench.file(1, MIB, &[]);
     let mut reads = vec![ByteRange::at(0, 131072)];
@@ -135,7 +135,7 @@ fn a_holder_that_offers_late_is_asked_at_once() {
 }
 
 #[test]
-fn an_offer_of_another_size_or_unasked_is_not_heard() {
+fn an_unsolicited_offer_or_one_of_another_size_is_ignored() {
     let mut bench = Bench::new(9);
     let content = bench.file(1, MIB, &[]);
     let offer = Offer {
@@ -171,7 +171,7 @@ fn a_slow_responder_is_hedged_within_half_a_second() {
 }
 
 #[test]
-fn what_is_gone_at_one_holder_is_asked_of_the_next() {
+fn a_file_gone_at_one_holder_is_requested_from_the_next() {
     let mut bench = Bench::new(14);
     let gone = SimPeer {
         gone: true,
@@ -191,7 +191,7 @@ fn what_is_gone_at_one_holder_is_asked_of_the_next() {
 }
 
 #[test]
-fn a_slow_link_alone_is_slow_and_not_an_error() {
+fn a_slow_link_is_not_an_error() {
     for rate in [30e3, 100e3, 400e3] {
         let mut bench = Bench::new(19);
         let peer = bench.peer(1, SimPeer::new(50, rate));
@@ -212,7 +212,7 @@ fn a_slow_link_alone_is_slow_and_not_an_error() {
 }
 
 #[test]
-fn a_peer_that_returned_is_asked_without_waiting_out_its_rest() {
+fn a_returned_peer_is_asked_without_the_rest_of_its_pause() {
     let mut bench = Bench::new(21);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, MIB, &[peer]);
@@ -230,7 +230,7 @@ fn a_peer_that_returned_is_asked_without_waiting_out_its_rest() {
 }
 
 #[test]
-fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_deadline() {
+fn readers_of_a_holder_busy_with_others_wait_beyond_the_deadline() {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(1, 10e6));
     for number in 0..200 {
@@ -272,7 +272,7 @@ fn patience_with(failure: Failure) -> u64 {
 }
 
 #[test]
-fn a_holder_that_says_that_it_is_busy_is_waited_for_beyond_the_deadline_and_not_for_ever() {
+fn a_holder_that_says_busy_is_awaited_beyond_the_deadline_but_not_forever() {
     assert!((4..=6).contains(&patience_with(Failure::Busy)));
 }
 
@@ -305,7 +305,7 @@ fn patience_with_handshake(step: Duration, steps: u32) -> Duration {
 }
 
 #[test]
-fn a_holder_whose_handshake_gets_on_is_waited_for_beyond_the_deadline_and_not_for_ever() {
+fn a_holder_with_a_progressing_handshake_is_awaited_beyond_the_deadline_but_not_forever() {
     let step = PATIENCE * 4 / 5;
     let within = |least: Duration, wait: Duration| {
         assert!(
@@ -320,12 +320,12 @@ fn a_holder_whose_handshake_gets_on_is_waited_for_beyond_the_deadline_and_not_fo
 }
 
 #[test]
-fn a_holder_whose_disk_stands_still_is_not_waited_for_beyond_the_deadline() {
+fn a_holder_with_a_hung_disk_is_not_awaited_beyond_the_deadline() {
     assert_eq!(patience_with(Failure::Refused), 1);
 }
 
 #[test]
-fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
+fn a_holder_that_delivers_nothing_is_given_up_at_the_deadline() {
     let mut bench = Bench::new(1);
     let dying = SimPeer::new(1, LAN).dying(1000, Death::Silence);
     let peer = bench.peer(1, dying);
@@ -343,7 +343,7 @@ fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
 }
 
 #[test]
-fn a_version_that_all_its_holders_say_is_gone_fails_at_once_and_so_do_the_reads_after_it() {
+fn a_version_gone_at_all_holders_fails_its_reads_at_once() {
     let mut bench = Bench::new(1);
     let lost = || SimPeer {
         gone: true,
@@ -361,7 +361,7 @@ fn a_version_that_all_its_holders_say_is_gone_fails_at_once_and_so_do_the_reads_
 /// The author reported the version gone before, and is not asked again. Another node with a part
 /// reports it late.
 #[test]
-fn who_waits_for_a_version_that_went_before_is_told_so_and_does_not_wait_for_its_deadline() {
+fn a_reader_of_a_vanished_version_fails_before_its_deadline() {
     for has_part in [false, true] {
         let content = file_named(1, 4 * MIB);
         let mut now = Instant::now();
@@ -412,7 +412,7 @@ fn who_waits_for_a_version_that_went_before_is_told_so_and_does_not_wait_for_its
 }
 
 #[test]
-fn a_version_that_one_holder_has_no_more_comes_from_the_other() {
+fn a_version_gone_at_one_holder_comes_from_the_other() {
     let mut bench = Bench::new(1);
     let lost = SimPeer {
         gone: true,
@@ -426,7 +426,7 @@ fn a_version_that_one_holder_has_no_more_comes_from_the_other() {
 }
 
 #[test]
-fn of_thousands_of_files_that_are_read_at_one_time_every_one_comes() {
+fn all_of_thousands_of_files_read_at_once_arrive() {
     let (now, mut plan) = (Instant::now(), Plan::new(PlanConfig::default(), 1));
     let names = (0..2000u64).map(|number| ContentHash::of(&number.to_le_bytes()));
     let contents: Vec<_> = names.map(|hash| ContentKey::new(hash, MIB)).collect();

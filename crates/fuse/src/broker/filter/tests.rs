@@ -130,7 +130,7 @@ fn tries_everything() {
 }
 
 #[test]
-fn the_broker_can_start_nothing_connect_to_nothing_signal_and_become_nobody_else() {
+fn the_broker_cannot_start_connect_signal_or_change_identity() {
     let ran = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 
 #[test]
-fn so_many_responders_are_tried_in_all_and_at_one_address() {
+fn tried_responders_are_bounded_in_total_and_for_each_address() {
     let at = |n: usize| SocketAddrV4::new(Ipv4Addr::LOCALHOST, n as u16 + 1);
     let mut running = RunningTries::default();
     for n in 0..TRIES_MAX {

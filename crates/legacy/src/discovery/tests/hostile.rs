@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little() {
+fn a_flood_of_spoofed_lists_fills_only_bounded_tables_and_sends_little() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.hear("10.0.0.2:1378", b"DISCOVER\n");
     world.pass(seconds(1));
@@ -31,7 +31,7 @@ fn a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little() {
 }
 
 #[test]
-fn one_forged_list_sends_nothing_to_those_it_names_and_no_more_back_than_it_said() {
+fn a_forged_list_causes_no_traffic_to_its_addresses_and_no_amplification() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(1));
     world.sent();
@@ -52,7 +52,7 @@ fn one_forged_list_sends_nothing_to_those_it_names_and_no_more_back_than_it_said
 }
 
 #[test]
-fn a_members_word_sends_elsewhere_hardly_more_bytes_than_it_said() {
+fn a_members_list_causes_hardly_more_traffic_than_its_own_size() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.pass(seconds(1));
     world.sent();
@@ -82,7 +82,7 @@ fn an_answer_is_hardly_larger_than_its_question() {
 }
 
 #[test]
-fn a_forged_sender_is_sent_no_more_than_was_said_in_its_name() {
+fn a_forged_sender_receives_no_more_than_was_sent_in_its_name() {
     let mut world = DiscoveryWorld::new(&[]);
     let others = || (0..MEMBERS_MAX - 1).map(|n| format!("10.1.{}.{}:1378", n / 250, n % 250));
     let victim = "10.0.0.66:53";
@@ -99,7 +99,7 @@ fn a_forged_sender_is_sent_no_more_than_was_said_in_its_name() {
 }
 
 #[test]
-fn a_newcomer_is_asked_the_latest_questions_and_not_all() {
+fn a_newcomer_receives_only_the_latest_questions() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     for n in 0..ASKS_BURST {
         world.ask(&format!("f{n}")).unwrap();
@@ -112,7 +112,7 @@ fn a_newcomer_is_asked_the_latest_questions_and_not_all() {
 }
 
 #[test]
-fn a_large_cluster_is_told_in_parts_to_who_says_little_until_it_knows_all() {
+fn a_large_cluster_is_sent_in_parts_until_a_short_sender_knows_it() {
     let mut world = DiscoveryWorld::new(&[]);
     let others: Vec<String> = (0..60).map(|n| format!("10.1.0.{n}:1378")).collect();
     let mut told = std::collections::BTreeSet::new();
@@ -131,7 +131,7 @@ fn a_large_cluster_is_told_in_parts_to_who_says_little_until_it_knows_all() {
 }
 
 #[test]
-fn a_flood_and_a_third_partys_answer_are_told_once_and_named() {
+fn floods_and_third_party_answers_are_reported_once_with_their_sender() {
     let mut world = DiscoveryWorld::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
     world.events();
@@ -175,7 +175,7 @@ fn named_count(world: &DiscoveryWorld, text: &str) -> u64 {
 
 proptest! {
     #[test]
-    fn no_datagrams_break_the_machine_or_its_limits(
+    fn no_datagram_breaks_the_machine_or_its_limits(
         datagrams in proptest::collection::vec(
             (0u32..40, prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..200),

@@ -29,7 +29,7 @@ fn tried_at(world: &mut DiscoveryWorld, at: &str) -> Vec<Name> {
 }
 
 #[test]
-fn questions_are_bounded_and_those_past_their_lookup_give_way() {
+fn questions_are_bounded_and_those_past_their_lookup_are_dropped() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, ASKS_MAX);
     assert_eq!(world.ask("one more"), Err(Absence::Busy));
@@ -41,7 +41,7 @@ fn questions_are_bounded_and_those_past_their_lookup_give_way() {
 }
 
 #[test]
-fn many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup() {
+fn many_lookups_are_paced_and_each_has_its_full_time() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     let count = ASKS_BURST as usize + 2 * ASKS_PER_S as usize;
     ask_many(&mut world, count);
@@ -63,7 +63,7 @@ fn many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup() {
 }
 
 #[test]
-fn of_many_names_the_one_that_somebody_has_is_found() {
+fn among_many_names_the_available_one_is_found() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 300);
     world.pass(seconds(2));
@@ -86,7 +86,7 @@ fn of_many_names_the_one_that_somebody_has_is_found() {
 }
 
 #[test]
-fn a_responder_that_says_nothing_leaves_room_for_another() {
+fn a_silent_responder_leaves_room_for_another() {
     let mut world = DiscoveryWorld::new(&[PEER, "10.0.0.3:1378"]);
     ask_many(&mut world, 200);
     world.pass(seconds(2));
@@ -103,7 +103,7 @@ fn a_responder_that_says_nothing_leaves_room_for_another() {
 }
 
 #[test]
-fn a_name_whose_responder_had_no_turn_is_not_absent() {
+fn a_name_whose_responder_was_not_tried_is_not_absent() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 20);
     world.hear(PEER, b"File,1,5002\n");
@@ -118,7 +118,7 @@ fn a_name_whose_responder_had_no_turn_is_not_absent() {
 }
 
 #[test]
-fn few_questions_stay_open_for_a_late_answer() {
+fn few_questions_stay_open_for_late_answers() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 500);
     world.pass(seconds(20));
@@ -140,7 +140,7 @@ fn few_questions_stay_open_for_a_late_answer() {
 }
 
 #[test]
-fn one_answer_to_each_of_many_questions_is_no_flood() {
+fn one_answer_to_each_of_many_questions_is_not_a_flood() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     for n in 0..1000 {
         let file = format!("f{n:04}");

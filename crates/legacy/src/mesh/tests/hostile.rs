@@ -13,7 +13,7 @@ fn offences(world: &MeshWorld) -> Vec<(String, u64, MeshOffence)> {
 }
 
 #[test]
-fn ten_thousand_addresses_are_one_offence_and_few_are_kept() {
+fn ten_thousand_addresses_are_one_offence_and_few_are_stored() {
     let mut world = MeshWorld::new(20, &[]);
     let eve = world.join("10.0.0.2:40001", BOB, "eve", 18002);
     let list: Vec<String> = (0..3000)
@@ -54,7 +54,7 @@ fn a_flood_of_lines_ends_the_connection_and_names_its_sender() {
 }
 
 #[test]
-fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
+fn a_peer_that_talks_at_its_limit_is_served_and_not_an_offender() {
     let mut world = MeshWorld::new(20, &[]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     world.events();
@@ -84,7 +84,7 @@ fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
 }
 
 #[test]
-fn a_peer_may_be_silent_as_long_as_the_limit_says_and_no_longer() {
+fn a_peer_may_be_silent_for_the_limit_and_no_longer() {
     let mut world = MeshWorld::new(20, &[]);
     world.join("10.0.0.2:40001", BOB, "bob", 18002);
     for (silent, is_up) in [
@@ -98,7 +98,7 @@ fn a_peer_may_be_silent_as_long_as_the_limit_says_and_no_longer() {
 }
 
 #[test]
-fn strangers_that_say_nothing_take_few_places_and_for_ten_seconds() {
+fn silent_strangers_take_few_places_and_for_ten_seconds() {
     let mut world = MeshWorld::new(20, &[]);
     for n in 0..1000 {
         world.accept(&format!("10.0.0.2:{}", 1000 + n));
@@ -135,7 +135,7 @@ fn another_protocol_is_not_admitted() {
 }
 
 #[test]
-fn a_dialled_one_that_speaks_another_protocol_is_dialled_again_later() {
+fn a_dialled_peer_of_another_protocol_is_dialled_again_later() {
     let mut world = MeshWorld::new(20, &["10.0.0.8:8"]);
     world.pass(seconds(0));
     world.events();
@@ -146,7 +146,7 @@ fn a_dialled_one_that_speaks_another_protocol_is_dialled_again_later() {
 }
 
 #[test]
-fn an_old_program_is_never_sent_what_ends_it() {
+fn an_old_program_is_never_sent_a_message_that_crashes_it() {
     let mut world = MeshWorld::new(20, &["host.example:7"]);
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     for line in [
@@ -209,7 +209,7 @@ fn any_step() -> impl Strategy<Value = MeshAction> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whatever_happens_the_tables_agree_and_keep_their_limits(
+    fn the_tables_agree_and_keep_their_limits_after_any_input(
         steps in proptest::collection::vec(any_step(), 0..300),
     ) {
         let mut world = MeshWorld::new(4, &["10.0.2.1:15"]);

@@ -50,13 +50,13 @@ async fn a_file_of_any_segmentation_arrives_whole() {
 }
 
 #[tokio::test]
-async fn an_empty_close_is_a_no() {
+async fn an_empty_close_means_no() {
     let at = peer_that_sends(vec![]).await;
     assert!(matches!(fetch(at).await, Err(LegacyError::NotThere { .. })));
 }
 
 #[tokio::test]
-async fn early_end_surplus_and_strange_headers_are_errors() {
+async fn early_end_surplus_and_invalid_headers_are_errors() {
     let at = peer_that_sends(vec![header("a.txt", 9), b"hello".into()]).await;
     let early = fetch(at).await;
     assert!(
@@ -78,7 +78,7 @@ async fn early_end_surplus_and_strange_headers_are_errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_drip_is_given_up() {
+async fn a_slow_drip_is_dropped() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
         panic!("not IPv4");
@@ -98,7 +98,7 @@ async fn a_slow_drip_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_was_away_does_not_find_its_peer_too_slow() {
+async fn a_paused_reader_does_not_classify_its_peer_as_slow() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
         panic!("not IPv4");
@@ -173,7 +173,7 @@ async fn a_request_is_read_up_to_its_limit() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_closed() {
+async fn a_connection_without_a_request_is_closed() {
     for bad in [&b"GET / HTTP/1.1\r\n"[..], b"Get,\n", b"\n"] {
         let (mut client, server) = connect().await;
         client.write_all(bad).await.unwrap();
@@ -185,7 +185,7 @@ async fn what_is_no_request_is_closed() {
 }
 
 #[test]
-fn connections_are_bounded_by_address_and_in_all() {
+fn connections_are_bounded_for_each_address_and_in_total() {
     let door = Admission::default();
     let ip = |n: usize| IpAddr::from([10, 0, 0, n as u8]);
     let mut places = Vec::new();

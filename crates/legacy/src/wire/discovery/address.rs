@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_name_is_taken_up_to_its_limit() {
+    fn a_host_name_is_accepted_up_to_its_limit() {
         for (length, fits) in [
             (HOST_MAX_BYTES - 1, true),
             (HOST_MAX_BYTES, true),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_member() {
+    fn garbage_is_not_a_member() {
         let garbage: [&[u8]; 14] = [
             b"",
             b"bad",

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_say_is_byte_for_byte_what_the_old_programs_say() {
+    fn messages_are_byte_for_byte_those_of_the_old_programs() {
         let name = Name::new(b"b.txt").unwrap();
         assert_eq!(encode_get(&name), b"Get,b.txt\n");
         assert_eq!(encode_file(35111), b"File,1,35111\n");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_is_split_and_each_part_begins_with_us() {
+    fn a_long_list_is_split_and_each_part_begins_with_our_address() {
         let own = address("192.168.100.100:21001");
         let members: Vec<SocketAddrV4> = (0..300)
             .map(|n| SocketAddrV4::new([192, 168, 200, (n % 250) as u8].into(), 20_000 + n))
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_with_names_aliases_and_garbage_are_taken_for_what_is_good_in_them() {
+    fn the_valid_members_of_a_mixed_list_are_used() {
         let (members, garbage) =
             listed(b"DISCOVER,localhost:21201,127.0.0.1:21201,bad,[::1]:1, x:1,,127.0.0\r\n");
         assert_eq!(members, ["localhost:21201", "127.0.0.1:21201", "x:1"]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn any_line_end_blanks_and_further_fields_are_tolerated() {
+    fn any_line_end_blanks_and_extra_fields_are_tolerated() {
         let get = |text: &[u8]| match Datagram::decode(text).unwrap() {
             Datagram::Get(name) => name.to_string(),
             other => panic!("{other:?}"),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_answer_of_each_dialect_gives_its_tcp_port() {
+    fn a_file_answer_of_each_dialect_yields_its_tcp_port() {
         for file in [
             &b"File,1,35111\n"[..],
             b"File,35111\n",
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn keywords_are_case_sensitive_and_strangers_are_no_messages() {
+    fn keywords_are_case_sensitive_and_unknown_ones_are_not_messages() {
         for bad in [
             &b""[..],
             b"get,a",
@@ -297,7 +297,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_the_decoder_and_what_it_gives_is_within_limits(
+        fn no_input_breaks_the_decoder_and_its_output_is_within_limits(
             bytes in proptest::collection::vec(any::<u8>(), 0..3000),
             keyword in prop_oneof![Just(&b""[..]), Just(&b"DISCOVER,"[..]), Just(&b"Get,"[..]),
                 Just(&b"File,"[..])],
@@ -311,7 +311,7 @@ mod tests {
         }
 
         #[test]
-        fn a_name_that_can_be_asked_for_arrives_as_it_is(
+        fn a_name_that_can_be_requested_arrives_unchanged(
             bytes in proptest::collection::vec(any::<u8>(), 1..80),
         ) {
             if let Ok(name) = Name::new(&bytes) {

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_would_arrive_as_another_is_refused_with_the_reason() {
+    fn a_name_that_would_arrive_changed_is_refused_with_the_reason() {
         let long = [b'n'; 65];
         let cases: [(&[u8], NameError); 12] = [
             (b"", NameError::NoFile),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_blanks_colons_inside_64_bytes_or_no_utf_8_are_carried() {
+    fn names_with_blanks_colons_64_bytes_or_invalid_utf_8_are_supported() {
         for name in [
             &b"a name with spaces"[..],
             b"a:b",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_writes_counts_by_its_last_component_alone() {
+    fn only_the_last_component_of_a_requested_path_counts() {
         let name = |field: &[u8]| Name::from_field(field).map(|n| n.as_bytes().to_vec());
         assert_eq!(name(b"../../etc/passwd"), Some(b"passwd".to_vec()));
         assert_eq!(name(b"dir/b.txt///"), Some(b"b.txt".to_vec()));

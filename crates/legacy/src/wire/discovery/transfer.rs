@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_of_eleven_digits_is_refused_as_the_old_programs_would_cut_it() {
+    fn a_size_of_eleven_digits_is_refused_because_old_programs_truncate_it() {
         let refused = TransferHeader::new(name("a"), SIZE_MAX_BYTES + 1).unwrap_err();
         assert_eq!(
             refused,
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_a_strange_size_or_name_is_an_error() {
+    fn a_header_with_an_invalid_size_or_name_is_an_error() {
         let read = |size: &[u8], named: &[u8]| {
             let mut header = [FILL; HEADER_BYTES];
             header[..size.len()].copy_from_slice(size);
@@ -168,7 +168,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_breaks_the_decoder(bytes in proptest::collection::vec(any::<u8>(), 74)) {
+        fn no_input_breaks_the_header_decoder(bytes in proptest::collection::vec(any::<u8>(), 74)) {
             let header: [u8; HEADER_BYTES] = bytes.try_into().unwrap();
             if let Ok(read) = TransferHeader::decode(&header, &name("a.txt")) {
                 prop_assert!(read.size_bytes <= SIZE_MAX_BYTES);
@@ -177,7 +177,7 @@ mod tests {
         }
 
         #[test]
-        fn every_header_that_can_be_sent_reads_back(size in 0..=SIZE_MAX_BYTES,
+        fn every_header_that_can_be_sent_is_decoded_equal(size in 0..=SIZE_MAX_BYTES,
             bytes in proptest::collection::vec(any::<u8>(), 1..65))
         {
             if let Ok(name) = Name::new(&bytes) {

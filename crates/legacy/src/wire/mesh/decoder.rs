@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_session_is_understood_in_any_segmentation() {
+    fn a_whole_session_is_parsed_in_any_segmentation() {
         let hash = [7; 32];
         let session = [
             &b"290335af:alice\r\n"[..],
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_over_the_limit_or_below_nothing_ends_the_connection() {
+    fn a_payload_over_the_limit_or_negative_ends_the_connection() {
         for (line, length_bytes) in [
             ("BYTES:16777217", 16_777_217),
             ("BYTES:-1", -1),
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_no_file_are_handed_on_whole_up_to_their_limit_and_passed_over_beyond() {
+    fn bytes_without_a_file_are_forwarded_up_to_their_limit_and_skipped_beyond() {
         let message = |length: u64| {
             let bytes = encode_message(&vec![b'x'; length as usize]);
             said(&[b"a\n", &bytes[..], b"hi\n"].concat(), 4000).unwrap()
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_no_number_is_told_and_lines_go_on() {
+    fn an_invalid_length_is_reported_and_later_lines_are_read() {
         for bad in ["", "x", " 3", "3x", "99999999999999999999"] {
             let items = said(format!("a\nBYTES:{bad}\nhi\n").as_bytes(), 5).unwrap();
             assert_eq!(items, [hello("a"), Item::BadLength, chat("hi")], "{bad:?}");
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_ends_the_connection_and_holds_no_more_than_the_limit() {
+    fn an_endless_line_ends_the_connection_within_the_memory_limit() {
         let mut decoder = Decoder::default();
         let mut given = 0;
         let ended = loop {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_an_end_is_no_file() {
+    fn a_head_without_an_end_is_not_a_file() {
         let long = [b"FILECHUNK:".as_slice(), &[b'n'; 2 * HEAD_MAX_BYTES]].concat();
         let message = [
             format!("a\nBYTES:{}\n", long.len()).as_bytes(),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_as_long_as_may_be_is_no_offence() {
+    fn a_payload_of_the_maximum_length_is_not_an_offence() {
         for (length, fits) in [
             (BYTES_MAX - 1, true),
             (BYTES_MAX, true),
@@ -406,7 +406,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_the_decoder_and_segmentation_changes_nothing(
+        fn no_input_breaks_the_decoder_and_segmentation_changes_nothing(
             parts in proptest::collection::vec(prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..40),
                 Just(b"\n".to_vec()), Just(b"BYTES:12\n".to_vec()), Just(b"PEERS:a:1,b\n".to_vec()),

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_an_old_program_would_take_for_a_file_are_told_apart() {
+    fn bytes_that_an_old_program_would_take_for_a_file_are_distinguished() {
         for file in ["FILESTART:", "FILECHUNK:x\nyz", "FILEEND:a|b\n"] {
             assert!(is_about_file(file.as_bytes()), "{file}");
         }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_and_ends_a_file_is_read_in_every_form_that_is_sent() {
+    fn every_known_form_of_a_files_begin_and_end_is_read() {
         let hex = "BA".repeat(32);
         let start = |fields: String| match PayloadHead::parse(fields.as_bytes(), true) {
             PayloadHead::Start(start) => Some((start.name, start.size_bytes)),

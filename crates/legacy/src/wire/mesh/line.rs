@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_say_is_byte_for_byte_what_the_old_programs_say() {
+    fn messages_are_byte_for_byte_those_of_the_old_programs() {
         let at = |text: &str| text.parse().unwrap();
         assert_eq!(encode_hello("29ab", "alice"), b"29ab:alice\n");
         assert_eq!(
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn keywords_are_whole_lines_and_everything_else_is_talk() {
+    fn keywords_are_whole_lines_and_all_else_is_talk() {
         assert_eq!(Line::parse(b"PING"), Line::Ping);
         assert_eq!(Line::parse(b"PONG"), Line::Pong);
         assert_eq!(Line::parse(b"REQUEST_PEERS"), Line::RequestPeers);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_taken_for_what_is_good_in_them() {
+    fn the_valid_entries_of_a_mixed_list_are_used() {
         let (good, garbage, over) =
             listed(b"PEERS: localhost:18002 ,127.0.0.1:18001,nocolon,[::1]:5,,a:0");
         assert_eq!(good, ["localhost:18002", "127.0.0.1:18001"]);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn talk_is_one_line_and_injects_no_message() {
+    fn talk_is_one_line_and_cannot_inject_a_message() {
         assert_eq!(encode_chat(" a\nb\r\x1b[m ").unwrap(), b"a b  [m\n");
         for keyword in [
             "PING",
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs() {
+    fn an_id_is_accepted_up_to_its_limit_and_names_and_talk_are_truncated() {
         let hello = |id: usize, name: usize| {
             let line = format!("{}:{}", "i".repeat(id), "n".repeat(name));
             match Hello::parse(line.as_bytes()) {
@@ -352,7 +352,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_the_reading_of_a_line(
+        fn no_input_breaks_the_line_parser(
             bytes in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let _any = Hello::parse(&bytes);
@@ -362,7 +362,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_said_arrives_as_talk(text in ".{0,200}") {
+        fn a_spoken_line_arrives_as_talk(text in ".{0,200}") {
             if let Some(line) = encode_chat(&text) {
                 let (end, line) = line.split_last().unwrap();
                 prop_assert_eq!(*end, b'\n');

@@ -155,7 +155,7 @@ fn reason(response: Response) -> String {
 }
 
 #[tokio::test]
-async fn a_file_in_pieces_of_any_order_has_its_name_when_it_is_proven() {
+async fn a_file_in_unordered_pieces_gets_its_name_once_verified() {
     let world = world(Accept::Members, 1 << 30);
     let file: Vec<u8> = (0..3 * GIVEN_MAX_BYTES).map(|n| (n >> 9) as u8).collect();
     assert_eq!(world.offer(1, b"a.bin", &file, false).await, taken(0));
@@ -177,7 +177,7 @@ async fn a_file_in_pieces_of_any_order_has_its_name_when_it_is_proven() {
 }
 
 #[tokio::test]
-async fn a_push_goes_on_where_it_was_and_one_whose_end_was_not_heard_is_not_kept_twice() {
+async fn a_push_resumes_and_one_with_a_lost_confirmation_is_not_stored_twice() {
     let world = world(Accept::Members, 1 << 30);
     world.offer(1, b"a", b"hello", false).await;
     world.give(1, b"hello", 0, b"he").await;
@@ -194,7 +194,7 @@ async fn a_push_goes_on_where_it_was_and_one_whose_end_was_not_heard_is_not_kept
 }
 
 #[tokio::test]
-async fn a_long_push_goes_on_after_a_restart_of_its_receiver() {
+async fn a_long_push_resumes_after_a_restart_of_its_receiver() {
     let world = world(Accept::Members, 1 << 30);
     let (file, given) = long();
     world.offer(1, b"long", &file, false).await;
@@ -214,7 +214,7 @@ async fn a_long_push_goes_on_after_a_restart_of_its_receiver() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_life_left_is_believed_as_far_as_it_fits_its_note() {
+async fn a_left_over_part_is_trusted_as_far_as_it_matches_its_record() {
     let world = world(Accept::Members, 1 << 30);
     let (file, given) = long();
     world.offer(1, b"long", &file, false).await;
@@ -230,7 +230,7 @@ async fn what_an_earlier_life_left_is_believed_as_far_as_it_fits_its_note() {
 }
 
 #[tokio::test]
-async fn a_long_file_whose_end_was_not_heard_is_not_kept_twice_over_a_restart() {
+async fn a_long_file_with_a_lost_confirmation_is_not_stored_twice_over_a_restart() {
     let world = world(Accept::Members, 1 << 30);
     let (file, _) = long();
     world.offer(1, b"long", &file, false).await;
@@ -246,7 +246,7 @@ async fn a_long_file_whose_end_was_not_heard_is_not_kept_twice_over_a_restart() 
 }
 
 #[tokio::test]
-async fn what_is_given_up_leaves_nothing_for_a_later_life_and_gives_its_room_back() {
+async fn an_abandoned_push_leaves_nothing_and_frees_its_room() {
     let (file, given) = long();
     let size = 2 * file.len() as u64;
     let world = world(Accept::Members, size);
@@ -262,7 +262,7 @@ async fn what_is_given_up_leaves_nothing_for_a_later_life_and_gives_its_room_bac
 }
 
 #[tokio::test]
-async fn wrong_bytes_and_too_many_are_refused_and_leave_nothing() {
+async fn wrong_and_surplus_bytes_are_refused_and_leave_nothing() {
     let world = world(Accept::Members, 1 << 30);
     world.offer(1, b"a", b"hello", false).await;
     let wrong = world.give(1, b"hello", 0, b"hellO").await;
@@ -276,7 +276,7 @@ async fn wrong_bytes_and_too_many_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn an_inbox_is_closed_or_open_to_those_listed() {
+async fn an_inbox_is_closed_or_open_to_its_list() {
     let closed = world(Accept::Nobody, 100);
     let refused = closed.offer(1, b"a", b"x", false).await;
     let said = reason(refused);
@@ -293,7 +293,7 @@ async fn an_inbox_is_closed_or_open_to_those_listed() {
 }
 
 #[tokio::test]
-async fn a_full_inbox_is_refused_and_beyond_so_many_files_on_their_way_one_waits() {
+async fn a_full_inbox_refuses_and_a_file_beyond_the_concurrent_limit_waits() {
     let small = world(Accept::Members, 4);
     let refused = reason(small.offer(1, b"a", b"hello", false).await);
     assert!(refused.contains("room for 4 bytes"), "{refused}");
@@ -310,7 +310,7 @@ async fn a_full_inbox_is_refused_and_beyond_so_many_files_on_their_way_one_waits
 }
 
 #[tokio::test]
-async fn so_many_files_of_all_nodes_are_on_their_way_at_one_time() {
+async fn concurrent_files_of_all_nodes_are_bounded() {
     let open = world(Accept::Members, 1 << 30);
     for n in 0..COMING_MAX as u32 {
         let from = 1 + n as u8 / COMING_OF_NODE_MAX as u8;
@@ -322,7 +322,7 @@ async fn so_many_files_of_all_nodes_are_on_their_way_at_one_time() {
 }
 
 #[tokio::test]
-async fn what_nothing_more_comes_of_is_given_up() {
+async fn a_stalled_push_is_given_up() {
     let world = world(Accept::Members, 10);
     world.offer(1, b"a", b"hello", false).await;
     assert!(matches!(
@@ -336,7 +336,7 @@ async fn what_nothing_more_comes_of_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_long_file_that_comes_twice_is_there_twice_whatever_is_forgotten_of_the_first() {
+async fn a_long_file_sent_twice_is_stored_twice_even_after_records_expire() {
     let world = world(Accept::Members, 1 << 30);
     let (file, half) = long();
     world.offer(1, b"long", &file, false).await;
@@ -369,7 +369,7 @@ async fn a_long_file_that_comes_twice_is_there_twice_whatever_is_forgotten_of_th
 }
 
 #[tokio::test]
-async fn a_node_that_talks_without_end_is_heard_a_few_times() {
+async fn an_endlessly_talking_node_is_served_a_few_times() {
     let world = world(Accept::Nobody, 8);
     let say = || Push::Say {
         text: "hi".to_owned(),
@@ -385,7 +385,7 @@ async fn a_node_that_talks_without_end_is_heard_a_few_times() {
 }
 
 #[test]
-fn those_who_spoke_once_and_are_silent_since_take_no_memory() {
+fn nodes_that_spoke_once_and_fell_silent_take_no_memory() {
     let (mut state, begin) = (PushTable::default(), Instant::now());
     for number in 0..=u8::MAX {
         assert!(state.may_say(ChargedSender::at(address(number)), begin));
@@ -396,7 +396,7 @@ fn those_who_spoke_once_and_are_silent_since_take_no_memory() {
 }
 
 #[tokio::test]
-async fn one_host_takes_half_of_an_inbox_under_however_many_keys() {
+async fn one_host_gets_half_of_an_inbox_under_any_number_of_keys() {
     let world = world(Accept::Members, 20);
     let flooder = address(9);
     let offer = |n: u8| Push::Offer {

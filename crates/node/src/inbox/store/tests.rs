@@ -53,7 +53,7 @@ fn listed(inbox: &Inbox) -> Vec<String> {
 }
 
 #[test]
-fn a_file_has_its_name_when_it_is_whole_and_its_sender_is_written_down() {
+fn a_complete_file_has_its_name_and_its_sender_is_recorded() {
     let (_folder, inbox) = inbox(100);
     let arriving = inbox.begin(origin(), 5).unwrap();
     arriving.write_at(0, b"hello").unwrap();
@@ -74,7 +74,7 @@ fn a_file_has_its_name_when_it_is_whole_and_its_sender_is_written_down() {
 }
 
 #[test]
-fn no_file_is_ever_overwritten_and_none_leaves_the_folder() {
+fn no_file_is_overwritten_and_none_leaves_the_folder() {
     let (_folder, inbox) = inbox(100);
     for kept in ["a.txt", "a-(1).txt", "a-(2).txt"] {
         assert_eq!(put(&inbox, b"a.txt", b"x").unwrap(), kept);
@@ -87,7 +87,7 @@ fn no_file_is_ever_overwritten_and_none_leaves_the_folder() {
 }
 
 #[test]
-fn the_budget_counts_what_is_there_and_what_is_coming() {
+fn the_budget_counts_present_and_arriving_files() {
     let (_folder, inbox) = inbox(10);
     put(&inbox, b"a", b"1234").unwrap();
     let coming = inbox.begin(other(1), 4).unwrap();
@@ -104,7 +104,7 @@ fn the_budget_counts_what_is_there_and_what_is_coming() {
 }
 
 #[test]
-fn one_sender_takes_half_of_the_budget_also_after_a_restart() {
+fn one_sender_gets_half_of_the_budget_even_after_a_restart() {
     let (_folder, inbox) = inbox(10);
     let fills = |inbox: &Inbox, origin, bytes: &[u8]| {
         let arriving = inbox.begin(origin, bytes.len() as u64).unwrap();
@@ -132,7 +132,7 @@ fn one_sender_takes_half_of_the_budget_also_after_a_restart() {
 }
 
 #[test]
-fn one_sender_has_half_of_the_files_that_the_folder_takes() {
+fn one_sender_gets_half_of_the_number_of_files() {
     let (_folder, inbox) = inbox(1 << 30);
     let amount = StorageAmount {
         bytes: 0,
@@ -148,7 +148,7 @@ fn one_sender_has_half_of_the_files_that_the_folder_takes() {
 }
 
 #[test]
-fn a_folder_that_holds_its_limit_of_files_takes_no_more() {
+fn a_folder_at_its_limit_of_files_accepts_no_more() {
     let (_folder, inbox) = inbox(1 << 30);
     for n in 0..FILES_MAX {
         std::fs::write(inbox.dir().join(n.to_string()), b"").unwrap();
@@ -157,7 +157,7 @@ fn a_folder_that_holds_its_limit_of_files_takes_no_more() {
 }
 
 #[test]
-fn the_floor_of_the_disk_is_left_free() {
+fn the_free_space_floor_of_the_disk_is_respected() {
     let (folder, _) = inbox(1);
     let settings = InboxSettings {
         dir: folder.path().join("other"),
@@ -170,7 +170,7 @@ fn the_floor_of_the_disk_is_left_free() {
 }
 
 #[test]
-fn nobody_has_a_file_open_for_writing_when_it_gets_its_name() {
+fn a_file_has_no_open_writer_when_it_gets_its_name() {
     let (_folder, inbox) = inbox(100);
     let mut arriving = inbox.begin(origin(), 5).unwrap();
     arriving.write_at(0, b"hello").unwrap();

@@ -17,7 +17,7 @@ fn forged(bench: &mut MachineBench, author: usize, change: impl Fn(&mut SignedHe
 }
 
 #[test]
-fn a_head_that_its_author_did_not_sign_is_refused_and_counted() {
+fn a_head_without_its_authors_signature_is_refused_and_counted() {
     let mut bench = MachineBench::new(2);
     bench.put(1, "a", "1");
     bench.run(Duration::from_secs(1));
@@ -60,7 +60,7 @@ fn a_head_that_its_author_did_not_sign_is_refused_and_counted() {
 }
 
 #[test]
-fn a_list_of_heads_costs_one_check_of_each_author_and_none_after_a_forged_one() {
+fn a_list_of_heads_costs_one_check_for_each_author_and_none_after_a_forgery() {
     let mut bench = MachineBench::new(3);
     bench.put(1, "a", "1");
     bench.run(Duration::from_secs(1));
@@ -85,7 +85,7 @@ fn a_list_of_heads_costs_one_check_of_each_author_and_none_after_a_forged_one() 
 }
 
 #[test]
-fn who_sends_a_list_of_members_with_a_forged_life_is_named_and_nothing_of_it_taken() {
+fn a_sender_of_a_member_list_with_a_forged_generation_is_named_and_its_list_ignored() {
     let mut bench = MachineBench::new(3);
     let (now, from) = (bench.now, bench.id(2));
     let mut members = bench.machines[2].cluster().export_members().to_vec();
@@ -120,7 +120,7 @@ fn asked() -> (MachineBench, Outgoing, LogPart) {
 }
 
 #[test]
-fn a_part_under_a_head_that_is_not_its_authors_is_refused_and_asked_for_again() {
+fn a_part_under_a_foreign_head_is_refused_and_requested_again() {
     let wrongs: [fn(&mut LogPart); 4] = [
         |part| part.head.head.sequence += 1,
         |part| part.head.signature[0][0] ^= 1,
@@ -143,7 +143,7 @@ fn a_part_under_a_head_that_is_not_its_authors_is_refused_and_asked_for_again() 
 }
 
 #[test]
-fn records_that_do_not_add_up_to_the_signed_head_are_never_listed() {
+fn records_that_contradict_the_signed_head_are_never_listed() {
     let (mut bench, question, mut part) = asked();
     let mut records = unpack_records(&part.records).unwrap();
     for record in &mut records {
@@ -162,7 +162,7 @@ fn records_that_do_not_add_up_to_the_signed_head_are_never_listed() {
 }
 
 #[test]
-fn of_a_log_whose_author_is_put_out_while_it_comes_nothing_is_kept_or_asked_for_again() {
+fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
     for comes_later in [false, true] {
         let (mut bench, question, mut part) = asked();
         let (now, author) = (bench.now, bench.id(1));
@@ -191,7 +191,7 @@ fn of_a_log_whose_author_is_put_out_while_it_comes_nothing_is_kept_or_asked_for_
 }
 
 #[test]
-fn what_one_had_asked_before_it_was_put_out_is_not_answered_afterwards() {
+fn requests_made_before_an_expulsion_are_not_answered_after_it() {
     let mut bench = MachineBench::new(2);
     let (now, from) = (bench.now, bench.id(1));
     let name = NodeName::new("founder").unwrap();
@@ -220,7 +220,7 @@ fn what_one_had_asked_before_it_was_put_out_is_not_answered_afterwards() {
 }
 
 #[test]
-fn who_answers_late_what_another_gave_meanwhile_is_not_blamed() {
+fn a_late_answer_to_a_request_served_by_another_is_not_blamed() {
     let (mut bench, question, first) = asked();
     let now = bench.now;
     bench.machines[0].handle_response(now, question.id, Some(Response::Log(first)));
@@ -243,7 +243,7 @@ fn who_answers_late_what_another_gave_meanwhile_is_not_blamed() {
 }
 
 #[test]
-fn an_answer_that_nobody_asked_for_changes_nothing() {
+fn an_unsolicited_answer_changes_nothing() {
     let (mut bench, question, part) = asked();
     let now = bench.now;
     let unknown = RequestId(question.id.0 + 1000);
@@ -256,7 +256,7 @@ fn an_answer_that_nobody_asked_for_changes_nothing() {
 }
 
 #[test]
-fn nodes_exchange_members_and_heads_and_answer_with_what_is_news() {
+fn nodes_exchange_members_and_heads_and_answer_with_news() {
     let mut bench = MachineBench::new(3);
     bench.put(1, "a", "1");
     bench.run(Duration::from_secs(1));
@@ -284,7 +284,7 @@ fn nodes_exchange_members_and_heads_and_answer_with_what_is_news() {
 }
 
 #[test]
-fn heads_that_gossip_did_not_bring_are_learned_by_the_exchange() {
+fn heads_missed_by_gossip_are_learned_in_the_exchange() {
     let mut bench = MachineBench::new(2);
     // the datagrams of the change are lost, but no member is missing
     bench.put(1, "a", "1");
@@ -328,7 +328,7 @@ fn a_log_is_pulled_from_a_third_node_when_its_author_is_gone() {
 }
 
 #[test]
-fn a_member_that_never_answers_is_not_waited_for_when_it_goes() {
+fn a_departing_member_that_never_answers_is_not_awaited() {
     let mut bench = MachineBench::new(3);
     let author = bench.id(2);
     bench.put(2, "a", "1");
@@ -377,7 +377,7 @@ fn gets_and_offers_reach_their_owner_and_garbage_is_counted() {
 }
 
 #[test]
-fn a_head_of_our_own_that_we_do_not_remember_is_outbid() {
+fn an_own_head_that_we_forgot_is_outbid() {
     let mut bench = MachineBench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));
@@ -397,7 +397,7 @@ fn a_head_of_our_own_that_we_do_not_remember_is_outbid() {
 }
 
 #[test]
-fn a_second_log_under_our_own_number_is_outbid_a_few_times_and_then_reported() {
+fn a_second_log_under_our_number_is_outbid_a_few_times_and_then_reported() {
     let mut bench = MachineBench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));

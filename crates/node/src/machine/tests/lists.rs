@@ -4,7 +4,7 @@ use super::super::lists::{LISTS_AT_ONCE, LISTS_PER_S};
 use super::*;
 
 #[test]
-fn who_says_lists_of_readers_without_end_waits_alone_and_is_heard_again() {
+fn an_endless_sender_of_reader_lists_delays_only_itself() {
     let mut bench = MachineBench::new(3);
     let (reader, author, other) = (bench.id(0), bench.id(1), bench.id(2));
     let now = bench.now;

@@ -4,7 +4,7 @@ use super::super::questions::{LOG_REQUESTS_MAX, REQUESTS_EACH_MAX, REQUESTS_MAX}
 use super::*;
 
 #[test]
-fn questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_own() {
+fn pending_requests_are_bounded_for_each_node_and_in_total_and_logs_have_their_own_bound() {
     let mut bench = MachineBench::new(2);
     bench.run(Duration::from_secs(3));
     let machine = &mut bench.machines[0];
@@ -28,7 +28,7 @@ fn questions_under_way_have_an_end_for_one_node_and_for_all_and_logs_have_their_
 }
 
 #[test]
-fn a_member_that_begins_life_after_life_and_answers_nothing_keeps_no_log_of_others_away() {
+fn a_member_with_endless_generations_and_no_answers_blocks_no_other_log() {
     let mut bench = MachineBench::new(3);
     let (now, [restless, author]) = (bench.now, [1, 2].map(|index| bench.id(index)));
     let machine = &mut bench.machines[0];
@@ -55,7 +55,7 @@ fn is_log(question: &Outgoing) -> bool {
 }
 
 #[test]
-fn everybody_of_a_large_cluster_that_is_met_at_once_is_asked_and_read() {
+fn all_members_of_a_large_cluster_met_at_once_are_pulled() {
     const COUNT: u16 = 300;
     let now = Instant::now();
     let mut machine = machine(0, now);

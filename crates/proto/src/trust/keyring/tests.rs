@@ -64,7 +64,7 @@ fn the_first_start_founds_a_cluster_and_the_next_finds_it() {
 }
 
 #[test]
-fn what_many_state_at_once_is_all_on_the_disk() {
+fn concurrent_statements_are_all_on_disk() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
@@ -80,7 +80,7 @@ fn what_many_state_at_once_is_all_on_the_disk() {
 }
 
 #[test]
-fn nothing_that_is_heard_while_something_is_stated_is_lost() {
+fn statements_received_during_a_write_are_not_lost() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let (keyring, other) = (load(), founded(2));
@@ -113,7 +113,7 @@ fn nothing_that_is_heard_while_something_is_stated_is_lost() {
 }
 
 #[test]
-fn joining_another_cluster_drops_the_secrets_and_the_members_of_the_one_before() {
+fn joining_another_cluster_drops_the_previous_secrets_and_members() {
     let directory = tempfile::tempdir().unwrap();
     let joiner = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     let old = joiner.current();
@@ -132,7 +132,7 @@ fn joining_another_cluster_drops_the_secrets_and_the_members_of_the_one_before()
 }
 
 #[test]
-fn who_joins_its_cluster_again_still_knows_who_is_out() {
+fn a_node_that_rejoins_its_cluster_still_knows_the_expelled() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);
     let bad = key(7).node_id();
@@ -151,7 +151,7 @@ fn who_joins_its_cluster_again_still_knows_who_is_out() {
 }
 
 #[test]
-fn a_chain_is_heard_up_to_its_limit_of_bytes() {
+fn a_chain_is_accepted_up_to_its_limit_of_bytes() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);
     let node = key(3).node_id();
@@ -165,7 +165,7 @@ fn a_chain_is_heard_up_to_its_limit_of_bytes() {
 }
 
 #[test]
-fn a_chain_that_makes_nobody_a_member_is_not_kept() {
+fn a_chain_that_admits_no_node_is_dropped() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);
     let (bad, helper) = (key(7), key(8).node_id());
@@ -192,7 +192,7 @@ fn a_chain_that_makes_nobody_a_member_is_not_kept() {
 }
 
 #[test]
-fn what_does_not_make_this_node_a_member_is_not_joined() {
+fn a_ledger_that_does_not_admit_this_node_is_not_joined() {
     let (admin, joiner) = (founded(1), founded(2));
     let (me, before) = (key(2).node_id(), joiner.current());
     for chain in [Vec::new(), admin.chain_of(&key(1).node_id()), vec![1, 2, 3]] {
@@ -203,7 +203,7 @@ fn what_does_not_make_this_node_a_member_is_not_joined() {
 }
 
 #[test]
-fn who_went_out_with_another_was_a_member_and_a_stranger_never_was() {
+fn a_node_removed_with_another_was_a_member_and_a_stranger_never_was() {
     let one = founded(1);
     let id = |n| key(n).node_id();
     one.admit(&key(1), id(2), name(2), true).unwrap();
@@ -217,7 +217,7 @@ fn who_went_out_with_another_was_a_member_and_a_stranger_never_was() {
 }
 
 #[test]
-fn after_an_expulsion_the_others_have_a_fresh_secret_and_the_old_one_ends() {
+fn after_an_expulsion_the_others_get_a_fresh_secret_and_the_old_one_ends() {
     let (one, two, out) = (founded(1), founded(2), founded(3));
     join(&one, 1, &two, 2);
     join(&one, 1, &out, 3);
@@ -238,7 +238,7 @@ fn after_an_expulsion_the_others_have_a_fresh_secret_and_the_old_one_ends() {
 }
 
 #[test]
-fn a_secret_is_taken_only_where_the_ledger_names_its_epoch() {
+fn a_secret_is_accepted_only_for_an_epoch_named_by_the_ledger() {
     let (one, two) = (founded(1), founded(2));
     join(&one, 1, &two, 2);
     let liar = exchange::TrustAnswer {
@@ -252,7 +252,7 @@ fn a_secret_is_taken_only_where_the_ledger_names_its_epoch() {
 }
 
 #[test]
-fn what_no_honest_member_says_of_who_is_in_is_told_from_what_one_does() {
+fn a_statement_that_no_honest_member_makes_is_distinguished() {
     let (one, two) = (founded(1), founded(2));
     join(&one, 1, &two, 2);
     let of_founder = |number| Statement {
@@ -286,7 +286,7 @@ fn what_no_honest_member_says_of_who_is_in_is_told_from_what_one_does() {
 }
 
 #[test]
-fn news_is_told_once_and_what_came_in_bulk_is_not() {
+fn news_is_reported_once_and_bulk_history_is_not() {
     let (one, two) = (founded(1), founded(2));
     join(&one, 1, &two, 2);
     let news = one.take_news();
@@ -301,7 +301,7 @@ fn news_is_told_once_and_what_came_in_bulk_is_not() {
 }
 
 #[test]
-fn with_a_secret_file_its_holders_are_members_and_nobody_can_be_put_out() {
+fn with_a_secret_file_its_holders_are_members_and_cannot_be_expelled() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("given");
     let digits = "0123456789abcdefABCDEF".repeat(3)[..64].to_owned();
@@ -321,7 +321,7 @@ fn with_a_secret_file_its_holders_are_members_and_nobody_can_be_put_out() {
 }
 
 #[test]
-fn a_secret_file_holds_64_digits_and_a_newline_or_is_named() {
+fn a_secret_file_holds_64_digits_and_a_newline_or_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let digits = "ab".repeat(32);
     for (n, bad) in [
@@ -351,7 +351,7 @@ fn a_secret_file_holds_64_digits_and_a_newline_or_is_named() {
 }
 
 #[test]
-fn what_was_forgotten_serves_to_the_end_and_is_not_there_at_the_next_start() {
+fn a_forgotten_cluster_works_until_the_end_and_is_absent_at_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
@@ -369,7 +369,7 @@ fn what_was_forgotten_serves_to_the_end_and_is_not_there_at_the_next_start() {
 }
 
 #[test]
-fn a_secret_without_a_ledger_is_known_before_it_is_dropped() {
+fn a_secret_without_a_ledger_is_recognized_before_it_is_dropped() {
     let directory = tempfile::tempdir().unwrap();
     assert!(!Keyring::drops_secret(directory.path()));
     fs::write(directory.path().join(SECRET_FILE), b"of an earlier version").unwrap();
@@ -379,7 +379,7 @@ fn a_secret_without_a_ledger_is_known_before_it_is_dropped() {
 }
 
 #[test]
-fn a_damaged_ledger_is_an_error_with_the_remedy_and_never_replaced() {
+fn a_damaged_ledger_is_an_error_with_its_remedy_and_never_replaced() {
     let directory = tempfile::tempdir().unwrap();
     drop(Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap());
     let path = directory.path().join(LEDGER_FILE);

@@ -46,7 +46,7 @@ fn merged(a: &Ledger, b: &Ledger) -> Ledger {
 }
 
 #[test]
-fn members_are_those_whom_an_administrator_admitted_by_whose_word_and_since_when() {
+fn members_are_listed_with_their_admitting_administrator_and_time() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
     assert_eq!(members(&ledger), [1, 2, 3, 4]);
@@ -56,7 +56,7 @@ fn members_are_those_whom_an_administrator_admitted_by_whose_word_and_since_when
 }
 
 #[test]
-fn who_has_not_the_right_admits_and_expels_nobody() {
+fn a_node_without_the_right_admits_and_expels_no_one() {
     let mut ledger = cluster();
     for stranger in [3, 9] {
         let refused = ledger.admit(&key(stranger), id(7), name(7), true, 40);
@@ -89,7 +89,7 @@ fn who_has_not_the_right_admits_and_expels_nobody() {
 }
 
 #[test]
-fn an_expulsion_wins_over_the_certificate_in_whatever_order_they_come() {
+fn an_expulsion_wins_over_the_certificate_in_any_order_of_arrival() {
     let mut ledger = cluster();
     ledger.expel(&key(2), id(3), 40).unwrap();
     let statements: Vec<_> = ledger.statements().cloned().collect();
@@ -105,7 +105,7 @@ fn an_expulsion_wins_over_the_certificate_in_whatever_order_they_come() {
 }
 
 #[test]
-fn what_an_expelled_administrator_signs_afterwards_counts_for_nothing_however_it_is_dated() {
+fn statements_signed_after_an_expulsion_count_for_nothing_whatever_their_date() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
     let apart = ledger.clone();
@@ -122,7 +122,7 @@ fn what_an_expelled_administrator_signs_afterwards_counts_for_nothing_however_it
 }
 
 #[test]
-fn a_junior_does_not_put_out_a_senior_and_a_senior_puts_out_a_junior() {
+fn a_junior_cannot_expel_a_senior_and_a_senior_can_expel_a_junior() {
     let mut ledger = cluster();
     let refused = ledger.expel(&key(2), id(1), 40);
     assert!(matches!(refused, Err(TrustError::Senior { .. })));
@@ -159,7 +159,7 @@ fn an_administrator_cannot_give_itself_seniority() {
 }
 
 #[test]
-fn who_goes_is_out_and_says_nothing_more_and_may_be_admitted_again() {
+fn a_node_that_left_is_out_states_nothing_more_and_can_be_admitted_again() {
     let mut ledger = cluster();
     ledger.expel(&key(3), id(3), 40).unwrap();
     ledger.expel(&key(2), id(2), 40).unwrap();
@@ -189,7 +189,7 @@ fn who_goes_is_out_and_says_nothing_more_and_may_be_admitted_again() {
 }
 
 #[test]
-fn the_higher_number_is_the_epoch_and_of_two_at_once_the_seniors() {
+fn the_higher_epoch_wins_and_of_two_concurrent_ones_the_seniors() {
     let mut ledger = cluster();
     ledger.rotate(&key(2), EpochId([1; 8]), 40).unwrap();
     let (mut one, mut other) = (ledger.clone(), ledger.clone());
@@ -201,7 +201,7 @@ fn the_higher_number_is_the_epoch_and_of_two_at_once_the_seniors() {
 }
 
 #[test]
-fn a_chain_from_the_founding_admits_where_nothing_else_is_known() {
+fn a_chain_from_the_founding_admits_a_node_with_no_other_knowledge() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
     let chain = ledger.chain(&id(4));
@@ -228,7 +228,7 @@ fn own(ledger: &mut Ledger, by: u8, path: &str, node: Option<u8>) -> Result<(), 
 }
 
 #[test]
-fn an_administrator_says_whose_a_path_is_and_the_last_word_counts() {
+fn an_administrator_assigns_a_path_and_the_last_statement_counts() {
     let mut ledger = cluster();
     let refused = own(&mut ledger, 3, "docs", Some(3));
     assert!(matches!(refused, Err(TrustError::NotAdmin)));
@@ -247,7 +247,7 @@ fn an_administrator_says_whose_a_path_is_and_the_last_word_counts() {
 }
 
 #[test]
-fn of_two_owners_named_apart_the_seniors_is_one_everywhere() {
+fn of_two_concurrent_owners_the_seniors_choice_holds_everywhere() {
     let (mut one, mut two) = (cluster(), cluster());
     own(&mut one, 1, "docs", Some(3)).unwrap();
     own(&mut two, 2, "docs", Some(2)).unwrap();
@@ -257,7 +257,7 @@ fn of_two_owners_named_apart_the_seniors_is_one_everywhere() {
 }
 
 #[test]
-fn who_is_put_out_owns_nothing_and_its_word_on_owners_ends() {
+fn an_expelled_node_owns_nothing_and_its_statements_on_owners_end() {
     let mut ledger = cluster();
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     ledger.expel(&key(1), id(3), 60).unwrap();
@@ -293,7 +293,7 @@ fn the_longest_claim_to_a_path_fits_a_statement() {
 }
 
 #[test]
-fn a_certificate_ends_at_its_time() {
+fn a_certificate_expires_at_its_time() {
     let mut ledger = cluster();
     let claim = Claim::Admit {
         node: id(4),
@@ -307,7 +307,7 @@ fn a_certificate_ends_at_its_time() {
 }
 
 #[test]
-fn what_one_administrator_makes_others_keep_has_an_end() {
+fn the_statements_that_one_administrator_can_make_others_store_are_bounded() {
     let mut ledger = cluster();
     let spam: Vec<_> = (0..STATEMENTS_PER_ADMIN_MAX as u64 + 50)
         .map(|number| {
@@ -334,7 +334,7 @@ fn what_one_administrator_makes_others_keep_has_an_end() {
 }
 
 #[test]
-fn administrators_one_admitted_by_the_other_are_taken_in_one_turn_whoever_stands_first() {
+fn administrators_that_admitted_each_other_are_applied_in_one_turn_in_any_order() {
     let ledger = cluster();
     let key = |n: u64| match n {
         2 => key(2),
@@ -376,7 +376,7 @@ fn administrators_one_admitted_by_the_other_are_taken_in_one_turn_whoever_stands
 }
 
 #[test]
-fn a_ledger_takes_statements_up_to_its_limit_and_no_more() {
+fn a_ledger_accepts_statements_up_to_its_limit() {
     let admission = |by: u8, n: u8| {
         let mut apart = cluster();
         apart.admit(&key(by), id(n), name(n), false, 50).unwrap();
@@ -403,7 +403,7 @@ fn a_ledger_takes_statements_up_to_its_limit_and_no_more() {
 }
 
 #[test]
-fn a_chain_is_as_long_as_its_limit_and_nobody_is_admitted_further_down() {
+fn a_chain_is_bounded_and_no_node_is_admitted_below_it() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
     let last = CHAIN_MAX as u8;
     let admit = |ledger: &mut Ledger, by: u8, n: u8| {
@@ -451,7 +451,7 @@ fn deeds() -> impl Strategy<Value = Vec<(usize, Deed)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn ledgers_that_were_apart_agree_once_they_have_met_whatever_was_stated(all in deeds()) {
+    fn separated_ledgers_agree_once_they_have_merged(all in deeds()) {
         let mut apart = vec![cluster(); 3];
         for (number, (at, deed)) in all.into_iter().enumerate() {
             let now = 40 + number as u64;

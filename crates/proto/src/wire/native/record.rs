@@ -275,7 +275,7 @@ mod tests {
     use crate::wire::native::udp::HEAD_MAX_BYTES;
 
     #[test]
-    fn a_signed_head_of_the_longest_name_leaves_room_in_a_datagram() {
+    fn a_signed_head_with_the_longest_name_leaves_room_in_a_datagram() {
         let head = Head {
             author: NodeId::new([255; 32]),
             name: NodeName::new("n".repeat(63)).unwrap(),

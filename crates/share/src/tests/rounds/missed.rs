@@ -15,7 +15,7 @@ fn is_removed(event: &ShareEvent, name: &str) -> bool {
 }
 
 #[test]
-fn a_directory_that_only_tells_of_itself_is_looked_at() {
+fn a_directory_that_reports_only_itself_is_checked() {
     let mut rounds = Rounds::new();
     fs::create_dir(rounds.at("disk")).unwrap();
     rounds.run();
@@ -26,7 +26,7 @@ fn a_directory_that_only_tells_of_itself_is_looked_at() {
 }
 
 #[test]
-fn a_directory_whose_watch_ended_unheard_is_watched_again_by_the_next_walk() {
+fn a_directory_whose_watch_ended_silently_is_watched_again_by_the_next_scan() {
     let mut rounds = Rounds::new();
     let watch = |rounds: &Rounds| {
         let state = rounds.shared.lock();
@@ -50,7 +50,7 @@ fn a_directory_whose_watch_ended_unheard_is_watched_again_by_the_next_walk() {
 }
 
 #[test]
-fn a_name_that_is_left_out_for_what_it_is_called_is_left_out_no_more_once_it_is_gone() {
+fn a_name_left_out_for_its_form_is_no_longer_counted_once_it_is_gone() {
     let mut rounds = Rounds::new();
     let hidden = rounds.at(std::str::from_utf8(HIDDEN_ROOT).unwrap());
     let left_out = |rounds: &Rounds| rounds.shared.lock().shares[&0].left_out.len();
@@ -63,7 +63,7 @@ fn a_name_that_is_left_out_for_what_it_is_called_is_left_out_no_more_once_it_is_
 }
 
 #[test]
-fn a_version_is_not_dated_back_for_good_by_a_clock_that_is_yet_to_be_set() {
+fn a_version_is_not_permanently_backdated_by_an_unset_clock() {
     let mut rounds = Rounds::new();
     fs::write(rounds.at("f"), b"f").unwrap();
     date(&rounds.at("f"), 1_700_000_000);
@@ -86,7 +86,7 @@ fn a_version_is_not_dated_back_for_good_by_a_clock_that_is_yet_to_be_set() {
 }
 
 #[test]
-fn a_name_that_is_found_and_not_listed_is_nothing() {
+fn a_found_but_unlisted_name_is_nothing() {
     let mut rounds = Rounds::new();
     // /proc finds a thread by its number, but only its process's directory lists it
     let (tell, told) = std::sync::mpsc::channel();
@@ -122,7 +122,7 @@ fn a_name_that_is_found_and_not_listed_is_nothing() {
 }
 
 #[test]
-fn where_numbers_are_made_up_a_hash_is_only_known_by_the_name_that_it_was_listed_as() {
+fn with_invented_inode_numbers_a_hash_is_known_only_by_its_listed_name() {
     let mut rounds = Rounds::new();
     fs::write(rounds.at("old"), b"1111").unwrap();
     date(&rounds.at("old"), 1_700_000_000);
@@ -175,9 +175,9 @@ fn is_alone(test: &str) -> bool {
 }
 
 #[test]
-fn what_was_reported_while_descriptors_were_wanting_is_found_once_there_are_some() {
+fn changes_reported_while_descriptors_were_short_are_found_later() {
     use std::os::fd::AsRawFd;
-    if !is_alone("what_was_reported_while_descriptors_were_wanting_is_found_once_there_are_some") {
+    if !is_alone("changes_reported_while_descriptors_were_short_are_found_later") {
         return;
     }
     let mut rounds = Rounds::new();

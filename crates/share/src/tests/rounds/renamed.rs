@@ -24,7 +24,7 @@ fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
 }
 
 #[test]
-fn what_is_renamed_is_served_before_it_was_read_again_and_to_its_readers_alone() {
+fn a_renamed_file_is_served_before_rehashing_to_its_readers_only() {
     let mut rounds = Rounds::new();
     let hash = renamed(&mut rounds, b"for some");
     let mut state = rounds.shared.lock();
@@ -47,7 +47,7 @@ fn what_is_renamed_is_served_before_it_was_read_again_and_to_its_readers_alone()
 }
 
 #[test]
-fn what_was_renamed_and_deleted_before_it_was_read_leaves_its_place_to_others() {
+fn a_file_renamed_and_deleted_before_rehashing_frees_its_place() {
     let mut rounds = Rounds::new();
     let hash = renamed(&mut rounds, b"of no use");
     assert!(rounds.shared.lock().moved.get(&hash).is_some());

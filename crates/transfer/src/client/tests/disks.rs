@@ -13,7 +13,7 @@ impl Drop for Halted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_cache_slows_nothing_down_but_keeps_nothing() {
+async fn a_full_cache_slows_nothing_down_and_stores_nothing() {
     let content = Content::new(2, 24 << 20);
     let config = FetchConfig {
         uncached_window_bytes: 4 << 20,
@@ -31,7 +31,7 @@ async fn a_full_cache_slows_nothing_down_but_keeps_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_of_more_than_cache_and_memory_hold_get_every_byte() {
+async fn readers_of_more_than_cache_and_memory_get_every_byte() {
     let content = Content::new(22, 32 << 20);
     let config = FetchConfig {
         uncached_window_bytes: 4 << 20,
@@ -56,7 +56,7 @@ async fn readers_of_more_than_cache_and_memory_hold_get_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_whose_disk_stands_still_keeps_nobody_from_what_is_not_in_it() {
+async fn a_hung_cache_disk_blocks_no_uncached_reads() {
     let content = Content::new(18, 64 << 20);
     let (cache, disk) = TestCache::that_can_halt(1 << 30);
     let scene = scene_on(FetchConfig::new(18), &content, cache, &[Manner::Honest]);

@@ -25,7 +25,7 @@ fn spoil(scene: &Scene, content: &Content, at: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fill_after_a_power_cut_asks_for_nothing_that_is_right_on_disk() {
+async fn a_fill_after_a_power_cut_requests_nothing_that_is_intact_on_disk() {
     let content = Content::new(31, SIZE as usize);
     let scene = scene_after_a_power_cut(&content);
     let fill = scene.fetcher.fill(content.hash(), content.size());
@@ -35,7 +35,7 @@ async fn a_fill_after_a_power_cut_asks_for_nothing_that_is_right_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fill_after_a_power_cut_asks_for_what_is_wrong_on_disk() {
+async fn a_fill_after_a_power_cut_requests_damaged_bytes() {
     let content = Content::new(32, SIZE as usize);
     let scene = scene_after_a_power_cut(&content);
     spoil(&scene, &content, HALF.len() / 2);
@@ -48,7 +48,7 @@ async fn a_fill_after_a_power_cut_asks_for_what_is_wrong_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_after_a_power_cut_has_nothing_fetched_ahead_that_is_right_on_disk() {
+async fn read_ahead_after_a_power_cut_fetches_nothing_that_is_intact_on_disk() {
     let content = Content::new(33, SIZE as usize);
     let scene = scene_after_a_power_cut(&content);
     scene.read_through(&content, 128 << 10).await;
@@ -56,7 +56,7 @@ async fn a_reader_after_a_power_cut_has_nothing_fetched_ahead_that_is_right_on_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_after_a_power_cut_gets_the_right_bytes_of_what_is_wrong_on_disk() {
+async fn a_reader_after_a_power_cut_gets_correct_bytes_for_damaged_ones() {
     let content = Content::new(34, SIZE as usize);
     let scene = scene_after_a_power_cut(&content);
     for at in [0, 1 << 20, HALF.len() - 1000] {
@@ -67,7 +67,7 @@ async fn a_reader_after_a_power_cut_gets_the_right_bytes_of_what_is_wrong_on_dis
 
 /// The damage may be anywhere, and in several places of one read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_after_a_power_cut_of_which_much_is_wrong_on_disk_gets_the_right_bytes() {
+async fn a_largely_damaged_read_after_a_power_cut_gets_correct_bytes() {
     let content = Content::new(36, SIZE as usize);
     let scene = scene_after_a_power_cut(&content);
     let read = ByteRange::at(1 << 20, 1 << 20);
@@ -92,7 +92,7 @@ async fn a_read_after_a_power_cut_of_which_much_is_wrong_on_disk_gets_the_right_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fill_beside_a_reader_after_a_power_cut_ends_well() {
+async fn a_fill_beside_a_reader_after_a_power_cut_completes() {
     let content = Content::new(35, SIZE as usize);
     let scene = scene_after_a_power_cut(&content);
     spoil(&scene, &content, 1 << 20);

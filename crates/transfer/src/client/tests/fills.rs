@@ -22,7 +22,7 @@ async fn a_fill_ends_when_the_cache_holds_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fill_of_what_the_cache_cannot_hold_says_so() {
+async fn a_fill_that_does_not_fit_the_cache_says_so() {
     let content = Content::new(5, 4 << 20);
     let scene = scene(&content, 0, &[Manner::Honest]);
     let outcome = scene
@@ -34,7 +34,7 @@ async fn a_fill_of_what_the_cache_cannot_hold_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fill_that_the_cache_had_no_room_for_ends_well_once_it_has() {
+async fn a_fill_refused_by_a_full_cache_completes_once_there_is_room() {
     let content = Content::new(5, 4 << 20);
     let scene = scene(&content, 0, &[Manner::Honest]);
     let fill = || scene.fetcher.fill(content.hash(), content.size()).done();
@@ -45,7 +45,7 @@ async fn a_fill_that_the_cache_had_no_room_for_ends_well_once_it_has() {
 }
 
 #[test]
-fn a_fill_that_is_dropped_before_its_file_is_open_asks_for_nothing() {
+fn a_fill_dropped_before_its_file_is_open_requests_nothing() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.max_blocking_threads(1).enable_all().build();
     runtime.unwrap().block_on(async {
@@ -63,7 +63,7 @@ fn a_fill_that_is_dropped_before_its_file_is_open_asks_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_fill_asks_for_no_more() {
+async fn a_dropped_fill_requests_no_more() {
     let content = Content::new(6, 64 << 20);
     let gate = Arc::new(Semaphore::new(0));
     let scene = scene(&content, 1 << 30, &[Manner::Held(gate.clone())]);

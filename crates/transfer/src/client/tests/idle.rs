@@ -22,7 +22,7 @@ fn beside_closing<R>(scene: &Scene, run: impl FnOnce() -> R) -> R {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_read_beside_the_clearing_of_the_cache_gets_its_bytes() {
+async fn a_read_during_the_clearing_of_the_cache_gets_its_bytes() {
     let content = Content::new(1, 20_000);
     let scene = scene(&content, 1 << 30, &[Manner::Honest]);
     let whole = ByteRange::new(0, content.size());
@@ -36,7 +36,7 @@ async fn a_read_beside_the_clearing_of_the_cache_gets_its_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn fills_of_one_file_at_once_beside_the_clearing_of_the_cache_all_end_well() {
+async fn concurrent_fills_of_one_file_complete_while_the_cache_is_cleared() {
     let content = Content::new(1, 20_000);
     for clears in [false, true] {
         let scene = scene(&content, 1 << 30, &[Manner::Honest]);

@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_bytes_of_an_answer_that_takes_its_time_are_told_of() {
+    async fn the_first_bytes_of_a_slow_answer_are_reported() {
         let first = (Duration::from_millis(100), 16 << 10);
         assert_eq!(told(&[first]).await, [16 << 10]);
         let second = (Duration::from_secs(5), 8 << 10);
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_an_answer_that_comes_at_one_go_nothing_is_told() {
+    async fn an_answer_that_arrives_at_once_reports_no_progress() {
         for pause in [0, 1000] {
             let pause = Duration::from_millis(pause);
             let told = told(&[(pause, BODY_BYTES)]).await;

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_begins_in_a_long_queue_is_as_near_as_one_before_it() {
+    fn a_connection_begun_in_a_long_queue_is_as_near_as_an_earlier_one() {
         let (distances, now) = (Distances::new(), Instant::now());
         let [near, far] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
         let ms = Duration::from_millis;

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frames_come_out_as_they_went_in_through_a_narrow_pipe() {
+    async fn frames_pass_unchanged_through_a_narrow_pipe() {
         let (mut near, far) = duplex(100);
         let limits = PeerLimits::default();
         let writing = async {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_body_ends_with_a_page_and_is_as_it_came() {
+    async fn a_large_body_is_unchanged_and_ends_at_a_page() {
         for length in [ALIGNED_MIN_BYTES - 1, ALIGNED_MIN_BYTES, 777_777, 1 << 20] {
             let frame = answer(length);
             let bytes = [&frame.header[..], &frame.body].concat();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_frame_that_drips_is_given_up_though_bytes_keep_coming() {
+    async fn a_dripping_frame_is_given_up_although_bytes_keep_arriving() {
         let (mut near, far) = duplex(1 << 20);
         let frame = answer(100_000);
         let drip = async {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_comes_is_waited_for_on_a_link_that_many_share() {
+    async fn an_arriving_answer_is_awaited_on_a_shared_link() {
         let (mut near, far) = duplex(1 << 20);
         let frame = answer(16 << 10);
         let sending = async {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_link_that_is_too_slow_for_a_frame_ends_the_connection_and_blames_nobody() {
+    async fn a_link_too_slow_for_a_frame_ends_the_connection_without_blame() {
         for (length, bytes_per_s) in [(2 << 20, 5000), (2 << 20, 1000), (300_000, 900)] {
             let reason = given_up(length, bytes_per_s).await;
             assert_eq!(reason, DropReason::SlowFrame, "{bytes_per_s}");
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_header_that_drips_is_given_up() {
+    async fn a_dripping_header_is_given_up() {
         let (mut near, far) = duplex(64);
         let drip = async {
             for _ in 1..HEADER_BYTES {
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_is_cut_off_within_a_frame_is_silent_and_no_offender() {
+    async fn a_peer_cut_off_within_a_frame_is_silent_and_not_an_offender() {
         let (mut near, far) = duplex(1 << 20);
         let frame = answer(100_000);
         near.write_all(&frame.header).await.unwrap();
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_take_what_he_asked_for_is_given_up() {
+    async fn a_peer_that_does_not_read_its_answer_is_given_up() {
         let (mut near, _far) = duplex(64);
         let limits = PeerLimits::default();
         let written = write_frame(&mut near, &answer(1000), &limits).await;
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_between_frames_is_no_fault() {
+    async fn a_pause_between_frames_is_not_a_fault() {
         let (mut near, far) = duplex(1 << 16);
         let limits = PeerLimits::default();
         let later = async {
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_cut_anywhere_is_a_closed_connection() {
+    async fn a_truncated_stream_is_a_closed_connection() {
         let frame = answer(20);
         let bytes = [&frame.header[..], &frame.body].concat();
         for length in 0..bytes.len() {

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_kernel_says_what_was_taken_and_how_long_that_took() {
+    async fn the_kernel_reports_acknowledged_bytes_and_their_time() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap());
         let (mut near, (mut far, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());

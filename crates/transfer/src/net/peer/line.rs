@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_with_a_request_out_is_asked_about_after_1_s_and_dead_after_2_s() {
+    async fn silence_during_a_request_is_probed_after_1_s_and_dead_after_2_s() {
         let (line, limits) = (line(4), PeerLimits::default());
         tokio::time::advance(Duration::from_secs(30)).await;
         let (waiting, _answer) = waiter(&line);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_of_a_record_without_content_keep_no_silent_connection_alive() {
+    async fn empty_records_keep_no_silent_connection_alive() {
         let line = line(4);
         let (waiting, _answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn on_a_link_with_a_long_queue_silence_is_dead_after_some_round_trips() {
+    async fn with_a_long_queue_silence_is_dead_after_some_round_trips() {
         let line = line(4);
         let (waiting, _answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_not_dead_while_the_other_end_acknowledges_but_not_for_ever() {
+    async fn an_acknowledging_peer_is_not_dead_but_not_awaited_forever() {
         let line = line(4);
         let (waiting, _answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_others_overtake_for_too_long_ends_the_connection() {
+    async fn a_request_overtaken_for_too_long_ends_the_connection() {
         let line = line(4);
         let limits = PeerLimits {
             silent_after: Duration::from_secs(99),
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_connection_tells_its_waiters_and_takes_no_more() {
+    async fn a_failed_connection_notifies_its_waiters_and_accepts_no_more() {
         let line = line(4);
         let (waiting, answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_requests_in_turn_wake_the_watch_once_a_look() {
+    async fn successive_requests_wake_the_watch_once_a_period() {
         let (line, limits) = (line(4), PeerLimits::default());
         let idle = line.check(Instant::now(), &mut None, &limits);
         assert!(matches!(idle, ConnectionCheck::Again(_)));

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_small_frame_is_out_before_the_task_has_its_turn() {
+    async fn a_small_frame_is_sent_before_the_task_runs() {
         let (near, mut far) = duplex(1 << 16);
         let outbound = Outbound::new(near, LastTcpInfo::default());
         outbound.send(answer(100), None);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_narrow_pipe_does_not_take_follows_whole_and_in_order() {
+    async fn bytes_refused_by_a_narrow_pipe_follow_completely_and_in_order() {
         let (near, mut far) = duplex(100);
         let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let lengths = [50, 5000, 0, 7, 200_000];
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_small_answer_stands_behind_no_large_one_that_waits_but_does_not_starve_it() {
+    async fn a_small_answer_overtakes_large_ones_without_starving_them() {
         let (near, mut far) = duplex(100);
         let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let lengths = [50_000, 50_001, 60_000];
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_taken_back_before_it_has_begun_gives_way_to_a_short_one() {
+    async fn an_answer_cancelled_before_it_began_yields_to_a_short_one() {
         let (near, mut far) = duplex(100);
         let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let numbered = |id, length| {
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_takes_all_there_is_leaves_other_connections_their_turn() {
+    async fn an_unlimited_socket_leaves_other_connections_their_turn() {
         let outbound = Outbound::new(tokio::io::sink(), LastTcpInfo::default());
         let outbound = Arc::new(outbound);
         for _ in 0..3 {
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_take_what_he_asked_for_is_given_up() {
+    async fn a_peer_that_does_not_read_its_answer_is_given_up() {
         let (near, _far) = duplex(64);
         let outbound = Outbound::new(near, LastTcpInfo::default());
         outbound.send(answer(1000), None);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_it_slowly_is_given_all_of_it_also_of_what_is_encrypted_ahead() {
+    async fn a_slow_receiver_gets_everything_including_bytes_encrypted_ahead() {
         let (near, mut far) = duplex(64);
         let ahead = tokio::io::BufWriter::with_capacity(16 << 10, near);
         let outbound = Outbound::new(ahead, LastTcpInfo::default());
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ended_connection_keeps_neither_socket_nor_slot() {
+    async fn an_ended_connection_holds_neither_socket_nor_slot() {
         let slots = Arc::new(tokio::sync::Semaphore::new(2));
         let (near, mut far) = duplex(64);
         let outbound = Outbound::new(near, LastTcpInfo::default());

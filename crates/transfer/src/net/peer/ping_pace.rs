@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_request_can_be_taken_back_once_and_unused_ones_do_not_pile_up() {
+    async fn each_request_can_be_cancelled_once_and_unused_cancellations_do_not_pile_up() {
         let mut pace = PingPace::new(16);
         for _ in 0..1000 {
             pace.add_request();

@@ -247,7 +247,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn what_fits_goes_at_once_and_never_more_than_may() {
+    fn data_that_fits_is_sent_at_once_within_the_limit() {
         let parts = [&b""[..], b"header", b"", b"body"].map(IoSlice::new);
         let lengths = |bytes| match within(&parts, bytes) {
             Ok(parts) => parts.iter().map(|part| part.len()).collect(),
@@ -262,7 +262,7 @@ mod tests {
 
     /// The time limit is long, since other tests may need the processors meanwhile.
     #[tokio::test]
-    async fn a_connection_within_the_machine_that_crept_is_held_back_no_more() {
+    async fn a_slow_local_connection_is_no_longer_held_back() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap());
         let (near, (mut far, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());

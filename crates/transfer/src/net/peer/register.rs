@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_unproven_connection_of_an_address_gives_way_to_its_next() {
+    fn an_addresss_oldest_unproven_connection_yields_to_its_next() {
         let register = Register::default();
         let limits = PeerLimits {
             unproven_per_ip: 2,
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_connections_from_many_addresses_lock_nobody_out() {
+    fn idle_connections_from_many_addresses_exclude_no_peer() {
         let register = Register::default();
         let limits = PeerLimits {
             unproven: 6,
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_back_when_its_connection_ends() {
+    fn a_slot_is_freed_when_its_connection_ends() {
         let register = Register::default();
         let limits = PeerLimits {
             unproven: 1,
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peers_oldest_connection_gives_way_and_others_keep_theirs() {
+    fn a_peers_oldest_connection_is_dropped_and_others_keep_theirs() {
         let register = Register::default();
         let limits = PeerLimits {
             accepted_per_peer: 2,
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_register_takes_nobody() {
+    fn a_closed_register_accepts_no_connection() {
         let register = Register::default();
         register.close();
         assert!(register.enter(ip(1), &PeerLimits::default()).is_none());

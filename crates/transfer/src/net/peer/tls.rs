@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bulk_goes_through_the_fastest_cipher() {
+    fn bulk_uses_the_fastest_cipher() {
         let suites = provider().cipher_suites;
         assert_eq!(suites[0].suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
     }
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn no_session_can_be_resumed_and_no_data_comes_early() {
+    fn sessions_cannot_be_resumed_and_no_early_data_is_accepted() {
         let tls = Tls::new(&NodeKey::random(), true).unwrap();
         assert_eq!(tls.server.send_tls13_tickets, 0);
         assert_eq!(tls.server.max_early_data_size, 0);

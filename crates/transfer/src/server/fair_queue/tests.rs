@@ -44,7 +44,7 @@ fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
 }
 
 #[test]
-fn a_peer_with_many_questions_lets_the_others_have_their_turn() {
+fn a_peer_with_many_requests_leaves_others_their_turn() {
     let queue = FairQueue::new(limits());
     let mut greedy: Vec<_> = (0..6)
         .map(|_| Box::pin(queue.line_up(asked(peer(1), 1))))
@@ -66,7 +66,7 @@ fn a_peer_with_many_questions_lets_the_others_have_their_turn() {
 }
 
 #[test]
-fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
+fn a_request_that_would_overtake_or_exceed_a_limit_waits() {
     let queue = FairQueue::new(limits());
     let first = queue.pass_at_once(asked(peer(1), 60));
     assert!(first.is_some());
@@ -97,7 +97,7 @@ fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
 }
 
 #[test]
-fn who_waits_for_its_own_answers_to_be_sent_holds_up_nobody_and_is_no_load() {
+fn a_peer_awaiting_its_own_answers_blocks_no_other_and_is_no_load() {
     let queue = FairQueue::new(limits());
     let sending = unsent(&queue, asked(peer(1), 60));
     let mut waiting = Box::pin(queue.line_up(asked(peer(1), 10)));
@@ -111,7 +111,7 @@ fn who_waits_for_its_own_answers_to_be_sent_holds_up_nobody_and_is_no_load() {
 }
 
 #[test]
-fn nobody_overtakes_its_own_question_that_waits() {
+fn no_request_overtakes_an_earlier_one_of_its_peer() {
     let queue = FairQueue::new(limits());
     let sending = unsent(&queue, asked(peer(1), 50));
     let mut large = Box::pin(queue.line_up(asked(peer(1), 20)));
@@ -122,7 +122,7 @@ fn nobody_overtakes_its_own_question_that_waits() {
 }
 
 #[test]
-fn of_what_readers_wait_for_more_is_made_ahead_than_of_bulk() {
+fn more_answers_are_prepared_ahead_for_readers_than_for_bulk() {
     let queue = FairQueue::new(limits());
     let reader = (Lane::Urgent, peer(1).1);
     assert!(queue.pass_at_once(asked(peer(1), 61)).is_none());
@@ -131,7 +131,7 @@ fn of_what_readers_wait_for_more_is_made_ahead_than_of_bulk() {
 }
 
 #[test]
-fn readers_who_wait_come_before_bulk_of_any_peer_but_do_not_starve_it() {
+fn waiting_readers_come_before_bulk_of_any_peer_without_starving_it() {
     let queue = FairQueue::new(ServerLimits {
         makers_max: 1,
         waiting_of_peer_max: 100,
@@ -167,7 +167,7 @@ fn readers_who_wait_come_before_bulk_of_any_peer_but_do_not_starve_it() {
 }
 
 #[test]
-fn too_many_questions_are_refused_at_once() {
+fn too_many_requests_are_refused_at_once() {
     let queue = FairQueue::new(limits());
     let mut all: Vec<_> = (0..9)
         .map(|_| Box::pin(queue.line_up(asked(peer(1), 1))))
@@ -181,7 +181,7 @@ fn too_many_questions_are_refused_at_once() {
 }
 
 #[test]
-fn answers_that_are_not_sent_yet_hold_up_their_own_peer_first() {
+fn unsent_answers_delay_their_own_peer_first() {
     let queue = FairQueue::new(limits());
     let mut slow = now(pin!(queue.line_up(asked(peer(1), 60))).as_mut())
         .flatten()
@@ -199,7 +199,7 @@ fn answers_that_are_not_sent_yet_hold_up_their_own_peer_first() {
 }
 
 #[test]
-fn however_many_read_nothing_of_what_they_ask_for_another_is_answered() {
+fn peers_that_read_no_answers_never_block_others() {
     let limits = ServerLimits {
         makers_max: 1000,
         ..ServerLimits::default()
@@ -229,7 +229,7 @@ fn however_many_read_nothing_of_what_they_ask_for_another_is_answered() {
 }
 
 #[test]
-fn who_goes_away_leaves_nothing_behind() {
+fn a_departing_peer_leaves_nothing_behind() {
     let queue = FairQueue::new(limits());
     let first = now(pin!(queue.line_up(asked(peer(1), 60))).as_mut()).flatten();
     {
@@ -247,7 +247,7 @@ fn who_goes_away_leaves_nothing_behind() {
 }
 
 #[test]
-fn thousands_that_left_the_line_are_passed_over_on_a_small_stack() {
+fn thousands_of_cancelled_requests_are_skipped_on_a_small_stack() {
     const WAITING: usize = 4096;
     let queue = FairQueue::new(ServerLimits {
         waiting_max: WAITING,
@@ -271,7 +271,7 @@ fn thousands_that_left_the_line_are_passed_over_on_a_small_stack() {
 }
 
 #[test]
-fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
+fn a_stalled_request_takes_neither_turns_memory_nor_a_second_thread() {
     let queue = FairQueue::new(limits());
     let of_disk = |number: u8| QueuedRequest {
         hash: Some(ContentHash::of(&[number])),
@@ -312,7 +312,7 @@ fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
 }
 
 #[test]
-fn a_batch_stands_still_at_the_file_that_it_has_come_to_and_at_no_other() {
+fn a_batch_stalls_only_at_its_current_file() {
     let queue = FairQueue::new(limits());
     let [first, second] = [[1; 32], [2; 32]].map(ContentHash::new);
     let mut batch = queue.pass_at_once(asked(peer(1), 60)).unwrap();
@@ -337,7 +337,7 @@ fn a_batch_stands_still_at_the_file_that_it_has_come_to_and_at_no_other() {
 }
 
 #[test]
-fn so_many_may_stand_still_and_no_more() {
+fn stalled_requests_are_bounded() {
     let queue = FairQueue::new(ServerLimits {
         waiting_max: 1000,
         waiting_of_peer_max: 1000,

@@ -80,7 +80,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn nothing_more_is_begun_of_a_disk_of_which_much_stands_still() {
+async fn no_more_requests_start_on_a_disk_with_many_stalled_ones() {
     let world = world();
     let last = STANDING_OF_DISK_MAX - 1;
     let next = format!("far-{STANDING_OF_DISK_MAX}");
@@ -96,7 +96,7 @@ async fn nothing_more_is_begun_of_a_disk_of_which_much_stands_still() {
 }
 
 #[tokio::test]
-async fn what_is_on_a_disk_that_stands_still_is_refused_and_what_is_elsewhere_is_given() {
+async fn files_on_a_stalled_disk_are_refused_and_others_served() {
     let world = world();
     let server = &world.server;
     let _stuck = world.stuck(STANDING_OF_DISK_MAX);

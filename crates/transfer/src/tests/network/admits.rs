@@ -4,7 +4,7 @@ use super::*;
 use p2pfs_proto::wire::native::tcp::{PackedBatch, SmallFile};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_content_is_given_and_offered_to_those_alone_who_may_have_it() {
+async fn a_content_is_served_and_offered_only_to_permitted_nodes() {
     let content = Content::new(41, 60_000);
     let cache = TestCache::new(1 << 30);
     cache.stock_all(&content);
@@ -50,7 +50,7 @@ async fn a_content_is_given_and_offered_to_those_alone_who_may_have_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_lacks_a_part_hides_no_share_that_may_have_all_of_it_in_a_moment() {
+async fn a_share_with_a_part_missing_does_not_hide_one_that_may_soon_be_complete() {
     let content = Content::new(42, 600_000);
     let cache = TestCache::new(1 << 30);
     cache.stock(&content, ByteRange::new(0, 65_536));

@@ -108,7 +108,7 @@ fn serving(cluster: &Cluster, contents: &[Content], tamper: fn(Response) -> Resp
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn small_files_come_in_batches_with_the_right_bytes_and_are_kept() {
+async fn small_files_arrive_correctly_in_batches_and_are_cached() {
     let cluster = Cluster::new();
     let contents = small_files(200);
     let node = serving(&cluster, &contents, honest);
@@ -130,7 +130,7 @@ async fn small_files_come_in_batches_with_the_right_bytes_and_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_node_that_knows_no_batches_files_are_fetched_alone() {
+async fn files_of_a_node_without_batches_are_fetched_singly() {
     let cluster = Cluster::new();
     let contents = small_files(20);
     let node = serving(&cluster, &contents, honest);
@@ -183,7 +183,7 @@ fn lying_at_the_end(response: Response) -> Response {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_lies_in_a_batch_is_named_and_its_file_comes_from_another() {
+async fn a_lie_in_a_batch_names_the_node_and_the_file_comes_from_another() {
     let cluster = Cluster::new();
     let contents = small_files(8);
     let liar = serving(&cluster, &contents, lying_at_the_end);
@@ -213,7 +213,7 @@ fn fewer_parts(response: Response) -> Response {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_with_fewer_parts_than_asked_costs_no_file() {
+async fn a_short_batch_answer_loses_no_file() {
     let cluster = Cluster::new();
     let contents = small_files(8);
     let node = serving(&cluster, &contents, fewer_parts);
@@ -242,7 +242,7 @@ fn deaf_to_batches(cluster: &Cluster, contents: &[Content]) -> (Serving, mpsc::R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_is_killed_in_the_middle_of_a_batch_costs_its_readers_nothing() {
+async fn a_holder_killed_in_mid_batch_costs_its_readers_nothing() {
     let cluster = Cluster::new();
     let contents = small_files(8);
     let (dying, mut questions) = deaf_to_batches(&cluster, &contents);
@@ -264,7 +264,7 @@ async fn a_holder_that_is_killed_in_the_middle_of_a_batch_costs_its_readers_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_does_not_wait_long_for_a_batch_that_does_not_come() {
+async fn a_reader_does_not_wait_long_for_a_missing_batch() {
     let cluster = Cluster::new();
     let contents = small_files(8);
     let (_node, mut questions) = deaf_to_batches(&cluster, &contents);
@@ -283,7 +283,7 @@ async fn a_reader_does_not_wait_long_for_a_batch_that_does_not_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_waits_for_a_batch_can_be_taken_back() {
+async fn a_read_waiting_for_a_batch_can_be_cancelled() {
     let cluster = Cluster::new();
     let contents = small_files(2);
     let (node, mut questions) = deaf_to_batches(&cluster, &contents);
@@ -314,7 +314,7 @@ async fn others_until_read(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_for_which_a_reader_waited_in_vain_is_taken_back() {
+async fn a_batch_awaited_in_vain_is_cancelled() {
     let cluster = Cluster::new();
     let contents = small_files(8);
     let (node, mut questions) = deaf_to_batches(&cluster, &contents);
@@ -328,7 +328,7 @@ async fn a_batch_for_which_a_reader_waited_in_vain_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_in_batches_leaves_of_a_limit_what_readers_need() {
+async fn batches_leave_enough_of_a_limit_to_readers() {
     let cluster = Cluster::new();
     let contents = small_files(40);
     let (node, mut questions) = deaf_to_batches(&cluster, &contents);
@@ -341,7 +341,7 @@ async fn what_is_asked_in_batches_leaves_of_a_limit_what_readers_need() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_fetched_alone_while_its_batch_waited_for_a_limit_is_not_asked_again() {
+async fn a_file_fetched_singly_while_its_batch_was_throttled_is_not_requested_again() {
     let cluster = Cluster::new();
     let contents = small_files(3);
     let (node, mut questions) = deaf_to_batches(&cluster, &contents);
@@ -360,7 +360,7 @@ async fn what_was_fetched_alone_while_its_batch_waited_for_a_limit_is_not_asked_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_to_be_asked_in_batches_is_not_on_a_network_that_costs() {
+async fn queued_batches_are_not_sent_on_a_metered_network() {
     let cluster = Cluster::new();
     let contents = small_files(100);
     let (node, mut questions) = deaf_to_batches(&cluster, &contents);

@@ -32,7 +32,7 @@ fn piece(content: &Content, at: u64) -> Request {
 }
 
 #[tokio::test]
-async fn what_could_not_be_given_at_once_is_not_paid_for() {
+async fn data_that_could_not_be_sent_at_once_is_not_charged() {
     let content = Content::new(51, 1 << 20);
     let (server, _cache, asker) = limited(&content, PIECE_BYTES).await;
     let missing = piece(&content, content.size() / 2);
@@ -43,7 +43,7 @@ async fn what_could_not_be_given_at_once_is_not_paid_for() {
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_not_given_at_once_ahead_of_the_limit() {
+async fn bulk_is_not_sent_ahead_of_the_limit() {
     let content = Content::new(52, 1 << 20);
     let (server, _cache, asker) = limited(&content, PIECE_BYTES).await;
     let here = piece(&content, 0);

@@ -31,7 +31,7 @@ async fn narrow_way(to: SocketAddr, rate: usize) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_goes_on_for_as_long_as_bytes_come_however_slowly() {
+async fn a_read_continues_while_bytes_arrive_however_slowly() {
     let content = Content::new(21, 1 << 20);
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&content], honest);

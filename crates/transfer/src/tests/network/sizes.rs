@@ -13,7 +13,7 @@ fn made_up(_: Response) -> Response {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_size_said_of_a_hash_keeps_no_right_byte_from_readers_or_the_cache() {
+async fn a_wrong_claimed_size_hides_no_right_byte_from_readers_or_the_cache() {
     let content = Content::new(31, 3 << 20);
     let cluster = Cluster::new();
     let honest = cluster.serving(&[&content], honest);
@@ -43,7 +43,7 @@ async fn a_wrong_size_said_of_a_hash_keeps_no_right_byte_from_readers_or_the_cac
 
 /// The node read the file by a size that a liar claimed. It has a part that verifies all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_a_part_by_a_wrong_size_that_another_said_is_not_called_a_liar() {
+async fn a_partial_holder_under_a_wrong_size_is_not_called_a_liar() {
     let content = Content::new(32, 3 << 20);
     let cluster = Cluster::new();
     let honest = cluster.serving(&[&content], honest);

@@ -57,7 +57,7 @@ fn the_bytes_of_a_proof_are_not_copied() {
 }
 
 #[test]
-fn an_outboard_has_the_hash_that_blake3_gives() {
+fn an_outboard_has_the_hash_of_blake3() {
     for size in [0, 1, 1024, 65536, 65537, 300_000] {
         let data = content(size);
         let outboard = Outboard::of(&data);
@@ -71,7 +71,7 @@ fn an_outboard_has_the_hash_that_blake3_gives() {
 
 proptest! {
     #[test]
-    fn a_proof_is_the_same_whatever_the_grain_of_its_outboard(
+    fn a_proof_is_the_same_for_any_grain_of_its_outboard(
         size in 0_usize..400_000,
         ends in [0.0..=1.0, 0.0..=1.0],
     ) {
@@ -93,7 +93,7 @@ proptest! {
 }
 
 #[test]
-fn a_byte_beyond_what_is_wanted_is_only_checked_as_far_as_the_grain() {
+fn bytes_beyond_the_requested_ones_are_checked_only_up_to_the_grain() {
     let mut data = content(4 * CHUNK_BYTES as usize);
     let size_bytes = data.len() as u64;
     let outboards = [Grain::CHUNK, Grain::FINEST].map(|grain| {
@@ -118,7 +118,7 @@ fn a_byte_beyond_what_is_wanted_is_only_checked_as_far_as_the_grain() {
 }
 
 #[test]
-fn an_empty_file_proves_itself() {
+fn an_empty_file_is_its_own_proof() {
     let outboard = Outboard::of(b"");
     let proof = encode(outboard.hash, 0, whole(0), &b""[..], &outboard.pairs[..]).unwrap();
     let verified = decode(outboard.hash, 0, whole(0), proof.clone().into()).unwrap();
@@ -127,7 +127,7 @@ fn an_empty_file_proves_itself() {
 }
 
 #[test]
-fn a_proof_teaches_the_whole_outboard_when_all_is_asked() {
+fn a_proof_of_the_whole_file_yields_its_outboard() {
     let data = content(5 * CHUNK_BYTES as usize + 17);
     let outboard = Outboard::of(&data);
     let size = data.len() as u64;
@@ -164,7 +164,7 @@ fn four_kilobytes_cost_less_than_two_pages_on_the_wire() {
 }
 
 #[test]
-fn a_file_that_changed_under_its_hash_is_not_sent() {
+fn a_file_changed_under_its_hash_is_not_sent() {
     let mut data = content(200_000);
     let outboard = Outboard::of(&data);
     data[150_000] ^= 1;
@@ -207,7 +207,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_range_verifies_alone_and_gives_back_its_bytes(
+    fn any_range_verifies_alone_and_yields_its_bytes(
         size in 1usize..400_000, a in 0.0f64..1.0, b in 0.0f64..1.0,
     ) {
         let (a, b) = ((a * size as f64) as u64, (b * size as f64) as u64);
@@ -225,7 +225,7 @@ proptest! {
     }
 
     #[test]
-    fn one_flipped_bit_anywhere_is_found(
+    fn one_flipped_bit_anywhere_is_detected(
         size in 1usize..200_000, place in 0.0f64..1.0, bit in 0u8..8,
     ) {
         let data = content(size);
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_or_lengthened_proof_is_found(size in 1usize..200_000, cut in 0.0f64..1.0) {
+    fn a_truncated_or_extended_proof_is_detected(size in 1usize..200_000, cut in 0.0f64..1.0) {
         let data = content(size);
         let outboard = Outboard::of(&data);
         let range = whole(size);

@@ -4,7 +4,7 @@ use super::*;
 use crate::daemon::control::CheckState;
 
 #[test]
-fn nobody_is_told_to_listen_where_the_node_listens_already() {
+fn a_user_is_not_told_to_listen_on_the_current_address() {
     let here: SocketAddr = "127.0.0.1:1378".parse().unwrap();
     for (listen, advised) in [
         ("127.0.0.1:1378", true),
@@ -18,7 +18,7 @@ fn nobody_is_told_to_listen_where_the_node_listens_already() {
 }
 
 #[test]
-fn a_clock_is_told_of_from_half_a_minute_on_and_which_way_it_is_off() {
+fn a_clock_difference_is_reported_from_half_a_minute_with_its_direction() {
     let here = "10.0.0.1:1378".parse().unwrap();
     let told = |unix_ms: u64| {
         let reached = Reached {
@@ -38,7 +38,7 @@ fn a_clock_is_told_of_from_half_a_minute_on_and_which_way_it_is_off() {
 }
 
 #[test]
-fn a_clock_that_is_a_day_wrong_is_blamed_for_silence_and_not_a_firewall() {
+fn a_clock_off_by_a_day_is_blamed_for_silence_and_not_a_firewall() {
     let told = |hours: u64| {
         let reached = Reached {
             unix_ms: Some(hours * 3_600_000),
@@ -55,7 +55,7 @@ fn a_clock_that_is_a_day_wrong_is_blamed_for_silence_and_not_a_firewall() {
 }
 
 #[test]
-fn a_firewall_is_blamed_for_silence_and_not_for_a_peer_that_is_down_or_hung_up() {
+fn a_firewall_is_blamed_for_silence_and_not_for_a_down_or_refusing_peer() {
     let address = "10.0.0.2:1378".parse().unwrap();
     let told = |error| peer_trouble("b", address, &NodeError::Net(error)).sentence();
     let unreachable = |kind| NetError::Unreachable { address, kind };

@@ -41,7 +41,7 @@ impl InboxWorld {
 }
 
 #[tokio::test]
-async fn a_file_that_was_whole_and_had_no_name_when_its_receiver_stopped_gets_it() {
+async fn a_complete_unnamed_file_gets_its_name_after_its_receivers_restart() {
     let world = world(Accept::Members, 1 << 30);
     let (file, _) = long();
     let last = file.len() - GIVEN_MAX_BYTES;
@@ -73,7 +73,7 @@ async fn a_file_that_was_whole_and_had_no_name_when_its_receiver_stopped_gets_it
 }
 
 #[tokio::test]
-async fn the_same_file_sent_anew_is_not_there_because_it_came_before() {
+async fn a_file_sent_again_is_not_answered_as_already_present() {
     let mut world = world(Accept::Members, 1 << 30);
     let (long, half) = long();
     for (file, half) in [(b"hello".to_vec(), 2), (long, half)] {
@@ -98,7 +98,7 @@ async fn the_same_file_sent_anew_is_not_there_because_it_came_before() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
+async fn a_sender_of_an_abandoned_file_is_not_told_that_it_arrived() {
     let world = world(Accept::Members, 1 << 30);
     let (file, size) = (b"hello", 5);
     let inner = &world.pushes.inner;
@@ -131,7 +131,7 @@ async fn who_waits_for_a_file_that_is_given_up_is_not_told_that_it_is_there() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_the_pieces_of_a_file_has_a_limit() {
+async fn buffered_pieces_of_a_file_are_bounded() {
     let world = world(Accept::Members, 1 << 30);
     let file = [7; 2000];
     world.offer(1, b"a", &file, false).await;
@@ -151,7 +151,7 @@ async fn what_is_kept_of_the_pieces_of_a_file_has_a_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_whose_disk_waits_keeps_nothing_else_of_its_node_waiting() {
+async fn an_inbox_with_a_waiting_disk_blocks_nothing_else_of_its_node() {
     let world = world(Accept::Members, 1 << 30);
     let inner = world.pushes.inner.clone();
     let (held, is_held) = mpsc::channel();
@@ -170,7 +170,7 @@ async fn an_inbox_whose_disk_waits_keeps_nothing_else_of_its_node_waiting() {
 }
 
 #[tokio::test]
-async fn who_begins_a_file_on_a_disk_that_waits_keeps_no_other_file_waiting() {
+async fn a_file_begun_on_a_waiting_disk_blocks_no_other_file() {
     let world = world(Accept::Members, 1 << 30);
     let inner = &world.pushes.inner;
     world.offer(1, b"a", b"hello", false).await;
@@ -204,7 +204,7 @@ async fn who_begins_a_file_on_a_disk_that_waits_keeps_no_other_file_waiting() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_given_up_takes_nothing_of_the_next_of_the_same_bytes() {
+async fn an_abandoned_file_does_not_affect_the_next_with_the_same_bytes() {
     let world = world(Accept::Members, 1 << 30);
     let (file, half) = long();
     world.offer(1, b"long", &file, false).await;

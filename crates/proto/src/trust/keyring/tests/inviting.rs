@@ -4,7 +4,7 @@ use super::*;
 use crate::trust::Grant;
 
 #[test]
-fn what_changed_since_an_invitation_was_looked_at_is_looked_at_again_before_anybody_is_let_in() {
+fn a_change_after_an_invitation_was_checked_is_checked_again_before_admission() {
     let (elsewhere, one) = (founded(9), founded(1));
     let node = key(2).node_id();
     let known = one.known();

@@ -12,7 +12,7 @@ fn lose_secret(directory: &Path) {
 }
 
 #[test]
-fn who_has_lost_its_secret_is_given_that_of_a_cluster_which_never_had_another() {
+fn a_node_that_lost_its_secret_gets_the_one_of_a_cluster_that_never_rotated() {
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let (one, two) = (load(first.path(), 1), load(second.path(), 2));
     join(&one, 1, &two, 2);
@@ -28,7 +28,7 @@ fn who_has_lost_its_secret_is_given_that_of_a_cluster_which_never_had_another() 
 }
 
 #[test]
-fn who_may_admit_and_has_lost_the_secret_gives_the_others_its_new_one() {
+fn an_administrator_that_lost_the_secret_gives_the_others_a_new_one() {
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let (one, two) = (load(first.path(), 1), load(second.path(), 2));
     join(&one, 1, &two, 2);
@@ -45,7 +45,7 @@ fn who_may_admit_and_has_lost_the_secret_gives_the_others_its_new_one() {
 }
 
 #[test]
-fn a_secret_that_no_statement_names_is_named_at_the_next_start_of_who_may() {
+fn an_unnamed_secret_is_named_at_the_next_start_of_an_administrator() {
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     // The state as earlier versions left it.
     let ledger = Ledger::found(&key(1), name(1), 50);

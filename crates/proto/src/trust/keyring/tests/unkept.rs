@@ -24,7 +24,7 @@ impl Unwritable {
 }
 
 #[test]
-fn what_cannot_be_kept_was_not_stated_and_can_be_once_the_disk_is_well() {
+fn a_statement_that_cannot_be_stored_is_not_made_and_works_once_the_disk_recovers() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
@@ -51,7 +51,7 @@ fn what_cannot_be_kept_was_not_stated_and_can_be_once_the_disk_is_well() {
 }
 
 #[test]
-fn what_others_say_counts_also_where_it_cannot_be_kept() {
+fn received_statements_count_even_if_they_cannot_be_stored() {
     let directory = tempfile::tempdir().unwrap();
     let one = founded(1);
     let member = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
@@ -91,7 +91,7 @@ fn fill(keyring: &Keyring) {
 }
 
 #[test]
-fn a_rotation_that_no_statement_is_left_for_changes_nothing() {
+fn a_rotation_without_statements_left_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
@@ -105,7 +105,7 @@ fn a_rotation_that_no_statement_is_left_for_changes_nothing() {
 }
 
 #[test]
-fn a_rotation_of_which_either_file_cannot_be_kept_changes_nothing() {
+fn a_rotation_that_cannot_store_either_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
@@ -127,7 +127,7 @@ fn a_rotation_of_which_either_file_cannot_be_kept_changes_nothing() {
 }
 
 #[test]
-fn a_secret_that_a_crash_left_unnamed_gives_way_to_the_clusters() {
+fn a_secret_left_unnamed_by_a_crash_yields_to_that_of_the_cluster() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let (one, two) = (load(), founded(2));
@@ -147,7 +147,7 @@ fn a_secret_that_a_crash_left_unnamed_gives_way_to_the_clusters() {
 }
 
 #[test]
-fn who_joins_stays_where_it_was_if_either_file_cannot_be_kept() {
+fn a_join_that_cannot_store_either_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     let (admin, joiner) = (founded(1), load());
@@ -172,7 +172,7 @@ fn who_joins_stays_where_it_was_if_either_file_cannot_be_kept() {
 }
 
 #[test]
-fn the_clusters_fresh_secret_is_taken_also_where_it_cannot_be_kept_and_again_after_a_restart() {
+fn a_fresh_cluster_secret_is_used_even_if_unstored_and_again_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     let (one, member) = (founded(1), load());

@@ -19,7 +19,7 @@ fn named(ledger: &Ledger, node: u8) -> Vec<u8> {
 }
 
 #[test]
-fn who_is_in_by_the_word_of_a_bad_administrator_alone_is_named_and_goes_with_it() {
+fn a_node_admitted_only_by_a_bad_administrator_is_named_and_removed_with_it() {
     let mut ledger = let_in();
     assert_eq!(named(&ledger, 2), [4, 5]);
     assert_eq!((named(&ledger, 4), named(&ledger, 3)), (vec![5], vec![]));
@@ -37,7 +37,7 @@ fn who_is_in_by_the_word_of_a_bad_administrator_alone_is_named_and_goes_with_it(
 }
 
 #[test]
-fn who_goes_with_a_node_that_was_put_out_a_moment_before_is_shown_the_word_that_puts_it_out() {
+fn a_node_removed_with_a_recently_expelled_one_is_shown_the_expulsion() {
     for n in 6..20 {
         let mut ledger = let_in();
         ledger.admit(&key(2), id(n), name(n), false, 42).unwrap();
@@ -50,7 +50,7 @@ fn who_goes_with_a_node_that_was_put_out_a_moment_before_is_shown_the_word_that_
 }
 
 #[test]
-fn a_certificate_of_another_keeps_a_node_in_when_who_admitted_it_first_goes_with_its_own() {
+fn a_second_certificate_keeps_a_node_in_when_its_first_issuer_is_removed() {
     let mut ledger = let_in();
     ledger.admit(&key(1), id(5), name(5), false, 60).unwrap();
     assert_eq!(named(&ledger, 2), [4]);
@@ -68,7 +68,7 @@ fn a_certificate_of_another_keeps_a_node_in_when_who_admitted_it_first_goes_with
 }
 
 #[test]
-fn whom_a_bad_administrator_put_out_stays_out_with_what_it_signed_afterwards() {
+fn an_expulsion_by_a_bad_administrator_holds_even_when_its_later_statements_fall() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(6), name(6), true, 40).unwrap();
     let apart = ledger.clone();
@@ -83,7 +83,7 @@ fn whom_a_bad_administrator_put_out_stays_out_with_what_it_signed_afterwards() {
 }
 
 #[test]
-fn whom_one_that_is_out_let_in_can_be_put_out_later_by_anybody_who_could_expel_it() {
+fn a_node_admitted_by_an_expelled_one_can_be_expelled_by_its_former_seniors() {
     let mut ledger = let_in();
     ledger.expel(&key(1), id(2), 50).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
@@ -104,7 +104,7 @@ fn whom_one_that_is_out_let_in_can_be_put_out_later_by_anybody_who_could_expel_i
 }
 
 #[test]
-fn who_went_out_with_another_and_is_let_in_again_brings_back_nobody_and_owns_nothing() {
+fn a_removed_and_readmitted_node_restores_no_other_and_owns_nothing() {
     let mut ledger = let_in();
     own(&mut ledger, 1, "docs", Some(4)).unwrap();
     ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
@@ -155,7 +155,7 @@ pub(super) fn crowd(ledger: &Ledger, count: usize) -> Vec<SignedStatement> {
 }
 
 #[test]
-fn the_departed_are_told_with_the_word_that_put_them_out_and_who_came_back_is_none() {
+fn departed_nodes_are_reported_with_their_expulsion_and_readmitted_ones_are_not() {
     let mut ledger = let_in();
     let departed = |ledger: &Ledger| -> Vec<(u8, u8)> {
         let number = |node: NodeId| (1..20).find(|n| id(*n) == node).unwrap();
@@ -177,7 +177,7 @@ fn the_departed_are_told_with_the_word_that_put_them_out_and_who_came_back_is_no
 }
 
 #[test]
-fn thousands_that_a_bad_administrator_let_in_go_by_one_statement() {
+fn thousands_admitted_by_a_bad_administrator_are_removed_by_one_statement() {
     let mut ledger = cluster();
     ledger.merge(crowd(&ledger, STATEMENTS_PER_ADMIN_MAX));
     assert!(ledger.members().count() > STATEMENTS_PER_ADMIN_MAX);
@@ -187,7 +187,7 @@ fn thousands_that_a_bad_administrator_let_in_go_by_one_statement() {
 }
 
 #[test]
-fn a_record_that_bad_administrators_filled_has_room_for_the_founder_to_put_them_out() {
+fn a_ledger_filled_by_bad_administrators_has_room_for_the_founders_expulsion() {
     let mut ledger = cluster();
     let one = crowd(&ledger, 1).remove(0);
     for n in ledger.statements.len() as u32..STATEMENTS_OF_OTHERS_MAX as u32 {
@@ -204,7 +204,7 @@ fn a_record_that_bad_administrators_filled_has_room_for_the_founder_to_put_them_
 }
 
 #[test]
-fn whom_one_let_in_stays_out_also_when_it_is_let_in_again_and_goes_again() {
+fn a_removed_node_stays_out_when_its_issuer_is_readmitted_and_leaves_again() {
     for by_itself in [true, false] {
         let mut ledger = let_in();
         ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
@@ -222,7 +222,7 @@ fn whom_one_let_in_stays_out_also_when_it_is_let_in_again_and_goes_again() {
 }
 
 #[test]
-fn one_that_had_left_and_goes_out_with_who_let_it_in_again_was_put_out() {
+fn a_node_that_left_and_was_removed_with_its_second_issuer_counts_as_expelled() {
     let mut ledger = cluster();
     ledger.expel(&key(3), id(3), 40).unwrap();
     assert!(ledger.has_resigned(&id(3)));
@@ -236,7 +236,7 @@ fn one_that_had_left_and_goes_out_with_who_let_it_in_again_was_put_out() {
 }
 
 #[test]
-fn a_founder_that_left_and_is_let_in_again_can_be_put_out_as_others_can() {
+fn a_founder_that_left_and_was_readmitted_can_be_expelled_like_others() {
     for admin in [false, true] {
         let mut ledger = cluster();
         ledger.expel(&key(1), id(1), 40).unwrap();
@@ -249,7 +249,7 @@ fn a_founder_that_left_and_is_let_in_again_can_be_put_out_as_others_can() {
 }
 
 #[test]
-fn where_nobody_may_admit_any_more_nobody_is_named_who_might() {
+fn without_any_administrator_left_none_is_named() {
     let mut ledger = cluster();
     let refused = ledger.check_admits(&id(3), 100);
     assert!(matches!(refused, Err(TrustError::NotAdmin)));
@@ -260,7 +260,7 @@ fn where_nobody_may_admit_any_more_nobody_is_named_who_might() {
 }
 
 #[test]
-fn whom_one_let_in_before_it_was_put_out_goes_with_it_also_after_it_came_back() {
+fn a_node_admitted_before_an_expulsion_is_removed_even_after_its_issuers_return() {
     for by in [1, 2] {
         let mut ledger = cluster();
         ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
@@ -273,7 +273,7 @@ fn whom_one_let_in_before_it_was_put_out_goes_with_it_also_after_it_came_back() 
 }
 
 #[test]
-fn whom_one_that_goes_with_its_own_had_put_out_has_nothing_again_of_before() {
+fn a_node_expelled_by_a_removed_one_regains_nothing_of_its_past() {
     // Its right.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
@@ -295,7 +295,7 @@ fn whom_one_that_goes_with_its_own_had_put_out_has_nothing_again_of_before() {
 }
 
 #[test]
-fn of_one_that_fell_with_one_that_is_in_again_is_told_why_and_it_brings_nobody_back() {
+fn a_node_that_fell_with_a_readmitted_one_is_explained_and_restores_no_other() {
     let mut ledger = cluster();
     let mut apart = ledger.clone();
     apart.admit(&key(2), id(5), name(5), true, 40).unwrap();
@@ -310,7 +310,7 @@ fn of_one_that_fell_with_one_that_is_in_again_is_told_why_and_it_brings_nobody_b
 }
 
 #[test]
-fn who_put_others_out_for_all_times_keeps_nobody_out_for_ever() {
+fn an_expelling_node_that_is_removed_excludes_no_node_forever() {
     let mut ledger = cluster();
     ledger.merge([forged(&ledger, 2, 1, expulsion(3, u32::MAX))]);
     assert_eq!(members(&ledger), [1, 2]);
@@ -321,7 +321,7 @@ fn who_put_others_out_for_all_times_keeps_nobody_out_for_ever() {
 }
 
 #[test]
-fn one_that_fell_and_is_let_in_again_takes_nobody_down_and_brings_nobody_back() {
+fn a_fallen_and_readmitted_node_removes_and_restores_no_other() {
     // Nodes that it admitted before its first expulsion stay.
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
@@ -350,7 +350,7 @@ fn one_that_fell_and_is_let_in_again_takes_nobody_down_and_brings_nobody_back() 
 }
 
 #[test]
-fn each_word_that_is_lost_with_who_said_it_is_said_again() {
+fn each_statement_lost_with_its_author_is_made_again() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
     let mut apart = ledger.clone();
@@ -377,7 +377,7 @@ fn each_word_that_is_lost_with_who_said_it_is_said_again() {
 }
 
 #[test]
-fn whom_an_expelled_node_had_let_in_stays_when_it_is_let_in_again_whatever_it_said() {
+fn a_readmitted_node_stays_whatever_its_expelled_issuer_had_stated() {
     for by_term in [1, 2, 3] {
         let mut ledger = cluster();
         ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
@@ -392,7 +392,7 @@ fn whom_an_expelled_node_had_let_in_stays_when_it_is_let_in_again_whatever_it_sa
 }
 
 #[test]
-fn who_goes_with_its_own_takes_down_nobody_whom_one_that_left_had_let_in() {
+fn a_removed_node_takes_down_no_node_admitted_by_one_that_left() {
     for (by, term) in [(1, 1), (1, 2), (1, u32::MAX), (4, 2), (4, u32::MAX)] {
         let mut ledger = cluster();
         ledger.admit(&key(2), id(5), name(5), false, 20).unwrap();
@@ -411,7 +411,7 @@ fn who_goes_with_its_own_takes_down_nobody_whom_one_that_left_had_let_in() {
 }
 
 #[test]
-fn a_later_membership_that_one_had_ended_stays_so_and_what_was_said_before_it_stands() {
+fn an_ended_later_membership_stays_ended_and_earlier_statements_stand() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 29).unwrap();
     ledger.admit(&key(1), id(6), name(6), true, 31).unwrap();
@@ -429,7 +429,7 @@ fn a_later_membership_that_one_had_ended_stays_so_and_what_was_said_before_it_st
 
 /// Each of these expulsions once needed an evaluation of its own.
 #[test]
-fn hundreds_whom_one_that_goes_had_put_out_are_put_out_again_in_one_turn() {
+fn hundreds_expelled_by_a_removed_node_are_expelled_again_in_one_turn() {
     let mut ledger = cluster();
     let crowd = crowd(&ledger, 500);
     ledger.merge(crowd.iter().cloned());

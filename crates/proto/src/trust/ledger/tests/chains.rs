@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn whom_one_let_in_that_has_left_since_presents_itself_and_lets_others_in() {
+fn a_node_admitted_by_one_that_left_presents_itself_and_admits_others() {
     let mut ledger = cluster();
     ledger.expel(&key(1), id(1), 40).unwrap();
     assert_eq!(members(&ledger), [2, 3]);
@@ -22,7 +22,7 @@ fn whom_one_let_in_that_has_left_since_presents_itself_and_lets_others_in() {
 }
 
 #[test]
-fn whom_one_let_in_that_was_put_out_since_lets_others_in() {
+fn a_node_admitted_by_one_that_was_expelled_admits_others() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
     ledger.expel(&key(1), id(2), 50).unwrap();
@@ -38,7 +38,7 @@ fn whom_one_let_in_that_was_put_out_since_lets_others_in() {
 }
 
 #[test]
-fn certificates_that_two_gave_each_other_lead_to_the_founding_all_the_same() {
+fn mutual_certificates_still_lead_to_the_founding() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
     ledger.admit(&key(4), id(2), name(2), true, 50).unwrap();
@@ -52,7 +52,7 @@ fn certificates_that_two_gave_each_other_lead_to_the_founding_all_the_same() {
 }
 
 #[test]
-fn the_founder_that_left_and_was_let_in_again_lets_others_in() {
+fn a_founder_that_left_and_was_readmitted_admits_others() {
     let mut ledger = cluster();
     ledger.expel(&key(1), id(1), 40).unwrap();
     ledger.admit(&key(2), id(1), name(1), true, 50).unwrap();

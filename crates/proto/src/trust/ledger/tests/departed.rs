@@ -10,7 +10,7 @@ fn may_come(known: &Ledger, now: &Ledger, node: u8) -> bool {
 }
 
 #[test]
-fn one_that_is_out_moves_no_others_reason_by_a_certificate_that_it_signs() {
+fn a_removed_node_changes_no_others_reason_by_a_certificate_it_signs() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
     ledger.admit(&key(4), id(9), name(9), true, 35).unwrap();
@@ -26,7 +26,7 @@ fn one_that_is_out_moves_no_others_reason_by_a_certificate_that_it_signs() {
 }
 
 #[test]
-fn who_went_with_another_comes_back_by_no_word_of_its_own_that_it_had_left() {
+fn a_node_removed_with_another_does_not_return_by_claiming_that_it_left() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(9), name(9), true, 20).unwrap();
     ledger.expel_with_admitted(&key(1), id(9), 25).unwrap();
@@ -44,7 +44,7 @@ fn who_went_with_another_comes_back_by_no_word_of_its_own_that_it_had_left() {
 }
 
 #[test]
-fn who_left_by_itself_comes_by_any_invitation_whoever_has_gone_since() {
+fn a_node_that_left_can_use_any_invitation_whoever_was_removed_since() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), false, 30).unwrap();
     ledger.expel(&key(1), id(4), 40).unwrap();
@@ -61,7 +61,7 @@ fn who_left_by_itself_comes_by_any_invitation_whoever_has_gone_since() {
 }
 
 #[test]
-fn who_is_let_in_as_often_as_it_goes_goes_each_time() {
+fn a_node_readmitted_repeatedly_is_removed_each_time() {
     let mut ledger = cluster();
     for turn in 0..20 {
         ledger.expel(&key(3), id(3), 50 + turn).unwrap();
@@ -92,7 +92,7 @@ fn who_is_let_in_as_often_as_it_goes_goes_each_time() {
 }
 
 #[test]
-fn who_is_out_is_found_once_for_each_change_however_many_ask() {
+fn removed_nodes_are_computed_once_for_each_change_regardless_of_queries() {
     let mut ledger = cluster();
     let crowd = crowd(&ledger, 300);
     let out: Vec<_> = crowd.iter().filter_map(SignedStatement::subject).collect();

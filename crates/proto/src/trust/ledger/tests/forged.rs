@@ -32,7 +32,7 @@ pub(super) fn expulsion(node: u8, term: u32) -> Claim {
 }
 
 #[test]
-fn who_was_put_out_gets_in_by_no_membership_that_it_never_had() {
+fn an_expelled_node_does_not_return_by_a_membership_it_never_had() {
     for with_admitted in [false, true] {
         let mut ledger = cluster();
         ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
@@ -61,7 +61,7 @@ fn who_was_put_out_gets_in_by_no_membership_that_it_never_had() {
 }
 
 #[test]
-fn who_is_let_in_again_without_the_right_has_not_the_one_of_before() {
+fn a_node_readmitted_without_the_right_does_not_regain_it() {
     let mut ledger = cluster();
     ledger.expel(&key(1), id(2), 40).unwrap();
     ledger.admit(&key(1), id(2), name(2), false, 50).unwrap();
@@ -74,7 +74,7 @@ fn who_is_let_in_again_without_the_right_has_not_the_one_of_before() {
 }
 
 #[test]
-fn what_did_not_stand_of_a_membership_does_not_after_the_end_of_the_next() {
+fn statements_void_in_one_membership_stay_void_after_the_next_ends() {
     let mut ledger = cluster();
     let apart = ledger.clone();
     ledger.expel(&key(1), id(2), 40).unwrap();
@@ -88,7 +88,7 @@ fn what_did_not_stand_of_a_membership_does_not_after_the_end_of_the_next() {
 }
 
 #[test]
-fn nobody_takes_by_a_certificate_what_another_gave() {
+fn a_certificate_cannot_take_away_what_another_gave() {
     for (admin, until_s) in [(false, None), (false, Some(1)), (true, Some(1))] {
         for term in [0, 1, 2, u32::MAX] {
             let mut ledger = cluster();
@@ -105,7 +105,7 @@ fn nobody_takes_by_a_certificate_what_another_gave() {
 }
 
 #[test]
-fn a_certificate_for_later_brings_back_nobody_who_is_put_out() {
+fn a_postdated_certificate_restores_no_expelled_node() {
     let mut ledger = cluster();
     for (node, admin) in [(3, true), (4, false), (5, true)] {
         for term in [1, 2, 7] {
@@ -127,7 +127,7 @@ fn a_certificate_for_later_brings_back_nobody_who_is_put_out() {
 }
 
 #[test]
-fn a_key_that_can_be_let_in_no_more_is_named_as_such() {
+fn a_key_that_can_no_longer_be_admitted_is_reported_as_such() {
     let mut ledger = cluster();
     ledger.merge([forged(&ledger, 2, 1, admission(9, false, None, u32::MAX))]);
     ledger.expel(&key(1), id(9), 50).unwrap();
@@ -139,7 +139,7 @@ fn a_key_that_can_be_let_in_no_more_is_named_as_such() {
 }
 
 #[test]
-fn nobody_may_admit_who_is_not_seen_among_the_members() {
+fn only_a_visible_member_may_admit() {
     let mut ledger = cluster();
     ledger.merge([forged(&ledger, 2, 1, admission(9, true, None, 0))]);
     ledger.merge([forged(&ledger, 9, 0, admission(10, true, None, 1))]);
@@ -148,7 +148,7 @@ fn nobody_may_admit_who_is_not_seen_among_the_members() {
 }
 
 #[test]
-fn certificates_from_far_down_take_nobodys_way_to_the_founding() {
+fn certificates_from_far_down_block_no_path_to_the_founding() {
     let mut ledger = cluster();
     let below: Vec<u8> = [2].into_iter().chain(100..130).collect();
     for pair in below.windows(2) {
@@ -175,7 +175,7 @@ fn certificates_from_far_down_take_nobodys_way_to_the_founding() {
 }
 
 #[test]
-fn a_senior_ends_a_later_membership_of_one_that_was_let_in_before_it() {
+fn a_senior_ends_a_later_membership_of_a_node_admitted_before_it() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
     ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
     ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
@@ -191,7 +191,7 @@ fn a_senior_ends_a_later_membership_of_one_that_was_let_in_before_it() {
 }
 
 #[test]
-fn what_a_senior_let_nothing_stand_of_stands_by_no_juniors_word_on_a_part_of_it() {
+fn a_complete_cutoff_by_a_senior_is_not_weakened_by_a_juniors_partial_one() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
     ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
     ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
@@ -209,7 +209,7 @@ fn what_a_senior_let_nothing_stand_of_stands_by_no_juniors_word_on_a_part_of_it(
 }
 
 #[test]
-fn who_says_that_it_goes_says_nothing_more_in_whatever_membership() {
+fn a_node_that_declared_its_leave_states_nothing_more_in_any_membership() {
     let goes = |node: u8, term| {
         let (node, stands) = (id(node), None);
         Claim::Expel { node, term, stands }
@@ -233,7 +233,7 @@ fn who_says_that_it_goes_says_nothing_more_in_whatever_membership() {
 }
 
 #[test]
-fn what_was_held_back_until_after_the_expulsion_does_not_stand() {
+fn a_statement_withheld_until_after_the_expulsion_does_not_stand() {
     let mut ledger = cluster();
     let held_back = forged(&ledger, 2, 1, admission(2, true, None, 9));
     let shown = Statement {
@@ -251,7 +251,7 @@ fn what_was_held_back_until_after_the_expulsion_does_not_stand() {
 }
 
 #[test]
-fn why_one_is_out_is_not_its_own_to_say() {
+fn a_removed_node_cannot_choose_its_own_reason() {
     // After its expulsion it states that it left.
     let mut ledger = cluster();
     ledger.expel(&key(1), id(3), 50).unwrap();
@@ -279,7 +279,7 @@ fn why_one_is_out_is_not_its_own_to_say() {
 }
 
 #[test]
-fn a_right_that_ends_is_none() {
+fn an_expired_right_is_void() {
     let mut ledger = cluster();
     ledger.merge([forged(&ledger, 2, 1, admission(9, false, None, 1))]);
     ledger.merge([forged(&ledger, 2, 1, admission(9, true, Some(1), 1))]);
@@ -288,7 +288,7 @@ fn a_right_that_ends_is_none() {
 }
 
 #[test]
-fn an_expulsion_that_would_not_count_is_refused() {
+fn an_expulsion_without_effect_is_refused() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
     ledger.admit(&key(4), id(5), name(5), true, 50).unwrap();
@@ -307,7 +307,7 @@ fn an_expulsion_that_would_not_count_is_refused() {
 /// The cost of each statement is bounded whatever the others are. With 4,000 statements it once was
 /// half a second for each.
 #[test]
-fn thousands_of_ends_of_thousands_of_words_are_looked_at_in_one_turn() {
+fn thousands_of_cutoffs_on_thousands_of_statements_are_applied_in_one_turn() {
     let mut ledger = cluster();
     let chain = |by: u8, claims: &mut dyn Iterator<Item = Claim>| {
         let (mut before, mut all) = (None, Vec::new());
@@ -367,7 +367,7 @@ pub(super) fn any_word() -> impl Strategy<Value = (u8, u32, Claim)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn whatever_others_sign_the_founder_stays_and_who_it_puts_out_with_its_own_stays_out(
+    fn the_founder_and_its_expulsions_hold_whatever_others_sign(
         before in prop::collection::vec(any_word(), 0..12),
         bad in 2u8..7,
         after in prop::collection::vec((0u32..4, any_claim()), 0..12),
@@ -401,7 +401,7 @@ proptest! {
 }
 
 #[test]
-fn its_own_farewell_adds_nothing_to_what_an_expulsion_lets_stand() {
+fn a_nodes_farewell_adds_nothing_to_what_its_expulsion_leaves_standing() {
     let mut ledger = cluster();
     let said = |before, claim| {
         let statement = Statement {

@@ -37,7 +37,7 @@ fn full() -> Ledger {
 }
 
 #[test]
-fn what_one_that_is_out_has_filled_the_record_with_gives_way_to_what_counts() {
+fn a_removed_nodes_filling_yields_to_statements_that_count() {
     let mut ledger = full();
     let apart = ledger.clone();
     ledger.admit(&key(4), id(5), name(5), false, 60).unwrap();
@@ -60,7 +60,7 @@ fn what_one_that_is_out_has_filled_the_record_with_gives_way_to_what_counts() {
 }
 
 #[test]
-fn a_full_record_takes_nothing_of_one_that_is_out_and_nothing_that_does_not_count() {
+fn a_full_ledger_refuses_statements_of_removed_nodes_and_void_ones() {
     let mut ledger = full();
     ledger.expel_with_admitted(&key(1), id(9), 60).unwrap();
     let before = ledger.digest();
@@ -78,7 +78,7 @@ fn a_full_record_takes_nothing_of_one_that_is_out_and_nothing_that_does_not_coun
 }
 
 #[test]
-fn what_counts_gives_way_to_nothing() {
+fn statements_that_count_are_never_displaced() {
     let mut ledger = full();
     let (before, counted) = (ledger.clone(), ledger.evaluation.valid.clone());
     let idle = before.idle(STATEMENTS_MAX);
@@ -91,7 +91,7 @@ fn what_counts_gives_way_to_nothing() {
 }
 
 #[test]
-fn what_the_founder_says_in_a_full_record_takes_nothing_from_it_at_the_next_start() {
+fn a_founders_statement_in_a_full_ledger_displaces_nothing_at_the_next_start() {
     let mut ledger = full();
     for number in 0..20 {
         own(&mut ledger, 1, &number.to_string(), Some(3)).unwrap();
@@ -104,7 +104,7 @@ fn what_the_founder_says_in_a_full_record_takes_nothing_from_it_at_the_next_star
 }
 
 #[test]
-fn what_a_word_names_makes_no_room_for_it() {
+fn the_names_in_a_statement_make_no_room_for_it() {
     let mut ledger = full();
     let last = ledger.last_of(&id(2));
     let claim = Claim::Expel {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_a_node_did_within_one_second_is_told_in_the_order_in_which_it_did_it() {
+fn statements_within_one_second_are_reported_in_their_order() {
     let mut ledger = cluster();
     for turn in 0..40 {
         let owner = (turn % 2 == 0).then(|| id(3));
@@ -24,7 +24,7 @@ fn what_a_node_did_within_one_second_is_told_in_the_order_in_which_it_did_it() {
 }
 
 #[test]
-fn who_was_let_in_first_is_senior_whatever_the_clock_of_who_let_them_in_said() {
+fn seniority_follows_admission_regardless_of_the_issuers_clocks() {
     for (first, second) in [(2, 4), (4, 2)] {
         // The clock was set back between the two, or stood still.
         for then in [30, 40] {

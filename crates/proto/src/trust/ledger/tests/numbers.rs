@@ -4,7 +4,7 @@ use super::forged::{admission, any_word, expulsion, forged};
 use super::*;
 
 #[test]
-fn a_number_beyond_all_others_keeps_nobody_from_the_last_word() {
+fn an_extreme_number_does_not_prevent_a_last_word() {
     let mut ledger = cluster();
     for number in [2, 77, u64::MAX] {
         let epoch = EpochId([6; 8]);
@@ -28,7 +28,7 @@ fn a_number_beyond_all_others_keeps_nobody_from_the_last_word() {
 }
 
 #[test]
-fn numbers_that_were_planted_before_do_not_undo_what_is_said_at_an_expulsion() {
+fn numbers_planted_earlier_do_not_undo_an_expulsions_statements() {
     for planted in 2..6 {
         let mut ledger = cluster();
         ledger.rotate(&key(1), EpochId([1; 8]), 40).unwrap();
@@ -53,7 +53,7 @@ fn numbers_that_were_planted_before_do_not_undo_what_is_said_at_an_expulsion() {
 }
 
 #[test]
-fn words_of_one_that_is_out_make_no_room_for_a_number_that_it_planted() {
+fn statements_of_a_removed_node_make_no_room_for_its_planted_number() {
     let mut ledger = cluster();
     let (old, path) = (EpochId([1; 8]), b"docs".to_vec());
     ledger.rotate(&key(1), old, 40).unwrap();
@@ -87,7 +87,7 @@ fn words_of_one_that_is_out_make_no_room_for_a_number_that_it_planted() {
 }
 
 #[test]
-fn a_certificate_for_later_takes_no_path_from_its_owner() {
+fn a_postdated_certificate_takes_no_path_from_its_owner() {
     let mut ledger = cluster();
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     ledger.merge([forged(&ledger, 2, 1, admission(3, true, None, 2))]);
@@ -95,7 +95,7 @@ fn a_certificate_for_later_takes_no_path_from_its_owner() {
 }
 
 #[test]
-fn an_owner_named_for_a_later_membership_is_none() {
+fn an_owner_named_for_a_later_membership_is_void() {
     let mut ledger = cluster();
     let claim = Claim::Own {
         path: b"docs".to_vec(),
@@ -110,7 +110,7 @@ fn an_owner_named_for_a_later_membership_is_none() {
 }
 
 #[test]
-fn after_one_that_had_rotated_went_with_all_it_said_a_fresh_secret_is_the_clusters() {
+fn a_fresh_secret_follows_the_complete_removal_of_a_node_that_had_rotated() {
     for rotations in 0..4 {
         let mut ledger = cluster();
         for number in 1..=rotations {
@@ -133,7 +133,7 @@ fn after_one_that_had_rotated_went_with_all_it_said_a_fresh_secret_is_the_cluste
 }
 
 #[test]
-fn a_number_that_one_had_planted_wins_nothing_when_two_put_it_out_at_once() {
+fn a_planted_number_wins_nothing_when_two_expel_its_author_at_once() {
     let (path, planted) = (b"docs".to_vec(), EpochId([6; 8]));
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
@@ -169,7 +169,7 @@ fn a_number_that_one_had_planted_wins_nothing_when_two_put_it_out_at_once() {
 }
 
 #[test]
-fn who_leaves_takes_no_word_with_it_that_was_the_last() {
+fn a_leaving_node_withdraws_no_last_word() {
     for by in [1, 2] {
         let (mut one, mut other) = (cluster(), cluster());
         one.rotate(&key(1), EpochId([1; 8]), 50).unwrap();
@@ -191,7 +191,7 @@ fn who_leaves_takes_no_word_with_it_that_was_the_last() {
 }
 
 #[test]
-fn an_owner_that_was_named_stays_it_when_another_that_had_spoken_is_put_out() {
+fn a_named_owner_stays_when_another_that_spoke_of_the_path_is_expelled() {
     for with_admitted in [true, false] {
         let expel = |ledger: &mut Ledger| {
             if with_admitted {
@@ -223,7 +223,7 @@ fn an_owner_that_was_named_stays_it_when_another_that_had_spoken_is_put_out() {
 }
 
 #[test]
-fn what_one_had_given_itself_is_nobodys_when_it_is_put_out() {
+fn paths_that_a_node_assigned_to_itself_are_free_after_its_expulsion() {
     let mut ledger = cluster();
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     own(&mut ledger, 2, "docs", Some(2)).unwrap();
@@ -232,7 +232,7 @@ fn what_one_had_given_itself_is_nobodys_when_it_is_put_out() {
 }
 
 #[test]
-fn a_path_that_belongs_to_nobody_again_stays_nobodys_when_who_spoke_of_it_goes() {
+fn a_released_path_stays_free_when_its_releaser_is_removed() {
     let mut ledger = cluster();
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     own(&mut ledger, 2, "docs", Some(2)).unwrap();
@@ -242,7 +242,7 @@ fn a_path_that_belongs_to_nobody_again_stays_nobodys_when_who_spoke_of_it_goes()
 }
 
 #[test]
-fn who_was_put_out_by_a_junior_of_its_first_membership_says_what_it_said_in_that() {
+fn a_node_expelled_by_a_junior_of_its_first_membership_speaks_in_that_one() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
     ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
     ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
@@ -258,7 +258,7 @@ fn who_was_put_out_by_a_junior_of_its_first_membership_says_what_it_said_in_that
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn whatever_one_had_said_that_two_put_out_at_once_what_they_say_is_the_last_word(
+    fn when_two_expel_a_node_at_once_their_statements_are_the_last_word(
         said in prop::collection::vec(any_word(), 0..16),
         with_admitted in any::<bool>(),
     ) {
@@ -281,7 +281,7 @@ proptest! {
 }
 
 #[test]
-fn the_name_of_the_first_epoch_undoes_no_fresh_secret_whoever_gives_it() {
+fn naming_the_first_epoch_undoes_no_fresh_secret() {
     let [first, fresh, next] = [1, 2, 3].map(|n| EpochId([n; 8]));
     // The senior was away.
     let (mut away, mut ledger) = (cluster(), cluster());

@@ -24,7 +24,7 @@ fn hidden(by: u8) -> (Ledger, SignedStatement) {
 }
 
 #[test]
-fn a_statement_that_was_named_and_never_seen_lets_nobody_in_after_the_expulsion() {
+fn a_named_but_unseen_statement_admits_no_node_after_the_expulsion() {
     for by in [2, 4] {
         let (mut ledger, held_back) = hidden(by);
         let stated = ledger.expel(&key(1), id(2), 50).unwrap();
@@ -50,7 +50,7 @@ fn a_statement_that_was_named_and_never_seen_lets_nobody_in_after_the_expulsion(
 }
 
 #[test]
-fn nor_by_those_whom_one_had_let_in_that_goes_further_down() {
+fn an_unseen_statement_admits_no_node_through_those_admitted_further_down() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
     ledger.admit(&key(4), id(6), name(6), true, 36).unwrap();
@@ -62,7 +62,7 @@ fn nor_by_those_whom_one_had_let_in_that_goes_further_down() {
 }
 
 #[test]
-fn nor_what_one_that_is_put_out_had_said_in_a_membership_before() {
+fn an_unseen_statement_of_an_earlier_membership_admits_no_node() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
     let held_back = forged(&ledger, 4, 1, admission(9, true, None, 1));
@@ -76,7 +76,7 @@ fn nor_what_one_that_is_put_out_had_said_in_a_membership_before() {
 }
 
 #[test]
-fn a_word_that_is_said_again_names_nothing_that_was_not_seen() {
+fn a_repeated_statement_names_nothing_unseen() {
     let mut ledger = cluster();
     ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
     let held_back = forged(&ledger, 4, 1, admission(9, true, None, 1));
@@ -89,7 +89,7 @@ fn a_word_that_is_said_again_names_nothing_that_was_not_seen() {
 }
 
 #[test]
-fn however_many_have_named_what_nobody_has_seen_who_let_them_in_is_put_out() {
+fn an_issuer_is_expelled_however_many_nodes_named_unseen_statements() {
     let mut ledger = cluster();
     let mut all = Vec::new();
     for n in 40..100 {
@@ -105,7 +105,7 @@ fn however_many_have_named_what_nobody_has_seen_who_let_them_in_is_put_out() {
 }
 
 #[test]
-fn of_one_whose_statements_are_all_known_nothing_more_is_said_and_all_stands() {
+fn nothing_more_is_stated_about_a_node_whose_statements_are_all_known() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
     ledger.admit(&key(4), id(5), name(5), false, 36).unwrap();
@@ -120,7 +120,7 @@ fn of_one_whose_statements_are_all_known_nothing_more_is_said_and_all_stands() {
 
 /// Node 2 admitted 4 and then expelled it, in one of two branches of its chain.
 #[test]
-fn whom_one_had_put_out_before_it_went_on_in_another_way_is_not_in_again_after_the_expulsion() {
+fn a_node_expelled_before_its_issuer_forked_stays_out_after_the_expulsion() {
     let mut ledger = cluster();
     ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
     let mut apart = ledger.clone();
@@ -137,7 +137,7 @@ fn whom_one_had_put_out_before_it_went_on_in_another_way_is_not_in_again_after_t
 }
 
 #[test]
-fn whom_one_had_put_out_and_let_in_again_goes_with_it() {
+fn a_node_expelled_and_readmitted_by_one_is_removed_with_it() {
     let mut ledger = cluster();
     for claim in [admission(3, false, None, 2), expulsion(3, 1)] {
         ledger.merge([forged(&ledger, 2, 1, claim)]);
@@ -160,7 +160,7 @@ fn any_said() -> impl Strategy<Value = Vec<Said>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn once_all_are_put_out_nothing_that_was_held_back_lets_anybody_in(
+    fn after_all_are_expelled_no_withheld_statement_admits_a_node(
         said in any_said(),
         first in 2u8..7,
         with_admitted in any::<bool>(),
@@ -229,7 +229,7 @@ fn all_in(ledger: &Ledger) -> BTreeSet<NodeId> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn whoever_is_put_out_nobody_comes_in_by_it_and_nobody_goes_but_with_it(
+    fn an_expulsion_admits_no_node_and_removes_only_those_below_it(
         said in prop::collection::vec((any_word(), any::<bool>(), 0u8..3), 0..16),
         bad in 2u8..7,
         by in 1u8..3,

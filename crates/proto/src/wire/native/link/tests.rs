@@ -14,7 +14,7 @@ fn path(text: &str) -> SharedPath {
 }
 
 #[test]
-fn dot_dot_stands_only_at_the_beginning_of_a_target() {
+fn dot_dot_is_allowed_only_at_the_beginning_of_a_target() {
     for (link, target) in [
         ("a", "b"),
         ("a", "."),
@@ -56,7 +56,7 @@ fn dot_dot_stands_only_at_the_beginning_of_a_target() {
 }
 
 #[test]
-fn a_target_is_as_long_as_a_path_and_no_longer() {
+fn a_target_is_at_most_as_long_as_a_path() {
     let link = path("d/a");
     for (length, stays) in [
         (LINK_TARGET_MAX_BYTES, true),
@@ -136,7 +136,7 @@ impl Mount {
 }
 
 #[test]
-fn the_model_sees_a_way_out_that_no_text_shows() {
+fn the_model_finds_an_escape_that_no_text_check_finds() {
     let mut mount = Mount::default();
     let links = [("d/z", "."), ("d/out", "z/../../etc")];
     mount.put(b"", &links.map(|(at, to)| (at.to_owned(), to.to_owned())));
@@ -170,7 +170,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..Default::default() })]
 
     #[test]
-    fn no_way_through_the_links_of_any_authors_leaves_the_mount_or_one_nodes_files(
+    fn no_combination_of_links_leaves_the_mount_or_a_nodes_files(
         one in proptest::collection::vec(any_link(), 0..24),
         other in proptest::collection::vec(any_link(), 0..24),
         ways in proptest::collection::vec("[abz](/[abz]){0,5}", 1..16),

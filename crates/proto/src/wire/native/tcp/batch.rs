@@ -175,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn a_question_survives_the_wire() {
+    fn a_request_round_trips() {
         let files = vec![small(1, 1), small(2, BATCH_FILE_MAX_BYTES), small(1, 77)];
         assert_eq!(asked(&question(&files).unwrap()).unwrap(), files);
     }
 
     #[test]
-    fn a_question_at_its_limits_is_sent_and_taken() {
+    fn a_request_at_its_limits_is_sent_and_accepted() {
         let most = (BATCH_MAX_BYTES / BATCH_FILE_MAX_BYTES) as usize;
         let mut one_byte_less = vec![small(1, BATCH_FILE_MAX_BYTES); most];
         one_byte_less[0] = small(1, BATCH_FILE_MAX_BYTES - 1);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_over_a_limit_is_neither_sent_nor_taken() {
+    fn a_request_over_a_limit_is_neither_sent_nor_accepted() {
         let over = [
             vec![],
             vec![small(1, 0)],
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_survives_the_wire_and_every_cut_of_it_is_seen() {
+    fn an_answer_round_trips_and_every_truncation_is_detected() {
         let mut packed = PackedBatch::with_capacity(100);
         packed.push_here(b"some bytes");
         packed.push_gone();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_more_or_longer_parts_than_may_be_asked_is_refused() {
+    fn an_answer_with_more_or_longer_parts_than_allowed_is_refused() {
         let many = Bytes::from(vec![GONE; BATCH_FILES_MAX + 1]);
         assert!(unpack_batch(&many).is_err());
         let mut long = PackedBatch::default();

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_survives_the_wire() {
+    fn a_push_round_trips() {
         there_and_back(offer(&[b'n'; NAME_MAX_BYTES], FILE_MAX_BYTES));
         there_and_back(offer(b"caf\xe9", 0));
         there_and_back(give(FILE_MAX_BYTES - 1, 1));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_a_limit_is_neither_sent_nor_taken() {
+    fn a_message_over_a_limit_is_neither_sent_nor_accepted() {
         for push in [
             offer(b"", 1),
             offer(&[b'n'; NAME_MAX_BYTES + 1], 1),
@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_the_decoder(body in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn no_input_breaks_the_decoder(body in proptest::collection::vec(any::<u8>(), 0..400)) {
             for kind in [Kind::Offer, Kind::Give, Kind::Say] {
                 let _any = Push::decode(kind, &Bytes::from(body.clone()));
             }

@@ -39,7 +39,7 @@ fn header_of(frame: &Frame, phase: Phase) -> FrameHeader {
 }
 
 #[test]
-fn every_request_survives_the_wire() {
+fn every_request_round_trips() {
     let hash = ContentHash::of(b"x");
     for request in [
         Request::Members {
@@ -73,7 +73,7 @@ fn every_request_survives_the_wire() {
 }
 
 #[test]
-fn every_response_survives_the_wire() {
+fn every_response_round_trips() {
     let packed = pack_records(&[record(1, b"a/b")]).unwrap();
     let part = LogPart {
         head: signed_head(),
@@ -112,7 +112,7 @@ fn every_response_survives_the_wire() {
 }
 
 #[test]
-fn every_greeting_survives_the_wire() {
+fn every_greeting_round_trips() {
     let word = Bytes::from_static(b"statement");
     for greeting in [
         Greeting::Prove {
@@ -148,7 +148,7 @@ fn every_greeting_survives_the_wire() {
 }
 
 #[test]
-fn a_stranger_can_send_nothing_but_a_short_greeting() {
+fn a_stranger_can_only_send_a_short_greeting() {
     for kind in [Kind::AskMembers, Kind::Ping, Kind::Data, Kind::Pong] {
         let frame = Frame::empty(0, kind);
         assert!(
@@ -210,7 +210,7 @@ const BODIES: [(usize, &[Kind]); 10] = [
 ];
 
 #[test]
-fn a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not() {
+fn a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not() {
     for (limit_bytes, kinds) in BODIES {
         for (kind, length) in kinds.iter().zip([limit_bytes; 3]) {
             let frame = |length| Frame::new(1, *kind, Bytes::from(vec![0; length]));
@@ -228,7 +228,7 @@ fn a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not() {
 }
 
 #[test]
-fn lists_of_heads_and_of_ranges_are_taken_at_their_limits_and_not_beyond() {
+fn limits_of_head_and_range_lists_are_inclusive() {
     let ranges = |count: usize| -> Vec<ByteRange> {
         let starts = (0..count as u64).map(|at| at * 4);
         starts.map(|at| ByteRange::new(at, at + 1)).collect()
@@ -262,7 +262,7 @@ fn lists_of_heads_and_of_ranges_are_taken_at_their_limits_and_not_beyond() {
 }
 
 #[test]
-fn the_longest_range_of_the_largest_file_may_be_asked_for() {
+fn the_longest_range_of_the_largest_file_can_be_requested() {
     let ask = |size_bytes, start, end| Request::Range {
         hash: ContentHash::of(b"x"),
         size_bytes,
@@ -284,7 +284,7 @@ fn the_longest_range_of_the_largest_file_may_be_asked_for() {
 }
 
 #[test]
-fn a_piece_of_a_log_is_unpacked_up_to_its_records_and_its_length() {
+fn a_log_part_is_decompressed_up_to_its_records_and_length() {
     for (count, fits) in [
         (LOG_RECORDS_MAX - 1, true),
         (LOG_RECORDS_MAX, true),
@@ -311,7 +311,7 @@ fn a_piece_of_a_log_is_unpacked_up_to_its_records_and_its_length() {
 }
 
 #[test]
-fn a_range_outside_its_file_or_over_the_limit_is_refused_on_both_sides() {
+fn a_range_outside_its_file_or_over_the_limit_is_refused_by_both_ends() {
     let hash = ContentHash::of(b"x");
     for (size_bytes, range) in [
         (10, ByteRange::new(0, 11)),
@@ -334,7 +334,7 @@ fn a_range_outside_its_file_or_over_the_limit_is_refused_on_both_sides() {
 }
 
 #[test]
-fn bytes_left_over_are_refused() {
+fn trailing_bytes_are_refused() {
     let frame = Request::Heads {
         heads: vec![signed_head()],
     }
@@ -354,7 +354,7 @@ fn a_list_that_announces_more_than_its_limit_is_refused() {
 }
 
 #[test]
-fn a_long_reason_is_cut_between_letters() {
+fn a_long_reason_is_truncated_between_letters() {
     let reason = "ä".repeat(REASON_MAX_BYTES);
     let frame = Response::Refused { reason }.encode(1).unwrap();
     let cut = Response::decode(Kind::Refused, frame.body).unwrap();
@@ -367,7 +367,7 @@ fn a_long_reason_is_cut_between_letters() {
 }
 
 #[test]
-fn packing_takes_what_fits_and_says_how_much() {
+fn packing_takes_as_much_as_fits_and_reports_it() {
     let many: Vec<Record> = (0..5000).map(|i| record(i, b"d/name")).collect();
     let packed = pack_records(&many).unwrap();
     assert_eq!(packed.count, LOG_RECORDS_MAX);
@@ -391,7 +391,7 @@ fn a_compressed_bomb_is_refused_at_the_limit() {
 }
 
 #[test]
-fn a_record_that_breaks_a_rule_of_its_own_is_refused() {
+fn a_record_that_breaks_its_own_rules_is_refused() {
     let entry = |kind, nanoseconds, path: &[u8]| {
         let time = Timestamp {
             seconds: 1,
@@ -423,7 +423,7 @@ fn a_record_that_breaks_a_rule_of_its_own_is_refused() {
 }
 
 #[test]
-fn a_reason_of_bytes_that_are_no_text_is_no_longer_than_its_limit() {
+fn a_non_text_reason_is_no_longer_than_its_limit() {
     for length in [REASON_MAX_BYTES - 1, REASON_MAX_BYTES] {
         let body = Bytes::from(vec![0xde; length]);
         let Ok(Response::Refused { reason }) = Response::decode(Kind::Refused, body) else {

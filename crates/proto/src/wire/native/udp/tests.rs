@@ -78,7 +78,7 @@ fn another_magic_version_or_length_is_refused() {
 }
 
 #[test]
-fn the_first_byte_is_no_text() {
+fn the_first_byte_is_not_text() {
     const { assert!(MAGIC >= 0x80) };
 }
 
@@ -97,7 +97,7 @@ fn the_longest_payload_fits_with_the_longest_proof() {
 }
 
 #[test]
-fn no_answer_to_a_hello_is_longer_than_it() {
+fn no_answer_to_a_hello_is_longer_than_the_hello() {
     let reply = Frame::HelloReply {
         nonce: [255; 16],
         token: [255; 16],
@@ -115,7 +115,7 @@ fn no_answer_to_a_hello_is_longer_than_it() {
 }
 
 #[test]
-fn what_exceeds_a_limit_is_neither_written_nor_read() {
+fn values_over_a_limit_are_neither_written_nor_read() {
     let long = Bytes::from(vec![1; PAYLOAD_MAX_BYTES + 1]);
     let head = Rumor::Head(Head {
         author: NodeId::new([1; 32]),
@@ -142,7 +142,7 @@ fn what_exceeds_a_limit_is_neither_written_nor_read() {
 }
 
 #[test]
-fn a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond() {
+fn limits_of_a_body_and_its_parts_are_inclusive() {
     let rumor = |bytes: usize| {
         Rumor::Head(Head {
             author: NodeId::new([1; 32]),
@@ -186,7 +186,7 @@ fn a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond() {
 }
 
 #[test]
-fn a_datagram_of_its_longest_length_is_looked_at() {
+fn a_datagram_of_the_maximum_length_is_parsed() {
     for (length_bytes, fits) in [
         (DATAGRAM_MAX_BYTES - 1, true),
         (DATAGRAM_MAX_BYTES, true),
@@ -199,7 +199,7 @@ fn a_datagram_of_its_longest_length_is_looked_at() {
 }
 
 #[test]
-fn a_byte_after_the_body_or_the_message_is_refused() {
+fn a_trailing_byte_is_refused() {
     let mut body = Body {
         to: [1; 8],
         proof: None,

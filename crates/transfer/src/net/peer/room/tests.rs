@@ -87,7 +87,7 @@ impl SimLink {
 }
 
 #[test]
-fn the_queue_of_a_slow_link_stays_near_the_target_and_the_link_is_used() {
+fn the_queue_of_a_slow_link_stays_near_the_target_and_the_link_is_full() {
     for (rate, distance_ms) in [
         (125e3, 1),
         (125e3, 40),
@@ -113,7 +113,7 @@ fn the_queue_of_a_slow_link_stays_near_the_target_and_the_link_is_used() {
 }
 
 #[test]
-fn on_a_link_whose_queue_is_short_nothing_is_held_back() {
+fn a_link_with_a_short_queue_is_not_throttled() {
     let (mut room, start) = (room(), Instant::now());
     for step in 0..100u32 {
         let reading = TcpInfo {
@@ -134,7 +134,7 @@ fn on_a_link_whose_queue_is_short_nothing_is_held_back() {
 }
 
 #[test]
-fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
+fn a_starved_connection_has_little_queued_in_the_kernel() {
     let (mut room, start) = (room(), Instant::now());
     let reading = |step: u32, unsent_bytes| TcpInfo {
         round_trip: Duration::from_millis(400),
@@ -157,7 +157,7 @@ fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
 }
 
 #[test]
-fn where_others_fill_the_queue_a_little_goes_all_the_same_and_all_again_later() {
+fn in_a_queue_filled_by_others_a_little_is_sent_and_later_all_again() {
     let (mut link, mut room) = (SimLink::new(1.25e6, 2), room());
     link.others = 2e6;
     link.run(&mut room, 20);
@@ -170,7 +170,7 @@ fn where_others_fill_the_queue_a_little_goes_all_the_same_and_all_again_later() 
 }
 
 #[test]
-fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
+fn after_a_pause_or_speedup_a_link_is_soon_fully_used() {
     let (mut link, mut room) = (SimLink::new(125e3, 20), room());
     link.run(&mut room, 10);
     link.queued = 0.0;
@@ -182,7 +182,7 @@ fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
 }
 
 #[test]
-fn a_fast_link_that_stood_still_for_a_moment_is_used_in_full_again() {
+fn a_fast_link_is_fully_used_after_a_stall() {
     for (rate, distance_ms) in [(125e6, 1), (12.5e6, 1), (125e6, 20)] {
         let mut link = SimLink::new(rate, distance_ms);
         // the rate that is left when nothing arrived for three seconds
@@ -198,7 +198,7 @@ fn a_fast_link_that_stood_still_for_a_moment_is_used_in_full_again() {
 /// happens at once when two segments are full, otherwise after 40 ms (RFC 1122, 4.2.3.2). The
 /// sender is told of neither, and has to check again.
 #[test]
-fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
+fn a_near_link_is_fully_used_after_a_stall() {
     const SEGMENT: u64 = 65_483;
     const PIECE: u64 = 16_406;
     // the rate that is left when the other end has no processor for a second
@@ -234,7 +234,7 @@ fn a_near_link_that_stood_still_for_a_moment_is_used_in_full_again() {
 
 /// The sender finds the queue empty at each check if the other end takes everything at once.
 #[test]
-fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
+fn a_bursty_link_is_measured_by_what_it_delivered() {
     let (mut room, start) = (SendBudget::of_rate(TARGET, 50e6), Instant::now());
     let reading = |taken_bytes| TcpInfo {
         round_trip: Duration::from_micros(20),
@@ -260,7 +260,7 @@ fn a_link_that_brings_all_at_once_is_known_by_what_it_brought() {
 }
 
 #[test]
-fn who_had_a_link_alone_for_a_moment_takes_twice_as_much_and_no_more() {
+fn a_briefly_exclusive_link_at_most_doubles_its_share() {
     let (mut room, start) = (SendBudget::of_rate(TARGET, 1e3), Instant::now());
     let reading = |taken_bytes, queued_bytes| TcpInfo {
         round_trip: Duration::from_millis(1),

@@ -64,7 +64,7 @@ async fn a_token_makes_a_stranger_a_member() {
 }
 
 #[tokio::test]
-async fn a_token_serves_once() {
+async fn a_token_can_be_used_once() {
     let (issuer, first, second) = (Node::new(1), Node::new(2), Node::new(3));
     let invites = inviting(&issuer);
     let token = token(&issuer, &invites);
@@ -74,7 +74,7 @@ async fn a_token_serves_once() {
 }
 
 #[tokio::test]
-async fn a_joiner_gives_itself_no_name_that_has_a_meaning_at_the_issuer() {
+async fn a_joiner_cannot_choose_a_name_with_a_meaning_at_the_issuer() {
     let [issuer, guest, other] = ["issuer", "guest", "other"].map(Node::founder);
     let invites = inviting(&issuer);
     invites.reserve(Box::new(|name| name.as_str() == "reader"));
@@ -92,7 +92,7 @@ async fn a_joiner_gives_itself_no_name_that_has_a_meaning_at_the_issuer() {
 }
 
 #[tokio::test]
-async fn who_was_put_out_comes_back_only_by_a_token_made_since_and_who_left_by_any() {
+async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     let (issuer, joiner) = (Node::founder("issuer"), Node::founder("joiner"));
     let invites = inviting(&issuer);
     let [first, early, spare] = [(); 3].map(|()| token(&issuer, &invites));
@@ -117,7 +117,7 @@ async fn who_was_put_out_comes_back_only_by_a_token_made_since_and_who_left_by_a
 }
 
 #[tokio::test]
-async fn who_cannot_be_written_down_is_refused_and_is_no_member() {
+async fn a_joiner_that_cannot_be_stored_is_refused_and_not_a_member() {
     let directory = tempfile::tempdir().unwrap();
     let (key, issuer) = (
         Arc::new(NodeKey::random()),
@@ -141,7 +141,7 @@ async fn who_cannot_be_written_down_is_refused_and_is_no_member() {
 }
 
 #[tokio::test]
-async fn who_would_be_too_far_from_the_founder_is_refused_and_uses_no_token_up() {
+async fn a_joiner_too_far_from_the_founder_is_refused_and_the_token_kept() {
     let keys = [(); CHAIN_MAX].map(|()| Arc::new(NodeKey::random()));
     let keyring = Keyring::founded_in_memory(EpochSecret::random(), &keys[0], name(), 1000);
     for pair in keys.windows(2) {
@@ -159,7 +159,7 @@ async fn who_would_be_too_far_from_the_founder_is_refused_and_uses_no_token_up()
 }
 
 #[tokio::test]
-async fn a_token_ends_by_the_clock_of_who_made_it_alone() {
+async fn a_token_expires_by_its_issuers_clock_only() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let invites = inviting(&issuer);
     let issue = |now_s| {
@@ -180,7 +180,7 @@ async fn a_token_ends_by_the_clock_of_who_made_it_alone() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_guessed_uses_nothing_up() {
+async fn a_guessed_token_uses_nothing_up() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let invites = inviting(&issuer);
     let token = token(&issuer, &invites);
@@ -191,7 +191,7 @@ async fn a_token_that_was_guessed_uses_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_node_that_issued_nothing_admits_nobody() {
+async fn a_node_without_issued_tokens_admits_no_node() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let token = token(&issuer, &Invites::new());
     assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
@@ -199,7 +199,7 @@ async fn a_node_that_issued_nothing_admits_nobody() {
 }
 
 #[tokio::test]
-async fn only_the_issuer_gets_the_invitation_though_another_sits_at_its_address() {
+async fn only_the_issuer_gets_the_invitation_even_if_another_has_its_address() {
     let (issuer, impostor, joiner) = (Node::new(1), Node::new(3), Node::new(2));
     let invites = inviting(&issuer);
     let mut token = token(&issuer, &invites);
@@ -212,7 +212,7 @@ async fn only_the_issuer_gets_the_invitation_though_another_sits_at_its_address(
 }
 
 #[tokio::test]
-async fn a_token_lets_nobody_into_the_cluster_that_its_issuer_joined_since() {
+async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     let (elsewhere, issuer) = (Node::founder("elsewhere"), Node::founder("issuer"));
     let joiner = Node::founder("joiner");
     let invites = inviting(&issuer);

@@ -45,7 +45,7 @@ async fn a_dropped_connection_fails_all_its_requests_at_once() {
 }
 
 #[tokio::test]
-async fn a_request_after_a_lost_connection_dials_anew() {
+async fn a_request_after_a_lost_connection_dials_again() {
     let asker = Node::new(1);
     let (server, net, _answering) = Node::new(1).answer_all();
     assert!(asker.ask(&server, Lane::Urgent).await.is_ok());
@@ -55,7 +55,7 @@ async fn a_request_after_a_lost_connection_dials_anew() {
 }
 
 #[tokio::test]
-async fn closing_a_peer_ends_its_connections_both_ways() {
+async fn closing_a_peer_ends_its_connections_in_both_directions() {
     let (mut a, mut b) = (Node::new(1), Node::new(1));
     let (seen_a, seen_b) = (a.seen(), b.seen());
     let (net_a, net_b) = (a.net.clone(), b.net.clone());
@@ -78,7 +78,7 @@ async fn closing_a_peer_ends_its_connections_both_ways() {
 }
 
 #[tokio::test]
-async fn the_node_can_tell_that_nobody_waits_for_an_answer_any_more() {
+async fn the_node_can_see_that_an_answer_is_no_longer_awaited() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
     let seen = server.seen();
@@ -97,7 +97,7 @@ async fn the_node_can_tell_that_nobody_waits_for_an_answer_any_more() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_the_error_names_the_address() {
+async fn a_refused_connection_names_the_address() {
     let asker = Node::new(1);
     let listener = TcpListener::bind(ANYWHERE).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -112,7 +112,7 @@ async fn where_nobody_listens_the_error_names_the_address() {
 }
 
 #[tokio::test]
-async fn one_who_knows_a_better_address_need_not_fail_with_the_others() {
+async fn a_better_address_saves_a_waiter_from_the_failure_of_others() {
     let asker = Node::new(1);
     let (server, _net, _answering) = Node::new(1).answer_all();
     let listener = TcpListener::bind(ANYWHERE).await.unwrap();
@@ -137,7 +137,7 @@ async fn one_who_knows_a_better_address_need_not_fail_with_the_others() {
 }
 
 #[tokio::test]
-async fn a_closed_node_says_so_and_its_port_is_free_again() {
+async fn a_closed_node_says_so_and_frees_its_port() {
     let node = Node::new(1);
     let (other, _net, _answering) = Node::new(1).answer_all();
     assert!(node.ask(&other, Lane::Urgent).await.is_ok());
@@ -151,7 +151,7 @@ async fn a_closed_node_says_so_and_its_port_is_free_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_answer_is_waited_for_while_the_peer_answers_pings() {
+async fn a_slow_answer_is_awaited_while_the_peer_answers_pings() {
     let (asker, mut server) = (Node::new(1), Node::new(1));
     let (connection, _serving) = asker.pipe_to(&server).await;
     let question = question();
@@ -165,7 +165,7 @@ async fn a_slow_answer_is_waited_for_while_the_peer_answers_pings() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_never_answered_ends_the_connection() {
+async fn an_unanswered_request_ends_the_connection() {
     let (asker, mut server) = (Node::new(1), Node::new(1));
     let (connection, _serving) = asker.pipe_to(&server).await;
     let start = Instant::now();
@@ -220,7 +220,7 @@ async fn a_silent_peer_is_given_up_after_2_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_idle_connection_that_died_unseen_costs_2_s_and_no_more() {
+async fn an_idle_connection_that_died_unnoticed_costs_at_most_2_s() {
     let (asker, server) = (Node::new(1), Node::new(1));
     let (connection, cut) = silenced(&asker, &server).await;
     cut.send(()).unwrap();
@@ -237,7 +237,7 @@ async fn a_long_idle_connection_that_died_unseen_costs_2_s_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unused_connection_is_closed_by_who_dialled_it() {
+async fn an_unused_connection_is_closed_by_its_dialler() {
     let (asker, server) = (Node::new(1), Node::new(1));
     let start = Instant::now();
     let (connection, serving) = asker.pipe_to(&server).await;

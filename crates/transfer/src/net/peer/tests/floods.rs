@@ -102,7 +102,7 @@ fn ping(id: u32) -> [u8; HEADER_BYTES] {
 }
 
 #[tokio::test]
-async fn a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named() {
+async fn a_member_that_sends_endless_empty_records_is_disconnected_and_named() {
     let (member, node) = (Node::new(1), Node::new(1));
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
@@ -125,7 +125,7 @@ async fn a_member_that_sends_empty_records_without_end_is_hung_up_on_and_named()
 }
 
 #[tokio::test]
-async fn a_record_that_no_honest_member_seals_names_the_one_that_sent_it() {
+async fn a_malformed_record_names_its_sender() {
     let (member, node) = (Node::new(1), Node::new(1));
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
@@ -143,7 +143,7 @@ async fn a_record_that_no_honest_member_seals_names_the_one_that_sent_it() {
 }
 
 #[tokio::test]
-async fn a_member_that_pings_without_end_is_answered_so_often_and_named() {
+async fn a_member_that_pings_endlessly_is_limited_and_named() {
     let (member, node) = (Node::new(1), Node::new(1));
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
@@ -160,7 +160,7 @@ async fn a_member_that_pings_without_end_is_answered_so_often_and_named() {
 }
 
 #[tokio::test]
-async fn a_member_that_takes_one_request_back_without_end_is_named() {
+async fn a_member_that_cancels_one_request_endlessly_is_named() {
     let (member, mut node) = (Node::new(1), Node::new(1));
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
@@ -174,7 +174,7 @@ async fn a_member_that_takes_one_request_back_without_end_is_named() {
 }
 
 #[tokio::test]
-async fn a_member_that_takes_each_of_very_many_requests_back_is_not_an_offender() {
+async fn a_member_that_cancels_each_of_many_requests_is_not_an_offender() {
     let (member, node) = (Node::new(1), Node::new(1));
     let mut told = blamed(&node);
     let (seen, _net, _answering) = node.answer_all();
@@ -223,7 +223,7 @@ async fn holder_says(saying: impl AsyncFnOnce(&mut Hostile)) -> (DropReason, usi
 }
 
 #[tokio::test]
-async fn a_holder_that_answers_by_empty_records_is_named_and_they_are_not_progress() {
+async fn a_holder_that_answers_with_empty_records_makes_no_progress_and_is_named() {
     let (reason, progress) = holder_says(async |hostile| {
         hostile.hear().await.unwrap();
         for _ in 0..=EMPTY_RECORDS_MAX {
@@ -235,7 +235,7 @@ async fn a_holder_that_answers_by_empty_records_is_named_and_they_are_not_progre
 }
 
 #[tokio::test]
-async fn a_holder_that_sends_pongs_that_no_ping_asked_for_is_named() {
+async fn a_holder_that_sends_unsolicited_pongs_is_named() {
     let (reason, progress) = holder_says(async |hostile| {
         hostile.hear().await.unwrap();
         hostile.say(&[&Frame::empty(0, Kind::Pong).header]).await;
@@ -245,7 +245,7 @@ async fn a_holder_that_sends_pongs_that_no_ping_asked_for_is_named() {
 }
 
 #[tokio::test]
-async fn a_member_that_sends_a_frame_in_drips_is_named() {
+async fn a_member_that_sends_a_dripping_frame_is_named() {
     let limits = PeerLimits {
         frame_grace: DRIP_EACH * 40,
         ..PeerLimits::default()

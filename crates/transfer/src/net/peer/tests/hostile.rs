@@ -28,7 +28,7 @@ async fn said_by_a_member(bytes: &[u8]) -> DropReason {
 }
 
 #[tokio::test]
-async fn a_member_who_breaks_the_protocol_is_dropped_with_the_reason() {
+async fn a_member_that_breaks_the_protocol_is_dropped_with_the_reason() {
     let mut oversized = Frame::empty(1, Kind::AskMembers).header;
     oversized[..4].copy_from_slice(&u32::MAX.to_be_bytes());
     let empty_range = Frame::empty(1, Kind::AskRange).header;
@@ -45,7 +45,7 @@ async fn a_member_who_breaks_the_protocol_is_dropped_with_the_reason() {
 }
 
 #[tokio::test]
-async fn garbage_on_the_port_changes_nothing_but_a_counter() {
+async fn garbage_on_the_port_changes_only_a_counter() {
     let (server, net, _answering) = Node::new(1).answer_all();
     for (bytes, reason) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], DropReason::NotTls),
@@ -80,7 +80,7 @@ async fn a_connection_of_a_foreign_plane_is_handed_over_with_its_first_byte() {
 }
 
 #[tokio::test]
-async fn idle_connections_give_way_and_a_member_gets_in_at_once() {
+async fn idle_connections_make_room_and_a_member_connects_at_once() {
     let limits = PeerLimits {
         unproven_per_ip: 2,
         first_byte: Duration::from_secs(3600),
@@ -96,7 +96,7 @@ async fn idle_connections_give_way_and_a_member_gets_in_at_once() {
 }
 
 #[tokio::test]
-async fn who_sends_no_byte_is_hung_up_on_within_a_second() {
+async fn a_connection_without_a_byte_is_closed_within_a_second() {
     let node = Node::new(1);
     let begun = std::time::Instant::now();
     let mut idle = TcpStream::connect(node.addr()).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_peers_newest_connections_replace_its_oldest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_nothing_is_hung_up_on() {
+async fn a_silent_connection_is_closed() {
     let node = Node::new(1);
     let (_silent, far) = duplex(1024);
     let start = Instant::now();
@@ -129,7 +129,7 @@ async fn who_says_nothing_is_hung_up_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_drips_a_greeting_is_hung_up_on() {
+async fn a_dripping_greeting_is_closed() {
     let node = Node::new(1);
     let (mut near, far) = duplex(1 << 16);
     let start = Instant::now();

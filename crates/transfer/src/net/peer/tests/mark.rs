@@ -44,7 +44,7 @@ fn classes(address: SocketAddr) -> Option<Vec<(u32, u32)>> {
 }
 
 #[tokio::test]
-async fn both_ends_of_a_bulk_connection_are_marked_and_those_of_an_urgent_one_are_not() {
+async fn both_ends_mark_bulk_connections_and_not_urgent_ones() {
     for (code_point, marked) in [(Some(1), (LE, 1)), (None, (0, 0))] {
         let limits = || PeerLimits {
             bulk_code_point: code_point,
@@ -64,7 +64,7 @@ async fn both_ends_of_a_bulk_connection_are_marked_and_those_of_an_urgent_one_ar
 }
 
 #[tokio::test]
-async fn sockets_of_ipv6_are_marked_by_their_traffic_class() {
+async fn ipv6_sockets_are_marked_by_their_traffic_class() {
     let Ok(listener) = TcpListener::bind("[::1]:0").await else {
         return eprintln!("not tried: this machine has no IPv6");
     };

@@ -56,7 +56,7 @@ async fn stopping(stops: Vec<Stop>, node: &Node, comes_back: bool) -> (SocketAdd
 }
 
 #[tokio::test]
-async fn who_stops_in_the_middle_of_a_look_refuses_nobody_and_is_closed_or_back_then() {
+async fn a_node_that_stops_during_a_probe_is_closed_or_back_and_refuses_no_one() {
     for stop in [Stop::InTheHandshake, Stop::InTheGreeting] {
         let (asker, node) = (asker(), Node::new(1));
         let (addr, gone) = stopping(vec![stop], &node, false).await;
@@ -69,7 +69,7 @@ async fn who_stops_in_the_middle_of_a_look_refuses_nobody_and_is_closed_or_back_
 }
 
 #[tokio::test]
-async fn who_hangs_up_each_time_refuses_and_so_does_one_with_another_secret() {
+async fn repeated_hang_ups_and_another_secret_are_refusals() {
     let (asker, node) = (asker(), Node::new(2));
     let found = asker.net.probe(node.addr()).await;
     assert_eq!(found, Probed::Stranger(node.id));
@@ -85,7 +85,7 @@ async fn who_hangs_up_each_time_refuses_and_so_does_one_with_another_secret() {
 /// Small packets arrive and large ones are lost: the connection is established, and the greeting is
 /// not. Both ends give up at about the same time, either of them first.
 #[tokio::test(start_paused = true)]
-async fn a_connection_over_which_nothing_comes_is_neither_silence_nor_another_protocol() {
+async fn a_connection_without_data_is_neither_silence_nor_another_protocol() {
     let asker = asker();
     let patience = PeerLimits::default().handshake;
     for hangs_up_after in [patience * 9 / 10, patience * 2] {
@@ -102,7 +102,7 @@ async fn a_connection_over_which_nothing_comes_is_neither_silence_nor_another_pr
 }
 
 #[tokio::test]
-async fn a_question_to_one_that_stops_is_asked_again_before_it_is_called_a_refusal() {
+async fn a_probe_of_a_stopping_node_is_repeated_before_it_counts_as_refusal() {
     let (asker, node) = (asker(), Node::new(1));
     let (addr, _serving) = stopping(vec![Stop::InTheGreeting], &node, true).await;
     let (seen, _net, _answering) = node.answer_all();

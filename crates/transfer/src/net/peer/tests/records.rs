@@ -81,7 +81,7 @@ async fn hear(mut stream: impl AsyncRead + Unpin, lengths: &[usize], at_a_time: 
 const LENGTHS: [usize; 7] = [1, 9, 16_384, 16_385, 70_000, 300, 1_000_000];
 
 #[tokio::test]
-async fn an_end_with_the_keys_and_one_of_rustls_hear_each_other_through_any_pipe() {
+async fn our_records_and_rustls_understand_each_other_through_any_pipe() {
     for pipe_bytes in [100, 5000, 4 << 20] {
         for dialler_has_keys in [true, false] {
             let (ours, theirs) = ends_with_rustls(pipe_bytes, dialler_has_keys).await;
@@ -98,7 +98,7 @@ async fn an_end_with_the_keys_and_one_of_rustls_hear_each_other_through_any_pipe
 }
 
 #[tokio::test]
-async fn two_ends_with_the_keys_hear_each_other_however_little_is_asked_for_at_a_time() {
+async fn two_ends_with_our_records_understand_each_other_in_any_read_size() {
     for at_a_time in [1, 13, 4096, 16_384, 16_385, 1 << 20] {
         let lengths = [1, 9, 20_000, 50_000];
         let (dialler, acceptor) = ends(5000).await;
@@ -114,7 +114,7 @@ async fn two_ends_with_the_keys_hear_each_other_however_little_is_asked_for_at_a
 }
 
 #[tokio::test]
-async fn what_the_socket_does_not_take_waits_within_its_limit_and_then_the_writer() {
+async fn unsent_data_waits_within_its_limit_and_then_blocks_the_writer() {
     let (dialler, acceptor) = ends(4096).await;
     let mut near = SplitConnection::after_greeting(dialler).unwrap().writing;
     let mut far = SplitConnection::after_greeting(acceptor).unwrap().reading;
@@ -133,7 +133,7 @@ async fn what_the_socket_does_not_take_waits_within_its_limit_and_then_the_write
 }
 
 #[tokio::test]
-async fn a_request_right_behind_the_greeting_is_heard_and_one_in_the_same_record_is_not() {
+async fn a_request_right_after_the_greeting_is_read_unless_in_the_same_record() {
     for in_one_record in [false, true] {
         let (member, mut node) = (Node::new(1), Node::new(1));
         let (near, far) = duplex(1 << 20);
@@ -204,7 +204,7 @@ async fn counted<F: Future>(future: F) -> (F::Output, usize) {
 }
 
 #[tokio::test]
-async fn a_reader_is_woken_for_a_record_and_not_for_each_packet_of_it() {
+async fn a_reader_wakes_for_a_record_and_not_for_each_packet() {
     let wire = sealed(&[&[7; CARRIED_MAX_BYTES]]).await;
     let (mut far, mut reader) = listener().await;
     let hearing = tokio::spawn(counted(async move {
@@ -223,7 +223,7 @@ async fn a_reader_is_woken_for_a_record_and_not_for_each_packet_of_it() {
 }
 
 #[tokio::test]
-async fn a_short_record_and_the_end_of_the_stream_come_at_once_whatever_was_waited_for() {
+async fn a_short_record_and_the_end_of_stream_are_delivered_at_once() {
     let long = [7; CARRIED_MAX_BYTES];
     let wire = sealed(&[&long, b"short", &long]).await;
     let (first, rest) = wire.split_at(CARRIED_MAX_BYTES + OVERHEAD_BYTES);

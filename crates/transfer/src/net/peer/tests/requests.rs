@@ -6,7 +6,7 @@ use super::super::*;
 use super::harness::*;
 
 #[tokio::test]
-async fn a_request_is_answered_on_either_lane_over_connections_that_stay_warm() {
+async fn a_request_is_answered_on_either_lane_over_warm_connections() {
     let asker = Node::new(1);
     let (server, net, _answering) = Node::new(1).answer_all();
     for _ in 0..3 {
@@ -23,7 +23,7 @@ async fn a_request_is_answered_on_either_lane_over_connections_that_stay_warm() 
 }
 
 #[tokio::test]
-async fn who_waits_for_a_new_connection_is_told_that_its_handshake_gets_on() {
+async fn a_waiter_for_a_new_connection_is_told_of_handshake_progress() {
     let asker = Node::new(1);
     let (server, _net, _answering) = Node::new(1).answer_all();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -53,7 +53,7 @@ async fn who_waits_for_a_new_connection_is_told_that_its_handshake_gets_on() {
 }
 
 #[tokio::test]
-async fn one_who_takes_the_call_and_says_nothing_is_not_taken_for_at_work() {
+async fn a_silent_peer_that_accepted_the_connection_is_not_considered_at_work() {
     let asker = Node::new(1);
     let server = Node::new(1).seen().id;
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -84,7 +84,7 @@ async fn one_who_takes_the_call_and_says_nothing_is_not_taken_for_at_work() {
 }
 
 #[tokio::test]
-async fn the_node_learns_who_asks_what() {
+async fn the_node_learns_which_peer_asks_what() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
     let seen = server.seen();
@@ -100,7 +100,7 @@ async fn the_node_learns_who_asks_what() {
 }
 
 #[tokio::test]
-async fn many_at_once_dial_once() {
+async fn concurrent_requests_dial_once() {
     let asker = Node::new(1);
     let (server, net, _answering) = Node::new(1).answer_all();
     let asks = (0..50).map(|_| {
@@ -117,7 +117,7 @@ async fn many_at_once_dial_once() {
 }
 
 #[tokio::test]
-async fn answers_come_in_any_order_to_those_who_asked() {
+async fn answers_in_any_order_reach_their_requests() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
     let seen = server.seen();
@@ -147,7 +147,7 @@ async fn answers_come_in_any_order_to_those_who_asked() {
 }
 
 #[tokio::test]
-async fn a_large_answer_arrives_whole() {
+async fn a_large_answer_arrives_completely() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
     let seen = server.seen();
@@ -211,7 +211,7 @@ async fn an_urgent_request_does_not_wait_behind_bulk_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_the_limit_in_flight_requests_wait_their_turn() {
+async fn requests_beyond_the_in_flight_limit_wait() {
     let (asker, mut server) = (Node::new(1), Node::new(1));
     let (connection, _serving) = asker.pipe_to(&server).await;
     let connection = Arc::new(connection);
@@ -245,7 +245,7 @@ async fn beyond_the_limit_in_flight_requests_wait_their_turn() {
 }
 
 #[tokio::test]
-async fn a_request_that_the_node_forgets_is_answered_busy() {
+async fn a_request_dropped_by_the_node_is_answered_busy() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
     let seen = server.seen();
@@ -307,7 +307,7 @@ async fn an_answer_over_the_limit_becomes_busy_and_the_connection_lives() {
 }
 
 #[tokio::test]
-async fn a_request_over_the_limit_is_our_own_fault_and_harms_nothing() {
+async fn an_oversized_request_is_a_local_error_and_harms_nothing() {
     let asker = Node::new(1);
     let (server, net, _answering) = Node::new(1).answer_all();
     let members = bytes::Bytes::from(vec![0; 2 << 20]);
@@ -322,7 +322,7 @@ async fn a_request_over_the_limit_is_our_own_fault_and_harms_nothing() {
 }
 
 #[tokio::test]
-async fn giving_up_an_answer_leaves_the_connection_to_others() {
+async fn abandoning_an_answer_leaves_the_connection_to_others() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
     let seen = server.seen();
@@ -350,7 +350,7 @@ async fn giving_up_an_answer_leaves_the_connection_to_others() {
 }
 
 #[tokio::test]
-async fn who_makes_an_answer_is_told_when_nobody_needs_it_any_more() {
+async fn the_producer_of_an_answer_is_told_when_it_is_no_longer_needed() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
     let seen = server.seen();
@@ -379,7 +379,7 @@ async fn who_makes_an_answer_is_told_when_nobody_needs_it_any_more() {
 }
 
 #[tokio::test]
-async fn at_the_limit_of_connections_the_idle_one_gives_way() {
+async fn at_the_connection_limit_the_idle_one_is_closed() {
     let limits = PeerLimits {
         dialled: 1,
         ..PeerLimits::default()

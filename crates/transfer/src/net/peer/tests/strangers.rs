@@ -23,7 +23,7 @@ async fn rest(stream: &mut (impl Wire + ?Sized)) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn nodes_with_different_secrets_refuse_each_other_both_ways() {
+async fn nodes_with_different_secrets_refuse_each_other() {
     let (mut a, mut b) = (Node::new(1), Node::new(2));
     for (asker, other) in [(&a, &b), (&b, &a)] {
         let refused = asker.ask(&other.seen(), Lane::Urgent).await;
@@ -39,7 +39,7 @@ async fn nodes_with_different_secrets_refuse_each_other_both_ways() {
 }
 
 #[tokio::test]
-async fn a_stranger_who_dials_is_told_nothing_whatever_he_says() {
+async fn a_dialling_stranger_receives_no_data_whatever_it_sends() {
     let (stranger, node) = (Node::new(2), Node::new(1));
     for greeting in [
         Greeting::Prove {
@@ -75,7 +75,7 @@ async fn a_stranger_who_dials_is_told_nothing_whatever_he_says() {
 }
 
 #[tokio::test]
-async fn a_stranger_who_is_dialled_hears_only_a_proof_that_he_cannot_read() {
+async fn a_dialled_stranger_receives_only_a_proof_it_cannot_read() {
     let node = Node::new(1);
     let key = NodeKey::random();
     let listener = TcpListener::bind(ANYWHERE).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_stranger_who_is_dialled_hears_only_a_proof_that_he_cannot_read() {
 }
 
 #[tokio::test]
-async fn an_echoed_proof_opens_no_door() {
+async fn an_echoed_proof_is_refused() {
     let node = Node::new(1);
     let key = NodeKey::random();
     let listener = TcpListener::bind(ANYWHERE).await.unwrap();
@@ -133,7 +133,7 @@ async fn an_echoed_proof_opens_no_door() {
 }
 
 #[tokio::test]
-async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
+async fn a_proof_taken_from_one_connection_is_worthless_on_another() {
     let (member, node) = (Node::new(1), Node::new(1));
     let first = connect(member.shared(), node.id, node.addr(), || ())
         .await
@@ -158,7 +158,7 @@ async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
 }
 
 #[tokio::test]
-async fn another_node_at_the_address_is_not_talked_to() {
+async fn another_node_at_the_address_is_refused() {
     let (asker, expected) = (Node::new(1), Node::new(1));
     let (other, net, _answering) = Node::new(1).answer_all();
     let swapped = Seen {
@@ -173,7 +173,7 @@ async fn another_node_at_the_address_is_not_talked_to() {
 }
 
 #[tokio::test]
-async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
+async fn a_node_does_not_talk_to_itself_or_a_copy_of_its_key() {
     let key = Arc::new(NodeKey::random());
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
     let node = || {
@@ -194,7 +194,7 @@ async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
 }
 
 #[tokio::test]
-async fn who_has_the_secret_and_no_certificate_is_nobody() {
+async fn a_node_with_the_secret_but_no_certificate_is_refused() {
     let node = Node::founder("node");
     let secret = EpochSecret::new(*node.keyring.newest().as_bytes());
     let key = Arc::new(NodeKey::random());
@@ -216,7 +216,7 @@ async fn who_has_the_secret_and_no_certificate_is_nobody() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_not_known_brings_its_certificates_and_who_was_put_out_gets_nothing() {
+async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_nothing() {
     let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
     for (joiner, name) in [(&b, "b"), (&c, "c")] {
         let name = NodeName::new(name).unwrap();
@@ -246,7 +246,7 @@ async fn a_member_that_is_not_known_brings_its_certificates_and_who_was_put_out_
 }
 
 #[tokio::test]
-async fn who_was_put_out_is_handed_the_word_that_did_it_and_no_other_stranger_is() {
+async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
     let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
     let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
@@ -269,7 +269,7 @@ async fn who_was_put_out_is_handed_the_word_that_did_it_and_no_other_stranger_is
 }
 
 #[tokio::test]
-async fn who_was_put_out_by_one_of_whom_it_had_not_heard_is_told_all_the_same() {
+async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
     let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
     for (joiner, name, is_admin) in [(&b, "b", false), (&c, "c", true)] {
         let (key, name) = (&admin.shared().key, NodeName::new(name).unwrap());
@@ -288,7 +288,7 @@ async fn who_was_put_out_by_one_of_whom_it_had_not_heard_is_told_all_the_same() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_put_out_while_it_is_greeted_is_served_nothing() {
+async fn a_node_expelled_during_its_greeting_is_served_nothing() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
     let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
     admin.keyring.admit(key, b.id, name, false).unwrap();

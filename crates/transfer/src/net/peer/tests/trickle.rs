@@ -165,7 +165,7 @@ async fn asked(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_brings_a_kilobyte_a_second_is_not_dead() {
+async fn a_connection_with_one_kilobyte_a_second_is_not_dead() {
     let start = Instant::now();
     let (answer, told) = asked(64 << 10, None).await;
     assert!(matches!(answer, Ok(Response::Data { proof }) if proof.len() == 64 << 10));
