@@ -1,4 +1,4 @@
-//! Programs that embed a node: those of `examples/`, and what the door promises them.
+//! Programs that embed a node: those of `examples/`, and what the interface promises them.
 
 use std::fs;
 use std::io::SeekFrom;

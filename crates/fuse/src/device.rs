@@ -21,10 +21,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 use super::abi::{self, IN_HEADER_BYTES, OUT_HEADER_BYTES, RequestHeader, Undo, opcode};
 use super::budget::DelayQueue;
 use super::counters::Counters;
-use super::greeting::{InitAnswer, InitState, SavedInit};
-use super::hands::{InlineRead, InlineReads};
+use super::inline_reads::{InlineRead, InlineReads};
 use super::pulse::{Liveness, PULSE_UNIQUE};
 use super::readers::Readers;
+use super::saved_init::{InitAnswer, InitState, SavedInit};
 use super::table::{PendingRequest, RequestTable};
 use super::threads::Threads;
 use p2pfs_fs::{Filesystem, FsError, Stale};

@@ -34,8 +34,7 @@ pub mod broker;
 mod budget;
 mod counters;
 mod device;
-mod greeting;
-mod hands;
+mod inline_reads;
 mod interrupts;
 mod mount;
 mod mounter;
@@ -46,6 +45,7 @@ mod pulse;
 mod readers;
 mod reading;
 mod reads;
+mod saved_init;
 mod session;
 mod signals;
 mod table;
@@ -70,10 +70,10 @@ pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
 pub use session::BACKGROUND_MAX;
 
 use device::Device;
-use greeting::SavedInit;
 use mounter::KeptMountState;
 use notify::NotifyQueue;
 use passthrough::Passthrough;
+use saved_init::SavedInit;
 
 use p2pfs_fs::Filesystem;
 

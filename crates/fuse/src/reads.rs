@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, opcode};
 use super::budget::{Budget, DelayedRead, DueWork};
 use super::device::{Device, TRANSFER_MAX_BYTES};
-use super::hands::{CHECK_AFTER, InlineRead};
+use super::inline_reads::{CHECK_AFTER, InlineRead};
 use super::readers::ReadingThread;
 use super::table::{PendingRequest, SignalPatience};
 use p2pfs_fs::handles::Handle;

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 
 use super::abi::{self, RequestHeader, opcode};
 use super::device::Device;
-use super::greeting::SavedInit;
+use super::saved_init::SavedInit;
 
 impl Device {
     /// Sends the kept handshake request of the previous process to the session.

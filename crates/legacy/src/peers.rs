@@ -18,7 +18,7 @@ use crate::wire::discovery::{MemberName, RECEIVED_MAX_BYTES, is_legacy_datagram}
 use crate::wire::mesh::is_about_file;
 use p2pfs_catalogue::Change;
 use p2pfs_fs::ForeignFiles;
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 use p2pfs_node::{ForeignHost, ForeignPeer, ForeignPeers, Later, Node, Parcel, PushError};
 
 /// Both older protocols, each if it is configured. A node takes it as its [`ForeignPeers`].

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::courier::FileSender;
 use super::events::EventLog;
+use super::file_sender::FileSender;
 use super::foreign::{ForeignPeers, ForeignPushes};
 use super::inbox::{Accept, InboxHandle, InboxSettings, PushParts, Pushes};
 use super::mailbox::Mailbox;

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::NodeError;
 use super::content::NodeContent;
-use super::courier::FileSender;
 use super::events::EventLog;
+use super::file_sender::FileSender;
 use super::foreign::ForeignPeers;
 use super::names::Names;
 use super::offenders::Offenders;

@@ -38,7 +38,7 @@
 //! | follow events | [`Node::follow`] |
 //! | see peers, rates and status | [`Node::peers`], [`Node::status`] |
 //!
-//! [`door`] lists all of them, with the types that they use. A program also depends on
+//! [`api`] lists all of them, with the types that they use. A program also depends on
 //! `p2pfs-types` (paths, ids, hashes) and, for tokens, `p2pfs-proto`. `examples/` of the repository
 //! has three whole programs. The crate needs no FUSE library: only the program `p2pfs` mounts.
 //!
@@ -56,22 +56,22 @@
 //! | questions answered beside the loop | `prompt`, `claims`, `offers` |
 //! | the address of this node | `address`, `reach` |
 //! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
-//! | files and bytes sent and received unasked | `giving`, `courier`, `parcel`, `mailbox`, `inbox` |
+//! | files and bytes sent and received unasked | `giving`, `file_sender`, `parcel`, `mailbox`, `inbox` |
 //! | peers of other protocols | `foreign`, `traffic` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
-//! | the interface for programs and the daemon | `door`, `handle`, `events` |
+//! | the interface for programs and the daemon | `api`, `handle`, `events` |
 
 mod address;
 mod ahead;
+pub mod api;
 mod cache_news;
 mod checks;
 mod claims;
 mod content;
 mod copied;
-mod courier;
-pub mod door;
 mod error;
 mod events;
+mod file_sender;
 mod fixed;
 mod floods;
 mod foreign;
@@ -107,11 +107,11 @@ mod wake;
 
 pub use limits::LIMITS;
 
+pub use api::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
 pub use content::NodeContent;
-pub use courier::{FileSender, Recipient, SendError};
-pub use door::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
 pub use error::NodeError;
 pub use events::{Audience, EventLog, Fetched, Given, News, Noted, Push, PushStage, Who};
+pub use file_sender::{FileSender, Recipient, SendError};
 pub use foreign::{
     ForeignHost, ForeignPeer, ForeignPeers, ForeignPushes, ForeignReads, ForeignTraffic, Later,
     OfferSources, foreign_id,

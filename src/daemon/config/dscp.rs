@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 
 /// Text for packets without a mark.
 const UNMARKED: &str = "none";

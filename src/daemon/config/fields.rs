@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 
-use p2pfs_node::door::check_patterns;
+use p2pfs_node::api::check_patterns;
 
 pub(super) fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(from)?;

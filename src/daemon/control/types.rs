@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::described::described;
 use super::names::{EntryKind, Named, Problem};
 use super::shares::ShareInfo;
-pub use p2pfs_node::door::MemberState as PeerState;
+pub use p2pfs_node::api::MemberState as PeerState;
 use p2pfs_proto::trust::InviteToken;
 
 described! {

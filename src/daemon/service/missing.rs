@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::daemon::config::ShareSettings;
-use p2pfs_node::door::MissingShare;
+use p2pfs_node::api::MissingShare;
 
 /// Shares that are wanted and are not shared yet.
 #[derive(Default)]

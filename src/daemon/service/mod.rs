@@ -6,9 +6,9 @@
 mod answers;
 mod confine;
 pub mod copies;
+mod effective_config;
 mod fd_store;
 mod folder;
-mod in_force;
 mod isolation;
 mod journal;
 #[cfg(feature = "legacy")]

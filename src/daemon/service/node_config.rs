@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::seeds;
 use crate::daemon::config::{ALL_NODES, Config, Group, ShareSettings, readers_of};
-use p2pfs_node::door::{CacheConfig, ShareSpec};
+use p2pfs_node::api::{CacheConfig, ShareSpec};
 use p2pfs_node::inbox::{Accept, InboxSettings};
 use p2pfs_node::{ForeignPeers, GivingSettings, NodeConfig};
 

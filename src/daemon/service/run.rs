@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::answers::{ProbePace, Service};
+use super::effective_config::EffectiveConfig;
 use super::fd_store::Kept;
 use super::folder::Folder;
-use super::in_force::InForce;
 use super::journal::message;
 use super::logging::{self, LogHandle};
 use super::memory::{self, Done, Memory};
@@ -240,7 +240,7 @@ impl Daemon {
         let service = Arc::new(Service {
             node: Arc::new(node),
             config: config.clone(),
-            in_force: ArcSwap::from_pointee(InForce::at_start(loaded)),
+            in_force: ArcSwap::from_pointee(EffectiveConfig::at_start(loaded)),
             refused_config: ArcSwapOption::empty(),
             isolation: ArcSwap::default(),
             checking: tokio::sync::Mutex::default(),

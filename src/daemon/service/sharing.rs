@@ -15,7 +15,7 @@ use super::answers::Service;
 use super::missing::Missing;
 use super::node_config::share_spec;
 use crate::daemon::config::{ShareSettings, folder_names};
-use p2pfs_node::door::ShareSpec;
+use p2pfs_node::api::ShareSpec;
 
 /// How long adding shares waits for their disks in total. A disk at rest takes longer to spin up,
 /// and must not delay all other work.

@@ -1,4 +1,4 @@
-//! A program that embeds a node and gives to both planes: `examples/chat.rs`, and what the door
+//! A program that embeds a node and gives to both planes: `examples/chat.rs`, and what the interface
 //! promises it.
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use p2pfs_legacy::LegacyPeers;
-use p2pfs_node::door::MESSAGE_MAX_BYTES;
+use p2pfs_node::api::MESSAGE_MAX_BYTES;
 use p2pfs_node::{Leave, News, Node, SendError};
 use tokio::runtime::Runtime;
 

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use tracing::{Instrument, debug, trace};
 
 use super::asking::{TakeBack, failure_of};
-use super::behind::{PendingStore, StoreOutcome};
 use super::storing::StoreTurn;
 use super::trace::FetchTrace;
+use super::write_behind::{PendingStore, StoreOutcome};
 use super::{FetcherInner, ReadReply, read_into};
 use crate::TRACE_TARGET;
 use crate::net::NetError;

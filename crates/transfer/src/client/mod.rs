@@ -10,7 +10,6 @@
 
 mod answers;
 mod asking;
-mod behind;
 mod fill;
 mod metered;
 mod opening;
@@ -19,6 +18,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod write_behind;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -41,12 +41,12 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
 use asking::{OnBytes, RequestSender, TakeBack};
-use behind::WriteBehindQueue;
 pub use fill::Fill;
 use fill::Filler;
 use storing::StoreQueue;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
 use trace::FetchTrace;
+use write_behind::WriteBehindQueue;
 
 /// Maximum events that wait for their reader. Further ones are dropped.
 pub const FETCH_EVENTS_MAX: usize = 1024;

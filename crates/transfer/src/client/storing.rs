@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::behind::{self, StoreOutcome};
+use super::write_behind::{self, StoreOutcome};
 use p2pfs_cache::CacheFile;
 use p2pfs_types::digest::Verified;
 use p2pfs_types::stall::StallClock;
@@ -104,7 +104,7 @@ impl StoreQueue {
 
     /// Stores an answer without a turn. Blocking.
     pub(super) fn store_now(&self, file: &CacheFile, verified: &Verified) -> StoreOutcome {
-        let kept = behind::keep(file, verified);
+        let kept = write_behind::keep(file, verified);
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.stands_still.store(false, Ordering::Relaxed);
         kept

@@ -2,7 +2,7 @@
 
 use super::super::setting::{Setting, SettingKind, settings};
 use super::super::units;
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 
 settings! {
     /// `[cache]`: the local cache.

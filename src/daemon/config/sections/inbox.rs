@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::super::fields::{absolute, lossy};
 use super::super::setting::{Setting, SettingKind, settings};
 use super::super::units;
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 
 settings! {
     /// `[inbox]`: files that other nodes push to this node.

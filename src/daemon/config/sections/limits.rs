@@ -4,7 +4,7 @@ use super::super::dscp::Dscp;
 use super::super::fields::positive;
 use super::super::rate_limit::RateLimit;
 use super::super::setting::{Setting, SettingKind, settings};
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 
 settings! {
     /// `[limits]`: limits on this machine's traffic and connections.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::setting::{Setting, SettingKind, settings};
 use super::super::units;
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 
 settings! {
     /// `[membership]`: detection of live nodes.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::super::fields::{optional_absolute, optional_listen_address, optional_lossy, positive};
 use super::super::seed::Seed;
 use super::super::setting::{Setting, SettingKind, settings};
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 
 settings! {
     /// `[mesh]`: the legacy peers' mesh.

@@ -8,7 +8,7 @@ use super::super::fields::{absolute, lossy};
 use super::super::mask::ModeMask;
 use super::super::setting::{Setting, SettingKind, settings};
 use super::super::units;
-use p2pfs_node::door::defaults;
+use p2pfs_node::api::defaults;
 
 settings! {
     /// `[mount]`: the mounted folder.

@@ -14,7 +14,7 @@ use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Failure, FailureKind,
     LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
 };
-use p2pfs_node::door::{CachedFile, VerifyProgress};
+use p2pfs_node::api::{CachedFile, VerifyProgress};
 use p2pfs_types::digest::ContentHash;
 
 /// Maximum names listed for one content, which may have any number.

@@ -14,7 +14,7 @@ use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
 use p2pfs_node::FileError;
-use p2pfs_node::door::{FileVersion, FsError, Hidden};
+use p2pfs_node::api::{FileVersion, FsError, Hidden};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 

@@ -10,7 +10,7 @@ use super::{Service, Viewer, failed, told};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use p2pfs_node::FileError;
-use p2pfs_node::door::{Contents, FILES_MAX, Fetched, Hidden, Kind, Lack, WhyNotPinned};
+use p2pfs_node::api::{Contents, FILES_MAX, Fetched, Hidden, Kind, Lack, WhyNotPinned};
 use p2pfs_types::path::{SharedPath, escape};
 
 /// Interval between progress reports: as short as a person can notice.

@@ -2,7 +2,7 @@
 
 use super::{Service, calendar_time};
 use crate::daemon::control::{EntryKind, LsEntry, NO_HASH, Named, Plane, Provenance, VersionInfo};
-use p2pfs_node::door::ForeignFile;
+use p2pfs_node::api::ForeignFile;
 use p2pfs_types::path::SharedPath;
 
 impl Service {

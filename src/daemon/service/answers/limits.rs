@@ -3,7 +3,7 @@
 use super::Service;
 use crate::daemon::config::RATE_MIN_BYTES;
 use crate::daemon::control::{Failure, FailureKind, Limits};
-use p2pfs_node::door::RateLimits;
+use p2pfs_node::api::RateLimits;
 
 impl Service {
     pub(super) fn limits(&self) -> Limits {

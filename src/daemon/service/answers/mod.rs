@@ -41,7 +41,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use super::in_force::InForce;
+use super::effective_config::EffectiveConfig;
 use super::missing::Missing;
 use super::mount_rights::MountRights;
 use super::rates::{FetchRates, Rates};
@@ -51,7 +51,7 @@ use crate::daemon::control::{
     Call, CallerGone, Check, ControlRequest, Failure, FailureKind, MountStatus, Policy, ReplySink,
     ServiceState, Subject,
 };
-use p2pfs_node::door::Timestamp as FileTime;
+use p2pfs_node::api::Timestamp as FileTime;
 use p2pfs_node::{Node, NodeError};
 
 use gets::Gets;
@@ -64,7 +64,7 @@ pub(super) struct Service {
     /// The settings of the start.
     pub config: Config,
     /// The settings in force.
-    pub in_force: ArcSwap<InForce>,
+    pub in_force: ArcSwap<EffectiveConfig>,
     /// Why the settings that were last read were refused; `None` if they are in force.
     pub refused_config: ArcSwapOption<String>,
     /// The current causes that cut this node off from the others.

@@ -10,7 +10,7 @@ use crate::daemon::control::{
     Provenance, VersionInfo,
 };
 use p2pfs_node::FileError;
-use p2pfs_node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
+use p2pfs_node::api::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};

@@ -14,7 +14,7 @@ use super::{Service, Sight, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::service::seeds::resolve;
-use p2pfs_node::door::MemberState;
+use p2pfs_node::api::MemberState;
 use p2pfs_node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Probed, Reached};
 use p2pfs_types::id::NodeId;
 

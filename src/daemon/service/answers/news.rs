@@ -10,7 +10,7 @@ use crate::daemon::control::{
     CallerGone, Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo,
     ReplySink,
 };
-use p2pfs_node::door::DownReason;
+use p2pfs_node::api::DownReason;
 use p2pfs_node::{Fetched, ForeignPeer, Given, News, Noted, Push, PushStage, Who};
 use p2pfs_types::path::SharedPath;
 

@@ -13,7 +13,7 @@ use crate::daemon::control::{
     PROBLEMS_MAX, Problem, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
 use crate::daemon::service::node_config::{inbox_shares, share_spec};
-use p2pfs_node::door;
+use p2pfs_node::api;
 
 /// Origin of a share that a flag set.
 const BY_FLAG: &str = "set by --share";
@@ -86,7 +86,7 @@ impl Service {
     fn mine(&self, after: Option<u32>, viewer: &Viewer) -> Result<Mine, Failure> {
         viewer.check_list(&Named::default())?;
         let (given, next) = self.node.given(after, LS_PAGE_MAX_ENTRIES);
-        let entry = |given: door::GivenName| {
+        let entry = |given: api::GivenName| {
             let (kind, size_bytes, _) = kind_of(&given.kind);
             MyEntry {
                 path: named_as(&given.path),
@@ -161,7 +161,7 @@ impl Service {
         Ok(self.shares(Sight::All))
     }
 
-    fn share_info(&self, status: door::ShareStatus) -> ShareInfo {
+    fn share_info(&self, status: api::ShareStatus) -> ShareInfo {
         let readers = status.readers.clone().map(|readers| {
             let info = |reader: String| ShareReader {
                 node: self.node.member_meant(&reader).map(|node| node.to_string()),
@@ -277,18 +277,18 @@ fn refuse_readers(settings: &ShareSettings, groups: &[Group]) -> Result<(), Fail
     }
 }
 
-fn share_info(status: door::ShareStatus) -> ShareInfo {
+fn share_info(status: api::ShareStatus) -> ShareInfo {
     let (state, pending_files) = match status.state {
-        door::ShareProgress::Scanning => (ShareState::Scanning, 0),
-        door::ShareProgress::Hashing { files_left } => (ShareState::Scanning, files_left),
-        door::ShareProgress::Ready => (ShareState::Ready, 0),
-        door::ShareProgress::Vanished => (ShareState::Unreadable, 0),
+        api::ShareProgress::Scanning => (ShareState::Scanning, 0),
+        api::ShareProgress::Hashing { files_left } => (ShareState::Scanning, files_left),
+        api::ShareProgress::Ready => (ShareState::Ready, 0),
+        api::ShareProgress::Vanished => (ShareState::Unreadable, 0),
     };
     let whole = status.warning.iter().map(|why| Problem {
         path: Named::from_local(&status.dir),
         why: why.clone(),
     });
-    let said = |left: &&door::LeftOut| status.warning.is_none() || left.path != status.dir;
+    let said = |left: &&api::LeftOut| status.warning.is_none() || left.path != status.dir;
     let parts = status.left_out.iter().filter(said).map(|left| Problem {
         path: Named::from_local(&left.path),
         why: if left.remedy.is_empty() {
@@ -300,7 +300,7 @@ fn share_info(status: door::ShareStatus) -> ShareInfo {
     let problems = whole.chain(parts).take(PROBLEMS_MAX).collect();
     let counts = status.left_out_counts.iter();
     let of_all: u64 = counts.clone().map(|(_, count)| count).sum();
-    let is_excluded = |(why, _): &&(door::LeftOutWhy, u64)| *why == door::LeftOutWhy::Excluded;
+    let is_excluded = |(why, _): &&(api::LeftOutWhy, u64)| *why == api::LeftOutWhy::Excluded;
     let excluded = counts
         .clone()
         .find(is_excluded)

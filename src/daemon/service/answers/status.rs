@@ -9,7 +9,7 @@ use crate::daemon::control::{
     ServiceState, Status, Traffic,
 };
 use p2pfs_node::MemberReport;
-use p2pfs_node::door::{MemberState, PeerReport};
+use p2pfs_node::api::{MemberState, PeerReport};
 
 impl Service {
     pub(super) fn status(&self, sight: Sight) -> Status {

@@ -10,7 +10,7 @@ use super::{Service, Viewer};
 use crate::daemon::control::{
     Failure, Named, PeerInfo, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
 };
-use p2pfs_node::door::FetchReport;
+use p2pfs_node::api::FetchReport;
 use p2pfs_types::digest::ContentHash;
 
 impl Service {

@@ -12,7 +12,7 @@ use crate::daemon::control::{
     Admitted, Call, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
     OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };
-use p2pfs_node::door::in_history;
+use p2pfs_node::api::in_history;
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
 

@@ -6,7 +6,7 @@ use super::network::{alive_of, is_alive};
 use super::paths::{shared_path, trimmed};
 use super::{Service, Viewer};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
-use p2pfs_node::door::Hidden;
+use p2pfs_node::api::Hidden;
 use p2pfs_types::path::escape;
 
 /// Interval between checks of the conditions: short enough for a person, and cheap.

@@ -13,13 +13,13 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use super::Shared;
 use super::counters::DropReason;
 use super::framing::{FrameReader, reason_of};
-use super::gauge::TcpGauge;
 use super::greet::prove;
 use super::limits::PeerLimits;
 use super::line::{ConnectionCheck, ConnectionState, OnAnswer, OpenRequest, Progress};
 use super::outbound::Outbound;
-use super::polite::QueueLimitedStream;
+use super::queue_limit::QueueLimitedStream;
 use super::split::SplitConnection;
+use super::tcp_info::TcpGauge;
 use super::tls::{self, peer_of, speaks_batches};
 use crate::net::NetError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
@@ -392,7 +392,7 @@ mod tests {
     use tokio::io::{AsyncWriteExt, duplex};
     use tokio::time::sleep;
 
-    use super::super::polite::LastTcpInfo;
+    use super::super::queue_limit::LastTcpInfo;
     use super::*;
 
     const BODY_BYTES: usize = 64 << 10;

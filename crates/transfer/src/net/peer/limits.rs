@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::polite::LastTcpInfo;
+use super::queue_limit::LastTcpInfo;
 use p2pfs_proto::trust::{self, EXCHANGE_MAX_BYTES};
 use p2pfs_proto::wire::native::tcp::{CHAIN_MAX_BYTES, Lane, TRUST_MAX_BYTES};
 

@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant};
 use super::counters::DropReason;
 use super::framing::Pulse;
 use super::limits::PeerLimits;
-use super::polite::LastTcpInfo;
+use super::queue_limit::LastTcpInfo;
 use crate::net::NetError;
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::id::NodeId;
@@ -302,7 +302,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::net::peer::gauge::TcpInfo;
+    use crate::net::peer::tcp_info::TcpInfo;
 
     fn line(in_flight: usize) -> ConnectionState {
         let ping_after = PeerLimits::default().ping_after;

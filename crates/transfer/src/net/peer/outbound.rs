@@ -18,7 +18,7 @@ use tokio::time::{Duration, timeout};
 use super::counters::DropReason;
 use super::framing::io_reason;
 use super::limits::PeerLimits;
-use super::polite::LastTcpInfo;
+use super::queue_limit::LastTcpInfo;
 use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 use p2pfs_records::WRITE_AHEAD_BYTES;
 

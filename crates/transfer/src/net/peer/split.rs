@@ -4,9 +4,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::counters::DropReason;
-use super::gauge::TcpGauge;
 use super::low_water::BytesLacked;
-use super::polite::{LastTcpInfo, QueueLimitedStream};
+use super::queue_limit::{LastTcpInfo, QueueLimitedStream};
+use super::tcp_info::TcpGauge;
 use p2pfs_records::{RecordObserver, RecordReader, RecordWriter, TlsStream};
 
 /// Both directions of a connection.

@@ -4,10 +4,10 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::super::dial::Connection;
-use super::super::gauge::TcpGauge;
 use super::super::greet::prove;
-use super::super::polite::QueueLimitedStream;
+use super::super::queue_limit::QueueLimitedStream;
 use super::super::serve::serve_stream;
+use super::super::tcp_info::TcpGauge;
 use super::super::*;
 use p2pfs_proto::trust::EpochSecret;
 use p2pfs_records::TlsStream;

@@ -9,7 +9,7 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::low_water::BytesLacked;
-use super::super::polite::{LastTcpInfo, QueueLimitedStream};
+use super::super::queue_limit::{LastTcpInfo, QueueLimitedStream};
 use super::super::split::{LinkObserver, SplitConnection};
 use super::super::tls::channel_of;
 use super::super::*;

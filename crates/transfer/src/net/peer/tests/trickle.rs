@@ -10,7 +10,7 @@ use tokio::io::{
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::super::gauge::{TcpGauge, TcpInfo};
+use super::super::tcp_info::{TcpGauge, TcpInfo};
 use super::super::*;
 use super::harness::{Node, question};
 use crate::net::peer::counters::DropReason;

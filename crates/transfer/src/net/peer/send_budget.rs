@@ -9,7 +9,7 @@
 
 use tokio::time::{Duration, Instant};
 
-use super::gauge::TcpInfo;
+use super::tcp_info::TcpInfo;
 use p2pfs_proto::wire::native::tcp::Lane;
 
 /// Maximum interval of the rate samples. It is one round trip if that is shorter, so that the limit

@@ -5,7 +5,7 @@ use crate::daemon::control::Settings;
 
 /// The settings in force.
 #[derive(Debug, Clone)]
-pub(super) struct InForce {
+pub(super) struct EffectiveConfig {
     /// All settings as they were last read. For settings that need a restart, `Service` holds the
     /// values in force.
     pub config: Config,
@@ -13,7 +13,7 @@ pub(super) struct InForce {
     pub shown: Settings,
 }
 
-impl InForce {
+impl EffectiveConfig {
     /// Returns the settings of a start.
     pub(super) fn at_start(loaded: &Loaded) -> Self {
         Self {

@@ -15,9 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use super::distances::Distances;
-use super::gauge::{TcpGauge, TcpInfo};
 use super::low_water::BytesLacked;
-use super::room::{QueueTarget, SendBudget};
+use super::send_budget::{QueueTarget, SendBudget};
+use super::tcp_info::{TcpGauge, TcpInfo};
 
 /// Last kernel figures of a connection. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
