@@ -59,7 +59,7 @@ fn fields_of(kind: &FieldType) -> &[Field] {
 pub(crate) fn reply_fields(call: &CallInfo) -> Vec<Field> {
     let replies = (call.replies)();
     let mut all: Vec<Field> = Vec::new();
-    for field in replies.iter().flat_map(|reply| fields_of(reply)) {
+    for field in replies.iter().flat_map(fields_of) {
         if all.iter().any(|known| known.name == field.name) {
             continue;
         }
