@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
 use rustix::io::Errno;
 
 use super::identity::NameStat;
@@ -92,6 +92,18 @@ impl Beneath {
             return Err(Errno::XDEV);
         }
         open_patiently(CWD, dir, DIRECTORY, NO_LINKS)
+    }
+
+    /// Returns the topmost directory above a share that this process may not pass, if
+    /// [`Self::open_share`] failed because of it.
+    pub(super) fn closed_above(&self, dir: &Path) -> Option<PathBuf> {
+        let mut above: Vec<&Path> = dir.ancestors().collect();
+        above.reverse();
+        let closed = above.windows(2).find(|pair| {
+            let seen = statat(CWD, pair[1], AtFlags::SYMLINK_NOFOLLOW);
+            seen.err() == Some(Errno::ACCESS)
+        });
+        closed.map(|pair| pair[0].to_owned())
     }
 
     /// Opens a directory of the share. The root path means the share's own directory.

@@ -105,6 +105,20 @@ impl LeftOutWhy {
     }
 }
 
+/// Returns the warning for a share below a directory that the daemon's user may not pass.
+pub(super) fn warning_of_closed(above: &std::path::Path) -> String {
+    let user = rustix::process::geteuid().as_raw();
+    let remedy = match pasteable(above) {
+        Some(quoted) => format!("chmod o+x {quoted}, or setfacl -m u:{user}:x {quoted}"),
+        None => format!("let the daemon's user (uid {user}) pass it (o+x)"),
+    };
+    let shown = above.display().to_string();
+    let shown = shown.escape_debug();
+    format!(
+        "{shown} does not let the daemon's user pass, so nothing in the share is listed; {remedy}"
+    )
+}
+
 /// Returns the excluding pattern and, for a default one, how to share the name anyway.
 pub(super) fn remedy_of_excluded(by: &ExcludedBy) -> String {
     let ExcludedBy { pattern, default } = by;

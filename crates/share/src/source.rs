@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
+use rustix::io::Errno;
 
 use super::error::ShareError;
 use super::identity::{FileIdentity, NameStat};
@@ -109,7 +110,7 @@ impl ShareSet {
         let shared = &self.inner.shared;
         let checked = shared.checked();
         let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
-        let (mut written, mut unchecked) = (None, Vec::new());
+        let (mut written, mut unchecked, mut refused) = (None, Vec::new(), Vec::new());
         for candidate in self.candidates(hash, |_| true) {
             let SourceCandidate { dir, path, .. } = &candidate;
             let (file, seen) = match shared.beneath.open_file(dir, path) {
@@ -118,6 +119,9 @@ impl ShareSet {
                     want = want.or(beneath::is_want(error).then_some(error));
                     if beneath::is_absence(error) {
                         missed.push((candidate.dir, candidate.path));
+                    } else if error == Errno::ACCESS {
+                        denied = true;
+                        refused.push(candidate);
                     }
                     continue;
                 }
@@ -134,6 +138,7 @@ impl ShareSet {
                 Judged::Other => missed.push((candidate.dir, candidate.path)),
             }
         }
+        self.recheck_shares_of(&refused);
         if !unchecked.is_empty() {
             shared.lock().note_written(&unchecked);
             shared.wake();
@@ -154,6 +159,26 @@ impl ShareSet {
                     error
                 }
             }),
+        }
+    }
+
+    /// Has the shares of files that could not be opened walked, if their own directories cannot be
+    /// opened either. The kernel does not report that a directory above a share was closed.
+    fn recheck_shares_of(&self, refused: &[SourceCandidate]) {
+        let shared = &self.inner.shared;
+        for candidate in refused {
+            if shared.beneath.open_share(&candidate.dir).err() != Some(Errno::ACCESS) {
+                continue;
+            }
+            let mut state = shared.lock();
+            let index = state.tree.get(candidate.slot).map(|node| node.share);
+            if let Some(index) = index
+                && !state.scans.contains(&index)
+            {
+                state.scans.push(index);
+                drop(state);
+                shared.wake();
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::beneath::{is_absence, is_want};
 use super::disk_thread::DiskAccess;
 use super::identity::{FileIdentity, NameStat};
+use super::left_out::warning_of_closed;
 use super::offered::UNWATCHED;
 use super::order::EventSeq;
 use super::scanner::{Scanner, Visit, WalkQueue, place_of};
@@ -227,12 +228,23 @@ impl Scanner {
         }
     }
 
-    fn lose_share(&self, place: &ShareDirectory, error: Errno) {
+    fn lose_share(&mut self, place: &ShareDirectory, error: Errno) {
         if is_want(error) {
             return self.note_want(place.index);
         }
-        let why = format!("the share cannot be read ({error}); its files are not listed");
-        self.shared.lock().vanish(place.index, &why);
+        let denied = error == Errno::ACCESS;
+        let dir = place.dir.clone();
+        let look = move |disk: &DiskAccess<'_>| disk.beneath.closed_above(&dir);
+        let above = denied.then(|| self.disk.run(place.index, &place.dir, look));
+        let why = match above.flatten().flatten() {
+            Some(above) => warning_of_closed(&above),
+            None => format!("the share cannot be read ({error}); its files are not listed"),
+        };
+        let mut state = self.shared.lock();
+        state.vanish(place.index, &why);
+        if denied {
+            state.kept.clear();
+        }
     }
 
     /// Schedules another walk of a share in which a check failed for lack of resources.

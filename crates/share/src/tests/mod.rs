@@ -1,5 +1,6 @@
 //! Tests of the shares with real files.
 
+mod closed_above;
 mod links;
 mod listing;
 mod model;

@@ -1,0 +1,86 @@
+//! Tests of shares below directories that the daemon's user may not pass.
+
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+use super::*;
+
+/// Takes the right to pass closed directories from this thread and the threads that it starts, as
+/// the service has none. Gives it back when dropped.
+struct WithoutOverride(CapabilitySets);
+
+impl WithoutOverride {
+    fn begin() -> Self {
+        let before = capabilities(None).unwrap();
+        let override_access = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        let effective = before.effective.difference(override_access);
+        set_capabilities(
+            None,
+            CapabilitySets {
+                effective,
+                ..before
+            },
+        )
+        .unwrap();
+        Self(before)
+    }
+}
+
+impl Drop for WithoutOverride {
+    fn drop(&mut self) {
+        set_capabilities(None, self.0).unwrap();
+    }
+}
+
+/// Returns a running share in `home/above/share` with the file `f`.
+fn share_below(rescan: Duration) -> (ShareBench, PathBuf) {
+    let mut bench = ShareBench::bare();
+    bench.config.rescan = rescan;
+    let above = bench.home.path().join("above");
+    let dir = above.join("share");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("f"), b"f").unwrap();
+    bench.open();
+    bench.set().add(ShareSpec::new(dir)).unwrap();
+    bench.settle();
+    assert!(bench.has("f", b"f"));
+    (bench, above)
+}
+
+fn assert_names_closed_directory(bench: &ShareBench, above: &Path) {
+    let warning = bench.status().warning.unwrap();
+    let remedy = format!("chmod o+x {}, or setfacl -m u:", above.display());
+    assert!(warning.starts_with(above.to_str().unwrap()), "{warning}");
+    assert!(warning.contains(&remedy), "{warning}");
+    let standing = bench.standing_warnings();
+    assert!(standing.iter().any(|(_, why)| *why == warning));
+}
+
+#[test]
+fn share_below_closed_directory_is_withdrawn_at_the_rescan_and_returns() {
+    let _rights = WithoutOverride::begin();
+    let (mut bench, above) = share_below(QUIET);
+    chmod(&above, 0o600);
+    bench.wait_for("withdrawn", |b| b.listing.is_empty());
+    bench.settle();
+    assert_names_closed_directory(&bench, &above);
+    assert_eq!(bench.status().state, ShareProgress::Vanished);
+    chmod(&above, 0o700);
+    bench.wait_for("listed again", |b| b.has("f", b"f"));
+    bench.settle();
+    assert_eq!(bench.status().warning, None);
+    assert!(bench.standing_warnings().is_empty());
+}
+
+#[test]
+fn request_finds_that_directory_above_share_was_closed() {
+    let _rights = WithoutOverride::begin();
+    let (mut bench, above) = share_below(Duration::from_secs(3600));
+    chmod(&above, 0o600);
+    let refused = bench.set().source(&ContentHash::of(b"f"));
+    assert!(matches!(refused, Err(ShareError::NotHere)));
+    bench.wait_for("withdrawn", |b| b.listing.is_empty());
+    bench.settle();
+    assert_names_closed_directory(&bench, &above);
+    chmod(&above, 0o700);
+    bench.wait_for("listed again", |b| b.has("f", b"f"));
+}
