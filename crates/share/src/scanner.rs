@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,8 @@ pub(super) struct Scanner {
     mounts: MountChanges,
     rescan_at: Instant,
     retry_at: Instant,
-    pub(super) warned_of_watches: bool,
+    /// Share and folder that the standing warning about missing watches names.
+    pub(super) warned_of_watches: Option<(u16, PathBuf)>,
     tidied: bool,
 }
 
@@ -94,7 +95,7 @@ impl Scanner {
             mounts: MountChanges::new(),
             rescan_at,
             retry_at,
-            warned_of_watches: false,
+            warned_of_watches: None,
             tidied: false,
         }
     }
@@ -242,6 +243,9 @@ impl Scanner {
         {
             let turn = state.order.step();
             self.checks.add_report(directory, name, cause, turn);
+        }
+        if !state.scans.is_empty() {
+            self.watches.restart();
         }
         for index in std::mem::take(&mut state.scans) {
             if let Some(slot) = state.begin_scan(index) {

@@ -446,7 +446,7 @@ impl ListingState {
     }
 
     /// Announces that the cause of a warning is resolved, if there was a warning.
-    fn settle(&mut self, index: u16, path: PathBuf, why: Option<String>) {
+    pub(super) fn settle(&mut self, index: u16, path: PathBuf, why: Option<String>) {
         let share = ShareIndex(index);
         let event = why.map(|why| ShareEvent::Settled { share, path, why });
         self.outbox.extend(event);

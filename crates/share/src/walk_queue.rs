@@ -9,7 +9,7 @@ use super::beneath::{is_absence, is_want};
 use super::disk_thread::DiskAccess;
 use super::identity::{FileIdentity, NameStat};
 use super::left_out::warning_of_closed;
-use super::offered::UNWATCHED;
+use super::offered::{OfferedShare, UNWATCHED};
 use super::order::EventSeq;
 use super::scanner::{Scanner, Visit, WalkQueue, place_of};
 use super::walk::{DirectoryWalk, ObservedNames, OpenShareDirectory, ShareDirectory};
@@ -89,12 +89,19 @@ impl Scanner {
         queue
     }
 
-    fn end_walk(&self, index: u16, turn: Option<EventSeq>) {
+    fn end_walk(&mut self, index: u16, turn: Option<EventSeq>) {
         let mut state = self.shared.lock();
         if let Some(turn) = turn {
             state.order.end_reading(turn);
         }
         state.end_walk(index);
+        // a running walk has not tried all of its watches yet
+        let unwatched = |share: &OfferedShare| share.unwatched || share.scanning;
+        if !state.shares.values().any(unwatched)
+            && let Some((index, dir)) = self.warned_of_watches.take()
+        {
+            state.settle(index, dir, Some(UNWATCHED.to_owned()));
+        }
     }
 
     fn read_on(&mut self, mut walk: DirectoryWalk) -> Option<DirectoryWalk> {
@@ -290,8 +297,10 @@ impl Scanner {
                 if let Some(share) = state.shares.get_mut(&index) {
                     share.unwatched = true;
                 }
-                if !std::mem::replace(&mut self.warned_of_watches, true) {
-                    state.warn(index, open.place.dir.to_path_buf(), UNWATCHED);
+                if self.warned_of_watches.is_none() {
+                    let dir = open.place.dir.to_path_buf();
+                    self.warned_of_watches = Some((index, dir.clone()));
+                    state.warn(index, dir, UNWATCHED);
                 }
             }
         }

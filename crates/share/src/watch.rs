@@ -113,14 +113,23 @@ pub(super) struct Watches {
 
 impl Watches {
     /// Creates an inotify instance. If none is available (fs.inotify.max_user_instances), every
-    /// watch fails.
+    /// watch fails until [`Self::restart`] gets one.
     pub(super) fn new(limit: usize) -> Self {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
-        Self {
-            inotify,
+        let mut watches = Self {
+            inotify: None,
             by_watch: BTreeSet::new(),
             limit,
             moved: None,
+        };
+        watches.restart();
+        watches
+    }
+
+    /// Tries to create the inotify instance if there is none. A walk then adds the watches.
+    pub(super) fn restart(&mut self) {
+        if self.inotify.is_none() {
+            let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
+            self.inotify = inotify::init(flags).ok();
         }
     }
 

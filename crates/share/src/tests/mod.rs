@@ -1,6 +1,7 @@
 //! Tests of the shares with real files.
 
 mod closed_above;
+mod inotify_limit;
 mod links;
 mod listing;
 mod model;
