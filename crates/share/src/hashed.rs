@@ -29,7 +29,19 @@ impl ListingState {
     /// Queues a file in the current turn. `sure` says that its writer is known to be done.
     pub(super) fn await_hash(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
         self.await_again(slot, size_bytes, now);
-        self.queue.enqueue(slot, size_bytes, sure);
+        self.enqueue(slot, size_bytes, sure, now);
+    }
+
+    /// Queues a file, or lets it rest if it was read a short time ago. Later turns wait for it as for
+    /// a queued file, so that a pointer is never announced before the file that it names.
+    fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
+        match self.queue.paced_until(slot, now) {
+            Some(until) => {
+                let why = Rest::Paced { sure };
+                self.queue.rest(slot, size_bytes, until, why);
+            }
+            None => self.queue.enqueue(slot, size_bytes, sure),
+        }
     }
 
     /// Moves a file that waits to be read, or is being read, to the current turn.
@@ -91,6 +103,7 @@ impl ListingState {
     /// of the read has its turn.
     pub(super) fn hashed(&mut self, read: FinishedRead, now: Instant) {
         let slot = read.held.slot;
+        self.note_cost(&read, now);
         let Some((again, size_bytes)) = self.queue.finish(slot, read.held.number) else {
             return;
         };
@@ -128,13 +141,13 @@ impl ListingState {
             }
             // for example a chmod after the close; if unsure, check for open writers again
             HashOutcome::Changed if !written_to => {
-                return self.queue.enqueue(slot, size_bytes, closed);
+                return self.enqueue(slot, size_bytes, closed, now);
             }
             // the writer may have closed the file since, and the time stamp may have been set
             // afterwards
             HashOutcome::BeingWritten(_) if reopened => {
                 self.queue.note_closed(slot, now);
-                return self.queue.enqueue(slot, size_bytes, false);
+                return self.enqueue(slot, size_bytes, false, now);
             }
             _ if closed => {}
             HashOutcome::BeingWritten(age) if read.held.sure && !written_to => {
@@ -153,9 +166,22 @@ impl ListingState {
         if closed {
             // a file closed in the meantime is read in the turn of its close
             self.queue.note_closed(slot, now);
-            self.queue.enqueue(slot, size_bytes, true);
+            self.enqueue(slot, size_bytes, true, now);
         } else {
             self.order.forget_file(slot)
+        }
+    }
+
+    /// Records what a read cost, if it counts.
+    fn note_cost(&mut self, read: &FinishedRead, now: Instant) {
+        let slot = read.held.slot;
+        if let Some(HashStage::Hashing {
+            number, size_bytes, ..
+        }) = self.queue.stage(slot)
+            && *number == read.held.number
+        {
+            let size_bytes = *size_bytes;
+            self.queue.note_read(slot, size_bytes, read.read_bytes, now);
         }
     }
 
@@ -348,10 +374,20 @@ impl ListingState {
             };
             let directory = self.tree.directory(node.parent);
             let watched = directory.is_some_and(|directory| directory.watch.is_some());
-            match self.queue.why_resting(slot) {
-                Some(Rest::Verify) => self.queue.enqueue_verify(slot, size_bytes, watched),
-                Some(Rest::Closing) => self.queue.enqueue(slot, size_bytes, true),
-                Some(Rest::Written) | None => {
+            let paced = self.queue.paced_until(slot, now);
+            match (self.queue.why_resting(slot), paced) {
+                (Some(Rest::Verify), Some(until)) => {
+                    self.queue.rest(slot, size_bytes, until, Rest::Verify);
+                }
+                (Some(Rest::Verify), None) => {
+                    self.queue.enqueue_verify(slot, size_bytes, watched);
+                }
+                (Some(Rest::Closing), _) => self.enqueue(slot, size_bytes, true, now),
+                (Some(Rest::Paced { sure }), _) => self.enqueue(slot, size_bytes, sure, now),
+                (Some(Rest::Written), Some(until)) => {
+                    self.queue.rest(slot, size_bytes, until, Rest::Written);
+                }
+                (Some(Rest::Written) | None, _) => {
                     self.order.step();
                     self.await_hash(slot, size_bytes, watched, now);
                     self.queue.note_unclosed(slot);

@@ -97,7 +97,12 @@ fn hash_at_once(
     job: &Job,
     buffer: &mut Vec<u8>,
 ) -> FinishedRead {
-    let mut read = FinishedRead::of(job.taken.held, hash(shared, at_work, job, buffer));
+    let mut read_bytes = 0;
+    let outcome = hash(shared, at_work, job, buffer, &mut read_bytes);
+    let mut read = FinishedRead {
+        read_bytes,
+        ..FinishedRead::of(job.taken.held, outcome)
+    };
     let small = job.taken.just_written && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
     if let HashOutcome::Hashed { seen, .. } = &read.outcome
         && small
@@ -174,6 +179,7 @@ fn hash(
     at_work: &HasherProgress,
     job: &Job,
     buffer: &mut Vec<u8>,
+    read_bytes: &mut u64,
 ) -> HashOutcome {
     let opened = match open_job(shared, job) {
         Ok(opened) => opened,
@@ -188,6 +194,7 @@ fn hash(
         shared,
         cancel: &job.taken.cancel,
         at_work,
+        read_bytes,
     };
     match read(reader, opened.size_bytes(), buffer, &shared.outboards) {
         Ok(hash) => conclude(job, &opened, hash),

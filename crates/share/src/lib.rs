@@ -73,6 +73,7 @@ mod offered;
 mod order;
 mod outboards;
 mod outcome;
+mod pace;
 mod packed;
 mod part;
 mod queue;

@@ -50,6 +50,8 @@ pub(super) struct FinishedRead {
     pub(super) outcome: HashOutcome,
     /// Full content, if the file is small and was just written.
     pub(super) bytes: Option<Arc<[u8]>>,
+    /// Bytes of the file that were read.
+    pub(super) read_bytes: u64,
     /// Whether the name was reported again since the file was queued and was not checked since.
     pub(super) overtaken: bool,
 }
@@ -61,6 +63,7 @@ impl FinishedRead {
             held,
             outcome,
             bytes: None,
+            read_bytes: 0,
             overtaken: false,
         }
     }

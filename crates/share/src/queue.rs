@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::at_work::HashTicket;
 use super::identity::FileTimestamp;
+use super::pace::ReadPace;
 use super::tree::Slot;
 use super::watch::Cause;
 
@@ -38,6 +39,7 @@ pub(super) enum HashStage {
     /// The file is being read. `again` is the cause of the changes noticed since.
     Hashing {
         number: u64,
+        began: Instant,
         size_bytes: u64,
         cancel: Arc<AtomicBool>,
         again: Option<Cause>,
@@ -52,6 +54,8 @@ pub(super) enum Rest {
     /// Its close was reported, but it is still open for writing and was written to recently. Either
     /// the kernel has not finished the close, or another process has it open.
     Closing,
+    /// It changed again soon after it was read. `sure` is as in [`HashStage::Queued`].
+    Paced { sure: bool },
     /// It is listed and only hashed again because its hash was racy.
     Verify,
 }
@@ -90,6 +94,7 @@ pub(super) struct HashQueue {
     unclosed: HashSet<Slot>,
     /// When a close was first reported, for files that other processes still write to.
     closed: HashMap<Slot, Instant>,
+    pace: ReadPace,
     numbers: u64,
 }
 
@@ -115,6 +120,32 @@ impl HashQueue {
             Some(HashStage::Resting { why, .. }) => Some(*why),
             _ => None,
         }
+    }
+
+    /// Returns when a file may be read, if it changed again soon after it was read.
+    pub(super) fn paced_until(&self, slot: Slot, now: Instant) -> Option<Instant> {
+        self.pace.waits_until(slot, now)
+    }
+
+    /// Returns whether a file changes faster than it may be read.
+    pub(super) fn is_busy(&self, slot: Slot, now: Instant) -> bool {
+        self.pace.is_busy(slot, now)
+    }
+
+    /// Records how much the running read of a file cost.
+    pub(super) fn note_read(&mut self, slot: Slot, size_bytes: u64, read_bytes: u64, now: Instant) {
+        if let Some(HashStage::Hashing { began, .. }) = self.stages.get(&slot) {
+            // a file that is only verified did not change again
+            let began = (!self.verifying.contains(&slot)).then_some(*began);
+            self.pace
+                .note_read(slot, size_bytes, read_bytes, began, now);
+        }
+    }
+
+    /// Forgets a name that is gone, and what its file cost.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        self.withdraw(slot);
+        self.pace.forget(slot);
     }
 
     /// Queues a file that was just written.
@@ -242,6 +273,7 @@ impl HashQueue {
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
         let hashing = HashStage::Hashing {
             number,
+            began: Instant::now(),
             size_bytes,
             cancel: cancel.clone(),
             again: None,

@@ -151,6 +151,8 @@ pub(super) struct Stoppable<'a> {
     pub(super) shared: &'a SharedState,
     pub(super) cancel: &'a AtomicBool,
     pub(super) at_work: &'a HasherProgress,
+    /// Bytes read so far.
+    pub(super) read_bytes: &'a mut u64,
 }
 
 impl io::Read for Stoppable<'_> {
@@ -162,6 +164,7 @@ impl io::Read for Stoppable<'_> {
         let mut file = self.file;
         let length = file.read(&mut buffer[..most])?;
         self.at_work.step();
+        *self.read_bytes += length as u64;
         let read_bytes = &self.shared.read_bytes;
         read_bytes.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)

@@ -28,6 +28,7 @@ struct Underway {
     job: Job,
     opened: OpenedFile,
     part: OutboardBuilder,
+    read_bytes: u64,
 }
 
 /// Files of one thread, the next one first.
@@ -73,7 +74,12 @@ impl RoundRobin {
             ended.extend(self.put_back_one_over(size_bytes));
         }
         match self.part(&shared.outboards, size_bytes, &mut ended) {
-            Ok(part) => self.files.push_front(Underway { job, opened, part }),
+            Ok(part) => self.files.push_front(Underway {
+                job,
+                opened,
+                part,
+                read_bytes: 0,
+            }),
             Err(_) => ended.push(FinishedRead::of(job.taken.held, HashOutcome::Want)),
         }
         ended
@@ -108,10 +114,7 @@ impl RoundRobin {
         let is_largest = |file: &Underway| file.opened.size_bytes() == largest;
         let place = self.files.iter().position(is_largest)?;
         let given_up = self.files.remove(place)?;
-        Some(FinishedRead::of(
-            given_up.job.taken.held,
-            HashOutcome::Changed,
-        ))
+        Some(given_up.end(HashOutcome::Changed))
     }
 
     /// Returns the share of the next file.
@@ -131,23 +134,39 @@ impl RoundRobin {
                 self.files.push_back(file);
                 return None;
             }
-            Ok(()) => {
-                let Underway { job, opened, part } = file;
-                let hash = part.finish().map(|(hash, made)| {
-                    shared.outboards.keep(hash, opened.size_bytes(), &made);
-                    hash
-                });
-                let outcome =
-                    hash.map_or(HashOutcome::Changed, |hash| conclude(&job, &opened, hash));
-                return Some(FinishedRead::of(job.taken.held, outcome));
-            }
+            Ok(()) => return Some(file.finish(shared)),
             Err(outcome) => outcome,
         };
-        Some(FinishedRead::of(file.job.taken.held, outcome))
+        Some(file.end(outcome))
     }
 }
 
 impl Underway {
+    fn end(self, outcome: HashOutcome) -> FinishedRead {
+        FinishedRead {
+            read_bytes: self.read_bytes,
+            ..FinishedRead::of(self.job.taken.held, outcome)
+        }
+    }
+
+    fn finish(self, shared: &SharedState) -> FinishedRead {
+        let Self {
+            job,
+            opened,
+            part,
+            read_bytes,
+        } = self;
+        let hash = part.finish().map(|(hash, made)| {
+            shared.outboards.keep(hash, opened.size_bytes(), &made);
+            hash
+        });
+        let outcome = hash.map_or(HashOutcome::Changed, |hash| conclude(&job, &opened, hash));
+        FinishedRead {
+            read_bytes,
+            ..FinishedRead::of(job.taken.held, outcome)
+        }
+    }
+
     fn read_on(
         &mut self,
         shared: &SharedState,
@@ -161,6 +180,7 @@ impl Underway {
             shared,
             cancel,
             at_work,
+            read_bytes: &mut self.read_bytes,
         };
         let read = self.part.read_on(&mut reader, ROUND_BYTES, buffer);
         read.map_err(|trouble| match trouble {

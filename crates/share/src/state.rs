@@ -330,6 +330,7 @@ impl ListingState {
         for slot in order.into_iter().rev() {
             self.unlist(slot);
             self.withdraw(slot);
+            self.queue.remove(slot);
             self.drop_watch(slot);
             self.tree.remove(slot);
         }

@@ -1,6 +1,7 @@
 //! The status of the shares as `p2pfs share` shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::config::{Known, ShareProgress, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
@@ -33,8 +34,12 @@ impl ListingState {
     /// Returns the status of every share, as `p2pfs share` shows it.
     pub(super) fn list(&self) -> Vec<ShareStatus> {
         let mut left: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+        let (mut busy, now) = (BTreeMap::new(), Instant::now());
         for slot in self.queue.left() {
             if let Some(node) = self.tree.get(slot) {
+                if self.queue.is_busy(slot, now) {
+                    busy.entry(node.share).or_insert(slot);
+                }
                 let (files, bytes) = left.entry(node.share).or_default();
                 *files += 1;
                 *bytes += self.queue.stage(slot).map_or(0, HashStage::size_bytes);
@@ -58,9 +63,19 @@ impl ListingState {
             left_out: self.first_left_out(share),
             left_out_counts: share.left_out_counts(),
             stands_still: share.stands_still,
-            warning: share.what_is_wrong(),
+            warning: share
+                .what_is_wrong()
+                .or_else(|| self.warning_of_busy(*busy.get(index)?)),
         };
         self.shares.iter().map(status).collect()
+    }
+
+    /// Returns the warning for a file that changes faster than it may be read.
+    fn warning_of_busy(&self, slot: Slot) -> Option<String> {
+        let path = self.tree.path(slot)?;
+        Some(format!(
+            "{path} changes faster than it is read, so other nodes see its changes late"
+        ))
     }
 
     /// Returns the readers of a content. If a file was only observed to move into a share, its

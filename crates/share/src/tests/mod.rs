@@ -1,5 +1,6 @@
 //! Tests of the shares with real files.
 
+mod busy;
 mod closed_above;
 mod inotify_limit;
 mod links;
