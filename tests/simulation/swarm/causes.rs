@@ -36,7 +36,7 @@ fn assert_read(world: &World, node: usize) {
 }
 
 #[test]
-fn readers_of_more_than_cache_and_memory_hold_get_every_byte() {
+fn readers_of_more_than_cache_and_memory_get_every_byte() {
     each_seed(12, |seed| {
         let mut world = World::new(seed);
         let holder = world.add(ms(2), LAN, 0);
