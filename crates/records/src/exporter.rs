@@ -41,13 +41,15 @@ impl ExporterLog {
         let secret = self.0.lock().take()?;
         // A longer secret is of no hash that TLS 1.3 has.
         let secret = (secret.len() <= OkmBlock::MAX_LEN).then(|| OkmBlock::new(&secret))?;
+        let secret = Box::new(secret);
         Some(Exporter { secret, suite })
     }
 }
 
 /// The exporter of one connection.
 pub(crate) struct Exporter {
-    secret: OkmBlock,
+    /// Boxed, because a move would leave a copy that nothing overwrites.
+    secret: Box<OkmBlock>,
     suite: &'static Tls13CipherSuite,
 }
 

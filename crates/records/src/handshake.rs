@@ -11,7 +11,7 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{ClientConfig, CommonState, Error, ExtractedSecrets, ServerConfig};
+use rustls::{ClientConfig, CommonState, Error, ExtractedSecrets, InvalidMessage, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::exporter::ExporterLog;
@@ -195,6 +195,8 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
                 Ok(Step::Again) => {}
                 Ok(Step::Send) => self.send().await?,
                 Ok(Step::Read) => self.show_record().await?,
+                // The keys begin at a border of records.
+                Ok(Step::Done) if self.shown > 0 => return Err(HandshakeError::Left),
                 Ok(Step::Done) => return Ok(()),
                 Err(error) => {
                     self.send_alerts().await;
@@ -250,7 +252,7 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
     /// Shows one more record to rustls, after reading it.
     async fn show_record(&mut self) -> Result<(), HandshakeError> {
         loop {
-            if let Some(end) = end_of_record(&self.incoming, self.shown) {
+            if let Some(end) = end_of_record(&self.incoming, self.shown)? {
                 self.shown = end;
                 return Ok(());
             }
@@ -316,9 +318,12 @@ fn encode(
     Ok(())
 }
 
-/// Returns the end of the record at `begin` if it is whole. The end of what is not a record is that
-/// of all bytes, so that rustls refuses them.
-fn end_of_record(bytes: &[u8], begin: usize) -> Option<usize> {
+/// Returns the end of the record at `begin`, or `None` until it is whole. The end of what is not a
+/// record is that of all bytes, so that rustls refuses them.
+///
+/// # Errors
+/// rustls's error for a record that is too long. rustls itself would wait for some of them.
+fn end_of_record(bytes: &[u8], begin: usize) -> Result<Option<usize>, Error> {
     let bytes_here = &bytes[begin..];
     let is_type = |kind: &u8| RECORD_TYPES.contains(kind);
     let is_record = bytes_here.first().is_none_or(is_type)
@@ -326,14 +331,17 @@ fn end_of_record(bytes: &[u8], begin: usize) -> Option<usize> {
             .get(1)
             .is_none_or(|version| *version == VERSION_MAJOR);
     if !is_record {
-        return Some(bytes.len());
+        return Ok(Some(bytes.len()));
     }
-    let body_bytes = record_bytes(bytes_here.first_chunk::<HEADER_BYTES>()?);
+    let Some(header) = bytes_here.first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    let body_bytes = record_bytes(header);
     if body_bytes > BODY_MAX_BYTES {
-        return Some(bytes.len());
+        return Err(InvalidMessage::MessageTooLarge.into());
     }
     let end = begin + HEADER_BYTES + body_bytes;
-    (end <= bytes.len()).then_some(end)
+    Ok((end <= bytes.len()).then_some(end))
 }
 
 #[cfg(test)]

@@ -397,6 +397,8 @@ struct WriteState {
     room: Vec<u8>,
     start: usize,
     end: usize,
+    /// Why nothing more can be sealed.
+    broken: Option<RecordError>,
 }
 
 impl WriteState {
@@ -407,6 +409,7 @@ impl WriteState {
             room: Vec::new(),
             start: 0,
             end: 0,
+            broken: None,
         }
     }
 
@@ -417,7 +420,7 @@ impl WriteState {
     /// Seals bytes within the limit, at least one record. Returns how many.
     fn seal(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, RecordError> {
         let mut sealed = 0;
-        loop {
+        while self.broken.is_none() {
             let rest = after(parts, sealed);
             let rest_bytes: usize = rest.clone().map(<[u8]>::len).sum();
             if rest_bytes == 0 || self.waiting_bytes() >= WRITE_AHEAD_BYTES {
@@ -425,13 +428,20 @@ impl WriteState {
             }
             let record_bytes = rest_bytes.min(CARRIED_MAX_BYTES) + OVERHEAD_BYTES;
             let carried = match self.seal_one(rest, record_bytes) {
-                Err(_) if sealed > 0 => break,
-                carried => carried?,
+                Err(broken) => {
+                    self.broken = Some(broken);
+                    break;
+                }
+                Ok(carried) => carried,
             };
             self.end += carried + OVERHEAD_BYTES;
             sealed += carried;
         }
-        Ok(sealed)
+        match self.broken {
+            // What was sealed before counts, and the next call fails.
+            Some(broken) if sealed == 0 => Err(broken),
+            _ => Ok(sealed),
+        }
     }
 
     /// Seals one record behind the waiting bytes. Updates the key before it, if that is due.
@@ -441,9 +451,10 @@ impl WriteState {
         record_bytes: usize,
     ) -> Result<usize, RecordError> {
         if self.sealer.needs_update() || self.updates.take_update() {
+            let next = self.updates.next_sealer()?;
             self.make_room(KEY_UPDATE_BYTES);
             self.sealer.seal_update(&mut self.room[self.end..])?;
-            self.sealer = self.updates.next_sealer()?;
+            self.sealer = next;
             self.end += KEY_UPDATE_BYTES;
         }
         self.make_room(record_bytes);

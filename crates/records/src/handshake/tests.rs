@@ -5,7 +5,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::stream::RecordObserver;
-use crate::testing::configs::{configs, key, name};
+use crate::testing::configs::{configs, configs_of, key, name};
 
 const LABEL: &[u8] = b"EXPORTER-test";
 struct Unobserved;
@@ -20,7 +20,15 @@ type Theirs = tokio_rustls::TlsStream<DuplexStream>;
 
 /// Connects an end of this crate with one of rustls.
 async fn ends(ours: Side, pipe_bytes: usize) -> (Ours, Theirs) {
-    let (client, server) = configs(true);
+    ends_with(ours, pipe_bytes, configs(true)).await
+}
+
+/// Connects an end of this crate with one of rustls, by these configurations.
+async fn ends_with(
+    ours: Side,
+    pipe_bytes: usize,
+    (client, server): (ClientConfig, ServerConfig),
+) -> (Ours, Theirs) {
     let (near, far) = duplex(pipe_bytes);
     if ours == Side::Client {
         let acceptor = TlsAcceptor::from(Arc::new(server));
@@ -65,6 +73,30 @@ async fn both_ends_see_each_other_and_export_the_same_as_rustls() {
             ours.export_keying_material(b"other"),
             Some(exported(&theirs))
         );
+    }
+}
+
+#[tokio::test]
+async fn each_suite_exports_and_updates_keys_as_rustls_does() {
+    let suites = rustls::crypto::aws_lc_rs::default_provider().cipher_suites;
+    let suites: Vec<_> = suites.iter().filter(|it| it.tls13().is_some()).collect();
+    assert!(suites.len() >= 3);
+    for (suite, side) in suites
+        .into_iter()
+        .flat_map(|it| SIDES.map(|side| (it, side)))
+    {
+        let configs = configs_of(true, Some(*suite));
+        let (ours, mut theirs) = ends_with(side, 4 << 20, configs).await;
+        assert_eq!(ours.export_keying_material(LABEL), Some(exported(&theirs)));
+        let (mut reading, mut writing) = ours.split(Unobserved).unwrap();
+        for round in 0..3 {
+            refresh(&mut theirs);
+            say(&mut theirs, round, 50_000).await;
+            hear(&mut reading, round, 50_000).await;
+            writing.request_update();
+            say(&mut writing, round, 50_000).await;
+            hear(&mut theirs, round, 50_000).await;
+        }
     }
 }
 
@@ -191,18 +223,35 @@ async fn what_is_not_tls_is_told_from_an_end_that_hangs_up() {
 async fn a_handshake_without_end_is_given_up_at_its_limit() {
     let (_, server) = configs(true);
     let (near, mut far) = duplex(1 << 20);
-    // A client hello of 16 MiB, of which each record brings a part.
-    let mut wire = vec![22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff];
+    // A client hello of 64 KiB, which rustls would take, of which each record brings a part.
+    let mut wire = vec![22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff];
     wire.resize(5 + 0x4000, 0);
     let next = [&[22, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat();
     far.write_all(&[wire, next.repeat(9)].concat())
         .await
         .unwrap();
     let outcome = accept(&server, near).await;
-    assert!(outcome.is_err());
+    assert!(matches!(outcome, Err(HandshakeError::TooLong)));
     let mut left = vec![];
     far.shutdown().await.unwrap();
     far.read_to_end(&mut left).await.unwrap();
-    assert_eq!(end_of_record(&[], 0), None);
+    assert_eq!(end_of_record(&[], 0), Ok(None));
     const { assert!(HANDSHAKE_MAX_BYTES < 9 * 0x4000) };
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_long_ends_the_handshake_at_its_header() {
+    for body_bytes in [BODY_MAX_BYTES + 1, 18_431, 0xffff] {
+        let (_, server) = configs(true);
+        let (near, mut far) = duplex(1 << 10);
+        let length = u16::try_from(body_bytes).unwrap().to_be_bytes();
+        far.write_all(&[22, 3, 1, length[0], length[1]])
+            .await
+            .unwrap();
+        let outcome = accept(&server, near).await;
+        assert!(
+            matches!(outcome, Err(HandshakeError::Tls(_))),
+            "{body_bytes}"
+        );
+    }
 }

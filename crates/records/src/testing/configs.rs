@@ -14,6 +14,7 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    SupportedCipherSuite,
 };
 
 /// Prefix of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410, section 4).
@@ -121,7 +122,22 @@ pub fn key() -> Arc<CertifiedKey> {
 /// # Panics
 /// Never.
 pub fn configs(accepts: bool) -> (ClientConfig, ServerConfig) {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    configs_of(accepts, None)
+}
+
+/// Returns the configurations of [`configs`], limited to one cipher suite if it is given.
+///
+/// # Panics
+/// Never.
+pub fn configs_of(
+    accepts: bool,
+    suite: Option<SupportedCipherSuite>,
+) -> (ClientConfig, ServerConfig) {
+    let mut provider = aws_lc_rs::default_provider();
+    if let Some(suite) = suite {
+        provider.cipher_suites = vec![suite];
+    }
+    let provider = Arc::new(provider);
     let versions = [&rustls::version::TLS13];
     let mut client = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions)
