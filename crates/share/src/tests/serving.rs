@@ -239,7 +239,10 @@ fn a_damaged_outboard_costs_a_rehash_and_no_wrong_byte() {
         file.encode(ByteRange::at(0, 10)),
         Err(ShareError::Gone)
     ));
-    assert!(bench.set().source(&hash).is_err());
+    // the file is a source again only once it was read again, which may have happened already
+    if let Ok(file) = bench.set().source(&hash) {
+        assert_eq!(served(&bytes, ByteRange::at(5, 10), &file), &bytes[5..15]);
+    }
     bench.settle();
     assert!(bench.has("f", &bytes));
     let removed = |e: &&ShareEvent| matches!(e, ShareEvent::Removed { .. });
