@@ -347,8 +347,12 @@ impl Client {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     let is_over = |patience| since.elapsed() >= patience;
-                    if let Some(failed) = FailedStart::beside(&self.socket) {
-                        return Err(ClientError::DoesNotStart(failed));
+                    match FailedStart::beside(&self.socket) {
+                        Some(failed) if failed.is_lasting() => {
+                            return Err(ClientError::DoesNotStart(failed));
+                        }
+                        Some(_) => continue,
+                        None => {}
                     }
                     if self.patience.is_some_and(is_over) || !self.is_daemon_there() {
                         return Err(ClientError::Silent);

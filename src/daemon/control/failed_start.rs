@@ -24,6 +24,9 @@ const RECORD_MODE: u32 = 0o644;
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Maximum pause, so that a mended cause is noticed within half a minute.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long after a first failed start the next one may still serve callers. It covers
+/// [`PAUSE_MIN`], the pause of the service manager and a start.
+const SECOND_START_MAX: Duration = Duration::from_secs(2);
 
 /// A start that failed, and the failed starts before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +83,13 @@ impl FailedStart {
         }
     }
 
+    /// Returns whether callers should stop waiting: the second start failed as well, or did not
+    /// come in its time.
+    pub fn is_lasting(&self) -> bool {
+        let age = Timestamp::now().duration_since(self.time).unsigned_abs();
+        self.count > 1 || age >= SECOND_START_MAX
+    }
+
     /// Returns how long this process waits before it exits and is started again.
     pub fn pause(&self) -> Duration {
         let doublings = self.count.saturating_sub(1).min(u32::BITS - 1);
@@ -110,8 +120,18 @@ mod tests {
         assert_eq!(pauses[9], PAUSE_MAX);
         let last = FailedStart::beside(&socket).unwrap();
         assert_eq!((last.count, &*last.reason), (10, "port 1378 is in use"));
+        assert!(last.is_lasting());
         FailedStart::clear(&socket);
         assert_eq!(FailedStart::beside(&socket), None);
+    }
+
+    #[test]
+    fn a_single_failed_start_is_lasting_only_after_the_time_of_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut failed = FailedStart::record(&dir.path().join("p2pfs.sock"), "busy").unwrap();
+        assert!(!failed.is_lasting());
+        failed.time -= SECOND_START_MAX;
+        assert!(failed.is_lasting());
     }
 
     #[test]
