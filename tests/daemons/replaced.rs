@@ -175,3 +175,39 @@ fn a_file_overwritten_and_restored_is_read_elsewhere_once_it_is_listed_again() {
         assert!(page == bytes[place..][..4096]);
     }
 }
+
+/// Upper limit for the answer about a lost version. The grace time is one second; the rest is for a
+/// loaded machine.
+const LOST_MAX: Duration = Duration::from_secs(8);
+
+#[apply(promise)]
+fn a_lost_version_that_was_opened_and_never_read_is_estale_after_the_grace_time() {
+    let mut cluster = Cluster::new();
+    let (sharer, reader) = two_nodes(&mut cluster);
+    let names = ["replaced", "emptied", "removed"];
+    for (seed, name) in (26..).zip(names) {
+        sharer.write(name, &noise(seed, SIZE));
+    }
+    let open = names.map(|name| {
+        reader.wait_for_file(name);
+        File::open(reader.mounted(name)).unwrap()
+    });
+    fs::write(sharer.share.join("replaced"), b"the new one").unwrap();
+    fs::write(sharer.share.join("emptied"), b"").unwrap();
+    fs::remove_file(sharer.share.join("removed")).unwrap();
+    for (name, length) in [("replaced", 11), ("emptied", 0)] {
+        eventually("the new version is listed", PATIENCE, || {
+            fs::metadata(reader.mounted(name)).is_ok_and(|it| it.len() == length)
+        });
+    }
+    eventually("the removed file is no longer listed", PATIENCE, || {
+        !reader.mounted("removed").exists()
+    });
+    for (name, open) in names.iter().zip(open) {
+        let start = Instant::now();
+        let lost = open.read_at(&mut [0; 4096], (SIZE / 2) as u64);
+        let took = start.elapsed();
+        assert!(is_stale(&lost), "{name}: {lost:?}");
+        assert!(took < LOST_MAX, "{name}: {took:?}");
+    }
+}

@@ -322,3 +322,11 @@ pub(crate) fn fake_clock() -> Option<PathBuf> {
         library.exists().then_some(library)
     })
 }
+
+/// Returns the resident memory of a process in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let line = lines.find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

@@ -96,6 +96,48 @@ fn a_daemon_started_before_its_network_is_found_and_read_later() {
     stop([early, late]);
 }
 
+/// Duration of the flood in the test below. A longer one shows the same.
+const FLOOD: Duration = Duration::from_secs(30);
+/// Rate of the flood in MiB/s.
+const FLOOD_MIB_PER_S: u32 = 5;
+/// How much more memory than before a flooded node may use, in KiB.
+const FLOOD_GROWTH_MAX_KIB: u64 = 64 << 10;
+
+#[apply(promise)]
+#[takes("python3")]
+fn a_flood_of_mdns_responses_takes_no_memory_and_hides_no_node() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("3", &[]);
+    let flooded = start_node(&lab, "n1", folder.path(), &[]);
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.path().join("n1/sock"))).expect_ok();
+    let idle = resident_kib(flooded.pid());
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/mdns-flood");
+    let (seconds, rate) = (FLOOD.as_secs().to_string(), FLOOD_MIB_PER_S.to_string());
+    let mut flood = lab.on("n3");
+    flood
+        .arg(script)
+        .args([&*seconds, &*rate, "10.77.0.1", "eth0"]);
+    let flood = start(&mut flood);
+    let found = start_node(&lab, "n2", folder.path(), &[]);
+    expect_that_both_read(&lab, folder.path());
+    let sent = flood.end_within(2 * FLOOD).0;
+    let sent: u64 = sent.expect_ok().trim().parse().unwrap();
+    assert!(
+        sent >= FLOOD.as_secs() * u64::from(FLOOD_MIB_PER_S) / 2,
+        "{sent} MiB"
+    );
+    let grown = resident_kib(flooded.pid()).saturating_sub(idle);
+    assert!(
+        grown < FLOOD_GROWTH_MAX_KIB,
+        "{grown} KiB more after {sent} MiB"
+    );
+    stop([flooded, found]);
+}
+
 /// As behind a firewall that lets UDP through and TCP not.
 #[apply(promise)]
 fn a_live_node_that_answers_no_file_requests_is_named() {

@@ -199,7 +199,11 @@ fn a_connection_during_a_restart_or_kill_is_not_refused() {
     });
     let failed = machine.ok("cat /tmp/failed 2> /dev/null || true");
     let journal = || machine.ok("journalctl -q --no-pager -u p2pfs -o short-precise");
-    assert!(failed.is_empty(), "commands failed: {failed}\n{}", journal());
+    assert!(
+        failed.is_empty(),
+        "commands failed: {failed}\n{}",
+        journal()
+    );
     let counted = machine.ok("cat /tmp/knocked");
     let counts: Vec<usize> = counted.split(' ').map(|it| it.parse().unwrap()).collect();
     assert!(counts[0] > rounds() * 10, "few connections: {counted}");

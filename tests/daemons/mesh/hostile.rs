@@ -16,15 +16,6 @@ const NEEDS: &[Need] = &[];
 /// The most that a node may have resident after all of it: it needs far less.
 const RESIDENT_MAX_KIB: u64 = 200 << 10;
 
-fn resident_kib(node: &Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 fn descriptors(node: &Node) -> usize {
     fs::read_dir(format!("/proc/{}/fd", node.pid()))
         .unwrap()
@@ -72,7 +63,7 @@ impl Lab {
         eventually("nothing of it stays open", SOON, || {
             descriptors(&self.lab.node) <= self.descriptors + 2
         });
-        let resident = resident_kib(&self.lab.node);
+        let resident = resident_kib(self.lab.node.pid());
         assert!(resident < RESIDENT_MAX_KIB, "{resident} KiB");
     }
 }

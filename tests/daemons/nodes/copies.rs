@@ -94,15 +94,6 @@ fn files_larger_than_cache_and_memory_are_read_to_their_end() {
     });
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[apply(promise)]
 fn a_file_read_to_its_end_stays_readable_without_its_node() {
     let mut cluster = Cluster::new();
