@@ -23,9 +23,12 @@ impl Disk {
 
     /// An ext4 in a file.
     fn mount_image(image: &Path, at: &Path) -> Self {
-        let made = fs::File::create(image).and_then(|file| file.set_len(64 << 20));
-        made.unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image)).expect_ok();
+        make_image(image);
+        Self::mount_again(image, at)
+    }
+
+    /// The same ext4 once more, on the next loop device that is free.
+    fn mount_again(image: &Path, at: &Path) -> Self {
         let mut mount = Command::new("mount");
         run(mount.args(["-o", "loop"]).arg(image).arg(at)).expect_ok();
         Self(at.to_owned())
@@ -63,6 +66,12 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+fn make_image(image: &Path) {
+    let made = fs::File::create(image).and_then(|file| file.set_len(64 << 20));
+    made.unwrap();
+    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image)).expect_ok();
 }
 
 fn images_can_be_mounted() -> Option<String> {
@@ -448,4 +457,57 @@ fn an_overlay_over_the_mount_never_shows_wrong_bytes_after_a_change() {
     let _anew = overlay();
     assert_eq!(fs::read(&file).unwrap(), b"second");
     assert_eq!(names(merged), ["file", "own"]);
+}
+
+mod returning {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const NEEDS: &[Need] = &[root, mount, images_can_be_mounted];
+    const SIZE: usize = 24 << 20;
+
+    #[apply(promise)]
+    fn a_disk_that_returns_under_another_device_number_is_not_read_again() {
+        let mut cluster = Cluster::new();
+        let mut owner = cluster.start("owner");
+        let reader = cluster.start("reader");
+        let at = owner.share.join("disk");
+        fs::create_dir(&at).unwrap();
+        let image = owner.home.join("image");
+        let disk = Disk::mount_image(&image, &at);
+        let file = at.join("film");
+        fs::write(&file, noise(31, SIZE)).unwrap();
+        run(Command::new("touch").args(["-d", "@1000000000"]).arg(&file)).expect_ok();
+        eventually("it is listed with its date", PATIENCE, || {
+            let listed = fs::metadata(reader.mounted("disk/film"));
+            listed.is_ok_and(|listed| listed.mtime() == 1_000_000_000)
+        });
+        let number = |path: &Path| fs::metadata(path).unwrap().dev();
+        let before = number(&file);
+        owner.stop();
+        drop(disk);
+
+        // Another image takes the first device meanwhile.
+        eventually("the device is free", PATIENCE, || {
+            let devices = run(Command::new("losetup").arg("-j").arg(&image));
+            devices.stdout.is_empty()
+        });
+        let (other, beside) = (owner.home.join("other"), owner.home.join("beside"));
+        fs::create_dir(&beside).unwrap();
+        let _other = Disk::mount_image(&other, &beside);
+        let _disk = Disk::mount_again(&image, &at);
+        assert_ne!(number(&file), before);
+        owner.launch();
+        reader.wait_for_file("disk/film");
+        owner.wait_for_file("disk/film");
+        let io = fs::read_to_string(format!("/proc/{}/io", owner.pid())).unwrap();
+        let read: usize = io["rchar: ".len()..]
+            .lines()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(read < SIZE / 2, "{read} bytes");
+    }
 }

@@ -7,11 +7,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
 use rustix::io::Errno;
 
+use super::filesystems::Filesystems;
 use super::identity::NameStat;
 use super::mounts::MountTable;
 use p2pfs_types::path::SharedPath;
@@ -37,6 +39,7 @@ pub(super) struct Beneath {
     refused: Vec<PathBuf>,
     inboxes: Vec<PathBuf>,
     mounts: Mutex<MountTable>,
+    filesystems: Arc<Filesystems>,
 }
 
 impl Beneath {
@@ -44,7 +47,17 @@ impl Beneath {
         Self {
             refused,
             inboxes: Vec::new(),
-            mounts: Mutex::new(MountTable::new()),
+            mounts: Mutex::new(MountTable::new(Arc::default())),
+            filesystems: Arc::default(),
+        }
+    }
+
+    /// Sets where the identities of filesystems are recorded.
+    pub(super) fn with_filesystems(self, filesystems: &Arc<Filesystems>) -> Self {
+        Self {
+            mounts: Mutex::new(MountTable::new(filesystems.clone())),
+            filesystems: filesystems.clone(),
+            ..self
         }
     }
 
@@ -113,7 +126,9 @@ impl Beneath {
         share: BorrowedFd<'_>,
         path: &SharedPath,
     ) -> Result<OwnedFd, Errno> {
-        self.open(dir, share, path, DIRECTORY)
+        let directory = self.open(dir, share, path, DIRECTORY)?;
+        self.filesystems.learn(directory.as_fd());
+        Ok(directory)
     }
 
     /// Opens a regular file of the share at `dir` for reading. Fails with [`Errno::ISDIR`] or

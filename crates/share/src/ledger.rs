@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::error::ShareError;
+use super::filesystems::Filesystems;
 use super::identity::{FileIdentity, FileTimestamp};
 use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::digest::ContentHash;
@@ -36,6 +37,8 @@ const GATHER: Duration = Duration::from_secs(1);
 const SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("shares");
 /// Share numbers by the names, which may contain links, under which the shares were last added.
 const LINKED_SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("linked_shares");
+/// Rows by filesystem and inode number. Rows that an earlier version wrote have the number of the
+/// device instead of the identity of the filesystem.
 const FILES: TableDefinition<(u64, u64), [u8; ROW_BYTES]> = TableDefinition::new("files");
 const ROW_BYTES: usize = 77;
 
@@ -52,6 +55,14 @@ pub(super) struct LedgerRow {
     pub(super) doubted: bool,
 }
 
+impl LedgerRow {
+    fn on_device(mut self, dev: u64) -> Self {
+        self.identity.dev = dev;
+        self
+    }
+}
+
+/// Identity of a filesystem, and an inode number in it.
 type InodeKey = (u64, u64);
 
 #[derive(Default)]
@@ -73,6 +84,7 @@ struct LedgerShared {
 /// The ledger. Dropping it writes the waiting rows.
 pub struct Ledger {
     shared: Arc<LedgerShared>,
+    filesystems: Arc<Filesystems>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -96,8 +108,14 @@ impl Ledger {
         };
         Ok(Self {
             shared,
+            filesystems: Arc::default(),
             writer: Some(writer),
         })
+    }
+
+    /// Returns the filesystems whose rows the ledger finds under every device number.
+    pub(super) fn filesystems(&self) -> &Arc<Filesystems> {
+        &self.filesystems
     }
 
     /// Checks that all share numbers and the first file row can be read.
@@ -147,30 +165,41 @@ impl Ledger {
 
     /// Returns the remembered row of the file (dev, ino), regardless of its current state.
     pub(super) fn get(&self, dev: u64, ino: u64) -> Option<LedgerRow> {
-        if let Some(row) = self.shared.waiting.lock().rows.get(&(dev, ino)) {
-            return *row;
+        let key = (self.filesystems.identity(dev), ino);
+        let waiting = self.shared.waiting.lock().rows.get(&key).copied();
+        if let Some(row) = waiting {
+            return row.map(|row| row.on_device(dev));
         }
         let found = self.shared.with(|database| {
             let files = database.begin_read()?.open_table(FILES)?;
-            Ok(files.get((dev, ino))?.map(|found| found.value()))
+            let found = match files.get(key)? {
+                None if key.0 != dev => files.get((dev, ino))?,
+                found => found,
+            };
+            Ok(found.map(|found| found.value()))
         });
         Some(decode((dev, ino), &found.ok()??))
     }
 
     /// Remembers a row.
     pub(super) fn put(&self, row: LedgerRow) {
-        self.change((row.identity.dev, row.identity.ino), Some(row));
+        self.change(&row.identity, Some(row));
     }
 
     /// Forgets the hash of a file because it was found wrong.
     pub(super) fn forget(&self, identity: &FileIdentity) {
-        self.change((identity.dev, identity.ino), None);
+        self.change(identity, None);
     }
 
-    fn change(&self, key: InodeKey, row: Option<LedgerRow>) {
+    fn change(&self, identity: &FileIdentity, row: Option<LedgerRow>) {
+        let key = (self.filesystems.identity(identity.dev), identity.ino);
+        let by_device = (identity.dev, identity.ino);
         let mut waiting = self.shared.waiting.lock();
         if waiting.rows.len() < WAITING_MAX_ROWS || row.is_none() {
             waiting.rows.insert(key, row);
+            if row.is_none() && by_device != key {
+                waiting.rows.insert(by_device, None);
+            }
             self.shared.changed.notify_one();
         }
     }
@@ -181,9 +210,13 @@ impl Ledger {
         self.shared.with(count).unwrap_or(0)
     }
 
-    /// Forgets every file that is not in `live`.
-    pub(super) fn retain(&self, live: &HashSet<(u64, u64)>) {
-        if let Err(error) = self.shared.retain(live) {
+    /// Forgets every file that is not in `live`, by device and inode number.
+    pub(super) fn retain(&self, live: impl IntoIterator<Item = (u64, u64)>) {
+        let live = live.into_iter().flat_map(|(dev, ino)| {
+            let identity = self.filesystems.identity(dev);
+            [(identity, ino), (dev, ino)]
+        });
+        if let Err(error) = self.shared.retain(&live.collect()) {
             tracing::debug!(%error, "cannot tidy the ledger of shared files");
         }
     }
@@ -441,8 +474,30 @@ mod tests {
         assert_eq!(ledger.len(), 2);
         ledger.forget(&row(1).identity);
         assert_eq!(ledger.get(7, 1), None);
-        ledger.retain(&HashSet::new());
+        ledger.retain([]);
         assert_eq!(ledger.get(7, 2), None);
+    }
+
+    #[test]
+    fn a_row_is_found_when_its_filesystem_has_another_device_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        let ledger = Ledger::open(&path).unwrap();
+        ledger.put(row(1));
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        ledger.filesystems().set(7, 99);
+        assert_eq!(ledger.get(7, 1), Some(row(1)), "of an earlier version");
+        ledger.put(row(2));
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.get(8, 2), None);
+        ledger.filesystems().set(8, 99);
+        assert_eq!(ledger.get(8, 2), Some(row(2).on_device(8)));
+        ledger.retain([(8, 2)]);
+        assert_eq!(ledger.len(), 1);
+        ledger.forget(&row(2).on_device(8).identity);
+        assert_eq!(ledger.get(8, 2), None);
     }
 
     fn index_of(ledger: &Ledger, dir: &str) -> u16 {

@@ -11,7 +11,8 @@
 //! `hasher` threads read the queued files. Each change of the listing is an event; the `order`
 //! holds it until its turn and the scanner then sends it.
 //!
-//! A hash stays valid as long as (dev, ino, size, mtime, ctime) stay the same. On a filesystem that
+//! A hash stays valid as long as (filesystem, ino, size, mtime, ctime) stay the same; a filesystem
+//! that is mounted again under another device number is the same one. On a filesystem that
 //! invents its inode numbers, it is valid only for a name that is listed with it. A hash taken
 //! within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file is listed at once, hashed
 //! again after it has been at rest, and remembered permanently only then. A hash taken while a
@@ -56,6 +57,7 @@ mod config;
 mod disk_thread;
 mod error;
 mod exclude;
+mod filesystems;
 mod folder;
 mod hashed;
 mod hasher;
@@ -410,7 +412,9 @@ fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<SharedState, Share
         let real = path.canonicalize();
         real.unwrap_or_else(|_| without_links_above(path))
     });
-    let beneath = Beneath::new(refused.collect()).with_inboxes(inboxes.collect());
+    let beneath = Beneath::new(refused.collect())
+        .with_inboxes(inboxes.collect())
+        .with_filesystems(ledger.filesystems());
     let state = ListingState::new(ledger, config.quiet, config.known);
     let (quiet, rescan) = (config.quiet, config.rescan);
     Ok(SharedState::new(state, beneath, outboards, quiet, rescan)?)

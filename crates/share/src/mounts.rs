@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::makedev;
 
+use super::filesystems::Filesystems;
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
 /// The p2pfs mount points in this mount namespace. They are read again when the kernel signals that
@@ -22,6 +24,7 @@ pub(super) struct MountTable {
     far: Vec<PathBuf>,
     /// Devices of filesystems in [`MAKING_UP`].
     making_up: Vec<u64>,
+    filesystems: Arc<Filesystems>,
 }
 
 /// Filesystems that wait only for this machine's disks and memory. Any other may wait for a server
@@ -37,12 +40,13 @@ const MAKING_UP: &[u8] = b"msdos vfat exfat fuse fuseblk";
 impl MountTable {
     /// Reads the table. Without `/proc` it stays empty, and only the caller's protected paths are
     /// known.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(filesystems: Arc<Filesystems>) -> Self {
         let mut mounts = Self {
             table: File::open(MOUNTINFO).ok(),
             points: vec![],
             far: vec![],
             making_up: vec![],
+            filesystems,
         };
         mounts.read();
         mounts
@@ -82,6 +86,7 @@ impl MountTable {
             self.points = lines(&text).filter_map(p2pfs_mount_point).collect();
             self.far = lines(&text).filter_map(far_mount_point).collect();
             self.making_up = lines(&text).filter_map(making_up_device).collect();
+            self.filesystems.note_mounts_changed();
         }
     }
 }
@@ -226,6 +231,7 @@ mod tests {
             assert_eq!(far_mount_point(&line(kind)), None, "{kind}");
         }
         let mut table = MountTable {
+            filesystems: Arc::default(),
             table: None,
             points: vec![],
             far: vec![PathBuf::from("/srv/far")],
@@ -263,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_systems_mount_table_can_be_read_repeatedly() {
-        let mut mounts = MountTable::new();
+        let mut mounts = MountTable::new(Arc::default());
         let first = mounts.points().to_vec();
         mounts.read();
         assert_eq!(mounts.points, first);

@@ -396,7 +396,7 @@ impl Scanner {
         // the set of live files is large, so build it only if there is much to remove
         if ledger.len() > 2 * files + LEDGER_SLACK_ROWS {
             let live: HashSet<(u64, u64)> = self.shared.lock().tree.listed_files().collect();
-            ledger.retain(&live);
+            ledger.retain(live);
         }
     }
 }

@@ -15,6 +15,7 @@ mod watching;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -162,6 +163,14 @@ impl ShareBench {
             };
             self.take(event);
         }
+    }
+
+    /// Returns the ledger of the stopped set, which finds the rows of files in the share.
+    fn ledger(&self) -> Ledger {
+        let ledger = Ledger::open(&self.config.state_dir.join(LEDGER_FILE)).unwrap();
+        let share = fs::File::open(self.at(".")).unwrap();
+        ledger.filesystems().learn(share.as_fd());
+        ledger
     }
 
     /// Receives events until every change is announced.

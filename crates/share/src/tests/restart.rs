@@ -29,7 +29,7 @@ fn a_known_file_is_not_read_again() {
     bench.start();
     let stat = rustix::fs::stat(bench.at("f")).unwrap();
     bench.stop();
-    let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
+    let ledger = bench.ledger();
     assert!(!ledger.get(stat.st_dev, stat.st_ino).unwrap().doubted);
     drop(ledger);
     bench.start();
@@ -48,7 +48,7 @@ fn a_file_with_a_reused_inode_number_keeps_its_own_hash() {
     bench.stop();
     // as after a new mount of a disk that invents inode numbers, where a file of the same size and
     // date had this number
-    let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
+    let ledger = bench.ledger();
     let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
     row.hash = ContentHash::of(b"aaaa");
     ledger.put(row);
@@ -73,7 +73,7 @@ fn a_racy_hash_is_not_trusted_after_a_restart() {
     bench.wait_for("listed", |b| b.has("f", b"real"));
     let stat = rustix::fs::stat(bench.at("f")).unwrap();
     bench.stop();
-    let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
+    let ledger = bench.ledger();
     let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
     assert!(row.doubted);
     row.hash = ContentHash::of(b"false memory");
