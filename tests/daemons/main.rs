@@ -1,6 +1,7 @@
 //! Real daemons with real mounts on loopback, used as people use them: by commands, by files, by
 //! signals, by the programs that they have. One promise at a time.
 
+mod busy_files;
 mod clocks;
 mod commands;
 mod copied_keys;

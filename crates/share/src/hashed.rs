@@ -24,6 +24,9 @@ const UNREPORTED_MAX: usize = 1024;
 /// reports a close some microseconds before it decrements the writer count, or milliseconds if its
 /// thread has to wait in between.
 const CLOSING_WAIT: Duration = Duration::from_millis(20);
+/// How long a listed file that programs write all the time keeps its old version. It is then read
+/// between two writes. Files over [`PROMISED_MAX_BYTES`] are read only at rest or at a close.
+pub(super) const BUSY_READ_AFTER: Duration = Duration::from_secs(10);
 
 impl ListingState {
     /// Queues a file in the current turn. `sure` says that its writer is known to be done.
@@ -72,7 +75,15 @@ impl ListingState {
     /// Leaves a file unread for the quiet period. Later turns do not wait for it.
     pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, why: Rest) {
         self.order.forget_file(slot);
-        self.queue.rest(slot, size_bytes, now + self.quiet, why);
+        let mut until = now + self.quiet;
+        if why == Rest::Written && size_bytes <= PROMISED_MAX_BYTES {
+            if self.tree.file(slot).is_some_and(|file| file.listed) {
+                self.queue.note_written(slot, now);
+            }
+            let since = self.queue.written_since(slot);
+            until = since.map_or(until, |since| until.min(since + BUSY_READ_AFTER));
+        }
+        self.queue.rest(slot, size_bytes, until, why);
     }
 
     /// Leaves a file unread that was closed and is still open for writing. The wait is the time
@@ -124,6 +135,7 @@ impl ListingState {
                 }
                 self.order.set_seen(seen.identity);
                 self.queue.forget_closed(slot);
+                self.queue.forget_written(slot);
                 self.become_file(slot);
                 if let Some(bytes) = read.bytes {
                     self.kept.put(hash, bytes);
@@ -364,6 +376,12 @@ impl ListingState {
         }
     }
 
+    /// Returns whether a resting file was first written so long ago that it is read between writes.
+    fn is_busy(&self, slot: Slot, now: Instant) -> bool {
+        let since = self.queue.written_since(slot);
+        since.is_some_and(|since| since + BUSY_READ_AFTER <= now)
+    }
+
     /// Queues the files that rested long enough. In a directory without a watch, open writers are
     /// looked for first.
     pub(super) fn wake_rested(&mut self, now: Instant) {
@@ -386,6 +404,10 @@ impl ListingState {
                 (Some(Rest::Paced { sure }), _) => self.enqueue(slot, size_bytes, sure, now),
                 (Some(Rest::Written), Some(until)) => {
                     self.queue.rest(slot, size_bytes, until, Rest::Written);
+                }
+                (Some(Rest::Written), None) if self.is_busy(slot, now) => {
+                    self.order.step();
+                    self.queue.enqueue_busy(slot, size_bytes);
                 }
                 (Some(Rest::Written) | None, _) => {
                     self.order.step();

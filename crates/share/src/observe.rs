@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::identity::{FileIdentity, FileTimestamp, NameStat, is_recent};
 use super::ledger::LedgerRow;
 use super::left_out::LeftOutWhy;
+use super::order::DiscoveredBy;
 use super::queue::{HashStage, Rest};
 use super::renamed::NewName;
 use super::state::{ListingState, Recheck};
@@ -242,7 +243,12 @@ impl ListingState {
                 };
                 match (waits, recent) {
                     (true, _) => {}
-                    (false, true) => self.await_hash(slot, size_bytes, false, now),
+                    (false, true) => {
+                        if self.order.met() == DiscoveredBy::Walked {
+                            self.queue.note_written(slot, now);
+                        }
+                        self.await_hash(slot, size_bytes, false, now);
+                    }
                     (false, false) => self.await_at_rest(slot, seen, now),
                 }
             }

@@ -80,6 +80,8 @@ pub(super) struct DequeuedFile {
     pub(super) unclosed: bool,
     /// Since when a close of it waits for other writers.
     pub(super) closed_at: Option<Instant>,
+    /// Whether it is read although a program writes it all the time.
+    pub(super) busy: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
 
@@ -92,6 +94,10 @@ pub(super) struct HashQueue {
     verifying: HashSet<Slot>,
     /// Queued files for which no close was seen.
     unclosed: HashSet<Slot>,
+    /// First unread write of files that programs still write. Only these files become busy.
+    written: HashMap<Slot, Instant>,
+    /// Queued files that are read although a program writes them all the time.
+    busy: HashSet<Slot>,
     /// When a close was first reported, for files that other processes still write to.
     closed: HashMap<Slot, Instant>,
     pace: ReadPace,
@@ -166,6 +172,27 @@ impl HashQueue {
         self.unclosed.insert(slot);
     }
 
+    /// Records an unread write of a file. Keeps the time of an earlier one.
+    pub(super) fn note_written(&mut self, slot: Slot, now: Instant) {
+        self.written.entry(slot).or_insert(now);
+    }
+
+    /// Returns when the first unread write of a file was recorded.
+    pub(super) fn written_since(&self, slot: Slot) -> Option<Instant> {
+        self.written.get(&slot).copied()
+    }
+
+    /// Forgets the unread writes of a file because it was read.
+    pub(super) fn forget_written(&mut self, slot: Slot) {
+        self.written.remove(&slot);
+    }
+
+    /// Queues a file that is read although a program writes it all the time.
+    pub(super) fn enqueue_busy(&mut self, slot: Slot, size_bytes: u64) {
+        self.enqueue(slot, size_bytes, true);
+        self.busy.insert(slot);
+    }
+
     /// Queues a file that a walk found and that changed at `changed`.
     pub(super) fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: FileTimestamp) {
         let at = changed.total_nanoseconds();
@@ -222,12 +249,14 @@ impl HashQueue {
     /// Removes the file from any stage. The result of a running read is ignored.
     pub(super) fn withdraw(&mut self, slot: Slot) {
         self.closed.remove(&slot);
+        self.written.remove(&slot);
         self.take_out(slot);
     }
 
     fn take_out(&mut self, slot: Slot) {
         self.verifying.remove(&slot);
         self.unclosed.remove(&slot);
+        self.busy.remove(&slot);
         match self.stages.remove(&slot) {
             Some(HashStage::Resting { until, .. }) => {
                 self.resting.remove(&(until, slot));
@@ -279,12 +308,17 @@ impl HashQueue {
             again: None,
         };
         self.stages.insert(slot, hashing);
+        let busy = self.busy.remove(&slot);
+        if busy {
+            self.written.insert(slot, Instant::now());
+        }
         Some(DequeuedFile {
             just_written: key.0 == QueueLane::JustWritten,
             held: HashTicket { slot, number, sure },
             size_bytes,
             unclosed: self.unclosed.remove(&slot),
             closed_at: self.closed.get(&slot).copied(),
+            busy,
             cancel,
         })
     }
@@ -306,6 +340,7 @@ impl HashQueue {
                     self.stages.shrink_to(ROOM_KEPT);
                     self.verifying.shrink_to(ROOM_KEPT);
                     self.closed.shrink_to(ROOM_KEPT);
+                    self.written.shrink_to(ROOM_KEPT);
                 }
                 Some(finished)
             }

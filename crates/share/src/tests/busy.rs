@@ -1,8 +1,9 @@
-//! Test of a large file that changes faster than it can be hashed.
+//! Tests of files that change faster than they can be hashed, or without a rest.
 
 use std::io::Write;
 
 use super::*;
+use crate::hashed::BUSY_READ_AFTER;
 use crate::pace::REREAD_BYTES_PER_S;
 use crate::queue::PROMISED_MAX_BYTES;
 
@@ -37,4 +38,24 @@ fn large_file_that_always_changes_is_read_at_a_bounded_rate_and_listed_at_last()
     let once = bytes.len() as f64;
     assert!(read as f64 <= allowed + 2.0 * once, "{read} of {allowed}");
     bench.wait_for("its last version", |b| b.has("log", &bytes));
+}
+
+#[test]
+fn a_listed_file_that_is_written_without_a_rest_is_listed_anew_between_writes() {
+    let mut bench = ShareBench::bare();
+    bench.write("database", b"first");
+    bench.start();
+    let mut file = fs::File::options().write(true).open(bench.at("database"));
+    let file = file.as_mut().unwrap();
+    let (start, mut number) = (Instant::now(), 0_u64);
+    while bench.has("database", b"first") {
+        number += 1;
+        file.write_all(&number.to_le_bytes()).unwrap();
+        let marker = format!("marker-{number}");
+        bench.write(&marker, marker.as_bytes());
+        bench.wait_for("the marker", |b| b.has(&marker, marker.as_bytes()));
+        assert!(bench.entry("database").is_some());
+        assert!(start.elapsed() < 3 * BUSY_READ_AFTER, "no new version");
+    }
+    assert!(start.elapsed() >= BUSY_READ_AFTER);
 }
