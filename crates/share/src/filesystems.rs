@@ -9,18 +9,18 @@ use rustix::fs::{fstat, fstatvfs};
 
 /// Device numbers and the identities of their filesystems.
 #[derive(Default)]
-pub(super) struct Filesystems(RwLock<Known>);
+pub(super) struct Filesystems(RwLock<KnownFilesystems>);
 
 #[derive(Default)]
-struct Known {
-    by_device: HashMap<u64, Learned>,
+struct KnownFilesystems {
+    by_device: HashMap<u64, LearnedFilesystem>,
     /// Number of changes of the mount table.
     changes: u64,
 }
 
-struct Learned {
+struct LearnedFilesystem {
     identity: u64,
-    /// Value of [`Known::changes`] when it was learned.
+    /// Value of [`KnownFilesystems::changes`] when it was learned.
     at: u64,
 }
 
@@ -39,7 +39,7 @@ impl Filesystems {
             known.changes
         };
         let identity = identity_of(directory).unwrap_or(stat.st_dev);
-        let learned = Learned { identity, at };
+        let learned = LearnedFilesystem { identity, at };
         self.0.write().by_device.insert(stat.st_dev, learned);
     }
 
@@ -61,7 +61,9 @@ impl Filesystems {
     pub(super) fn set(&self, device: u64, identity: u64) {
         let mut known = self.0.write();
         let at = known.changes;
-        known.by_device.insert(device, Learned { identity, at });
+        known
+            .by_device
+            .insert(device, LearnedFilesystem { identity, at });
     }
 }
 
