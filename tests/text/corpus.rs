@@ -12,7 +12,7 @@ use p2pfs_legacy::wire::discovery::{
 use p2pfs_legacy::wire::mesh::{encode_chat, encode_end, encode_hello, encode_peers, encode_start};
 use p2pfs_proto::trust::{InviteToken, Ledger, NodeKey, SignedStatement};
 use p2pfs_proto::wire::native::record::{
-    Entry, Fact, Head, Kind, Reader, Record, ShareIndex, SignedHead, Timestamp,
+    EntitledReader, Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs_proto::wire::native::tcp::{
     Frame, Greeting, Lane, LogPart, PackedBatch, Request, Response, SmallFile, pack_records,
@@ -154,7 +154,7 @@ fn records() -> Vec<Record> {
             number: ShareIndex::FIRST_SEALED,
             share,
             salt: [2; 16],
-            readers: vec![Reader {
+            readers: vec![EntitledReader {
                 node: key().node_id(),
                 key: ([3; 32], [4; 16]),
             }],

@@ -12,7 +12,9 @@ use super::{
     Catalogue, CatalogueError, FRESH_PULLS_MAX, HeadOutcome, LogPart, PART_MAX_BYTES,
     PART_MAX_RECORDS, RECORDS_PER_AUTHOR_MAX,
 };
-use p2pfs_proto::wire::native::record::{Fact, Head, Kind, Reader, Record, Sender, SignedHead};
+use p2pfs_proto::wire::native::record::{
+    EntitledReader, Fact, Head, Kind, Record, Sender, SignedHead,
+};
 use p2pfs_types::id::NodeId;
 
 /// Estimated bytes of a record without its path, hash and target. The estimate is generous.
@@ -37,7 +39,7 @@ pub(super) fn estimated_bytes(fact: &Fact) -> usize {
             }
             Fact::Removed { path, .. } => path.as_bytes().len(),
             Fact::Have { .. } | Fact::HaveNot { .. } => 32,
-            Fact::Readers { readers, .. } => readers.len() * size_of::<Reader>(),
+            Fact::Readers { readers, .. } => readers.len() * size_of::<EntitledReader>(),
             Fact::Sealed { path, entry, .. } => path.len() + entry.len(),
             Fact::SealedRemoved { path, .. } => path.len(),
         }

@@ -16,7 +16,7 @@ use super::merge::Merge;
 use super::row::{Class, NodeIndex, Row, Stamp, seal};
 use super::{Catalogue, CatalogueError};
 use p2pfs_proto::trust::{NodeKey, ShareKey, has_key};
-use p2pfs_proto::wire::native::record::{Entry, Fact, READERS_MAX, Reader, ShareIndex};
+use p2pfs_proto::wire::native::record::{EntitledReader, Entry, Fact, READERS_MAX, ShareIndex};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
@@ -25,7 +25,7 @@ use p2pfs_types::path::SharedPath;
 const RESTATE_STEP_RECORDS: usize = 64;
 
 /// Contents of the row of a list of readers: the share, the salt and the readers.
-type ReaderList = (ShareIndex, [u8; 16], Vec<Reader>);
+type ReaderList = (ShareIndex, [u8; 16], Vec<EntitledReader>);
 
 fn place(author: NodeIndex, number: ShareIndex, path: &[u8]) -> SealedPlace {
     let hash = blake3::hash(path);
@@ -379,7 +379,7 @@ impl Catalogue {
             .expect("16 of 32");
         let wrapped = readers.into_iter().filter_map(|node| {
             let key = vault.wrap(&key, &node, &about(number, &salt))?;
-            Some(Reader { node, key })
+            Some(EntitledReader { node, key })
         });
         let readers = wrapped.collect();
         self.record(Fact::Readers {

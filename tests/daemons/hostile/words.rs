@@ -1,7 +1,7 @@
 //! What a member says of who is in, and of who reads what.
 
 use p2pfs_proto::trust::{Claim, STATEMENTS_PER_ADMIN_MAX};
-use p2pfs_proto::wire::native::record::{Reader, ShareIndex};
+use p2pfs_proto::wire::native::record::{EntitledReader, ShareIndex};
 use p2pfs_types::id::NodeId;
 
 use super::*;
@@ -99,7 +99,7 @@ fn unsigned_statements_admit_and_expel_no_node_and_name_their_sender() {
 #[apply(promise)]
 fn endless_reader_lists_of_one_member_delay_only_its_own_names() {
     let mut scene = scene();
-    let reader = Reader {
+    let reader = EntitledReader {
         node: scene.eve.who_is_at(scene.one.address),
         key: ([5; 32], [6; 16]),
     };

@@ -5,8 +5,8 @@ use crate::facts::check_fact;
 use crate::{Budgets, Cost, PART_MAX_BYTES, PART_MAX_RECORDS, budget};
 use p2pfs_proto::wire::native::link::LINK_TARGET_MAX_BYTES;
 use p2pfs_proto::wire::native::record::{
-    FILE_MAX_BYTES, Fact, PATH_MAX_DEPTH, READERS_MAX, Reader, SEALED_MAX_BYTES, SENDER_MAX_BYTES,
-    SHARES_MAX, Sender,
+    EntitledReader, FILE_MAX_BYTES, Fact, PATH_MAX_DEPTH, READERS_MAX, SEALED_MAX_BYTES,
+    SENDER_MAX_BYTES, SHARES_MAX, Sender,
 };
 
 fn entry(name: &str, kind: Kind, sent_by: Option<Sender>) -> Fact {
@@ -83,7 +83,7 @@ fn limits_of_readers_and_sealed_bytes_are_inclusive() {
     let reader = |n: usize| {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&n.to_be_bytes());
-        Reader {
+        EntitledReader {
             node: NodeId::new(key),
             key: ([1; 32], [2; 16]),
         }

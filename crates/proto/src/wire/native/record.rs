@@ -92,7 +92,7 @@ pub const SEALED_MAX_BYTES: usize = 5120;
 
 /// One reader of a share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Reader {
+pub struct EntitledReader {
     /// The reader.
     pub node: NodeId,
     /// The share's key, encrypted for this reader.
@@ -195,7 +195,7 @@ pub enum Fact {
         salt: [u8; 16],
         /// The author and the readers in ascending order of their ids; at most [`READERS_MAX`]
         /// besides the author.
-        readers: Vec<Reader>,
+        readers: Vec<EntitledReader>,
     },
     /// A name of a sealed share has this content now.
     Sealed {

@@ -56,7 +56,7 @@ pub(super) struct OpenRequest {
     pub sent: Instant,
 }
 
-pub(super) struct RequestTable {
+pub(super) struct ConnectionRequests {
     pub waiters: HashMap<u32, OpenRequest>,
     next_id: u32,
     /// When the connection's task checks the clock next.
@@ -73,7 +73,7 @@ pub(super) struct RequestTable {
 
 /// State that the users of a connection share with its task.
 pub(super) struct ConnectionState {
-    table: Mutex<RequestTable>,
+    table: Mutex<ConnectionRequests>,
     pub slots: Arc<Semaphore>,
     /// Notified when an idle connection gets a request that its task would check too late.
     pub woken: Notify,
@@ -88,7 +88,7 @@ pub(super) struct ConnectionState {
 impl ConnectionState {
     pub(super) fn new(in_flight: usize, look_after: Duration, link: LastTcpInfo) -> Self {
         let now = Instant::now();
-        let table = RequestTable {
+        let table = ConnectionRequests {
             waiters: HashMap::new(),
             next_id: 1,
             next_look: now,
@@ -110,7 +110,7 @@ impl ConnectionState {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, RequestTable> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ConnectionRequests> {
         self.table.lock()
     }
 
@@ -244,7 +244,7 @@ impl ConnectionState {
 
     fn look(
         &self,
-        table: &RequestTable,
+        table: &ConnectionRequests,
         now: Instant,
         pinged: &mut Option<SilenceId>,
         limits: &PeerLimits,
