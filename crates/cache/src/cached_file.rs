@@ -14,6 +14,7 @@ use super::file::{OpenFileState, PairSource};
 use super::pages::{bytes_of, pages_around};
 use p2pfs_types::digest::{self, ContentHash, DigestError, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use p2pfs_types::files::open_own;
 
 /// Result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +196,7 @@ impl CacheFile {
         if let Some(file) = shared.backing.get() {
             return Some(file.clone());
         }
-        let file = Arc::new(File::open(&shared.paths.data).ok()?);
+        let file = Arc::new(open_own(&shared.paths.data).ok()?);
         Some(shared.backing.get_or_init(|| file).clone())
     }
 

@@ -4,7 +4,7 @@
 //! Reads bypass this module because they change nothing. Short writes are continued, and
 //! interrupted writes are repeated.
 
-use std::fs::{self, File, FileTimes, OpenOptions};
+use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 
 use super::map::SMALL_BYTES;
-use p2pfs_types::files::{make_private_dir, open_private};
+use p2pfs_types::files::{make_private_dir, open_own, open_own_writable, open_private};
 
 /// Size of a trial write: about the size of one store.
 const TRIAL_BYTES: usize = 128 << 10;
@@ -85,7 +85,7 @@ impl Disk {
     /// Appends bytes to a file, and creates it if it does not exist.
     pub(super) fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let file = if path.exists() {
-            open_writable(path)?
+            open_own_writable(path)?
         } else {
             self.create(path)?
         };
@@ -146,7 +146,7 @@ impl Disk {
     pub(super) fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
         self.allow_change()?;
         let times = FileTimes::new().set_accessed(time).set_modified(time);
-        File::open(path)?.set_times(times)
+        open_own(path)?.set_times(times)
     }
 
     /// Sets the attribute with the map of a small file, atomically.
@@ -272,9 +272,4 @@ pub(super) fn may_be_readable(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
     )
-}
-
-/// Opens an existing file for reading and writing.
-pub(super) fn open_writable(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path)
 }

@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 
 use super::context::CacheContext;
 use super::direct::DirectWriter;
-use super::disk::{may_be_readable, open_writable};
+use super::disk::may_be_readable;
 use super::layout::{self, FileSummary, Paths};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
 use super::recent::RecentBytesOr;
 use p2pfs_types::digest::{ContentHash, Grain, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::ByteRange;
-use p2pfs_types::files::leave_descriptors;
+use p2pfs_types::files::{leave_descriptors, open_own, open_own_writable};
 
 /// Hash pairs by their offset in the outboard.
 pub(super) type Pairs = BTreeMap<u64, [u8; 64]>;
@@ -61,9 +61,9 @@ impl Files {
     /// records the failure. A complete file is then fully usable, and an incomplete one behaves as
     /// on a full disk.
     pub(super) fn open(context: &CacheContext, paths: &Paths, size_bytes: u64) -> io::Result<Self> {
-        match Self::open_with(open_writable, paths, size_bytes) {
+        match Self::open_with(open_own_writable, paths, size_bytes) {
             Err(error) if may_be_readable(&error) => {
-                let files = Self::open_with(|path| File::open(path), paths, size_bytes)?;
+                let files = Self::open_with(open_own, paths, size_bytes)?;
                 let _ = context.record_result::<()>(Err(error));
                 Ok(files)
             }

@@ -3,19 +3,21 @@
 //! Files without a name of the cache are never deleted.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::disk::{Disk, ReplaceDurability, map_attribute, open_writable, replacement};
+use super::disk::{Disk, ReplaceDurability, map_attribute, replacement};
 use super::map::{self, Boot, LoadedMap};
 use super::pages::{Counts, PageMap, bytes_of, page_count};
 use super::{CacheError, PROBLEMS_MAX, UNVERIFIED_DIR};
 use p2pfs_types::digest::{ContentHash, Grain};
 use p2pfs_types::extent::PAGE_BYTES;
-use p2pfs_types::files::{HeldLock, locked, make_private_dir};
+use p2pfs_types::files::{
+    HeldLock, locked, make_private_dir, open_own, open_own_writable, read_own,
+};
 
 /// Format number of the directory; a directory with a higher one is left alone.
 const FORMAT: u64 = 1;
@@ -172,7 +174,7 @@ impl Layout {
     /// Checks the version file. Returns `false` if it does not exist.
     fn check_format(&self) -> Result<bool, CacheError> {
         let path = self.dir.join("version");
-        let text = match fs::read(&path) {
+        let text = match read_own(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(CacheError::io("read", path, error)),
@@ -323,7 +325,7 @@ fn is_altered(paths: &Paths, map: &LoadedMap, stopped_at: Option<Changed>) -> io
 fn write_doubt(disk: &Disk, paths: &Paths, hash: &ContentHash, map: &LoadedMap) -> io::Result<()> {
     if map.in_attribute {
         let bytes = map::small(hash, map.size_bytes, Boot::PAST, &map.present, &map.doubt);
-        return disk.set_map_attribute(&open_writable(&paths.data)?, &bytes);
+        return disk.set_map_attribute(&open_own_writable(&paths.data)?, &bytes);
     }
     let bytes = map::whole(hash, map.size_bytes, Boot::PAST, &map.present, &map.doubt);
     disk.replace(&paths.map, &bytes, ReplaceDurability::Memory)
@@ -361,7 +363,7 @@ pub(super) fn load(paths: &Paths, hash: &ContentHash, now: Boot) -> io::Result<O
 /// Reads a map file. Returns `None` if it is missing, broken or too long.
 fn read_map(path: &Path, hash: &ContentHash) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read;
-    let mut file = match File::open(path) {
+    let mut file = match open_own(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -389,7 +391,7 @@ fn trim(disk: &Disk, paths: &Paths, map: &LoadedMap) -> io::Result<()> {
     }
     let mut claimed = map.present.clone();
     map.doubt.runs(0..pages).for_each(|run| claimed.insert(run));
-    let data = open_writable(&paths.data)?;
+    let data = open_own_writable(&paths.data)?;
     let mut from = 0;
     while let Some(gap) = claimed.first_missing(from..pages) {
         let gap_bytes = bytes_of(&gap, gap.end * PAGE_BYTES);

@@ -3,7 +3,6 @@
 //! line states the number of pins and their hash, so that damage by the disk is detected.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -12,7 +11,7 @@ use super::disk::{Disk, ReplaceDurability};
 use super::layout::Layout;
 use super::{CacheError, PINS_MAX};
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::files::aside;
+use p2pfs_types::files::{aside, read_own};
 
 /// Prefix of the first line.
 const HEAD: &str = "pins ";
@@ -29,7 +28,7 @@ impl Pins {
     /// damaged file. Returns a message about the damage, if any.
     pub(super) fn open(layout: &Layout, disk: &Disk) -> Result<(Self, Option<String>), CacheError> {
         let path = layout.pins();
-        let bytes = match fs::read(&path) {
+        let bytes = match read_own(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok((Self::default(), None));

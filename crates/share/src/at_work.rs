@@ -21,6 +21,8 @@ pub(super) struct HashTicket {
     pub(super) number: u64,
     /// Whether the close of its writer was reported, or it had been at rest, when it was queued.
     pub(super) sure: bool,
+    /// Whether it is read although a program writes it all the time.
+    pub(super) busy: bool,
 }
 
 /// Work of one thread.
@@ -163,6 +165,7 @@ mod tests {
             slot: Slot::FIRST,
             number,
             sure: true,
+            busy: false,
         };
         one.take([1, 2, 3].map(held));
         one.give_back(&[2]);

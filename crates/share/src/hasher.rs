@@ -103,7 +103,11 @@ fn hash_at_once(
         read_bytes,
         ..FinishedRead::of(job.taken.held, outcome)
     };
-    let small = job.taken.just_written && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
+    // The bytes of a busy file may be from before and after a write. Its hash alone does no harm,
+    // because each byte is checked before it is given.
+    let small = job.taken.just_written
+        && !job.taken.held.busy
+        && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
     if let HashOutcome::Hashed { seen, .. } = &read.outcome
         && small
         && seen.identity.size_bytes == buffer.len() as u64

@@ -6,7 +6,7 @@
 //! costs a rebuild and never delivers a wrong byte.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use super::part::{
     outboard_bytes,
 };
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::files::is_want;
+use p2pfs_types::files::{PRIVATE_MODE, create_anew, is_want, open_own};
 
 /// Size up to which a file has no outboard on disk. Hashing such a file takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
@@ -203,7 +203,9 @@ impl Outboards {
     /// Writes an outboard. It gets its name only when it is complete.
     fn write(&self, pairs: &[u8], path: &Path) -> io::Result<()> {
         let part = self.parts.path(&self.dir);
-        let written = std::fs::write(&part, pairs).and_then(|()| std::fs::rename(&part, path));
+        let written = create_anew(&part, PRIVATE_MODE)
+            .and_then(|mut file| file.write_all(pairs))
+            .and_then(|()| std::fs::rename(&part, path));
         if written.is_err() {
             let _ = std::fs::remove_file(part);
         }
@@ -252,11 +254,12 @@ impl Outboards {
 /// Opens a stored outboard of that length. A large one is not loaded into memory.
 fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<HashPairs>> {
     if bytes <= IN_MEMORY_MAX_BYTES {
-        let pairs = std::fs::read(path)?;
+        let mut pairs = Vec::new();
+        open_own(path)?.take(bytes + 1).read_to_end(&mut pairs)?;
         let is_whole = pairs.len() as u64 == bytes;
         return Ok(is_whole.then(|| HashPairs::Memory(pairs.into())));
     }
-    let file = File::open(path)?;
+    let file = open_own(path)?;
     let is_whole = file.metadata()?.len() == bytes;
     Ok(is_whole.then(|| HashPairs::Disk(Arc::new(file))))
 }

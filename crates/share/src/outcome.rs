@@ -70,11 +70,14 @@ impl FinishedRead {
 
     /// Returns the final outcome; `again` is the cause of a change that was noticed during the
     /// read. If the file was written to, or may have been, the read may have returned a partial
-    /// write. It then counts only if no process had the file open for writing.
+    /// write. It then counts only if no process had the file open for writing, or if the file is
+    /// busy: its times were the same before and after the read.
     pub(super) fn settled(&self, again: Option<Cause>) -> HashOutcome {
         let is_written = self.overtaken || again.is_some_and(Cause::is_of_writer);
         match self.outcome {
-            HashOutcome::Hashed { unwritten, .. } if is_written && !unwritten => {
+            HashOutcome::Hashed { unwritten, .. }
+                if is_written && !unwritten && !self.held.busy =>
+            {
                 HashOutcome::Changed
             }
             outcome => outcome,

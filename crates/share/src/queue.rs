@@ -43,6 +43,8 @@ pub(super) enum HashStage {
         size_bytes: u64,
         cancel: Arc<AtomicBool>,
         again: Option<Cause>,
+        /// Whether it is read although a program writes it all the time.
+        busy: bool,
     },
 }
 
@@ -80,8 +82,6 @@ pub(super) struct DequeuedFile {
     pub(super) unclosed: bool,
     /// Since when a close of it waits for other writers.
     pub(super) closed_at: Option<Instant>,
-    /// Whether it is read although a program writes it all the time.
-    pub(super) busy: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
 
@@ -270,14 +270,20 @@ impl HashQueue {
     }
 
     /// Records a change of a file that is being read, so that the result of the read is not final.
-    /// A write also cancels the read. Returns whether the file is being read.
+    /// A write also cancels the read, unless the file is busy. Returns whether the file is being read.
     pub(super) fn note_change(&mut self, slot: Slot, cause: Cause) -> bool {
-        let Some(HashStage::Hashing { cancel, again, .. }) = self.stages.get_mut(&slot) else {
+        let Some(HashStage::Hashing {
+            cancel,
+            again,
+            busy,
+            ..
+        }) = self.stages.get_mut(&slot)
+        else {
             return false;
         };
         *again = Some(again.map_or(cause, |before| before.then(cause)));
         self.verifying.remove(&slot);
-        if cause >= Cause::Modified {
+        if cause >= Cause::Modified && !*busy {
             cancel.store(true, Ordering::Relaxed);
         }
         true
@@ -300,25 +306,30 @@ impl HashQueue {
         self.queued.remove(&key);
         self.numbers += 1;
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
+        let busy = self.busy.remove(&slot);
+        if busy {
+            self.written.insert(slot, Instant::now());
+        }
         let hashing = HashStage::Hashing {
             number,
             began: Instant::now(),
             size_bytes,
             cancel: cancel.clone(),
             again: None,
+            busy,
         };
         self.stages.insert(slot, hashing);
-        let busy = self.busy.remove(&slot);
-        if busy {
-            self.written.insert(slot, Instant::now());
-        }
         Some(DequeuedFile {
             just_written: key.0 == QueueLane::JustWritten,
-            held: HashTicket { slot, number, sure },
+            held: HashTicket {
+                slot,
+                number,
+                sure,
+                busy,
+            },
             size_bytes,
             unclosed: self.unclosed.remove(&slot),
             closed_at: self.closed.get(&slot).copied(),
-            busy,
             cancel,
         })
     }

@@ -60,7 +60,7 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
         Writers::None => true,
         // the writer is not the one that closed the file; it is idle, or the close has waited long
         // enough
-        Writers::Some if job.taken.busy => true,
+        Writers::Some if job.taken.held.busy => true,
         Writers::Some => {
             job.taken.held.sure && (age >= shared.quiet / 2 || is_overdue(shared, job))
         }

@@ -18,7 +18,7 @@ pub mod socket_place;
 pub use refused::stays_refused;
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -126,11 +126,67 @@ pub fn make_temporary_dir(prefix: &str) -> io::Result<PathBuf> {
     std::path::absolute(made.tempdir()?.keep())
 }
 
-/// Opens a file for reading and writing. Creates it, private to its owner, if it does not exist.
+/// Opens a file of this program for reading and writing. Creates it, private to its owner, if it
+/// does not exist.
+///
+/// # Errors
+/// As [`open_own`], except that the file may be missing.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    options.mode(PRIVATE_MODE).open(path)
+    open_regular(options.mode(PRIVATE_MODE), path)
+}
+
+/// Opens an existing file of this program for reading. Another user may have planted the name where
+/// it may write: a symbolic link would make this program use another file, and opening a pipe
+/// without a writer would block for ever (open(2)).
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] for a symbolic link and for anything that is no regular file;
+/// otherwise the error of the system.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    open_regular(OpenOptions::new().read(true), path)
+}
+
+/// Opens an existing file of this program for reading and writing.
+///
+/// # Errors
+/// As [`open_own`].
+pub fn open_own_writable(path: &Path) -> io::Result<File> {
+    open_regular(OpenOptions::new().read(true).write(true), path)
+}
+
+/// Reads an existing file of this program.
+///
+/// # Errors
+/// As [`open_own`].
+pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_own(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Creates a file with this mode in place of the leftover of a crash. An existing file of that name
+/// is removed and not written to, and a link is not followed.
+pub fn create_anew(path: &Path, mode: u32) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(mode).open(path)
+}
+
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let irregular = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    match options.custom_flags(flags).open(path) {
+        Ok(file) if !file.metadata()?.is_file() => irregular("it is no regular file"),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            irregular("it is a symbolic link, and this program follows none here")
+        }
+        opened => opened,
+    }
 }
 
 /// Creates an unnamed file in that folder (`O_TMPFILE`, open(2)). It is invisible and cannot be
@@ -273,6 +329,36 @@ mod tests {
         let of_unit = read_only_remedy_of(true);
         assert!(of_unit.contains("ReadWritePaths="), "{of_unit}");
         assert!(!read_only_remedy_of(false).contains("ReadWritePaths="));
+    }
+
+    #[test]
+    fn own_files_are_opened_through_no_link_and_no_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), b"of another").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        std::os::unix::fs::symlink("absent", at("dangling")).unwrap();
+        rustix::fs::mknodat(
+            CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            PRIVATE_MODE.into(),
+            0,
+        )
+        .unwrap();
+        for open in [open_own, open_own_writable, open_private] {
+            assert!(open(&at("file")).is_ok());
+            for name in ["link", "dangling", "pipe"] {
+                let refused = open(&at(name)).unwrap_err();
+                assert_eq!(
+                    refused.kind(),
+                    io::ErrorKind::InvalidInput,
+                    "{name}: {refused}"
+                );
+            }
+        }
+        assert!(!at("absent").exists());
+        assert!(open_own(&at("absent")).is_err());
     }
 
     #[test]

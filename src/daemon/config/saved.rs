@@ -2,17 +2,17 @@
 //! add`, and a token for the first start. Both are files of mode 0600 in the state directory. They
 //! are replaced as a whole by a rename, so that a crash leaves the old or the new file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 
 use super::sections::ShareSettings;
-use p2pfs_types::files::{PRIVATE_MODE, make_private_dir};
+use p2pfs_types::files::{PRIVATE_MODE, create_anew, make_private_dir, open_own};
 use p2pfs_types::id::to_hex;
 
 /// File of the added shares, within the state directory.
@@ -147,7 +147,7 @@ impl SavedShare {
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
-    let file = match fs::File::open(path) {
+    let file = match open_own(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -160,8 +160,8 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     make_private_dir(state_dir)?;
     let temporary = state_dir.join(format!(".{name}.new"));
-    let mut file = made_anew(&temporary)?;
-    // Root may write here for a daemon that runs as another user.
+    // The directory may belong to another user, for whose daemon root writes here.
+    let mut file = create_anew(&temporary, PRIVATE_MODE)?;
     if rustix::process::geteuid().is_root() {
         let owner = fs::metadata(state_dir)?;
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
@@ -175,19 +175,6 @@ fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
 /// Fsyncs the directory, so that a reported rename or removal survives a power failure.
 fn sync_names(state_dir: &Path) -> io::Result<()> {
     File::open(state_dir)?.sync_all()
-}
-
-/// Creates a file in place of the leftover of a crash. An existing file of that name is not written
-/// to and a link is not followed. The directory may belong to another user that could otherwise
-/// make root write to another place.
-fn made_anew(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(PRIVATE_MODE);
-    options.open(path)
 }
 
 fn invalid(error: impl ToString) -> io::Error {

@@ -5,14 +5,15 @@
 //! daemon writes the record when a start fails under a service manager, and removes it when it
 //! serves. Without a manager the error is on the user's terminal, and no record is written.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use p2pfs_types::files::{create_anew, open_own};
 
 /// Maximum size of a record in bytes; the message of a failed start is one line.
 const RECORD_MAX_BYTES: u64 = 16 * 1024;
@@ -43,10 +44,7 @@ impl FailedStart {
     /// Returns the record beside this control socket. Returns `None` if there is none or it cannot
     /// be read.
     pub fn beside(socket: &Path) -> Option<Self> {
-        let mut options = File::options();
-        // A pipe at this path must not block the caller.
-        let file = options.read(true).custom_flags(libc::O_NONBLOCK);
-        let file = file.open(path(socket)).ok()?;
+        let file = open_own(&path(socket)).ok()?;
         let mut bytes = Vec::new();
         file.take(RECORD_MAX_BYTES).read_to_end(&mut bytes).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -65,9 +63,7 @@ impl FailedStart {
         };
         let path = path(socket);
         let new = path.with_added_extension("new");
-        let _left_over = fs::remove_file(&new);
-        let mut options = File::options();
-        let mut file = (options.write(true).create_new(true).mode(RECORD_MODE)).open(&new)?;
+        let mut file = create_anew(&new, RECORD_MODE)?;
         file.write_all(&serde_json::to_vec(&failed)?)?;
         fs::rename(&new, &path)?;
         Ok(failed)

@@ -6,7 +6,7 @@
 //! claims are compared with the bytes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::{PRIVATE_MODE, create_anew, open_own, open_own_writable};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::ARRIVING;
 
@@ -96,7 +97,7 @@ impl PartPaths {
     pub(super) fn write_note(&self, note: &ProgressNote) -> io::Result<()> {
         let text = postcard::to_stdvec(note).map_err(io::Error::other)?;
         let new = self.note.with_extension("new");
-        fs::write(&new, text)?;
+        create_anew(&new, PRIVATE_MODE)?.write_all(&text)?;
         fs::rename(new, &self.note)
     }
 
@@ -116,7 +117,7 @@ impl PartPaths {
 impl ProgressNote {
     fn read(path: &Path) -> Option<Self> {
         let mut text = Vec::new();
-        let mut file = File::open(path).ok()?.take(NOTE_MAX_BYTES);
+        let mut file = open_own(path).ok()?.take(NOTE_MAX_BYTES);
         file.read_to_end(&mut text).ok()?;
         let note: Self = postcard::from_bytes(&text).ok()?;
         (note.prefix_bytes <= note.size_bytes).then_some(note)
@@ -141,7 +142,7 @@ pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
         let part = PartPaths::named(&folder, stem);
         match ProgressNote::read(path).filter(|_| left.len() < most && is_fresh(path)) {
             Some(note) => {
-                let bytes = File::options().read(true).write(true).open(&part.bytes);
+                let bytes = open_own_writable(&part.bytes);
                 let bytes = bytes.ok();
                 left.push(UnfinishedPush { note, part, bytes });
             }

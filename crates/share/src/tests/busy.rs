@@ -48,6 +48,7 @@ fn a_listed_file_that_is_written_without_a_rest_is_listed_anew_between_writes() 
     let mut file = fs::File::options().write(true).open(bench.at("database"));
     let file = file.as_mut().unwrap();
     let (start, mut number) = (Instant::now(), 0_u64);
+    // On a loaded machine two writes may be so far apart that the file is at rest between them.
     while bench.has("database", b"first") {
         number += 1;
         file.write_all(&number.to_le_bytes()).unwrap();
@@ -55,7 +56,9 @@ fn a_listed_file_that_is_written_without_a_rest_is_listed_anew_between_writes() 
         bench.write(&marker, marker.as_bytes());
         bench.wait_for("the marker", |b| b.has(&marker, marker.as_bytes()));
         assert!(bench.entry("database").is_some());
-        assert!(start.elapsed() < 3 * BUSY_READ_AFTER, "no new version");
+        assert!(
+            start.elapsed() < BUSY_READ_AFTER + PATIENCE,
+            "no new version"
+        );
     }
-    assert!(start.elapsed() >= BUSY_READ_AFTER);
 }
