@@ -1,11 +1,7 @@
 //! Read-ahead of all readers together. The more readers, the smaller each one's share.
 
-use std::time::Instant;
-
 use super::fetch::FileFetch;
-use super::queue::WorkClass;
-use super::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, Plan};
-use p2pfs_types::digest::ContentKey;
+use super::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES};
 use p2pfs_types::extent::ByteRange;
 
 /// Bounds of the read-ahead of all readers together.
@@ -15,7 +11,7 @@ pub struct ReadAheadBudget {
     streams: usize,
     budget_bytes: Option<u64>,
     /// Whether the network is metered, which costs by the byte. Read-ahead is off then.
-    is_metered: bool,
+    pub(super) is_metered: bool,
 }
 
 impl ReadAheadBudget {
@@ -34,7 +30,7 @@ impl ReadAheadBudget {
 
     /// Extends the read-ahead of the reader of a range. Returns whether there is more to fetch
     /// ahead than before.
-    fn extend(&mut self, file: &mut FileFetch, range: ByteRange) -> bool {
+    pub(super) fn extend(&mut self, file: &mut FileFetch, range: ByteRange) -> bool {
         if self.is_metered || file.is_complete() {
             return false;
         }
@@ -49,39 +45,5 @@ impl ReadAheadBudget {
     pub(super) fn forget(&mut self, file: &mut FileFetch) {
         self.streams -= file.streams.established();
         file.streams.clear();
-    }
-}
-
-impl Plan {
-    /// Records that a reader has read, or is about to read, `range` of an open file, and extends
-    /// its read-ahead.
-    pub fn note_read(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
-        let Some(fetch) = self.files.get_mut(content) else {
-            return;
-        };
-        fetch.times.last_used = now;
-        if self.read_ahead.extend(fetch, range) {
-            self.enqueue(content, WorkClass::ReadAhead);
-        }
-    }
-
-    /// Forgets the streams of a file; see [`ReadAheadBudget::forget`].
-    pub(super) fn forget_streams(&mut self, content: &ContentKey) {
-        if let Some(fetch) = self.files.get_mut(content) {
-            self.read_ahead.forget(fetch);
-        }
-    }
-
-    /// Turns read-ahead off on a metered network, or on again. Answers in flight may still arrive.
-    /// Whole files are still fetched, because a user requested them.
-    pub fn set_metered(&mut self, metered: bool) {
-        self.read_ahead.is_metered = metered;
-        if !metered {
-            return;
-        }
-        for content in self.files.contents() {
-            self.forget_streams(&content);
-            self.queue.dequeue(&content, WorkClass::ReadAhead);
-        }
     }
 }

@@ -60,6 +60,12 @@ impl FileTable {
         file.is_some_and(|file| file.holders().contains(node))
     }
 
+    /// Returns whether a holder of an open file is known.
+    pub fn has_holder(&self, content: &ContentKey) -> bool {
+        let file = self.get(content);
+        file.is_some_and(|file| file.holders().nodes().next().is_some())
+    }
+
     /// Returns whether a node that had all of an open file recently reported that the file is gone.
     /// The catalogue may have newer information by now.
     pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {

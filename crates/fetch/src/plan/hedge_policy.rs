@@ -20,8 +20,6 @@ const HEDGE_SHARE: u64 = 10;
 /// Minimum ratio of the remaining time of a late answer to the expected time of its hedge. A hedge
 /// that saves little is not worth its bytes.
 const SOONER_MULTIPLE: u32 = 2;
-/// Multiple of a request's usual time after which it is checked for lateness.
-const LATE_MULTIPLE: u32 = 3;
 /// How long a peer with an open request may send nothing before it counts as silent.
 pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
 /// How long a peer may send nothing before it loses its stripes of a file that many nodes want. If
@@ -66,35 +64,21 @@ pub(super) enum HedgeAction {
 /// Decides about late requests. It has the credit for hedges, and no other state.
 #[derive(Debug)]
 pub(super) struct HedgePolicy {
-    /// Bounds of the time until a request with a waiting reader is checked.
-    waited: (Duration, Duration),
-    /// Bounds of that time without a waiting reader.
-    background: (Duration, Duration),
+    config: PlanConfig,
     credit_bytes: u64,
 }
 
 impl HedgePolicy {
-    pub(super) fn new(config: &PlanConfig) -> Self {
+    pub(super) fn new(config: PlanConfig) -> Self {
         Self {
-            waited: config.hedge,
-            background: config.background_hedge,
+            config,
             credit_bytes: HEDGE_CREDIT_MAX_BYTES,
         }
     }
 
-    /// Returns how long a request may take before it is checked.
-    pub(super) fn late_after(&self, usual: Duration, is_waited_for: bool) -> Duration {
-        let (least, most) = if is_waited_for {
-            self.waited
-        } else {
-            self.background
-        };
-        (usual * LATE_MULTIPLE).clamp(least, most)
-    }
-
     /// Returns how long the peer of a request may send nothing before it counts as silent.
     fn silent_after(&self, late: &LateRequest) -> Duration {
-        let usual = self.late_after(late.usual, late.is_waited_for);
+        let usual = self.config.late_after(late.usual, late.is_waited_for);
         usual.max(SILENT_MIN)
     }
 
@@ -164,7 +148,7 @@ mod tests {
     use super::*;
 
     fn policy() -> HedgePolicy {
-        HedgePolicy::new(&PlanConfig::default())
+        HedgePolicy::new(PlanConfig::default())
     }
 
     /// A request whose bytes arrive slowly while a reader waits.

@@ -2,9 +2,10 @@
 //!
 //! The inputs are demands of readers ([`Plan::demand`]), other reads ([`Plan::note_read`]), files
 //! wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving bytes
-//! ([`Plan::arrived`]) and ends of requests ([`Plan::answered`], [`Plan::failed`]). The outputs are
-//! the next request ([`Plan::poll_request`]), events ([`Plan::poll_event`]) and the next wake-up
-//! time ([`Plan::poll_timeout`]).
+//! ([`Plan::arrived`]), ends of requests ([`Plan::answered`], [`Plan::failed`]) and news of peers
+//! ([`Plan::peer_is`]). The outputs are the next request ([`Plan::poll_request`]), and events, the
+//! next wake-up time and decisions in the [`Outbox`]. The plan joins objects: [`FetchState`] has the
+//! data, `Scheduler` chooses requests, `Hedger` checks late ones, and [`Patience`] ends waits.
 //!
 //! Demands come first, then read-ahead, then fills. A range is requested once, however many readers
 //! wait for it. Only hedges request it from other peers too, from three peers in total, and hedges
@@ -22,20 +23,17 @@
 //! | state of a file and its readers | `files`, `fetch`, `holders`, `readers`, `places`, `streams` |
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
 //! | how long a wait goes on | `patience` |
-//! | choice of the next file, range and peer | `queue`, `schedule`; `demands` for waiting readers, `ahead` for sequential readers, `filling` for whole files, `stripes` and `swarm` for files that many nodes want |
-//! | ends of requests and of files | `answers`, `hedge`, `hedge_policy`, `beside`, `closing` |
+//! | all of it together, changed consistently | `state` |
+//! | choice of the next file, range and peer | `queue`, `schedule`; `ahead` for sequential readers; `swarm_policy`, `swarm` and `stripes` for files that many nodes want |
+//! | late requests | `hedge`, `hedge_policy` |
+//! | ends of waits | `waits` |
 //! | reports for users and traces | `report`, `decisions` |
 
 pub mod ahead;
-mod answers;
 mod backoff;
-mod beside;
-mod closing;
 mod decisions;
-mod demands;
 mod fetch;
 pub mod files;
-mod filling;
 mod hedge;
 mod hedge_policy;
 pub mod holders;
@@ -49,13 +47,16 @@ mod queue;
 mod readers;
 pub mod record;
 mod report;
-mod requests;
+pub mod requests;
 mod schedule;
 mod silence;
+pub mod state;
 pub mod streams;
 mod stripes;
 mod swarm;
+mod swarm_policy;
 mod terms;
+mod waits;
 
 #[cfg(test)]
 #[path = "../../../../tests/support/fluid.rs"]
@@ -63,24 +64,20 @@ mod fluid;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
-use decisions::DecisionLog;
 use fetch::{FileFetch, FillState, FillWish};
+use hedge::Hedger;
 use hedge_policy::HedgePolicy;
 use holders::Coverage;
 use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
-use patience::{Pause, Waiting};
-use peer::Peer;
-use queue::{ReadyQueue, WorkClass};
-use requests::RequestTable;
+use patience::Waiting;
+use queue::WorkClass;
+use requests::{OpenRequest, RequestState};
+use schedule::Scheduler;
+use state::{Demand, Timer};
 
 pub use ahead::ReadAheadBudget;
 pub use backoff::SHUN;
@@ -91,12 +88,15 @@ pub use link::{SMALL_BYTES, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use peers::{PEERS_MAX, PeerTable};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};
+pub use requests::RequestTable;
+pub use state::{FetchState, Outbox};
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
 pub use swarm::STRIPE_BYTES;
 pub use terms::{
-    DemandId, Failure, Lane, Listed, Offer, PeerRate, PlanConfig, PlanError, PlanEvent,
-    RangeRequest, RequestId,
+    DemandId, Failure, FilesToClose, FillEnd, Lane, Listed, Offer, PeerNews, PeerRate, PlanConfig,
+    PlanError, PlanEvent, RangeRequest, RequestId, RequestStage,
 };
+pub use waits::Patience;
 
 /// Maximum bytes of one request, and the alignment of bulk requests: the limit of the wire format.
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
@@ -114,85 +114,133 @@ pub const FETCHES_MAX: usize = 1 << 14;
 pub const FETCHES_KEPT_MAX: usize = 1024;
 /// Size in bytes above which a `Get` looks for more holders even if holders are known.
 const GET_ANYWAY_BYTES: u64 = 1 << 20;
-/// Delay of that `Get` after the first wish for the file. A short read from a known holder ends
-/// before that, and the `Get` would only delay it.
-const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
 
-#[derive(Debug)]
-struct Demand {
-    content: ContentKey,
-    range: ByteRange,
-    waiting: Waiting,
-    /// First byte that blocks the reader and has not been requested from any peer, and since when.
-    stuck: Option<(u64, Instant)>,
-    /// When the wait is checked next.
-    deadline: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    CheckOverdue(RequestId),
-    Expire(RequestId),
-    Deadline(DemandId),
-    FillDeadline(ContentKey),
-    Wanted(ContentKey),
-    /// Looks for more holders if some of the file is still wanted.
-    GetAnyway(ContentKey),
-    Idle(ContentKey),
-    /// The back-off of a peer is over.
-    Rested(NodeId),
-    /// Asks the other nodes that want the file which parts they have by now.
-    Survey(ContentKey),
-    /// Stripes that belong to other nodes may be requested from full holders.
-    Stripe(ContentKey),
-    /// The last step left some of its work for the next one.
-    Again,
-}
-
-/// Scheduler of all fetches; see the module documentation.
+/// Coordinator of all fetches; see the module documentation.
 #[derive(Debug)]
 pub struct Plan {
-    config: PlanConfig,
-    rng: StdRng,
-    /// Open files.
-    pub files: FileTable,
-    /// Peers and their figures.
-    pub peers: PeerTable,
-    demands: BTreeMap<DemandId, Demand>,
-    queue: ReadyQueue,
-    requests: RequestTable,
-    hedging: HedgePolicy,
-    timers: BTreeSet<(Instant, Timer)>,
-    events: VecDeque<PlanEvent>,
-    decisions: DecisionLog,
-    next_id: u64,
-    /// Read-ahead of all readers together.
-    pub read_ahead: ReadAheadBudget,
-    /// Number of items examined by all calls together.
-    steps: Cell<u64>,
-    /// Last time in which this node did not run.
-    pause: Option<Pause>,
+    /// State of all fetches.
+    pub state: FetchState,
+    /// How long readers and fills wait.
+    pub patience: Patience,
+    scheduler: Scheduler,
+    hedger: Hedger,
 }
 
 impl Plan {
     /// Creates a plan with nothing to do.
     pub fn new(config: PlanConfig, seed: u64) -> Self {
         Self {
-            hedging: HedgePolicy::new(&config),
-            config,
-            rng: StdRng::seed_from_u64(seed),
-            files: FileTable::default(),
-            peers: PeerTable::default(),
-            demands: BTreeMap::new(),
-            queue: ReadyQueue::default(),
-            requests: RequestTable::default(),
-            timers: BTreeSet::new(),
-            events: VecDeque::new(),
-            decisions: DecisionLog::default(),
-            next_id: 0,
-            pause: None,
-            read_ahead: ReadAheadBudget::default(),
-            steps: Cell::new(0),
+            hedger: Hedger {
+                policy: HedgePolicy::new(config),
+            },
+            state: FetchState::new(config),
+            scheduler: Scheduler::new(seed),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Returns the next request, or `None` until something changes.
+    pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
+        if let Some(request) = self.state.requests.next_chosen() {
+            return Some(request);
+        }
+        hedge::rescue_some(&mut self.state, now);
+        self.scheduler.poll_request(&mut self.state, now)
+    }
+
+    /// Records a node that also wants an open file and will have parts of it soon.
+    pub fn fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
+        stripes::add_fellow(&mut self.state, now, content, node);
+    }
+
+    /// Closes open files without a waiting reader and a fill.
+    pub fn close_files(&mut self, which: FilesToClose) {
+        let mut closed = match which {
+            FilesToClose::Idle => self.state.files.idle(),
+            FilesToClose::LongIdle { now, .. } => self.state.files.long_idle(now),
+        };
+        if let FilesToClose::LongIdle { kept, .. } = which {
+            closed.retain(|content| *content != kept);
+        }
+        closed.iter().for_each(|content| self.state.close(content));
+    }
+
+    /// Ends the wish for the whole file. If its owner has gone, requests without any arrived bytes
+    /// are cancelled, unless a reader uses the file, because the link is for other files now.
+    /// Otherwise answers of requests in flight may still arrive.
+    pub fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
+        self.state.cancel_fill(content);
+        let fetch = self.state.files.get(content);
+        let is_read = |fetch: &&FileFetch| fetch.readers.count() + fetch.streams.established() > 0;
+        let asked = fetch.filter(|fetch| why == FillEnd::Abandoned && !is_read(fetch));
+        let asked: Vec<_> = asked.map(|it| it.asked.ids().collect()).unwrap_or_default();
+        for id in asked {
+            let entry = self.state.requests.get(id);
+            if entry.is_some_and(|entry| entry.arrived_bytes() == 0) {
+                self.state.take_back(id, TakeBackReason::Unwanted);
+            }
+        }
+    }
+
+    /// Records the progress of a request within this node.
+    pub fn request_is(&mut self, id: RequestId, stage: RequestStage) {
+        let state = &mut self.state;
+        let Some(entry) = state.requests.get_mut(id) else {
+            return;
+        };
+        let fetch = state.files.get_mut(&entry.request.content);
+        match stage {
+            RequestStage::Throttled => {
+                entry.state = RequestState::Throttled;
+                fetch.into_iter().for_each(FileFetch::note_answer);
+                state.out.decisions.note(|| Decision::Throttled(id));
+            }
+            RequestStage::Sent { at } => {
+                entry.state = RequestState::Sent;
+                entry.sent.at = at;
+                fetch.into_iter().for_each(|it| it.note_request(at));
+                if let Some(peer) = state.peers.get(&entry.request.node) {
+                    entry.sent.moved_bytes = peer.link.moved_bytes();
+                }
+                state.out.decisions.note(|| Decision::Released(id));
+            }
+            RequestStage::Received => {
+                let bytes = entry.arrived_bytes();
+                entry.state = RequestState::Received { bytes };
+            }
+        }
+    }
+
+    /// Records an event of a peer outside the plan's own requests.
+    pub fn peer_is(&mut self, node: NodeId, news: PeerNews) {
+        match news {
+            PeerNews::Returned => {
+                if let Some(peer) = self.state.peers.get_mut(&node) {
+                    peer.rested();
+                    self.state.wake(node);
+                }
+            }
+            PeerNews::Unreachable { now, asked_at } => {
+                let jitter = self.scheduler.jitter();
+                if let Some(peer) = self.state.peers.get_mut(&node) {
+                    let until = peer.backoff.rest(now, asked_at, jitter);
+                    self.state.out.timers.insert((until, Timer::Rested(node)));
+                }
+            }
+            PeerNews::Gave { bytes } => {
+                if let Some(peer) = self.state.peer_or_new(node) {
+                    peer.link.note_delivered(bytes);
+                }
+            }
+            PeerNews::Lied { now, content } => {
+                let peer = self.state.peer_or_new(node);
+                let Some(peer) = peer.filter(|it| !it.backoff.is_shunned(now)) else {
+                    return;
+                };
+                let until = peer.shun(now);
+                self.state.out.timers.insert((until, Timer::Rested(node)));
+                self.state.report_liar(node, content);
+            }
         }
     }
 
@@ -206,27 +254,29 @@ impl Plan {
         content: ContentKey,
         present: ExtentSet,
     ) -> Result<(), PlanError> {
-        if let Some(fetch) = self.files.get_mut(&content) {
+        if let Some(fetch) = self.state.files.get_mut(&content) {
             fetch.times.last_used = now;
             return Ok(());
         }
-        let step = || self.steps.set(self.steps.get() + 1);
-        for idle in self.files.idle_over_limit(step) {
-            self.close(&idle);
+        let step = || self.state.steps.set(self.state.steps.get() + 1);
+        for idle in self.state.files.idle_over_limit(step) {
+            self.state.close(&idle);
         }
-        if !self.files.has_room() {
+        if !self.state.files.has_room() {
             return Err(PlanError::TooMany);
         }
         let fetch = FileFetch::new(content.size_bytes, present, now);
-        self.files.insert(content, fetch);
-        self.timers
-            .insert((now + self.config.idle, Timer::Idle(content)));
+        self.state.files.insert(content, fetch);
+        self.state
+            .out
+            .timers
+            .insert((now + self.state.config.idle, Timer::Idle(content)));
         Ok(())
     }
 
     /// Adds the nodes that have all of the file according to the catalogue.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
-        let Some(fetch) = self.files.get_mut(content) else {
+        let Some(fetch) = self.state.files.get_mut(content) else {
             return;
         };
         for one in listed {
@@ -234,52 +284,23 @@ impl Plan {
         }
         let nodes = listed.iter().map(|one| one.node);
         let held: Vec<_> = nodes
-            .filter(|it| self.files.is_holder(content, it))
+            .filter(|it| self.state.files.is_holder(content, it))
             .collect();
         for node in held {
-            self.peer_or_new(node);
+            self.state.peer_or_new(node);
         }
-        self.requeue(content);
-        self.give_up_after_lookup(now, *content);
-    }
-
-    /// Returns whether a request is still unanswered.
-    pub fn is_asked(&self, id: RequestId) -> bool {
-        self.requests.contains(id)
-    }
-
-    /// Returns the figures of a peer, and creates them if there are none. Returns `None` at the
-    /// limit if all peers are in use.
-    fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
-        if self.peers.is_full_for(&node) {
-            let files = self.files.iter();
-            let holders: BTreeSet<_> = files.flat_map(|(_, it)| it.holders().nodes()).collect();
-            let (queue, steps) = (&self.queue, &self.steps);
-            let is_unused = |node: &NodeId| {
-                steps.set(steps.get() + 1);
-                !queue.has_parked(node) && !holders.contains(node)
-            };
-            for gone in self.peers.forget_some(is_unused) {
-                self.queue.forget_peer(&gone);
-            }
-            if self.peers.is_full_for(&node) {
-                return None;
-            }
-        }
-        Some(self.peers.entry(node))
-    }
-
-    /// Returns whether a holder of a file is known.
-    pub fn has_holder(&self, content: &ContentKey) -> bool {
-        let fetch = self.files.get(content);
-        fetch.is_some_and(|fetch| fetch.holders().nodes().next().is_some())
+        self.state.requeue(content);
+        waits::give_up_after_lookup(&mut self.state, now, *content);
     }
 
     /// Restores the records of an earlier run, for peers that this run does not know yet.
     pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
         for record in records.iter().take(PEER_RECORDS_MAX) {
-            if let Some(until) = self.peers.recall(now, record) {
-                self.timers.insert((until, Timer::Rested(record.node)));
+            if let Some(until) = self.state.peers.recall(now, record) {
+                self.state
+                    .out
+                    .timers
+                    .insert((until, Timer::Rested(record.node)));
             }
         }
     }
@@ -288,10 +309,10 @@ impl Plan {
     /// for a file that is not open, has another size, comes from a shunned peer or adds nothing
     /// new.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
-        if !self.files.is_open(&offer.content) {
+        if !self.state.files.is_open(&offer.content) {
             return false;
         }
-        let Some(peer) = self.peer_or_new(offer.node) else {
+        let Some(peer) = self.state.peer_or_new(offer.node) else {
             return false;
         };
         peer.load = offer.load;
@@ -304,128 +325,400 @@ impl Plan {
         } else {
             Coverage::Part(offer.ranges.align_in(CHUNK_BYTES, size_bytes))
         };
-        let fetch = self.files.get_mut(&offer.content);
+        let fetch = self.state.files.get_mut(&offer.content);
         let news = fetch.is_some_and(|fetch| {
             let news = fetch.add_holder(offer.node, coverage);
             fetch.note_ranges(&offer.node);
             news
         });
-        self.requeue(&offer.content);
+        self.state.requeue(&offer.content);
         news
     }
 
     /// Requests the whole open file, and gives up after `patience` without progress. Ends in
     /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`]. After `Filled` the file stays open until
-    /// [`Plan::cancel_fill`] reports that it is stored.
+    /// [`FillEnd::Stored`] reports that it is stored.
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
-        let Some(fetch) = self.files.get_mut(&content) else {
+        let Some(fetch) = self.state.files.get_mut(&content) else {
             return;
         };
         fetch.times.last_used = now;
         if fetch.is_complete() {
-            self.note_filled(&content);
+            self.state.note_filled(&content);
             return;
         }
         fetch.fill = FillWish::Wanted(FillState::new(Waiting::new(now, patience)));
-        self.decisions.note(|| Decision::FillBegan(content));
+        self.state
+            .out
+            .decisions
+            .note(|| Decision::FillBegan(content));
         let gets = fetch.holders_mut().take_to_get();
-        self.timers
+        self.state
+            .out
+            .timers
             .insert((now + patience, Timer::FillDeadline(content)));
-        self.get_soon(now, content, gets);
-        self.enqueue(&content, WorkClass::Fill);
-    }
-
-    fn get_soon(&mut self, now: Instant, content: ContentKey, gets: bool) {
-        if gets {
-            let at = now + GET_ANYWAY_AFTER;
-            self.timers.insert((at, Timer::GetAnyway(content)));
-        }
-    }
-
-    /// Ends the wish for the whole file. Answers of requests in flight may still arrive.
-    pub fn cancel_fill(&mut self, content: &ContentKey) {
-        if let Some(fetch) = self.files.get_mut(content) {
-            fetch.fill = FillWish::None;
-        }
-        self.queue.dequeue(content, WorkClass::Fill);
+        self.state.get_soon(now, content, gets);
+        self.state.enqueue(&content, WorkClass::Fill);
     }
 
     /// Removes the demand of a reader that has gone. Answers in flight may still arrive; nothing
     /// more is requested for it.
     pub fn cancel(&mut self, id: DemandId) {
-        let Some(demand) = self.take_demand(id) else {
+        let Some(demand) = self.state.take_demand(id) else {
             return;
         };
-        self.decisions.note(|| Decision::ReadCancelled(id));
-        let fetch = self.files.get(&demand.content);
+        self.state
+            .out
+            .decisions
+            .note(|| Decision::ReadCancelled(id));
+        let fetch = self.state.files.get(&demand.content);
         if fetch.is_some_and(|fetch| fetch.readers.is_empty()) {
-            self.forget_streams(&demand.content);
+            self.state.forget_streams(&demand.content);
         }
     }
 
     /// Marks bytes as missing that were on this node: the cache had no room for them. If readers
     /// still wait for them, they are requested again.
     pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
-        if let Some(fetch) = self.files.get_mut(content) {
+        if let Some(fetch) = self.state.files.get_mut(content) {
             fetch.lose(range);
         }
-        self.ask_again(content, range);
+        self.state.ask_again(content, range);
     }
 
-    /// Returns until when a reader waits if nothing more arrives, or `None` if it no longer waits.
-    /// Bytes of its file that arrive extend the time.
-    pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
-        let demand = self.demands.get(&id)?;
-        Some(self.patient_until(now, demand)?.max(demand.deadline))
-    }
-
-    /// Records that this node did not run for `took` until `now`. Must be called before deadlines
-    /// are checked.
-    pub fn note_pause(&mut self, now: Instant, took: Duration) {
-        self.pause = Some(Pause::new(now, took));
-    }
-
-    /// Returns the next event, if there is one.
-    pub fn poll_event(&mut self) -> Option<PlanEvent> {
-        self.events.pop_front()
-    }
-
-    /// Starts or stops recording [`Decision`]s.
-    pub fn set_traced(&mut self, is_traced: bool) {
-        self.decisions.set_traced(is_traced);
-    }
-
-    /// Returns the decisions since the last call, in order.
-    pub fn take_decisions(&mut self) -> Vec<Decision> {
-        self.decisions.take()
-    }
-
-    /// Returns the latest time for the next call of [`Plan::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
-    }
-
-    fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
-        let demand = self.demands.remove(&id)?;
-        self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
-        if let Some(fetch) = self.files.get_mut(&demand.content) {
-            fetch.readers.remove(id);
+    /// Records that bytes of an answer arrived from a peer, even if the answer is not needed any
+    /// longer. It is worth a call only for an answer that takes long; [`Plan::answered`] is enough
+    /// for others. Zero bytes mean that the peer is at work for the request, for example that its
+    /// handshake progresses.
+    pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
+        if let Some(entry) = self.state.requests.get_mut(id).filter(|_| bytes > 0) {
+            entry.note_arrived(now, bytes);
+            if let Some(fetch) = self.state.files.get_mut(&entry.request.content) {
+                fetch.note_progress(now);
+            }
         }
-        Some(demand)
+        self.state.note_moved(now, node, bytes);
     }
 
-    /// Returns the number of items examined so far. Tests measure the cost of calls with it.
-    pub fn steps(&self) -> u64 {
-        self.steps.get()
+    /// Records that the range of a request arrived, was verified and can be read from now on.
+    /// Returns `false` if it is no longer needed because another peer was sooner.
+    pub fn answered(&mut self, now: Instant, id: RequestId) -> bool {
+        let Some(entry) = self.state.take_request(id) else {
+            return false;
+        };
+        let (node, content, range) = (
+            entry.request.node,
+            entry.request.content,
+            entry.request.range,
+        );
+        self.state.out.decisions.note(|| Decision::Answered(id));
+        self.state
+            .note_moved(now, node, range.len().saturating_sub(entry.arrived_bytes()));
+        if let Some(peer) = self.state.peers.get_mut(&node) {
+            peer.answered(now, &entry.sent, range.len());
+        }
+        self.hedger.policy.earn(range.len());
+        let Some(fetch) = self.state.files.get_mut(&content) else {
+            return false;
+        };
+        fetch.gain(range);
+        fetch.times.last_used = now;
+        fetch.note_progress(now);
+        *fetch.received.entry(node).or_default() += range.len();
+        fetch.failures.is_lied_to = false;
+        if fetch.is_complete() {
+            self.state.forget_streams(&content);
+        }
+        self.state.cancel_duplicates(now, &content, range);
+        waits::notify_readers(&mut self.state, &content, range);
+        waits::notify_if_filled(&mut self.state, &content);
+        if matches!(entry.cause, RequestCause::Hedge(_)) {
+            // the next bytes that its reader waits for are as late
+            self.state
+                .hasten_checks(now, &content, ByteRange::at(range.end, 1));
+        }
+        true
     }
 
-    /// Returns the bytes requested and not answered yet.
-    pub fn in_flight_bytes(&self) -> u64 {
-        self.requests.bytes()
+    /// Ends a request without data. Its range goes to another peer.
+    pub fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
+        let Some(entry) = self.state.take_request(id) else {
+            return;
+        };
+        if failure != Failure::Unreachable
+            && let Some(fetch) = self.state.files.get_mut(&entry.request.content)
+        {
+            fetch.note_answer();
+        }
+        self.state.out.decisions.note(|| Decision::Failed {
+            request: id,
+            failure,
+        });
+        self.blame(now, &entry, failure);
+        self.state
+            .ask_again(&entry.request.content, entry.request.range);
+        self.state.mark_if_overdue(now, &entry.request.content);
     }
 
-    /// Counts one examined item.
-    fn step(&self) {
-        self.steps.set(self.steps.get() + 1);
+    /// Handles all timers that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.state.out.next_due(now) {
+            match timer {
+                Timer::CheckOverdue(id) => {
+                    self.hedger
+                        .check_overdue(&mut self.state, &mut self.scheduler, now, id)
+                }
+                Timer::Expire(id) => self.expire(now, id),
+                Timer::Deadline(id) => self.patience.check_patience(&mut self.state, now, id),
+                Timer::FillDeadline(content) => {
+                    self.patience.give_up_filling(&mut self.state, now, content)
+                }
+                Timer::Idle(content) => self.close_if_idle(now, content),
+                Timer::Wanted(content) => {
+                    waits::give_up_old_waits(&mut self.state, now, content);
+                    self.state.enqueue_all(&content);
+                }
+                Timer::GetAnyway(content) => self.get_anyway(&content),
+                Timer::Rested(node) => self.state.wake(node),
+                Timer::Survey(content) => stripes::survey(&mut self.state, now, content),
+                Timer::Stripe(content) => stripes::recheck_stripes(&mut self.state, &content),
+                Timer::Again => {}
+            }
+        }
+    }
+
+    /// Looks for holders besides the known ones, or postpones that while nothing is wanted.
+    fn get_anyway(&mut self, content: &ContentKey) {
+        let Some(fetch) = self.state.files.get_mut(content) else {
+            return;
+        };
+        if fetch.is_idle() {
+            let is_to_get = !fetch.is_complete();
+            fetch.holders_mut().get_later(is_to_get);
+        } else {
+            self.state.out.events.push_back(PlanEvent::Wanted(*content))
+        }
+    }
+
+    fn blame(&mut self, now: Instant, entry: &OpenRequest, failure: Failure) {
+        let (node, content) = (entry.request.node, entry.request.content);
+        let jitter = self.scheduler.jitter();
+        let Some(peer) = self.state.peers.get_mut(&node) else {
+            return;
+        };
+        let until = match failure {
+            Failure::Unreachable => peer.backoff.rest(now, entry.sent.at, jitter),
+            Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
+            Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
+            Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
+            Failure::Lied => peer.shun(now),
+            Failure::Gone => {
+                if let Some(fetch) = self.state.files.get_mut(&content) {
+                    fetch.remove_holder(now, node);
+                }
+                self.state.requeue(&content);
+                return waits::look_up_if_gone(&mut self.state, now, content);
+            }
+        };
+        self.state.out.timers.insert((until, Timer::Rested(node)));
+        if failure == Failure::Lied {
+            self.state.report_liar(node, content);
+        }
+        if matches!(failure, Failure::Lied | Failure::Unreachable) {
+            stripes::mark_peer_late(&mut self.state, now, &content, node);
+        }
+    }
+
+    fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.state.files.get(&content) else {
+            return;
+        };
+        let due = fetch.times.last_used + self.state.config.idle;
+        if fetch.is_idle() && due <= now {
+            return self.state.close(&content);
+        }
+        let next = if due > now {
+            due
+        } else {
+            now + self.state.config.idle
+        };
+        self.state.out.timers.insert((next, Timer::Idle(content)));
+    }
+
+    /// Ends an old request if its peer sends nothing at all. While its own bytes arrive it goes on.
+    /// While the peer serves other requests it waits its turn, for a limited time.
+    pub(super) fn expire(&mut self, now: Instant, id: RequestId) {
+        let limit = self.state.config.request_limit;
+        let Some(entry) = self.state.requests.get_mut(id) else {
+            return;
+        };
+        if entry.is_received() {
+            entry.expire_at = now + limit;
+            self.state
+                .out
+                .timers
+                .insert((entry.expire_at, Timer::Expire(id)));
+            return;
+        }
+        let (node, since) = (entry.request.node, entry.sent.at);
+        let quiet = self
+            .state
+            .peers
+            .get(&node)
+            .map(|peer| peer.quiet_for(now, since));
+        let waiting = Waiting::new(entry.progress_at(), limit);
+        let alive = quiet.is_some_and(|quiet| quiet < limit);
+        if alive && waiting.turn_ends_at(waiting.progress_at()) > now {
+            let quiet = quiet.unwrap_or_default();
+            entry.expire_at = now + (limit - quiet);
+            self.state
+                .out
+                .timers
+                .insert((entry.expire_at, Timer::Expire(id)));
+            return;
+        }
+        let failure = if alive {
+            Failure::Ours
+        } else {
+            Failure::Unreachable
+        };
+        self.state.out.decisions.note(|| Decision::TakenBack {
+            request: id,
+            why: TakeBackReason::Expired,
+        });
+        self.state.out.events.push_back(PlanEvent::Cancel(id));
+        self.failed(now, id, failure);
+    }
+
+    /// Cancels all requests for a content that cannot exist, and closes it.
+    pub fn forget(&mut self, content: &ContentKey) {
+        let asked = self.state.files.get(content).map(|fetch| fetch.asked.ids());
+        let asked: Vec<_> = asked.into_iter().flatten().collect();
+        for id in asked {
+            self.state.take_back(id, TakeBackReason::Unwanted);
+        }
+        self.state.close(content);
+    }
+
+    /// Adds a reader that waits for `range` of an open file. It waits until `deadline`, or longer
+    /// while bytes of the file arrive. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
+    ///
+    /// # Errors
+    /// The remembered failure of a recent attempt; [`PlanError::Gone`] if the holders recently
+    /// reported the range gone; [`PlanError::TooMany`].
+    pub fn demand(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<DemandId, PlanError> {
+        self.note_read(now, &content, range);
+        self.demand_just(now, content, range, deadline)
+    }
+
+    /// Adds a waiting reader like [`Plan::demand`], but without read-ahead.
+    ///
+    /// # Errors
+    /// Those of [`Plan::demand`].
+    pub fn demand_just(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<DemandId, PlanError> {
+        let id = DemandId(self.state.next_id);
+        self.demand_again(now, id, content, range, deadline)?;
+        self.state.next_id += 1;
+        Ok(id)
+    }
+
+    /// Adds a demand again that had ended in [`PlanEvent::Ready`] without its bytes being readable.
+    /// It keeps its id, because its reader cancels it and queries its deadline by that id.
+    ///
+    /// # Errors
+    /// Those of [`Plan::demand`].
+    pub fn demand_again(
+        &mut self,
+        now: Instant,
+        id: DemandId,
+        content: ContentKey,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<(), PlanError> {
+        let full = self.state.demands.len() >= DEMANDS_MAX;
+        let fetch = self
+            .state
+            .files
+            .get_mut(&content)
+            .ok_or(PlanError::NoHolder)?;
+        // a file of one chunk is requested as a whole
+        let range = if fetch.size_bytes <= CHUNK_BYTES {
+            fetch.whole()
+        } else {
+            range.align_out(PAGE_BYTES, fetch.size_bytes)
+        };
+        let present = fetch.have().contains(range);
+        match fetch.failures.of(now, range) {
+            Some(why) if !present => return Err(why),
+            None if !present && fetch.is_just_gone_in(now, range) => return Err(PlanError::Gone),
+            _ if full => return Err(PlanError::TooMany),
+            _ => {}
+        }
+        if present {
+            self.state.out.events.push_back(PlanEvent::Ready(id));
+            return Ok(());
+        }
+        fetch.readers.insert(range, id);
+        let gets = fetch.holders_mut().take_to_get();
+        let asked = &fetch.asked;
+        self.state.out.decisions.note(|| Decision::ReadBegan {
+            read: id,
+            content,
+            range,
+            joined: asked.touching(range).into_iter().collect(),
+        });
+        let demand = Demand {
+            content,
+            range,
+            waiting: Waiting::new(now, deadline.saturating_duration_since(now)),
+            stuck: None,
+            deadline,
+        };
+        self.state.demands.insert(id, demand);
+        self.state
+            .out
+            .timers
+            .insert((deadline, Timer::Deadline(id)));
+        self.state.get_soon(now, content, gets);
+        self.state.enqueue(&content, WorkClass::Demand);
+        self.state.hasten_checks(now, &content, range);
+        Ok(())
+    }
+
+    /// Records that a reader has read, or is about to read, `range` of an open file, and extends
+    /// its read-ahead.
+    pub fn note_read(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+        let Some(fetch) = self.state.files.get_mut(content) else {
+            return;
+        };
+        fetch.times.last_used = now;
+        if self.state.read_ahead.extend(fetch, range) {
+            self.state.enqueue(content, WorkClass::ReadAhead);
+        }
+    }
+
+    /// Turns read-ahead off on a metered network, or on again. Answers in flight may still arrive.
+    /// Whole files are still fetched, because a user requested them.
+    pub fn set_metered(&mut self, metered: bool) {
+        self.state.read_ahead.is_metered = metered;
+        if !metered {
+            return;
+        }
+        for content in self.state.files.contents() {
+            self.state.forget_streams(&content);
+            self.state.queue.dequeue(&content, WorkClass::ReadAhead);
+        }
     }
 }

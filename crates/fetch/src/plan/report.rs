@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Plan, RequestId};
+use super::RequestId;
+use super::fetch::FileFetch;
+use super::state::FetchState;
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 
@@ -33,22 +35,13 @@ pub struct SourceReport {
 }
 
 impl FetchReport {
-    /// Returns whether readers or a fill wait for it, or requests are open.
-    pub fn is_wanted(&self) -> bool {
-        let mut sources = self.sources.values();
-        self.waiting > 0 || self.is_filling || sources.any(|it| it.asked_bytes > 0)
-    }
-
-    /// Returns the bytes received since the fetch began.
-    pub fn received_bytes(&self) -> u64 {
-        self.sources.values().map(|it| it.received_bytes).sum()
-    }
-}
-
-impl Plan {
     /// Returns all open files, in order of their hashes.
-    pub fn fetches(&self) -> Vec<FetchReport> {
-        let report = |(content, fetch): (&ContentKey, &super::fetch::FileFetch)| {
+    pub fn of_all(state: &FetchState) -> Vec<FetchReport> {
+        let asked = |id: RequestId| {
+            let request = &state.requests.get(id)?.request;
+            Some((request.node, request.range.len()))
+        };
+        let report = |(content, fetch): (&ContentKey, &FileFetch)| {
             let received = fetch.received.iter();
             let received = received.map(|(node, bytes)| {
                 let received_bytes = *bytes;
@@ -62,7 +55,7 @@ impl Plan {
                 )
             });
             let mut sources: BTreeMap<_, _> = received.collect();
-            for (node, asked_bytes) in fetch.asked.ids().filter_map(|id| self.asked(id)) {
+            for (node, asked_bytes) in fetch.asked.ids().filter_map(asked) {
                 sources.entry(node).or_default().asked_bytes += asked_bytes;
             }
             FetchReport {
@@ -74,11 +67,17 @@ impl Plan {
                 sources,
             }
         };
-        self.files.iter().map(report).collect()
+        state.files.iter().map(report).collect()
     }
 
-    fn asked(&self, id: RequestId) -> Option<(NodeId, u64)> {
-        let request = &self.requests.get(id)?.request;
-        Some((request.node, request.range.len()))
+    /// Returns whether readers or a fill wait for it, or requests are open.
+    pub fn is_wanted(&self) -> bool {
+        let mut sources = self.sources.values();
+        self.waiting > 0 || self.is_filling || sources.any(|it| it.asked_bytes > 0)
+    }
+
+    /// Returns the bytes received since the fetch began.
+    pub fn received_bytes(&self) -> u64 {
+        self.sources.values().map(|it| it.received_bytes).sum()
     }
 }

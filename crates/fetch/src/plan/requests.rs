@@ -73,7 +73,7 @@ impl OpenRequest {
 
 /// Requests in flight, and those chosen that the owner has not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct RequestTable {
+pub struct RequestTable {
     open: BTreeMap<RequestId, OpenRequest>,
     bytes: u64,
     /// Requests that were chosen outside the order of the files: hedges and urgent repeats.
@@ -82,11 +82,12 @@ pub(super) struct RequestTable {
 
 impl RequestTable {
     /// Returns the bytes requested and not answered yet.
-    pub(super) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    pub(super) fn contains(&self, id: RequestId) -> bool {
+    /// Returns whether a request is still unanswered.
+    pub fn contains(&self, id: RequestId) -> bool {
         self.open.contains_key(&id)
     }
 

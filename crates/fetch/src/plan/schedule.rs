@@ -1,17 +1,25 @@
 //! Choice of the next request: demands in their order, then read-ahead and fills, each file in
 //! turn; and choice of its holder.
+//!
+//! A reader that requests much at once, as a command does that copies a whole file, is blocked by
+//! the first missing byte. In a swarm only that gap is requested from full holders after a delay,
+//! whichever node owns its stripe. Of the rest, only gaps that need not wait for other nodes are
+//! requested.
 
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::holders::Coverage;
 use super::peer::PeerRank;
-use super::queue::{QueuePosition, WORK_CLASSES, WorkClass};
-use super::requests::{OpenRequest, RequestState};
+use super::queue::{WORK_CLASSES, WorkClass};
+use super::state::{FetchState, Timer};
+use super::stripes;
+use super::swarm_policy::SwarmPolicy;
 use super::{
-    Decision, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, PeerTable, Plan, PlanEvent, RangeRequest,
-    RequestCause, RequestId, STRIPE_BYTES, Timer,
+    Decision, DemandId, HoldBack, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, PeerTable,
+    RangeRequest, RequestCause, STRIPE_BYTES,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -30,6 +38,13 @@ pub(super) const WORSE_MULTIPLE: u32 = 2;
 pub(super) const WORSE_SLACK: Duration = Duration::from_millis(50);
 /// Maximum files tried for one request. The others follow in the next step.
 const TRIES_MAX: usize = 32;
+
+/// Maximum demands of one file tried in one step if its holders have different parts. The others
+/// follow in the next step.
+const DEMANDS_TRIED_MAX: usize = 16;
+/// Maximum length of a search for the first of several adjacent demands. The kernel reads ahead by
+/// a few dozen at a time at most.
+const ROW_MAX: usize = 32;
 
 /// Peer for the beginning of a gap, or why none can be asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,39 +124,163 @@ impl Candidates {
     }
 }
 
-impl Plan {
-    /// Returns the next request, or `None` until something changes.
-    pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
-        if let Some(request) = self.requests.next_chosen() {
-            return Some(request);
+/// Result of trying one demand.
+enum DemandAttempt {
+    Asked(RangeRequest),
+    /// All of it is in flight or on this node.
+    AllAsked,
+    /// No peer can be asked for it now.
+    InVain,
+}
+
+/// Chooses the next request. It has the random numbers of all choices, and no other state.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    rng: StdRng,
+}
+
+impl Scheduler {
+    /// Creates a scheduler whose choices derive from `seed`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(seed),
         }
-        self.rescue_some(now);
+    }
+
+    /// Returns a random part of 1, by which pauses differ.
+    pub(super) fn jitter(&mut self) -> f64 {
+        self.rng.random()
+    }
+
+    pub(super) fn next_filling(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+        content: &ContentKey,
+    ) -> Option<RangeRequest> {
+        let fetch = state.files.get_mut(content)?;
+        let from = fetch.filling().map(|filling| filling.cursor)?;
+        let rest = ByteRange::new(from, fetch.size_bytes);
+        let first = fetch.first_gap(rest);
+        let cursor = first.map_or(fetch.size_bytes, |gap| gap.start);
+        if let Some(filling) = fetch.filling_mut() {
+            filling.cursor = cursor;
+        }
+        let Some(first) = first else {
+            state.queue.dequeue(content, WorkClass::Fill);
+            return None;
+        };
+        let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        let rest = ByteRange::new(cursor, rest.end);
+        let fetch = state.files.get(content)?;
+        let policy = SwarmPolicy::new(state, content, fetch);
+        let gaps = policy.gaps_to_try(now, (rest, rest.end));
+        for gap in gaps {
+            match self.choose(
+                state,
+                now,
+                content,
+                gap,
+                RequestPurpose::ahead(left_bytes),
+                &[],
+            ) {
+                HolderChoice::Ask(node, part) => {
+                    return Some(self.ask_to_fill(state, now, node, *content, part));
+                }
+                HolderChoice::Full | HolderChoice::Reserved => {}
+                HolderChoice::Nobody | HolderChoice::InParts => {
+                    let elsewhere = self.fill_from_parts(state, now, content, first.start);
+                    if elsewhere.is_some() {
+                        return elsewhere;
+                    }
+                    state.starve(now, content);
+                    break;
+                }
+            }
+        }
+        state.park(content, WorkClass::Fill);
+        None
+    }
+
+    /// Fills other gaps from partial holders when no holder has the first gap.
+    fn fill_from_parts(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+        content: &ContentKey,
+        from: u64,
+    ) -> Option<RangeRequest> {
+        let fetch = state.files.get(content)?;
+        let rest = ByteRange::new(from, fetch.size_bytes);
+        let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        for gap in fetch.gaps_in_parts(rest) {
+            let choice = self.choose(
+                state,
+                now,
+                content,
+                gap,
+                RequestPurpose::ahead(left_bytes),
+                &[],
+            );
+            if let HolderChoice::Ask(node, part) = choice {
+                return Some(self.ask_to_fill(state, now, node, *content, part));
+            }
+        }
+        None
+    }
+
+    fn ask_to_fill(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+        node: NodeId,
+        content: ContentKey,
+        part: ByteRange,
+    ) -> RangeRequest {
+        let fetch = state.files.get_mut(&content);
+        if let Some(filling) = fetch.and_then(|it| it.filling_mut()) {
+            filling.turn_at.get_or_insert(now);
+        }
+        state.issue(now, node, RequestCause::Fill, content, part)
+    }
+
+    /// Returns the next request in the order of the files, or `None` until something changes.
+    pub(super) fn poll_request(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+    ) -> Option<RangeRequest> {
         let mut tries = TRIES_MAX;
         loop {
-            if let Some(request) = self.next_of_ready(now, &mut tries) {
+            if let Some(request) = self.next_of_ready(state, now, &mut tries) {
                 return Some(request);
             }
             if tries == 0 {
                 // the other files follow at once
-                self.timers.insert((now, Timer::Again));
+                state.out.timers.insert((now, Timer::Again));
                 return None;
             }
-            if !self.wake_one() {
+            if !self.wake_one(state) {
                 return None;
             }
             tries -= 1;
         }
     }
 
-    fn next_of_ready(&mut self, now: Instant, tries: &mut usize) -> Option<RangeRequest> {
+    fn next_of_ready(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+        tries: &mut usize,
+    ) -> Option<RangeRequest> {
         for class in WORK_CLASSES {
             let reserve = match class {
                 WorkClass::Demand => 0,
                 WorkClass::ReadAhead | WorkClass::Fill => DEMAND_RESERVE_BYTES,
             };
-            while let Some(content) = self.queue.first(class) {
-                self.step();
-                let in_flight_bytes = self.requests.bytes() + PIECE_MAX_BYTES + reserve;
+            while let Some(content) = state.queue.first(class) {
+                state.step();
+                let in_flight_bytes = state.requests.bytes() + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
                     break;
                 }
@@ -150,12 +289,12 @@ impl Plan {
                 }
                 *tries -= 1;
                 let found = match class {
-                    WorkClass::Demand => self.next_demanded(now, &content),
-                    WorkClass::ReadAhead => self.next_ahead(now, &content),
-                    WorkClass::Fill => self.next_filling(now, &content),
+                    WorkClass::Demand => self.next_demanded(state, now, &content),
+                    WorkClass::ReadAhead => self.next_ahead(state, now, &content),
+                    WorkClass::Fill => self.next_filling(state, now, &content),
                 };
                 if found.is_some() {
-                    self.move_to_end(&content, class);
+                    self.move_to_end(state, &content, class);
                     return found;
                 }
             }
@@ -163,28 +302,35 @@ impl Plan {
         None
     }
 
-    fn next_ahead(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
-        let limit = self.read_ahead.of_each();
-        let ranges = self.files.get(content)?.streams.ahead(limit);
+    fn next_ahead(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+        content: &ContentKey,
+    ) -> Option<RangeRequest> {
+        let limit = state.read_ahead.of_each();
+        let ranges = state.files.get(content)?.streams.ahead(limit);
         let mut is_any = false;
         // the range of a stream is computed only if the streams before it need nothing
         for range in ranges {
-            self.step();
-            let fetch = self.files.get(content)?;
-            let policy = self.swarm_policy(content, fetch);
+            state.step();
+            let fetch = state.files.get(content)?;
+            let policy = SwarmPolicy::new(state, content, fetch);
             let own = policy.own_stripes_ahead(range, limit);
             for gap in policy.gaps_to_try(now, (own, range.end)) {
                 is_any = true;
                 let asking = RequestPurpose::ahead(gap.start - range.start);
-                if let HolderChoice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
-                    return Some(self.issue(now, node, RequestCause::ReadAhead, *content, part));
+                if let HolderChoice::Ask(node, part) =
+                    self.choose(state, now, content, gap, asking, &[])
+                {
+                    return Some(state.issue(now, node, RequestCause::ReadAhead, *content, part));
                 }
             }
         }
         if is_any {
-            self.park(content, WorkClass::ReadAhead)
+            state.park(content, WorkClass::ReadAhead)
         } else {
-            self.queue.dequeue(content, WorkClass::ReadAhead)
+            state.queue.dequeue(content, WorkClass::ReadAhead)
         }
         None
     }
@@ -192,32 +338,34 @@ impl Plan {
     /// Returns the best holder of the beginning of `gap` that is not in `exclude`.
     pub(super) fn choose(
         &mut self,
+        state: &mut FetchState,
         now: Instant,
         content: &ContentKey,
         gap: ByteRange,
         asking: RequestPurpose,
         exclude: &[NodeId],
     ) -> HolderChoice {
-        let choice = self.best_of(now, content, gap, asking, exclude);
+        let choice = self.best_of(state, now, content, gap, asking, exclude);
         if let HolderChoice::Ask(node, _) = choice
             && exclude.is_empty()
         {
-            self.mark_if_late(now, content, gap.start, node);
+            stripes::mark_if_late(state, now, content, gap.start, node);
         }
         choice
     }
 
     fn best_of(
         &mut self,
+        state: &mut FetchState,
         now: Instant,
         content: &ContentKey,
         gap: ByteRange,
         asking: RequestPurpose,
         exclude: &[NodeId],
     ) -> HolderChoice {
-        let found = self.candidates(now, content, gap, asking, exclude);
+        let found = candidates(state, now, content, gap, asking, exclude);
         if found.reserved {
-            self.wait_for_stripe(now, content, asking.waits_since);
+            stripes::wait_for_stripe(state, now, content, asking.waits_since);
         }
         if !found.any {
             return match (found.reserved, found.any_in_part) {
@@ -261,243 +409,227 @@ impl Plan {
         HolderChoice::Ask(node, part)
     }
 
-    fn candidates(
-        &self,
-        now: Instant,
-        content: &ContentKey,
-        gap: ByteRange,
-        asking: RequestPurpose,
-        exclude: &[NodeId],
-    ) -> Candidates {
-        let (mut found, lane) = (Candidates::default(), asking.lane);
-        let Some(fetch) = self.files.get(content) else {
-            return found;
-        };
-        let is_swarm = fetch.is_swarm();
-        let of_full =
-            !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
-        // in a swarm a full holder is asked in time for what only silent peers have
-        let in_time = !of_full && self.has_lively_full_holder(now, fetch);
-        for (node, coverage) in fetch.holders().iter() {
-            self.step();
-            let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
-                continue;
-            };
-            if exclude.contains(node) || peer.backoff.resting_until(now).is_some() {
-                continue;
-            }
-            let is_left = in_time && !peer.silence.may_be_tried(now);
-            if is_left || *coverage == Coverage::All && !of_full {
-                found.reserved = true;
-                continue;
-            }
-            // a hedge goes to peers that have the whole range
-            let hedged = !exclude.is_empty();
-            if hedged && part != gap {
-                found.any_in_part = true;
-                continue;
-            }
-            found.any = true;
-            let mut part = peer.link.first_piece(lane, part);
-            if is_swarm && lane == Lane::Bulk {
-                part = part.first_grain(STRIPE_BYTES);
-            }
-            let score = peer.score(lane, part.len());
-            let standing = peer.standing(now);
-            if peer.is_silent() {
-                // a silent peer is not worth waiting for
-            } else if peer.link.is_known() {
-                found.least = Some(found.least.map_or(score, |least| least.min(score)));
-                found.rate += peer.link.rate().unwrap_or_default();
-            } else if peer.link.in_flight_bytes() > 0 {
-                found.unknown_in_use += 1;
-            }
-            if !peer.link.has_room(lane, part.len()) {
-                found.any_full |= standing == PeerRank::Answers;
-                continue;
-            }
-            if !is_swarm && standing == PeerRank::WorthATry {
-                found.to_try = Some((*node, part));
-            }
-            if !peer.link.is_known() && !peer.is_silent() {
-                found.unknown.push((*node, part));
-            } else if found.best.is_none_or(|(best, ..)| {
-                // a slow peer still wins: a silent one would be asked again and again
-                (standing, score) < (found.best_stands, best)
-            }) {
-                (found.best, found.best_stands) = (Some((score, *node, part)), standing);
-            }
-        }
-        found
-    }
-
-    /// Records a request as sent.
-    pub(super) fn issue(
-        &mut self,
-        now: Instant,
-        node: NodeId,
-        cause: RequestCause,
-        content: ContentKey,
-        range: ByteRange,
-    ) -> RangeRequest {
-        let lane = cause.lane();
-        let id = RequestId(self.next_id);
-        self.next_id += 1;
-        let peer = self.peers.entry(node);
-        let sent = peer.sent(now, id, lane, range.len());
-        let check_at = now + self.hedging.late_after(sent.usual, cause.is_waited_for());
-        let expire_at = now + self.config.request_limit;
-        self.timers.insert((check_at, Timer::CheckOverdue(id)));
-        self.timers.insert((expire_at, Timer::Expire(id)));
-        if let Some(fetch) = self.files.get_mut(&content) {
-            fetch.asked.insert(range, id);
-            fetch.holders_mut().set_starved(false);
-            fetch.note_request(now);
-        }
-        let request = RangeRequest {
-            id,
-            node,
-            lane,
-            content,
-            range,
-        };
-        let fetch = self.files.get(&content);
-        self.decisions.note(|| Decision::Chosen {
-            request,
-            cause,
-            readers: fetch.map_or_else(Vec::new, |it| {
-                it.readers.touching(range).into_iter().collect()
-            }),
-        });
-        self.requests.insert(OpenRequest {
-            request,
-            cause,
-            sent,
-            state: RequestState::Sent,
-            check_at,
-            checks: 0,
-            expire_at,
-        });
-        request
-    }
-
-    /// Queues a file that may have something to request.
-    pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
-        let Some(fetch) = self.files.get_mut(content) else {
-            return;
-        };
-        if class == WorkClass::Demand {
-            fetch.readers.restart_scan();
-        }
-        let position = match class {
-            WorkClass::Demand => fetch.readers.position(),
-            WorkClass::ReadAhead => Some(QueuePosition::Last),
-            WorkClass::Fill => fetch.filling().is_some().then_some(QueuePosition::Last),
-        };
-        match position {
-            Some(position) => self.queue.enqueue(content, class, position),
-            None => self.queue.dequeue(content, class),
-        }
-    }
-
-    pub(super) fn enqueue_all(&mut self, content: &ContentKey) {
-        WORK_CLASSES
-            .iter()
-            .for_each(|class| self.enqueue(content, *class));
-    }
-
-    /// Queues a file anew in each work class after its holders changed.
-    pub(super) fn requeue(&mut self, content: &ContentKey) {
-        for class in WORK_CLASSES {
-            self.queue.dequeue(content, class);
-            self.enqueue(content, class);
-        }
-    }
-
     /// Moves a file behind the others after a request. Demands keep their order of age instead.
-    fn move_to_end(&mut self, content: &ContentKey, class: WorkClass) {
+    fn move_to_end(&mut self, state: &mut FetchState, content: &ContentKey, class: WorkClass) {
         if class != WorkClass::Demand {
-            self.queue.dequeue(content, class);
-        } else if let Some(fetch) = self.files.get_mut(content) {
+            state.queue.dequeue(content, class);
+        } else if let Some(fetch) = state.files.get_mut(content) {
             fetch.readers.end_overdue();
         }
-        self.enqueue(content, class);
-    }
-
-    /// Parks a file that cannot request anything until a holder has room or a new holder appears.
-    pub(super) fn park(&mut self, content: &ContentKey, class: WorkClass) {
-        let Some(fetch) = self.files.get(content) else {
-            return;
-        };
-        let position = match class {
-            WorkClass::Demand => {
-                let newest = QueuePosition::At(self.next_id);
-                fetch.readers.position().unwrap_or(newest)
-            }
-            WorkClass::ReadAhead | WorkClass::Fill => QueuePosition::Last,
-        };
-        let nodes = fetch.holders().nodes();
-        let nodes = nodes.filter(|node| self.peers.get(node).is_some());
-        let nodes = nodes.copied().collect();
-        self.queue.park(content, class, position, nodes);
-    }
-
-    /// Moves a file ahead of older ones if its first reader has waited long without a byte and
-    /// would give up before long. Its reader then progresses like a reader of a slow holder.
-    pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
-        let Some(fetch) = self.files.get_mut(content) else {
-            return;
-        };
-        let first = fetch
-            .readers
-            .first_unissued()
-            .and_then(|id| self.demands.get(&id));
-        let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
-            return;
-        };
-        let is_overdue = fetch.progress_of(first.waiting).is_overdue(now);
-        if is_overdue && fetch.readers.mark_overdue() {
-            self.enqueue(content, WorkClass::Demand);
-        }
-    }
-
-    /// Wakes the files parked at a peer that may have room. An overdue one is queued at once,
-    /// before all other files.
-    pub(super) fn wake(&mut self, node: NodeId) {
-        self.queue.wake(node);
-        let has_room = has_room_for_piece(&self.peers, &node, WorkClass::Demand.lane());
-        let overdue = self.queue.overdue_at(&node).filter(|_| has_room);
-        if let Some(content) = overdue {
-            self.enqueue(&content, WorkClass::Demand);
-        }
+        state.enqueue(content, class);
     }
 
     /// Queues one file that is parked at a woken peer with room. Returns false if there is none.
-    fn wake_one(&mut self) -> bool {
-        let peers = &self.peers;
+    fn wake_one(&mut self, state: &mut FetchState) -> bool {
+        let peers = &state.peers;
         let has_room = |node: &NodeId, lane| has_room_for_piece(peers, node, lane);
-        let Some((content, class)) = self.queue.next_woken(has_room) else {
+        let Some((content, class)) = state.queue.next_woken(has_room) else {
             return false;
         };
-        self.enqueue(&content, class);
+        state.enqueue(&content, class);
         true
     }
 
-    /// Looks for holders, repeatedly, because no known peer can serve the wish.
-    pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
-        let Some(fetch) = self.files.get_mut(content) else {
-            return;
-        };
-        fetch.holders_mut().set_starved(true);
-        if let Some(next) = fetch.holders_mut().take_get_turn(now) {
-            self.decisions.note(|| Decision::HoldersWanted(*content));
-            self.events.push_back(PlanEvent::Wanted(*content));
-            self.timers.insert((next, Timer::Wanted(*content)));
+    /// Requests the next part of the oldest demand of a file that can be requested. Parks the file
+    /// if none can.
+    pub(super) fn next_demanded(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+        content: &ContentKey,
+    ) -> Option<RangeRequest> {
+        for _ in 0..DEMANDS_TRIED_MAX {
+            let fetch = state.files.get_mut(content)?;
+            let Some((next, begins)) = fetch.readers.scan_next() else {
+                state.park(content, WorkClass::Demand);
+                return None;
+            };
+            let in_parts = fetch.holders().has_partial();
+            let row = begins.then(|| first_in_row(state, content, next));
+            // a peer that lacks the first demand of a row may have a later one
+            for id in row.filter(|first| *first != next).into_iter().chain([next]) {
+                match self.ask_for_demand(state, now, content, id) {
+                    DemandAttempt::Asked(request) => return Some(request),
+                    DemandAttempt::AllAsked => return None,
+                    // if all holders have everything, the next demand cannot be requested either
+                    DemandAttempt::InVain if !in_parts => {
+                        state.park(content, WorkClass::Demand);
+                        return None;
+                    }
+                    DemandAttempt::InVain => {}
+                }
+            }
         }
+        None
+    }
+
+    /// Requests the next part of one demand.
+    fn ask_for_demand(
+        &mut self,
+        state: &mut FetchState,
+        now: Instant,
+        content: &ContentKey,
+        id: DemandId,
+    ) -> DemandAttempt {
+        let range = state.demands.get(&id).map(|demand| demand.range);
+        let Some(fetch) = state.files.get_mut(content) else {
+            return DemandAttempt::AllAsked;
+        };
+        let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
+        let Some((range, first)) = gap else {
+            fetch.readers.finish_issuing(id, state.next_id);
+            state.next_id += 1;
+            state.enqueue(content, WorkClass::Demand);
+            return DemandAttempt::AllAsked;
+        };
+        for (gap, asking) in gaps_of_demand(state, now, content, id, range, first) {
+            let why = match self.choose(state, now, content, gap, asking, &[]) {
+                HolderChoice::Ask(node, part) => {
+                    let request = state.issue(now, node, RequestCause::Demand, *content, part);
+                    return DemandAttempt::Asked(request);
+                }
+                HolderChoice::Full => HoldBack::NoRoom,
+                HolderChoice::Reserved => HoldBack::OfAnotherNode,
+                HolderChoice::Nobody | HolderChoice::InParts => {
+                    state.starve(now, content);
+                    HoldBack::NoHolder
+                }
+            };
+            let held_back = Decision::ReadHeldBack { read: id, gap, why };
+            state.out.decisions.note(|| held_back);
+        }
+        DemandAttempt::InVain
     }
 }
 
-fn has_room_for_piece(peers: &PeerTable, node: &NodeId, lane: Lane) -> bool {
+fn candidates(
+    state: &FetchState,
+    now: Instant,
+    content: &ContentKey,
+    gap: ByteRange,
+    asking: RequestPurpose,
+    exclude: &[NodeId],
+) -> Candidates {
+    let (mut found, lane) = (Candidates::default(), asking.lane);
+    let Some(fetch) = state.files.get(content) else {
+        return found;
+    };
+    let is_swarm = fetch.is_swarm();
+    let policy = SwarmPolicy::new(state, content, fetch);
+    let of_full = !is_swarm || policy.may_ask_full_holders(now, gap, asking.waits_since);
+    // in a swarm a full holder is asked in time for what only silent peers have
+    let in_time = !of_full && policy.has_lively_full_holder(now);
+    for (node, coverage) in fetch.holders().iter() {
+        state.step();
+        let (Some(peer), Some(part)) = (state.peers.get(node), coverage.first_in(gap)) else {
+            continue;
+        };
+        if exclude.contains(node) || peer.backoff.resting_until(now).is_some() {
+            continue;
+        }
+        let is_left = in_time && !peer.silence.may_be_tried(now);
+        if is_left || *coverage == Coverage::All && !of_full {
+            found.reserved = true;
+            continue;
+        }
+        // a hedge goes to peers that have the whole range
+        let hedged = !exclude.is_empty();
+        if hedged && part != gap {
+            found.any_in_part = true;
+            continue;
+        }
+        found.any = true;
+        let mut part = peer.link.first_piece(lane, part);
+        if is_swarm && lane == Lane::Bulk {
+            part = part.first_grain(STRIPE_BYTES);
+        }
+        let score = peer.score(lane, part.len());
+        let standing = peer.standing(now);
+        if peer.is_silent() {
+            // a silent peer is not worth waiting for
+        } else if peer.link.is_known() {
+            found.least = Some(found.least.map_or(score, |least| least.min(score)));
+            found.rate += peer.link.rate().unwrap_or_default();
+        } else if peer.link.in_flight_bytes() > 0 {
+            found.unknown_in_use += 1;
+        }
+        if !peer.link.has_room(lane, part.len()) {
+            found.any_full |= standing == PeerRank::Answers;
+            continue;
+        }
+        if !is_swarm && standing == PeerRank::WorthATry {
+            found.to_try = Some((*node, part));
+        }
+        if !peer.link.is_known() && !peer.is_silent() {
+            found.unknown.push((*node, part));
+        } else if found.best.is_none_or(|(best, ..)| {
+            // a slow peer still wins: a silent one would be asked again and again
+            (standing, score) < (found.best_stands, best)
+        }) {
+            (found.best, found.best_stands) = (Some((score, *node, part)), standing);
+        }
+    }
+    found
+}
+
+/// Returns the first of the adjacent unrequested demands that end at this one. The kernel reads
+/// ahead with several threads, and their reads arrive in any order.
+fn first_in_row(state: &FetchState, content: &ContentKey, id: DemandId) -> DemandId {
+    let before = |id: &DemandId| {
+        let start = state.demands.get(id)?.range.start;
+        let last = ByteRange::new(start.checked_sub(1)?, start);
+        let readers = &state.files.get(content)?.readers;
+        let ends_there = |id: &DemandId| {
+            let demand = state.demands.get(id);
+            readers.is_unissued(*id) && demand.is_some_and(|it| it.range.end == start)
+        };
+        state
+            .waiting_for(content, last)
+            .into_iter()
+            .find(ends_there)
+    };
+    let row = std::iter::successors(Some(id), before).take(ROW_MAX);
+    row.last().unwrap_or(id)
+}
+
+/// Returns the gaps of a demand to try: its first gap, which blocks the reader if it has
+/// reached it. In a swarm the later gaps that need not wait for other nodes follow.
+fn gaps_of_demand(
+    state: &mut FetchState,
+    now: Instant,
+    content: &ContentKey,
+    id: DemandId,
+    range: ByteRange,
+    first: ByteRange,
+) -> Vec<(ByteRange, RequestPurpose)> {
+    let since = stuck_since(state, now, id, first.start);
+    let asking = since.map_or(RequestPurpose::new(Lane::Urgent), RequestPurpose::waiting);
+    let mut tried = vec![(first, asking)];
+    let Some(fetch) = state.files.get(content).filter(|it| it.is_swarm()) else {
+        return tried;
+    };
+    let gaps = SwarmPolicy::new(state, content, fetch).gaps_to_try(now, (range, range.end));
+    let behind = gaps.into_iter().filter(|gap| gap.start > first.start);
+    tried.extend(behind.map(|gap| (gap, RequestPurpose::new(Lane::Urgent))));
+    tried
+}
+
+/// Returns since when a gap blocks the reader of a demand, or `None` while an earlier byte
+/// blocks it.
+fn stuck_since(state: &mut FetchState, now: Instant, id: DemandId, gap: u64) -> Option<Instant> {
+    let demand = state.demands.get(&id)?;
+    let have = state.files.get(&demand.content)?.have();
+    let missing = have.missing_in(demand.range);
+    let is_asked_before = missing.iter().next().is_some_and(|it| it.start < gap);
+    let is_here = !is_asked_before && !state.is_preceded(demand);
+    let known = demand.stuck.filter(|(at, _)| *at == gap);
+    let stuck = is_here.then(|| known.unwrap_or((gap, now)));
+    state.demands.get_mut(&id)?.stuck = stuck;
+    stuck.map(|(_, since)| since)
+}
+
+/// Returns whether a peer has room for one more request.
+pub(super) fn has_room_for_piece(peers: &PeerTable, node: &NodeId, lane: Lane) -> bool {
     let peer = peers.get(node);
     peer.is_some_and(|peer| peer.link.has_room(lane, peer.link.piece_bytes(lane)))
 }

@@ -20,26 +20,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::fetch::FileFetch;
 use super::silence::DOUBLED_MAX;
-use super::{AHEAD_MAX_BYTES, URGENT_MAX_BYTES};
-use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use p2pfs_types::extent::ExtentSet;
 use p2pfs_types::id::NodeId;
 
 /// Bytes of one stripe: four chunks, so that a stripe is in flight only briefly.
 pub const STRIPE_BYTES: u64 = 256 << 10;
-/// Maximum stripes examined for one request.
-const STRIPES_SEEN_MAX: usize = 96;
-/// Maximum of the examined stripes that are tried for one request.
-const STRIPES_TRIED_MAX: usize = 8;
 /// First pause in which a node owns no stripes after a stripe of it was late.
 const LAGGING: Duration = Duration::from_secs(2);
-/// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
-/// stripes.
-const SLOW_PART: u64 = 4;
-/// Bytes on this node before [`SLOW_PART`] applies.
-const BEGUN_BYTES: u64 = 1 << 20;
 /// Minimum interval between two surveys of a file.
 pub(super) const SURVEY_MIN: Duration = Duration::from_millis(100);
 /// Maximum interval between two surveys of a file.
@@ -47,15 +35,15 @@ const SURVEY_MAX: Duration = Duration::from_secs(2);
 
 /// Node that wants the same file.
 #[derive(Clone, Copy, Debug, Default)]
-struct SwarmPeer {
+pub(super) struct SwarmPeer {
     /// End of the time in which it owns no stripes.
-    lags_until: Option<Instant>,
+    pub lags_until: Option<Instant>,
     /// How often in a row its stripes were late.
     lags: u32,
     /// End of its last range.
-    furthest: u64,
+    pub furthest: u64,
     /// Number of bytes that it has.
-    has_bytes: u64,
+    pub has_bytes: u64,
     /// Whether it is a holder that has only a part of the file, as far as is known.
     is_partial: bool,
 }
@@ -131,7 +119,8 @@ impl Swarm {
         }
     }
 
-    fn partial(&self) -> impl Iterator<Item = (&NodeId, &SwarmPeer)> {
+    /// Returns the nodes that have only a part of the file.
+    pub(super) fn partial(&self) -> impl Iterator<Item = (&NodeId, &SwarmPeer)> {
         self.peers.iter().filter(|(_, peer)| peer.is_partial)
     }
 
@@ -188,109 +177,4 @@ impl Swarm {
     pub(super) fn end_stripes(&mut self) {
         self.stripe_at = None;
     }
-}
-
-/// Decides which stripes of a file this node requests from full holders. Pure.
-pub(super) struct SwarmPolicy<'a> {
-    pub me: NodeId,
-    pub content: &'a ContentKey,
-    pub file: &'a FileFetch,
-}
-
-impl SwarmPolicy<'_> {
-    /// Returns whether this node owns a stripe.
-    pub(super) fn is_mine(&self, now: Instant, stripe: u64) -> bool {
-        self.owner(now, stripe) == self.me
-    }
-
-    /// Returns how far to fetch this node's own stripes ahead of a reader with the read-ahead
-    /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
-    /// is not extended, because the first bytes come first.
-    pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
-        if !self.file.is_swarm() || self.file.have_bytes() < URGENT_MAX_BYTES {
-            return range;
-        }
-        let among = self.file.swarm.partial().count() as u64 + 1;
-        let far = range.start + (range.len() * among).min(limit_bytes.max(range.len()));
-        let far = if far < self.file.size_bytes {
-            far / CHUNK_BYTES * CHUNK_BYTES
-        } else {
-            self.file.size_bytes
-        };
-        ByteRange::new(range.start, far.max(range.end))
-    }
-
-    /// Returns the gaps of a range that are worth a try. Outside a swarm that is the first gap. In
-    /// a swarm it is the first gap of each stripe that this node owns or that a partial holder has.
-    /// Beyond `end` only own stripes count.
-    pub(super) fn gaps_to_try(
-        &self,
-        now: Instant,
-        (range, end): (ByteRange, u64),
-    ) -> Vec<ByteRange> {
-        if !self.file.is_swarm() {
-            return self.file.first_gap(range).into_iter().collect();
-        }
-        let (mut gaps, mut at) = (Vec::new(), range.start);
-        for _ in 0..STRIPES_SEEN_MAX {
-            let Some(gap) = self.file.first_gap(ByteRange::new(at, range.end.max(at))) else {
-                break;
-            };
-            let stripe = gap.start / STRIPE_BYTES;
-            let part = gap.first_grain(STRIPE_BYTES);
-            at = ByteRange::new(gap.start, range.end)
-                .first_grain(STRIPE_BYTES)
-                .end;
-            let is_there =
-                gap.start < end && self.file.holders().partial_with(part).next().is_some();
-            if is_there || self.is_mine(now, stripe) {
-                gaps.push(part);
-            }
-            if gaps.len() == STRIPES_TRIED_MAX {
-                break;
-            }
-        }
-        // without such a stripe the first gap is worth a try once its wait is over
-        if gaps.is_empty() {
-            gaps.extend(
-                self.file
-                    .first_gap(ByteRange::new(range.start, end.max(range.start))),
-            );
-        }
-        gaps
-    }
-
-    /// Returns the owner of a stripe, chosen among the nodes that are near this part of the file.
-    pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
-        let start = stripe * STRIPE_BYTES;
-        let have = self.file.have_bytes();
-        let begins = have < AHEAD_MAX_BYTES;
-        let is_near = |fellow: &SwarmPeer| {
-            let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
-            !is_slow && (begins || fellow.furthest.saturating_add(AHEAD_MAX_BYTES) >= start)
-        };
-        let lively = self
-            .file
-            .swarm
-            .partial()
-            .filter(|(_, fellow)| fellow.lags_until.is_none_or(|until| until <= now));
-        let near = lively.filter(|(_, fellow)| is_near(fellow));
-        let weighed = near.map(|(node, _)| *node).chain([self.me]);
-        let weighed = weighed.map(|node| (weight(self.content, &node, stripe), node));
-        weighed.max().map_or(self.me, |(_, node)| node)
-    }
-}
-
-/// Returns the weight of a node for a stripe: equal on all nodes and without a pattern
-/// (SplitMix64's last step).
-fn weight(content: &ContentKey, node: &NodeId, stripe: u64) -> u64 {
-    let number = |bytes: &[u8; 32]| {
-        let (first, _) = bytes.split_first_chunk().expect("32 bytes");
-        u64::from_le_bytes(*first)
-    };
-    let mut mixed = number(content.hash.as_bytes()) ^ number(node.as_bytes()).rotate_left(17);
-    mixed = mixed.wrapping_add(stripe.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
 }

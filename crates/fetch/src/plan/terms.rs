@@ -1,14 +1,17 @@
 //! Types of the plan's interface: its inputs and outputs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
+/// Multiple of a request's usual time after which it is checked for lateness.
+const LATE_MULTIPLE: u32 = 3;
+
 /// Settings of the plan. The time that a read waits is not among them: each demand has its own
 /// deadline.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PlanConfig {
     /// This node. It determines the stripes that belong to this node.
     pub me: NodeId,
@@ -20,6 +23,18 @@ pub struct PlanConfig {
     pub hedge: (Duration, Duration),
     /// Bounds of that wait while no reader waits for the range.
     pub background_hedge: (Duration, Duration),
+}
+
+impl PlanConfig {
+    /// Returns how long a request may take before it is checked.
+    pub(super) fn late_after(&self, usual: Duration, is_waited_for: bool) -> Duration {
+        let (least, most) = if is_waited_for {
+            self.hedge
+        } else {
+            self.background_hedge
+        };
+        (usual * LATE_MULTIPLE).clamp(least, most)
+    }
 }
 
 impl Default for PlanConfig {
@@ -183,4 +198,70 @@ pub struct PeerRate {
     pub lies: u64,
     /// Whether it is shunned for wrong bytes now.
     pub shunned: bool,
+}
+
+/// Stage of a request within this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestStage {
+    /// A limit of this node delays it. Its peer is then not silent although nothing arrives.
+    Throttled,
+    /// It was delayed and is sent now. Bytes that arrived before say nothing about its answer.
+    Sent {
+        /// Present time.
+        at: Instant,
+    },
+    /// Its answer is complete and waits for verification until the disk accepts more. The delay
+    /// from now on is not the sender's silence, and the range is not requested from other peers.
+    Received,
+}
+
+/// Event of a peer outside the plan's own requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerNews {
+    /// It has returned. Its failures are forgotten, but not that it sent wrong bytes.
+    Returned,
+    /// A question outside the plan could not reach it. The pause is that of a failed request of the
+    /// plan.
+    Unreachable {
+        /// Present time.
+        now: Instant,
+        /// When the question was sent.
+        asked_at: Instant,
+    },
+    /// It gave verified bytes that the plan had not requested.
+    Gave {
+        /// Number of bytes.
+        bytes: u64,
+    },
+    /// It gave wrong bytes of a content, in or outside the plan, or a wrong size of it. It is
+    /// shunned, and its requests go to other peers. A peer that is already shunned stays as it is.
+    Lied {
+        /// Present time.
+        now: Instant,
+        /// Content with the wrong bytes.
+        content: ContentKey,
+    },
+}
+
+/// How a fill ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillEnd {
+    /// Its file is stored, or a reader goes on with it.
+    Stored,
+    /// Its owner has gone.
+    Abandoned,
+}
+
+/// Open files to close, among those without a waiting reader and a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilesToClose {
+    /// All of them.
+    Idle,
+    /// Those that were not used lately, so that their cached bytes may be evicted for another file.
+    LongIdle {
+        /// Present time.
+        now: Instant,
+        /// The other file, which stays open.
+        kept: ContentKey,
+    },
 }

@@ -14,6 +14,7 @@ mod traced;
 mod trouble;
 mod unanswered;
 
+use crate::plan::{FilesToClose, FillEnd};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -53,7 +54,7 @@ type Answers = BTreeSet<(Instant, RequestId)>;
 /// Advances time to the next answer or timer, and handles what is due then.
 fn step(plan: &mut Plan, now: &mut Instant, answers: &mut Answers) {
     let answer = answers.first().map(|(at, _)| *at);
-    let times = [answer, plan.poll_timeout()];
+    let times = [answer, plan.state.out.poll_timeout()];
     let next = times.into_iter().flatten().min();
     *now = next.expect("something is to come").max(*now);
     plan.handle_timeout(*now);
@@ -83,11 +84,11 @@ fn closing_an_idle_fetch_keeps_the_ranges_of_waiting_readers() {
     let read = bench.file(1, MIB, &[peer]);
     bench.read(Reader::sequential(read, MIB));
     bench.run(Duration::from_secs(5));
-    assert!(bench.plan.files.is_open(&read));
+    assert!(bench.plan.state.files.is_open(&read));
     let waited_for = bench.file(2, 64 * MIB, &[peer]);
     bench.plan.fill(bench.now, waited_for, PATIENCE);
-    bench.plan.close_idle();
-    assert!(!bench.plan.files.is_open(&read) && bench.plan.files.is_open(&waited_for));
+    bench.plan.close_files(FilesToClose::Idle);
+    assert!(!bench.plan.state.files.is_open(&read) && bench.plan.state.files.is_open(&waited_for));
 }
 
 #[test]
@@ -95,11 +96,20 @@ fn a_full_cache_drops_fetches_without_readers() {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let [old, new] = [1, 2].map(|number| bench.file(number, MIB, &[peer]));
-    bench.plan.shed_idle(bench.now, &new);
-    assert!(bench.plan.files.is_open(&old), "it was used a moment ago");
+    bench.plan.close_files(FilesToClose::LongIdle {
+        now: bench.now,
+        kept: new,
+    });
+    assert!(
+        bench.plan.state.files.is_open(&old),
+        "it was used a moment ago"
+    );
     let later = bench.now + Duration::from_secs(1);
-    bench.plan.shed_idle(later, &new);
-    assert!(!bench.plan.files.is_open(&old) && bench.plan.files.is_open(&new));
+    bench.plan.close_files(FilesToClose::LongIdle {
+        now: later,
+        kept: new,
+    });
+    assert!(!bench.plan.state.files.is_open(&old) && bench.plan.state.files.is_open(&new));
 }
 
 #[test]
@@ -126,9 +136,9 @@ fn cancelling_a_fill_withdraws_what_has_not_begun_to_arrive() {
         }
         bench.plan.fill(bench.now, content, PATIENCE);
         bench.run(Duration::from_millis(500));
-        let before = bench.plan.in_flight_bytes();
-        bench.plan.leave_fill(&content);
-        (before, bench.plan.in_flight_bytes())
+        let before = bench.plan.state.requests.bytes();
+        bench.plan.end_fill(&content, FillEnd::Abandoned);
+        (before, bench.plan.state.requests.bytes())
     };
     let (before, after) = stopped(false);
     assert!(before > 2 * MIB && after <= MIB, "{before} {after}");
@@ -272,7 +282,7 @@ fn nothing_more_is_requested_for_a_reader_that_left() {
         .unwrap();
     bench.plan.cancel(id);
     assert_eq!(bench.plan.poll_request(bench.now), None);
-    assert_eq!(bench.plan.poll_event(), None);
+    assert_eq!(bench.plan.state.out.poll_event(), None);
 }
 
 #[test]
@@ -300,10 +310,19 @@ fn time_in_which_this_node_was_suspended_counts_for_no_reader() {
     while bench.plan.poll_request(bench.now).is_some() {}
     // the process is stopped for longer than the reader's patience
     let woken = bench.now + PATIENCE + PATIENCE / 4;
-    bench.plan.note_pause(woken, PATIENCE + PATIENCE / 4);
-    assert!(bench.plan.waits_until(woken, id) > Some(woken));
+    bench
+        .plan
+        .patience
+        .note_pause(woken, PATIENCE + PATIENCE / 4);
+    assert!(
+        bench
+            .plan
+            .patience
+            .waits_until(&bench.plan.state, woken, id)
+            > Some(woken)
+    );
     let has_failed = |plan: &mut Plan| {
-        let mut events = std::iter::from_fn(|| plan.poll_event());
+        let mut events = std::iter::from_fn(|| plan.state.out.poll_event());
         events.any(|event| matches!(event, PlanEvent::Failed(..)))
     };
     bench.plan.handle_timeout(woken);
@@ -324,7 +343,7 @@ fn an_unused_fetch_is_forgotten() {
     bench.readers.clear();
     bench.run(Duration::from_secs(70));
     assert!(bench.events.contains(&PlanEvent::Closed(content)));
-    assert!(!bench.plan.files.is_open(&content) && bench.plan.timers.is_empty());
+    assert!(!bench.plan.state.files.is_open(&content) && bench.plan.state.out.timers.is_empty());
 }
 
 #[test]
@@ -346,10 +365,10 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
     for number in 0..2 * FETCHES_KEPT_MAX {
         let name = named(number);
         bench.plan.open(bench.now, name, ExtentSet::new()).unwrap();
-        assert!(bench.plan.files.contents().len() <= FETCHES_KEPT_MAX);
+        assert!(bench.plan.state.files.contents().len() <= FETCHES_KEPT_MAX);
     }
     assert!(
-        bench.plan.files.is_open(&content),
+        bench.plan.state.files.is_open(&content),
         "a file that readers wait for stays"
     );
     let mut plan = Plan::new(PlanConfig::default(), 1);
@@ -360,7 +379,7 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
     }
     let one_more = |plan: &mut Plan| plan.open(bench.now, named(FETCHES_MAX), ExtentSet::new());
     assert_eq!(one_more(&mut plan), Err(PlanError::TooMany));
-    plan.cancel_fill(&named(7));
+    plan.end_fill(&named(7), FillEnd::Stored);
     assert_eq!(one_more(&mut plan), Ok(()));
 }
 
@@ -413,10 +432,10 @@ fn the_total_read_ahead_of_many_readers_is_bounded() {
         }
     }
     let ahead = |bench: &Bench| -> u64 {
-        let limit = bench.plan.read_ahead.of_each();
+        let limit = bench.plan.state.read_ahead.of_each();
         let fetches = contents
             .iter()
-            .map(|content| bench.plan.files.get(content).unwrap());
+            .map(|content| bench.plan.state.files.get(content).unwrap());
         let ranges = fetches.flat_map(|fetch| fetch.streams.ahead(limit));
         ranges.map(|range| range.len()).sum()
     };
@@ -424,14 +443,17 @@ fn the_total_read_ahead_of_many_readers_is_bounded() {
     assert!(all <= super::AHEAD_OF_ALL_MAX_BYTES, "{all}");
     assert!(all >= super::AHEAD_OF_ALL_MAX_BYTES / 2, "{all}");
     // a smaller bound also applies to read-ahead planned before it
-    bench.plan.read_ahead.limit(Some(16 * MIB));
+    bench.plan.state.read_ahead.limit(Some(16 * MIB));
     assert!(ahead(&bench) <= 16 * MIB);
     // a reader that leaves frees its share for the others
-    bench.plan.read_ahead.limit(None);
+    bench.plan.state.read_ahead.limit(None);
     for content in &contents[1..] {
         bench.plan.forget(content);
     }
-    assert_eq!(bench.plan.read_ahead.of_each(), super::AHEAD_MAX_BYTES);
+    assert_eq!(
+        bench.plan.state.read_ahead.of_each(),
+        super::AHEAD_MAX_BYTES
+    );
 }
 
 #[test]
@@ -439,14 +461,21 @@ fn without_cache_room_the_total_read_ahead_is_bounded() {
     let mut bench = Bench::new(22);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, 1 << 30, &[peer]);
-    bench.plan.read_ahead.limit(Some(4 * MIB));
+    bench.plan.state.read_ahead.limit(Some(4 * MIB));
     for step in 0..200 {
         for reader in 0..4 {
             let range = ByteRange::at(reader * (200 * MIB) + step * 131072, 131072);
             bench.plan.note_read(bench.now, &content, range);
         }
     }
-    let ahead = bench.plan.files.get(&content).unwrap().streams.ahead(MIB);
+    let ahead = bench
+        .plan
+        .state
+        .files
+        .get(&content)
+        .unwrap()
+        .streams
+        .ahead(MIB);
     assert!(ahead.iter().map(ByteRange::len).sum::<u64>() <= 4 * MIB);
     assert_eq!(ahead.len(), 4);
 }

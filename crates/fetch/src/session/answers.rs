@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{FetchEvent, FillProgress, Owner, Read, Session, Shortfall};
 use crate::TransferError;
-use crate::plan::{Failure, Lane, RangeRequest, RequestId};
+use crate::plan::{Failure, FilesToClose, Lane, PeerNews, RangeRequest, RequestId, RequestStage};
 use p2pfs_proto::wire::native::tcp::{self, Request, Response};
 use p2pfs_types::digest::{self, ContentKey, DigestError, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
@@ -96,7 +96,7 @@ impl<O: Owner> Session<O> {
     /// Records that a request was sent. `question` cancels it. Returns `question` if the answer is
     /// already not needed.
     pub fn sent(&mut self, id: RequestId, question: O::Question) -> Option<O::Question> {
-        if !self.plan.is_asked(id) || self.stopped {
+        if !self.plan.state.requests.contains(id) || self.stopped {
             return Some(question);
         }
         self.asked.insert(id, question);
@@ -105,12 +105,12 @@ impl<O: Owner> Session<O> {
 
     /// Marks a request as delayed by a limit of this node.
     pub fn mark_throttled(&mut self, id: RequestId) {
-        self.plan.mark_throttled(id);
+        self.plan.request_is(id, RequestStage::Throttled);
     }
 
     /// Marks a delayed request as sent now.
     pub fn mark_sent(&mut self, now: Instant, id: RequestId) {
-        self.plan.mark_sent(now, id);
+        self.plan.request_is(id, RequestStage::Sent { at: now });
     }
 
     /// Records that bytes of an answer arrived from a peer, whole or in part.
@@ -120,7 +120,7 @@ impl<O: Owner> Session<O> {
 
     /// Marks an answer as complete and waiting for verification.
     pub fn mark_received(&mut self, id: RequestId) {
-        self.plan.mark_received(id);
+        self.plan.request_is(id, RequestStage::Received);
     }
 
     /// Ends a request without data. Its range goes to another peer. A wrong answer counts against
@@ -129,7 +129,13 @@ impl<O: Owner> Session<O> {
         self.asked.remove(&request.id);
         self.plan.failed(now, request.id, failure);
         if failure == Failure::Lied {
-            self.plan.lied(now, request.node, request.content);
+            self.plan.peer_is(
+                request.node,
+                PeerNews::Lied {
+                    now,
+                    content: request.content,
+                },
+            );
         }
     }
 
@@ -154,7 +160,12 @@ impl<O: Owner> Session<O> {
         };
         if !file.fillers.is_empty() {
             let progress = FillProgress {
-                ready_bytes: self.plan.files.ready_bytes(&content).unwrap_or_default(),
+                ready_bytes: self
+                    .plan
+                    .state
+                    .files
+                    .ready_bytes(&content)
+                    .unwrap_or_default(),
                 size_bytes: content.size_bytes,
             };
             let fillers = file.fillers.iter();
@@ -177,7 +188,7 @@ impl<O: Owner> Session<O> {
         if self.cramped_bytes > 0 {
             self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
             if self.cramped_bytes == 0 {
-                self.plan.read_ahead.limit(None);
+                self.plan.state.read_ahead.limit(None);
             }
         }
         if let Some(file) = self.files.get_mut(&content) {
@@ -204,8 +215,9 @@ impl<O: Owner> Session<O> {
         // occasional room, when another file is evicted, does not make the cache roomy
         self.cramped_bytes = self.window_bytes.max(1);
         let most = self.window_bytes / UNCACHED_AHEAD_SHARE;
-        self.plan.read_ahead.limit(Some(most));
-        self.plan.shed_idle(now, &content);
+        self.plan.state.read_ahead.limit(Some(most));
+        self.plan
+            .close_files(FilesToClose::LongIdle { now, kept: content });
         self.end_fills(&content, &Err(TransferError::CacheFull));
         Refused::Held
     }

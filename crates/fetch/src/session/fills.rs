@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{FillId, Owner, Session};
 use crate::TransferError;
+use crate::plan::FillEnd;
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 
@@ -44,7 +45,7 @@ impl<O: Owner> Session<O> {
         let is_present = present.contains(whole);
         let mut kept = present;
         self.window.storing(content).for_each(|it| kept.insert(it));
-        missing.extend(self.plan.files.ready_beside(content, &kept).iter());
+        missing.extend(self.plan.state.files.ready_beside(content, &kept).iter());
         for range in &missing {
             self.plan.lost(content, *range);
         }
@@ -60,7 +61,7 @@ impl<O: Owner> Session<O> {
         };
         file.fillers.retain(|(other, _)| *other != id);
         if file.fillers.is_empty() {
-            self.plan.leave_fill(content);
+            self.plan.end_fill(content, FillEnd::Abandoned);
         }
     }
 
@@ -87,7 +88,7 @@ impl<O: Owner> Session<O> {
         let fillers = std::mem::take(&mut file.fillers).into_iter();
         let ended = fillers.map(|(_, filler)| (filler, outcome.clone()));
         self.actions.fills.extend(ended);
-        self.plan.cancel_fill(content);
+        self.plan.end_fill(content, FillEnd::Stored);
     }
 }
 

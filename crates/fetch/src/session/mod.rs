@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 use crate::TransferError;
 use crate::plan::{
-    DemandId, FetchReport, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerRate, PeerRecord, Plan,
-    PlanConfig, PlanError, PlanEvent, RUNS_MAX, RequestId,
+    DemandId, FetchReport, FilesToClose, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, PeerRate,
+    PeerRecord, Plan, PlanConfig, PlanError, PlanEvent, RUNS_MAX, RequestId,
 };
 use p2pfs_proto::wire::native::tcp;
 use p2pfs_types::digest::{ContentHash, ContentKey};
@@ -127,13 +127,13 @@ impl<O: Owner> Session<O> {
             });
         }
         self.handle_events(now);
-        self.actions.decisions = self.plan.take_decisions();
+        self.actions.decisions = self.plan.state.out.take_decisions();
         std::mem::take(&mut self.actions)
     }
 
     /// Starts or stops recording the plan's decisions in [`Actions::decisions`].
     pub fn set_traced(&mut self, is_traced: bool) {
-        self.plan.set_traced(is_traced);
+        self.plan.state.out.set_traced(is_traced);
     }
 
     /// Announces the start of a fetch with its first request. The announcement does not delay the
@@ -150,12 +150,12 @@ impl<O: Owner> Session<O> {
 
     /// Returns the latest time for the next call of [`Session::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.plan.poll_timeout()
+        self.plan.state.out.poll_timeout()
     }
 
     /// Records that this node did not run for `took` until `now`. No wait counts that time.
     pub fn note_pause(&mut self, now: Instant, took: Duration) {
-        self.plan.note_pause(now, took);
+        self.plan.patience.note_pause(now, took);
     }
 
     /// Handles all timers that are due.
@@ -181,7 +181,7 @@ impl<O: Owner> Session<O> {
         };
         self.plan.open(now, content, ExtentSet::new())?;
         let is_old = now.saturating_duration_since(file.looked_at) > LOOK_AGAIN;
-        if is_old || self.plan.files.was_just_lost(now, &content) {
+        if is_old || self.plan.state.files.was_just_lost(now, &content) {
             self.actions.wanted.push(content.hash);
         }
         Ok(Some(file.cache.clone()))
@@ -243,7 +243,7 @@ impl<O: Owner> Session<O> {
             self.plan.holders(now, &content, &listed);
             let plan = &self.plan;
             file.addresses
-                .retain(|node, _| plan.files.is_holder(&content, node));
+                .retain(|node, _| plan.state.files.is_holder(&content, node));
         }
         for holder in holders {
             let said = ContentKey::new(*hash, holder.size_bytes);
@@ -280,7 +280,7 @@ impl<O: Owner> Session<O> {
     }
 
     fn record_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
-        if self.plan.files.is_holder(content, &node)
+        if self.plan.state.files.is_holder(content, &node)
             && let Some(file) = self.files.get_mut(content)
         {
             file.addresses.insert(node, address);
@@ -326,7 +326,7 @@ impl<O: Owner> Session<O> {
 
     /// Returns until when a read waits if nothing more arrives, or `None` if it does not wait.
     pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
-        self.plan.waits_until(now, id)
+        self.plan.patience.waits_until(&self.plan.state, now, id)
     }
 
     /// Cancels a read after its reader has gone.
@@ -341,22 +341,22 @@ impl<O: Owner> Session<O> {
 
     /// Forgets the failures of a node that has returned, but not that it sent wrong bytes.
     pub fn returned(&mut self, node: &NodeId) {
-        self.plan.returned(node);
+        self.plan.peer_is(*node, PeerNews::Returned);
     }
 
     /// Records verified bytes from a node that this session had not requested.
     pub fn gave(&mut self, node: NodeId, bytes: u64) {
-        self.plan.gave(node, bytes);
+        self.plan.peer_is(node, PeerNews::Gave { bytes });
     }
 
     /// Shuns and reports a node that gave wrong bytes of a content outside this session.
     pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
-        self.plan.lied(now, node, content);
+        self.plan.peer_is(node, PeerNews::Lied { now, content });
     }
 
     /// Closes the files that have no waiting reader and no fill.
     pub fn close_idle(&mut self) {
-        self.plan.close_idle();
+        self.plan.close_files(FilesToClose::Idle);
     }
 
     /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
@@ -376,7 +376,7 @@ impl<O: Owner> Session<O> {
 
     /// Returns all known peers, in order of priority.
     pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
-        self.plan.peers.rates(now)
+        self.plan.state.peers.rates(now)
     }
 
     /// Turns read-ahead off on a metered network, or on again.
@@ -386,7 +386,7 @@ impl<O: Owner> Session<O> {
 
     /// Returns the records of the peers to keep over a restart.
     pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
-        self.plan.peers.records(now)
+        self.plan.state.peers.records(now)
     }
 
     /// Restores the peer records of an earlier run.
@@ -396,22 +396,22 @@ impl<O: Owner> Session<O> {
 
     /// Returns all files that are being fetched or were used recently.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        self.plan.fetches()
+        FetchReport::of_all(&self.plan.state)
     }
 
     /// Returns the number of items examined since the session began, as the cost of its calls.
     pub fn steps(&self) -> u64 {
-        self.plan.steps()
+        self.plan.state.steps()
     }
 
     /// Returns the bytes requested and not answered yet.
     pub fn in_flight_bytes(&self) -> u64 {
-        self.plan.in_flight_bytes()
+        self.plan.state.requests.bytes()
     }
 
     /// Returns whether a holder of a content that is being fetched is known.
     pub fn has_holder(&self, content: &ContentKey) -> bool {
-        self.plan.has_holder(content)
+        self.plan.state.files.has_holder(content)
     }
 
     /// Returns whether a content is not open.
@@ -420,7 +420,7 @@ impl<O: Owner> Session<O> {
     }
 
     fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = self.plan.poll_event() {
+        while let Some(event) = self.plan.state.out.poll_event() {
             self.handle_event(now, event);
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{FetchEvent, Owner, Session};
 use crate::TransferError;
-use crate::plan::{HOLDERS_MAX, Offer, PlanError};
+use crate::plan::{HOLDERS_MAX, Offer, PeerNews, PlanError};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
@@ -78,7 +78,7 @@ impl<O: Owner> Session<O> {
             return self.ask_for_proof(now, content);
         }
         for liar in std::mem::take(&mut file.doubters) {
-            self.plan.lied(now, liar, content);
+            self.plan.peer_is(liar, PeerNews::Lied { now, content });
         }
         for rival in rivals {
             self.disprove(rival);

@@ -9,7 +9,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
 use super::{Owner, Session};
-use crate::plan::{Failure, Offer};
+use crate::plan::{Failure, Offer, PeerNews};
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
@@ -122,7 +122,13 @@ impl<O: Owner> Session<O> {
         let since = self.surveys.end(node, &hash);
         if answer == Err(Failure::Unreachable) {
             self.surveys.drop_waiting(node);
-            return self.plan.unreachable(now, node, since.unwrap_or(now));
+            return self.plan.peer_is(
+                node,
+                PeerNews::Unreachable {
+                    now,
+                    asked_at: since.unwrap_or(now),
+                },
+            );
         }
         self.survey_next(now, node, address);
         let Ok(Response::Holdings { ranges, size_bytes }) = answer else {

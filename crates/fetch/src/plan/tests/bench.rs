@@ -173,7 +173,7 @@ impl Bench {
         let end = self.now + limit;
         loop {
             for _ in 0..2 {
-                while let Some(event) = self.plan.poll_event() {
+                while let Some(event) = self.plan.state.out.poll_event() {
                     self.take(event);
                 }
                 self.step_readers();
@@ -187,10 +187,14 @@ impl Bench {
                 return;
             }
             let happening = self.queue.peek().map(|Reverse((at, ..))| *at);
-            let next = [happening, self.plan.poll_timeout(), self.links.next_at()]
-                .into_iter()
-                .flatten()
-                .min();
+            let next = [
+                happening,
+                self.plan.state.out.poll_timeout(),
+                self.links.next_at(),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
             match next {
                 Some(next) if next <= end => self.now = self.now.max(next),
                 _ => {
@@ -227,7 +231,7 @@ impl Bench {
 
     fn send_requests(&mut self) {
         while let Some(request) = self.polled_request() {
-            while let Some(event) = self.plan.poll_event() {
+            while let Some(event) = self.plan.state.out.poll_event() {
                 self.take(event);
             }
             self.check(&request);
@@ -253,7 +257,7 @@ impl Bench {
     }
 
     fn note_steps(&mut self, begins: bool) {
-        let steps = self.plan.steps.replace(0);
+        let steps = self.plan.state.steps.replace(0);
         if !begins {
             self.most_steps = self.most_steps.max(steps);
         }
@@ -265,7 +269,13 @@ impl Bench {
     }
 
     pub(super) fn in_flight_bytes(&self, node: &NodeId) -> u64 {
-        self.plan.peers.get(node).unwrap().link.in_flight_bytes()
+        self.plan
+            .state
+            .peers
+            .get(node)
+            .unwrap()
+            .link
+            .in_flight_bytes()
     }
 
     fn line(request: &RangeRequest) -> (NodeId, NodeId, u8) {
@@ -297,7 +307,10 @@ impl Bench {
             self.cache_bytes -= range.len();
             return;
         }
-        self.plan.read_ahead.limit(Some(self.window_bytes / 2));
+        self.plan
+            .state
+            .read_ahead
+            .limit(Some(self.window_bytes / 2));
         self.uncached.push_back((content, range));
         let held = |uncached: &VecDeque<(ContentKey, ByteRange)>| -> u64 {
             uncached.iter().map(|(_, range)| range.len()).sum()
@@ -326,7 +339,7 @@ impl Bench {
                 "asked twice, but not as a hedge: {one:?}, {two:?}"
             );
         }
-        let have = self.plan.files.get(&request.content).unwrap().have();
+        let have = self.plan.state.files.get(&request.content).unwrap().have();
         assert!(
             have.present_in(request.range).is_empty(),
             "asked for what is here"
@@ -335,13 +348,13 @@ impl Bench {
 
     /// Checks that everything a reader waits for is in flight, or is requested as soon as possible.
     fn check_readers(&self) {
-        for (id, demand) in &self.plan.demands {
-            let fetch = &self.plan.files.get(&demand.content).unwrap();
+        for (id, demand) in &self.plan.state.demands {
+            let fetch = &self.plan.state.files.get(&demand.content).unwrap();
             if fetch.readers.is_unissued(*id) {
                 continue;
             }
             let mut comes = fetch.have().clone();
-            let asked = self.plan.requests.all().copied();
+            let asked = self.plan.state.requests.all().copied();
             for request in asked.filter(|it| it.content == demand.content) {
                 comes.insert(request.range);
             }
@@ -450,6 +463,7 @@ impl Bench {
             };
             let here = self
                 .plan
+                .state
                 .files
                 .get(&reader.content)
                 .map(|f| f.have().contains(range));
@@ -479,7 +493,7 @@ impl Bench {
         let (_, since) = reader.waits.take().unwrap();
         reader.longest_wait = reader.longest_wait.max(self.now - since);
         if error.is_none() {
-            let here = self.plan.files.get(&reader.content).unwrap().have();
+            let here = self.plan.state.files.get(&reader.content).unwrap().have();
             assert!(
                 here.contains(reader.reads[reader.at]),
                 "told ready, and it is not here"

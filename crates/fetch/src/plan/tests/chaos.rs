@@ -77,7 +77,12 @@ fn every_reader_gets_every_byte_while_one_honest_holder_lives() {
         }
         let served: u64 = bench.peers.values().map(|p| p.served_bytes).sum();
         let content = bench.readers[0].content;
-        let size = bench.plan.files.ready_bytes(&content).unwrap_or_default();
+        let size = bench
+            .plan
+            .state
+            .files
+            .ready_bytes(&content)
+            .unwrap_or_default();
         assert!(
             served <= size + size / 4 + 4 * MIB,
             "seed {seed}: {served} served for {size}"

@@ -1,5 +1,6 @@
 //! Requests that a limit of this node delays.
 
+use crate::plan::RequestStage;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,12 @@ fn waited_in_vain_for(
     while bench.now < end {
         bench.now += PATIENCE / 16;
         bench.plan.handle_timeout(bench.now);
-        if bench.plan.waits_until(bench.now, demand).is_none() {
+        if bench
+            .plan
+            .patience
+            .waits_until(&bench.plan.state, bench.now, demand)
+            .is_none()
+        {
             break;
         }
         now_and_then(&mut bench.plan, bench.now);
@@ -107,10 +113,10 @@ fn a_request_throttled_locally_does_not_make_its_holder_silent() {
             plan.failed(now, id, Failure::Limited);
         }
         while let Some(request) = plan.poll_request(now) {
-            plan.mark_throttled(request.id);
+            plan.request_is(request.id, RequestStage::Throttled);
             held.push_back((request.id, now + PATIENCE * 2 / 5));
         }
-        while let Some(event) = plan.poll_event() {
+        while let Some(event) = plan.state.out.poll_event() {
             let failed = matches!(event, PlanEvent::Failed(..) | PlanEvent::FillFailed(..));
             assert!(!failed, "{event:?}");
         }
@@ -126,14 +132,16 @@ fn bytes_that_arrive_during_throttling_do_not_raise_the_holders_rate() {
     bench.demand(content, ByteRange::new(0, MIB), PATIENCE);
     let plan = &mut bench.plan;
     let [first, held] = [(); 2].map(|()| plan.poll_request(bench.now).unwrap());
-    plan.mark_throttled(held.id);
+    plan.request_is(held.id, RequestStage::Throttled);
     bench.now += Duration::from_secs(1);
     plan.arrived(bench.now, peer, first.id, MIB);
-    plan.mark_sent(bench.now, held.id);
+    plan.request_is(held.id, RequestStage::Sent { at: bench.now });
     bench.now += Duration::from_millis(100);
     plan.arrived(bench.now, peer, held.id, held.range.len());
     assert!(plan.answered(bench.now, held.id));
-    let rate = plan.peers.rates(bench.now)[0].rate_bytes_per_s.unwrap();
+    let rate = plan.state.peers.rates(bench.now)[0]
+        .rate_bytes_per_s
+        .unwrap();
     let most = held.range.len() as f64 * 10.0;
     assert!(rate <= most, "{rate}, of {most} bytes a second");
 }
@@ -146,7 +154,7 @@ fn a_throttled_fill_becomes_urgent_when_a_reader_waits_for_it() {
     bench.plan.fill(bench.now, content, PATIENCE);
     let later = bench.plan.poll_request(bench.now).unwrap();
     assert_eq!(later.lane, Lane::Bulk);
-    bench.plan.mark_throttled(later.id);
+    bench.plan.request_is(later.id, RequestStage::Throttled);
     let page = ByteRange::at(later.range.start, PAGE_BYTES);
     bench.demand(content, page, PATIENCE);
     bench.now += Duration::from_millis(500);
@@ -154,7 +162,7 @@ fn a_throttled_fill_becomes_urgent_when_a_reader_waits_for_it() {
     let first = bench.plan.poll_request(bench.now).unwrap();
     assert_eq!((first.lane, first.range.start), (Lane::Urgent, page.start));
     let taken_back = PlanEvent::Cancel(later.id);
-    let mut events = std::iter::from_fn(|| bench.plan.poll_event());
+    let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
     assert!(events.any(|event| event == taken_back));
 }
 
@@ -165,7 +173,7 @@ fn a_throttled_request_moves_to_another_holder_when_its_own_falls_silent() {
     let content = bench.file(1, 3 * MIB, &[mute]);
     bench.plan.fill(bench.now, content, PATIENCE);
     let [first, held] = [(); 2].map(|()| bench.plan.poll_request(bench.now).unwrap());
-    bench.plan.mark_throttled(held.id);
+    bench.plan.request_is(held.id, RequestStage::Throttled);
     let page = |of: ByteRange| ByteRange::at(of.start, PAGE_BYTES);
     bench.demand(content, page(first.range), PATIENCE);
     bench.now += Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Choice of peers if many are known, many are silent, or many readers wait for bytes that no peer
 //! has.
 
+use crate::plan::PeerNews;
 use std::time::{Duration, Instant};
 
 use super::bench::{PATIENCE, file_named, node};
@@ -36,7 +37,7 @@ fn asked(plan: &mut Plan, now: Instant) -> Vec<RangeRequest> {
     loop {
         plan.handle_timeout(now);
         asked.extend(std::iter::from_fn(|| plan.poll_request(now)));
-        if plan.poll_timeout().is_none_or(|at| at > now) {
+        if plan.state.out.poll_timeout().is_none_or(|at| at > now) {
             return asked;
         }
     }
@@ -48,7 +49,7 @@ fn a_holder_is_asked_regardless_of_how_many_nodes_were_known_before() {
     let (mut plan, content) = opened(now);
     let early = numbered(0);
     plan.holders(now, &content, &listed(&[early]));
-    (1..PEERS_MAX).for_each(|number| plan.gave(numbered(number), 1));
+    (1..PEERS_MAX).for_each(|number| plan.peer_is(numbered(number), PeerNews::Gave { bytes: 1 }));
     let late = numbered(PEERS_MAX);
     plan.holders(now, &content, &listed(&[early, late]));
     for start in [0, MIB] {
@@ -56,13 +57,23 @@ fn a_holder_is_asked_regardless_of_how_many_nodes_were_known_before() {
             .unwrap();
     }
     let nodes: Vec<_> = asked(&mut plan, now).iter().map(|it| it.node).collect();
-    assert!(!nodes.is_empty() && plan.files.is_holder(&content, &late));
-    plan.returned(&early);
+    assert!(!nodes.is_empty() && plan.state.files.is_holder(&content, &late));
+    plan.peer_is(early, PeerNews::Returned);
     assert!(
-        plan.peers.rates(now).iter().any(|peer| peer.node == early),
+        plan.state
+            .peers
+            .rates(now)
+            .iter()
+            .any(|peer| peer.node == early),
         "it is in use"
     );
-    assert!(plan.peers.rates(now).iter().any(|peer| peer.node == late));
+    assert!(
+        plan.state
+            .peers
+            .rates(now)
+            .iter()
+            .any(|peer| peer.node == late)
+    );
 }
 
 #[test]
@@ -77,8 +88,8 @@ fn unused_holders_take_no_statistics_from_used_ones() {
         let holders: Vec<_> = (first..first + HOLDERS_MAX).map(numbered).collect();
         plan.holders(now, &content, &listed(&holders));
     }
-    plan.gave(node(1), 1);
-    let known = plan.peers.rates(now);
+    plan.peer_is(node(1), PeerNews::Gave { bytes: 1 });
+    let known = plan.state.peers.rates(now);
     assert_eq!(known.len(), PEERS_MAX);
     assert!(known.iter().any(|peer| peer.node == numbered(0)));
 }
@@ -128,7 +139,12 @@ fn an_unknown_holder_is_asked_beside_many_silent_ones() {
         if asked(&mut plan, now).iter().any(|it| it.node == lively) {
             break now;
         }
-        now = plan.poll_timeout().expect("more is to come").max(now);
+        now = plan
+            .state
+            .out
+            .poll_timeout()
+            .expect("more is to come")
+            .max(now);
         assert!(now - start < PATIENCE, "it was never asked");
     };
     let told = start + Duration::from_millis(300) * silent.len() as u32;
@@ -137,7 +153,7 @@ fn an_unknown_holder_is_asked_beside_many_silent_ones() {
         "{:?}",
         asked_at - told
     );
-    while let Some(event) = plan.poll_event() {
+    while let Some(event) = plan.state.out.poll_event() {
         assert!(!matches!(event, PlanEvent::Failed(..)), "{event:?}");
     }
 }

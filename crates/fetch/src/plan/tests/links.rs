@@ -63,7 +63,7 @@ fn a_reader_of_bytes_that_are_lost_again_finally_gets_them() {
         .poll_request(bench.now)
         .expect("it is asked again");
     assert_eq!(again.range.start, first.range.start);
-    while let Some(event) = bench.plan.poll_event() {
+    while let Some(event) = bench.plan.state.out.poll_event() {
         assert_ne!(event, PlanEvent::Ready(id));
     }
 }

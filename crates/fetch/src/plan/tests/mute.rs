@@ -88,7 +88,7 @@ impl Among {
                     self.answers.insert((self.free_at, request.id));
                 }
             }
-            while let Some(event) = self.plan.poll_event() {
+            while let Some(event) = self.plan.state.out.poll_event() {
                 if event == *end {
                     return;
                 }
@@ -174,7 +174,7 @@ impl OneOfTwo {
     /// Goes on reading until an event that is not the reader's, for at most `limit`.
     fn next_event(&mut self, limit: Duration) -> Option<PlanEvent> {
         while self.now < self.begin + limit {
-            while let Some(event) = self.plan.poll_event() {
+            while let Some(event) = self.plan.state.out.poll_event() {
                 match event {
                     PlanEvent::Ready(id) if self.demand == Some(id) => self.demand = None,
                     PlanEvent::Failed(..) => panic!("{event:?} after {:?}", self.now - self.begin),
@@ -302,7 +302,7 @@ fn a_reader_of_a_fill_in_flight_is_not_sent_to_the_end_of_the_queue_repeatedly()
             (6, Some(range)) => demand = plan.demand_just(now, wanted, range, deadline).ok(),
             _ => {}
         }
-        let mut events = std::iter::from_fn(|| plan.poll_event());
+        let mut events = std::iter::from_fn(|| plan.state.out.poll_event());
         let is_ready = |event| demand.is_some_and(|demand| event == PlanEvent::Ready(demand));
         if events.any(is_ready) {
             return;

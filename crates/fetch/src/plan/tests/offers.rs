@@ -18,6 +18,7 @@ fn offering(ranges: impl IntoIterator<Item = ByteRange>) -> SimPeer {
 /// Returns how many ranges of a file are known of a node.
 fn runs(plan: &Plan, content: &ContentKey, node: NodeId) -> usize {
     match plan
+        .state
         .files
         .get(content)
         .unwrap()
@@ -87,6 +88,7 @@ fn the_recorded_ranges_of_a_holder_are_bounded() {
     assert_eq!(runs(&bench.plan, &content, node(2)), RUNS_MAX);
     let long = bench
         .plan
+        .state
         .files
         .get(&content)
         .unwrap()
@@ -139,8 +141,8 @@ fn a_file_waiting_for_unavailable_bytes_is_not_rescanned_in_a_loop() {
     let mut at_one_time = 0;
     while now < begin + patience * 5 {
         assert_eq!(plan.poll_request(now), None);
-        while plan.poll_event().is_some() {}
-        let due = plan.poll_timeout().unwrap().max(now);
+        while plan.state.out.poll_event().is_some() {}
+        let due = plan.state.out.poll_timeout().unwrap().max(now);
         let next = due.min(now + patience / 10);
         at_one_time = if next > now { 0 } else { at_one_time + 1 };
         assert!(at_one_time < 100, "after {:?}", now - begin);
@@ -150,7 +152,7 @@ fn a_file_waiting_for_unavailable_bytes_is_not_rescanned_in_a_loop() {
         plan.handle_timeout(now);
     }
     assert!(
-        plan.files.get(&content).unwrap().readers.is_overdue(),
+        plan.state.files.get(&content).unwrap().readers.is_overdue(),
         "it stays the first"
     );
 }

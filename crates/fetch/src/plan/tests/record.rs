@@ -1,5 +1,6 @@
 //! Knowledge of a plan about its peers from an earlier run.
 
+use crate::plan::PeerNews;
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, Reader, file_named, node};
@@ -39,7 +40,8 @@ fn recalled(records: &[PeerRecord], now: Instant) -> Plan {
 }
 
 fn rate_of(plan: &Plan, now: Instant, number: u8) -> Option<PeerRate> {
-    plan.peers
+    plan.state
+        .peers
         .rates(now)
         .into_iter()
         .find(|it| it.node == node(number))
@@ -54,7 +56,7 @@ fn learnt() -> Vec<PeerRecord> {
         bench.read(Reader::sequential(content, 2 * MIB));
     }
     bench.run(Duration::from_secs(60));
-    bench.plan.peers.records(bench.now)
+    bench.plan.state.peers.records(bench.now)
 }
 
 #[test]
@@ -65,7 +67,9 @@ fn after_a_restart_the_fast_holder_is_asked_first() {
         bench.plan.recall(bench.now, &records);
         let peers = [bench.peer(1, slow()), bench.peer(2, quick())];
         // the cluster reports every present node as returned after a start
-        peers.iter().for_each(|peer| bench.plan.returned(peer));
+        peers
+            .iter()
+            .for_each(|peer| bench.plan.peer_is(*peer, PeerNews::Returned));
         let content = bench.file(1, 8 * MIB, &peers);
         bench.read(Reader::sequential(content, 8 * MIB));
         bench.run(Duration::from_secs(60));
@@ -84,7 +88,7 @@ fn an_old_record_is_overridden_by_the_first_answer() {
     bench.read(Reader::sequential(content, 64 * MIB));
     bench.run(Duration::from_secs(60));
     assert!(bench.readers[0].errors.is_empty());
-    let first = &bench.plan.peers.rates(bench.now)[0];
+    let first = &bench.plan.state.peers.rates(bench.now)[0];
     assert_eq!(first.node, node(1));
     assert!(first.latency < Some(Duration::from_millis(100)));
 }
@@ -111,9 +115,9 @@ fn a_liar_stays_excluded_over_a_restart_for_the_rest_of_its_time() {
     let mut now = Instant::now();
     let content = file_named(1, MIB);
     let mut plan = Plan::new(PlanConfig::default(), 1);
-    plan.lied(now, node(1), content);
+    plan.peer_is(node(1), PeerNews::Lied { now, content });
     now += Duration::from_secs(100);
-    let mut records = plan.peers.records(now);
+    let mut records = plan.state.peers.records(now);
     // the process was away for the same time
     for record in &mut records {
         record.age += Duration::from_secs(100);
@@ -124,7 +128,7 @@ fn a_liar_stays_excluded_over_a_restart_for_the_rest_of_its_time() {
     let liar = rate_of(&again, now, 1).unwrap();
     assert!(liar.shunned && liar.lies == 1);
     let left = SHUN - Duration::from_secs(200);
-    assert_eq!(again.poll_timeout(), Some(now + left));
+    assert_eq!(again.state.out.poll_timeout(), Some(now + left));
     let offer = Offer {
         node: node(1),
         content,
@@ -173,8 +177,14 @@ fn records_are_bounded_and_the_oldest_honest_ones_are_dropped() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.recall(now, &many[PEERS_MAX / 2..]);
     plan.recall(now, &many[..PEERS_MAX / 2]);
-    plan.lied(now, id(PEERS_MAX - 1), file_named(1, MIB));
-    let kept = plan.peers.records(now);
+    plan.peer_is(
+        id(PEERS_MAX - 1),
+        PeerNews::Lied {
+            now,
+            content: file_named(1, MIB),
+        },
+    );
+    let kept = plan.state.peers.records(now);
     assert_eq!(kept.len(), PEER_RECORDS_MAX);
     assert_eq!(kept[0].node, id(PEERS_MAX - 1));
     assert!(

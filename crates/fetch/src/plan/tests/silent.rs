@@ -1,5 +1,6 @@
 //! Two holders: first one of them is silent, later the other.
 
+use crate::plan::RequestStage;
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, PATIENCE, Reader, file_named, node};
@@ -58,7 +59,7 @@ impl Two {
                     self.answers.insert((self.now + self.distance, request.id));
                 }
             }
-            while let Some(event) = self.plan.poll_event() {
+            while let Some(event) = self.plan.state.out.poll_event() {
                 assert!(!matches!(event, PlanEvent::Failed(..)), "{event:?}");
                 if event == ready {
                     return (asked[0], asked[asked.len() - 1], self.now - begun);
@@ -77,7 +78,7 @@ fn a_formerly_silent_holder_is_asked_when_the_other_falls_silent() {
         (two.deaf, two.distance) = (Some(first), FAR);
         let (_, other, waited) = two.read(100);
         assert!(other != first && waited <= STALL_MAX, "{waited:?}");
-        let silent = two.plan.peers.get(&first).map(Peer::is_silent);
+        let silent = two.plan.state.peers.get(&first).map(Peer::is_silent);
         assert_eq!(silent, Some(true));
         // it is healthy again, and no node knows that
         (two.deaf, two.distance) = (Some(other), NEAR);
@@ -119,7 +120,7 @@ fn slow_and_silent(seed: u64, size: u64) -> (Bench, [NodeId; 2]) {
     bench.read(Reader::sequential(lost, 128 << 10));
     bench.run(Duration::from_secs(60));
     bench.readers.clear();
-    assert!(bench.plan.peers.get(&fast).unwrap().is_silent());
+    assert!(bench.plan.state.peers.get(&fast).unwrap().is_silent());
     (bench, [slow, fast])
 }
 
@@ -162,21 +163,21 @@ fn an_answer_waiting_for_the_disk_is_not_silence_and_is_not_requested_again() {
     let mut asked = Vec::new();
     while let Some(request) = plan.poll_request(begun) {
         plan.arrived(begun, request.node, request.id, request.range.len());
-        plan.mark_received(request.id);
+        plan.request_is(request.id, RequestStage::Received);
         asked.push(request);
     }
     let bytes: u64 = asked.iter().map(|request| request.range.len()).sum();
     assert_eq!(bytes, range.len());
     let mut now = begun;
     while now < begun + 5 * STALL_MAX {
-        now = plan.poll_timeout().unwrap().max(now);
+        now = plan.state.out.poll_timeout().unwrap().max(now);
         plan.handle_timeout(now);
         assert_eq!(plan.poll_request(now), None);
-        let events = std::iter::from_fn(|| plan.poll_event());
+        let events = std::iter::from_fn(|| plan.state.out.poll_event());
         let mut taken_back = events.filter(|event| matches!(event, PlanEvent::Cancel(_)));
         assert_eq!(taken_back.next(), None);
     }
-    let silent = |request: &RangeRequest| plan.peers.get(&request.node).unwrap().is_silent();
+    let silent = |request: &RangeRequest| plan.state.peers.get(&request.node).unwrap().is_silent();
     assert!(!asked.iter().any(silent));
     assert!(asked.iter().all(|request| plan.answered(now, request.id)));
 }

@@ -15,17 +15,20 @@ fn a_plan_that_is_not_traced_records_no_decision() {
     let read = plan.demand(now, content, range, now + Duration::from_secs(1));
     let read = read.unwrap();
     assert_eq!(plan.poll_request(now), None);
-    assert_eq!(plan.take_decisions(), []);
-    plan.set_traced(true);
+    assert_eq!(plan.state.out.take_decisions(), []);
+    plan.state.out.set_traced(true);
     plan.cancel(read);
-    assert_eq!(plan.take_decisions(), [Decision::ReadCancelled(read)]);
-    assert_eq!(plan.take_decisions(), []);
+    assert_eq!(
+        plan.state.out.take_decisions(),
+        [Decision::ReadCancelled(read)]
+    );
+    assert_eq!(plan.state.out.take_decisions(), []);
 }
 
 #[test]
 fn a_silent_holder_is_named_with_the_request_that_was_taken_back_for_it() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
-    plan.set_traced(true);
+    plan.state.out.set_traced(true);
     let (mut now, content) = (
         Instant::now(),
         ContentKey::new(ContentHash::new([1; 32]), 64 << 10),
@@ -41,7 +44,7 @@ fn a_silent_holder_is_named_with_the_request_that_was_taken_back_for_it() {
     let read = read.unwrap();
     let first = plan.poll_request(now).unwrap();
     let second = loop {
-        now = plan.poll_timeout().unwrap();
+        now = plan.state.out.poll_timeout().unwrap();
         plan.handle_timeout(now);
         if let Some(request) = plan.poll_request(now) {
             break request;
@@ -49,14 +52,14 @@ fn a_silent_holder_is_named_with_the_request_that_was_taken_back_for_it() {
     };
     assert_ne!(first.node, second.node);
     // the other holder sends a little all the time, so it is not silent
-    while plan.is_asked(first.id) {
+    while plan.state.requests.contains(first.id) {
         now += Duration::from_millis(10);
         plan.arrived(now, second.node, second.id, 1);
         plan.handle_timeout(now);
         assert_eq!(plan.poll_request(now), None);
     }
     assert!(plan.answered(now, second.id));
-    let decisions = plan.take_decisions();
+    let decisions = plan.state.out.take_decisions();
     let chosen = Decision::Chosen {
         request: first,
         cause: RequestCause::Demand,

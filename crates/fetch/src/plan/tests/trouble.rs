@@ -1,5 +1,6 @@
 //! Peers that die, lie, stall, lose the file or are merely slow.
 
+use crate::plan::PeerNews;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -73,7 +74,13 @@ fn a_liar_is_excluded_at_once_and_another_holder_is_asked() {
             .filter(|e| matches!(e, PlanEvent::Liar(..)))
             .count();
         assert!(told <= 1);
-        let shunned = bench.plan.peers.rates(bench.now).iter().any(|p| p.shunned);
+        let shunned = bench
+            .plan
+            .state
+            .peers
+            .rates(bench.now)
+            .iter()
+            .any(|p| p.shunned);
         assert_eq!(shunned, told == 1);
     }
 }
@@ -187,7 +194,15 @@ fn a_file_gone_at_one_holder_is_requested_from_the_next() {
         asked <= 4,
         "{asked} requests to a node that said it has it no more"
     );
-    assert!(!bench.plan.peers.rates(bench.now).iter().any(|p| p.shunned));
+    assert!(
+        !bench
+            .plan
+            .state
+            .peers
+            .rates(bench.now)
+            .iter()
+            .any(|p| p.shunned)
+    );
 }
 
 #[test]
@@ -225,7 +240,7 @@ fn a_returned_peer_is_asked_without_the_rest_of_its_pause() {
         .plan
         .failed(bench.now, request.id, Failure::Unreachable);
     assert_eq!(bench.plan.poll_request(bench.now), None);
-    bench.plan.returned(&peer);
+    bench.plan.peer_is(peer, PeerNews::Returned);
     assert!(bench.plan.poll_request(bench.now).is_some());
 }
 
@@ -264,7 +279,7 @@ fn patience_with(failure: Failure) -> u64 {
         }
         bench.now += Duration::from_millis(100);
         bench.plan.handle_timeout(bench.now);
-        let mut events = std::iter::from_fn(|| bench.plan.poll_event());
+        let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
         if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
             return (bench.now - begun).as_secs() / PATIENCE.as_secs();
         }
@@ -297,7 +312,7 @@ fn patience_with_handshake(step: Duration, steps: u32) -> Duration {
         }
         bench.now += Duration::from_millis(100);
         bench.plan.handle_timeout(bench.now);
-        let mut events = std::iter::from_fn(|| bench.plan.poll_event());
+        let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
         if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
             return bench.now - begun;
         }
@@ -395,7 +410,7 @@ fn a_reader_of_a_vanished_version_fails_before_its_deadline() {
                 assert!(has_part && request.node == node(2));
                 plan.failed(now, request.id, Failure::Gone);
             }
-            let mut events = std::iter::from_fn(|| plan.poll_event());
+            let mut events = std::iter::from_fn(|| plan.state.out.poll_event());
             let failed = |event| match event {
                 PlanEvent::Failed(id, why) if id == late => Some(why),
                 _ => None,
@@ -403,7 +418,7 @@ fn a_reader_of_a_vanished_version_fails_before_its_deadline() {
             if let Some(why) = events.find_map(failed) {
                 break why;
             }
-            now = plan.poll_timeout().unwrap().max(now);
+            now = plan.state.out.poll_timeout().unwrap().max(now);
             plan.handle_timeout(now);
         };
         assert_eq!(why, PlanError::Gone);
@@ -439,7 +454,7 @@ fn all_of_thousands_of_files_read_at_once_arrive() {
     while let Some(request) = plan.poll_request(now) {
         plan.answered(now, request.id);
     }
-    let events = std::iter::from_fn(|| plan.poll_event());
+    let events = std::iter::from_fn(|| plan.state.out.poll_event());
     let ready = events.filter(|event| matches!(event, PlanEvent::Ready(_)));
     assert_eq!(ready.count(), contents.len());
 }

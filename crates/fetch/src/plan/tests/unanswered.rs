@@ -1,5 +1,6 @@
 //! What counts as a content that no holder answers for.
 
+use crate::plan::RequestStage;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -27,13 +28,13 @@ fn is_unanswered(answer: impl Fn(&mut Plan, Instant, &RangeRequest)) -> bool {
         while let Some(request) = plan.poll_request(now) {
             answer(&mut plan, now, &request);
         }
-        while let Some(event) = plan.poll_event() {
+        while let Some(event) = plan.state.out.poll_event() {
             is_unanswered |= event == PlanEvent::Unanswered(content);
             if matches!(event, PlanEvent::Failed(id, _) if id == demand) {
                 return is_unanswered;
             }
         }
-        let next = plan.poll_timeout().expect("the read ends");
+        let next = plan.state.out.poll_timeout().expect("the read ends");
         now = next.max(now + MOMENT);
         assert!(now < begin + 20 * PATIENCE, "the read ends");
         plan.handle_timeout(now);
@@ -69,7 +70,7 @@ fn content_of_a_holder_that_refuses_or_sends_some_bytes_is_not_unanswered() {
 #[test]
 fn content_whose_requests_a_limit_of_this_node_delays_is_not_unanswered() {
     assert!(!is_unanswered(|plan, _, request| {
-        plan.mark_throttled(request.id);
+        plan.request_is(request.id, RequestStage::Throttled);
     }));
 }
 
@@ -83,7 +84,7 @@ fn content_without_any_holder_is_not_unanswered() {
         .unwrap();
     assert!(plan.poll_request(now).is_none());
     plan.handle_timeout(now + PATIENCE);
-    let events: Vec<PlanEvent> = std::iter::from_fn(|| plan.poll_event()).collect();
+    let events: Vec<PlanEvent> = std::iter::from_fn(|| plan.state.out.poll_event()).collect();
     assert!(
         events
             .iter()

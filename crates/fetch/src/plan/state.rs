@@ -1,0 +1,537 @@
+//! State of all fetches, and the changes that keep its parts consistent.
+//!
+//! A request is in three places: in flight, at its file and at its peer. A reader is at its file and
+//! among the demands. The methods here change such places together. They choose nothing: the
+//! choices are in `schedule`, `hedge` and `waits`.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::decisions::DecisionLog;
+use super::fetch::FillWish;
+use super::patience::Waiting;
+use super::peer::Peer;
+use super::queue::{QueuePosition, ReadyQueue, WORK_CLASSES, WorkClass};
+use super::requests::{OpenRequest, RequestState, RequestTable};
+use super::schedule::has_room_for_piece;
+use super::{
+    Decision, DemandId, FileTable, PeerTable, PlanConfig, PlanEvent, RangeRequest, ReadAheadBudget,
+    RequestCause, RequestId, TakeBackReason,
+};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::id::NodeId;
+
+/// Delay of a `Get` for more holders after the first wish for a file. A short read from a known
+/// holder ends before that, and the `Get` would only delay it.
+const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
+
+/// Reader that waits.
+#[derive(Debug)]
+pub(super) struct Demand {
+    pub content: ContentKey,
+    pub range: ByteRange,
+    pub waiting: Waiting,
+    /// First byte that blocks the reader and has not been requested from any peer, and since when.
+    pub stuck: Option<(u64, Instant)>,
+    /// When the wait is checked next.
+    pub deadline: Instant,
+}
+
+/// Events with a time of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    CheckOverdue(RequestId),
+    Expire(RequestId),
+    Deadline(DemandId),
+    FillDeadline(ContentKey),
+    Wanted(ContentKey),
+    /// Looks for more holders if some of the file is still wanted.
+    GetAnyway(ContentKey),
+    Idle(ContentKey),
+    /// The back-off of a peer is over.
+    Rested(NodeId),
+    /// Asks the other nodes that want the file which parts they have by now.
+    Survey(ContentKey),
+    /// Stripes that belong to other nodes may be requested from full holders.
+    Stripe(ContentKey),
+    /// The last step left some of its work for the next one.
+    Again,
+}
+
+/// Outputs that the owner of the plan takes: events, the next wake-up time and decisions.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub(super) timers: BTreeSet<(Instant, Timer)>,
+    pub(super) events: VecDeque<PlanEvent>,
+    pub(super) decisions: DecisionLog,
+}
+
+impl Outbox {
+    /// Returns the next event, if there is one.
+    pub fn poll_event(&mut self) -> Option<PlanEvent> {
+        self.events.pop_front()
+    }
+
+    /// Returns the latest time for the next call of [`Plan::handle_timeout`](super::Plan::handle_timeout).
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Removes and returns the first timer that is due.
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<Timer> {
+        let due = self.timers.first().filter(|(at, _)| *at <= now).copied()?;
+        self.timers.remove(&due);
+        Some(due.1)
+    }
+
+    /// Starts or stops recording [`Decision`]s.
+    pub fn set_traced(&mut self, is_traced: bool) {
+        self.decisions.set_traced(is_traced);
+    }
+
+    /// Returns the decisions since the last call, in order.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        self.decisions.take()
+    }
+}
+
+/// State of all fetches; see the module documentation.
+#[derive(Debug)]
+pub struct FetchState {
+    pub(super) config: PlanConfig,
+    /// Open files.
+    pub files: FileTable,
+    /// Peers and their figures.
+    pub peers: PeerTable,
+    pub(super) demands: BTreeMap<DemandId, Demand>,
+    pub(super) queue: ReadyQueue,
+    /// Requests in flight.
+    pub requests: RequestTable,
+    /// Read-ahead of all readers together.
+    pub read_ahead: ReadAheadBudget,
+    /// Outputs for the owner.
+    pub out: Outbox,
+    pub(super) next_id: u64,
+    /// Number of items examined by all calls together.
+    pub(super) steps: Cell<u64>,
+}
+
+impl FetchState {
+    /// Creates a state without files and peers.
+    pub(super) fn new(config: PlanConfig) -> Self {
+        Self {
+            config,
+            files: FileTable::default(),
+            peers: PeerTable::default(),
+            demands: BTreeMap::new(),
+            queue: ReadyQueue::default(),
+            requests: RequestTable::default(),
+            read_ahead: ReadAheadBudget::default(),
+            out: Outbox::default(),
+            next_id: 0,
+            steps: Cell::new(0),
+        }
+    }
+
+    /// Returns the figures of a peer, and creates them if there are none. Returns `None` at the
+    /// limit if all peers are in use.
+    pub(super) fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
+        if self.peers.is_full_for(&node) {
+            let files = self.files.iter();
+            let holders: BTreeSet<_> = files.flat_map(|(_, it)| it.holders().nodes()).collect();
+            let (queue, steps) = (&self.queue, &self.steps);
+            let is_unused = |node: &NodeId| {
+                steps.set(steps.get() + 1);
+                !queue.has_parked(node) && !holders.contains(node)
+            };
+            for gone in self.peers.forget_some(is_unused) {
+                self.queue.forget_peer(&gone);
+            }
+            if self.peers.is_full_for(&node) {
+                return None;
+            }
+        }
+        Some(self.peers.entry(node))
+    }
+
+    /// Schedules a search for more holders, shortly after the first wish for a file.
+    pub(super) fn get_soon(&mut self, now: Instant, content: ContentKey, gets: bool) {
+        if gets {
+            let at = now + GET_ANYWAY_AFTER;
+            self.out.timers.insert((at, Timer::GetAnyway(content)));
+        }
+    }
+
+    /// Ends the wish for the whole file. Answers of requests in flight may still arrive.
+    pub(super) fn cancel_fill(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.files.get_mut(content) {
+            fetch.fill = FillWish::None;
+        }
+        self.queue.dequeue(content, WorkClass::Fill);
+    }
+
+    /// Removes a demand, with its timer.
+    pub(super) fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
+        let demand = self.demands.remove(&id)?;
+        self.out
+            .timers
+            .remove(&(demand.deadline, Timer::Deadline(id)));
+        if let Some(fetch) = self.files.get_mut(&demand.content) {
+            fetch.readers.remove(id);
+        }
+        Some(demand)
+    }
+
+    /// Returns the number of items examined so far. Tests measure the cost of calls with it.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    /// Counts one examined item.
+    pub(super) fn step(&self) {
+        self.steps.set(self.steps.get() + 1);
+    }
+
+    /// Removes a request from flight, with its timers and counters.
+    pub(super) fn take_request(&mut self, id: RequestId) -> Option<OpenRequest> {
+        let entry = self.requests.remove(id)?;
+        let request = &entry.request;
+        self.out
+            .timers
+            .remove(&(entry.check_at, Timer::CheckOverdue(id)));
+        self.out
+            .timers
+            .remove(&(entry.expire_at, Timer::Expire(id)));
+        if let Some(peer) = self.peers.get_mut(&request.node) {
+            peer.ended(id, request.lane, request.range.len());
+        }
+        if let Some(fetch) = self.files.get_mut(&request.content) {
+            fetch.asked.remove(id);
+        }
+        self.wake(request.node);
+        Some(entry)
+    }
+
+    /// Cancels a request whose answer is not needed, or not from this peer.
+    pub(super) fn take_back(&mut self, id: RequestId, why: TakeBackReason) -> Option<OpenRequest> {
+        let entry = self.take_request(id)?;
+        self.out
+            .decisions
+            .note(|| Decision::TakenBack { request: id, why });
+        self.out.events.push_back(PlanEvent::Cancel(id));
+        Some(entry)
+    }
+
+    /// Returns the demands that touch a range.
+    pub(super) fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
+        let Some(fetch) = self.files.get(content) else {
+            return vec![];
+        };
+        let waiting = fetch.readers.touching(range).into_iter();
+        waiting.inspect(|_| self.step()).collect()
+    }
+
+    /// Returns whether a reader waits for a part of a range.
+    pub(super) fn is_waited_for(&self, content: &ContentKey, range: ByteRange) -> bool {
+        !self.waiting_for(content, range).is_empty()
+    }
+
+    /// Returns since when the longest-waiting reader of a range waits.
+    pub(super) fn waits_since(&self, content: &ContentKey, range: ByteRange) -> Option<Instant> {
+        let waiting = self.waiting_for(content, range);
+        let since = |id| {
+            self.demands
+                .get(id)
+                .map(|demand: &Demand| demand.waiting.since)
+        };
+        waiting.iter().filter_map(since).min()
+    }
+
+    /// Makes a range requestable again that is not on this node and not in flight.
+    pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
+        let waiting = self.waiting_for(content, range);
+        let Some(fetch) = self.files.get_mut(content) else {
+            return;
+        };
+        fetch.readers.add_unissued(waiting);
+        if let Some(filling) = fetch.filling_mut() {
+            filling.cursor = filling.cursor.min(range.start);
+        }
+        self.enqueue_all(content);
+    }
+
+    /// Reports that a whole file arrived for its fill.
+    pub(super) fn note_filled(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.files.get_mut(content) {
+            fetch.fill = FillWish::BeingStored;
+        }
+        self.out.decisions.note(|| Decision::FillReady(*content));
+        self.out.events.push_back(PlanEvent::Filled(*content));
+    }
+
+    /// Moves the checks of background requests forward because a reader now waits for their range.
+    pub(super) fn hasten_checks(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+        let Some(fetch) = self.files.get(content) else {
+            return;
+        };
+        for id in fetch.asked.touching(range) {
+            let Some(entry) = self.requests.get_mut(id) else {
+                continue;
+            };
+            entry.checks = 0;
+            let (sent, check_at) = (entry.sent, entry.check_at);
+            let at = (sent.at + self.config.late_after(sent.usual, true)).max(now);
+            if at < check_at {
+                self.postpone_check(id, at);
+            }
+        }
+    }
+
+    /// Moves the next check of a request.
+    pub(super) fn postpone_check(&mut self, id: RequestId, at: Instant) {
+        let Some(entry) = self.requests.get_mut(id) else {
+            return;
+        };
+        self.out
+            .timers
+            .remove(&(entry.check_at, Timer::CheckOverdue(id)));
+        entry.check_at = at;
+        self.out.timers.insert((at, Timer::CheckOverdue(id)));
+    }
+
+    /// Cancels a request, so that its range can be requested elsewhere.
+    pub(super) fn abandon(&mut self, id: RequestId, why: TakeBackReason) {
+        if let Some(entry) = self.take_back(id, why) {
+            self.ask_again(&entry.request.content, entry.request.range);
+        }
+    }
+
+    /// Closes a file.
+    pub(super) fn close(&mut self, content: &ContentKey) {
+        self.queue.remove(content);
+        self.forget_streams(content);
+        if self.files.remove(content).is_some() {
+            self.out.events.push_back(PlanEvent::Closed(*content));
+        }
+    }
+
+    /// Reports a liar and cancels all requests to it.
+    pub(super) fn report_liar(&mut self, node: NodeId, content: ContentKey) {
+        self.out
+            .decisions
+            .note(|| Decision::Shunned { node, content });
+        self.out.events.push_back(PlanEvent::Liar(node, content));
+        if let Some(fetch) = self.files.get_mut(&content) {
+            fetch.failures.is_lied_to = true;
+        }
+        let asked = self.peers.get(&node).map(|peer| peer.asked().clone());
+        for id in asked.unwrap_or_default() {
+            self.abandon(id, TakeBackReason::Liar);
+        }
+    }
+
+    /// Records a request as sent.
+    pub(super) fn issue(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        cause: RequestCause,
+        content: ContentKey,
+        range: ByteRange,
+    ) -> RangeRequest {
+        let lane = cause.lane();
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let peer = self.peers.entry(node);
+        let sent = peer.sent(now, id, lane, range.len());
+        let check_at = now + self.config.late_after(sent.usual, cause.is_waited_for());
+        let expire_at = now + self.config.request_limit;
+        self.out.timers.insert((check_at, Timer::CheckOverdue(id)));
+        self.out.timers.insert((expire_at, Timer::Expire(id)));
+        if let Some(fetch) = self.files.get_mut(&content) {
+            fetch.asked.insert(range, id);
+            fetch.holders_mut().set_starved(false);
+            fetch.note_request(now);
+        }
+        let request = RangeRequest {
+            id,
+            node,
+            lane,
+            content,
+            range,
+        };
+        let fetch = self.files.get(&content);
+        self.out.decisions.note(|| Decision::Chosen {
+            request,
+            cause,
+            readers: fetch.map_or_else(Vec::new, |it| {
+                it.readers.touching(range).into_iter().collect()
+            }),
+        });
+        self.requests.insert(OpenRequest {
+            request,
+            cause,
+            sent,
+            state: RequestState::Sent,
+            check_at,
+            checks: 0,
+            expire_at,
+        });
+        request
+    }
+
+    /// Queues a file that may have something to request.
+    pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
+        let Some(fetch) = self.files.get_mut(content) else {
+            return;
+        };
+        if class == WorkClass::Demand {
+            fetch.readers.restart_scan();
+        }
+        let position = match class {
+            WorkClass::Demand => fetch.readers.position(),
+            WorkClass::ReadAhead => Some(QueuePosition::Last),
+            WorkClass::Fill => fetch.filling().is_some().then_some(QueuePosition::Last),
+        };
+        match position {
+            Some(position) => self.queue.enqueue(content, class, position),
+            None => self.queue.dequeue(content, class),
+        }
+    }
+
+    /// Queues a file in each work class.
+    pub(super) fn enqueue_all(&mut self, content: &ContentKey) {
+        WORK_CLASSES
+            .iter()
+            .for_each(|class| self.enqueue(content, *class));
+    }
+
+    /// Queues a file anew in each work class after its holders changed.
+    pub(super) fn requeue(&mut self, content: &ContentKey) {
+        for class in WORK_CLASSES {
+            self.queue.dequeue(content, class);
+            self.enqueue(content, class);
+        }
+    }
+
+    /// Parks a file that cannot request anything until a holder has room or a new holder appears.
+    pub(super) fn park(&mut self, content: &ContentKey, class: WorkClass) {
+        let Some(fetch) = self.files.get(content) else {
+            return;
+        };
+        let position = match class {
+            WorkClass::Demand => {
+                let newest = QueuePosition::At(self.next_id);
+                fetch.readers.position().unwrap_or(newest)
+            }
+            WorkClass::ReadAhead | WorkClass::Fill => QueuePosition::Last,
+        };
+        let nodes = fetch.holders().nodes();
+        let nodes = nodes.filter(|node| self.peers.get(node).is_some());
+        let nodes = nodes.copied().collect();
+        self.queue.park(content, class, position, nodes);
+    }
+
+    /// Moves a file ahead of older ones if its first reader has waited long without a byte and
+    /// would give up before long. Its reader then progresses like a reader of a slow holder.
+    pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.files.get_mut(content) else {
+            return;
+        };
+        let first = fetch
+            .readers
+            .first_unissued()
+            .and_then(|id| self.demands.get(&id));
+        let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
+            return;
+        };
+        let is_overdue = fetch.progress_of(first.waiting).is_overdue(now);
+        if is_overdue && fetch.readers.mark_overdue() {
+            self.enqueue(content, WorkClass::Demand);
+        }
+    }
+
+    /// Wakes the files parked at a peer that may have room. An overdue one is queued at once,
+    /// before all other files.
+    pub(super) fn wake(&mut self, node: NodeId) {
+        self.queue.wake(node);
+        let has_room = has_room_for_piece(&self.peers, &node, WorkClass::Demand.lane());
+        let overdue = self.queue.overdue_at(&node).filter(|_| has_room);
+        if let Some(content) = overdue {
+            self.enqueue(&content, WorkClass::Demand);
+        }
+    }
+
+    /// Looks for holders, repeatedly, because no known peer can serve the wish.
+    pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.files.get_mut(content) else {
+            return;
+        };
+        fetch.holders_mut().set_starved(true);
+        if let Some(next) = fetch.holders_mut().take_get_turn(now) {
+            self.out
+                .decisions
+                .note(|| Decision::HoldersWanted(*content));
+            self.out.events.push_back(PlanEvent::Wanted(*content));
+            self.out.timers.insert((next, Timer::Wanted(*content)));
+        }
+    }
+
+    /// Returns whether another demand ends where this one begins: its reader has not reached it
+    /// yet.
+    pub(super) fn is_preceded(&self, demand: &Demand) -> bool {
+        let start = demand.range.start;
+        let before = ByteRange::new(start.saturating_sub(1), start);
+        let waiting = self.waiting_for(&demand.content, before);
+        let mut waiting = waiting.iter().filter_map(|id| self.demands.get(id));
+        waiting.any(|other| other.range.end == start)
+    }
+
+    /// Forgets the streams of a file; see [`ReadAheadBudget::forget`].
+    pub(super) fn forget_streams(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.files.get_mut(content) {
+            self.read_ahead.forget(fetch);
+        }
+    }
+
+    /// Cancels the other requests whose whole range has arrived with this one.
+    pub(super) fn cancel_duplicates(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        range: ByteRange,
+    ) {
+        let Some(fetch) = self.files.get(content) else {
+            return;
+        };
+        let is_here = |id: &RequestId| {
+            let entry = self.requests.get(*id);
+            entry.is_some_and(|entry| fetch.have().contains(entry.request.range))
+        };
+        let mut twins = fetch.asked.touching(range);
+        twins.retain(is_here);
+        for id in twins {
+            self.step();
+            let Some(entry) = self.take_back(id, TakeBackReason::Duplicate) else {
+                continue;
+            };
+            if let Some(peer) = self.peers.get_mut(&entry.request.node) {
+                peer.link.note_slow(now, &entry.sent);
+            }
+        }
+    }
+
+    /// Records that bytes arrived from a peer, needed or not.
+    pub(super) fn note_moved(&mut self, now: Instant, node: NodeId, bytes: u64) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let was_silent = peer.is_silent();
+        peer.moved(now, bytes);
+        if was_silent {
+            self.wake(node);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Decides which node of a swarm requests a stripe from the full holders, and when. Pure.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use super::fetch::FileFetch;
+use super::hedge_policy::SILENT_MIN;
+use super::patience::Waiting;
+use super::peer::Peer;
+use super::requests::RequestTable;
+use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
+use super::state::FetchState;
+use super::swarm::{STRIPE_BYTES, SwarmPeer};
+use super::{AHEAD_MAX_BYTES, Lane, PeerTable, URGENT_MAX_BYTES};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+use p2pfs_types::id::NodeId;
+
+/// How long a reader waits for a stripe from its owner, in multiples of a full holder's time for a
+/// stripe. A queue at a full holder delays all nodes alike.
+const STRIPE_PATIENCE_MULTIPLE: u32 = 3;
+/// Minimum wait of a reader for a stripe from its owner.
+pub(super) const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
+/// Maximum wait of a reader for a stripe from its owner.
+const STRIPE_PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// Maximum requests of a file examined to see whether all of them are in vain.
+const ASKED_SEEN_MAX: usize = 32;
+/// Maximum stripes examined for one request.
+const STRIPES_SEEN_MAX: usize = 96;
+/// Maximum of the examined stripes that are tried for one request.
+const STRIPES_TRIED_MAX: usize = 8;
+/// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
+/// stripes.
+const SLOW_PART: u64 = 4;
+/// Bytes on this node before [`SLOW_PART`] applies.
+const BEGUN_BYTES: u64 = 1 << 20;
+
+/// Decides which stripes of a file this node requests from full holders, and when.
+pub(super) struct SwarmPolicy<'a> {
+    me: NodeId,
+    content: &'a ContentKey,
+    file: &'a FileFetch,
+    peers: &'a PeerTable,
+    requests: &'a RequestTable,
+    steps: &'a Cell<u64>,
+}
+
+impl<'a> SwarmPolicy<'a> {
+    /// Creates the policy for the stripes of an open file.
+    pub(super) fn new(state: &'a FetchState, content: &'a ContentKey, file: &'a FileFetch) -> Self {
+        Self {
+            me: state.config.me,
+            content,
+            file,
+            peers: &state.peers,
+            requests: &state.requests,
+            steps: &state.steps,
+        }
+    }
+
+    /// Counts one examined item.
+    fn step(&self) {
+        self.steps.set(self.steps.get() + 1);
+    }
+
+    /// Returns whether this node owns a stripe.
+    pub(super) fn is_mine(&self, now: Instant, stripe: u64) -> bool {
+        self.owner(now, stripe) == self.me
+    }
+
+    /// Returns how far to fetch this node's own stripes ahead of a reader with the read-ahead
+    /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
+    /// is not extended, because the first bytes come first.
+    pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
+        if !self.file.is_swarm() || self.file.have_bytes() < URGENT_MAX_BYTES {
+            return range;
+        }
+        let among = self.file.swarm.partial().count() as u64 + 1;
+        let far = range.start + (range.len() * among).min(limit_bytes.max(range.len()));
+        let far = if far < self.file.size_bytes {
+            far / CHUNK_BYTES * CHUNK_BYTES
+        } else {
+            self.file.size_bytes
+        };
+        ByteRange::new(range.start, far.max(range.end))
+    }
+
+    /// Returns the gaps of a range that are worth a try. Outside a swarm that is the first gap. In
+    /// a swarm it is the first gap of each stripe that this node owns or that a partial holder has.
+    /// Beyond `end` only own stripes count.
+    pub(super) fn gaps_to_try(
+        &self,
+        now: Instant,
+        (range, end): (ByteRange, u64),
+    ) -> Vec<ByteRange> {
+        if !self.file.is_swarm() {
+            return self.file.first_gap(range).into_iter().collect();
+        }
+        let (mut gaps, mut at) = (Vec::new(), range.start);
+        for _ in 0..STRIPES_SEEN_MAX {
+            let Some(gap) = self.file.first_gap(ByteRange::new(at, range.end.max(at))) else {
+                break;
+            };
+            let stripe = gap.start / STRIPE_BYTES;
+            let part = gap.first_grain(STRIPE_BYTES);
+            at = ByteRange::new(gap.start, range.end)
+                .first_grain(STRIPE_BYTES)
+                .end;
+            let is_there =
+                gap.start < end && self.file.holders().partial_with(part).next().is_some();
+            if is_there || self.is_mine(now, stripe) {
+                gaps.push(part);
+            }
+            if gaps.len() == STRIPES_TRIED_MAX {
+                break;
+            }
+        }
+        // without such a stripe the first gap is worth a try once its wait is over
+        if gaps.is_empty() {
+            gaps.extend(
+                self.file
+                    .first_gap(ByteRange::new(range.start, end.max(range.start))),
+            );
+        }
+        gaps
+    }
+
+    /// Returns the owner of a stripe, chosen among the nodes that are near this part of the file.
+    pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
+        let start = stripe * STRIPE_BYTES;
+        let have = self.file.have_bytes();
+        let begins = have < AHEAD_MAX_BYTES;
+        let is_near = |fellow: &SwarmPeer| {
+            let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
+            !is_slow && (begins || fellow.furthest.saturating_add(AHEAD_MAX_BYTES) >= start)
+        };
+        let lively = self
+            .file
+            .swarm
+            .partial()
+            .filter(|(_, fellow)| fellow.lags_until.is_none_or(|until| until <= now));
+        let near = lively.filter(|(_, fellow)| is_near(fellow));
+        let weighed = near.map(|(node, _)| *node).chain([self.me]);
+        let weighed = weighed.map(|node| (weight(self.content, &node, stripe), node));
+        weighed.max().map_or(self.me, |(_, node)| node)
+    }
+
+    /// Returns whether full holders may be asked for the beginning of a gap now. `waits_since` is
+    /// the time since when a reader waits for it, if one does.
+    pub(super) fn may_ask_full_holders(
+        &self,
+        now: Instant,
+        gap: ByteRange,
+        waits_since: Option<Instant>,
+    ) -> bool {
+        if !self.file.is_swarm() {
+            return true;
+        }
+        let owner = self.owner(now, gap.start / STRIPE_BYTES);
+        let is_mine = if owner == self.me {
+            !self.is_at_a_fellow(now, gap)
+        } else {
+            self.is_too_slow(&owner)
+        };
+        let first_bytes = waits_since.is_some() && self.file.have_bytes() < URGENT_MAX_BYTES;
+        if first_bytes || is_mine {
+            return true;
+        }
+        let since = match waits_since {
+            Some(since) => since,
+            None if self.is_asked_in_vain(now) => {
+                let idle = Waiting::new(self.file.times.begun, STRIPE_PATIENCE);
+                self.file.progress_of(idle).progress_at()
+            }
+            None => return false,
+        };
+        since + STRIPE_PATIENCE <= now && {
+            let waiting = Waiting::new(since, self.stripe_patience());
+            waiting.ends_at() <= now
+        }
+    }
+
+    /// Returns whether a file has no requests in flight, or only requests to silent peers while a
+    /// live full holder exists.
+    fn is_asked_in_vain(&self, now: Instant) -> bool {
+        let in_vain = self.file.asked.ids().take(ASKED_SEEN_MAX).all(|id| {
+            self.step();
+            let asked = self.requests.get(id);
+            let peer = asked.and_then(|it| self.peers.get(&it.request.node));
+            peer.is_some_and(Peer::is_silent)
+        });
+        in_vain && (self.file.asked.is_empty() || self.has_lively_full_holder(now))
+    }
+
+    /// Returns whether a full holder may be asked and is not silent.
+    pub(super) fn has_lively_full_holder(&self, now: Instant) -> bool {
+        self.file.holders().full().any(|node| {
+            self.step();
+            let peer = self.peers.get(node);
+            peer.is_some_and(|it| !it.is_silent() && it.backoff.resting_until(now).is_none())
+        })
+    }
+
+    /// Returns whether a partial holder has the beginning of a range and is not much slower than
+    /// the full holders.
+    fn is_at_a_fellow(&self, now: Instant, range: ByteRange) -> bool {
+        let having = self.file.holders().partial_with(range);
+        let lively = having.filter(|node| {
+            self.step();
+            let peer = self.peers.get(node);
+            peer.is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
+        });
+        let usual = lively.filter_map(|node| self.time_of_a_stripe(node));
+        let of_full = self.least_of_full_holders();
+        let bearable = of_full.map(|it| it * WORSE_MULTIPLE + WORSE_SLACK);
+        usual
+            .min()
+            .is_some_and(|it| bearable.is_none_or(|most| it <= most))
+    }
+
+    /// Returns whether an owner is too slow to help: its stripe would take much longer than the
+    /// stripes of all nodes would take from a full holder.
+    fn is_too_slow(&self, owner: &NodeId) -> bool {
+        let among = self.file.swarm.size();
+        let of_full = self.least_of_full_holders();
+        let bearable = of_full.map(|it| it * among * WORSE_MULTIPLE + WORSE_SLACK);
+        let usual = self.time_of_a_stripe(owner);
+        usual.is_some_and(|it| bearable.is_some_and(|most| it > most))
+    }
+
+    /// Returns the expected time of a stripe from a node, if that is known.
+    fn time_of_a_stripe(&self, node: &NodeId) -> Option<Duration> {
+        self.step();
+        let peer = self.peers.get(node).filter(|peer| peer.link.is_known())?;
+        Some(peer.link.expected(Lane::Bulk, STRIPE_BYTES))
+    }
+
+    /// Returns the expected time of a stripe from the fastest full holder.
+    fn least_of_full_holders(&self) -> Option<Duration> {
+        let full = self.file.holders().full();
+        full.filter_map(|node| self.time_of_a_stripe(node)).min()
+    }
+
+    /// Returns how long to wait for a stripe that belongs to another node.
+    fn stripe_patience(&self) -> Duration {
+        let least = self.least_of_full_holders().unwrap_or_default();
+        (least * STRIPE_PATIENCE_MULTIPLE).clamp(STRIPE_PATIENCE, STRIPE_PATIENCE_MAX)
+    }
+}
+
+/// Returns the weight of a node for a stripe: equal on all nodes and without a pattern
+/// (SplitMix64's last step).
+fn weight(content: &ContentKey, node: &NodeId, stripe: u64) -> u64 {
+    let number = |bytes: &[u8; 32]| {
+        let (first, _) = bytes.split_first_chunk().expect("32 bytes");
+        u64::from_le_bytes(*first)
+    };
+    let mut mixed = number(content.hash.as_bytes()) ^ number(node.as_bytes()).rotate_left(17);
+    mixed = mixed.wrapping_add(stripe.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,263 @@
+//! Ends of the waits of readers and fills: with their bytes, or without.
+
+use std::time::{Duration, Instant};
+
+use super::fetch::FileFetch;
+use super::holders::GONE;
+use super::patience::{Pause, Waiting};
+use super::state::{Demand, FetchState, Timer};
+use super::{Decision, DemandId, PlanError, PlanEvent};
+use p2pfs_types::digest::ContentKey;
+use p2pfs_types::extent::ByteRange;
+
+/// How long readers and fills wait.
+#[derive(Debug, Default)]
+pub struct Patience {
+    /// Last time in which this node did not run.
+    pause: Option<Pause>,
+}
+
+impl Patience {
+    /// Returns until when a reader waits if nothing more arrives, or `None` if it no longer waits.
+    /// Bytes of its file that arrive extend the time.
+    pub fn waits_until(&self, state: &FetchState, now: Instant, id: DemandId) -> Option<Instant> {
+        let demand = state.demands.get(&id)?;
+        Some(self.patient_until(state, now, demand)?.max(demand.deadline))
+    }
+
+    /// Records that this node did not run for `took` until `now`. Must be called before deadlines
+    /// are checked.
+    pub fn note_pause(&mut self, now: Instant, took: Duration) {
+        self.pause = Some(Pause::new(now, took));
+    }
+
+    /// Returns until when a demand waits, as matters stand.
+    pub(super) fn patient_until(
+        &self,
+        state: &FetchState,
+        now: Instant,
+        demand: &Demand,
+    ) -> Option<Instant> {
+        let fetch = state.files.get(&demand.content)?;
+        let waiting = fetch.progress_of(demand.waiting);
+        let its_turn = Some(waiting.progress_at());
+        Some(self.patience_deadline(state, now, (fetch, demand.range), waiting, its_turn))
+    }
+
+    /// Returns until when the wait for a range of a file continues. Holders of the file that work
+    /// for other requests extend it up to a limit, counted from `its_turn`. The limit does not
+    /// apply if that is not set, or while a limit of this node holds back a healthy holder of the
+    /// range.
+    pub(super) fn patience_deadline(
+        &self,
+        state: &FetchState,
+        now: Instant,
+        (fetch, range): (&FileFetch, ByteRange),
+        waiting: Waiting,
+        its_turn: Option<Instant>,
+    ) -> Instant {
+        let limit = waiting.limit;
+        let mut holders = fetch.holders_of(range).filter_map(|it| state.peers.get(it));
+        let is_limited = holders.any(|peer| peer.is_held_back(now, limit));
+        let its_turn = its_turn.filter(|_| !is_limited);
+        let worked_at = latest_of_holders(state, now, fetch).map(|at| at.min(now));
+        let until = waiting.extended(worked_at, its_turn);
+        let excused = self.pause.map(|pause| pause.excuses_until(limit));
+        excused.map_or(until, |excused| until.max(excused))
+    }
+
+    /// Gives a reader up, unless its wait goes on.
+    pub(super) fn check_patience(&self, state: &mut FetchState, now: Instant, id: DemandId) {
+        let later = match state.demands.get(&id) {
+            Some(demand) => self.patient_until(state, now, demand),
+            None => return,
+        };
+        let Some(later) = later.filter(|later| *later > now) else {
+            return give_up(state, now, id);
+        };
+        let Some(demand) = state.demands.get_mut(&id) else {
+            return;
+        };
+        demand.deadline = later;
+        state.out.decisions.note(|| Decision::ReadExtended {
+            read: id,
+            until: later,
+        });
+        state.out.timers.insert((later, Timer::Deadline(id)));
+        let content = demand.content;
+        state.mark_if_overdue(now, &content);
+    }
+
+    /// Gives a fill up, unless its wait goes on. A fill that waits for its turn behind readers
+    /// waits as long as the readers are served. However long that takes, its holders are healthy.
+    pub(super) fn give_up_filling(
+        &self,
+        state: &mut FetchState,
+        now: Instant,
+        content: ContentKey,
+    ) {
+        let Some(fetch) = state.files.get(&content) else {
+            return;
+        };
+        let Some(filling) = fetch.filling() else {
+            return;
+        };
+        let waiting = fetch.progress_of(filling.waiting);
+        let later =
+            self.patience_deadline(state, now, (fetch, fetch.whole()), waiting, filling.turn_at);
+        if later > now {
+            state
+                .out
+                .timers
+                .insert((later, Timer::FillDeadline(content)));
+            return;
+        }
+        let why = reason(fetch, fetch.whole());
+        fail_fill(state, content, why);
+    }
+}
+
+/// Ends the waits that a range completes.
+pub(super) fn notify_readers(state: &mut FetchState, content: &ContentKey, range: ByteRange) {
+    for id in state.waiting_for(content, range) {
+        let (Some(demand), Some(fetch)) = (state.demands.get(&id), state.files.get(content)) else {
+            continue;
+        };
+        if fetch.have().contains(demand.range) {
+            state.take_demand(id);
+            state.out.decisions.note(|| Decision::ReadReady(id));
+            state.out.events.push_back(PlanEvent::Ready(id));
+        }
+    }
+}
+
+/// Ends the fill of a file that is complete.
+pub(super) fn notify_if_filled(state: &mut FetchState, content: &ContentKey) {
+    let fetch = state.files.get(content);
+    if fetch.is_some_and(|fetch| fetch.filling().is_some() && fetch.is_complete()) {
+        state.cancel_fill(content);
+        state.note_filled(content);
+    }
+}
+
+/// Returns when a holder of a file last worked for any request.
+fn latest_of_holders(state: &FetchState, now: Instant, fetch: &FileFetch) -> Option<Instant> {
+    let holders = fetch.holders().nodes();
+    holders
+        .filter_map(|node| state.peers.get(node)?.worked_at(now))
+        .max()
+}
+
+fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
+    let Some(demand) = state.take_demand(id) else {
+        return;
+    };
+    let mut why = PlanError::NoHolder;
+    if let Some(fetch) = state.files.get_mut(&demand.content) {
+        why = reason(fetch, demand.range);
+        let failed_silently = matches!(why, PlanError::NoHolder | PlanError::TimedOut);
+        if failed_silently && fetch.is_unanswered(now, demand.waiting.since, demand.waiting.limit) {
+            state
+                .out
+                .events
+                .push_back(PlanEvent::Unanswered(demand.content));
+        }
+        for gap in fetch.have().missing_in(demand.range).iter() {
+            fetch.failures.remember(now, gap, why.clone());
+        }
+    }
+    state.out.decisions.note(|| Decision::ReadGivenUp {
+        read: id,
+        why: why.clone(),
+    });
+    state.out.events.push_back(PlanEvent::Failed(id, why));
+}
+
+/// Looks a file up in the catalogue once all its holders report it gone. Readers need not wait
+/// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
+/// began to wait.
+pub(super) fn look_up_if_gone(state: &mut FetchState, now: Instant, content: ContentKey) {
+    let Some(fetch) = state.files.get_mut(&content) else {
+        return;
+    };
+    if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
+        fetch.holders_mut().begin_lookup();
+        state.out.events.push_back(PlanEvent::LookUp(content));
+    }
+}
+
+/// Gives up what is still gone after the catalogue lookup.
+pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content: ContentKey) {
+    let Some(fetch) = state.files.get_mut(&content) else {
+        return;
+    };
+    let was_looked_up = fetch.holders_mut().end_lookup();
+    if was_looked_up && fetch.is_just_gone_in(now, fetch.whole()) {
+        give_up_gone(state, now, content, |_| true);
+    }
+}
+
+/// Gives up the older waits for a file that is gone once several `Get`s found no new holder.
+pub(super) fn give_up_old_waits(state: &mut FetchState, now: Instant, content: ContentKey) {
+    if state
+        .files
+        .get(&content)
+        .is_some_and(|fetch| fetch.holders().has_long_asked())
+    {
+        give_up_gone(state, now, content, |since| since + GONE <= now);
+    }
+}
+
+/// Ends the waits for a file that is gone, if `is_over` returns true for the time at which they
+/// began.
+fn give_up_gone(
+    state: &mut FetchState,
+    now: Instant,
+    content: ContentKey,
+    is_over: impl Fn(Instant) -> bool,
+) {
+    let Some(fetch) = state.files.get(&content) else {
+        return;
+    };
+    let whole = fetch.whole();
+    if !fetch.is_gone_in(whole) {
+        return;
+    }
+    let why = reason(fetch, whole);
+    let fills = fetch.filling().is_some_and(|it| is_over(it.waiting.since));
+    let is_gone = |id: &DemandId| {
+        let demand = state.demands.get(id);
+        demand.is_some_and(|it| is_over(it.waiting.since) && fetch.is_gone_in(it.range))
+    };
+    let waiting = state.waiting_for(&content, whole);
+    let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
+    waiting.into_iter().for_each(|id| give_up(state, now, id));
+    if fills {
+        fail_fill(state, content, why);
+    }
+}
+
+/// Ends a fill without its file.
+fn fail_fill(state: &mut FetchState, content: ContentKey, why: PlanError) {
+    state.cancel_fill(&content);
+    state.out.decisions.note(|| Decision::FillGivenUp {
+        content,
+        why: why.clone(),
+    });
+    state
+        .out
+        .events
+        .push_back(PlanEvent::FillFailed(content, why));
+}
+
+/// Returns why a range of a file cannot be had.
+fn reason(fetch: &FileFetch, range: ByteRange) -> PlanError {
+    if !fetch.failures.is_lied_to && fetch.is_gone_in(range) {
+        return PlanError::Gone;
+    }
+    match (fetch.failures.is_lied_to, fetch.holders().is_starved()) {
+        (true, _) => PlanError::OnlyLiars,
+        (false, true) => PlanError::NoHolder,
+        (false, false) => PlanError::TimedOut,
+    }
+}
