@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use p2pfs_catalogue::View;
 use p2pfs_fetch::Session;
-use p2pfs_fetch::plan::{self, PlanConfig, RangeRequest};
+use p2pfs_fetch::plan::{self, PeerNews, PlanConfig, RangeRequest};
 use p2pfs_membership::{ClusterConfig, MemberState};
 use p2pfs_node::machine::{NodeEvent, RequestId};
 use p2pfs_node::{Machine, MachineConfig};
@@ -241,8 +241,15 @@ impl Node {
         if running.machine.poll_timeout().is_some_and(|at| at <= now) {
             running.machine.handle_timeout(now);
         }
-        if running.session.poll_timeout().is_some_and(|at| at <= now) {
-            running.session.handle_timeout(now);
+        if running
+            .session
+            .plan
+            .state
+            .out
+            .poll_timeout()
+            .is_some_and(|at| at <= now)
+        {
+            running.session.plan.handle_timeout(now);
         }
     }
 
@@ -252,7 +259,7 @@ impl Node {
         let store = running.unstored.then_some(running.store_at);
         let machines = [
             running.machine.poll_timeout(),
-            running.session.poll_timeout(),
+            running.session.plan.state.out.poll_timeout(),
         ];
         let all = machines.into_iter().chain([running.scan_at, store]);
         all.chain([running.sweep_at]).flatten().min()
@@ -323,7 +330,10 @@ impl Node {
         };
         match &event {
             NodeEvent::PeerUp(member) => {
-                running.session.returned(&member.node);
+                running
+                    .session
+                    .plan
+                    .peer_is(member.node, PeerNews::Returned);
                 self.publish_addresses();
             }
             NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => self.publish_addresses(),

@@ -212,10 +212,13 @@ impl Node {
     /// Tells the machine something, and notes what that costs.
     pub(super) fn tell<R>(&mut self, tell: impl FnOnce(&mut Session<InSwarm>) -> R) -> Option<R> {
         let session = self.session.as_mut()?;
-        let before = session.steps();
+        let before = session.plan.state.steps.get();
         let result = tell(session);
-        self.cost.most_steps = self.cost.most_steps.max(session.steps() - before);
-        let in_flight = session.in_flight_bytes();
+        self.cost.most_steps = self
+            .cost
+            .most_steps
+            .max(session.plan.state.steps.get() - before);
+        let in_flight = session.plan.state.requests.bytes();
         self.cost.most_in_flight_bytes = self.cost.most_in_flight_bytes.max(in_flight);
         Some(result)
     }
@@ -258,7 +261,7 @@ impl Node {
                 return acted;
             };
             if self.disk.has(&content, range) {
-                self.tell(|session| session.read_on(now, &content, range));
+                self.tell(|session| session.plan.note_read(now, &content, range));
                 self.readers[index].at += 1;
                 continue;
             }

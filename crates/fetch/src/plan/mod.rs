@@ -153,6 +153,14 @@ impl Plan {
         stripes::add_fellow(&mut self.state, now, content, node);
     }
 
+    /// Returns until when a reader waits if nothing more arrives, or `None` if it no longer waits.
+    /// Bytes of its file that arrive extend the time.
+    pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
+        let demand = self.state.demands.get(&id)?;
+        let until = self.patience.patient_until(&self.state, now, demand)?;
+        Some(until.max(demand.deadline))
+    }
+
     /// Closes open files without a waiting reader and a fill.
     pub fn close_files(&mut self, which: FilesToClose) {
         let mut closed = match which {

@@ -114,8 +114,8 @@ pub struct FetchState {
     /// Outputs for the owner.
     pub out: Outbox,
     pub(super) next_id: u64,
-    /// Number of items examined by all calls together.
-    pub(super) steps: Cell<u64>,
+    /// Number of items examined by all calls together. Tests measure the cost of calls with it.
+    pub steps: Cell<u64>,
 }
 
 impl FetchState {
@@ -182,11 +182,6 @@ impl FetchState {
             fetch.readers.remove(id);
         }
         Some(demand)
-    }
-
-    /// Returns the number of items examined so far. Tests measure the cost of calls with it.
-    pub fn steps(&self) -> u64 {
-        self.steps.get()
     }
 
     /// Counts one examined item.

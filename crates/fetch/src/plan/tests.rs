@@ -314,13 +314,7 @@ fn time_in_which_this_node_was_suspended_counts_for_no_reader() {
         .plan
         .patience
         .note_pause(woken, PATIENCE + PATIENCE / 4);
-    assert!(
-        bench
-            .plan
-            .patience
-            .waits_until(&bench.plan.state, woken, id)
-            > Some(woken)
-    );
+    assert!(bench.plan.waits_until(woken, id) > Some(woken));
     let has_failed = |plan: &mut Plan| {
         let mut events = std::iter::from_fn(|| plan.state.out.poll_event());
         events.any(|event| matches!(event, PlanEvent::Failed(..)))

@@ -18,13 +18,6 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Returns until when a reader waits if nothing more arrives, or `None` if it no longer waits.
-    /// Bytes of its file that arrive extend the time.
-    pub fn waits_until(&self, state: &FetchState, now: Instant, id: DemandId) -> Option<Instant> {
-        let demand = state.demands.get(&id)?;
-        Some(self.patient_until(state, now, demand)?.max(demand.deadline))
-    }
-
     /// Records that this node did not run for `took` until `now`. Must be called before deadlines
     /// are checked.
     pub fn note_pause(&mut self, now: Instant, took: Duration) {

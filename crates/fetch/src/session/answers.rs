@@ -7,11 +7,10 @@ use bytes::Bytes;
 
 use super::{FetchEvent, FillProgress, Owner, Read, Session, Shortfall};
 use crate::TransferError;
-use crate::plan::{Failure, FilesToClose, Lane, PeerNews, RangeRequest, RequestId, RequestStage};
+use crate::plan::{Failure, FilesToClose, Lane, PeerNews, RangeRequest, RequestId};
 use p2pfs_proto::wire::native::tcp::{self, Request, Response};
 use p2pfs_types::digest::{self, ContentKey, DigestError, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
-use p2pfs_types::id::NodeId;
 
 /// Maximum retries of a read whose bytes are lost between arrival and delivery, for example because
 /// the cache drops a damaged page.
@@ -101,26 +100,6 @@ impl<O: Owner> Session<O> {
         }
         self.asked.insert(id, question);
         None
-    }
-
-    /// Marks a request as delayed by a limit of this node.
-    pub fn mark_throttled(&mut self, id: RequestId) {
-        self.plan.request_is(id, RequestStage::Throttled);
-    }
-
-    /// Marks a delayed request as sent now.
-    pub fn mark_sent(&mut self, now: Instant, id: RequestId) {
-        self.plan.request_is(id, RequestStage::Sent { at: now });
-    }
-
-    /// Records that bytes of an answer arrived from a peer, whole or in part.
-    pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
-        self.plan.arrived(now, node, id, bytes);
-    }
-
-    /// Marks an answer as complete and waiting for verification.
-    pub fn mark_received(&mut self, id: RequestId) {
-        self.plan.request_is(id, RequestStage::Received);
     }
 
     /// Ends a request without data. Its range goes to another peer. A wrong answer counts against

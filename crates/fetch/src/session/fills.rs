@@ -257,9 +257,9 @@ mod tests {
             }
             // it sends little, so it is not silent
             let slow = slow.expect("the beginning is asked for");
-            session.arrived(now, slow.node, slow.id, 10);
+            session.plan.arrived(now, slow.node, slow.id, 10);
             now += Duration::from_millis(10);
-            session.handle_timeout(now);
+            session.plan.handle_timeout(now);
         }
         let (slow, twin) = (slow.unwrap(), twin.unwrap());
         assert!(slow.range.contains(&twin.range) && slow.range != twin.range);

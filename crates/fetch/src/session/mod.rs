@@ -5,7 +5,7 @@
 //! holders, open requests, and verified bytes in memory. The owner reports each event (a read, an
 //! offer, an answer, a store, the passing of time) and then calls [`Session::actions`]. The
 //! [`Actions`] list the requests to send and to cancel, the readers to serve, what ended, the files
-//! to close, and the contents to look up. [`Session::poll_timeout`] returns the next wake-up time.
+//! to close, and the contents to look up. The next wake-up time is that of the plan's outbox.
 //! The owner carries the actions out in any order and reports their results. The daemon's client
 //! and the simulator are two owners of the same machine.
 //!
@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 use crate::TransferError;
 use crate::plan::{
-    DemandId, FetchReport, FilesToClose, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, PeerRate,
-    PeerRecord, Plan, PlanConfig, PlanError, PlanEvent, RUNS_MAX, RequestId,
+    DemandId, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, Plan, PlanConfig, PlanError, PlanEvent,
+    RUNS_MAX, RequestId,
 };
 use p2pfs_proto::wire::native::tcp;
 use p2pfs_types::digest::{ContentHash, ContentKey};
@@ -77,7 +77,9 @@ struct OpenFile<O: Owner> {
 
 /// Fetch machine; see the module documentation.
 pub struct Session<O: Owner> {
-    plan: Plan,
+    /// Choices of ranges and peers. Its owner reports news of peers and of time to it directly.
+    /// Reads, fills, offers and ends of requests go through the session.
+    pub plan: Plan,
     window: Window,
     asked: BTreeMap<RequestId, O::Question>,
     surveys: Surveys,
@@ -131,11 +133,6 @@ impl<O: Owner> Session<O> {
         std::mem::take(&mut self.actions)
     }
 
-    /// Starts or stops recording the plan's decisions in [`Actions::decisions`].
-    pub fn set_traced(&mut self, is_traced: bool) {
-        self.plan.state.out.set_traced(is_traced);
-    }
-
     /// Announces the start of a fetch with its first request. The announcement does not delay the
     /// request.
     fn announce_start(&mut self, content: &ContentKey) {
@@ -146,21 +143,6 @@ impl<O: Owner> Session<O> {
             let started = FetchEvent::Started { hash, size_bytes };
             self.actions.events.push(started);
         }
-    }
-
-    /// Returns the latest time for the next call of [`Session::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.plan.state.out.poll_timeout()
-    }
-
-    /// Records that this node did not run for `took` until `now`. No wait counts that time.
-    pub fn note_pause(&mut self, now: Instant, took: Duration) {
-        self.plan.patience.note_pause(now, took);
-    }
-
-    /// Handles all timers that are due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.plan.handle_timeout(now);
     }
 
     /// Marks a content as in use. Returns the cache's file if its fetch has begun. Returns `None`
@@ -319,16 +301,6 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Records that a range was read from the cache, so that read-ahead moves on.
-    pub fn read_on(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
-        self.plan.note_read(now, content, range);
-    }
-
-    /// Returns until when a read waits if nothing more arrives, or `None` if it does not wait.
-    pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
-        self.plan.patience.waits_until(&self.plan.state, now, id)
-    }
-
     /// Cancels a read after its reader has gone.
     pub fn cancel(&mut self, id: DemandId) {
         self.plan.cancel(id);
@@ -337,26 +309,6 @@ impl<O: Owner> Session<O> {
                 .ends
                 .push((read.reader, TransferError::Cancelled));
         }
-    }
-
-    /// Forgets the failures of a node that has returned, but not that it sent wrong bytes.
-    pub fn returned(&mut self, node: &NodeId) {
-        self.plan.peer_is(*node, PeerNews::Returned);
-    }
-
-    /// Records verified bytes from a node that this session had not requested.
-    pub fn gave(&mut self, node: NodeId, bytes: u64) {
-        self.plan.peer_is(node, PeerNews::Gave { bytes });
-    }
-
-    /// Shuns and reports a node that gave wrong bytes of a content outside this session.
-    pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
-        self.plan.peer_is(node, PeerNews::Lied { now, content });
-    }
-
-    /// Closes the files that have no waiting reader and no fill.
-    pub fn close_idle(&mut self) {
-        self.plan.close_files(FilesToClose::Idle);
     }
 
     /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
@@ -372,46 +324,6 @@ impl<O: Owner> Session<O> {
         for content in contents {
             self.end_fills(&content, &Err(TransferError::Stopped));
         }
-    }
-
-    /// Returns all known peers, in order of priority.
-    pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
-        self.plan.state.peers.rates(now)
-    }
-
-    /// Turns read-ahead off on a metered network, or on again.
-    pub fn set_metered(&mut self, metered: bool) {
-        self.plan.set_metered(metered);
-    }
-
-    /// Returns the records of the peers to keep over a restart.
-    pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
-        self.plan.state.peers.records(now)
-    }
-
-    /// Restores the peer records of an earlier run.
-    pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
-        self.plan.recall(now, records);
-    }
-
-    /// Returns all files that are being fetched or were used recently.
-    pub fn fetches(&self) -> Vec<FetchReport> {
-        FetchReport::of_all(&self.plan.state)
-    }
-
-    /// Returns the number of items examined since the session began, as the cost of its calls.
-    pub fn steps(&self) -> u64 {
-        self.plan.state.steps()
-    }
-
-    /// Returns the bytes requested and not answered yet.
-    pub fn in_flight_bytes(&self) -> u64 {
-        self.plan.state.requests.bytes()
-    }
-
-    /// Returns whether a holder of a content that is being fetched is known.
-    pub fn has_holder(&self, content: &ContentKey) -> bool {
-        self.plan.state.files.has_holder(content)
     }
 
     /// Returns whether a content is not open.

@@ -70,9 +70,15 @@ fn half() -> Response {
 fn surveys(session: &mut Session<Nobody>, now: &mut Instant, time: Duration) -> Vec<Instant> {
     let (end, mut asked) = (*now + time, Vec::new());
     while *now < end {
-        session.handle_timeout(*now);
+        session.plan.handle_timeout(*now);
         asked.extend(session.actions(*now).surveys.iter().map(|_| *now));
-        let next = session.poll_timeout().unwrap_or(end).max(*now);
+        let next = session
+            .plan
+            .state
+            .out
+            .poll_timeout()
+            .unwrap_or(end)
+            .max(*now);
         *now = next.min(end);
     }
     asked
@@ -97,7 +103,7 @@ fn a_fill_of_many_files_does_not_block_others_when_peers_report_no_ranges() {
     }
     let (end, mut open_at_mute, mut answered) = (now + 60 * SECOND, 0, BTreeSet::new());
     while now < end {
-        session.handle_timeout(now);
+        session.plan.handle_timeout(now);
         for (asked, _, hash) in session.actions(now).surveys {
             if asked == node(2) {
                 open_at_mute += 1;
@@ -106,7 +112,14 @@ fn a_fill_of_many_files_does_not_block_others_when_peers_report_no_ranges() {
             answered.insert(hash);
             session.holdings(now, (asked, address()), hash, Ok(half()));
         }
-        now = session.poll_timeout().unwrap_or(end).max(now).min(end);
+        now = session
+            .plan
+            .state
+            .out
+            .poll_timeout()
+            .unwrap_or(end)
+            .max(now)
+            .min(end);
     }
     assert!(open_at_mute <= 8, "{open_at_mute} places are taken");
     assert_eq!(answered.len(), 100);
@@ -224,9 +237,9 @@ fn a_reader_that_lost_its_bytes_waits_again_under_the_same_id() {
         .unwrap();
     session.fell_short(now, read, Shortfall::missing(page));
     assert_eq!(session.actions(now).sends.len(), 1);
-    let until = session.waits_until(now, id).unwrap();
+    let until = session.plan.waits_until(now, id).unwrap();
     assert!(until >= now + patience, "{:?}", until - now);
-    session.handle_timeout(begin + patience + SECOND);
+    session.plan.handle_timeout(begin + patience + SECOND);
     assert!(session.actions(begin + patience + SECOND).ends.is_empty());
     session.cancel(id);
     assert_eq!(session.actions(now).ends, [((), TransferError::Cancelled)]);

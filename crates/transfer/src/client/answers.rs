@@ -20,7 +20,7 @@ use crate::TRACE_TARGET;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
 use p2pfs_cache::CacheFile;
-use p2pfs_fetch::plan::{self, Failure, RangeRequest};
+use p2pfs_fetch::plan::{self, Failure, RangeRequest, RequestStage};
 use p2pfs_fetch::session::{
     self, Accepted, Delivery, SHORT_WAY_MAX_BYTES, SendRange, lane_of, proof_of, question,
 };
@@ -143,10 +143,14 @@ impl FetcherInner {
         if poll_fn(|cx| Poll::Ready(allowed.as_mut().poll(cx).is_ready())).await {
             return true;
         }
-        self.with(|session, _| session.mark_throttled(request.id));
+        self.with(|session, _| session.plan.request_is(request.id, RequestStage::Throttled));
         let is_allowed = timeout(ALLOWED_WITHIN, allowed).await.is_ok();
         if is_allowed {
-            self.with(|session, now| session.mark_sent(now, request.id));
+            self.with(|session, now| {
+                session
+                    .plan
+                    .request_is(request.id, RequestStage::Sent { at: now })
+            });
         }
         is_allowed
     }
@@ -173,7 +177,7 @@ impl FetcherInner {
     /// instead, because that takes less time than waking a thread while its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
         self.trace_request(&request, "the whole answer is here");
-        self.with(|session, _| session.mark_received(request.id));
+        self.with(|session, _| session.plan.request_is(request.id, RequestStage::Received));
         let turn = self.storing.turn().await;
         if turn.is_none() {
             debug!(target: TRACE_TARGET, "the cache's disk hangs, the bytes stay in memory");

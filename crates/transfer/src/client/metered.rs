@@ -9,7 +9,8 @@ impl Fetcher {
     /// small files before they are opened. Fills go on, because a user requested them.
     pub fn set_metered(&self, metered: bool) {
         self.inner.metered.send_replace(metered);
-        self.inner.with(|session, _| session.set_metered(metered));
+        self.inner
+            .with(|session, _| session.plan.set_metered(metered));
     }
 
     /// Returns whether the network is metered.

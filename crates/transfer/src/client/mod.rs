@@ -31,7 +31,9 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use crate::Pace;
 use crate::net::peer::PeerNet;
 use p2pfs_cache::{Cache, CacheFile, ReadOutcome};
-use p2pfs_fetch::plan::{HOLDERS_MAX, Offer, PeerRate, PeerRecord, RequestId};
+use p2pfs_fetch::plan::{
+    FilesToClose, HOLDERS_MAX, Offer, PeerNews, PeerRate, PeerRecord, RequestId,
+};
 use p2pfs_fetch::session::{
     Actions, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
 };
@@ -245,7 +247,7 @@ impl Fetcher {
     /// moves on. Cheap.
     pub fn note_read(&self, content: ContentKey, range: ByteRange) {
         self.inner
-            .with(|session, now| session.read_on(now, &content, range));
+            .with(|session, now| session.plan.note_read(now, &content, range));
     }
 
     /// Returns until when a read waits if nothing more arrives, or `None` if it does not wait.
@@ -253,12 +255,19 @@ impl Fetcher {
     pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
         let mut state = self.inner.state.lock();
         let now = state.now();
-        state.session.waits_until(now, ticket.0?)
+        state.session.plan.waits_until(now, ticket.0?)
     }
 
     /// Returns whether a holder of a content that is being fetched is known.
     pub fn has_holder(&self, content: &ContentKey) -> bool {
-        self.inner.state.lock().session.has_holder(content)
+        self.inner
+            .state
+            .lock()
+            .session
+            .plan
+            .state
+            .files
+            .has_holder(content)
     }
 
     /// Cancels a read: calls its reply with [`TransferError::Cancelled`], unless it was called
@@ -302,47 +311,59 @@ impl Fetcher {
     /// may be cleared. Waits for the disk until they are closed, except files that had already
     /// expired.
     pub fn close_idle(&self) {
-        let ((), mut actions) = self.inner.tell(|session, _| session.close_idle());
+        let ((), mut actions) = self
+            .inner
+            .tell(|session, _| session.plan.close_files(FilesToClose::Idle));
         drop(std::mem::take(&mut actions.closed));
         self.inner.carry_out(actions);
     }
 
     /// Forgets the failures of a node that has returned, but not that it sent wrong bytes.
     pub fn returned(&self, node: &NodeId) {
-        self.inner.with(|session, _| session.returned(node));
+        self.inner
+            .with(|session, _| session.plan.peer_is(*node, PeerNews::Returned));
     }
 
     /// Records verified bytes from a node that this fetcher had not requested.
     pub fn gave(&self, node: NodeId, bytes: u64) {
-        self.inner.with(|session, _| session.gave(node, bytes));
+        self.inner
+            .with(|session, _| session.plan.peer_is(node, PeerNews::Gave { bytes }));
     }
 
     /// Shuns and reports a node that gave wrong bytes of a content outside this fetcher.
     pub fn lied(&self, node: NodeId, content: ContentKey) {
         self.inner
-            .with(|session, now| session.lied(now, node, content));
+            .with(|session, now| session.plan.peer_is(node, PeerNews::Lied { now, content }));
     }
 
     /// Returns all known peers, in order of priority.
     pub fn peers(&self) -> Vec<PeerRate> {
-        self.inner.state.lock().session.peers(Instant::now())
+        self.inner
+            .state
+            .lock()
+            .session
+            .plan
+            .state
+            .peers
+            .rates(Instant::now())
     }
 
     /// Returns the records of the peers to keep over a restart, at most
     /// [`PEER_RECORDS_MAX`](p2pfs_fetch::PEER_RECORDS_MAX).
     pub fn peer_records(&self) -> Vec<PeerRecord> {
         let state = self.inner.state.lock();
-        state.session.peer_records(Instant::now())
+        state.session.plan.state.peers.records(Instant::now())
     }
 
     /// Restores peer records of an earlier run, for peers that this run does not know yet.
     pub fn recall(&self, records: &[PeerRecord]) {
-        self.inner.with(|session, now| session.recall(now, records));
+        self.inner
+            .with(|session, now| session.plan.recall(now, records));
     }
 
     /// Returns all files that are being fetched or were used recently.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        self.inner.state.lock().session.fetches()
+        FetchReport::of_all(&self.inner.state.lock().session.plan.state)
     }
 
     /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
@@ -432,7 +453,7 @@ impl FetcherInner {
 
     /// Handles due timers. Returns the time of the next one.
     fn tick(self: &Arc<Self>) -> Option<Instant> {
-        self.with(Session::handle_timeout);
+        self.with(|session, now| session.plan.handle_timeout(now));
         self.state.lock().arm()
     }
 }
@@ -444,7 +465,7 @@ impl ClientState {
         let now = Instant::now();
         let late = self.armed.map(|at| now.saturating_duration_since(at));
         if let Some(late) = late.filter(|late| *late >= PAUSE) {
-            self.session.note_pause(now, late);
+            self.session.plan.patience.note_pause(now, late);
         }
         now
     }
@@ -454,14 +475,14 @@ impl ClientState {
         let is_traced = FetchTrace::is_wanted();
         if is_traced != self.is_traced {
             self.is_traced = is_traced;
-            self.session.set_traced(is_traced);
+            self.session.plan.state.out.set_traced(is_traced);
             trace.clear();
         }
     }
 
     /// Returns whether the session wants to be woken sooner than planned.
     fn rearm(&mut self) -> bool {
-        let Some(next) = self.session.poll_timeout() else {
+        let Some(next) = self.session.plan.state.out.poll_timeout() else {
             return false;
         };
         let is_sooner = self.armed.is_none_or(|armed| next < armed);
@@ -473,7 +494,7 @@ impl ClientState {
 
     /// Plans the next wake-up of the session. Returns its time.
     fn arm(&mut self) -> Option<Instant> {
-        self.armed = self.session.poll_timeout();
+        self.armed = self.session.plan.state.out.poll_timeout();
         self.armed
     }
 }
@@ -481,7 +502,7 @@ impl ClientState {
 fn on_bytes(inner: Weak<FetcherInner>) -> OnBytes {
     Arc::new(move |node, key, bytes| {
         if let Some(inner) = inner.upgrade() {
-            inner.with(|session, now| session.arrived(now, node, RequestId(key), bytes));
+            inner.with(|session, now| session.plan.arrived(now, node, RequestId(key), bytes));
         }
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2pfs_fetch::plan::{Failure, RangeRequest};
+use p2pfs_fetch::plan::{Failure, PeerNews, RangeRequest};
 use p2pfs_types::extent::ByteRange;
 use rand::RngExt;
 
@@ -71,7 +71,7 @@ impl World {
         }
         for (other, node) in self.nodes.iter_mut().enumerate() {
             if other != index {
-                node.tell(|session| session.returned(&node_id(index)));
+                node.tell(|session| session.plan.peer_is(node_id(index), PeerNews::Returned));
                 touched.push(other);
             }
         }

@@ -52,7 +52,11 @@ impl World {
         let (id, now) = (RequestId(arrival.id), self.now);
         let node = &mut self.nodes[index];
         node.received_bytes += arrival.bytes;
-        node.tell(|session| session.arrived(now, node_id(server), id, arrival.bytes));
+        node.tell(|session| {
+            session
+                .plan
+                .arrived(now, node_id(server), id, arrival.bytes)
+        });
         let asker = (index, node.life);
         if !arrival.whole {
             return;

@@ -40,12 +40,7 @@ fn waited_in_vain_for(
     while bench.now < end {
         bench.now += PATIENCE / 16;
         bench.plan.handle_timeout(bench.now);
-        if bench
-            .plan
-            .patience
-            .waits_until(&bench.plan.state, bench.now, demand)
-            .is_none()
-        {
+        if bench.plan.waits_until(bench.now, demand).is_none() {
             break;
         }
         now_and_then(&mut bench.plan, bench.now);
