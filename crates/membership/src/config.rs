@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Maximum number of links (addresses with which datagrams are exchanged). Beyond it the link that
 /// was silent longest is dropped, and its peer must prove itself again.
 pub const LINKS_MAX: usize = 4096;
+/// Maximum number of proven addresses of one node. Beyond it the one that was silent longest is
+/// dropped.
+pub(crate) const ROUTES_MAX: usize = 8;
 /// Maximum number of frames that wait for one link's proof. Beyond it the oldest is dropped.
 pub(crate) const WAITING_FRAMES_MAX: usize = 8;
 /// Maximum number of addresses that wait for the owner to identify their nodes. Further ones are

@@ -16,6 +16,8 @@ pub enum Event {
     /// The member is alive. Repeated with a higher generation, without another event between, if
     /// the member restarted unnoticed, or with another address if it moved.
     Up(Member),
+    /// This node now reaches the living member at another address.
+    Moved(Member),
     /// The node has ceased to be a member. The owner drops its entries.
     Down {
         /// The node.
@@ -46,7 +48,7 @@ pub enum Event {
     PushPull {
         /// The member.
         node: NodeId,
-        /// Its address.
+        /// The address at which this node reaches it.
         address: SocketAddr,
     },
     /// This node continues with a new generation. Members knew a life of this node that is as new

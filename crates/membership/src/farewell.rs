@@ -51,11 +51,8 @@ impl Cluster {
         let last = leaving.left == 0 || self.roster.live().is_empty();
         leaving.next = (!last).then(|| now + FAREWELL_GAP);
         for member in self.some_members(SMALL_CLUSTER + SMALL_CLUSTER_SLACK) {
-            self.links.send(
-                now,
-                member.address,
-                Frame::Rumors(vec![Rumor::Departure(departure)]),
-            );
+            let farewell = Frame::Rumors(vec![Rumor::Departure(departure)]);
+            self.links.send_to(now, &member, farewell);
         }
         for address in self.own_copies() {
             self.links.send(
@@ -107,7 +104,7 @@ impl Cluster {
         let node = member.node;
         let farewell = self.rumors.farewell_of(&node, member.generation);
         if farewell != Some(Farewell::Final) {
-            self.seeds.add_lost(node, member.address);
+            self.seeds.add_lost(node, self.links.addresses(&member));
         }
         let event = match farewell {
             _ if !self.keyring.is_member(&node) => Event::Down {

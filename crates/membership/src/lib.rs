@@ -8,7 +8,8 @@
 //!
 //! | part | owns |
 //! |---|---|
-//! | `links` | sessions over sealed datagrams: challenge, replay window, queues |
+//! | `links` | sessions over sealed datagrams: challenge, replay window, queues, proven addresses |
+//! | `reach` | the addresses at which the owner reaches members, and NATs on the way |
 //! | `seal`, `pair` | keys and nonces |
 //! | `vouch` | what nodes have signed about themselves |
 //! | `roster` | the engine: alive, suspect, down; generations |
@@ -65,6 +66,7 @@ mod links;
 mod membership;
 mod offenders;
 mod pair;
+mod reach;
 mod receive;
 mod roster;
 mod rumors;
@@ -150,6 +152,7 @@ pub struct Cluster {
     push_pull: Option<Instant>,
     push_pulls: usize,
     head: spread::OwnHead,
+    reach: reach::Reach,
     events: VecDeque<Event>,
 }
 
@@ -201,6 +204,7 @@ impl Cluster {
             push_pull: None,
             push_pulls: 0,
             head: spread::OwnHead::new(now),
+            reach: reach::Reach::new(now),
             events: VecDeque::new(),
             config,
             rng,
@@ -236,6 +240,7 @@ impl Cluster {
         self.end_absences(now);
         self.review_copies(now);
         self.ask_for_push_pull(now);
+        self.keep_mappings(now);
         self.settle(now);
     }
 
@@ -261,6 +266,7 @@ impl Cluster {
             self.copies_timeout(),
             self.head.poll_timeout(),
             self.push_pull,
+            self.reach.poll_timeout(),
         ];
         let always = self.links.poll_timeout().min(self.seeds.poll_timeout());
         Some(parts.into_iter().flatten().fold(always, Instant::min))
@@ -274,12 +280,8 @@ impl Cluster {
     /// Follows a hint that a member may be at `address`, such as an announcement on the LAN. Sends
     /// a limited number of greetings per second; the receiver must answer as a member.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
-        let known = self
-            .roster
-            .live()
-            .values()
-            .any(|member| member.address == address);
-        if !known && self.leaving.is_none() && self.seeds.take_hint(address, now) {
+        let is_known = self.is_met(now, address);
+        if !is_known && self.leaving.is_none() && self.seeds.take_hint(address, now) {
             self.approach(now, address);
             self.settle(now);
         }
@@ -290,14 +292,10 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::NotAMember`], [`ClusterError::MessageTooLong`].
     pub fn send(&mut self, now: Instant, to: NodeId, body: Bytes) -> Result<(), ClusterError> {
-        let address = self
-            .roster
-            .live()
-            .get(&to)
-            .ok_or(ClusterError::NotAMember)?
-            .address;
+        let member = self.roster.live().get(&to);
+        let member = member.ok_or(ClusterError::NotAMember)?;
         fits(&body)?;
-        self.links.send(now, address, Frame::Message(body));
+        self.links.send_to(now, member, Frame::Message(body));
         Ok(())
     }
 
@@ -326,26 +324,27 @@ impl Cluster {
                 break;
             }
             self.links
-                .send(now, member.address, Frame::Message(body.clone()));
+                .send_to(now, &member, Frame::Message(body.clone()));
             reached += 1;
         }
         Ok(reached)
     }
 
-    /// Returns the living members besides this node, by node.
+    /// Returns the living members besides this node, by node, each with the address at which this
+    /// node reaches it.
     pub fn live(&self) -> impl Iterator<Item = Member> {
-        self.roster.live().values().copied()
+        self.roster.live().values().map(|it| self.reached(it))
     }
 
-    /// Returns every remembered node, by node. Nodes of a cluster that this node was in before are
-    /// excluded.
+    /// Returns every remembered node, by node, with the address at which this node reaches it.
+    /// Nodes of a cluster that this node was in before are excluded.
     pub fn members(&self) -> Vec<MemberStatus> {
         let mut members: Vec<_> = self
             .roster
             .members()
             .filter(|(member, _)| self.keyring.was_member(&member.node))
             .map(|(member, state)| MemberStatus {
-                member,
+                member: self.reached(&member),
                 state: self.state_of(&member, state),
                 round_trip: self.roster.round_trip(&member.node),
             })
@@ -399,7 +398,7 @@ impl Cluster {
         };
         self.events.push_back(Event::PushPull {
             node: member.node,
-            address: member.address,
+            address: self.links.dial_address(member),
         });
         self.push_pulls += 1;
         let pause = match FIRST_PUSH_PULLS.get(self.push_pulls) {
@@ -425,7 +424,8 @@ impl Cluster {
                 break;
             };
             if self.keyring.is_member(&to.node) {
-                self.links.send(now, to.address, Frame::Swim(packet));
+                let is_live = self.roster.live().contains_key(&to.node);
+                self.links.send_packet(now, &to, packet, is_live);
             }
         }
         while let Some(address) = self.links.poll_stranger() {
@@ -443,7 +443,7 @@ impl Cluster {
                 self.links.set_me(me);
                 let life = self.vouchers.sign(me);
                 for member in self.some_members(SMALL_CLUSTER) {
-                    self.links.send(now, member.address, Frame::Life(life));
+                    self.links.send_to(now, &member, Frame::Life(life));
                 }
                 self.events.push_back(Event::Renewed {
                     generation: me.generation,
@@ -457,7 +457,10 @@ impl Cluster {
         self.away.remove(&member.node);
         self.seeds.remove_lost(&member.node);
         self.rumors.returned(&member.node, member.generation);
-        self.events.push_back(Event::Up(member));
+        self.follow_move(now, &member);
+        let reached = self.reached(&member);
+        self.reach.record(reached);
+        self.events.push_back(Event::Up(reached));
         self.introduce_head(now, member);
         if self.push_pull.is_none() {
             self.push_pulls = 0;
@@ -466,6 +469,7 @@ impl Cluster {
     }
 
     fn handle_down(&mut self, now: Instant, member: Member) {
+        self.reach.forget(&member.node);
         self.end_membership(now, member);
         if self.roster.live().is_empty() {
             self.push_pull = None;

@@ -114,6 +114,14 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "membership::config::ROUTES_MAX",
+        value: LimitValue::Count(crate::config::ROUTES_MAX as u64),
+        text: "proven addresses of one node. Beyond it the one that was silent longest is dropped.",
+        tests: LimitTests::By(&[
+            "crates/membership/src/tests/reach.rs the_addresses_of_one_node_are_limited",
+        ]),
+    },
+    Limit {
         name: "membership::config::SEEDS_MAX",
         value: LimitValue::Count(crate::config::SEEDS_MAX as u64),
         text: "seeds that are remembered, and lost members that are looked for; a further one \

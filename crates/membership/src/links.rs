@@ -45,9 +45,11 @@ use p2pfs_proto::wire::native::udp::{
     Salt, SaltTag, SignedContact, TAG_BYTES, Token,
 };
 use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::id::NodeId;
 
 mod cookie;
 mod receive;
+mod routes;
 
 use cookie::Cookies;
 
@@ -111,8 +113,12 @@ struct PeerLink {
     /// The token to send along until the peer is known to have accepted it.
     token: Option<Token>,
     hello: Option<PendingHello>,
-    waiting: VecDeque<Frame>,
+    /// Frames for the node that will be proven there, each with the node that it is for, if it is
+    /// for one node alone.
+    waiting: VecDeque<(Option<NodeId>, Frame)>,
     heard: Instant,
+    /// Time of the last frame to the proven peer.
+    sent: Option<Instant>,
 }
 
 /// A hello that waits for its answer.
@@ -121,6 +127,8 @@ struct PendingHello {
     sent: Instant,
     repeated: usize,
     next: Instant,
+    /// Whether an answer from another address has arrived, which is greeted too.
+    is_diverted: bool,
 }
 
 /// All links, and the sealing of their datagrams.
@@ -134,6 +142,8 @@ pub(super) struct Links {
     sealer: Sealer,
     cookies: Cookies,
     links: BTreeMap<SocketAddr, PeerLink>,
+    /// Proven addresses of each node, in the order of their proofs.
+    routes: BTreeMap<NodeId, Vec<SocketAddr>>,
     sessions: BTreeMap<Salt, LinkSession>,
     hellos: BTreeSet<(Instant, SocketAddr)>,
     sweep: Instant,
@@ -167,6 +177,7 @@ impl Links {
             cookies: Cookies::new(rng.random(), now),
             rng,
             links: BTreeMap::new(),
+            routes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             hellos: BTreeSet::new(),
             sweep: now + LINK_IDLE,
@@ -224,6 +235,7 @@ impl Links {
                 sent: now,
                 repeated: 0,
                 next,
+                is_diverted: false,
             });
         }
         self.hellos.insert((next, address));
@@ -232,10 +244,22 @@ impl Links {
 
     /// Sends a frame over the link, or keeps it until the peer there is proven.
     pub(super) fn send(&mut self, now: Instant, address: SocketAddr, frame: Frame) {
-        let address = canonical(address);
+        self.queue_unproven(now, canonical(address), None, frame);
+    }
+
+    /// Sends a frame like [`Self::send`]. If the peer is not proven yet, the frame waits, and is
+    /// dropped if another node than `node` is proven.
+    fn queue_unproven(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        node: Option<NodeId>,
+        frame: Frame,
+    ) {
         let link = self.link(now, address);
         if let Some(salt) = link.salt {
             let token = link.token;
+            link.sent = Some(now);
             return self.transmit_bound(address, &salt, token, frame);
         }
         if link.waiting.len() >= WAITING_FRAMES_MAX {
@@ -243,7 +267,7 @@ impl Links {
             self.counters.never_proven += 1;
         }
         if let Some(link) = self.links.get_mut(&address) {
-            link.waiting.push_back(frame);
+            link.waiting.push_back((node, frame));
         }
         self.greet(now, address);
     }
@@ -362,6 +386,7 @@ impl Links {
             hello: None,
             waiting: VecDeque::new(),
             heard: now,
+            sent: None,
         })
     }
 
@@ -373,11 +398,15 @@ impl Links {
             self.hellos.remove(&(hello.next, address));
         }
         self.counters.never_proven += link.waiting.len() as u64;
-        self.release(link.salt);
+        self.release(address, link.salt);
     }
 
-    fn release(&mut self, salt: Option<Salt>) {
+    /// Records that the process with this salt is not at the address any more.
+    fn release(&mut self, address: SocketAddr, salt: Option<Salt>) {
         let Some(salt) = salt else { return };
+        let node = self.sessions.get(&salt).map(|session| session.who.node);
+        node.into_iter()
+            .for_each(|node| self.remove_route(&node, address));
         if let Some(session) = self.sessions.get_mut(&salt) {
             session.links -= 1;
             if session.links == 0 {

@@ -48,7 +48,8 @@ impl Cluster {
         let keyring = Arc::clone(&self.keyring);
         let is_gone = |node: &NodeId| !keyring.is_member(node);
         self.links.forget_strangers();
-        let gone: Vec<_> = self.live().filter(|member| is_gone(&member.node)).collect();
+        let live = self.roster.live().values().copied();
+        let gone: Vec<_> = live.filter(|member| is_gone(&member.node)).collect();
         for member in gone {
             self.roster.take_as_down(now, member);
         }

@@ -32,6 +32,7 @@ impl Cluster {
                 if from.node != self.links.me().node {
                     self.roster.record_arrival(now, from.node);
                     self.handle_frame(now, from, address, frame);
+                    self.review_route(&from.node);
                 } else if let Some(farewell) = farewell {
                     // Other frames of another process with this node's key are ignored.
                     self.handle_rumor(now, from.node, farewell);
@@ -45,6 +46,8 @@ impl Cluster {
         if self.leaving.is_none() && self.links.me().address != address {
             self.roster.move_to(now, address);
             self.settle(now);
+            // The network is probably another one, so that others are reachable at once.
+            self.seeds.start_over(now);
         }
     }
 
@@ -58,8 +61,8 @@ impl Cluster {
             let address = SocketAddr::new(canonical(peer.reached).ip(), port);
             self.roster.move_to(now, address);
         }
-        if let Some(known) = peer.known {
-            self.outlive(now, peer.who.node, &known);
+        if let Some(known) = &peer.known {
+            self.outlive(now, peer.who.node, known);
         }
         if let Some(round_trip) = peer.round_trip {
             self.roster.record_round_trip(peer.who.node, round_trip);
@@ -67,6 +70,9 @@ impl Cluster {
         if peer.greeted && self.roster.live().get(&peer.who.node) != Some(&peer.who) {
             self.roster.announce(now, peer.who);
         }
+        self.reach.record_own(&me, peer.reached);
+        self.meet_elsewhere(now, &peer);
+        self.review_route(&peer.who.node);
     }
 
     fn handle_frame(&mut self, now: Instant, from: Contact, address: SocketAddr, frame: Frame) {
@@ -83,7 +89,10 @@ impl Cluster {
                 if self.leaving.is_some() => {}
             Frame::Life(life) if life.contact.node == from.node => {
                 match self.vouchers.check_life(&life) {
-                    Ok(()) => self.vouchers.remember(life),
+                    Ok(()) => {
+                        self.vouchers.remember(life);
+                        self.links.renew(address, life.contact);
+                    }
                     Err(what) => self.record_offence(now, from.node, what),
                 }
             }

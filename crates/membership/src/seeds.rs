@@ -33,8 +33,8 @@ const HINTS_MAX: usize = 32;
 /// The seeds, and when to greet them.
 pub(super) struct SeedSchedule {
     addresses: BTreeSet<SocketAddr>,
-    /// Members that are down, and their last addresses.
-    lost: BTreeMap<NodeId, SocketAddr>,
+    /// Members that are down, and the addresses at which they may return.
+    lost: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
     hinted: BTreeMap<SocketAddr, Instant>,
     hints: TokenBucket,
     period: Duration,
@@ -68,10 +68,11 @@ impl SeedSchedule {
         }
     }
 
-    /// Remembers a member that is down and may return at its address. Ignores it beyond the limit.
-    pub(super) fn add_lost(&mut self, node: NodeId, address: SocketAddr) {
+    /// Remembers a member that is down and may return at these addresses. Ignores it beyond the
+    /// limit.
+    pub(super) fn add_lost(&mut self, node: NodeId, addresses: BTreeSet<SocketAddr>) {
         if self.lost.len() < SEEDS_MAX || self.lost.contains_key(&node) {
-            self.lost.insert(node, canonical(address));
+            self.lost.insert(node, addresses);
         }
     }
 
@@ -89,6 +90,11 @@ impl SeedSchedule {
     pub(super) fn start_over(&mut self, now: Instant) {
         self.greeted_alone = 0;
         self.next = self.next.min(now);
+    }
+
+    /// Returns whether to try another address of a member now. Shares the rate of the hints.
+    pub(super) fn take_trial(&mut self, now: Instant) -> bool {
+        self.hints.take(1, now)
     }
 
     /// Returns whether to follow a hint that a member is at `address`.
@@ -131,7 +137,7 @@ impl SeedSchedule {
         self.forget_old_hints(now);
         let strangers = self.addresses.difference(members).copied();
         let mut strangers: Vec<_> = strangers.collect();
-        let lost: BTreeSet<_> = self.lost.values().copied().collect();
+        let lost: BTreeSet<_> = self.lost.values().flatten().copied().collect();
         let is_new = |it: &SocketAddr| !members.contains(it) && !self.addresses.contains(it);
         let mut lost: Vec<_> = lost.into_iter().filter(is_new).collect();
         if members.is_empty() {
@@ -162,7 +168,8 @@ impl Cluster {
         if now < self.seeds.poll_timeout() {
             return;
         }
-        let members: BTreeSet<_> = self.roster.live().values().map(|m| m.address).collect();
+        let live = self.roster.live().values();
+        let members = live.flat_map(|it| self.links.addresses(it)).collect();
         let keyring = &self.keyring;
         self.seeds.retain_lost(|node| keyring.is_member(node));
         for address in self.seeds.due(now, &members, &mut self.rng) {
@@ -170,15 +177,22 @@ impl Cluster {
         }
     }
 
-    /// Asks the node at `address` to admit this one into its membership, if it is not a member
-    /// here.
+    /// Greets the node at `address`. When it answers and is not a member here, this node asks it
+    /// for admission. A node that was proven there is greeted too, because it may have moved, and
+    /// its answer shows that this address can be used.
     pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
-        match self.links.proven(address) {
-            Some(peer) if peer.node == self.links.me().node => {}
-            Some(peer) if self.roster.live().contains_key(&peer.node) => {}
-            Some(peer) => self.roster.announce(now, peer),
-            None => self.links.greet(now, address),
+        let me = self.links.me().node;
+        let is_me = self.links.proven(address).is_some_and(|it| it.node == me);
+        if !is_me && !self.is_met(now, address) {
+            self.links.greet(now, address);
         }
+    }
+
+    /// Returns whether a living member was recently heard at `address`.
+    pub(super) fn is_met(&self, now: Instant, address: SocketAddr) -> bool {
+        let proven = self.links.proven(canonical(address));
+        let is_live = proven.is_some_and(|it| self.roster.live().contains_key(&it.node));
+        is_live && self.links.is_current(now, address)
     }
 }
 
@@ -239,7 +253,7 @@ mod tests {
         let start = Instant::now();
         let node = |n: u16| NodeId::new([n as u8; 32]);
         let mut seeds = SeedSchedule::new(&[address(1)], Duration::from_secs(30), start);
-        (100..200).for_each(|n| seeds.add_lost(node(n), address(n)));
+        (100..200).for_each(|n| seeds.add_lost(node(n), BTreeSet::from([address(n)])));
         let mut rng = StdRng::seed_from_u64(1);
         let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
         assert!(greeted.len() == GREETINGS_MAX && greeted.contains(&address(1)));

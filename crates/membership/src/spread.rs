@@ -78,7 +78,7 @@ impl Cluster {
             self.head.direct = None;
             self.head.earliest = now + DIRECT_GAP;
             if self.small {
-                let all: Vec<_> = self.live().collect();
+                let all: Vec<_> = self.roster.live().values().copied().collect();
                 self.send_head(now, &all);
             }
         }
@@ -94,7 +94,7 @@ impl Cluster {
         }
         for member in self.some_members(ROUND_FANOUT) {
             for frame in &frames {
-                self.links.send(now, member.address, frame.clone());
+                self.links.send_to(now, &member, frame.clone());
             }
         }
     }
@@ -104,8 +104,7 @@ impl Cluster {
         if let Some(head) = self.rumors.head(&self.links.me().node)
             && self.small
         {
-            self.links
-                .send(now, member.address, Frame::Rumors(vec![head]));
+            self.links.send_to(now, &member, Frame::Rumors(vec![head]));
         }
     }
 
@@ -126,7 +125,7 @@ impl Cluster {
         };
         for member in members {
             self.links
-                .send(now, member.address, Frame::Rumors(vec![head.clone()]));
+                .send_to(now, member, Frame::Rumors(vec![head.clone()]));
         }
     }
 }

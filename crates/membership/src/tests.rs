@@ -1,5 +1,6 @@
 //! Tests of the whole state machine, on a perfect network without delay.
 
+mod reach;
 mod signed;
 
 use proptest::prelude::*;
@@ -29,12 +30,17 @@ fn cluster_at(n: u8, advertised: SocketAddr, seeds: &[u8], now: Instant) -> Clus
     Cluster::new(config, key(n), advertised, Generation(100), keyring, 7, now)
 }
 
+/// Translates the sender and the destination of a datagram, or drops it.
+type Path = dyn FnMut(SocketAddr, SocketAddr) -> Option<(SocketAddr, SocketAddr)>;
+
 /// Clusters on a perfect network without delay, at addresses that follow from their number.
 struct Table {
     now: Instant,
     seats: BTreeMap<SocketAddr, Cluster>,
     events: Vec<(SocketAddr, Event)>,
     recorded: Vec<(SocketAddr, Transmit)>,
+    /// Returns the sender's address at the receiver, and the seat that a datagram reaches.
+    path: Box<Path>,
 }
 
 impl Table {
@@ -52,6 +58,7 @@ impl Table {
             seats,
             events: Vec::new(),
             recorded: Vec::new(),
+            path: Box::new(|from, to| Some((from, to))),
         }
     }
 
@@ -83,8 +90,11 @@ impl Table {
                 return;
             }
             for (from, transmit) in &transmits {
-                if let Some(cluster) = self.seats.get_mut(&transmit.to) {
-                    cluster.handle_message(self.now, *from, &transmit.datagram);
+                let Some((from, to)) = (self.path)(*from, transmit.to) else {
+                    continue;
+                };
+                if let Some(cluster) = self.seats.get_mut(&to) {
+                    cluster.handle_message(self.now, from, &transmit.datagram);
                 }
             }
             self.recorded.append(&mut transmits);

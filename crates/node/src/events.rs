@@ -320,7 +320,8 @@ impl EventLog {
             ),
             // The ledger of offenders reports it.
             NodeEvent::Offended { .. } => {}
-            NodeEvent::Wanted { .. }
+            NodeEvent::PeerMoved(_)
+            | NodeEvent::Wanted { .. }
             | NodeEvent::Offered { .. }
             | NodeEvent::Renewed { .. }
             | NodeEvent::Left => {}

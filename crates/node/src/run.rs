@@ -432,6 +432,7 @@ impl Runner {
             NodeEvent::Knock { address } => self.knock(*address),
             NodeEvent::Offended { node, what } => self.parts.offenders.record(*node, *what),
             NodeEvent::PeerUp(_)
+            | NodeEvent::PeerMoved(_)
             | NodeEvent::PeerDown { .. }
             | NodeEvent::PeerAway { .. }
             | NodeEvent::CopiedKey { .. }

@@ -336,7 +336,9 @@ impl Node {
                     .peer_is(member.node, PeerNews::Returned);
                 self.publish_addresses();
             }
-            NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => self.publish_addresses(),
+            NodeEvent::PeerMoved(_) | NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => {
+                self.publish_addresses()
+            }
             NodeEvent::Wanted { from, hashes } => {
                 self.introduce(now, *from, hashes);
                 self.offer_what_is_here(now, *from, hashes);

@@ -234,6 +234,11 @@ impl Links {
         let (from, salt) = (opened.from, opened.header.salt);
         let hello = self.links.get(&from).and_then(|link| link.hello.as_ref());
         let Some(hello) = hello.filter(|hello| hello.nonce == nonce) else {
+            // A machine with several addresses may answer from another one than was greeted. That
+            // address must answer by itself before it is used.
+            if self.divert(&nonce) {
+                self.greet(now, from);
+            }
             return Err(DatagramDropCause::StaleReply);
         };
         let once = hello.repeated == 0;
@@ -255,6 +260,19 @@ impl Links {
             known,
             round_trip,
         }))
+    }
+
+    /// Returns whether a hello with this nonce waits for its answer, once for each hello. Otherwise
+    /// answers with forged senders would make this node greet many addresses.
+    fn divert(&mut self, nonce: &Token) -> bool {
+        for (_, address) in &self.hellos {
+            let link = self.links.get_mut(address);
+            let hello = link.and_then(|link| link.hello.as_mut());
+            if let Some(hello) = hello.filter(|hello| hello.nonce == *nonce) {
+                return !std::mem::replace(&mut hello.is_diverted, true);
+            }
+        }
+        false
     }
 
     /// Remembers a verified life, and returns its contact. If the peer does not know its own
@@ -309,7 +327,8 @@ impl Links {
             if let Some(session) = self.sessions.get_mut(&header.salt) {
                 session.links += 1;
             }
-            self.release(before);
+            self.release(address, before);
+            self.add_route(who.node, address);
         }
         ended.into_iter().for_each(|hello| {
             self.hellos.remove(&hello);
@@ -333,10 +352,17 @@ impl Links {
         let Some(link) = self.links.get_mut(&address) else {
             return;
         };
-        let Some(salt) = link.salt else { return };
         let token = link.token;
-        for frame in std::mem::take(&mut link.waiting) {
-            self.transmit_bound(address, &salt, token, frame);
+        let waiting = std::mem::take(&mut link.waiting);
+        let Some((who, salt)) = self.speaker_at(address) else {
+            return;
+        };
+        for (node, frame) in waiting {
+            if node.is_none_or(|node| node == who.node) {
+                self.transmit_bound(address, &salt, token, frame);
+            } else {
+                self.counters.never_proven += 1;
+            }
         }
     }
 

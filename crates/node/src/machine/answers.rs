@@ -8,7 +8,7 @@ use std::time::Instant;
 use tracing::{Span, debug, debug_span};
 
 use super::heads::newer_than;
-use super::{Machine, RequestId};
+use super::{HeadsAnswer, Machine, RequestId};
 use crate::offence::Offence;
 use crate::pulls::LogPosition;
 use p2pfs_catalogue::{Applied, LogPart, Pull};
@@ -70,10 +70,12 @@ impl Machine {
                 self.pulls.fail_silently(now, author)
             }
             (Some(RequestContext::Heads { from }), response) => {
+                let mut answer = HeadsAnswer::Failed;
                 if let Some(Response::Heads { heads }) = response {
                     self.receive_heads(now, from, &heads);
+                    answer = HeadsAnswer::Arrived;
                 }
-                self.told.insert(from);
+                self.told.insert(from, answer);
             }
             (
                 Some(RequestContext::Trust {

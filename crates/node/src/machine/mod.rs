@@ -19,7 +19,7 @@ mod readers;
 mod trust;
 pub mod unserved;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,6 +99,8 @@ pub struct RequestId(pub u64);
 pub enum NodeEvent {
     /// Another node is alive.
     PeerUp(Member),
+    /// A live node is now reached at another address.
+    PeerMoved(Member),
     /// Another node is gone.
     PeerDown {
         /// The node that is gone.
@@ -202,8 +204,8 @@ pub struct Machine {
     taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
     /// Whether another node's log has changed since the last view.
     unshown: bool,
-    /// The live members that have answered a request for heads, or failed to.
-    told: BTreeSet<NodeId>,
+    /// The live members that were asked for their heads, and whether they answered.
+    told: BTreeMap<NodeId, HeadsAnswer>,
     questions: questions::QuestionTable,
     events: VecDeque<NodeEvent>,
     publish: HeadSchedule,
@@ -215,6 +217,14 @@ pub struct Machine {
     readers_meant: Arc<OwnReaders>,
     list_paces: lists::ListPaces,
     counters: MachineCounters,
+}
+
+/// The outcome of a request for heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeadsAnswer {
+    Arrived,
+    /// The node was not reached at its address, or did not answer.
+    Failed,
 }
 
 /// The schedule of the next head.
@@ -251,7 +261,7 @@ impl Machine {
             pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
             taken_in: BTreeMap::new(),
             unshown: false,
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             questions: questions::QuestionTable::default(),
             events: VecDeque::new(),
             publish: HeadSchedule {
@@ -452,6 +462,7 @@ impl Machine {
         trace_membership(&event);
         match event {
             ClusterEvent::Up(member) => self.handle_up(member),
+            ClusterEvent::Moved(member) => self.handle_move(member),
             ClusterEvent::Down { node, why } => self.handle_down(now, node, why),
             ClusterEvent::Away { node } => self.push_event(NodeEvent::PeerAway { node }),
             ClusterEvent::Head(head) => self.handle_head_bytes(now, &head.bytes),
@@ -479,6 +490,16 @@ impl Machine {
         self.told.remove(&member.node);
         self.questions.add_newcomer(member.node, member.address);
         self.push_event(NodeEvent::PeerUp(member));
+    }
+
+    fn handle_move(&mut self, member: Member) {
+        self.questions.readdress(member.node, member.address);
+        // The last request may have failed because it went to an address where the node is not.
+        if self.told.get(&member.node) == Some(&HeadsAnswer::Failed) {
+            self.told.remove(&member.node);
+            self.questions.add_newcomer(member.node, member.address);
+        }
+        self.push_event(NodeEvent::PeerMoved(member));
     }
 
     fn handle_down(&mut self, now: Instant, node: NodeId, why: DownReason) {

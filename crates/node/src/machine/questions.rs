@@ -87,6 +87,13 @@ impl QuestionTable {
         self.newcomers.insert(node, address);
     }
 
+    /// Changes the address of a member that must still be asked.
+    pub(super) fn readdress(&mut self, node: NodeId, address: SocketAddr) {
+        if let Some(known) = self.newcomers.get_mut(&node) {
+            *known = address;
+        }
+    }
+
     /// Forgets a new member that was asked or is gone.
     pub(super) fn forget_newcomer(&mut self, node: &NodeId) {
         self.newcomers.remove(node);

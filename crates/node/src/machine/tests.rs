@@ -351,6 +351,31 @@ fn unread_messages_are_bounded() {
     assert_eq!(machine.events.len(), EVENTS_MAX);
 }
 
+#[test]
+fn a_member_that_was_asked_at_a_wrong_address_is_not_read_until_it_answers_at_the_right_one() {
+    let mut bench = MachineBench::new(2);
+    let (now, peer) = (bench.now, bench.id(1));
+    let machine = &mut bench.machines[0];
+    machine.view();
+    let member = machine.cluster.live().next().unwrap();
+    machine.handle_down(now, peer, DownReason::Failed);
+    machine.handle_up(member);
+    let asked = |machine: &mut Machine| {
+        machine.ask_newcomers();
+        std::iter::from_fn(|| machine.poll_request()).collect::<Vec<_>>()
+    };
+    for outgoing in asked(machine) {
+        machine.handle_response(now, outgoing.id, None);
+    }
+    let address = address(9);
+    machine.handle_move(Member { address, ..member });
+    assert!(!is_read(machine, peer));
+    let again = asked(machine);
+    assert!(!again.is_empty() && again.iter().all(|it| it.address == address));
+    machine.handle_move(Member { address, ..member });
+    assert!(asked(machine).is_empty(), "it is asked once");
+}
+
 fn is_read(machine: &Machine, peer: NodeId) -> bool {
     let mut reports = machine.member_reports().into_iter();
     reports.any(|it| it.status.member.node == peer && it.is_read)

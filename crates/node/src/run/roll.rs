@@ -54,6 +54,9 @@ impl Runner {
 fn is_of_the_roll(event: &NodeEvent) -> bool {
     matches!(
         event,
-        NodeEvent::PeerUp(_) | NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. }
+        NodeEvent::PeerUp(_)
+            | NodeEvent::PeerMoved(_)
+            | NodeEvent::PeerDown { .. }
+            | NodeEvent::PeerAway { .. }
     )
 }
