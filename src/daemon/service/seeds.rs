@@ -2,7 +2,7 @@
 //! delays nothing.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ pub(super) fn addresses(seeds: &[Seed]) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Resolves a seed; returns no address if its name does not resolve.
+/// Resolves a seed to all its addresses; returns none if its name does not resolve. A resolver may
+/// know only one of the two addresses of `localhost` (RFC 6761, section 6.3).
 pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
     if let Some(ip) = seed.ip() {
         return vec![SocketAddr::new(ip, seed.port())];
@@ -32,7 +33,14 @@ pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
     let (host, port) = (seed.host().to_owned(), seed.port());
     let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
     let found = spawn_blocking(ask).await.ok().and_then(Result::ok);
-    found.unwrap_or_default()
+    let mut found = found.unwrap_or_default();
+    if seed.host().eq_ignore_ascii_case("localhost") {
+        let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        found.extend(both.map(|ip: IpAddr| SocketAddr::new(ip, seed.port())));
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The seeds with host names, and those that do not resolve.
@@ -114,6 +122,16 @@ mod tests {
         assert_eq!(*named.seeds.lock(), [seed("lab.example:1378")]);
         named.replace(&[]);
         assert!(named.seeds.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn localhost_has_an_address_of_each_family() {
+        let found = resolve(&seed("localhost:1378")).await;
+        for address in ["127.0.0.1:1378", "[::1]:1378"] {
+            let address = address.parse().unwrap();
+            let times = found.iter().filter(|it| **it == address).count();
+            assert_eq!(times, 1, "{found:?}");
+        }
     }
 
     #[tokio::test]

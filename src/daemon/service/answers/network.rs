@@ -180,6 +180,10 @@ impl Service {
         let addresses = resolve(seed).await;
         let mut last = None;
         for address in addresses {
+            if address.is_ipv6() && self.config.listen.is_ipv4() {
+                last.get_or_insert(other_family(&name, address));
+                continue;
+            }
             let probed = self.node.probe(address).await;
             if let Probed::Member(node) = probed {
                 return self.check_heard(name, node, address).await;
@@ -259,6 +263,15 @@ fn now_ms() -> u64 {
     now.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+/// Explains why a node that listens on IPv4 alone cannot join through this address.
+fn other_family(name: &str, address: SocketAddr) -> Check {
+    Check::failed(
+        name,
+        format!("{address} is an IPv6 address, and this node listens on IPv4 alone"),
+        "listen on both families: listen = \"[::]:1378\" in the configuration",
+    )
 }
 
 /// Explains why a seed is of no use. In a cluster without certificates, invitations are refused.
