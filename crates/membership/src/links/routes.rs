@@ -35,12 +35,12 @@ impl Links {
         routes.iter().copied().find(|at| is_used(*at))
     }
 
-    /// Returns the address at which to connect to a node over TCP. A NAT may map the UDP port of
-    /// the advertised IP address to another port.
+    /// Returns the address at which to connect to a node over TCP. Its port is the advertised one,
+    /// because the UDP port that a NAT maps leads nowhere for TCP.
     pub(crate) fn dial_address(&self, to: &Contact) -> SocketAddr {
-        let route = self.route(to);
-        let route = route.filter(|route| route.ip() != to.address.ip());
-        route.unwrap_or(to.address)
+        let mut address = self.route(to).unwrap_or(to.address);
+        address.set_port(to.address.port());
+        address
     }
 
     /// Returns all proven addresses of a node, and its advertised address.
