@@ -25,15 +25,17 @@ settings! {
 
         /// The address on which the node listens, for both UDP and TCP, `"ADDR:PORT"`.
         ///
-        /// For IPv6 it is `"[::]:1378"`. A machine that has addresses of both families announces
-        /// its IPv4 address. If other nodes have no IPv4, give the IPv6 address itself, as in
-        /// `"[fd00::5]:1378"`. With port 0 the kernel chooses one.
+        /// `"[::]:1378"` serves both families. `"0.0.0.0:1378"` serves IPv4 alone, and cannot use
+        /// the IPv6 addresses of seeds. A machine that has addresses of both families announces its
+        /// IPv4 address. Nodes that reach it by IPv6 alone use its IPv6 address. With port 0 the
+        /// kernel chooses one.
         #[serde(deserialize_with = "listen_address")]
         pub listen: SocketAddr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, super::DEFAULT_PORT)),
             Setting::new("listen", SettingKind::Text, "127.0.0.1:9").refuses("127.0.0.1");
 
-        /// Nodes to contact first, a list of `"HOST:PORT"`. Nodes on the same LAN find each other
-        /// without seeds.
+        /// Nodes to contact first, a list of `"HOST:PORT"`. A host name is resolved every 30
+        /// seconds, and all its addresses are tried. Nodes on the same LAN find each other without
+        /// seeds.
         pub seeds: Vec<Seed> = Vec::new(),
             Setting::new("seeds", SettingKind::List, "a:1, b:2").refuses("a").live();
 

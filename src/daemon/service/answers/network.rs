@@ -2,7 +2,7 @@
 //! clocks.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -323,7 +323,10 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
     let remedy = match error {
         NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
             ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
-            ErrorKind::TimedOut => format!("let TCP port {} through its firewall", address.port()),
+            ErrorKind::TimedOut => format!(
+                "let TCP port {} through its firewall; fine for a node behind a NAT that only reads",
+                address.port()
+            ),
             _ => "mend the network between the two".to_owned(),
         },
         _ => "ask again; if it stays so, p2pfs doctor there looks for the reason".to_owned(),
@@ -355,18 +358,38 @@ fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) 
     let peer = format!("peer {name}");
     let mut checks = vec![match &reached.trouble {
         None => Check::ok(peer, "is reached, and reaches this node"),
-        Some(trouble) => Check::failed(
-            peer,
-            format!("cannot reach this node: {trouble}"),
-            format!(
-                "let TCP and UDP port {} through this machine's firewall",
-                here.port()
-            ),
-        ),
+        Some(trouble) => unreached(peer, here, trouble),
     }];
     let gap = ClockGap::of(reached, now_ms);
     checks.extend(gap.and_then(|gap| gap.check(name)));
     checks
+}
+
+/// Explains why a peer cannot dial this node, from the peer's description of its attempt.
+fn unreached(peer: String, here: SocketAddr, trouble: &str) -> Check {
+    let port = here.port();
+    let words = trouble.split(' ').map(|word| word.trim_end_matches(':'));
+    let dialled: Option<SocketAddr> = words.filter_map(|word| word.parse().ok()).next();
+    // Only addresses of this machine can be bound. A router has the other ones.
+    let is_of_router = |at: SocketAddr| UdpSocket::bind((at.ip(), 0)).is_err();
+    match dialled.filter(|at| at.ip() != here.ip() && is_of_router(*at)) {
+        Some(at) => Check::failed(
+            peer,
+            format!(
+                "cannot reach this node behind the NAT of {}, so other nodes do not see its shares",
+                at.ip()
+            ),
+            format!(
+                "fine for a node that only reads; to share, forward TCP and UDP port {port} on the \
+                 router to this machine"
+            ),
+        ),
+        None => Check::failed(
+            peer,
+            format!("cannot reach this node: {trouble}"),
+            format!("let TCP and UDP port {port} through this machine's firewall"),
+        ),
+    }
 }
 
 /// The difference between this machine's clock and another's.

@@ -92,3 +92,22 @@ fn a_peer_that_cannot_dial_back_names_the_port_to_open() {
     assert_eq!(checks[0].state, CheckState::Failed);
     assert!(checks[0].sentence().contains("port 1378"));
 }
+
+#[test]
+fn a_peer_that_cannot_dial_through_the_router_names_the_nat_and_no_firewall() {
+    let here = "10.0.0.1:1378".parse().unwrap();
+    for trouble in [
+        "203.0.113.7:40123 does not answer",
+        "203.0.113.7:1378: no route to host",
+        "another node answers on 203.0.113.7:1378",
+    ] {
+        let reached = Reached {
+            unix_ms: Some(0),
+            trouble: Some(trouble.to_owned()),
+        };
+        let said = reached_checks("b", here, &reached, 0)[0].sentence();
+        assert!(said.contains("behind the NAT of 203.0.113.7"), "{said}");
+        assert!(said.contains("other nodes do not see its shares"), "{said}");
+        assert!(!said.contains("firewall"), "{said}");
+    }
+}
