@@ -22,6 +22,25 @@ impl Lab {
         this
     }
 
+    /// Puts a router that translates addresses in front of a host; `more` are options of
+    /// `netlab nat`.
+    pub(crate) fn add_nat(&self, host: &str, more: &[&str]) {
+        netlab(&[&["nat", host], more].concat()).expect_ok();
+    }
+
+    /// Makes the router in front of a host forget its mappings.
+    pub(crate) fn forget_mappings(&self, host: &str) {
+        netlab(&["nat", host, "--forget"]).expect_ok();
+    }
+
+    /// Connects two hosts by one more link, with an interface of this name on each.
+    pub(crate) fn link(&self, one: &str, other: &str, name: &str) {
+        let mut command = Command::new("ip");
+        command.args(["link", "add", name, "netns", &format!("nlab-{one}")]);
+        command.args(["type", "veth", "peer", "name", name]);
+        run(command.args(["netns", &format!("nlab-{other}")])).expect_ok();
+    }
+
     /// A command on a host.
     pub(crate) fn on(&self, host: &str) -> Command {
         let mut command = Command::new(netlab_path());

@@ -37,8 +37,13 @@ pub(super) fn prepare_node(host: &str, folder: &Path) {
 
 /// Its daemon, which shares nothing yet.
 pub(super) fn daemon(lab: &Lab, host: &str, home: &Path) -> Command {
+    daemon_on(lab, host, host, home)
+}
+
+/// A daemon with any name on a host.
+pub(super) fn daemon_on(lab: &Lab, host: &str, name: &str, home: &Path) -> Command {
     let mut command = lab.on(host);
-    command.arg(P2PFS).args(["daemon", "--name", host]);
+    command.arg(P2PFS).args(["daemon", "--name", name]);
     for (flag, name) in [
         ("--config", "p2pfs.toml"),
         ("--secret-file", "secret"),
@@ -57,6 +62,21 @@ fn nodes_with_one_secret_find_each_other_on_the_lan_without_a_seed() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &[]);
+    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
+    expect_that_both_read(&lab, folder.path());
+    stop(nodes);
+}
+
+#[apply(promise)]
+fn nodes_without_a_default_route_and_without_ipv6_find_each_other_on_the_lan() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    for host in ["n1", "n2"] {
+        run(lab.on(host).args(["ip", "route", "delete", "default"])).expect_ok();
+        let off = "net.ipv6.conf.all.disable_ipv6=1";
+        run(lab.on(host).args(["sysctl", "-qw", off])).expect_ok();
+    }
     let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
     expect_that_both_read(&lab, folder.path());
     stop(nodes);

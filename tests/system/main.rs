@@ -5,6 +5,7 @@ mod doctor;
 mod far;
 mod lan;
 mod packages;
+mod reach;
 mod restarts;
 mod service;
 mod starting;

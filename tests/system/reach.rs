@@ -1,0 +1,253 @@
+//! Nodes that others reach at another address than the one that they advertise, in network
+//! namespaces: behind a NAT, with several network cards, beside a VPN, after a change of network.
+
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use super::lan::{NEEDS, daemon_on, prepare_node, start_node, stop};
+use crate::support::daemon::*;
+use crate::support::lab::Lab;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+const SEED: &[&str] = &["--seed", "10.77.0.1:1378"];
+/// Time between two looks at the members, which start programs.
+const LOOK_PERIOD: Duration = Duration::from_millis(200);
+/// Maximum time for which a router that forgets its mappings separates nodes.
+const FORGOTTEN_MAX: Duration = Duration::from_secs(30);
+
+/// The control commands of the nodes in a folder.
+struct Nodes<'a>(&'a std::path::Path);
+
+impl Nodes<'_> {
+    fn command(&self, host: &str, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(P2PFS);
+        command.arg(arguments[0]).arg("--socket");
+        command.arg(self.0.join(host).join("sock"));
+        run(command.args(&arguments[1..]))
+    }
+
+    fn wait_for_file(&self, host: &str, file: &str) {
+        let wait = ["wait", "--mounted", "--file", file, "--timeout", "60s"];
+        self.command(host, &wait).expect_ok();
+    }
+
+    /// Returns the number of living peers that a node lists. A node that no other can dial has no
+    /// name there.
+    fn living(&self, host: &str) -> usize {
+        let peers = self.command(host, &["peers"]).text();
+        peers.lines().filter(|row| row.contains(" alive ")).count()
+    }
+}
+
+/// A public node, another one, and a third behind a NAT that has the first as its seed.
+fn expect_that_a_node_joins_lists_and_reads_behind(nat: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("3", &[]);
+    lab.add_nat("n3", nat);
+    let nodes = [("n1", &[] as &[_]), ("n2", SEED), ("n3", SEED)];
+    let running = nodes.map(|(host, more)| start_node(&lab, host, folder.path(), more));
+    let all = Nodes(folder.path());
+    for file in ["n1.txt", "n2.txt"] {
+        all.wait_for_file("n3", file);
+        let path = folder.path().join("n3/mnt").join(file);
+        let seen = run(lab.on("n3").arg("cat").arg(path)).expect_ok();
+        assert_eq!(format!("{seen}.txt"), file);
+    }
+    let are_together = || nodes.iter().all(|(host, _)| all.living(host) == 2);
+    eventually("the node is a member everywhere", PATIENCE, are_together);
+    eventually("status names the NAT", PATIENCE, || {
+        let status = all.command("n3", &["status"]).text();
+        let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
+        status.contains("other nodes do not see its shares") && !status.contains("firewall")
+    });
+    lab.forget_mappings("n3");
+    let forgot = Instant::now();
+    let mut apart = Duration::ZERO;
+    while forgot.elapsed() < FORGOTTEN_MAX {
+        if !are_together() {
+            apart = forgot.elapsed();
+        }
+        sleep(LOOK_PERIOD);
+    }
+    println!("apart until {apart:?} after the router has forgotten");
+    assert!(are_together());
+    stop(running);
+}
+
+#[apply(promise)]
+fn a_node_behind_a_nat_joins_lists_and_reads() {
+    expect_that_a_node_joins_lists_and_reads_behind(&[]);
+}
+
+#[apply(promise)]
+fn a_node_behind_a_symmetric_nat_joins_lists_and_reads() {
+    expect_that_a_node_joins_lists_and_reads_behind(&["--kind", "symmetric"]);
+}
+
+#[apply(promise)]
+fn a_node_behind_two_nats_joins_lists_and_reads() {
+    expect_that_a_node_joins_lists_and_reads_behind(&["--double"]);
+}
+
+#[apply(promise)]
+fn a_node_behind_routers_that_forward_its_port_is_read_by_others() {
+    let lab = Lab::up("2", &[]);
+    lab.add_nat("n2", &["--kind", "symmetric", "--double", "--forward"]);
+    expect_that_pairs_read(&lab, &[("n1", &[]), ("n2", SEED)], &[("n1", "n2")]);
+}
+
+/// Starts nodes on these hosts and expects that each pair of them reads each other's file.
+fn expect_that_pairs_read(lab: &Lab, more: &[(&str, &[&str])], pairs: &[(&str, &str)]) {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let start = |(host, more): &(&str, &[&str])| start_node(lab, host, folder.path(), more);
+    let running: Vec<_> = more.iter().map(start).collect();
+    let both_ways = pairs
+        .iter()
+        .flat_map(|(one, other)| [(one, other), (other, one)]);
+    for (reader, holder) in both_ways {
+        let file = format!("{holder}.txt");
+        Nodes(folder.path()).wait_for_file(reader, &file);
+        let path = folder.path().join(reader).join("mnt").join(file);
+        let seen = run(lab.on(reader).arg("cat").arg(path)).expect_ok();
+        assert_eq!(seen, **holder);
+    }
+    stop(running);
+}
+
+fn ip(lab: &Lab, host: &str, arguments: &str) {
+    run(lab.on(host).arg("ip").args(arguments.split(' '))).expect_ok();
+}
+
+#[apply(promise)]
+fn a_node_with_two_network_cards_is_a_member_in_both_networks() {
+    let lab = Lab::up("3", &[]);
+    lab.link("n1", "n3", "lan2");
+    ip(&lab, "n3", "link set eth0 down");
+    for (host, address) in [("n1", "10.78.0.1/24"), ("n3", "10.78.0.3/24")] {
+        ip(&lab, host, &format!("address add {address} dev lan2"));
+        ip(&lab, host, "link set lan2 up");
+    }
+    let nodes = ["n1", "n2", "n3"].map(|host| (host, &[] as &[_]));
+    expect_that_pairs_read(&lab, &nodes, &[("n1", "n2"), ("n1", "n3")]);
+}
+
+#[apply(promise)]
+fn a_node_whose_default_route_is_a_vpn_is_a_member_on_its_lan() {
+    let lab = Lab::up("3", &[]);
+    // The other end of the tunnel is another host, which has no route to the LAN.
+    lab.link("n1", "n3", "vpn0");
+    ip(&lab, "n3", "link set eth0 down");
+    for (host, address) in [("n1", "10.8.0.2/24"), ("n3", "10.8.0.1/24")] {
+        ip(&lab, host, &format!("address add {address} dev vpn0"));
+        ip(&lab, host, "link set vpn0 up");
+    }
+    ip(&lab, "n1", "route replace default via 10.8.0.1 dev vpn0");
+    let seeded: &[(&str, &[&str])] = &[("n1", &[]), ("n2", SEED)];
+    expect_that_pairs_read(&lab, seeded, &[("n1", "n2")]);
+}
+
+#[apply(promise)]
+fn a_node_that_others_reach_by_ipv6_alone_is_a_member_although_it_advertises_ipv4() {
+    let lab = Lab::up("2", &[]);
+    ip(&lab, "n2", "-4 address flush dev eth0");
+    let all: &[&str] = &["--listen", "[::]:1378"];
+    let seeded: &[&str] = &["--listen", "[::]:1378", "--seed", "[fd77::1]:1378"];
+    expect_that_pairs_read(&lab, &[("n1", all), ("n2", seeded)], &[("n1", "n2")]);
+}
+
+#[apply(promise)]
+fn a_node_on_all_addresses_of_both_families_is_joined_through_each_address_of_localhost() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("1", &[]);
+    let first = start_node(&lab, "n1", folder.path(), &["--listen", "[::]:1378"]);
+    let all = Nodes(folder.path());
+    all.wait_for_file("n1", "n1.txt");
+    let mut running = vec![first];
+    for (name, listen) in [("four", "127.0.0.1:1400"), ("six", "[::1]:1401")] {
+        prepare_node(name, folder.path());
+        let home = folder.path().join(name);
+        let mut command = daemon_on(&lab, "n1", name, &home);
+        command.arg("--share").arg(home.join("share"));
+        command.args(["--listen", listen, "--seed", "localhost:1378"]);
+        running.push(start(&mut command));
+        all.wait_for_file(name, "n1.txt");
+        all.wait_for_file("n1", &format!("{name}.txt"));
+    }
+    stop(running);
+}
+
+/// How long a change of all addresses may separate nodes that find each other by multicast DNS.
+const REJOINED_WITHIN: Duration = Duration::from_secs(30);
+
+#[apply(promise)]
+fn nodes_whose_addresses_all_change_at_once_are_together_again_within_30_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("3", &[]);
+    let hosts = ["n1", "n2", "n3"];
+    let running = hosts.map(|host| start_node(&lab, host, folder.path(), &[]));
+    let all = Nodes(folder.path());
+    let are_together = |network: &str| {
+        let sees = |host: &str, other: &str| {
+            let peers = all.command(host, &["peers"]).text();
+            let at = format!("{network}.{}:1378", &other[1..]);
+            peers
+                .lines()
+                .any(|row| row.contains(&at) && row.contains("alive"))
+        };
+        let mut pairs = hosts
+            .iter()
+            .flat_map(|host| hosts.iter().map(move |it| (host, it)));
+        pairs.all(|(host, other)| host == other || sees(host, other))
+    };
+    eventually("all are together", PATIENCE, || are_together("10.77.0"));
+    for host in hosts {
+        ip(&lab, host, "-4 address flush dev eth0");
+    }
+    for host in hosts {
+        ip(
+            &lab,
+            host,
+            &format!("address add 10.79.0.{}/24 brd + dev eth0", &host[1..]),
+        );
+        ip(&lab, host, "route replace default dev eth0");
+    }
+    let moved = Instant::now();
+    eventually("all are together again", REJOINED_WITHIN, || {
+        are_together("10.79.0")
+    });
+    println!("together again after {:?}", moved.elapsed());
+    stop(running);
+}
+
+#[apply(promise)]
+fn a_wait_for_peers_after_a_late_network_ends_when_their_names_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    ip(&lab, "n1", "link set eth0 down");
+    ip(&lab, "n1", "address flush dev eth0");
+    let hosts = ["n1", "n2"];
+    let running = hosts.map(|host| start_node(&lab, host, folder.path(), &[]));
+    let all = Nodes(folder.path());
+    for host in hosts {
+        all.wait_for_file(host, &format!("{host}.txt"));
+    }
+    ip(&lab, "n1", "link set eth0 up");
+    ip(&lab, "n1", "address add 10.77.0.1/24 brd + dev eth0");
+    for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
+        let wait = ["wait", "--peers", "1", "--timeout", "60s"];
+        all.command(host, &wait).expect_ok();
+        let mounted = folder.path().join(host).join("mnt");
+        let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();
+        assert!(listed.contains(other), "{host}: {listed}");
+    }
+    stop(running);
+}
