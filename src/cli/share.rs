@@ -58,6 +58,9 @@ enum Change {
 /// How a folder is shared; what is not given stays as it is.
 #[derive(Debug, Clone, Args)]
 struct How {
+    /// Show its files below this path, from the top of the mount; '' is the top
+    #[arg(long = "as", value_name = "PATH")]
+    place: Option<String>,
     /// Share also files that other users of this machine may not read
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "on", value_parser = on_or_off())]
@@ -85,6 +88,7 @@ impl How {
             all
         };
         let how = ShareChange {
+            place: self.place,
             include_private: self.include_private,
             legacy: self.legacy,
             readers: self.readers,
@@ -148,6 +152,7 @@ fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Re
         let patterns = share.exclude.iter().map(|it| printable(it));
         let patterns: Vec<_> = patterns.collect();
         [
+            place(share),
             readers(share),
             included(share.include_private, "private files"),
             included(share.legacy, "legacy peers"),
@@ -224,6 +229,14 @@ fn print(shares: &Shares, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Describes the place of a share.
+fn place(share: &ShareInfo) -> String {
+    match &share.place {
+        Some(place) => format!("as {}", printable(place)),
+        None => "at the top".to_owned(),
+    }
+}
+
 /// Describes the readers of a share.
 pub(super) fn readers(share: &ShareInfo) -> String {
     let Some(readers) = &share.readers else {
@@ -277,7 +290,12 @@ pub(super) fn print_one(
     if share.legacy {
         said.push("for legacy peers too".to_owned());
     }
-    let line = format!("{}  {}", escape(share.dir.as_bytes()), said.join(", "));
+    let at = share
+        .place
+        .iter()
+        .map(|it| format!("  as {}", printable(it)));
+    let at = at.collect::<String>();
+    let line = format!("{}{at}  {}", escape(share.dir.as_bytes()), said.join(", "));
     output.paragraph(lead, &line)?;
     if share.readers.is_some() {
         output.paragraph("  ", &readers(share))?;

@@ -6,6 +6,7 @@ mod hidden_paths;
 mod missing_shares;
 mod modes;
 mod one_folder;
+mod places;
 mod rights;
 mod shared_again;
 mod terminals;

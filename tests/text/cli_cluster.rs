@@ -69,7 +69,14 @@ fn a_share_is_added_by_its_real_path() {
     std::fs::create_dir(daemon.path().join("real")).unwrap();
     std::os::unix::fs::symlink("real", daemon.path().join("link")).unwrap();
     let patterns = ["--exclude", "*.log", "--exclude", "/build/"];
-    let given = ["share", "add", "link", "--include-private"];
+    let given = [
+        "share",
+        "add",
+        "link",
+        "--as",
+        "photos/2026",
+        "--include-private",
+    ];
     daemon.output(&[&given[..], &patterns, &["--no-default-excludes"]].concat());
     let real = daemon.path().canonicalize().unwrap().join("real");
     let dir = Named::from_local(&real);
@@ -81,6 +88,7 @@ fn a_share_is_added_by_its_real_path() {
             Call::ShareAdd {
                 dir,
                 how: ShareChange {
+                    place: Some("photos/2026".to_owned()),
                     include_private: Some(true),
                     exclude: Some(vec!["*.log".to_owned(), "/build/".to_owned()]),
                     no_default_excludes: Some(true),

@@ -243,7 +243,7 @@ fn a_value_that_is_not_a_section_is_reported_with_the_section_syntax() {
         assert!(!error.contains("struct"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     };
-    let share = "as in [[share]], and below it its keys: dir, include_private";
+    let share = "as in [[share]], and below it its keys: dir, as, include_private";
     says("share = [['/srv/x', false]]\n", "1:10: share", share);
     says("share = [3, {dir='/srv/x'}]\n", "1:10: share", share);
     says("share = '/srv/x'\n", "1:9: share", share);

@@ -194,6 +194,7 @@ mod tests {
             slot,
             number: None,
             dir: std::path::Path::new("/").into(),
+            listed_below: Default::default(),
             include_private: false,
             exclude: Arc::new(Exclude::new(&[], false).unwrap()),
             path: SharedPath::root(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::left_out::{LeftOut, LeftOutWhy};
+use super::place::SharePlace;
 use p2pfs_proto::wire::native::record::{Entry, ShareIndex, Timestamp};
 use p2pfs_types::path::SharedPath;
 
@@ -69,7 +70,7 @@ impl ShareConfig {
 pub struct Known {
     /// Number of the share that contains it.
     pub share: ShareIndex,
-    /// Path in the share.
+    /// Path in the listing.
     pub path: SharedPath,
     /// Entry that was last announced.
     pub entry: Entry,
@@ -83,6 +84,8 @@ pub struct ShareSpec {
     /// Whether the path had no links when it was chosen. In that case, a path that contains a link
     /// now is refused, because the creator of the link may point it at any folder.
     pub is_resolved: bool,
+    /// Path in the listing below which the files appear.
+    pub place: SharePlace,
     /// Also share files and directories that only their owner may read.
     pub include_private: bool,
     /// Also offer it to foreign peers. It is only passed through to [`super::ShareSet::list`].
@@ -111,6 +114,7 @@ impl ShareSpec {
         Self {
             dir: dir.into(),
             is_resolved: false,
+            place: SharePlace::default(),
             include_private: false,
             foreign: false,
             readers: None,
@@ -134,7 +138,7 @@ pub enum ShareEvent {
     Put {
         /// Number of the share.
         share: ShareIndex,
-        /// Path of the name; never the root.
+        /// Path of the name in the listing; never the root.
         path: SharedPath,
         /// Entry that is at the path now.
         entry: Entry,
@@ -144,7 +148,7 @@ pub enum ShareEvent {
     Removed {
         /// Number of the share.
         share: ShareIndex,
-        /// Path of the removed name.
+        /// Path of the removed name in the listing.
         path: SharedPath,
     },
     /// A walk through the whole share has ended; files may still wait to be hashed.
@@ -195,6 +199,8 @@ pub struct ShareStatus {
     pub dir: PathBuf,
     /// Number of the share, the same after a restart.
     pub index: ShareIndex,
+    /// Value given to `add`.
+    pub place: SharePlace,
     /// Value given to `add`.
     pub include_private: bool,
     /// Value given to `add`.

@@ -18,6 +18,14 @@
 //! again after it has been at rest, and remembered permanently only then. A hash taken while a
 //! process had the file open for writing is valid until that process closes the file.
 //!
+//! # Places
+//!
+//! A share may have a place: a path in the listing below which its files appear. Inside this crate,
+//! every name is relative to the folder of its share. The place is put in front of it where an
+//! event or a status is made (`ListingState::listed_path`), and taken off where a path of the
+//! listing arrives ([`ShareSet::own`] and its neighbours). A change of the place therefore changes
+//! no state of a file, and announces each listed name anew without reading it.
+//!
 //! # Disks that do not answer
 //!
 //! A call on a filesystem blocks after its server has gone away, possibly forever. Only one thread
@@ -78,6 +86,7 @@ mod outcome;
 mod pace;
 mod packed;
 mod part;
+mod place;
 mod queue;
 mod reading;
 mod renamed;
@@ -116,6 +125,7 @@ pub use config::{
 pub use error::ShareError;
 pub use exclude::{EXCLUDE_MAX_PATTERNS, EXCLUDED_BY_DEFAULT, PATTERN_MAX_BYTES, check_patterns};
 pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
+pub use place::{PLACE_MAX_BYTES, PLACE_MAX_DEPTH, PlaceError, SharePlace};
 pub use source::ShareFile;
 pub use status::SharedFor;
 
@@ -315,8 +325,8 @@ impl ShareSet {
     /// # Errors [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file
     /// that may be shared; [`ShareError::Io`].
     pub fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
-        let (dir, include_private) = self.share(share)?;
-        let opened = self.inner.shared.beneath.open_file(&dir, path);
+        let (dir, include_private, local) = self.share(share, path)?;
+        let opened = self.inner.shared.beneath.open_file(&dir, &local);
         let (file, seen) = opened.map_err(not_here)?;
         if include_private || seen.others_may_read() {
             Ok(file)
@@ -342,11 +352,11 @@ impl ShareSet {
         share: ShareIndex,
         directory: &SharedPath,
     ) -> Result<impl Fn(&[u8]) -> Result<Attributes, ShareError> + use<>, ShareError> {
-        let (dir, include_private) = self.share(share)?;
+        let (dir, include_private, local) = self.share(share, directory)?;
         let beneath = &self.inner.shared.beneath;
         let opened = beneath
             .open_share(&dir)
-            .and_then(|fd| beneath.open_directory(&dir, fd.as_fd(), directory));
+            .and_then(|fd| beneath.open_directory(&dir, fd.as_fd(), &local));
         let directory = opened.map_err(not_here)?;
         Ok(move |name: &[u8]| {
             check_name(name).map_err(|_| ShareError::NotHere)?;
@@ -391,13 +401,20 @@ impl ShareSet {
         self.inner.shared.wait_settled(timeout)
     }
 
-    fn share(&self, index: ShareIndex) -> Result<(Arc<Path>, bool), ShareError> {
+    /// Returns the folder of a share, whether it includes private files, and the name in it that a
+    /// listed path stands for.
+    fn share(
+        &self,
+        index: ShareIndex,
+        listed: &SharedPath,
+    ) -> Result<(Arc<Path>, bool, SharedPath), ShareError> {
         let state = self.inner.shared.lock();
         let share = state
             .shares
             .get(&index.0)
             .ok_or(ShareError::NoSuchIndex { index: index.0 })?;
-        Ok((share.dir.clone(), share.include_private))
+        let local = share.place.local(listed).ok_or(ShareError::NotHere)?;
+        Ok((share.dir.clone(), share.include_private, local))
     }
 }
 

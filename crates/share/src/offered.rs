@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::config::ShareSpec;
 use super::exclude::Exclude;
 use super::left_out::LeftOutWhy;
+use super::place::SharePlace;
 use super::tree::Slot;
 
 /// Maximum warnings that one walk of one share sends. The status counts all of them.
@@ -25,6 +26,8 @@ pub(super) struct OfferedShare {
     pub(super) dir: Arc<Path>,
     /// Name under which it was last added, possibly with a link in it.
     pub(super) given: PathBuf,
+    /// Path in the listing below which its files appear.
+    pub(super) place: SharePlace,
     pub(super) include_private: bool,
     pub(super) foreign: bool,
     pub(super) readers: Option<Vec<String>>,
@@ -60,6 +63,7 @@ impl OfferedShare {
         Self {
             dir: dir.into(),
             given: spec.dir.clone(),
+            place: spec.place.clone(),
             include_private: spec.include_private,
             foreign: spec.foreign,
             readers: spec.readers.clone(),

@@ -482,6 +482,7 @@ pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirector
         slot,
         number,
         dir: share.dir.clone(),
+        listed_below: share.place.clone(),
         include_private: share.include_private,
         exclude: share.exclude.clone(),
         path: state.tree.path(slot)?,

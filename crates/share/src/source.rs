@@ -192,10 +192,10 @@ impl ShareSet {
         path: &SharedPath,
         hash: &ContentHash,
     ) -> Result<File, ShareError> {
-        let (dir, _) = self.share(share)?;
-        let opened = self.inner.shared.beneath.open_file(&dir, path);
+        let (dir, _, local) = self.share(share, path)?;
+        let opened = self.inner.shared.beneath.open_file(&dir, &local);
         let (file, seen) = opened.map_err(not_here)?;
-        let is_it = |it: &SourceCandidate| *it.dir == *dir && it.path == *path;
+        let is_it = |it: &SourceCandidate| *it.dir == *dir && it.path == local;
         let found = self.candidates(hash, is_it).into_iter().next();
         match found.map(|it| it.judge(&seen)) {
             Some(Judged::Same) => Ok(file),

@@ -4,7 +4,7 @@
 //! of the listing passes its event to the `order` in the same step, and the `order` holds it until
 //! its turn. So the events always add up to the listing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use super::left_links::LeftLinks;
 use super::offered::{OfferedShare, WARNINGS_PER_WALK_MAX};
 use super::order::EventOrder;
 use super::outcome::FinishedRead;
+use super::place::SharePlace;
 use super::queue::HashQueue;
 use super::renamed::MovedContents;
 use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, TreeNode};
@@ -118,19 +119,57 @@ impl ListingState {
             readers: spec.readers.clone(),
         });
         if let Some(share) = self.shares.get_mut(&index) {
+            let moved = (share.place != spec.place).then_some(share.root);
             share.given.clone_from(&spec.dir);
             share.readers.clone_from(&spec.readers);
             share.include_private = spec.include_private;
             share.foreign = spec.foreign;
             share.exclude = exclude;
+            if let Some(root) = moved {
+                self.move_share(index, root, &spec.place);
+            }
         } else {
             let root = self.tree.insert_root(index);
             self.shares
                 .insert(index, OfferedShare::new(dir, spec, exclude, root));
-            self.restore(root, self.absent.get(&index).cloned().unwrap_or_default());
-            self.absent.remove(&index);
+            self.order.step();
+            let known = self.absent.remove(&index).unwrap_or_default();
+            self.restore(root, &spec.place, known);
         }
         self.scans.push(index);
+    }
+
+    /// Lists everything in a share below another place. Announces the names, and reads no file.
+    fn move_share(&mut self, index: u16, root: Slot, place: &SharePlace) {
+        let before = self.listed_in(root);
+        if let Some(share) = self.shares.get_mut(&index) {
+            share.place.clone_from(place);
+        }
+        self.order.step();
+        let now = self.listed_in(root);
+        let share = ShareIndex(index);
+        let names: HashSet<&SharedPath> = now.iter().map(|(_, path)| path).collect();
+        // contents first, so that a content that is moved is always listed under one of its names
+        for (slot, _) in &now {
+            self.announce_put(*slot);
+        }
+        for (_, path) in before.into_iter().rev() {
+            if !names.contains(&path) {
+                self.order.hold(ShareEvent::Removed { share, path });
+            }
+        }
+    }
+
+    /// Returns the listed names of a share with their paths, directories before their contents.
+    fn listed_in(&self, root: Slot) -> Vec<(Slot, SharedPath)> {
+        let (mut found, mut left) = (Vec::new(), vec![root]);
+        while let Some(slot) = left.pop() {
+            left.extend(self.tree.children(slot));
+            if self.entry(slot).is_some() {
+                found.extend(self.listed_path(slot).map(|path| (slot, path)));
+            }
+        }
+        found
     }
 
     /// Removes a share with all its entries. Returns false if there is none.
@@ -174,11 +213,17 @@ impl ListingState {
     }
 
     /// Restores the listing as of the last write of the log. The walk then finds what changed.
-    fn restore(&mut self, root: Slot, mut known: Vec<Known>) {
+    fn restore(&mut self, root: Slot, place: &SharePlace, mut known: Vec<Known>) {
         known.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        for Known { path, entry, .. } in known {
+        for Known { share, path, entry } in known {
+            // the place was another one when it was announced
+            let local = place.local(&path).filter(|local| !local.is_root());
+            let Some(local) = local else {
+                self.order.hold(ShareEvent::Removed { share, path });
+                continue;
+            };
             let mut at = root;
-            for name in path.components() {
+            for name in local.components() {
                 at = self.tree.child(at, name).unwrap_or_else(|| {
                     let body = NodeBody::Directory(self.tree.new_directory());
                     self.tree.insert(at, name, body)
@@ -271,21 +316,29 @@ impl ListingState {
 
     /// Announces the current entry of a name. Must be called after each change of a listed name.
     pub(super) fn announce_put(&mut self, slot: Slot) {
-        let (Some(entry), Some((share, path))) = (self.entry(slot), self.place_of(slot)) else {
+        let (Some(entry), Some((share, path))) = (self.entry(slot), self.name_in_listing(slot))
+        else {
             return;
         };
         self.order.hold(ShareEvent::Put { share, path, entry });
     }
 
     pub(super) fn announce_removed(&mut self, slot: Slot) {
-        if let Some((share, path)) = self.place_of(slot) {
+        if let Some((share, path)) = self.name_in_listing(slot) {
             self.order.hold(ShareEvent::Removed { share, path });
         }
     }
 
-    fn place_of(&self, slot: Slot) -> Option<(ShareIndex, SharedPath)> {
+    /// Returns the path of a name in the listing: the place of its share, and its path in the
+    /// share.
+    pub(super) fn listed_path(&self, slot: Slot) -> Option<SharedPath> {
+        let share = self.shares.get(&self.tree.get(slot)?.share)?;
+        share.place.listed(&self.tree.path(slot)?)
+    }
+
+    pub(super) fn name_in_listing(&self, slot: Slot) -> Option<(ShareIndex, SharedPath)> {
         let share = self.tree.get(slot)?.share;
-        Some((ShareIndex(share), self.tree.path(slot)?))
+        Some((ShareIndex(share), self.listed_path(slot)?))
     }
 
     /// Adds a listed name to the counters (1) or subtracts it (-1).

@@ -49,6 +49,7 @@ impl ListingState {
         let status = |(index, share): (&u16, &OfferedShare)| ShareStatus {
             dir: share.dir.to_path_buf(),
             index: ShareIndex(*index),
+            place: share.place.clone(),
             include_private: share.include_private,
             foreign: share.foreign,
             readers: share.readers.clone(),
@@ -72,7 +73,7 @@ impl ListingState {
 
     /// Returns the warning for a file that changes faster than it may be read.
     fn warning_of_busy(&self, slot: Slot) -> Option<String> {
-        let path = self.tree.path(slot)?;
+        let path = self.listed_path(slot)?;
         Some(format!(
             "{path} changes faster than it is read, so other nodes see its changes late"
         ))
@@ -111,7 +112,7 @@ impl ListingState {
     /// sorted.
     pub(super) fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
         let waiting = self.queue.left().take(UNREAD_LOOKED_AT_MAX);
-        let paths = waiting.filter_map(|slot| self.tree.path(slot));
+        let paths = waiting.filter_map(|slot| self.listed_path(slot));
         let here = paths.filter(|path| path.parent().as_ref() == Some(directory));
         let mut found: Vec<_> = here.take(UNREAD_MAX).collect();
         found.sort();
@@ -127,11 +128,9 @@ impl ListingState {
             }
             last = Some(slot.number());
             let known = || {
-                Some(Known {
-                    share: ShareIndex(self.tree.get(slot)?.share),
-                    path: self.tree.path(slot).filter(|path| !path.is_root())?,
-                    entry: self.entry(slot)?,
-                })
+                let entry = self.entry(slot)?;
+                let (share, path) = self.name_in_listing(slot)?;
+                Some(Known { share, path, entry })
             };
             found.extend(known());
         }
@@ -159,7 +158,7 @@ impl ListingState {
     pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
         let in_share = |share: &OfferedShare| {
             let mut at = share.root;
-            for name in path.components() {
+            for name in share.place.local(path)?.components() {
                 at = self.tree.child(at, name)?;
                 if let Some(left_out) = self.left_out(at) {
                     return Some(left_out);

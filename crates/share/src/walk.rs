@@ -16,8 +16,8 @@ use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
 use super::links::{LinkOutcome, follow};
 use super::observe::ObservedName;
 use super::order::EventSeq;
+use super::place::SharePlace;
 use super::tree::{LeftOutBody, Slot};
-use p2pfs_proto::wire::native::record::PATH_MAX_DEPTH;
 use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
 
 /// Maximum names checked in one step, so that new events never wait for a large directory.
@@ -31,8 +31,11 @@ pub(super) struct ShareDirectory {
     /// Number of the directory; `None` if it is left out as unreadable.
     pub(super) number: Option<u32>,
     pub(super) dir: Arc<Path>,
+    /// Path in the listing below which the files of the share appear.
+    pub(super) listed_below: SharePlace,
     pub(super) include_private: bool,
     pub(super) exclude: Arc<Exclude>,
+    /// Path of the directory in the share.
     pub(super) path: SharedPath,
 }
 
@@ -67,11 +70,10 @@ impl OpenShareDirectory {
         })
     }
 
-    /// Returns the path of a name in this directory, or why it cannot have one.
+    /// Returns the path in the share of a name in this directory, or why it cannot be listed.
     fn path_of(&self, name: &[u8]) -> Result<SharedPath, LeftOutWhy> {
         match self.place.path.join(name) {
-            Ok(path) if path.components().count() > PATH_MAX_DEPTH => Err(LeftOutWhy::TooDeep),
-            Ok(path) => Ok(path),
+            Ok(path) => self.place.listed_below.check(&path).map(|()| path),
             Err(PathError::Hidden) => Err(LeftOutWhy::Hidden),
             // a name read from the disk is never malformed, so it is too long
             Err(_) => Err(LeftOutWhy::TooLong),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 
-use p2pfs_node::api::check_patterns;
+use p2pfs_node::api::{SharePlace, check_patterns};
 
 pub(super) fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(from)?;
@@ -57,6 +57,17 @@ pub(super) fn patterns<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>
     let patterns = Vec::deserialize(from)?;
     check_patterns(&patterns).map_err(Error::custom)?;
     Ok(patterns)
+}
+
+pub(super) fn share_place<'de, D: Deserializer<'de>>(from: D) -> Result<SharePlace, D::Error> {
+    SharePlace::new(&String::deserialize(from)?).map_err(Error::custom)
+}
+
+pub(super) fn share_place_text<S: Serializer>(
+    place: &SharePlace,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_str(place)
 }
 
 pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {

@@ -12,6 +12,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 
 use super::sections::ShareSettings;
+use p2pfs_node::api::SharePlace;
 use p2pfs_types::files::{PRIVATE_MODE, create_anew, make_private_dir, open_own};
 use p2pfs_types::id::to_hex;
 
@@ -38,6 +39,8 @@ struct SavedShare {
     dir: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dir_hex: Option<String>,
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
     include_private: bool,
     legacy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +121,7 @@ impl SavedShare {
         Self {
             dir,
             dir_hex: (!exact).then(|| to_hex(share.dir.as_os_str().as_bytes())),
+            place: (!share.place.is_root()).then(|| share.place.to_string()),
             include_private: share.include_private,
             legacy: share.legacy,
             readers: share.readers.clone(),
@@ -135,8 +139,10 @@ impl SavedShare {
                 PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
             }
         };
+        let place = self.place.as_deref().unwrap_or_default();
         Ok(ShareSettings {
             dir,
+            place: SharePlace::new(place).map_err(invalid)?,
             include_private: self.include_private,
             legacy: self.legacy,
             readers: self.readers,
@@ -190,6 +196,7 @@ mod tests {
     fn share(dir: &[u8]) -> ShareSettings {
         let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
         ShareSettings {
+            place: SharePlace::new("photos/2026").unwrap(),
             include_private: true,
             readers: Some(vec!["alice".to_owned(), "@office".to_owned()]),
             exclude: vec!["/build/".to_owned()],
@@ -207,6 +214,18 @@ mod tests {
         assert_eq!(load_shares(state.path()).unwrap(), shares);
         save_shares(state.path(), &shares[..1]).unwrap();
         assert_eq!(load_shares(state.path()).unwrap(), shares[..1]);
+    }
+
+    #[test]
+    fn shares_saved_without_a_place_are_at_the_top() {
+        let state = tempfile::tempdir().unwrap();
+        let text = "[[share]]\ndir = \"/srv/a\"\ninclude_private = false\nlegacy = false\n";
+        fs::write(state.path().join(SHARES_FILE), text).unwrap();
+        let plain = ShareSettings::new(PathBuf::from("/srv/a"));
+        assert_eq!(load_shares(state.path()).unwrap(), [plain.clone()]);
+        save_shares(state.path(), &[plain]).unwrap();
+        let saved = fs::read_to_string(state.path().join(SHARES_FILE)).unwrap();
+        assert!(!saved.contains("as ="), "{saved}");
     }
 
     #[test]

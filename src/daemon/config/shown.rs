@@ -45,6 +45,10 @@ pub(super) fn share_key(dir: &str) -> String {
 
 fn share_value(share: &ShareSettings) -> String {
     let mut value = toml::Value::from(share.dir.to_string_lossy().into_owned()).to_string();
+    if !share.place.is_root() {
+        let place = toml::Value::from(share.place.to_string());
+        value.push_str(&format!(", as = {place}"));
+    }
     let flags = [
         (share.include_private, ", include_private"),
         (share.legacy, ", legacy"),

@@ -10,6 +10,10 @@ described! {
     /// A change to the settings of a share; absent fields keep their values.
     #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
     pub struct ShareChange as "ShareChange" {
+        /// The path from the top of the mount below which its files appear; `""` is the top, the
+        /// default of a new share.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub place: Option<String>,
         /// Whether to share files that other users may not read. A new share defaults to `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub include_private: Option<bool>,
@@ -55,6 +59,10 @@ described! {
         pub dir: Named,
         /// The state of the share.
         pub state: ShareState,
+        /// The path from the top of the mount below which its files appear; absent if they appear
+        /// at the top.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub place: Option<String>,
         /// Whether files that other users may not read are shared, too.
         pub include_private: bool,
         /// Whether legacy peers receive its files.

@@ -71,6 +71,7 @@ pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpe
     ShareSpec {
         is_resolved: false,
         dir: settings.dir.clone(),
+        place: settings.place.clone(),
         include_private: settings.include_private,
         foreign: settings.legacy,
         readers: readers_of(settings.readers.as_deref(), groups),

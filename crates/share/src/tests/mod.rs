@@ -7,6 +7,7 @@ mod links;
 mod listing;
 mod model;
 mod ordering;
+mod places;
 mod restart;
 mod rounds;
 mod serving;

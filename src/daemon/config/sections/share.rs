@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::super::fields::{absolute, lossy, patterns, yes};
+use super::super::fields::{absolute, lossy, patterns, share_place, share_place_text, yes};
 use super::super::group::readers;
 use super::super::setting::{Setting, SettingKind, settings};
+use p2pfs_node::api::SharePlace;
 
 settings! {
     /// `[[share]]`: one folder that this node shares.
@@ -19,6 +20,30 @@ settings! {
         #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
         pub dir: PathBuf = PathBuf::new(),
             Setting::new("share.dir", SettingKind::Path, "/d").shown_as("\"/srv/share\"").live();
+
+        /// The place of the folder: the path, from the top of the mount, below which its files
+        /// appear on every node.
+        ///
+        /// Without it they appear at the top, together with the files of all other shares. With
+        /// `as = "photos/2026"` the file _`a.jpg`_ of the folder is _`photos/2026/a.jpg`_ on every
+        /// node, so that equal names in two folders do not meet. Several shares, of one node or of
+        /// several, may have the same place or one below another; their files then merge as they
+        /// do at the top. A change renames the files on all nodes, and none of them is read again.
+        /// At most 1024 bytes in 32 components; `.`, `..`, _`.p2pfs`_ at the top and
+        /// _`.p2pfs-arriving`_ are refused.
+        #[serde(
+            default,
+            rename = "as",
+            skip_serializing_if = "SharePlace::is_root",
+            deserialize_with = "share_place",
+            serialize_with = "share_place_text"
+        )]
+        pub place: SharePlace = SharePlace::default(),
+            Setting::new("share.as", SettingKind::Text, "photos/2026")
+                .refuses("../x")
+                .by_default("the top")
+                .shown_as("\"photos/2026\"")
+                .live();
 
         /// Whether files that others on this machine may not read are shared as well.
         #[serde(default)]

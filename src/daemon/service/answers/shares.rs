@@ -105,7 +105,7 @@ impl Service {
     fn add_share(&self, dir: &Path, how: ShareChange) -> Result<Shares, Failure> {
         let real = self.real_name(dir);
         self.refuse_configured(&[dir, &real])?;
-        let settings = changed(self.added_before(dir, &real), how);
+        let settings = changed(self.added_before(dir, &real), how)?;
         let groups = self.in_force.load().config.groups.clone();
         refuse_readers(&settings, &groups)?;
         self.node
@@ -239,21 +239,38 @@ impl Service {
 }
 
 /// Applies a change to a share; absent fields keep their values.
-fn changed(before: ShareSettings, how: ShareChange) -> ShareSettings {
+fn changed(before: ShareSettings, how: ShareChange) -> Result<ShareSettings, Failure> {
+    let place = how
+        .place
+        .map(|text| api::SharePlace::new(&text))
+        .transpose();
+    let place = place.map_err(invalid_place)?;
     let readers = match how.readers {
         None => before.readers,
         Some(all) if all == [ALL_NODES] => None,
         listed => listed,
     };
     let default_excludes = how.no_default_excludes.map(|it| !it);
-    ShareSettings {
+    Ok(ShareSettings {
         dir: before.dir,
+        place: place.unwrap_or(before.place),
         include_private: how.include_private.unwrap_or(before.include_private),
         legacy: how.legacy.unwrap_or(before.legacy),
         readers,
         exclude: how.exclude.unwrap_or(before.exclude),
         default_excludes: default_excludes.unwrap_or(before.default_excludes),
-    }
+    })
+}
+
+/// Reports a place that cannot be one. The error ends with its remedy, after a semicolon.
+fn invalid_place(error: api::PlaceError) -> Failure {
+    let said = error.to_string();
+    let (why, remedy) = said.rsplit_once("; ").unwrap_or((&said, ""));
+    Failure::new(
+        FailureKind::Invalid,
+        format!("cannot share it there: {why}"),
+    )
+    .with_remedy(remedy)
 }
 
 /// Refuses invalid readers before anything is shared.
@@ -306,6 +323,7 @@ fn share_info(status: api::ShareStatus) -> ShareInfo {
         .find(is_excluded)
         .map_or(0, |(_, count)| *count);
     ShareInfo {
+        place: (!status.place.is_root()).then(|| status.place.to_string()),
         state,
         pending_files,
         pending_bytes: status.bytes_left,

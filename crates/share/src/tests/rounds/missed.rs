@@ -103,6 +103,7 @@ fn a_found_but_unlisted_name_is_nothing() {
         slot: rounds.root,
         number: None,
         dir: Path::new("/proc").into(),
+        listed_below: SharePlace::default(),
         include_private: true,
         exclude: Arc::new(Exclude::new(&[], false).unwrap()),
         path: SharedPath::root(),
