@@ -20,8 +20,8 @@ use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
 use crate::daemon::config::{load_texts, saved};
 use crate::daemon::control::{
-    Admitted, Call, Client, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing,
-    Process, Rotated, Status, Trust, TrustedNode,
+    Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined,
+    Named, Nothing, Process, Rotated, Status, Trust, TrustedNode,
 };
 use p2pfs_types::id::NodeName;
 
@@ -91,6 +91,9 @@ pub struct OwnOptions {
     /// Remove the owner, so that files of all nodes are listed there again
     #[arg(long)]
     nobody: bool,
+    /// Go on without a question, although it hides files of others or nothing is there yet
+    #[arg(long)]
+    yes: bool,
 }
 
 /// The arguments of `p2pfs forget`.
@@ -406,7 +409,24 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
             "{name} is nobody's in particular; the owner of a directory above it still counts"
         ),
     };
-    let owned: Nothing = client.call(&Call::Own { path, peer })?;
+    let call = |confirmed: bool| Call::Own {
+        path: path.clone(),
+        peer: peer.clone(),
+        confirmed,
+    };
+    let owned: Nothing = match client.call(&call(options.yes)) {
+        Err(ClientError::Refused(failure))
+            if failure.kind == FailureKind::Unconfirmed && questions::has_terminal() =>
+        {
+            questions::ask(
+                &format!("{}. Go on?", printable(&failure.message)),
+                "answer y, or give --yes, to go on",
+            )?;
+            // After a long pause at the question, the old connection is closed.
+            options.reporting.open()?.call(&call(true))?
+        }
+        owned => owned?,
+    };
     output.told(options.reporting.json, &owned, &said)
 }
 

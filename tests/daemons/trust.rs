@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::daemon::*;
 use crate::support::process::{HANG_LIMIT, eventually};
@@ -409,6 +409,53 @@ fn listed_in(node: &Node, directory: &str) -> String {
 }
 
 #[apply(promise)]
+fn an_owner_that_hides_files_of_others_needs_a_confirmation() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &[], &two);
+    for name in ["docs/a.txt", "docs/deep/b.txt"] {
+        one.write(name, b"of one");
+        two.wait_for_file(name);
+    }
+    let refused = one.cli(&["own", "docs", "two"]);
+    assert_eq!(refused.status.code(), Some(1));
+    for part in ["hides 2 files of one", "--yes to go on"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    let absent = one.cli(&["own", "dcos", "two"]);
+    assert!(
+        absent.stderr.contains("no node shares such a name"),
+        "{}",
+        absent.stderr
+    );
+    assert_eq!(trust(&one)["owners"], json!([]));
+    // an owner that hides nothing needs none
+    one.cli(&["own", "docs", "one"]).expect_ok();
+    one.cli(&["own", "dcos", "two", "--yes"]).expect_ok();
+
+    one.cli(&["own", "docs", "two", "--yes"]).expect_ok();
+    for node in [&one, &two] {
+        eventually("nothing of it is listed", HANG_LIMIT, || {
+            !node.mounted("docs").exists()
+        });
+        for name in ["docs", "docs/deep"] {
+            let why = node.cli(&["why", name, "--json"]).expect_json();
+            assert_eq!(why["owner"], "two", "{why}");
+            let rule = why["rule"].as_str().unwrap();
+            assert!(rule.starts_with("two owns docs"), "{why}");
+        }
+        let absent = node.cli(&["why", "docs/absent"]);
+        assert!(
+            absent.stderr.contains("no node shares"),
+            "{}",
+            absent.stderr
+        );
+    }
+    one.cli(&["own", "docs", "--nobody"]).expect_ok();
+    two.wait_for_file("docs/deep/b.txt");
+}
+
+#[apply(promise)]
 fn below_an_owned_path_only_the_owners_files_win_and_why_names_it() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));
@@ -429,7 +476,16 @@ fn below_an_owned_path_only_the_owners_files_win_and_why_names_it() {
         nameless.stderr
     );
     let docs = one.mounted("docs");
-    let said = one.cli(&["own", docs.to_str().unwrap(), "one"]).expect_ok();
+    let said = {
+        let hides = one.cli(&["own", docs.to_str().unwrap(), "one"]);
+        assert!(
+            hides.stderr.contains("hides 2 files of two"),
+            "{}",
+            hides.stderr
+        );
+        let own = ["own", docs.to_str().unwrap(), "one", "--yes"];
+        one.cli(&own).expect_ok()
+    };
     assert!(said.contains("below docs,"), "{said}");
     for node in [&one, &two] {
         eventually("the owner's file alone is listed", HANG_LIMIT, || {
@@ -455,7 +511,7 @@ fn below_an_owned_path_only_the_owners_files_win_and_why_names_it() {
     let whose = one.cli(&["own", "docs"]);
     assert!(whose.stderr.contains("--nobody"), "{}", whose.stderr);
     one.cli(&["own", "docs", "--nobody"]).expect_ok();
-    let of_all = one.cli(&["own", "/", "one"]).expect_ok();
+    let of_all = one.cli(&["own", "/", "one", "--yes"]).expect_ok();
     let told = one.cli(&["trust"]).expect_ok();
     assert!(
         of_all.contains("below /,") && told.contains("\n/: only"),

@@ -3,12 +3,15 @@
 //! The owner of the catalogue sets them with [`Catalogue::set_owners`]. The merge is a function of
 //! them in the same way as of node liveness.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Catalogue;
 use super::merged::{Merged, Owners};
 use super::orders::DirRef;
 use super::row::{Class, DirId, Row};
+use super::versions::listed_name;
+use super::view::View;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
@@ -30,14 +33,61 @@ impl Merged {
 
     /// Returns the owner of a path, if it has one.
     pub(super) fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        self.owned_above(path).map(|(_, owner)| owner)
+    }
+
+    /// Returns the nearest owned path at or above a path, with its owner.
+    fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
         let mut at = Some(path.clone());
         while let Some(path) = at {
             if let Some(owner) = self.owners.get(&path) {
-                return Some(*owner);
+                return Some((path, *owner));
             }
             at = path.parent();
         }
         None
+    }
+}
+
+impl View {
+    /// Returns the nearest owned path at or above a path, with its owner.
+    pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
+        self.merged.owned_above(path)
+    }
+
+    /// Returns whether any log has an entry at or below a path, listed or not.
+    pub fn is_known(&self, path: &SharedPath) -> bool {
+        if path.is_root() || self.merged.find_dir(path).is_some() {
+            return true;
+        }
+        let dir = path.parent().and_then(|dir| self.merged.find_dir(&dir));
+        let candidates = |dir| self.merged.dir(dir).candidates(path.file_name()).count();
+        dir.is_some_and(|dir| candidates(dir) > 0)
+    }
+
+    /// Returns how many listed files and links of other nodes a new owner of a path would hide, by
+    /// their authors. Names with a nearer owner stay as they are.
+    pub fn hidden_by_owner(&self, top: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
+        let state = &self.merged;
+        let mut hidden = BTreeMap::new();
+        for row in rows_at_and_below(state, top) {
+            let dir = state.dir(row.dir);
+            let author = state.node_of(&row);
+            let is_content = matches!(row.class, Class::File | Class::Symlink);
+            if !is_content || author == owner || listed_name(dir, &row).is_none() {
+                continue;
+            }
+            let path = state.path_of(row.dir, row.name());
+            let nearer = state.owned_above(&path).map(|(owned, _)| owned);
+            if nearer.is_some_and(|owned| owned.is_beneath(top)) {
+                continue;
+            }
+            let mut same = dir.candidates(row.name());
+            if !same.any(|it| it.same_content(&row) && state.node_of(it) == owner) {
+                *hidden.entry(*author).or_default() += 1;
+            }
+        }
+        hidden
     }
 }
 

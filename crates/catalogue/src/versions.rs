@@ -177,7 +177,7 @@ impl View {
     }
 }
 
-fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
+pub(super) fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
     let own = dir
         .listed
         .get(&Named(row.name()))

@@ -267,6 +267,10 @@ calls! {
         /// The owner's name, or the start of its key. If absent, the path has no owner.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<String>,
+        /// Whether to go on although the new owner hides files of other nodes, or no node shares
+        /// the path. Without it, such a call fails with `Unconfirmed`.
+        #[serde(default)]
+        confirmed: bool,
     } -> Nothing; Subject::Trust.open_to_owner().once().shown_by("own");
 
     /// Gives the members a new secret.

@@ -29,19 +29,22 @@ pub enum FailureKind {
     Stopping,
     /// The parameters are invalid.
     Invalid,
+    /// The call has effects that its caller may not mean; confirm it.
+    Unconfirmed,
     /// The daemon tried and failed.
     Failed,
 }
 
 impl FailureKind {
     /// Every kind with its Varlink error.
-    const NAMES: [(Self, &str); 7] = [
+    const NAMES: [(Self, &str); 8] = [
         (Self::NotFound, "org.p2pfs.Control.NotFound"),
         (Self::Denied, "org.varlink.service.PermissionDenied"),
         (Self::TimedOut, "org.p2pfs.Control.TimedOut"),
         (Self::Busy, "org.p2pfs.Control.Busy"),
         (Self::Stopping, "org.p2pfs.Control.Stopping"),
         (Self::Invalid, "org.varlink.service.InvalidParameter"),
+        (Self::Unconfirmed, "org.p2pfs.Control.Unconfirmed"),
         (Self::Failed, "org.p2pfs.Control.Failed"),
     ];
 

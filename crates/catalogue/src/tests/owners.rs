@@ -128,3 +128,40 @@ fn a_directory_without_a_right_to_its_name_does_not_affect_its_time() {
         "whatever was known first"
     );
 }
+
+#[test]
+fn the_names_that_a_new_owner_would_hide_are_counted_by_their_authors() {
+    let mut watcher = watcher();
+    let hidden = |watcher: &mut Catalogue, top: &str, owner: u8| {
+        let hidden = watcher.view().hidden_by_owner(&path(top), &id(owner));
+        hidden.into_iter().collect::<Vec<_>>()
+    };
+    // guide.txt under its conflict name is the only file of node 1
+    assert_eq!(hidden(&mut watcher, "docs", 2), [(id(1), 1)]);
+    assert_eq!(hidden(&mut watcher, "docs", 1), [(id(2), 2)]);
+    assert_eq!(hidden(&mut watcher, "docs/more.txt", 1), [(id(2), 1)]);
+    assert_eq!(hidden(&mut watcher, "", 1), [(id(2), 3)]);
+    assert_eq!(hidden(&mut watcher, "absent", 1), []);
+    watcher.set_owners(owners(&[("docs/more.txt", 2)]));
+    assert_eq!(hidden(&mut watcher, "docs", 1), [(id(2), 1)]);
+    let mut before = names(&watcher.view()).len();
+    watcher.set_owners(owners(&[("docs/more.txt", 2), ("docs", 3)]));
+    before -= names(&watcher.view()).len();
+    assert!(before > 0, "an owner without files hides all others");
+    assert_eq!(hidden(&mut watcher, "docs", 3), []);
+}
+
+#[test]
+fn the_owned_path_above_a_hidden_name_is_found() {
+    let mut watcher = watcher();
+    watcher.set_owners(owners(&[("docs", 3)]));
+    let view = watcher.view();
+    let rule = Some((path("docs"), id(3)));
+    for name in ["docs", "docs/guide.txt", "docs/dir"] {
+        assert_eq!(view.owned_above(&path(name)), rule, "{name}");
+        assert!(view.is_known(&path(name)), "{name}");
+    }
+    assert_eq!(view.owned_above(&path("docs.txt")), None);
+    assert!(!view.is_known(&path("docs/absent")));
+    assert!(!view.is_known(&path("absent/below")));
+}

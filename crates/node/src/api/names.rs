@@ -1,5 +1,6 @@
 //! Lookups of names, answered from memory.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::FileError;
@@ -202,6 +203,22 @@ impl Node {
             mtime: child.found.mtime,
         };
         children.into_iter().map(entry).collect()
+    }
+
+    /// Returns the nearest owned path at or above a path, with its owner.
+    pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
+        self.view().owned_above(path)
+    }
+
+    /// Returns whether a node shares anything at or below a path, listed or not.
+    pub fn is_known(&self, path: &SharedPath) -> bool {
+        self.view().is_known(path)
+    }
+
+    /// Returns how many listed files and links of other nodes a new owner of a path would hide, by
+    /// their authors. Takes some time for a large directory.
+    pub fn hidden_by_owner(&self, path: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
+        self.view().hidden_by_owner(path, owner)
     }
 
     /// Returns every version of a name, with the rule that decided.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::foreign::foreign_entry;
 use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
+use super::trust::escape_or_top;
 use super::{Asked, Service, Sight, Viewer, calendar_time, reply_while_heard, unanswered, wait};
 use crate::daemon::control::{
     Call, EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
@@ -230,12 +231,13 @@ impl Service {
             if let Some(foreign) = self.foreign_file(&path) {
                 return Ok(self.foreign_provenance(&path, &foreign));
             }
-            return match left_out {
-                Some(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
-                None if self.node.is_being_read(&path) => {
+            return match left_out.ok_or_else(|| self.why_hidden(&path)) {
+                Ok(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
+                Err(Some(hidden)) => Ok(hidden),
+                Err(None) if self.node.is_being_read(&path) => {
                     Ok(unlisted_provenance(&path, UNREAD, SOON, None))
                 }
-                None => Err(not_found(&path)),
+                Err(None) => Err(not_found(&path)),
             };
         };
         let versions = why.versions.iter();
@@ -244,13 +246,35 @@ impl Service {
             listed: why.is_listed,
             rule: rule_in_words(&why, |node| self.node.name_of(node)),
             next_read: match why.rule() {
-                Rule::Early | Rule::NotOwner => "nothing: no version of it is listed".to_owned(),
+                Rule::Early | Rule::NotOwner => NOT_OWNED.to_owned(),
                 _ => self.next_read(why.next_read),
             },
             versions: versions.map(|version| self.version_info(version)).collect(),
             sent_by: why.sent_by,
             owner: why.owner.map(|owner| self.node.name_of(&owner)),
             left_out,
+        })
+    }
+
+    /// Explains a name that is not listed because another node owns it or a directory above it.
+    fn why_hidden(&self, path: &SharedPath) -> Option<Provenance> {
+        let (owned, owner) = self.node.owned_above(path)?;
+        let is_explained = if self.node.is_being_read(path) {
+            // the own files of this node are listed soon
+            owner != self.node.id()
+        } else {
+            self.node.is_known(path)
+        };
+        if !is_explained {
+            return None;
+        }
+        let owner = self.node.name_of(&owner);
+        let owned = escape_or_top(&owned);
+        let rule =
+            format!("{owner} owns {owned}: at and below it, only files of {owner} are listed");
+        Some(Provenance {
+            owner: Some(owner),
+            ..unlisted_provenance(path, &rule, NOT_OWNED, None)
         })
     }
 
@@ -374,6 +398,7 @@ pub(super) fn named_as(path: &SharedPath) -> Named {
     Named::new(path.as_bytes())
 }
 
+const NOT_OWNED: &str = "nothing: no version of it is listed";
 const UNREAD: &str = "being read: this node lists it once it is hashed";
 const SOON: &str = "nothing yet: p2pfs wait --file waits for it";
 const LEFT_OUT: &str = "this node has it and keeps it back";

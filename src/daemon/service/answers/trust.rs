@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::paths::shared_path;
 use super::{Asked, Service, failed, reply_with, unanswered};
+use crate::daemon::config::units::write_count;
 use crate::daemon::config::{Group, ShareSettings};
 use crate::daemon::control::{
     Admitted, Call, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
@@ -15,9 +16,13 @@ use crate::daemon::control::{
 use p2pfs_node::api::in_history;
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::path::{SharedPath, escape};
 
 /// Maximum lifetime of an invitation: a week.
 const INVITE_MAX_S: u64 = 7 * 24 * 3600;
+
+/// Maximum nodes that a refusal names.
+const NAMED_MAX: usize = 5;
 
 /// Answers the calls about the members of the cluster.
 pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
@@ -34,7 +39,11 @@ pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
             with_admitted,
         } => reply_with(reply, service.expel(&peer, with_admitted).await),
         Call::Rotate {} => reply_with(reply, service.rotate().await),
-        Call::Own { path, peer } => reply_with(reply, service.own(&path, peer).await),
+        Call::Own {
+            path,
+            peer,
+            confirmed,
+        } => reply_with(reply, service.own(&path, peer, confirmed).await),
         Call::Trust {} => reply_with(reply, Ok(service.trust())),
         Call::Forget { peer } => reply_with(reply, service.forget(&peer).await),
         Call::Join { token } => reply_with(reply, service.join(&token).await),
@@ -175,7 +184,12 @@ impl Service {
     }
 
     /// Sets or removes the owner of a path.
-    pub(super) async fn own(&self, path: &Named, peer: Option<String>) -> Result<Nothing, Failure> {
+    pub(super) async fn own(
+        self: &Arc<Self>,
+        path: &Named,
+        peer: Option<String>,
+        confirmed: bool,
+    ) -> Result<Nothing, Failure> {
         if path.as_bytes().is_empty() {
             // Most likely an unset variable of a script.
             let why = "no path was given".to_owned();
@@ -184,8 +198,35 @@ impl Service {
         }
         let path = shared_path(path)?;
         let owner = peer.map(|peer| self.find_member(&peer)).transpose()?;
+        if let Some(owner) = owner.filter(|_| !confirmed && self.trust().admin) {
+            let path = path.clone();
+            self.blocking(move |service| service.check_new_owner(&path, &owner))
+                .await?;
+        }
         self.node.own(&path, owner).await?;
         Ok(Nothing {})
+    }
+
+    /// Refuses a new owner that hides files of other nodes, and an unknown path. Either is most
+    /// likely a mistake, and no other message shows its effect.
+    fn check_new_owner(&self, path: &SharedPath, owner: &NodeId) -> Result<(), Failure> {
+        let unconfirmed = |why: String| Failure::new(FailureKind::Unconfirmed, why);
+        let shown = escape_or_top(path);
+        if !self.node.is_known(path) {
+            let why = format!("{shown}: no node shares such a name");
+            let remedy = "name a path that p2pfs ls shows; or --yes to own it before it is there";
+            return Err(unconfirmed(why).with_remedy(remedy));
+        }
+        let hidden = self.node.hidden_by_owner(path, owner);
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let files = write_count(hidden.values().sum(), "file", "files");
+        let authors = hidden.keys().map(|node| self.node.name_of(node));
+        let authors = list_of_some(authors.collect());
+        let owner = self.node.name_of(owner);
+        let why = format!("{shown}: with {owner} as its owner, that hides {files} of {authors}");
+        Err(unconfirmed(why).with_remedy("--yes to go on"))
     }
 
     /// Returns the owned paths.
@@ -365,4 +406,38 @@ fn gone(node: NodeId, word: &SignedStatement, name: &dyn Fn(&NodeId) -> String) 
 pub(super) fn time_of(unix_s: u64) -> Timestamp {
     let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+/// Returns a path as text, with a slash for the top of the folder.
+pub(super) fn escape_or_top(path: &SharedPath) -> String {
+    if path.is_root() {
+        "/".to_owned()
+    } else {
+        escape(path.as_bytes())
+    }
+}
+
+/// Returns the first names of a list, and the number of the others.
+fn list_of_some(mut names: Vec<String>) -> String {
+    names.sort();
+    let others = names.len().saturating_sub(NAMED_MAX);
+    names.truncate(NAMED_MAX);
+    let named = names.join(", ");
+    if others == 0 {
+        named
+    } else {
+        format!("{named} and {others} others")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_name_the_first_and_count_the_others() {
+        let names = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>();
+        assert_eq!(list_of_some(names(2)), "n0, n1");
+        assert_eq!(list_of_some(names(7)), "n0, n1, n2, n3, n4 and 2 others");
+    }
 }
