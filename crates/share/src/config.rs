@@ -84,6 +84,9 @@ pub struct ShareSpec {
     /// Whether the path had no links when it was chosen. In that case, a path that contains a link
     /// now is refused, because the creator of the link may point it at any folder.
     pub is_resolved: bool,
+    /// Whether its settings are changed by commands, and not in a configuration file. Remedies name
+    /// one or the other.
+    pub is_by_command: bool,
     /// Path in the listing below which the files appear.
     pub place: SharePlace,
     /// Also share files and directories that only their owner may read.
@@ -114,6 +117,7 @@ impl ShareSpec {
         Self {
             dir: dir.into(),
             is_resolved: false,
+            is_by_command: false,
             place: SharePlace::default(),
             include_private: false,
             foreign: false,

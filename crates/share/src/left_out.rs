@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use super::exclude::ExcludedBy;
+use super::offered::OfferedShare;
 
 /// Maximum left-out names listed in a status. The rest are only counted.
 pub const LEFT_OUT_LIST_MAX: usize = 100;
 
+/// Maximum patterns of a share that a remedy repeats. With more, the command would be too long to
+/// read.
+const PATTERNS_IN_REMEDY_MAX: usize = 8;
 /// Size of the largest file that is shared. Its outboard takes a thousandth of it on the disk,
 /// which then equals the default budget of all outboards. A sparse file costs nothing to create and
 /// could otherwise demand any amount.
@@ -77,14 +81,20 @@ impl LeftOut {
 }
 
 impl LeftOutWhy {
-    /// Returns the remedy for the owner of `path`.
-    pub(super) fn remedy(self, path: &std::path::Path, directory: bool) -> String {
+    /// Returns the remedy for the owner of `path`, which is in the share.
+    pub(super) fn remedy(
+        self,
+        path: &std::path::Path,
+        directory: bool,
+        share: &OfferedShare,
+    ) -> String {
         match self {
             Self::Private => {
                 let mode = if directory { "o+rx" } else { "o+r" };
+                let include = remedy_of_private(&share.dir, share.is_by_command);
                 match pasteable(path) {
-                    Some(quoted) => format!("chmod {mode} {quoted}, or include_private = true"),
-                    None => format!("let others read it ({mode}), or include_private = true"),
+                    Some(quoted) => format!("chmod {mode} {quoted}, or {include}"),
+                    None => format!("let others read it ({mode}), or {include}"),
                 }
             }
             Self::Unreadable => "let the daemon's user read it".to_owned(),
@@ -119,13 +129,46 @@ pub(super) fn warning_of_closed(above: &std::path::Path) -> String {
     )
 }
 
+/// Returns how to share the private files of a share: by the command or the setting.
+pub(super) fn remedy_of_private(dir: &std::path::Path, is_by_command: bool) -> String {
+    if is_by_command {
+        format!("{} --include-private", command_again(dir))
+    } else {
+        "include_private = true".to_owned()
+    }
+}
+
+/// Returns the command that changes the settings of a share.
+fn command_again(dir: &std::path::Path) -> String {
+    let dir = pasteable(dir);
+    format!("p2pfs share add {}", dir.as_deref().unwrap_or("DIR"))
+}
+
+/// Returns the options that give a share one more pattern, because the patterns of a command
+/// replace the earlier ones.
+fn options_of_patterns(share: &OfferedShare, more: &str) -> String {
+    let patterns = share.exclude.patterns().iter().map(String::as_str);
+    let option = |pattern: &str| {
+        let quoted = shlex::try_quote(pattern).ok()?;
+        Some(format!(" --exclude {quoted}"))
+    };
+    let options: Option<String> = patterns.chain([more]).map(option).collect();
+    let few = options.filter(|_| share.exclude.patterns().len() <= PATTERNS_IN_REMEDY_MAX);
+    few.unwrap_or_else(|| " --no-default-excludes".to_owned())
+}
+
 /// Returns the excluding pattern and, for a default one, how to share the name anyway.
-pub(super) fn remedy_of_excluded(by: &ExcludedBy) -> String {
+pub(super) fn remedy_of_excluded(by: &ExcludedBy, share: &OfferedShare) -> String {
     let ExcludedBy { pattern, default } = by;
     match default {
         true => {
             // these patterns are ASCII, for which Rust's quoted form is also TOML's
             let but = format!("!{pattern}");
+            if share.is_by_command {
+                let options = options_of_patterns(share, &but);
+                let again = command_again(&share.dir);
+                return format!("{pattern}, by default; {again}{options} shares it");
+            }
             format!("{pattern}, by default; exclude = [{but:?}] shares it")
         }
         false => format!("{pattern}, of this share's exclude"),
@@ -150,7 +193,48 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
+    use super::super::config::ShareSpec;
+    use super::super::exclude::Exclude;
+    use super::super::tree::Tree;
     use super::*;
+
+    fn share(dir: &Path, exclude: &[&str], is_by_command: bool) -> OfferedShare {
+        let exclude = exclude.iter().map(|it| (*it).to_owned()).collect();
+        let spec = ShareSpec {
+            exclude,
+            is_by_command,
+            ..ShareSpec::new(dir)
+        };
+        let exclude = Exclude::new(&spec.exclude, true).unwrap();
+        OfferedShare::new(dir, &spec, exclude.into(), Tree::new().insert_root(0))
+    }
+
+    #[test]
+    fn a_share_added_by_command_gets_its_remedies_as_commands() {
+        let dir = Path::new("/srv/my docs");
+        let by = ExcludedBy {
+            pattern: "*.key".to_owned(),
+            default: true,
+        };
+        let configured = share(dir, &[], false);
+        let private = |share| LeftOutWhy::Private.remedy(Path::new("/f"), false, share);
+        assert_eq!(
+            private(&configured),
+            "chmod o+r /f, or include_private = true"
+        );
+        let said = "*.key, by default; exclude = [\"!*.key\"] shares it";
+        assert_eq!(remedy_of_excluded(&by, &configured), said);
+
+        let added = share(dir, &["a b"], true);
+        let command = "p2pfs share add '/srv/my docs' --include-private";
+        assert_eq!(private(&added), format!("chmod o+r /f, or {command}"));
+        let command = "p2pfs share add '/srv/my docs' --exclude 'a b' --exclude '!*.key'";
+        let said = format!("*.key, by default; {command} shares it");
+        assert_eq!(remedy_of_excluded(&by, &added), said);
+        let many = share(dir, &["a"; PATTERNS_IN_REMEDY_MAX + 1], true);
+        let said = remedy_of_excluded(&by, &many);
+        assert!(said.contains(" --no-default-excludes "), "{said}");
+    }
 
     #[test]
     fn a_remedy_pasted_into_a_shell_works_for_any_file_name() {
@@ -169,7 +253,7 @@ mod tests {
             let mut rights = std::fs::metadata(&file).unwrap().permissions();
             std::os::unix::fs::PermissionsExt::set_mode(&mut rights, 0o600);
             std::fs::set_permissions(&file, rights).unwrap();
-            let remedy = LeftOutWhy::Private.remedy(&file, false);
+            let remedy = LeftOutWhy::Private.remedy(&file, false, &share(dir.path(), &[], false));
             let command = remedy.strip_suffix(", or include_private = true").unwrap();
             for shell in ["sh", "bash"] {
                 let mut ran = Command::new(shell);
@@ -189,7 +273,11 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_shown_exactly_gets_no_command_to_paste() {
         for name in ["/s/a\nb", "/s/a\u{1b}[2J", "/s/a\u{202e}b"] {
-            let remedy = LeftOutWhy::Private.remedy(Path::new(name), false);
+            let remedy = LeftOutWhy::Private.remedy(
+                Path::new(name),
+                false,
+                &share(Path::new("/s"), &[], false),
+            );
             assert!(
                 !remedy.contains("chmod") && !remedy.contains(name),
                 "{remedy}"

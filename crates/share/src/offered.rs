@@ -6,16 +6,13 @@ use std::sync::Arc;
 
 use super::config::ShareSpec;
 use super::exclude::Exclude;
-use super::left_out::LeftOutWhy;
+use super::left_out::{LeftOutWhy, remedy_of_private};
 use super::place::SharePlace;
 use super::tree::Slot;
 
 /// Maximum warnings that one walk of one share sends. The status counts all of them.
 pub(super) const WARNINGS_PER_WALK_MAX: u32 = 32;
 
-/// Warning for a share with an own directory that others may not read.
-pub(super) const PRIVATE_SHARE: &str = "others may not read this directory, so nothing in it \
-     is shared; chmod o+rx, or include_private = true";
 /// Warning for a share with directories that the kernel does not watch.
 pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so some changes are \
      only seen by the rescan; raise fs.inotify.max_user_watches, and max_user_instances where many \
@@ -26,6 +23,8 @@ pub(super) struct OfferedShare {
     pub(super) dir: Arc<Path>,
     /// Name under which it was last added, possibly with a link in it.
     pub(super) given: PathBuf,
+    /// Whether its settings are changed by commands.
+    pub(super) is_by_command: bool,
     /// Path in the listing below which its files appear.
     pub(super) place: SharePlace,
     pub(super) include_private: bool,
@@ -63,6 +62,7 @@ impl OfferedShare {
         Self {
             dir: dir.into(),
             given: spec.dir.clone(),
+            is_by_command: spec.is_by_command,
             place: spec.place.clone(),
             include_private: spec.include_private,
             foreign: spec.foreign,
@@ -90,8 +90,14 @@ impl OfferedShare {
 
     /// Returns the current warning about the share's own directory.
     pub(super) fn own_warning(&self) -> Option<String> {
-        let private = self.private.then(|| PRIVATE_SHARE.to_owned());
-        self.warning.clone().or(private)
+        let private = || {
+            let include = remedy_of_private(&self.dir, self.is_by_command);
+            format!(
+                "others may not read this directory, so nothing in it is shared; chmod o+rx, or \
+                 {include}"
+            )
+        };
+        self.warning.clone().or_else(|| self.private.then(private))
     }
 
     /// Returns whether it must be walked again although nothing was reported.

@@ -120,11 +120,20 @@ impl ListingState {
         });
         if let Some(share) = self.shares.get_mut(&index) {
             let moved = (share.place != spec.place).then_some(share.root);
+            let wrong_before = share.own_warning();
             share.given.clone_from(&spec.dir);
             share.readers.clone_from(&spec.readers);
             share.include_private = spec.include_private;
             share.foreign = spec.foreign;
             share.exclude = exclude;
+            share.is_by_command = spec.is_by_command;
+            let wrong = share.own_warning();
+            if wrong != wrong_before {
+                self.settle(index, dir.to_owned(), wrong_before);
+                wrong
+                    .iter()
+                    .for_each(|why| self.warn(index, dir.to_owned(), why));
+            }
             if let Some(root) = moved {
                 self.move_share(index, root, &spec.place);
             }

@@ -141,7 +141,7 @@ impl ListingState {
         let itself = share.private.then(|| LeftOut {
             path: share.dir.to_path_buf(),
             why: LeftOutWhy::Private,
-            remedy: LeftOutWhy::Private.remedy(&share.dir, true),
+            remedy: LeftOutWhy::Private.remedy(&share.dir, true, share),
         });
         let others = share
             .left_out
@@ -189,8 +189,10 @@ impl ListingState {
             share.exclude.pattern_of(&name, body.directory)
         };
         let remedy = match body.why {
-            LeftOutWhy::Excluded => by().map_or_else(String::new, |by| remedy_of_excluded(&by)),
-            why => why.remedy(&path, body.directory),
+            LeftOutWhy::Excluded => {
+                by().map_or_else(String::new, |by| remedy_of_excluded(&by, share))
+            }
+            why => why.remedy(&path, body.directory, share),
         };
         Some(LeftOut {
             path,

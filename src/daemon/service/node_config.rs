@@ -70,6 +70,7 @@ fn giving_settings(config: &Config) -> GivingSettings {
 pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpec {
     ShareSpec {
         is_resolved: false,
+        is_by_command: false,
         dir: settings.dir.clone(),
         place: settings.place.clone(),
         include_private: settings.include_private,

@@ -113,6 +113,7 @@ impl Service {
         let spec = share_spec(share, &groups);
         let outcome = self.node.add_share(ShareSpec {
             is_resolved,
+            is_by_command: is_resolved,
             ..spec
         });
         let mut missing = self.missing_shares.lock();

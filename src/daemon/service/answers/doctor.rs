@@ -195,6 +195,9 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
                 String::from_utf8_lossy(problem.path.as_bytes()),
                 problem.why
             ),
+            None if is_saved => format!(
+                "ask as root which: p2pfs share; or p2pfs share add {dir} --include-private"
+            ),
             None => "ask as root which: p2pfs share; or include_private = true".to_owned(),
         };
         return Check::warning(name, found, remedy);

@@ -108,8 +108,12 @@ impl Service {
         let settings = changed(self.added_before(dir, &real), how)?;
         let groups = self.in_force.load().config.groups.clone();
         refuse_readers(&settings, &groups)?;
+        let spec = api::ShareSpec {
+            is_by_command: true,
+            ..share_spec(&settings, &groups)
+        };
         self.node
-            .add_share(share_spec(&settings, &groups))
+            .add_share(spec)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
         self.want_no_more(&settings.dir);
         let mut kept = self.saved_shares.lock();
