@@ -110,10 +110,12 @@ impl Service {
         // A folder in the configuration may deliberately be a link; a saved share is already
         // resolved.
         let is_resolved = self.saved_shares().contains(share);
+        let configured = self.in_force.load().config.share.clone();
+        let is_configured = configured.iter().any(|it| it.dir == share.dir);
         let spec = share_spec(share, &groups);
         let outcome = self.node.add_share(ShareSpec {
             is_resolved,
-            is_by_command: is_resolved,
+            is_by_command: is_resolved && !is_configured,
             ..spec
         });
         let mut missing = self.missing_shares.lock();

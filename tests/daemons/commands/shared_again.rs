@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::NEEDS;
 use crate::support::daemon::*;
-use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::promise;
 
 #[apply(promise)]
@@ -75,39 +74,4 @@ fn sharing_again_changes_the_given_options_and_keeps_the_rest() {
     let shared = share(&node);
     assert!(shared["readers"].is_null(), "{shared}");
     assert_eq!(shared["exclude"], json!([]));
-}
-
-#[apply(promise)]
-fn remedies_of_a_share_by_command_are_commands_until_the_configuration_names_it() {
-    let mut cluster = Cluster::new();
-    let node = cluster.start("one");
-    let folder = node.home.join("docs");
-    fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("private"), b"private").unwrap();
-    set_mode(&folder.join("private"), 0o600);
-    fs::write(folder.join("a.key"), b"key").unwrap();
-    let place = folder.to_str().unwrap();
-    let remedies = || {
-        let told = node.cli(&["share", "--json"]).expect_json();
-        let shares = told["shares"].as_array().unwrap();
-        let share = shares.iter().find(|share| share["path"] == place);
-        share.unwrap()["problems"].to_string()
-    };
-    node.cli(&["share", "add", place]).expect_ok();
-    let commands = [
-        format!("p2pfs share add {place} --include-private"),
-        format!("p2pfs share add {place} --exclude '!*.key'"),
-    ];
-    eventually("the remedies are commands", HANG_LIMIT, || {
-        let remedies = remedies();
-        commands.iter().all(|command| remedies.contains(command))
-    });
-    assert!(!remedies().contains("include_private = true"));
-    let config = format!("[[share]]\ndir = '{place}'\n");
-    fs::write(node.home.join("p2pfs.toml"), config).unwrap();
-    node.signal(libc::SIGHUP);
-    eventually("the remedies are settings", HANG_LIMIT, || {
-        let remedies = remedies();
-        remedies.contains("include_private = true") && !remedies.contains("p2pfs share add")
-    });
 }
