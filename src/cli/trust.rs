@@ -187,8 +187,7 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
                 client = options.reporting.open()?;
             }
             let joined: Joined = client.call(&Call::Join { token })?;
-            let text = format!("joined the cluster; epoch {}", joined.epoch);
-            output.told(options.reporting.json, &joined, &text)
+            output.told(options.reporting.json, &joined, "joined the cluster")
         }
         Err(ClientError::NotRunning { .. }) => keep(options, &token, output),
         Err(error) => Err(error.into()),
@@ -347,7 +346,7 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
         _ => format!("; {count} by its word alone stay, and go by expel --with-admitted"),
     };
     output.line(&format!("{name} is out{with}"))?;
-    output.line(&format!("the others go on with epoch {}", expelled.epoch))?;
+    output.line("the other members have a fresh secret")?;
     if expelled.invitations == 0 {
         return Ok(());
     }
@@ -432,8 +431,7 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
 
 pub(super) fn rotate(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let rotated: Rotated = reporting.open()?.call(&Call::Rotate {})?;
-    let text = format!("the cluster goes on with epoch {}", rotated.epoch);
-    output.told(reporting.json, &rotated, &text)
+    output.told(reporting.json, &rotated, "the members have a fresh secret")
 }
 
 pub(super) fn forget(options: &ForgetOptions, output: &mut Output) -> Result<(), CliError> {
@@ -487,9 +485,8 @@ fn member_line(member: &TrustedNode) -> String {
         .until
         .map(|until| format!(" until {}", local_time(until)));
     format!(
-        "{} {}: since {}{}, {how}{admin}",
+        "{}: since {}{}, {how}{admin}",
         printable(&member.name),
-        &member.node[..8.min(member.node.len())],
         local_time(member.since),
         until.unwrap_or_default()
     )

@@ -66,6 +66,35 @@ fn a_joiner_finds_the_others_even_if_restarted_right_away() {
 }
 
 #[apply(promise)]
+fn a_member_has_one_name_in_all_commands() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (home, attic) = (cluster.start("home"), cluster.start("attic"));
+    invite(&home, &["--name", "attic3"], &attic);
+    attic.write("of-attic.txt", b"x");
+    home.cli(&["wait", "--file", "of-attic.txt"]).expect_ok();
+    eventually("attic3 is alive", SOON, || {
+        state_of(&home, "attic3") == "alive"
+    });
+    assert_eq!(members(&home), ["attic3", "home"]);
+    let status = attic.cli(&["status", "--json"]).expect_json();
+    assert_eq!(status["name"], "attic3");
+    let why = home.cli(&["why", "of-attic.txt", "--json"]).expect_json();
+    assert_eq!(why["versions"][0]["author"], "attic3");
+    home.cli(&["ping", "attic3"]).expect_ok();
+    let said = home.cli(&["events"]).expect_ok();
+    assert!(said.contains("attic3 is up"), "{said}");
+    assert!(!said.contains("attic is up"), "{said}");
+    let readers = home.share.with_file_name("for-attic");
+    fs::create_dir(&readers).unwrap();
+    let dir = readers.to_str().unwrap();
+    let shared = home.cli(&["share", "add", dir, "--yes", "--readers", "attic3"]);
+    let shared = shared.expect_ok();
+    assert!(shared.contains("to attic3 alone"), "{shared}");
+    let rotated = home.cli(&["rotate"]).expect_ok();
+    assert_eq!(rotated, "the members have a fresh secret\n");
+}
+
+#[apply(promise)]
 fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, three) = (

@@ -22,9 +22,17 @@ fn begin() -> ContestedName {
 }
 
 impl Merge {
-    /// Sets a node's name. If labels change, the conflict names are reassigned too.
+    /// Sets the name that a node gives itself, unless the cluster has certified another one. If
+    /// labels change, the conflict names are reassigned too.
     pub(crate) fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
         self.renames.waiting.remove(&node);
+        let certified = self.certified_names.get(&self.state.node(node).id);
+        if let Some(certified) = certified.cloned() {
+            if self.change_name(node, certified) {
+                self.relabel();
+            }
+            return;
+        }
         let known = self.state.node(node).name.as_ref();
         if known == Some(name) {
             return;
@@ -39,6 +47,15 @@ impl Merge {
         }
         self.node_mut(node).name = Some(name.clone());
         self.relabel();
+    }
+
+    /// Changes a name without its labels. Returns whether it was another one.
+    fn change_name(&mut self, node: NodeIndex, name: NodeName) -> bool {
+        let is_new = self.state.node(node).name.as_ref() != Some(&name);
+        if is_new {
+            self.node_mut(node).name = Some(name);
+        }
+        is_new
     }
 
     /// Sets the names that waited, if their pause has ended.
@@ -98,6 +115,29 @@ impl Merge {
 }
 
 impl Catalogue {
+    /// Sets the names that the cluster has given to its nodes. Each of them replaces the name that
+    /// the node gives itself, so that all parts of the program show one name. A node without a
+    /// certified name keeps its own.
+    pub fn set_certified_names(&mut self, names: BTreeMap<NodeId, NodeName>) {
+        if self.merge.certified_names == names {
+            return;
+        }
+        let known = self.merge.state.known();
+        let named: Vec<(NodeIndex, NodeName)> = known
+            .filter(|(_, node)| node.name.is_some())
+            .filter_map(|(index, node)| Some((index, names.get(&node.id)?.clone())))
+            .collect();
+        self.merge.certified_names = names;
+        let mut is_any_new = false;
+        for (index, name) in named {
+            self.merge.renames.waiting.remove(&index);
+            is_any_new |= self.merge.change_name(index, name);
+        }
+        if is_any_new {
+            self.merge.relabel();
+        }
+    }
+
     /// Removes the name of a node that was forgotten, and updates the labels.
     pub(super) fn forget_name(&mut self, node: NodeIndex) {
         self.merge.renames.forget(node);

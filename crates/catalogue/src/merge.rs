@@ -64,6 +64,8 @@ pub(super) struct Merge {
     pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
     /// Cached contents that became private or stopped being private.
     pub(super) haves_to_review: Vec<ContentHash>,
+    /// Names that replace those that the nodes give themselves.
+    pub(super) certified_names: BTreeMap<NodeId, NodeName>,
 }
 
 /// Availability and size of a content before a change.
@@ -98,6 +100,7 @@ impl Merge {
             new_marks: BTreeMap::new(),
             restricted: BTreeMap::new(),
             haves_to_review: Vec::new(),
+            certified_names: BTreeMap::new(),
         }
     }
 

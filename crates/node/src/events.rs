@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use super::copied::CopiedKey;
 use super::foreign::ForeignPeer;
 use super::machine::NodeEvent;
+use super::names::Names;
 use p2pfs_catalogue::{Change, Found, View};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::DownReason;
@@ -296,10 +297,10 @@ impl EventLog {
         let _nobody_follows = self.live.send(noted);
     }
 
-    pub(super) fn record_node_event(&self, me: NodeId, event: &NodeEvent, view: &View) {
+    pub(super) fn record_node_event(&self, me: NodeId, event: &NodeEvent, names: &Names) {
         let who = |node: &NodeId| Who {
             node: *node,
-            name: view.label(node),
+            name: names.known(node),
         };
         match event {
             NodeEvent::PeerUp(member) => self.record(News::PeerUp(who(&member.node))),
@@ -307,7 +308,7 @@ impl EventLog {
             NodeEvent::PeerDown { node, why } => self.record(News::PeerDown(who(node), *why)),
             NodeEvent::CopiedKey { node, addresses } => {
                 let key = CopiedKey::of(node, &me);
-                let warning = key.warning(view.label(node), addresses);
+                let warning = key.warning(names.known(node), addresses);
                 self.warn_instead(&key.beginning(), warning, Audience::Everybody);
             }
             NodeEvent::CopyGone { node } => self.settle(&CopiedKey::of(node, &me).beginning()),

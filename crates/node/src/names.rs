@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 
 use super::inbox::ChargedSender;
 use p2pfs_catalogue::View;
-use p2pfs_proto::trust::{Claim, Keyring};
+use p2pfs_proto::trust::{Certificate, Claim, Keyring};
 use p2pfs_proto::wire::native::record::Sender;
-use p2pfs_types::id::NodeId;
+use p2pfs_types::id::{NodeId, NodeName};
 
 /// Number of key digits shown for a node without a known name.
 const NAMELESS_DIGITS: usize = 8;
@@ -27,18 +27,19 @@ impl Names {
         Self { view, keyring }
     }
 
-    /// Returns the name of a node: its own name if known, else the one in its certificate, else the
-    /// one from its last admission, else the start of its key.
+    /// Returns the name of a node: the one in its certificate or from its last admission, else the
+    /// one that it gives itself, else the start of its key. Of two nodes with one name, each has a
+    /// part of its key appended.
     pub(super) fn of(&self, node: &NodeId) -> String {
-        let label = self.view.load().label(node);
-        label
-            .or_else(|| {
-                let mut all = self.keyring.certificates().into_iter();
-                all.find(|it| it.node == *node)
-                    .map(|it| it.name.to_string())
-            })
-            .or_else(|| in_history(&self.keyring).remove(node))
+        self.known(node)
             .unwrap_or_else(|| node.short(NAMELESS_DIGITS))
+    }
+
+    /// Returns the name of a node, or `None` if only its key is known.
+    pub(super) fn known(&self, node: &NodeId) -> Option<String> {
+        // The catalogue shows certified names too, but has only nodes that listed something.
+        let label = self.view.load().label(node);
+        label.or_else(|| in_history(&self.keyring).remove(node))
     }
 
     /// Returns the sender to which files of a node are charged. With certificates it is the member.
@@ -73,24 +74,48 @@ pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
     if let Ok(node) = setting.parse::<NodeId>() {
         return keyring.is_member(&node).then_some(node);
     }
-    let mut called = keyring.certificates();
-    called.retain(|it| it.name.as_str() == setting && keyring.is_member(&it.node));
-    match &called[..] {
+    let mut members = keyring.certificates();
+    members.retain(|it| keyring.is_member(&it.node));
+    let is_called = |it: &&Certificate| it.name.as_str() == setting;
+    let mut called: Vec<_> = members.iter().filter(is_called).collect();
+    if called.is_empty() {
+        called.extend(members.iter().filter(|it| is_namesake_called(it, setting)));
+    }
+    match called[..] {
         [only] => Some(only.node),
         _ => None,
     }
 }
 
-/// Returns the name of each node in the cluster's history at its last admission, including expelled
-/// nodes.
-pub fn in_history(keyring: &Keyring) -> BTreeMap<NodeId, String> {
-    let history = keyring.history();
-    let named = history
-        .iter()
-        .filter_map(|(signed, _)| match &signed.statement.claim {
-            Claim::Found { name } => Some((signed.statement.by, name.to_string())),
-            Claim::Admit { node, name, .. } => Some((*node, name.to_string())),
+/// Returns whether a setting is the member's name with the start of its key, as it is shown if
+/// another node has the same name.
+fn is_namesake_called(member: &Certificate, setting: &str) -> bool {
+    let rest = setting.strip_prefix(member.name.as_str());
+    let digits = rest.and_then(|rest| rest.strip_prefix('-'));
+    digits.is_some_and(|digits| member.node.begins_with(digits))
+}
+
+/// Returns the name of each node in the cluster's history, including expelled nodes: the name in
+/// its certificate, else the one at its last admission.
+pub(super) fn certified_names(keyring: &Keyring) -> BTreeMap<NodeId, NodeName> {
+    let mut history = keyring.history();
+    // A void statement names a node only if no valid one does.
+    history.sort_by_key(|(_, counts)| *counts);
+    let admitted = history
+        .into_iter()
+        .filter_map(|(signed, _)| match signed.statement.claim {
+            Claim::Found { name } => Some((signed.statement.by, name)),
+            Claim::Admit { node, name, .. } => Some((node, name)),
             Claim::Expel { .. } | Claim::Rotate { .. } | Claim::Own { .. } => None,
         });
-    named.collect()
+    let mut names: BTreeMap<_, _> = admitted.collect();
+    let certificates = keyring.certificates().into_iter();
+    names.extend(certificates.map(|it| (it.node, it.name)));
+    names
+}
+
+/// Returns the names of [`certified_names`] as text.
+pub fn in_history(keyring: &Keyring) -> BTreeMap<NodeId, String> {
+    let names = certified_names(keyring).into_iter();
+    names.map(|(node, name)| (node, name.to_string())).collect()
 }

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::events::EventLog;
+use super::names::Names;
 use super::offence::Offence;
-use p2pfs_catalogue::View;
 use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::offences::OffenceLog;
@@ -24,19 +23,18 @@ use p2pfs_types::offences::OffenceLog;
 pub struct Offenders {
     ledger: Arc<Mutex<OffenceLog<NodeId, Offence>>>,
     events: EventLog,
-    view: Arc<ArcSwap<View>>,
+    names: Names,
     /// Whether a warning about files dated ahead was recorded.
     dated_ahead: Arc<AtomicBool>,
 }
 
 impl Offenders {
-    /// Returns an empty ledger that also counts protocol breaches on `net` from now on. The view
-    /// has the names of nodes.
-    pub(super) fn watch(net: &PeerNet, events: &EventLog, view: &Arc<ArcSwap<View>>) -> Self {
+    /// Returns an empty ledger that also counts protocol breaches on `net` from now on.
+    pub(super) fn watch(net: &PeerNet, events: &EventLog, names: Names) -> Self {
         let offenders = Self {
             ledger: Arc::new(Mutex::new(OffenceLog::new(Instant::now()))),
             events: events.clone(),
-            view: view.clone(),
+            names,
             dated_ahead: Arc::default(),
         };
         let told = offenders.clone();
@@ -51,10 +49,8 @@ impl Offenders {
         let is_told = ledger.note(Instant::now(), &node, what);
         drop(ledger);
         if is_told {
-            let short = node.short(8);
-            let name = self.view.load().label(&node);
-            let name = name.unwrap_or_else(|| short.clone());
-            self.events.warn(format!("{name} {what} (node {short})"));
+            let name = self.names.of(&node);
+            self.events.warn(format!("{name} {what}"));
             if what == Offence::DatesAhead {
                 self.dated_ahead.store(true, Ordering::Relaxed);
             }

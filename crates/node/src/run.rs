@@ -15,6 +15,7 @@ use super::checks::believable_now_s;
 use super::events::EventLog;
 use super::foreign::ForeignPeers;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
+use super::names::Names;
 use super::offence::Offence;
 use super::offenders::Offenders;
 use super::offers::{OfferLookups, offer_of};
@@ -93,6 +94,7 @@ pub(super) struct LoopContext {
     pub events: EventLog,
     pub changes: mpsc::Sender<Outdated>,
     pub published: Published,
+    pub names: Names,
     pub stopped: watch::Sender<bool>,
     pub foreign: Option<Arc<dyn ForeignPeers>>,
     pub senders: super::inbox::SenderLookup,
@@ -441,10 +443,9 @@ impl Runner {
             | NodeEvent::NamesRefused => {}
             NodeEvent::Left => self.has_left = true,
         }
-        let view = self.parts.published.view.load();
-        self.parts
-            .events
-            .record_node_event(self.machine.cluster().me().node, &event, &view);
+        let me = self.machine.cluster().me().node;
+        let events = &self.parts.events;
+        events.record_node_event(me, &event, &self.parts.names);
     }
 
     fn knock(&mut self, address: SocketAddr) {

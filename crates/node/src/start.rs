@@ -204,7 +204,8 @@ impl Builder {
                 stopping: stopping.clone(),
             });
         }
-        let offenders = Offenders::watch(&self.net, &events, &published.view);
+        let names = Names::new(published.view.clone(), self.keyring.clone());
+        let offenders = Offenders::watch(&self.net, &events, names.clone());
         let parts = LoopContext {
             net: self.net.clone(),
             server: server.clone(),
@@ -212,6 +213,7 @@ impl Builder {
             persister: Persister::start(kept.store, generation),
             events: events.clone(),
             published: published.clone(),
+            names,
             changes: changes.0.clone(),
             stopped,
             foreign: self.config.foreign.clone(),

@@ -199,7 +199,7 @@ described! {
     /// One other node.
     #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
     pub struct PeerInfo as "Peer" {
-        /// The name that it gives itself.
+        /// Its name: the one in its certificate, otherwise the one that it gives itself.
         pub name: String,
         /// Its key, 64 hexadecimal digits.
         pub node: String,

@@ -129,6 +129,27 @@ fn a_node_that_is_renamed_repeatedly_is_updated_after_a_pause() {
     assert_eq!(watcher.view().label(&id(1)).as_deref(), Some("fourth"));
 }
 
+#[test]
+fn a_certified_name_replaces_the_name_that_a_node_gives_itself() {
+    let (mut author, mut watcher) = (node(1, "attic"), node(0xff, "watcher"));
+    let certified = |name: &str| [(id(1), NodeName::new(name).unwrap())].into();
+    put(&mut author, "f", file("x", 1));
+    share(&mut author, &mut watcher);
+    watcher.set_certified_names(certified("attic3"));
+    assert_eq!(watcher.view().label(&id(1)).as_deref(), Some("attic3"));
+    put(&mut author, "g", file("y", 1));
+    share(&mut author, &mut watcher);
+    assert_eq!(watcher.view().label(&id(1)).as_deref(), Some("attic3"));
+    // A name that is certified first also holds for a head that arrives later.
+    let mut late = node(0xfe, "late");
+    late.set_certified_names(certified("attic3"));
+    share(&mut author, &mut late);
+    assert_eq!(late.view().label(&id(1)).as_deref(), Some("attic3"));
+    // The node itself announces its certified name.
+    author.set_certified_names(certified("attic3"));
+    assert_eq!(author.own_head().name.as_str(), "attic3");
+}
+
 /// Names and nodes that compete for the same conflict names.
 const WANTED: [&str; 8] = [
     "a",

@@ -84,15 +84,19 @@ impl Node {
         self.running.fetcher.fetches()
     }
 
-    /// Returns the name of a node: its own name if known, else the name given when it was admitted,
-    /// else the start of its key.
+    /// Returns the name of a node: the one in its certificate or from its last admission, else the
+    /// one that it gives itself, else the start of its key.
     pub fn name_of(&self, node: &NodeId) -> String {
-        Names::new(self.published.view.clone(), self.keyring.clone()).of(node)
+        self.names().of(node)
     }
 
-    /// Returns the name that a node gives itself, once known.
+    /// Returns the name of a node, once known.
     pub fn label_of(&self, node: &NodeId) -> Option<String> {
-        self.view().label(node)
+        self.names().known(node)
+    }
+
+    fn names(&self) -> Names {
+        Names::new(self.published.view.clone(), self.keyring.clone())
     }
 
     /// Returns the node of this name that has listed anything, alive or not.

@@ -7,6 +7,7 @@ use rand::seq::IteratorRandom;
 
 use super::answers::RequestContext;
 use super::{Machine, NodeEvent};
+use crate::names::certified_names;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
@@ -84,6 +85,8 @@ impl Machine {
             }
         }
         self.cluster.enforce_membership(now);
+        self.catalogue
+            .set_certified_names(certified_names(&self.keyring));
         self.follow_owners();
         self.follow_readers(now);
         for author in self.catalogue.authors() {

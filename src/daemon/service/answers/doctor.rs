@@ -221,6 +221,10 @@ fn rights() -> Check {
     if user.is_root() {
         return Check::ok("rights", "the daemon runs as root");
     }
-    let found = format!("the daemon runs as user {}", user.as_raw());
-    Check::ok("rights", found)
+    let name = uzers::get_user_by_uid(user.as_raw());
+    let name = name.map_or_else(
+        || user.as_raw().to_string(),
+        |user| user.name().to_string_lossy().into_owned(),
+    );
+    Check::ok("rights", format!("the daemon runs as user {name}"))
 }

@@ -31,7 +31,7 @@ impl Service {
         warnings.extend(lost.map(|lost| format!("{lost}; {RENEW_CACHE}")));
         warnings.extend(self.isolation.load().iter().map(Check::sentence));
         Status {
-            name: status.name.to_string(),
+            name: self.node.name_of(&status.id),
             node: status.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -26,7 +26,7 @@ impl Service {
         let (transfers, other_transfers) = self.transfers(viewer);
         Top {
             time: Timestamp::now(),
-            name: self.node.name().to_string(),
+            name: self.node.name_of(&self.node.id()),
             cache: self.cache_usage(),
             traffic: self.traffic(),
             transfers,

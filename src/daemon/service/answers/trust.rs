@@ -274,8 +274,7 @@ impl Service {
     pub(super) fn trust(&self) -> Trust {
         let keyring = self.node.keyring();
         let history = keyring.history();
-        let names = in_history(keyring);
-        let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short(8));
+        let name = |node: &NodeId| self.node.name_of(node);
         Trust {
             epoch: keyring.newest().id().to_string(),
             certificates: keyring.has_ledger(),
@@ -301,10 +300,9 @@ impl Service {
     /// Converts members for the reply, the first to join first.
     fn trusted(&self, mut certificates: Vec<Certificate>) -> Vec<TrustedNode> {
         certificates.sort_by_key(|it| (it.since_s, it.node));
-        let names = in_history(self.node.keyring());
-        let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short(8));
+        let name = |node: &NodeId| self.node.name_of(node);
         let member = |it: &Certificate| TrustedNode {
-            name: it.name.to_string(),
+            name: name(&it.node),
             node: it.node.to_string(),
             admin: it.admin,
             since: time_of(it.since_s),
@@ -343,7 +341,7 @@ impl Service {
             _ => {
                 let message = format!("several members are called {wanted:?}");
                 Err(Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("name it by the start of its key, as p2pfs trust shows it"))
+                    .with_remedy("p2pfs trust shows each of them with the start of its key"))
             }
         }
     }
