@@ -139,7 +139,7 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
              secret file, give it the same file",
         );
     }
-    let heading = ["NAME", "ADDRESS", "STATE", "PLANE", "RTT", "RATE", "PRIO"];
+    let heading = ["NAME", "ADDRESS", "STATE", "PLANE", "RTT", "SPEED", "PRIO"];
     let mut rows: Vec<Vec<String>> = peers.peers.iter().map(peer_row).collect();
     fit_first(&heading, &mut rows);
     output.table(&heading, &[4, 5, 6], rows)?;

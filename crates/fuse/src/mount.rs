@@ -337,6 +337,11 @@ impl Mount {
         self.server.device.readers.update_rates();
     }
 
+    /// Returns the process ID, the user ID and the read bytes of each reader.
+    pub fn read_bytes(&self) -> Vec<(u32, u32, u64)> {
+        self.server.device.readers.read_bytes()
+    }
+
     /// Returns the files that processes of a user have open or read recently, as paths from the
     /// root.
     pub fn files_read_by(&self, uid: u32) -> Vec<Box<[u8]>> {

@@ -265,6 +265,13 @@ impl Readers {
         own.flat_map(|process| process.files()).collect()
     }
 
+    /// Returns the process ID, the user ID and the read bytes of each process.
+    pub(crate) fn read_bytes(&self) -> Vec<(u32, u32, u64)> {
+        let processes = self.processes.lock();
+        let read = processes.values().map(|it| it.read_bytes());
+        read.collect()
+    }
+
     /// Returns the readers and their files: waiting ones first, then by rate, then by bytes read.
     pub(crate) fn report(&self, waits: &WaitingReads) -> Vec<ReaderReport> {
         let processes: Vec<_> = self.processes.lock().values().cloned().collect();

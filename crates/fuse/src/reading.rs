@@ -210,6 +210,11 @@ impl ReadingProcess {
         self.given.last_ms.load(Ordering::Relaxed)
     }
 
+    /// Returns the process ID, the user ID and the read bytes.
+    pub(crate) fn read_bytes(&self) -> (u32, u32, u64) {
+        (self.pid, self.uid, self.given.bytes())
+    }
+
     /// Updates the average rate.
     pub(crate) fn update_rate(&self, now: Instant) {
         let bytes = self.given.bytes();

@@ -179,7 +179,7 @@ fn peer_row(peer: &PeerInfo) -> Vec<String> {
     vec![
         peer.round_trip_ms
             .map_or_else(unknown, |ms| format!("{ms:.1} ms")),
-        peer.rate_bytes_per_s.map_or_else(unknown, rate),
+        peer.receive_bytes_per_s.map_or_else(unknown, rate),
         human_bytes(peer.received_bytes),
         human_bytes(peer.sent_bytes),
         state.to_owned(),

@@ -58,7 +58,7 @@ described! {
         pub ready_bytes: u64,
         /// Bytes received since the transfer began.
         pub received_bytes: u64,
-        /// Receive rate over the last seconds.
+        /// Bytes of it received over the last 5 seconds, per second.
         pub receive_bytes_per_s: u64,
         /// Number of reads that wait for the file.
         pub waiting_reads: u64,
@@ -105,7 +105,7 @@ described! {
         /// Bytes and reads that the daemon served to it.
         #[serde(flatten)]
         pub given: GivenInfo,
-        /// Its read rate over the last seconds.
+        /// Bytes that it read over the last 5 seconds, per second.
         pub read_bytes_per_s: u64,
         /// Its waiting reads.
         #[serde(skip_serializing_if = "Option::is_none", default)]

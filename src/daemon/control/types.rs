@@ -176,9 +176,9 @@ described! {
         pub received_bytes: u64,
         /// File bytes sent since the start.
         pub sent_bytes: u64,
-        /// Receive rate over the last seconds.
+        /// Receive rate over the last 5 seconds.
         pub receive_bytes_per_s: u64,
-        /// Send rate over the last seconds.
+        /// Send rate over the last 5 seconds.
         pub send_bytes_per_s: u64,
         /// Whether the network is metered, so that only data that a user requested is fetched.
         #[serde(default)]
@@ -212,7 +212,11 @@ described! {
         /// Usual round trip; absent before the first measurement.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         pub round_trip_ms: Option<f64>,
-        /// Its rate while requests to it were open; absent before the first answer.
+        /// Receive rate from it over the last 5 seconds; absent for older protocols.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub receive_bytes_per_s: Option<u64>,
+        /// Its speed: the receive rate while requests to it were open; absent before the first
+        /// answer.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         pub rate_bytes_per_s: Option<u64>,
         /// Usual time to a small answer; absent before the first that this node remembers.

@@ -1,4 +1,7 @@
 //! Rates in bytes per second, computed from monotonic counters.
+//!
+//! All rates share one window, so that the rates of the node, its transfers, its peers and its
+//! readers at one time can be compared and added.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,36 +9,52 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
 
 /// Period of a rate: long enough to be steady, short enough to be current.
 const SPAN: Duration = Duration::from_secs(5);
 /// Maximum samples: one a second over the period, and a few more.
 const SAMPLES_MAX: usize = 8;
 
-/// The counters at one time.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    at: Instant,
-    received_bytes: u64,
-    sent_bytes: u64,
+/// A counter of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Counter {
+    /// Bytes that this node received from all others.
+    Received,
+    /// Bytes that this node sent to all others.
+    Sent,
+    /// Bytes that arrived of one file since its fetch began.
+    File(ContentHash),
+    /// Bytes that arrived from one node.
+    Peer(NodeId),
+    /// Bytes that one process read in the mount.
+    Reader {
+        /// The process.
+        pid: u32,
+        /// Its user.
+        uid: u32,
+    },
 }
 
-/// The send and receive rates of this node over the last seconds.
+/// The counters at one time.
+#[derive(Debug)]
+struct Sample {
+    at: Instant,
+    bytes: HashMap<Counter, u64>,
+}
+
+/// The rates of this node over the last seconds. The code behind the counters limits their number.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     samples: Mutex<VecDeque<Sample>>,
 }
 
 impl Rates {
-    /// Records both counters, in bytes since the start, at the time `at`. Call it about once a
-    /// second, in the order of time.
-    pub(super) fn record(&self, at: Instant, received_bytes: u64, sent_bytes: u64) {
+    /// Records all counters at the time `at`. Call it about once a second, in the order of time.
+    pub(super) fn record(&self, at: Instant, bytes: impl Iterator<Item = (Counter, u64)>) {
+        let bytes = bytes.collect();
         let mut samples = self.samples.lock();
-        samples.push_back(Sample {
-            at,
-            received_bytes,
-            sent_bytes,
-        });
+        samples.push_back(Sample { at, bytes });
         while samples.len() > SAMPLES_MAX
             || samples
                 .front()
@@ -45,77 +64,20 @@ impl Rates {
         }
     }
 
-    /// Returns the receive rate and the send rate, in this order, from the oldest sample up to the
-    /// given counters. Both are 0 without a sample.
-    pub(super) fn per_second(
-        &self,
-        now: Instant,
-        received_bytes: u64,
-        sent_bytes: u64,
-    ) -> (u64, u64) {
+    /// Returns the rate of a counter, from the oldest sample up to the given value; 0 without a
+    /// sample. A counter that is not in that sample, or has begun again, began at zero.
+    pub(super) fn per_second(&self, now: Instant, counter: Counter, bytes: u64) -> u64 {
         let samples = self.samples.lock();
         let Some(first) = samples.front() else {
-            return (0, 0);
+            return 0;
         };
-        let rate = |from, to| rate(first.at, now, from, to);
-        (
-            rate(first.received_bytes, received_bytes),
-            rate(first.sent_bytes, sent_bytes),
-        )
-    }
-}
-
-/// Returns the growth of a counter in bytes per second between two times; 0 if no time has passed.
-fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
-    let seconds = now.saturating_duration_since(since).as_secs_f64();
-    if seconds <= 0.0 {
-        return 0;
-    }
-    (to.saturating_sub(from) as f64 / seconds) as u64
-}
-
-/// The receive rate of each file in transfer. Holds the files of the last sample; the fetching code
-/// limits their number.
-#[derive(Debug, Default)]
-pub(super) struct FetchRates {
-    looks: Mutex<Looks>,
-}
-
-#[derive(Debug, Default)]
-struct Looks {
-    /// The time of the last sample. A file that is not in it began afterwards, from zero.
-    last: Option<Instant>,
-    of: HashMap<ContentHash, Rates>,
-}
-
-impl FetchRates {
-    /// Records how many bytes of each file have arrived by `at` since its fetch began. Forgets all
-    /// other files.
-    pub(super) fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
-        let mut looks = self.looks.lock();
-        let before = looks.last.replace(at);
-        let mut known = std::mem::take(&mut looks.of);
-        let now = received.map(|(hash, received_bytes)| {
-            let rates = known.remove(&hash).unwrap_or_else(|| {
-                let new = Rates::default();
-                before.iter().for_each(|before| new.record(*before, 0, 0));
-                new
-            });
-            rates.record(at, received_bytes, 0);
-            (hash, rates)
-        });
-        looks.of = now.collect();
-    }
-
-    /// Returns the receive rate of a file; 0 before the first sample. `received_bytes` have arrived
-    /// since its fetch began.
-    pub(super) fn per_second(&self, now: Instant, hash: &ContentHash, received_bytes: u64) -> u64 {
-        let looks = self.looks.lock();
-        match (looks.of.get(hash), looks.last) {
-            (Some(rates), _) => rates.per_second(now, received_bytes, 0).0,
-            (None, Some(last)) => rate(last, now, 0, received_bytes),
-            (None, None) => 0,
+        let before = first.bytes.get(&counter).copied();
+        let before = before.filter(|before| *before <= bytes).unwrap_or(0);
+        let seconds = now.saturating_duration_since(first.at).as_secs_f64();
+        if seconds <= 0.0 {
+            return 0;
         }
+        ((bytes - before) as f64 / seconds) as u64
     }
 }
 
@@ -129,47 +91,46 @@ mod tests {
     fn a_rate_covers_only_the_last_seconds() {
         let rates = Rates::default();
         let start = Instant::now();
-        rates.record(start, 0, 0);
-        for second in 1..=20 {
+        for second in 0..=20 {
             let received = if second <= 10 { 1000 * second } else { 10_000 };
-            rates.record(start + Duration::from_secs(second), received, 7 * second);
+            let counters = [(Counter::Received, received), (Counter::Sent, 7 * second)];
+            rates.record(start + Duration::from_secs(second), counters.into_iter());
         }
         let end = start + 20 * SECOND;
-        assert_eq!(rates.per_second(end, 10_000, 140), (0, 7));
+        assert_eq!(rates.per_second(end, Counter::Received, 10_000), 0);
+        assert_eq!(rates.per_second(end, Counter::Sent, 140), 7);
     }
 
     #[test]
-    fn each_file_has_its_own_rate_while_it_is_in_transfer() {
-        let (rates, start) = (FetchRates::default(), Instant::now());
-        let (a, b) = (ContentHash::of(b"a"), ContentHash::of(b"b"));
-        rates.record(start, [(a, 0), (b, 0)].into_iter());
-        let later = start + SECOND;
-        rates.record(later, [(a, 500), (b, 7)].into_iter());
-        let rate = |hash, received| rates.per_second(later, hash, received);
-        assert_eq!((rate(&a, 500), rate(&b, 7)), (500, 7));
-        rates.record(later, [(b, 7)].into_iter());
-        assert_eq!((rate(&a, 0), rate(&b, 7)), (0, 7));
-    }
-
-    #[test]
-    fn a_new_transfer_has_a_rate_at_once() {
-        let (rates, start) = (FetchRates::default(), Instant::now());
-        let new = ContentHash::of(b"new");
-        assert_eq!(rates.per_second(start, &new, 100), 0, "nobody looked yet");
-        rates.record(start, std::iter::empty());
-        let soon = start + SECOND / 2;
-        assert_eq!(rates.per_second(soon, &new, 100), 200);
-        rates.record(start + SECOND, [(new, 150)].into_iter());
-        assert_eq!(rates.per_second(start + SECOND, &new, 150), 150);
-        assert_eq!(rates.per_second(start + 2 * SECOND, &new, 900), 450);
+    fn a_transfer_has_one_rate_for_its_node_file_peer_and_reader() {
+        let (rates, start) = (Rates::default(), Instant::now());
+        let file = Counter::File(ContentHash::of(b"a"));
+        let peer = Counter::Peer(NodeId::new([1; 32]));
+        let reader = Counter::Reader { pid: 7, uid: 0 };
+        // The peer has sent something before; the file and its reader are new.
+        let before = [(Counter::Received, 50), (peer, 50)];
+        rates.record(start, before.into_iter());
+        let now = start + 2 * SECOND;
+        let seen = [
+            (Counter::Received, 450),
+            (peer, 450),
+            (file, 400),
+            (reader, 400),
+        ];
+        for (counter, bytes) in seen {
+            assert_eq!(rates.per_second(now, counter, bytes), 200, "{counter:?}");
+        }
+        rates.record(now, seen.into_iter());
+        // A fetch of the same file that began again counts from zero.
+        assert_eq!(rates.per_second(start + 4 * SECOND, file, 100), 25);
     }
 
     #[test]
     fn without_samples_or_time_there_is_no_rate() {
         let (rates, now) = (Rates::default(), Instant::now());
-        assert_eq!(rates.per_second(now, 5, 5), (0, 0));
-        rates.record(now, 0, 0);
-        assert_eq!(rates.per_second(now, 5, 5), (0, 0));
-        assert_eq!(rates.per_second(now + SECOND, 5, 6), (5, 6));
+        assert_eq!(rates.per_second(now, Counter::Sent, 5), 0);
+        rates.record(now, std::iter::empty());
+        assert_eq!(rates.per_second(now, Counter::Sent, 5), 0);
+        assert_eq!(rates.per_second(now + SECOND, Counter::Sent, 5), 5);
     }
 }

@@ -24,7 +24,7 @@ use super::logging::{self, LogHandle};
 use super::memory::{self, Done, Memory};
 use super::mount_rights::MountRights;
 use super::node_config::{inbox_shares, node_config};
-use super::rates::{FetchRates, Rates};
+use super::rates::Rates;
 use super::seeds::NamedSeeds;
 use super::served::Served;
 use super::sharing::{added_by_command, share_all, share_missing};
@@ -250,7 +250,6 @@ impl Daemon {
             served: Served::default(),
             leave,
             rates: Rates::default(),
-            fetch_rates: FetchRates::default(),
             policy: Policy::of_this_process(),
             mount_rights: MountRights::of(&folder::options(&config)),
             gets: Mutex::default(),

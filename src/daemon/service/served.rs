@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::rates::Counter;
 use crate::daemon::config::{ProgramBudget, ReaderSettings};
 use crate::daemon::control::{
     FILES_TOLD_MAX, GivenInfo, MountActivity, Named, READERS_TOLD_MAX, ReadFileInfo, ReaderInfo,
@@ -52,6 +53,14 @@ impl Served {
         let others = (all - told.len()) as u64;
         told.truncate(READERS_TOLD_MAX);
         (told.into_iter().map(reader_info).collect(), others)
+    }
+
+    /// Returns the bytes that each process has read in the mount.
+    pub(super) fn read_bytes(&self) -> Vec<(Counter, u64)> {
+        let read = self.mount().map(|it| it.read_bytes()).unwrap_or_default();
+        let counted = read.into_iter();
+        let counted = counted.map(|(pid, uid, bytes)| (Counter::Reader { pid, uid }, bytes));
+        counted.collect()
     }
 
     /// Returns the files that a user's processes have open in the mount or have read lately.

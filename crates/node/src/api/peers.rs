@@ -69,6 +69,14 @@ impl Node {
         fetched_bytes + self.running.traffic.taken.total()
     }
 
+    /// Returns how many bytes of files each node that answered has sent to this one.
+    pub fn received_bytes_by_peer(&self) -> Vec<(NodeId, u64)> {
+        let taken = &self.running.traffic.taken;
+        let rates = self.rates().into_iter();
+        let received = rates.map(|rate| (rate.node, rate.delivered_bytes + taken.of(&rate.node)));
+        received.collect()
+    }
+
     /// Returns how many bytes of files went to others since the start, including foreign peers.
     pub fn sent_bytes(&self) -> u64 {
         self.running.traffic.sent.total()

@@ -94,6 +94,7 @@ fn mesh_peer(report: MeshReport) -> PeerInfo {
         },
         plane: Plane::Mesh,
         round_trip_ms: peer.round_trip.map(|time| time.as_secs_f64() * 1e3),
+        receive_bytes_per_s: None,
         rate_bytes_per_s: report.rate_bytes_per_s.map(|rate| rate as u64),
         received_bytes: report.received_bytes,
         sent_bytes: report.sent_bytes,

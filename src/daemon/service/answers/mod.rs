@@ -44,7 +44,7 @@ use tokio::sync::{mpsc, watch};
 use super::effective_config::EffectiveConfig;
 use super::missing::Missing;
 use super::mount_rights::MountRights;
-use super::rates::{FetchRates, Rates};
+use super::rates::{Counter, Rates};
 use super::served::Served;
 use crate::daemon::config::{Config, ShareSettings};
 use crate::daemon::control::{
@@ -83,8 +83,6 @@ pub(super) struct Service {
     pub leave: mpsc::Sender<()>,
     /// The transfer rates of the node.
     pub rates: Rates,
-    /// The transfer rate of each file.
-    pub fetch_rates: FetchRates,
     /// The rights of callers.
     pub policy: Policy,
     /// The rights of users in the mount.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::doctor::{RENEW_CACHE, RESTORE_STATE};
-use super::{Service, Sight};
+use super::{Counter, Service, Sight};
 use crate::daemon::control::{
     CacheUsage, Check, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane,
     ServiceState, Status, Traffic,
@@ -82,11 +82,17 @@ impl Service {
     /// Records the counters for the rates.
     pub(in crate::daemon::service) fn take_rates(&self) {
         let now = Instant::now();
-        self.rates
-            .record(now, self.node.received_bytes(), self.node.sent_bytes());
-        let fetches = self.node.fetches();
-        let received = fetches.iter().map(|it| (it.hash, it.received_bytes()));
-        self.fetch_rates.record(now, received);
+        let node = [
+            (Counter::Received, self.node.received_bytes()),
+            (Counter::Sent, self.node.sent_bytes()),
+        ];
+        let fetches = self.node.fetches().into_iter();
+        let files = fetches.map(|it| (Counter::File(it.hash), it.received_bytes()));
+        let peers = self.node.received_bytes_by_peer().into_iter();
+        let peers = peers.map(|(node, bytes)| (Counter::Peer(node), bytes));
+        let readers = self.served.read_bytes().into_iter();
+        let counters = node.into_iter().chain(files).chain(peers).chain(readers);
+        self.rates.record(now, counters);
         self.served.look_at_readers();
     }
 
@@ -105,12 +111,12 @@ impl Service {
     pub(super) fn traffic(&self) -> Traffic {
         let (received_bytes, sent_bytes) = (self.node.received_bytes(), self.node.sent_bytes());
         let now = Instant::now();
-        let (received, sent) = self.rates.per_second(now, received_bytes, sent_bytes);
+        let rate = |counter, bytes| self.rates.per_second(now, counter, bytes);
         Traffic {
             received_bytes,
             sent_bytes,
-            receive_bytes_per_s: received,
-            send_bytes_per_s: sent,
+            receive_bytes_per_s: rate(Counter::Received, received_bytes),
+            send_bytes_per_s: rate(Counter::Sent, sent_bytes),
             metered: self.node.is_metered(),
         }
     }
@@ -137,6 +143,11 @@ impl Service {
                 .status
                 .round_trip
                 .map(|time| time.as_secs_f64() * 1e3),
+            receive_bytes_per_s: Some(self.rates.per_second(
+                Instant::now(),
+                Counter::Peer(contact.node),
+                peer.received_bytes,
+            )),
             rate_bytes_per_s: rate
                 .and_then(|rate| rate.rate_bytes_per_s)
                 .map(|rate| rate as u64),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::{Service, Viewer};
+use super::{Counter, Service, Viewer};
 use crate::daemon::control::{
     Failure, Named, PeerInfo, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
 };
@@ -22,7 +22,14 @@ impl Service {
 
     /// Adds the current activity to the given peers.
     fn top_beside(&self, peers: Vec<PeerInfo>, viewer: &Viewer) -> Top {
-        let (readers, other_readers) = self.served.readers(|uid| viewer.sees_user(uid));
+        let (mut readers, other_readers) = self.served.readers(|uid| viewer.sees_user(uid));
+        let now = Instant::now();
+        for reader in &mut readers {
+            let (pid, uid) = (reader.pid, reader.uid);
+            let bytes = reader.given.from_cache_bytes + reader.given.from_peers_bytes;
+            let counter = Counter::Reader { pid, uid };
+            reader.read_bytes_per_s = self.rates.per_second(now, counter, bytes);
+        }
         let (transfers, other_transfers) = self.transfers(viewer);
         Top {
             time: Timestamp::now(),
@@ -41,9 +48,10 @@ impl Service {
     /// users.
     fn transfers(&self, viewer: &Viewer) -> (Vec<TransferInfo>, u64) {
         let fetches = self.node.fetches().into_iter();
-        let (rates, now) = (&self.fetch_rates, Instant::now());
-        let speed =
-            |fetch: &FetchReport| rates.per_second(now, &fetch.hash, fetch.received_bytes());
+        let (rates, now) = (&self.rates, Instant::now());
+        let speed = |fetch: &FetchReport| {
+            rates.per_second(now, Counter::File(fetch.hash), fetch.received_bytes())
+        };
         let with_speed = fetches.map(|fetch| (speed(&fetch), fetch));
         // A fetch that no reader or fill needs stays open for a while, but is not a transfer.
         let mut moving: Vec<_> = with_speed
