@@ -7,11 +7,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Template for copied bytes: amount, rate and remaining time.
 const COPIED: &str = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
                       {binary_bytes_per_sec} {eta}";
-/// Template for work on the cache, named by its message.
-const KEPT: &str = "{bar:32} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}";
-/// Template for a share that is being read.
-const READ: &str = "{bar:24} {binary_bytes} of {binary_total_bytes} read, {binary_bytes_per_sec}, \
-                    {eta} left";
+/// Template for work on the cache, named by its message: amount, rate and remaining time.
+const KEPT: &str = "{bar:14} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}, \
+                    {binary_bytes_per_sec}, {eta} left";
+/// Template for a share that is being read. The message counts its files.
+const READ: &str = "{bar:4} {msg}, {binary_bytes} of {binary_total_bytes} read, \
+                    {binary_bytes_per_sec}, {eta} left";
 
 pub(super) fn of_copied(size_bytes: u64) -> ProgressBar {
     bar(size_bytes, COPIED)

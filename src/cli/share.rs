@@ -186,11 +186,18 @@ fn follow_hashing(client: &mut Client, dir: &Named, first: Shares) -> Result<Sha
         };
         let read_bytes = shares.read_bytes.saturating_sub(begun_bytes);
         let whole_bytes = share.bytes + share.pending_bytes;
+        bar.set_message(files_read(share));
         bar.set_length(whole_bytes);
         bar.set_position(read_bytes.clamp(share.bytes, whole_bytes));
         thread::sleep(LOOK_PERIOD);
         shares = client.call(&Call::Shares {})?;
     }
+}
+
+/// Counts the files that were read and those that were found so far.
+fn files_read(share: &ShareInfo) -> String {
+    let found = share.files + share.pending_files;
+    format!("{} of {}", share.files, write_count(found, "file", "files"))
 }
 
 fn is_being_read(share: &ShareInfo) -> bool {
