@@ -41,7 +41,7 @@ mod wait;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
@@ -189,8 +189,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 }
 
 /// Prints an error on standard error. If that fails, only the exit code reports it.
+///
+/// On a terminal, lines are broken between words. In a pipe or a log, each error stays on one line.
 pub fn complain(error: impl fmt::Display) {
-    remark(format_args!("p2pfs: {error}"));
+    let text = format!("p2pfs: {error}");
+    if io::stderr().is_terminal() {
+        let lines = text.lines().flat_map(|line| output::broken(line, ""));
+        remark(lines.collect::<Vec<_>>().join("\n"));
+    } else {
+        remark(text);
+    }
 }
 
 /// Prints a line on standard error and ignores a failure to do so.

@@ -230,7 +230,7 @@ impl Output {
 
 /// Breaks a sentence into lines, only at blanks. A path may be longer than a line and is copied
 /// into commands.
-fn broken<'a>(text: &'a str, indent: &'a str) -> Vec<Cow<'a, str>> {
+pub(super) fn broken<'a>(text: &'a str, indent: &'a str) -> Vec<Cow<'a, str>> {
     let options = textwrap::Options::new(LINE_COLUMNS)
         .initial_indent(indent)
         .subsequent_indent(indent)
@@ -262,9 +262,51 @@ pub(super) fn fit_first(heading: &[&str], rows: &mut [Vec<String>]) {
     }
 }
 
+/// Shortens the last column if the table is wider than a line, down to a minimum width. The end of
+/// each cell remains, because a path ends with the name of the file.
+pub(super) fn fit_last(heading: &[&str], rows: &mut [Vec<String>]) {
+    let width = |text: &str| textwrap::core::display_width(text);
+    let last = heading.len().saturating_sub(1);
+    let widest = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widths = cells.map(|cell| width(cell));
+        widths.max().unwrap_or(0).max(width(heading[column]))
+    };
+    let others: usize = (0..last).map(|column| widest(column) + COLUMN_GAP).sum();
+    let room = LINE_COLUMNS.saturating_sub(others).max(NAME_COLUMNS_MIN);
+    for cell in rows.iter_mut().filter_map(|row| row.get_mut(last)) {
+        if width(cell) > room {
+            let letters: Vec<char> = cell.chars().collect();
+            let begin = letters.len().saturating_sub(room - 1);
+            *cell = ['…'].iter().chain(&letters[begin..]).collect();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_fitted_to_a_line_by_the_beginning_of_its_paths() {
+        let long = format!("{}/film.mkv", "folder".repeat(20));
+        let mut rows = vec![
+            vec!["7".to_owned(), long],
+            vec!["8".to_owned(), "x".to_owned()],
+        ];
+        fit_last(&["PID", "READS"], &mut rows);
+        assert_eq!(textwrap::core::display_width(&rows[0][1]), LINE_COLUMNS - 5);
+        assert!(rows[0][1].starts_with('…') && rows[0][1].ends_with("/film.mkv"));
+        assert_eq!(rows[1][1], "x");
+    }
+
+    #[test]
+    fn an_error_is_broken_between_words() {
+        let error = format!("p2pfs: {}", "that is no token; ".repeat(8));
+        for line in broken(&error, "") {
+            assert!(line.len() <= LINE_COLUMNS, "{line}");
+        }
+    }
 
     #[test]
     fn a_path_in_a_sentence_is_never_wrapped() {

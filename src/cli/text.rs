@@ -50,10 +50,25 @@ pub(super) fn human_bytes(bytes: u64) -> String {
     format!("{amount:.1} {unit}")
 }
 
+/// Returns the name of a local user, or the number of a user without a name.
+pub(super) fn user_name(uid: u32) -> String {
+    let user = uzers::get_user_by_uid(uid);
+    user.map_or_else(
+        || uid.to_string(),
+        |user| printable(&user.name().to_string_lossy()),
+    )
+}
+
 /// Formats a time in the local time zone.
 pub(super) fn local_time(time: Timestamp) -> String {
     let zoned = time.to_zoned(TimeZone::system());
     zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// Formats the time of day in the local time zone.
+pub(super) fn time_of_day(time: Timestamp) -> String {
+    let zoned = time.to_zoned(TimeZone::system());
+    zoned.strftime("%H:%M:%S").to_string()
 }
 
 /// Returns the parser of an on/off option, whose values shells complete.

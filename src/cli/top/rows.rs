@@ -1,9 +1,9 @@
 //! Content of `p2pfs top`, as lines and columns of printable text.
 
 use crate::cli::error::CliError;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, fit_last};
 use crate::cli::status::state_word;
-use crate::cli::text::{escape, human_bytes, local_time, percent, printable};
+use crate::cli::text::{escape, human_bytes, percent, printable, time_of_day, user_name};
 use crate::daemon::control::{
     PeerInfo, ReadFileInfo, ReaderInfo, Top, TransferInfo, WaitInfo, WaitingFor,
 };
@@ -23,8 +23,11 @@ pub(super) struct Part {
 
 pub(super) fn print(top: &Top, output: &mut Output) -> Result<(), CliError> {
     output.line(&summary(top))?;
-    for part in parts(top) {
+    for mut part in parts(top) {
         output.line("")?;
+        if output.is_terminal() {
+            fit_last(part.heading, &mut part.rows);
+        }
         if part.rows.is_empty() {
             output.line(part.nothing)?
         } else {
@@ -38,9 +41,9 @@ pub(super) fn print(top: &Top, output: &mut Output) -> Result<(), CliError> {
 pub(super) fn summary(top: &Top) -> String {
     let (traffic, cache) = (&top.traffic, &top.cache);
     format!(
-        "{}  {}  in {}/s, out {}/s  cache {} of {}",
+        "{}  {}  in {}/s, out {}/s, cache {} of {}",
         printable(&top.name),
-        local_time(top.time),
+        time_of_day(top.time),
         human_bytes(traffic.receive_bytes_per_s),
         human_bytes(traffic.send_bytes_per_s),
         human_bytes(cache.used_bytes),
@@ -53,9 +56,9 @@ pub(super) fn parts(top: &Top) -> [Part; 3] {
     [
         Part {
             heading: &[
-                "PID", "UID", "PROGRAM", "RATE", "CACHE", "PEERS", "WAITS", "READS",
+                "PID", "USER", "PROGRAM", "RATE", "CACHE", "PEERS", "WAITS", "READS",
             ],
-            right: &[0, 1, 3, 4, 5, 6],
+            right: &[0, 3, 4, 5, 6],
             rows: top.readers.iter().flat_map(reader_rows).collect(),
             nothing: match top.other_readers {
                 0 => "nobody reads",
@@ -93,7 +96,7 @@ fn reader_rows(reader: &ReaderInfo) -> Vec<Vec<String>> {
     let shown = open.clamp(1, FILES_SHOWN_MAX).min(files.len());
     let mut rows = vec![vec![
         reader.pid.to_string(),
-        reader.uid.to_string(),
+        user_name(reader.uid),
         program(reader),
         rate(reader.read_bytes_per_s),
         human_bytes(reader.given.from_cache_bytes),
