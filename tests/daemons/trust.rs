@@ -484,6 +484,15 @@ fn an_owner_that_hides_files_of_others_needs_a_confirmation() {
     two.wait_for_file("docs/deep/b.txt");
 }
 
+/// Makes the node the owner of `docs`, after a first attempt that is refused because it hides files.
+fn own_despite_hiding(one: &Node) -> String {
+    let docs = one.mounted("docs");
+    let own = ["own", docs.to_str().unwrap(), "one", "--yes"];
+    let hides = one.cli(&own[..3]).stderr;
+    assert!(hides.contains("hides 2 files of two"), "{hides}");
+    one.cli(&own).expect_ok()
+}
+
 #[apply(promise)]
 fn below_an_owned_path_only_the_owners_files_win_and_why_names_it() {
     let mut cluster = Cluster::with_own_secrets();
@@ -504,17 +513,7 @@ fn below_an_owned_path_only_the_owners_files_win_and_why_names_it() {
         "{}",
         nameless.stderr
     );
-    let docs = one.mounted("docs");
-    let said = {
-        let hides = one.cli(&["own", docs.to_str().unwrap(), "one"]);
-        assert!(
-            hides.stderr.contains("hides 2 files of two"),
-            "{}",
-            hides.stderr
-        );
-        let own = ["own", docs.to_str().unwrap(), "one", "--yes"];
-        one.cli(&own).expect_ok()
-    };
+    let said = own_despite_hiding(&one);
     assert!(said.contains("below docs,"), "{said}");
     for node in [&one, &two] {
         eventually("the owner's file alone is listed", HANG_LIMIT, || {

@@ -152,6 +152,13 @@ impl Node {
     }
 }
 
+fn foreign_traffic(fetcher: &Fetcher, server: &Server, traffic: &Traffic) -> ForeignTraffic {
+    ForeignTraffic {
+        taken: ForeignThrottle::new(fetcher.download(), &traffic.taken),
+        given: ForeignThrottle::new(server.upload(), &traffic.sent),
+    }
+}
+
 struct Builder {
     config: NodeConfig,
     state: StateDir,
@@ -195,10 +202,7 @@ impl Builder {
                 offers: self.offers(&published),
                 reads: self.foreign_reads(&content),
                 pushes: giving.foreign,
-                traffic: ForeignTraffic {
-                    taken: ForeignThrottle::new(fetcher.download(), &traffic.taken),
-                    given: ForeignThrottle::new(server.upload(), &traffic.sent),
-                },
+                traffic: foreign_traffic(&fetcher, &server, &traffic),
                 events: events.clone(),
                 changes: changes.0.clone(),
                 stopping: stopping.clone(),

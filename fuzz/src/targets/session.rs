@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use p2pfs_fetch::plan::{
-    DemandId, Failure, IN_FLIGHT_MAX_BYTES, Offer, PlanConfig, RangeRequest, RequestId,
+    DemandId, Failure, FilesToClose, IN_FLIGHT_MAX_BYTES, Offer, PeerNews, PlanConfig,
+    RangeRequest, RequestId,
 };
 use p2pfs_fetch::session::{
     Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Refused, Session, verify,
@@ -147,9 +148,15 @@ impl World {
                 self.session.cancel(id);
             }
             13 => match choose.int_in_range(0..=4u8)? {
-                0 => self.session.returned(&node(who)),
-                1 => self.session.lied(self.now, node(who), content),
-                2 => self.session.close_idle(),
+                0 => self.session.plan.peer_is(node(who), PeerNews::Returned),
+                1 => {
+                    let news = PeerNews::Lied {
+                        now: self.now,
+                        content,
+                    };
+                    self.session.plan.peer_is(node(who), news);
+                }
+                2 => self.session.plan.close_files(FilesToClose::Idle),
                 3 => self
                     .session
                     .fellow(self.now, &self.hash, node(who), address(who)),
@@ -157,7 +164,7 @@ impl World {
             },
             _ => {
                 self.now += Duration::from_millis(choose.int_in_range(0..=4000)?);
-                self.session.handle_timeout(self.now);
+                self.session.plan.handle_timeout(self.now);
             }
         }
         self.carry_out(choose)
@@ -210,6 +217,7 @@ impl World {
             _ => None,
         };
         self.session
+            .plan
             .arrived(now, request.node, request.id, range.len());
         let honest = digest::encode(
             self.hash,
@@ -305,7 +313,7 @@ impl World {
             self.session
                 .reopened(&content, (), has_all && content.size_bytes == SIZE_BYTES);
         }
-        assert!(self.session.in_flight_bytes() <= IN_FLIGHT_MAX_BYTES);
+        assert!(self.session.plan.state.requests.bytes() <= IN_FLIGHT_MAX_BYTES);
         Ok(())
     }
 
@@ -330,13 +338,16 @@ pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
         world.carry_out(&mut silence)?;
         let Some(due) = world
             .session
+            .plan
+            .state
+            .out
             .poll_timeout()
             .filter(|_| !world.waiting.is_empty())
         else {
             break;
         };
         world.now = world.now.max(due);
-        world.session.handle_timeout(world.now);
+        world.session.plan.handle_timeout(world.now);
     }
     assert!(
         world.waiting.is_empty(),

@@ -222,7 +222,10 @@ mod tests {
         let text = "[[share]]\ndir = \"/srv/a\"\ninclude_private = false\nlegacy = false\n";
         fs::write(state.path().join(SHARES_FILE), text).unwrap();
         let plain = ShareSettings::new(PathBuf::from("/srv/a"));
-        assert_eq!(load_shares(state.path()).unwrap(), [plain.clone()]);
+        assert_eq!(
+            load_shares(state.path()).unwrap(),
+            std::slice::from_ref(&plain)
+        );
         save_shares(state.path(), &[plain]).unwrap();
         let saved = fs::read_to_string(state.path().join(SHARES_FILE)).unwrap();
         assert!(!saved.contains("as ="), "{saved}");
