@@ -102,6 +102,11 @@ fn memory_kib(node: &Node) -> u64 {
     kib.parse().unwrap()
 }
 
+/// Returns whether a text names the culprit: by its name, or by its key before that is known.
+fn names_eve(text: &str, key: &str) -> bool {
+    text.contains("eve") || text.contains(&key[..8])
+}
+
 impl Scene {
     fn secret(&self) -> PathBuf {
         self.cluster.folder.path().join("secret")
@@ -123,7 +128,7 @@ impl Scene {
         });
     }
 
-    /// Waits until a node names who did it, and how, in its list of peers and its warnings.
+    /// Waits until a node names the culprit and its offence in its list of peers and its warnings.
     fn await_named(&self, node: &Node, how: &str) {
         self.await_listed(node, how);
         let eve = self.eve.id.to_string();
@@ -133,7 +138,7 @@ impl Scene {
             let mut warnings = status["warnings"].as_array().unwrap().iter();
             warnings.any(|it| {
                 let text = it.as_str().unwrap();
-                text.contains(how) && text.contains(&eve[..8])
+                text.contains(how) && names_eve(text, &eve)
             })
         });
     }
@@ -166,11 +171,11 @@ impl Scene {
 
     /// The journal of the first node named the culprit.
     fn assert_journal_names(mut self, how: &str) {
-        let short = self.eve.id.to_string()[..8].to_owned();
+        let eve = self.eve.id.to_string();
         let journal = self.one.stop().stderr;
         let mut lines = journal.lines();
         assert!(
-            lines.any(|line| line.contains(how) && line.contains(&short)),
+            lines.any(|line| line.contains(how) && names_eve(line, &eve)),
             "{journal}"
         );
     }
