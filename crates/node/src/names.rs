@@ -114,7 +114,7 @@ pub(super) fn certified_names(keyring: &Keyring) -> BTreeMap<NodeId, NodeName> {
     names
 }
 
-/// Returns the names of [`certified_names`] as text.
+/// Returns the names of `certified_names` as text.
 pub fn in_history(keyring: &Keyring) -> BTreeMap<NodeId, String> {
     let names = certified_names(keyring).into_iter();
     names.map(|(node, name)| (node, name.to_string())).collect()
