@@ -58,6 +58,7 @@ pub struct Reached {
 
 /// The parts that run beside the event loop, and its command channel.
 pub(super) struct NodeServices {
+    pub(super) names: Names,
     pub(super) fetcher: Fetcher,
     pub(super) server: Server,
     pub(super) traffic: Traffic,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::inbox::ChargedSender;
 use p2pfs_catalogue::View;
@@ -20,11 +21,20 @@ const NAMELESS_DIGITS: usize = 8;
 pub(super) struct Names {
     view: Arc<ArcSwap<View>>,
     keyring: Arc<Keyring>,
+    /// Names in the history, as of the keyring's revision before them. Collecting them for each
+    /// question would take too long in a large cluster.
+    history: Arc<Mutex<HistoryNames>>,
 }
+
+type HistoryNames = (Option<u64>, BTreeMap<NodeId, String>);
 
 impl Names {
     pub(super) fn new(view: Arc<ArcSwap<View>>, keyring: Arc<Keyring>) -> Self {
-        Self { view, keyring }
+        Self {
+            view,
+            keyring,
+            history: Arc::default(),
+        }
     }
 
     /// Returns the name of a node: the one in its certificate or from its last admission, else the
@@ -39,7 +49,16 @@ impl Names {
     pub(super) fn known(&self, node: &NodeId) -> Option<String> {
         // The catalogue shows certified names too, but has only nodes that listed something.
         let label = self.view.load().label(node);
-        label.or_else(|| in_history(&self.keyring).remove(node))
+        label.or_else(|| self.in_history(node))
+    }
+
+    fn in_history(&self, node: &NodeId) -> Option<String> {
+        let revision = Some(self.keyring.revision());
+        let mut history = self.history.lock();
+        if history.0 != revision {
+            *history = (revision, in_history(&self.keyring));
+        }
+        history.1.get(node).cloned()
     }
 
     /// Returns the sender to which files of a node are charged. With certificates it is the member.

@@ -217,7 +217,7 @@ impl Builder {
             persister: Persister::start(kept.store, generation),
             events: events.clone(),
             published: published.clone(),
-            names,
+            names: names.clone(),
             changes: changes.0.clone(),
             stopped,
             foreign: self.config.foreign.clone(),
@@ -232,6 +232,7 @@ impl Builder {
         receivers.feed(runner, fetches, served, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone(), events.clone());
         let running = NodeServices {
+            names,
             fetcher,
             server,
             traffic,

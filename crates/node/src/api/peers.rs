@@ -103,8 +103,8 @@ impl Node {
         self.names().known(node)
     }
 
-    fn names(&self) -> Names {
-        Names::new(self.published.view.clone(), self.keyring.clone())
+    fn names(&self) -> &Names {
+        &self.running.names
     }
 
     /// Returns the node of this name that has listed anything, alive or not.
