@@ -499,16 +499,23 @@ mod returning {
         owner.stop();
         drop(disk);
 
-        // Another image takes the first device meanwhile.
-        eventually("the device is free", PATIENCE, || {
-            let devices = run(Command::new("losetup").arg("-j").arg(&image));
-            devices.stdout.is_empty()
-        });
-        let (other, beside) = (owner.home.join("other"), owner.home.join("beside"));
-        fs::create_dir(&beside).unwrap();
-        let _other = Disk::mount_image(&other, &beside);
-        let _disk = Disk::mount_again(&image, &at);
-        assert_ne!(number(&file), before);
+        // Other images take devices until the disk gets another one.
+        let mut others = Vec::new();
+        let _disk = loop {
+            eventually("the device is free", PATIENCE, || {
+                let devices = run(Command::new("losetup").arg("-j").arg(&image));
+                devices.stdout.is_empty()
+            });
+            let number_of_other = others.len();
+            let beside = owner.home.join(format!("beside-{number_of_other}"));
+            fs::create_dir(&beside).unwrap();
+            let other = owner.home.join(format!("other-{number_of_other}"));
+            others.push(Disk::mount_image(&other, &beside));
+            let disk = Disk::mount_again(&image, &at);
+            if number(&file) != before {
+                break disk;
+            }
+        };
         owner.launch();
         reader.wait_for_file("disk/film");
         owner.wait_for_file("disk/film");
