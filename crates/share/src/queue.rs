@@ -35,6 +35,8 @@ pub(super) enum HashStage {
         key: QueueKey,
         size_bytes: u64,
         sure: bool,
+        /// Whether it is read although a program writes it all the time.
+        busy: bool,
     },
     /// The file is being read. `again` is the cause of the changes noticed since.
     Hashing {
@@ -96,8 +98,6 @@ pub(super) struct HashQueue {
     unclosed: HashSet<Slot>,
     /// First unread write of files that programs still write. Only these files become busy.
     written: HashMap<Slot, Instant>,
-    /// Queued files that are read although a program writes them all the time.
-    busy: HashSet<Slot>,
     /// When a close was first reported, for files that other processes still write to.
     closed: HashMap<Slot, Instant>,
     pace: ReadPace,
@@ -190,7 +190,9 @@ impl HashQueue {
     /// Queues a file that is read although a program writes it all the time.
     pub(super) fn enqueue_busy(&mut self, slot: Slot, size_bytes: u64) {
         self.enqueue(slot, size_bytes, true);
-        self.busy.insert(slot);
+        if let Some(HashStage::Queued { busy, .. }) = self.stages.get_mut(&slot) {
+            *busy = true;
+        }
     }
 
     /// Queues a file that a walk found and that changed at `changed`.
@@ -212,6 +214,7 @@ impl HashQueue {
             key,
             size_bytes,
             sure,
+            busy: false,
         };
         self.stages.insert(slot, stage);
     }
@@ -256,7 +259,6 @@ impl HashQueue {
     fn take_out(&mut self, slot: Slot) {
         self.verifying.remove(&slot);
         self.unclosed.remove(&slot);
-        self.busy.remove(&slot);
         match self.stages.remove(&slot) {
             Some(HashStage::Resting { until, .. }) => {
                 self.resting.remove(&(until, slot));
@@ -270,7 +272,8 @@ impl HashQueue {
     }
 
     /// Records a change of a file that is being read, so that the result of the read is not final.
-    /// A write also cancels the read, unless the file is busy. Returns whether the file is being read.
+    /// A write also cancels the read, unless the file is busy. Returns whether the file is being
+    /// read.
     pub(super) fn note_change(&mut self, slot: Slot, cause: Cause) -> bool {
         let Some(HashStage::Hashing {
             cancel,
@@ -294,19 +297,21 @@ impl HashQueue {
     pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<DequeuedFile> {
         let key = *self.queued.first()?;
         let Some(HashStage::Queued {
-            size_bytes, sure, ..
+            size_bytes,
+            sure,
+            busy,
+            ..
         }) = self.stages.get(&key.2)
         else {
             return None;
         };
-        let (slot, size_bytes, sure) = (key.2, *size_bytes, *sure);
+        let (slot, size_bytes, sure, busy) = (key.2, *size_bytes, *sure, *busy);
         if size_bytes > size_max_bytes || (prompt_only && key.0 == QueueLane::Large) {
             return None;
         }
         self.queued.remove(&key);
         self.numbers += 1;
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
-        let busy = self.busy.remove(&slot);
         if busy {
             self.written.insert(slot, Instant::now());
         }

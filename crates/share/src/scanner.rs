@@ -3,7 +3,7 @@
 //!
 //! It never holds the state's lock while it reads the disk or waits for room in the event queue.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -393,9 +393,9 @@ impl Scanner {
         let files = state.tree.listed_files().count() as u64;
         let ledger = state.ledger.clone();
         drop(state);
-        // the set of live files is large, so build it only if there is much to remove
+        // the list of live files is large, so build it only if there is much to remove
         if ledger.len() > 2 * files + LEDGER_SLACK_ROWS {
-            let live: HashSet<(u64, u64)> = self.shared.lock().tree.listed_files().collect();
+            let live: Vec<(u64, u64)> = self.shared.lock().tree.listed_files().collect();
             ledger.retain(live);
         }
     }
