@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::listing::listed;
 use super::support::content::noise;
 use super::support::daemon::{Cluster, Node, NodeOptions, set_mode};
-use super::support::process::{eventually, run};
+use super::support::process::{eventually, run, status_kib};
 use super::{setting, table};
 
 const FILES_A_DIRECTORY: usize = 1000;
@@ -21,10 +21,7 @@ const HANDLE_BYTES: usize = 2 << 20;
 
 /// A line of /proc/PID/status, in MiB.
 fn memory_mib(node: &Node, line: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|text| text.starts_with(line)).unwrap();
-    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1024.0
+    status_kib(node.pid(), line) as f64 / 1024.0
 }
 
 /// Memory where a file costs least to make, if there is such.

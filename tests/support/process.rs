@@ -325,8 +325,13 @@ pub(crate) fn fake_clock() -> Option<PathBuf> {
 
 /// Returns the resident memory of a process in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmRSS:")
+}
+
+/// Returns an amount in KiB from the status of a process (proc_pid_status(5)).
+pub(crate) fn status_kib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let mut lines = status.lines();
-    let line = lines.find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = lines.find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

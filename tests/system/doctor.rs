@@ -7,7 +7,7 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::lan::{NEEDS, daemon, prepare_node, start_node, stop};
+use super::lan::{NEEDS, daemon, prepare_node, start_node, stop, wait_until_mounted};
 use crate::support::daemon::*;
 use crate::support::lab::Lab;
 use crate::support::process::*;
@@ -80,9 +80,7 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
     let first = start_node(&lab, "n1", &udp, &[]);
     let seeded = start_node(&lab, "n2", &udp, &["--seed", "10.77.0.1:1378"]);
     for host in ["n1", "n2"] {
-        let mut wait = Command::new(P2PFS);
-        wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
-        run(wait.arg(udp.join(host).join("sock"))).expect_ok();
+        wait_until_mounted(host, &udp);
     }
     let (code, said) = doctor(&lab, "n2", &udp);
     assert_eq!(code, Some(1), "{said}");
@@ -100,12 +98,6 @@ fn status(lab: &Lab, host: &str, folder: &Path) -> String {
     command.arg(P2PFS).args(["status", "--socket"]);
     let said = run(command.arg(folder.join(host).join("sock"))).expect_ok();
     said.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn wait_until_mounted(host: &str, folder: &Path) {
-    let mut wait = Command::new(P2PFS);
-    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
-    run(wait.arg(folder.join(host).join("sock"))).expect_ok();
 }
 
 #[apply(promise)]

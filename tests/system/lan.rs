@@ -82,6 +82,12 @@ fn nodes_without_a_default_route_and_without_ipv6_find_each_other_on_the_lan() {
     stop(nodes);
 }
 
+pub(super) fn wait_until_mounted(host: &str, folder: &Path) {
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.join(host).join("sock"))).expect_ok();
+}
+
 /// Each of two hosts finds the other and reads its file.
 fn expect_that_both_read(lab: &Lab, folder: &Path) {
     for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
@@ -106,9 +112,7 @@ fn a_daemon_started_before_its_network_is_found_and_read_later() {
     network(&["link", "set", "eth0", "down"]);
     network(&["address", "flush", "dev", "eth0"]);
     let early = start_node(&lab, "n1", folder.path(), &[]);
-    let mut wait = Command::new(P2PFS);
-    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
-    run(wait.arg(folder.path().join("n1/sock"))).expect_ok();
+    wait_until_mounted("n1", folder.path());
     network(&["link", "set", "eth0", "up"]);
     network(&["address", "add", "10.77.0.1/24", "dev", "eth0"]);
     let late = start_node(&lab, "n2", folder.path(), &[]);
@@ -130,9 +134,7 @@ fn a_flood_of_mdns_responses_takes_no_memory_and_hides_no_node() {
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("3", &[]);
     let flooded = start_node(&lab, "n1", folder.path(), &[]);
-    let mut wait = Command::new(P2PFS);
-    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
-    run(wait.arg(folder.path().join("n1/sock"))).expect_ok();
+    wait_until_mounted("n1", folder.path());
     let idle = resident_kib(flooded.pid());
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/mdns-flood");

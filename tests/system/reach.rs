@@ -124,15 +124,20 @@ fn ip(lab: &Lab, host: &str, arguments: &str) {
     run(lab.on(host).arg("ip").args(arguments.split(' '))).expect_ok();
 }
 
+/// Links n1 and n3 by a network of their own, with these addresses, and takes n3 off the LAN.
+fn move_to_own_link(lab: &Lab, device: &str, addresses: [&str; 2]) {
+    lab.link("n1", "n3", device);
+    ip(lab, "n3", "link set eth0 down");
+    for (host, address) in ["n1", "n3"].into_iter().zip(addresses) {
+        ip(lab, host, &format!("address add {address} dev {device}"));
+        ip(lab, host, &format!("link set {device} up"));
+    }
+}
+
 #[apply(promise)]
 fn a_node_with_two_network_cards_is_a_member_in_both_networks() {
     let lab = Lab::up("3", &[]);
-    lab.link("n1", "n3", "lan2");
-    ip(&lab, "n3", "link set eth0 down");
-    for (host, address) in [("n1", "10.78.0.1/24"), ("n3", "10.78.0.3/24")] {
-        ip(&lab, host, &format!("address add {address} dev lan2"));
-        ip(&lab, host, "link set lan2 up");
-    }
+    move_to_own_link(&lab, "lan2", ["10.78.0.1/24", "10.78.0.3/24"]);
     let nodes = ["n1", "n2", "n3"].map(|host| (host, &[] as &[_]));
     expect_that_pairs_read(&lab, &nodes, &[("n1", "n2"), ("n1", "n3")]);
 }
@@ -141,12 +146,7 @@ fn a_node_with_two_network_cards_is_a_member_in_both_networks() {
 fn a_node_whose_default_route_is_a_vpn_is_a_member_on_its_lan() {
     let lab = Lab::up("3", &[]);
     // The other end of the tunnel is another host, which has no route to the LAN.
-    lab.link("n1", "n3", "vpn0");
-    ip(&lab, "n3", "link set eth0 down");
-    for (host, address) in [("n1", "10.8.0.2/24"), ("n3", "10.8.0.1/24")] {
-        ip(&lab, host, &format!("address add {address} dev vpn0"));
-        ip(&lab, host, "link set vpn0 up");
-    }
+    move_to_own_link(&lab, "vpn0", ["10.8.0.2/24", "10.8.0.1/24"]);
     ip(&lab, "n1", "route replace default via 10.8.0.1 dev vpn0");
     let seeded: &[(&str, &[&str])] = &[("n1", &[]), ("n2", SEED)];
     expect_that_pairs_read(&lab, seeded, &[("n1", "n2")]);

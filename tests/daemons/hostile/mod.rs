@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::hostile::{Hostile, file, link};
-use crate::support::process::eventually;
+use crate::support::process::{eventually, status_kib};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -96,10 +96,7 @@ fn peer(node: &Node, id: &str) -> Value {
 }
 
 fn memory_kib(node: &Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-    kib.parse().unwrap()
+    status_kib(node.pid(), "VmHWM:")
 }
 
 /// Returns whether a text names the culprit: by its name, or by its key before that is known.

@@ -9,8 +9,8 @@
 //! The owner carries the actions out in any order and reports their results. The daemon's client
 //! and the simulator are two owners of the same machine.
 //!
-//! A session uses no sockets, files, runtime or clock. What the owner attaches to a read, a fill, a
-//! file or a request has an opaque type. No call waits or hashes: verification is [`verify`], which
+//! A session uses no sockets, files, runtime or clock. The owner attaches a value of an opaque type
+//! to each read, fill, file and request. No call waits or hashes: verification is [`verify`], which
 //! the owner calls on any thread. An error ends one read or one fill and leaves everything else
 //! unchanged.
 
