@@ -19,12 +19,14 @@ pub(crate) const STRANGERS_MAX: usize = 64;
 pub(crate) const KNOCKS_PER_S: u32 = 5;
 /// Burst limit for [`KNOCKS_PER_S`].
 pub(crate) const KNOCKS_AT_ONCE: u32 = 20;
-/// Maximum number of membership statements that are spread at one time. Members request the others.
+/// Maximum number of membership statements that are spread at one time. Further ones reach members
+/// only when these ask for statements.
 pub(crate) const STATEMENTS_SPREAD_MAX: usize = 256;
 /// Maximum number of datagrams that wait for the owner. Beyond it the oldest is dropped.
 pub(crate) const TRANSMITS_MAX: usize = 16_384;
-/// Maximum number of events that wait for the owner. Beyond it application messages and heads are
-/// dropped. Changes of members are never dropped, because [`MEMBERS_MAX`] bounds them.
+/// Maximum number of events that wait for the owner. Beyond it, events that a peer can cause at
+/// will are dropped: messages, heads, statements, strangers and offences. Changes of members are
+/// never dropped, because [`MEMBERS_MAX`] bounds them.
 pub(crate) const EVENTS_MAX: usize = 8192;
 /// Maximum number of members, living and remembered. News about further ones is ignored.
 pub const MEMBERS_MAX: usize = 4096;
@@ -46,7 +48,8 @@ pub(crate) const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
 pub(crate) const PROOFS_PER_S: u32 = 500;
 /// Burst limit for [`PROOFS_PER_S`]: all of a large cluster at a node that starts.
 pub(crate) const PROOFS_AT_ONCE: u32 = 2000;
-/// Application messages per second that are accepted from one session.
+/// Application messages and frames of rumors per second that are accepted from one session, and the
+/// burst limit.
 pub(crate) const MESSAGES_PER_S: u32 = 1000;
 /// Broadcast datagrams per second that this node sends, and the burst limit.
 pub(crate) const BROADCAST_DATAGRAMS_PER_S: u32 = 2000;
@@ -63,7 +66,7 @@ pub(crate) const BROADCAST_SUBSET: usize = 16;
 
 /// Default time between probes.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(700);
-/// Default time for which the entries of a cleanly stopped node stay with the others.
+/// Default time for which other members keep the entries of a cleanly stopped node.
 pub const AWAY_GRACE: Duration = Duration::from_secs(30);
 
 /// Settings of the membership. The defaults suit a LAN.
@@ -81,7 +84,8 @@ pub struct ClusterConfig {
     pub away_grace: Duration,
     /// Time for which a node that is down is remembered and occasionally greeted.
     pub remember_down: Duration,
-    /// Time between greetings of one seed that is not a member and of one lost member, without end.
+    /// Time between greetings while a member is known. Each time, one seed that is not a member and
+    /// one lost member are greeted.
     pub announce_period: Duration,
     /// Time between exchanges of member lists over TCP.
     pub push_pull_period: Duration,

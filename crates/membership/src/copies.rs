@@ -5,8 +5,8 @@
 //! the same key too, but the earlier process is silent from then on. A key is therefore considered
 //! copied only if two processes speak in turn. For another node, an earlier process must be heard
 //! long after a later one began, and then the later one again. For this node, another process must
-//! answer. This node looks for it wherever a later life of this node is said to be. If that process
-//! is unreachable, it reveals itself by contradicting this node again and again.
+//! answer. This node looks for such a process wherever a member reports a later life of this node.
+//! If that process is unreachable, it reveals itself by contradicting this node again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,10 +21,11 @@ use p2pfs_types::id::NodeId;
 /// Minimum time after the beginning of a later process at which an earlier one must be heard. It
 /// exceeds the time for which a network can delay a datagram.
 const OVERLAP: Duration = Duration::from_secs(3);
-/// Time without a datagram after which a process is forgotten. Its key is then not considered
-/// copied.
+/// Time without a datagram after which a process is forgotten. A key counts as copied only while
+/// two processes that use it are remembered.
 const UNHEARD: Duration = Duration::from_secs(120);
 /// Minimum time between two attempts to find another process with this node's key at one address.
+/// Also the time between two checks for processes that have become silent.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
 /// Maximum number of processes that are distinguished for one node. Beyond it the one that was
 /// silent longest is forgotten.
@@ -32,11 +33,11 @@ const PROCESSES_MAX: usize = 4;
 /// Maximum number of addresses at which another process with this node's key is looked for, and of
 /// addresses that are reported for one key.
 const PLACES_MAX: usize = 8;
-/// Number of contradictions, each at least [`OVERLAP`] after the previous one, that show another
-/// process. Lives of an earlier time are contradicted only once or twice, when the network is whole
-/// again.
+/// Number of contradictions by later lives of this node, each at least [`OVERLAP`] after the
+/// previous one, that show another process. A later life that only some members remember
+/// contradicts this node once or twice, after a partition has healed.
 const CONTRADICTIONS: u32 = 3;
-/// Salt that represents a process which others told of but which is not heard.
+/// Salt that stands for a process that members report but that this node does not hear.
 const UNREACHED: Salt = [0; 16];
 
 /// A process that speaks, or did so a while ago.
@@ -45,11 +46,11 @@ struct SpeakingProcess {
     address: SocketAddr,
     first: Instant,
     last: Instant,
-    /// Whether it was heard long after a later one began.
+    /// Whether this process was heard at least [`OVERLAP`] after a later process began.
     outlasts: bool,
 }
 
-/// Contradictions of this process by later lives, none soon after another.
+/// Contradictions of this process by later lives, at least [`OVERLAP`] apart.
 struct ContradictionCount {
     count: u32,
     last: Instant,
@@ -162,8 +163,8 @@ impl Copies {
         (told.len() > before).then(|| told.iter().copied().collect())
     }
 
-    /// Returns whether to look for another process of this node where a later life of it is said to
-    /// be.
+    /// Returns whether to look for another process of this node at `address`, where a member says
+    /// that a later life of this node is.
     fn is_worth_a_look(&mut self, now: Instant, address: SocketAddr) -> bool {
         let looked = self.looked.get(&address);
         if looked.is_some_and(|at| now.saturating_duration_since(*at) < LOOK_PERIOD) {
@@ -177,8 +178,8 @@ impl Copies {
         true
     }
 
-    /// Counts that a later life than this process's was told. Returns true if that happens again
-    /// and again.
+    /// Counts a reported life of this node that is later than the present one. Returns true from
+    /// the third one on, if they are at least [`OVERLAP`] apart ([`CONTRADICTIONS`]).
     fn is_contradicted_again(&mut self, now: Instant) -> bool {
         let past = |it: &ContradictionCount| now.saturating_duration_since(it.last);
         let known = self.contradicted.take();
@@ -200,7 +201,8 @@ impl Copies {
         (!self.processes.is_empty()).then_some(self.next)
     }
 
-    /// Forgets silent processes. Returns the nodes with keys that have stopped being used twice.
+    /// Forgets silent processes. Returns the nodes with a reported copied key that two processes no
+    /// longer use.
     fn forget_silent(&mut self, now: Instant, me: &NodeId) -> Vec<NodeId> {
         let mut over = Vec::new();
         self.processes.retain(|node, all| {
@@ -254,8 +256,9 @@ impl Cluster {
         }
     }
 
-    /// Looks for another process with this node's key where a later life of it is said to be.
-    /// `contradicted` says whether this node continues after it.
+    /// Looks for another process with this node's key at the address of `known`, a later life of
+    /// this node that a member reported. `contradicted` says whether this node continues after
+    /// `known`.
     pub(super) fn record_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
         let (me, address) = (self.links.me(), known.address);
         if address != me.address && self.copies.is_worth_a_look(now, address) {

@@ -9,7 +9,7 @@ pub struct Counters {
     pub sent: u64,
     /// Bytes of the datagrams sent.
     pub sent_bytes: u64,
-    /// Datagrams that were opened and decoded.
+    /// Datagrams that were opened and decoded, and then not dropped for another reason.
     pub accepted: u64,
     /// Datagrams of another protocol or another version.
     pub foreign: u64,
@@ -33,8 +33,8 @@ pub struct Counters {
     pub replayed: u64,
     /// Answers to a hello that this node did not send recently.
     pub stale_reply: u64,
-    /// Datagrams from an address and salt without a proven session, or for an earlier life of this
-    /// process.
+    /// Datagrams from an address and salt without a proven session, for an earlier run of this
+    /// node, or with proofs beyond the limit per second.
     pub unproven: u64,
     /// Datagrams that were not answered, because too many unproven addresses send at once.
     pub unanswered: u64,
@@ -81,8 +81,9 @@ impl From<Offence> for DatagramDropCause {
 }
 
 impl Counters {
-    /// Returns the number of dropped datagrams, events and broadcasts. Excludes this node's own
-    /// datagrams and stale replies.
+    /// Returns the number of dropped datagrams, events and broadcasts. Excludes [`Self::own`],
+    /// [`Self::stale_reply`], [`Self::unanswered`], [`Self::never_proven`],
+    /// [`Self::too_many_members`] and [`Self::too_many_renewals`].
     pub fn dropped(&self) -> u64 {
         self.foreign
             + self.unknown_epoch

@@ -42,8 +42,8 @@ pub enum Event {
         /// The body, at most [`p2pfs_proto::wire::native::udp::PAYLOAD_MAX_BYTES`].
         body: Bytes,
     },
-    /// The owner exchanges member lists with this member over TCP:
-    /// [`super::Cluster::export_members`] is sent, and the answer passed to
+    /// The owner should exchange member lists with this member over TCP. It sends
+    /// [`super::Cluster::export_members`] and passes the answer to
     /// [`super::Cluster::merge_members`].
     PushPull {
         /// The member.
@@ -51,14 +51,15 @@ pub enum Event {
         /// The address at which this node reaches it.
         address: SocketAddr,
     },
-    /// This node continues with a new generation. Members knew a life of this node that is as new
-    /// as the present one, or believed it dead. Often the clock went back. If it happens more than
-    /// a few times, the key was copied.
+    /// This node continues with a new generation. Its address changed, members believed it dead, or
+    /// a member knew a life of this node that is at least as new as the present one. The last cause
+    /// usually means that this machine's clock went back. If the last cause occurs more than a few
+    /// times, the key was copied.
     Renewed {
         /// Generation of this node from now on.
         generation: Generation,
     },
-    /// Two processes use one key. Repeated if one of them is heard at another address.
+    /// Two processes use one key. Repeated if either process is heard at another address.
     CopiedKey {
         /// The node with that key. If it is this node, the other process is ignored.
         node: NodeId,
@@ -70,7 +71,7 @@ pub enum Event {
         /// The node with that key.
         node: NodeId,
     },
-    /// A membership statement that was not heard before. The owner verifies it, and calls
+    /// A membership statement that was not heard recently. The owner verifies it, and calls
     /// [`super::Cluster::spread_statement`] if it is new.
     Statement {
         /// The node that passed it on.
@@ -86,7 +87,8 @@ pub enum Event {
     },
     /// A member breaks the rules. Reported once for each member and kind.
     Offended {
-        /// The member. The session is bound to this node's key.
+        /// For [`Offence::SpeaksForOthers`], the member that sent the claim over its own session.
+        /// For [`Offence::AheadOfClock`], the node of the life.
         node: NodeId,
         /// Kind of the offence.
         what: Offence,
@@ -95,7 +97,8 @@ pub enum Event {
     Left,
 }
 
-/// An offence that no honest member commits.
+/// Kind of a rule violation. A correct member commits none as long as its clock and this machine's
+/// clock are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Offence {
     /// The member claims something about another node that the node did not sign.
@@ -124,7 +127,7 @@ pub enum MemberState {
     /// The member answers.
     #[default]
     Alive,
-    /// Some node could not reach the member. It has a few seconds to contradict.
+    /// Some node could not reach the member. The member has a few seconds to contradict.
     Suspect,
     /// The member stopped cleanly and may return.
     Away,

@@ -15,7 +15,7 @@ const FAREWELL_GAP: Duration = Duration::from_millis(60);
 pub(super) struct OngoingFarewell {
     how: Farewell,
     left: u32,
-    /// Time of the next repetition.
+    /// Time of the next transmission, or none after the last one.
     pub(super) next: Option<Instant>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct MemberAbsence {
 
 impl Cluster {
     /// Sends the farewell: at once and twice more, until [`Event::Left`] (120 ms later) says that
-    /// the process may end. From now on only messages are handled.
+    /// the process may end. From now on membership packets and rumors are ignored.
     pub fn leave(&mut self, now: Instant, how: Leave) {
         if self.leaving.is_none() {
             self.leaving = Some(OngoingFarewell {
@@ -66,7 +66,8 @@ impl Cluster {
         }
     }
 
-    /// Returns whether a farewell would end something if it were true.
+    /// Returns whether a farewell, if it is genuine, ends the present life of this node, of a
+    /// living member or of an absent one.
     pub(super) fn is_news_of(&self, departure: &Departure) -> bool {
         let Departure { who, .. } = departure;
         let me = self.links.me();

@@ -39,9 +39,9 @@ impl MemberLife {
     }
 }
 
-/// Returns whether a life is later than this one, or belongs to another process of the same
-/// generation. A process takes a new generation with each address, so another address in the same
-/// generation is another process.
+/// Returns whether the life `heard` is later than the life `than`, or belongs to another process of
+/// the same generation. A process takes a new generation with each address, so another address in
+/// the same generation is another process.
 pub(super) fn is_beyond(heard: &Contact, than: &Contact) -> bool {
     let is_known = |it: &Contact| !it.address.ip().is_unspecified();
     let elsewhere = is_known(heard) && is_known(than) && heard.address != than.address;

@@ -2,9 +2,10 @@
 //!
 //! A pure state machine around the SWIM engine `foca`. It owns membership, the sealing of datagrams
 //! and their sessions, seeds, farewells, and the spreading of log heads, which are opaque bytes
-//! here. It never accesses a socket, a clock or a file. The caller passes in datagrams and the
-//! time, and polls for datagrams to send, events, and the next wake-up. All randomness derives from
-//! one seed. A whole cluster therefore runs in one test, in virtual time, and replays exactly.
+//! here. It never accesses a socket, a clock or a file. Its caller, the *owner*, passes in
+//! datagrams and the time, and polls for datagrams to send, events, and the next wake-up. All
+//! randomness derives from one seed. A whole cluster therefore runs in one test, in virtual time,
+//! and replays exactly.
 //!
 //! | part | owns |
 //! |---|---|
@@ -21,12 +22,12 @@
 //!
 //! A datagram is believed only as far as its sender can know its content. A link authenticates the
 //! sender. A node's address, life and departure are believed only if that node signed them
-//! (`vouch`). Any member may claim that another one does not answer or is gone. Such a claim makes
-//! a member a suspect. The suspect can contradict it and stay, and it stays with every node that it
-//! answers.
+//! (`vouch`). Any member may claim that another one does not answer or is gone. Such a claim only
+//! makes the other member a suspect. A suspect that contradicts the claim stays a member, and every
+//! node that it answers keeps it.
 //!
-//! No call fails with the state half changed. Wrong input from outside is dropped and counted
-//! ([`Counters`]); [`ClusterError`] is the caller's mistake.
+//! A call that returns [`ClusterError`] leaves the membership unchanged. Invalid datagrams are
+//! dropped and counted ([`Counters`]).
 //!
 //! The owner's loop, after every call and until each poll returns nothing: send
 //! [`Cluster::poll_transmit`] to the socket, handle [`Cluster::poll_event`], and sleep until
@@ -98,15 +99,15 @@ pub use counters::Counters;
 pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Offence, Transmit};
 pub use vouch::GENERATION_AHEAD_MAX_S;
 
-/// Times after the first member joined at which member lists are exchanged, before the regular
-/// period.
+/// Pauses before the first exchanges of member lists: after this node meets its first member, and
+/// then after each exchange. Later pauses are about [`ClusterConfig::push_pull_period`].
 const FIRST_PUSH_PULLS: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_secs(2),
     Duration::from_secs(5),
 ];
 
-/// A mistake of the caller. Nothing was changed, and the same call fails again.
+/// The reason why a call is refused. The membership is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
     /// The body does not fit into a datagram.
@@ -127,7 +128,7 @@ pub enum ClusterError {
     /// The member list from another member is malformed. That member is at fault.
     #[error("malformed member list")]
     BadMemberList,
-    /// The member list has lives of other nodes that those nodes did not sign.
+    /// The member list has a life (a node and its generation) that the node did not sign.
     #[error("forged member list")]
     ForgedMemberList,
 }
@@ -161,8 +162,9 @@ impl Cluster {
     ///
     /// `advertised` is the address at which members reach this node. If its IP address is
     /// unspecified, the one at which the first peer reached this node replaces it. `generation`
-    /// should be higher than at any earlier start. The wall clock suffices: if it is not higher,
-    /// members say so and the node corrects itself.
+    /// should be higher than at any earlier start. The wall clock in seconds suffices: if a member
+    /// knows a generation of this node that is as high, the member reports it, and this node
+    /// continues with the next one.
     ///
     /// `seed` determines all randomness, including the salt. A repeated salt would break the
     /// encryption. In production the seed comes from the operating system's generator, is used
@@ -278,7 +280,8 @@ impl Cluster {
     }
 
     /// Follows a hint that a member may be at `address`, such as an announcement on the LAN. Sends
-    /// a limited number of greetings per second; the receiver must answer as a member.
+    /// a limited number of greetings per second. The hint counts only if the receiver answers as a
+    /// member.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
         let is_known = self.is_met(now, address);
         if !is_known && self.leaving.is_none() && self.seeds.take_hint(address, now) {
@@ -305,8 +308,8 @@ impl Cluster {
     }
 
     /// Sends one message to every member of a small cluster (up to about 64), otherwise to some
-    /// random ones. Returns the number of members. A token bucket limits the rate; beyond it fewer
-    /// members are reached.
+    /// random ones. Returns the number of members to which the message was queued. A token bucket
+    /// limits the rate; beyond it fewer members are reached.
     ///
     /// # Errors
     /// [`ClusterError::MessageTooLong`].
@@ -330,14 +333,14 @@ impl Cluster {
         Ok(reached)
     }
 
-    /// Returns the living members besides this node, by node, each with the address at which this
-    /// node reaches it.
+    /// Returns the living members besides this node, in the order of node ids, each with the
+    /// address at which this node reaches it.
     pub fn live(&self) -> impl Iterator<Item = Member> {
         self.roster.live().values().map(|it| self.reached(it))
     }
 
-    /// Returns every remembered node, by node, with the address at which this node reaches it.
-    /// Nodes of a cluster that this node was in before are excluded.
+    /// Returns every remembered node, in the order of node ids, with the address at which this node
+    /// reaches it. Nodes of a cluster that this node was in before are excluded.
     pub fn members(&self) -> Vec<MemberStatus> {
         let mut members: Vec<_> = self
             .roster
@@ -358,7 +361,7 @@ impl Cluster {
         self.roster.round_trip(node)
     }
 
-    /// Returns how much was dropped, and why.
+    /// Returns the numbers of datagrams sent, accepted and dropped, by cause.
     pub fn counters(&self) -> Counters {
         self.links.counters
     }
@@ -512,7 +515,7 @@ fn mixed(seed: u64, me: NodeId, generation: Generation) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Returns the oldest entry of a table, which makes room in a full one.
+/// Returns the key of the oldest entry of a table. Callers remove it to make room.
 fn oldest<K: Copy, V, T: Ord>(table: &BTreeMap<K, V>, since: impl Fn(&V) -> T) -> Option<K> {
     let oldest = table.iter().min_by_key(|(_, it)| since(it));
     oldest.map(|(key, _)| *key)

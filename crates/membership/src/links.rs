@@ -1,19 +1,20 @@
 //! Sessions over sealed datagrams: the peers that have proven to be at an address.
 //!
-//! A *session* is one life of a peer process, named by its salt. A *link* is an address with which
-//! this node exchanges datagrams. Nothing from a salt at an address counts before it has echoed a
-//! fresh challenge from there. Datagrams recorded in an earlier life of either side are therefore
-//! worthless. An unproven address receives at most one answer per datagram, never a longer one, and
-//! costs no memory: its challenge is computed, not stored. From the greeting on, every datagram has
-//! a code under a key that only the two processes have. No other member can therefore speak for
-//! either of them. Nothing is marked as seen, and nothing changes, before that code was verified.
+//! A *session* belongs to one run of a peer's process, named by the salt of that run. A *link* is
+//! an address with which this node exchanges datagrams. A frame counts only after the process of
+//! its salt has echoed a fresh challenge from the frame's address. Datagrams recorded in an earlier
+//! run of either side are therefore worthless. An unproven address receives at most one answer per
+//! datagram, never a longer one, and costs no memory: its challenge is computed, not stored. From
+//! the greeting on, every datagram has a code under a key that only the two processes have. No
+//! other member can therefore speak for either of them. Nothing is marked as seen, and nothing
+//! changes, before that code was verified.
 //!
 //! ```text
 //! A                                B
 //! hello(nonce)            ───────▶            (B remembers nothing)
 //!            ◀───────  reply(nonce, token)    A: B's salt is proven here
 //! frame + proof(token)    ───────▶            B: A's salt is proven here
-//!            ◀───────  frame                  A: stops to repeat the proof
+//!            ◀───────  frame                  A: stops repeating the proof
 //! ```
 //!
 //! Errors are only counted. Proven links stay proven after any input.
@@ -91,30 +92,30 @@ pub(super) struct Introduction {
     pub(super) reached: SocketAddr,
     /// A later life of this node that the peer has heard of, not verified yet.
     pub(super) known: Option<Box<SignedContact>>,
-    /// Time until its answer arrived.
+    /// Time from this node's hello to the peer's answer, unless the hello was repeated.
     pub(super) round_trip: Option<Duration>,
 }
 
-/// One life of a peer's process.
+/// A session: one run of a peer's process.
 struct LinkSession {
     who: Contact,
     key: SealKey,
     pair: PairKey,
     window: ReplayWindow,
     messages: TokenBucket,
-    /// Number of links at which it is proven.
+    /// Number of links at which the process is proven.
     links: usize,
 }
 
 /// An address with which this node exchanges datagrams.
 struct PeerLink {
-    /// The life that is proven to be there.
+    /// Salt of the process that is proven to be at this address.
     salt: Option<Salt>,
-    /// The token to send along until the peer is known to have accepted it.
+    /// The token to send with each frame until the peer is known to have accepted it.
     token: Option<Token>,
     hello: Option<PendingHello>,
-    /// Frames for the node that will be proven there, each with the node that it is for, if it is
-    /// for one node alone.
+    /// Frames that wait until a peer is proven here, each with the only node that may receive it,
+    /// if there is such a node.
     waiting: VecDeque<(Option<NodeId>, Frame)>,
     heard: Instant,
     /// Time of the last frame to the proven peer.
@@ -127,7 +128,7 @@ struct PendingHello {
     sent: Instant,
     repeated: usize,
     next: Instant,
-    /// Whether an answer from another address has arrived, which is greeted too.
+    /// Whether an answer from another address has arrived. That address was greeted too.
     is_diverted: bool,
 }
 
@@ -272,7 +273,8 @@ impl Links {
         self.greet(now, address);
     }
 
-    /// Returns whether this session may send one more application message.
+    /// Returns whether the session at this address may send one more message within
+    /// [`MESSAGES_PER_S`], and counts that message.
     pub(super) fn take_message(&mut self, address: SocketAddr, now: Instant) -> bool {
         let salt = self.links.get(&address).and_then(|link| link.salt);
         let session = salt.and_then(|salt| self.sessions.get_mut(&salt));
@@ -288,7 +290,7 @@ impl Links {
         self.transmits.pop_front()
     }
 
-    /// Returns the next address where a member may be that is not known here.
+    /// Returns the next address at which an unknown member may be.
     pub(super) fn poll_stranger(&mut self) -> Option<SocketAddr> {
         self.strangers.pop_front()
     }
@@ -480,7 +482,7 @@ impl Links {
     }
 }
 
-/// Returns the tag of the receiver's life for which a datagram is sealed.
+/// Returns the tag that names the receiving process in a datagram: the start of its salt.
 fn tag(salt: &Salt) -> SaltTag {
     let mut tag = SaltTag::default();
     tag.copy_from_slice(&salt[..8]);

@@ -1,4 +1,5 @@
-//! Enforcement of the keyring's membership, and the spreading of its new statements.
+//! Exchange of member lists, removal of nodes that the keyring does not admit, and spreading of new
+//! membership statements.
 
 use super::*;
 use p2pfs_proto::wire::native::udp::STATEMENT_MAX_BYTES;
@@ -7,9 +8,11 @@ use p2pfs_proto::wire::native::udp::STATEMENT_MAX_BYTES;
 const _: () = assert!(STATEMENT_MAX_BYTES == p2pfs_proto::trust::STATEMENT_MAX_BYTES);
 
 impl Cluster {
-    /// Returns all known members, for another member to merge.
+    /// Returns this node and all known members that did not say farewell, for another member to
+    /// merge.
     pub fn export_members(&self) -> Bytes {
-        // A member that said farewell is down here, but only the farewell itself says why.
+        // The list would only say that such a member is down. Its farewell, which spreads by
+        // itself, also says why.
         self.roster
             .export(|m| self.rumors.farewell_of(&m.node, m.generation).is_some())
     }

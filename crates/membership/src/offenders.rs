@@ -13,9 +13,10 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::keyed_buckets::KeyedBuckets;
 use p2pfs_types::offences::{OffenceLog, Offending};
 
-/// Maximum number of forgeries of one member that are verified at once.
+/// Number of forged claims of one member that are verified in a burst, before its frames are
+/// ignored.
 const FORGERIES_AT_ONCE: u32 = 16;
-/// Time after which one more forgery of a member is verified.
+/// Time after which an ignored member may send one more forged claim.
 const FORGERY_PERIOD: Duration = Duration::from_secs(1);
 
 impl Offending for Offence {}
@@ -23,7 +24,7 @@ impl Offending for Offence {}
 /// Members that broke the rules.
 pub(super) struct Offenders {
     log: OffenceLog<(NodeId, Offence), Offence>,
-    /// Remaining forgeries of each member.
+    /// Number of forged claims that each member may still send.
     forgers: KeyedBuckets<NodeId>,
 }
 

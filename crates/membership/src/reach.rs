@@ -6,8 +6,8 @@
 use super::links::Introduction;
 use super::*;
 
-/// Time between two checks whether a NAT could forget this node's mappings. With the time after
-/// which a link counts as idle, a mapping is renewed before the 30 s of common NATs.
+/// Time between two checks whether a NAT could forget this node's mappings. Together with the 20 s
+/// after which a link counts as idle, it is below the 30 s for which common NATs keep a mapping.
 const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The addresses that the owner was told, and whether a NAT translates this node's address.
@@ -67,8 +67,8 @@ impl Cluster {
         }
     }
 
-    /// Greets a peer at its advertised address if it was proven at another one. Then either address
-    /// can replace the other when it fails.
+    /// Greets a peer at its advertised address if it was proven at another IP address. Then either
+    /// address can replace the other when it fails.
     pub(super) fn meet_elsewhere(&mut self, now: Instant, peer: &Introduction) {
         let claimed = peer.who.address;
         let is_elsewhere = claimed.ip() != peer.address.ip() && !claimed.ip().is_loopback();
@@ -78,8 +78,8 @@ impl Cluster {
         }
     }
 
-    /// Greets a member at its advertised address if it is silent where it was proven. It has probably
-    /// moved there.
+    /// Greets a member at its advertised address if it is silent where it was proven. The member
+    /// has probably moved there.
     pub(super) fn follow_move(&mut self, now: Instant, member: &Member) {
         let is_silent = |at| !self.links.is_current(now, at);
         let is_lost = self.links.route(member).is_some_and(is_silent);
@@ -88,7 +88,8 @@ impl Cluster {
         }
     }
 
-    /// Renews the mappings of a NAT for this node. In a large cluster only some members keep theirs.
+    /// Renews the mappings of a NAT for this node. In a large cluster only the mappings towards
+    /// [`SMALL_CLUSTER`] members are renewed.
     pub(super) fn keep_mappings(&mut self, now: Instant) {
         if self.reach.poll_timeout().is_none_or(|at| now < at) {
             return;

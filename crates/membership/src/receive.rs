@@ -46,7 +46,8 @@ impl Cluster {
         if self.leaving.is_none() && self.links.me().address != address {
             self.roster.move_to(now, address);
             self.settle(now);
-            // The network is probably another one, so that others are reachable at once.
+            // This node is probably in another network now, in which seeds may be reachable at
+            // once.
             self.seeds.start_over(now);
         }
     }
@@ -116,7 +117,8 @@ impl Cluster {
                     }
                 }
             }
-            // The links have handled these.
+            // The links have handled these frames. The life of another node than the sender is
+            // ignored.
             Frame::Hello { .. }
             | Frame::HelloReply { .. }
             | Frame::Challenge { .. }
@@ -165,7 +167,7 @@ impl Cluster {
         }
     }
 
-    /// Counts an offence, and reports each member and kind once.
+    /// Counts an offence. Reports each pair of member and kind once.
     fn record_offence(&mut self, now: Instant, who: NodeId, what: Offence) {
         self.links.counters.count(what.into());
         if self.offenders.record(now, who, what) {
@@ -173,8 +175,9 @@ impl Cluster {
         }
     }
 
-    /// Continues after a later life of this node that `teller` knows. Returns false if there is
-    /// none, if this node did not sign it, or if that happened too often recently.
+    /// Continues with the generation after `known`, a life of this node that `teller` reported.
+    /// Returns false if `known` is not beyond the present life, if its signature or generation is
+    /// refused, or if this node was renewed too often recently.
     pub(super) fn outlive(&mut self, now: Instant, teller: NodeId, known: &SignedContact) -> bool {
         let (me, heard) = (self.links.me(), known.contact);
         if heard.node != me.node || !is_beyond(&heard, &me) {
@@ -191,7 +194,8 @@ impl Cluster {
         contradicts
     }
 
-    /// Continues after `known`. Returns false if that happened too often recently.
+    /// Continues with the generation after `known`. Returns false if this node was renewed too
+    /// often recently.
     pub(super) fn contradict(&mut self, now: Instant, known: Generation) -> bool {
         if !self.roster.take_renewal(now) {
             self.links.counters.too_many_renewals += 1;

@@ -3,7 +3,7 @@
 //! This module owns the engine, the order of its timers, and the measurements of its probes. It
 //! also owns the rule that a node which hears of a later life of itself continues with the next
 //! generation. It never sends: packets are returned by [`Roster::poll_send`], with the address that
-//! the member advertises. A packet that the engine refuses changes nothing but a counter.
+//! the member advertises. A packet that cannot be decoded changes only a counter.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ type Header = foca::Header<MemberLife>;
 /// A change of the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RosterChange {
-    /// A member is active, with a life that was not known before.
+    /// A member is active, and [`Roster::live`] did not have it with this generation and address.
     Up(Contact),
     /// A member has stopped being active.
     Down(Contact),
@@ -71,7 +71,8 @@ pub(super) struct Roster {
     vouchers: Vouchers,
     runtime: AccumulatingRuntime<MemberLife>,
     timers: Timers<Timer<MemberLife>>,
-    /// The token of the engine's timers since its last change of identity.
+    /// Token in the engine's timers since its last change of identity, taken from the last probe
+    /// timer.
     token: Option<TimerToken>,
     base: foca::Config,
     suspicion: Duration,
@@ -120,7 +121,7 @@ impl Roster {
         }
     }
 
-    /// Returns the living members besides this node, by node.
+    /// Returns the living members besides this node.
     pub(super) fn live(&self) -> &BTreeMap<NodeId, Contact> {
         &self.live
     }
@@ -164,13 +165,14 @@ impl Roster {
         self.answers.record_arrival(node, now);
     }
 
-    /// Asks the node of this life to admit this one into its membership.
+    /// Asks the node of life `to` to admit this node as a member.
     pub(super) fn announce(&mut self, now: Instant, to: Contact) {
         let _ = self.engine.announce(MemberLife(to), &mut self.runtime);
         self.drain(now);
     }
 
-    /// Handles an engine packet of `from`. Its header must name that node.
+    /// Handles an engine packet from the node `from`. Counts the packet as invalid if its header
+    /// names another sender.
     ///
     /// # Errors
     /// [`PacketRefusal`]. Nothing was changed.
@@ -219,10 +221,11 @@ impl Roster {
         Ok(blame)
     }
 
-    /// Returns the updates with lives that their nodes signed, each reduced to what the teller can
-    /// know, and remembers these lives. Also returns the offender for the others. For a forged life
-    /// that is the teller, and the rest is not examined. For a life ahead of the clock it is the
-    /// node itself.
+    /// Returns the updates about lives that their nodes signed, each reduced by
+    /// [`Self::as_hearsay`], and remembers these lives. Skips lives that are over. Also returns an
+    /// offender, if there is one. If a life is forged, the offender is the teller, and the
+    /// remaining updates are not examined. If a life is ahead of the clock, the offender is the
+    /// node of that life.
     fn believed(&self, teller: NodeId, told: &[(Update, Signature)]) -> (Vec<Update>, Blame) {
         let (mut believed, mut blame) = (Vec::new(), None);
         for (update, signature) in told {
@@ -247,14 +250,15 @@ impl Roster {
         (believed, blame)
     }
 
-    /// Continues at another address.
+    /// Continues with the next generation, at another address.
     pub(super) fn move_to(&mut self, now: Instant, address: SocketAddr) {
         if let Some(next) = self.engine.identity().moved_to(address) {
             self.become_life(now, next);
         }
     }
 
-    /// Marks this life as over without telling others, because they learn it in another way.
+    /// Marks this life as over without telling other members, because they learn of its end in
+    /// another way.
     pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
         let over = Update::new(MemberLife(life), 0, State::Down);
         let _ = self
@@ -263,7 +267,8 @@ impl Roster {
         self.drain(now);
     }
 
-    /// Returns all known members that are not `left_out`, for another member to merge.
+    /// Returns this node and all known members that are not `left_out`, encoded for
+    /// [`Self::merge`].
     pub(super) fn export(&self, left_out: impl Fn(&Contact) -> bool) -> Bytes {
         let me = *self.engine.identity();
         let mut list = vec![Update::alive(me)];
@@ -281,7 +286,7 @@ impl Roster {
     ///
     /// # Errors
     /// [`ClusterError::BadMemberList`], or [`ClusterError::ForgedMemberList`] if a node did not
-    /// sign its life. Nothing was changed.
+    /// sign its life. The membership is unchanged.
     pub(super) fn merge(
         &mut self,
         now: Instant,
@@ -299,11 +304,11 @@ impl Roster {
             };
             signed.push(update);
         }
-        // The teller has never heard from a node without an address.
+        // The teller cannot have heard from a node without a usable address.
         signed.retain(|(update, _)| is_reachable(update.id().0) && is_member(&update.id().0.node));
         let me = self.engine.identity().0;
         let told: Vec<Update> = signed.iter().map(|(update, _)| update.clone()).collect();
-        // The teller is not known here.
+        // The sender of the list is not known here, so this node stands in for the teller.
         let (mut updates, blame) = self.believed(me.node, &signed);
         if blame == Some((me.node, Offence::SpeaksForOthers)) {
             return Err(ClusterError::ForgedMemberList);
@@ -390,7 +395,7 @@ impl Roster {
                         ..
                     } => {
                         self.answers.suspect(member_id.0.node, *incarnation, now);
-                        // Two timers would postpone the end of the suspicion for each other.
+                        // A second timer for one suspicion would postpone its end once more.
                         if self.timers.holds(&timer) {
                             continue;
                         }
@@ -416,15 +421,17 @@ impl Roster {
             Ok(foca::Message::Ping(number)) => {
                 self.answers.record_probe(to.node, number, now);
             }
-            // Another member names the destination of these, and may name any address.
+            // Another member chose the destination of these packets, and may have chosen any
+            // address. They go only to living members, at their known addresses.
             Ok(foca::Message::IndirectPing { .. } | foca::Message::ForwardedAck { .. }) => {
                 let Some(known) = self.live.get(&to.node) else {
                     return;
                 };
                 to = *known;
             }
-            // When the time of a suspect is over, foca 2.0 tells it that it is down, even if it has
-            // contradicted meanwhile. The suspect would begin a new life for nothing.
+            // When a suspicion timer fires, foca 2.0 tells the suspect that it is down, even if the
+            // suspect has contradicted meanwhile. A suspect that is alive here would begin a new
+            // life for nothing.
             Ok(foca::Message::TurnUndead)
                 if self
                     .live
@@ -478,8 +485,8 @@ impl Roster {
         self.patience().mul_f64(decades.max(1.0))
     }
 
-    /// Adapts suspicion and the repetition of news, which grow with the logarithm of the cluster's
-    /// size.
+    /// Adapts the engine's time for a suspect to contradict and its number of transmissions of each
+    /// piece of news. Both grow with the logarithm of the cluster's size.
     fn tune(&mut self) {
         let size = self.rounded_size();
         if size == self.tuned_for {

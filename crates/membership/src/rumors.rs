@@ -137,8 +137,9 @@ impl Rumors {
         true
     }
 
-    /// Spreads a statement that the owner has verified. Returns false if there are too many.
-    /// Members that miss it receive it with their next question.
+    /// Spreads a statement that the owner has verified. Returns false if [`STATEMENTS_SPREAD_MAX`]
+    /// statements are spreading already. Members receive this one when they next ask for
+    /// statements.
     pub(super) fn state(&mut self, now: Instant, bytes: Bytes) -> bool {
         let digest = digest_of((0, 0), &bytes);
         if self.statements.len() >= STATEMENTS_SPREAD_MAX {
@@ -250,7 +251,8 @@ impl Rumors {
     }
 }
 
-/// Packs as many of these as one round may send. Returns the frames and the keys of what they have.
+/// Packs as many rumors as one round may send. Returns the frames, and the keys of the rumors in
+/// them.
 fn pack(rumors: impl Iterator<Item = (NewsKey, Rumor)>) -> (Vec<Frame>, Vec<NewsKey>) {
     let mut frames: Vec<Vec<Rumor>> = Vec::new();
     let mut room_bytes = 0;

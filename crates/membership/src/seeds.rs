@@ -177,9 +177,10 @@ impl Cluster {
         }
     }
 
-    /// Greets the node at `address`. When it answers and is not a member here, this node asks it
-    /// for admission. A node that was proven there is greeted too, because it may have moved, and
-    /// its answer shows that this address can be used.
+    /// Greets the node at `address`, unless it is this node or a living member that was heard there
+    /// recently. If the node answers and is not a living member, this node asks it for admission. A
+    /// node that was proven there but is silent is greeted too, because it may have moved, and its
+    /// answer shows that `address` can be used.
     pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
         let me = self.links.me().node;
         let is_me = self.links.proven(address).is_some_and(|it| it.node == me);

@@ -1,5 +1,6 @@
-//! Spreading of log heads: at once to all members of a small cluster, and in rounds to some
-//! members. Occasional repetitions reach members that were missed by chance.
+//! Sending of news. This node's own log head goes at once to all members of a small cluster. All
+//! news (`rumors`) goes in rounds to some random members. Occasional repetitions of the own head
+//! reach members that were missed by chance.
 
 use std::ops::Bound;
 
@@ -9,8 +10,8 @@ use rumors::ROUND_FANOUT;
 /// Minimum time between two transmissions of this node's own head to all members. A head in between
 /// is sent at the end of the pause.
 const DIRECT_GAP: Duration = Duration::from_millis(100);
-/// Time between two repetitions of this node's own head to one member each, in turn. A member that
-/// missed the head has it after at most one turn of all members, and passes it on.
+/// Time between two repetitions of this node's own head. Each goes to one member, in the order of
+/// node ids. A member that missed the head therefore receives it within one pass over all members.
 const REFRESH_PERIOD: Duration = Duration::from_secs(5);
 
 /// Schedule of this node's own head.
@@ -38,8 +39,8 @@ impl OwnHead {
 
 impl Cluster {
     /// Makes `bytes` the newest head of `author` and spreads it. Returns false if a head of the
-    /// same or a higher rank is stored. For this node's own heads, and for those of others after
-    /// the owner has verified the signature ([`Event::Head`]).
+    /// same or a higher rank is stored. The owner calls this for this node's own heads, and for a
+    /// head of another author after it has verified the signature ([`Event::Head`]).
     ///
     /// # Errors
     /// [`ClusterError::HeadTooLong`].

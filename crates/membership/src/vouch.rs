@@ -127,7 +127,8 @@ impl Vouchers {
         known.is_some_and(|known| known.contact.generation == contact.generation)
     }
 
-    /// Returns a known life of the node that is beyond this one.
+    /// Returns the known life of the node of `than`, if [`is_beyond`] says that it is beyond
+    /// `than`.
     pub(super) fn later(&self, than: &Contact) -> Option<SignedContact> {
         let table = self.table.lock();
         let known = table.known.get(&than.node).copied();
@@ -149,7 +150,8 @@ impl Vouchers {
         if known.contact.generation != contact.generation {
             return None;
         }
-        // Two processes with one key may have signed one generation at two addresses.
+        // Two processes with one key may have signed one generation at two addresses. The known
+        // signature may therefore be for another address than this contact's.
         let signed = SignedContact {
             contact: *contact,
             ..known
@@ -174,8 +176,8 @@ fn is_signed(life: &SignedContact) -> bool {
     forms.iter().any(verifies)
 }
 
-/// The engine's codec. Each member is followed by its node's signature. The two ends of a packet
-/// have no signature, because the link has authenticated them.
+/// The engine's codec. Each member is followed by its node's signature. The source and the
+/// destination in a packet's header have no signature, because the link has authenticated both.
 pub(super) struct LifeCodec(pub(super) Vouchers);
 
 /// Splits off a member and its signature.

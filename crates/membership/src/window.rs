@@ -1,8 +1,9 @@
 //! Replay protection of a session: a sliding window of the counters seen (the algorithm of RFC
 //! 6479).
 
-/// Maximum distance of a datagram to the highest counter. A sender counts all its datagrams, so a
-/// burst to a thousand members may lie between two datagrams to one of them.
+/// Number of counters, up to the highest one seen, for which the window knows whether they were
+/// seen. A sender counts all its datagrams, so a burst to a thousand members may lie between two
+/// datagrams to one member.
 pub(super) const WINDOW: u64 = 2048;
 
 const WORD: u64 = u64::BITS as u64;

@@ -8,7 +8,7 @@ struct OpenedDatagram {
     from: SocketAddr,
     length_bytes: usize,
     body: Body,
-    /// The encoded body, and the code that authenticates its sender.
+    /// The encoded body. The code in `mac` authenticates its sender.
     bytes: Vec<u8>,
     mac: Mac,
     /// The key that opened it, if no session has it yet.
@@ -111,7 +111,7 @@ impl Links {
                 Ok(Vec::new())
             }
             Frame::Challenge { .. } => {
-                // The peer at this address has begun a new life.
+                // The peer at this address has restarted, or has forgotten this node.
                 if self.links.contains_key(&from) {
                     self.greet(now, from);
                 }
@@ -180,7 +180,8 @@ impl Links {
         }
     }
 
-    /// Handles a first frame from a salt that echoes this node's challenge.
+    /// Handles a frame of a process that is not proven at its address. A frame that echoes this
+    /// node's challenge proves the process. Any other frame is answered with a challenge.
     fn receive_proof(
         &mut self,
         now: Instant,
@@ -262,8 +263,8 @@ impl Links {
         }))
     }
 
-    /// Returns whether a hello with this nonce waits for its answer, once for each hello. Otherwise
-    /// answers with forged senders would make this node greet many addresses.
+    /// Returns whether a hello with this nonce waits for its answer, but true only once for each
+    /// hello. Otherwise answers with forged senders would make this node greet many addresses.
     fn divert(&mut self, nonce: &Token) -> bool {
         for (_, address) in &self.hellos {
             let link = self.links.get_mut(address);
@@ -288,7 +289,7 @@ impl Links {
         who.contact
     }
 
-    /// Records that `who` is at this address, with the life of this salt.
+    /// Records that `who` is proven at this address, as the process of the header's salt.
     fn prove(
         &mut self,
         now: Instant,
@@ -336,8 +337,8 @@ impl Links {
         Ok(())
     }
 
-    /// Answers a challenge. The proof is sent at once, and with all further frames until the peer
-    /// has shown that it accepted one.
+    /// Answers a challenge. The proof goes with all frames until the peer has shown that it
+    /// accepted one. If no frame waits, it goes at once with an empty frame.
     fn echo(&mut self, address: SocketAddr, salt: &Salt, token: Token) {
         let Some(link) = self.links.get_mut(&address) else {
             return;

@@ -1,9 +1,9 @@
 //! Proven addresses of each node, and the one that is used.
 //!
-//! A node may be reachable at several addresses, and the one that it advertises may be none of them:
-//! behind a NAT, on another network card, beside a VPN. Traffic for a node therefore goes to an
-//! address at which the node was proven. The advertised address is only tried as long as there is
-//! none.
+//! A node may be reachable at several addresses, and the one that it advertises may be none of
+//! them: behind a NAT, on another network card, beside a VPN. Traffic for a node therefore goes to
+//! an address at which the node was proven. Until an address is proven, the traffic goes to the
+//! advertised address.
 
 use super::*;
 use crate::config::ROUTES_MAX;
@@ -20,8 +20,9 @@ const ROUTE_SILENCE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(20);
 
 impl Links {
-    /// Returns the proven address of a node that is used for it. The advertised one is preferred,
-    /// then the one that was proven first.
+    /// Returns the address to use for a node: a proven address that was heard within [`ROUTE_LAG`]
+    /// of the node's last datagram. The advertised address is preferred, then the one that was
+    /// proven first.
     pub(crate) fn route(&self, to: &Contact) -> Option<SocketAddr> {
         let routes = self.routes.get(&to.node)?;
         let latest = routes.iter().filter_map(|at| self.heard_at(*at)).max()?;
@@ -63,10 +64,11 @@ impl Links {
         }
     }
 
-    /// Sends a packet of the membership engine to a node. It also goes to the address at which the
-    /// node was heard last, which may have replaced the used one. The packet for a silent node goes
-    /// to all its proven addresses, because any of them may have failed. If the node `is_live` not,
-    /// it also goes to its advertised address.
+    /// Sends a packet of the membership engine to a node: to the address of [`Self::route`], and to
+    /// the address at which the node was heard last, which may have replaced it. If the node is
+    /// silent, the packet goes to all its proven addresses, because any of them may have failed. If
+    /// no address is proven, or the node is silent and `is_live` is false, the packet goes to the
+    /// advertised address.
     pub(crate) fn send_packet(&mut self, now: Instant, to: &Contact, packet: Bytes, is_live: bool) {
         let routes = self.routes.get(&to.node).cloned().unwrap_or_default();
         let last = routes.iter().copied().max_by_key(|at| self.heard_at(*at));
@@ -83,8 +85,9 @@ impl Links {
         }
     }
 
-    /// Sends a frame to the advertised address of a node that is not proven there. Another node
-    /// that is proven there does not receive the frame. It may have gone, so it is greeted.
+    /// Sends a frame to the advertised address of a node that is not proven there. If another node
+    /// is proven there, the frame is dropped. The address is then greeted, because that node may
+    /// have gone.
     fn send_unproven(&mut self, now: Instant, to: &Contact, frame: Frame) {
         let address = canonical(to.address);
         if self.proven(address).is_some() {
@@ -113,8 +116,8 @@ impl Links {
         }
     }
 
-    /// Records that a node is proven at an address. Beyond [`ROUTES_MAX`] the address of the node
-    /// that was silent longest is forgotten.
+    /// Records that a node is proven at an address. Beyond [`ROUTES_MAX`], forgets the longest
+    /// silent other address of this node.
     pub(super) fn add_route(&mut self, node: NodeId, address: SocketAddr) {
         let routes = self.routes.entry(node).or_default();
         if routes.contains(&address) {

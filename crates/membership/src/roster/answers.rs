@@ -2,9 +2,11 @@
 //! queued data delivers every answer, but each too late for its probe.
 //!
 //! This module owns the outstanding probes, the round trips that they measure, and how long the end
-//! of a suspect is postponed. A node that is gone is not heard after the probe that it did not
-//! answer, so nothing is postponed for it. A node that is heard but receives nothing never
-//! contradicts, and has at most [`PUT_OFF_MAX`].
+//! of a suspect is postponed ([`ProbeAnswers::put_off`]). The end is the moment at which the engine
+//! declares the suspect down. It is postponed if the suspect was heard after the probe that it did
+//! not answer, if recent answers were late, or if only other members call the suspect gone. A
+//! suspect that is heard but receives nothing never contradicts. [`PUT_OFF_MAX`] ends the
+//! postponement for such a node.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,24 +19,26 @@ use p2pfs_types::id::NodeId;
 /// Inverse weight of the newest sample in the moving average of round trips, as in RFC 6298: 1/8.
 const ROUND_TRIP_WEIGHT: u32 = 8;
 /// Maximum number of unanswered probes of one member that are remembered: those of some seconds if
-/// there is only one member.
+/// there is only one member to probe. Beyond it the oldest is forgotten.
 const PROBES_MAX: usize = 8;
-/// Maximum number of nodes that are measured before they are members. Beyond it a node is measured
-/// by its first probe. A peer that greets with ever new keys never becomes a member.
+/// Number of measured nodes, members included, from which on the round trip of a further node is
+/// ignored until this node probes it. Only members are probed. Without this limit, a peer that
+/// greets with ever new keys would make the table grow without bound.
 const MEASURED_MAX: usize = 2 * MEMBERS_MAX;
-/// Time after which a suspect that was heard is asked again. It exceeds the queue of a link that is
-/// still usable (seconds, in routers with too much memory; Gettys and Nichols 2011).
+/// Time after which a suspect that was heard is asked again. It exceeds the queueing delay of a
+/// link that is still usable (seconds in routers with too much memory; Gettys and Nichols 2011).
 const ASK_AGAIN: Duration = Duration::from_secs(4);
-/// Maximum time by which the end of a suspect is postponed. The suspect hears of the suspicion and
-/// contradicts within a round trip or two, or it is unreachable.
+/// Time since the first postponement after which the end of a suspect is not postponed again. The
+/// suspect hears of the suspicion and contradicts within a round trip or two, or it is unreachable.
 const PUT_OFF_MAX: Duration = Duration::from_secs(12);
-/// Time to wait for an answer, as a multiple of the time that the last one took.
+/// Time to wait for an answer, as a multiple of the delay of the member's last answer, or of the
+/// shortest delay of the last [`OWN_ANSWERS`] answers of any members if that is longer.
 const LATE_MULTIPLE: u32 = 2;
-/// Number of own questions to a node that others call gone, before they are believed. Single
-/// questions are easily lost.
+/// Number of times that this node asks a member that others call gone, before it believes them. A
+/// single question is easily lost.
 pub(super) const OWN_QUESTIONS: u32 = 4;
-/// Number of consecutive answers, of any members, that must all be late to blame this node's own
-/// link (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
+/// Number of last answers, of any members, that are compared. If all of them were late, this node's
+/// own link is to blame (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
 const OWN_ANSWERS: usize = 4;
 
 /// Measurements of one member.
@@ -52,9 +56,10 @@ struct MemberMeasurements {
 struct Suspicion {
     /// Incarnation of the suspicion. A member that contradicts has a higher one.
     incarnation: Incarnation,
-    /// Time of the question that it did not answer in time.
+    /// Time of the last question to the member: the probe that it did not answer in time, or a
+    /// repeated question.
     asked: Instant,
-    /// Time since which its end is postponed.
+    /// Time of the first postponement.
     put_off: Option<Instant>,
     /// For a member that others call gone: the number of remaining questions, and the time to wait
     /// for each answer.
@@ -65,7 +70,7 @@ struct Suspicion {
 #[derive(Default)]
 pub(super) struct ProbeAnswers {
     members: BTreeMap<NodeId, MemberMeasurements>,
-    /// Delays of the last answers of any members.
+    /// Delays of the last [`OWN_ANSWERS`] answers, of any members.
     last: VecDeque<Duration>,
 }
 
@@ -120,13 +125,14 @@ impl ProbeAnswers {
 
     /// Records that a datagram sealed by a member arrived.
     pub(super) fn record_arrival(&mut self, node: NodeId, now: Instant) {
-        // Before the first probe this is not needed.
+        // A node without measurements has not been probed, so it is not a suspect.
         if let Some(known) = self.members.get_mut(&node) {
             known.heard = Some(now);
         }
     }
 
-    /// Records that a member did not answer its last probe in time.
+    /// Records that the engine suspects a member, usually because it did not answer its last probe
+    /// in time. Changes nothing if this node already asks the member for [`Self::called_gone`].
     pub(super) fn suspect(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
         if self.is_called_gone(&node, incarnation) {
             return;
@@ -141,7 +147,7 @@ impl ProbeAnswers {
         });
     }
 
-    /// Returns whether a suspect is being asked because others call it gone.
+    /// Returns whether this node asks a suspect because other members call the suspect gone.
     pub(super) fn is_called_gone(&self, node: &NodeId, incarnation: Incarnation) -> bool {
         let suspicion = self.members.get(node).and_then(|known| known.suspicion);
         suspicion.is_some_and(|it| it.incarnation == incarnation && it.questions.is_some())
@@ -154,8 +160,8 @@ impl ProbeAnswers {
         }
     }
 
-    /// Records that others call a member gone. It has `patience` for each question that this node
-    /// asks.
+    /// Records that other members call `node` gone. The node has `patience` to answer each question
+    /// of this node.
     pub(super) fn called_gone(
         &mut self,
         node: NodeId,
@@ -189,8 +195,8 @@ impl ProbeAnswers {
         self.members.remove(node);
     }
 
-    /// Returns until when the end of a suspect is postponed after its time is over. The caller asks
-    /// it again now.
+    /// Returns until when the end of a suspect is postponed, or none if the suspect ends now. If
+    /// the end is postponed, the caller asks the suspect again now.
     pub(super) fn put_off(
         &mut self,
         node: &NodeId,

@@ -1,9 +1,8 @@
-//! Claims of members against a node, which any member may make: that it does not answer, or is
-//! gone.
+//! Claims against a node, which any member may make: that the node does not answer, or is gone.
 //!
-//! For a node that is alive here, both claims only make it a suspect. If others call a node gone,
-//! this node asks it itself before it believes them. A node that is really gone becomes known
-//! everywhere, because every member finds out by itself. The claim of one member never ends another
+//! If this node counts the other node as alive, both claims only make that node a suspect. If other
+//! members call a node gone, this node asks that node before it believes them. If the node is
+//! really gone, every member finds that out by itself. The claim of one member never ends another
 //! one's membership.
 
 use super::answers::OWN_QUESTIONS;
@@ -13,15 +12,17 @@ use super::*;
 const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 
 impl Roster {
-    /// Returns a claim reduced to what its teller can know. Ignores the claim that a node is gone
-    /// which is not alive here. Otherwise each member that heard it would remember it for as long
-    /// again, and tell members that had forgotten it.
+    /// Returns a claim reduced to what its teller can know: a living node that is called gone is
+    /// only suspected. Returns none for the claim that a node is gone if that node is not alive
+    /// here. Otherwise each member that heard the claim would remember the node as gone for a full
+    /// period again, and tell members that had forgotten it.
     pub(super) fn as_hearsay(&self, told: &Update) -> Option<Update> {
         let (life, incarnation) = (*told.id(), told.incarnation());
         let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
         let me = self.engine.identity();
         if life == *me && told.state() != State::Alive {
-            // One incarnation more, and every suspicion, however old, would end this life.
+            // A contradiction would raise this node's incarnation to the last one. Every suspicion,
+            // however old, would then end this life. This suspicion ends it at once instead.
             return Some(suspected(if incarnation >= LAST_INCARNATION - 1 {
                 LAST_INCARNATION
             } else {
@@ -36,7 +37,7 @@ impl Roster {
         lives.then(|| suspected(incarnation))
     }
 
-    /// Returns whether a later life of another node is known, so that claims about this one do not
+    /// Returns whether a later life of another node is known, so that claims about `life` do not
     /// matter.
     pub(super) fn is_over(&self, life: &Contact) -> bool {
         let is_other = life.node != self.engine.identity().0.node;
@@ -49,8 +50,8 @@ impl Roster {
         told.id() == self.engine.identity() && told.state() == State::Suspect && is_last
     }
 
-    /// Passes the believed part of `told` to the engine with `hand_over`, and then examines the
-    /// nodes that it calls gone.
+    /// Runs `hand_over`, which passes the believed part of `told` to the engine. Then asks the
+    /// nodes that `told` calls gone.
     pub(super) fn take_hearsay(
         &mut self,
         now: Instant,
@@ -66,7 +67,7 @@ impl Roster {
         }
     }
 
-    /// Asks a suspect that others call gone before it is believed to be gone.
+    /// Begins to ask a suspect that other members call gone, before this node believes them.
     fn doubt(&mut self, now: Instant, node: &NodeId) {
         if !self.live.contains_key(node) {
             return;
@@ -84,12 +85,12 @@ impl Roster {
         };
         let is_asked = self.answers.is_called_gone(node, incarnation);
         if !is_asked || !self.timers.holds(&timer) {
-            // The teller has waited already. In a large cluster not all members have met, and they
-            // need longer.
+            // The teller has already waited for the suspect. In a large cluster not all members
+            // have met, and an answer takes longer.
             let (all, small) = (self.time_to_contradict(), self.patience());
             let usual = all.saturating_sub(small) / 2 + small / 24;
-            // The distance of a node that never answered is unknown, but no path takes as long as
-            // this.
+            // The round trip to a node that never answered is unknown, but no path takes as long as
+            // half of `small`.
             let patience = match self.answers.round_trip(node) {
                 Some(_) => usual,
                 None => usual.max(small / 2),
@@ -100,7 +101,8 @@ impl Roster {
         }
     }
 
-    /// Returns until when the end of a suspect is postponed, if this timer would end it.
+    /// Returns until when the end of a suspect is postponed, if this timer would end it. If so,
+    /// also asks the suspect again.
     pub(super) fn puts_off(&mut self, now: Instant, timer: &Timer<MemberLife>) -> Option<Instant> {
         let Timer::ChangeSuspectToDown {
             member_id: MemberLife(suspect),

@@ -14,9 +14,10 @@ use p2pfs_proto::wire::native::udp::{Contact, PAYLOAD_MAX_BYTES, Signature};
 const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
 /// Number of members that receive gossip at once, and that are asked to try a failed probe.
 const FANOUT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
-/// Time between two requests to a member for others.
+/// Time between two requests to a member for the members that it knows.
 const ASK_PERIOD: Duration = Duration::from_secs(30);
-/// Time between two greetings of two members that are down. They heal a partition.
+/// Time between two rounds of greetings. Each round greets two members that are down, which heals a
+/// partition.
 const LOOK_FOR_DOWN_PERIOD: Duration = Duration::from_secs(10);
 /// Minimum time between probes.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);

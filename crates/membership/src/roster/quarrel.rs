@@ -2,31 +2,33 @@
 //! to another process with the same key.
 //!
 //! A node that is refused because its life is over receives no answers to its probes. The refusal
-//! therefore counts as an answer. Otherwise two processes with one key would in turn believe the
-//! others gone, and tell them so.
+//! therefore counts as an answer. Otherwise each of two processes with one key would in turn
+//! believe the other members gone, and tell them so.
 
 use super::super::identity::is_beyond;
 use super::*;
 
-/// Time between two new generations of this node, after a burst that a hard restart needs. It
-/// prevents two processes with one key from flooding the network with contradictions.
+/// Time between two new generations of this node, after a burst of [`RENEWALS_AT_ONCE`], which a
+/// hard restart needs. It prevents two processes with one key from flooding the network with
+/// contradictions.
 pub(super) const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 pub(super) const RENEWALS_AT_ONCE: u32 = 6;
-/// Time between two new generations once the other process is known. Each of the two is then heard
-/// for a while.
+/// Time between two new generations while another process is known to use this node's key. Each of
+/// the two processes is then heard for a while.
 const QUARREL_PERIOD: Duration = Duration::from_secs(30);
-/// Factor by which a suspect has longer to contradict then. A refused node hears of the suspicion
-/// only when it speaks to the suspect again.
+/// Factor by which a suspect has longer to contradict while another process is known to use this
+/// node's key. If the suspect refuses this node's life, its refusal is its contradiction, and
+/// arrives only after this node speaks to the suspect again.
 const QUARREL_PATIENCE: u32 = 5;
-/// Maximum number of other lives of this node that wait to be examined. Further ones will be told
-/// again.
+/// Maximum number of other lives of this node that wait to be examined. Further ones are dropped,
+/// because members report them again.
 const OTHER_LIVES_MAX: usize = 8;
 
-/// A later life of this node that a member told of, and whether this node continues after it.
+/// A later life of this node that a member reported, and whether this node continues after it.
 pub(in super::super) type OtherLife = (Contact, bool);
 
 impl Roster {
-    /// Continues with the life after `heard`, if that is not older than the present one.
+    /// Continues with the life after `heard`, if `heard` is not older than the present life.
     pub(in super::super) fn outlive(&mut self, now: Instant, heard: Generation) {
         let me = *self.engine.identity();
         if heard < me.0.generation {
@@ -42,12 +44,13 @@ impl Roster {
         self.renewals.take(1, now)
     }
 
-    /// Returns the next later life of this node that members told of.
+    /// Returns the next later life of this node that members reported.
     pub(in super::super) fn poll_other_life(&mut self) -> Option<OtherLife> {
         self.other_lives.pop_front()
     }
 
-    /// Records that another process uses this node's key, or no longer does.
+    /// Records that another process has begun to use this node's key (`begins`), or that no other
+    /// process uses it any longer.
     pub(in super::super) fn quarrel(&mut self, now: Instant, begins: bool) {
         self.quarrels = begins;
         self.renewals = if begins {
@@ -96,7 +99,8 @@ impl Roster {
         self.drain(now);
     }
 
-    /// Continues after a later life that was told, if it `may`.
+    /// Continues after `later`, a life of this node that a member reported, if `may` is true.
+    /// Queues it for [`Self::poll_other_life`] in either case.
     pub(super) fn go_on_after(&mut self, now: Instant, later: Contact, may: bool) {
         if may {
             self.outlive(now, later.generation);
@@ -106,8 +110,8 @@ impl Roster {
         }
     }
 
-    /// Returns whether a packet may force this node into another generation now. If not, removes
-    /// the parts that force it.
+    /// Returns false if a packet would force this node into another generation and that is not
+    /// allowed now. In that case removes the updates about this node.
     pub(super) fn contradicts_in_time(
         &mut self,
         now: Instant,
