@@ -2,8 +2,8 @@
 //!
 //! Each record replaces the author's previous record about the same name or content. A log that
 //! arrived whole (see `staged`) is applied only if it matches its head (see `checked`). Otherwise
-//! the previous state stays. A longer log is listed while it arrives, and is discarded whole if its
-//! last part does not match.
+//! the previous state stays. A log too long for that is listed while it arrives, and is discarded
+//! whole if it does not match its head after its last part.
 
 use super::budget::LOOK_RECORDS;
 use super::facts::check_fact;
@@ -309,7 +309,8 @@ fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
         .try_for_each(|Record { fact, .. }| check_fact(fact))
 }
 
-/// Checks that a part continues the log. Returns a pull of the whole log if it cannot.
+/// Checks that a part continues the log. Returns a pull of the whole log if the part is a suffix
+/// and [`Log::pull_to`] finds no suffix safe.
 fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError> {
     let (head, reach) = (&part.head.head, log.reach());
     let verified = log

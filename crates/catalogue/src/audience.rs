@@ -66,7 +66,7 @@ impl Marks {
         has_room
     }
 
-    /// Records that marks were lost, so that contents without a name can no longer be told to be
+    /// Records that marks were lost. From now on it is unknown whether a content without a name is
     /// public.
     pub(crate) fn lose(&mut self) {
         self.is_full = true;
@@ -98,8 +98,8 @@ impl Marks {
         self.all.is_empty()
     }
 
-    /// Returns whether a mark was lost or found no room. Then contents without a name can no longer
-    /// be told to be public.
+    /// Returns whether a mark was lost or found no room. It is then unknown whether a content
+    /// without a name is public.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full
     }

@@ -29,7 +29,8 @@ pub(super) struct Changes {
     noted: u64,
     overflown: bool,
     /// The directory that was recorded last, and its path. After a name is settled, the directories
-    /// above it follow one after the other. The path of each is a prefix of this one.
+    /// above it follow one after the other. The path of each directory is then a prefix of the path
+    /// recorded before.
     last: Option<(DirId, SharedPath)>,
 }
 

@@ -2,9 +2,8 @@
 //!
 //! A node that sends a wrong log therefore cannot remove names that were verified before, and
 //! cannot charge an author for records that the author never wrote. Only a log that arrived whole
-//! can be checked in advance. A log longer than
-//! [`STAGED_MAX_PARTS`](super::staged::STAGED_MAX_PARTS) is compared with its head after it was
-//! applied.
+//! can be checked in advance. A log that arrived in several stretches (see `staged`) is compared
+//! with its head after it was applied.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -57,7 +56,7 @@ impl LogSum {
         self.count == head.count && self.digest.digest() == head.digest
     }
 
-    /// Returns whether a later record replaces this one.
+    /// Returns whether a later record replaces the record with this index.
     pub(crate) fn is_superseded(&self, record: usize) -> bool {
         self.superseded.contains(&record)
     }

@@ -13,7 +13,8 @@ pub(super) type ContestedName = (DirId, Box<[u8]>);
 /// The contested names of each directory, each with the conflict names assigned for it.
 pub(super) type Conflicts = BTreeMap<DirId, BTreeMap<Box<[u8]>, Vec<Alias>>>;
 
-/// Places that need new conflict names: those of the name, and those of names that compete for it.
+/// Names that were changed, or that became contested or free. The conflict names that depend on
+/// each of them must be reassigned (`Merge::refresh_aliases`).
 #[derive(Default)]
 pub(super) struct StaleConflictNames {
     /// Each place with the estimated steps of its reassignment.

@@ -8,7 +8,8 @@
 
 use p2pfs_proto::wire::native::record::Fact;
 
-/// Number of lanes. With 16 bits each, finding a collision is as hard as 200-bit security allows.
+/// Number of lanes. With lanes of 16 bits, the sum has at least 200 bits of security against
+/// collisions (Lewi and others 2019).
 const LANES: usize = 1024;
 /// Bytes of all lanes.
 pub(crate) const SET_DIGEST_BYTES: usize = LANES * 2;

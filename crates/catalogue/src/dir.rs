@@ -26,7 +26,7 @@ pub(super) struct Dir {
     /// Whether it has listed entries.
     pub occupied: bool,
     /// The newest version time of its listed files and of the live directory records in it. A file
-    /// dated in the future therefore hides no later change.
+    /// dated in the future is not listed, so it hides no later change.
     pub newest: Timestamp,
     /// The candidates that are shown under their own names.
     pub listed: SortedSet<ListedRow>,
@@ -147,10 +147,11 @@ impl Dir {
 /// The counter of an author in a directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Counted {
-    /// The author's live names here, and its subdirectories that have any.
+    /// The author's names here that are not tombstones, and the subdirectories that contain such
+    /// names at any depth.
     Names,
-    /// The rows that the author makes this node keep, including tombstones and the record of the
-    /// directory itself.
+    /// The author's rows here, including tombstones and its record of the directory itself, and the
+    /// subdirectories that contain any at any depth.
     Rows,
 }
 

@@ -1,9 +1,9 @@
 //! Versions dated ahead of the clock, which wait until their time comes.
 //!
-//! A version dated in the future would otherwise win its name for ever. An honest author never
-//! creates one, because a version time is at most the time at which its author saw the version.
-//! Such a version therefore comes from a wrong clock or a dishonest author. When its time comes,
-//! `clock` takes it from here.
+//! A version dated in the future would otherwise win its name for ever. An honest author with a
+//! correct clock never creates one, because a version time is at most the time at which its author
+//! saw the version. Such a version therefore comes from a wrong clock or a dishonest author. When
+//! such a version becomes due, `clock` removes it from [`FutureDated`].
 
 use std::collections::BTreeMap;
 

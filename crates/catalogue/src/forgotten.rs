@@ -1,12 +1,12 @@
-//! Nodes that the user had this node forget. Other nodes still have their logs, and would return
-//! them with the next heads that they announce.
+//! Nodes that this node forgot by order of the user. Other nodes still have the logs of forgotten
+//! nodes, and would bring them back with the next heads that they announce.
 
 use super::Catalogue;
 use p2pfs_proto::wire::native::record::Head;
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of forgotten nodes with a remembered rank. Above it, one other node's rank
-/// is dropped. Its log is then applied again if another node has it.
+/// Maximum number of forgotten nodes with a remembered rank. Above it, one other node's rank is
+/// dropped. The log of that node is then applied again if another node has it.
 pub const FORGOTTEN_MAX: usize = 1024;
 
 /// The epoch and the sequence of a head ([`Head::rank`]).
@@ -41,8 +41,8 @@ impl Catalogue {
             let other = self.forgotten_to.keys().find(|other| **other != node);
             if let Some(other) = other.copied() {
                 self.forgotten_to.remove(&other);
-                // The store must forget this node too. The store has no log of a node with a
-                // remembered rank.
+                // The next write deletes everything that the store has of `other`. That is only the
+                // rank, because the store has no log of a node with a remembered rank.
                 self.forgotten.push(other);
             }
         }

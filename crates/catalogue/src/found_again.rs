@@ -13,16 +13,17 @@ use p2pfs_types::path::SharedPath;
 pub struct FileNames {
     /// The content.
     pub hash: ContentHash,
-    /// A path that shows it, possibly under a conflict name, or the path of another version. `None`
-    /// if a node has the content only in its cache.
+    /// The path under which the file is listed, which may be a conflict name. If the file is not
+    /// listed, its own path, which may show another version. `None` if a node has the content only
+    /// in its cache.
     pub listed: Option<SharedPath>,
     /// The label of the sharing node, and the path among that node's files.
     pub shared: Option<(String, SharedPath)>,
 }
 
 impl View {
-    /// Returns the names of the contents whose hashes begin with the first `bits` bits of `start`.
-    /// At most `limit` records are examined.
+    /// Returns the names of the contents with hashes that begin with the first `bits` bits of
+    /// `start`. At most `limit` records are examined.
     pub fn files_like(&self, start: &ContentHash, bits: u32, limit: usize) -> Vec<FileNames> {
         let leading = |hash: &[u8; 32]| {
             let [a, b, c, d, ..] = *hash;

@@ -37,8 +37,8 @@ impl RecordHandle {
     }
 }
 
-/// A name in a directory. It costs no more than its own bytes, and for a file or link hardly
-/// anything.
+/// A name in a directory. A file or link under its recorded name costs one pointer, every other
+/// name its own bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameHandle {
     /// A file or link that is listed under its recorded name.

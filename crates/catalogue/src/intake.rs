@@ -23,7 +23,7 @@ use p2pfs_types::id::NodeId;
 /// that is added or removed. The steps of the last record may exceed it.
 pub(super) const TURN_STEPS: usize = 8192;
 
-/// A stretch of a log that is being applied or waits for that.
+/// A stretch of a log (one or more parts, joined) that is being applied or waits for that.
 struct Intake {
     index: NodeIndex,
     author: NodeId,
@@ -46,7 +46,7 @@ enum IntakeState {
     Waits,
     /// The records are being compared with the head.
     Checks,
-    /// Rows of an earlier life are being removed.
+    /// Rows from before an earlier restart of the log are being removed.
     Clears,
     Takes,
 }

@@ -49,7 +49,7 @@ impl Merge {
         self.relabel();
     }
 
-    /// Changes a name without its labels. Returns whether it was another one.
+    /// Sets the name of a node without updating labels. Returns whether the name changed.
     fn change_name(&mut self, node: NodeIndex, name: NodeName) -> bool {
         let is_new = self.state.node(node).name.as_ref() != Some(&name);
         if is_new {

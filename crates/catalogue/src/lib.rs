@@ -3,16 +3,16 @@
 //! The crate owns the logs of all nodes and their set digests. Each node is the only writer of its
 //! own log. The crate also owns the rules that rank the versions of a path (`rules` lists them in
 //! order), and the immutable [`View`] that the filesystem's threads read. It is pure: it uses no
-//! socket and no file, and reads no clock. The owner feeds it facts, signed heads and parts of
-//! logs, and tells it which nodes are live. The owner takes views, changes and pending writes from
-//! it.
+//! socket and no file, and reads no clock. Its owner (the thread that calls it, not the owner of a
+//! path) feeds it facts, signed heads and parts of logs, and tells it which nodes are live. That
+//! thread takes views, changes and pending writes from it.
 //!
-//! The catalogue never checks a signature, because the owner has done so before it hands in a head.
-//! It never decides when to pull, and it never lists a name whose content no live node can give.
+//! The catalogue never checks a signature, because its owner has checked each head before. It never
+//! decides when to pull. It never lists a version that no live node can give.
 //!
-//! The merge is a function of the logs held, the live nodes, the owners of paths, the clock, the
-//! budgets and the contents that proved unserved. It does not depend on the order in which facts arrive. `tests::model` checks this
-//! against a merge from scratch.
+//! The merge is a function of the stored logs, the live nodes, the owners of paths, the clock, the
+//! budgets and the contents that proved unserved. It does not depend on the order in which facts
+//! arrive. `tests::model` checks this against a merge from scratch.
 //!
 //! After an error the catalogue is as it was before the call, unless the variant says otherwise.
 //!
@@ -109,12 +109,12 @@ use row::NodeIndex;
 pub const PART_MAX_RECORDS: usize = 4096;
 /// Maximum estimated bytes in one part. A single record may exceed it.
 pub const PART_MAX_BYTES: usize = 1 << 20;
-/// Maximum nodes with a log or a liveness. A further node is refused until one is forgotten.
+/// Maximum nodes with a log or a known liveness. A further node is refused until one is forgotten.
 pub const NODES_MAX: usize = 4096;
 /// Maximum records of one author, including tombstones. A log that claims more is refused whole.
 pub const RECORDS_PER_AUTHOR_MAX: usize = 4_000_000;
-/// Maximum consecutive pulls of one author's whole log with a wrong digest. After these only
-/// a newer head starts another pull.
+/// Maximum consecutive retries of the pull of one author's log after the log did not match its
+/// head. Each retry pulls the whole log. After the last one only a newer head starts another pull.
 pub const FRESH_PULLS_MAX: u32 = 3;
 /// Maximum times that this node moves to a higher epoch in one run. More often means that another
 /// node has a copy of the key and does the same. The count restarts once that node is gone.
@@ -124,8 +124,8 @@ pub const OWN_RECOVERIES_MAX: u32 = 3;
 pub const CHANGES_MAX: usize = 4096;
 /// Tombstones that a log of any size may keep before its author compacts it.
 pub const TOMBSTONES_MIN: u64 = 1024;
-/// Live records for each tombstone above [`TOMBSTONES_MIN`]. If a log has more tombstones, its
-/// author drops the older half.
+/// Number of other records for each tombstone that a log may keep. If a log has more tombstones
+/// than this and more than [`TOMBSTONES_MIN`], its author drops the older half.
 pub const TOMBSTONE_RATIO: u64 = 4;
 /// Records that one call of [`Catalogue::set_live`] or a similar method processes at once. The rest
 /// waits for [`Catalogue::advance`].
@@ -142,7 +142,8 @@ pub const RESTART_GAP: u64 = 1 << 32;
 pub struct LogPart {
     /// The author's signed head, as the answering node knows it.
     pub head: SignedHead,
-    /// Whether the receiver must restart this log. The records then begin at the first.
+    /// Whether the receiver must restart this log. The records then begin with the first one of the
+    /// log.
     pub fresh: bool,
     /// Records in ascending sequence, at most [`PART_MAX_RECORDS`].
     pub records: Vec<Record>,
@@ -168,7 +169,9 @@ pub enum HeadOutcome {
     Known,
     /// The log has more records. Any node that has them can answer this pull.
     Pull(Pull),
-    /// The same author signed two different logs under one number, so its key was copied.
+    /// The key of the author was copied: the author signed two different logs with one epoch and
+    /// sequence. For this node's own key, also if its log was overtaken more than
+    /// [`OWN_RECOVERIES_MAX`] times.
     CopiedKey {
         /// The author with the copied key.
         author: NodeId,
@@ -193,11 +196,11 @@ pub enum Applied {
     /// The log did not match its head, and none of the received records stays.
     Mismatch {
         /// The pull to retry, preferably with another node. `None` after [`FRESH_PULLS_MAX`]
-        /// failures.
+        /// retries.
         retry: Option<Pull>,
     },
-    /// The log was compacted beyond the records held here, and nothing was applied. The pull
-    /// requests the whole log.
+    /// The part continues a log that cannot be continued here, because the author has compacted the
+    /// log or begun another epoch. Nothing was applied. The pull requests the whole log.
     Compacted(Pull),
     /// The log exceeded a budget and was dropped. See [`Catalogue::poll_dropped`].
     OverBudget,
@@ -209,8 +212,8 @@ pub enum CatalogueError {
     /// The part belongs to another author than the requested one. The sender is at fault.
     #[error("a part of another node's log than the one asked for")]
     WrongAuthor,
-    /// Sequences are not ascending, or outside the range that the head covers. The sender is at
-    /// fault.
+    /// Sequences are not ascending, or outside the range that the head covers, or a part before the
+    /// last is empty. The sender is at fault.
     #[error("the records of a log part are out of order")]
     BadOrder,
     /// The part exceeds [`PART_MAX_RECORDS`]. The sender is at fault.
@@ -232,8 +235,8 @@ pub enum CatalogueError {
         /// Number of records in the log.
         count: u64,
     },
-    /// This node's own names reach [`AUTHOR_MAX_BYTES`] or [`AUTHOR_MAX_DIRECTORIES`]. Above it,
-    /// other nodes would drop its whole log.
+    /// With this record, the own log would exceed [`AUTHOR_MAX_BYTES`] or
+    /// [`AUTHOR_MAX_DIRECTORIES`]. Other nodes would then drop the whole log.
     #[error("the names of this node are over the limit that others hold it to")]
     OverBudget,
     /// The list exceeds [`READERS_MAX`], or all numbers for lists of readers are in use.

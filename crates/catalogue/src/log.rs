@@ -20,12 +20,12 @@ pub(super) struct Log {
     /// Sequence up to which tombstones are dropped here.
     pub cleared: u64,
     pub rows: Rows,
-    /// Rows of an earlier life. They are listed until the new life is complete, or until they are
-    /// removed in steps.
+    /// Rows from before the log was last restarted ([`Log::begin`]): an earlier *life* of the log.
+    /// They are listed until the new life is complete, or until they are removed in steps.
     pub old: Rows,
     /// Whether a running pull may still confirm `old`.
     pub staging: bool,
-    /// Number of live rows.
+    /// Number of rows that are not tombstones.
     pub count: u64,
     pub tombstones: u64,
     pub digest: SetDigest,
@@ -37,7 +37,8 @@ pub(super) struct Log {
     pub base: u64,
     /// Whether the rows match `head`.
     pub complete: bool,
-    /// Pulls that did not match their head since the log last matched the newest head.
+    /// Pulls that did not match their head since a newer head arrived, or since the log last
+    /// matched the newest head.
     pub failures: u32,
     /// Whether the digest already includes the rows that are being added. It is then not updated.
     pub is_summed: bool,
@@ -170,8 +171,8 @@ impl Log {
         }
     }
 
-    /// Returns the floor that keeps tombstones in proportion to the live rows. Returns `None` if
-    /// there are few enough.
+    /// Returns the floor that keeps tombstones in proportion to the other rows. Returns `None` if
+    /// there are few enough tombstones.
     pub(crate) fn floor_to_be(&self) -> Option<u64> {
         let limit = TOMBSTONES_MIN.max(self.count / TOMBSTONE_RATIO);
         if self.tombstones <= limit {

@@ -1,9 +1,10 @@
 //! Keeps the merged state consistent with the rows that are added and removed.
 //!
-//! A name is settled whenever one of its rows is added or removed, or whenever the availability of
-//! a row changes. Results that depend on a whole directory (conflict names and its newest time) are
-//! computed once a batch, in [`Merge::finish_batch`]. Each step examines only the name, its content
-//! and the directories above it.
+//! To *settle* a name is to compute the version that it shows. A name is settled whenever one of
+//! its rows is added or removed, or whenever the availability of a row changes. Results that depend
+//! on a whole directory (conflict names and its newest time) are computed once a batch, in
+//! [`Merge::finish_batch`]. Each step examines only the name, its content and the directories above
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,8 +34,8 @@ pub(super) struct Merge {
     /// A listed row that is being removed. It is still in the listing, but is not a candidate.
     pub(super) leaving: Option<Row>,
     free: Vec<DirId>,
-    /// Names that still need to be settled, because another version may have them now or because
-    /// their time came.
+    /// Names that still need to be settled, because another version may have them now, or because
+    /// the time of a waiting version came.
     pub(super) unsettled: Vec<Row>,
     /// Contents with a changed availability, and the last name of each that was settled. Names
     /// after it still need to be settled. Each content is here once, however often its availability
@@ -64,7 +65,8 @@ pub(super) struct Merge {
     pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
     /// Cached contents that became private or stopped being private.
     pub(super) haves_to_review: Vec<ContentHash>,
-    /// Names that replace those that the nodes give themselves.
+    /// Node names that the cluster has certified. Each replaces the name that the node gives
+    /// itself.
     pub(super) certified_names: BTreeMap<NodeId, NodeName>,
 }
 
@@ -138,8 +140,9 @@ impl Merge {
         }
     }
 
-    /// Records changes after an own record was added or removed. A name of the same content may now
-    /// resolve to the own file, or no longer do so, although it shows the same attributes.
+    /// Records changes of a name and of its conflict names after an own record of that name was
+    /// added or removed. Each of these names may now resolve to the own file, or no longer do so,
+    /// although it shows the same attributes.
     fn record_own_change(&mut self, row: &Row) {
         if row.author != self.state.me || !row.has_name() {
             return;
@@ -374,8 +377,8 @@ impl Merge {
         }
     }
 
-    /// Counts a row in a directory, and in each directory above for which it is the first or was
-    /// the last.
+    /// Counts a row of an author in a directory. If the directory thereby receives its first row of
+    /// the author or loses its last one, also counts it in the directory above, and so on.
     fn count_up(&mut self, row: &Row, mut dir: DirId, what: Counted, more: bool) {
         while self.dir_mut(dir).count(row.author, what, more) && dir != DirId::ROOT {
             let here = self.state.dir(dir);
@@ -387,8 +390,8 @@ impl Merge {
         }
     }
 
-    /// Updates the time of a directory after a record of it was added, became due, or changed
-    /// liveness.
+    /// Updates the time of the directory that contains a directory record, after the record was
+    /// added, became due, or changed liveness.
     pub(super) fn retime_directory(&mut self, row: &Row) {
         if self.state.dates_directory(row) {
             self.raise_time(row.dir, row.version_time());

@@ -22,7 +22,8 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// Owners of paths. The owner nearest above a name applies.
+/// Owners of paths. A path without an entry has the owner of the nearest entry above it, if there
+/// is one.
 pub type Owners = BTreeMap<SharedPath, NodeId>;
 
 /// Properties of a content that some live node has.
@@ -131,8 +132,8 @@ impl Merged {
             .expect("rows and directories name known directories")
     }
 
-    /// Returns whether the author of a row is live, as far as its last change of liveness was
-    /// applied.
+    /// Returns whether a row counts as live. That is the liveness of its author, except that a row
+    /// which the author's running sweep has not reached counts as before.
     pub(crate) fn is_live(&self, row: &Row) -> bool {
         let node = self.node(row.author);
         match node.sweep {
@@ -304,8 +305,8 @@ impl Merged {
         horizon.is_some_and(|horizon| row.version_time() > horizon)
     }
 
-    /// Returns whether a row dates its directory. A row ahead of the clock does not until its time
-    /// comes. Otherwise it would hide every change until then.
+    /// Returns whether a row dates its directory. A row ahead of the clock does not date its
+    /// directory until its time comes. Otherwise it would hide every change until then.
     pub(crate) fn dates_directory(&self, row: &Row) -> bool {
         self.lists_directory(row) && !self.is_ahead(row)
     }

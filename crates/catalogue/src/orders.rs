@@ -59,9 +59,8 @@ ordered_by!(ByName, |a: &ByName, b: &ByName| {
         .then_with(|| (a.author, a.share).cmp(&(b.author, b.share)))
 });
 
-/// The row that a name shows, ordered by name alone, because each name has one. A tree of such rows
-/// may keep a replaced row as a separator. The order must therefore ignore the author. Otherwise a
-/// search by name could miss the row that replaced it.
+/// The row that a name shows, ordered by name alone, because each name has one such row. Two rows
+/// of one name are therefore equal, whatever their authors.
 #[derive(Clone, Debug)]
 pub(super) struct ListedRow(pub Row);
 

@@ -52,8 +52,9 @@ impl Catalogue {
     /// already. The sender of a file is kept while the bytes are the same.
     ///
     /// # Errors
-    /// [`CatalogueError::BadFact`] for the root. [`CatalogueError::TooManyRecords`] and
-    /// [`CatalogueError::OverBudget`] at the limits: the name is then not shared.
+    /// [`CatalogueError::BadFact`] for the root, and for any other entry that a log may not hold.
+    /// [`CatalogueError::TooManyRecords`] and [`CatalogueError::OverBudget`] at the limits: the
+    /// name is then not shared.
     pub fn put(
         &mut self,
         share: ShareIndex,
@@ -139,8 +140,8 @@ impl Catalogue {
             .to_entry()
     }
 
-    /// Returns all own entries of a share in the order of their records. A scan is compared with
-    /// them.
+    /// Returns all own entries of a share in the order of their records. The owner compares a scan
+    /// of the share with them.
     pub fn own_entries(&self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + '_ {
         let rows = self.logs[&self.me].rows.after(0);
         rows.filter(move |row| row.has_name() && self.merge.state.share_of(row) == share)
@@ -152,8 +153,8 @@ impl Catalogue {
             })
     }
 
-    /// Withdraws own links that a log may not hold. An earlier version may have recorded some. The
-    /// next scan records them again in a form that other nodes accept.
+    /// Withdraws own links that a log may not hold. An earlier release of this program may have
+    /// recorded some. The next scan records them again in a form that other nodes accept.
     pub fn withdraw_unsound_links(&mut self) {
         let is_unsound = |path: &SharedPath, entry: &Entry| match &entry.kind {
             Kind::Symlink { target } => !link_stays_inside(path, target),
@@ -215,10 +216,10 @@ impl Catalogue {
         signed.is_none_or(|signed| signed.head != self.own_head())
     }
 
-    /// Sets the epoch of the own log if it has no records in this life. Otherwise the log continues
-    /// unchanged. Suppose a node lost its state and then recorded as many facts as before. It still
-    /// never signs two different logs under one number, provided that the clock gives each life its
-    /// own epoch.
+    /// Sets the epoch of the own log if the log has no records. Otherwise the log continues
+    /// unchanged. A node that lost its state may record as many facts as before, and so reach a
+    /// sequence that it has signed already. The epoch distinguishes the two logs, provided that the
+    /// caller takes a higher epoch from its clock at each start.
     pub fn begin_own(&mut self, epoch: u64) {
         let log = self.log_mut(self.me);
         if log.sequence == 0 {
@@ -231,7 +232,7 @@ impl Catalogue {
         self.recoveries < OWN_RECOVERIES_MAX
     }
 
-    /// Resets the count of recoveries, after the other node with this key is gone.
+    /// Resets the count of recoveries, after the node with a copy of this key is gone.
     pub fn forget_recoveries(&mut self) {
         self.recoveries = 0;
     }
@@ -272,7 +273,8 @@ impl Catalogue {
         self.merge.changes.poll()
     }
 
-    /// Adds a fact to the own log. A fact about a name goes under the number that it has.
+    /// Adds a fact to the own log. A fact about a name is sealed if its share number is one of a
+    /// list of readers.
     pub(super) fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
         check_in_clear(&fact)?;
         self.check_own_budget(&fact)?;

@@ -109,7 +109,8 @@ impl Catalogue {
             let around = top.parent().and_then(|parent| state.find_dir(&parent));
             tops.extend(around.map(|dir| (dir, Box::from(top.file_name()))));
         }
-        // A version that lost another name may now use this one as its conflict name, or no longer.
+        // A version that lost another name may now use `top` as its conflict name, or no longer do
+        // so.
         for (dir, name) in tops {
             if self.merge.conflicts.contains_key(&dir) {
                 self.merge.stale_aliases.insert(dir, &name, 1);

@@ -1,9 +1,9 @@
 //! Private contents, and the nodes that may receive their bytes.
 //!
 //! A content is private if a sealed name of it is known, or was known and is gone. Every node among
-//! the readers of any such name may receive it. A file that this node itself shares openly is
-//! public. If another node lists the same content openly, nothing changes here: any node that
-//! learnt the hash could do so.
+//! the readers of any present sealed name may receive it. A file that this node itself shares
+//! openly is public. If another node lists the same content openly, nothing changes here: any node
+//! that learnt the hash could do so.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
 /// Maximum names of one content that are examined for one answer. If none of them admits the
-/// requesting node, it is refused.
+/// requesting node, the node is refused.
 const NAMES_LOOKED_AT: usize = 4096;
 
 impl Merged {
@@ -68,7 +68,7 @@ impl Merged {
         self.files_of(hash).next().is_some()
     }
 
-    /// Returns whether this node gives a content to some nodes alone.
+    /// Returns whether this node gives a content only to some nodes, or to none.
     pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
         let is_sealed = self.marks.has(hash) || self.sealed_names(hash).next().is_some();
         is_sealed && !self.is_open_from(hash, self.me)
@@ -100,8 +100,8 @@ impl Merged {
 
 impl View {
     /// Returns whether this node may give the bytes of a content to another node. The bytes of a
-    /// share with readers go to those readers alone, also from a cache and also after the name is
-    /// gone.
+    /// share with readers go only to those readers, also from a cache. After the last sealed name
+    /// of a private content is gone, they go to no node.
     pub fn admits(&self, node: &NodeId, hash: &ContentHash) -> bool {
         self.merged.admits(node, *hash)
     }
@@ -125,8 +125,8 @@ impl Merge {
         }
     }
 
-    /// Updates privacy after a name was added. The author's records of the content now count, and
-    /// its mark is removed.
+    /// Updates privacy after a name was added. The present names of the author now decide about the
+    /// content, so the author's mark of the content is removed.
     pub(super) fn update_privacy_of_added(&mut self, row: &Row) {
         if row.class != Class::File {
             return;
@@ -145,9 +145,9 @@ impl Merge {
         self.review_have(row);
     }
 
-    /// Updates privacy after a name was removed. A private content stays private, unless its author
-    /// listed it openly. A content also becomes private if its open name is removed and the share
-    /// now has readers.
+    /// Updates privacy after a name was removed. If the name was sealed and its author has no other
+    /// name of the content, a [`Mark`] keeps the content private. If the name was open, its share
+    /// now has readers, and no node lists the content, the content becomes private by a mark.
     pub(super) fn update_privacy_of_removed(&mut self, row: &Row) {
         if row.class != Class::File {
             return;
@@ -220,7 +220,8 @@ impl Catalogue {
         reviewed
     }
 
-    /// Restores the contents that were private when their last name went. Call it at the start.
+    /// Restores the contents that were private when their last name went. Call it at the start,
+    /// after the logs were restored.
     pub fn restore_marks(&mut self, marks: impl IntoIterator<Item = Mark>) {
         for mark in marks {
             let author = self.index_of(&mark.author);
@@ -239,7 +240,8 @@ impl Catalogue {
         self.merge.dirty = true;
     }
 
-    /// Removes the marks of contents that no node can be given any longer.
+    /// Removes the marks of contents of which this node has no bytes. Such a content cannot be
+    /// given to any node.
     pub fn drop_marks(&mut self, gone: &[Mark]) {
         for mark in gone {
             self.merge.state.marks.remove(mark);

@@ -106,8 +106,8 @@ impl Catalogue {
         HeadOutcome::OwnStateLost { epoch: head.epoch }
     }
 
-    /// Answers a pull for any author with a complete log here. Returns `None` if no newer records
-    /// are held here. Also returns `None` for the own log while its head is unsigned: see
+    /// Answers a pull for any author with a complete log here. Returns `None` if the log held here
+    /// ends before `after`. Also returns `None` for the own log while its head is unsigned: see
     /// [`Catalogue::sign_own`].
     pub fn log_part(&self, author: &NodeId, epoch: u64, after: u64) -> Option<LogPart> {
         self.log_part_within(author, epoch, after, PART_MAX_RECORDS)

@@ -227,7 +227,8 @@ impl Row {
         &self.0.slice[..usize::from(self.name_bytes)]
     }
 
-    /// Returns the bytes of the name and of the data behind it.
+    /// Returns the number of bytes of the name and of the data behind it, without the values of
+    /// [`BEHIND`].
     pub(crate) fn text_bytes(&self) -> usize {
         usize::from(self.name_bytes) + self.behind(0).len()
     }
@@ -333,8 +334,8 @@ impl Row {
         )
     }
 
-    /// Returns whether the row is about a name, and so belongs to a directory. Other rows are about
-    /// a cached content.
+    /// Returns whether the row is about a name, and so belongs to a directory. Other rows are
+    /// opaque or about a cached content.
     pub(crate) fn has_name(&self) -> bool {
         !matches!(self.class, Class::Have | Class::HaveNot) && !self.is_opaque()
     }

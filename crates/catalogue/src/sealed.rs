@@ -20,8 +20,8 @@ use p2pfs_proto::wire::native::record::{EntitledReader, Entry, Fact, READERS_MAX
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// Own records examined in one step of a restatement. Each is sealed, recorded and withdrawn. A
-/// request to this node may wait for a few such steps.
+/// Own records examined in one step of a restatement. Each may be sealed, recorded again and
+/// withdrawn. A request to this node may wait for a few such steps.
 const RESTATE_STEP_RECORDS: usize = 64;
 
 /// Contents of the row of a list of readers: the share, the salt and the readers.
@@ -52,9 +52,9 @@ fn list_of(row: &Row) -> Option<ReaderList> {
 }
 
 impl Merge {
-    /// Returns one author's row of the same sealed list, entry or tombstone, whether it was opened
-    /// or not. A node that cannot open an entry and its tombstone sees them as one, so they replace
-    /// each other.
+    /// Returns the row with the author, the number and the sealed path of `row`, whether it was
+    /// opened or not. An entry and its tombstone have one sealed path. They therefore replace each
+    /// other even on a node that can open neither.
     pub(super) fn row_of_seal(&self, row: &Row) -> Option<Row> {
         self.row_at(&place_of(row))
     }
@@ -316,8 +316,9 @@ impl Catalogue {
         self.restating = (!self.numbers.is_empty()).then_some(0);
     }
 
-    /// Sets the readers of an own share: these nodes and this one, or all nodes. Returns whether
-    /// the list changed. [`Self::restate`] then restates all entries of the share.
+    /// Sets the readers of an own share: `readers` and this node, or all nodes if `readers` is
+    /// `None`. Returns whether the list changed. [`Self::restate`] then restates all entries of the
+    /// share.
     ///
     /// # Errors
     /// [`CatalogueError::TooManyReaders`] and [`CatalogueError::TooManyRecords`] at the limits.
@@ -336,16 +337,16 @@ impl Catalogue {
             Some(readers) => {
                 let mut readers = readers.clone();
                 readers.insert(self.merge.state.node(self.me).id);
-                // A node without a valid key cannot read, and does not make the list a different
-                // one.
+                // A node id that is not a valid key cannot read. Without it, the list may equal the
+                // known list.
                 readers.retain(has_key);
                 if known.is_some_and(|known| known.readers == readers && known.key.is_some()) {
                     return Ok(false);
                 }
                 let begun = self.begin_number(share, readers);
                 if begun.is_err() {
-                    // No entry can be recorded under this number, so the existing entries are
-                    // withdrawn.
+                    // No entry can be recorded under the number `LAST`, so [`Self::restate`]
+                    // withdraws the existing entries.
                     self.numbers.insert(share, LAST);
                     self.restating = Some(0);
                 }
@@ -397,7 +398,7 @@ impl Catalogue {
     }
 
     /// Returns a number under which the own log has no row, not even a tombstone. An entry sealed
-    /// for another list is therefore never taken for one of this list.
+    /// for another list is therefore never taken for an entry of the new list.
     fn fresh_number(&self) -> Option<ShareIndex> {
         let rows = self.logs[&self.me].rows.after(0);
         let numbers = rows
@@ -445,8 +446,8 @@ impl Catalogue {
             let _over_the_budget = self.record(again);
         }
         let share = row.share;
-        // An entry that could not be restated is withdrawn. Otherwise nodes that are not readers
-        // could see it.
+        // An entry that could not be restated is withdrawn too. Otherwise nodes that are not
+        // readers could see it.
         let _kept = self.record(Fact::Removed { share, path });
     }
 

@@ -13,7 +13,7 @@ impl Merge {
     /// Settles the names of a content, the first step at once. There may be very many, as for the
     /// empty file.
     pub(super) fn settle_content(&mut self, hash: ContentHash) {
-        // The names that waited are among them.
+        // The names that waited to be settled are among the names of the content.
         self.unsettled_contents.remove(&hash);
         self.settle_files(hash, None, self.step_records);
     }
@@ -192,7 +192,7 @@ impl Merge {
         ranked
     }
 
-    /// Returns the best version of a name, and whether others exist.
+    /// Returns the best version of a name, and whether other versions exist.
     fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
         let (rows, looks) = self.givable(dir, name);
         let best = rows.iter().copied().min_by(|a, b| self.state.order(a, b));
@@ -227,8 +227,8 @@ impl Merge {
         }
     }
 
-    /// Marks conflict names as stale after a real name appeared or vanished that one of them may
-    /// use.
+    /// Marks conflict names as stale after a real name appeared or vanished, if a conflict name may
+    /// have that form.
     fn mark_wanted_alias(&mut self, dir: DirId, name: &[u8]) {
         if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
             self.stale_aliases.insert(dir, name, 1);

@@ -3,16 +3,16 @@
 //! A record must not be missing from the listing while later records of its author are listed. A
 //! single part does not guarantee that, because it is not a snapshot of the log: a name that was
 //! recorded again moves behind records that followed its first one. All parts of a pull are
-//! therefore kept until the last has arrived, and then applied as one (`intake`). A log longer than
-//! [`STAGED_MAX_PARTS`] is applied in stretches of that many parts. It is listed while it arrives,
-//! and is consistent once it is complete.
+//! therefore kept until the last has arrived, and then applied as one (`intake`). At most
+//! [`STAGED_MAX_PARTS`] parts of all logs wait. A longer log is applied in stretches of up to that
+//! many parts. Such a log is listed while it arrives, and is consistent once it is complete.
 
 use super::row::NodeIndex;
 use super::{Catalogue, LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Head, Record};
 
-/// Maximum parts that wait, of all logs together. It is at most 64 MiB of records, as estimated. If
-/// this many parts wait to be applied, no further pull is sent ([`Catalogue::is_behind`]).
+/// Maximum parts that wait, of all logs together: at most 64 MiB of records, as estimated. If this
+/// many parts wait to be applied, no further pull is sent ([`Catalogue::is_behind`]).
 pub(super) const STAGED_MAX_PARTS: usize = 64;
 
 /// The parts of one pull that arrived so far.
@@ -30,7 +30,7 @@ impl StagedParts {
         self.records.last().map_or(0, |record| record.sequence)
     }
 
-    /// Returns whether a part continues where these end.
+    /// Returns whether a part continues where the staged parts end.
     pub(crate) fn is_continued_by(&self, part: &LogPart) -> bool {
         let first = part.records.first().map(|record| record.sequence);
         !part.fresh
@@ -54,8 +54,8 @@ pub(super) enum StageResult {
 }
 
 impl Catalogue {
-    /// Stages a checked part. Returns it together with all parts that waited for it, if they can be
-    /// applied.
+    /// Stages a checked part. If the staged parts can be applied now, returns them all, joined into
+    /// one part.
     pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> StageResult {
         let waiting: usize = self.logs.values().map(|log| log.staged_parts()).sum();
         let LogPart {

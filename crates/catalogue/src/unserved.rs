@@ -7,8 +7,8 @@
 //!
 //! A mark ends when verified bytes of the content arrive, when this node gets the content itself,
 //! or at its expiry. A new head or an offer does not end it, because these cost a dishonest author
-//! nothing. For the same reason a mark outlives the name of its content: an author could otherwise
-//! replace one unserved version by the next and never have several marks.
+//! nothing. A mark outlives the name of its content. Otherwise an author could replace one unserved
+//! version by the next and never have several marks.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -123,8 +123,8 @@ impl Merge {
 
 impl Catalogue {
     /// Marks a content as unserved until `expires_at`. A content that this node has itself, or that
-    /// no other live node claims to have, is not marked. Returns the authors of it whose name now
-    /// shows another version. They are at fault.
+    /// no other live node claims to have, is not marked. Returns the authors at fault: those with a
+    /// name of the content that has another version, which did not prove unserved.
     pub fn mark_unserved(&mut self, hash: ContentHash, expires_at: Instant) -> Vec<NodeId> {
         let holders = self.merge.state.holders(hash);
         if holders.is_empty() || holders.contains(&self.me) {
@@ -159,8 +159,8 @@ impl Catalogue {
             .collect()
     }
 
-    /// Ends the mark of a content after verified bytes of it arrived. The versions of its authors
-    /// no longer rank behind others.
+    /// Ends the mark of a content after verified bytes of it arrived. The other versions of its
+    /// authors no longer rank behind those of other authors.
     pub fn clear_unserved(&mut self, hash: ContentHash) {
         self.drop_mark(hash);
         let authors: Vec<NodeIndex> = self.merge.state.live_authors(hash).collect();

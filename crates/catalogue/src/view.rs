@@ -1,6 +1,6 @@
 //! An immutable snapshot of the namespace, which the filesystem's threads read.
 //!
-//! It is shared, and every answer comes from memory. The time of an answer grows with the logarithm
+//! The threads share it, and it answers from memory. The time of an answer grows with the logarithm
 //! of the namespace and with the size of the answer.
 
 use std::cmp::Ordering;
@@ -66,12 +66,13 @@ pub struct View {
 }
 
 impl View {
-    /// Returns whether it is newer than another view of the same catalogue.
+    /// Returns whether this view is newer than another view of the same catalogue.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         self.number > other.number
     }
 
-    /// Returns its number among the views of its catalogue. Two views of one number are the same.
+    /// Returns the number of this view among those of its catalogue. Two views of one number are
+    /// the same.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -133,7 +134,7 @@ impl View {
     }
 
     /// Returns the object that a name of [`names`](Self::names) stands for, without a search. The
-    /// name must be from the view with this [`number`](Self::number).
+    /// name must be from a view with the same [`number`](Self::number) as this one.
     pub fn found_of(&self, said: &RecordHandle) -> Option<Found> {
         self.found(self.merged.dir(said.0.dir), &said.0)
     }
@@ -213,7 +214,7 @@ impl View {
     }
 
     /// Returns the sender of the content at a path, as recorded by a live node that shares it
-    /// there. For a path outside the namespace, it uses any live node that shares the content.
+    /// there. If no live node shares it there, uses any live node that shares the content.
     pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<Sender> {
         let of_path = path.parent().and_then(|parent| {
             let here = self.merged.dir(self.listed_dir(&parent)?);
@@ -246,8 +247,9 @@ impl View {
         self.found_as(row, self.own(dir, row))
     }
 
-    /// Converts a row without a search for the own file. A version that lost its name has no `own`,
-    /// even if it is this node's. It is one fixed version, while the own file may be written to.
+    /// Converts a row without a search for the own file. For a version that lost its name, `own` is
+    /// none, even if the version is this node's. Such a version is fixed, while the own file may be
+    /// written to.
     pub(super) fn found_as(
         &self,
         row: &Row,

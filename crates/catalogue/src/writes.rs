@@ -48,7 +48,8 @@ pub struct LogWrite {
     pub deletes: Vec<u64>,
     /// The state to store. `None` if the log no longer exists.
     pub state: Option<LogState>,
-    /// Marks that were added (`true`) or removed by this write or an earlier one.
+    /// Marks that were added (`true`) or removed since the writes were last taken. Only the first
+    /// write has them, whatever its author.
     pub marks: BTreeMap<Mark, bool>,
     /// The rank up to which the log was forgotten and is refused.
     pub forgotten_to: Option<Rank>,
@@ -156,8 +157,9 @@ impl Catalogue {
     }
 
     /// Restores a stored log at the start, before any other call. `records` are in ascending
-    /// sequence. Returns `false` if the log is incomplete and was left out, so that it will be
-    /// pulled again. The own log is always restored, and its sequence increases by [`RESTART_GAP`].
+    /// sequence. Returns `false` if the log is incomplete or exceeds a budget. It is then left out,
+    /// and pulled again later. The own log is always restored, and its sequence increases by
+    /// [`RESTART_GAP`].
     ///
     /// # Errors
     /// [`CatalogueError::TooManyNodes`].
@@ -182,7 +184,8 @@ impl Catalogue {
         let mut last = self.log_mut(index).sequence;
         let is_next = |record: &Record| {
             let is_next = record.sequence > std::mem::replace(&mut last, record.sequence);
-            // Stored records may be from a version that accepted more facts.
+            // Stored records may be from an earlier release of this program that accepted more
+            // facts.
             is_next && (own || check_fact(&record.fact).is_ok())
         };
         let records = records.into_iter().take(RECORDS_PER_AUTHOR_MAX);
