@@ -143,7 +143,7 @@ impl TokenBucket {
     }
 
     fn owe(&mut self, debt: Duration, now: Instant) {
-        // A time that a clock cannot show is never reached.
+        // If the time exceeds the range of `Instant`, the new debt is not recorded.
         self.paid_at = now.checked_add(debt).unwrap_or(self.paid_at);
     }
 }

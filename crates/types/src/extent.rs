@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Size of a page in bytes: 4 KiB, as in the kernel's page cache. The cache counts in pages.
 pub const PAGE_BYTES: u64 = 4096;
-/// Size of a chunk in bytes: 64 KiB. Nodes offer chunks to each other, and an outboard has one leaf
-/// for each.
+/// Size of a chunk in bytes: 64 KiB. Nodes offer chunks to each other, and the outboards in the
+/// cache have one leaf for each chunk.
 pub const CHUNK_BYTES: u64 = 65536;
 
 /// The bytes from `start` up to, but not including, `end`. Never inverted.

@@ -2,8 +2,8 @@
 
 use crate::path::{ARRIVING, HIDDEN_ROOT, NAME_MAX_BYTES};
 
-/// Maximum length of a sent name. The older programs append five bytes on their disk, and up to
-/// six more if they already have such a file.
+/// Maximum length of a sent name. The programs of the legacy protocol append five bytes on their
+/// disk, and up to six more if they already have such a file.
 pub const SENT_NAME_MAX_BYTES: usize = NAME_MAX_BYTES - 11;
 /// Maximum length of an extension that is kept when a name is truncated.
 const ENDING_MAX_BYTES: usize = 16;
@@ -39,8 +39,8 @@ pub fn received_name(name: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Returns the name with a number before its last extension, as the older programs write it. For
-/// 0, returns the name itself.
+/// Returns the name with a number before its last extension, as the programs of the legacy protocol
+/// write it. For 0, returns the name itself.
 pub fn numbered_name(name: &[u8], number: u32) -> Vec<u8> {
     if number == 0 {
         return name.to_vec();

@@ -137,13 +137,13 @@ pub fn open_private(path: &Path) -> io::Result<File> {
     open_regular(options.mode(PRIVATE_MODE), path)
 }
 
-/// Opens an existing file of this program for reading. Another user may have planted the name where
-/// it may write: a symbolic link would make this program use another file, and opening a pipe
-/// without a writer would block for ever (open(2)).
+/// Opens an existing file of this program for reading. In a directory that another user can write
+/// to, that user may have planted something under this name. A symbolic link would make this
+/// program use another file, and opening a pipe without a writer would block for ever (open(2)).
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidInput`] for a symbolic link and for anything that is no regular file;
-/// otherwise the error of the system.
+/// [`io::ErrorKind::InvalidInput`] for a symbolic link and for anything else that is not a regular
+/// file; otherwise the error of the system.
 pub fn open_own(path: &Path) -> io::Result<File> {
     open_regular(OpenOptions::new().read(true), path)
 }
@@ -205,7 +205,8 @@ pub fn aside(file: &Path) -> PathBuf {
         .unwrap_or_else(|| file.with_added_extension("aside"))
 }
 
-/// Returns whether the content of a file is damaged, rather than its disk.
+/// Returns whether an error means that the content of a file is damaged, rather than that its disk
+/// failed.
 pub fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -221,8 +222,8 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// Returns whether an error is a temporary shortage of this process: descriptors, memory, or an
-/// interrupted or blocked call (`open(2)`, ERRORS).
+/// Returns whether an error is temporary for this process: a shortage of descriptors or memory, or
+/// an interrupted or blocked call (`open(2)`, ERRORS).
 pub fn is_want(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -145,8 +145,8 @@ impl<'de> Deserialize<'de> for NodeName {
     }
 }
 
-/// Id of the secret of a datagram or a proof. It is derived one way from the epoch's secret, so it
-/// may travel in clear.
+/// Id of the epoch secret that seals a datagram or makes a proof. It is derived one way from the
+/// secret, so it may travel in clear.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EpochId(pub [u8; 8]);
 

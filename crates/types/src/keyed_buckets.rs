@@ -52,7 +52,7 @@ impl<Key: Ord> KeyedBuckets<Key> {
     }
 
     /// Takes `count` tokens of the key's bucket, or none. Returns whether they were taken. A new
-    /// key has none if the table is full.
+    /// key gets no tokens while the table is full.
     pub fn take(&mut self, key: Key, count: u32, now: Instant) -> bool {
         let bucket = self.of(key, now);
         bucket.is_some_and(|bucket| bucket.take(count, now))

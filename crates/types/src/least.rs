@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Minimum duration of the current span and the one before it, so that a permanent increase is
-/// noticed. Reads no clock.
+/// Shortest duration sampled in the current time span and in the one before it. Older samples
+/// expire, so that a permanent increase is noticed. Reads no clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastLately {
     now: Option<Duration>,
@@ -21,7 +21,8 @@ impl LeastLately {
         }
     }
 
-    /// Adds a sample. It counts for at least `span` and at most twice that.
+    /// Adds a sample. It counts for at least `span`, and for up to about twice that if samples keep
+    /// arriving.
     pub fn note(&mut self, now: Instant, span: Duration, sample: Duration) {
         let begun = *self.begun.get_or_insert(now);
         let passed = now.saturating_duration_since(begun);

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::bucket::TokenBucket;
 
-/// Maximum number of remembered offenders. Beyond it, an offender is dropped if another node could
-/// have forged its last offence. Among these the one with the oldest offence goes first.
+/// Maximum number of remembered offenders. Beyond it, all offenders without an offence within
+/// `REMEMBERED` are dropped. If there are none, one offender is dropped: preferably one with a
+/// last offence that another node could have forged, and among equals the one with the oldest last
+/// offence.
 pub const OFFENDERS_MAX: usize = 64;
-/// Time for which an offence is remembered.
+/// Time since its last offence after which an offender is dropped from a full log.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// Minimum time between two reports about one offender.
 const REPORTED_AGAIN: Duration = Duration::from_secs(60);
-/// Maximum number of reports about all offenders at once.
+/// Maximum number of reports about all offenders in a burst.
 const REPORT_BURST: u32 = 16;
 /// Average time between two reports about all offenders.
 const REPORT_PERIOD: Duration = Duration::from_secs(10);
@@ -120,7 +122,8 @@ impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
         }
     }
 
-    /// Returns whether an event that is not an offence may be reported now, at the same rate.
+    /// Returns whether an event that is not an offence may be reported now. Such reports share the
+    /// rate of the reports about offences.
     pub fn may_tell(&mut self, now: Instant) -> bool {
         match &mut self.policy {
             ReportPolicy::Once => true,

@@ -1,4 +1,4 @@
-//! The only type for names received from other nodes.
+//! The only type for file paths received from other nodes.
 //!
 //! A [`SharedPath`] is relative, has no empty, `.` or `..` component, no NUL and no component over
 //! 255 bytes. Joining it to a local folder therefore cannot leave that folder by its text.
@@ -194,9 +194,8 @@ pub enum PathError {
     Hidden,
 }
 
-/// Returns a name as printable text. Escapes bytes that are not UTF-8, and characters that move the
-/// cursor or change the direction of text. A backslash is doubled, so that the text determines the
-/// bytes.
+/// Returns a name as printable text. Escapes bytes that are not UTF-8, and the characters of
+/// [`is_trick`]. A backslash is doubled, so that the text determines the bytes.
 pub fn escape(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {

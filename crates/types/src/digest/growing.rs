@@ -1,5 +1,6 @@
-//! Incremental hash of a file and its outboard, one group at a time. It can pause between any two
-//! groups, and stores a few hundred bytes however long the file is.
+//! Incremental hash of a file and its outboard, one group at a time. A *group* is the bytes of one
+//! leaf of the outboard ([`Grain::bytes`]). The computation can pause between any two groups, and
+//! stores about 50 bytes for each level of the tree.
 
 use std::io;
 

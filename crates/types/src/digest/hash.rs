@@ -44,8 +44,8 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// A content by its hash and its size, the key of a fetch. The hash of a tree is bound to the size
-/// of the content. Of several sizes claimed for one hash, only one can be proven.
+/// A content by its hash and its size, the key of a fetch. The shape of the hash tree depends on
+/// the size. Of several sizes claimed for one hash, only one can therefore be proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentKey {
     /// The hash.

@@ -21,7 +21,7 @@ const SLOTS: usize = 1 << 19;
 /// Value of a slot without a chunk.
 const FREE: u64 = 0;
 
-/// The process's memory. Every hash computation adds to it.
+/// The memory of this process. [`has_hash`] and [`note`] add chunks to it.
 static MARKS: LazyLock<Option<HashedChunks>> = LazyLock::new(HashedChunks::new);
 
 /// The code of each chunk's hash and bytes, in a slot selected by the hash. A newer code replaces
@@ -77,7 +77,8 @@ fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static HashedChunks, u64)>
     Some((marks, marks.code(hash, bytes)?))
 }
 
-/// Returns whether these bytes have this hash. Calls `hashed` if the memory does not know.
+/// Returns whether these bytes have this hash. Calls `hashed` if the memory does not know the
+/// bytes.
 pub(super) fn has_hash(hash: &NodeHash, bytes: &[u8], hashed: impl FnOnce() -> NodeHash) -> bool {
     let Some((marks, code)) = marked(hash, bytes) else {
         return hashed() == *hash;

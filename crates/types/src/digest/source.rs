@@ -24,7 +24,7 @@ pub trait AppendAt: ReadAt {
 
 impl AppendAt for &[u8] {}
 
-/// An open file, read even if its disk must be waited for.
+/// An open file. Reading it waits for the disk if the bytes are not in the kernel's cache.
 #[derive(Clone, Copy, Debug)]
 pub struct OnDisk<'a, F>(pub &'a F);
 

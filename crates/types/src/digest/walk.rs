@@ -38,7 +38,7 @@ pub(super) struct ParentStep {
 
 /// All steps of a proof.
 pub(super) struct ProofPlan {
-    /// The proven range, in whole leaves.
+    /// The proven range: the requested one, widened to whole KiB.
     pub range: ByteRange,
     pub steps: Vec<ProofStep>,
     grain: Grain,
@@ -46,8 +46,8 @@ pub(super) struct ProofPlan {
 
 impl ProofPlan {
     /// Computes the steps to `range` of a file of `size_bytes`. The range must be within the file.
-    /// The steps do not depend on the grain of the outboard, but the number of pairs in the
-    /// outboard does.
+    /// The steps do not depend on the grain of the outboard, but the number of steps with an
+    /// `offset` in the outboard does.
     pub(super) fn new(size_bytes: u64, range: ByteRange, grain: Grain) -> Self {
         let range = range.align_out(LEAF_BYTES, size_bytes);
         let steps = Vec::new();

@@ -19,7 +19,8 @@ const LOOK_WITHIN: Duration = Duration::from_secs(2);
 pub enum Whereabouts {
     /// It is in its place.
     InPlace,
-    /// It was removed, moved or replaced, or its directory was.
+    /// Its path leads to no file or to another one: it or its directory was removed, moved or
+    /// replaced.
     Lost,
     /// Its disk does not answer.
     Unknown,
@@ -69,7 +70,7 @@ impl HeldLock {
     }
 
     /// Checks where the lock file is. Waits for the disk for up to two seconds. If an earlier check
-    /// still hangs, its time counts too, so a hung disk is not waited for again.
+    /// still hangs, the time since its start counts, so a hung disk is not waited for again.
     pub fn whereabouts(&self) -> Whereabouts {
         let place = &self.place;
         let mut looks = place.looks.lock();

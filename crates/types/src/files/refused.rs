@@ -20,8 +20,8 @@ pub fn stays_refused(place: &Path, said: &io::Error) -> bool {
     }
 }
 
-/// Returns whether a disk may still be mounted there: the existing part of the path ends in an
-/// empty directory of another user.
+/// Returns whether a disk may still be mounted on the path or above it. That is assumed if the
+/// existing part of the path ends in an empty directory of a user other than `user`.
 fn awaits_a_disk(place: &Path, user: u32) -> bool {
     let mut way = place.ancestors();
     let last = way.find_map(|dir| Some((dir, fs::symlink_metadata(dir).ok()?)));
