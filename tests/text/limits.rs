@@ -10,10 +10,9 @@ use p2pfs_types::limit::{Limit, LimitTests};
 use crate::generated::assert_generated;
 
 /// Limits that no test tries: the table says why of each.
-const UNTRIED_LIMITS: [&str; 10] = [
+const UNTRIED_LIMITS: [&str; 9] = [
     "fetch::plan::URGENT_MAX_BYTES",
     "fetch::plan::link::WINDOW_MAX_BYTES",
-    "fetch::session::answers::SHORT_WAY_MAX_BYTES",
     "legacy::discovery_plane::CONNECTIONS_MAX",
     "legacy::discovery_plane::DATAGRAMS_MAX",
     "legacy::discovery_plane::files::COPIES_MAX",

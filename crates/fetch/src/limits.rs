@@ -50,8 +50,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "fetch::plan::URGENT_MAX_BYTES",
         value: LimitValue::Bytes(crate::plan::URGENT_MAX_BYTES),
-        text: "demands up to this size travel apart from bulk: as far as the kernel reads ahead \
-               unless told otherwise.",
+        text: "demands up to this size travel apart from bulk, and are asked and verified without \
+               another thread: as far as the kernel reads ahead unless told otherwise, some 80 \
+               microseconds' hashing.",
         tests: LimitTests::Untried(
             "it bounds what this node asks for, and nothing that comes from outside",
         ),
@@ -99,7 +100,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "fetch::plan::streams::AHEAD_MAX_BYTES",
         value: LimitValue::Bytes(crate::plan::streams::AHEAD_MAX_BYTES),
-        text: "the largest window: 160 ms of a link of 100 MB/s.",
+        text: "the largest read-ahead window: the largest window of one peer.",
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/streams.rs nothing_is_fetched_past_the_end_of_the_file",
             "crates/fetch/src/plan/streams.rs the_window_of_a_sequential_reader_grows_to_its_limit",
@@ -121,15 +122,5 @@ pub const LIMITS: &[Limit] = &[
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/streams.rs the_number_of_streams_is_bounded",
         ]),
-    },
-    Limit {
-        name: "fetch::session::answers::SHORT_WAY_MAX_BYTES",
-        value: LimitValue::Bytes(crate::session::answers::SHORT_WAY_MAX_BYTES),
-        text: "the largest range that takes the short way where a reader waits for it, asked \
-               and verified without another thread: as far as the kernel reads ahead unless \
-               told otherwise, some 80 microseconds' hashing.",
-        tests: LimitTests::Untried(
-            "it bounds what this node asks for, and nothing that comes from outside",
-        ),
     },
 ];

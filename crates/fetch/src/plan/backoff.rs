@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-/// First back-off after a failure. It doubles with each further failure.
-pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(200);
-/// Maximum back-off after failures. A peer is tried several times while a reader waits 10 s for it.
-pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(3);
-/// First back-off after `Busy`.
-const BUSY_MIN: Duration = Duration::from_millis(25);
-/// Maximum back-off after `Busy`: a busy peer is alive.
-const BUSY_MAX: Duration = Duration::from_millis(800);
+use super::pause::GrowingPause;
+
+/// Back-off after failures. A peer is tried several times while a reader waits 10 s for it.
+pub(super) const BACKOFF: GrowingPause = GrowingPause {
+    first: Duration::from_millis(200),
+    most: Duration::from_secs(3),
+};
+/// Back-off after `Busy`. It is shorter, because a busy peer is alive.
+const BUSY: GrowingPause = GrowingPause {
+    first: Duration::from_millis(25),
+    most: Duration::from_millis(800),
+};
 /// How long a peer is shunned after wrong bytes.
 pub const SHUN: Duration = Duration::from_secs(600);
 /// Back-off from one peer.
@@ -78,8 +82,10 @@ impl Backoff {
         self.failed_at = Some(now);
         self.failures += 1;
         self.failures_total += 1;
-        let doubled = BACKOFF_MIN * (1 << (self.failures - 1).min(10));
-        let until = now + doubled.min(BACKOFF_MAX).mul_f64(0.75 + jitter / 2.0);
+        let until = now
+            + BACKOFF
+                .after(self.failures - 1)
+                .mul_f64(0.75 + jitter / 2.0);
         self.not_before = Some(until);
         until
     }
@@ -99,8 +105,7 @@ impl Backoff {
         }
         self.busy_at = Some(now);
         self.busy += 1;
-        let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
-        let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);
+        let until = now + BUSY.after(self.busy - 1).mul_f64(0.75 + jitter / 2.0);
         self.not_before = Some(until);
         Ok(until)
     }

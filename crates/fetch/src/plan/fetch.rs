@@ -10,20 +10,9 @@ use super::places::RangeIndex;
 use super::readers::ReaderSet;
 use super::streams::Streams;
 use super::swarm::Swarm;
-use super::{GET_ANYWAY_BYTES, Listed, PIECE_MAX_BYTES, PlanError, RequestId};
+use super::{Listed, PIECE_MAX_BYTES, PlanError, RECENT, RequestId, STREAMS_MAX};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
-
-/// How long a range that no peer could give fails again at once, for any reader. Another reader of
-/// the same bytes must not wait its whole deadline for a range that was just tried. The kernel's
-/// own repeats of a read of one handle are answered earlier, by that handle (`FAILURE_MEMORY` in
-/// `fs::handles`).
-const REMEMBER_FAILURE: Duration = Duration::from_secs(1);
-/// Maximum number of failed ranges remembered for one file.
-const FAILURES_MAX: usize = 64;
-/// Part of a wait, as its divisor, during which requests must be unanswered before the holders count
-/// as silent. A request that was sent shortly before the deadline proves nothing.
-const UNANSWERED_PART: u32 = 2;
 
 /// State of a fill: the whole file is wanted.
 #[derive(Debug)]
@@ -55,7 +44,10 @@ pub(super) enum FillWish {
     BeingStored,
 }
 
-/// Failures of one file that other readers of the same bytes learn of.
+/// Recent failures of one file, at most one for each stream. A range that no peer could give fails
+/// again at once, for any reader. Another reader of the same bytes must not wait its whole deadline
+/// for a range that was just tried. The kernel's own repeats of a read of one handle are answered
+/// earlier, by that handle (`FAILURE_MEMORY` in `fs::handles`).
 #[derive(Debug, Default)]
 pub(super) struct FailureMemory {
     ranges: Vec<(ByteRange, Instant, PlanError)>,
@@ -67,8 +59,8 @@ impl FailureMemory {
     /// Remembers the failure of a range for a while.
     pub(super) fn remember(&mut self, now: Instant, range: ByteRange, why: PlanError) {
         self.ranges.retain(|(_, until, _)| *until > now);
-        if self.ranges.len() < FAILURES_MAX {
-            self.ranges.push((range, now + REMEMBER_FAILURE, why));
+        if self.ranges.len() < STREAMS_MAX {
+            self.ranges.push((range, now + RECENT, why));
         }
     }
 
@@ -116,7 +108,8 @@ pub(super) struct FileTimes {
 impl FileFetch {
     pub(super) fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
         let have_bytes = present.len();
-        let is_to_get = size_bytes > GET_ANYWAY_BYTES && have_bytes != size_bytes;
+        // one answer would not bring all of it
+        let is_to_get = size_bytes > PIECE_MAX_BYTES && have_bytes != size_bytes;
         Self {
             size_bytes,
             have_bytes,
@@ -188,11 +181,11 @@ impl FileFetch {
         self.times.unanswered_since = None;
     }
 
-    /// Returns whether no holder answered a request during most of a wait that began at `since` and
-    /// had this patience.
+    /// Returns whether no holder answered a request during half of a wait that began at `since` and
+    /// had this patience. A request that was sent shortly before the deadline proves nothing.
     pub(super) fn is_unanswered(&self, now: Instant, since: Instant, patience: Duration) -> bool {
         let unanswered = self.times.unanswered_since.map(|at| at.max(since));
-        unanswered.is_some_and(|at| at + patience / UNANSWERED_PART <= now)
+        unanswered.is_some_and(|at| at + patience / 2 <= now)
     }
 
     /// Returns a wait for bytes of this file with the progress of the file.

@@ -1,19 +1,14 @@
 //! The open files, and which of them may be closed.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::fetch::FileFetch;
-use super::{FETCHES_KEPT_MAX, FETCHES_MAX};
+use super::peers::GO_AT_ONCE_PART;
+use super::{FETCHES_KEPT_MAX, FETCHES_MAX, RECENT};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ExtentSet;
 use p2pfs_types::id::NodeId;
-
-/// How long a file stays open unused if others need its room in the cache. It is longer than a
-/// reader's pause between two reads.
-const SHED_AFTER: Duration = Duration::from_secs(1);
-/// Number of files closed together at [`FETCHES_KEPT_MAX`], since the search examines all of them.
-const GO_AT_ONCE: usize = FETCHES_KEPT_MAX / 8;
 
 /// The open files.
 #[derive(Debug, Default)]
@@ -93,7 +88,8 @@ impl FileTable {
     /// first. There are none while few files are open.
     pub(super) fn idle_over_limit(&mut self, step: impl Fn()) -> Vec<ContentKey> {
         self.opened += 1;
-        let (count, is_due) = (self.files.len(), self.opened >= GO_AT_ONCE);
+        let at_once = FETCHES_KEPT_MAX / GO_AT_ONCE_PART;
+        let (count, is_due) = (self.files.len(), self.opened >= at_once);
         if count < FETCHES_KEPT_MAX || !(is_due || count >= FETCHES_MAX) {
             return Vec::new();
         }
@@ -106,7 +102,7 @@ impl FileTable {
             .map(|(name, file)| (file.times.last_used, *name))
             .collect();
         idle.sort_unstable();
-        let over = count - (FETCHES_KEPT_MAX - GO_AT_ONCE);
+        let over = count - (FETCHES_KEPT_MAX - at_once);
         idle.into_iter()
             .take(over)
             .map(|(_, content)| content)
@@ -123,7 +119,7 @@ impl FileTable {
     pub(super) fn long_idle(&self, now: Instant) -> Vec<ContentKey> {
         let is_old = |content: &ContentKey| {
             let file = self.get(content);
-            file.is_some_and(|file| file.times.last_used + SHED_AFTER <= now)
+            file.is_some_and(|file| file.times.last_used + RECENT <= now)
         };
         self.idle().into_iter().filter(is_old).collect()
     }

@@ -9,7 +9,7 @@ use super::state::{FetchState, Timer};
 use super::stripes;
 use super::{
     Decision, HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, RangeRequest, RequestCause, RequestId,
-    TakeBackReason,
+    STEP_ITEMS_MAX, TakeBackReason,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
@@ -17,8 +17,6 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum peers from which one range is requested at one time.
 const ASKED_AT_ONCE_MAX: usize = 3;
-/// Maximum requests to silent peers examined in one step.
-const RESCUES_MAX: usize = 16;
 
 /// Checks late requests.
 #[derive(Debug)]
@@ -177,7 +175,7 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
 /// Moves other requests away from silent peers, a few at a time. The rest follows in the next
 /// step. These requests need not discover the silence one by one.
 pub(super) fn rescue_some(state: &mut FetchState, now: Instant) {
-    for _ in 0..RESCUES_MAX {
+    for _ in 0..STEP_ITEMS_MAX / 2 {
         if !state.peers.has_rescues() {
             return;
         }

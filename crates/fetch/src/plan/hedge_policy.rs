@@ -10,21 +10,18 @@
 
 use std::time::Duration;
 
-use super::PlanConfig;
+use super::schedule::WORSE_MULTIPLE;
+use super::{PlanConfig, WINDOW_START_BYTES};
 
-/// Maximum credit in bytes for hedges. In the long run hedges cost one byte in [`HEDGE_SHARE`], so
-/// that a slow cluster is not asked for everything twice.
-const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
-/// See [`HEDGE_CREDIT_MAX_BYTES`].
+/// One of this many bytes is transferred twice in the long run, so that a slow cluster is not asked
+/// for everything twice. The credit for hedges is at most [`WINDOW_START_BYTES`].
 const HEDGE_SHARE: u64 = 10;
-/// Minimum ratio of the remaining time of a late answer to the expected time of its hedge. A hedge
-/// that saves little is not worth its bytes.
-const SOONER_MULTIPLE: u32 = 2;
 /// How long a peer with an open request may send nothing before it counts as silent.
 pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
-/// How long a peer may send nothing before it loses its stripes of a file that many nodes want. If
-/// many begin at once, each is quiet for longer than [`SILENT_MIN`] now and then.
-const LOST_MIN: Duration = Duration::from_secs(1);
+/// How long a peer may send nothing before it loses its stripes of a file that many nodes want, and
+/// how long a reader waits for a stripe at most. If many nodes begin at once, each is quiet for
+/// longer than [`SILENT_MIN`] now and then.
+pub(super) const LOST_MIN: Duration = Duration::from_secs(1);
 /// How many times the interval between two checks of a request doubles.
 const LOOKS_DOUBLED_MAX: u32 = 3;
 
@@ -72,7 +69,7 @@ impl HedgePolicy {
     pub(super) fn new(config: PlanConfig) -> Self {
         Self {
             config,
-            credit_bytes: HEDGE_CREDIT_MAX_BYTES,
+            credit_bytes: WINDOW_START_BYTES,
         }
     }
 
@@ -121,9 +118,9 @@ impl HedgePolicy {
     }
 
     /// Returns whether another peer would deliver a late range so much sooner that a second request
-    /// pays.
+    /// pays. A hedge that saves little is not worth its bytes.
     pub(super) fn is_worth(expected: Duration, remaining: Option<Duration>) -> bool {
-        remaining.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
+        remaining.is_none_or(|rest| expected * WORSE_MULTIPLE < rest)
     }
 
     /// Returns whether the credit pays for a hedge.
@@ -139,7 +136,7 @@ impl HedgePolicy {
     /// Earns credit by an answer.
     pub(super) fn earn(&mut self, bytes: u64) {
         let credit_bytes = self.credit_bytes + bytes / HEDGE_SHARE;
-        self.credit_bytes = credit_bytes.min(HEDGE_CREDIT_MAX_BYTES);
+        self.credit_bytes = credit_bytes.min(WINDOW_START_BYTES);
     }
 }
 
@@ -214,7 +211,7 @@ mod tests {
     #[test]
     fn hedges_cost_one_byte_in_ten_in_the_long_run() {
         let mut policy = policy();
-        policy.pay(HEDGE_CREDIT_MAX_BYTES);
+        policy.pay(WINDOW_START_BYTES);
         assert!(!policy.can_pay(1));
         policy.earn(1000);
         assert!(policy.can_pay(100) && !policy.can_pay(101));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Listed;
+use super::pause::GrowingPause;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
@@ -15,9 +16,11 @@ const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
 /// Maximum ranges kept of one holder's part of a file, the longest ones. A holder cannot list more
 /// at one time.
 pub const RUNS_MAX: usize = 4096;
-/// First pause before a `Get` is repeated. It doubles up to [`WANTED_MAX`].
-const WANTED_MIN: Duration = Duration::from_millis(250);
-const WANTED_MAX: Duration = Duration::from_secs(2);
+/// Pause before a `Get` for holders is repeated.
+const WANTED: GrowingPause = GrowingPause {
+    first: Duration::from_millis(250),
+    most: Duration::from_secs(2),
+};
 /// How long the catalogue's listing of a node is ignored after that node reported the file gone. It
 /// is also how long a reader of the file then waits for an offer of another node.
 pub(super) const GONE: Duration = Duration::from_secs(5);
@@ -99,7 +102,7 @@ impl HolderSet {
             listed: BTreeMap::new(),
             gone: BTreeMap::new(),
             wanted_next: now,
-            wanted_pause: WANTED_MIN,
+            wanted_pause: WANTED.first,
             is_to_get,
             is_starved: false,
             is_looked_up: false,
@@ -197,7 +200,7 @@ impl HolderSet {
             self.gone.remove(&node);
         }
         self.set(node, Some(coverage));
-        self.wanted_pause = WANTED_MIN;
+        self.wanted_pause = WANTED.first;
         true
     }
 
@@ -253,7 +256,7 @@ impl HolderSet {
 
     /// Returns whether several `Get`s have brought no new holder.
     pub(super) fn has_long_asked(&self) -> bool {
-        self.wanted_pause == WANTED_MAX
+        self.wanted_pause == WANTED.most
     }
 
     /// Starts the next `Get` for holders if it is due. Returns the time of the following one, after
@@ -263,7 +266,7 @@ impl HolderSet {
             return None;
         }
         self.wanted_next = now + self.wanted_pause;
-        self.wanted_pause = (self.wanted_pause * 2).min(WANTED_MAX);
+        self.wanted_pause = (self.wanted_pause * 2).min(WANTED.most);
         Some(self.wanted_next)
     }
 

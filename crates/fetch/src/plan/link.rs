@@ -7,43 +7,32 @@ use super::{Lane, PIECE_MAX_BYTES, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
-/// Bytes in flight to a peer that is little known yet.
+/// Bytes in flight to a peer that is little known yet, and maximum urgent bytes in flight to any
+/// peer. They may exceed its window.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
-/// Minimum window in pieces, so that the next piece is under way while one arrives.
-const WINDOW_MIN_PIECES: u64 = 2;
 /// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
 /// Maximum bytes of a lane in flight to a peer that has never answered: two of the kernel's
 /// read-aheads. A dead or slow peer then costs little, and later requests wait little.
-const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
-/// Maximum urgent bytes in flight to a peer. They may exceed its window.
-const URGENT_WINDOW_BYTES: u64 = 4 << 20;
-/// Urgent bytes that may be in flight even if the window is smaller, unless they take longer than
-/// [`QUEUE_TIME`]. At a slow peer more bytes would only queue, and not in the order in
-/// which readers wait for them.
-const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
+const WINDOW_UNKNOWN_BYTES: u64 = 2 * URGENT_MAX_BYTES;
 /// Maximum transfer time of what a reader's range waits for: the window of a peer that has
 /// delivered little, the urgent bytes beyond the window, and one urgent piece. Two chunks may always
 /// be in flight.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
-/// Maximum bytes of small requests sent in excess of the window. A reader that opens a small file
-/// at a slow peer need not wait until its read-aheads have arrived.
-const SMALL_BESIDE_BYTES: u64 = 64 << 10;
 /// Maximum size in bytes of a small request: a small file, or a page or two of a large one.
 pub const SMALL_BYTES: u64 = 8 << 10;
-/// Time that the window covers in addition to two round trips, for a peer's pauses.
-const WINDOW_SLACK: Duration = Duration::from_millis(50);
-/// Target transfer time of one piece, so that a slow peer gets small pieces.
-const PIECE_TIME: Duration = Duration::from_millis(250);
-/// Smallest urgent piece, used if a chunk takes longer than [`QUEUE_TIME`]. A peer sends one
-/// answer after the other, so a reader that opens a small file waits for the rest of the current
-/// piece. Each piece carries its proof from the root of the file's tree, so smaller ones would be
-/// half proof.
-const URGENT_PIECE_MIN_BYTES: u64 = 16 << 10;
+/// Bytes of a TLS record (RFC 8446, 5.1), in which answers arrive. It is the smallest urgent piece,
+/// used if a chunk takes longer than [`QUEUE_TIME`]. A peer sends one answer after the other, so a
+/// reader that opens a small file waits for the rest of the current piece. Each piece carries its
+/// proof from the root of the file's tree, so smaller ones would be half proof.
+pub(super) const RECORD_BYTES: u64 = 16 << 10;
 /// Divisor of a peer's estimated rate when it reports `Busy`, until its next answers.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
-/// Figures assumed for an unknown peer.
-pub(super) const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
+/// Usual delay of a healthy peer by its pauses and its distance: the latency assumed for an unknown
+/// peer, the time that the window covers in addition to two round trips, and the least difference
+/// between two peers that is worth a wait.
+pub(super) const USUAL_DELAY: Duration = Duration::from_millis(50);
+/// Bytes per second assumed for an unknown peer.
 pub(super) const RATE_UNKNOWN: f64 = 10e6;
 /// Length of each of the two latest intervals whose least latency is a peer's distance. Queueing
 /// and disrupted networks add delays that are not distance.
@@ -119,8 +108,9 @@ impl LinkEstimate {
         if self.is_guess {
             return WINDOW_UNKNOWN_BYTES;
         }
-        let span = distance.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
-        let mut floor = self.piece_bytes(Lane::Bulk) * WINDOW_MIN_PIECES;
+        let span = distance.as_secs_f64() * 2.0 + USUAL_DELAY.as_secs_f64();
+        // the next piece is under way while one arrives
+        let mut floor = self.piece_bytes(Lane::Bulk) * 2;
         if self.delivered_bytes < WINDOW_START_BYTES {
             let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
             floor = floor.max(moved.min(WINDOW_START_BYTES));
@@ -132,13 +122,15 @@ impl LinkEstimate {
     pub(super) fn has_room(&self, lane: Lane, bytes: u64) -> bool {
         match lane {
             Lane::Urgent => {
+                // at a slow peer more would only queue, and not in the order of its readers
                 let most = self.rate.map_or(WINDOW_UNKNOWN_BYTES, |rate| {
                     let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
-                    let least = moved.clamp(2 * CHUNK_BYTES, URGENT_WINDOW_MIN_BYTES);
-                    (self.window_bytes() * 2).clamp(least, URGENT_WINDOW_BYTES)
+                    let least = moved.clamp(2 * CHUNK_BYTES, PIECE_MAX_BYTES);
+                    (self.window_bytes() * 2).clamp(least, WINDOW_START_BYTES)
                 });
-                // the peer sends a small answer ahead of its queued large ones
-                let beside = is_small(lane, bytes) && self.small_bytes < SMALL_BESIDE_BYTES;
+                // the peer sends a small answer ahead of its queued large ones, so a reader that
+                // opens a small file need not wait until its read-aheads have arrived
+                let beside = is_small(lane, bytes) && self.small_bytes < CHUNK_BYTES;
                 self.urgent_bytes == 0 || beside || self.urgent_bytes + bytes <= most
             }
             // an unknown link carries no bulk requests while a reader waits on it
@@ -152,18 +144,19 @@ impl LinkEstimate {
         range.first_grain(self.piece_bytes(lane))
     }
 
-    /// Returns the maximum piece in bytes, a power of two. A few small answers measure distance
+    /// Returns the maximum piece in bytes, a power of two. It takes a quarter of [`QUEUE_TIME`]
+    /// or less, so a slow peer gets small pieces. A few small answers measure distance
     /// rather than rate, so they do not make urgent pieces smaller.
     pub(super) fn piece_bytes(&self, lane: Lane) -> u64 {
         let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
-        let by_rate = moved_in(PIECE_TIME).unwrap_or(CHUNK_BYTES);
+        let by_rate = moved_in(QUEUE_TIME / 4).unwrap_or(CHUNK_BYTES);
         let usual = by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
         let most = match (lane, moved_in(QUEUE_TIME)) {
             (Lane::Bulk, _) => usual,
             (Lane::Urgent, Some(few))
                 if few < CHUNK_BYTES && self.delivered_bytes >= CHUNK_BYTES =>
             {
-                few.max(URGENT_PIECE_MIN_BYTES)
+                few.max(RECORD_BYTES)
             }
             (Lane::Urgent, _) => usual.min(URGENT_MAX_BYTES),
         };
@@ -181,7 +174,7 @@ impl LinkEstimate {
     pub(super) fn expected(&self, lane: Lane, bytes: u64) -> Duration {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((self.queue_bytes(lane) + bytes) as f64 / rate);
-        self.latency.unwrap_or(LATENCY_UNKNOWN) + moving
+        self.latency.unwrap_or(USUAL_DELAY) + moving
     }
 
     /// Records a request as sent. Returns the state of the link before it.
@@ -288,7 +281,7 @@ impl LinkEstimate {
     /// Forgets the delays of an unhealthy time, which say nothing about the peer now.
     pub(super) fn forget_delays(&mut self) {
         if let Some(latency) = self.distance().filter(|_| !self.is_guess) {
-            let latency = latency.min(LATENCY_UNKNOWN);
+            let latency = latency.min(USUAL_DELAY);
             (self.latency, self.deviation) = (Some(latency), latency / 2);
             self.least = LeastLately::of(latency);
         }

@@ -6,16 +6,13 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, SHUN};
-use super::link::{LATENCY_UNKNOWN, LinkEstimate, RATE_UNKNOWN};
+use super::link::{LinkEstimate, RATE_UNKNOWN, RECORD_BYTES, USUAL_DELAY};
 use super::past::{AgedInstant, PastFigures};
 use super::record::{FIGURES_LAST, LIES_LAST, PeerRecord};
 use super::silence::Silence;
 use super::{Lane, RequestId};
 use p2pfs_types::id::NodeId;
 
-/// Bytes whose transfer time is the minimum gap before a peer counts as about to fall silent: three
-/// TLS records.
-const RECORDS_BYTES: f64 = 3.0 * 16_384.0;
 /// Penalty added to the score of a silent peer.
 const SILENCE_PENALTY: Duration = Duration::from_secs(10);
 /// State of a peer at the time when a request was sent.
@@ -148,11 +145,12 @@ impl Peer {
     }
 
     /// Returns whether it is reliable now, so not silent and not about to be. Bytes arrive in
-    /// records (RFC 8446, 5.1), so a slow peer is quiet between them.
+    /// records (RFC 8446, 5.1), so a slow peer is quiet between them. The time of three counts.
     pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
-        let record = |rate: f64| Duration::try_from_secs_f64(RECORDS_BYTES / rate).ok();
+        let records_bytes = 3.0 * RECORD_BYTES as f64;
+        let record = |rate: f64| Duration::try_from_secs_f64(records_bytes / rate).ok();
         let limit = limit.max(self.link.rate().and_then(record).unwrap_or_default());
         !self.is_silent()
             && self.backoff.resting_until(now).is_none()
@@ -250,8 +248,7 @@ impl Peer {
         if record.age < FIGURES_LAST {
             let share = record.age.as_secs_f64() / FIGURES_LAST.as_secs_f64();
             let mixed = |known: f64, unknown: f64| known + (unknown - known) * share;
-            let latency =
-                |known: Duration| mixed(known.as_secs_f64(), LATENCY_UNKNOWN.as_secs_f64());
+            let latency = |known: Duration| mixed(known.as_secs_f64(), USUAL_DELAY.as_secs_f64());
             let latency = record.latency.map(latency);
             let latency = latency.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
             let rate = record.rate_bytes_per_s;

@@ -10,9 +10,9 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum peers with recorded figures.
 pub const PEERS_MAX: usize = 2048;
-/// Divisor of the number of peers removed together at the limit, those not heard from for the
-/// longest first. The search examines all peers.
-const GO_AT_ONCE_PART: usize = 8;
+/// Divisor of the number of peers or files removed together at their limit, since the search
+/// examines all of them. Those not heard from, or not used, for the longest are removed first.
+pub(super) const GO_AT_ONCE_PART: usize = 8;
 
 /// The peers with recorded figures.
 #[derive(Debug, Default)]

@@ -38,18 +38,26 @@ impl WorkClass {
     }
 }
 
-/// Queue number of overdue files, before all others.
-pub(super) const OVERDUE: u64 = 0;
-/// Smallest key among the entries of one number.
-const FIRST: ContentKey = ContentKey::new(ContentHash::new([0; 32]), 0);
-
 /// Position of a file in the order of a work class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueuePosition {
+    /// Before all other files, because it is overdue. Its number is 0.
+    First,
     /// By this number, the lowest first.
     At(u64),
     /// Behind all other files. A file that is queued already keeps its position.
     Last,
+}
+
+impl QueuePosition {
+    /// Returns the queue number of the position. `last` is the next free number.
+    fn number(self, last: u64) -> u64 {
+        match self {
+            Self::First => 0,
+            Self::At(number) => number,
+            Self::Last => last,
+        }
+    }
 }
 
 /// Queue state of a file for one work class, with its queue number.
@@ -103,11 +111,12 @@ impl ReadyQueue {
     ) {
         let states = self.states.entry(*content).or_default();
         let number = match (position, &states[class as usize]) {
-            (QueuePosition::Last, QueueState::Ready(_)) => return,
-            (QueuePosition::Last, _) => self.next_number,
-            (QueuePosition::At(number), QueueState::Ready(known)) if number == *known => return,
-            (QueuePosition::At(number), _) => number,
+            (QueuePosition::Last, QueueState::Ready(known)) => *known,
+            _ => position.number(self.next_number),
         };
+        if states[class as usize] == QueueState::Ready(number) {
+            return;
+        }
         self.next_number += 1;
         self.dequeue(content, class);
         self.ready[class as usize].insert((number, *content));
@@ -123,10 +132,7 @@ impl ReadyQueue {
         nodes: Vec<NodeId>,
     ) {
         self.dequeue(content, class);
-        let number = match position {
-            QueuePosition::At(number) => number,
-            QueuePosition::Last => self.next_number,
-        };
+        let number = position.number(self.next_number);
         self.next_number += 1;
         for node in &nodes {
             let queues = self.parked.entry(*node).or_default();
@@ -202,7 +208,8 @@ impl ReadyQueue {
     pub(super) fn overdue_at(&self, node: &NodeId) -> Option<ContentKey> {
         let demands = &self.parked.get(node)?[WorkClass::Demand as usize];
         let (number, content) = demands.first()?;
-        (*number == OVERDUE).then_some(*content)
+        // the number of QueuePosition::First
+        (*number == 0).then_some(*content)
     }
 
     /// Returns the next file that is parked at a woken peer with room, for the caller to queue.
@@ -234,7 +241,8 @@ impl ReadyQueue {
         pass: &WakePass,
         class: WorkClass,
     ) -> Option<(u64, ContentKey)> {
-        let from = (pass.next[class as usize], FIRST);
+        let first = ContentKey::new(ContentHash::new([0; 32]), 0);
+        let from = (pass.next[class as usize], first);
         let queues = self.parked.get(node)?;
         let (number, content) = queues[class as usize].range(from..).next()?;
         let in_time = class == WorkClass::Demand || *number < pass.until;

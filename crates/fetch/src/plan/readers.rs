@@ -5,7 +5,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use super::DemandId;
 use super::places::RangeIndex;
-use super::queue::{OVERDUE, QueuePosition};
+use super::queue::QueuePosition;
 use p2pfs_types::extent::ByteRange;
 
 /// The waiting readers of one file.
@@ -82,11 +82,11 @@ impl ReaderSet {
     /// last turn if that is later. An overdue file comes first.
     pub(super) fn position(&self) -> Option<QueuePosition> {
         let oldest = self.unissued.first()?;
-        Some(QueuePosition::At(if self.is_overdue {
-            OVERDUE
+        Some(if self.is_overdue {
+            QueuePosition::First
         } else {
-            oldest.0.max(self.turn_from)
-        }))
+            QueuePosition::At(oldest.0.max(self.turn_from))
+        })
     }
 
     /// Marks the readers as overdue. Returns whether that is news.

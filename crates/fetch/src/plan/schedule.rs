@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::holders::Coverage;
+use super::link::USUAL_DELAY;
 use super::peer::PeerRank;
 use super::queue::{WORK_CLASSES, WorkClass};
 use super::state::{FetchState, Timer};
@@ -19,32 +20,19 @@ use super::stripes;
 use super::swarm_policy::SwarmPolicy;
 use super::{
     Decision, DemandId, HoldBack, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, PeerTable,
-    RangeRequest, RequestCause, STRIPE_BYTES,
+    RangeRequest, RequestCause, STEP_ITEMS_MAX, STRIPE_BYTES, WINDOW_MAX_BYTES,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Bytes of [`IN_FLIGHT_MAX_BYTES`] that read-ahead and fills leave to demands.
-const DEMAND_RESERVE_BYTES: u64 = 16 << 20;
 /// Maximum peers without any answer that are tried for one file at one time.
 const UNKNOWN_AT_ONCE_MAX: usize = 4;
 /// One of this many bulk requests goes to an unknown peer although a known one has room.
 const EXPLORE_ONE_IN: u32 = 32;
-/// A peer gets no bulk request that another, busy peer would answer this many times sooner and by
-/// more than [`WORSE_SLACK`].
+/// A peer is much worse than another if it takes this many times as long, and more than
+/// [`USUAL_DELAY`] longer. It then gets no bulk request, although the other is busy, and no hedge.
 pub(super) const WORSE_MULTIPLE: u32 = 2;
-/// Minimum gain worth waiting for a busy peer; see [`WORSE_MULTIPLE`].
-pub(super) const WORSE_SLACK: Duration = Duration::from_millis(50);
-/// Maximum files tried for one request. The others follow in the next step.
-const TRIES_MAX: usize = 32;
-
-/// Maximum demands of one file tried in one step if its holders have different parts. The others
-/// follow in the next step.
-const DEMANDS_TRIED_MAX: usize = 16;
-/// Maximum length of a search for the first of several adjacent demands. The kernel reads ahead by
-/// a few dozen at a time at most.
-const ROW_MAX: usize = 32;
 
 /// Peer for the beginning of a gap, or why none can be asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -250,7 +238,7 @@ impl Scheduler {
         state: &mut FetchState,
         now: Instant,
     ) -> Option<RangeRequest> {
-        let mut tries = TRIES_MAX;
+        let mut tries = STEP_ITEMS_MAX;
         loop {
             if let Some(request) = self.next_of_ready(state, now, &mut tries) {
                 return Some(request);
@@ -276,7 +264,8 @@ impl Scheduler {
         for class in WORK_CLASSES {
             let reserve = match class {
                 WorkClass::Demand => 0,
-                WorkClass::ReadAhead | WorkClass::Fill => DEMAND_RESERVE_BYTES,
+                // they leave a full window of one peer to demands
+                WorkClass::ReadAhead | WorkClass::Fill => WINDOW_MAX_BYTES,
             };
             while let Some(content) = state.queue.first(class) {
                 state.step();
@@ -392,7 +381,7 @@ impl Scheduler {
                     || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
             let least = found.least.unwrap_or(score);
             let due = found.time_to_bring(asking.before_bytes);
-            let bearable = (least * WORSE_MULTIPLE + WORSE_SLACK).max(due);
+            let bearable = (least * WORSE_MULTIPLE + USUAL_DELAY).max(due);
             if !explore {
                 let worse = lane == Lane::Bulk && exclude.is_empty() && score > bearable;
                 return if worse {
@@ -438,7 +427,7 @@ impl Scheduler {
         now: Instant,
         content: &ContentKey,
     ) -> Option<RangeRequest> {
-        for _ in 0..DEMANDS_TRIED_MAX {
+        for _ in 0..STEP_ITEMS_MAX / 2 {
             let fetch = state.files.get_mut(content)?;
             let Some((next, begins)) = fetch.readers.scan_next() else {
                 state.park(content, WorkClass::Demand);
@@ -588,7 +577,7 @@ fn first_in_row(state: &FetchState, content: &ContentKey, id: DemandId) -> Deman
             .into_iter()
             .find(ends_there)
     };
-    let row = std::iter::successors(Some(id), before).take(ROW_MAX);
+    let row = std::iter::successors(Some(id), before).take(STEP_ITEMS_MAX);
     row.last().unwrap_or(id)
 }
 

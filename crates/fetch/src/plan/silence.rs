@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// First pause before a silent peer is tried although another would do. It is longer than the
-/// occasional halt of a machine.
-const TRY_MIN: Duration = Duration::from_secs(1);
-/// Maximum number of times that a pause doubles, once with each try.
-pub(super) const DOUBLED_MAX: u32 = 4;
+use super::pause::GrowingPause;
+
+/// Pause before a silent peer is tried although another would do. It is longer than the occasional
+/// halt of a machine.
+const TRY: GrowingPause = GrowingPause {
+    first: Duration::from_secs(1),
+    most: Duration::from_secs(16),
+};
 
 /// State of a peer's silence.
 #[derive(Debug, Default)]
@@ -25,7 +28,7 @@ impl Silence {
     /// Marks the peer as silent. Returns whether that is news.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         let news = !self.is_kept();
-        self.try_at.get_or_insert(now + TRY_MIN);
+        self.try_at.get_or_insert(now + TRY.first);
         news
     }
 
@@ -39,8 +42,8 @@ impl Silence {
     /// try.
     pub(super) fn tried(&mut self, now: Instant) {
         if self.is_kept() && self.may_be_tried(now) {
-            self.tries = (self.tries + 1).min(DOUBLED_MAX);
-            self.try_at = Some(now + TRY_MIN * (1 << self.tries));
+            self.tries += 1;
+            self.try_at = Some(now + TRY.after(self.tries));
         }
     }
 }

@@ -5,20 +5,17 @@
 //! Several readers of one file are several streams. Memory is bounded: the least recently used
 //! stream is forgotten first.
 
+use super::{PIECE_MAX_BYTES, URGENT_MAX_BYTES, WINDOW_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Maximum streams of one file.
 pub const STREAMS_MAX: usize = 64;
-/// First read-ahead window in bytes, as large as the kernel's own (`VM_READAHEAD_PAGES`, 128 KiB).
-pub const AHEAD_MIN_BYTES: u64 = 128 << 10;
-/// Maximum read-ahead window in bytes: 160 ms of a link of 100 MB/s.
-pub const AHEAD_MAX_BYTES: u64 = 16 << 20;
+/// Maximum read-ahead window in bytes: the maximum window of one peer. The first one is
+/// [`URGENT_MAX_BYTES`].
+pub const AHEAD_MAX_BYTES: u64 = WINDOW_MAX_BYTES;
 /// Maximum read-ahead in bytes of all readers together, shared equally: eight full windows.
-pub const AHEAD_OF_ALL_MAX_BYTES: u64 = 128 << 20;
-/// Bytes read in sequence before read-ahead begins. With less, random reads of a few neighbouring
-/// pages would cost many times what they request.
-const RUN_MIN_BYTES: u64 = 64 << 10;
-/// Number of adjacent reads that also start read-ahead, however short they are.
+pub const AHEAD_OF_ALL_MAX_BYTES: u64 = 8 * AHEAD_MAX_BYTES;
+/// Number of adjacent reads that start read-ahead, however short they are.
 const RUN_MIN_READS: u32 = 3;
 
 #[derive(Debug)]
@@ -36,8 +33,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// Returns whether its reader has read a chunk, or several times, in sequence. With less,
+    /// random reads of a few neighbouring pages would cost many times what they request.
     fn established(&self) -> bool {
-        self.run_bytes >= RUN_MIN_BYTES || self.reads >= RUN_MIN_READS
+        self.run_bytes >= CHUNK_BYTES || self.reads >= RUN_MIN_READS
     }
 
     /// Returns the read-ahead window, at most twice the bytes read in sequence. Little is wasted
@@ -49,7 +48,7 @@ impl Stream {
         let doubled = self.run_bytes.saturating_mul(2).max(1);
         let power = 1u64 << doubled.min(AHEAD_MAX_BYTES).ilog2();
         power
-            .clamp(AHEAD_MIN_BYTES, AHEAD_MAX_BYTES)
+            .clamp(URGENT_MAX_BYTES, AHEAD_MAX_BYTES)
             .min(limit_bytes)
     }
 
@@ -76,7 +75,7 @@ impl Stream {
         }
         let end = self.next.saturating_add(window);
         // the window ends at whole grains, so that it requests large pieces rather than slivers
-        let grain = (window / 4).clamp(CHUNK_BYTES, super::PIECE_MAX_BYTES);
+        let grain = (window / 4).clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
         let grain = grain / CHUNK_BYTES * CHUNK_BYTES;
         let end = if end >= size_bytes {
             size_bytes
@@ -123,7 +122,7 @@ impl Streams {
             used: clock,
         };
         // a long read from offset 0 is how a read of a whole file begins
-        if range.start == 0 && range.len() >= RUN_MIN_BYTES {
+        if range.start == 0 && range.len() >= CHUNK_BYTES {
             stream.run_bytes = range.len();
             stream.advance(
                 ByteRange::new(range.end, range.end),
@@ -204,10 +203,7 @@ mod tests {
             assert!(ahead <= AHEAD_MAX_BYTES);
             largest = largest.max(ahead);
         }
-        assert!(
-            largest >= AHEAD_MAX_BYTES - super::super::PIECE_MAX_BYTES,
-            "{largest}"
-        );
+        assert!(largest >= AHEAD_MAX_BYTES - PIECE_MAX_BYTES, "{largest}");
     }
 
     #[test]
@@ -217,7 +213,7 @@ mod tests {
         assert_eq!(more, [false, false, true]);
         assert_eq!(
             ahead_bytes(&streams),
-            AHEAD_MIN_BYTES - CHUNK_BYTES.min(12288)
+            URGENT_MAX_BYTES - CHUNK_BYTES.min(12288)
         );
     }
 

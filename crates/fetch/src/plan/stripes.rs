@@ -1,20 +1,16 @@
 //! Changes of a file that many nodes want. `swarm_policy` decides, and this carries out.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::holders::Coverage;
+use super::link::USUAL_DELAY;
 use super::state::{FetchState, Timer};
-use super::swarm::{STRIPE_BYTES, SURVEY_MIN};
+use super::swarm::{STRIPE_BYTES, SURVEY};
 use super::swarm_policy::{STRIPE_PATIENCE, SwarmPolicy};
-use super::{PlanEvent, RequestId, TakeBackReason, URGENT_MAX_BYTES};
+use super::{PlanEvent, RequestId, STEP_ITEMS_MAX, TakeBackReason, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
-
-/// Minimum interval between two examinations of the stripes of other nodes.
-const STRIPE_AGAIN: Duration = Duration::from_millis(50);
-/// Maximum nodes asked by one survey, in rotation.
-const SURVEYED_AT_ONCE_MAX: usize = 16;
 
 /// Records a node that also wants an open file and will have parts of it soon.
 pub(super) fn add_fellow(state: &mut FetchState, now: Instant, content: &ContentKey, node: NodeId) {
@@ -38,7 +34,7 @@ pub(super) fn add_fellow(state: &mut FetchState, now: Instant, content: &Content
                 state
                     .out
                     .timers
-                    .insert((now + SURVEY_MIN, Timer::Survey(*content)));
+                    .insert((now + SURVEY.first, Timer::Survey(*content)));
             }
         }
     }
@@ -103,9 +99,7 @@ pub(super) fn survey(state: &mut FetchState, now: Instant, content: ContentKey) 
         let peer = peers.get(node);
         peer.is_some_and(|peer| peer.backoff.resting_until(now).is_none())
     };
-    let asked = fetch
-        .swarm
-        .next_surveyed(SURVEYED_AT_ONCE_MAX, may_be_asked);
+    let asked = fetch.swarm.next_surveyed(STEP_ITEMS_MAX / 2, may_be_asked);
     let surveys = asked
         .into_iter()
         .map(|node| PlanEvent::Survey(content, node));
@@ -120,7 +114,7 @@ pub(super) fn wait_for_stripe(
     content: &ContentKey,
     waits_since: Option<Instant>,
 ) {
-    let due = (waits_since.unwrap_or(now) + STRIPE_PATIENCE).max(now + STRIPE_AGAIN);
+    let due = (waits_since.unwrap_or(now) + STRIPE_PATIENCE).max(now + USUAL_DELAY);
     let Some(fetch) = state.files.get_mut(content) else {
         return;
     };

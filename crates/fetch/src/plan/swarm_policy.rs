@@ -4,36 +4,29 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::fetch::FileFetch;
-use super::hedge_policy::SILENT_MIN;
+use super::hedge_policy::{LOST_MIN, SILENT_MIN};
+use super::link::USUAL_DELAY;
 use super::patience::Waiting;
 use super::peer::Peer;
 use super::requests::RequestTable;
-use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
+use super::schedule::WORSE_MULTIPLE;
 use super::state::FetchState;
 use super::swarm::{STRIPE_BYTES, SwarmPeer};
-use super::{AHEAD_MAX_BYTES, Lane, PeerTable, URGENT_MAX_BYTES};
+use super::terms::LATE_MULTIPLE;
+use super::{AHEAD_MAX_BYTES, Lane, PeerTable, STEP_ITEMS_MAX, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// How long a reader waits for a stripe from its owner, in multiples of a full holder's time for a
-/// stripe. A queue at a full holder delays all nodes alike.
-const STRIPE_PATIENCE_MULTIPLE: u32 = 3;
-/// Minimum wait of a reader for a stripe from its owner.
+/// Minimum wait of a reader for a stripe from its owner. The maximum is [`LOST_MIN`].
 pub(super) const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
-/// Maximum wait of a reader for a stripe from its owner.
-const STRIPE_PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// Maximum requests of a file examined to see whether all of them are in vain.
-const ASKED_SEEN_MAX: usize = 32;
 /// Maximum stripes examined for one request.
 const STRIPES_SEEN_MAX: usize = 96;
 /// Maximum of the examined stripes that are tried for one request.
 const STRIPES_TRIED_MAX: usize = 8;
 /// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
-/// stripes.
+/// stripes. This applies once that part is more than a stripe.
 const SLOW_PART: u64 = 4;
-/// Bytes on this node before [`SLOW_PART`] applies.
-const BEGUN_BYTES: u64 = 1 << 20;
 
 /// Decides which stripes of a file this node requests from full holders, and when.
 pub(super) struct SwarmPolicy<'a> {
@@ -131,7 +124,7 @@ impl<'a> SwarmPolicy<'a> {
         let have = self.file.have_bytes();
         let begins = have < AHEAD_MAX_BYTES;
         let is_near = |fellow: &SwarmPeer| {
-            let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
+            let is_slow = have > SLOW_PART * STRIPE_BYTES && fellow.has_bytes < have / SLOW_PART;
             !is_slow && (begins || fellow.furthest.saturating_add(AHEAD_MAX_BYTES) >= start)
         };
         let lively = self
@@ -183,7 +176,7 @@ impl<'a> SwarmPolicy<'a> {
     /// Returns whether a file has no requests in flight, or only requests to silent peers while a
     /// live full holder exists.
     fn is_asked_in_vain(&self, now: Instant) -> bool {
-        let in_vain = self.file.asked.ids().take(ASKED_SEEN_MAX).all(|id| {
+        let in_vain = self.file.asked.ids().take(STEP_ITEMS_MAX).all(|id| {
             self.step();
             let asked = self.requests.get(id);
             let peer = asked.and_then(|it| self.peers.get(&it.request.node));
@@ -212,7 +205,7 @@ impl<'a> SwarmPolicy<'a> {
         });
         let usual = lively.filter_map(|node| self.time_of_a_stripe(node));
         let of_full = self.least_of_full_holders();
-        let bearable = of_full.map(|it| it * WORSE_MULTIPLE + WORSE_SLACK);
+        let bearable = of_full.map(|it| it * WORSE_MULTIPLE + USUAL_DELAY);
         usual
             .min()
             .is_some_and(|it| bearable.is_none_or(|most| it <= most))
@@ -223,7 +216,7 @@ impl<'a> SwarmPolicy<'a> {
     fn is_too_slow(&self, owner: &NodeId) -> bool {
         let among = self.file.swarm.size();
         let of_full = self.least_of_full_holders();
-        let bearable = of_full.map(|it| it * among * WORSE_MULTIPLE + WORSE_SLACK);
+        let bearable = of_full.map(|it| it * among * WORSE_MULTIPLE + USUAL_DELAY);
         let usual = self.time_of_a_stripe(owner);
         usual.is_some_and(|it| bearable.is_some_and(|most| it > most))
     }
@@ -241,10 +234,11 @@ impl<'a> SwarmPolicy<'a> {
         full.filter_map(|node| self.time_of_a_stripe(node)).min()
     }
 
-    /// Returns how long to wait for a stripe that belongs to another node.
+    /// Returns how long to wait for a stripe that belongs to another node: until it is late by the
+    /// time of a full holder. A queue at a full holder delays all nodes alike.
     fn stripe_patience(&self) -> Duration {
         let least = self.least_of_full_holders().unwrap_or_default();
-        (least * STRIPE_PATIENCE_MULTIPLE).clamp(STRIPE_PATIENCE, STRIPE_PATIENCE_MAX)
+        (least * LATE_MULTIPLE).clamp(STRIPE_PATIENCE, LOST_MIN)
     }
 }
 

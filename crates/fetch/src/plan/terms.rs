@@ -6,8 +6,9 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Multiple of a request's usual time after which it is checked for lateness.
-const LATE_MULTIPLE: u32 = 3;
+/// Multiple of its usual time after which a request is checked for lateness, and after which a
+/// stripe of another node is late.
+pub(super) const LATE_MULTIPLE: u32 = 3;
 
 /// Settings of the plan. The time that a read waits is not among them: each demand has its own
 /// deadline.

@@ -7,20 +7,16 @@ use bytes::Bytes;
 
 use super::{FetchEvent, FillProgress, Owner, Read, Session, Shortfall};
 use crate::TransferError;
-use crate::plan::{Failure, FilesToClose, Lane, PeerNews, RangeRequest, RequestId};
+use crate::plan::{
+    Failure, FilesToClose, Lane, PeerNews, RangeRequest, RequestId, URGENT_MAX_BYTES,
+};
 use p2pfs_proto::wire::native::tcp::{self, Request, Response};
 use p2pfs_types::digest::{self, ContentKey, DigestError, Verified};
-use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
+use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 
 /// Maximum retries of a read whose bytes are lost between arrival and delivery, for example because
 /// the cache drops a damaged page.
 const RETRIES_MAX: u8 = 3;
-/// Maximum bytes of a prompt request, which is sent and verified without another thread while a
-/// reader waits. This is the kernel's default read-ahead, and hashing it takes some 80
-/// microseconds.
-pub const SHORT_WAY_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
-/// Divisor of the memory for uncached bytes that read-ahead may use. The rest is for demands.
-const UNCACHED_AHEAD_SHARE: u64 = 2;
 
 /// Action of the owner on verified bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +40,7 @@ pub enum Refused {
 }
 
 pub(super) fn is_prompt(request: &RangeRequest) -> bool {
-    request.lane == Lane::Urgent && request.range.len() <= SHORT_WAY_MAX_BYTES
+    request.lane == Lane::Urgent && request.range.len() <= URGENT_MAX_BYTES
 }
 
 /// Returns the wire message of a range request.
@@ -193,7 +189,8 @@ impl<O: Owner> Session<O> {
         }
         // occasional room, when another file is evicted, does not make the cache roomy
         self.cramped_bytes = self.window_bytes.max(1);
-        let most = self.window_bytes / UNCACHED_AHEAD_SHARE;
+        // the rest of the memory is for demands
+        let most = self.window_bytes / 2;
         self.plan.state.read_ahead.limit(Some(most));
         self.plan
             .close_files(FilesToClose::LongIdle { now, kept: content });

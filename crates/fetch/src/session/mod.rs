@@ -26,11 +26,11 @@ mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::TransferError;
 use crate::plan::{
-    DemandId, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, Plan, PlanConfig, PlanError, PlanEvent,
+    DemandId, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, Plan, PlanConfig, PlanError, PlanEvent, RECENT,
     RUNS_MAX, RequestId,
 };
 use p2pfs_proto::wire::native::tcp;
@@ -38,7 +38,7 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-pub use answers::{Accepted, Refused, SHORT_WAY_MAX_BYTES, lane_of, proof_of, question, verify};
+pub use answers::{Accepted, Refused, lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
 use surveys::Surveys;
 pub use terms::{
@@ -46,13 +46,10 @@ pub use terms::{
 };
 use window::Window;
 
-// the wire must allow the largest request of the plan
-const _: () = assert!(PIECE_MAX_BYTES == tcp::RANGE_MAX_BYTES);
-// the plan must keep as many ranges as a holder can list
-const _: () = assert!(RUNS_MAX == tcp::HOLDINGS_RANGES_MAX);
-
-/// Age of the last catalogue lookup after which opening a content looks its holders up again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+// the wire must allow the largest request of the plan, and the plan must keep as many ranges as a
+// holder can list
+const _: () =
+    assert!(PIECE_MAX_BYTES == tcp::RANGE_MAX_BYTES && RUNS_MAX == tcp::HOLDINGS_RANGES_MAX);
 
 /// File that is being fetched.
 struct OpenFile<O: Owner> {
@@ -162,7 +159,7 @@ impl<O: Owner> Session<O> {
             return Ok(None);
         };
         self.plan.open(now, content, ExtentSet::new())?;
-        let is_old = now.saturating_duration_since(file.looked_at) > LOOK_AGAIN;
+        let is_old = now.saturating_duration_since(file.looked_at) > RECENT;
         if is_old || self.plan.state.files.was_just_lost(now, &content) {
             self.actions.wanted.push(content.hash);
         }

@@ -9,7 +9,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
 use super::{Owner, Session};
-use crate::plan::{Failure, Offer, PeerNews};
+use crate::plan::{FETCHES_KEPT_MAX, Failure, Offer, PeerNews};
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
@@ -17,8 +17,6 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum open surveys of one node. Further ones wait for their turn.
 const OF_ONE_NODE_MAX: usize = 8;
-/// Maximum waiting surveys of one node. Other contents are surveyed when they are next due.
-const WAITING_MAX: usize = 1024;
 
 /// Open and waiting surveys of all nodes.
 #[derive(Debug, Default)]
@@ -30,7 +28,8 @@ pub(super) struct Surveys {
 struct NodeSurveys {
     /// Contents of open surveys, and since when they are open.
     asked: BTreeMap<ContentHash, Instant>,
-    /// Contents of waiting surveys.
+    /// Contents of waiting surveys, at most as many as files are kept open. Other contents are
+    /// surveyed when they are next due.
     due: BTreeSet<ContentHash>,
     /// Last waiting content that was started. The next one is the one after it, so that each has
     /// its turn.
@@ -48,7 +47,7 @@ impl Surveys {
         let is_next = of_node.asked.len() < OF_ONE_NODE_MAX;
         if is_next {
             of_node.asked.insert(hash, now);
-        } else if of_node.due.len() < WAITING_MAX {
+        } else if of_node.due.len() < FETCHES_KEPT_MAX {
             of_node.due.insert(hash);
         }
         is_next

@@ -1,5 +1,7 @@
 //! Sessions with a minimal owner.
 
+use std::time::Duration;
+
 use super::*;
 use crate::plan::Failure;
 use p2pfs_proto::wire::native::tcp::Response;

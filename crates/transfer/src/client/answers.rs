@@ -20,10 +20,8 @@ use crate::TRACE_TARGET;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
 use p2pfs_cache::CacheFile;
-use p2pfs_fetch::plan::{self, Failure, RangeRequest, RequestStage};
-use p2pfs_fetch::session::{
-    self, Accepted, Delivery, SHORT_WAY_MAX_BYTES, SendRange, lane_of, proof_of, question,
-};
+use p2pfs_fetch::plan::{self, Failure, RangeRequest, RequestStage, URGENT_MAX_BYTES};
+use p2pfs_fetch::session::{self, Accepted, Delivery, SendRange, lane_of, proof_of, question};
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
 use p2pfs_types::id::NodeId;
@@ -186,7 +184,7 @@ impl FetcherInner {
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
             return;
         };
-        let small = request.range.len() <= SHORT_WAY_MAX_BYTES;
+        let small = request.range.len() <= URGENT_MAX_BYTES;
         let early = small.then(|| self.verify(&request, proof.clone()));
         if matches!(early, Some(None)) {
             return;

@@ -47,7 +47,7 @@ fn a_failure_is_remembered_for_its_range_until_a_holder_appears() {
     let page = ByteRange::at(8192, 4096);
     assert_eq!(fetch.failures.of(now, page), Some(PlanError::NoHolder));
     assert_eq!(fetch.failures.of(now, ByteRange::at(1 << 20, 4096)), None);
-    assert_eq!(fetch.failures.of(now + REMEMBER_FAILURE, page), None);
+    assert_eq!(fetch.failures.of(now + RECENT, page), None);
     fetch.add_holder(NodeId::new([1; 32]), Coverage::All);
     assert_eq!(fetch.failures.of(now, page), None);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::plan::PIECE_MAX_BYTES;
-use crate::plan::backoff::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::plan::backoff::BACKOFF;
 use p2pfs_types::extent::CHUNK_BYTES;
 
 const ID: RequestId = RequestId(0);
@@ -86,11 +86,11 @@ fn failures_cause_growing_pauses_and_an_answer_ends_them() {
     for step in 0..20 {
         let now = now + Duration::from_secs(step);
         let rest = peer.backoff.rest(now, now, 0.5) - now;
-        assert!(rest >= last && rest <= BACKOFF_MAX);
+        assert!(rest >= last && rest <= BACKOFF.most);
         last = rest;
     }
     let now = now + Duration::from_secs(20);
-    assert_eq!(last, BACKOFF_MAX);
+    assert_eq!(last, BACKOFF.most);
     let sent = peer.sent(now, ID, Lane::Urgent, 4096);
     let later = now + Duration::from_millis(1);
     answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
@@ -131,8 +131,9 @@ fn one_broken_connection_with_many_requests_counts_as_one_failure() {
         .map(|_| peer.backoff.rest(now, sent_at, 0.5))
         .collect();
     assert_eq!(peer.backoff.failures_total(), 1);
-    assert!(rests.iter().all(|until| *until <= now + BACKOFF_MIN));
-    peer.backoff.rest(now + BACKOFF_MIN, now + BACKOFF_MIN, 0.5);
+    assert!(rests.iter().all(|until| *until <= now + BACKOFF.first));
+    peer.backoff
+        .rest(now + BACKOFF.first, now + BACKOFF.first, 0.5);
     assert_eq!(
         peer.backoff.failures_total(),
         2,
@@ -157,7 +158,7 @@ fn delays_of_a_broken_network_do_not_widen_the_window() {
         peer.link.window_bytes()
     );
     peer.rested();
-    assert!(peer.link.latency().unwrap() <= LATENCY_UNKNOWN);
+    assert!(peer.link.latency().unwrap() <= USUAL_DELAY);
 }
 
 /// A peer with a rate limit that one large piece would exceed for long reports itself busy.
