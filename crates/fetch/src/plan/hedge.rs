@@ -15,8 +15,9 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Maximum peers from which one range is requested at one time.
-const ASKED_AT_ONCE_MAX: usize = 3;
+/// Maximum peers from which one range is requested at one time, and maximum peers without any answer
+/// that are tried for one file at one time.
+pub(super) const ASKED_AT_ONCE_MAX: usize = 3;
 
 /// Checks late requests.
 #[derive(Debug)]
@@ -175,7 +176,7 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
 /// Moves other requests away from silent peers, a few at a time. The rest follows in the next
 /// step. These requests need not discover the silence one by one.
 pub(super) fn rescue_some(state: &mut FetchState, now: Instant) {
-    for _ in 0..STEP_ITEMS_MAX / 2 {
+    for _ in 0..STEP_ITEMS_MAX {
         if !state.peers.has_rescues() {
             return;
         }

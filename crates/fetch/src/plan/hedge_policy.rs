@@ -10,7 +10,9 @@
 
 use std::time::Duration;
 
+use super::pause::GrowingPause;
 use super::schedule::WORSE_MULTIPLE;
+use super::silence::TRY;
 use super::{PlanConfig, WINDOW_START_BYTES};
 
 /// One of this many bytes is transferred twice in the long run, so that a slow cluster is not asked
@@ -22,8 +24,6 @@ pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
 /// how long a reader waits for a stripe at most. If many nodes begin at once, each is quiet for
 /// longer than [`SILENT_MIN`] now and then.
 pub(super) const LOST_MIN: Duration = Duration::from_secs(1);
-/// How many times the interval between two checks of a request doubles.
-const LOOKS_DOUBLED_MAX: u32 = 3;
 
 /// Figures of a request that is due for a check.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,8 @@ impl HedgePolicy {
         if late.quiet > span / 2 && late.quiet < span {
             return span - late.quiet;
         }
-        let doubled = span * (1 << late.checks.min(LOOKS_DOUBLED_MAX));
+        let (first, most) = (span, TRY.most);
+        let doubled = GrowingPause { first, most }.after(late.checks);
         let rest = late.remaining.map(|rest| rest.max(span));
         rest.map_or(doubled, |rest| doubled.min(rest))
     }

@@ -16,9 +16,10 @@ const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
 /// Maximum ranges kept of one holder's part of a file, the longest ones. A holder cannot list more
 /// at one time.
 pub const RUNS_MAX: usize = 4096;
-/// Pause before a `Get` for holders is repeated.
-const WANTED: GrowingPause = GrowingPause {
-    first: Duration::from_millis(250),
+/// Pause before holders are asked again: all nodes with a `Get` while no known peer can serve a
+/// file, or the nodes of a swarm for their ranges while nothing arrives.
+pub(super) const ASK_AGAIN: GrowingPause = GrowingPause {
+    first: Duration::from_millis(100),
     most: Duration::from_secs(2),
 };
 /// How long the catalogue's listing of a node is ignored after that node reported the file gone. It
@@ -102,7 +103,7 @@ impl HolderSet {
             listed: BTreeMap::new(),
             gone: BTreeMap::new(),
             wanted_next: now,
-            wanted_pause: WANTED.first,
+            wanted_pause: ASK_AGAIN.first,
             is_to_get,
             is_starved: false,
             is_looked_up: false,
@@ -200,7 +201,7 @@ impl HolderSet {
             self.gone.remove(&node);
         }
         self.set(node, Some(coverage));
-        self.wanted_pause = WANTED.first;
+        self.wanted_pause = ASK_AGAIN.first;
         true
     }
 
@@ -256,7 +257,7 @@ impl HolderSet {
 
     /// Returns whether several `Get`s have brought no new holder.
     pub(super) fn has_long_asked(&self) -> bool {
-        self.wanted_pause == WANTED.most
+        self.wanted_pause == ASK_AGAIN.most
     }
 
     /// Starts the next `Get` for holders if it is due. Returns the time of the following one, after
@@ -266,7 +267,7 @@ impl HolderSet {
             return None;
         }
         self.wanted_next = now + self.wanted_pause;
-        self.wanted_pause = (self.wanted_pause * 2).min(WANTED.most);
+        self.wanted_pause = (self.wanted_pause * 2).min(ASK_AGAIN.most);
         Some(self.wanted_next)
     }
 

@@ -287,8 +287,8 @@ impl LinkEstimate {
         }
     }
 
-    /// Lowers the rate of a peer that reports itself busy. It may have a rate limit by now that its
-    /// earlier rate does not reflect.
+    /// Lowers the rate of a peer that reports itself busy, until its next answers. It may have a rate
+    /// limit by now that its earlier rate does not reflect.
     pub(super) fn note_busy(&mut self) {
         self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
     }

@@ -13,8 +13,6 @@ use super::silence::Silence;
 use super::{Lane, RequestId};
 use p2pfs_types::id::NodeId;
 
-/// Penalty added to the score of a silent peer.
-const SILENCE_PENALTY: Duration = Duration::from_secs(10);
 /// State of a peer at the time when a request was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentState {
@@ -90,17 +88,10 @@ impl Peer {
         self.asked.is_empty() && !self.backoff.was_shunned()
     }
 
-    /// Returns the expected time with penalties for load and silence, as a score to compare peers.
+    /// Returns the expected time, longer for a loaded peer, as a score to compare peers of one rank.
     pub(super) fn score(&self, lane: Lane, bytes: u64) -> Duration {
-        let penalty = if self.is_silent() {
-            SILENCE_PENALTY
-        } else {
-            Duration::ZERO
-        };
-        self.link
-            .expected(lane, bytes)
-            .mul_f64(1.0 + f64::from(self.load) / 64.0)
-            + penalty
+        let expected = self.link.expected(lane, bytes);
+        expected.mul_f64(1.0 + f64::from(self.load) / 64.0)
     }
 
     /// Records a request as sent.

@@ -88,6 +88,7 @@ impl PeerTable {
             (
                 peer.backoff.resting_until(now).is_some(),
                 !peer.link.is_known(),
+                peer.is_silent(),
                 peer.score(Lane::Urgent, URGENT_MAX_BYTES),
             )
         });

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::hedge::ASKED_AT_ONCE_MAX;
 use super::holders::Coverage;
 use super::link::USUAL_DELAY;
 use super::peer::PeerRank;
@@ -26,8 +27,6 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Maximum peers without any answer that are tried for one file at one time.
-const UNKNOWN_AT_ONCE_MAX: usize = 4;
 /// One of this many bulk requests goes to an unknown peer although a known one has room.
 const EXPLORE_ONE_IN: u32 = 32;
 /// A peer is much worse than another if it takes this many times as long, and more than
@@ -374,7 +373,7 @@ impl Scheduler {
         if only_silent && found.any_full && exclude.is_empty() {
             return HolderChoice::Full;
         }
-        let may_explore = !found.unknown.is_empty() && found.unknown_in_use < UNKNOWN_AT_ONCE_MAX;
+        let may_explore = !found.unknown.is_empty() && found.unknown_in_use < ASKED_AT_ONCE_MAX;
         if let Some((score, node, part)) = found.best {
             let explore = may_explore
                 && (found.best_stands != PeerRank::Answers
@@ -427,7 +426,7 @@ impl Scheduler {
         now: Instant,
         content: &ContentKey,
     ) -> Option<RangeRequest> {
-        for _ in 0..STEP_ITEMS_MAX / 2 {
+        for _ in 0..STEP_ITEMS_MAX {
             let fetch = state.files.get_mut(content)?;
             let Some((next, begins)) = fetch.readers.scan_next() else {
                 state.park(content, WorkClass::Demand);

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::pause::GrowingPause;
 
-/// Pause before a silent peer is tried although another would do. It is longer than the occasional
-/// halt of a machine.
-const TRY: GrowingPause = GrowingPause {
+/// Pause before a silent peer is tried although another would do, and before a node of a swarm owns
+/// stripes again after one of it was late. It is longer than the occasional halt of a machine.
+pub(super) const TRY: GrowingPause = GrowingPause {
     first: Duration::from_secs(1),
     most: Duration::from_secs(16),
 };

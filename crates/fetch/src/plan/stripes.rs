@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::holders::Coverage;
+use super::holders::{ASK_AGAIN, Coverage};
 use super::link::USUAL_DELAY;
 use super::state::{FetchState, Timer};
-use super::swarm::{STRIPE_BYTES, SURVEY};
+use super::swarm::STRIPE_BYTES;
 use super::swarm_policy::{STRIPE_PATIENCE, SwarmPolicy};
 use super::{PlanEvent, RequestId, STEP_ITEMS_MAX, TakeBackReason, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
@@ -34,7 +34,7 @@ pub(super) fn add_fellow(state: &mut FetchState, now: Instant, content: &Content
                 state
                     .out
                     .timers
-                    .insert((now + SURVEY.first, Timer::Survey(*content)));
+                    .insert((now + ASK_AGAIN.first, Timer::Survey(*content)));
             }
         }
     }
@@ -99,7 +99,7 @@ pub(super) fn survey(state: &mut FetchState, now: Instant, content: ContentKey) 
         let peer = peers.get(node);
         peer.is_some_and(|peer| peer.backoff.resting_until(now).is_none())
     };
-    let asked = fetch.swarm.next_surveyed(STEP_ITEMS_MAX / 2, may_be_asked);
+    let asked = fetch.swarm.next_surveyed(STEP_ITEMS_MAX, may_be_asked);
     let surveys = asked
         .into_iter()
         .map(|node| PlanEvent::Survey(content, node));

@@ -20,22 +20,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::pause::GrowingPause;
+use super::holders::ASK_AGAIN;
+use super::silence::TRY;
 use p2pfs_types::extent::ExtentSet;
 use p2pfs_types::id::NodeId;
 
 /// Bytes of one stripe: four chunks, so that a stripe is in flight only briefly.
 pub const STRIPE_BYTES: u64 = 256 << 10;
-/// Pause in which a node owns no stripes after a stripe of it was late.
-const LAGGING: GrowingPause = GrowingPause {
-    first: Duration::from_secs(2),
-    most: Duration::from_secs(32),
-};
-/// Interval between two surveys of a file. It doubles while nothing arrives.
-pub(super) const SURVEY: GrowingPause = GrowingPause {
-    first: Duration::from_millis(100),
-    most: Duration::from_secs(2),
-};
 
 /// Node that wants the same file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,13 +46,13 @@ pub(super) struct SwarmPeer {
 impl SwarmPeer {
     /// Removes its stripes for a while, longer each time.
     fn lag(&mut self, now: Instant) {
-        let pause = LAGGING.after(self.lags);
+        let pause = TRY.after(self.lags);
         if self.lags_until.is_some_and(|until| until > now) {
             return;
         }
         let again = self.lags_until.is_some_and(|until| now < until + pause);
         self.lags = if again { self.lags + 1 } else { 1 };
-        self.lags_until = Some(now + LAGGING.after(self.lags - 1));
+        self.lags_until = Some(now + TRY.after(self.lags - 1));
     }
 }
 
@@ -92,7 +83,7 @@ impl Swarm {
             ..SwarmPeer::default()
         };
         self.peers.insert(node, peer);
-        self.survey_each = SURVEY.first;
+        self.survey_each = ASK_AGAIN.first;
         is_first
     }
 
@@ -158,12 +149,12 @@ impl Swarm {
     pub(super) fn survey_pace(&mut self, have_bytes: u64, is_idle: bool) -> Duration {
         let gained = have_bytes.saturating_sub(std::mem::replace(&mut self.had_bytes, have_bytes));
         self.survey_each = match (is_idle, gained) {
-            (true, _) => SURVEY.most,
+            (true, _) => ASK_AGAIN.most,
             (false, 0) => self.survey_each * 2,
             (false, gained) if gained > 2 * STRIPE_BYTES => self.survey_each / 2,
             _ => self.survey_each,
         };
-        self.survey_each = self.survey_each.clamp(SURVEY.first, SURVEY.most);
+        self.survey_each = self.survey_each.clamp(ASK_AGAIN.first, ASK_AGAIN.most);
         self.survey_each
     }
 

@@ -20,10 +20,6 @@ use p2pfs_types::id::NodeId;
 
 /// Minimum wait of a reader for a stripe from its owner. The maximum is [`LOST_MIN`].
 pub(super) const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
-/// Maximum stripes examined for one request.
-const STRIPES_SEEN_MAX: usize = 96;
-/// Maximum of the examined stripes that are tried for one request.
-const STRIPES_TRIED_MAX: usize = 8;
 /// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
 /// stripes. This applies once that part is more than a stripe.
 const SLOW_PART: u64 = 4;
@@ -90,7 +86,8 @@ impl<'a> SwarmPolicy<'a> {
             return self.file.first_gap(range).into_iter().collect();
         }
         let (mut gaps, mut at) = (Vec::new(), range.start);
-        for _ in 0..STRIPES_SEEN_MAX {
+        // the stripes of a full read-ahead window
+        for _ in 0..AHEAD_MAX_BYTES / STRIPE_BYTES {
             let Some(gap) = self.file.first_gap(ByteRange::new(at, range.end.max(at))) else {
                 break;
             };
@@ -103,9 +100,6 @@ impl<'a> SwarmPolicy<'a> {
                 gap.start < end && self.file.holders().partial_with(part).next().is_some();
             if is_there || self.is_mine(now, stripe) {
                 gaps.push(part);
-            }
-            if gaps.len() == STRIPES_TRIED_MAX {
-                break;
             }
         }
         // without such a stripe the first gap is worth a try once its wait is over
