@@ -1,12 +1,16 @@
 //! Incremental hash of a file and its outboard, one group at a time. A *group* is the bytes of one
 //! leaf of the outboard ([`Grain::bytes`]). The computation can pause between any two groups, and
 //! stores about 50 bytes for each level of the tree.
+//!
+//! It can also start from another version of the file that begins with the same bytes
+//! ([`Growing::from_version`]). A subtree of whole groups has the same hash in both versions, so
+//! only the bytes after the last common group are hashed.
 
 use std::io;
 
 use super::hash::NodeHash;
-use super::walk::{halves, hash_bytes, hash_pair};
-use super::{ContentHash, Grain, marks};
+use super::walk::{halves, hash_bytes, hash_pair, split};
+use super::{ContentHash, Grain, ReadAt, marks};
 use crate::extent::{ByteRange, CHUNK_BYTES};
 
 /// A file that is being hashed from its start.
@@ -20,6 +24,17 @@ pub struct Growing {
     subtrees: Vec<(ByteRange, NodeHash)>,
 }
 
+/// A hashed version of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashedVersion {
+    /// Hash of the version.
+    pub hash: ContentHash,
+    /// Size of the version.
+    pub size_bytes: u64,
+    /// Grain of its outboard.
+    pub grain: Grain,
+}
+
 impl Growing {
     /// Starts a file of this size, for an outboard of this grain.
     pub fn new(size_bytes: u64, grain: Grain) -> Self {
@@ -29,6 +44,63 @@ impl Growing {
             done_bytes: 0,
             subtrees: Vec::new(),
         }
+    }
+
+    /// Starts a file that has its first bytes in common with a hashed version, up to the end of the
+    /// shorter of both. `pairs` is the outboard of the version. Calls `save` as [`Self::take`] does.
+    /// The next bytes to take begin at [`Self::done_bytes`]. Returns `None` if the outboard is
+    /// damaged, is coarser than `grain`, or covers less than one group that both have.
+    ///
+    /// # Errors
+    /// The error of `pairs` or of `save`.
+    pub fn from_version(
+        size_bytes: u64,
+        grain: Grain,
+        version: &HashedVersion,
+        pairs: &impl ReadAt,
+        mut save: impl FnMut(u64, &[u8; 64]) -> io::Result<()>,
+    ) -> io::Result<Option<Self>> {
+        let both_bytes = size_bytes.min(version.size_bytes);
+        // at least one byte is left to take, because the last group joins the subtrees
+        let common_bytes =
+            both_bytes.min(size_bytes.saturating_sub(1)) / grain.bytes() * grain.bytes();
+        let is_coarser = version.grain.bytes() > grain.bytes();
+        if is_coarser || common_bytes == 0 || version.size_bytes <= grain.bytes() {
+            return Ok(None);
+        }
+        let mut growing = Self::new(size_bytes, grain);
+        let root = ByteRange::new(0, version.size_bytes);
+        let mut left_to_visit = vec![(root, 0, *version.hash.as_bytes())];
+        // the left half is visited first, so the groups are found in their order
+        while let Some((subtree, index, hash)) = left_to_visit.pop() {
+            if subtree.start >= common_bytes {
+                continue;
+            }
+            if subtree.len() <= grain.bytes() {
+                growing.done_bytes = subtree.end;
+                growing.subtrees.push((subtree, hash));
+                while let Some((range, pair)) = growing.join(false) {
+                    save(growing.place_of(range), &pair)?;
+                }
+                continue;
+            }
+            let mut pair = [0; 64];
+            pairs.read_exact_at(index * 64, &mut pair)?;
+            if hash_pair(&pair, subtree == root) != hash {
+                return Ok(None);
+            }
+            let (left, right) = halves(subtree);
+            let (left_hash, right_hash) = split(&pair);
+            let right_index = index + left.len() / version.grain.bytes();
+            left_to_visit.push((right, right_index, right_hash));
+            left_to_visit.push((left, index + 1, left_hash));
+        }
+        Ok(Some(growing))
+    }
+
+    /// Returns the number of bytes that were taken or are in common with another version.
+    pub fn done_bytes(&self) -> u64 {
+        self.done_bytes
     }
 
     /// Returns the number of bytes that are still missing.
@@ -166,6 +238,102 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Hashes `new` bytes from the outboard of their first `old` bytes, or of more bytes than these.
+    fn from_version(bytes: &[u8], old: usize, new: usize, grains: [Grain; 2]) -> Option<u64> {
+        let before = Outboard::compute(&bytes[..old], old as u64, grains[0]).unwrap();
+        let after = Outboard::compute(&bytes[..new], new as u64, grains[1]).unwrap();
+        let version = HashedVersion {
+            hash: before.hash,
+            size_bytes: old as u64,
+            grain: grains[0],
+        };
+        let mut pairs = vec![0xee; after.pairs.len()];
+        let mut save = |place: u64, pair: &[u8; 64]| {
+            pairs[place as usize..][..64].copy_from_slice(pair);
+            Ok(())
+        };
+        let known = &&before.pairs[..];
+        let started = Growing::from_version(new as u64, grains[1], &version, known, &mut save);
+        let mut growing = started.unwrap()?;
+        let done = growing.done_bytes();
+        growing.take(&bytes[done as usize..new], save).unwrap();
+        assert_eq!(growing.finish(), Some(after.hash), "{old} {new}");
+        assert!(pairs == after.pairs, "{old} {new}");
+        Some(done)
+    }
+
+    #[test]
+    fn hash_from_another_version_equals_that_of_the_whole() {
+        let finest = Grain::FINEST;
+        let group = finest.bytes() as usize;
+        let bytes: Vec<u8> = (0..70 * group).map(|at| (at / 7 + at) as u8).collect();
+        let sizes = [
+            group + 1,
+            2 * group,
+            3 * group + 9,
+            4 * group,
+            16 * group,
+            33 * group + 5,
+        ];
+        for old in sizes {
+            for new in sizes
+                .into_iter()
+                .chain([old - 1, old, old + 1, old + group, 64 * group])
+            {
+                if new > group {
+                    let done = from_version(&bytes, old, new, [finest; 2]);
+                    let common = old.min(new - 1) / group * group;
+                    assert_eq!(done, Some(common as u64), "{old} {new}");
+                }
+                let coarser = from_version(&bytes, old, new, [finest, Grain::CHUNK]);
+                let has_group = old > 4 * group && new > 4 * group;
+                assert_eq!(coarser.is_some(), has_group, "{old} {new}");
+            }
+        }
+    }
+
+    #[test]
+    fn hash_from_random_versions_equals_that_of_the_whole() {
+        let bytes: Vec<u8> = (0..3_000_000_u32)
+            .map(|at| (at.wrapping_mul(7919) >> 5) as u8)
+            .collect();
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..60 {
+            let old = 16_385 + random(2_900_000);
+            let new = 16_385 + random(2_900_000);
+            assert!(from_version(&bytes, old, new, [Grain::FINEST; 2]).is_some());
+            let next = old + 1 + random(300);
+            assert!(from_version(&bytes, old, next, [Grain::FINEST; 2]).is_some());
+        }
+    }
+
+    #[test]
+    fn damaged_or_coarser_outboard_starts_no_hash() {
+        let bytes = vec![7; 9 * CHUNK_BYTES as usize];
+        let size_bytes = bytes.len() as u64;
+        let mut outboard = Outboard::compute(&bytes[..], size_bytes, Grain::CHUNK).unwrap();
+        let version = HashedVersion {
+            hash: outboard.hash,
+            size_bytes,
+            grain: Grain::CHUNK,
+        };
+        let started = |pairs: &[u8], grain| {
+            let started =
+                Growing::from_version(size_bytes + 1, grain, &version, &pairs, |_, _| Ok(()));
+            started.unwrap().is_some()
+        };
+        assert!(started(&outboard.pairs, Grain::CHUNK));
+        assert!(!started(&outboard.pairs, Grain::FINEST));
+        outboard.pairs[3] ^= 1;
+        assert!(!started(&outboard.pairs, Grain::CHUNK));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod source;
 mod walk;
 
 pub use grain::Grain;
-pub use growing::Growing;
+pub use growing::{Growing, HashedVersion};
 pub use hash::{ContentHash, ContentKey, DigestError};
 pub use outboard::Outboard;
 pub use proof::{HashPair, Verified, decode, encode, encode_from};

@@ -130,7 +130,7 @@ pub(super) fn hash_pair(pair: &[u8; 64], is_root: bool) -> NodeHash {
 }
 
 /// Splits a pair into the left and the right hash.
-fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
+pub(super) fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
     let (mut left, mut right) = ([0; 32], [0; 32]);
     left.copy_from_slice(&pair[..32]);
     right.copy_from_slice(&pair[32..]);
