@@ -1,10 +1,12 @@
-//! Files that other programs write while they are shared: a live database, and an image that a loop
-//! device writes without any report by inotify.
+//! Files that other programs write while they are shared: a live database, a large log, and an image
+//! that a loop device writes without any report by inotify.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use macro_rules_attribute::apply;
 
@@ -60,6 +62,114 @@ fn a_live_database_stays_listed_on_all_nodes_while_it_is_written() {
     eventually("its last version is read", PATIENCE, || {
         fs::read(reader.mounted("live.db")).ok() == fs::read(&database).ok()
     });
+}
+
+/// Size of a log that takes seconds to be read whole.
+const LOG_BYTES: usize = 150 << 20;
+/// Length of each line of the log.
+const LINE_BYTES: usize = 64;
+/// Far more than a second of lines, their outboard and the samples take, and far less than the log.
+const READ_BYTES_PER_S: usize = 5 << 20;
+/// Number of versions that the other node sees of the log.
+const VERSIONS: usize = 4;
+
+fn line(number: usize) -> Vec<u8> {
+    format!("{number:063}\n").into_bytes()
+}
+
+/// Appends lines to the log of its first argument until the file of its second argument exists. With
+/// a third argument it opens the log for each line.
+const APPENDER: &str = "import os, sys, time
+log, enough, number = open(sys.argv[1], 'ab', 0), sys.argv[2], LINES
+while not os.path.exists(enough):
+    if len(sys.argv) > 3:
+        log.close()
+        log = open(sys.argv[1], 'ab', 0)
+    log.write(b'%063d\\n' % number)
+    number += 1
+    time.sleep(0.02)
+";
+
+/// Reads the last line of a log through the mount of another node.
+fn last_line(log: &Path) -> std::io::Result<(u64, Vec<u8>)> {
+    let file = File::open(log)?;
+    let size_bytes = file.metadata()?.len();
+    let mut last = vec![0; LINE_BYTES];
+    file.read_exact_at(&mut last, size_bytes - LINE_BYTES as u64)?;
+    Ok((size_bytes, last))
+}
+
+#[apply(promise)]
+#[takes("python3")]
+fn large_log_that_grows_costs_the_appended_bytes() {
+    check_growing_log(&[]);
+}
+
+#[apply(promise)]
+#[takes("python3")]
+fn large_log_closed_after_each_line_costs_the_appended_bytes() {
+    check_growing_log(&["each"]);
+}
+
+fn check_growing_log(how: &[&str]) {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let reader = cluster.start("reader");
+    let log = owner.share.join("large.log");
+    let lines: Vec<Vec<u8>> = (0..LOG_BYTES / LINE_BYTES).map(line).collect();
+    fs::write(&log, lines.concat()).unwrap();
+    reader.wait_for_file("large.log");
+    let mounted = reader.mounted("large.log");
+    let open = File::open(&mounted).unwrap();
+    let first_bytes = open.metadata().unwrap().len();
+    let (before, began) = (read_bytes(&owner), Instant::now());
+    let (enough, mut seen) = (owner.home.join("enough"), BTreeSet::new());
+    let appender = APPENDER.replace("LINES", &(LOG_BYTES / LINE_BYTES).to_string());
+    let mut writer = Command::new("python3");
+    let writer = start(
+        writer
+            .args(["-c", &appender])
+            .args([&log, &enough])
+            .args(how),
+    );
+    eventually("several versions are seen", 2 * PATIENCE, || {
+        match last_line(&mounted) {
+            Ok((size_bytes, last)) => {
+                let number = usize::try_from(size_bytes).unwrap() / LINE_BYTES - 1;
+                assert_eq!(last, line(number), "a whole line");
+                seen.insert(size_bytes);
+            }
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"),
+        }
+        seen.len() >= VERSIONS
+    });
+    fs::write(enough, b"").unwrap();
+    writer.finish(HANG_LIMIT).expect_ok();
+    let (read, lasted) = (read_bytes(&owner) - before, began.elapsed());
+    println!("{} versions in {lasted:?}: {read} bytes read", seen.len());
+    let allowed = LOG_BYTES / 4 + READ_BYTES_PER_S * lasted.as_secs() as usize;
+    assert!(read < allowed, "{read} of {allowed}");
+    // a program that opened the first version reads on, and its bytes were not read before
+    let mut bytes = vec![0; LINE_BYTES];
+    for number in [
+        LOG_BYTES / LINE_BYTES / 2,
+        first_bytes as usize / LINE_BYTES - 1,
+    ] {
+        open.read_exact_at(&mut bytes, (number * LINE_BYTES) as u64)
+            .unwrap();
+        assert_eq!(bytes, line(number));
+    }
+    let last_bytes = fs::metadata(&log).unwrap().len();
+    eventually("all lines are seen", PATIENCE, || {
+        last_line(&mounted).is_ok_and(|(size_bytes, _)| size_bytes == last_bytes)
+    });
+}
+
+/// Returns the bytes that a daemon has read.
+fn read_bytes(node: &Node) -> usize {
+    let io = fs::read_to_string(format!("/proc/{}/io", node.pid())).unwrap();
+    let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    read.expect("a count").parse().unwrap()
 }
 
 mod loop_device {

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::extension::ListedVersion;
+use super::former::FormerVersion;
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::ledger::LedgerRow;
 use super::order::{DiscoveredBy, LARGE_WAIT};
 use super::outcome::{FinishedRead, HashOutcome, HashTrust};
-use super::queue::{HashStage, PROMISED_MAX_BYTES, Rest};
+use super::queue::{DequeuedFile, HashStage, PROMISED_MAX_BYTES, Rest};
 use super::state::ListingState;
 use super::tree::{FileBody, NodeBody, Slot};
 use super::watch::Cause;
@@ -15,6 +17,11 @@ use p2pfs_types::digest::ContentHash;
 /// Maximum names of one content that are searched for other names of a changed file. The rescan
 /// finds the rest.
 const LINKS_LOOKED_AT_MAX: usize = 256;
+
+/// Rate at which a file that only grew is read whole after it came to rest: it must have been at rest
+/// for as long as reading it takes at this rate. A log that gets a line now and then is thus read
+/// at this rate at most, a sixteenth of what one file may cost that changes all the time.
+const WHOLE_READ_BYTES_PER_S: u64 = 4 << 20;
 
 /// Maximum names that wait for a check because a request found them changed. The next request, or
 /// the rescan, finds the rest.
@@ -25,7 +32,8 @@ const UNREPORTED_MAX: usize = 1024;
 /// thread has to wait in between.
 const CLOSING_WAIT: Duration = Duration::from_millis(20);
 /// How long a listed file that programs write all the time keeps its old version. It is then read
-/// between two writes. Files over [`PROMISED_MAX_BYTES`] are read only at rest or at a close.
+/// between two writes. A file over [`PROMISED_MAX_BYTES`] must also have grown, because another write
+/// in place would happen before its end is read.
 pub(super) const BUSY_READ_AFTER: Duration = Duration::from_secs(10);
 
 impl ListingState {
@@ -76,14 +84,34 @@ impl ListingState {
     pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, why: Rest) {
         self.order.forget_file(slot);
         let mut until = now + self.quiet;
-        if why == Rest::Written && size_bytes <= PROMISED_MAX_BYTES {
+        if why == Rest::Written {
             if self.tree.file(slot).is_some_and(|file| file.listed) {
-                self.queue.note_written(slot, now);
+                self.queue.note_written(slot, size_bytes, now);
             }
             let since = self.queue.written_since(slot);
             until = since.map_or(until, |since| until.min(since + BUSY_READ_AFTER));
         }
         self.queue.rest(slot, size_bytes, until, why);
+    }
+
+    /// Leaves a file unread that was hashed without being read whole, until it has been at rest for
+    /// long.
+    fn rest_extended(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
+        self.order.forget_file(slot);
+        let wait = Duration::from_secs(size_bytes / WHOLE_READ_BYTES_PER_S);
+        let until = now + wait.max(self.quiet);
+        self.queue.rest(slot, size_bytes, until, Rest::Verify);
+    }
+
+    /// Returns the listed version of a file from which its hash may be made, if the file is large and
+    /// was not found to have changed otherwise than by growing.
+    pub(super) fn extendable(&self, taken: &DequeuedFile) -> Option<ListedVersion> {
+        let slot = taken.held.slot;
+        let is_large = taken.size_bytes > PROMISED_MAX_BYTES;
+        let file = self.tree.file(slot).filter(|file| file.listed && is_large);
+        let file = file.filter(|_| !taken.verifies && !self.suspected.contains(&slot))?;
+        let (identity, hash) = (file.identity, file.hash);
+        Some(ListedVersion { identity, hash })
     }
 
     /// Leaves a file unread that was closed and is still open for writing. The wait is the time
@@ -129,7 +157,6 @@ impl ListingState {
             HashOutcome::Hashed {
                 seen, hash, trust, ..
             } => {
-                let racy = trust == HashTrust::Racy;
                 if !read.overtaken {
                     self.order.note_hashed(slot, seen.identity);
                 }
@@ -137,17 +164,22 @@ impl ListingState {
                 self.queue.forget_closed(slot);
                 self.queue.forget_written(slot);
                 self.become_file(slot);
+                if trust == HashTrust::Extended {
+                    self.queue.note_extended(slot, now);
+                } else {
+                    self.queue.forget_extended(slot);
+                }
                 if let Some(bytes) = read.bytes {
                     self.kept.put(hash, bytes);
                 }
                 self.list_file(slot, &seen, hash, trust != HashTrust::Sure);
-                if (written_to || racy) && !closed {
-                    let why = if written_to {
-                        Rest::Written
-                    } else {
-                        Rest::Verify
-                    };
-                    self.rest(slot, seen.identity.size_bytes, now, why);
+                let size_bytes = seen.identity.size_bytes;
+                match trust {
+                    _ if closed => {}
+                    _ if written_to => self.rest(slot, size_bytes, now, Rest::Written),
+                    HashTrust::Racy => self.rest(slot, size_bytes, now, Rest::Verify),
+                    HashTrust::Extended => self.rest_extended(slot, size_bytes, now),
+                    HashTrust::Sure | HashTrust::UntilClosed => {}
                 }
                 again.inspect(|cause| self.recheck(slot, *cause));
             }
@@ -228,6 +260,7 @@ impl ListingState {
         if old.listed {
             self.count(slot, -1);
             self.drop_content(slot, &old.hash);
+            self.note_former(slot, &old, &seen.identity, &hash);
         }
         let executable = seen.executable();
         let file = FileBody {
@@ -262,6 +295,27 @@ impl ListingState {
             self.recheck_other_names(file.identity, before.chain([hash]));
         }
         self.recheck_private_names(slot, &file.identity);
+    }
+
+    /// Records the version that a name was listed with until now, if the file may still begin with its
+    /// bytes.
+    fn note_former(&mut self, slot: Slot, old: &FileBody, seen: &FileIdentity, hash: &ContentHash) {
+        let identity = old.identity;
+        let is_it = (identity.dev, identity.ino) == (seen.dev, seen.ino);
+        if !is_it || seen.size_bytes < identity.size_bytes {
+            self.former.forget_at(slot);
+        } else if old.hash != *hash {
+            self.former
+                .insert(old.hash, FormerVersion { slot, identity });
+        }
+        self.former.forget(hash);
+    }
+
+    /// Returns the hash and the size of the listed version of a file that had this content before.
+    pub(super) fn newer_version(&self, hash: &ContentHash) -> Option<(ContentHash, u64)> {
+        let former = self.former.get(hash)?;
+        let file = self.tree.file(former.slot).filter(|file| file.listed)?;
+        Some((file.hash, file.identity.size_bytes))
     }
 
     /// Records that a name no longer has a content.
@@ -342,7 +396,11 @@ impl ListingState {
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
         self.order.step();
         self.moved.forget(hash);
-        let slots: Vec<Slot> = self.tree.with_content(hash).collect();
+        // the hash of a file that was not read whole then has the same changed bytes
+        let former = self.former.get(hash).map(|it| it.slot);
+        let former = former.filter(|slot| self.queue.is_extended(*slot));
+        self.former.forget(hash);
+        let slots: Vec<Slot> = self.tree.with_content(hash).chain(former).collect();
         for slot in slots {
             let Some(file) = self.tree.file(slot) else {
                 continue;

@@ -168,6 +168,7 @@ fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
     let share = state.shares.get(&node.share)?;
     let (dir, include_private) = (share.dir.clone(), share.include_private);
     let path = state.tree.path(taken.held.slot)?;
+    let listed = state.extendable(&taken);
     Some(Job {
         share: node.share,
         stands_still: share.stands_still,
@@ -175,6 +176,7 @@ fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
         dir,
         include_private,
         path,
+        listed,
     })
 }
 
@@ -201,7 +203,7 @@ fn hash(
         read_bytes,
     };
     match read(reader, opened.size_bytes(), buffer, &shared.outboards) {
-        Ok(hash) => conclude(job, &opened, hash),
+        Ok(hash) => conclude(job, &opened, hash, false),
         Err(error) => called_off(&error, &opened),
     }
 }

@@ -117,6 +117,13 @@ impl FileIdentity {
         }
     }
 
+    /// Returns whether this is the same file after it only grew, judging by its attributes.
+    pub(super) fn has_grown_since(&self, before: &Self) -> bool {
+        let is_it = (self.dev, self.ino) == (before.dev, before.ino);
+        let (now, then) = ((self.mtime, self.ctime), (before.mtime, before.ctime));
+        is_it && self.size_bytes > before.size_bytes && now.0 >= then.0 && now.1 >= then.1
+    }
+
     /// Returns whether everything but ctime is the same. That is the same file with the same bytes,
     /// if no program set its mtime back. A rename, link or chmod also changes ctime.
     pub(super) fn same_but_ctime(&self, other: &Self) -> bool {

@@ -16,7 +16,10 @@
 //! invents its inode numbers, it is valid only for a name that is listed with it. A hash taken
 //! within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file is listed at once, hashed
 //! again after it has been at rest, and remembered permanently only then. A hash taken while a
-//! process had the file open for writing is valid until that process closes the file.
+//! process had the file open for writing is valid until that process closes the file. The hash of a
+//! large file that only grew is made from the outboard of its listed version (`extension`). It is in
+//! doubt until the file is read whole at rest. The former versions of a file that grew are still
+//! served (`former`), each proven against its own hash.
 //!
 //! # Places
 //!
@@ -65,8 +68,10 @@ mod config;
 mod disk_thread;
 mod error;
 mod exclude;
+mod extension;
 mod filesystems;
 mod folder;
+mod former;
 mod hashed;
 mod hasher;
 mod identity;

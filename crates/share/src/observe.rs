@@ -159,7 +159,8 @@ impl ListingState {
             // Written again within a clock tick, or through a mapping that changes no time stamp.
             // The hash was in doubt, and the close allows a final one.
             let verify = self.queue.why_resting(slot) == Some(Rest::Verify);
-            if cause == Cause::Closed && (verify || self.is_doubted(seen)) {
+            let is_extended = self.queue.is_extended(slot);
+            if cause == Cause::Closed && (verify || self.is_doubted(seen)) && !is_extended {
                 self.await_hash(slot, seen.identity.size_bytes, true, now);
             }
             return;
@@ -245,7 +246,7 @@ impl ListingState {
                     (true, _) => {}
                     (false, true) => {
                         if self.order.met() == DiscoveredBy::Walked {
-                            self.queue.note_written(slot, now);
+                            self.queue.note_written(slot, size_bytes, now);
                         }
                         self.await_hash(slot, size_bytes, false, now);
                     }

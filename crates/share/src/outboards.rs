@@ -16,6 +16,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::error::ShareError;
+use super::extension::KnownStart;
 use super::part::{
     BuildError, HashPairs, IN_MEMORY_MAX_BYTES, OutboardBuilder, PairStore, UnfinishedOutboards,
     outboard_bytes,
@@ -102,10 +103,7 @@ impl Outboards {
     ) -> io::Result<(ContentHash, HashPairs)> {
         let mut part = self.begin(size_bytes)?;
         let read = part.read_on(reader, u64::MAX, &mut Vec::new());
-        read.map_err(|trouble| match trouble {
-            BuildError::Reading(error) => error,
-            BuildError::Writing => io::ErrorKind::StorageFull.into(),
-        })?;
+        read.map_err(BuildError::into_io)?;
         let (hash, made) = part.finish().ok_or(io::ErrorKind::UnexpectedEof)?;
         self.keep(hash, size_bytes, &made);
         Ok((hash, made.pairs()))
@@ -128,7 +126,15 @@ impl Outboards {
         }
     }
 
-    /// Returns the hash pairs of a content, from memory, from disk, or by hashing `file` again.
+    /// Returns the hash pairs of a content from memory or from disk.
+    pub(super) fn stored(&self, hash: &ContentHash, size_bytes: u64) -> Option<HashPairs> {
+        let on_disk = || self.read(hash, size_bytes).ok().flatten();
+        self.recall(hash).or_else(on_disk)
+    }
+
+    /// Returns the hash pairs of a content, from memory, from disk, or by hashing `file` again. If
+    /// `newer` is given, it is the hash and the size of a version that may begin with the content,
+    /// or may be its beginning. The outboard is then made from that of the other version.
     ///
     /// # Errors [`ShareError::Gone`] if `file` no longer has the content; [`ShareError::Io`].
     pub(super) fn load(
@@ -136,6 +142,7 @@ impl Outboards {
         hash: ContentHash,
         size_bytes: u64,
         file: &File,
+        newer: Option<(ContentHash, u64)>,
     ) -> Result<HashPairs, ShareError> {
         if outboard_bytes(size_bytes) == 0 {
             return Ok(HashPairs::Memory(Arc::default()));
@@ -152,7 +159,10 @@ impl Outboards {
         if let Some(pairs) = self.read(&hash, size_bytes)? {
             return Ok(self.note_in_memory(hash, pairs));
         }
-        let made = self.make(&mut Sequential { file, offset: 0 }, size_bytes);
+        let made = match newer.and_then(|newer| self.derive(size_bytes, file, newer).transpose()) {
+            Some(made) => made,
+            None => self.make(&mut Sequential { file, offset: 0 }, size_bytes),
+        };
         let (found, pairs) = made.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => ShareError::Gone,
             _ => ShareError::Io(error),
@@ -161,6 +171,30 @@ impl Outboards {
             return Err(ShareError::Gone);
         }
         Ok(self.note_in_memory(hash, pairs))
+    }
+
+    /// Hashes the first bytes of a file by means of the outboard of another version of it. Returns
+    /// `None` if that one is not stored or cannot be used. The result is not stored, because it can
+    /// be made again.
+    fn derive(
+        &self,
+        size_bytes: u64,
+        file: &File,
+        (newer, newer_bytes): (ContentHash, u64),
+    ) -> io::Result<Option<(ContentHash, HashPairs)>> {
+        let Some(pairs) = self.stored(&newer, newer_bytes) else {
+            return Ok(None);
+        };
+        let start = KnownStart::new(newer, newer_bytes, pairs);
+        let mut part = self.begin(size_bytes)?;
+        let Some(offset) = part.start_from(&start)? else {
+            return Ok(None);
+        };
+        let mut reader = Sequential { file, offset };
+        let read = part.read_on(&mut reader, u64::MAX, &mut Vec::new());
+        read.map_err(BuildError::into_io)?;
+        let (hash, made) = part.finish().ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(Some((hash, made.pairs())))
     }
 
     /// Drops an outboard that no file needs or that is damaged.
@@ -307,6 +341,7 @@ mod tests {
             sample.outboard.hash,
             sample.outboard.size_bytes,
             &sample.file,
+            None,
         )
     }
 
@@ -374,9 +409,9 @@ mod tests {
             assert_loads(&outboards, sample);
         }
         let other = ContentHash::of(b"other");
-        let wrong = outboards.load(other, 200_000, &small.file);
+        let wrong = outboards.load(other, 200_000, &small.file, None);
         assert!(matches!(wrong, Err(ShareError::Gone)));
-        let short = outboards.load(other, 300_000, &small.file);
+        let short = outboards.load(other, 300_000, &small.file, None);
         assert!(matches!(short, Err(ShareError::Gone)));
     }
 
@@ -410,7 +445,7 @@ mod tests {
             )
             .unwrap();
         assert_eq!(outboards.disk_bytes(), budget_bytes);
-        let loaded = outboards.load(hash, size_bytes, &file).unwrap();
+        let loaded = outboards.load(hash, size_bytes, &file, None).unwrap();
         for pairs in [&made, &loaded] {
             assert!(matches!(pairs, HashPairs::Disk(_)));
             let proof = p2pfs_types::digest::encode_from(

@@ -42,6 +42,9 @@ pub(super) enum HashTrust {
     /// For a moment. The file was written so shortly before it was read that another write may get
     /// the same time stamp.
     Racy,
+    /// Until the file has been read whole. Its first bytes were not read, or it grew while it was
+    /// read.
+    Extended,
 }
 
 /// A file that was read.
@@ -50,6 +53,8 @@ pub(super) struct FinishedRead {
     pub(super) outcome: HashOutcome,
     /// Full content, if the file is small and was just written.
     pub(super) bytes: Option<Arc<[u8]>>,
+    /// Listed version of the file from whose outboard the hash was made.
+    pub(super) extends: Option<ContentHash>,
     /// Bytes of the file that were read.
     pub(super) read_bytes: u64,
     /// Whether the name was reported again since the file was queued and was not checked since.
@@ -63,6 +68,7 @@ impl FinishedRead {
             held,
             outcome,
             bytes: None,
+            extends: None,
             read_bytes: 0,
             overtaken: false,
         }

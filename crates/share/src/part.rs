@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::extension::KnownStart;
 use p2pfs_types::digest::{ContentHash, Grain, Growing, ReadAt};
 
 /// Size of the largest outboard that is held in memory: that of a file of 1 GiB, see [`grain_of`].
@@ -138,7 +139,31 @@ pub(super) enum BuildError {
     Writing,
 }
 
+impl BuildError {
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Self::Reading(error) => error,
+            Self::Writing => io::ErrorKind::StorageFull.into(),
+        }
+    }
+}
+
 impl OutboardBuilder {
+    /// Starts from the known first bytes of the file instead of from its start. Returns the number of
+    /// bytes that need not be read, or `None` if the known tree cannot be used.
+    pub(super) fn start_from(&mut self, start: &KnownStart) -> io::Result<Option<u64>> {
+        let (size_bytes, store) = (self.growing.left_bytes(), &mut self.store);
+        let (grain, save) = (grain_of(size_bytes), |place, pair: &[u8; 64]| {
+            store.save(place, pair)
+        });
+        let KnownStart { version, pairs } = start;
+        let Some(growing) = Growing::from_version(size_bytes, grain, version, pairs, save)? else {
+            return Ok(None);
+        };
+        self.growing = growing;
+        Ok(Some(self.growing.done_bytes()))
+    }
+
     /// Returns the bytes of the file that are not read yet.
     pub(super) fn left_bytes(&self) -> u64 {
         self.growing.left_bytes()

@@ -47,6 +47,8 @@ pub(super) enum HashStage {
         again: Option<Cause>,
         /// Whether it is read although a program writes it all the time.
         busy: bool,
+        /// Whether it is listed and only read again.
+        verifies: bool,
     },
 }
 
@@ -84,6 +86,10 @@ pub(super) struct DequeuedFile {
     pub(super) unclosed: bool,
     /// Since when a close of it waits for other writers.
     pub(super) closed_at: Option<Instant>,
+    /// Whether it is listed and only read again.
+    pub(super) verifies: bool,
+    /// Whether it is longer than at its first unread write.
+    pub(super) has_grown: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
 
@@ -96,8 +102,11 @@ pub(super) struct HashQueue {
     verifying: HashSet<Slot>,
     /// Queued files for which no close was seen.
     unclosed: HashSet<Slot>,
-    /// First unread write of files that programs still write. Only these files become busy.
-    written: HashMap<Slot, Instant>,
+    /// First unread write of files that programs still write, and their size then. Only these files
+    /// become busy.
+    written: HashMap<Slot, (Instant, u64)>,
+    /// Listed files whose hash was made without reading them whole.
+    extended: HashSet<Slot>,
     /// When a close was first reported, for files that other processes still write to.
     closed: HashMap<Slot, Instant>,
     pace: ReadPace,
@@ -140,12 +149,31 @@ impl HashQueue {
 
     /// Records how much the running read of a file cost.
     pub(super) fn note_read(&mut self, slot: Slot, size_bytes: u64, read_bytes: u64, now: Instant) {
-        if let Some(HashStage::Hashing { began, .. }) = self.stages.get(&slot) {
+        if let Some(HashStage::Hashing {
+            began, verifies, ..
+        }) = self.stages.get(&slot)
+        {
             // a file that is only verified did not change again
-            let began = (!self.verifying.contains(&slot)).then_some(*began);
+            let began = (!verifies).then_some(*began);
             self.pace
                 .note_read(slot, size_bytes, read_bytes, began, now);
         }
+    }
+
+    /// Records that a file was hashed without being read whole.
+    pub(super) fn note_extended(&mut self, slot: Slot, now: Instant) {
+        self.extended.insert(slot);
+        self.pace.note_extended(slot, now);
+    }
+
+    /// Records that the hash of a file is in doubt no longer, or as any other.
+    pub(super) fn forget_extended(&mut self, slot: Slot) {
+        self.extended.remove(&slot);
+    }
+
+    /// Returns whether a file is listed with a hash that was made without reading it whole.
+    pub(super) fn is_extended(&self, slot: Slot) -> bool {
+        self.extended.contains(&slot)
     }
 
     /// Forgets a name that is gone, and what its file cost.
@@ -172,14 +200,14 @@ impl HashQueue {
         self.unclosed.insert(slot);
     }
 
-    /// Records an unread write of a file. Keeps the time of an earlier one.
-    pub(super) fn note_written(&mut self, slot: Slot, now: Instant) {
-        self.written.entry(slot).or_insert(now);
+    /// Records an unread write of a file. Keeps the time and size of an earlier one.
+    pub(super) fn note_written(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
+        self.written.entry(slot).or_insert((now, size_bytes));
     }
 
     /// Returns when the first unread write of a file was recorded.
     pub(super) fn written_since(&self, slot: Slot) -> Option<Instant> {
-        self.written.get(&slot).copied()
+        self.written.get(&slot).map(|(since, _)| *since)
     }
 
     /// Forgets the unread writes of a file because it was read.
@@ -253,6 +281,7 @@ impl HashQueue {
     pub(super) fn withdraw(&mut self, slot: Slot) {
         self.closed.remove(&slot);
         self.written.remove(&slot);
+        self.extended.remove(&slot);
         self.take_out(slot);
     }
 
@@ -312,8 +341,11 @@ impl HashQueue {
         self.queued.remove(&key);
         self.numbers += 1;
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
+        let verifies = self.verifying.contains(&slot);
+        let written = self.written.get(&slot);
+        let has_grown = written.is_some_and(|(_, then_bytes)| size_bytes > *then_bytes);
         if busy {
-            self.written.insert(slot, Instant::now());
+            self.written.insert(slot, (Instant::now(), size_bytes));
         }
         let hashing = HashStage::Hashing {
             number,
@@ -322,6 +354,7 @@ impl HashQueue {
             cancel: cancel.clone(),
             again: None,
             busy,
+            verifies,
         };
         self.stages.insert(slot, hashing);
         Some(DequeuedFile {
@@ -335,6 +368,8 @@ impl HashQueue {
             size_bytes,
             unclosed: self.unclosed.remove(&slot),
             closed_at: self.closed.get(&slot).copied(),
+            verifies,
+            has_grown,
             cancel,
         })
     }
@@ -357,6 +392,7 @@ impl HashQueue {
                     self.verifying.shrink_to(ROOM_KEPT);
                     self.closed.shrink_to(ROOM_KEPT);
                     self.written.shrink_to(ROOM_KEPT);
+                    self.extended.shrink_to(ROOM_KEPT);
                 }
                 Some(finished)
             }

@@ -11,9 +11,10 @@ use rustix::fs::fstat;
 
 use super::at_work::HasherProgress;
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
+use super::extension::ListedVersion;
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::outcome::{HashOutcome, HashTrust};
-use super::queue::DequeuedFile;
+use super::queue::{DequeuedFile, PROMISED_MAX_BYTES};
 use super::shared::SharedState;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{self, is_full};
@@ -28,6 +29,8 @@ pub(super) struct Job {
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
+    /// Listed version from which the hash may be made.
+    pub(super) listed: Option<ListedVersion>,
 }
 
 /// An open file, with its state before the read.
@@ -41,6 +44,10 @@ pub(super) struct OpenedFile {
 }
 
 impl OpenedFile {
+    pub(super) fn identity(&self) -> &FileIdentity {
+        &self.seen.identity
+    }
+
     pub(super) fn size_bytes(&self) -> u64 {
         self.seen.identity.size_bytes
     }
@@ -83,24 +90,41 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
     closed_at.is_some_and(|at| at.elapsed() >= shared.quiet / 2)
 }
 
-/// Returns the outcome of a file with this hash. A file that changed during the read has none.
-pub(super) fn conclude(job: &Job, opened: &OpenedFile, hash: ContentHash) -> HashOutcome {
+/// Returns the outcome of a file with this hash. A file that changed during the read has none, unless
+/// it is a large one that grew: the hash is that of its bytes up to its former end. The file must be
+/// busy, or its hash extended and its writers done when it was opened.
+pub(super) fn conclude(
+    job: &Job,
+    opened: &OpenedFile,
+    hash: ContentHash,
+    is_extended: bool,
+) -> HashOutcome {
     let seen = opened.seen;
-    match fstat(&opened.file).map(|stat| NameStat::of(&stat)) {
-        Ok(after) if after.identity == seen.identity => {
+    let is_complete = job.taken.held.busy || is_extended && opened.unwritten;
+    let may_grow = is_complete && opened.size_bytes() > PROMISED_MAX_BYTES;
+    match fstat(&opened.file).map(|stat| FileIdentity::of(&stat)) {
+        Ok(after)
+            if after == seen.identity || may_grow && after.has_grown_since(&seen.identity) =>
+        {
             let writers = writers_of(&opened.file);
             // a writer that opened it since may have written within the clock tick that dated the
             // file
-            if opened.recent && opened.unwritten && writers == Writers::Some {
+            let is_open_again = opened.unwritten && writers == Writers::Some;
+            if opened.recent && is_open_again && !is_extended {
                 return HashOutcome::BeingWritten(
                     seen.identity.mtime.distance(FileTimestamp::now()),
                 );
             }
+            let trust = if is_extended || after != seen.identity {
+                HashTrust::Extended
+            } else {
+                trust_in(job, opened, writers)
+            };
             HashOutcome::Hashed {
                 seen,
                 hash,
-                trust: trust_in(job, opened, writers),
-                unwritten: opened.unwritten && writers == Writers::None,
+                trust,
+                unwritten: opened.unwritten && (is_extended || writers == Writers::None),
             }
         }
         _ => HashOutcome::Changed,

@@ -7,16 +7,18 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use super::at_work::HasherProgress;
+use super::extension::KnownStart;
 use super::left_out::FILE_MAX_BYTES;
 use super::outboards::Outboards;
 use super::outcome::{FinishedRead, HashOutcome};
 use super::part::{BuildError, OutboardBuilder};
 use super::reading::{Job, OpenedFile, Stoppable, called_off, conclude, open_job};
 use super::shared::SharedState;
+use p2pfs_types::digest::ContentHash;
 
 /// Maximum files in progress on one thread.
 pub(super) const UNDER_WAY_MAX: usize = 16;
@@ -28,6 +30,8 @@ struct Underway {
     job: Job,
     opened: OpenedFile,
     part: OutboardBuilder,
+    /// Listed version from whose outboard the hash is made.
+    extends: Option<ContentHash>,
     read_bytes: u64,
 }
 
@@ -70,14 +74,24 @@ impl RoundRobin {
             // it grew since it was checked
             return vec![FinishedRead::of(job.taken.held, HashOutcome::Elsewhere)];
         }
+        let start = job.listed.and_then(|listed| {
+            KnownStart::find(&shared.outboards, &opened.file, opened.identity(), &listed)
+        });
+        if start.is_none() && job.taken.held.busy && !job.taken.has_grown {
+            // it is written in place, and would have changed again at the end of the read
+            return vec![FinishedRead::of(job.taken.held, HashOutcome::Changed)];
+        }
         if self.files.len() >= UNDER_WAY_MAX {
             ended.extend(self.put_back_one_over(size_bytes));
         }
-        match self.part(&shared.outboards, size_bytes, &mut ended) {
-            Ok(part) => self.files.push_front(Underway {
+        let part = self.part(&shared.outboards, size_bytes, &mut ended);
+        let part = part.and_then(|part| start_from(part, start, &opened));
+        match part {
+            Ok((part, extends)) => self.files.push_front(Underway {
                 job,
                 opened,
                 part,
+                extends,
                 read_bytes: 0,
             }),
             Err(_) => ended.push(FinishedRead::of(job.taken.held, HashOutcome::Want)),
@@ -141,6 +155,23 @@ impl RoundRobin {
     }
 }
 
+/// Has the hash made from the known start of a file, if there is one that can be used. Returns the
+/// version that is extended.
+fn start_from(
+    mut part: OutboardBuilder,
+    start: Option<KnownStart>,
+    opened: &OpenedFile,
+) -> io::Result<(OutboardBuilder, Option<ContentHash>)> {
+    let mut extends = None;
+    if let Some(start) = start
+        && let Some(done_bytes) = part.start_from(&start)?
+    {
+        (&opened.file).seek(SeekFrom::Start(done_bytes))?;
+        extends = Some(start.version.hash);
+    }
+    Ok((part, extends))
+}
+
 impl Underway {
     fn end(self, outcome: HashOutcome) -> FinishedRead {
         FinishedRead {
@@ -154,14 +185,22 @@ impl Underway {
             job,
             opened,
             part,
+            extends,
             read_bytes,
         } = self;
-        let hash = part.finish().map(|(hash, made)| {
-            shared.outboards.keep(hash, opened.size_bytes(), &made);
-            hash
+        let size_bytes = opened.size_bytes();
+        let hash = part.finish().and_then(|(hash, made)| {
+            let start = KnownStart::new(hash, size_bytes, made.pairs());
+            // a database that grew during the read changed bytes that were read before
+            let is_sound = !job.taken.held.busy || start.is_intact(&opened.file);
+            is_sound.then(|| shared.outboards.keep(hash, size_bytes, &made));
+            is_sound.then_some(hash)
         });
-        let outcome = hash.map_or(HashOutcome::Changed, |hash| conclude(&job, &opened, hash));
+        let outcome = hash.map_or(HashOutcome::Changed, |hash| {
+            conclude(&job, &opened, hash, extends.is_some())
+        });
         FinishedRead {
+            extends,
             read_bytes,
             ..FinishedRead::of(job.taken.held, outcome)
         }

@@ -338,6 +338,7 @@ impl Scanner {
         if read.is_empty() {
             return;
         }
+        let mut superseded = Vec::new();
         let mut state = self.shared.lock();
         let now = Instant::now();
         for mut read in read {
@@ -348,10 +349,16 @@ impl Scanner {
             if is_due && !was_due {
                 state.read.push(read);
             } else {
+                let extends = read.extends;
                 state.hashed(read, now);
+                superseded.extend(extends.filter(|hash| state.former.get(hash).is_some()));
             }
         }
         drop(state);
+        // the outboard of a version that grew is made from that of the longer one
+        for hash in superseded {
+            self.shared.outboards.forget(&hash);
+        }
         self.shared.hashing.notify_all();
     }
 

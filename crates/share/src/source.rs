@@ -225,8 +225,8 @@ impl ShareSet {
         candidates.map(|it| it.dir.to_path_buf()).collect()
     }
 
-    /// Returns the accepted candidates among the files listed with this content and the one that
-    /// was moved and may be listed soon.
+    /// Returns the accepted candidates among the files listed with this content, the one that was
+    /// moved and may be listed soon, and the one that had this content before it grew.
     fn candidates(
         &self,
         hash: &ContentHash,
@@ -237,6 +237,7 @@ impl ShareSet {
         let listed = listed.filter(|slot| !state.suspected.contains(slot));
         let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
         let moved = state.moved.get(hash).map(|to| (to.slot, to.identity));
+        let former = state.former.get(hash).map(|it| (it.slot, it.identity));
         let candidate = |(slot, identity)| {
             let share = state.shares.get(&state.tree.get(slot)?.share)?;
             Some(SourceCandidate {
@@ -247,7 +248,7 @@ impl ShareSet {
                 identity,
             })
         };
-        let all = listed.chain(moved).filter_map(candidate);
+        let all = listed.chain(moved).chain(former).filter_map(candidate);
         all.filter(is_meant).take(SOURCE_CANDIDATES_MAX).collect()
     }
 }
@@ -396,7 +397,9 @@ impl ShareFile {
             outboards,
             ..
         } = &*self.inner;
-        let pairs = outboards.load(*hash, self.size_bytes(), file)?;
+        let shared = self.inner.shared.upgrade();
+        let newer = shared.and_then(|shared| shared.lock().newer_version(hash));
+        let pairs = outboards.load(*hash, self.size_bytes(), file, newer)?;
         Ok(self.inner.pairs.get_or_init(|| pairs))
     }
 

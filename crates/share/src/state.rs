@@ -13,6 +13,7 @@ use tracing::{Span, debug, debug_span};
 
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
+use super::former::FormerVersions;
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::kept::ReplacedContents;
 use super::ledger::Ledger;
@@ -55,6 +56,8 @@ pub(super) struct ListingState {
     pub(super) kept: ReplacedContents,
     /// Files that were renamed and are to be read under their new names.
     pub(super) moved: MovedContents,
+    /// Former versions of listed files.
+    pub(super) former: FormerVersions,
     /// Listed files that no longer have their listed content and are to be read again.
     pub(super) suspected: BTreeSet<Slot>,
     /// Files that were read since the scanner last collected them.
@@ -91,6 +94,7 @@ impl ListingState {
             order: EventOrder::default(),
             kept: ReplacedContents::new(),
             moved: MovedContents::new(),
+            former: FormerVersions::new(),
             suspected: BTreeSet::new(),
             read: Vec::new(),
             unwatched: Vec::new(),
@@ -420,6 +424,7 @@ impl ListingState {
         self.count(slot, -1);
         if let Some(file) = self.tree.file(slot) {
             self.drop_content(slot, &file.hash);
+            self.former.forget_at(slot);
             // a write through this name is now visible only through the file's other names
             self.recheck_links(file.identity.without_ctime(), &file.hash);
         }

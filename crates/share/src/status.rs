@@ -83,7 +83,9 @@ impl ListingState {
     /// content was not read there. Such a move can restrict the readers but never add any.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let mut restricted = BTreeSet::new();
-        for (index, share) in self.shares_of(self.tree.with_content(hash)) {
+        let former = self.former.get(hash).map(|it| it.slot);
+        let slots = self.tree.with_content(hash).chain(former);
+        for (index, share) in self.shares_of(slots) {
             if share.readers.is_none() {
                 return SharedFor::All;
             }

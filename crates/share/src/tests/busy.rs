@@ -1,11 +1,15 @@
 //! Tests of files that change faster than they can be hashed, or without a rest.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::fs::FileExt as _;
 
+use super::serving::{content, served};
 use super::*;
 use crate::hashed::BUSY_READ_AFTER;
 use crate::pace::REREAD_BYTES_PER_S;
 use crate::queue::PROMISED_MAX_BYTES;
+use p2pfs_types::extent::ByteRange;
 
 #[test]
 fn large_file_that_always_changes_is_read_at_a_bounded_rate_and_listed_at_last() {
@@ -21,10 +25,7 @@ fn large_file_that_always_changes_is_read_at_a_bounded_rate_and_listed_at_last()
     };
     for number in 0.. {
         assert!(start.elapsed() < PATIENCE, "the status does not name it");
-        let mut log = fs::File::options().append(true).open(bench.at("log"));
-        log.as_mut().unwrap().write_all(b"line\n").unwrap();
-        drop(log);
-        bytes.extend(b"line\n");
+        write_over(&bench.at("log"), &mut bytes, number);
         let marker = format!("marker-{number}");
         bench.write(&marker, marker.as_bytes());
         bench.wait_for("the marker", |b| b.has(&marker, marker.as_bytes()));
@@ -38,6 +39,130 @@ fn large_file_that_always_changes_is_read_at_a_bounded_rate_and_listed_at_last()
     let once = bytes.len() as f64;
     assert!(read as f64 <= allowed + 2.0 * once, "{read} of {allowed}");
     bench.wait_for("its last version", |b| b.has("log", &bytes));
+}
+
+fn size_of(entry: &Entry) -> u64 {
+    match entry.kind {
+        Kind::File { size_bytes, .. } => size_bytes,
+        _ => panic!("not a file: {entry:?}"),
+    }
+}
+
+/// Changes some bytes of a file in place.
+fn write_over(path: &Path, bytes: &mut [u8], number: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let changed = number.to_be_bytes();
+    file.write_all_at(&changed, 1 << 20).unwrap();
+    bytes[1 << 20..][..changed.len()].copy_from_slice(&changed);
+}
+
+/// Appends a line to a log and closes it.
+fn append_line(path: &Path, bytes: &mut Vec<u8>) {
+    let mut log = fs::File::options().append(true).open(path).unwrap();
+    log.write_all(b"line\n").unwrap();
+    bytes.extend(b"line\n");
+}
+
+/// Starts a bench with a listed log that is too large to be read whole for each line.
+fn large_log() -> (ShareBench, Vec<u8>) {
+    let mut bench = ShareBench::bare();
+    let bytes = content(usize::try_from(PROMISED_MAX_BYTES).unwrap() + 12_345, 5);
+    bench.write("log", &bytes);
+    date(&bench.at("log"), 1_000_000);
+    bench.start();
+    assert!(bench.has("log", &bytes));
+    (bench, bytes)
+}
+
+#[test]
+fn large_log_that_grows_is_listed_anew_at_the_cost_of_the_appended_bytes() {
+    let (mut bench, mut bytes) = large_log();
+    let before = bench.set().read_bytes();
+    let first = ContentHash::of(&bytes);
+    let mut former = vec![];
+    for _ in 0..3 {
+        former.push(bytes.clone());
+        append_line(&bench.at("log"), &mut bytes);
+        append_line(&bench.at("log"), &mut bytes);
+        bench.wait_for("the lines", |b| b.has("log", &bytes));
+    }
+    let read = bench.set().read_bytes() - before;
+    assert!(read < 1 << 20, "{read}");
+    for old in former {
+        let file = bench.set().provable(&ContentHash::of(&old)).unwrap();
+        for start in [0, old.len() as u64 - 100_000] {
+            let range = ByteRange::at(start, 100_000);
+            let served = served(&old, range, &file);
+            assert!(served == old[start as usize..][..100_000]);
+        }
+    }
+    assert!(bench.set().holds(&ContentHash::of(&bytes)));
+    write_over(&bench.at("log"), &mut bytes, 7);
+    let changed = ByteRange::at(1 << 20, 8);
+    let file = bench.set().provable(&first);
+    assert!(file.and_then(|file| file.encode(changed)).is_err());
+    bench.wait_for("the changed log", |b| b.has("log", &bytes));
+}
+
+#[test]
+fn large_file_that_grew_and_changed_elsewhere_is_read_whole() {
+    let (mut bench, mut bytes) = large_log();
+    let mut file = fs::File::options()
+        .write(true)
+        .open(bench.at("log"))
+        .unwrap();
+    file.write_all(b"header").unwrap();
+    bytes[..6].copy_from_slice(b"header");
+    drop(file);
+    append_line(&bench.at("log"), &mut bytes);
+    bench.wait_for("the file", |b| b.has("log", &bytes));
+}
+
+/// A change that no sample found is found by the read of the changed bytes.
+#[test]
+fn unnoticed_change_of_a_file_that_grew_is_found_when_it_is_read() {
+    let (mut bench, mut bytes) = large_log();
+    let old = ContentHash::of(&bytes);
+    write_over(&bench.at("log"), &mut bytes, 7);
+    append_line(&bench.at("log"), &mut bytes);
+    bench.wait_for("a new version", |b| {
+        let entry = b.entry("log").unwrap();
+        !matches!(&entry.kind, Kind::File { hash, .. } if *hash == old)
+    });
+    let Kind::File { hash, .. } = bench.entry("log").unwrap().kind.clone() else {
+        panic!("it is a file");
+    };
+    let file = bench.set().provable(&hash);
+    let proof = file.and_then(|file| file.encode(ByteRange::at(1 << 20, 8)));
+    assert_eq!(proof.is_ok(), hash == ContentHash::of(&bytes));
+    bench.wait_for("the right version", |b| b.has("log", &bytes));
+}
+
+/// Its writer was at work before the node started and never rests.
+#[test]
+fn large_log_that_is_always_written_is_listed_and_grows() {
+    let mut bench = ShareBench::bare();
+    let mut bytes = vec![7; usize::try_from(PROMISED_MAX_BYTES).unwrap() + 1];
+    bench.write("log", &bytes);
+    let log = fs::File::options().append(true).open(bench.at("log"));
+    let mut log = log.unwrap();
+    log.write_all(b"first\n").unwrap();
+    bench.open();
+    bench.set().add(ShareSpec::new(bench.dir())).unwrap();
+    let (start, mut sizes, mut number) = (Instant::now(), BTreeSet::new(), 0_u64);
+    while sizes.len() < 2 {
+        number += 1;
+        log.write_all(&number.to_le_bytes()).unwrap();
+        let marker = format!("marker-{number}");
+        bench.write(&marker, marker.as_bytes());
+        bench.wait_for("the marker", |b| b.has(&marker, marker.as_bytes()));
+        sizes.extend(bench.entry("log").map(size_of));
+        let patience = 2 * BUSY_READ_AFTER + PATIENCE;
+        assert!(start.elapsed() < patience, "listed {} times", sizes.len());
+    }
+    bytes = fs::read(bench.at("log")).unwrap();
+    let last = *sizes.last().unwrap() as usize;
+    assert!(bench.has("log", &bytes[..last]));
 }
 
 #[test]

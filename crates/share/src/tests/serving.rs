@@ -7,13 +7,13 @@ use super::*;
 use p2pfs_types::digest::decode;
 use p2pfs_types::extent::ByteRange;
 
-fn content(size: usize, seed: u8) -> Vec<u8> {
+pub(super) fn content(size: usize, seed: u8) -> Vec<u8> {
     (0..size)
         .map(|i| (i / 251) as u8 ^ (i as u8).wrapping_mul(31) ^ seed)
         .collect()
 }
 
-fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
+pub(super) fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
     let hash = ContentHash::of(bytes);
     let proof = file.encode(range).unwrap();
     let verified = decode(hash, bytes.len() as u64, range, proof.into()).unwrap();
