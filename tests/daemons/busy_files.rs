@@ -78,14 +78,16 @@ fn line(number: usize) -> Vec<u8> {
 }
 
 /// Appends lines to the log of its first argument until the file of its second argument exists. With
-/// a third argument it opens the log for each line.
+/// a third argument it opens and closes the log for each line.
 const APPENDER: &str = "import os, sys, time
-log, enough, number = open(sys.argv[1], 'ab', 0), sys.argv[2], LINES
+is_closed, enough, number = len(sys.argv) > 3, sys.argv[2], LINES
+log = None if is_closed else open(sys.argv[1], 'ab', 0)
 while not os.path.exists(enough):
-    if len(sys.argv) > 3:
-        log.close()
+    if is_closed:
         log = open(sys.argv[1], 'ab', 0)
     log.write(b'%063d\\n' % number)
+    if is_closed:
+        log.close()
     number += 1
     time.sleep(0.02)
 ";
