@@ -19,6 +19,7 @@ use super::progress;
 use super::remark;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, ClientError, FailureKind, Named, Said, SendDone, SendProgress};
+use p2pfs_types::file_name::{received_name, sent_name};
 use p2pfs_types::files::opened_anew;
 
 /// Type of a FUSE filesystem in statfs(2) (linux/magic.h).
@@ -225,14 +226,27 @@ fn tell(path: &Named, done: &SendDone, output: &mut Output) -> Result<(), CliErr
     let (name, size) = (escape(path.as_bytes()), human_bytes(done.size_bytes));
     for taken in &done.taken {
         let peer = printable(&taken.peer);
+        let kept = taken.kept_as.as_deref();
+        let kept = kept.map_or_else(String::new, |kept| tell_kept(path, kept));
         let line = if taken.confirmed {
-            format!("{peer} has {name} ({size})")
+            format!("{peer} has {name} ({size}){kept}")
         } else {
             format!("{peer} was sent {name} ({size})")
         };
         output.line(&line)?;
     }
     Ok(())
+}
+
+/// Names the file at the receiver, which has another name than the sent one.
+fn tell_kept(path: &Named, kept: &str) -> String {
+    let plain = received_name(&sent_name(path.as_bytes())).unwrap_or_default();
+    let told = printable(kept);
+    if kept.as_bytes() == plain {
+        format!(" as {told}")
+    } else {
+        format!(" as {told}: a file of that name was there")
+    }
 }
 
 /// Lists the failed peers and files in one line.

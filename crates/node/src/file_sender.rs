@@ -37,6 +37,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const BUSY_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take to acknowledge a line of talk.
 const SAY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node may take to tell the name of a file that it has.
+const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a node may take to acknowledge a message.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -197,7 +199,8 @@ impl FileSender {
     }
 
     /// Sends a file to one recipient; `sent` counts the bytes in transfer. After a broken
-    /// connection the transfer continues, if the recipient can say how much it has.
+    /// connection the transfer continues, if the recipient can say how much it has. Returns the name
+    /// under which the recipient keeps the file, if it can tell.
     ///
     /// # Errors
     /// [`PushError`]; the recipient then has no file under the name.
@@ -206,7 +209,7 @@ impl FileSender {
         parcel: &Parcel,
         to: &Recipient,
         sent: &Arc<AtomicU64>,
-    ) -> Result<(), PushError> {
+    ) -> Result<Option<Vec<u8>>, PushError> {
         self.report(parcel, to, PushStage::Started);
         let mut ending = ReportOnDrop {
             courier: self,
@@ -216,13 +219,13 @@ impl FileSender {
         };
         let outcome = match &to.route {
             Route::Foreign(id) => match self.foreign() {
-                Ok(foreign) => foreign.send_file(id, parcel, sent).await,
+                Ok(foreign) => foreign.send_file(id, parcel, sent).await.map(|()| None),
                 Err(gone) => Err(gone),
             },
             Route::Native(node) => self.give(parcel, *node, sent).await,
         };
         ending.stage = match &outcome {
-            Ok(()) => PushStage::Done,
+            Ok(_) => PushStage::Done,
             Err(why) => PushStage::Failed(why.to_string()),
         };
         outcome
@@ -284,7 +287,7 @@ impl FileSender {
         parcel: &Parcel,
         node: NodeId,
         sent: &Arc<AtomicU64>,
-    ) -> Result<(), PushError> {
+    ) -> Result<Option<Vec<u8>>, PushError> {
         let (mut failures, mut best, mut again) = (0, 0, false);
         let until = Instant::now() + BUSY_PATIENCE;
         loop {
@@ -295,7 +298,7 @@ impl FileSender {
                 sent,
             };
             match giving.run(&mut again).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(self.kept_name(parcel, node).await),
                 Err(AttemptError::ForGood(why)) => return Err(why),
                 Err(AttemptError::Busy) if Instant::now() > until => return Err(PushError::Busy),
                 Err(AttemptError::Busy) => tokio::time::sleep(RETRY_MIN).await,
@@ -309,6 +312,17 @@ impl FileSender {
                     tokio::time::sleep(RETRY_MIN * 2_u32.pow(failures - 1)).await;
                 }
             }
+        }
+    }
+
+    /// Asks a node under which name it keeps a file that it was sent. An older node cannot tell.
+    async fn kept_name(&self, parcel: &Parcel, node: NodeId) -> Option<Vec<u8>> {
+        let address = self.published.addresses.load().get(&node).copied()?;
+        let ask = Push::AskKept { hash: parcel.hash };
+        let asked = request(self.net.clone(), node, address, ask);
+        match timeout(KEPT_PATIENCE, asked).await {
+            Ok(Ok(Response::Kept { name })) => Some(name.to_vec()),
+            _ => None,
         }
     }
 

@@ -48,6 +48,9 @@ described! {
         pub peer: String,
         /// Whether the receiver confirmed it. Mesh peers cannot; they were sent the whole file.
         pub confirmed: bool,
+        /// The name under which the receiver keeps the file, if it is another one than that of the
+        /// sent file. Bytes that are not UTF-8 are replaced. Some receivers cannot tell it.
+        pub kept_as: Option<String>,
     }
 }
 

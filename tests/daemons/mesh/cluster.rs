@@ -53,7 +53,7 @@ fn a_sent_file_arrives_in_open_inboxes_and_refusing_nodes_are_named() {
     let gift = file.to_str().unwrap();
     let sent = anna.cli(&["send", gift, "--to", "open"]).expect_ok();
     assert!(
-        sent.contains("open has ") && sent.contains("(20.0 MiB)"),
+        sent.contains("open has ") && sent.ends_with("(20.0 MiB)\n"),
         "{sent}"
     );
     let inbox = open.home.join("inbox");
@@ -74,7 +74,8 @@ fn a_sent_file_arrives_in_open_inboxes_and_refusing_nodes_are_named() {
         "{}",
         all.stderr
     );
-    assert!(all.text().contains("open has"), "{}", all.text());
+    let renamed = "(20.0 MiB) as gift-(1).bin: a file of that name was there\n";
+    assert!(all.text().contains(renamed), "{}", all.text());
     assert_eq!(names_in(&inbox), ["gift-(1).bin", "gift.bin"]);
     assert!(!picky.home.join("inbox").join("gift.bin").exists());
 }

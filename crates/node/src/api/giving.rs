@@ -29,7 +29,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 pub struct Delivery {
     size_bytes: u64,
     sending: Vec<(Recipient, Arc<AtomicU64>)>,
-    tasks: JoinSet<(usize, Result<(), PushError>)>,
+    tasks: JoinSet<(usize, Result<Option<Vec<u8>>, PushError>)>,
 }
 
 /// The result at one peer.
@@ -40,6 +40,9 @@ pub struct Delivered {
     /// Whether the peer acknowledges the whole file. A foreign peer cannot. For such a peer,
     /// `Ok` means that all bytes were written to its connection.
     pub confirmed: bool,
+    /// The name under which the peer keeps the file, if it can tell. It has a number if another file
+    /// of its name was there.
+    pub kept_as: Option<Vec<u8>>,
     /// The error if the peer has received nothing.
     pub outcome: Result<(), PushError>,
 }
@@ -62,9 +65,14 @@ impl Delivery {
         // A delivery task neither panics nor is aborted while the delivery exists.
         let (index, outcome) = self.tasks.join_next().await?.ok()?;
         let (to, _) = &self.sending[index];
+        let (kept_as, outcome) = match outcome {
+            Ok(kept_as) => (kept_as, Ok(())),
+            Err(why) => (None, Err(why)),
+        };
         Some(Delivered {
             peer: to.name().to_owned(),
             confirmed: to.confirms(),
+            kept_as,
             outcome,
         })
     }
@@ -148,7 +156,7 @@ impl Node {
                 if outcome.is_ok() {
                     sent.store(size_bytes, Ordering::Relaxed);
                 }
-                (index, outcome)
+                (index, outcome.map(|()| None))
             });
         }
         Ok(delivery)

@@ -123,6 +123,8 @@ impl From<String> for PushRefusal {
 struct ArrivedPush {
     key: PushKey,
     at: Instant,
+    /// Its name in the inbox. `None` if an earlier life of this node published it.
+    name: Option<Vec<u8>>,
     /// The place of the note that records this for a later life.
     part: Option<PartPaths>,
 }
@@ -207,6 +209,7 @@ impl PushReceiver {
             } => self
                 .handle_give((from, hash), offset, &bytes)
                 .map_err(PushRefusal::Never),
+            Push::AskKept { hash } => return self.kept_name(&(from, hash)),
             Push::Say { text } => self
                 .handle_say(from, origin, text)
                 .map(Some)
@@ -361,12 +364,23 @@ impl PushReceiver {
         }
         match coming.publish(&Sender::Node(key.0), &self.name_of(&key.0)) {
             Ok(part) => {
-                let forgotten = self.state.lock().arrived(key, part);
+                let name = Some(coming.name.clone());
+                let forgotten = self.state.lock().arrived(key, name, part);
                 forgotten.into_iter().for_each(ArrivedPush::forget);
                 self.report(key.0, coming, PushStage::Done);
                 Ok(coming.size_bytes)
             }
             Err(why) => Err(self.give_up(key, coming, &why.to_string())),
+        }
+    }
+
+    /// Returns the name of a file that the sender pushed and this node published.
+    fn kept_name(&self, key: &PushKey) -> Response {
+        let state = self.state.lock();
+        let mut arrived = state.arrived.iter().filter(|arrived| arrived.key == *key);
+        match arrived.next().and_then(|arrived| arrived.name.clone()) {
+            Some(name) => Response::Kept { name: name.into() },
+            None => Response::NotHere,
         }
     }
 
@@ -440,7 +454,7 @@ impl PushTable {
                     let held = Arc::new(Mutex::new(IncomingPush::left(note, arriving)));
                     self.coming.insert(key, PushSlot { origin, held });
                 }
-                None => drop(self.arrived(key, Some(part))),
+                None => drop(self.arrived(key, None, Some(part))),
             }
         }
     }
@@ -448,12 +462,22 @@ impl PushTable {
     /// Records that a file was published. Returns the oldest record if the list is full; the caller
     /// must forget it.
     #[must_use]
-    fn arrived(&mut self, key: PushKey, part: Option<PartPaths>) -> Option<ArrivedPush> {
+    fn arrived(
+        &mut self,
+        key: PushKey,
+        name: Option<Vec<u8>>,
+        part: Option<PartPaths>,
+    ) -> Option<ArrivedPush> {
         self.coming.remove(&key);
         let is_full = self.arrived.len() >= ARRIVED_MAX;
         let first = is_full.then(|| self.arrived.remove(0));
         let at = Instant::now();
-        self.arrived.push(ArrivedPush { key, at, part });
+        self.arrived.push(ArrivedPush {
+            key,
+            at,
+            name,
+            part,
+        });
         first
     }
 

@@ -64,7 +64,7 @@ impl Service {
             sent = sending => sent.map_err(not_sent)?,
             () = reply.closed() => return Err(CallerGone.into()),
         };
-        attend(sent, reply).await
+        attend(sent, name.as_bytes(), reply).await
     }
 
     pub(super) async fn say(&self, text: &str) -> Result<Said, Failure> {
@@ -111,7 +111,12 @@ fn not_sent(error: SendError) -> Failure {
     }
 }
 
-async fn attend(mut delivery: Delivery, reply: &ReplySink) -> Result<SendDone, Failure> {
+async fn attend(
+    mut delivery: Delivery,
+    path: &[u8],
+    reply: &ReplySink,
+) -> Result<SendDone, Failure> {
+    let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let size_bytes = delivery.size_bytes();
     let mut done = SendDone {
         size_bytes,
@@ -121,7 +126,7 @@ async fn attend(mut delivery: Delivery, reply: &ReplySink) -> Result<SendDone, F
     loop {
         tokio::select! {
             delivered = delivery.next() => match delivered {
-                Some(delivered) => conclude(delivered, &mut done),
+                Some(delivered) => conclude(delivered, name, &mut done),
                 None => break,
             },
             _ = tick.tick() => {
@@ -142,14 +147,22 @@ async fn attend(mut delivery: Delivery, reply: &ReplySink) -> Result<SendDone, F
     Ok(done)
 }
 
-fn conclude(delivered: Delivered, done: &mut SendDone) {
+/// Adds the result at one receiver of a file with this name.
+fn conclude(delivered: Delivered, name: &[u8], done: &mut SendDone) {
     let Delivered {
         peer,
         confirmed,
+        kept_as,
         outcome,
     } = delivered;
     match outcome {
-        Ok(()) => done.taken.push(TakenBy { peer, confirmed }),
+        Ok(()) => done.taken.push(TakenBy {
+            peer,
+            confirmed,
+            kept_as: kept_as
+                .filter(|kept| *kept != name)
+                .map(|kept| String::from_utf8_lossy(&kept).into_owned()),
+        }),
         Err(why) => done.failed.push(NotTakenBy {
             peer,
             why: why.to_string(),

@@ -164,6 +164,11 @@ pub enum Response {
         /// Number of bytes of a file; 0 for everything else.
         to_bytes: u64,
     },
+    /// The name under which the peer keeps a file that it was sent.
+    Kept {
+        /// The name in the peer's inbox, at most 255 bytes, not trusted.
+        name: Bytes,
+    },
     /// Membership statements.
     Trust {
         /// The encoded answer, opaque here, at most [`TRUST_MAX_BYTES`].
@@ -259,7 +264,7 @@ impl Request {
                 })
             }
             Kind::AskReach => Ok(Self::Reach),
-            Kind::Offer | Kind::Give | Kind::Say | Kind::Message => {
+            Kind::Offer | Kind::Give | Kind::Say | Kind::Message | Kind::AskKept => {
                 Push::decode(kind, &body).map(Self::Push)
             }
             _ => Err(WireError::Malformed { what: "a request" }),
@@ -298,6 +303,7 @@ impl Response {
                 let body = Bytes::copy_from_slice(&to_bytes.to_be_bytes());
                 Frame::new(id, Kind::Taken, body)
             }
+            Self::Kept { name } => Frame::new(id, Kind::Kept, name.clone()),
             Self::Gone => Frame::new(id, Kind::Gone, Bytes::new()),
             Self::NotHere => Frame::new(id, Kind::NotHere, Bytes::new()),
             Self::Busy => Frame::new(id, Kind::Busy, Bytes::new()),
@@ -349,6 +355,7 @@ impl Response {
             Kind::Taken => Ok(Self::Taken {
                 to_bytes: u64::from_be_bytes(fixed(&body, "an answer to a push")?),
             }),
+            Kind::Kept => Ok(Self::Kept { name: body }),
             Kind::Gone => Ok(Self::Gone),
             Kind::NotHere => Ok(Self::NotHere),
             Kind::Busy => Ok(Self::Busy),

@@ -20,7 +20,7 @@ use super::outbound::Outbound;
 use super::queue_limit::QueueLimitedStream;
 use super::split::SplitConnection;
 use super::tcp_info::TcpGauge;
-use super::tls::{self, peer_of, speaks_batches};
+use super::tls::{self, KnownRequests, peer_of};
 use crate::net::NetError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
 use p2pfs_records::{RecordReader, TlsStream};
@@ -36,7 +36,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 pub(super) struct Connection {
     line: Arc<ConnectionState>,
     outbound: Arc<Outbound>,
-    batches: bool,
+    known: KnownRequests,
     task: AbortHandle,
 }
 
@@ -75,7 +75,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + TcpGauge + Unpin + Send + 'static,
     {
-        let batches = speaks_batches(&stream);
+        let known = KnownRequests::of(&stream);
         let peer = peer_of(&stream);
         let SplitConnection {
             reading,
@@ -98,7 +98,7 @@ impl Connection {
         Ok(Self {
             line,
             outbound,
-            batches,
+            known,
             task: task.abort_handle(),
         })
     }
@@ -109,7 +109,7 @@ impl Connection {
         request: &Request,
         progress: Option<Progress>,
     ) -> Result<Response, NetError> {
-        if !self.batches && matches!(request, Request::Batch { .. }) {
+        if !self.known.has(request) {
             return Err(NetError::Older);
         }
         let slot = Arc::clone(&self.line.slots).acquire_owned().await;
@@ -130,7 +130,7 @@ impl Connection {
         reply: OnAnswer,
         progress: Option<Progress>,
     ) -> Result<SentRequest, OnAnswer> {
-        let known = self.batches || !matches!(request, Request::Batch { .. });
+        let known = self.known.has(request);
         match Arc::clone(&self.line.slots).try_acquire_owned() {
             Ok(slot) if known => {
                 let sent = self.send(slot, request, reply, progress);
@@ -251,7 +251,7 @@ pub(super) async fn connect_any(
 }
 
 fn speaks_otherwise(address: SocketAddr) -> NetError {
-    let why = "it speaks neither p2pfs/1 nor p2pfs/2".to_owned();
+    let why = "it speaks no protocol from p2pfs/1 to p2pfs/3".to_owned();
     NetError::WrongNode { address, why }
 }
 

@@ -90,8 +90,8 @@ pub struct PeerLimits {
     pub incoming: usize,
     /// DSCP mark of bulk packets, 0 to 63. `None` leaves them unmarked.
     pub bulk_code_point: Option<u8>,
-    /// Whether this node requests and serves batches of small files (`p2pfs/2`). Without them it
-    /// speaks only `p2pfs/1`.
+    /// Whether this node requests and serves batches of small files (`p2pfs/2` and later). Without
+    /// them it speaks only `p2pfs/1`.
     pub batches: bool,
 }
 

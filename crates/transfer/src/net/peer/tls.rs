@@ -21,13 +21,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::net::NetError;
 use p2pfs_proto::trust::{Channel, NodeKey};
+use p2pfs_proto::wire::native::tcp::{Push, Request};
 use p2pfs_records::{HandshakeError, Side, TlsStream};
 use p2pfs_types::id::NodeId;
 
 /// Application protocols (RFC 7301), in order of preference. `p2pfs/2` is `p2pfs/1` with batches of
-/// small files.
-const PROTOCOLS: [&[u8]; 2] = [WITH_BATCHES, b"p2pfs/1"];
+/// small files. `p2pfs/3` is `p2pfs/2` with the names of received files.
+const PROTOCOLS: [&[u8]; 3] = [WITH_KEPT_NAMES, WITH_BATCHES, FIRST];
+const WITH_KEPT_NAMES: &[u8] = b"p2pfs/3";
 const WITH_BATCHES: &[u8] = b"p2pfs/2";
+const FIRST: &[u8] = b"p2pfs/1";
 /// Label of the exporter that proofs are bound to (RFC 8446, section 7.5).
 const LABEL: &[u8] = b"EXPORTER-p2pfs-1-greeting";
 /// Prefix of the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410, section 4).
@@ -126,15 +129,34 @@ pub(super) fn peer_of<S>(stream: &TlsStream<S>) -> Option<NodeId> {
     node_of(stream.peer_certificate()?)
 }
 
-/// Returns whether both ends support batches of small files.
-pub(super) fn speaks_batches<S>(stream: &TlsStream<S>) -> bool {
-    stream.alpn_protocol() == Some(WITH_BATCHES)
+/// The requests that the peer of a connection knows, by the protocol of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownRequests {
+    batches: bool,
+    kept_names: bool,
+}
+
+impl KnownRequests {
+    pub(super) fn of<S>(stream: &TlsStream<S>) -> Self {
+        let protocol = stream.alpn_protocol();
+        let kept_names = protocol == Some(WITH_KEPT_NAMES);
+        Self {
+            batches: kept_names || protocol == Some(WITH_BATCHES),
+            kept_names,
+        }
+    }
+
+    pub(super) fn has(self, request: &Request) -> bool {
+        match request {
+            Request::Batch { .. } => self.batches,
+            Request::Push(Push::AskKept { .. }) => self.kept_names,
+            _ => true,
+        }
+    }
 }
 
 fn protocols(batches: bool) -> Vec<Vec<u8>> {
-    let known = PROTOCOLS
-        .iter()
-        .filter(|it| batches || **it != WITH_BATCHES);
+    let known = PROTOCOLS.iter().filter(|it| batches || **it == FIRST);
     known.map(|protocol| protocol.to_vec()).collect()
 }
 

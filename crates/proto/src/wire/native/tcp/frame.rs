@@ -9,6 +9,7 @@ use super::{
     MEMBERS_MAX_BYTES, REASON_MAX_BYTES, SAID_MAX_BYTES, TRUST_MAX_BYTES,
 };
 use crate::wire::WireError;
+use p2pfs_types::path::NAME_MAX_BYTES;
 
 /// Size of a frame's header in bytes: length, request id and kind.
 pub const HEADER_BYTES: usize = 9;
@@ -80,6 +81,8 @@ kinds! {
     Say = 24,
     /// Request with bytes for a program.
     Message = 30,
+    /// Request for the name of a file in the peer's inbox, of `p2pfs/3`.
+    AskKept = 31,
     /// Response with the member list.
     Members = 32,
     /// Response with log heads.
@@ -106,6 +109,8 @@ kinds! {
     Reached = 41,
     /// Response with the number of pushed bytes that the peer has.
     Taken = 42,
+    /// Response with the name of a file in the peer's inbox, of `p2pfs/3`.
+    Kept = 45,
 }
 
 /// The kinds of frames that a side of a connection accepts now.
@@ -147,6 +152,8 @@ impl Kind {
             Self::Say => SAID_MAX_BYTES,
             Self::Message => GIVEN_MAX_BYTES,
             Self::Taken => 8,
+            Self::AskKept => 32,
+            Self::Kept => NAME_MAX_BYTES,
         }
     }
 

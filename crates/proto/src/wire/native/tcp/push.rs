@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{FILE_MAX_BYTES, Frame, Kind, body_of, parse};
+use super::{FILE_MAX_BYTES, Frame, Kind, body_of, fixed, parse};
 use crate::wire::WireError;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::NAME_MAX_BYTES;
@@ -40,6 +40,11 @@ pub enum Push {
         /// From 1 to [`GIVEN_MAX_BYTES`] bytes.
         bytes: Bytes,
     },
+    /// A question for the name of a file that was sent whole. Only for a peer that speaks `p2pfs/3`.
+    AskKept {
+        /// Hash of the content.
+        hash: ContentHash,
+    },
     /// A chat line.
     Say {
         /// At most [`SAID_MAX_BYTES`].
@@ -73,6 +78,10 @@ impl Push {
                 body.extend_from_slice(bytes);
                 Frame::new(id, Kind::Give, body.freeze())
             }
+            Self::AskKept { hash } => {
+                let hash = Bytes::copy_from_slice(hash.as_bytes());
+                Frame::new(id, Kind::AskKept, hash)
+            }
             Self::Say { text } => {
                 Frame::new(id, Kind::Say, Bytes::copy_from_slice(text.as_bytes()))
             }
@@ -104,6 +113,9 @@ impl Push {
                     bytes: body.slice(GIVE_HEAD_BYTES..),
                 }
             }
+            Kind::AskKept => Self::AskKept {
+                hash: ContentHash::new(fixed(body, "a push")?),
+            },
             Kind::Say => Self::Say {
                 text: String::from_utf8(body.to_vec()).map_err(|_| malformed())?,
             },
@@ -126,6 +138,7 @@ impl Push {
                 (1..=GIVEN_MAX_BYTES).contains(&bytes.len())
                     && end.is_some_and(|end| end <= FILE_MAX_BYTES)
             }
+            Self::AskKept { .. } => true,
             Self::Say { text } => text.len() <= SAID_MAX_BYTES,
             Self::Message { bytes } => bytes.len() <= GIVEN_MAX_BYTES,
         };
@@ -178,10 +191,17 @@ mod tests {
             let bytes = Bytes::from(vec![7; length]);
             there_and_back(Push::Message { bytes });
         }
-        let taken = Response::Taken { to_bytes: u64::MAX };
-        let frame = taken.encode(9).unwrap();
-        let header = FrameHeader::decode(&frame.header, Phase::Responses).unwrap();
-        assert_eq!(Response::decode(header.kind, frame.body).unwrap(), taken);
+        let hash = ContentHash::of(b"x");
+        there_and_back(Push::AskKept { hash });
+        let name = Bytes::from_static(b"caf\xe9 (2)");
+        for response in [
+            Response::Taken { to_bytes: u64::MAX },
+            Response::Kept { name },
+        ] {
+            let frame = response.encode(9).unwrap();
+            let header = FrameHeader::decode(&frame.header, Phase::Responses).unwrap();
+            assert_eq!(Response::decode(header.kind, frame.body).unwrap(), response);
+        }
     }
 
     #[test]
@@ -204,6 +224,7 @@ mod tests {
             (Kind::Give, vec![0; 8]),
             (Kind::Give, vec![0xff; GIVE_HEAD_BYTES + 1]),
             (Kind::Say, vec![0xff]),
+            (Kind::AskKept, vec![0; 31]),
             (Kind::Offer, vec![0xff; 60]),
         ] {
             assert!(Push::decode(kind, &Bytes::from(body)).is_err());
@@ -213,7 +234,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_breaks_the_decoder(body in proptest::collection::vec(any::<u8>(), 0..400)) {
-            for kind in [Kind::Offer, Kind::Give, Kind::Say] {
+            for kind in [Kind::Offer, Kind::Give, Kind::Say, Kind::AskKept] {
                 let _any = Push::decode(kind, &Bytes::from(body.clone()));
             }
         }
