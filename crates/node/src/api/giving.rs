@@ -23,13 +23,16 @@ const NAME_PATIENCE: Duration = Duration::from_secs(3);
 /// Interval between lookups of an unknown recipient.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
+/// The name under which a recipient keeps a file, if it can tell, or the error.
+type SendOutcome = Result<Option<Vec<u8>>, PushError>;
+
 /// A file or message on its way to some peers. Dropping it cancels the unfinished transfers. A peer
 /// that has not received a whole file has nothing under its name.
 #[must_use = "dropping it ends the delivery"]
 pub struct Delivery {
     size_bytes: u64,
     sending: Vec<(Recipient, Arc<AtomicU64>)>,
-    tasks: JoinSet<(usize, Result<Option<Vec<u8>>, PushError>)>,
+    tasks: JoinSet<(usize, SendOutcome)>,
 }
 
 /// The result at one peer.
