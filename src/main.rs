@@ -3,12 +3,8 @@
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
-use p2pfs::daemon::pieces::Pieces;
 use p2pfs::{cli, daemon};
 use p2pfs_fuse::broker::process;
-
-#[global_allocator]
-static ALLOCATOR: Pieces = Pieces;
 
 fn main() -> ExitCode {
     cli::answer_shell();

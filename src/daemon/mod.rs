@@ -9,4 +9,4 @@ pub mod config;
 pub mod control;
 mod service;
 
-pub use service::{copies, logging, pieces, run, systemd};
+pub use service::{copies, logging, run, systemd};

@@ -8,13 +8,16 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::CacheError;
 use super::core::OpenFileHandle;
 use super::file::{OpenFileState, PairSource};
 use super::pages::{bytes_of, pages_around};
-use p2pfs_types::digest::{self, ContentHash, DigestError, InMemory, OnDisk, ReadAt};
+use p2pfs_types::digest::{self, ContentHash, DigestError, Grain, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::files::open_own;
+use p2pfs_types::pool::PiecePool;
 
 /// Result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,14 +146,14 @@ impl CacheFile {
         missing
     }
 
-    /// Encodes `range` with its proof for another node.
+    /// Encodes `range` with its proof for another node, in a buffer of the pool.
     ///
     /// # Errors
     /// [`CacheError::NotCached`] if the range is not within [`CacheFile::offered`].
     /// [`CacheError::Damaged`] if the bytes on disk are wrong or cannot be read: the range is
     /// missing then, and [`super::CacheEvent::Dropped`] was sent. [`CacheError::Digest`] for a
     /// range outside the file, or if memory or file descriptors are exhausted.
-    pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, CacheError> {
+    pub fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, CacheError> {
         let shared = self.shared();
         let context = &self.handle.core.context;
         let chunks = range.align_out(CHUNK_BYTES, shared.size_bytes);
@@ -158,12 +161,12 @@ impl CacheFile {
             return Err(CacheError::NotCached { range });
         }
         let data = OnDisk(shared.data().map_err(DigestError::Io)?);
-        shared.prove(context, range, shared.recent_or(context, data))
+        shared.prove(context, range, shared.recent_or(context, data), pool)
     }
 
     /// Encodes `range` with its proof if this needs no disk access. Returns `None` if the bytes are
     /// not in memory, are wrong, or are in doubt.
-    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+    pub fn encode_at_once(&self, range: ByteRange, pool: &PiecePool) -> Option<Bytes> {
         let shared = self.shared();
         let pages = pages_around(
             range.align_out(CHUNK_BYTES, shared.size_bytes),
@@ -178,7 +181,8 @@ impl CacheFile {
             shared,
             in_memory: true,
         };
-        digest::encode(shared.hash, shared.size_bytes, range, data, pairs).ok()
+        let (hash, size_bytes) = (shared.hash, shared.size_bytes);
+        digest::encode_in(pool, Grain::CHUNK, hash, size_bytes, range, data, pairs).ok()
     }
 
     /// Returns whether the whole file is present.

@@ -6,13 +6,16 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::context::CacheContext;
 use super::file::{OpenFileState, PairSource};
 use super::pages::{bytes_of, page_count, pages_around};
 use super::{CacheError, CacheEvent};
-use p2pfs_types::digest::{self, AppendAt, DigestError, OnDisk};
+use p2pfs_types::digest::{self, AppendAt, DigestError, Grain, OnDisk};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
 use p2pfs_types::files::is_want;
+use p2pfs_types::pool::PiecePool;
 
 impl OpenFileState {
     /// Returns the first missing pages of a range, after a check of its doubtful pages.
@@ -49,8 +52,10 @@ impl OpenFileState {
         context: &CacheContext,
         range: ByteRange,
         data: impl AppendAt,
-    ) -> Result<Vec<u8>, CacheError> {
-        let proof = digest::encode(self.hash, self.size_bytes, range, data, self.pairs());
+        pool: &PiecePool,
+    ) -> Result<Bytes, CacheError> {
+        let (hash, size_bytes, pairs) = (self.hash, self.size_bytes, self.pairs());
+        let proof = digest::encode_in(pool, Grain::CHUNK, hash, size_bytes, range, data, pairs);
         match proof {
             Ok(proof) => Ok(proof),
             Err(error) if is_damage(&error) => {
@@ -97,7 +102,7 @@ impl OpenFileState {
         let pages = pages_around(range, self.size_bytes);
         if self.state.lock().present.contains(pages) {
             // Failed chunks are dropped by `prove`.
-            let prove = |data| self.prove(context, range, OnDisk(data));
+            let prove = |data| self.prove(context, range, OnDisk(data), &PiecePool::default());
             let _ = self.data().map(prove);
         } else {
             self.drop_unproven(context, range);

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use p2pfs_types::digest::{AppendAt, ContentHash, ReadAt};
@@ -121,7 +121,7 @@ impl<R: ReadAt> ReadAt for RecentBytesOr<'_, R> {
 }
 
 impl<R: AppendAt> AppendAt for RecentBytesOr<'_, R> {
-    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut BytesMut) -> io::Result<()> {
         let Some(parts) = self.parts(offset, length) else {
             return self.rest.append_exact_at(offset, length, buffer);
         };
@@ -159,12 +159,12 @@ mod tests {
             rest: nowhere,
         };
         let mut filled = vec![0; range.len() as usize];
-        let mut appended = b"head".to_vec();
+        let mut appended = BytesMut::from(&b"head"[..]);
         let length = filled.len();
         let read = source.read_exact_at(range.start, &mut filled).is_ok();
         let again = source.append_exact_at(range.start, length, &mut appended);
         assert_eq!(again.is_ok(), read);
-        read.then(|| assert_eq!(appended, [b"head", &filled[..]].concat()));
+        read.then(|| assert_eq!(appended[..], [b"head", &filled[..]].concat()));
         read.then_some(filled)
     }
 

@@ -342,7 +342,8 @@ impl Builder {
     fn server(&self, published: &Published) -> Server {
         let (cache, shares) = (self.cache.clone(), self.shares.clone());
         let admission = admission(published, shares.clone());
-        Server::new(cache, shares, ServerLimits::default(), admission)
+        let pieces = self.net.pieces().clone();
+        Server::new(cache, shares, ServerLimits::default(), admission, pieces)
     }
 
     fn start_fetcher(&self, published: &Published) -> (Fetcher, mpsc::Receiver<FetchEvent>) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
+use bytes::Bytes;
 use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
 use rustix::io::Errno;
 
@@ -18,10 +19,11 @@ use super::tree::Slot;
 use super::{ShareSet, beneath, kept, not_here};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::{
-    AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_from,
+    AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_in,
 };
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
+use p2pfs_types::pool::PiecePool;
 
 /// Maximum files of one content that are tried before it counts as not shared.
 const SOURCE_CANDIDATES_MAX: usize = 16;
@@ -326,13 +328,13 @@ impl ShareFile {
     /// # Errors [`ShareError::Gone`] if the bytes changed. No file counts as a source of the content
     /// until it is hashed again; the entries stay listed until then. [`ShareError::NotHere`] if others may no longer
     /// read it, [`ShareError::OutOfRange`], [`ShareError::Io`].
-    pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, ShareError> {
+    pub fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, ShareError> {
         if !self.may_be_read() {
             return Err(ShareError::NotHere);
         }
-        let encoded = self
-            .pairs()
-            .and_then(|pairs| Ok(self.encode_with(range, OnDisk(&self.inner.file), pairs)?));
+        let encoded = self.pairs().and_then(|pairs| {
+            Ok(self.encode_with(pool, range, OnDisk(&self.inner.file), pairs)?)
+        });
         if matches!(encoded, Err(ShareError::Gone)) {
             self.suspect();
         }
@@ -341,7 +343,7 @@ impl ShareFile {
 
     /// Returns the range with its proof if that needs no waiting because the bytes and the outboard
     /// are in memory. Returns `None` otherwise, and on any error.
-    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+    pub fn encode_at_once(&self, range: ByteRange, pool: &PiecePool) -> Option<Bytes> {
         if !self.might_be_read() {
             return None;
         }
@@ -351,17 +353,19 @@ impl ShareFile {
             _ => return None,
         };
         let data = InMemory(&self.inner.file);
-        self.encode_with(range, data, pairs).ok()
+        self.encode_with(pool, range, data, pairs).ok()
     }
 
     fn encode_with(
         &self,
+        pool: &PiecePool,
         range: ByteRange,
         data: impl AppendAt,
         pairs: impl ReadAt,
-    ) -> Result<Vec<u8>, DigestError> {
+    ) -> Result<Bytes, DigestError> {
         let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
-        encode_from(grain_of(size_bytes), hash, size_bytes, range, data, pairs)
+        let grain = grain_of(size_bytes);
+        encode_in(pool, grain, hash, size_bytes, range, data, pairs)
     }
 
     /// Returns whether its mode currently lets others read it.

@@ -18,6 +18,7 @@ pub mod limit;
 mod limits;
 pub mod offences;
 pub mod path;
+pub mod pool;
 pub mod stall;
 
 pub use limits::LIMITS;

@@ -23,4 +23,13 @@ pub const LIMITS: &[Limit] = &[
             "crates/types/src/offences.rs an_offender_quiet_for_a_day_is_the_first_to_be_forgotten",
         ]),
     },
+    Limit {
+        name: "types::pool::PLACES_MAX",
+        value: LimitValue::Count(crate::pool::PLACES_MAX as u64),
+        text: "buffers for pieces of files that are kept for the next piece; further pieces use \
+               ordinary memory.",
+        tests: LimitTests::By(&[
+            "crates/types/src/pool.rs a_pool_is_bounded_and_the_heap_has_the_rest",
+        ]),
+    },
 ];

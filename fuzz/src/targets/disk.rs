@@ -12,6 +12,7 @@ use p2pfs_proto::trust::{Keyring, NodeKey};
 use p2pfs_types::digest::{ContentHash, Outboard};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeName;
+use p2pfs_types::pool::PiecePool;
 use tempfile::TempDir;
 
 thread_local! {
@@ -104,8 +105,8 @@ pub fn cache(choose: &mut Unstructured<'_>) -> Result<()> {
             // what the page cache gives is not looked at again; what is sent on is
             let _read = file.read_at(offset, &mut buffer);
             let range = ByteRange::new(offset, end);
-            if let Ok(proof) = file.encode(range) {
-                let right = p2pfs_types::digest::decode(hash, size_bytes, range, proof.into());
+            if let Ok(proof) = file.encode(range, &PiecePool::default()) {
+                let right = p2pfs_types::digest::decode(hash, size_bytes, range, proof);
                 assert!(right.is_ok(), "a proof that proves nothing was given");
             }
         }

@@ -4,8 +4,8 @@
 //! threads. By default glibc gives nearly each thread its own heap, and retains free memory between
 //! live allocations. With 100,000 names that was a third of the daemon's memory.
 //!
-//! Data between nodes moves in pieces of up to 1 MiB; the largest pieces have their own memory
-//! (`super::pieces`). glibc soon returns the others to the kernel, which must then clear each page
+//! Data between nodes moves in pieces of up to 1 MiB; the largest pieces have a pool of their own
+//! (`p2pfs_types::pool`). glibc soon returns the others to the kernel, which must then clear each page
 //! of the next allocation. That was a fifth of the cost of serving. So some memory is retained
 //! while a transfer continues. (`malloc_trim` does not trim the end of any heap except the first,
 //! so the second may retain as much.)
@@ -13,8 +13,6 @@
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
 use tokio::task::spawn_blocking;
-
-use super::pieces;
 
 /// Number of heaps for all threads. Small allocations come from a cache of each thread first, so
 /// threads rarely contend here.
@@ -82,7 +80,6 @@ impl Default for Memory {
 impl Memory {
     /// Checks the counters, and returns free memory to the kernel if a large job has ended.
     pub(super) async fn look(&mut self, done: Done) {
-        pieces::look();
         if self.is_due(done) {
             // If the task cannot be awaited, the process is ending.
             let _ended = spawn_blocking(give_back).await;

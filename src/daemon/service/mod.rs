@@ -21,7 +21,6 @@ mod missing;
 mod mount_rights;
 mod node_config;
 mod paced;
-pub mod pieces;
 mod rates;
 mod reload;
 pub mod run;

@@ -423,6 +423,7 @@ async fn pulse(service: Arc<Service>) {
                 told_bytes: node.told_bytes(),
                 moved_bytes: node.received_bytes() + node.sent_bytes(),
             };
+            node.release_unused_buffers();
             memory.look(done).await;
             let summary = systemd::summary(&status);
             if summary != told {

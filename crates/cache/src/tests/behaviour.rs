@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use p2pfs_types::pool::PiecePool;
 
 #[test]
 fn stored_bytes_are_read_and_missing_ones_are_named() {
@@ -111,9 +112,9 @@ fn whole_chunks_are_offered_with_proofs_that_others_can_verify() {
     );
     for _ in 0..2 {
         let range = ByteRange::new(70_000, 80_000);
-        let proof = file.encode(range).unwrap();
-        assert!(digest::decode(source.hash(), 300_000, range, proof.into()).is_ok());
-        let elsewhere = file.encode(ByteRange::new(190_000, 197_000));
+        let proof = file.encode(range, &PiecePool::default()).unwrap();
+        assert!(digest::decode(source.hash(), 300_000, range, proof).is_ok());
+        let elsewhere = file.encode(ByteRange::new(190_000, 197_000), &PiecePool::default());
         assert!(matches!(elsewhere, Err(CacheError::NotCached { .. })));
         // The second time, the pairs are read from the disk.
         cache.flush();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use p2pfs_types::pool::PiecePool;
 
 /// State that the interrupted work was told is on disk.
 #[derive(Default)]
@@ -132,9 +133,9 @@ fn check(place: &Place, files: &Files, promised: &Promised, what: &str) {
         assert!(!complete || file.is_complete(), "{what}: complete no more");
         for run in file.offered().iter() {
             let proof = file
-                .encode(run)
+                .encode(run, &PiecePool::default())
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(digest::decode(source.hash(), source.size(), run, proof.into()).is_ok());
+            assert!(digest::decode(source.hash(), source.size(), run, proof).is_ok());
         }
     }
     let report = cache.verify(|_| std::ops::ControlFlow::Continue(()));

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::*;
 use crate::layout::{Layout, Paths};
+use p2pfs_types::pool::PiecePool;
 
 fn paths(place: &Place, source: &Source) -> Paths {
     Layout {
@@ -33,7 +34,7 @@ fn rotten_bytes_are_never_sent_and_count_as_missing() {
     overwrite(&paths(&place, &source).data, 70_000, b"rot");
     let range = ByteRange::new(0, 131_072);
     assert!(matches!(
-        file.encode(range),
+        file.encode(range, &PiecePool::default()),
         Err(CacheError::Damaged { .. })
     ));
     let lost = ByteRange::new(65_536, 131_072);
@@ -45,7 +46,10 @@ fn rotten_bytes_are_never_sent_and_count_as_missing() {
     };
     assert_eq!(events.try_iter().last(), Some(dropped));
     assert!(file.backing().is_none() && !cache.is_complete(&source.hash()));
-    assert!(file.encode(ByteRange::new(0, 65_536)).is_ok());
+    assert!(
+        file.encode(ByteRange::new(0, 65_536), &PiecePool::default())
+            .is_ok()
+    );
     drop((file, cache));
     let (cache, _events) = place.open();
     let file = open_file(&cache, &source);
@@ -329,11 +333,14 @@ fn a_rotten_outboard_costs_chunks_and_proves_nothing_wrong() {
     fill(&cache, &source);
     overwrite(&paths(&place, &source).outboard, 0, &[7; 64]);
     let file = open_file(&cache, &source);
-    assert!(file.encode(ByteRange::new(0, 1000)).is_err());
+    assert!(
+        file.encode(ByteRange::new(0, 1000), &PiecePool::default())
+            .is_err()
+    );
     assert_eq!(file.missing_in(source.whole()).len(), 65_536);
     source.store(&file, ByteRange::new(0, 65_536));
     assert!(
-        file.encode(source.whole()).is_ok(),
+        file.encode(source.whole(), &PiecePool::default()).is_ok(),
         "the right pairs came with the bytes"
     );
 }

@@ -15,6 +15,7 @@ use super::*;
 use crate::direct::DIRECT_FILE_MIN_BYTES;
 use p2pfs_types::digest::{InMemory, ReadAt};
 use p2pfs_types::extent::CHUNK_BYTES;
+use p2pfs_types::pool::PiecePool;
 
 const MIB: u64 = 1 << 20;
 /// Not a multiple of the page size, so that the last piece goes through the page cache.
@@ -216,8 +217,8 @@ fn freshly_stored_bytes_are_not_read_back_from_the_disk() {
         let read = file.read_at(piece.start, &mut buffer).unwrap();
         assert_eq!(read, ReadOutcome::Ready(buffer.len()));
         assert_eq!(buffer, source.verified(*piece).bytes);
-        let proof = file.encode_at_once(*piece).unwrap();
-        assert_eq!(proof, file.encode(*piece).unwrap());
+        let proof = file.encode_at_once(*piece, &PiecePool::default()).unwrap();
+        assert_eq!(proof, file.encode(*piece, &PiecePool::default()).unwrap());
     }
     let data = data_file(&file);
     // In reverse order, because checking a page makes the kernel read the next ones.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use p2pfs_types::pool::PiecePool;
 
 #[test]
 fn an_empty_file_is_complete_at_creation_and_after_a_restart() {
@@ -13,8 +14,10 @@ fn an_empty_file_is_complete_at_creation_and_after_a_restart() {
     let file = open_file(&cache, &empty);
     assert!(file.is_complete() && file.backing().is_some());
     assert_eq!(file.read_at(0, &mut [0; 9]).unwrap(), ReadOutcome::Ready(0));
-    let proof = file.encode(ByteRange::new(0, 0)).unwrap();
-    assert!(digest::decode(empty.hash(), 0, ByteRange::new(0, 0), proof.into()).is_ok());
+    let proof = file
+        .encode(ByteRange::new(0, 0), &PiecePool::default())
+        .unwrap();
+    assert!(digest::decode(empty.hash(), 0, ByteRange::new(0, 0), proof).is_ok());
     drop((file, cache));
     let (cache, _events) = place.open();
     assert!(cache.is_complete(&empty.hash()));
@@ -37,7 +40,8 @@ fn the_whole_cache_is_present_after_a_restart() {
     for source in &sources {
         let file = cache.existing(&source.hash()).unwrap().unwrap();
         assert_eq!(source.check_all(&file), 33 * PAGE_BYTES);
-        file.encode(ByteRange::new(65_536, 131_072)).unwrap();
+        file.encode(ByteRange::new(65_536, 131_072), &PiecePool::default())
+            .unwrap();
     }
     assert!(cache.unverified().is_empty());
 }

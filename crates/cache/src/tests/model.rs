@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use p2pfs_types::pool::PiecePool;
 
 const SIZES: [usize; 5] = [3_000, 65_536, 70_001, 250_000, 8_192];
 
@@ -152,9 +153,9 @@ impl<'a> Pair<'a> {
         let source = &self.sources[n];
         let range = range_of(source.size(), a, a);
         let chunk = range.align_out(65_536, source.size());
-        match file.encode(range) {
+        match file.encode(range, &PiecePool::default()) {
             Ok(proof) => {
-                assert!(digest::decode(source.hash(), source.size(), range, proof.into()).is_ok());
+                assert!(digest::decode(source.hash(), source.size(), range, proof).is_ok());
                 assert!(file.offered().contains(chunk));
             }
             Err(CacheError::NotCached { .. }) => assert!(!file.offered().contains(chunk)),

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::*;
+use p2pfs_types::pool::PiecePool;
 
 const THREADS: u64 = 8;
 const ROUNDS: u64 = 150;
@@ -29,8 +30,8 @@ fn read_and_store(cache: &Cache, sources: &[Source], seed: u64) {
             "wrong bytes"
         );
         if let Some(run) = file.offered().iter().next() {
-            let proof = file.encode(run).unwrap();
-            assert!(digest::decode(source.hash(), source.size(), run, proof.into()).is_ok());
+            let proof = file.encode(run, &PiecePool::default()).unwrap();
+            assert!(digest::decode(source.hash(), source.size(), run, proof).is_ok());
         }
     }
 }

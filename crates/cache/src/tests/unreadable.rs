@@ -8,6 +8,7 @@ use super::*;
 use crate::file::{Files, MapState, OpenFileState};
 use crate::index::IndexEntry;
 use crate::layout::{Layout, load};
+use p2pfs_types::pool::PiecePool;
 
 #[test]
 fn an_unreadable_block_is_found_by_a_check_and_by_a_read() {
@@ -41,7 +42,7 @@ fn an_unreadable_block_is_found_by_a_check_and_by_a_read() {
             assert_eq!(report.dropped_bytes, source.size());
         } else {
             let asked = cache.existing(&hash).unwrap().unwrap();
-            let answer = asked.encode(source.whole());
+            let answer = asked.encode(source.whole(), &PiecePool::default());
             assert!(
                 matches!(answer, Err(CacheError::Damaged { .. })),
                 "{answer:?}"

@@ -87,6 +87,12 @@ impl Node {
         self.published.told_bytes()
     }
 
+    /// Returns the memory of buffers that were not used for ten seconds to the kernel. Call it once a
+    /// second.
+    pub fn release_unused_buffers(&self) {
+        self.net.pieces().release_unused();
+    }
+
     /// Returns the files that are being fetched.
     pub fn fetches(&self) -> Vec<FetchReport> {
         self.running.fetcher.fetches()

@@ -10,6 +10,7 @@ use crate::hashed::BUSY_READ_AFTER;
 use crate::pace::REREAD_BYTES_PER_S;
 use crate::queue::PROMISED_MAX_BYTES;
 use p2pfs_types::extent::ByteRange;
+use p2pfs_types::pool::PiecePool;
 
 #[test]
 fn large_file_that_always_changes_is_read_at_a_bounded_rate_and_listed_at_last() {
@@ -100,7 +101,10 @@ fn large_log_that_grows_is_listed_anew_at_the_cost_of_the_appended_bytes() {
     write_over(&bench.at("log"), &mut bytes, 7);
     let changed = ByteRange::at(1 << 20, 8);
     let file = bench.set().provable(&first);
-    assert!(file.and_then(|file| file.encode(changed)).is_err());
+    assert!(
+        file.and_then(|file| file.encode(changed, &PiecePool::default()))
+            .is_err()
+    );
     bench.wait_for("the changed log", |b| b.has("log", &bytes));
 }
 
@@ -133,7 +137,7 @@ fn unnoticed_change_of_a_file_that_grew_is_found_when_it_is_read() {
         panic!("it is a file");
     };
     let file = bench.set().provable(&hash);
-    let proof = file.and_then(|file| file.encode(ByteRange::at(1 << 20, 8)));
+    let proof = file.and_then(|file| file.encode(ByteRange::at(1 << 20, 8), &PiecePool::default()));
     assert_eq!(proof.is_ok(), hash == ContentHash::of(&bytes));
     bench.wait_for("the right version", |b| b.has("log", &bytes));
 }

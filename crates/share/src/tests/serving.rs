@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use super::*;
 use p2pfs_types::digest::decode;
 use p2pfs_types::extent::ByteRange;
+use p2pfs_types::pool::PiecePool;
 
 pub(super) fn content(size: usize, seed: u8) -> Vec<u8> {
     (0..size)
@@ -15,8 +16,8 @@ pub(super) fn content(size: usize, seed: u8) -> Vec<u8> {
 
 pub(super) fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
     let hash = ContentHash::of(bytes);
-    let proof = file.encode(range).unwrap();
-    let verified = decode(hash, bytes.len() as u64, range, proof.into()).unwrap();
+    let proof = file.encode(range, &PiecePool::default()).unwrap();
+    let verified = decode(hash, bytes.len() as u64, range, proof).unwrap();
     verified.slice(range).unwrap().to_vec()
 }
 
@@ -52,7 +53,7 @@ fn any_range_of_a_shared_file_is_served_with_its_proof() {
             let wanted = &bytes[range.start as usize..range.end as usize];
             assert_eq!(served(&bytes, range, &file), wanted);
         }
-        let outside = file.encode(ByteRange::at(size as u64, 1));
+        let outside = file.encode(ByteRange::at(size as u64, 1), &PiecePool::default());
         assert!(matches!(outside, Err(ShareError::OutOfRange)));
         assert!(
             bench.entry("f").is_some(),
@@ -67,8 +68,10 @@ fn an_empty_file_is_served() {
     bench.write("f", b"");
     bench.wait_for("listed", |b| b.has("f", b""));
     let file = bench.set().source(&ContentHash::of(b"")).unwrap();
-    let proof = file.encode(ByteRange::new(0, 0)).unwrap();
-    assert!(decode(ContentHash::of(b""), 0, ByteRange::new(0, 0), proof.into()).is_ok());
+    let proof = file
+        .encode(ByteRange::new(0, 0), &PiecePool::default())
+        .unwrap();
+    assert!(decode(ContentHash::of(b""), 0, ByteRange::new(0, 0), proof).is_ok());
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn a_file_changed_unnoticed_is_gone_and_returns_with_its_new_content() {
         date(&name, 1_000_000);
     }
     assert!(!file.is_current());
-    let result = file.encode(ByteRange::new(100_000, 200_000));
+    let result = file.encode(ByteRange::new(100_000, 200_000), &PiecePool::default());
     assert!(matches!(result, Err(ShareError::Gone)), "{result:?}");
     assert!(bench.set().source(&ContentHash::of(&old)).is_err());
     bench.wait_for("rehashed", |b| b.has("f", &new) && b.has("copy", &new));
@@ -117,11 +120,12 @@ fn a_file_that_is_written_all_the_time_stays_listed_with_its_last_version() {
         writer
             .write_all(&[bench.history.len() as u8; 5000])
             .unwrap();
-        let gone = reader.encode(ByteRange::at(0, 10));
+        let gone = reader.encode(ByteRange::at(0, 10), &PiecePool::default());
         assert!(matches!(gone, Err(ShareError::Gone)), "{gone:?}");
         // also for a reader that opens it now
         let opened = bench.set().provable(&hash);
-        let proof = opened.and_then(|file| file.encode(ByteRange::at(0, 10)));
+        let proof =
+            opened.and_then(|file| file.encode(ByteRange::at(0, 10), &PiecePool::default()));
         assert!(proof.is_err());
         bench.set().wait_settled(QUIET / 10);
         while let Ok(event) = bench.events.as_mut().unwrap().try_recv() {
@@ -161,7 +165,7 @@ fn the_old_version_of_a_log_that_grew_is_served_and_one_that_was_rewritten_is_no
     let other = fs::OpenOptions::new().write(true).open(bench.at("log"));
     other.unwrap().write_all(b"another start").unwrap();
     let whole = ByteRange::new(0, 100_000);
-    let gone = take(&bench).unwrap().encode(whole);
+    let gone = take(&bench).unwrap().encode(whole, &PiecePool::default());
     assert!(matches!(gone, Err(ShareError::Gone)), "{gone:?}");
     assert!(bench.set().provable(&hash).is_err());
 }
@@ -199,7 +203,7 @@ fn a_file_truncated_while_served_is_gone() {
         .set_len(100)
         .unwrap();
     assert!(matches!(
-        file.encode(ByteRange::at(200_000, 10)),
+        file.encode(ByteRange::at(200_000, 10), &PiecePool::default()),
         Err(ShareError::Gone)
     ));
     bench.wait_for("as it is", |b| b.has("f", &bytes[..100]));
@@ -236,7 +240,7 @@ fn a_damaged_outboard_costs_a_rehash_and_no_wrong_byte() {
     fs::write(&kept, pairs).unwrap();
     let file = bench.set().source(&hash).unwrap();
     assert!(matches!(
-        file.encode(ByteRange::at(0, 10)),
+        file.encode(ByteRange::at(0, 10), &PiecePool::default()),
         Err(ShareError::Gone)
     ));
     // the file is a source again only once it was read again, which may have happened already
@@ -389,10 +393,13 @@ fn a_file_made_private_is_not_served_before_a_watch_reports_it() {
     }
     let range = ByteRange::at(0, 100);
     assert!(
-        matches!(open.encode(range), Err(ShareError::NotHere)),
+        matches!(
+            open.encode(range, &PiecePool::default()),
+            Err(ShareError::NotHere)
+        ),
         "one that is open"
     );
-    assert!(open.encode_at_once(range).is_none());
+    assert!(open.encode_at_once(range, &PiecePool::default()).is_none());
 }
 
 #[test]

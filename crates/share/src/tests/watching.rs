@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use p2pfs_types::extent::ByteRange;
+use p2pfs_types::pool::PiecePool;
 
 #[test]
 fn a_file_is_listed_at_its_writers_close_and_not_earlier() {
@@ -428,7 +429,7 @@ fn a_write_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
     let mapped = Mapped::of(&bench.at("f"), old.len());
     mapped.fill(2);
     let range = ByteRange::new(100_000, 200_000);
-    let result = served.encode(range);
+    let result = served.encode(range, &PiecePool::default());
     assert!(matches!(result, Err(ShareError::Gone)), "{result:?}");
     bench.wait_for("the new version", |b| b.has("f", &new));
     drop(mapped);

@@ -59,16 +59,16 @@ impl ServerInner {
             }
         }
         turn.made();
-        let bytes = packed.into_bytes();
+        let bytes = packed.into_bytes().into();
         let packed = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
         Response::Batch { packed }
     }
 
-    fn whole(&self, file: &SmallFile) -> Result<Vec<u8>, ServeError> {
+    fn whole(&self, file: &SmallFile) -> Result<Bytes, ServeError> {
         let source = self.find(&file.hash)?;
         if source.size_bytes() != file.size_bytes {
             return Err(ServeError::NotHere);
         }
-        source.encode(ByteRange::new(0, file.size_bytes))
+        source.encode(ByteRange::new(0, file.size_bytes), &self.pieces)
     }
 }

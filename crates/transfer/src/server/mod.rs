@@ -32,6 +32,7 @@ use p2pfs_share::ShareSet;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
+use p2pfs_types::pool::PiecePool;
 
 use askers::Askers;
 use fair_queue::{FairQueue, QueuedRequest, ServeTurn};
@@ -97,11 +98,12 @@ struct ServerInner {
     upload: UploadLimit,
     askers: Mutex<Askers>,
     opened: Mutex<OpenSources>,
+    pieces: PiecePool,
 }
 
 /// Answer in memory, which counts until it is sent.
 struct MadeAnswer {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     _turn: ServeTurn,
 }
 
@@ -113,8 +115,14 @@ impl AsRef<[u8]> for MadeAnswer {
 
 impl Server {
     /// Creates a server of the cache and the shares, for the nodes that `admits` accepts. For
-    /// others a content looks as if it were not here.
-    pub fn new(cache: Cache, shares: ShareSet, limits: ServerLimits, admits: Admits) -> Self {
+    /// others a content looks as if it were not here. Answers are made in buffers of `pieces`.
+    pub fn new(
+        cache: Cache,
+        shares: ShareSet,
+        limits: ServerLimits,
+        admits: Admits,
+        pieces: PiecePool,
+    ) -> Self {
         let inner = ServerInner {
             cache,
             shares,
@@ -124,6 +132,7 @@ impl Server {
             fair_queue: FairQueue::new(limits),
             askers: Mutex::new(Askers::new()),
             opened: Mutex::new(OpenSources::new()),
+            pieces,
         };
         Self {
             inner: Arc::new(inner),
@@ -263,7 +272,7 @@ impl Server {
         {
             return None;
         }
-        let Some(bytes) = source.encode_at_once(range) else {
+        let Some(bytes) = source.encode_at_once(range, &self.inner.pieces) else {
             self.upload().give_back(range.len());
             return None;
         };
@@ -385,7 +394,7 @@ impl ServerInner {
             if source.size_bytes() != size_bytes {
                 return Response::NotHere;
             }
-            match source.encode(range) {
+            match source.encode(range, &self.pieces) {
                 Ok(bytes) => {
                     turn.made();
                     let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use lru::LruCache;
 
 use p2pfs_cache::{CacheError, CacheFile};
@@ -15,6 +16,7 @@ use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_share::{ShareError, ShareFile};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::pool::PiecePool;
 
 /// Maximum files kept open.
 const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -111,18 +113,18 @@ impl Source {
     }
 
     /// Returns the range with its proof. Reads and hashes. Blocking.
-    pub(super) fn encode(&self, range: ByteRange) -> Result<Vec<u8>, ServeError> {
+    pub(super) fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, ServeError> {
         match self {
-            Self::Cached(file) => Ok(file.encode(range)?),
-            Self::Shared(file) => Ok(file.encode(range)?),
+            Self::Cached(file) => Ok(file.encode(range, pool)?),
+            Self::Shared(file) => Ok(file.encode(range, pool)?),
         }
     }
 
     /// Returns the range with its proof if that needs no waiting and nothing is wrong.
-    pub(super) fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+    pub(super) fn encode_at_once(&self, range: ByteRange, pool: &PiecePool) -> Option<Bytes> {
         match self {
-            Self::Cached(file) => file.encode_at_once(range),
-            Self::Shared(file) => file.encode_at_once(range),
+            Self::Cached(file) => file.encode_at_once(range, pool),
+            Self::Shared(file) => file.encode_at_once(range, pool),
         }
     }
 }

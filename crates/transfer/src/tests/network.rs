@@ -113,6 +113,7 @@ impl Cluster {
             shares,
             ServerLimits::default(),
             Arc::new(|_, _| true),
+            net.pieces().clone(),
         );
         let task = tokio::spawn(serve(server.clone(), incoming, tamper));
         let (prompt, at_once) = (Arc::new(AtomicU64::new(0)), server.clone());

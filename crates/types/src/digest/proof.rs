@@ -7,11 +7,12 @@
 
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::walk::{ExpectedHashes, ParentStep, ProofPlan, ProofStep, halves, hash_bytes};
 use super::{AppendAt, ContentHash, DigestError, Grain, ReadAt};
 use crate::extent::ByteRange;
+use crate::pool::PiecePool;
 
 /// A hash pair of the outboard from a proof, and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +80,45 @@ pub fn encode_from(
 ) -> Result<Vec<u8>, DigestError> {
     check_range(size_bytes, range)?;
     let walk = ProofPlan::new(size_bytes, range, grain);
-    let pairs_bytes = walk.pairs_bytes();
-    let mut encoded = Vec::with_capacity(pairs_bytes + walk.range.len() as usize);
+    let mut encoded = BytesMut::with_capacity(walk.encoded_bytes());
+    prove(hash, size_bytes, &walk, data, outboard, &mut encoded)?;
+    Ok(encoded.into())
+}
+
+/// Encodes `range` as [`encode_from`] does, in a buffer of the pool.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_in(
+    pool: &PiecePool,
+    grain: Grain,
+    hash: ContentHash,
+    size_bytes: u64,
+    range: ByteRange,
+    data: impl AppendAt,
+    outboard: impl ReadAt,
+) -> Result<Bytes, DigestError> {
+    check_range(size_bytes, range)?;
+    let walk = ProofPlan::new(size_bytes, range, grain);
+    let mut buffer = pool.take(walk.encoded_bytes());
+    let encoded = buffer.bytes_mut();
+    prove(hash, size_bytes, &walk, data, outboard, encoded)?;
+    Ok(buffer.freeze())
+}
+
+/// Appends the pairs and bytes of a proof to an empty buffer with room for them.
+fn prove(
+    hash: ContentHash,
+    size_bytes: u64,
+    walk: &ProofPlan,
+    data: impl AppendAt,
+    outboard: impl ReadAt,
+    encoded: &mut BytesMut,
+) -> Result<(), DigestError> {
+    let (grain, pairs_bytes) = (walk.grain, walk.pairs_bytes());
     encoded.resize(pairs_bytes, 0);
     let whole = walk.range.align_in(grain.bytes(), size_bytes);
-    append_whole(&data, walk.range, whole, &mut encoded).map_err(read_failure)?;
+    append_whole(&data, walk.range, whole, encoded).map_err(read_failure)?;
     let (pairs, bytes) = encoded.split_at_mut(pairs_bytes);
     let mut source = ProofSource::new(&data, size_bytes, walk.range, grain, bytes);
     let mut pairs = pairs.chunks_exact_mut(64);
@@ -109,7 +144,7 @@ pub fn encode_from(
             return Err(DigestError::LocalMismatch);
         }
     }
-    Ok(encoded)
+    Ok(())
 }
 
 /// Decodes the result of [`encode`] for the same hash, size and range, without copying the bytes.
@@ -180,7 +215,7 @@ fn append_whole(
     data: &impl AppendAt,
     range: ByteRange,
     whole: ByteRange,
-    encoded: &mut Vec<u8>,
+    encoded: &mut BytesMut,
 ) -> io::Result<()> {
     let end = encoded.len() + range.len() as usize;
     if !whole.is_empty() {

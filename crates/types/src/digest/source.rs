@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
 
-use rustix::buffer::spare_capacity;
+use bytes::{BufMut, BytesMut};
 use rustix::io::{ReadWriteFlags, pread, preadv2, retry_on_intr};
 
 use super::ReadAt;
@@ -15,7 +15,7 @@ pub trait AppendAt: ReadAt {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes, and the errors of the source. The
     /// bytes in the buffer after its old end are then unspecified.
-    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut BytesMut) -> io::Result<()> {
         let start = buffer.len();
         buffer.resize(start + length, 0);
         self.read_exact_at(offset, &mut buffer[start..])
@@ -37,17 +37,26 @@ impl<F: AsFd> ReadAt for OnDisk<'_, F> {
 /// Filling a megabyte with zeros that are then overwritten costs a third of hashing it. The kernel
 /// therefore reads into uninitialized memory.
 impl<F: AsFd> AppendAt for OnDisk<'_, F> {
-    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+    #[allow(
+        unsafe_code,
+        reason = "only so does a buffer take bytes that a system call wrote"
+    )]
+    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut BytesMut) -> io::Result<()> {
         let (start, end) = (buffer.len(), buffer.len() + length);
         buffer.reserve(length);
         while buffer.len() < end {
             let place = offset + (buffer.len() - start) as u64;
-            if retry_on_intr(|| pread(self.0, spare_capacity(buffer), place))? == 0 {
+            let left = end - buffer.len();
+            let room = &mut buffer.spare_capacity_mut()[..left];
+            let read =
+                retry_on_intr(|| pread(self.0, &mut *room, place).map(|(read, _)| read.len()));
+            let read = read?;
+            if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            // SAFETY: the kernel has initialized these bytes.
+            unsafe { buffer.advance_mut(read) };
         }
-        // The kernel may have filled spare capacity of the buffer beyond these bytes.
-        buffer.truncate(end);
         Ok(())
     }
 }
@@ -83,10 +92,10 @@ mod tests {
         let file = std::fs::File::open(&path).unwrap();
         let file = OnDisk(&file);
         for room in [0, 7, 100] {
-            let mut buffer = Vec::with_capacity(room);
+            let mut buffer = BytesMut::with_capacity(room);
             buffer.extend_from_slice(b"head ");
             file.append_exact_at(3, 4, &mut buffer).unwrap();
-            assert_eq!(buffer, b"head 3456");
+            assert_eq!(buffer[..], b"head 3456"[..]);
             let error = file.append_exact_at(8, 3, &mut buffer).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }

@@ -41,7 +41,7 @@ pub(super) struct ProofPlan {
     /// The proven range: the requested one, widened to whole KiB.
     pub range: ByteRange,
     pub steps: Vec<ProofStep>,
-    grain: Grain,
+    pub grain: Grain,
 }
 
 impl ProofPlan {
@@ -67,6 +67,11 @@ impl ProofPlan {
             .iter()
             .filter(|step| matches!(step, ProofStep::Pair(_)));
         pairs.count() * 64
+    }
+
+    /// Returns the size in bytes of the whole proof.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.pairs_bytes() + self.range.len() as usize
     }
 
     /// Adds the steps of a subtree. `index` is its position among the pairs of the outboard, if it

@@ -309,8 +309,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     reading: RecordReader<ReadHalf<S>>,
 ) {
     let (limits, line, outbound) = (&end.shared.limits, &end.line, &end.outbound);
+    let frames = FrameReader::new(reading, limits, &line.pulse).with_pool(&end.shared.pieces);
     let reason = tokio::select! {
-        reason = read_answers(reading, line, limits) => reason,
+        reason = read_answers(frames, line) => reason,
         reason = outbound.write_rest(limits) => reason,
         reason = watch(line, limits, outbound) => reason,
     };
@@ -318,11 +319,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn read_answers(
-    stream: impl AsyncRead + Unpin,
+    mut reader: FrameReader<'_, impl AsyncRead + Unpin>,
     line: &ConnectionState,
-    limits: &PeerLimits,
 ) -> DropReason {
-    let mut reader = FrameReader::new(stream, limits, &line.pulse);
     loop {
         let (mut untold, mut left_bytes, mut told_at) = (0, None, Instant::now());
         let tell = |header: &FrameHeader, bytes: usize| {
@@ -431,7 +430,7 @@ mod tests {
             sleep(Duration::from_secs(1)).await;
         };
         tokio::select! {
-            reason = read_answers(near, &line, &limits) => panic!("{reason}"),
+            reason = read_answers(FrameReader::new(near, &limits, &line.pulse), &line) => panic!("{reason}"),
             () = saying => {}
         }
         let told = told.lock().unwrap();

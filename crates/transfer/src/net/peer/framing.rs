@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Duration, Instant, timeout};
 
@@ -12,6 +12,7 @@ use super::limits::PeerLimits;
 use p2pfs_proto::wire::WireError;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
 use p2pfs_records::RecordError;
+use p2pfs_types::pool::{PieceBuffer, PiecePool};
 
 /// Smallest body that is aligned, and its alignment. A disk may require it (open(2), `O_DIRECT`).
 const ALIGNED_MIN_BYTES: usize = 128 << 10;
@@ -60,6 +61,8 @@ pub(super) struct FrameReader<'a, R> {
     pub(super) stream: R,
     pub(super) limits: &'a PeerLimits,
     pub(super) pulse: &'a Pulse,
+    /// Buffers for large bodies, after the greeting.
+    pool: Option<&'a PiecePool>,
     header: [u8; HEADER_BYTES],
     filled: usize,
     pieces: Pieces,
@@ -91,10 +94,17 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
             stream,
             limits,
             pulse,
+            pool: None,
             header: [0; HEADER_BYTES],
             filled: 0,
             pieces: Pieces::default(),
         }
+    }
+
+    /// Takes the buffers of large bodies from `pool`.
+    pub(super) fn with_pool(mut self, pool: &'a PiecePool) -> Self {
+        self.pool = Some(pool);
+        self
     }
 
     /// Waits for the first byte of the next frame without a time limit. Dropping the future loses
@@ -172,10 +182,11 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         length_bytes: usize,
         mut tell: impl FnMut(usize),
     ) -> Result<Bytes, DropReason> {
-        let mut body = room_for(length_bytes);
+        let (mut room, start) = room_for(self.pool, length_bytes);
+        let body = room.bytes_mut();
         let mut rest = (&mut self.stream).take(length_bytes as u64);
-        while body.len() < length_bytes {
-            match rest.read_buf(&mut body).await {
+        while body.len() < start + length_bytes {
+            match rest.read_buf(body).await {
                 Ok(0) => return Err(DropReason::PeerClosed),
                 Ok(length) => {
                     self.pulse.beat();
@@ -185,20 +196,28 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
                 Err(error) => return Err(io_reason(&error)),
             }
         }
-        Ok(body.freeze())
+        let mut body = room.freeze();
+        body.advance(start);
+        Ok(body)
     }
 }
 
-/// Allocates room for a body. A large body ends at the end of a page: its data follows its proof,
-/// and may go from here to a disk.
-fn room_for(length_bytes: usize) -> BytesMut {
+/// Returns room for a body, and the offset at which the body starts. A large body ends at the end of
+/// a page: its data follows its proof, and may go from here to a disk.
+fn room_for(pool: Option<&PiecePool>, length_bytes: usize) -> (PieceBuffer, usize) {
     if length_bytes < ALIGNED_MIN_BYTES {
-        return BytesMut::with_capacity(length_bytes);
+        return (PieceBuffer::on_heap(length_bytes), 0);
     }
-    let mut room = BytesMut::with_capacity(length_bytes + ALIGNED_TO_BYTES);
-    let end = room.as_ptr().addr() + length_bytes;
-    room.resize(end.next_multiple_of(ALIGNED_TO_BYTES) - end, 0);
-    room.split_off(room.len())
+    let room_bytes = length_bytes + ALIGNED_TO_BYTES;
+    let mut room = match pool {
+        Some(pool) => pool.take(room_bytes),
+        None => PieceBuffer::on_heap(room_bytes),
+    };
+    let bytes = room.bytes_mut();
+    let end = bytes.as_ptr().addr() + length_bytes;
+    let start = end.next_multiple_of(ALIGNED_TO_BYTES) - end;
+    bytes.resize(start, 0);
+    (room, start)
 }
 
 /// Writes a frame within its time limit. The body is not copied on the way to TLS.

@@ -51,6 +51,7 @@ use p2pfs_proto::trust::{InviteToken, Invites, Keyring, NodeKey};
 pub use p2pfs_proto::wire::native::tcp::Lane;
 use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::pool::PiecePool;
 
 use dial::{connect, connect_any};
 use distances::Distances;
@@ -82,6 +83,7 @@ struct Shared {
     register: Register,
     distances: Arc<Distances>,
     incoming: mpsc::Sender<Incoming>,
+    pieces: PiecePool,
 }
 
 impl Shared {
@@ -152,6 +154,7 @@ impl PeerNet {
             register: Register::default(),
             distances: Arc::new(Distances::new()),
             incoming,
+            pieces: PiecePool::default(),
         });
         let accepting = tokio::spawn(serve::accept_all(Arc::clone(&shared), listener));
         let accepting = accepting.abort_handle();
@@ -165,6 +168,11 @@ impl PeerNet {
             },
             requests,
         ))
+    }
+
+    /// Returns the buffers for large frames, which the server of the same node uses too.
+    pub fn pieces(&self) -> &PiecePool {
+        &self.owner.shared.pieces
     }
 
     /// Returns the address that it listens on.

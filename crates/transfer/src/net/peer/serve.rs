@@ -270,7 +270,7 @@ impl ServedConnection<'_> {
         outbound: &Arc<Outbound>,
     ) -> DropReason {
         let (limits, pulse) = (&self.shared.limits, Pulse::new());
-        let mut reader = FrameReader::new(stream, limits, &pulse);
+        let mut reader = FrameReader::new(stream, limits, &pulse).with_pool(&self.shared.pieces);
         let all_slots = limits.in_flight(self.lane);
         let slots = Arc::new(Semaphore::new(all_slots));
         let mut pings = PingPace::new(all_slots);

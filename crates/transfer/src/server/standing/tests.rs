@@ -11,6 +11,7 @@ use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Request, SmallFile};
 use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::pool::PiecePool;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,7 +54,13 @@ fn world() -> World {
         ..ServerLimits::default()
     };
     let cache = Cache::open(config).unwrap().0;
-    let server = Server::new(cache, shares, limits, Arc::new(|_, _| true));
+    let server = Server::new(
+        cache,
+        shares,
+        limits,
+        Arc::new(|_, _| true),
+        PiecePool::default(),
+    );
     World {
         _folder: folder,
         server,

@@ -2,6 +2,7 @@
 
 use super::*;
 use p2pfs_proto::wire::native::tcp::{PackedBatch, SmallFile};
+use p2pfs_types::pool::PiecePool;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_content_is_served_and_offered_only_to_permitted_nodes() {
@@ -15,6 +16,7 @@ async fn a_content_is_served_and_offered_only_to_permitted_nodes() {
         shares(state.path(), &[]),
         ServerLimits::default(),
         Arc::new(move |node, _| *node == alice),
+        PiecePool::default(),
     );
     let (hash, size_bytes) = (content.hash(), content.size());
     let range = Request::Range {
@@ -58,7 +60,13 @@ async fn a_share_with_a_part_missing_does_not_hide_one_that_may_soon_be_complete
     let (shares, _events) = ShareSet::open(ShareConfig::new(state.path())).unwrap();
     let limits = ServerLimits::default();
     let admits = Arc::new(|_: &NodeId, _: &_| true);
-    let server = Server::new(cache.cache.clone(), shares.clone(), limits, admits);
+    let server = Server::new(
+        cache.cache.clone(),
+        shares.clone(),
+        limits,
+        admits,
+        PiecePool::default(),
+    );
     let (hash, size_bytes) = (content.hash(), content.size());
     let ask = |range| {
         let request = Request::Range {

@@ -1,6 +1,7 @@
 //! Prompt answers of a node with a rate limit.
 
 use super::*;
+use p2pfs_types::pool::PiecePool;
 
 const PIECE_BYTES: u64 = 64 << 10;
 
@@ -15,6 +16,7 @@ async fn limited(content: &Content, bytes_per_s: u64) -> (Server, TestCache, Nod
         shares(state.path(), &[]),
         ServerLimits::default(),
         Arc::new(|_, _| true),
+        PiecePool::default(),
     );
     let asker = NodeId::new([1; 32]);
     let first = server.answer(asker, Lane::Urgent, piece(content, 0)).await;
