@@ -7,10 +7,14 @@ use super::link::USUAL_DELAY;
 use super::state::{FetchState, Timer};
 use super::swarm::STRIPE_BYTES;
 use super::swarm_policy::{STRIPE_PATIENCE, SwarmPolicy};
-use super::{PlanEvent, RequestId, STEP_ITEMS_MAX, TakeBackReason, URGENT_MAX_BYTES};
+use super::{PlanEvent, RequestId, TakeBackReason, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
+
+/// Maximum nodes asked by one survey, in rotation. With 32, fills by 64 nodes took the file 2.8
+/// times from its holder instead of 1.8 times.
+const SURVEYED_AT_ONCE_MAX: usize = 16;
 
 /// Records a node that also wants an open file and will have parts of it soon.
 pub(super) fn add_fellow(state: &mut FetchState, now: Instant, content: &ContentKey, node: NodeId) {
@@ -99,7 +103,9 @@ pub(super) fn survey(state: &mut FetchState, now: Instant, content: ContentKey) 
         let peer = peers.get(node);
         peer.is_some_and(|peer| peer.backoff.resting_until(now).is_none())
     };
-    let asked = fetch.swarm.next_surveyed(STEP_ITEMS_MAX, may_be_asked);
+    let asked = fetch
+        .swarm
+        .next_surveyed(SURVEYED_AT_ONCE_MAX, may_be_asked);
     let surveys = asked
         .into_iter()
         .map(|node| PlanEvent::Survey(content, node));
