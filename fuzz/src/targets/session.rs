@@ -313,7 +313,7 @@ impl World {
             self.session
                 .reopened(&content, (), has_all && content.size_bytes == SIZE_BYTES);
         }
-        assert!(self.session.plan.state.requests.bytes() <= IN_FLIGHT_MAX_BYTES);
+        assert!(self.session.plan.requests().bytes() <= IN_FLIGHT_MAX_BYTES);
         Ok(())
     }
 
@@ -339,8 +339,6 @@ pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
         let Some(due) = world
             .session
             .plan
-            .state
-            .out
             .poll_timeout()
             .filter(|_| !world.waiting.is_empty())
         else {

@@ -100,7 +100,7 @@ fn a_sender_of_wrong_bytes_is_excluded_and_not_asked_again() {
         let running = world.running(0);
         assert!(running.liars.iter().all(|(_, node)| *node == liar));
         assert!(running.liars.len() <= 1, "a shunned node was asked again");
-        let rates = running.session.plan.state.peers.rates(world.now);
+        let rates = running.session.plan.peers().rates(world.now);
         let asked = rates.iter().find(|rate| rate.node == liar);
         let said_wrong = !running.liars.is_empty();
         assert_eq!(asked.is_some_and(|rate| rate.shunned), said_wrong);

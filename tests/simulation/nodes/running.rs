@@ -244,8 +244,6 @@ impl Node {
         if running
             .session
             .plan
-            .state
-            .out
             .poll_timeout()
             .is_some_and(|at| at <= now)
         {
@@ -259,7 +257,7 @@ impl Node {
         let store = running.unstored.then_some(running.store_at);
         let machines = [
             running.machine.poll_timeout(),
-            running.session.plan.state.out.poll_timeout(),
+            running.session.plan.poll_timeout(),
         ];
         let all = machines.into_iter().chain([running.scan_at, store]);
         all.chain([running.sweep_at]).flatten().min()

@@ -212,13 +212,10 @@ impl Node {
     /// Tells the machine something, and notes what that costs.
     pub(super) fn tell<R>(&mut self, tell: impl FnOnce(&mut Session<InSwarm>) -> R) -> Option<R> {
         let session = self.session.as_mut()?;
-        let before = session.plan.state.steps.get();
+        let before = session.plan.steps();
         let result = tell(session);
-        self.cost.most_steps = self
-            .cost
-            .most_steps
-            .max(session.plan.state.steps.get() - before);
-        let in_flight = session.plan.state.requests.bytes();
+        self.cost.most_steps = self.cost.most_steps.max(session.plan.steps() - before);
+        let in_flight = session.plan.requests().bytes();
         self.cost.most_in_flight_bytes = self.cost.most_in_flight_bytes.max(in_flight);
         Some(result)
     }

@@ -157,7 +157,7 @@ impl World {
         let happening = self.queue.peek().map(|Reverse((at, ..))| *at);
         let sessions = self.nodes.iter().filter_map(|node| node.session.as_ref());
         let timeout = sessions
-            .filter_map(|session| session.plan.state.out.poll_timeout())
+            .filter_map(|session| session.plan.poll_timeout())
             .min();
         let times = [happening, timeout, self.links.next_at()];
         times.into_iter().flatten().min()
@@ -168,7 +168,7 @@ impl World {
         let mut touched = Vec::new();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let session = node.session.as_ref();
-            let due = session.and_then(|session| session.plan.state.out.poll_timeout());
+            let due = session.and_then(|session| session.plan.poll_timeout());
             if due.is_some_and(|at| at <= now) {
                 node.tell(|session| session.plan.handle_timeout(now));
                 touched.push(index);

@@ -292,6 +292,18 @@ impl FileFetch {
         self.holders.is_gone(self.have.missing_in(range))
     }
 
+    /// Returns why a range cannot be had.
+    pub(super) fn reason(&self, range: ByteRange) -> PlanError {
+        if !self.failures.is_lied_to && self.is_gone_in(range) {
+            return PlanError::Gone;
+        }
+        match (self.failures.is_lied_to, self.holders.is_starved()) {
+            (true, _) => PlanError::OnlyLiars,
+            (false, true) => PlanError::NoHolder,
+            (false, false) => PlanError::TimedOut,
+        }
+    }
+
     /// Returns whether a fill has everything that it lacks in flight.
     pub(super) fn has_rest_in_flight(&self) -> bool {
         let cursor = self.filling().map(|filling| filling.cursor);

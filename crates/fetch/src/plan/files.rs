@@ -79,6 +79,13 @@ impl FileTable {
         file.map_or_else(ExtentSet::new, |file| file.have().without(kept))
     }
 
+    /// Marks a node of a file's swarm as late, or unreachable. Its stripes go to the others.
+    pub(super) fn note_late_node(&mut self, now: Instant, content: &ContentKey, node: &NodeId) {
+        if let Some(file) = self.get_mut(content) {
+            file.swarm.note_late(now, node);
+        }
+    }
+
     /// Returns whether one more file may be opened.
     pub(super) fn has_room(&self) -> bool {
         self.files.len() < FETCHES_MAX

@@ -4,16 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::hedge_policy::{HedgeAction, HedgePolicy, LateRequest, SILENT_MIN};
 use super::peer::{Peer, PeerRank};
-use super::schedule::{HolderChoice, RequestPurpose, Scheduler};
+use super::schedule::{HolderChoice, RequestPurpose, Scheduler, Wish};
 use super::state::{FetchState, Timer};
-use super::stripes;
 use super::{
-    Decision, HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, RangeRequest, RequestCause, RequestId,
-    STEP_ITEMS_MAX, TakeBackReason,
+    HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, RangeRequest, RequestCause, RequestId, STEP_ITEMS_MAX,
+    TakeBackReason,
 };
-use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::{ByteRange, ExtentSet};
-use p2pfs_types::id::NodeId;
+use p2pfs_types::extent::ExtentSet;
 
 /// Maximum peers from which one range is requested at one time, and maximum peers without any answer
 /// that are tried for one file at one time.
@@ -43,10 +40,11 @@ impl Hedger {
         }
         state.postpone_check(id, now + self.policy.next_check(&late));
         if self.policy.is_silent(&late) {
-            mark_silent(state, now, request.node);
+            state.mark_silent(now, request.node);
         }
         if self.policy.is_lost(&late) {
-            stripes::mark_peer_late(state, now, &request.content, request.node);
+            let (content, node) = (&request.content, &request.node);
+            state.files.note_late_node(now, content, node);
         }
         match self.policy.decide(&late) {
             HedgeAction::Wait => {}
@@ -73,7 +71,7 @@ impl Hedger {
         let mut late = LateRequest {
             is_delayed_here: entry.is_received() || entry.is_throttled(),
             is_waited_for: fetch.has_rest_in_flight()
-                || state.is_waited_for(&request.content, request.range),
+                || state.demands.is_waited_for(fetch, request.range),
             usual: sent.usual,
             quiet: quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at)),
             checks: entry.checks,
@@ -97,26 +95,35 @@ impl Hedger {
         asked_at: Instant,
     ) {
         let content = &request.content;
-        let Some(range) = first_waited(state, content, request.range) else {
+        let Some(fetch) = state.files.get(content) else {
+            return;
+        };
+        let Some(range) = state.demands.first_waited(fetch, request.range) else {
             return;
         };
         let in_flight_bytes = state.requests.bytes() + range.len();
         if !self.policy.can_pay(range.len()) || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
-            return note_not_hedged(state, request.id, HedgeRefusal::NoCredit);
+            return state
+                .out
+                .note_not_hedged(request.id, HedgeRefusal::NoCredit);
         }
-        let Some(fetch) = state.files.get(content) else {
-            return;
-        };
         let asked = fetch.asked.touching(range).into_iter();
         let nodes = asked.filter_map(|id| Some(state.requests.get(id)?.request.node));
         let nodes: Vec<_> = nodes.collect();
         if nodes.len() >= ASKED_AT_ONCE_MAX {
-            return note_not_hedged(state, request.id, HedgeRefusal::AskedEnough);
+            return state
+                .out
+                .note_not_hedged(request.id, HedgeRefusal::AskedEnough);
         }
         // earlier failed requests do not restart the reader's wait
-        let waits_since = state.waits_since(content, range);
-        let asking = RequestPurpose::waiting(waits_since.unwrap_or(asked_at));
-        match scheduler.choose(state, now, content, range, asking, &nodes) {
+        let waits_since = state.demands.waits_since(fetch, range);
+        let wish = Wish {
+            content,
+            gap: range,
+            purpose: RequestPurpose::waiting(waits_since.unwrap_or(asked_at)),
+            exclude: &nodes,
+        };
+        match scheduler.choose(state, now, wish) {
             HolderChoice::Ask(node, range) => {
                 let other = state.peers.get(&node);
                 let is_vain = |other: &Peer| {
@@ -127,7 +134,9 @@ impl Hedger {
                         )
                 };
                 if other.is_some_and(is_vain) {
-                    return note_not_hedged(state, request.id, HedgeRefusal::NotFaster);
+                    return state
+                        .out
+                        .note_not_hedged(request.id, HedgeRefusal::NotFaster);
                 }
                 self.policy.pay(range.len());
                 let cause = RequestCause::Hedge(request.id);
@@ -135,11 +144,11 @@ impl Hedger {
                 state.requests.send_first(twin);
             }
             HolderChoice::Nobody => {
-                note_not_hedged(state, request.id, HedgeRefusal::NoPeer);
+                state.out.note_not_hedged(request.id, HedgeRefusal::NoPeer);
                 state.starve(now, content);
             }
             HolderChoice::InParts | HolderChoice::Full | HolderChoice::Reserved => {
-                note_not_hedged(state, request.id, HedgeRefusal::NoPeer);
+                state.out.note_not_hedged(request.id, HedgeRefusal::NoPeer);
             }
         }
     }
@@ -161,13 +170,11 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
         is_overtaken && it.backoff.resting_until(now).is_none()
     });
     let fetch = state.files.get(&request.content);
-    let is_alone = fetch.is_some_and(|it| it.asked.touching(request.range).len() == 1);
-    if request.lane == Lane::Bulk
-        && is_passed_over
-        && is_alone
-        && !has_begun
-        && state.is_waited_for(&request.content, request.range)
-    {
+    let is_alone = fetch.is_some_and(|it| {
+        let asked = it.asked.touching(request.range);
+        asked.len() == 1 && state.demands.is_waited_for(it, request.range)
+    });
+    if request.lane == Lane::Bulk && is_passed_over && is_alone && !has_begun {
         state.abandon(id, TakeBackReason::Urgent);
         ask_as_urgent(state, now, &request);
     }
@@ -201,10 +208,8 @@ fn ask_as_urgent(state: &mut FetchState, now: Instant, before: &RangeRequest) {
         return;
     }
     let mut waited = ExtentSet::new();
-    for id in state.waiting_for(&content, before.range) {
-        if let Some(demand) = state.demands.get(&id) {
-            waited.insert(demand.range.intersection(&before.range));
-        }
+    for (_, demand) in state.demands.touching(fetch, before.range) {
+        waited.insert(demand.range.intersection(&before.range));
     }
     for run in waited.without(fetch.have()).iter() {
         let mut rest = run;
@@ -216,32 +221,6 @@ fn ask_as_urgent(state: &mut FetchState, now: Instant, before: &RangeRequest) {
             state.requests.send_first(anew);
         }
     }
-}
-
-/// Marks a peer as silent.
-fn mark_silent(state: &mut FetchState, now: Instant, node: NodeId) {
-    if state.peers.mark_silent(now, node) {
-        state.out.decisions.note(|| Decision::Silent(node));
-        // requests that wait for room there may go to other peers now
-        state.wake(node);
-    }
-}
-
-/// Returns the first missing part of a range that blocks a reader.
-fn first_waited(state: &FetchState, content: &ContentKey, range: ByteRange) -> Option<ByteRange> {
-    let waiting = state.waiting_for(content, range);
-    let demands = waiting.iter().filter_map(|id| state.demands.get(id));
-    let parts = demands.map(|demand| demand.range.intersection(&range));
-    let first = parts.min_by_key(|part| part.start).unwrap_or(range);
-    let have = state.files.get(content)?.have();
-    have.missing_in(first).iter().next()
-}
-
-fn note_not_hedged(state: &mut FetchState, request: RequestId, why: HedgeRefusal) {
-    state
-        .out
-        .decisions
-        .note(|| Decision::NotHedged { request, why });
 }
 
 /// Cancels a request to a silent peer if another live holder has its range, so that it is

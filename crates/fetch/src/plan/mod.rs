@@ -4,7 +4,7 @@
 //! wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving bytes
 //! ([`Plan::arrived`]), ends of requests ([`Plan::answered`], [`Plan::failed`]) and news of peers
 //! ([`Plan::peer_is`]). The outputs are the next request ([`Plan::poll_request`]), and events, the
-//! next wake-up time and decisions in the [`Outbox`]. The plan joins objects: [`FetchState`] has the
+//! next wake-up time and decisions in the [`Outbox`]. The plan joins objects: `FetchState` has the
 //! data, `Scheduler` chooses requests, `Hedger` checks late ones, and [`Patience`] ends waits.
 //!
 //! Demands come first, then read-ahead, then fills. A range is requested once, however many readers
@@ -20,7 +20,7 @@
 //! | subject | files |
 //! |---|---|
 //! | types of the interface | `terms` |
-//! | state of a file and its readers | `files`, `fetch`, `holders`, `readers`, `places`, `streams` |
+//! | state of a file and its readers | `files`, `fetch`, `holders`, `demands`, `readers`, `places`, `streams` |
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
 //! | how long a wait goes on | `patience`, `pause` |
 //! | all of it together, changed consistently | `state` |
@@ -32,6 +32,7 @@
 pub mod ahead;
 mod backoff;
 mod decisions;
+mod demands;
 mod fetch;
 pub mod files;
 mod hedge;
@@ -51,7 +52,7 @@ mod report;
 pub mod requests;
 mod schedule;
 mod silence;
-pub mod state;
+mod state;
 pub mod streams;
 mod stripes;
 mod swarm;
@@ -67,6 +68,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+use demands::Demand;
 use fetch::{FileFetch, FillState, FillWish};
 use hedge::Hedger;
 use hedge_policy::HedgePolicy;
@@ -78,7 +80,7 @@ use patience::Waiting;
 use queue::WorkClass;
 use requests::{OpenRequest, RequestState};
 use schedule::Scheduler;
-use state::{Demand, Timer};
+use state::{FetchState, Timer};
 
 pub use ahead::ReadAheadBudget;
 pub use backoff::SHUN;
@@ -90,7 +92,7 @@ pub use peers::{PEERS_MAX, PeerTable};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};
 pub use requests::RequestTable;
-pub use state::{FetchState, Outbox};
+pub use state::Outbox;
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
 pub use swarm::STRIPE_BYTES;
 pub use terms::{
@@ -126,8 +128,7 @@ const STEP_ITEMS_MAX: usize = 32;
 /// Coordinator of all fetches; see the module documentation.
 #[derive(Debug)]
 pub struct Plan {
-    /// State of all fetches.
-    pub state: FetchState,
+    state: FetchState,
     /// How long readers and fills wait.
     pub patience: Patience,
     scheduler: Scheduler,
@@ -147,6 +148,44 @@ impl Plan {
         }
     }
 
+    /// Returns the open files.
+    pub fn files(&self) -> &FileTable {
+        &self.state.files
+    }
+
+    /// Returns the peers and their figures.
+    pub fn peers(&self) -> &PeerTable {
+        &self.state.peers
+    }
+
+    /// Returns the requests in flight.
+    pub fn requests(&self) -> &RequestTable {
+        &self.state.requests
+    }
+
+    /// Returns the outputs for the owner.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.state.out
+    }
+
+    /// Returns the latest time for the next call of [`Plan::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.state.out.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Returns the number of items examined by all calls together, by which tests measure the cost
+    /// of calls.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn steps(&self) -> u64 {
+        self.state.steps.get() + self.state.demands.examined()
+    }
+
+    /// Bounds the read-ahead of all readers together while the cache has no room. `None` lifts the
+    /// bound.
+    pub fn limit_read_ahead(&mut self, budget_bytes: Option<u64>) {
+        self.state.read_ahead.limit(budget_bytes);
+    }
+
     /// Returns the next request, or `None` until something changes.
     pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
         if let Some(request) = self.state.requests.next_chosen() {
@@ -156,15 +195,10 @@ impl Plan {
         self.scheduler.poll_request(&mut self.state, now)
     }
 
-    /// Records a node that also wants an open file and will have parts of it soon.
-    pub fn fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
-        stripes::add_fellow(&mut self.state, now, content, node);
-    }
-
     /// Returns until when a reader waits if nothing more arrives, or `None` if it no longer waits.
     /// Bytes of its file that arrive extend the time.
     pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
-        let demand = self.state.demands.get(&id)?;
+        let demand = self.state.demands.get(id)?;
         let until = self.patience.patient_until(&self.state, now, demand)?;
         Some(until.max(demand.deadline))
     }
@@ -247,6 +281,9 @@ impl Plan {
                 if let Some(peer) = self.state.peer_or_new(node) {
                     peer.link.note_delivered(bytes);
                 }
+            }
+            PeerNews::Wants { now, content } => {
+                stripes::add_fellow(&mut self.state, now, &content, node);
             }
             PeerNews::Lied { now, content } => {
                 let peer = self.state.peer_or_new(node);
@@ -489,30 +526,17 @@ impl Plan {
                 Timer::FillDeadline(content) => {
                     self.patience.give_up_filling(&mut self.state, now, content)
                 }
-                Timer::Idle(content) => self.close_if_idle(now, content),
+                Timer::Idle(content) => self.state.close_if_idle(now, content),
                 Timer::Wanted(content) => {
                     waits::give_up_old_waits(&mut self.state, now, content);
                     self.state.enqueue_all(&content);
                 }
-                Timer::GetAnyway(content) => self.get_anyway(&content),
+                Timer::GetAnyway(content) => self.state.get_anyway(&content),
                 Timer::Rested(node) => self.state.wake(node),
                 Timer::Survey(content) => stripes::survey(&mut self.state, now, content),
                 Timer::Stripe(content) => stripes::recheck_stripes(&mut self.state, &content),
                 Timer::Again => {}
             }
-        }
-    }
-
-    /// Looks for holders besides the known ones, or postpones that while nothing is wanted.
-    fn get_anyway(&mut self, content: &ContentKey) {
-        let Some(fetch) = self.state.files.get_mut(content) else {
-            return;
-        };
-        if fetch.is_idle() {
-            let is_to_get = !fetch.is_complete();
-            fetch.holders_mut().get_later(is_to_get);
-        } else {
-            self.state.out.events.push_back(PlanEvent::Wanted(*content))
         }
     }
 
@@ -541,24 +565,8 @@ impl Plan {
             self.state.report_liar(node, content);
         }
         if matches!(failure, Failure::Lied | Failure::Unreachable) {
-            stripes::mark_peer_late(&mut self.state, now, &content, node);
+            self.state.files.note_late_node(now, &content, &node);
         }
-    }
-
-    fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.state.files.get(&content) else {
-            return;
-        };
-        let due = fetch.times.last_used + self.state.config.idle;
-        if fetch.is_idle() && due <= now {
-            return self.state.close(&content);
-        }
-        let next = if due > now {
-            due
-        } else {
-            now + self.state.config.idle
-        };
-        self.state.out.timers.insert((next, Timer::Idle(content)));
     }
 
     /// Ends an old request if its peer sends nothing at all. While its own bytes arrive it goes on.
@@ -663,7 +671,7 @@ impl Plan {
         range: ByteRange,
         deadline: Instant,
     ) -> Result<(), PlanError> {
-        let full = self.state.demands.len() >= DEMANDS_MAX;
+        let full = self.state.demands.count() >= DEMANDS_MAX;
         let fetch = self
             .state
             .files

@@ -37,6 +37,23 @@ impl PeerTable {
         self.peers.entry(node).or_default()
     }
 
+    /// Returns whether a peer has room for one more request.
+    pub(super) fn has_room(&self, node: &NodeId, lane: Lane) -> bool {
+        let peer = self.get(node);
+        peer.is_some_and(|peer| peer.link.has_room(lane, peer.link.piece_bytes(lane)))
+    }
+
+    /// Returns when one of some peers last worked for any request.
+    pub(super) fn last_work<'a>(
+        &self,
+        now: Instant,
+        nodes: impl Iterator<Item = &'a NodeId>,
+    ) -> Option<Instant> {
+        nodes
+            .filter_map(|node| self.get(node)?.worked_at(now))
+            .max()
+    }
+
     /// Returns whether one more peer needs the room of another.
     pub(super) fn is_full_for(&self, node: &NodeId) -> bool {
         !self.peers.contains_key(node) && self.peers.len() >= PEERS_MAX

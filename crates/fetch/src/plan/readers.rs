@@ -60,9 +60,9 @@ impl ReaderSet {
         self.unissued.contains(&id)
     }
 
-    /// Marks demands as having bytes that still have to be requested.
-    pub(super) fn add_unissued(&mut self, ids: impl IntoIterator<Item = DemandId>) {
-        self.unissued.extend(ids);
+    /// Marks the demands that touch a range as having bytes that still have to be requested.
+    pub(super) fn add_unissued(&mut self, range: ByteRange) {
+        self.unissued.extend(self.waits.touching(range));
     }
 
     /// Marks a demand as having nothing left to request.

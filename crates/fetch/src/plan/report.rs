@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::RequestId;
 use super::fetch::FileFetch;
-use super::state::FetchState;
+use super::{Plan, RequestId};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 
@@ -36,7 +35,8 @@ pub struct SourceReport {
 
 impl FetchReport {
     /// Returns all open files, in order of their hashes.
-    pub fn of_all(state: &FetchState) -> Vec<FetchReport> {
+    pub fn of_all(plan: &Plan) -> Vec<FetchReport> {
+        let state = &plan.state;
         let asked = |id: RequestId| {
             let request = &state.requests.get(id)?.request;
             Some((request.node, request.range.len()))

@@ -20,8 +20,8 @@ use super::state::{FetchState, Timer};
 use super::stripes;
 use super::swarm_policy::SwarmPolicy;
 use super::{
-    Decision, DemandId, HoldBack, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, PeerTable,
-    RangeRequest, RequestCause, STEP_ITEMS_MAX, STRIPE_BYTES, WINDOW_MAX_BYTES,
+    Decision, DemandId, HoldBack, IN_FLIGHT_MAX_BYTES, Lane, PIECE_MAX_BYTES, RangeRequest,
+    RequestCause, STEP_ITEMS_MAX, STRIPE_BYTES, WINDOW_MAX_BYTES,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -46,6 +46,28 @@ pub(super) enum HolderChoice {
     InParts,
     /// It belongs to another node of the swarm, which does not have it yet.
     Reserved,
+}
+
+/// Gap that a peer is to be chosen for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish<'a> {
+    pub content: &'a ContentKey,
+    pub gap: ByteRange,
+    pub purpose: RequestPurpose,
+    /// Peers that are asked for it already. A hedge goes to another one.
+    pub exclude: &'a [NodeId],
+}
+
+impl<'a> Wish<'a> {
+    /// Returns the wish for a gap that is requested from no peer yet.
+    fn new(content: &'a ContentKey, gap: ByteRange, purpose: RequestPurpose) -> Self {
+        Self {
+            content,
+            gap,
+            purpose,
+            exclude: &[],
+        }
+    }
 }
 
 /// Purpose of a request for a gap.
@@ -163,14 +185,8 @@ impl Scheduler {
         let policy = SwarmPolicy::new(state, content, fetch);
         let gaps = policy.gaps_to_try(now, (rest, rest.end));
         for gap in gaps {
-            match self.choose(
-                state,
-                now,
-                content,
-                gap,
-                RequestPurpose::ahead(left_bytes),
-                &[],
-            ) {
+            let wish = Wish::new(content, gap, RequestPurpose::ahead(left_bytes));
+            match self.choose(state, now, wish) {
                 HolderChoice::Ask(node, part) => {
                     return Some(self.ask_to_fill(state, now, node, *content, part));
                 }
@@ -201,15 +217,8 @@ impl Scheduler {
         let rest = ByteRange::new(from, fetch.size_bytes);
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
         for gap in fetch.gaps_in_parts(rest) {
-            let choice = self.choose(
-                state,
-                now,
-                content,
-                gap,
-                RequestPurpose::ahead(left_bytes),
-                &[],
-            );
-            if let HolderChoice::Ask(node, part) = choice {
+            let wish = Wish::new(content, gap, RequestPurpose::ahead(left_bytes));
+            if let HolderChoice::Ask(node, part) = self.choose(state, now, wish) {
                 return Some(self.ask_to_fill(state, now, node, *content, part));
             }
         }
@@ -307,10 +316,9 @@ impl Scheduler {
             let own = policy.own_stripes_ahead(range, limit);
             for gap in policy.gaps_to_try(now, (own, range.end)) {
                 is_any = true;
-                let asking = RequestPurpose::ahead(gap.start - range.start);
-                if let HolderChoice::Ask(node, part) =
-                    self.choose(state, now, content, gap, asking, &[])
-                {
+                let purpose = RequestPurpose::ahead(gap.start - range.start);
+                let wish = Wish::new(content, gap, purpose);
+                if let HolderChoice::Ask(node, part) = self.choose(state, now, wish) {
                     return Some(state.issue(now, node, RequestCause::ReadAhead, *content, part));
                 }
             }
@@ -323,37 +331,27 @@ impl Scheduler {
         None
     }
 
-    /// Returns the best holder of the beginning of `gap` that is not in `exclude`.
+    /// Returns the best holder of the beginning of the gap that is not excluded.
     pub(super) fn choose(
         &mut self,
         state: &mut FetchState,
         now: Instant,
-        content: &ContentKey,
-        gap: ByteRange,
-        asking: RequestPurpose,
-        exclude: &[NodeId],
+        wish: Wish<'_>,
     ) -> HolderChoice {
-        let choice = self.best_of(state, now, content, gap, asking, exclude);
+        let choice = self.best_of(state, now, wish);
         if let HolderChoice::Ask(node, _) = choice
-            && exclude.is_empty()
+            && wish.exclude.is_empty()
         {
-            stripes::mark_if_late(state, now, content, gap.start, node);
+            stripes::mark_if_late(state, now, wish.content, wish.gap.start, node);
         }
         choice
     }
 
-    fn best_of(
-        &mut self,
-        state: &mut FetchState,
-        now: Instant,
-        content: &ContentKey,
-        gap: ByteRange,
-        asking: RequestPurpose,
-        exclude: &[NodeId],
-    ) -> HolderChoice {
-        let found = candidates(state, now, content, gap, asking, exclude);
+    fn best_of(&mut self, state: &mut FetchState, now: Instant, wish: Wish<'_>) -> HolderChoice {
+        let found = candidates(state, now, wish);
+        let (purpose, is_hedge) = (wish.purpose, !wish.exclude.is_empty());
         if found.reserved {
-            stripes::wait_for_stripe(state, now, content, asking.waits_since);
+            stripes::wait_for_stripe(state, now, wish.content, purpose.waits_since);
         }
         if !found.any {
             return match (found.reserved, found.any_in_part) {
@@ -362,7 +360,7 @@ impl Scheduler {
                 (_, false) => HolderChoice::Nobody,
             };
         }
-        let lane = asking.lane;
+        let lane = purpose.lane;
         // a request without a waiting reader tests whether a silent peer is healthy again, at
         // little cost
         if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
@@ -370,7 +368,7 @@ impl Scheduler {
         }
         // an answering peer with a queue is sooner than a silent one
         let only_silent = found.best_stands == PeerRank::Silent && found.unknown.is_empty();
-        if only_silent && found.any_full && exclude.is_empty() {
+        if only_silent && found.any_full && !is_hedge {
             return HolderChoice::Full;
         }
         let may_explore = !found.unknown.is_empty() && found.unknown_in_use < ASKED_AT_ONCE_MAX;
@@ -379,10 +377,10 @@ impl Scheduler {
                 && (found.best_stands != PeerRank::Answers
                     || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
             let least = found.least.unwrap_or(score);
-            let due = found.time_to_bring(asking.before_bytes);
+            let due = found.time_to_bring(purpose.before_bytes);
             let bearable = (least * WORSE_MULTIPLE + USUAL_DELAY).max(due);
             if !explore {
-                let worse = lane == Lane::Bulk && exclude.is_empty() && score > bearable;
+                let worse = lane == Lane::Bulk && !is_hedge && score > bearable;
                 return if worse {
                     HolderChoice::Full
                 } else {
@@ -410,7 +408,7 @@ impl Scheduler {
     /// Queues one file that is parked at a woken peer with room. Returns false if there is none.
     fn wake_one(&mut self, state: &mut FetchState) -> bool {
         let peers = &state.peers;
-        let has_room = |node: &NodeId, lane| has_room_for_piece(peers, node, lane);
+        let has_room = |node: &NodeId, lane| peers.has_room(node, lane);
         let Some((content, class)) = state.queue.next_woken(has_room) else {
             return false;
         };
@@ -433,7 +431,7 @@ impl Scheduler {
                 return None;
             };
             let in_parts = fetch.holders().has_partial();
-            let row = begins.then(|| first_in_row(state, content, next));
+            let row = begins.then(|| state.demands.first_in_row(fetch, next));
             // a peer that lacks the first demand of a row may have a later one
             for id in row.filter(|first| *first != next).into_iter().chain([next]) {
                 match self.ask_for_demand(state, now, content, id) {
@@ -459,7 +457,7 @@ impl Scheduler {
         content: &ContentKey,
         id: DemandId,
     ) -> DemandAttempt {
-        let range = state.demands.get(&id).map(|demand| demand.range);
+        let range = state.demands.get(id).map(|demand| demand.range);
         let Some(fetch) = state.files.get_mut(content) else {
             return DemandAttempt::AllAsked;
         };
@@ -470,8 +468,8 @@ impl Scheduler {
             state.enqueue(content, WorkClass::Demand);
             return DemandAttempt::AllAsked;
         };
-        for (gap, asking) in gaps_of_demand(state, now, content, id, range, first) {
-            let why = match self.choose(state, now, content, gap, asking, &[]) {
+        for wish in gaps_of_demand(state, now, content, id, range, first) {
+            let why = match self.choose(state, now, wish) {
                 HolderChoice::Ask(node, part) => {
                     let request = state.issue(now, node, RequestCause::Demand, *content, part);
                     return DemandAttempt::Asked(request);
@@ -483,28 +481,26 @@ impl Scheduler {
                     HoldBack::NoHolder
                 }
             };
-            let held_back = Decision::ReadHeldBack { read: id, gap, why };
+            let held_back = Decision::ReadHeldBack {
+                read: id,
+                gap: wish.gap,
+                why,
+            };
             state.out.decisions.note(|| held_back);
         }
         DemandAttempt::InVain
     }
 }
 
-fn candidates(
-    state: &FetchState,
-    now: Instant,
-    content: &ContentKey,
-    gap: ByteRange,
-    asking: RequestPurpose,
-    exclude: &[NodeId],
-) -> Candidates {
-    let (mut found, lane) = (Candidates::default(), asking.lane);
-    let Some(fetch) = state.files.get(content) else {
+fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
+    let (gap, lane) = (wish.gap, wish.purpose.lane);
+    let mut found = Candidates::default();
+    let Some(fetch) = state.files.get(wish.content) else {
         return found;
     };
     let is_swarm = fetch.is_swarm();
-    let policy = SwarmPolicy::new(state, content, fetch);
-    let of_full = !is_swarm || policy.may_ask_full_holders(now, gap, asking.waits_since);
+    let policy = SwarmPolicy::new(state, wish.content, fetch);
+    let of_full = !is_swarm || policy.may_ask_full_holders(now, gap, wish.purpose.waits_since);
     // in a swarm a full holder is asked in time for what only silent peers have
     let in_time = !of_full && policy.has_lively_full_holder(now);
     for (node, coverage) in fetch.holders().iter() {
@@ -512,7 +508,7 @@ fn candidates(
         let (Some(peer), Some(part)) = (state.peers.get(node), coverage.first_in(gap)) else {
             continue;
         };
-        if exclude.contains(node) || peer.backoff.resting_until(now).is_some() {
+        if wish.exclude.contains(node) || peer.backoff.resting_until(now).is_some() {
             continue;
         }
         let is_left = in_time && !peer.silence.may_be_tried(now);
@@ -521,7 +517,7 @@ fn candidates(
             continue;
         }
         // a hedge goes to peers that have the whole range
-        let hedged = !exclude.is_empty();
+        let hedged = !wish.exclude.is_empty();
         if hedged && part != gap {
             found.any_in_part = true;
             continue;
@@ -560,64 +556,26 @@ fn candidates(
     found
 }
 
-/// Returns the first of the adjacent unrequested demands that end at this one. The kernel reads
-/// ahead with several threads, and their reads arrive in any order.
-fn first_in_row(state: &FetchState, content: &ContentKey, id: DemandId) -> DemandId {
-    let before = |id: &DemandId| {
-        let start = state.demands.get(id)?.range.start;
-        let last = ByteRange::new(start.checked_sub(1)?, start);
-        let readers = &state.files.get(content)?.readers;
-        let ends_there = |id: &DemandId| {
-            let demand = state.demands.get(id);
-            readers.is_unissued(*id) && demand.is_some_and(|it| it.range.end == start)
-        };
-        state
-            .waiting_for(content, last)
-            .into_iter()
-            .find(ends_there)
-    };
-    let row = std::iter::successors(Some(id), before).take(STEP_ITEMS_MAX);
-    row.last().unwrap_or(id)
-}
-
 /// Returns the gaps of a demand to try: its first gap, which blocks the reader if it has
 /// reached it. In a swarm the later gaps that need not wait for other nodes follow.
-fn gaps_of_demand(
+fn gaps_of_demand<'a>(
     state: &mut FetchState,
     now: Instant,
-    content: &ContentKey,
+    content: &'a ContentKey,
     id: DemandId,
     range: ByteRange,
     first: ByteRange,
-) -> Vec<(ByteRange, RequestPurpose)> {
-    let since = stuck_since(state, now, id, first.start);
-    let asking = since.map_or(RequestPurpose::new(Lane::Urgent), RequestPurpose::waiting);
-    let mut tried = vec![(first, asking)];
+) -> Vec<Wish<'a>> {
+    let file = state.files.get(content);
+    let since = file.and_then(|file| state.demands.stuck_since(file, now, id, first.start));
+    let urgent = RequestPurpose::new(Lane::Urgent);
+    let purpose = since.map_or(urgent, RequestPurpose::waiting);
+    let mut tried = vec![Wish::new(content, first, purpose)];
     let Some(fetch) = state.files.get(content).filter(|it| it.is_swarm()) else {
         return tried;
     };
     let gaps = SwarmPolicy::new(state, content, fetch).gaps_to_try(now, (range, range.end));
     let behind = gaps.into_iter().filter(|gap| gap.start > first.start);
-    tried.extend(behind.map(|gap| (gap, RequestPurpose::new(Lane::Urgent))));
+    tried.extend(behind.map(|gap| Wish::new(content, gap, urgent)));
     tried
-}
-
-/// Returns since when a gap blocks the reader of a demand, or `None` while an earlier byte
-/// blocks it.
-fn stuck_since(state: &mut FetchState, now: Instant, id: DemandId, gap: u64) -> Option<Instant> {
-    let demand = state.demands.get(&id)?;
-    let have = state.files.get(&demand.content)?.have();
-    let missing = have.missing_in(demand.range);
-    let is_asked_before = missing.iter().next().is_some_and(|it| it.start < gap);
-    let is_here = !is_asked_before && !state.is_preceded(demand);
-    let known = demand.stuck.filter(|(at, _)| *at == gap);
-    let stuck = is_here.then(|| known.unwrap_or((gap, now)));
-    state.demands.get_mut(&id)?.stuck = stuck;
-    stuck.map(|(_, since)| since)
-}
-
-/// Returns whether a peer has room for one more request.
-pub(super) fn has_room_for_piece(peers: &PeerTable, node: &NodeId, lane: Lane) -> bool {
-    let peer = peers.get(node);
-    peer.is_some_and(|peer| peer.link.has_room(lane, peer.link.piece_bytes(lane)))
 }

@@ -5,19 +5,18 @@
 //! choices are in `schedule`, `hedge` and `waits`.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::decisions::DecisionLog;
+use super::demands::{Demand, DemandTable};
 use super::fetch::FillWish;
-use super::patience::Waiting;
 use super::peer::Peer;
 use super::queue::{QueuePosition, ReadyQueue, WORK_CLASSES, WorkClass};
 use super::requests::{OpenRequest, RequestState, RequestTable};
-use super::schedule::has_room_for_piece;
 use super::{
-    Decision, DemandId, FileTable, PeerTable, PlanConfig, PlanEvent, RangeRequest, ReadAheadBudget,
-    RequestCause, RequestId, TakeBackReason,
+    Decision, DemandId, FileTable, HedgeRefusal, PeerTable, PlanConfig, PlanEvent, RangeRequest,
+    ReadAheadBudget, RequestCause, RequestId, TakeBackReason,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -26,18 +25,6 @@ use p2pfs_types::id::NodeId;
 /// Delay of a `Get` for more holders after the first wish for a file. A short read from a known
 /// holder ends before that, and the `Get` would only delay it.
 const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
-
-/// Reader that waits.
-#[derive(Debug)]
-pub(super) struct Demand {
-    pub content: ContentKey,
-    pub range: ByteRange,
-    pub waiting: Waiting,
-    /// First byte that blocks the reader and has not been requested from any peer, and since when.
-    pub stuck: Option<(u64, Instant)>,
-    /// When the wait is checked next.
-    pub deadline: Instant,
-}
 
 /// Events with a time of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,16 +61,16 @@ impl Outbox {
         self.events.pop_front()
     }
 
-    /// Returns the latest time for the next call of [`Plan::handle_timeout`](super::Plan::handle_timeout).
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
-    }
-
     /// Removes and returns the first timer that is due.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Timer> {
         let due = self.timers.first().filter(|(at, _)| *at <= now).copied()?;
         self.timers.remove(&due);
         Some(due.1)
+    }
+
+    /// Records why a late request is not hedged.
+    pub(super) fn note_not_hedged(&mut self, request: RequestId, why: HedgeRefusal) {
+        self.decisions.note(|| Decision::NotHedged { request, why });
     }
 
     /// Starts or stops recording [`Decision`]s.
@@ -99,23 +86,23 @@ impl Outbox {
 
 /// State of all fetches; see the module documentation.
 #[derive(Debug)]
-pub struct FetchState {
+pub(super) struct FetchState {
     pub(super) config: PlanConfig,
     /// Open files.
-    pub files: FileTable,
+    pub(super) files: FileTable,
     /// Peers and their figures.
-    pub peers: PeerTable,
-    pub(super) demands: BTreeMap<DemandId, Demand>,
+    pub(super) peers: PeerTable,
+    pub(super) demands: DemandTable,
     pub(super) queue: ReadyQueue,
     /// Requests in flight.
-    pub requests: RequestTable,
+    pub(super) requests: RequestTable,
     /// Read-ahead of all readers together.
-    pub read_ahead: ReadAheadBudget,
+    pub(super) read_ahead: ReadAheadBudget,
     /// Outputs for the owner.
-    pub out: Outbox,
+    pub(super) out: Outbox,
     pub(super) next_id: u64,
-    /// Number of items examined by all calls together. Tests measure the cost of calls with it.
-    pub steps: Cell<u64>,
+    /// Number of items examined by all calls together, besides demands.
+    pub(super) steps: Cell<u64>,
 }
 
 impl FetchState {
@@ -125,7 +112,7 @@ impl FetchState {
             config,
             files: FileTable::default(),
             peers: PeerTable::default(),
-            demands: BTreeMap::new(),
+            demands: DemandTable::default(),
             queue: ReadyQueue::default(),
             requests: RequestTable::default(),
             read_ahead: ReadAheadBudget::default(),
@@ -174,7 +161,7 @@ impl FetchState {
 
     /// Removes a demand, with its timer.
     pub(super) fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
-        let demand = self.demands.remove(&id)?;
+        let demand = self.demands.remove(id)?;
         self.out
             .timers
             .remove(&(demand.deadline, Timer::Deadline(id)));
@@ -219,38 +206,12 @@ impl FetchState {
         Some(entry)
     }
 
-    /// Returns the demands that touch a range.
-    pub(super) fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
-        let Some(fetch) = self.files.get(content) else {
-            return vec![];
-        };
-        let waiting = fetch.readers.touching(range).into_iter();
-        waiting.inspect(|_| self.step()).collect()
-    }
-
-    /// Returns whether a reader waits for a part of a range.
-    pub(super) fn is_waited_for(&self, content: &ContentKey, range: ByteRange) -> bool {
-        !self.waiting_for(content, range).is_empty()
-    }
-
-    /// Returns since when the longest-waiting reader of a range waits.
-    pub(super) fn waits_since(&self, content: &ContentKey, range: ByteRange) -> Option<Instant> {
-        let waiting = self.waiting_for(content, range);
-        let since = |id| {
-            self.demands
-                .get(id)
-                .map(|demand: &Demand| demand.waiting.since)
-        };
-        waiting.iter().filter_map(since).min()
-    }
-
     /// Makes a range requestable again that is not on this node and not in flight.
     pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
-        let waiting = self.waiting_for(content, range);
         let Some(fetch) = self.files.get_mut(content) else {
             return;
         };
-        fetch.readers.add_unissued(waiting);
+        fetch.readers.add_unissued(range);
         if let Some(filling) = fetch.filling_mut() {
             filling.cursor = filling.cursor.min(range.start);
         }
@@ -438,7 +399,7 @@ impl FetchState {
         let first = fetch
             .readers
             .first_unissued()
-            .and_then(|id| self.demands.get(&id));
+            .and_then(|id| self.demands.get(id));
         let Some(first) = first.filter(|_| fetch.asked.is_empty()) else {
             return;
         };
@@ -452,10 +413,49 @@ impl FetchState {
     /// before all other files.
     pub(super) fn wake(&mut self, node: NodeId) {
         self.queue.wake(node);
-        let has_room = has_room_for_piece(&self.peers, &node, WorkClass::Demand.lane());
+        let has_room = self.peers.has_room(&node, WorkClass::Demand.lane());
         let overdue = self.queue.overdue_at(&node).filter(|_| has_room);
         if let Some(content) = overdue {
             self.enqueue(&content, WorkClass::Demand);
+        }
+    }
+
+    /// Marks a peer as silent.
+    pub(super) fn mark_silent(&mut self, now: Instant, node: NodeId) {
+        if self.peers.mark_silent(now, node) {
+            self.out.decisions.note(|| Decision::Silent(node));
+            // requests that wait for room there may go to other peers now
+            self.wake(node);
+        }
+    }
+
+    /// Closes a file that was not used for a while, or schedules the next check of it.
+    pub(super) fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.files.get(&content) else {
+            return;
+        };
+        let due = fetch.times.last_used + self.config.idle;
+        if fetch.is_idle() && due <= now {
+            return self.close(&content);
+        }
+        let next = if due > now {
+            due
+        } else {
+            now + self.config.idle
+        };
+        self.out.timers.insert((next, Timer::Idle(content)));
+    }
+
+    /// Looks for holders besides the known ones, or postpones that while nothing is wanted.
+    pub(super) fn get_anyway(&mut self, content: &ContentKey) {
+        let Some(fetch) = self.files.get_mut(content) else {
+            return;
+        };
+        if fetch.is_idle() {
+            let is_to_get = !fetch.is_complete();
+            fetch.holders_mut().get_later(is_to_get);
+        } else {
+            self.out.events.push_back(PlanEvent::Wanted(*content))
         }
     }
 
@@ -472,16 +472,6 @@ impl FetchState {
             self.out.events.push_back(PlanEvent::Wanted(*content));
             self.out.timers.insert((next, Timer::Wanted(*content)));
         }
-    }
-
-    /// Returns whether another demand ends where this one begins: its reader has not reached it
-    /// yet.
-    pub(super) fn is_preceded(&self, demand: &Demand) -> bool {
-        let start = demand.range.start;
-        let before = ByteRange::new(start.saturating_sub(1), start);
-        let waiting = self.waiting_for(&demand.content, before);
-        let mut waiting = waiting.iter().filter_map(|id| self.demands.get(id));
-        waiting.any(|other| other.range.end == start)
     }
 
     /// Forgets the streams of a file; see [`ReadAheadBudget::forget`].

@@ -9,7 +9,7 @@ use super::swarm::STRIPE_BYTES;
 use super::swarm_policy::{STRIPE_PATIENCE, SwarmPolicy};
 use super::{PlanEvent, RequestId, TakeBackReason, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::extent::ExtentSet;
 use p2pfs_types::id::NodeId;
 
 /// Maximum nodes asked by one survey, in rotation. With 32, fills by 64 nodes took the file 2.8
@@ -66,20 +66,11 @@ fn cancel_foreign_stripes(state: &mut FetchState, now: Instant, content: &Conten
         entry.arrived_bytes() == 0
             && fetch.holders().is_full(&node)
             && !policy.is_mine(now, range.start / STRIPE_BYTES)
-            && !is_next_to_be_read(state, content, range)
+            && !state.demands.is_next_to_be_read(fetch, range)
     };
     let ids: Vec<_> = fetch.asked.ids().filter(is_of_others).collect();
     ids.into_iter()
         .for_each(|id| state.abandon(id, TakeBackReason::OfAnotherNode));
-}
-
-/// Returns whether a range is among the first bytes that a reader waits for.
-fn is_next_to_be_read(state: &FetchState, content: &ContentKey, range: ByteRange) -> bool {
-    let waiting = state.waiting_for(content, range);
-    let demands = waiting.iter().filter_map(|id| state.demands.get(id));
-    demands
-        .filter(|demand| range.start < demand.range.start + URGENT_MAX_BYTES)
-        .any(|demand| !state.is_preceded(demand))
 }
 
 /// Asks the partial holders which ranges they have by now. The faster bytes arrive, the shorter
@@ -153,17 +144,5 @@ pub(super) fn mark_if_late(
         return;
     }
     let owner = SwarmPolicy::new(state, content, fetch).owner(now, start / STRIPE_BYTES);
-    mark_peer_late(state, now, content, owner);
-}
-
-/// Marks a node of the swarm as late that cannot be reached. Its stripes go to the others.
-pub(super) fn mark_peer_late(
-    state: &mut FetchState,
-    now: Instant,
-    content: &ContentKey,
-    node: NodeId,
-) {
-    if let Some(fetch) = state.files.get_mut(content) {
-        fetch.swarm.note_late(now, &node);
-    }
+    state.files.note_late_node(now, content, &owner);
 }

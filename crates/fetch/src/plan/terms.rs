@@ -234,6 +234,13 @@ pub enum PeerNews {
         /// Number of bytes.
         bytes: u64,
     },
+    /// It also wants an open file, and will have parts of it soon.
+    Wants {
+        /// Present time.
+        now: Instant,
+        /// Content that it wants.
+        content: ContentKey,
+    },
     /// It gave wrong bytes of a content, in or outside the plan, or a wrong size of it. It is
     /// shunned, and its requests go to other peers. A peer that is already shunned stays as it is.
     Lied {

@@ -54,7 +54,7 @@ type Answers = BTreeSet<(Instant, RequestId)>;
 /// Advances time to the next answer or timer, and handles what is due then.
 fn step(plan: &mut Plan, now: &mut Instant, answers: &mut Answers) {
     let answer = answers.first().map(|(at, _)| *at);
-    let times = [answer, plan.state.out.poll_timeout()];
+    let times = [answer, plan.poll_timeout()];
     let next = times.into_iter().flatten().min();
     *now = next.expect("something is to come").max(*now);
     plan.handle_timeout(*now);

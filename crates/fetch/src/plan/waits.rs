@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::demands::Demand;
 use super::fetch::FileFetch;
 use super::holders::GONE;
 use super::patience::{Pause, Waiting};
-use super::state::{Demand, FetchState, Timer};
+use super::state::{FetchState, Timer};
 use super::{Decision, DemandId, PlanError, PlanEvent};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -53,7 +54,8 @@ impl Patience {
         let mut holders = fetch.holders_of(range).filter_map(|it| state.peers.get(it));
         let is_limited = holders.any(|peer| peer.is_held_back(now, limit));
         let its_turn = its_turn.filter(|_| !is_limited);
-        let worked_at = latest_of_holders(state, now, fetch).map(|at| at.min(now));
+        let worked_at = state.peers.last_work(now, fetch.holders().nodes());
+        let worked_at = worked_at.map(|at| at.min(now));
         let until = waiting.extended(worked_at, its_turn);
         let excused = self.pause.map(|pause| pause.excuses_until(limit));
         excused.map_or(until, |excused| until.max(excused))
@@ -61,14 +63,14 @@ impl Patience {
 
     /// Gives a reader up, unless its wait goes on.
     pub(super) fn check_patience(&self, state: &mut FetchState, now: Instant, id: DemandId) {
-        let later = match state.demands.get(&id) {
+        let later = match state.demands.get(id) {
             Some(demand) => self.patient_until(state, now, demand),
             None => return,
         };
         let Some(later) = later.filter(|later| *later > now) else {
             return give_up(state, now, id);
         };
-        let Some(demand) = state.demands.get_mut(&id) else {
+        let Some(demand) = state.demands.get_mut(id) else {
             return;
         };
         demand.deadline = later;
@@ -105,22 +107,23 @@ impl Patience {
                 .insert((later, Timer::FillDeadline(content)));
             return;
         }
-        let why = reason(fetch, fetch.whole());
+        let why = fetch.reason(fetch.whole());
         fail_fill(state, content, why);
     }
 }
 
 /// Ends the waits that a range completes.
 pub(super) fn notify_readers(state: &mut FetchState, content: &ContentKey, range: ByteRange) {
-    for id in state.waiting_for(content, range) {
-        let (Some(demand), Some(fetch)) = (state.demands.get(&id), state.files.get(content)) else {
-            continue;
-        };
-        if fetch.have().contains(demand.range) {
-            state.take_demand(id);
-            state.out.decisions.note(|| Decision::ReadReady(id));
-            state.out.events.push_back(PlanEvent::Ready(id));
-        }
+    let Some(fetch) = state.files.get(content) else {
+        return;
+    };
+    let waiting = state.demands.touching(fetch, range);
+    let ready = waiting.filter(|(_, demand)| fetch.have().contains(demand.range));
+    let ready: Vec<_> = ready.map(|(id, _)| id).collect();
+    for id in ready {
+        state.take_demand(id);
+        state.out.decisions.note(|| Decision::ReadReady(id));
+        state.out.events.push_back(PlanEvent::Ready(id));
     }
 }
 
@@ -133,21 +136,13 @@ pub(super) fn notify_if_filled(state: &mut FetchState, content: &ContentKey) {
     }
 }
 
-/// Returns when a holder of a file last worked for any request.
-fn latest_of_holders(state: &FetchState, now: Instant, fetch: &FileFetch) -> Option<Instant> {
-    let holders = fetch.holders().nodes();
-    holders
-        .filter_map(|node| state.peers.get(node)?.worked_at(now))
-        .max()
-}
-
 fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
     let Some(demand) = state.take_demand(id) else {
         return;
     };
     let mut why = PlanError::NoHolder;
     if let Some(fetch) = state.files.get_mut(&demand.content) {
-        why = reason(fetch, demand.range);
+        why = fetch.reason(demand.range);
         let failed_silently = matches!(why, PlanError::NoHolder | PlanError::TimedOut);
         if failed_silently && fetch.is_unanswered(now, demand.waiting.since, demand.waiting.limit) {
             state
@@ -216,14 +211,12 @@ fn give_up_gone(
     if !fetch.is_gone_in(whole) {
         return;
     }
-    let why = reason(fetch, whole);
+    let why = fetch.reason(whole);
     let fills = fetch.filling().is_some_and(|it| is_over(it.waiting.since));
-    let is_gone = |id: &DemandId| {
-        let demand = state.demands.get(id);
-        demand.is_some_and(|it| is_over(it.waiting.since) && fetch.is_gone_in(it.range))
-    };
-    let waiting = state.waiting_for(&content, whole);
-    let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
+    let is_gone = |it: &Demand| is_over(it.waiting.since) && fetch.is_gone_in(it.range);
+    let waiting = state.demands.touching(fetch, whole);
+    let waiting = waiting.filter(|(_, demand)| is_gone(demand));
+    let waiting: Vec<_> = waiting.map(|(id, _)| id).collect();
     waiting.into_iter().for_each(|id| give_up(state, now, id));
     if fills {
         fail_fill(state, content, why);
@@ -241,16 +234,4 @@ fn fail_fill(state: &mut FetchState, content: ContentKey, why: PlanError) {
         .out
         .events
         .push_back(PlanEvent::FillFailed(content, why));
-}
-
-/// Returns why a range of a file cannot be had.
-fn reason(fetch: &FileFetch, range: ByteRange) -> PlanError {
-    if !fetch.failures.is_lied_to && fetch.is_gone_in(range) {
-        return PlanError::Gone;
-    }
-    match (fetch.failures.is_lied_to, fetch.holders().is_starved()) {
-        (true, _) => PlanError::OnlyLiars,
-        (false, true) => PlanError::NoHolder,
-        (false, false) => PlanError::TimedOut,
-    }
 }

@@ -91,7 +91,7 @@ impl<O: Owner> Session<O> {
     /// Records that a request was sent. `question` cancels it. Returns `question` if the answer is
     /// already not needed.
     pub fn sent(&mut self, id: RequestId, question: O::Question) -> Option<O::Question> {
-        if !self.plan.state.requests.contains(id) || self.stopped {
+        if !self.plan.requests().contains(id) || self.stopped {
             return Some(question);
         }
         self.asked.insert(id, question);
@@ -135,12 +135,7 @@ impl<O: Owner> Session<O> {
         };
         if !file.fillers.is_empty() {
             let progress = FillProgress {
-                ready_bytes: self
-                    .plan
-                    .state
-                    .files
-                    .ready_bytes(&content)
-                    .unwrap_or_default(),
+                ready_bytes: self.plan.files().ready_bytes(&content).unwrap_or_default(),
                 size_bytes: content.size_bytes,
             };
             let fillers = file.fillers.iter();
@@ -163,7 +158,7 @@ impl<O: Owner> Session<O> {
         if self.cramped_bytes > 0 {
             self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
             if self.cramped_bytes == 0 {
-                self.plan.state.read_ahead.limit(None);
+                self.plan.limit_read_ahead(None);
             }
         }
         if let Some(file) = self.files.get_mut(&content) {
@@ -191,7 +186,7 @@ impl<O: Owner> Session<O> {
         self.cramped_bytes = self.window_bytes.max(1);
         // the rest of the memory is for demands
         let most = self.window_bytes / 2;
-        self.plan.state.read_ahead.limit(Some(most));
+        self.plan.limit_read_ahead(Some(most));
         self.plan
             .close_files(FilesToClose::LongIdle { now, kept: content });
         self.end_fills(&content, &Err(TransferError::CacheFull));

@@ -45,7 +45,7 @@ impl<O: Owner> Session<O> {
         let is_present = present.contains(whole);
         let mut kept = present;
         self.window.storing(content).for_each(|it| kept.insert(it));
-        missing.extend(self.plan.state.files.ready_beside(content, &kept).iter());
+        missing.extend(self.plan.files().ready_beside(content, &kept).iter());
         for range in &missing {
             self.plan.lost(content, *range);
         }

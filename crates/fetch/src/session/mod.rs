@@ -30,8 +30,8 @@ use std::time::Instant;
 
 use crate::TransferError;
 use crate::plan::{
-    DemandId, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, Plan, PlanConfig, PlanError, PlanEvent, RECENT,
-    RUNS_MAX, RequestId,
+    DemandId, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, Plan, PlanConfig, PlanError,
+    PlanEvent, RECENT, RUNS_MAX, RequestId,
 };
 use p2pfs_proto::wire::native::tcp;
 use p2pfs_types::digest::{ContentHash, ContentKey};
@@ -126,7 +126,7 @@ impl<O: Owner> Session<O> {
             });
         }
         self.handle_events(now);
-        self.actions.decisions = self.plan.state.out.take_decisions();
+        self.actions.decisions = self.plan.outbox().take_decisions();
         std::mem::take(&mut self.actions)
     }
 
@@ -160,7 +160,7 @@ impl<O: Owner> Session<O> {
         };
         self.plan.open(now, content, ExtentSet::new())?;
         let is_old = now.saturating_duration_since(file.looked_at) > RECENT;
-        if is_old || self.plan.state.files.was_just_lost(now, &content) {
+        if is_old || self.plan.files().was_just_lost(now, &content) {
             self.actions.wanted.push(content.hash);
         }
         Ok(Some(file.cache.clone()))
@@ -222,7 +222,7 @@ impl<O: Owner> Session<O> {
             self.plan.holders(now, &content, &listed);
             let plan = &self.plan;
             file.addresses
-                .retain(|node, _| plan.state.files.is_holder(&content, node));
+                .retain(|node, _| plan.files().is_holder(&content, node));
         }
         for holder in holders {
             let said = ContentKey::new(*hash, holder.size_bytes);
@@ -253,13 +253,13 @@ impl<O: Owner> Session<O> {
     /// for the other.
     pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         for content in self.opened(hash) {
-            self.plan.fellow(now, &content, node);
+            self.plan.peer_is(node, PeerNews::Wants { now, content });
             self.record_address(&content, node, address);
         }
     }
 
     fn record_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
-        if self.plan.state.files.is_holder(content, &node)
+        if self.plan.files().is_holder(content, &node)
             && let Some(file) = self.files.get_mut(content)
         {
             file.addresses.insert(node, address);
@@ -329,7 +329,7 @@ impl<O: Owner> Session<O> {
     }
 
     fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = self.plan.state.out.poll_event() {
+        while let Some(event) = self.plan.outbox().poll_event() {
             self.handle_event(now, event);
         }
     }

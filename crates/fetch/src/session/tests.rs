@@ -74,13 +74,7 @@ fn surveys(session: &mut Session<Nobody>, now: &mut Instant, time: Duration) -> 
     while *now < end {
         session.plan.handle_timeout(*now);
         asked.extend(session.actions(*now).surveys.iter().map(|_| *now));
-        let next = session
-            .plan
-            .state
-            .out
-            .poll_timeout()
-            .unwrap_or(end)
-            .max(*now);
+        let next = session.plan.poll_timeout().unwrap_or(end).max(*now);
         *now = next.min(end);
     }
     asked
@@ -114,14 +108,7 @@ fn a_fill_of_many_files_does_not_block_others_when_peers_report_no_ranges() {
             answered.insert(hash);
             session.holdings(now, (asked, address()), hash, Ok(half()));
         }
-        now = session
-            .plan
-            .state
-            .out
-            .poll_timeout()
-            .unwrap_or(end)
-            .max(now)
-            .min(end);
+        now = session.plan.poll_timeout().unwrap_or(end).max(now).min(end);
     }
     assert!(open_at_mute <= 8, "{open_at_mute} places are taken");
     assert_eq!(answered.len(), 100);

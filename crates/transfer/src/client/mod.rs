@@ -265,8 +265,7 @@ impl Fetcher {
             .lock()
             .session
             .plan
-            .state
-            .files
+            .files()
             .has_holder(content)
     }
 
@@ -343,8 +342,7 @@ impl Fetcher {
             .lock()
             .session
             .plan
-            .state
-            .peers
+            .peers()
             .rates(Instant::now())
     }
 
@@ -352,7 +350,7 @@ impl Fetcher {
     /// [`PEER_RECORDS_MAX`](p2pfs_fetch::PEER_RECORDS_MAX).
     pub fn peer_records(&self) -> Vec<PeerRecord> {
         let state = self.inner.state.lock();
-        state.session.plan.state.peers.records(Instant::now())
+        state.session.plan.peers().records(Instant::now())
     }
 
     /// Restores peer records of an earlier run, for peers that this run does not know yet.
@@ -363,7 +361,7 @@ impl Fetcher {
 
     /// Returns all files that are being fetched or were used recently.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        FetchReport::of_all(&self.inner.state.lock().session.plan.state)
+        FetchReport::of_all(&self.inner.state.lock().session.plan)
     }
 
     /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
@@ -475,14 +473,14 @@ impl ClientState {
         let is_traced = FetchTrace::is_wanted();
         if is_traced != self.is_traced {
             self.is_traced = is_traced;
-            self.session.plan.state.out.set_traced(is_traced);
+            self.session.plan.outbox().set_traced(is_traced);
             trace.clear();
         }
     }
 
     /// Returns whether the session wants to be woken sooner than planned.
     fn rearm(&mut self) -> bool {
-        let Some(next) = self.session.plan.state.out.poll_timeout() else {
+        let Some(next) = self.session.plan.poll_timeout() else {
             return false;
         };
         let is_sooner = self.armed.is_none_or(|armed| next < armed);
@@ -494,7 +492,7 @@ impl ClientState {
 
     /// Plans the next wake-up of the session. Returns its time.
     fn arm(&mut self) -> Option<Instant> {
-        self.armed = self.session.plan.state.out.poll_timeout();
+        self.armed = self.session.plan.poll_timeout();
         self.armed
     }
 }

@@ -86,6 +86,7 @@ pub(super) struct Bench {
     uncached: VecDeque<(ContentKey, ByteRange)>,
     /// Maximum number of items that one call of the plan examined.
     pub most_steps: u64,
+    steps_before: u64,
     queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     order: u64,
 }
@@ -118,6 +119,7 @@ impl Bench {
             window_bytes: 0,
             uncached: VecDeque::new(),
             most_steps: 0,
+            steps_before: 0,
             queue: BinaryHeap::new(),
             order: 0,
         }
@@ -187,14 +189,10 @@ impl Bench {
                 return;
             }
             let happening = self.queue.peek().map(|Reverse((at, ..))| *at);
-            let next = [
-                happening,
-                self.plan.state.out.poll_timeout(),
-                self.links.next_at(),
-            ]
-            .into_iter()
-            .flatten()
-            .min();
+            let next = [happening, self.plan.poll_timeout(), self.links.next_at()]
+                .into_iter()
+                .flatten()
+                .min();
             match next {
                 Some(next) if next <= end => self.now = self.now.max(next),
                 _ => {
@@ -257,9 +255,11 @@ impl Bench {
     }
 
     fn note_steps(&mut self, begins: bool) {
-        let steps = self.plan.state.steps.replace(0);
-        if !begins {
-            self.most_steps = self.most_steps.max(steps);
+        let steps = self.plan.steps();
+        if begins {
+            self.steps_before = steps;
+        } else {
+            self.most_steps = self.most_steps.max(steps - self.steps_before);
         }
     }
 
@@ -348,7 +348,7 @@ impl Bench {
 
     /// Checks that everything a reader waits for is in flight, or is requested as soon as possible.
     fn check_readers(&self) {
-        for (id, demand) in &self.plan.state.demands {
+        for (id, demand) in self.plan.state.demands.all() {
             let fetch = &self.plan.state.files.get(&demand.content).unwrap();
             if fetch.readers.is_unissued(*id) {
                 continue;

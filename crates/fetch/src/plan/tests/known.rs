@@ -37,7 +37,7 @@ fn asked(plan: &mut Plan, now: Instant) -> Vec<RangeRequest> {
     loop {
         plan.handle_timeout(now);
         asked.extend(std::iter::from_fn(|| plan.poll_request(now)));
-        if plan.state.out.poll_timeout().is_none_or(|at| at > now) {
+        if plan.poll_timeout().is_none_or(|at| at > now) {
             return asked;
         }
     }
@@ -139,12 +139,7 @@ fn an_unknown_holder_is_asked_beside_many_silent_ones() {
         if asked(&mut plan, now).iter().any(|it| it.node == lively) {
             break now;
         }
-        now = plan
-            .state
-            .out
-            .poll_timeout()
-            .expect("more is to come")
-            .max(now);
+        now = plan.poll_timeout().expect("more is to come").max(now);
         assert!(now - start < PATIENCE, "it was never asked");
     };
     let told = start + Duration::from_millis(300) * silent.len() as u32;

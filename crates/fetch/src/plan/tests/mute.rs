@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::bench::{PATIENCE, file_named, node};
 use super::{Answers, MIB, listed, step};
 use crate::plan::{
-    DemandId, Lane, Offer, Plan, PlanConfig, PlanEvent, URGENT_MAX_BYTES, patience::TURN_PATIENCE,
+    DemandId, Lane, Offer, PeerNews, Plan, PlanConfig, PlanEvent, URGENT_MAX_BYTES,
+    patience::TURN_PATIENCE,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
@@ -63,7 +64,9 @@ impl Among {
             ranges: [range].into_iter().collect(),
             load: 0,
         };
-        self.plan.fellow(self.now, &self.content, offer.node);
+        let (now, content) = (self.now, self.content);
+        self.plan
+            .peer_is(offer.node, PeerNews::Wants { now, content });
         self.plan.offer(self.now, &offer);
     }
 

@@ -106,7 +106,7 @@ fn a_swarm_peer_that_claims_bytes_beyond_the_end_breaks_nothing() {
     let present = ExtentSet::of(ByteRange::new(0, 512 * MIB));
     plan.open(now, content, present).unwrap();
     plan.holders(now, &content, &listed(&[node(1)]));
-    plan.fellow(now, &content, node(2));
+    plan.peer_is(node(2), PeerNews::Wants { now, content });
     let offer = Offer {
         node: node(2),
         content,
@@ -142,7 +142,7 @@ fn a_file_waiting_for_unavailable_bytes_is_not_rescanned_in_a_loop() {
     while now < begin + patience * 5 {
         assert_eq!(plan.poll_request(now), None);
         while plan.state.out.poll_event().is_some() {}
-        let due = plan.state.out.poll_timeout().unwrap().max(now);
+        let due = plan.poll_timeout().unwrap().max(now);
         let next = due.min(now + patience / 10);
         at_one_time = if next > now { 0 } else { at_one_time + 1 };
         assert!(at_one_time < 100, "after {:?}", now - begin);

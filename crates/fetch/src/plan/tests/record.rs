@@ -128,7 +128,7 @@ fn a_liar_stays_excluded_over_a_restart_for_the_rest_of_its_time() {
     let liar = rate_of(&again, now, 1).unwrap();
     assert!(liar.shunned && liar.lies == 1);
     let left = SHUN - Duration::from_secs(200);
-    assert_eq!(again.state.out.poll_timeout(), Some(now + left));
+    assert_eq!(again.poll_timeout(), Some(now + left));
     let offer = Offer {
         node: node(1),
         content,

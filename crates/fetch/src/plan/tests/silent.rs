@@ -170,7 +170,7 @@ fn an_answer_waiting_for_the_disk_is_not_silence_and_is_not_requested_again() {
     assert_eq!(bytes, range.len());
     let mut now = begun;
     while now < begun + 5 * STALL_MAX {
-        now = plan.state.out.poll_timeout().unwrap().max(now);
+        now = plan.poll_timeout().unwrap().max(now);
         plan.handle_timeout(now);
         assert_eq!(plan.poll_request(now), None);
         let events = std::iter::from_fn(|| plan.state.out.poll_event());

@@ -44,7 +44,7 @@ fn a_silent_holder_is_named_with_the_request_that_was_taken_back_for_it() {
     let read = read.unwrap();
     let first = plan.poll_request(now).unwrap();
     let second = loop {
-        now = plan.state.out.poll_timeout().unwrap();
+        now = plan.poll_timeout().unwrap();
         plan.handle_timeout(now);
         if let Some(request) = plan.poll_request(now) {
             break request;

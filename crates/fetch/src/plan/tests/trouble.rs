@@ -418,7 +418,7 @@ fn a_reader_of_a_vanished_version_fails_before_its_deadline() {
             if let Some(why) = events.find_map(failed) {
                 break why;
             }
-            now = plan.state.out.poll_timeout().unwrap().max(now);
+            now = plan.poll_timeout().unwrap().max(now);
             plan.handle_timeout(now);
         };
         assert_eq!(why, PlanError::Gone);

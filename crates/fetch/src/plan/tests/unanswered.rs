@@ -34,7 +34,7 @@ fn is_unanswered(answer: impl Fn(&mut Plan, Instant, &RangeRequest)) -> bool {
                 return is_unanswered;
             }
         }
-        let next = plan.state.out.poll_timeout().expect("the read ends");
+        let next = plan.poll_timeout().expect("the read ends");
         now = next.max(now + MOMENT);
         assert!(now < begin + 20 * PATIENCE, "the read ends");
         plan.handle_timeout(now);
