@@ -26,8 +26,8 @@ const STEPS_MAX: usize = 300;
 struct Fuzzed;
 
 impl Owner for Fuzzed {
-    type Reader = usize;
-    type Filler = usize;
+    type ReadHandle = usize;
+    type FillHandle = usize;
     type File = ();
     type Question = RequestId;
 
@@ -292,7 +292,7 @@ impl World {
             };
             if range.is_empty() {
                 // which needs nothing of anybody, whatever size is claimed
-                self.end(delivery.read.reader);
+                self.end(delivery.read.handle);
                 continue;
             }
             assert_eq!(delivery.read.content.size_bytes, SIZE_BYTES);
@@ -300,7 +300,7 @@ impl World {
                 Ok(bytes) => {
                     let right = &self.bytes[range.start as usize..range.end as usize];
                     assert!(bytes == right, "a reader got wrong bytes");
-                    self.end(delivery.read.reader);
+                    self.end(delivery.read.handle);
                 }
                 Err(gap) => self.session.fell_short(self.now, delivery.read, gap),
             }

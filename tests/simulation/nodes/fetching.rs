@@ -30,8 +30,8 @@ const READ_BYTES: u64 = 128 << 10;
 pub(super) struct Harness;
 
 impl Owner for Harness {
-    type Reader = usize;
-    type Filler = ();
+    type ReadHandle = usize;
+    type FillHandle = ();
     type File = ();
     type Question = RequestId;
 
@@ -249,8 +249,8 @@ impl Node {
                 fill_from(cache, &hash, range, buffer)
             }) {
                 Ok(bytes) => {
-                    running.readers[read.reader].stop_waiting(now);
-                    running.readers[read.reader].take(library, &bytes);
+                    running.readers[read.handle].stop_waiting(now);
+                    running.readers[read.handle].take(library, &bytes);
                 }
                 Err(gap) => running.session.fell_short(now, read, gap),
             }

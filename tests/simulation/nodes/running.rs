@@ -201,9 +201,8 @@ impl Node {
             return;
         };
         let is_idle = |cached: &Cached| {
-            running
-                .session
-                .is_closed(&ContentKey::new(*hash, cached.size_bytes()))
+            let content = ContentKey::new(*hash, cached.size_bytes());
+            !running.session.plan.files().is_open(&content)
         };
         if self.cache.get(hash).is_some_and(is_idle) && self.cache.remove(hash).is_some() {
             running.machine.set_have(now, *hash, None);

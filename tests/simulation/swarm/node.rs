@@ -28,12 +28,12 @@ const STEPS_AT_ONCE: usize = 4;
 pub(super) struct InSwarm;
 
 impl Owner for InSwarm {
-    type Reader = usize;
-    type Filler = (usize, Rc<Cell<u64>>);
+    type ReadHandle = usize;
+    type FillHandle = (usize, Rc<Cell<u64>>);
     type File = ();
     type Question = RequestId;
 
-    fn tell((_, told): &Self::Filler, progress: FillProgress) {
+    fn tell((_, told): &Self::FillHandle, progress: FillProgress) {
         assert!(progress.ready_bytes >= told.get(), "a fill went backwards");
         told.set(progress.ready_bytes);
     }

@@ -369,8 +369,8 @@ impl World {
             Ok(bytes) => {
                 let right = &right[read.range.start as usize..read.range.end as usize];
                 assert!(bytes == right, "a reader got wrong bytes");
-                if !node.readers[read.reader].is_gone {
-                    node.readers[read.reader].end(now, None);
+                if !node.readers[read.handle].is_gone {
+                    node.readers[read.handle].end(now, None);
                 }
             }
             Err(gap) => drop(node.tell(|session| session.fell_short(now, read, gap))),
@@ -386,7 +386,8 @@ impl Node {
     /// Keeps verified bytes where there is room for them.
     fn store(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
         let session = self.session.as_ref();
-        let is_held = |other: &ContentKey| session.is_some_and(|session| !session.is_closed(other));
+        let is_held =
+            |other: &ContentKey| session.is_some_and(|session| session.plan.files().is_open(other));
         let is_kept = self.disk.store(content, range, is_held);
         let is_complete = self.disk.is_complete(&content);
         let then = self.tell(|session| {

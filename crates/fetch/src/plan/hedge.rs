@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::hedge_policy::{HedgeAction, HedgePolicy, LateRequest, SILENT_MIN};
+use super::patience::Waiting;
 use super::peer::{Peer, PeerRank};
 use super::schedule::{HolderChoice, RequestPurpose, Scheduler, Wish};
 use super::state::{FetchState, Timer};
 use super::{
-    HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, RangeRequest, RequestCause, RequestId, STEP_ITEMS_MAX,
-    TakeBackReason,
+    Decision, Failure, HedgeRefusal, IN_FLIGHT_MAX_BYTES, Lane, PlanEvent, RangeRequest,
+    RequestCause, RequestId, STEP_ITEMS_MAX, TakeBackReason,
 };
 use p2pfs_types::extent::ExtentSet;
 
@@ -178,6 +179,42 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
         state.abandon(id, TakeBackReason::Urgent);
         ask_as_urgent(state, now, &request);
     }
+}
+
+/// Returns the failure of an old request whose peer sends nothing at all. While its own bytes
+/// arrive it goes on. While the peer serves other requests it waits its turn, for a limited time.
+pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Option<Failure> {
+    let limit = state.config.request_limit;
+    let entry = state.requests.get_mut(id)?;
+    let (node, since) = (entry.request.node, entry.sent.at);
+    let quiet = state
+        .peers
+        .get(&node)
+        .map(|peer| peer.quiet_for(now, since));
+    let waiting = Waiting::new(entry.progress_at(), limit);
+    let alive = quiet.is_some_and(|quiet| quiet < limit);
+    let goes_on = alive && waiting.turn_ends_at(waiting.progress_at()) > now;
+    let next = match (entry.is_received(), goes_on) {
+        (true, _) => Some(now + limit),
+        (false, true) => Some(now + (limit - quiet.unwrap_or_default())),
+        (false, false) => None,
+    };
+    if let Some(next) = next {
+        entry.expire_at = next;
+        state.out.timers.insert((next, Timer::Expire(id)));
+        return None;
+    }
+    let why = TakeBackReason::Expired;
+    state
+        .out
+        .decisions
+        .note(|| Decision::TakenBack { request: id, why });
+    state.out.events.push_back(PlanEvent::Cancel(id));
+    Some(if alive {
+        Failure::Ours
+    } else {
+        Failure::Unreachable
+    })
 }
 
 /// Moves other requests away from silent peers, a few at a time. The rest follows in the next

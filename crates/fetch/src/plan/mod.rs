@@ -78,7 +78,7 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 use patience::Waiting;
 use queue::WorkClass;
-use requests::{OpenRequest, RequestState};
+use requests::RequestState;
 use schedule::Scheduler;
 use state::{FetchState, Timer};
 
@@ -410,7 +410,7 @@ impl Plan {
             .out
             .timers
             .insert((now + patience, Timer::FillDeadline(content)));
-        self.state.get_soon(now, content, gets);
+        self.state.out.get_soon(now, content, gets);
         self.state.enqueue(&content, WorkClass::Fill);
     }
 
@@ -507,7 +507,8 @@ impl Plan {
             request: id,
             failure,
         });
-        self.blame(now, &entry, failure);
+        let jitter = self.scheduler.jitter();
+        self.state.blame(now, &entry, failure, jitter);
         self.state
             .ask_again(&entry.request.content, entry.request.range);
         self.state.mark_if_overdue(now, &entry.request.content);
@@ -521,7 +522,11 @@ impl Plan {
                     self.hedger
                         .check_overdue(&mut self.state, &mut self.scheduler, now, id)
                 }
-                Timer::Expire(id) => self.expire(now, id),
+                Timer::Expire(id) => {
+                    if let Some(failure) = hedge::expired(&mut self.state, now, id) {
+                        self.failed(now, id, failure);
+                    }
+                }
                 Timer::Deadline(id) => self.patience.check_patience(&mut self.state, now, id),
                 Timer::FillDeadline(content) => {
                     self.patience.give_up_filling(&mut self.state, now, content)
@@ -538,80 +543,6 @@ impl Plan {
                 Timer::Again => {}
             }
         }
-    }
-
-    fn blame(&mut self, now: Instant, entry: &OpenRequest, failure: Failure) {
-        let (node, content) = (entry.request.node, entry.request.content);
-        let jitter = self.scheduler.jitter();
-        let Some(peer) = self.state.peers.get_mut(&node) else {
-            return;
-        };
-        let until = match failure {
-            Failure::Unreachable => peer.backoff.rest(now, entry.sent.at, jitter),
-            Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
-            Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
-            Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
-            Failure::Lied => peer.shun(now),
-            Failure::Gone => {
-                if let Some(fetch) = self.state.files.get_mut(&content) {
-                    fetch.remove_holder(now, node);
-                }
-                self.state.requeue(&content);
-                return waits::look_up_if_gone(&mut self.state, now, content);
-            }
-        };
-        self.state.out.timers.insert((until, Timer::Rested(node)));
-        if failure == Failure::Lied {
-            self.state.report_liar(node, content);
-        }
-        if matches!(failure, Failure::Lied | Failure::Unreachable) {
-            self.state.files.note_late_node(now, &content, &node);
-        }
-    }
-
-    /// Ends an old request if its peer sends nothing at all. While its own bytes arrive it goes on.
-    /// While the peer serves other requests it waits its turn, for a limited time.
-    pub(super) fn expire(&mut self, now: Instant, id: RequestId) {
-        let limit = self.state.config.request_limit;
-        let Some(entry) = self.state.requests.get_mut(id) else {
-            return;
-        };
-        if entry.is_received() {
-            entry.expire_at = now + limit;
-            self.state
-                .out
-                .timers
-                .insert((entry.expire_at, Timer::Expire(id)));
-            return;
-        }
-        let (node, since) = (entry.request.node, entry.sent.at);
-        let quiet = self
-            .state
-            .peers
-            .get(&node)
-            .map(|peer| peer.quiet_for(now, since));
-        let waiting = Waiting::new(entry.progress_at(), limit);
-        let alive = quiet.is_some_and(|quiet| quiet < limit);
-        if alive && waiting.turn_ends_at(waiting.progress_at()) > now {
-            let quiet = quiet.unwrap_or_default();
-            entry.expire_at = now + (limit - quiet);
-            self.state
-                .out
-                .timers
-                .insert((entry.expire_at, Timer::Expire(id)));
-            return;
-        }
-        let failure = if alive {
-            Failure::Ours
-        } else {
-            Failure::Unreachable
-        };
-        self.state.out.decisions.note(|| Decision::TakenBack {
-            request: id,
-            why: TakeBackReason::Expired,
-        });
-        self.state.out.events.push_back(PlanEvent::Cancel(id));
-        self.failed(now, id, failure);
     }
 
     /// Cancels all requests for a content that cannot exist, and closes it.
@@ -631,21 +562,6 @@ impl Plan {
     /// The remembered failure of a recent attempt; [`PlanError::Gone`] if the holders recently
     /// reported the range gone; [`PlanError::TooMany`].
     pub fn demand(
-        &mut self,
-        now: Instant,
-        content: ContentKey,
-        range: ByteRange,
-        deadline: Instant,
-    ) -> Result<DemandId, PlanError> {
-        self.note_read(now, &content, range);
-        self.demand_just(now, content, range, deadline)
-    }
-
-    /// Adds a waiting reader like [`Plan::demand`], but without read-ahead.
-    ///
-    /// # Errors
-    /// Those of [`Plan::demand`].
-    pub fn demand_just(
         &mut self,
         now: Instant,
         content: ContentKey,
@@ -684,15 +600,15 @@ impl Plan {
             range.align_out(PAGE_BYTES, fetch.size_bytes)
         };
         let present = fetch.have().contains(range);
-        match fetch.failures.of(now, range) {
-            Some(why) if !present => return Err(why),
-            None if !present && fetch.is_just_gone_in(now, range) => return Err(PlanError::Gone),
-            _ if full => return Err(PlanError::TooMany),
-            _ => {}
-        }
         if present {
             self.state.out.events.push_back(PlanEvent::Ready(id));
             return Ok(());
+        }
+        match fetch.failures.of(now, range) {
+            Some(why) => return Err(why),
+            None if fetch.is_just_gone_in(now, range) => return Err(PlanError::Gone),
+            None if full => return Err(PlanError::TooMany),
+            None => {}
         }
         fetch.readers.insert(range, id);
         let gets = fetch.holders_mut().take_to_get();
@@ -715,7 +631,7 @@ impl Plan {
             .out
             .timers
             .insert((deadline, Timer::Deadline(id)));
-        self.state.get_soon(now, content, gets);
+        self.state.out.get_soon(now, content, gets);
         self.state.enqueue(&content, WorkClass::Demand);
         self.state.hasten_checks(now, &content, range);
         Ok(())

@@ -15,8 +15,8 @@ use super::peer::Peer;
 use super::queue::{QueuePosition, ReadyQueue, WORK_CLASSES, WorkClass};
 use super::requests::{OpenRequest, RequestState, RequestTable};
 use super::{
-    Decision, DemandId, FileTable, HedgeRefusal, PeerTable, PlanConfig, PlanEvent, RangeRequest,
-    ReadAheadBudget, RequestCause, RequestId, TakeBackReason,
+    Decision, DemandId, Failure, FileTable, HedgeRefusal, PeerTable, PlanConfig, PlanEvent,
+    RangeRequest, ReadAheadBudget, RequestCause, RequestId, TakeBackReason,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -66,6 +66,14 @@ impl Outbox {
         let due = self.timers.first().filter(|(at, _)| *at <= now).copied()?;
         self.timers.remove(&due);
         Some(due.1)
+    }
+
+    /// Schedules a search for more holders, shortly after the first wish for a file.
+    pub(super) fn get_soon(&mut self, now: Instant, content: ContentKey, gets: bool) {
+        if gets {
+            let at = now + GET_ANYWAY_AFTER;
+            self.timers.insert((at, Timer::GetAnyway(content)));
+        }
     }
 
     /// Records why a late request is not hedged.
@@ -141,14 +149,6 @@ impl FetchState {
             }
         }
         Some(self.peers.entry(node))
-    }
-
-    /// Schedules a search for more holders, shortly after the first wish for a file.
-    pub(super) fn get_soon(&mut self, now: Instant, content: ContentKey, gets: bool) {
-        if gets {
-            let at = now + GET_ANYWAY_AFTER;
-            self.out.timers.insert((at, Timer::GetAnyway(content)));
-        }
     }
 
     /// Ends the wish for the whole file. Answers of requests in flight may still arrive.
@@ -444,6 +444,55 @@ impl FetchState {
             now + self.config.idle
         };
         self.out.timers.insert((next, Timer::Idle(content)));
+    }
+
+    /// Records the failure of a request at its peer, which rests, is shunned or is no holder any
+    /// longer. `jitter` is in 0..1.
+    pub(super) fn blame(
+        &mut self,
+        now: Instant,
+        entry: &OpenRequest,
+        failure: Failure,
+        jitter: f64,
+    ) {
+        let (node, content) = (entry.request.node, entry.request.content);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let until = match failure {
+            Failure::Unreachable => peer.backoff.rest(now, entry.sent.at, jitter),
+            Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
+            Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
+            Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
+            Failure::Lied => peer.shun(now),
+            Failure::Gone => {
+                if let Some(fetch) = self.files.get_mut(&content) {
+                    fetch.remove_holder(now, node);
+                }
+                self.requeue(&content);
+                return self.look_up_if_gone(now, content);
+            }
+        };
+        self.out.timers.insert((until, Timer::Rested(node)));
+        if failure == Failure::Lied {
+            self.report_liar(node, content);
+        }
+        if matches!(failure, Failure::Lied | Failure::Unreachable) {
+            self.files.note_late_node(now, &content, &node);
+        }
+    }
+
+    /// Looks a file up in the catalogue once all its holders report it gone. Readers need not wait
+    /// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
+    /// began to wait.
+    fn look_up_if_gone(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.files.get_mut(&content) else {
+            return;
+        };
+        if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
+            fetch.holders_mut().begin_lookup();
+            self.out.events.push_back(PlanEvent::LookUp(content));
+        }
     }
 
     /// Looks for holders besides the known ones, or postpones that while nothing is wanted.

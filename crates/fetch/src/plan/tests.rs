@@ -31,6 +31,20 @@ use peers::SimPeer;
 const MIB: u64 = 1 << 20;
 const LAN: f64 = 100e6;
 
+impl Plan {
+    /// Adds a waiting reader with read-ahead.
+    fn demand_ahead(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<DemandId, PlanError> {
+        self.note_read(now, &content, range);
+        self.demand(now, content, range, deadline)
+    }
+}
+
 fn rate_of(bench: &Bench, bytes: u64) -> f64 {
     bytes as f64 / (bench.now - bench.start).as_secs_f64()
 }
@@ -278,7 +292,7 @@ fn nothing_more_is_requested_for_a_reader_that_left() {
     let range = ByteRange::at(4 * 131072, 131072);
     let id = bench
         .plan
-        .demand(bench.now, content, range, bench.now + PATIENCE)
+        .demand_ahead(bench.now, content, range, bench.now + PATIENCE)
         .unwrap();
     bench.plan.cancel(id);
     assert_eq!(bench.plan.poll_request(bench.now), None);
@@ -305,7 +319,7 @@ fn time_in_which_this_node_was_suspended_counts_for_no_reader() {
     let peer = bench.peer(1, SimPeer::new(20, 1e6));
     let content = bench.file(1, 64 * MIB, &[peer]);
     let (range, deadline) = (page(7), bench.now + PATIENCE);
-    let demand = bench.plan.demand(bench.now, content, range, deadline);
+    let demand = bench.plan.demand_ahead(bench.now, content, range, deadline);
     let id = demand.unwrap();
     while bench.plan.poll_request(bench.now).is_some() {}
     // the process is stopped for longer than the reader's patience
@@ -348,12 +362,12 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
         let at = page(i * 64);
         bench
             .plan
-            .demand(bench.now, content, at, bench.now + PATIENCE)
+            .demand_ahead(bench.now, content, at, bench.now + PATIENCE)
             .unwrap();
     }
     let one_more = bench
         .plan
-        .demand(bench.now, content, page(1), bench.now + PATIENCE);
+        .demand_ahead(bench.now, content, page(1), bench.now + PATIENCE);
     assert_eq!(one_more, Err(PlanError::TooMany));
     let named = |number: usize| ContentKey::new(ContentHash::of(&number.to_le_bytes()), 1);
     for number in 0..2 * FETCHES_KEPT_MAX {

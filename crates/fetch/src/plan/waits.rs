@@ -161,19 +161,6 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
     state.out.events.push_back(PlanEvent::Failed(id, why));
 }
 
-/// Looks a file up in the catalogue once all its holders report it gone. Readers need not wait
-/// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
-/// began to wait.
-pub(super) fn look_up_if_gone(state: &mut FetchState, now: Instant, content: ContentKey) {
-    let Some(fetch) = state.files.get_mut(&content) else {
-        return;
-    };
-    if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
-        fetch.holders_mut().begin_lookup();
-        state.out.events.push_back(PlanEvent::LookUp(content));
-    }
-}
-
 /// Gives up what is still gone after the catalogue lookup.
 pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content: ContentKey) {
     let Some(fetch) = state.files.get_mut(&content) else {

@@ -128,18 +128,20 @@ impl<O: Owner> Session<O> {
             return Accepted::Unwanted;
         }
         self.window.insert(content, verified.clone());
-        self.record_verified(now, content, verified.range);
+        if self.sizes.record_verified(&content, verified.range) {
+            self.resolve_size(now, content);
+        }
         self.handle_events(now);
         let Some(file) = self.files.get(&content) else {
             return Accepted::Unwanted;
         };
-        if !file.fillers.is_empty() {
+        if !file.fills.is_empty() {
             let progress = FillProgress {
                 ready_bytes: self.plan.files().ready_bytes(&content).unwrap_or_default(),
                 size_bytes: content.size_bytes,
             };
-            let fillers = file.fillers.iter();
-            fillers.for_each(|(_, filler)| O::tell(filler, progress));
+            let fills = file.fills.iter();
+            fills.for_each(|(_, fill)| O::tell(fill, progress));
         }
         match &file.cache {
             Some(cache) => Accepted::Store(cache.clone()),
@@ -195,11 +197,11 @@ impl<O: Owner> Session<O> {
 
     /// Restarts a read after its bytes were lost before delivery. It waits as long as the first
     /// time. After a few retries it fails.
-    pub fn fell_short(&mut self, now: Instant, mut read: Read<O::Reader>, gap: Shortfall) {
+    pub fn fell_short(&mut self, now: Instant, mut read: Read<O::ReadHandle>, gap: Shortfall) {
         if read.retries == RETRIES_MAX {
             let why = gap.why;
             let error = TransferError::Cache { why };
-            return self.actions.ends.push((read.reader, error));
+            return self.actions.ends.push((read.handle, error));
         }
         read.retries += 1;
         if let Some(file) = self.files.get_mut(&read.content) {
@@ -211,12 +213,6 @@ impl<O: Owner> Session<O> {
         }
         // if it waits, it keeps its id
         let _again = self.read(now, read);
-    }
-
-    /// Returns whether no request is open and no refused bytes are in memory.
-    #[cfg(any(test, feature = "test-support"))]
-    pub fn is_at_rest(&self) -> bool {
-        self.asked.is_empty() && self.window.refused_bytes() == 0
     }
 
     /// Returns the bytes in memory that the cache refused.

@@ -16,7 +16,7 @@ impl<O: Owner> Session<O> {
         &mut self,
         now: Instant,
         content: ContentKey,
-        (id, filler): (FillId, O::Filler),
+        (id, fill): (FillId, O::FillHandle),
         patience: Duration,
         present: impl FnOnce() -> ExtentSet,
     ) {
@@ -26,32 +26,22 @@ impl<O: Owner> Session<O> {
             Some(_) => None,
         };
         if let Some(why) = refused {
-            return self.actions.fills.push((filler, Err(why)));
+            return self.actions.fills.push((fill, Err(why)));
         }
-        self.window.note_fill(&content);
-        self.mark_missing(&content, present);
+        // the plan would not request again what the cache refused or lost, because all of it arrived
+        let mut missing = self.window.begin_fill(&content);
+        let mut kept = present();
+        let is_present = kept.contains(ByteRange::new(0, content.size_bytes));
+        self.window.storing(&content).for_each(|it| kept.insert(it));
+        missing.extend(self.plan.files().ready_beside(&content, &kept).iter());
+        for range in &missing {
+            self.plan.lost(&content, *range);
+        }
         if let Some(file) = self.files.get_mut(&content) {
-            file.fillers.push((id, filler));
+            file.is_complete = missing.is_empty() && (file.is_complete || is_present);
+            file.fills.push((id, fill));
         }
         self.plan.fill(now, content, patience);
-    }
-
-    /// Marks the ranges that the cache refused or lost as missing. The plan would not request them
-    /// again by itself, because all of them arrived.
-    fn mark_missing(&mut self, content: &ContentKey, present: impl FnOnce() -> ExtentSet) {
-        let whole = ByteRange::new(0, content.size_bytes);
-        let mut missing = self.window.forget(content);
-        let present = present();
-        let is_present = present.contains(whole);
-        let mut kept = present;
-        self.window.storing(content).for_each(|it| kept.insert(it));
-        missing.extend(self.plan.files().ready_beside(content, &kept).iter());
-        for range in &missing {
-            self.plan.lost(content, *range);
-        }
-        if let Some(file) = self.files.get_mut(content) {
-            file.is_complete = missing.is_empty() && (file.is_complete || is_present);
-        }
     }
 
     /// Ends one fill of a content. Other fills of it go on.
@@ -59,8 +49,8 @@ impl<O: Owner> Session<O> {
         let Some(file) = self.files.get_mut(content) else {
             return;
         };
-        file.fillers.retain(|(other, _)| *other != id);
-        if file.fillers.is_empty() {
+        file.fills.retain(|(other, _)| *other != id);
+        if file.fills.is_empty() {
             self.plan.end_fill(content, FillEnd::Abandoned);
         }
     }
@@ -85,8 +75,8 @@ impl<O: Owner> Session<O> {
             return;
         };
         file.filled = false;
-        let fillers = std::mem::take(&mut file.fillers).into_iter();
-        let ended = fillers.map(|(_, filler)| (filler, outcome.clone()));
+        let fills = std::mem::take(&mut file.fills).into_iter();
+        let ended = fills.map(|(_, fill)| (fill, outcome.clone()));
         self.actions.fills.extend(ended);
         self.plan.end_fill(content, FillEnd::Stored);
     }
@@ -110,8 +100,8 @@ mod tests {
     struct Nobody;
 
     impl Owner for Nobody {
-        type Reader = ();
-        type Filler = ();
+        type ReadHandle = ();
+        type FillHandle = ();
         type File = ();
         type Question = ();
 

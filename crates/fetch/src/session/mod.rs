@@ -17,6 +17,7 @@
 pub mod answers;
 mod fills;
 mod gather;
+mod reads;
 mod sizes;
 mod surveys;
 mod terms;
@@ -24,7 +25,7 @@ mod terms;
 mod tests;
 mod window;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -40,6 +41,8 @@ use p2pfs_types::id::NodeId;
 
 pub use answers::{Accepted, Refused, lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
+use reads::Reads;
+use sizes::Sizes;
 use surveys::Surveys;
 pub use terms::{
     Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,
@@ -59,17 +62,34 @@ struct OpenFile<O: Owner> {
     is_complete: bool,
     addresses: BTreeMap<NodeId, SocketAddr>,
     looked_at: Instant,
-    fillers: Vec<(FillId, O::Filler)>,
+    fills: Vec<(FillId, O::FillHandle)>,
     /// Whether the plan has all of it. The cache may still be storing parts.
     filled: bool,
     told_start: bool,
     told_done: bool,
-    /// Whether its last byte was verified, which proves its size.
-    is_proven: bool,
-    /// Whether another size was ever claimed or requested.
-    is_disputed: bool,
-    /// Nodes that claim another size.
-    doubters: BTreeSet<NodeId>,
+}
+
+impl<O: Owner> OpenFile<O> {
+    /// Records the address of a node if it counts as a holder of the content.
+    fn record_address(
+        &mut self,
+        plan: &Plan,
+        content: &ContentKey,
+        node: NodeId,
+        address: SocketAddr,
+    ) {
+        if plan.files().is_holder(content, &node) {
+            self.addresses.insert(node, address);
+        }
+    }
+
+    /// Returns the announcement of the fetch's start with its first request, once. The announcement
+    /// does not delay the request.
+    fn start(&mut self, content: &ContentKey) -> Option<FetchEvent> {
+        let ContentKey { hash, size_bytes } = *content;
+        let is_first = !std::mem::replace(&mut self.told_start, true);
+        is_first.then_some(FetchEvent::Started { hash, size_bytes })
+    }
 }
 
 /// Fetch machine; see the module documentation.
@@ -81,9 +101,8 @@ pub struct Session<O: Owner> {
     asked: BTreeMap<RequestId, O::Question>,
     surveys: Surveys,
     files: BTreeMap<ContentKey, OpenFile<O>>,
-    reads: BTreeMap<DemandId, Read<O::Reader>>,
-    /// Demands for the ends of contents with a disputed size.
-    proofs: BTreeMap<DemandId, ContentKey>,
+    sizes: Sizes,
+    reads: Reads<O>,
     actions: Actions<O>,
     /// Bytes that the cache must still store before it counts as roomy again, after it lately had
     /// no room.
@@ -102,8 +121,8 @@ impl<O: Owner> Session<O> {
             asked: BTreeMap::new(),
             surveys: Surveys::default(),
             files: BTreeMap::new(),
-            reads: BTreeMap::new(),
-            proofs: BTreeMap::new(),
+            sizes: Sizes::new(&config),
+            reads: Reads::default(),
             actions: Actions::default(),
             cramped_bytes: 0,
             window_bytes,
@@ -116,30 +135,21 @@ impl<O: Owner> Session<O> {
         self.handle_events(now);
         while let Some(request) = self.plan.poll_request(now).filter(|_| !self.stopped) {
             self.handle_events(now);
-            self.announce_start(&request.content);
-            let file = self.files.get(&request.content);
-            let address = file.and_then(|file| file.addresses.get(&request.node));
+            let file = self.files.get_mut(&request.content);
+            let address = file.and_then(|file| {
+                self.actions.events.extend(file.start(&request.content));
+                file.addresses.get(&request.node).copied()
+            });
             self.actions.sends.push(SendRange {
-                address: address.copied(),
+                address,
                 is_prompt: answers::is_prompt(&request),
                 request,
             });
         }
         self.handle_events(now);
         self.actions.decisions = self.plan.outbox().take_decisions();
+        self.actions.surveys = self.surveys.take_sends();
         std::mem::take(&mut self.actions)
-    }
-
-    /// Announces the start of a fetch with its first request. The announcement does not delay the
-    /// request.
-    fn announce_start(&mut self, content: &ContentKey) {
-        let file = self.files.get_mut(content).filter(|it| !it.told_start);
-        if let Some(file) = file {
-            file.told_start = true;
-            let ContentKey { hash, size_bytes } = *content;
-            let started = FetchEvent::Started { hash, size_bytes };
-            self.actions.events.push(started);
-        }
     }
 
     /// Marks a content as in use. Returns the cache's file if its fetch has begun. Returns `None`
@@ -181,7 +191,7 @@ impl<O: Owner> Session<O> {
             self.actions.closed.extend(cached.file);
             return Ok(());
         }
-        if self.is_disproven(&content) {
+        if self.sizes.is_disproven(&content) {
             return Err(PlanError::OnlyLiars.into());
         }
         let end = ByteRange::new(content.size_bytes.saturating_sub(1), content.size_bytes);
@@ -192,15 +202,13 @@ impl<O: Owner> Session<O> {
             is_complete: cached.is_complete,
             addresses: BTreeMap::new(),
             looked_at: now,
-            fillers: Vec::new(),
+            fills: Vec::new(),
             filled: false,
             told_start: cached.is_complete,
             told_done: cached.is_complete,
-            is_proven,
-            is_disputed: false,
-            doubters: BTreeSet::new(),
         };
         self.files.insert(content, file);
+        self.sizes.open(content, is_proven);
         self.actions.wanted.push(content.hash);
         Ok(())
     }
@@ -208,7 +216,7 @@ impl<O: Owner> Session<O> {
     /// Records the holders of a content that the catalogue and the cluster know. Holders beyond
     /// [`HOLDERS_MAX`] are ignored.
     pub fn holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
-        for content in self.opened(hash) {
+        for content in self.sizes.of(hash) {
             let Some(file) = self.files.get_mut(&content) else {
                 continue;
             };
@@ -226,63 +234,88 @@ impl<O: Owner> Session<O> {
         }
         for holder in holders {
             let said = ContentKey::new(*hash, holder.size_bytes);
-            self.record_claim(holder.node, said);
+            self.sizes.record_claim(holder.node, said);
         }
         self.resolve_sizes(now, hash);
-    }
-
-    /// Returns the contents with this hash that are being fetched. More than one means that the
-    /// size is in dispute.
-    fn opened(&self, hash: &ContentHash) -> Vec<ContentKey> {
-        let all = ContentKey::new(*hash, 0)..=ContentKey::new(*hash, u64::MAX);
-        self.files.range(all).map(|(content, _)| *content).collect()
     }
 
     /// Records which ranges of a content a node has. The offer is ignored unless the content is
     /// being fetched.
     pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
-        self.record_offered_size(now, offer);
-        let news = self.plan.offer(now, offer);
-        self.record_address(&offer.content, offer.node, address);
-        if news && !offer.all {
-            self.survey(now, offer.node, address, offer.content.hash);
+        let is_news = self.offer_ranges(now, offer, address);
+        if is_news && !offer.all {
+            let node = (offer.node, address);
+            self.surveys.begin(now, node, offer.content.hash);
         }
+    }
+
+    /// Records an offer. Returns whether it was useful. A node that offers the whole content must
+    /// have verified its end. A node that offers a part only repeats the size that it fetches by,
+    /// and may be deceived itself. Its claim neither raises doubt nor makes it a liar.
+    fn offer_ranges(&mut self, now: Instant, offer: &Offer, address: SocketAddr) -> bool {
+        if offer.all {
+            self.sizes.record_claim(offer.node, offer.content);
+        }
+        self.resolve_sizes(now, &offer.content.hash);
+        let is_news = self.plan.offer(now, offer);
+        if let Some(file) = self.files.get_mut(&offer.content) {
+            file.record_address(&self.plan, &offer.content, offer.node, address);
+        }
+        is_news
     }
 
     /// Records a node that also wants a content that is being fetched. Each will soon have parts
     /// for the other.
     pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId, address: SocketAddr) {
-        for content in self.opened(hash) {
+        for content in self.sizes.of(hash) {
             self.plan.peer_is(node, PeerNews::Wants { now, content });
-            self.record_address(&content, node, address);
+            if let Some(file) = self.files.get_mut(&content) {
+                file.record_address(&self.plan, &content, node, address);
+            }
         }
     }
 
-    fn record_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
-        if self.plan.files().is_holder(content, &node)
-            && let Some(file) = self.files.get_mut(content)
-        {
-            file.addresses.insert(node, address);
+    /// Starts a read of a content, and marks the content as in use. Returns the id of the read if it
+    /// waits, or `None` if it ended at once.
+    ///
+    /// # Errors
+    /// The read, if [`Session::begin`] must be called first.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        read: Read<O::ReadHandle>,
+    ) -> Result<Option<DemandId>, Read<O::ReadHandle>> {
+        match self.open(now, read.content) {
+            Ok(None) => Err(read),
+            Ok(Some(_)) => Ok(self.read(now, read)),
+            Err(why) => {
+                self.actions.ends.push((read.handle, why));
+                Ok(None)
+            }
         }
     }
 
-    /// Starts a read. Returns its id if it waits, or `None` if it ended at once.
-    pub fn read(&mut self, now: Instant, mut read: Read<O::Reader>) -> Option<DemandId> {
+    /// Starts a read of an open content. Returns its id if it waits, or `None` if it ended at once.
+    pub fn read(&mut self, now: Instant, mut read: Read<O::ReadHandle>) -> Option<DemandId> {
         if self.stopped {
             self.actions
                 .ends
-                .push((read.reader, TransferError::Stopped));
+                .push((read.handle, TransferError::Stopped));
             return None;
         }
         let (content, range, deadline) = (read.content, read.range, read.deadline);
-        let plan = &mut self.plan;
-        let demanded = match (read.waits, read.ahead) {
-            (Some((id, patience)), _) => {
-                let again = plan.demand_again(now, id, content, range, now + patience);
+        let demanded = match read.waits {
+            Some((id, patience)) => {
+                let until = now + patience;
+                let again = self.plan.demand_again(now, id, content, range, until);
                 again.map(|()| id)
             }
-            (None, true) => plan.demand(now, content, range, deadline),
-            (None, false) => plan.demand_just(now, content, range, deadline),
+            None => {
+                if read.ahead {
+                    self.plan.note_read(now, &content, range);
+                }
+                self.plan.demand(now, content, range, deadline)
+            }
         };
         match demanded {
             Ok(id) => {
@@ -292,7 +325,7 @@ impl<O: Owner> Session<O> {
                 Some(id)
             }
             Err(why) => {
-                self.actions.ends.push((read.reader, why.into()));
+                self.actions.ends.push((read.handle, why.into()));
                 None
             }
         }
@@ -301,31 +334,22 @@ impl<O: Owner> Session<O> {
     /// Cancels a read after its reader has gone.
     pub fn cancel(&mut self, id: DemandId) {
         self.plan.cancel(id);
-        if let Some(read) = self.reads.remove(&id) {
-            self.actions
-                .ends
-                .push((read.reader, TransferError::Cancelled));
-        }
+        self.reads
+            .end(id, TransferError::Cancelled, &mut self.actions);
     }
 
     /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
     /// once.
     pub fn stop(&mut self) {
         self.stopped = true;
-        let reads = std::mem::take(&mut self.reads).into_values();
-        let ends = reads.map(|read| (read.reader, TransferError::Stopped));
-        self.actions.ends.extend(ends);
+        self.reads
+            .end_all(&TransferError::Stopped, &mut self.actions);
         let asked = std::mem::take(&mut self.asked);
         self.actions.cancels.extend(asked.into_values());
         let contents: Vec<_> = self.files.keys().copied().collect();
         for content in contents {
             self.end_fills(&content, &Err(TransferError::Stopped));
         }
-    }
-
-    /// Returns whether a content is not open.
-    pub fn is_closed(&self, content: &ContentKey) -> bool {
-        !self.files.contains_key(content)
     }
 
     fn handle_events(&mut self, now: Instant) {
@@ -336,10 +360,21 @@ impl<O: Owner> Session<O> {
 
     fn handle_event(&mut self, now: Instant, event: PlanEvent) {
         match event {
-            PlanEvent::Ready(id) => self.deliver(now, id),
+            PlanEvent::Ready(id) => match self.sizes.end_proof(id) {
+                Some(content) => {
+                    let whole = ByteRange::new(0, content.size_bytes);
+                    if self.sizes.record_verified(&content, whole) {
+                        self.resolve_size(now, content);
+                    }
+                }
+                None => {
+                    let (window, files) = (&self.window, &self.files);
+                    self.reads.deliver(id, window, files, &mut self.actions);
+                }
+            },
             PlanEvent::Failed(id, why) => {
-                self.proofs.remove(&id);
-                self.fail_read(id, why);
+                self.sizes.end_proof(id);
+                self.reads.fail(id, why.into(), &mut self.actions);
             }
             PlanEvent::Unanswered(content) => {
                 let hash = content.hash;
@@ -362,7 +397,7 @@ impl<O: Owner> Session<O> {
                 let file = self.files.get(&content);
                 let address = file.and_then(|file| file.addresses.get(&node)).copied();
                 if let Some(address) = address {
-                    self.survey(now, node, address, content.hash);
+                    self.surveys.begin(now, (node, address), content.hash);
                 }
             }
             PlanEvent::Liar(node, content) => {
@@ -372,38 +407,10 @@ impl<O: Owner> Session<O> {
             PlanEvent::Cancel(id) => self.actions.cancels.extend(self.asked.remove(&id)),
             PlanEvent::Closed(content) => {
                 self.window.forget(&content);
+                self.sizes.close(&content);
                 let file = self.files.remove(&content);
                 self.actions.closed.extend(file.and_then(|file| file.cache));
             }
         }
-    }
-
-    fn deliver(&mut self, now: Instant, id: DemandId) {
-        if let Some(content) = self.proofs.remove(&id) {
-            let end = ByteRange::new(0, content.size_bytes);
-            return self.record_verified(now, content, end);
-        }
-        let Some(read) = self.reads.remove(&id) else {
-            return;
-        };
-        let file = self.files.get(&read.content);
-        let sources = Sources {
-            held: self.window.overlapping(&read.content, read.range),
-            file: file.and_then(|file| file.cache.clone()),
-        };
-        self.actions.deliveries.push(Delivery { read, sources });
-    }
-
-    fn fail_read(&mut self, id: DemandId, why: PlanError) {
-        let Some(read) = self.reads.remove(&id) else {
-            return;
-        };
-        let why = TransferError::from(why);
-        self.actions.events.push(FetchEvent::Failed {
-            hash: read.content.hash,
-            range: read.range,
-            why: why.clone(),
-        });
-        self.actions.ends.push((read.reader, why));
     }
 }

@@ -7,135 +7,197 @@
 //! right. The nodes that claimed other sizes have lied and are shunned, and reads and fills with
 //! their sizes end at once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{FetchEvent, Owner, Session};
+use super::{Owner, Session};
 use crate::TransferError;
-use crate::plan::{HOLDERS_MAX, Offer, PeerNews, PlanError};
+use crate::plan::{DemandId, HOLDERS_MAX, PeerNews, PlanConfig, PlanError};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// How long to wait for the proof of a size without progress. After that it is requested again when
-/// holders are next listed.
-const PROOF_PATIENCE: Duration = Duration::from_secs(10);
+/// What is claimed and proven about the sizes of the open contents.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    contents: BTreeMap<ContentKey, SizeClaims>,
+    /// Demands for the ends of contents with a disputed size.
+    proofs: BTreeMap<DemandId, ContentKey>,
+    /// How long to wait for a proof without progress.
+    patience: Duration,
+}
 
-impl<O: Owner> Session<O> {
-    /// Records the size that a node claims for a hash, as doubt about the fetches with another
+#[derive(Debug, Default)]
+struct SizeClaims {
+    /// Whether its last byte was verified, which proves its size.
+    is_proven: bool,
+    /// Whether another size was ever claimed or requested.
+    is_disputed: bool,
+    /// Nodes that claim another size.
+    doubters: BTreeSet<NodeId>,
+}
+
+/// Result of a dispute about one size, as matters stand.
+enum SizeVerdict {
+    Undisputed,
+    /// The end of the content proves it.
+    Unproven,
+    /// It is right. The nodes and the open contents with other sizes are wrong.
+    Proven {
+        liars: BTreeSet<NodeId>,
+        rivals: Vec<ContentKey>,
+    },
+}
+
+impl Sizes {
+    /// Creates an empty table. A proof is waited for as long as any answer.
+    pub(super) fn new(config: &PlanConfig) -> Self {
+        Self {
+            contents: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            patience: config.request_limit,
+        }
+    }
+
+    /// Adds an open content.
+    pub(super) fn open(&mut self, content: ContentKey, is_proven: bool) {
+        let claims = SizeClaims {
+            is_proven,
+            ..SizeClaims::default()
+        };
+        self.contents.insert(content, claims);
+    }
+
+    /// Removes a closed content.
+    pub(super) fn close(&mut self, content: &ContentKey) {
+        self.contents.remove(content);
+    }
+
+    /// Returns the open contents with this hash. More than one means that the size is in dispute.
+    pub(super) fn of(&self, hash: &ContentHash) -> Vec<ContentKey> {
+        let all = ContentKey::new(*hash, 0)..=ContentKey::new(*hash, u64::MAX);
+        self.contents
+            .range(all)
+            .map(|(content, _)| *content)
+            .collect()
+    }
+
+    fn rivals(&self, content: &ContentKey) -> Vec<ContentKey> {
+        let mut rivals = self.of(&content.hash);
+        rivals.retain(|rival| rival != content);
+        rivals
+    }
+
+    /// Records the size that a node claims for a hash, as doubt about the contents with another
     /// size.
     pub(super) fn record_claim(&mut self, node: NodeId, said: ContentKey) {
-        for content in self.opened(&said.hash) {
-            if content == said {
-                continue;
-            }
-            if let Some(file) = self.files.get_mut(&content)
-                && file.doubters.len() < HOLDERS_MAX
+        for content in self.rivals(&said) {
+            if let Some(claims) = self.contents.get_mut(&content)
+                && claims.doubters.len() < HOLDERS_MAX
             {
-                file.doubters.insert(node);
+                claims.doubters.insert(node);
             }
         }
     }
 
-    /// Records the size in an offer. A node that offers the whole content must have verified its
-    /// end. A node that offers a part only repeats the size that it fetches by, and may be deceived
-    /// itself. Its claim neither raises doubt nor makes it a liar.
-    pub(super) fn record_offered_size(&mut self, now: Instant, offer: &Offer) {
-        if offer.all {
-            self.record_claim(offer.node, offer.content);
-        }
-        self.resolve_sizes(now, &offer.content.hash);
+    /// Records verified bytes of a content. Its last byte proves its size. Returns whether that is
+    /// news.
+    pub(super) fn record_verified(&mut self, content: &ContentKey, range: ByteRange) -> bool {
+        let claims = self.contents.get_mut(content);
+        let claims = claims.filter(|_| range.end >= content.size_bytes);
+        claims.is_some_and(|claims| !std::mem::replace(&mut claims.is_proven, true))
     }
 
-    pub(super) fn resolve_sizes(&mut self, now: Instant, hash: &ContentHash) {
-        for content in self.opened(hash) {
-            self.resolve_size(now, content);
-        }
+    /// Returns whether another size of the hash of a content is proven.
+    pub(super) fn is_disproven(&self, content: &ContentKey) -> bool {
+        let mut rivals = self.rivals(content).into_iter();
+        rivals.any(|rival| self.contents[&rival].is_proven)
     }
 
-    /// Records verified bytes of a content. Its last byte proves its size.
-    pub(super) fn record_verified(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
-        let Some(file) = self.files.get_mut(&content) else {
-            return;
+    /// Returns the result of the dispute about an open content.
+    fn verdict(&mut self, content: &ContentKey) -> SizeVerdict {
+        let rivals = self.rivals(content);
+        let Some(claims) = self.contents.get_mut(content) else {
+            return SizeVerdict::Undisputed;
         };
-        if range.end >= content.size_bytes && !std::mem::replace(&mut file.is_proven, true) {
+        claims.is_disputed |= !claims.doubters.is_empty() || !rivals.is_empty();
+        match (claims.is_disputed, claims.is_proven) {
+            (false, _) => SizeVerdict::Undisputed,
+            (true, false) => SizeVerdict::Unproven,
+            (true, true) => SizeVerdict::Proven {
+                liars: std::mem::take(&mut claims.doubters),
+                rivals,
+            },
+        }
+    }
+
+    fn is_asked(&self, content: &ContentKey) -> bool {
+        self.proofs.values().any(|asked| asked == content)
+    }
+
+    /// Ends the demand for a proof. Returns its content if there was one.
+    pub(super) fn end_proof(&mut self, id: DemandId) -> Option<ContentKey> {
+        self.proofs.remove(&id)
+    }
+
+    /// Removes and returns the demands for the proof of a content.
+    fn take_proofs(&mut self, content: &ContentKey) -> Vec<DemandId> {
+        let proofs = self.proofs.extract_if(.., |_, asked| asked == content);
+        proofs.map(|(id, _)| id).collect()
+    }
+}
+
+impl<O: Owner> Session<O> {
+    pub(super) fn resolve_sizes(&mut self, now: Instant, hash: &ContentHash) {
+        for content in self.sizes.of(hash) {
             self.resolve_size(now, content);
         }
     }
 
     /// Requests the proof of a disputed size. If the size is proven, shuns the nodes that claimed
     /// others.
-    fn resolve_size(&mut self, now: Instant, content: ContentKey) {
-        let rivals = self.opened(&content.hash).into_iter();
-        let rivals: Vec<_> = rivals.filter(|rival| *rival != content).collect();
-        let Some(file) = self.files.get_mut(&content) else {
-            return;
-        };
-        file.is_disputed |= !file.doubters.is_empty() || !rivals.is_empty();
-        if !file.is_disputed {
-            return;
-        }
-        if !file.is_proven {
-            return self.ask_for_proof(now, content);
-        }
-        for liar in std::mem::take(&mut file.doubters) {
-            self.plan.peer_is(liar, PeerNews::Lied { now, content });
-        }
-        for rival in rivals {
-            self.disprove(rival);
-        }
-        // the cache may have refused this content because another size had the file of its hash
-        if self
-            .files
-            .get(&content)
-            .is_some_and(|file| file.cache.is_none())
-        {
-            self.actions.reopens.push(content);
-        }
-    }
-
-    fn ask_for_proof(&mut self, now: Instant, content: ContentKey) {
-        if self.proofs.values().any(|asked| *asked == content) {
-            return;
-        }
-        let last = content.size_bytes.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
-        let end = ByteRange::new(last, content.size_bytes);
-        let deadline = now + PROOF_PATIENCE;
-        // after a recent failure the proof is requested again when holders are next listed
-        if let Ok(id) = self.plan.demand_just(now, content, end, deadline) {
-            self.proofs.insert(id, content);
+    pub(super) fn resolve_size(&mut self, now: Instant, content: ContentKey) {
+        match self.sizes.verdict(&content) {
+            SizeVerdict::Undisputed => {}
+            SizeVerdict::Unproven if self.sizes.is_asked(&content) => {}
+            SizeVerdict::Unproven => {
+                let last = content.size_bytes.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
+                let end = ByteRange::new(last, content.size_bytes);
+                let deadline = now + self.sizes.patience;
+                // after a recent failure the proof is requested again when holders are next listed
+                if let Ok(id) = self.plan.demand(now, content, end, deadline) {
+                    self.sizes.proofs.insert(id, content);
+                }
+            }
+            SizeVerdict::Proven { liars, rivals } => {
+                for liar in liars {
+                    self.plan.peer_is(liar, PeerNews::Lied { now, content });
+                }
+                for rival in rivals {
+                    self.disprove(rival);
+                }
+                // the cache may have refused this content because another size had the file of its
+                // hash
+                let file = self.files.get(&content);
+                if file.is_some_and(|file| file.cache.is_none()) {
+                    self.actions.reopens.push(content);
+                }
+            }
         }
     }
 
     /// Ends all reads and fills of a size after another size of its hash is proven.
     fn disprove(&mut self, content: ContentKey) {
         let why = TransferError::from(PlanError::OnlyLiars);
-        let reads = self.reads.iter();
-        let of_it = reads.filter(|(_, read)| read.content == content);
-        let ids: Vec<_> = of_it.map(|(id, _)| *id).collect();
-        for id in ids {
+        for id in self.reads.of(&content) {
             self.plan.cancel(id);
-            if let Some(read) = self.reads.remove(&id) {
-                let (hash, range, why) = (content.hash, read.range, why.clone());
-                self.actions.ends.push((read.reader, why.clone()));
-                let failed = FetchEvent::Failed { hash, range, why };
-                self.actions.events.push(failed);
-            }
+            self.reads.fail(id, why.clone(), &mut self.actions);
         }
-        let proofs = self.proofs.iter().filter(|(_, asked)| **asked == content);
-        let proofs: Vec<_> = proofs.map(|(id, _)| *id).collect();
-        for id in proofs {
-            self.proofs.remove(&id);
+        for id in self.sizes.take_proofs(&content) {
             self.plan.cancel(id);
         }
         self.end_fills(&content, &Err(why));
         self.plan.forget(&content);
-    }
-
-    /// Returns whether another size of a hash that is being fetched is proven.
-    pub(super) fn is_disproven(&self, content: &ContentKey) -> bool {
-        let rivals = self.opened(&content.hash).into_iter();
-        let mut rivals = rivals.filter(|rival| rival != content);
-        rivals.any(|rival| self.files[&rival].is_proven)
     }
 
     /// Attaches the cache's file to a content that the cache can store after all. Bytes that are in

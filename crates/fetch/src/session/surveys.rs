@@ -22,6 +22,8 @@ const OF_ONE_NODE_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Surveys {
     nodes: BTreeMap<NodeId, NodeSurveys>,
+    /// Surveys that the owner sends with the next actions.
+    sends: Vec<(NodeId, SocketAddr, ContentHash)>,
 }
 
 #[derive(Debug, Default)]
@@ -37,20 +39,42 @@ struct NodeSurveys {
 }
 
 impl Surveys {
-    /// Returns whether the owner sends the survey now. Otherwise it is open already, waits, or is
-    /// dropped.
-    fn begin(&mut self, now: Instant, node: NodeId, hash: ContentHash) -> bool {
+    /// Sends a survey, unless it is open already, or must wait, or is one too many.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        (node, address): (NodeId, SocketAddr),
+        hash: ContentHash,
+    ) {
         let of_node = self.nodes.entry(node).or_default();
         if of_node.asked.contains_key(&hash) {
-            return false;
+            return;
         }
-        let is_next = of_node.asked.len() < OF_ONE_NODE_MAX;
-        if is_next {
+        if of_node.asked.len() < OF_ONE_NODE_MAX {
             of_node.asked.insert(hash, now);
+            self.sends.push((node, address, hash));
         } else if of_node.due.len() < FETCHES_KEPT_MAX {
             of_node.due.insert(hash);
         }
-        is_next
+    }
+
+    /// Sends the next waiting survey of a node for which `is_wanted` returns true.
+    fn begin_next(
+        &mut self,
+        now: Instant,
+        from: (NodeId, SocketAddr),
+        is_wanted: impl Fn(&ContentHash) -> bool,
+    ) {
+        while let Some(hash) = self.next(from.0) {
+            if is_wanted(&hash) {
+                return self.begin(now, from, hash);
+            }
+        }
+    }
+
+    /// Removes and returns the surveys to send.
+    pub(super) fn take_sends(&mut self) -> Vec<(NodeId, SocketAddr, ContentHash)> {
+        std::mem::take(&mut self.sends)
     }
 
     /// Ends a survey. Returns since when it was open.
@@ -89,27 +113,6 @@ impl Surveys {
 }
 
 impl<O: Owner> Session<O> {
-    pub(super) fn survey(
-        &mut self,
-        now: Instant,
-        node: NodeId,
-        address: SocketAddr,
-        hash: ContentHash,
-    ) {
-        if self.surveys.begin(now, node, hash) {
-            self.actions.surveys.push((node, address, hash));
-        }
-    }
-
-    /// Sends the next waiting survey of a node, if its content is still being fetched.
-    fn survey_next(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
-        while let Some(hash) = self.surveys.next(node) {
-            if !self.opened(&hash).is_empty() {
-                return self.survey(now, node, address, hash);
-            }
-        }
-    }
-
     /// Handles the answer of a survey: the ranges that the node has of a content, or a failure.
     pub fn holdings(
         &mut self,
@@ -129,7 +132,9 @@ impl<O: Owner> Session<O> {
                 },
             );
         }
-        self.survey_next(now, node, address);
+        let sizes = &self.sizes;
+        self.surveys
+            .begin_next(now, (node, address), |hash| !sizes.of(hash).is_empty());
         let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
             return;
         };
@@ -141,8 +146,6 @@ impl<O: Owner> Session<O> {
             ranges,
             load: 0,
         };
-        self.record_offered_size(now, &offer);
-        self.plan.offer(now, &offer);
-        self.record_address(&content, node, address);
+        self.offer_ranges(now, &offer, address);
     }
 }

@@ -14,16 +14,16 @@ use p2pfs_types::id::NodeId;
 /// Types of the owner's data that the session stores and returns with its actions.
 pub trait Owner: Sized {
     /// Handle for giving a reader its bytes.
-    type Reader;
+    type ReadHandle;
     /// Handle for reporting the progress and the result of a fill.
-    type Filler;
+    type FillHandle;
     /// File of the cache for one content.
     type File: Clone;
     /// Handle for cancelling a request.
     type Question;
 
     /// Reports the progress of a fill. It is called within the session, so it must not block.
-    fn tell(filler: &Self::Filler, progress: FillProgress);
+    fn tell(fill: &Self::FillHandle, progress: FillProgress);
 }
 
 /// Node to request a content from.
@@ -64,13 +64,13 @@ pub struct Read<R> {
     pub ahead: bool,
     /// How often its bytes were lost between arrival and delivery, 0 at first.
     pub retries: u8,
-    /// Handle of its reader.
-    pub reader: R,
+    /// Handle by which its reader gets the bytes.
+    pub handle: R,
 }
 
 impl<R> Read<R> {
     /// Creates a read with read-ahead.
-    pub fn new(content: ContentKey, range: ByteRange, deadline: Instant, reader: R) -> Self {
+    pub fn new(content: ContentKey, range: ByteRange, deadline: Instant, handle: R) -> Self {
         Self {
             content,
             range,
@@ -78,7 +78,7 @@ impl<R> Read<R> {
             waits: None,
             ahead: true,
             retries: 0,
-            reader,
+            handle,
         }
     }
 }
@@ -119,11 +119,11 @@ pub struct Actions<O: Owner> {
     /// Requests to cancel, because their answers are not needed.
     pub cancels: Vec<O::Question>,
     /// Readers to give their bytes.
-    pub deliveries: Vec<Delivery<O::Reader, O::File>>,
+    pub deliveries: Vec<Delivery<O::ReadHandle, O::File>>,
     /// Readers to fail.
-    pub ends: Vec<(O::Reader, TransferError)>,
+    pub ends: Vec<(O::ReadHandle, TransferError)>,
     /// Fills that ended, with their results.
-    pub fills: Vec<(O::Filler, Result<(), TransferError>)>,
+    pub fills: Vec<(O::FillHandle, Result<(), TransferError>)>,
     /// Events for the user of this node.
     pub events: Vec<FetchEvent>,
     /// Contents to look up. Report their holders with

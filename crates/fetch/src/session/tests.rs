@@ -1,5 +1,6 @@
 //! Sessions with a minimal owner.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
@@ -13,8 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Nobody;
 
 impl Owner for Nobody {
-    type Reader = ();
-    type Filler = ();
+    type ReadHandle = ();
+    type FillHandle = ();
     type File = ();
     type Question = ();
 

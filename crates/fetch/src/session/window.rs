@@ -117,13 +117,15 @@ impl Window {
         storing.map(|(range, _)| range)
     }
 
-    /// Records that a fill of the content begins. The cache may have refused bytes that count as
-    /// being stored, without a report so far, although it has room by now.
-    pub(super) fn note_fill(&mut self, content: &ContentKey) {
+    /// Records that a fill of the content begins, and drops the refused bytes. Returns their ranges.
+    /// The cache may have refused bytes that count as being stored, without a report so far,
+    /// although it has room by now.
+    pub(super) fn begin_fill(&mut self, content: &ContentKey) -> Vec<ByteRange> {
         let [first, last] = places(content);
         for (_, held) in self.held.range_mut(first..=last) {
             held.for_later_fill = held.refused.is_none();
         }
+        self.forget(content)
     }
 
     /// Returns whether the owner stores refused bytes again. Returns true once per fill.

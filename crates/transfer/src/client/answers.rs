@@ -57,7 +57,11 @@ impl FetcherInner {
     }
 
     fn ask_at_once(self: &Arc<Self>, request: RangeRequest) -> Option<TakeBack> {
-        if !self.download.pass_at_once(request.range.len(), true) {
+        if !self
+            .settings
+            .download
+            .pass_at_once(request.range.len(), true)
+        {
             return None;
         }
         // a weak reference, so that a missing answer does not keep the network alive that would
@@ -72,7 +76,7 @@ impl FetcherInner {
         let lane = lane_of(request.lane);
         let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
         if asked.is_err() {
-            self.download.give_back(request.range.len());
+            self.settings.download.give_back(request.range.len());
         }
         if asked.is_ok() {
             self.trace_request(&request, "sent at once over an open connection");
@@ -98,7 +102,7 @@ impl FetcherInner {
             Ok(proof) => proof,
             Err(failure) => return self.fail_and_refund(&request, failure),
         };
-        if !self.behind.has_room(request.range.len()) {
+        if !self.storing.behind.has_room(request.range.len()) {
             self.runtime.spawn(self.clone().take_answer(request, proof));
             return;
         }
@@ -134,10 +138,10 @@ impl FetcherInner {
     async fn is_allowed(self: &Arc<Self>, request: &RangeRequest) -> bool {
         let is_waited_for = request.lane == plan::Lane::Urgent;
         let bytes = request.range.len();
-        if !is_waited_for && self.download.is_too_much(bytes) {
+        if !is_waited_for && self.settings.download.is_too_much(bytes) {
             return false;
         }
-        let mut allowed = pin!(self.download.pass(bytes, is_waited_for));
+        let mut allowed = pin!(self.settings.download.pass(bytes, is_waited_for));
         if poll_fn(|cx| Poll::Ready(allowed.as_mut().poll(cx).is_ready())).await {
             return true;
         }
@@ -155,7 +159,7 @@ impl FetcherInner {
 
     /// Ends a request without data, and refunds its bytes to the limit.
     fn fail_and_refund(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
-        self.download.give_back(request.range.len());
+        self.settings.download.give_back(request.range.len());
         self.fail(request, failure);
     }
 
@@ -181,7 +185,7 @@ impl FetcherInner {
             debug!(target: TRACE_TARGET, "the cache's disk hangs, the bytes stay in memory");
         }
         // the semaphore is never closed, so this cannot fail; without a permit nothing is verified
-        let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
+        let Ok(permit) = self.storing.verifier().await else {
             return;
         };
         let small = request.range.len() <= URGENT_MAX_BYTES;
@@ -238,7 +242,7 @@ impl FetcherInner {
     pub(super) fn deliver(self: &Arc<Self>, delivery: Delivery<ReadReply, CacheFile>) {
         let Delivery { read, sources } = delivery;
         match sources.gather(read.range, read_into) {
-            Ok(bytes) => (read.reader)(Ok(bytes)),
+            Ok(bytes) => (read.handle)(Ok(bytes)),
             Err(gap) => self.restart_read(read, gap),
         }
     }

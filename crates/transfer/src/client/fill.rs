@@ -24,21 +24,21 @@ pub struct Fill {
 }
 
 /// Sending end of a [`Fill`].
-pub(super) struct Filler {
+pub(super) struct FillSender {
     pub progress: watch::Sender<FillProgress>,
     pub outcome: oneshot::Sender<Result<(), TransferError>>,
 }
 
 impl Fill {
     /// Creates both ends of a fill that has not begun.
-    pub(super) fn new(fetcher: Fetcher, content: ContentKey) -> (Self, FillId, Filler) {
+    pub(super) fn new(fetcher: Fetcher, content: ContentKey) -> (Self, FillId, FillSender) {
         let id = FillId(NEXT.fetch_add(1, Ordering::Relaxed));
         let (told, progress) = watch::channel(FillProgress {
             ready_bytes: 0,
             size_bytes: content.size_bytes,
         });
         let (ended, outcome) = oneshot::channel();
-        let filler = Filler {
+        let sender = FillSender {
             progress: told,
             outcome: ended,
         };
@@ -49,7 +49,7 @@ impl Fill {
             progress,
             outcome,
         };
-        (fill, id, filler)
+        (fill, id, sender)
     }
 
     /// Returns the progress, now and after each change.

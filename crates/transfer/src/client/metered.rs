@@ -8,18 +8,18 @@ impl Fetcher {
     /// Sets whether the network is metered. If it is, nothing is fetched ahead of readers and no
     /// small files before they are opened. Fills go on, because a user requested them.
     pub fn set_metered(&self, metered: bool) {
-        self.inner.metered.send_replace(metered);
+        self.inner.settings.metered.send_replace(metered);
         self.inner
             .with(|session, _| session.plan.set_metered(metered));
     }
 
     /// Returns whether the network is metered.
     pub fn is_metered(&self) -> bool {
-        *self.inner.metered.borrow()
+        *self.inner.settings.metered.borrow()
     }
 
     /// Returns a receiver that follows the metered state.
     pub fn metered(&self) -> watch::Receiver<bool> {
-        self.inner.metered.subscribe()
+        self.inner.settings.metered.subscribe()
     }
 }

@@ -44,11 +44,10 @@ use p2pfs_types::id::NodeId;
 
 use asking::{OnBytes, RequestSender, TakeBack};
 pub use fill::Fill;
-use fill::Filler;
+use fill::FillSender;
 use storing::StoreQueue;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
 use trace::FetchTrace;
-use write_behind::WriteBehindQueue;
 
 /// Maximum events that wait for their reader. Further ones are dropped.
 pub const FETCH_EVENTS_MAX: usize = 1024;
@@ -73,13 +72,13 @@ pub struct Fetcher {
 struct Client;
 
 impl Owner for Client {
-    type Reader = ReadReply;
-    type Filler = Filler;
+    type ReadHandle = ReadReply;
+    type FillHandle = FillSender;
     type File = CacheFile;
     type Question = TakeBack;
 
-    fn tell(filler: &Filler, progress: FillProgress) {
-        filler.progress.send_replace(progress);
+    fn tell(sender: &FillSender, progress: FillProgress) {
+        sender.progress.send_replace(progress);
     }
 }
 
@@ -100,16 +99,19 @@ struct FetcherInner {
     holders: HoldersOf,
     asking: RequestSender,
     on_bytes: OnBytes,
-    download: Pace,
-    metered: watch::Sender<bool>,
-    behind: WriteBehindQueue,
+    settings: FetchSettings,
     events: mpsc::Sender<FetchEvent>,
     storing: StoreQueue,
     trace: FetchTrace,
-    verifiers: Arc<Semaphore>,
     holdings: Arc<Semaphore>,
     wake: Arc<Notify>,
     runtime: tokio::runtime::Handle,
+}
+
+/// Settings of the user of this node for the fetcher.
+struct FetchSettings {
+    download: Pace,
+    metered: watch::Sender<bool>,
     fill_patience: Duration,
 }
 
@@ -153,17 +155,17 @@ impl Fetcher {
             cache,
             holders,
             asking,
-            download: Pace::default(),
-            metered: watch::Sender::new(false),
-            behind: WriteBehindQueue::default(),
+            settings: FetchSettings {
+                download: Pace::default(),
+                metered: watch::Sender::new(false),
+                fill_patience: config.fill_patience,
+            },
             events,
             storing: StoreQueue::new(verifiers),
             trace: FetchTrace::default(),
-            verifiers: Arc::new(Semaphore::new(verifiers)),
             holdings: Arc::new(Semaphore::new(HOLDINGS_AT_ONCE_MAX)),
             wake: wake.clone(),
             runtime: tokio::runtime::Handle::current(),
-            fill_patience: config.fill_patience,
         });
         inner.runtime.spawn(keep_time(Arc::downgrade(&inner), wake));
         (Self { inner }, receiver)
@@ -171,7 +173,7 @@ impl Fetcher {
 
     /// Returns the download limit.
     pub fn download(&self) -> &Pace {
-        &self.inner.download
+        &self.inner.settings.download
     }
 
     /// Reads a range from the cache, or from other nodes until `deadline`, which is extended while
@@ -224,23 +226,9 @@ impl Fetcher {
             return nothing;
         }
         let content = ContentKey::new(hash, size_bytes);
-        let file = match self.inner.open(content) {
-            Ok(file) => file,
-            Err(error) => {
-                reply(Err(error));
-                return nothing;
-            }
-        };
-        if let Some(bytes) = file.and_then(|file| read_cached(&file, range)) {
-            if ahead {
-                self.note_read(content, range);
-            }
-            reply(Ok(bytes));
-            return nothing;
-        }
         let mut read = Read::new(content, range, deadline, reply);
         read.ahead = ahead;
-        FetchTicket(self.inner.ask_for(read))
+        FetchTicket(self.inner.start(read))
     }
 
     /// Records that a range was read from the cache without [`Fetcher::read`], so that read-ahead
@@ -279,11 +267,11 @@ impl Fetcher {
     /// Brings a whole file into the cache. Must be called within the runtime.
     pub fn fill(&self, hash: ContentHash, size_bytes: u64) -> Fill {
         let content = ContentKey::new(hash, size_bytes);
-        let (fill, id, filler) = Fill::new(self.clone(), content);
+        let (fill, id, sender) = Fill::new(self.clone(), content);
         let inner = self.inner.clone();
         self.inner
             .runtime
-            .spawn_blocking(move || inner.begin_fill(content, id, filler));
+            .spawn_blocking(move || inner.begin_fill(content, id, sender));
         fill
     }
 
@@ -414,9 +402,9 @@ impl FetcherInner {
         for delivery in actions.deliveries {
             self.deliver(delivery);
         }
-        for (filler, outcome) in actions.fills {
+        for (sender, outcome) in actions.fills {
             // the receiver may be gone
-            let _ = filler.outcome.send(outcome);
+            let _ = sender.outcome.send(outcome);
         }
         for event in actions.events {
             // no wait depends on events, so those that are not read in time are dropped
@@ -519,17 +507,6 @@ async fn keep_time(inner: Weak<FetcherInner>, wake: Arc<Notify>) {
             }
             None => wake.notified().await,
         }
-    }
-}
-
-fn read_cached(file: &CacheFile, range: ByteRange) -> Option<Bytes> {
-    if !file.missing_in(range).is_empty() {
-        return None;
-    }
-    let mut buffer = vec![0; range.len() as usize];
-    match file.read_at(range.start, &mut buffer) {
-        Ok(ReadOutcome::Ready(length)) if length == buffer.len() => Some(buffer.into()),
-        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::fill::Filler;
+use super::fill::FillSender;
 use super::{FetcherInner, ReadReply};
 use p2pfs_cache::CacheFile;
 use p2pfs_fetch::TransferError;
@@ -20,9 +20,17 @@ impl FetcherInner {
         self: &Arc<Self>,
         content: ContentKey,
     ) -> Result<Option<CacheFile>, TransferError> {
-        if let Some(file) = self.with(|session, now| session.open(now, content))? {
-            return Ok(file);
+        match self.with(|session, now| session.open(now, content))? {
+            Some(file) => Ok(file),
+            None => self.begin_fetch(content),
         }
+    }
+
+    /// Begins a fetch. Returns the cache's file if there is one.
+    fn begin_fetch(
+        self: &Arc<Self>,
+        content: ContentKey,
+    ) -> Result<Option<CacheFile>, TransferError> {
         // an error of the cache does not fail the read: it goes on uncached
         let file = self.cache.file(content.hash, content.size_bytes).ok();
         let cached = Cached {
@@ -44,23 +52,16 @@ impl FetcherInner {
         Some(file)
     }
 
-    /// Starts the read of an open content.
-    pub(super) fn ask_for(self: &Arc<Self>, mut read: Read<ReadReply>) -> Option<DemandId> {
+    /// Starts a read, and begins the fetch of its content unless it has begun.
+    pub(super) fn start(self: &Arc<Self>, mut read: Read<ReadReply>) -> Option<DemandId> {
         loop {
             let content = read.content;
-            let asked = self.with(|session, now| {
-                if session.is_closed(&content) {
-                    Err(read)
-                } else {
-                    Ok(session.read(now, read))
-                }
-            });
-            read = match asked {
-                Ok(asked) => return asked,
-                Err(read) => read,
-            };
-            if let Err(why) = self.open(content) {
-                (read.reader)(Err(why));
+            match self.with(|session, now| session.start(now, read)) {
+                Ok(id) => return id,
+                Err(back) => read = back,
+            }
+            if let Err(why) = self.begin_fetch(content) {
+                (read.handle)(Err(why));
                 return None;
             }
         }
@@ -71,17 +72,17 @@ impl FetcherInner {
         loop {
             let (content, why) = (read.content, gap.clone());
             let told = self.with(|session, now| {
-                if session.is_closed(&content) {
-                    Err(read)
-                } else {
+                if session.plan.files().is_open(&content) {
                     session.fell_short(now, read, why);
                     Ok(())
+                } else {
+                    Err(read)
                 }
             });
             let Err(back) = told else { return };
             read = back;
             if let Err(why) = self.open(content) {
-                return (read.reader)(Err(why));
+                return (read.handle)(Err(why));
             }
         }
     }
@@ -92,41 +93,42 @@ impl FetcherInner {
         self: &Arc<Self>,
         content: ContentKey,
         id: FillId,
-        mut filler: Filler,
+        mut sender: FillSender,
     ) {
         loop {
             let file = match self.open(content) {
                 Ok(file) => file,
                 Err(error) => {
                     // the receiver may be gone
-                    let _ = filler.outcome.send(Err(error));
+                    let _ = sender.outcome.send(Err(error));
                     return;
                 }
             };
             // the cache may accept a file by now that it refused when the fetch began
             let file = file.or_else(|| self.reopen(content));
             if let Some(file) = &file {
-                file.settle(|| !filler.outcome.is_closed());
+                file.settle(|| !sender.outcome.is_closed());
             }
             // called under the session's lock: bytes that are not stored by then are in its window
             let present = || {
                 file.as_ref()
                     .map_or_else(ExtentSet::new, CacheFile::present)
             };
-            let begun = self.with(|session, now| match session.is_closed(&content) {
-                true => Err(filler),
-                // the fill was dropped
-                false if filler.outcome.is_closed() => Ok(()),
-                false => {
-                    let (filler, patience) = ((id, filler), self.fill_patience);
-                    session.fill(now, content, filler, patience, present);
-                    Ok(())
+            let begun = self.with(|session, now| {
+                if !session.plan.files().is_open(&content) {
+                    return Err(sender);
                 }
+                // otherwise the fill was dropped
+                if !sender.outcome.is_closed() {
+                    let (fill, patience) = ((id, sender), self.settings.fill_patience);
+                    session.fill(now, content, fill, patience, present);
+                }
+                Ok(())
             });
             match begun {
                 Ok(()) => return,
                 // the file was closed meanwhile
-                Err(back) => filler = back,
+                Err(back) => sender = back,
             }
         }
     }

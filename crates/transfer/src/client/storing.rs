@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::write_behind::{self, StoreOutcome};
+use super::write_behind::{self, StoreOutcome, WriteBehindQueue};
 use p2pfs_cache::CacheFile;
 use p2pfs_types::digest::Verified;
 use p2pfs_types::stall::StallClock;
@@ -33,6 +33,9 @@ pub(super) struct StoreQueue {
     /// Number of completed stores.
     ended: AtomicU64,
     stands_still: AtomicBool,
+    verifiers: Arc<Semaphore>,
+    /// Small ranges that are stored together, shortly after their readers have them.
+    pub behind: WriteBehindQueue,
 }
 
 /// Right to store the next verified answer.
@@ -47,8 +50,8 @@ impl StoreTurn {
 }
 
 impl StoreQueue {
-    /// Creates the turns. `turns` is the number of answers that may be between verification and
-    /// disk.
+    /// Creates the turns. `turns` is the number of answers that may be verified at one time, and the
+    /// number that may be between verification and disk.
     pub(super) fn new(turns: usize) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(turns)),
@@ -56,7 +59,14 @@ impl StoreQueue {
             at_disk: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
             stands_still: AtomicBool::new(false),
+            verifiers: Arc::new(Semaphore::new(turns)),
+            behind: WriteBehindQueue::default(),
         }
+    }
+
+    /// Waits for the right to verify an answer.
+    pub(super) async fn verifier(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        self.verifiers.clone().acquire_owned().await
     }
 
     /// Waits for a turn. Returns `None` if the disk hangs.

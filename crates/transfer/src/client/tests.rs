@@ -436,7 +436,9 @@ async fn nothing_remains_after_everything_was_read() {
     while scene.in_flight_bytes() > 0 {
         tokio::task::yield_now().await;
     }
-    assert!(scene.fetcher.inner.state.lock().session.is_at_rest());
+    let state = scene.fetcher.inner.state.lock();
+    assert_eq!(state.session.plan.requests().bytes(), 0);
+    assert_eq!(state.session.refused_bytes(), 0);
 }
 
 /// A small read overtakes requests that wait for the limit, even those of a fill of the same file.

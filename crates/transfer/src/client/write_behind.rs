@@ -66,7 +66,7 @@ impl WriteBehindQueue {
 
 impl FetcherInner {
     pub(super) fn store_soon(self: &Arc<Self>, pending: PendingStore) {
-        if !self.behind.add(pending) {
+        if !self.storing.behind.add(pending) {
             return;
         }
         let inner = self.clone();
@@ -83,7 +83,7 @@ impl FetcherInner {
     fn store_pending(self: &Arc<Self>) {
         let mut again = Vec::new();
         loop {
-            let mut pending = self.behind.take();
+            let mut pending = self.storing.behind.take();
             pending.append(&mut again);
             if pending.is_empty() {
                 return;

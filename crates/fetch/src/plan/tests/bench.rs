@@ -159,7 +159,7 @@ impl Bench {
         patience: Duration,
     ) -> DemandId {
         let deadline = self.now + patience;
-        let demanded = self.plan.demand_just(self.now, content, range, deadline);
+        let demanded = self.plan.demand(self.now, content, range, deadline);
         demanded.unwrap()
     }
 
@@ -474,7 +474,7 @@ impl Bench {
             }
             match self
                 .plan
-                .demand(self.now, reader.content, range, self.now + PATIENCE)
+                .demand_ahead(self.now, reader.content, range, self.now + PATIENCE)
             {
                 Ok(id) => reader.waits = Some((id, self.now)),
                 Err(why) => {

@@ -53,7 +53,7 @@ fn a_holder_is_asked_regardless_of_how_many_nodes_were_known_before() {
     let late = numbered(PEERS_MAX);
     plan.holders(now, &content, &listed(&[early, late]));
     for start in [0, MIB] {
-        plan.demand_just(now, content, page_at(start), now + PATIENCE)
+        plan.demand(now, content, page_at(start), now + PATIENCE)
             .unwrap();
     }
     let nodes: Vec<_> = asked(&mut plan, now).iter().map(|it| it.node).collect();
@@ -108,12 +108,10 @@ fn readers_of_available_files_are_served_despite_many_readers_of_unavailable_one
     assert!(plan.offer(now, &offer));
     for number in 0..1000 {
         let range = page_at(number * 2 * PAGE_BYTES);
-        plan.demand_just(now, content, range, now + PATIENCE)
-            .unwrap();
+        plan.demand(now, content, range, now + PATIENCE).unwrap();
     }
     let range = page_at(SIZE / 2);
-    plan.demand_just(now, content, range, now + PATIENCE)
-        .unwrap();
+    plan.demand(now, content, range, now + PATIENCE).unwrap();
     let ranges: Vec<_> = asked(&mut plan, now).iter().map(|it| it.range).collect();
     assert_eq!(ranges, [range]);
 }
@@ -126,7 +124,7 @@ fn an_unknown_holder_is_asked_beside_many_silent_ones() {
     plan.holders(now, &content, &listed(&silent));
     let start = now;
     for number in 0..silent.len() as u64 {
-        plan.demand_just(now, content, page_at(number * MIB), now + PATIENCE)
+        plan.demand(now, content, page_at(number * MIB), now + PATIENCE)
             .unwrap();
         let _unanswered = asked(&mut plan, now);
         now += Duration::from_millis(300);

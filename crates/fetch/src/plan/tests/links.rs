@@ -52,7 +52,7 @@ fn a_reader_of_bytes_that_are_lost_again_finally_gets_them() {
     let deadline = bench.now + PATIENCE;
     let id = bench
         .plan
-        .demand(bench.now, content, range, deadline)
+        .demand_ahead(bench.now, content, range, deadline)
         .unwrap();
     let first = bench.plan.poll_request(bench.now).unwrap();
     while bench.plan.poll_request(bench.now).is_some() {}

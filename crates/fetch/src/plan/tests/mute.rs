@@ -72,9 +72,7 @@ impl Among {
 
     fn read(&mut self, range: ByteRange) {
         let deadline = self.now + PATIENCE;
-        let demand = self
-            .plan
-            .demand_just(self.now, self.content, range, deadline);
+        let demand = self.plan.demand(self.now, self.content, range, deadline);
         let ready = PlanEvent::Ready(demand.unwrap());
         self.run_until(&ready);
     }
@@ -188,7 +186,7 @@ impl OneOfTwo {
                 let part = ByteRange::at(self.parts * self.part_bytes, self.part_bytes);
                 self.parts += 1;
                 let deadline = self.now + PATIENCE;
-                let next = self.plan.demand_just(self.now, self.read, part, deadline);
+                let next = self.plan.demand(self.now, self.read, part, deadline);
                 self.demand = Some(next.unwrap());
             }
             while let Some(request) = self.plan.poll_request(self.now) {
@@ -228,7 +226,7 @@ fn a_holder_mute_for_one_file_keeps_no_reader_from_another_holder() {
     let (begin, wanted, other) = (trial.begin, trial.wanted, node(HOLDER + 1));
     let range = ByteRange::new(0, URGENT_MAX_BYTES);
     let deadline = begin + PATIENCE;
-    let demand = trial.plan.demand_just(begin, wanted, range, deadline);
+    let demand = trial.plan.demand(begin, wanted, range, deadline);
     let demand = demand.unwrap();
     let first = trial.plan.poll_request(begin).unwrap();
     assert_eq!((first.content, first.node), (wanted, node(HOLDER)));
@@ -253,9 +251,7 @@ fn a_reader_of_an_earlier_request_is_not_overtaken_by_later_requests() {
     let ahead = trial.plan.poll_request(begin).unwrap();
     assert_eq!((ahead.content, ahead.lane), (wanted, Lane::Bulk));
     let range = ByteRange::at(ahead.range.start, PAGE_BYTES);
-    let demand = trial
-        .plan
-        .demand_just(begin, wanted, range, begin + PATIENCE);
+    let demand = trial.plan.demand(begin, wanted, range, begin + PATIENCE);
     let demand = demand.unwrap();
     trial.gives_what_is_urgent = true;
     while let Some(event) = trial.next_event(Duration::from_secs(2)) {
@@ -275,7 +271,7 @@ fn a_reader_of_a_fill_in_flight_is_not_sent_to_the_end_of_the_queue_repeatedly()
     let deadline = begin + PATIENCE * 10;
     // a reader that always wants more than there is room for
     let all = ByteRange::new(0, 64 * MIB);
-    plan.demand_just(begin, trial.read, all, deadline).unwrap();
+    plan.demand(begin, trial.read, all, deadline).unwrap();
     let (mut now, mut asked, mut ahead) = (begin, VecDeque::new(), None);
     let mut demand = None;
     for round in 0..200 {
@@ -302,7 +298,7 @@ fn a_reader_of_a_fill_in_flight_is_not_sent_to_the_end_of_the_queue_repeatedly()
         }
         match (round, ahead) {
             (5, _) => plan.fill(now, wanted, PATIENCE),
-            (6, Some(range)) => demand = plan.demand_just(now, wanted, range, deadline).ok(),
+            (6, Some(range)) => demand = plan.demand(now, wanted, range, deadline).ok(),
             _ => {}
         }
         let mut events = std::iter::from_fn(|| plan.state.out.poll_event());

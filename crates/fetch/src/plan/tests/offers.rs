@@ -135,8 +135,7 @@ fn a_file_waiting_for_unavailable_bytes_is_not_rescanned_in_a_loop() {
     let patience = Duration::from_secs(1);
     for number in 0..600 {
         let range = page(1000 + number);
-        plan.demand_just(now, content, range, now + patience)
-            .unwrap();
+        plan.demand(now, content, range, now + patience).unwrap();
     }
     let mut at_one_time = 0;
     while now < begin + patience * 5 {

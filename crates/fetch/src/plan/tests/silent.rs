@@ -49,7 +49,7 @@ impl Two {
     fn read(&mut self, page: u64) -> (NodeId, NodeId, Duration) {
         let (begun, range) = (self.now, ByteRange::at(page * PAGE_BYTES, PAGE_BYTES));
         let deadline = begun + PATIENCE;
-        let demand = self.plan.demand_just(begun, self.content, range, deadline);
+        let demand = self.plan.demand(begun, self.content, range, deadline);
         let ready = PlanEvent::Ready(demand.unwrap());
         let mut asked = Vec::new();
         loop {
@@ -158,7 +158,7 @@ fn an_answer_waiting_for_the_disk_is_not_silence_and_is_not_requested_again() {
     two.read(0);
     let (begun, range) = (two.now, ByteRange::at(MIB, 4 * MIB));
     let plan = &mut two.plan;
-    plan.demand_just(begun, two.content, range, begun + PATIENCE)
+    plan.demand(begun, two.content, range, begun + PATIENCE)
         .unwrap();
     let mut asked = Vec::new();
     while let Some(request) = plan.poll_request(begun) {

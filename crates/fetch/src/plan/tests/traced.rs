@@ -12,7 +12,7 @@ fn a_plan_that_is_not_traced_records_no_decision() {
     );
     plan.open(now, content, ExtentSet::new()).unwrap();
     let range = ByteRange::at(0, 4096);
-    let read = plan.demand(now, content, range, now + Duration::from_secs(1));
+    let read = plan.demand_ahead(now, content, range, now + Duration::from_secs(1));
     let read = read.unwrap();
     assert_eq!(plan.poll_request(now), None);
     assert_eq!(plan.state.out.take_decisions(), []);
@@ -40,7 +40,7 @@ fn a_silent_holder_is_named_with_the_request_that_was_taken_back_for_it() {
     });
     plan.holders(now, &content, &listed);
     let range = ByteRange::new(0, 64 << 10);
-    let read = plan.demand(now, content, range, now + Duration::from_secs(10));
+    let read = plan.demand_ahead(now, content, range, now + Duration::from_secs(10));
     let read = read.unwrap();
     let first = plan.poll_request(now).unwrap();
     let second = loop {

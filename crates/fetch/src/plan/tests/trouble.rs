@@ -233,7 +233,7 @@ fn a_returned_peer_is_asked_without_the_rest_of_its_pause() {
     let content = bench.file(1, MIB, &[peer]);
     bench
         .plan
-        .demand(bench.now, content, page(1), bench.now + PATIENCE)
+        .demand_ahead(bench.now, content, page(1), bench.now + PATIENCE)
         .unwrap();
     let request = bench.plan.poll_request(bench.now).unwrap();
     bench
@@ -270,7 +270,7 @@ fn patience_with(failure: Failure) -> u64 {
     let (begun, deadline) = (bench.now, bench.now + PATIENCE);
     bench
         .plan
-        .demand(begun, content, page(1), deadline)
+        .demand_ahead(begun, content, page(1), deadline)
         .unwrap();
     loop {
         if let Some(request) = bench.plan.poll_request(bench.now) {
@@ -300,7 +300,7 @@ fn patience_with_handshake(step: Duration, steps: u32) -> Duration {
     let (begun, deadline) = (bench.now, bench.now + PATIENCE);
     bench
         .plan
-        .demand(begun, content, page(1), deadline)
+        .demand_ahead(begun, content, page(1), deadline)
         .unwrap();
     let (mut asked, mut told) = (vec![], 0);
     loop {
@@ -383,8 +383,7 @@ fn a_reader_of_a_vanished_version_fails_before_its_deadline() {
         let mut plan = Plan::new(PlanConfig::default(), 1);
         plan.open(now, content, ExtentSet::new()).unwrap();
         plan.holders(now, &content, &listed(&[node(1)]));
-        plan.demand_just(now, content, page(0), now + PATIENCE)
-            .unwrap();
+        plan.demand(now, content, page(0), now + PATIENCE).unwrap();
         let request = plan.poll_request(now).unwrap();
         plan.failed(now, request.id, Failure::Gone);
         if has_part {
@@ -403,7 +402,7 @@ fn a_reader_of_a_vanished_version_fails_before_its_deadline() {
         let begun = now;
         let deadline = now + Duration::from_mins(5);
         let late = plan
-            .demand_just(now, content, ByteRange::at(MIB, PAGE_BYTES), deadline)
+            .demand(now, content, ByteRange::at(MIB, PAGE_BYTES), deadline)
             .unwrap();
         let why = loop {
             while let Some(request) = plan.poll_request(now) {
@@ -448,8 +447,7 @@ fn all_of_thousands_of_files_read_at_once_arrive() {
     for content in &contents {
         plan.open(now, *content, ExtentSet::new()).unwrap();
         plan.holders(now, content, &listed(&[node(1)]));
-        plan.demand_just(now, *content, page(0), now + PATIENCE)
-            .unwrap();
+        plan.demand(now, *content, page(0), now + PATIENCE).unwrap();
     }
     while let Some(request) = plan.poll_request(now) {
         plan.answered(now, request.id);

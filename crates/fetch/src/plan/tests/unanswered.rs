@@ -21,7 +21,7 @@ fn is_unanswered(answer: impl Fn(&mut Plan, Instant, &RangeRequest)) -> bool {
     plan.open(now, content, ExtentSet::new()).unwrap();
     plan.holders(now, &content, &listed(&[node(HOLDER)]));
     let range = ByteRange::new(0, MIB);
-    let demand = plan.demand_just(now, content, range, now + PATIENCE);
+    let demand = plan.demand(now, content, range, now + PATIENCE);
     let demand = demand.unwrap();
     let mut is_unanswered = false;
     loop {
@@ -80,8 +80,7 @@ fn content_without_any_holder_is_not_unanswered() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.open(now, content, ExtentSet::new()).unwrap();
     let range = ByteRange::new(0, MIB);
-    plan.demand_just(now, content, range, now + PATIENCE)
-        .unwrap();
+    plan.demand(now, content, range, now + PATIENCE).unwrap();
     assert!(plan.poll_request(now).is_none());
     plan.handle_timeout(now + PATIENCE);
     let events: Vec<PlanEvent> = std::iter::from_fn(|| plan.state.out.poll_event()).collect();
