@@ -31,7 +31,7 @@ impl ReadAheadBudget {
     /// Extends the read-ahead of the reader of a range. Returns whether there is more to fetch
     /// ahead than before.
     pub(super) fn extend(&mut self, file: &mut FileFetch, range: ByteRange) -> bool {
-        if self.is_metered || file.is_complete() {
+        if self.is_metered || file.presence.is_whole() {
             return false;
         }
         let limit = self.of_each();

@@ -101,7 +101,7 @@ impl DemandTable {
         let demands = self.touching(file, range);
         let parts = demands.map(|(_, demand)| demand.range.intersection(&range));
         let first = parts.min_by_key(|part| part.start).unwrap_or(range);
-        file.have().missing_in(first).iter().next()
+        file.presence.here().missing_in(first).iter().next()
     }
 
     /// Returns the first of the adjacent unrequested demands that end at this one. The kernel reads
@@ -129,7 +129,7 @@ impl DemandTable {
         gap: u64,
     ) -> Option<Instant> {
         let demand = self.get(id)?;
-        let missing = file.have().missing_in(demand.range);
+        let missing = file.presence.here().missing_in(demand.range);
         let is_asked_before = missing.iter().next().is_some_and(|it| it.start < gap);
         let is_here = !is_asked_before && !self.is_preceded(file, demand);
         let known = demand.stuck.filter(|(at, _)| *at == gap);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::holders::{Coverage, HolderSet};
 use super::patience::Waiting;
 use super::places::RangeIndex;
+use super::presence::Presence;
 use super::readers::ReaderSet;
 use super::streams::Streams;
 use super::swarm::Swarm;
@@ -77,9 +78,7 @@ impl FailureMemory {
 #[derive(Debug)]
 pub(super) struct FileFetch {
     pub size_bytes: u64,
-    /// Ranges that are verified and stored.
-    have: ExtentSet,
-    have_bytes: u64,
+    pub presence: Presence,
     /// Ranges in flight.
     pub asked: RangeIndex<RequestId>,
     holders: HolderSet,
@@ -107,13 +106,11 @@ pub(super) struct FileTimes {
 
 impl FileFetch {
     pub(super) fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
-        let have_bytes = present.len();
         // one answer would not bring all of it
-        let is_to_get = size_bytes > PIECE_MAX_BYTES && have_bytes != size_bytes;
+        let is_to_get = size_bytes > PIECE_MAX_BYTES && present.len() != size_bytes;
         Self {
             size_bytes,
-            have_bytes,
-            have: present,
+            presence: Presence::new(size_bytes, present),
             asked: RangeIndex::default(),
             holders: HolderSet::new(now, is_to_get),
             readers: ReaderSet::default(),
@@ -197,28 +194,6 @@ impl FileFetch {
         ByteRange::new(0, self.size_bytes)
     }
 
-    pub(super) fn have(&self) -> &ExtentSet {
-        &self.have
-    }
-
-    pub(super) fn have_bytes(&self) -> u64 {
-        self.have_bytes
-    }
-
-    pub(super) fn gain(&mut self, range: ByteRange) {
-        self.have_bytes += self.have.missing_in(range).len();
-        self.have.insert(range);
-    }
-
-    pub(super) fn lose(&mut self, range: ByteRange) {
-        self.have_bytes -= self.have.present_in(range).len();
-        self.have.remove(range);
-    }
-
-    pub(super) fn is_complete(&self) -> bool {
-        self.have_bytes == self.size_bytes
-    }
-
     pub(super) fn is_idle(&self) -> bool {
         let is_wanted_whole = !matches!(self.fill, FillWish::None);
         self.readers.is_empty() && self.asked.is_empty() && !is_wanted_whole
@@ -241,7 +216,7 @@ impl FileFetch {
 
     /// Returns the holders that have a part of what is missing of a range.
     pub(super) fn holders_of(&self, range: ByteRange) -> impl Iterator<Item = &NodeId> {
-        self.holders.with_missing(&self.have, range)
+        self.holders.with_missing(self.presence.here(), range)
     }
 
     /// Adds a holder or extends its ranges. Returns whether that is news.
@@ -289,7 +264,7 @@ impl FileFetch {
     /// neither on this node nor at a partial holder. Other readers of that range wait for the same
     /// bytes.
     pub(super) fn is_gone_in(&self, range: ByteRange) -> bool {
-        self.holders.is_gone(self.have.missing_in(range))
+        self.holders.is_gone(self.presence.here().missing_in(range))
     }
 
     /// Returns why a range cannot be had.
@@ -314,12 +289,12 @@ impl FileFetch {
     pub(super) fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {
-            if let Some(run) = self.have.run_at(at) {
+            if let Some(run) = self.presence.here().run_at(at) {
                 at = run.end;
                 continue;
             }
             let block = ByteRange::new(at, range.end).first_grain(PIECE_MAX_BYTES);
-            let missing = self.have.missing_in(block);
+            let missing = self.presence.here().missing_in(block);
             for run in missing.iter() {
                 if let Some(gap) = self.asked.first_free(run) {
                     return Some(gap);

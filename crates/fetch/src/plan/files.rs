@@ -1,13 +1,14 @@
 //! The open files, and which of them may be closed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::fetch::FileFetch;
 use super::peers::GO_AT_ONCE_PART;
 use super::{FETCHES_KEPT_MAX, FETCHES_MAX, RECENT};
-use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::ExtentSet;
+use p2pfs_types::digest::{ContentKey, Verified};
+use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
 /// The open files.
@@ -70,13 +71,19 @@ impl FileTable {
 
     /// Returns how many bytes of an open file are on this node.
     pub fn ready_bytes(&self, content: &ContentKey) -> Option<u64> {
-        self.get(content).map(FileFetch::have_bytes)
+        self.get(content).map(|file| file.presence.bytes())
     }
 
-    /// Returns the ranges of an open file that are on this node and not in `kept`.
-    pub fn ready_beside(&self, content: &ContentKey, kept: &ExtentSet) -> ExtentSet {
+    /// Returns the answers in memory that overlap a range of an open file, in order of their start.
+    pub fn held_in(&self, content: &ContentKey, range: ByteRange) -> Vec<Arc<Verified>> {
         let file = self.get(content);
-        file.map_or_else(ExtentSet::new, |file| file.have().without(kept))
+        file.map_or_else(Vec::new, |file| file.presence.held_in(range))
+    }
+
+    /// Returns whether the cache has all of an open file, or `None` while some of it is being
+    /// stored.
+    pub fn outcome_of_stores(&self, content: &ContentKey) -> Option<bool> {
+        self.get(content)?.presence.outcome_of_stores()
     }
 
     /// Marks a node of a file's swarm as late, or unreachable. Its stripes go to the others.

@@ -248,7 +248,7 @@ fn ask_as_urgent(state: &mut FetchState, now: Instant, before: &RangeRequest) {
     for (_, demand) in state.demands.touching(fetch, before.range) {
         waited.insert(demand.range.intersection(&before.range));
     }
-    for run in waited.without(fetch.have()).iter() {
+    for run in waited.without(fetch.presence.here()).iter() {
         let mut rest = run;
         while let Some(peer) = state.peers.get(&node).filter(|_| !rest.is_empty()) {
             let part = peer.link.first_piece(Lane::Urgent, rest);

@@ -13,14 +13,15 @@
 //! from any peer, however slowly, its readers keep waiting. The cost of a step is proportional to
 //! what it touches, times the logarithm of the number of requests in flight.
 //!
-//! The plan moves no bytes, verifies nothing and knows no addresses. Its randomness is seeded, the
+//! The plan moves no bytes, verifies nothing and knows no addresses. Of verified answers it only
+//! knows that they are in memory ([`presence`]). Its randomness is seeded, the
 //! caller passes in the time, and its iteration order is fixed, so one seed gives one run. A call
 //! that returns an error leaves the plan unchanged.
 //!
 //! | subject | files |
 //! |---|---|
 //! | types of the interface | `terms` |
-//! | state of a file and its readers | `files`, `fetch`, `holders`, `demands`, `readers`, `places`, `streams` |
+//! | state of a file and its readers | `files`, `fetch`, `presence`, `holders`, `demands`, `readers`, `places`, `streams` |
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
 //! | how long a wait goes on | `patience`, `pause` |
 //! | all of it together, changed consistently | `state` |
@@ -45,6 +46,7 @@ mod pause;
 mod peer;
 pub mod peers;
 mod places;
+pub(crate) mod presence;
 mod queue;
 mod readers;
 pub mod record;
@@ -77,6 +79,7 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 use patience::Waiting;
+use presence::Presence;
 use queue::WorkClass;
 use requests::RequestState;
 use schedule::Scheduler;
@@ -153,6 +156,12 @@ impl Plan {
         &self.state.files
     }
 
+    /// Returns which bytes of an open file are here, for a change.
+    pub(crate) fn presence(&mut self, content: &ContentKey) -> Option<&mut Presence> {
+        let file = self.state.files.get_mut(content)?;
+        Some(&mut file.presence)
+    }
+
     /// Returns the peers and their figures.
     pub fn peers(&self) -> &PeerTable {
         &self.state.peers
@@ -203,15 +212,24 @@ impl Plan {
         Some(until.max(demand.deadline))
     }
 
-    /// Closes open files without a waiting reader and a fill.
+    /// Closes open files. Requests for a disproven one are cancelled.
     pub fn close_files(&mut self, which: FilesToClose) {
-        let mut closed = match which {
+        let closed = match which {
             FilesToClose::Idle => self.state.files.idle(),
-            FilesToClose::LongIdle { now, .. } => self.state.files.long_idle(now),
+            FilesToClose::LongIdle { now, kept } => {
+                let mut closed = self.state.files.long_idle(now);
+                closed.retain(|content| *content != kept);
+                closed
+            }
+            FilesToClose::Disproven(content) => {
+                let asked = self.state.files.get(&content).map(|it| it.asked.ids());
+                let asked: Vec<_> = asked.into_iter().flatten().collect();
+                for id in asked {
+                    self.state.take_back(id, TakeBackReason::Unwanted);
+                }
+                vec![content]
+            }
         };
-        if let FilesToClose::LongIdle { kept, .. } = which {
-            closed.retain(|content| *content != kept);
-        }
         closed.iter().for_each(|content| self.state.close(content));
     }
 
@@ -396,7 +414,7 @@ impl Plan {
             return;
         };
         fetch.times.last_used = now;
-        if fetch.is_complete() {
+        if fetch.presence.is_whole() {
             self.state.note_filled(&content);
             return;
         }
@@ -434,7 +452,7 @@ impl Plan {
     /// still wait for them, they are requested again.
     pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
         if let Some(fetch) = self.state.files.get_mut(content) {
-            fetch.lose(range);
+            fetch.presence.lose(range);
         }
         self.state.ask_again(content, range);
     }
@@ -474,12 +492,12 @@ impl Plan {
         let Some(fetch) = self.state.files.get_mut(&content) else {
             return false;
         };
-        fetch.gain(range);
+        fetch.presence.gain(range);
         fetch.times.last_used = now;
         fetch.note_progress(now);
         *fetch.received.entry(node).or_default() += range.len();
         fetch.failures.is_lied_to = false;
-        if fetch.is_complete() {
+        if fetch.presence.is_whole() {
             self.state.forget_streams(&content);
         }
         self.state.cancel_duplicates(now, &content, range);
@@ -545,16 +563,6 @@ impl Plan {
         }
     }
 
-    /// Cancels all requests for a content that cannot exist, and closes it.
-    pub fn forget(&mut self, content: &ContentKey) {
-        let asked = self.state.files.get(content).map(|fetch| fetch.asked.ids());
-        let asked: Vec<_> = asked.into_iter().flatten().collect();
-        for id in asked {
-            self.state.take_back(id, TakeBackReason::Unwanted);
-        }
-        self.state.close(content);
-    }
-
     /// Adds a reader that waits for `range` of an open file. It waits until `deadline`, or longer
     /// while bytes of the file arrive. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
     ///
@@ -599,7 +607,7 @@ impl Plan {
         } else {
             range.align_out(PAGE_BYTES, fetch.size_bytes)
         };
-        let present = fetch.have().contains(range);
+        let present = fetch.presence.here().contains(range);
         if present {
             self.state.out.events.push_back(PlanEvent::Ready(id));
             return Ok(());

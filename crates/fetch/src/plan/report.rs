@@ -61,7 +61,7 @@ impl FetchReport {
             FetchReport {
                 hash: content.hash,
                 size_bytes: fetch.size_bytes,
-                ready_bytes: fetch.have_bytes(),
+                ready_bytes: fetch.presence.bytes(),
                 waiting: fetch.readers.count(),
                 is_filling: fetch.filling().is_some(),
                 sources,

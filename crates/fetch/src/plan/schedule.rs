@@ -179,7 +179,7 @@ impl Scheduler {
             state.queue.dequeue(content, WorkClass::Fill);
             return None;
         };
-        let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        let left_bytes = fetch.size_bytes - fetch.presence.bytes();
         let rest = ByteRange::new(cursor, rest.end);
         let fetch = state.files.get(content)?;
         let policy = SwarmPolicy::new(state, content, fetch);
@@ -215,7 +215,7 @@ impl Scheduler {
     ) -> Option<RangeRequest> {
         let fetch = state.files.get(content)?;
         let rest = ByteRange::new(from, fetch.size_bytes);
-        let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        let left_bytes = fetch.size_bytes - fetch.presence.bytes();
         for gap in fetch.gaps_in_parts(rest) {
             let wish = Wish::new(content, gap, RequestPurpose::ahead(left_bytes));
             if let HolderChoice::Ask(node, part) = self.choose(state, now, wish) {

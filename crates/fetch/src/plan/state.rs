@@ -501,7 +501,7 @@ impl FetchState {
             return;
         };
         if fetch.is_idle() {
-            let is_to_get = !fetch.is_complete();
+            let is_to_get = !fetch.presence.is_whole();
             fetch.holders_mut().get_later(is_to_get);
         } else {
             self.out.events.push_back(PlanEvent::Wanted(*content))
@@ -542,7 +542,7 @@ impl FetchState {
         };
         let is_here = |id: &RequestId| {
             let entry = self.requests.get(*id);
-            entry.is_some_and(|entry| fetch.have().contains(entry.request.range))
+            entry.is_some_and(|entry| fetch.presence.here().contains(entry.request.range))
         };
         let mut twins = fetch.asked.touching(range);
         twins.retain(is_here);

@@ -22,7 +22,7 @@ pub(super) fn add_fellow(state: &mut FetchState, now: Instant, content: &Content
         return;
     };
     let known = fetch.swarm.contains(&node);
-    if known || node == state.config.me || fetch.is_complete() {
+    if known || node == state.config.me || fetch.presence.is_whole() {
         return;
     }
     if state.peer_or_new(node).is_none() {
@@ -53,7 +53,7 @@ fn cancel_foreign_stripes(state: &mut FetchState, now: Instant, content: &Conten
     let Some(fetch) = state.files.get(content) else {
         return;
     };
-    if !fetch.is_swarm() || fetch.have_bytes() > URGENT_MAX_BYTES {
+    if !fetch.is_swarm() || fetch.presence.bytes() > URGENT_MAX_BYTES {
         return;
     }
     let policy = SwarmPolicy::new(state, content, fetch);
@@ -79,10 +79,10 @@ pub(super) fn survey(state: &mut FetchState, now: Instant, content: ContentKey) 
     let Some(fetch) = state.files.get_mut(&content) else {
         return;
     };
-    let have_bytes = fetch.have_bytes();
+    let have_bytes = fetch.presence.bytes();
     let idle = fetch.is_idle();
     let next = now + fetch.swarm.survey_pace(have_bytes, idle);
-    if fetch.is_complete() {
+    if fetch.presence.is_whole() {
         return;
     }
     state.out.timers.insert((next, Timer::Survey(content)));
@@ -140,7 +140,7 @@ pub(super) fn mark_if_late(
         return;
     };
     let of_full = fetch.holders().is_full(&asked);
-    if !of_full || !fetch.is_swarm() || fetch.have_bytes() < URGENT_MAX_BYTES {
+    if !of_full || !fetch.is_swarm() || fetch.presence.bytes() < URGENT_MAX_BYTES {
         return;
     }
     let owner = SwarmPolicy::new(state, content, fetch).owner(now, start / STRIPE_BYTES);

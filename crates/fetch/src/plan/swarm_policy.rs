@@ -61,7 +61,7 @@ impl<'a> SwarmPolicy<'a> {
     /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
     /// is not extended, because the first bytes come first.
     pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
-        if !self.file.is_swarm() || self.file.have_bytes() < URGENT_MAX_BYTES {
+        if !self.file.is_swarm() || self.file.presence.bytes() < URGENT_MAX_BYTES {
             return range;
         }
         let among = self.file.swarm.partial().count() as u64 + 1;
@@ -115,7 +115,7 @@ impl<'a> SwarmPolicy<'a> {
     /// Returns the owner of a stripe, chosen among the nodes that are near this part of the file.
     pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
-        let have = self.file.have_bytes();
+        let have = self.file.presence.bytes();
         let begins = have < AHEAD_MAX_BYTES;
         let is_near = |fellow: &SwarmPeer| {
             let is_slow = have > SLOW_PART * STRIPE_BYTES && fellow.has_bytes < have / SLOW_PART;
@@ -149,7 +149,7 @@ impl<'a> SwarmPolicy<'a> {
         } else {
             self.is_too_slow(&owner)
         };
-        let first_bytes = waits_since.is_some() && self.file.have_bytes() < URGENT_MAX_BYTES;
+        let first_bytes = waits_since.is_some() && self.file.presence.bytes() < URGENT_MAX_BYTES;
         if first_bytes || is_mine {
             return true;
         }

@@ -260,16 +260,18 @@ pub enum FillEnd {
     Abandoned,
 }
 
-/// Open files to close, among those without a waiting reader and a fill.
+/// Open files to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesToClose {
-    /// All of them.
+    /// Those without a waiting reader and a fill.
     Idle,
-    /// Those that were not used lately, so that their cached bytes may be evicted for another file.
+    /// Idle ones that were not used lately, so that their cached bytes may be evicted for another file.
     LongIdle {
         /// Present time.
         now: Instant,
         /// The other file, which stays open.
         kept: ContentKey,
     },
+    /// This one, whose content cannot exist. No reader and no fill may wait for it.
+    Disproven(ContentKey),
 }

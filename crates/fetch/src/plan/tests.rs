@@ -456,7 +456,7 @@ fn the_total_read_ahead_of_many_readers_is_bounded() {
     // a reader that leaves frees its share for the others
     bench.plan.state.read_ahead.limit(None);
     for content in &contents[1..] {
-        bench.plan.forget(content);
+        bench.plan.close_files(FilesToClose::Disproven(*content));
     }
     assert_eq!(
         bench.plan.state.read_ahead.of_each(),

@@ -118,7 +118,7 @@ pub(super) fn notify_readers(state: &mut FetchState, content: &ContentKey, range
         return;
     };
     let waiting = state.demands.touching(fetch, range);
-    let ready = waiting.filter(|(_, demand)| fetch.have().contains(demand.range));
+    let ready = waiting.filter(|(_, demand)| fetch.presence.here().contains(demand.range));
     let ready: Vec<_> = ready.map(|(id, _)| id).collect();
     for id in ready {
         state.take_demand(id);
@@ -130,7 +130,7 @@ pub(super) fn notify_readers(state: &mut FetchState, content: &ContentKey, range
 /// Ends the fill of a file that is complete.
 pub(super) fn notify_if_filled(state: &mut FetchState, content: &ContentKey) {
     let fetch = state.files.get(content);
-    if fetch.is_some_and(|fetch| fetch.filling().is_some() && fetch.is_complete()) {
+    if fetch.is_some_and(|fetch| fetch.filling().is_some() && fetch.presence.is_whole()) {
         state.cancel_fill(content);
         state.note_filled(content);
     }
@@ -150,7 +150,7 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
                 .events
                 .push_back(PlanEvent::Unanswered(demand.content));
         }
-        for gap in fetch.have().missing_in(demand.range).iter() {
+        for gap in fetch.presence.here().missing_in(demand.range).iter() {
             fetch.failures.remember(now, gap, why.clone());
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{FetchEvent, FillProgress, Owner, Read, Session, Shortfall};
 use crate::TransferError;
+use crate::plan::presence::Refusal;
 use crate::plan::{
     Failure, FilesToClose, Lane, PeerNews, RangeRequest, RequestId, URGENT_MAX_BYTES,
 };
@@ -127,7 +128,9 @@ impl<O: Owner> Session<O> {
         if !self.plan.answered(now, request.id) {
             return Accepted::Unwanted;
         }
-        self.window.insert(content, verified.clone());
+        if let Some(presence) = self.plan.presence(&content) {
+            presence.hold(verified.clone(), self.refused.of(&content));
+        }
         if self.sizes.record_verified(&content, verified.range) {
             self.resolve_size(now, content);
         }
@@ -156,21 +159,21 @@ impl<O: Owner> Session<O> {
     /// Records that the cache stored the bytes, and whether it then had the whole content.
     /// Concurrent stores may be reported in any order.
     pub fn stored(&mut self, content: ContentKey, range: ByteRange, is_complete: bool) {
-        self.window.remove(&content, range);
+        if let Some(presence) = self.plan.presence(&content) {
+            presence.stored(range, is_complete, self.refused.of(&content));
+        }
         if self.cramped_bytes > 0 {
             self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
             if self.cramped_bytes == 0 {
                 self.plan.limit_read_ahead(None);
             }
         }
-        if let Some(file) = self.files.get_mut(&content) {
-            // the store of an earlier part may be reported after that of the last one
-            file.is_complete |= is_complete;
-            if is_complete && !std::mem::replace(&mut file.told_done, true) {
-                let ContentKey { hash, size_bytes } = content;
-                let done = FetchEvent::Done { hash, size_bytes };
-                self.actions.events.push(done);
-            }
+        if let Some(file) = self.files.get_mut(&content).filter(|_| is_complete)
+            && !std::mem::replace(&mut file.told_done, true)
+        {
+            let ContentKey { hash, size_bytes } = content;
+            let done = FetchEvent::Done { hash, size_bytes };
+            self.actions.events.push(done);
         }
         self.end_fills_if_stored(&content);
     }
@@ -178,16 +181,23 @@ impl<O: Owner> Session<O> {
     /// Records that the cache had no room for the bytes. If a fill began after they were handed
     /// out, the owner stores them again and reports the result again.
     pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
-        if self.window.store_again(&content, range) {
+        let presence = self.plan.presence(&content);
+        let refusal = presence.map(|it| it.refuse(range, self.refused.of(&content)));
+        if refusal == Some(Refusal::StoreAgain) {
             return Refused::StoreAgain;
         }
-        for (content, range) in self.window.refuse(&content, range) {
+        while let Some((content, range)) = self.refused.over_limit() {
+            let mut refused = self.refused.of(&content);
+            match self.plan.presence(&content) {
+                Some(presence) => presence.release(range, refused),
+                None => refused.remove(range),
+            }
             self.plan.lost(&content, range);
         }
         // occasional room, when another file is evicted, does not make the cache roomy
-        self.cramped_bytes = self.window_bytes.max(1);
+        self.cramped_bytes = self.refused.limit_bytes().max(1);
         // the rest of the memory is for demands
-        let most = self.window_bytes / 2;
+        let most = self.refused.limit_bytes() / 2;
         self.plan.limit_read_ahead(Some(most));
         self.plan
             .close_files(FilesToClose::LongIdle { now, kept: content });
@@ -204,9 +214,6 @@ impl<O: Owner> Session<O> {
             return self.actions.ends.push((read.handle, error));
         }
         read.retries += 1;
-        if let Some(file) = self.files.get_mut(&read.content) {
-            file.is_complete = false;
-        }
         for gap in gap.missing.iter() {
             let gap = gap.align_out(PAGE_BYTES, u64::MAX);
             self.plan.lost(&read.content, gap);
@@ -218,6 +225,6 @@ impl<O: Owner> Session<O> {
     /// Returns the bytes in memory that the cache refused.
     #[cfg(any(test, feature = "test-support"))]
     pub fn refused_bytes(&self) -> u64 {
-        self.window.refused_bytes()
+        self.refused.bytes()
     }
 }

@@ -6,7 +6,7 @@ use super::{FillId, Owner, Session};
 use crate::TransferError;
 use crate::plan::FillEnd;
 use p2pfs_types::digest::ContentKey;
-use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::extent::ExtentSet;
 
 impl<O: Owner> Session<O> {
     /// Starts a fill of a whole content, which fails after `patience` without progress. `present`
@@ -28,17 +28,14 @@ impl<O: Owner> Session<O> {
         if let Some(why) = refused {
             return self.actions.fills.push((fill, Err(why)));
         }
-        // the plan would not request again what the cache refused or lost, because all of it arrived
-        let mut missing = self.window.begin_fill(&content);
-        let mut kept = present();
-        let is_present = kept.contains(ByteRange::new(0, content.size_bytes));
-        self.window.storing(&content).for_each(|it| kept.insert(it));
-        missing.extend(self.plan.files().ready_beside(&content, &kept).iter());
-        for range in &missing {
-            self.plan.lost(&content, *range);
+        let missing = self
+            .plan
+            .presence(&content)
+            .map(|it| it.begin_fill(present(), self.refused.of(&content)));
+        for range in missing.into_iter().flatten() {
+            self.plan.lost(&content, range);
         }
         if let Some(file) = self.files.get_mut(&content) {
-            file.is_complete = missing.is_empty() && (file.is_complete || is_present);
             file.fills.push((id, fill));
         }
         self.plan.fill(now, content, patience);
@@ -56,18 +53,14 @@ impl<O: Owner> Session<O> {
     }
 
     pub(super) fn end_fills_if_stored(&mut self, content: &ContentKey) {
-        let Some(file) = self.files.get(content).filter(|file| file.filled) else {
-            return;
-        };
-        if self.window.is_storing(content) {
+        if self.files.get(content).is_none_or(|file| !file.filled) {
             return;
         }
-        let outcome = if file.is_complete {
-            Ok(())
-        } else {
-            Err(TransferError::CacheFull)
-        };
-        self.end_fills(content, &outcome);
+        match self.plan.files().outcome_of_stores(content) {
+            None => {}
+            Some(true) => self.end_fills(content, &Ok(())),
+            Some(false) => self.end_fills(content, &Err(TransferError::CacheFull)),
+        }
     }
 
     pub(super) fn end_fills(&mut self, content: &ContentKey, outcome: &Result<(), TransferError>) {
@@ -91,7 +84,7 @@ mod tests {
     use crate::session::{Cached, FillProgress, Holder, Read, Refused, verify};
     use p2pfs_types::digest::Verified;
     use p2pfs_types::digest::sample::Content;
-    use p2pfs_types::extent::PAGE_BYTES;
+    use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
     use p2pfs_types::id::NodeId;
 
     const PATIENCE: Duration = Duration::from_secs(10);

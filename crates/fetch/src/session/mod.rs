@@ -23,13 +23,13 @@ mod surveys;
 mod terms;
 #[cfg(test)]
 mod tests;
-mod window;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::TransferError;
+use crate::plan::presence::RefusedAnswers;
 use crate::plan::{
     DemandId, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, Plan, PlanConfig, PlanError,
     PlanEvent, RECENT, RUNS_MAX, RequestId,
@@ -47,7 +47,6 @@ use surveys::Surveys;
 pub use terms::{
     Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,
 };
-use window::Window;
 
 // the wire must allow the largest request of the plan, and the plan must keep as many ranges as a
 // holder can list
@@ -58,8 +57,6 @@ const _: () =
 struct OpenFile<O: Owner> {
     /// `None` if the cache cannot store it.
     cache: Option<O::File>,
-    /// Whether the cache has all of it, as far as reported.
-    is_complete: bool,
     addresses: BTreeMap<NodeId, SocketAddr>,
     looked_at: Instant,
     fills: Vec<(FillId, O::FillHandle)>,
@@ -97,7 +94,7 @@ pub struct Session<O: Owner> {
     /// Choices of ranges and peers. Its owner reports news of peers and of time to it directly.
     /// Reads, fills, offers and ends of requests go through the session.
     pub plan: Plan,
-    window: Window,
+    refused: RefusedAnswers,
     asked: BTreeMap<RequestId, O::Question>,
     surveys: Surveys,
     files: BTreeMap<ContentKey, OpenFile<O>>,
@@ -107,7 +104,6 @@ pub struct Session<O: Owner> {
     /// Bytes that the cache must still store before it counts as roomy again, after it lately had
     /// no room.
     cramped_bytes: u64,
-    window_bytes: u64,
     stopped: bool,
 }
 
@@ -117,7 +113,7 @@ impl<O: Owner> Session<O> {
     pub fn new(config: PlanConfig, seed: u64, window_bytes: u64) -> Self {
         Self {
             plan: Plan::new(config, seed),
-            window: Window::new(window_bytes),
+            refused: RefusedAnswers::new(window_bytes),
             asked: BTreeMap::new(),
             surveys: Surveys::default(),
             files: BTreeMap::new(),
@@ -125,7 +121,6 @@ impl<O: Owner> Session<O> {
             reads: Reads::default(),
             actions: Actions::default(),
             cramped_bytes: 0,
-            window_bytes,
             stopped: false,
         }
     }
@@ -197,9 +192,11 @@ impl<O: Owner> Session<O> {
         let end = ByteRange::new(content.size_bytes.saturating_sub(1), content.size_bytes);
         let is_proven = !end.is_empty() && cached.on_disk.contains(end);
         self.plan.open(now, content, cached.on_disk)?;
+        if let Some(presence) = self.plan.presence(&content) {
+            presence.set_stored(cached.is_complete);
+        }
         let file = OpenFile {
             cache: cached.file,
-            is_complete: cached.is_complete,
             addresses: BTreeMap::new(),
             looked_at: now,
             fills: Vec::new(),
@@ -368,8 +365,8 @@ impl<O: Owner> Session<O> {
                     }
                 }
                 None => {
-                    let (window, files) = (&self.window, &self.files);
-                    self.reads.deliver(id, window, files, &mut self.actions);
+                    let (present, files) = (self.plan.files(), &self.files);
+                    self.reads.deliver(id, present, files, &mut self.actions);
                 }
             },
             PlanEvent::Failed(id, why) => {
@@ -406,7 +403,7 @@ impl<O: Owner> Session<O> {
             }
             PlanEvent::Cancel(id) => self.actions.cancels.extend(self.asked.remove(&id)),
             PlanEvent::Closed(content) => {
-                self.window.forget(&content);
+                self.refused.forget(&content);
                 self.sizes.close(&content);
                 let file = self.files.remove(&content);
                 self.actions.closed.extend(file.and_then(|file| file.cache));

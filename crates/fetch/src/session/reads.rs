@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::window::Window;
 use super::{Actions, Delivery, FetchEvent, OpenFile, Owner, Read, Sources};
 use crate::TransferError;
-use crate::plan::DemandId;
+use crate::plan::{DemandId, FileTable};
 use p2pfs_types::digest::ContentKey;
 
 /// Waiting reads.
@@ -37,7 +36,7 @@ impl<O: Owner> Reads<O> {
     pub(super) fn deliver(
         &mut self,
         id: DemandId,
-        window: &Window,
+        present: &FileTable,
         files: &BTreeMap<ContentKey, OpenFile<O>>,
         actions: &mut Actions<O>,
     ) {
@@ -46,7 +45,7 @@ impl<O: Owner> Reads<O> {
         };
         let file = files.get(&read.content);
         let sources = Sources {
-            held: window.overlapping(&read.content, read.range),
+            held: present.held_in(&read.content, read.range),
             file: file.and_then(|file| file.cache.clone()),
         };
         actions.deliveries.push(Delivery { read, sources });

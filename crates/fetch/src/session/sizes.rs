@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Owner, Session};
 use crate::TransferError;
-use crate::plan::{DemandId, HOLDERS_MAX, PeerNews, PlanConfig, PlanError};
+use crate::plan::{DemandId, FilesToClose, HOLDERS_MAX, PeerNews, PlanConfig, PlanError};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
@@ -197,7 +197,7 @@ impl<O: Owner> Session<O> {
             self.plan.cancel(id);
         }
         self.end_fills(&content, &Err(why));
-        self.plan.forget(&content);
+        self.plan.close_files(FilesToClose::Disproven(content));
     }
 
     /// Attaches the cache's file to a content that the cache can store after all. Bytes that are in
@@ -206,13 +206,13 @@ impl<O: Owner> Session<O> {
         let Some(open) = self.files.get_mut(content) else {
             return self.actions.closed.push(file);
         };
-        open.is_complete = is_complete;
         open.cache = Some(file);
-        let whole = ByteRange::new(0, content.size_bytes);
-        let held = self.window.overlapping(content, whole);
-        self.window.forget(content);
-        for verified in held {
-            self.plan.lost(content, verified.range);
+        let Some(presence) = self.plan.presence(content) else {
+            return;
+        };
+        let again = presence.reopen(is_complete, self.refused.of(content));
+        for range in again {
+            self.plan.lost(content, range);
         }
     }
 }

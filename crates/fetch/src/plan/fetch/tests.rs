@@ -17,7 +17,7 @@ fn listed(node: NodeId, sequence: u64) -> Listed {
 #[test]
 fn a_gap_is_neither_present_nor_requested() {
     let (mut fetch, _) = fetch();
-    fetch.gain(ByteRange::new(0, 4 << 20));
+    fetch.presence.gain(ByteRange::new(0, 4 << 20));
     let asked = ByteRange::new(4 << 20, (4 << 20) + 4096);
     fetch.asked.insert(asked, RequestId(1));
     let gap = fetch.first_gap(fetch.whole()).unwrap();

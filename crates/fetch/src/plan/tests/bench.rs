@@ -339,7 +339,14 @@ impl Bench {
                 "asked twice, but not as a hedge: {one:?}, {two:?}"
             );
         }
-        let have = self.plan.state.files.get(&request.content).unwrap().have();
+        let have = self
+            .plan
+            .state
+            .files
+            .get(&request.content)
+            .unwrap()
+            .presence
+            .here();
         assert!(
             have.present_in(request.range).is_empty(),
             "asked for what is here"
@@ -353,7 +360,7 @@ impl Bench {
             if fetch.readers.is_unissued(*id) {
                 continue;
             }
-            let mut comes = fetch.have().clone();
+            let mut comes = fetch.presence.here().clone();
             let asked = self.plan.state.requests.all().copied();
             for request in asked.filter(|it| it.content == demand.content) {
                 comes.insert(request.range);
@@ -466,7 +473,7 @@ impl Bench {
                 .state
                 .files
                 .get(&reader.content)
-                .map(|f| f.have().contains(range));
+                .map(|f| f.presence.here().contains(range));
             if here == Some(true) {
                 self.plan.note_read(self.now, &reader.content, range);
                 reader.at += 1;
@@ -493,7 +500,14 @@ impl Bench {
         let (_, since) = reader.waits.take().unwrap();
         reader.longest_wait = reader.longest_wait.max(self.now - since);
         if error.is_none() {
-            let here = self.plan.state.files.get(&reader.content).unwrap().have();
+            let here = self
+                .plan
+                .state
+                .files
+                .get(&reader.content)
+                .unwrap()
+                .presence
+                .here();
             assert!(
                 here.contains(reader.reads[reader.at]),
                 "told ready, and it is not here"
