@@ -44,13 +44,14 @@ enum HeldState {
     Refused,
 }
 
-/// Effect of a refusal by the cache.
+/// Action of the owner on verified bytes that the cache refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The bytes are to be stored again.
-    StoreAgain,
-    /// The bytes stay in memory.
+#[must_use = "the bytes may have to be stored again"]
+pub enum Refused {
+    /// They stay in memory for readers nearby. Every fill of their content has failed.
     Held,
+    /// Store them again, as for [`Accepted::Store`](crate::session::Accepted::Store).
+    StoreAgain,
 }
 
 impl Presence {
@@ -109,17 +110,17 @@ impl Presence {
 
     /// Records that the cache has no room for an answer. The caller then drops the answers of
     /// [`RefusedAnswers::over_limit`].
-    pub(crate) fn refuse(&mut self, range: ByteRange, mut refused: RefusedOf<'_>) -> Refusal {
+    pub(crate) fn refuse(&mut self, range: ByteRange, mut refused: RefusedOf<'_>) -> Refused {
         let Some(held) = self.held.get_mut(&range) else {
-            return Refusal::Held;
+            return Refused::Held;
         };
         if held.state == HeldState::StoringForLaterFill {
             held.state = HeldState::Storing;
-            return Refusal::StoreAgain;
+            return Refused::StoreAgain;
         }
         held.state = HeldState::Refused;
         refused.insert(range);
-        Refusal::Held
+        Refused::Held
     }
 
     /// Drops an answer from memory.
@@ -134,21 +135,14 @@ impl Presence {
     pub(crate) fn begin_fill(
         &mut self,
         cached: ExtentSet,
-        mut refused: RefusedOf<'_>,
+        refused: RefusedOf<'_>,
     ) -> Vec<ByteRange> {
         let is_cached = cached.contains(ByteRange::new(0, self.size_bytes));
-        let (mut kept, mut missing) = (cached, Vec::new());
-        self.held.retain(|range, held| {
-            let is_storing = held.state != HeldState::Refused;
-            if is_storing {
-                held.state = HeldState::StoringForLaterFill;
-                kept.insert(*range);
-            } else {
-                missing.push(*range);
-                refused.remove(*range);
-            }
-            is_storing
-        });
+        let (mut kept, mut missing) = (cached, self.drop_refused(refused));
+        for (range, held) in &mut self.held {
+            held.state = HeldState::StoringForLaterFill;
+            kept.insert(*range);
+        }
         missing.extend(self.here.without(&kept).iter());
         self.is_stored = missing.is_empty() && (self.is_stored || is_cached);
         missing
@@ -156,16 +150,20 @@ impl Presence {
 
     /// Records that the cache has a file for the content after all. Returns the ranges that are to
     /// be fetched again, to be stored.
-    pub(crate) fn reopen(&mut self, is_stored: bool, mut refused: RefusedOf<'_>) -> Vec<ByteRange> {
+    pub(crate) fn reopen(&mut self, is_stored: bool, refused: RefusedOf<'_>) -> Vec<ByteRange> {
         let ranges = self.held.keys().copied().collect();
-        self.held.retain(|range, held| {
-            let is_storing = held.state != HeldState::Refused;
-            if !is_storing {
-                refused.remove(*range);
-            }
-            is_storing
-        });
+        self.drop_refused(refused);
         self.is_stored = is_stored;
+        ranges
+    }
+
+    /// Drops the refused answers from memory. Returns their ranges.
+    fn drop_refused(&mut self, mut refused: RefusedOf<'_>) -> Vec<ByteRange> {
+        let dropped = self
+            .held
+            .extract_if(.., |_, held| held.state == HeldState::Refused);
+        let ranges: Vec<_> = dropped.map(|(range, _)| range).collect();
+        ranges.iter().for_each(|range| refused.remove(*range));
         ranges
     }
 
@@ -328,7 +326,7 @@ mod tests {
             hold(&mut presence, &mut refused, i * 4096, 4096);
             let range = ByteRange::at(i * 4096, 4096);
             let refusal = presence.refuse(range, refused.of(&content()));
-            assert_eq!(refusal, Refusal::Held);
+            assert_eq!(refusal, Refused::Held);
             while let Some((of, oldest)) = refused.over_limit() {
                 presence.release(oldest, refused.of(&of));
                 gone.push(oldest);
@@ -349,8 +347,9 @@ mod tests {
     fn a_closed_content_leaves_no_refused_bytes() {
         let (mut presence, mut refused) = nothing(10_000);
         hold(&mut presence, &mut refused, 0, 4096);
-        presence.refuse(ByteRange::at(0, 4096), refused.of(&content()));
-        assert_eq!(refused.bytes(), 4096);
+        let range = ByteRange::at(0, 4096);
+        let refusal = presence.refuse(range, refused.of(&content()));
+        assert_eq!((refusal, refused.bytes()), (Refused::Held, 4096));
         refused.forget(&content());
         assert_eq!(refused.bytes(), 0);
     }

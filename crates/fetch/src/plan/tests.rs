@@ -369,6 +369,15 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
         .plan
         .demand_ahead(bench.now, content, page(1), bench.now + PATIENCE);
     assert_eq!(one_more, Err(PlanError::TooMany));
+    // bytes that are here need no wait
+    let (here, byte) = (
+        ContentKey::new(ContentHash::of(b"here"), 1),
+        ByteRange::new(0, 1),
+    );
+    let present = ExtentSet::of(byte);
+    bench.plan.open(bench.now, here, present).unwrap();
+    let read = bench.plan.demand(bench.now, here, byte, bench.now);
+    assert!(read.is_ok());
     let named = |number: usize| ContentKey::new(ContentHash::of(&number.to_le_bytes()), 1);
     for number in 0..2 * FETCHES_KEPT_MAX {
         let name = named(number);

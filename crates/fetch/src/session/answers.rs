@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{FetchEvent, FillProgress, Owner, Read, Session, Shortfall};
 use crate::TransferError;
-use crate::plan::presence::Refusal;
+use crate::plan::presence::Refused;
 use crate::plan::{
     Failure, FilesToClose, Lane, PeerNews, RangeRequest, RequestId, URGENT_MAX_BYTES,
 };
@@ -28,16 +28,6 @@ pub enum Accepted<F> {
     Store(F),
     /// The cache has no file for them. They stay in memory.
     Held,
-}
-
-/// Action of the owner on verified bytes that the cache refused.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "what is to be stored again is told of again"]
-pub enum Refused {
-    /// They stay in memory for readers nearby. Every fill of their content has failed.
-    Held,
-    /// Store them again, as for [`Accepted::Store`].
-    StoreAgain,
 }
 
 pub(super) fn is_prompt(request: &RangeRequest) -> bool {
@@ -182,8 +172,8 @@ impl<O: Owner> Session<O> {
     /// out, the owner stores them again and reports the result again.
     pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
         let presence = self.plan.presence(&content);
-        let refusal = presence.map(|it| it.refuse(range, self.refused.of(&content)));
-        if refusal == Some(Refusal::StoreAgain) {
+        let refused = presence.map(|it| it.refuse(range, self.refused.of(&content)));
+        if refused == Some(Refused::StoreAgain) {
             return Refused::StoreAgain;
         }
         while let Some((content, range)) = self.refused.over_limit() {

@@ -39,7 +39,8 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-pub use answers::{Accepted, Refused, lane_of, proof_of, question, verify};
+pub use crate::plan::presence::Refused;
+pub use answers::{Accepted, lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
 use reads::Reads;
 use sizes::Sizes;

@@ -17,7 +17,7 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// What is claimed and proven about the sizes of the open contents.
+/// Claims about the sizes of the open contents, and the proven sizes.
 #[derive(Debug)]
 pub(super) struct Sizes {
     contents: BTreeMap<ContentKey, SizeClaims>,

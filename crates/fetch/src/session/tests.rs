@@ -234,3 +234,22 @@ fn a_reader_that_lost_its_bytes_waits_again_under_the_same_id() {
     session.cancel(id);
     assert_eq!(session.actions(now).ends, [((), TransferError::Cancelled)]);
 }
+
+#[test]
+fn a_read_begins_once_its_content_is_open_and_ends_at_once_if_its_bytes_are_here() {
+    let now = Instant::now();
+    let content = ContentKey::new(ContentHash::new([1; 32]), SIZE);
+    let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 0);
+    let here = ByteRange::new(0, 4096);
+    let read = || Read::new(content, here, now + SECOND, ());
+    assert!(session.start(now, read()).is_err());
+    let cached = Cached {
+        file: Some(()),
+        on_disk: ExtentSet::of(here),
+        is_complete: false,
+    };
+    session.begin(now, content, cached).unwrap();
+    assert!(session.start(now, read()).is_ok());
+    let actions = session.actions(now);
+    assert_eq!((actions.deliveries.len(), actions.sends.len()), (1, 0));
+}
