@@ -157,8 +157,8 @@ mod tests {
             taken in prop::collection::vec(0usize..12, 0..6),
             asked in (0u64..40, 1u64..40),
         ) {
-            const GRAIN: u64 = CHUNK_BYTES / 4;
-            let range = |(start, len): (u64, u64)| ByteRange::at(start * GRAIN, len * GRAIN);
+            let grain = CHUNK_BYTES / 4;
+            let range = |(start, len): (u64, u64)| ByteRange::at(start * grain, len * grain);
             let put = put.into_iter().map(range);
             let mut list: BTreeMap<usize, ByteRange> = put.enumerate().collect();
             let mut places = RangeIndex::default();
@@ -171,7 +171,7 @@ mod tests {
             let touching = list.iter().filter(|(_, it)| !it.intersection(&asked).is_empty());
             prop_assert_eq!(places.touching(asked), touching.map(|(id, _)| *id).collect());
             let is_free = |at: &u64| list.values().all(|it| !it.contains(&ByteRange::at(*at, 1)));
-            let grains = || (asked.start..asked.end).step_by(GRAIN as usize);
+            let grains = || (asked.start..asked.end).step_by(grain as usize);
             let first = grains().find(is_free);
             let end = |first| grains().find(|at| *at > first && !is_free(at)).unwrap_or(asked.end);
             let expected = first.map(|first| ByteRange::new(first, end(first)));

@@ -109,7 +109,7 @@ impl FetcherInner {
             if let Some(file) = &file {
                 file.settle(|| !sender.outcome.is_closed());
             }
-            // called under the session's lock: bytes that are not stored by then are in its window
+            // called under the session's lock: bytes that are not stored by then are in memory
             let present = || {
                 file.as_ref()
                     .map_or_else(ExtentSet::new, CacheFile::present)

@@ -1,6 +1,6 @@
 //! Write-behind queue of small verified ranges. They are stored shortly after their readers have
 //! them, so that many ranges cost one change of thread. Until they are stored they are read from
-//! the window.
+//! memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
