@@ -106,22 +106,22 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Both kinds of a connection of rustls.
 trait Unbuffered {
-    type Data;
+    type ConnectionData;
     fn process<'c, 'i>(
         &'c mut self,
         incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    ) -> UnbufferedStatus<'c, 'i, Self::ConnectionData>;
     fn common(&self) -> &CommonState;
     fn into_keys(self) -> Result<(ExtractedSecrets, KeySource), Error>;
 }
 
 impl Unbuffered for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
+    type ConnectionData = ClientConnectionData;
 
     fn process<'c, 'i>(
         &'c mut self,
         incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    ) -> UnbufferedStatus<'c, 'i, Self::ConnectionData> {
         self.process_tls_records(incoming)
     }
 
@@ -136,12 +136,12 @@ impl Unbuffered for UnbufferedClientConnection {
 }
 
 impl Unbuffered for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
+    type ConnectionData = ServerConnectionData;
 
     fn process<'c, 'i>(
         &'c mut self,
         incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    ) -> UnbufferedStatus<'c, 'i, Self::ConnectionData> {
         self.process_tls_records(incoming)
     }
 
