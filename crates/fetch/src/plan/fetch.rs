@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::holders::{Coverage, HolderSet};
 use super::patience::Waiting;
 use super::places::RangeIndex;
-use super::presence::Presence;
+use super::presence::PresentBytes;
 use super::readers::ReaderSet;
 use super::streams::Streams;
 use super::swarm::Swarm;
@@ -78,7 +78,7 @@ impl FailureMemory {
 #[derive(Debug)]
 pub(super) struct FileFetch {
     pub size_bytes: u64,
-    pub presence: Presence,
+    pub presence: PresentBytes,
     /// Ranges in flight.
     pub asked: RangeIndex<RequestId>,
     holders: HolderSet,
@@ -110,7 +110,7 @@ impl FileFetch {
         let is_to_get = size_bytes > PIECE_MAX_BYTES && present.len() != size_bytes;
         Self {
             size_bytes,
-            presence: Presence::new(size_bytes, present),
+            presence: PresentBytes::new(size_bytes, present),
             asked: RangeIndex::default(),
             holders: HolderSet::new(now, is_to_get),
             readers: ReaderSet::default(),

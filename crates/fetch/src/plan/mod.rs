@@ -79,7 +79,7 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 use patience::Waiting;
-use presence::Presence;
+use presence::PresentBytes;
 use queue::WorkClass;
 use requests::RequestState;
 use schedule::Scheduler;
@@ -157,7 +157,7 @@ impl Plan {
     }
 
     /// Returns which bytes of an open file are here, for a change.
-    pub(crate) fn presence(&mut self, content: &ContentKey) -> Option<&mut Presence> {
+    pub(crate) fn presence(&mut self, content: &ContentKey) -> Option<&mut PresentBytes> {
         let file = self.state.files.get_mut(content)?;
         Some(&mut file.presence)
     }

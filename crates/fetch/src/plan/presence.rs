@@ -1,6 +1,6 @@
 //! Which bytes of a content are here: in the cache, or in memory until the cache has stored them.
 //!
-//! [`Presence`] is the only object that answers this. It changes when an answer is verified, when
+//! [`PresentBytes`] is the only object that answers this. It changes when an answer is verified, when
 //! the cache stores or refuses it, and when bytes turn out to be lost. The cache's own map is asked
 //! only when a content is opened and when a fill begins, for the cache may have lost bytes since.
 //!
@@ -18,7 +18,7 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 
 /// Bytes of one content that are here; see the module documentation.
 #[derive(Debug)]
-pub(crate) struct Presence {
+pub(crate) struct PresentBytes {
     size_bytes: u64,
     /// Verified ranges that can be read.
     here: ExtentSet,
@@ -54,7 +54,7 @@ pub enum Refused {
     StoreAgain,
 }
 
-impl Presence {
+impl PresentBytes {
     /// Returns the presence of a content with these ranges in the cache.
     pub(super) fn new(size_bytes: u64, cached: ExtentSet) -> Self {
         Self {
@@ -296,12 +296,12 @@ mod tests {
         ContentKey::new(ContentHash::new([1; 32]), 1 << 20)
     }
 
-    fn nothing(limit_bytes: u64) -> (Presence, RefusedAnswers) {
-        let presence = Presence::new(content().size_bytes, ExtentSet::new());
+    fn nothing(limit_bytes: u64) -> (PresentBytes, RefusedAnswers) {
+        let presence = PresentBytes::new(content().size_bytes, ExtentSet::new());
         (presence, RefusedAnswers::new(limit_bytes))
     }
 
-    fn hold(presence: &mut Presence, refused: &mut RefusedAnswers, start: u64, length: u64) {
+    fn hold(presence: &mut PresentBytes, refused: &mut RefusedAnswers, start: u64, length: u64) {
         presence.hold(verified(start, length), refused.of(&content()));
     }
 
