@@ -5,6 +5,7 @@
 //! the files of a node, except a token that waits for the first start. A failed command prints one
 //! line on standard error, with the cause and the remedy.
 
+mod access;
 mod cache;
 mod complete;
 mod completions;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 
+use super::access::{self, MissingAccess};
 use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
@@ -17,7 +18,8 @@ use super::questions;
 use super::text::{escape, human_bytes, on_or_off, printable};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    Call, Client, Named, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
+    Call, Client, ClientError, FailureKind, Named, ShareChange, ShareInfo, ShareReader, ShareState,
+    Shares,
 };
 use p2pfs_types::files::without_links_above;
 
@@ -46,6 +48,9 @@ enum Change {
         /// Share it without a question, also a folder of the system or a whole home
         #[arg(long)]
         yes: bool,
+        /// Let the daemon's user into it with ACLs, without a question
+        #[arg(long)]
+        acl: bool,
     },
     /// Stop sharing a folder
     Remove {
@@ -103,12 +108,12 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
     let reporting = options.reporting;
     let call = match options.change {
         None | Some(Change::Ls) => Call::Shares {},
-        Some(Change::Add { dir, how, yes }) => {
+        Some(Change::Add { dir, how, yes, acl }) => {
             let dir = folder(&dir)?;
             // Without a daemon, the command fails before it asks.
             let _there = reporting.open()?;
             questions::ask_before_sharing(&dir, yes)?;
-            how.call(Named::from_local(&dir))
+            return add(&reporting, &dir, how, acl, output);
         }
         Some(Change::Remove { dir }) => {
             // A folder that is gone, or is a link by now, can still be removed from the list.
@@ -118,17 +123,31 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
             }
         }
     };
+    let shares: Shares = reporting.open()?.call(&call)?;
+    if let Call::ShareRemove { dir } = &call {
+        access::withdraw(dir.as_local())?;
+    }
+    if reporting.json {
+        output.json(&shares)
+    } else {
+        print(&shares, output)
+    }
+}
+
+/// Shares a folder, given by its real path, or changes how it is shared.
+fn add(
+    reporting: &Reporting,
+    dir: &Path,
+    how: How,
+    acl: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let mut client = reporting.open()?;
-    let Call::ShareAdd { dir, .. } = &call else {
-        let shares: Shares = client.call(&call)?;
-        return if reporting.json {
-            output.json(&shares)
-        } else {
-            print(&shares, output)
-        };
-    };
     let before: Shares = client.call(&Call::Shares {})?;
-    let mut shares: Shares = client.call(&call)?;
+    let with_private = how.include_private == Some(true);
+    let dir = &Named::from_local(dir);
+    let call = how.call(dir.clone());
+    let mut shares = add_with_access(&mut client, &call, dir.as_local(), with_private, acl)?;
     if io::stderr().is_terminal() {
         shares = follow_hashing(&mut client, dir, shares)?;
     }
@@ -139,6 +158,44 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         print_changes(before, now, output)?;
     }
     print(&shares, output)
+}
+
+/// Has the daemon share a folder. If its user may not reach it, the ACLs for that are set first,
+/// after a question or with `acl`.
+fn add_with_access(
+    client: &mut Client,
+    call: &Call,
+    dir: &Path,
+    with_private: bool,
+    acl: bool,
+) -> Result<Shares, CliError> {
+    let missing = MissingAccess::find(dir, client.daemon_uid()?, with_private);
+    let refused = match client.call(call) {
+        Ok(shares) if !acl => {
+            access::depend_on_others(dir)?;
+            return Ok(shares);
+        }
+        Ok(_) => None,
+        Err(ClientError::Refused(failure)) if failure.kind == FailureKind::Failed => Some(failure),
+        Err(error) => return Err(error.into()),
+    };
+    match (missing, refused) {
+        (Some(missing), refused) => {
+            access::refuse_private(dir, with_private)?;
+            if refused.is_some() && !acl {
+                missing.ask()?;
+            }
+            missing.grant()?;
+        }
+        (None, Some(failure)) => return Err(ClientError::Refused(failure).into()),
+        (None, None) => {}
+    }
+    let shares = client.call(call).inspect_err(|_| {
+        // the first error is the one to show
+        let _kept = access::withdraw(dir);
+    })?;
+    access::depend_on_others(dir)?;
+    Ok(shares)
 }
 
 fn share_of<'a>(shares: &'a Shares, dir: &Named) -> Option<&'a ShareInfo> {

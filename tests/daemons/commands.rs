@@ -1,6 +1,7 @@
 //! The commands against real daemons: what paths, settings, events and metrics say. The files below
 //! have a subject each.
 
+mod closed_homes;
 mod doctor;
 mod hidden_paths;
 mod missing_shares;

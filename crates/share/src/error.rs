@@ -42,6 +42,14 @@ pub enum ShareError {
         /// Error of the system call.
         error: io::Error,
     },
+    /// The daemon's user may not pass a directory above the folder.
+    #[error("{dir:?} cannot be shared: {why}")]
+    Closed {
+        /// Path as given.
+        dir: PathBuf,
+        /// The closed directory and the remedy.
+        why: String,
+    },
     /// The directory is a mount of p2pfs or the node's own state. Sharing it could deadlock or
     /// reveal secrets.
     #[error(
@@ -134,6 +142,15 @@ pub enum ShareError {
 }
 
 impl ShareError {
+    /// Returns whether the daemon's user may not reach or read the folder.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Closed { .. } => true,
+            Self::Unreadable { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+
     /// Returns whether only a shortage in this process caused the error. The same call may succeed
     /// a moment later.
     pub fn is_want(&self) -> bool {

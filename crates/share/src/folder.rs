@@ -1,10 +1,12 @@
 //! Checks whether a folder may be shared.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::beneath::Beneath;
 use super::config::ShareSpec;
 use super::error::ShareError;
+use super::left_out::closed_directory;
 
 /// Returns the canonical path of a directory that may be shared. The path as given is compared with
 /// the protected paths first, so that this node's own mount is never accessed.
@@ -21,10 +23,7 @@ pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, Shar
     let canonical = std::fs::canonicalize(dir).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => ShareError::NotFound { dir: owned() },
         std::io::ErrorKind::NotADirectory => ShareError::NotDirectory { dir: owned() },
-        _ => ShareError::Unreadable {
-            dir: owned(),
-            error,
-        },
+        _ => unreadable(beneath, spec, &absolute, error),
     })?;
     if spec.is_resolved && canonical != absolute {
         return Err(ShareError::LeadsElsewhere {
@@ -43,9 +42,20 @@ pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, Shar
     }
     match beneath.open_share(&canonical) {
         Ok(_) => Ok(canonical),
-        Err(error) => Err(ShareError::Unreadable {
-            dir: owned(),
-            error: error.into(),
-        }),
+        Err(error) => Err(unreadable(beneath, spec, &canonical, error.into())),
+    }
+}
+
+/// Returns the error of a folder that cannot be opened. Names the directory above that stops this
+/// process, if there is one.
+fn unreadable(beneath: &Beneath, spec: &ShareSpec, path: &Path, error: io::Error) -> ShareError {
+    let dir = spec.dir.clone();
+    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    match is_denied.then(|| beneath.closed_above(path)).flatten() {
+        Some(above) => ShareError::Closed {
+            dir,
+            why: closed_directory(&above),
+        },
+        None => ShareError::Unreadable { dir, error },
     }
 }

@@ -117,16 +117,28 @@ impl LeftOutWhy {
 
 /// Returns the warning for a share below a directory that the daemon's user may not pass.
 pub(super) fn warning_of_closed(above: &std::path::Path) -> String {
-    let user = rustix::process::geteuid().as_raw();
-    let remedy = match pasteable(above) {
-        Some(quoted) => format!("chmod o+x {quoted}, or setfacl -m u:{user}:x {quoted}"),
-        None => format!("let the daemon's user (uid {user}) pass it (o+x)"),
-    };
     let shown = above.display().to_string();
     let shown = shown.escape_debug();
     format!(
-        "{shown} does not let the daemon's user pass, so nothing in the share is listed; {remedy}"
+        "{shown} does not let the daemon's user pass, so nothing in the share is listed; {}",
+        remedy_of_closed(above)
     )
+}
+
+/// Names a directory that the daemon's user may not pass, and the remedy.
+pub(super) fn closed_directory(above: &std::path::Path) -> String {
+    let shown = above.display().to_string();
+    let shown = shown.escape_debug();
+    let remedy = remedy_of_closed(above);
+    format!("{shown} does not let the daemon's user pass; {remedy}")
+}
+
+fn remedy_of_closed(above: &std::path::Path) -> String {
+    let user = rustix::process::geteuid().as_raw();
+    match pasteable(above) {
+        Some(quoted) => format!("chmod o+x {quoted}, or setfacl -m u:{user}:x {quoted}"),
+        None => format!("let the daemon's user (uid {user}) pass it (o+x)"),
+    }
 }
 
 /// Returns how to share the private files of a share: by the command or the setting.

@@ -166,6 +166,15 @@ impl Client {
         }))
     }
 
+    /// Returns the user of the daemon, which created the socket.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn daemon_uid(&self) -> Result<u32, ClientError> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.stream).map_err(io::Error::from)?;
+        Ok(peer.uid.as_raw())
+    }
+
     /// Sets how long to wait for each reply. `None` waits as long as the daemon is alive.
     ///
     /// # Errors

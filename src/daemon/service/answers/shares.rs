@@ -112,9 +112,14 @@ impl Service {
             is_by_command: true,
             ..share_spec(&settings, &groups)
         };
-        self.node
-            .add_share(spec)
-            .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+        self.node.add_share(spec).map_err(|error| {
+            let kind = if error.is_denied() {
+                FailureKind::Failed
+            } else {
+                FailureKind::Invalid
+            };
+            Failure::new(kind, error.to_string())
+        })?;
         self.want_no_more(&settings.dir);
         let mut kept = self.saved_shares.lock();
         kept.retain(|other| other.dir != settings.dir);
