@@ -171,6 +171,37 @@ fn the_old_version_of_a_log_that_grew_is_served_and_one_that_was_rewritten_is_no
 }
 
 #[test]
+fn former_versions_of_a_log_are_served_after_new_ones_are_listed() {
+    for size in [200_000, 3_000_000] {
+        let mut bench = ShareBench::bare();
+        let mut bytes = content(size, 1);
+        bench.write("log", &bytes);
+        bench.start();
+        let mut former = Vec::new();
+        for _ in 0..3 {
+            former.push(bytes.clone());
+            bytes.extend(b"one more line\n");
+            let log = fs::OpenOptions::new().append(true).open(bench.at("log"));
+            log.unwrap().write_all(b"one more line\n").unwrap();
+            bench.wait_for("the line", |b| b.has("log", &bytes));
+        }
+        for old in &former {
+            let file = bench.set().provable(&ContentHash::of(old)).unwrap();
+            let range = ByteRange::new(old.len() as u64 - 1000, old.len() as u64);
+            assert_eq!(served(old, range, &file), old[old.len() - 1000..]);
+            let all = bench.set().shared_for(&ContentHash::of(old));
+            assert_eq!(all, SharedFor::All);
+        }
+        fs::remove_file(bench.at("log")).unwrap();
+        bench.wait_for("removed", |b| b.entry("log").is_none());
+        for old in &former {
+            let all = bench.set().shared_for(&ContentHash::of(old));
+            assert_eq!(all, SharedFor::Nobody);
+        }
+    }
+}
+
+#[test]
 fn a_request_for_a_file_that_changed_unseen_has_it_checked() {
     let mut bench = ShareBench::bare();
     // without watches and rescans, only the request can notice the change
