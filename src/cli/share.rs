@@ -123,10 +123,20 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
             }
         }
     };
-    let shares: Shares = reporting.open()?.call(&call)?;
-    if let Call::ShareRemove { dir } = &call {
-        access::withdraw(dir.as_local())?;
+    let answer: Result<Shares, ClientError> = reporting.open()?.call(&call);
+    // also for a share that is gone already, whose ACLs could not be removed then
+    let is_gone = match &answer {
+        Ok(_) => true,
+        Err(ClientError::Refused(failure)) => failure.kind == FailureKind::NotFound,
+        Err(_) => false,
+    };
+    if let Call::ShareRemove { dir } = &call
+        && is_gone
+    {
+        let dir = dir.as_local();
+        access::withdraw(&dir.canonicalize().unwrap_or_else(|_| dir.to_owned()))?;
     }
+    let shares = answer?;
     if reporting.json {
         output.json(&shares)
     } else {
