@@ -15,22 +15,26 @@ pub(crate) use p2pfs_fetch::plan::SMALL_BYTES;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::extent::CHUNK_BYTES;
 
-/// Bytes that may pass at once after a pause, as time at the limit: enough for the largest request
-/// at a slow limit.
-const BURST: Duration = Duration::from_millis(500);
+/// Bytes that may pass at once after a pause, as time at the limit. With [`OVERDRAFT`] it is a
+/// quarter of a second: a program that measures the rate once a second sees the limit. One transfer
+/// passes however large it is.
+const BURST: Duration = Duration::from_millis(125);
 /// Time by which urgent bytes may overdraw the limit, beyond the burst. Beyond it they wait too.
-const OVERDRAFT: Duration = Duration::from_millis(3500);
+const OVERDRAFT: Duration = Duration::from_millis(125);
+/// Bytes by which urgent bytes may overdraw even a slow limit: one chunk. Otherwise a reader would
+/// wait behind one background transfer.
+const OVERDRAFT_MIN_BYTES: u64 = CHUNK_BYTES;
 
 /// Urgent transfers of up to [`SMALL_BYTES`] bypass the queue even when the limit is overdrawn.
 /// They may use at most 1/`SMALL_SHARE` of the limit. Otherwise readers of many small parts could
 /// starve the others.
 const SMALL_SHARE: u64 = 4;
 /// Bytes of that share that may pass at once, as time.
-const SMALL_BURST: Duration = Duration::from_secs(1);
+const SMALL_BURST: Duration = Duration::from_millis(250);
 
 /// Maximum duration of one background transfer at the limit. A larger one would delay everything
 /// behind it by its whole duration.
-const PART_MAX: Duration = Duration::from_secs(1);
+const PART_MAX: Duration = Duration::from_millis(250);
 
 /// Limit in bytes per second. Clones share the limit.
 #[derive(Clone, Debug, Default)]
@@ -68,8 +72,17 @@ impl PaceLimit {
 
     /// Lets bytes pass, or returns how long they have to wait.
     fn pass(&mut self, now: Instant, bytes: u64, urgent: bool) -> Result<(), Duration> {
-        let overdraft = if urgent { OVERDRAFT } else { Duration::ZERO };
+        let overdraft = if urgent {
+            self.overdraft()
+        } else {
+            Duration::ZERO
+        };
         self.all.pass(bytes, overdraft, now)
+    }
+
+    fn overdraft(&self) -> Duration {
+        let least_s = OVERDRAFT_MIN_BYTES as f64 / self.bytes_per_s.max(1) as f64;
+        OVERDRAFT.max(Duration::from_secs_f64(least_s))
     }
 
     /// Lets small bytes pass if their share allows it. Returns whether it did.
@@ -179,7 +192,7 @@ mod tests {
             assert!(pace.pass_at_once(MIB, true));
             pace.give_back(MIB);
         }
-        assert!(pace.pass_at_once(MIB, false));
+        assert!(pace.pass_at_once(MIB / 4, false));
     }
 
     #[test]
@@ -197,15 +210,16 @@ mod tests {
     fn urgent_transfers_go_first_and_the_rest_pays_for_them() {
         let now = Instant::now();
         let mut limit = PaceLimit::new(MIB, now);
-        assert_eq!(limit.pass(now, 2 * MIB, false), Ok(()));
+        assert_eq!(limit.pass(now, MIB / 4, false), Ok(()));
         assert!(limit.pass(now, 1, false).is_err(), "no reader waits for it");
         assert_eq!(limit.pass(now, MIB, true), Ok(()));
-        let later = now + Duration::from_secs(2);
+        let later = now + Duration::from_secs(1);
         assert!(
             limit.pass(later, 1, false).is_err(),
-            "three seconds are owed"
+            "more than a second is owed"
         );
-        assert_eq!(limit.pass(now + Duration::from_secs(3), 1, false), Ok(()));
+        let paid = now + Duration::from_millis(1250);
+        assert_eq!(limit.pass(paid, 1, false), Ok(()));
         for _ in 0..3 {
             let _passed = limit.pass(now, MIB, true);
         }
@@ -216,10 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn bulk_passes_in_parts_of_a_second_and_a_chunk_always_passes() {
+    fn bulk_passes_in_parts_of_a_quarter_of_a_second_and_a_chunk_always_passes() {
         let pace = Pace::default();
         assert!(!pace.is_too_much(u64::MAX), "there is no limit");
-        for (limit, most) in [(4 * MIB, 4 * MIB), (1, CHUNK_BYTES)] {
+        for (limit, most) in [(4 * MIB, MIB), (1, CHUNK_BYTES)] {
             pace.set(Some(limit));
             assert!(!pace.is_too_much(most));
             assert!(pace.is_too_much(most + 1));
@@ -240,6 +254,47 @@ mod tests {
         tokio::task::yield_now().await;
         pace.pass(1, true).await;
         assert!(!filling.is_finished());
+    }
+
+    /// Lets requests of `part_bytes` pass for `seconds`, and returns the most that passed at once.
+    fn most_at_once(limit: &mut PaceLimit, begun: Instant, part_bytes: u64, seconds: u64) -> u64 {
+        let mut most = 0;
+        for at in 0..seconds * 1000 {
+            let now = begun + Duration::from_millis(at);
+            let mut passed = 0;
+            while limit.pass(now, part_bytes, true).is_ok() {
+                passed += part_bytes;
+            }
+            most = most.max(passed);
+        }
+        most
+    }
+
+    #[test]
+    fn a_quarter_of_a_second_and_one_request_pass_at_once_at_any_limit() {
+        let begun = Instant::now();
+        let part_bytes = MIB / 8;
+        for bytes_per_s in [64 << 10, 2 * MIB, 100 * MIB] {
+            let mut limit = PaceLimit::new(bytes_per_s, begun);
+            let most = most_at_once(&mut limit, begun, part_bytes, 3);
+            let allowed = (bytes_per_s / 4).max(CHUNK_BYTES + bytes_per_s / 8) + part_bytes;
+            assert!(most <= allowed, "{most} of {bytes_per_s}");
+            assert!(most >= part_bytes, "{most} of {bytes_per_s}");
+        }
+    }
+
+    #[test]
+    fn a_large_limit_is_used_in_full_by_a_caller_that_comes_every_tenth_of_a_second() {
+        let begun = Instant::now();
+        let mut limit = PaceLimit::new(100 * MIB, begun);
+        let mut passed = 0;
+        for at in 0..100 {
+            let now = begun + Duration::from_millis(at * 100);
+            while limit.pass(now, MIB, true).is_ok() {
+                passed += MIB;
+            }
+        }
+        assert!(passed >= 990 * MIB, "{passed}");
     }
 
     #[test]
