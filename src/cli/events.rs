@@ -107,7 +107,10 @@ fn sentence(event: &Event) -> String {
             format!("{what} to {}: {}", peer(push), why(push))
         }
         EventKind::Membership { message } => printable(message),
-        EventKind::Warning { message } => format!("warning: {}", printable(message)),
+        EventKind::Warning { message, .. } => format!("warning: {}", printable(message)),
+        EventKind::WarningOver { message, .. } => {
+            format!("no longer so: {}", printable(message))
+        }
         EventKind::LeftOut { count } => {
             format!("{count} events about files that only others may be told of")
         }

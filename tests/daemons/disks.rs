@@ -14,7 +14,7 @@ use crate::support::promise::{Need, mount, promise, root};
 const NEEDS: &[Need] = &[root, mount];
 
 /// A filesystem in memory or in a file, mounted until the end.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     fn mount(at: &Path) -> Self {
@@ -54,7 +54,7 @@ impl Disk {
         Self(at.to_owned())
     }
 
-    fn mount_with(at: &Path, options: &str) -> Self {
+    pub(crate) fn mount_with(at: &Path, options: &str) -> Self {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "none"]);
         run(mount.arg(at)).expect_ok();
@@ -193,7 +193,7 @@ fn a_file_too_large_for_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
     let checkup = reader.cli(&["doctor", "--json"]);
     let told = String::from_utf8_lossy(&checkup.stdout).into_owned();
     assert!(
-        told.contains("the cache's disk has") && !told.contains("has room"),
+        told.contains("the cache's disk is full") && !told.contains("has room"),
         "{told}"
     );
     drop(reader);

@@ -4,6 +4,7 @@
 mod busy_files;
 mod clocks;
 mod commands;
+mod conditions;
 mod copied_keys;
 mod copies;
 mod demo;

@@ -9,6 +9,7 @@ mod cli_get;
 mod cli_manual;
 mod cli_names;
 mod cli_socket;
+mod conditions;
 mod config_files;
 mod config_layers;
 mod config_pages;

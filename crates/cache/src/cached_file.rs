@@ -16,7 +16,7 @@ use super::file::{OpenFileState, PairSource};
 use super::pages::{bytes_of, pages_around};
 use p2pfs_types::digest::{self, ContentHash, DigestError, Grain, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
-use p2pfs_types::files::open_own;
+use p2pfs_types::files::{is_want, open_own};
 use p2pfs_types::pool::PiecePool;
 
 /// Result of a read.
@@ -84,9 +84,13 @@ impl CacheFile {
         };
         match shared.data().and_then(read) {
             Ok(()) => Ok(ReadOutcome::Ready(length)),
-            Err(_) => {
+            Err(error) => {
+                let context = &self.handle.core.context;
                 let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
-                shared.drop_range(&self.handle.core.context, lost);
+                let lost_bytes = shared.drop_range(context, lost);
+                if !is_want(&error) {
+                    context.record_damage(lost_bytes);
+                }
                 Ok(ReadOutcome::Missing(lost))
             }
         }

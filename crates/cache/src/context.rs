@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -17,6 +18,15 @@ use super::prealloc::Preallocated;
 use super::recent::RecentBytes;
 use super::write_behind::WriteBehind;
 use p2pfs_types::files::limit_of_open_files;
+
+/// Bytes that were found wrong or unreadable.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    /// Number of bytes since the start.
+    pub(super) bytes: u64,
+    /// Time of the last damage; `None` once a verification of the whole cache finds none.
+    pub(super) at: Option<SystemTime>,
+}
 
 pub(super) struct CacheContext {
     pub(super) layout: Layout,
@@ -34,6 +44,8 @@ pub(super) struct CacheContext {
     events_lost: AtomicU64,
     disk_errors: AtomicU64,
     disk_refuses: AtomicBool,
+    /// The bytes that were found wrong or unreadable.
+    pub(super) damage: Mutex<Damage>,
     /// Whether a refusal was reported whose end was not reported yet.
     trouble_reported: Mutex<bool>,
 }
@@ -60,6 +72,7 @@ impl CacheContext {
             events_lost: AtomicU64::new(0),
             disk_errors: AtomicU64::new(0),
             disk_refuses: AtomicBool::new(false),
+            damage: Mutex::default(),
             trouble_reported: Mutex::new(false),
         }
     }
@@ -68,6 +81,15 @@ impl CacheContext {
     pub(super) fn send_event(&self, event: CacheEvent) {
         if self.events.try_send(event).is_err() {
             self.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts bytes that were found wrong or unreadable.
+    pub(super) fn record_damage(&self, bytes: u64) {
+        if bytes > 0 {
+            let mut damage = self.damage.lock();
+            damage.bytes += bytes;
+            damage.at = Some(SystemTime::now());
         }
     }
 

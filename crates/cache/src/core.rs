@@ -341,6 +341,7 @@ impl Cache {
         let core = self.core();
         let index = core.index.lock();
         let tally = index.tally();
+        let damage = core.context.damage.lock();
         CacheUsage {
             budget_bytes: index.budget_bytes,
             used_bytes: index.charged_bytes,
@@ -350,6 +351,8 @@ impl Cache {
             complete_files: tally.complete_files,
             events_lost: core.context.events_lost(),
             disk_errors: core.context.disk_errors(),
+            damaged_bytes: damage.bytes,
+            damaged_at: damage.at,
         }
     }
 

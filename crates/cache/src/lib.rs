@@ -177,6 +177,10 @@ pub struct CacheUsage {
     pub events_lost: u64,
     /// Number of writes refused by the disk, since the start.
     pub disk_errors: u64,
+    /// Bytes found wrong or unreadable and dropped, since the start.
+    pub damaged_bytes: u64,
+    /// Time of the last damage; `None` once [`Cache::verify`] finds none.
+    pub damaged_at: Option<SystemTime>,
 }
 
 /// One line of `p2pfs cache ls`.

@@ -67,15 +67,17 @@ impl OpenFileState {
     }
 
     /// Marks a range of complete chunks as missing, on disk first. Its bytes stay on disk and count
-    /// against the budget until they are stored again.
-    pub(super) fn drop_range(&self, context: &CacheContext, range: ByteRange) {
+    /// against the budget until they are stored again. Returns how many bytes were present.
+    pub(super) fn drop_range(&self, context: &CacheContext, range: ByteRange) -> u64 {
         let mut map = self.map.lock();
         let pages = pages_around(range, self.size_bytes);
         let mut state = self.state.lock();
         let lost: Vec<_> = state.present.runs(pages.clone()).collect();
         if lost.is_empty() && !state.doubt.touches(pages.clone()) {
-            return;
+            return 0;
         }
+        let lost_bytes = lost.iter().map(|run| bytes_of(run, self.size_bytes).len());
+        let lost_bytes: u64 = lost_bytes.sum();
         let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
         for run in lost.iter().chain(&doubtful).cloned() {
             state.stale.insert(run);
@@ -94,6 +96,7 @@ impl OpenFileState {
                 was_complete,
             });
         }
+        lost_bytes
     }
 
     /// Checks the complete chunks of a range. Returns the number of dropped bytes.
@@ -134,7 +137,8 @@ impl OpenFileState {
             let pages = pages_around(chunk, self.size_bytes);
             let whole = self.state.lock().present.contains(pages);
             if whole && !self.proves(chunk) {
-                self.drop_range(context, chunk);
+                let lost_bytes = self.drop_range(context, chunk);
+                context.record_damage(lost_bytes);
             }
         }
     }

@@ -38,8 +38,13 @@ impl Cache {
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
     ) -> VerifyProgress {
-        let files = self.list().into_iter().map(|line| line.hash).collect();
-        self.core().verify_files(files, progress)
+        let files: Vec<_> = self.list().into_iter().map(|line| line.hash).collect();
+        let total = files.len();
+        let done = self.core().verify_files(files, progress);
+        if done.files == total && done.dropped_bytes == 0 && done.unopened_files == 0 {
+            self.core().context.damage.lock().at = None;
+        }
+        done
     }
 
     /// Checks only the files of [`Cache::unverified`]. The daemon runs this in the background.
@@ -90,7 +95,9 @@ impl CacheFile {
         while start < shared.size_bytes {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
             let (bytes, checked_bytes) = shared.bytes_to_check(stride);
-            done.dropped_bytes += shared.settle(&core.context, stride);
+            let doubtful_bytes = shared.settle(&core.context, stride);
+            core.context.record_damage(doubtful_bytes);
+            done.dropped_bytes += doubtful_bytes;
             done.dropped_bytes += shared.check(&core.context, stride);
             done.bytes += bytes;
             done.checked_bytes += checked_bytes;

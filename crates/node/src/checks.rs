@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::persist::unix_now_s;
 use super::store::{Responders, Store, StoreError};
@@ -41,13 +42,13 @@ pub(super) fn drop_marks(
 /// Starts a thread that verifies the complete files of the cache after an unclean stop. It sleeps
 /// as long as it works, so it uses at most half of the disk's time. If the thread cannot be
 /// started, unverified bytes are still checked on each read.
-pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events: EventLog) {
+pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>) {
     if cache.unverified().is_empty() {
         return;
     }
     let check = move || {
         let mut begun = Instant::now();
-        let report = cache.verify_unverified(|_| {
+        cache.verify_unverified(|_| {
             std::thread::sleep(begun.elapsed());
             begun = Instant::now();
             if *stopping.borrow() {
@@ -56,12 +57,6 @@ pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events:
                 ControlFlow::Continue(())
             }
         });
-        if report.dropped_bytes > 0 {
-            events.warn(format!(
-                "{} bytes of the cache were wrong and were dropped; check the disk",
-                report.dropped_bytes
-            ));
-        }
     };
     let thread = std::thread::Builder::new().name("cache-check".to_owned());
     let _detached = thread.spawn(check);
@@ -96,13 +91,14 @@ pub(super) fn restore_responders(found: &Responders, fetcher: &Fetcher, events: 
     }
 }
 
-fn warn_of_a_wrong_clock(events: &EventLog) {
+/// Records whether this machine's clock is far behind.
+pub(super) fn warn_of_a_wrong_clock(events: &EventLog) {
     let now = unix_now_s();
     if now < EARLIEST_UNIX_S {
-        events.warn(
-            "the clock of this machine is far behind: files changed here lose against older ones \
-             of other nodes; set the clock"
-                .to_owned(),
-        );
+        let said = "the clock of this machine is far behind: files changed here lose against \
+                    older ones of other nodes";
+        events.begin(Condition::ClockBehind, "", Finding::new(said));
+    } else {
+        events.end(Condition::ClockBehind, "");
     }
 }

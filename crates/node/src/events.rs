@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use super::conditions::{Condition, Finding, StandingCondition, StandingConditions, Turn};
 use super::copied::CopiedKey;
 use super::foreign::ForeignPeer;
 use super::machine::NodeEvent;
@@ -110,6 +111,21 @@ pub enum News {
     Sent(Push),
     /// A warning for the operator.
     Warning(String, Audience),
+    /// A condition begins to stand.
+    Began(StandingCondition),
+    /// A condition is over.
+    Ended(StandingCondition),
+}
+
+impl News {
+    /// Returns whether the event names local files, so that only the owner may see it.
+    pub fn is_for_owner(&self) -> bool {
+        match self {
+            Self::Warning(_, audience) => *audience == Audience::Owner,
+            Self::Began(it) | Self::Ended(it) => it.finding.audience == Audience::Owner,
+            _ => false,
+        }
+    }
 }
 
 /// The users that may see a warning.
@@ -189,6 +205,8 @@ pub struct EventLog {
 struct EventHistory {
     events: VecDeque<Noted>,
     warnings: VecDeque<(String, Audience)>,
+    standing: StandingConditions,
+    failed_reads: u64,
 }
 
 impl Default for EventLog {
@@ -228,11 +246,51 @@ impl EventLog {
         self.warn_whom(message, Audience::Everybody);
     }
 
-    /// Removes the warnings that begin with this text, because their cause is gone.
-    pub fn settle(&self, beginning: &str) {
+    /// Records that a condition stands for a subject.
+    pub fn begin(&self, condition: Condition, subject: &str, finding: Finding) {
+        self.turn(|standing| standing.begin(condition, subject, finding));
+    }
+
+    /// Records that a condition is over for a subject.
+    pub fn end(&self, condition: Condition, subject: &str) {
+        self.turn(|standing| standing.end(condition, subject));
+    }
+
+    /// Makes exactly these findings of a condition stand, by subject.
+    pub fn replace(&self, condition: Condition, found: Vec<(String, Finding)>) {
+        self.turn(|standing| standing.replace(condition, found));
+    }
+
+    /// Ends the conditions whose time is over.
+    pub(super) fn expire(&self, now: SystemTime) {
+        self.turn(|standing| standing.expire(now));
+    }
+
+    /// Returns the conditions that stand, in the order of the table.
+    pub fn standing(&self) -> Vec<StandingCondition> {
+        self.kept.lock().standing.all().collect()
+    }
+
+    /// Returns what stands of one condition.
+    pub fn standing_of(&self, condition: Condition) -> Vec<StandingCondition> {
+        self.kept.lock().standing.of(condition).collect()
+    }
+
+    /// Returns the number of fetches that failed, since the start.
+    pub fn failed_reads(&self) -> u64 {
+        self.kept.lock().failed_reads
+    }
+
+    fn turn<T: IntoIterator<Item = Turn>>(&self, apply: impl FnOnce(&mut StandingConditions) -> T) {
         let mut kept = self.kept.lock();
-        kept.warnings
-            .retain(|(text, _)| !text.starts_with(beginning));
+        let turns = apply(&mut kept.standing);
+        for turn in turns {
+            let news = match turn {
+                Turn::Begun(it) => News::Began(it),
+                Turn::Ended(it) => News::Ended(it),
+            };
+            self.push(&mut kept, news);
+        }
     }
 
     /// Removes the warnings that contain these words, because their cause is gone.
@@ -241,31 +299,9 @@ impl EventLog {
         kept.warnings.retain(|(text, _)| !text.contains(words));
     }
 
-    /// Returns the newest warning that begins with this text.
-    pub(super) fn standing(&self, beginning: &str) -> Option<String> {
-        let kept = self.kept.lock();
-        let mut texts = kept.warnings.iter().rev().map(|(text, _)| text);
-        texts.find(|text| text.starts_with(beginning)).cloned()
-    }
-
     /// Records a warning that names local files.
     pub fn warn_owner(&self, message: String) {
         self.warn_whom(message, Audience::Owner);
-    }
-
-    /// Records a warning that names local files. It replaces the warnings that begin with
-    /// `beginning`.
-    pub fn warn_owner_instead(&self, beginning: &str, message: String) {
-        self.warn_instead(beginning, message, Audience::Owner);
-    }
-
-    fn warn_instead(&self, beginning: &str, message: String, audience: Audience) {
-        {
-            let mut kept = self.kept.lock();
-            kept.warnings
-                .retain(|(text, _)| *text == message || !text.starts_with(beginning));
-        }
-        self.warn_whom(message, audience);
     }
 
     fn warn_whom(&self, message: String, audience: Audience) {
@@ -284,11 +320,17 @@ impl EventLog {
 
     /// Adds an event and sends it to the followers.
     pub fn record(&self, news: News) {
+        self.push(&mut self.kept.lock(), news);
+    }
+
+    fn push(&self, kept: &mut EventHistory, news: News) {
         let noted = Noted {
             at: SystemTime::now(),
             news,
         };
-        let mut kept = self.kept.lock();
+        if matches!(noted.news, News::FetchFailed(..)) {
+            kept.failed_reads += 1;
+        }
         if kept.events.len() == EVENTS_KEPT {
             kept.events.pop_front();
         }
@@ -308,10 +350,12 @@ impl EventLog {
             NodeEvent::PeerDown { node, why } => self.record(News::PeerDown(who(node), *why)),
             NodeEvent::CopiedKey { node, addresses } => {
                 let key = CopiedKey::of(node, &me);
-                let warning = key.warning(names.known(node), addresses);
-                self.warn_instead(&key.beginning(), warning, Audience::Everybody);
+                let found = Finding::new(key.warning(names.known(node), addresses));
+                self.begin(Condition::KeyCopied, &key.subject(), found);
             }
-            NodeEvent::CopyGone { node } => self.settle(&CopiedKey::of(node, &me).beginning()),
+            NodeEvent::CopyGone { node } => {
+                self.end(Condition::KeyCopied, &CopiedKey::of(node, &me).subject());
+            }
             NodeEvent::Stated(signed) => self.record_statement(signed, &who),
             NodeEvent::MembershipChanged | NodeEvent::Knock { .. } => {}
             NodeEvent::NamesRefused => self.warn(
@@ -372,18 +416,25 @@ impl EventLog {
         }
     }
 
-    /// Warns about a version of another node with a time in the future. One of the two clocks is
-    /// wrong, and the clock that is ahead wins every conflict.
+    /// Records that a version of another node has a time in the future, until this machine's clock
+    /// reaches it. One of the two clocks is wrong, and the clock that is ahead wins every conflict.
     fn warn_of_clock(&self, found: &Found, view: &View) {
         if let Some(gap) = clock_gap(found.version_time, SystemTime::now()) {
             let who = view
                 .label(&found.author)
                 .unwrap_or_else(|| found.author.short(8));
-            self.warn(format!(
-                "the clock of {who} is about {} min ahead of this machine's: set whichever is \
-                 wrong, since versions with a later time win",
+            let said = format!(
+                "the clock of {who} is about {} min ahead of this machine's, and versions with a \
+                 later time win",
                 gap.as_secs() / 60
-            ));
+            );
+            let finding = Finding::new(said);
+            // A time beyond the range of the clock never arrives.
+            let finding = match SystemTime::now().checked_add(gap - CLOCK_GAP_MAX) {
+                Some(until) => finding.until(until),
+                None => finding,
+            };
+            self.begin(Condition::ClockAhead, &found.author.to_string(), finding);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::file_sender::FileSender;
 use super::foreign::{ForeignPeers, ForeignPushes};
@@ -119,9 +120,9 @@ fn open(settings: &InboxSettings, events: &EventLog) -> InboxHandle {
     let (dir, events) = (settings.dir.clone(), events.clone());
     InboxHandle::begin(settings.clone(), move |error| {
         let dir = dir.display();
-        events.warn(format!(
-            "files that others push are not taken: the inbox {dir} cannot be used: {error}; name \
-             another folder as inbox.dir"
+        let found = Finding::new(format!(
+            "files that others push are not taken: the inbox {dir} cannot be used: {error}"
         ));
+        events.begin(Condition::InboxUnusable, "", found);
     })
 }

@@ -9,15 +9,16 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::NodeError;
+use super::conditions::Condition;
 use super::content::NodeContent;
 use super::events::EventLog;
 use super::file_sender::FileSender;
 use super::foreign::ForeignPeers;
 use super::names::Names;
 use super::offenders::Offenders;
-use super::persist::{NOT_STORED, unix_now_s};
+use super::persist::unix_now_s;
 use super::published::{MemberReport, Outdated, Published};
-use super::run::{LoopCommand, NOT_CACHED};
+use super::run::LoopCommand;
 use super::state_dir::StateDir;
 use super::traffic::Traffic;
 use p2pfs_cache::Cache;
@@ -114,7 +115,7 @@ impl Node {
 
     /// Describes the problem if the state directory was emptied, moved or replaced. In that case
     /// the next restart loses the stored state.
-    pub fn trouble_with_state(&self) -> Option<String> {
+    pub(super) fn trouble_with_state(&self) -> Option<String> {
         let place = format!("the state directory {}", self.state.path().display());
         let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
         trouble_with_place(self.state.whereabouts(), &place, moved)
@@ -122,20 +123,17 @@ impl Node {
 
     /// Describes the problem if the cache directory was emptied, moved or replaced. In that case
     /// the next restart loses the cached and pinned contents.
-    pub fn trouble_with_cache_dir(&self) -> Option<String> {
+    pub(super) fn trouble_with_cache_dir(&self) -> Option<String> {
         let place = format!("the cache directory {}", self.cache.dir().display());
         let moved = "was emptied, moved or replaced while p2pfs runs";
         trouble_with_place(self.cache.whereabouts(), &place, moved)
     }
 
-    /// Returns why the last write of the state failed; most often the disk is full.
-    pub fn trouble_with_storing(&self) -> Option<String> {
-        self.running.events.standing(NOT_STORED)
-    }
-
     /// Returns why the cache stores nothing, if its disk refused the last write.
     pub fn trouble_with_caching(&self) -> Option<String> {
-        self.running.events.standing(NOT_CACHED)
+        let events = &self.running.events;
+        let found = events.standing_of(Condition::CacheNotStored).pop()?;
+        Some(found.finding.found)
     }
 
     /// Returns the current namespace.

@@ -47,7 +47,8 @@
 //! The crate owns the event loop, the order in which everything is opened, and what a filesystem
 //! reads ([`NodeContent`]). [`Machine`] is its pure part: membership, catalogue and pulls. It knows
 //! nothing of FUSE, the control socket or the configuration. An error ends a start and leaves
-//! nothing running; afterwards trouble is a warning in the [`EventLog`] and the node goes on.
+//! nothing running; afterwards trouble is a [`Condition`] or a warning in the [`EventLog`] and the
+//! node goes on.
 //!
 //! | subject | files |
 //! |---|---|
@@ -59,7 +60,7 @@
 //! | files and bytes sent and received unasked | `giving`, `file_sender`, `parcel`, `mailbox`, `inbox` |
 //! | peers of other protocols | `foreign`, `traffic` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
-//! | the interface for programs and the daemon | `api`, `handle`, `events` |
+//! | the interface for programs and the daemon | `api`, `handle`, `events`, `conditions` |
 
 mod address;
 mod ahead;
@@ -67,6 +68,7 @@ pub mod api;
 mod cache_news;
 mod checks;
 mod claims;
+mod conditions;
 mod content;
 mod copied;
 mod error;
@@ -108,6 +110,7 @@ mod wake;
 pub use limits::LIMITS;
 
 pub use api::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
+pub use conditions::{Condition, ConditionText, Finding, Severity, StandingCondition};
 pub use content::NodeContent;
 pub use error::NodeError;
 pub use events::{Audience, EventLog, Fetched, Given, News, Noted, Push, PushStage, Who};

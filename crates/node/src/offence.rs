@@ -67,6 +67,40 @@ impl From<p2pfs_membership::Offence> for Offence {
 }
 
 impl Offence {
+    /// The names of all kinds, for metrics.
+    pub const KINDS: [&'static str; 12] = [
+        "speaks-for-others",
+        "ahead-of-clock",
+        "dates-ahead",
+        "gives-nothing",
+        "lists-too-much",
+        "lists-most",
+        "lists-readers-too-fast",
+        "states-too-much",
+        "bad-log",
+        "garbage",
+        "wrong-bytes",
+        "breach",
+    ];
+
+    /// Returns the place of the kind in [`Self::KINDS`].
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::SpeaksForOthers => 0,
+            Self::AheadOfClock => 1,
+            Self::DatesAhead => 2,
+            Self::GivesNothing => 3,
+            Self::ListsTooMuch => 4,
+            Self::ListsMost => 5,
+            Self::ListsReadersTooFast => 6,
+            Self::StatesTooMuch => 7,
+            Self::BadLog => 8,
+            Self::Garbage => 9,
+            Self::WrongBytes => 10,
+            Self::Breach(_) => 11,
+        }
+    }
+
     /// Returns the offence of a node whose log was dropped, or `None` if the node is only gone.
     pub(super) fn of_dropped(why: DropCause) -> Option<Self> {
         match why {

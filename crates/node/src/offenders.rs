@@ -6,7 +6,7 @@
 //! shuns a node by its own decision.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ pub struct Offenders {
     ledger: Arc<Mutex<OffenceLog<NodeId, Offence>>>,
     events: EventLog,
     names: Names,
+    /// Number of offences of each kind, in the order of [`Offence::KINDS`].
+    counts: Arc<[AtomicU64; Offence::KINDS.len()]>,
     /// Whether a warning about files dated ahead was recorded.
     dated_ahead: Arc<AtomicBool>,
 }
@@ -35,6 +37,7 @@ impl Offenders {
             ledger: Arc::new(Mutex::new(OffenceLog::new(Instant::now()))),
             events: events.clone(),
             names,
+            counts: Arc::default(),
             dated_ahead: Arc::default(),
         };
         let told = offenders.clone();
@@ -45,6 +48,7 @@ impl Offenders {
 
     /// Counts an offence. Reports the node if it was not reported recently.
     pub(super) fn record(&self, node: NodeId, what: Offence) {
+        self.counts[what.place()].fetch_add(1, Ordering::Relaxed);
         let mut ledger = self.ledger.lock();
         let is_told = ledger.note(Instant::now(), &node, what);
         drop(ledger);
@@ -62,6 +66,12 @@ impl Offenders {
         if self.dated_ahead.swap(false, Ordering::Relaxed) {
             self.events.settle_saying(&Offence::DatesAhead.to_string());
         }
+    }
+
+    /// Returns the number of offences of each kind since the start.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.counts.iter().map(|it| it.load(Ordering::Relaxed));
+        Offence::KINDS.into_iter().zip(counts).collect()
     }
 
     /// Returns how often a node offended, and its last offence.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::store::{Store, StoreError};
 use p2pfs_catalogue::{Catalogue, LogWrite};
@@ -25,7 +26,7 @@ const BATCH_RECORDS: usize = 8192;
 /// Minimum interval between the starts of two batches, because each ends with an fsync.
 const BATCH_SPACING: Duration = Duration::from_millis(500);
 /// Beginning of the warning about a failed write.
-pub(super) const NOT_STORED: &str = "the state is not stored, to be tried again";
+const NOT_STORED: &str = "the state is not stored, to be tried again";
 /// Interval at which reachable nodes are recorded without any change. Logs are forgotten after
 /// days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
@@ -222,13 +223,15 @@ impl Persister {
         self.next_responders = Instant::now();
     }
 
-    /// Warns if a write failed, and removes the warning when storing works again.
+    /// Records whether the state is stored.
     pub(super) fn report(&mut self, events: &EventLog) {
         let Some(news) = self.news.take() else { return };
-        // A second failure may have another text.
-        events.settle(NOT_STORED);
-        if let StoreNews::Failed(error) = news {
-            events.warn(format!("{NOT_STORED}: {error}"));
+        match news {
+            StoreNews::Failed(error) => {
+                let found = Finding::new(format!("{NOT_STORED}: {error}"));
+                events.begin(Condition::StateNotStored, "", found);
+            }
+            StoreNews::Mended => events.end(Condition::StateNotStored, ""),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::cache_news::CacheNews;
 use super::checks::believable_now_s;
+use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::foreign::ForeignPeers;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
@@ -48,7 +49,7 @@ const CACHE_BATCH: usize = 1024;
 /// Maximum number of datagrams taken before other work gets its turn.
 const DATAGRAM_BATCH: usize = 64;
 /// Beginning of the warning that the cache stores nothing.
-pub(super) const NOT_CACHED: &str = "nothing more is cached: ";
+const NOT_CACHED: &str = "nothing more is cached: ";
 /// Maximum number of answers of other nodes queued for the loop.
 pub(super) const ANSWERS_MAX: usize = 1024;
 /// Maximum number of commands queued for the loop.
@@ -264,12 +265,14 @@ impl Runner {
             ShareEvent::Readers { share, readers } => self.machine.set_readers(now, share, readers),
             ShareEvent::Scanned { .. } => {}
             ShareEvent::Warning { path, why, .. } => {
-                let why = format!("{}: {why}", path.display());
-                self.parts.events.warn_owner(why);
+                let subject = format!("{}: {why}", path.display());
+                let found = Finding::with_own_remedy(&subject).for_owner();
+                let events = &self.parts.events;
+                events.begin(Condition::ShareProblem, &subject, found);
             }
             ShareEvent::Settled { path, why, .. } => {
-                let why = format!("{}: {why}", path.display());
-                self.parts.events.settle(&why);
+                let subject = format!("{}: {why}", path.display());
+                self.parts.events.end(Condition::ShareProblem, &subject);
             }
         }
     }
@@ -304,9 +307,13 @@ impl Runner {
             }
             CacheEvent::Evicted { .. } | CacheEvent::Dropped { .. } => {}
             CacheEvent::DiskTrouble { why } => {
-                self.parts.events.warn(format!("{NOT_CACHED}{why}"));
+                let found = Finding::with_own_remedy(&format!("{NOT_CACHED}{why}"));
+                let events = &self.parts.events;
+                events.begin(Condition::CacheNotStored, "", found);
             }
-            CacheEvent::DiskRecovered => self.parts.events.settle(NOT_CACHED),
+            CacheEvent::DiskRecovered => {
+                self.parts.events.end(Condition::CacheNotStored, "");
+            }
         }
     }
 
@@ -344,9 +351,10 @@ impl Runner {
         match event {
             LanEvent::Hint(address) => self.machine.hint(Instant::now(), address),
             LanEvent::NoMulticast(why) => {
-                let events = &self.parts.events;
-                events.warn(format!("no nodes are found by mDNS: {why}; name a seed"));
+                let found = Finding::new(format!("no nodes are found by mDNS: {why}"));
+                self.parts.events.begin(Condition::NoMulticast, "", found);
             }
+            LanEvent::Multicast => self.parts.events.end(Condition::NoMulticast, ""),
         }
     }
 

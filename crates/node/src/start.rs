@@ -230,7 +230,7 @@ impl Builder {
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let runner = Runner::new(machine, parts);
         receivers.feed(runner, fetches, served, lan_events, command_queue);
-        check_cache(self.cache.clone(), stopping.clone(), events.clone());
+        check_cache(self.cache.clone(), stopping.clone());
         let running = NodeServices {
             names,
             fetcher,

@@ -212,10 +212,19 @@ events! {
             /// The change and the node that signed it.
             message: String,
         },
-        /// A condition that the user should know.
+        /// A happening that the user should know, or a condition that begins.
         Warning {
-            /// The condition, and what to do about it.
+            /// The happening or condition, and what to do about it.
             message: String,
+            /// Name of the condition (p2pfs(8), CONDITIONS); empty for a happening.
+            condition: String,
+        },
+        /// A condition is over.
+        WarningOver {
+            /// The condition that is over.
+            message: String,
+            /// Name of the condition.
+            condition: String,
         },
         /// Events about files that the caller may not see were left out: reads and transfers of other
         /// users, and names that the caller may not list in the mount.

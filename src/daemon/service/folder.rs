@@ -13,10 +13,10 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{interval, sleep};
 
 use super::answers::Service;
-use super::journal::{self, message};
 use crate::daemon::config::Config;
 use crate::daemon::control::{MountStatus, Named};
 use p2pfs_fuse::{Mount, MountError, MountOptions, PendingMount};
+use p2pfs_node::{Condition, Finding};
 
 /// Interval between checks of the mount.
 const TICK: Duration = Duration::from_secs(1);
@@ -55,10 +55,9 @@ impl Folder {
         });
         let mount = Arc::new(started.await.map_err(panicked(&dir))??);
         if let Some(why) = mount.passthrough_refusal() {
-            service.node.warn(format!(
-                "files are read through the daemon, not by the kernel itself: {why}; all works, \
-                 but local reads are slower"
-            ));
+            let said = "files are read through the daemon, not by the kernel itself";
+            let found = Finding::new(format!("{said}: {why}"));
+            service.node.begin(Condition::NoPassthrough, "", found);
         }
         let this = Self {
             service: service.clone(),
@@ -103,6 +102,7 @@ impl Folder {
         }
         if is_mounted {
             // A mount that covered the folder is gone.
+            self.service.node.end(Condition::FolderGone, "");
             return self.status.send_modify(|status| {
                 status.mounted = true;
                 status.problem = None;
@@ -160,6 +160,7 @@ impl Folder {
             status.dir = Named::from_local(mount.dir());
             status.problem = None;
         });
+        self.service.node.end(Condition::FolderGone, "");
         tracing::info!("mounted at {}", mount.dir().display());
         if let Some(why) = mount.not_taken_over() {
             tracing::warn!(
@@ -170,11 +171,12 @@ impl Folder {
     }
 
     fn tell_gone(&self, why: String) {
-        let is_news = self.status.borrow().problem.as_ref() != Some(&why);
-        if is_news {
-            let text = format!("the folder is gone: {why}");
-            journal::warn(message::FOLDER_GONE, &text);
-        }
+        let found = Finding::with_own_remedy(&format!("the folder is gone: {why}"));
+        let found = match self.service.served.device_trouble() {
+            Some(trouble) => found.remedy(trouble),
+            None => found,
+        };
+        self.service.node.begin(Condition::FolderGone, "", found);
         self.status.send_modify(|status| {
             status.mounted = false;
             status.problem = Some(why);

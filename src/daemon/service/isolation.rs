@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answers::Service;
-use super::journal::{self, message};
+use super::conditions::finding_of;
 use crate::daemon::control::{Check, CheckState};
+use p2pfs_node::Condition;
 
 /// How long the other nodes have after the start before the first check.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -21,7 +22,9 @@ pub(super) async fn watch(service: Arc<Service>) {
     for look in 0_u32.. {
         tick.tick().await;
         // An open finding is checked each time, so that it is not reported longer than it holds.
-        let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || !service.isolation.load().is_empty();
+        let mut standing = service.node.standing().into_iter();
+        let stands = standing.any(|it| it.condition == Condition::CutOff);
+        let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || stands;
         let found = match service.is_alone().await {
             true => service.check_why_alone().await,
             false if is_due => service.check_reached().await,
@@ -33,34 +36,6 @@ pub(super) async fn watch(service: Arc<Service>) {
 
 fn tell(service: &Service, mut found: Vec<Check>) {
     found.retain(|check| check.state == CheckState::Failed);
-    let before = service.isolation.swap(Arc::new(found.clone()));
-    for new in changes(&before, &found) {
-        journal::warn(message::WARNING, &new.sentence());
-    }
-    for over in changes(&found, &before) {
-        tracing::info!("no longer so: {}", over.sentence());
-    }
-}
-
-/// Returns the findings of `now` that `before` lacks. Compares name and remedy only, because a
-/// counted value, such as the error of a clock, differs at each check.
-fn changes<'a>(before: &'a [Check], now: &'a [Check]) -> impl Iterator<Item = &'a Check> {
-    let is_same = |a: &Check, b: &Check| (&a.name, &a.remedy) == (&b.name, &b.remedy);
-    now.iter()
-        .filter(move |new| !before.iter().any(|old| is_same(old, new)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_finding_with_changed_counts_is_not_new() {
-        let clock = |ahead: &str| Check::failed("clock", format!("{ahead} ahead"), "set it");
-        let seed = |remedy: &str| Check::failed("seed", "nobody answers", remedy);
-        let before = [clock("2 h"), seed("start it")];
-        let now = [clock("3 h"), seed("give it the same secret")];
-        let new: Vec<_> = changes(&before, &now).cloned().collect();
-        assert_eq!(new, now[1..]);
-    }
+    let found = found.iter().map(|it| (it.name.clone(), finding_of(it)));
+    service.node.replace(Condition::CutOff, found.collect());
 }

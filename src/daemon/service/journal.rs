@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::answers::Service;
 use super::paced::Paced;
-use p2pfs_node::{Fetched, News, Push, PushStage, Who};
+use p2pfs_node::{Fetched, News, Push, PushStage, Severity, StandingCondition, Who};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::is_trick;
 
@@ -20,23 +20,14 @@ const FETCHES_TIMED_MAX: usize = 4096;
 
 /// IDs of messages that an administrator must act on, each with an entry in the catalog.
 pub(super) mod message {
-    pub(crate) const CONFIGURATION_REFUSED: &str = "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10";
     pub(crate) const NEEDS_RESTART: &str = "6b2f77c0d0b64d5aa9b3c64ad16a2e38";
-    pub(crate) const FOLDER_GONE: &str = "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551";
     pub(crate) const SEED_UNKNOWN: &str = "c2b1d8a7e53f4b1f8e6d0a9c7f3b2d64";
     pub(crate) const PEER_SHUNNED: &str = "e8f6a3d1b7c2495f9d0e4c6a8b1f7035";
     pub(crate) const WARNING: &str = "1f3c5e7a9b0d42f6a8c0e2d4b6f8a1c3";
 
-    /// All message IDs.
+    /// All message IDs, except those of the conditions.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 6] = [
-        CONFIGURATION_REFUSED,
-        NEEDS_RESTART,
-        FOLDER_GONE,
-        SEED_UNKNOWN,
-        PEER_SHUNNED,
-        WARNING,
-    ];
+    pub(crate) const ALL: [&str; 4] = [NEEDS_RESTART, SEED_UNKNOWN, PEER_SHUNNED, WARNING];
 }
 
 /// Logs a warning that the catalog explains.
@@ -44,9 +35,29 @@ pub(super) fn warn(id: &str, text: &str) {
     tracing::warn!(message_id = id, "{}", one_line(text));
 }
 
-/// Logs an error that the catalog explains.
-pub(super) fn error(id: &str, text: &str) {
-    tracing::error!(message_id = id, "{}", one_line(text));
+/// Logs the begin of a condition.
+fn tell_begun(standing: &StandingCondition) {
+    let text = standing.condition.text();
+    let (name, said) = (text.name, one_line(&standing.sentence()));
+    match text.severity {
+        Severity::Error => {
+            tracing::error!(message_id = text.message_id, condition = name, "{said}");
+        }
+        Severity::Warning => {
+            tracing::warn!(message_id = text.message_id, condition = name, "{said}");
+        }
+    }
+}
+
+/// Logs the end of a condition.
+fn tell_ended(standing: &StandingCondition) {
+    let text = standing.condition.text();
+    let (name, found) = (text.name, one_line(&standing.finding.found));
+    tracing::info!(
+        message_id = text.message_id,
+        condition = name,
+        "no longer so: {found}"
+    );
 }
 
 /// Logs all events from now on, and the earlier warnings.
@@ -132,6 +143,8 @@ impl Teller {
             News::Received(push) => self.tell_push("from", push),
             News::Sent(push) => self.tell_push("to", push),
             News::Warning(message, _) => warn(message::WARNING, message),
+            News::Began(standing) => tell_begun(standing),
+            News::Ended(standing) => tell_ended(standing),
         }
     }
 
@@ -252,7 +265,9 @@ mod tests {
         let entries = catalog.lines().filter_map(|line| line.strip_prefix("-- "));
         let mut explained: Vec<&str> = entries.collect();
         explained.sort_unstable();
-        let mut told = message::ALL;
+        let conditions = p2pfs_node::Condition::ALL.iter();
+        let conditions = conditions.map(|it| it.text().message_id);
+        let mut told: Vec<&str> = message::ALL.into_iter().chain(conditions).collect();
         told.sort_unstable();
         assert_eq!(explained, told);
         for id in told {

@@ -4,6 +4,7 @@
 //! Begin with [`run`]. It assembles `answers::Service`, which holds the node and answers calls.
 
 mod answers;
+mod conditions;
 mod confine;
 pub mod copies;
 mod effective_config;

@@ -19,7 +19,6 @@ use super::answers::{ProbePace, Service};
 use super::effective_config::EffectiveConfig;
 use super::fd_store::Kept;
 use super::folder::Folder;
-use super::journal::message;
 use super::logging::{self, LogHandle};
 use super::memory::{self, Done, Memory};
 use super::mount_rights::MountRights;
@@ -36,7 +35,7 @@ use crate::daemon::control::{
     ControlServer, FailedStart, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
 use p2pfs_fuse::PendingMount;
-use p2pfs_node::{ForeignPeers, Leave, NetError, Node, NodeError, Outdated};
+use p2pfs_node::{Condition, Finding, ForeignPeers, Leave, NetError, Node, NodeError, Outdated};
 use p2pfs_proto::trust::InviteToken;
 
 pub use super::run_error::RunError;
@@ -242,7 +241,7 @@ impl Daemon {
             config: config.clone(),
             in_force: ArcSwap::from_pointee(EffectiveConfig::at_start(loaded)),
             refused_config: ArcSwapOption::empty(),
-            isolation: ArcSwap::default(),
+            reviewing: Arc::default(),
             checking: tokio::sync::Mutex::default(),
             started: Timestamp::now(),
             state: state_now,
@@ -362,13 +361,10 @@ impl Daemon {
             Err(error) => {
                 let each = error.each().iter().map(ToString::to_string);
                 let why = each.collect::<Vec<_>>().join("; ");
-                journal::error(
-                    message::CONFIGURATION_REFUSED,
-                    &format!("the configuration stays as it was: {why}"),
-                );
                 self.service.refused_config.store(Some(Arc::new(why)));
             }
         }
+        self.service.review().await;
         systemd::ready();
     }
 
@@ -416,6 +412,7 @@ async fn pulse(service: Arc<Service>) {
     loop {
         tick.tick().await;
         service.take_rates();
+        service.review().await;
         if let Some(status) = service.publish_status() {
             let node = &service.node;
             let done = Done {
@@ -458,8 +455,8 @@ async fn use_waiting_token(service: &Service, config: &Config) {
         // The token was not used, and the next start uses it.
         Err(NodeError::Stopping) => return,
         Err(error @ NodeError::Net(_)) if !is_over(&error) => {
-            let warning = format!("{TOKEN_WAITS} not used yet: {error}");
-            return service.node.warn(warning);
+            let found = Finding::new(format!("{TOKEN_WAITS} not used yet: {error}"));
+            return service.node.begin(Condition::TokenWaits, "", found);
         }
         Err(error) => {
             let warning = format!("the token of before the start is of no use: {error}");
@@ -480,7 +477,7 @@ impl Service {
         if let Err(error) = saved::forget_token(&self.config.state_dir) {
             tracing::warn!("the used token stays in the state directory: {error}");
         }
-        self.node.settle_warnings(TOKEN_WAITS);
+        self.node.end(Condition::TokenWaits, "");
     }
 
     pub(super) fn saved_shares(&self) -> Vec<ShareSettings> {

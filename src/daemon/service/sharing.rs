@@ -16,6 +16,7 @@ use super::missing::Missing;
 use super::node_config::share_spec;
 use crate::daemon::config::{ShareSettings, folder_names};
 use p2pfs_node::api::ShareSpec;
+use p2pfs_node::{Condition, Finding};
 
 /// How long adding shares waits for their disks in total. A disk at rest takes longer to spin up,
 /// and must not delay all other work.
@@ -99,7 +100,8 @@ impl Service {
     pub(super) fn want_no_more(&self, dir: &Path) -> bool {
         let mut missing = self.missing_shares.lock();
         let was_missing = missing.want_no_more(dir);
-        self.node.settle_warnings(&not_shared(dir));
+        self.node
+            .end(Condition::ShareMissing, &dir.display().to_string());
         was_missing
     }
 
@@ -147,14 +149,10 @@ impl Service {
     /// Reports a missing share. The list stays locked, so that no report follows after the share
     /// was added.
     fn tell_not_shared(&self, missing: &mut Missing, dir: &Path, why: &dyn Display) {
-        let beginning = not_shared(dir);
-        let warning = format!("{beginning}{why}");
-        self.node.warn_owner_instead(&beginning, warning);
+        let subject = dir.display().to_string();
+        let said = format!("{subject} is not shared: {why}");
+        let found = Finding::with_own_remedy(&said).for_owner();
+        self.node.begin(Condition::ShareMissing, &subject, found);
         missing.tell(dir, why.to_string());
     }
-}
-
-/// Returns the beginning of the warning about a missing share.
-fn not_shared(dir: &Path) -> String {
-    format!("{} is not shared: ", dir.display())
 }

@@ -59,6 +59,28 @@ fn rotten_bytes_are_never_sent_and_count_as_missing() {
 }
 
 #[test]
+fn damage_is_counted_until_a_verification_finds_none() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let source = Source::new(1, 200_000);
+    let file = open_file(&cache, &source);
+    source.store(&file, source.whole());
+    assert_eq!(cache.usage().damaged_at, None);
+    overwrite(&paths(&place, &source).data, 70_000, b"rot");
+    drop(file);
+    assert_eq!(
+        cache.verify(|_| ControlFlow::Continue(())).dropped_bytes,
+        65_536
+    );
+    let usage = cache.usage();
+    assert_eq!(usage.damaged_bytes, 65_536);
+    assert!(usage.damaged_at.is_some());
+    assert_eq!(cache.verify(|_| ControlFlow::Continue(())).dropped_bytes, 0);
+    assert_eq!(cache.usage().damaged_at, None);
+    assert_eq!(cache.usage().damaged_bytes, 65_536);
+}
+
+#[test]
 fn a_complete_file_removed_from_disk_while_closed_is_reported_lost_when_requested() {
     let place = Place::new(1 << 20);
     for (seed, length) in [(1, 200_000), (2, 3000), (3, 0)] {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::{Node, Noted};
+use crate::{Audience, Condition, Finding, Node, Noted, StandingCondition};
 
 /// Events in their order: first the remembered ones, then each new one as it happens.
 pub struct EventStream {
@@ -30,15 +30,43 @@ impl Node {
         self.running.events.warn(message);
     }
 
-    /// Removes the warnings that begin with this text, because their cause is gone.
-    pub fn settle_warnings(&self, beginning: &str) {
-        self.running.events.settle(beginning);
+    /// Records that a condition stands for a subject.
+    pub fn begin(&self, condition: Condition, subject: &str, finding: Finding) {
+        self.running.events.begin(condition, subject, finding);
     }
 
-    /// Records a warning that names local files. It replaces the warnings that begin with this
-    /// text, because it describes their current state.
-    pub fn warn_owner_instead(&self, beginning: &str, message: String) {
-        self.running.events.warn_owner_instead(beginning, message);
+    /// Records that a condition is over for a subject.
+    pub fn end(&self, condition: Condition, subject: &str) {
+        self.running.events.end(condition, subject);
+    }
+
+    /// Makes exactly these findings of a condition stand, by subject.
+    pub fn replace(&self, condition: Condition, found: Vec<(String, Finding)>) {
+        self.running.events.replace(condition, found);
+    }
+
+    /// Returns the conditions that stand, in the order of the table.
+    pub fn standing(&self) -> Vec<StandingCondition> {
+        self.running.events.standing()
+    }
+
+    /// Returns the warnings about happenings, oldest first. For other users than the owner, leaves
+    /// out those that name local files.
+    pub fn happenings(&self, audience: Audience) -> Vec<String> {
+        match audience {
+            Audience::Owner => self.running.events.warnings(),
+            Audience::Everybody => self.running.events.public_warnings(),
+        }
+    }
+
+    /// Returns the number of offences of other nodes by kind, since the start.
+    pub fn offences(&self) -> Vec<(&'static str, u64)> {
+        self.running.offenders.counts()
+    }
+
+    /// Returns the number of fetches that failed, since the start.
+    pub fn failed_reads(&self) -> u64 {
+        self.running.events.failed_reads()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::{MemberReport, Node};
+use crate::{Audience, MemberReport, Node};
 use p2pfs_cache::CacheUsage;
 use p2pfs_share::ShareStatus;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
@@ -38,7 +38,7 @@ pub struct NodeStatus {
     pub dropped_datagrams: u64,
     /// Number of connections ended since the start, for any reason.
     pub dropped_connections: u64,
-    /// Warnings, oldest first.
+    /// Warnings, oldest first, then the conditions that stand.
     pub warnings: Vec<String>,
     /// The warnings that every user of this machine may see.
     pub public_warnings: Vec<String>,
@@ -53,7 +53,13 @@ impl Node {
             .map_or(0, |foreign| foreign.dropped_datagrams());
         let totals = self.view().totals();
         let shares = self.shared();
-        let warnings = self.warnings(&shares);
+        let standing = self.running.events.standing();
+        let of = |happenings: Vec<String>, audience| {
+            let standing = standing.iter().cloned();
+            let seen = standing.filter_map(|it| it.seen_by(audience));
+            let said = seen.map(|it| it.sentence());
+            happenings.into_iter().chain(said).collect()
+        };
         NodeStatus {
             id: self.id(),
             name: self.name().clone(),
@@ -68,22 +74,9 @@ impl Node {
             open_versions: self.content.open_versions(),
             dropped_datagrams: self.published.dropped_datagrams() + foreign,
             dropped_connections: self.net.counters().dropped.iter().sum(),
-            warnings,
-            public_warnings: self.running.events.public_warnings(),
+            warnings: of(self.running.events.warnings(), Audience::Owner),
+            public_warnings: of(self.running.events.public_warnings(), Audience::Everybody),
         }
-    }
-
-    fn warnings(&self, shares: &[ShareStatus]) -> Vec<String> {
-        let standing = self.standing_of(shares).into_iter();
-        let standing = standing.map(|dir| {
-            format!(
-                "the disk of {} does not answer: its files are listed as they were, and who reads \
-                 them waits in vain; look at it, or stop sharing it",
-                dir.display()
-            )
-        });
-        let warnings = self.running.events.warnings();
-        warnings.into_iter().chain(standing).collect()
     }
 
     /// Returns the shares whose disks do not answer, according to the scanner or to requests that

@@ -130,6 +130,7 @@ async fn a_caller_that_does_not_read_is_disconnected_and_the_node_told() {
     let event = Event {
         time: jiff::Timestamp::UNIX_EPOCH,
         what: EventKind::Warning {
+            condition: String::new(),
             message: "w".repeat(10_000),
         },
     };
@@ -147,6 +148,7 @@ async fn a_follower_of_events_may_take_its_time_over_each() {
     let event = Event {
         time: jiff::Timestamp::UNIX_EPOCH,
         what: EventKind::Warning {
+            condition: String::new(),
             message: "w".repeat(10_000),
         },
     };

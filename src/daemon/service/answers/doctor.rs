@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::fills::lack_words;
 use super::network::alive_of;
 use super::pace::CHECKUP_PROBES;
 use super::{Service, Sight, reply_with, told};
@@ -10,24 +9,7 @@ use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     Check, Checkup, Failure, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
 };
-
-/// Remedy for a missing state directory.
-pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
-                                        new node, which has to be invited";
-/// Remedy for a missing cache directory.
-pub(super) const RENEW_CACHE: &str = "put it back, or restart p2pfs, which begins a new one, \
-                                      without pins; reads go on meanwhile";
-/// Remedy for a state directory that accepts no writes.
-const STORE_STATE: &str = "free some of the state directory's disk, or let the daemon's user \
-                           write there; until then a restart loses what is new";
-/// Remedy for a cache disk that refuses writes despite free space.
-const MEND_CACHE: &str = "see to that disk, or name another with cache_dir; reads go on meanwhile";
-
-/// Remedy for a refused configuration.
-const RELOAD: &str = "mend it, and have it read again (SIGHUP; a service by systemctl reload)";
-
-/// Smallest free space of a disk with room: some small files.
-const LITTLE_BYTES: u64 = 1 << 20;
+use crate::daemon::service::conditions::check_of;
 
 impl Service {
     /// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
@@ -45,8 +27,13 @@ impl Service {
 
     /// Runs all checks. Takes some seconds if other nodes do not answer.
     async fn doctor(self: &Arc<Self>, sight: Sight) -> Result<Checkup, Failure> {
-        let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
-        checks.push(self.check_state());
+        self.review().await;
+        let standing = self.standing(sight.audience());
+        let stands = |part: &str| standing.iter().any(|it| it.condition.text().part == part);
+        let mut checks = vec![rights(), self.check_mount()];
+        for (part, found) in [("cache", "has room"), ("state", "is stored")] {
+            checks.extend((!stands(part)).then(|| Check::ok(part, found)));
+        }
         checks.extend(self.check_network().await?);
         checks.extend(self.check_shares(sight));
         if alive_of(&self.members().await?) == 0 {
@@ -58,21 +45,12 @@ impl Service {
             }
         }
         // The findings to be handled first come first.
-        checks.splice(..0, self.check_config(sight));
-        checks.splice(..0, self.check_copied_keys());
-        checks.splice(..0, self.check_membership());
+        // The checks of the network and of the shares report their own conditions in detail.
+        let detailed = ["network", "share", "mount"];
+        let standing = standing.iter();
+        let standing = standing.filter(|it| !detailed.contains(&it.condition.text().part));
+        checks.splice(..0, standing.map(check_of));
         Ok(Checkup { checks })
-    }
-
-    /// Reports a refused configuration until a reload succeeds. Only the owner sees the reason.
-    pub(super) fn check_config(&self, sight: Sight) -> Option<Check> {
-        let why = self.refused_config.load_full()?;
-        let stays = "what was read again was refused, and the one before is in force";
-        let found = match sight {
-            Sight::All => format!("{stays}: {why}"),
-            Sight::Own(_) => format!("{stays}; its owner is told why"),
-        };
-        Some(Check::failed("configuration", found, RELOAD))
     }
 
     fn check_mount(&self) -> Check {
@@ -91,44 +69,6 @@ impl Service {
                 Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
             }
         }
-    }
-
-    fn check_state(&self) -> Check {
-        if let Some(found) = self.node.trouble_with_state() {
-            return Check::failed("state", found, RESTORE_STATE);
-        }
-        match self.node.trouble_with_storing() {
-            Some(found) => Check::failed("state", found, STORE_STATE),
-            None if self.state_has_little_room() => {
-                let found = "is stored so far, and its disk is full";
-                Check::warning("state", found, STORE_STATE)
-            }
-            None => Check::ok("state", "is stored"),
-        }
-    }
-
-    fn state_has_little_room(&self) -> bool {
-        let disk = rustix::fs::statvfs(&self.config.state_dir);
-        disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LITTLE_BYTES)
-    }
-
-    fn check_cache(&self) -> Check {
-        if let Some(found) = self.node.trouble_with_cache_dir() {
-            return Check::warning("cache", found, RENEW_CACHE);
-        }
-        let budget_bytes = self.node.cache_usage().budget_bytes;
-        let Some(lack) = self.node.lack_of_room(LITTLE_BYTES.min(budget_bytes / 2)) else {
-            return match self.node.trouble_with_caching() {
-                Some(found) => Check::warning("cache", told(&found).0, MEND_CACHE),
-                None => Check::ok("cache", "has room"),
-            };
-        };
-        let (found, remedy) = lack_words(&lack);
-        Check::warning(
-            "cache",
-            format!("no room, so reads go on uncached: {found}"),
-            remedy,
-        )
     }
 
     fn check_shares(&self, sight: Sight) -> Vec<Check> {

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 
 use tokio::task::JoinSet;
 
+use super::Service;
 use super::network::{ClockGap, unheard};
 use super::trust::time_of;
-use super::{Service, told};
 use crate::daemon::control::{Check, CheckState};
 use crate::daemon::service::seeds;
 use p2pfs_node::Probed;
@@ -23,7 +23,7 @@ const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite,
 
 impl Service {
     /// Reports which node expelled this node and when, with the remedy; `None` if it is a member.
-    pub(super) fn check_membership(&self) -> Option<Check> {
+    pub(in crate::daemon::service) fn check_membership(&self) -> Option<Check> {
         let me = self.node.id();
         let word = self.node.keyring().expulsion_of(&me)?.statement;
         // A node that left by itself needs no report.
@@ -33,16 +33,6 @@ impl Service {
             let found = format!("this node was expelled by {by} on {at}");
             Check::failed("membership", found, COME_BACK)
         })
-    }
-
-    /// Reports keys that two machines use, this node's key first.
-    pub(super) fn check_copied_keys(&self) -> Vec<Check> {
-        let copied = self.node.copied_keys();
-        let check = |said: &String| {
-            let (found, remedy) = told(said);
-            Check::failed("key", found, remedy.unwrap_or_default())
-        };
-        copied.iter().map(check).collect()
     }
 
     /// Replaces the remedies for failures of other nodes if another machine uses this node's key.

@@ -48,7 +48,7 @@ use super::rates::{Counter, Rates};
 use super::served::Served;
 use crate::daemon::config::{Config, ShareSettings};
 use crate::daemon::control::{
-    Call, CallerGone, Check, ControlRequest, Failure, FailureKind, MountStatus, Policy, ReplySink,
+    Call, CallerGone, ControlRequest, Failure, FailureKind, MountStatus, Policy, ReplySink,
     ServiceState, Subject,
 };
 use p2pfs_node::api::Timestamp as FileTime;
@@ -67,8 +67,8 @@ pub(super) struct Service {
     pub in_force: ArcSwap<EffectiveConfig>,
     /// Why the settings that were last read were refused; `None` if they are in force.
     pub refused_config: ArcSwapOption<String>,
-    /// The current causes that cut this node off from the others.
-    pub isolation: ArcSwap<Vec<Check>>,
+    /// Locked while a review of the conditions runs.
+    pub reviewing: Arc<tokio::sync::Mutex<()>>,
     /// Locked while a checkup runs.
     pub checking: tokio::sync::Mutex<()>,
     /// When the daemon started.

@@ -208,20 +208,23 @@ pub(in crate::daemon::service) fn event(noted: Noted) -> Event {
             peer: from,
             size_bytes,
         },
-        News::Received(push) => match push.stage {
-            PushStage::Started => EventKind::ReceiveStarted(pushed(push)),
-            PushStage::Done => EventKind::ReceiveDone(pushed(push)),
-            PushStage::Failed(_) => EventKind::ReceiveFailed(pushed(push)),
-        },
-        News::Sent(push) => match push.stage {
-            PushStage::Started => EventKind::SendStarted(pushed(push)),
-            PushStage::Done => EventKind::SendDone(pushed(push)),
-            PushStage::Failed(_) => EventKind::SendFailed(pushed(push)),
-        },
+        News::Received(push) => received(push),
+        News::Sent(push) => sent(push),
         News::Joined(..) | News::Expelled(..) | News::Rotated(_) => EventKind::Membership {
             message: membership(&noted.news),
         },
-        News::Warning(message, _) => EventKind::Warning { message },
+        News::Warning(message, _) => EventKind::Warning {
+            message,
+            condition: String::new(),
+        },
+        News::Began(standing) => EventKind::Warning {
+            message: standing.sentence(),
+            condition: standing.condition.text().name.to_owned(),
+        },
+        News::Ended(standing) => EventKind::WarningOver {
+            message: standing.finding.found,
+            condition: standing.condition.text().name.to_owned(),
+        },
     };
     Event { time, what }
 }
@@ -232,6 +235,22 @@ fn mesh_peer(who: &ForeignPeer, why: Option<String>) -> MeshPeerInfo {
         address: who.address.to_string(),
         dialled: false,
         why,
+    }
+}
+
+fn received(push: Push) -> EventKind {
+    match push.stage {
+        PushStage::Started => EventKind::ReceiveStarted(pushed(push)),
+        PushStage::Done => EventKind::ReceiveDone(pushed(push)),
+        PushStage::Failed(_) => EventKind::ReceiveFailed(pushed(push)),
+    }
+}
+
+fn sent(push: Push) -> EventKind {
+    match push.stage {
+        PushStage::Started => EventKind::SendStarted(pushed(push)),
+        PushStage::Done => EventKind::SendDone(pushed(push)),
+        PushStage::Failed(_) => EventKind::SendFailed(pushed(push)),
     }
 }
 

@@ -15,7 +15,10 @@ pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
     } = asked;
     let sight = viewer.sight;
     match call {
-        Call::Status {} => service.compute(reply, move |s| Ok(s.status(sight))).await,
+        Call::Status {} => {
+            service.review().await;
+            service.compute(reply, move |s| Ok(s.status(sight))).await
+        }
         Call::Top {} => reply_with(reply, service.top(viewer).await),
         Call::Peers {} => reply_with(reply, service.peers().await),
         Call::Ping { peer } => reply_while_heard(reply, service.ping(&peer, sight)).await,

@@ -2,34 +2,23 @@
 
 use std::time::Instant;
 
-use super::doctor::{RENEW_CACHE, RESTORE_STATE};
 use super::{Counter, Service, Sight};
 use crate::daemon::control::{
-    CacheUsage, Check, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane,
+    CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane,
     ServiceState, Status, Traffic,
 };
-use p2pfs_node::MemberReport;
 use p2pfs_node::api::{MemberState, PeerReport};
+use p2pfs_node::{MemberReport, StandingCondition};
 
 impl Service {
     pub(super) fn status(&self, sight: Sight) -> Status {
         let status = self.node.status();
         let mut mount = self.mount.borrow().clone();
         mount.activity = self.served.activity();
-        let mut warnings = match sight {
-            Sight::All => status.warnings,
-            Sight::Own(_) => status.public_warnings,
-        };
-        warnings.extend(mount.problem.clone());
-        let refused = self.check_config(sight);
-        warnings.extend(refused.map(|check| check.sentence()));
-        let membership = self.check_membership();
-        warnings.extend(membership.map(|check| check.sentence()));
-        let lost = self.node.trouble_with_state();
-        warnings.extend(lost.map(|lost| format!("{lost}; {RESTORE_STATE}")));
-        let lost = self.node.trouble_with_cache_dir();
-        warnings.extend(lost.map(|lost| format!("{lost}; {RENEW_CACHE}")));
-        warnings.extend(self.isolation.load().iter().map(Check::sentence));
+        let audience = sight.audience();
+        let mut warnings = self.node.happenings(audience);
+        let standing = self.standing(audience);
+        warnings.extend(standing.iter().map(StandingCondition::sentence));
         Status {
             name: self.node.name_of(&status.id),
             node: status.id.to_string(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Service, Viewer};
-use p2pfs_node::{Audience, News};
+use p2pfs_node::News;
 use p2pfs_types::digest::ContentHash;
 
 /// How much of an event a caller may see.
@@ -35,7 +35,7 @@ impl Service {
             }
         };
         match news {
-            News::Warning(_, Audience::Owner) if !viewer.is_owner() => Telling::Nothing,
+            news if news.is_for_owner() && !viewer.is_owner() => Telling::Nothing,
             News::Added(_) | News::Removed(_) | News::Changed(_) => whole_if(viewer.access.list),
             News::FetchStarted(fetched)
             | News::FetchDone(fetched)

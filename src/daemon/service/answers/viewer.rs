@@ -5,6 +5,7 @@ use crate::daemon::control::{
     Credentials, Failure, FailureKind, Named, Policy, Right, is_one_user,
 };
 use crate::daemon::service::mount_rights::{Access, MountRights};
+use p2pfs_node::Audience;
 use p2pfs_types::path::escape;
 
 /// How much of this machine a caller may see. Data of the cluster is visible to all users; the
@@ -15,6 +16,16 @@ pub(in crate::daemon::service) enum Sight {
     All,
     /// Another user, by user ID: its own data, and the number of other entries.
     Own(u32),
+}
+
+impl Sight {
+    /// Returns the group of users to which the caller belongs.
+    pub(in crate::daemon::service) fn audience(self) -> Audience {
+        match self {
+            Self::All => Audience::Owner,
+            Self::Own(_) => Audience::Everybody,
+        }
+    }
 }
 
 /// A caller and its rights.

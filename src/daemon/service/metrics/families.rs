@@ -1,6 +1,8 @@
 //! The metrics by name. Names follow the conventions of Prometheus: base units, and `_total` for
 //! counters.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -10,15 +12,21 @@ use prometheus_client::registry::Registry;
 
 use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
 use crate::daemon::service::answers::Service;
+use p2pfs_node::api::DiskRoom;
+use p2pfs_node::{Condition, StandingCondition};
 
 /// Maximum peers with their own metrics; further peers of a large cluster are only in the sums.
 const PEERS_TOLD_MAX: usize = 256;
+
+/// How long a reader waits for the room of the disks.
+const DISK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Returns all metrics as text; `None` if the node is stopping.
 pub(super) async fn text(service: &Service) -> Option<String> {
     let (status, peers) = service.for_metrics().await?;
     let mut text = String::new();
-    encode(&mut text, &registry(&status, &peers)).ok()?;
+    let health = Health::of(service).await;
+    encode(&mut text, &registry(&status, &peers, &health)).ok()?;
     Some(text)
 }
 
@@ -35,6 +43,53 @@ struct StateLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct BuildLabel {
     version: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ConditionLabel {
+    name: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OffenceLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DiskLabel {
+    dir: &'static str,
+}
+
+/// Values about trouble, which the status does not have.
+struct Health {
+    standing: Vec<StandingCondition>,
+    offences: Vec<(&'static str, u64)>,
+    failed_reads: u64,
+    damaged_bytes: u64,
+    /// The disks of cache and state. A disk that does not answer is left out.
+    disks: Vec<(&'static str, DiskRoom)>,
+}
+
+impl Health {
+    async fn of(service: &Service) -> Self {
+        let config = &service.config;
+        let dirs = [
+            ("cache", config.cache_dir.clone()),
+            ("state", config.state_dir.clone()),
+        ];
+        let look = tokio::task::spawn_blocking(move || {
+            let room = |(name, dir): (_, std::path::PathBuf)| Some((name, DiskRoom::of(&dir)?));
+            dirs.into_iter().filter_map(room).collect()
+        });
+        let disks = tokio::time::timeout(DISK_PATIENCE, look).await;
+        Self {
+            standing: service.node.standing(),
+            offences: service.node.offences(),
+            failed_reads: service.node.failed_reads(),
+            damaged_bytes: service.node.cache_usage().damaged_bytes,
+            disks: disks.ok().and_then(Result::ok).unwrap_or_default(),
+        }
+    }
 }
 
 /// The registry, filled value by value.
@@ -75,7 +130,7 @@ macro_rules! told {
     };
 }
 
-fn registry(status: &Status, peers: &Peers) -> Registry {
+fn registry(status: &Status, peers: &Peers, health: &Health) -> Registry {
     let mut families = Families(Registry::with_prefix("p2pfs"));
     let build = Family::<BuildLabel, Gauge>::default();
     let version = status.version.clone();
@@ -92,7 +147,49 @@ fn registry(status: &Status, peers: &Peers) -> Registry {
     mount(&mut families, status);
     content(&mut families, status);
     network(&mut families, status, peers);
+    trouble(&mut families, health);
     families.0
+}
+
+fn trouble(families: &mut Families, health: &Health) {
+    let conditions = Family::<ConditionLabel, Gauge>::default();
+    for condition in Condition::ALL {
+        let stands = health.standing.iter().any(|it| it.condition == *condition);
+        let name = condition.text().name;
+        let gauge = conditions.get_or_create(&ConditionLabel { name });
+        gauge.set(i64::from(stands));
+    }
+    let help = "Whether a condition stands (p2pfs(8), CONDITIONS)";
+    families.0.register("condition", help, conditions);
+    let offences = Family::<OffenceLabel, Counter>::default();
+    for (kind, count) in &health.offences {
+        offences
+            .get_or_create(&OffenceLabel { kind })
+            .inc_by(*count);
+    }
+    let help = "Offences of other nodes by kind, such as wrong bytes";
+    families.0.register("offences", help, offences);
+    let (free, total) = (
+        Family::<DiskLabel, Gauge>::default(),
+        Family::<DiskLabel, Gauge>::default(),
+    );
+    let bytes = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    for (dir, room) in &health.disks {
+        free.get_or_create(&DiskLabel { dir })
+            .set(bytes(room.free_bytes));
+        total
+            .get_or_create(&DiskLabel { dir })
+            .set(bytes(room.total_bytes));
+    }
+    let help = "Bytes that the daemon may still write on the disk of a directory";
+    families.0.register("disk_free_bytes", help, free);
+    let help = "Size of that disk";
+    families.0.register("disk_size_bytes", help, total);
+    told! { families:
+        counter "failed_reads" "Fetches for readers that failed" health.failed_reads;
+        counter "cache_damaged_bytes" "Cached bytes found wrong or unreadable, and dropped"
+            health.damaged_bytes;
+    }
 }
 
 fn mount(families: &mut Families, status: &Status) {

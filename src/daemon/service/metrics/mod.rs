@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::answers::Service;
 use crate::daemon::config::MetricsAddress;
+use p2pfs_node::{Condition, Finding};
 use p2pfs_types::files::socket_place::make_way;
 
 /// Maximum concurrent readers; the next one waits.
@@ -37,8 +38,8 @@ pub(super) async fn start(service: &Arc<Service>) {
     match Endpoint::bind(address).await {
         Ok(endpoint) => drop(tokio::spawn(endpoint.serve(service.clone()))),
         Err(error) => {
-            let message = format!("no metrics on {address}: {error}; set metrics.listen");
-            service.node.warn(message);
+            let found = Finding::new(format!("no metrics on {address}: {error}"));
+            service.node.begin(Condition::NoMetrics, "", found);
         }
     }
 }

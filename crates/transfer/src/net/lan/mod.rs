@@ -48,6 +48,8 @@ pub enum LanEvent {
     /// Nodes on the local network will not be found automatically, with the reason. Sent at most
     /// once before the search begins, and once after.
     NoMulticast(String),
+    /// The search works, after it did not. Sent once after each [`LanEvent::NoMulticast`].
+    Multicast,
 }
 
 /// Announcement and search. Both end when it is dropped.
@@ -112,6 +114,8 @@ struct Search {
     warned: bool,
     /// Whether any datagram has been sent.
     sent: bool,
+    /// Whether the last report was a warning.
+    troubled: bool,
 }
 
 impl Search {
@@ -124,6 +128,7 @@ impl Search {
             begun: false,
             warned: false,
             sent: false,
+            troubled: false,
         };
         search.renew_links();
         search
@@ -159,6 +164,7 @@ impl Search {
         if !self.begun && !self.links.is_empty() {
             self.begun = true;
             self.warned = false;
+            self.report_recovery();
         }
         if !self.begun {
             let none = || "no network interface has an address and multicast".to_owned();
@@ -176,7 +182,10 @@ impl Search {
                     let _ = self.events.try_send(LanEvent::Hint(address));
                 }
                 Output::Send(id, datagram) => match self.links.send(id, &datagram) {
-                    Ok(()) => self.sent = true,
+                    Ok(()) => {
+                        self.sent = true;
+                        self.report_recovery();
+                    }
                     Err(error) if !self.sent => self.warn(error.to_string()),
                     Err(_) => {}
                 },
@@ -187,7 +196,15 @@ impl Search {
     fn warn(&mut self, why: String) {
         if !self.warned {
             self.warned = true;
-            let _ = self.events.try_send(LanEvent::NoMulticast(why));
+            self.troubled = self.events.try_send(LanEvent::NoMulticast(why)).is_ok();
+        }
+    }
+
+    /// Reports that the search works, if a warning was reported. If the queue is full, the next
+    /// datagram reports it.
+    fn report_recovery(&mut self) {
+        if self.troubled {
+            self.troubled = self.events.try_send(LanEvent::Multicast).is_err();
         }
     }
 

@@ -373,7 +373,7 @@ async fn two_searches_on_loopback_find_each_other() {
         loop {
             match one_events.recv().await {
                 Some(event) if event == wanted => return true,
-                Some(LanEvent::Hint(_)) => {}
+                Some(LanEvent::Hint(_) | LanEvent::Multicast) => {}
                 Some(LanEvent::NoMulticast(_)) | None => return false,
             }
         }

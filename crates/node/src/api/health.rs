@@ -1,0 +1,127 @@
+//! The check of a node's own health: which of its conditions stand now.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::checks::warn_of_a_wrong_clock;
+use crate::{Condition, Finding, Node};
+use p2pfs_cache::Lack;
+use p2pfs_membership::MemberState;
+
+/// Smallest free space of a disk with room: some small files.
+const LITTLE_BYTES: u64 = 1 << 20;
+
+/// How long the condition of a damaged cache stands after the last damage.
+const DAMAGE_STANDS: Duration = Duration::from_secs(3600);
+
+/// Free and total bytes of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// Bytes that this process may still write.
+    pub free_bytes: u64,
+    /// Size of the filesystem.
+    pub total_bytes: u64,
+}
+
+impl DiskRoom {
+    /// Returns the room of the filesystem of a path, or `None` if it does not answer. Blocks on the
+    /// disk.
+    pub fn of(path: &Path) -> Option<Self> {
+        let disk = rustix::fs::statvfs(path).ok()?;
+        Some(Self {
+            free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+            total_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+        })
+    }
+}
+
+impl Node {
+    /// Checks the state directory, the cache, the shares' disks, the clock and the other nodes, and
+    /// begins and ends their conditions. Blocks on the disks of state and cache.
+    pub fn review(&self) {
+        let events = &self.running.events;
+        events.expire(SystemTime::now());
+        warn_of_a_wrong_clock(events);
+        let set = |condition, found: Option<Finding>| {
+            let found = found.map(|found| (String::new(), found));
+            events.replace(condition, found.into_iter().collect());
+        };
+        let state_gone = self.trouble_with_state().map(Finding::new);
+        let is_there = state_gone.is_none();
+        set(Condition::StateGone, state_gone);
+        set(
+            Condition::StateFull,
+            self.state_is_full().filter(|_| is_there),
+        );
+        let cache_gone = self.trouble_with_cache_dir().map(Finding::new);
+        let is_there = cache_gone.is_none();
+        set(Condition::CacheGone, cache_gone);
+        set(
+            Condition::CacheFull,
+            self.cache_is_full().filter(|_| is_there),
+        );
+        set(Condition::CacheDamaged, self.cache_is_damaged());
+        let silent = self.standing_shares().into_iter().map(|dir| {
+            let dir = dir.display().to_string();
+            let said = format!(
+                "the disk of {dir} does not answer: its files stay listed, and reads of them wait"
+            );
+            (dir, Finding::new(said).for_owner())
+        });
+        events.replace(Condition::ShareSilent, silent.collect());
+        set(Condition::PeersDown, self.peers_are_down());
+    }
+
+    fn state_is_full(&self) -> Option<Finding> {
+        let room = DiskRoom::of(self.state.path())?;
+        let not_stored = self.running.events.standing_of(Condition::StateNotStored);
+        let found = "the state is stored so far, and its disk is full";
+        let is_full = room.free_bytes < LITTLE_BYTES && not_stored.is_empty();
+        is_full.then(|| Finding::new(found))
+    }
+
+    /// Reports that the cache's disk has no room, even if everything evictable is evicted. Pinned
+    /// and open files that fill the budget are no trouble of the disk.
+    fn cache_is_full(&self) -> Option<Finding> {
+        let budget_bytes = self.cache.usage().budget_bytes;
+        let found = match self.cache.room().lack(LITTLE_BYTES.min(budget_bytes / 2))? {
+            Lack::Budget { .. } => return None,
+            Lack::Disk {
+                free_bytes,
+                floor_bytes,
+            } => format!(
+                "the cache's disk is full: {} KiB are free, and {} KiB must stay free",
+                free_bytes >> 10,
+                floor_bytes >> 10
+            ),
+            Lack::Refused { why } => format!("the cache's disk takes no writes: {why}"),
+        };
+        Some(Finding::new(found))
+    }
+
+    fn cache_is_damaged(&self) -> Option<Finding> {
+        let usage = self.cache.usage();
+        let age = usage.damaged_at?.elapsed().unwrap_or_default();
+        let bytes = usage.damaged_bytes;
+        let said = format!(
+            "{bytes} bytes of the cache were wrong or unreadable: they were dropped, and are \
+             fetched again"
+        );
+        (age < DAMAGE_STANDS).then(|| Finding::new(said))
+    }
+
+    fn peers_are_down(&self) -> Option<Finding> {
+        let members = self.published.members.load();
+        let count = |state| {
+            let states = members.iter().map(|it| it.status.state);
+            states.filter(|it| *it == state).count()
+        };
+        let is_any_there = count(MemberState::Alive) + count(MemberState::Suspect) > 0;
+        let down = count(MemberState::Down);
+        (!is_any_there && down > 0).then(|| {
+            Finding::new(format!(
+                "no other node answers ({down} known): only what is here can be read"
+            ))
+        })
+    }
+}

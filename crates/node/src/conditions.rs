@@ -1,0 +1,441 @@
+//! The conditions of a node: the one list of states that an operator should end, and those of them
+//! that stand now.
+//!
+//! A condition begins, stands and ends. Its begin and its end are events, and the journal has a
+//! line for each. `p2pfs status`, `p2pfs doctor` and the metrics read [`StandingConditions`]. A
+//! happening without an end, such as an offence of a peer, is a warning of the
+//! [`EventLog`](super::EventLog) instead.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::events::Audience;
+
+/// Maximum subjects of one condition that stand at once. A share may have very many names with
+/// trouble; `p2pfs share` counts all of them.
+pub(crate) const SUBJECTS_MAX: usize = 20;
+
+/// How grave a condition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It works, but its owner should know.
+    Warning,
+    /// It does not work. `p2pfs doctor` fails.
+    Error,
+}
+
+/// The texts of one condition.
+#[derive(Clone, Copy, Debug)]
+pub struct ConditionText {
+    /// Name in metrics, events and the manual.
+    pub name: &'static str,
+    /// How grave it is.
+    pub severity: Severity,
+    /// The part of the node that it concerns, which begins its line in `p2pfs doctor`.
+    pub part: &'static str,
+    /// The condition in general, for the manual and the catalog of messages.
+    pub sentence: &'static str,
+    /// What ends it, unless the standing condition names a better remedy.
+    pub remedy: &'static str,
+    /// Message ID of its lines in the journal.
+    pub message_id: &'static str,
+}
+
+/// Declares the conditions, one row each.
+macro_rules! conditions {
+    ($($variant:ident $name:literal $severity:ident $part:literal $message_id:literal
+       $sentence:literal $remedy:literal;)*) => {
+        /// A state that an operator should end.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Condition {
+            $(#[doc = $sentence] $variant,)*
+        }
+
+        impl Condition {
+            /// All conditions, in the order of `p2pfs status`.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Returns the texts of the condition.
+            pub const fn text(self) -> ConditionText {
+                match self {
+                    $(Self::$variant => ConditionText {
+                        name: $name,
+                        severity: Severity::$severity,
+                        part: $part,
+                        sentence: $sentence,
+                        remedy: $remedy,
+                        message_id: $message_id,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+conditions! {
+    StateGone "state-gone" Error "state" "87994199751f45b88359988f2ca64fda"
+        "The state directory was emptied, moved or replaced while p2pfs runs."
+        "put it back before the next restart, or this becomes a new node, which has \
+         to be invited";
+    StateNotStored "state-not-stored" Error "state" "d24e85ba5ea345679c082651a138ecb1"
+        "The state directory's disk refuses writes, most often because it is full."
+        "free some of the state directory's disk, or let the daemon's user write \
+         there; until then a restart loses what is new";
+    StateFull "state-full" Warning "state" "2efe01e0c722486b88ef06adaf4f0b9a"
+        "The disk of the state directory has less than 1 MiB left."
+        "free some of the state directory's disk, or let the daemon's user write \
+         there; until then a restart loses what is new";
+    CacheGone "cache-gone" Warning "cache" "fc16aed670414356bda0cef711d2c164"
+        "The cache directory was emptied, moved or replaced while p2pfs runs."
+        "put it back, or restart p2pfs, which begins a new one, without pins; reads \
+         go on meanwhile";
+    CacheFull "cache-full" Warning "cache" "f70d7fb1807242b68724b9b4e585d5e2"
+        "The disk of the cache has no room left, even if everything evictable is \
+         evicted."
+        "free some of that disk, or name another with cache_dir; reads go on uncached";
+    CacheNotStored "cache-not-stored" Warning "cache" "412c6918022b42ceb4f15bdae9db6306"
+        "The disk of the cache refuses writes."
+        "see to that disk, or name another with cache_dir; reads go on meanwhile";
+    CacheDamaged "cache-damaged" Warning "cache" "3e1e981e2a02428ba52db0203e38526f"
+        "Bytes of the cache did not fit their hash or could not be read. They were \
+         dropped and are fetched again. The condition ends an hour after the last \
+         damage, or when p2pfs cache verify finds none."
+        "check that disk (smartctl -a), then run p2pfs cache verify";
+    PeersDown "peers-down" Warning "peers" "22ee2bf052874a02b87c961999c69f2d"
+        "No other node answers, although some are known."
+        "start p2pfs on another node, or mend the network: p2pfs doctor looks for the \
+         reason";
+    NoMulticast "no-multicast" Warning "mdns" "c1c6cb81945f49a79c7e3b8677b41fd4"
+        "Nodes of the local network are not found by themselves."
+        "name a seed, or connect this machine to a network";
+    ClockBehind "clock-behind" Warning "clock" "d0cf40a03070478893005caa19718106"
+        "The clock of this machine is years behind."
+        "set the clock: timedatectl set-ntp true";
+    ClockAhead "clock-ahead" Warning "clock" "5dae5d08ad7e4fc48b0628611033203a"
+        "The clock of another node is ahead of this machine's, and versions with a \
+         later time win."
+        "set whichever is wrong: timedatectl set-ntp true";
+    KeyCopied "key-copied" Error "key" "4c6984e2fd434f1588cabf99c8323a41"
+        "Two machines run with the same key."
+        "one is a copy of the other: on one of them stop p2pfs, remove its state \
+         directory and start it again, which makes it a node of its own";
+    ShareProblem "share-problem" Warning "share" "c03a8ff4cc9d42758ff89451419a0735"
+        "Something of a share is not offered, or is seen late."
+        "see p2pfs share";
+    ShareSilent "share-silent" Error "share" "81b3a107b5d44570afb2e541c09fded9"
+        "The disk of a share does not answer."
+        "look at that disk, or at the server that it is of; or stop sharing it";
+    ShareMissing "share-missing" Error "share" "f576ef0b66cf49d49cc7c37378e2d2e9"
+        "A configured share cannot be added."
+        "make the folder, let the daemon's user read it, or stop sharing it";
+    InboxUnusable "inbox-unusable" Warning "inbox" "ae1629497e7246b5be52ff3a67e9a452"
+        "Files that other nodes push are not taken."
+        "name another folder as inbox.dir";
+    FolderGone "folder-gone" Error "mount" "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551"
+        "The folder is not mounted."
+        "restart the daemon: systemctl restart p2pfs";
+    ConfigurationRefused "configuration-refused" Error "configuration" "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10"
+        "The configuration was read again and refused. The one before is in force."
+        "mend it, and have it read again (SIGHUP; a service by systemctl reload)";
+    Expelled "expelled" Error "membership" "afa7dfe7429e4be8b9704f21db81f545"
+        "This node was expelled from its cluster."
+        "ask a member for an invitation";
+    CutOff "cut-off" Error "network" "c999073a1ebc47138a19d6a7589aebe7"
+        "Something cuts this node off from others: a seed, a firewall or a clock."
+        "do what the line says";
+    TokenWaits "token-waits" Warning "token" "ed80cb674fd94e8c8fcd91bad30ea30e"
+        "The token of before the start could not be used yet."
+        "start the node that made it, or ask for another token";
+    NoMetrics "no-metrics" Warning "metrics" "b1f4b04126224f22930c59a03b9caa90"
+        "The metrics cannot be offered at metrics.listen."
+        "set metrics.listen to a free address, and restart";
+    NoPassthrough "no-passthrough" Warning "mount" "dba1edce49db41a6aa798977517e10a6"
+        "Files are read through the daemon, not by the kernel itself."
+        "all works, but local reads are slower";
+}
+
+/// What was found of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The sentence.
+    pub found: String,
+    /// The remedy, if it is another than that of the table.
+    pub remedy: Option<String>,
+    /// The users that may see it.
+    pub audience: Audience,
+    /// The sentence for all other users, if only the owner may see `found`.
+    pub for_others: Option<String>,
+    /// When it ends by itself.
+    pub until: Option<SystemTime>,
+}
+
+impl Finding {
+    /// Returns a finding that every user of this machine may see.
+    pub fn new(found: impl Into<String>) -> Self {
+        Self {
+            found: found.into(),
+            remedy: None,
+            audience: Audience::Everybody,
+            for_others: None,
+            until: None,
+        }
+    }
+
+    /// Returns the finding of a sentence that has its remedy after the first semicolon.
+    pub fn with_own_remedy(said: &str) -> Self {
+        match said.split_once("; ") {
+            Some((found, remedy)) => Self::new(found).remedy(remedy),
+            None => Self::new(said),
+        }
+    }
+
+    /// Replaces the remedy of the table.
+    #[must_use]
+    pub fn remedy(self, remedy: impl Into<String>) -> Self {
+        Self {
+            remedy: Some(remedy.into()),
+            ..self
+        }
+    }
+
+    /// Restricts the finding to the owner of the node, because it names local files.
+    #[must_use]
+    pub fn for_owner(self) -> Self {
+        Self {
+            audience: Audience::Owner,
+            ..self
+        }
+    }
+
+    /// Restricts the sentence to the owner of the node. Other users see another one.
+    #[must_use]
+    pub fn for_owner_else(self, for_others: impl Into<String>) -> Self {
+        Self {
+            for_others: Some(for_others.into()),
+            ..self.for_owner()
+        }
+    }
+
+    /// Lets the condition end by itself.
+    #[must_use]
+    pub fn until(self, until: SystemTime) -> Self {
+        Self {
+            until: Some(until),
+            ..self
+        }
+    }
+}
+
+/// A condition that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandingCondition {
+    /// The condition.
+    pub condition: Condition,
+    /// Which of several: a share, a key, a seed. Empty if there is only one.
+    pub subject: String,
+    /// The details.
+    pub finding: Finding,
+}
+
+impl StandingCondition {
+    /// Returns what ends the condition.
+    pub fn remedy(&self) -> &str {
+        let own = self.finding.remedy.as_deref();
+        own.unwrap_or(self.condition.text().remedy)
+    }
+
+    /// Returns the sentence and the remedy in one line.
+    pub fn sentence(&self) -> String {
+        format!("{}; {}", self.finding.found, self.remedy())
+    }
+
+    /// Returns the condition as these users may see it, or `None` if they may not.
+    pub fn seen_by(mut self, audience: Audience) -> Option<Self> {
+        if audience == Audience::Everybody && self.finding.audience == Audience::Owner {
+            self.finding.found = self.finding.for_others.take()?;
+            self.subject.clear();
+        }
+        Some(self)
+    }
+}
+
+/// A begin or an end of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Begun(StandingCondition),
+    Ended(StandingCondition),
+}
+
+/// The conditions that stand, by condition and subject.
+#[derive(Debug, Default)]
+pub(super) struct StandingConditions(BTreeMap<(Condition, String), Finding>);
+
+impl StandingConditions {
+    /// Records a finding. Returns the begin if the condition did not stand for this subject.
+    pub(super) fn begin(
+        &mut self,
+        condition: Condition,
+        subject: &str,
+        finding: Finding,
+    ) -> Option<Turn> {
+        let key = (condition, subject.to_owned());
+        let is_known = self.0.contains_key(&key);
+        if !is_known && self.of(condition).count() >= SUBJECTS_MAX {
+            return None;
+        }
+        self.0.insert(key, finding.clone());
+        (!is_known).then(|| {
+            Turn::Begun(StandingCondition {
+                condition,
+                subject: subject.to_owned(),
+                finding,
+            })
+        })
+    }
+
+    /// Ends a condition of one subject.
+    pub(super) fn end(&mut self, condition: Condition, subject: &str) -> Option<Turn> {
+        let subject = subject.to_owned();
+        let finding = self.0.remove(&(condition, subject.clone()))?;
+        Some(Turn::Ended(StandingCondition {
+            condition,
+            subject,
+            finding,
+        }))
+    }
+
+    /// Makes exactly these findings of a condition stand.
+    pub(super) fn replace(
+        &mut self,
+        condition: Condition,
+        found: Vec<(String, Finding)>,
+    ) -> Vec<Turn> {
+        let before: Vec<_> = self.of(condition).map(|it| it.subject).collect();
+        let is_over = |subject: &&String| !found.iter().any(|(now, _)| now == *subject);
+        let over: Vec<_> = before.iter().filter(is_over).collect();
+        let ended = over.into_iter().filter_map(|it| self.end(condition, it));
+        let mut turns: Vec<_> = ended.collect();
+        for (subject, finding) in found {
+            turns.extend(self.begin(condition, &subject, finding));
+        }
+        turns
+    }
+
+    /// Ends the conditions whose time is over.
+    pub(super) fn expire(&mut self, now: SystemTime) -> Vec<Turn> {
+        let is_over = |finding: &Finding| finding.until.is_some_and(|until| until <= now);
+        let over = self.0.iter().filter(|(_, finding)| is_over(finding));
+        let over: Vec<_> = over.map(|(key, _)| key.clone()).collect();
+        let ended = over
+            .iter()
+            .filter_map(|(it, subject)| self.end(*it, subject));
+        ended.collect()
+    }
+
+    /// Returns all that stand, in the order of the table.
+    pub(super) fn all(&self) -> impl Iterator<Item = StandingCondition> {
+        self.0
+            .iter()
+            .map(|((condition, subject), finding)| StandingCondition {
+                condition: *condition,
+                subject: subject.clone(),
+                finding: finding.clone(),
+            })
+    }
+
+    /// Returns the findings of one condition.
+    pub(super) fn of(&self, condition: Condition) -> impl Iterator<Item = StandingCondition> {
+        self.all().filter(move |it| it.condition == condition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn subjects(turns: &[Turn]) -> Vec<(bool, &str)> {
+        fn subject(turn: &Turn) -> (bool, &str) {
+            match turn {
+                Turn::Begun(it) => (true, it.subject.as_str()),
+                Turn::Ended(it) => (false, it.subject.as_str()),
+            }
+        }
+        turns.iter().map(subject).collect()
+    }
+
+    #[test]
+    fn a_condition_begins_once_and_ends_once() {
+        let mut standing = StandingConditions::default();
+        let full = || Finding::new("the disk is full");
+        let begun = standing.begin(Condition::StateFull, "", full());
+        assert!(matches!(begun, Some(Turn::Begun(_))));
+        let again = Finding::new("the disk is fuller");
+        assert_eq!(standing.begin(Condition::StateFull, "", again), None);
+        let now: Vec<_> = standing.all().collect();
+        assert_eq!(now.len(), 1);
+        assert!(
+            now[0]
+                .sentence()
+                .starts_with("the disk is fuller; free some")
+        );
+        let ended = standing.end(Condition::StateFull, "");
+        assert!(matches!(ended, Some(Turn::Ended(_))));
+        assert_eq!(standing.end(Condition::StateFull, ""), None);
+    }
+
+    #[test]
+    fn replaced_findings_end_and_only_new_ones_begin() {
+        let mut standing = StandingConditions::default();
+        let found = |names: &[&str]| {
+            let each = names.iter();
+            each.map(|it| ((*it).to_owned(), Finding::new("no answer")))
+                .collect::<Vec<_>>()
+        };
+        standing.replace(Condition::ShareSilent, found(&["/a", "/b"]));
+        let turns = standing.replace(Condition::ShareSilent, found(&["/b", "/c"]));
+        assert_eq!(subjects(&turns), [(false, "/a"), (true, "/c")]);
+        assert_eq!(standing.replace(Condition::ShareSilent, vec![]).len(), 2);
+    }
+
+    #[test]
+    fn a_condition_with_an_end_expires_then() {
+        let mut standing = StandingConditions::default();
+        let end = UNIX_EPOCH + Duration::from_secs(10);
+        let damaged = Finding::new("damage").until(end);
+        standing.begin(Condition::CacheDamaged, "", damaged);
+        assert!(standing.expire(end - Duration::from_secs(1)).is_empty());
+        assert_eq!(standing.expire(end).len(), 1);
+        assert_eq!(standing.all().count(), 0);
+    }
+
+    #[test]
+    fn a_condition_has_a_bounded_number_of_subjects() {
+        let mut standing = StandingConditions::default();
+        for number in 0..SUBJECTS_MAX + 5 {
+            let subject = format!("/share/{number}");
+            standing.begin(Condition::ShareProblem, &subject, Finding::new("special"));
+        }
+        assert_eq!(standing.of(Condition::ShareProblem).count(), SUBJECTS_MAX);
+        assert!(
+            standing
+                .begin(Condition::StateFull, "", Finding::new("full"))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn names_and_message_ids_are_unique_and_well_formed() {
+        let texts = Condition::ALL.iter().map(|it| it.text());
+        let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        for text in texts {
+            assert!(names.insert(text.name), "{}", text.name);
+            assert!(ids.insert(text.message_id), "{}", text.name);
+            let id = text.message_id;
+            assert!(id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit()));
+            assert!(text.sentence.ends_with('.') && !text.remedy.ends_with('.'));
+        }
+    }
+}

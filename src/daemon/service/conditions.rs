@@ -1,0 +1,83 @@
+//! Conditions of the daemon: checks them, and shows those that stand.
+//!
+//! The table of all conditions is [`Condition`] of the node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::answers::Service;
+use crate::daemon::control::{Check, CheckState};
+use p2pfs_node::{Audience, Condition, Finding, Severity, StandingCondition};
+
+/// How long an answer waits for a review. The disks of state and cache may not answer; the answer
+/// then shows the conditions of the last review.
+const REVIEW_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Returns the line of a condition in `p2pfs doctor`.
+pub(super) fn check_of(standing: &StandingCondition) -> Check {
+    let text = standing.condition.text();
+    let (found, remedy) = (standing.finding.found.clone(), standing.remedy());
+    match text.severity {
+        Severity::Warning => Check::warning(text.part, found, remedy),
+        Severity::Error => Check::failed(text.part, found, remedy),
+    }
+}
+
+/// Returns the finding of a failed check.
+pub(super) fn finding_of(check: &Check) -> Finding {
+    let finding = Finding::new(format!("{}: {}", check.name, check.found));
+    match &check.remedy {
+        Some(remedy) if check.state == CheckState::Failed => finding.remedy(remedy),
+        _ => finding,
+    }
+}
+
+impl Service {
+    /// Reviews all conditions on a blocking thread. Waits for it for a limited time.
+    pub(super) async fn review(self: &Arc<Self>) {
+        let (service, reviewing) = (self.clone(), self.reviewing.clone());
+        let reviewed = async {
+            let turn = reviewing.lock_owned().await;
+            spawn_blocking(move || {
+                let _turn = turn;
+                service.review_now();
+            })
+            .await
+        };
+        let _slow_disk = timeout(REVIEW_PATIENCE, reviewed).await;
+    }
+
+    fn review_now(&self) {
+        self.node.review();
+        let refused = self.refused_config_finding();
+        let expelled = self.check_membership();
+        let expelled = expelled.map(|check| {
+            let remedy = check.remedy.unwrap_or_default();
+            Finding::new(check.found).remedy(remedy)
+        });
+        for (condition, found) in [
+            (Condition::ConfigurationRefused, refused),
+            (Condition::Expelled, expelled),
+        ] {
+            let found = found.map(|found| (String::new(), found));
+            self.node.replace(condition, found.into_iter().collect());
+        }
+    }
+
+    /// Only the owner sees the reason.
+    fn refused_config_finding(&self) -> Option<Finding> {
+        let why = self.refused_config.load_full()?;
+        let stays = "what was read again was refused, and the one before is in force";
+        let finding = Finding::new(format!("{stays}: {why}"));
+        Some(finding.for_owner_else(format!("{stays}; its owner is told why")))
+    }
+
+    /// Returns the standing conditions that these users may see.
+    pub(super) fn standing(&self, audience: Audience) -> Vec<StandingCondition> {
+        let standing = self.node.standing().into_iter();
+        standing.filter_map(|it| it.seen_by(audience)).collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! The section CONDITIONS of p2pfs(8) and the entries of the catalog of messages are generated from
+//! the table of conditions.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use p2pfs_node::{Condition, Severity};
+
+use crate::generated::{assert_generated, between};
+
+/// The longest line of text in a manual page and in the catalog, in bytes.
+const LINE_MAX_BYTES: usize = 79;
+
+/// Breaks a text into lines.
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut length) = (String::new(), 0);
+    for word in text.split(' ') {
+        if length > 0 && length + 1 + word.len() <= LINE_MAX_BYTES {
+            lines.push(' ');
+            length += 1 + word.len();
+        } else {
+            if length > 0 {
+                lines.push('\n');
+            }
+            length = word.len();
+        }
+        lines.push_str(word);
+    }
+    lines
+}
+
+fn in_tree(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|it| it.to_uppercase().to_string());
+    first.unwrap_or_default() + letters.as_str()
+}
+
+#[test]
+fn manual_lists_the_conditions_of_the_table() {
+    let marks = (".\\\" conditions begin\n", ".\\\" conditions end\n");
+    let mut roff = marks.0.to_owned();
+    for text in Condition::ALL.iter().map(|it| it.text()) {
+        let word = match text.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let (name, part) = (text.name.replace('-', "\\-"), text.part);
+        writeln!(roff, ".TP\n.BR {name} \" (\" {part} \", \" {word} )").unwrap();
+        let sentences = text.sentence.split(". ");
+        for sentence in sentences {
+            let end = if sentence.ends_with('.') { "" } else { "." };
+            writeln!(roff, "{}", wrapped(&format!("{sentence}{end}"))).unwrap();
+        }
+        writeln!(
+            roff,
+            ".br\n{}.",
+            wrapped(&format!("Remedy: {}", text.remedy))
+        )
+        .unwrap();
+        writeln!(roff, ".br\nMESSAGE_ID={}", text.message_id).unwrap();
+    }
+    let page = in_tree("man/p2pfs.8");
+    assert_generated("man/p2pfs.8", &between(&page, marks, &roff));
+}
+
+#[test]
+fn catalog_explains_the_conditions_of_the_table() {
+    let marks = ("# Conditions, generated from their table\n", "# End\n");
+    let mut entries = marks.0.to_owned();
+    for text in Condition::ALL.iter().map(|it| it.text()) {
+        let subject = text.sentence.split(". ").next().unwrap_or_default();
+        let subject = subject.trim_end_matches('.');
+        let name = text.name;
+        write!(
+            entries,
+            "\n-- {}\nSubject: {subject}\nDefined-By: p2pfs\nDocumentation: man:p2pfs(8)\n\n{}\n{}.\n\n{}\n",
+            text.message_id,
+            wrapped(text.sentence),
+            wrapped(&capital(text.remedy)),
+            wrapped(&format!(
+                "The condition {name} has a line in the journal when it begins and one when it \
+                 ends. While it stands, 'p2pfs status' shows it."
+            )),
+        )
+        .unwrap();
+    }
+    let catalog = in_tree("packaging/p2pfs.catalog");
+    assert_generated(
+        "packaging/p2pfs.catalog",
+        &between(&catalog, marks, &entries),
+    );
+}
