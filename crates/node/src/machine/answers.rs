@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{Span, debug, debug_span};
 
@@ -57,6 +57,12 @@ impl RequestContext {
     }
 }
 
+/// How long a live member that did not answer a request for heads is left alone.
+const HEADS_RETRY: Duration = Duration::from_secs(1);
+/// Number of failed requests for heads after which a live member is not waited for. It answers
+/// datagrams but no connection, and the exchange of members asks it again.
+const HEADS_TRIES: u32 = 10;
+
 impl Machine {
     /// Handles the response to a request of [`Machine::poll_request`], or `None` if it failed.
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
@@ -70,12 +76,12 @@ impl Machine {
                 self.pulls.fail_silently(now, author)
             }
             (Some(RequestContext::Heads { from }), response) => {
-                let mut answer = HeadsAnswer::Failed;
                 if let Some(Response::Heads { heads }) = response {
                     self.receive_heads(now, from, &heads);
-                    answer = HeadsAnswer::Arrived;
+                    self.told.insert(from, HeadsAnswer::Arrived);
+                } else {
+                    self.handle_no_heads(now, from);
                 }
-                self.told.insert(from, answer);
             }
             (
                 Some(RequestContext::Trust {
@@ -149,9 +155,36 @@ impl Machine {
         }
     }
 
+    /// Returns whether a live member has told its heads, or is not waited for.
+    pub(super) fn has_told(&self, node: &NodeId) -> bool {
+        match self.told.get(node) {
+            Some(HeadsAnswer::Arrived) => true,
+            Some(HeadsAnswer::Failed { tries }) => *tries >= HEADS_TRIES,
+            None => false,
+        }
+    }
+
+    /// Asks a live member again that did not answer. An earlier answer stays one.
+    fn handle_no_heads(&mut self, now: Instant, from: NodeId) {
+        let before = match self.told.get(&from) {
+            Some(HeadsAnswer::Arrived) => return,
+            Some(HeadsAnswer::Failed { tries }) => *tries,
+            None => 0,
+        };
+        let Some(address) = self.address_of(&from) else {
+            return;
+        };
+        let tries = before + 1;
+        self.told.insert(from, HeadsAnswer::Failed { tries });
+        if tries < HEADS_TRIES {
+            self.questions.ask_again(from, address, now + HEADS_RETRY);
+        }
+    }
+
     /// Sends the first requests to new members, as far as there is room. The rest follows when
     /// other requests are answered.
-    pub(super) fn ask_newcomers(&mut self) {
+    pub(super) fn ask_newcomers(&mut self, now: Instant) {
+        self.questions.mark_due(now);
         while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
             self.ask_for_trust(node, address, false);
             self.ask_for_heads(node, address);

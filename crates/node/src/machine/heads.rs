@@ -246,7 +246,7 @@ impl Machine {
             let head = self.catalogue.head_of(node);
             MemberReport {
                 entries: head.map_or(0, |signed| signed.head.count),
-                is_read: is_all_read && self.told.contains_key(node),
+                is_read: is_all_read && self.has_told(node),
                 status,
             }
         };

@@ -202,7 +202,7 @@ pub struct Machine {
     pulls: Pulls,
     /// Logs that are being merged: by author, the node that sent the part, and its head.
     taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
-    /// Whether another node's log has changed since the last view.
+    /// Whether another node's log or presence has changed since the last view.
     unshown: bool,
     /// The live members that were asked for their heads, and whether they answered.
     told: BTreeMap<NodeId, HeadsAnswer>,
@@ -219,12 +219,14 @@ pub struct Machine {
     counters: MachineCounters,
 }
 
-/// The outcome of a request for heads.
+/// The outcome of the requests to a node for its heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeadsAnswer {
     Arrived,
-    /// The node was not reached at its address, or did not answer.
-    Failed,
+    /// The node was not reached at its address, or did not answer, this many times in a row.
+    Failed {
+        tries: u32,
+    },
 }
 
 /// The schedule of the next head.
@@ -302,6 +304,7 @@ impl Machine {
             self.pulls.poll_timeout(),
             self.publish.due,
             self.secret_due,
+            self.questions.next_again(),
             self.catalogue.next_unserved_expiry(),
         ];
         times.into_iter().flatten().min()
@@ -454,7 +457,7 @@ impl Machine {
         }
         self.review_haves(now);
         self.report_dropped_logs(now);
-        self.ask_newcomers();
+        self.ask_newcomers(now);
         self.ask_for_logs(now);
     }
 
@@ -494,8 +497,8 @@ impl Machine {
 
     fn handle_move(&mut self, member: Member) {
         self.questions.readdress(member.node, member.address);
-        // The last request may have failed because it went to an address where the node is not.
-        if self.told.get(&member.node) == Some(&HeadsAnswer::Failed) {
+        // The last requests may have failed because they went to an address where the node is not.
+        if let Some(HeadsAnswer::Failed { .. }) = self.told.get(&member.node) {
             self.told.remove(&member.node);
             self.questions.add_newcomer(member.node, member.address);
         }
@@ -511,6 +514,8 @@ impl Machine {
     }
 
     fn set_live(&mut self, node: NodeId, is_live: bool) {
+        // Its known entries enter or leave the next view.
+        self.unshown = true;
         if self.catalogue.set_live(node, is_live).is_err() {
             self.counters.refused_heads += 1;
         }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::answers::RequestContext;
 use super::{Outgoing, RequestId};
@@ -26,8 +27,9 @@ pub(super) struct QuestionTable {
     asked: BTreeMap<RequestId, RequestContext>,
     next: u64,
     outgoing: VecDeque<Outgoing>,
-    /// Live members that were not asked for their heads yet, with their addresses.
-    newcomers: BTreeMap<NodeId, SocketAddr>,
+    /// Live members to be asked for their heads, with their addresses, and when to ask those that
+    /// did not answer.
+    newcomers: BTreeMap<NodeId, (SocketAddr, Option<Instant>)>,
 }
 
 impl QuestionTable {
@@ -84,13 +86,31 @@ impl QuestionTable {
 
     /// Records a live member that must be asked.
     pub(super) fn add_newcomer(&mut self, node: NodeId, address: SocketAddr) {
-        self.newcomers.insert(node, address);
+        self.newcomers.insert(node, (address, None));
+    }
+
+    /// Records a live member that did not answer and must be asked again.
+    pub(super) fn ask_again(&mut self, node: NodeId, address: SocketAddr, due: Instant) {
+        self.newcomers.insert(node, (address, Some(due)));
+    }
+
+    /// Returns when the next member must be asked again.
+    pub(super) fn next_again(&self) -> Option<Instant> {
+        let due = self.newcomers.values().filter_map(|(_, due)| *due);
+        due.min()
+    }
+
+    /// Makes the members whose time has come wait for free slots only.
+    pub(super) fn mark_due(&mut self, now: Instant) {
+        for (_, due) in self.newcomers.values_mut() {
+            *due = due.filter(|at| *at > now);
+        }
     }
 
     /// Changes the address of a member that must still be asked.
     pub(super) fn readdress(&mut self, node: NodeId, address: SocketAddr) {
         if let Some(known) = self.newcomers.get_mut(&node) {
-            *known = address;
+            known.0 = address;
         }
     }
 
@@ -99,15 +119,15 @@ impl QuestionTable {
         self.newcomers.remove(node);
     }
 
-    /// Returns a member that must be asked and has this many free slots.
+    /// Returns a member that must be asked now and has this many free slots.
     pub(super) fn newcomer(&self, questions: usize) -> Option<(NodeId, SocketAddr)> {
         if self.newcomers.is_empty() || self.room() < questions {
             return None;
         }
         let has_room = |node: &NodeId| self.room_for(node) >= questions;
-        let mut newcomers = self.newcomers.iter();
-        let newcomer = newcomers.find(|(node, _)| has_room(node));
-        newcomer.map(|(node, address)| (*node, *address))
+        let mut due = self.newcomers.iter().filter(|(_, (_, due))| due.is_none());
+        let newcomer = due.find(|(node, _)| has_room(node));
+        newcomer.map(|(node, (address, _))| (*node, *address))
     }
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use p2pfs_catalogue::{Budgets, Cost};
 use p2pfs_proto::trust::EpochSecret;
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
-use p2pfs_proto::wire::native::tcp::Response;
+use p2pfs_proto::wire::native::tcp::{Request, Response};
 
 const STEP: Duration = Duration::from_millis(1);
 
@@ -361,7 +361,7 @@ fn a_member_that_was_asked_at_a_wrong_address_is_not_read_until_it_answers_at_th
     machine.handle_down(now, peer, DownReason::Failed);
     machine.handle_up(member);
     let asked = |machine: &mut Machine| {
-        machine.ask_newcomers();
+        machine.ask_newcomers(now);
         std::iter::from_fn(|| machine.poll_request()).collect::<Vec<_>>()
     };
     for outgoing in asked(machine) {
@@ -412,4 +412,46 @@ fn a_members_statement_before_it_left_does_not_count_after_its_return() {
     machine.handle_response(now, late, None);
     machine.handle_up(member);
     assert!(!is_read(machine));
+}
+
+#[test]
+fn a_member_that_did_not_answer_is_not_read_and_is_asked_again() {
+    let mut bench = MachineBench::new(2);
+    let (now, peer) = (bench.now, bench.id(1));
+    let machine = &mut bench.machines[0];
+    machine.view();
+    let member = machine.cluster.live().next().unwrap();
+    machine.handle_up(member);
+    machine.handle_timeout(now);
+    while let Some(question) = machine.poll_request() {
+        machine.handle_response(now, question.id, None);
+    }
+    machine.view();
+    assert!(!is_read(machine, peer), "it has told nothing");
+    let again = machine.questions.next_again().unwrap();
+    assert!(again > now);
+    machine.handle_timeout(again);
+    let mut asked = Vec::new();
+    while let Some(question) = machine.poll_request() {
+        asked.push(question.request);
+    }
+    let is_heads = |it: &Request| matches!(it, Request::Heads { .. });
+    assert!(asked.iter().any(is_heads), "{asked:?}");
+}
+
+#[test]
+fn known_entries_of_a_returned_member_count_once_a_view_shows_them() {
+    let mut bench = MachineBench::new(2);
+    let (now, peer) = (bench.now, bench.id(1));
+    bench.put(1, "docs", "text");
+    bench.run(Duration::from_secs(2));
+    let machine = &mut bench.machines[0];
+    let member = machine.cluster.live().next().unwrap();
+    machine.handle_down(now, peer, DownReason::Failed);
+    assert!(machine.view().lookup(&path("docs")).is_none());
+    machine.handle_up(member);
+    machine.told.insert(peer, HeadsAnswer::Arrived);
+    assert!(!is_read(machine, peer), "no view shows its entries yet");
+    assert!(machine.view().lookup(&path("docs")).is_some());
+    assert!(is_read(machine, peer));
 }

@@ -1,6 +1,6 @@
 //! Waits for conditions, for scripts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::network::{alive_of, is_alive};
 use super::paths::{shared_path, trimmed};
@@ -9,8 +9,17 @@ use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use p2pfs_node::api::Hidden;
 use p2pfs_types::path::escape;
 
-/// Interval between checks of the conditions: short enough for a person, and cheap.
-const LOOK_PERIOD: Duration = Duration::from_millis(20);
+/// Shortest and longest interval between checks of the conditions. The interval is a part of the
+/// time waited so far, so a long wait costs the daemon little and ends little late.
+const LOOK_PERIOD: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
+/// Part of the time waited so far that passes between two checks.
+const LOOK_SHARE: u32 = 16;
+
+/// Returns how long to wait for the next check.
+fn look_period(waited: Duration) -> Duration {
+    let [shortest, longest] = LOOK_PERIOD;
+    (waited / LOOK_SHARE).clamp(shortest, longest)
+}
 /// Maximum duration of one call: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
 
@@ -32,9 +41,10 @@ impl Service {
             viewer.check_find(file)?;
         }
         let limit = Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
+        let begun = Instant::now();
         let so = async {
             while self.missing(&wanted).await?.is_some() {
-                tokio::time::sleep(LOOK_PERIOD).await;
+                tokio::time::sleep(look_period(begun.elapsed())).await;
             }
             Ok(Nothing {})
         };
@@ -109,5 +119,22 @@ impl Service {
             return said(path.as_bytes(), "is not in the folder yet");
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_wait_checks_rarely_and_ends_little_late() {
+        let (mut waited, mut checks) = (Duration::ZERO, 0);
+        while waited < Duration::from_secs(60) {
+            let period = look_period(waited);
+            assert!(period <= (waited / 10).max(LOOK_PERIOD[0]));
+            waited += period;
+            checks += 1;
+        }
+        assert!(checks <= 300, "{checks}");
     }
 }
