@@ -1,5 +1,6 @@
 //! Default paths: the system's directories for root, the XDG directories for a user.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
@@ -106,6 +107,16 @@ impl Place {
             inbox_dir: home.join("p2p-inbox"),
             state_dir,
         }
+    }
+
+    /// Returns whether these are the defaults of the system's service.
+    pub fn is_system(&self) -> bool {
+        self.socket == Path::new(SYSTEM_SOCKET)
+    }
+
+    /// Returns whether a daemon answers at the system's socket.
+    pub fn is_system_served() -> bool {
+        UnixStream::connect(SYSTEM_SOCKET).is_ok()
     }
 
     /// Returns the sockets that a client tries, in this order: the user's own, then the system's.

@@ -30,7 +30,7 @@ use super::sharing::{added_by_command, share_all, share_missing};
 use super::{
     confine, folder, isolation, journal, limits, metrics, reload, systemd, telling, watchdog,
 };
-use crate::daemon::config::{Config, Loaded, ShareSettings, Sources, saved};
+use crate::daemon::config::{Config, Loaded, Place, ShareSettings, Sources, saved};
 use crate::daemon::control::{
     ControlServer, FailedStart, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
@@ -122,6 +122,8 @@ async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), R
             Ok(())
         }
         Err(error) => {
+            let place = Place::of_this_process(&sources.environment);
+            let error = error.of_start(&place, Place::is_system_served);
             back_off(&loaded.config, &error, &mut signals).await;
             Err(error)
         }
