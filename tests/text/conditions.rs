@@ -95,3 +95,23 @@ fn catalog_explains_the_conditions_of_the_table() {
         &between(&catalog, marks, &entries),
     );
 }
+
+#[test]
+fn every_condition_has_an_alert_rule_of_its_severity() {
+    // These two stand for long on healthy nodes.
+    let silent = [Condition::NoPassthrough, Condition::ShareProblem];
+    let rules = in_tree("packaging/grafana/alerts.yml");
+    let rule = |name: &str| {
+        let rule = rules.split("- alert: ").find(|it| it.starts_with(name));
+        rule.unwrap_or_default().to_owned()
+    };
+    for condition in Condition::ALL.iter().filter(|it| !silent.contains(it)) {
+        let text = condition.text();
+        let rule = match text.severity {
+            Severity::Error => rule("P2pfsError"),
+            Severity::Warning => rule("P2pfsWarning"),
+        };
+        let mut names = rule.split(['"', '|']);
+        assert!(names.any(|it| it == text.name), "{}", text.name);
+    }
+}
