@@ -1,9 +1,13 @@
-//! Owners of paths. At and below an owned path, only the owner's versions are listed.
+//! Owners of paths. At and below an owned path, only the owner's versions are listed. Above it, no
+//! link of another node is listed: it would lead the owned path to files of that node as soon as the
+//! owner's directories are gone.
 //!
 //! The owner of the catalogue sets them with [`Catalogue::set_owners`]. The merge is a function of
 //! them in the same way as of node liveness.
 
 use std::collections::BTreeMap;
+use std::iter;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use super::Catalogue;
@@ -27,8 +31,20 @@ impl Merged {
         if self.owners.is_empty() {
             return true;
         }
-        let owner = self.owner_of(&self.path_of(row.dir, name));
-        owner.is_none_or(|owner| owner == *self.node_of(row))
+        let path = self.path_of(row.dir, name);
+        let author = self.node_of(row);
+        let owner = self.owner_of(&path);
+        let is_link = row.class == Class::Symlink;
+        owner.is_none_or(|owner| owner == *author)
+            && !(is_link && self.is_owned_beneath(&path, author))
+    }
+
+    /// Returns whether a node other than `author` owns a path below this one.
+    fn is_owned_beneath(&self, path: &SharedPath, author: &NodeId) -> bool {
+        let after = self.owners.range((Excluded(path), Unbounded));
+        let mut below =
+            after.take_while(|(owned, _)| owned.as_bytes().starts_with(path.as_bytes()));
+        below.any(|(owned, owner)| owned.is_beneath(path) && owner != author)
     }
 
     /// Returns the owner of a path, if it has one.
@@ -70,7 +86,10 @@ impl View {
     pub fn hidden_by_owner(&self, top: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
         let state = &self.merged;
         let mut hidden = BTreeMap::new();
-        for row in rows_at_and_below(state, top) {
+        for row in rows_at_and_below(state, top)
+            .into_iter()
+            .chain(links_above(state, top))
+        {
             let dir = state.dir(row.dir);
             let author = state.node_of(&row);
             let is_content = matches!(row.class, Class::File | Class::Symlink);
@@ -106,11 +125,14 @@ impl Catalogue {
         let (mut rows, mut tops) = (Vec::new(), Vec::new());
         for (top, _) in changed {
             rows.extend(rows_at_and_below(state, top));
-            let around = top.parent().and_then(|parent| state.find_dir(&parent));
-            tops.extend(around.map(|dir| (dir, Box::from(top.file_name()))));
+            rows.extend(links_above(state, top));
+            for path in at_and_above(top) {
+                let around = path.parent().and_then(|parent| state.find_dir(&parent));
+                tops.extend(around.map(|dir| (dir, Box::from(path.file_name()))));
+            }
         }
-        // A version that lost another name may now use `top` as its conflict name, or no longer do
-        // so.
+        // A version that lost another name may now use one of these as its conflict name, or no
+        // longer do so.
         for (dir, name) in tops {
             if self.merge.conflicts.contains_key(&dir) {
                 self.merge.stale_aliases.insert(dir, &name, 1);
@@ -127,6 +149,24 @@ impl Catalogue {
         self.merge.unsettled.extend(rows);
         self.merge.settle_waiting(at_once);
     }
+}
+
+/// Returns a path and all paths above it except the root.
+fn at_and_above(path: &SharedPath) -> impl Iterator<Item = SharedPath> {
+    let all = iter::successors(Some(path.clone()), SharedPath::parent);
+    all.take_while(|path| !path.is_root())
+}
+
+/// Returns the links at the paths above this one.
+fn links_above(state: &Merged, path: &SharedPath) -> Vec<Row> {
+    let mut links = Vec::new();
+    for above in at_and_above(path).skip(1) {
+        let dir = above.parent().and_then(|dir| state.find_dir(&dir));
+        let rows = dir.map(|dir| state.dir(dir).candidates(above.file_name()));
+        let rows = rows.into_iter().flatten();
+        links.extend(rows.filter(|row| row.class == Class::Symlink).cloned());
+    }
+    links
 }
 
 fn rows_at_and_below(state: &Merged, top: &SharedPath) -> Vec<Row> {

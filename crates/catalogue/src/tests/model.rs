@@ -55,13 +55,25 @@ impl<'a> Model<'a> {
         owner.is_none_or(|owner| owner == node_id(author))
     }
 
+    /// Returns whether an entry's author may have a path. A link also needs that no other node owns
+    /// a path below it.
+    fn may_have_as(&self, author: usize, entry: &Entry, path: &SharedPath) -> bool {
+        let is_link = matches!(entry.kind, Kind::Symlink { .. });
+        let mut below = self
+            .owners
+            .iter()
+            .filter(|(owned, _)| owned.is_beneath(path));
+        let is_free = !is_link || below.all(|(_, owner)| *owner == node_id(author));
+        is_free && self.may_have(author, path)
+    }
+
     fn lists_directory(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
         let is_directory = entry.kind == Kind::Directory;
         is_directory && self.live.contains(author) && self.may_have(*author, path)
     }
 
     fn is_givable(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
-        if !self.may_have(*author, path) {
+        if !self.may_have_as(*author, entry, path) {
             return false;
         }
         match &entry.kind {
@@ -161,7 +173,7 @@ impl<'a> Model<'a> {
                 .iter()
                 .filter_map(|label| conflict_name(path.file_name(), label))
                 .map(|name| path.parent().unwrap().join(&name).unwrap())
-                .find(|path| !listing.contains_key(path) && self.may_have(author, path));
+                .find(|path| !listing.contains_key(path) && self.may_have_as(author, entry, path));
             if let Some(path) = free {
                 listing.insert(
                     path,

@@ -165,3 +165,28 @@ fn the_owned_path_above_a_hidden_name_is_found() {
     assert!(!view.is_known(&path("docs/absent")));
     assert!(!view.is_known(&path("absent/below")));
 }
+
+#[test]
+fn link_above_an_owned_path_is_listed_only_if_the_owner_made_it() {
+    let (mut owner, mut other) = (node(1, "owner"), node(2, "other"));
+    put(&mut owner, "a/b/c", file("right", 1));
+    put(&mut other, "a", link("evil", 9));
+    put(&mut other, "evil/b/c", file("wrong", 9));
+    let mut watcher = node(0xff, "watcher");
+    watcher.set_owners(owners(&[("a/b", 1)]));
+    share(&mut other, &mut watcher);
+    assert_eq!(names(&watcher.view()), ["evil", "evil/b", "evil/b/c"]);
+    assert_eq!(rules(&mut watcher, "a"), [Rule::NotOwner]);
+    share(&mut owner, &mut watcher);
+    assert_eq!(shown(&watcher.view(), "a/b/c"), Some(hash("right")));
+    watcher.set_owners(Owners::new());
+    let without_owner = names(&watcher.view());
+    assert!(
+        without_owner.contains(&"a~other".to_owned()),
+        "{without_owner:?}"
+    );
+    let hidden = watcher.view().hidden_by_owner(&path("a/b"), &id(1));
+    assert_eq!(hidden.get(&id(2)), Some(&1), "the link is counted");
+    watcher.set_owners(owners(&[("a/b", 2)]));
+    assert_eq!(names(&watcher.view()), ["a", "evil", "evil/b", "evil/b/c"]);
+}
