@@ -52,6 +52,7 @@ impl DemandTable {
     }
 
     /// Returns the number of demands examined by all calls together.
+    #[cfg(any(test, feature = "test-support"))]
     pub(super) fn examined(&self) -> u64 {
         self.examined.get()
     }

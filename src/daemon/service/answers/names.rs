@@ -466,7 +466,9 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::Early => "its time is ahead of this node's clock: it waits until then",
         Rule::NotGivable => "no live node can give it",
         Rule::Owner => "its author owns the path: no other version is listed",
-        Rule::NotOwner => "another node owns the path, or one below this link: this version is not listed",
+        Rule::NotOwner => {
+            "another node owns the path, or one below this link: this version is not listed"
+        }
     }
 }
 
