@@ -172,6 +172,15 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "membership::links::ended::ENDED_SESSIONS_MAX",
+        value: LimitValue::Count(crate::links::ENDED_SESSIONS_MAX as u64),
+        text: "ended sessions whose counters are remembered, so that none of their datagrams is \
+               accepted again; the one that ended first is forgotten first.",
+        tests: LimitTests::By(&[
+            "crates/membership/src/links/tests.rs remembered_ended_sessions_are_bounded",
+        ]),
+    },
+    Limit {
         name: "membership::vouch::GENERATION_AHEAD_MAX_S",
         value: LimitValue::Count(crate::vouch::GENERATION_AHEAD_MAX_S),
         text: "how far ahead of this machine's clock a generation, which is a time in seconds, \

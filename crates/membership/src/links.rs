@@ -49,10 +49,13 @@ use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
 mod cookie;
+mod ended;
 mod receive;
 mod routes;
 
 use cookie::Cookies;
+pub(crate) use ended::ENDED_SESSIONS_MAX;
+use ended::EndedSessions;
 
 /// Gaps in ms after which an unanswered hello is repeated.
 const HELLO_GAPS_MS: [u64; 4] = [200, 400, 800, 1600];
@@ -146,6 +149,7 @@ pub(super) struct Links {
     /// Proven addresses of each node, in the order of their proofs.
     routes: BTreeMap<NodeId, Vec<SocketAddr>>,
     sessions: BTreeMap<Salt, LinkSession>,
+    ended: EndedSessions,
     hellos: BTreeSet<(Instant, SocketAddr)>,
     sweep: Instant,
     answers: TokenBucket,
@@ -180,6 +184,7 @@ impl Links {
             links: BTreeMap::new(),
             routes: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            ended: EndedSessions::new(),
             hellos: BTreeSet::new(),
             sweep: now + LINK_IDLE,
             answers: TokenBucket::per_second(UNPROVEN_ANSWERS_PER_S, UNPROVEN_ANSWERS_PER_S, now),
@@ -412,7 +417,10 @@ impl Links {
         if let Some(session) = self.sessions.get_mut(&salt) {
             session.links -= 1;
             if session.links == 0 {
-                self.sessions.remove(&salt);
+                let ended = self.sessions.remove(&salt);
+                ended
+                    .into_iter()
+                    .for_each(|it| self.ended.add(salt, it.window));
             }
         }
     }

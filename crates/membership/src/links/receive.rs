@@ -61,7 +61,11 @@ impl Links {
             return Err(DatagramDropCause::Own);
         }
         let session = self.sessions.get(&header.salt);
-        if session.is_some_and(|s| !s.window.is_fresh(header.counter)) {
+        let is_fresh = match session {
+            Some(session) => session.window.is_fresh(header.counter),
+            None => self.ended.is_fresh(&header.salt, header.counter),
+        };
+        if !is_fresh {
             return Err(DatagramDropCause::Replayed);
         }
         let known_key = session
@@ -305,7 +309,7 @@ impl Links {
             (Some(session), _) => session.who = who,
             (None, None) => return Err(DatagramDropCause::Unproven),
             (None, Some(key)) => {
-                let mut window = ReplayWindow::new();
+                let mut window = self.ended.resume(&header.salt);
                 window.mark(header.counter);
                 let messages = TokenBucket::per_second(MESSAGES_PER_S, MESSAGES_PER_S, now);
                 let session = LinkSession {

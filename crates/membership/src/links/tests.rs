@@ -193,6 +193,44 @@ fn a_recording_of_the_senders_earlier_generation_is_worthless() {
 }
 
 #[test]
+fn answer_to_a_challenge_proves_nothing_again_after_its_session_ended() {
+    let now = Instant::now();
+    let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
+    let mut recorded = Vec::new();
+    b.greet(now, address(1));
+    for _ in 0..4 {
+        for datagram in sent(&mut a) {
+            b.handle_datagram(now, address(1), &datagram);
+            recorded.push(datagram);
+        }
+        a.send(now, address(2), message("recorded"));
+        pass(now, &mut b, &mut a);
+    }
+    let mut next = links_of(1, 1, 1, now);
+    next.greet(now, address(2));
+    while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
+    let salt = b.links[&address(1)].salt;
+    assert_eq!(salt, Some(*next.sealer.salt()));
+    for second in 0..30 {
+        let then = now + Duration::from_secs(second);
+        for datagram in &recorded {
+            assert!(b.handle_datagram(then, address(1), datagram).is_empty());
+            sent(&mut b);
+        }
+        assert_eq!(b.links[&address(1)].salt, salt, "after {second} s");
+    }
+}
+
+#[test]
+fn remembered_ended_sessions_are_bounded() {
+    let mut ended = ended::EndedSessions::new();
+    for n in 0..2 * ended::ENDED_SESSIONS_MAX as u128 {
+        ended.add(n.to_be_bytes(), ReplayWindow::new());
+    }
+    assert_eq!(ended.len(), ended::ENDED_SESSIONS_MAX);
+}
+
+#[test]
 fn a_recording_of_the_receivers_earlier_generation_is_worthless() {
     let now = Instant::now();
     let (mut a, _) = acquainted(now);
