@@ -7,6 +7,7 @@ use super::FileError;
 use crate::Node;
 use p2pfs_catalogue::{Child, Found, Rule, Version};
 use p2pfs_fs::{FileVersion, Hidden};
+use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -81,6 +82,8 @@ pub enum NextRead {
     Cache,
     /// The read asks all live nodes, because no holder is known.
     AskAround,
+    /// The read fails: no holder is alive, and its bytes are not all here.
+    HoldersGone,
     /// The read requests the missing bytes from a holder.
     Fetch {
         /// Missing bytes.
@@ -261,6 +264,11 @@ impl Node {
         }
         let mut holders = self.holders(&hash);
         holders.retain(|node| *node != self.id());
+        let is_known = !holders.is_empty();
+        holders.retain(|node| self.may_answer(node));
+        if is_known && holders.is_empty() {
+            return NextRead::HoldersGone;
+        }
         let rates = self.rates();
         let mut known = rates.iter().map(|rate| rate.node);
         let known_first = known.find(|node| holders.contains(node));
@@ -272,6 +280,13 @@ impl Node {
             },
             None => NextRead::AskAround,
         }
+    }
+
+    /// Returns whether a node is alive, or may still contradict a suspicion.
+    fn may_answer(&self, node: &NodeId) -> bool {
+        let members = self.published.members.load();
+        let state = members.iter().find(|it| it.status.member.node == *node);
+        state.is_some_and(|it| matches!(it.status.state, MemberState::Alive | MemberState::Suspect))
     }
 
     /// Waits until a path is listed. It has no deadline of its own: see `tokio::time::timeout`.

@@ -16,6 +16,9 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 
+/// Bytes of a MiB, the unit of rates.
+const MIB: f64 = (1024 * 1024) as f64;
+
 /// Prefix of the paths of contents by hash.
 const BY_HASH: &[u8] = b".p2pfs/by-hash/";
 
@@ -247,7 +250,7 @@ impl Service {
             rule: rule_in_words(&why, |node| self.node.name_of(node)),
             next_read: match why.rule() {
                 Rule::Early | Rule::NotOwner => NOT_OWNED.to_owned(),
-                _ => self.next_read(why.next_read),
+                _ => self.next_read(why.next_read, &why.versions),
             },
             versions: versions.map(|version| self.version_info(version)).collect(),
             sent_by: why.sent_by,
@@ -331,8 +334,13 @@ impl Service {
         }
     }
 
-    fn next_read(&self, next: NextRead) -> String {
+    fn next_read(&self, next: NextRead, versions: &[Version]) -> String {
         let sentence = match next {
+            NextRead::HoldersGone => {
+                let holders = versions.iter().find(|it| has_name(it));
+                let holders = holders.map_or(&[][..], |it| &it.holders);
+                return gone_in_words(&self.names_in_order(holders));
+            }
             NextRead::Nothing => "nothing: no live node can give it",
             NextRead::NoFile => "nothing is fetched: it is no file",
             NextRead::OwnShare => "read from this node's own share",
@@ -355,6 +363,17 @@ impl Service {
     }
 }
 
+/// Describes a read of a file whose holders are all away or down.
+fn gone_in_words(holders: &[String]) -> String {
+    match holders {
+        [holder] => format!("fails: {holder} is away or down, and no other node has it"),
+        _ => format!(
+            "fails: its holders are away or down: {}",
+            holders.join(", ")
+        ),
+    }
+}
+
 /// Describes why a responder is asked first.
 fn why_first(rate: Option<&PeerRate>) -> String {
     if let Some(PeerRate {
@@ -366,9 +385,9 @@ fn why_first(rate: Option<&PeerRate>) -> String {
     let figures = rate.and_then(|rate| Some((rate.latency?, rate.rate_bytes_per_s?)));
     match figures {
         Some((latency, rate)) => format!(
-            "it answers in {:.1} ms, at {:.1} MB/s",
+            "it answers in {:.1} ms, at {:.1} MiB/s",
             latency.as_secs_f64() * 1e3,
-            rate / 1e6
+            rate / MIB
         ),
         None => "it has answered nothing yet".to_owned(),
     }
@@ -507,5 +526,16 @@ mod tests {
         assert_eq!(contested, format!("the newest version time wins; {waits}"));
         assert!(told(&[Rule::Early, Rule::Early]).starts_with("its time is ahead"));
         assert_eq!(told(&[Rule::Only]), "there is one version");
+    }
+
+    #[test]
+    fn file_whose_holders_are_gone_is_said_to_fail() {
+        let carlo = gone_in_words(&["carlo".to_owned()]);
+        assert_eq!(
+            carlo,
+            "fails: carlo is away or down, and no other node has it"
+        );
+        let both = gone_in_words(&["anna".to_owned(), "carlo".to_owned()]);
+        assert_eq!(both, "fails: its holders are away or down: anna, carlo");
     }
 }
