@@ -66,6 +66,81 @@ fn every_command_and_option_is_in_the_manual() {
     }
 }
 
+/// Returns the parts of the man pages and the documentation that may be command lines: the
+/// arguments of font macros, code spans and lines of code blocks.
+fn command_lines() -> Vec<String> {
+    let pages = [
+        include_str!("../../man/p2pfs.1"),
+        include_str!("../../man/p2pfs.7"),
+        include_str!("../../man/p2pfs.8"),
+        include_str!("../../man/p2pfs.toml.5"),
+    ];
+    let documents = [
+        include_str!("../../README.md"),
+        include_str!("../../docs/administration.md"),
+        include_str!("../../docs/security.md"),
+        include_str!("../../docs/tls.md"),
+        include_str!("../../docs/transfer.md"),
+    ];
+    let mut found = Vec::new();
+    for line in pages.map(page).iter().flat_map(|text| text.lines()) {
+        let macro_and_rest = line.split_once(' ');
+        let fonts = [".B", ".BR", ".BI", ".RB", ".IB"];
+        if let Some((_, rest)) = macro_and_rest.filter(|(name, _)| fonts.contains(name)) {
+            found.extend(rest.split('"').map(str::to_owned));
+        }
+    }
+    for text in documents {
+        let lines = text.lines().map(|line| line.trim_start_matches("$ "));
+        let spans = text.split('`').chain(lines);
+        found.extend(
+            spans
+                .filter(|it| it.starts_with("p2pfs "))
+                .map(str::to_owned),
+        );
+    }
+    found
+}
+
+/// Returns the options of a command line that its command does not have.
+fn unknown_options(line: &str) -> Vec<String> {
+    // A comment or another program's command may follow.
+    let line = line.split(['#', '|', ';', '&']).next().unwrap_or_default();
+    let mut command = cli::command();
+    let mut known: BTreeSet<String> = ["help", "version"].map(str::to_owned).into();
+    let mut is_command = false;
+    let mut names = line.split_whitespace().peekable();
+    names.next_if_eq(&"p2pfs");
+    loop {
+        known.extend(
+            command
+                .get_arguments()
+                .filter_map(|it| it.get_long().map(str::to_owned)),
+        );
+        let inner = names.next().and_then(|name| command.find_subcommand(name));
+        let Some(inner) = inner.cloned() else { break };
+        command = inner;
+        is_command = true;
+    }
+    let options = words(line)
+        .into_iter()
+        .filter_map(|word| word.strip_prefix("--"));
+    let unknown = options.filter(|it| is_command && !it.is_empty() && !known.contains(*it));
+    unknown.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_option_of_a_command_in_the_documentation_exists() {
+    let lines = command_lines();
+    let with_options = lines.iter().filter(|line| line.contains(" --")).count();
+    assert!(with_options > 20, "only {with_options} lines have options");
+    let unknown = lines
+        .iter()
+        .filter(|line| !unknown_options(line).is_empty());
+    assert_eq!(Vec::from_iter(unknown), Vec::<&String>::new());
+    assert_eq!(unknown_options("share ls --files"), ["files"]);
+}
+
 #[test]
 fn every_option_and_command_has_a_line_of_help() {
     let mut found = Vec::new();
