@@ -238,7 +238,17 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
     Ok(())
 }
 
+/// Returns whether a directory exists only because a share has files below it, such as `photos` of
+/// a share added with `--as photos/2026`. It has no author, time and holders of its own.
+fn is_made_by_paths_below(version: &VersionInfo) -> bool {
+    version.kind == EntryKind::Directory && version.author.is_empty()
+}
+
 fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliError> {
+    if is_made_by_paths_below(version) {
+        let text = "a directory that no node shares itself: it has the entries below it";
+        return output.paragraph("     kind     ", text);
+    }
     let verdict = match (version.won, version.waits) {
         (true, _) => output.paint("won ", Colour::Green),
         (false, true) => output.paint("wait", Colour::Yellow),

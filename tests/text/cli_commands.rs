@@ -12,6 +12,7 @@ use p2pfs::daemon::control::{
     EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Listing, LsEntry,
     MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts, Peers, Plane, Policy,
     Problem, Progress, Provenance, ServiceState, SourceShare, Status, Touched, Traffic,
+    VersionInfo,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -420,6 +421,43 @@ fn why_explains_every_version_and_the_rule() {
         daemon.json(&["why", "a", "--json"])["next_read"],
         "from the cache"
     );
+}
+
+#[test]
+fn why_names_no_author_of_a_directory_that_no_node_shares_itself() {
+    let daemon = FakeDaemon::start(|request| {
+        let directory = VersionInfo {
+            shown_as: Some(Named::new("photos")),
+            won: true,
+            waits: false,
+            author: String::new(),
+            author_node: String::new(),
+            kind: EntryKind::Directory,
+            hash: None,
+            size_bytes: 0,
+            modified: Timestamp::UNIX_EPOCH,
+            version_time: Timestamp::UNIX_EPOCH,
+            holders: Vec::new(),
+            cached_bytes: 0,
+            verified: "blake3".to_owned(),
+        };
+        request.reply.done(&Provenance {
+            path: Named::new("photos"),
+            listed: true,
+            rule: "there is one version".to_owned(),
+            versions: vec![directory],
+            sent_by: None,
+            left_out: None,
+            owner: None,
+            next_read: "nothing is fetched: it is no file".to_owned(),
+        });
+    });
+    let text = daemon.output(&["why", "photos"]);
+    assert!(
+        text.contains("a directory that no node shares itself"),
+        "{text}"
+    );
+    assert!(!text.contains("by ,") && !text.contains("1970"), "{text}");
 }
 
 #[test]
