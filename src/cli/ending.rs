@@ -8,12 +8,17 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::error::CliError;
+
+/// How long a program may take to end by itself after a signal. A view looks for signals five times
+/// in a second.
+const STUCK_MAX: Duration = Duration::from_secs(1);
 
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
@@ -63,6 +68,19 @@ pub(super) fn end_daemon_with(
         // A daemon that has already ended needs no signal.
         let _told = kill_process(daemon, Signal::TERM);
         let _ended = waitpid(Some(daemon), WaitOptions::empty());
+        tidy();
+        std::process::exit(128 + signal);
+    });
+}
+
+/// Ends this program after [`STUCK_MAX`] if it does not end by itself after a signal, for example
+/// because a write to the terminal blocks. `tidy` runs before.
+pub(super) fn end_if_stuck(mut signals: Signals, tidy: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        let Some(signal) = signals.forever().next() else {
+            return;
+        };
+        std::thread::sleep(STUCK_MAX);
         tidy();
         std::process::exit(128 + signal);
     });

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::connect::Reporting;
 use super::ending;
@@ -73,12 +75,17 @@ fn print_lines(
 fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
     // If the daemon does not answer, the error is printed before the screen changes.
     let first = look(client)?;
-    // A signal only sets this flag, so that the terminal is always restored.
+    // A signal sets this flag, so that the terminal is always restored.
     let ended = ending::noted()?;
+    ending::end_if_stuck(ending::held()?, || {
+        // The terminal may be gone, and a write to it may block.
+        let _restored = ratatui::crossterm::terminal::disable_raw_mode();
+    });
     let mut terminal = ratatui::try_init()?;
     let watched = draw_until_ended(client, first, interval, &mut terminal, &ended);
-    ratatui::try_restore()?;
-    watched
+    let restored = ratatui::try_restore();
+    watched?;
+    Ok(restored?)
 }
 
 fn draw_until_ended(
@@ -106,17 +113,37 @@ fn draw_until_ended(
 }
 
 /// Returns a key pressed within `patience`. A resized terminal takes effect at the next drawing.
+///
+/// # Errors
+/// If the terminal is closed. crossterm would read the end of its input again and again, so the
+/// terminal is checked first.
 fn next_key(patience: Duration) -> Result<Option<KeyEvent>, CliError> {
-    match event::poll(patience) {
-        Ok(false) => return Ok(None),
-        Ok(true) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(None),
-        Err(error) => return Err(error.into()),
+    if !has_input(patience)? || !event::poll(Duration::ZERO)? {
+        return Ok(None);
     }
     match event::read()? {
         Event::Key(key) if key.is_press() => Ok(Some(key)),
         _ => Ok(None),
     }
+}
+
+/// Waits up to `patience` for input of the terminal.
+///
+/// # Errors
+/// If the terminal is closed.
+fn has_input(patience: Duration) -> Result<bool, CliError> {
+    let input = std::io::stdin();
+    let mut input = [PollFd::new(&input, PollFlags::IN)];
+    let patience = Timespec::try_from(patience).ok();
+    match poll(&mut input, patience.as_ref()) {
+        Err(Errno::INTR) => return Ok(false),
+        other => other.map_err(std::io::Error::from)?,
+    };
+    let found = input[0].revents();
+    if found.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+        return Err(CliError::Output(Errno::IO.into()));
+    }
+    Ok(found.contains(PollFlags::IN))
 }
 
 fn ends(key: KeyEvent) -> bool {

@@ -48,6 +48,8 @@ impl Terminal {
         // SAFETY: both were just opened and belong to nobody else.
         let (person, program) =
             unsafe { (File::from_raw_fd(person), OwnedFd::from_raw_fd(program)) };
+        // A program that inherits the side of the person would never see its end.
+        let (person, program) = (person.try_clone().unwrap(), program.try_clone().unwrap());
         let (tell, more) = mpsc::channel();
         let mut seen = person.try_clone().unwrap();
         thread::spawn(move || {

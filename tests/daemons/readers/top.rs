@@ -153,3 +153,15 @@ fn the_live_view_draws_ends_and_restores_the_terminal() {
         terminal.read_until("\x1b[?25h");
     }
 }
+
+#[apply(promise)]
+fn the_live_view_ends_with_its_terminal() {
+    let world = world();
+    let mut terminal = terminal::Terminal::open(30, 100);
+    let mut command = world.reader.cli_command(&["top", "--interval", "50ms"]);
+    let mut child = terminal.run(&mut command);
+    terminal.read_until("q: quit");
+    drop(command);
+    drop(terminal);
+    wait_child(&mut child, 10 * SECOND);
+}
