@@ -62,7 +62,7 @@ impl Service {
             match self.telling(&noted.news, viewer, own) {
                 Telling::Whole => {}
                 Telling::Counted => {
-                    left_out.0 += 1;
+                    left_out.add(&noted);
                     continue;
                 }
                 Telling::Nothing => continue,
@@ -132,19 +132,28 @@ impl Shown {
     }
 }
 
-/// Number of events since the last reported one that name files which the caller may not see.
+/// Events since the last reported one that name files which the caller may not see.
 #[derive(Default)]
-struct LeftOut(u64);
+struct LeftOut {
+    count: u64,
+    /// Time of the last of them.
+    last: Option<Timestamp>,
+}
 
 impl LeftOut {
-    /// Sends the number of events, if there were any.
+    fn add(&mut self, noted: &Noted) {
+        self.count += 1;
+        self.last = Some(time_of(noted));
+    }
+
+    /// Sends the number of events, if there were any. Its time is that of the last of them, so that
+    /// the reported times are in order.
     async fn tell(&mut self, reply: &ReplySink) -> Result<(), CallerGone> {
-        let count = std::mem::take(&mut self.0);
-        if count == 0 {
+        let Self { count, last } = std::mem::take(self);
+        let Some(time) = last else {
             return Ok(());
-        }
+        };
         let what = EventKind::LeftOut { count };
-        let time = Timestamp::now();
         reply.more(&Event { time, what }).await
     }
 }
@@ -156,9 +165,14 @@ fn lost(count: u64) -> Event {
     }
 }
 
+/// Returns the time of an event.
+fn time_of(noted: &Noted) -> Timestamp {
+    Timestamp::try_from(noted.at).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// Converts an event for the control socket.
 pub(in crate::daemon::service) fn event(noted: Noted) -> Event {
-    let time = Timestamp::try_from(noted.at).unwrap_or(Timestamp::UNIX_EPOCH);
+    let time = time_of(&noted);
     let named = |path: &SharedPath| Named::new(path.as_bytes());
     let what = match noted.news {
         News::PeerUp(who) => EventKind::PeerUp {
@@ -314,5 +328,25 @@ fn membership(news: &News) -> String {
         }
         News::Rotated(by) => format!("{} gave the members a fresh secret", peer_name(by)),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn events_left_out_have_the_time_of_the_last_of_them() {
+        let mut left_out = LeftOut::default();
+        for second in [5, 7] {
+            left_out.add(&Noted {
+                at: UNIX_EPOCH + Duration::from_secs(second),
+                news: News::Removed(SharedPath::new(&b"a"[..]).unwrap()),
+            });
+        }
+        assert_eq!(left_out.count, 2);
+        assert_eq!(left_out.last, Timestamp::from_second(7).ok());
     }
 }
