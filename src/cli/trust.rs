@@ -16,14 +16,14 @@ use super::names::shared_name;
 use super::output::Output;
 use super::questions;
 use super::remark;
-use super::text::{escape_path, local_time, printable};
+use super::text::{escape, escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
-use crate::daemon::config::{load_texts, saved};
+use crate::daemon::config::{Config, load_texts, readers_of, saved};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined,
-    Named, Nothing, Process, Rotated, Status, Trust, TrustedNode,
+    Named, Nothing, Process, Rotated, Shares, Status, Trust, TrustedNode,
 };
-use p2pfs_types::id::NodeName;
+use p2pfs_types::id::{NodeId, NodeName};
 
 /// Prefix of every token.
 const TOKEN_PREFIX: &str = "p2pfs1-";
@@ -31,6 +31,9 @@ const TOKEN_PREFIX: &str = "p2pfs1-";
 const TOKEN_MAX_BYTES: usize = 4096;
 /// Maximum time to wait for the end of the daemon.
 const END_MAX: Duration = Duration::from_secs(15);
+
+/// Maximum time to wait for the first other node after a join.
+const PEER_MAX: Duration = Duration::from_secs(10);
 
 /// Consequence if the last member with the admin right leaves.
 const NOBODY_ADMITS: &str = "No other member may invite or expel:\n\
@@ -187,39 +190,98 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
                 client = options.reporting.open()?;
             }
             let joined: Joined = client.call(&Call::Join { token })?;
-            output.told(options.reporting.json, &joined, "joined the cluster")
+            let is_up = await_peer(&mut client);
+            let text = if is_up {
+                "joined the cluster"
+            } else {
+                "joined the cluster, but no other node answers yet: see p2pfs peers"
+            };
+            output.told(options.reporting.json, &joined, text)
         }
         Err(ClientError::NotRunning { .. }) => keep(options, &token, output),
         Err(error) => Err(error.into()),
     }
 }
 
+/// Waits after a join until another node is up, for at most [`PEER_MAX`], so that the folder has its
+/// names when the command ends. Returns whether one is up.
+fn await_peer(client: &mut Client) -> bool {
+    let call = Call::Wait {
+        mounted: false,
+        peers: 1,
+        file: None,
+        timeout_ms: PEER_MAX.as_millis().try_into().unwrap_or(u64::MAX),
+    };
+    client.call::<Nothing>(&call).is_ok()
+}
+
 /// Asks for confirmation if this node is in a cluster with other members, unless the token is from
 /// that cluster.
 fn ask_before_dropping(client: &mut Client, token: &str) -> Result<(), CliError> {
-    let status: Status = client.call(&Call::Status {})?;
     let trust: Trust = client.call(&Call::Trust {})?;
-    let others = trust.members.iter().filter(|it| it.node != status.node);
+    let shares: Shares = client.call(&Call::Shares {})?;
+    let members: Vec<String> = trust.members.into_iter().map(|it| it.node).collect();
+    let restricted = shares.shares.iter().filter(|share| {
+        let readers = share.readers.iter().flatten();
+        readers.map(|it| &it.reader).any(|it| is_name(it))
+    });
+    let restricted: Vec<String> = restricted
+        .map(|share| escape(share.dir.as_bytes()))
+        .collect();
+    ask_to_drop(&members, token, &restricted)
+}
+
+/// Asks for confirmation before the token replaces the cluster in the state directory of a daemon
+/// that does not run.
+fn ask_before_dropping_saved(config: &Config, token: &str) -> Result<(), CliError> {
+    let state_dir = &config.state_dir;
+    let members = saved::saved_members(state_dir);
+    let members: Vec<String> = members.iter().map(ToString::to_string).collect();
+    let added = saved::load_shares(state_dir).unwrap_or_default();
+    let restricted = config.share.iter().chain(&added).filter(|share| {
+        let readers = readers_of(share.readers.as_deref(), &config.groups);
+        readers.iter().flatten().any(|it| is_name(it))
+    });
+    let restricted: Vec<String> = restricted
+        .map(|share| escape(share.dir.as_os_str().as_encoded_bytes()))
+        .collect();
+    ask_to_drop(&members, token, &restricted)
+}
+
+/// Returns whether a reader is given by its name, and not by its key.
+fn is_name(reader: &str) -> bool {
+    reader.parse::<NodeId>().is_err()
+}
+
+/// Asks before this node leaves the cluster of `members` for that of the token. `restricted` are
+/// the shares with readers given by name.
+fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result<(), CliError> {
     let issuer = Invitation::issuer_of(token);
-    let is_of_theirs = trust
-        .members
-        .iter()
-        .any(|it| Some(&it.node) == issuer.as_ref());
-    match others.count() {
-        count if count > 0 && !is_of_theirs => questions::ask(
-            &format!(
-                "Drop the cluster that this node is in, with {count} more? Its members and their\n\
-                 files go from here, and only a token of theirs brings it back."
-            ),
-            "answer y, or give --yes, to join another",
-        ),
-        _ => Ok(()),
+    let is_of_theirs = members.iter().any(|it| Some(it) == issuer.as_ref());
+    let others = members.len().saturating_sub(1);
+    if others == 0 || is_of_theirs {
+        return Ok(());
     }
+    let mut question = String::new();
+    if !restricted.is_empty() {
+        question = format!(
+            "Some shares name their readers: {}.\n\
+             In the new cluster these names mean its members: a node of such a name there can\n\
+             read them.\n",
+            restricted.join(", ")
+        );
+    }
+    question.push_str(&format!(
+        "Drop the cluster that this node is in, with {others} more? Its members and their\n\
+         files go from here, and only a token of theirs brings it back."
+    ));
+    questions::ask(&question, "answer y, or give --yes, to join another")
 }
 
 /// Stores the token for the daemon's first start.
 fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), CliError> {
     let json = options.reporting.json;
+    let asks = !options.yes && questions::has_terminal();
     let JoinOptions { config, state, .. } = options;
     let daemon = DaemonOptions {
         config,
@@ -227,8 +289,20 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
         ..DaemonOptions::default()
     };
     let loaded = load_texts(&daemon.sources()?).map_err(Box::new)?;
-    let state_dir = loaded.config.state_dir;
-    let file = saved::save_token(&state_dir, token).map_err(|e| {
+    let state_dir = &loaded.config.state_dir;
+    if saved::state_is_in_use(state_dir) {
+        return Err(CliError::new(
+            format!(
+                "the state directory {} belongs to a running daemon",
+                state_dir.display()
+            ),
+            "name its socket: --socket",
+        ));
+    }
+    if asks {
+        ask_before_dropping_saved(&loaded.config, token)?;
+    }
+    let file = saved::save_token(state_dir, token).map_err(|e| {
         CliError::new(
             format!(
                 "no daemon runs, and the token cannot be kept in {}: {e}",
@@ -268,6 +342,12 @@ fn read_token() -> Result<String, CliError> {
             "pipe it in",
         )
     })?;
+    if token.trim().is_empty() {
+        return Err(CliError::new(
+            "nothing was read from standard input",
+            "pipe the token in, or paste it",
+        ));
+    }
     Ok(token)
 }
 

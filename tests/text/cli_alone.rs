@@ -222,6 +222,39 @@ fn a_token_given_before_the_first_start_is_stored_privately() {
 }
 
 #[test]
+fn a_token_is_not_stored_beside_a_running_daemon_on_another_socket() {
+    let dir = dir();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let lock = fs::File::create(state.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let arguments = ["join", "--state", state.to_str().unwrap(), "p2pfs1-abcdef"];
+    let output = run(dir.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("belongs to a running daemon") && said.contains("--socket"),
+        "{said}"
+    );
+    assert!(!state.join("join-token").exists());
+    drop(lock);
+    assert!(run(dir.path(), &arguments).status.success());
+}
+
+#[test]
+fn an_empty_standard_input_is_reported_as_such() {
+    let dir = dir();
+    let mut command = p2pfs(dir.path());
+    let output = command
+        .args(["join", "-"])
+        .write_stdin("\n")
+        .output()
+        .unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("nothing was read"), "{said}");
+}
+
+#[test]
 fn a_token_is_read_from_standard_input_and_the_state_directory_from_the_configuration() {
     let dir = dir();
     let state = dir.path().join("elsewhere");

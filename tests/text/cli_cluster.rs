@@ -36,17 +36,17 @@ fn invite_prints_only_the_token() {
 
 #[test]
 fn join_hands_the_token_to_a_running_daemon() {
-    let daemon = FakeDaemon::start(|request| {
-        assert_eq!(
-            request.call,
-            Call::Join {
-                token: "p2pfs1-abc".to_owned()
-            }
-        );
-        request.reply.done(&Joined {
-            epoch: "00ff".to_owned(),
-            issuer: "ab".repeat(32),
-        });
+    let daemon = FakeDaemon::start(|request| match request.call {
+        Call::Join { token } => {
+            assert_eq!(token, "p2pfs1-abc");
+            request.reply.done(&Joined {
+                epoch: "00ff".to_owned(),
+                issuer: "ab".repeat(32),
+            })
+        }
+        // The command ends once another node is up.
+        Call::Wait { peers: 1, .. } => request.reply.done(&Nothing {}),
+        other => panic!("{other:?}"),
     });
     for arguments in [&["join", "-"][..], &["join"]] {
         let mut command = daemon.command();

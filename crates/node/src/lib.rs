@@ -135,4 +135,5 @@ pub use published::MemberReport;
 pub use published::Outdated;
 pub use sockets::Sockets;
 pub use start::NodeConfig;
+pub use state_dir::state_is_in_use;
 pub use traffic::{ForeignThrottle, PeerBytes};

@@ -48,6 +48,13 @@ impl StateDir {
     }
 }
 
+/// Returns whether a running daemon has locked the state directory. Creates nothing. A directory
+/// that this user may not read counts as unused.
+pub fn state_is_in_use(dir: &Path) -> bool {
+    let lock = dir.join(LOCK_FILE);
+    lock.exists() && matches!(locked(&lock), Ok(None))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -65,7 +72,9 @@ mod tests {
             refused.contains(dir.to_str().unwrap()) && refused.contains("--state"),
             "{refused}"
         );
+        assert!(state_is_in_use(&dir));
         drop(first);
+        assert!(!state_is_in_use(&dir) && !state_is_in_use(folder.path()));
         assert!(StateDir::open(&dir).is_ok());
     }
 

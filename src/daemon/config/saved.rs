@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::sections::ShareSettings;
 use p2pfs_node::api::SharePlace;
+pub use p2pfs_node::state_is_in_use;
+use p2pfs_proto::trust::Keyring;
 use p2pfs_types::files::{PRIVATE_MODE, create_anew, make_private_dir, open_own};
-use p2pfs_types::id::to_hex;
+use p2pfs_types::id::{NodeId, to_hex};
 
 /// File of the added shares, within the state directory.
 pub const SHARES_FILE: &str = "shares.toml";
@@ -83,6 +85,13 @@ pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()>
     };
     let text = toml::to_string(&file).map_err(invalid)?;
     write(state_dir, SHARES_FILE, &text)
+}
+
+/// Returns the keys of the members of the cluster in the state directory, which no daemon uses. A
+/// directory that this user may not read has none: nothing can be saved there either.
+pub fn saved_members(state_dir: &Path) -> Vec<NodeId> {
+    let members = Keyring::certificates_in(state_dir).unwrap_or_default();
+    members.into_iter().map(|member| member.node).collect()
 }
 
 /// Saves a token for the first start of the daemon, and returns the path of its file.

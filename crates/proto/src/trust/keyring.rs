@@ -132,6 +132,20 @@ impl Keyring {
         directory.join(SECRET_FILE).exists() && !directory.join(LEDGER_FILE).exists()
     }
 
+    /// Reads the members' certificates of a node that does not run, from its state directory.
+    /// Writes nothing. A directory without a ledger has none.
+    ///
+    /// # Errors
+    /// [`TrustError::BadFile`], [`TrustError::File`].
+    pub fn certificates_in(directory: &Path) -> Result<Vec<Certificate>, TrustError> {
+        let members = directory.join(LEDGER_FILE);
+        let Some(bytes) = file::read_up_to(&members, LEDGER_MAX_BYTES)? else {
+            return Ok(Vec::new());
+        };
+        let ledger = read_ledger(&members, &bytes)?;
+        Ok(ledger.members().cloned().collect())
+    }
+
     /// Loads the one secret of a configured file: 64 hexadecimal digits and a newline, mode 0600.
     ///
     /// # Errors
