@@ -1,6 +1,6 @@
 //! The `p2pfs` command: parses the command line, runs the command, and reports failures.
 
-use std::io::{ErrorKind, IsTerminal};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use p2pfs::{cli, daemon};
@@ -47,9 +47,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             cli::complain(&error);
-            if let Some(drawing) = error.drawing().filter(|_| std::io::stderr().is_terminal()) {
-                cli::remark(drawing);
-            }
             ExitCode::from(error.exit_status())
         }
     }

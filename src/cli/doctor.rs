@@ -26,7 +26,7 @@ use crate::daemon::control::{
 /// How long a mount may take to show one of its own files.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
 /// Device through which programs reach the kernel's side of a mount.
-const FUSE_DEVICE: &str = "/dev/fuse";
+pub(super) const FUSE_DEVICE: &str = "/dev/fuse";
 
 /// Checks whether this process can open the device. The error includes a remedy.
 pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;

@@ -2,9 +2,7 @@
 
 use std::io;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
-
-use super::text::{colour_wanted, printable};
+use super::text::printable;
 use crate::daemon::config::ConfigError;
 use crate::daemon::control::{ClientError, Failure};
 
@@ -82,28 +80,6 @@ impl CliError {
             Self::Config(_) | Self::Unusable(_) => 78,
             _ => 1,
         }
-    }
-
-    /// Draws the location in a configuration file for a terminal. Returns `None` for other
-    /// failures.
-    pub fn drawing(&self) -> Option<String> {
-        let Self::Config(error) = self else {
-            return None;
-        };
-        let mut drawing = String::new();
-        let theme = if colour_wanted() {
-            GraphicalTheme::unicode()
-        } else {
-            GraphicalTheme::unicode_nocolor()
-        };
-        let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
-        // Paths are copied from the drawing.
-        let handler = handler.with_wrap_lines(false);
-        let drawn = error.each().iter().filter(|it| it.source_code().is_some());
-        for error in drawn {
-            handler.render_report(&mut drawing, error).ok()?;
-        }
-        (!drawing.is_empty()).then_some(drawing)
     }
 }
 

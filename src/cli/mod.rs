@@ -58,7 +58,7 @@ use output::{LINE_COLUMNS, Output};
 /// The files that a group of machines share, as one folder on each of them.
 #[derive(Debug, Parser)]
 #[command(name = "p2pfs", version, max_term_width = LINE_COLUMNS)]
-#[command(after_help = "See p2pfs(1), p2pfs.toml(5) and p2pfs(8).")]
+#[command(after_help = "See p2pfs(1), p2pfs.toml(5), p2pfs(7) and p2pfs(8).")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -120,6 +120,10 @@ pub enum Command {
     /// List, empty, check or resize the cache
     Cache(cache::CacheOptions),
     /// Send files to mesh peers and to the inboxes of nodes
+    #[command(
+        after_help = "An inbox is shared like any other folder: every member of the \
+                            cluster can read a sent\nfile there, not only its receiver."
+    )]
     Send(send::SendOptions),
     /// Send a line of chat to every peer
     Say(send::SayOptions),
@@ -177,7 +181,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         Ok(cli) => Ok(cli.command),
         Err(e) => {
             let code = u8::try_from(e.exit_code()).unwrap_or(2);
-            let unheard = e.print().and_then(|()| io::stdout().flush()).err();
+            let unheard = print_misuse(&e).and_then(|()| io::stdout().flush()).err();
             // Requested output that cannot be written is a failure, but a closed pipe is not.
             let unheard = unheard.filter(|it| code == 0 && it.kind() != ErrorKind::BrokenPipe);
             if let Some(error) = unheard {
@@ -187,6 +191,21 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
             Err(ExitCode::from(code))
         }
     }
+}
+
+/// Prints help, or a misuse of the command line. clap breaks only the lines of help, so on a
+/// terminal long lines of errors are broken here, without colours.
+fn print_misuse(error: &clap::Error) -> io::Result<()> {
+    if !error.use_stderr() || !io::stderr().is_terminal() {
+        return error.print();
+    }
+    let text = error.to_string();
+    if text.lines().all(|line| line.len() <= LINE_COLUMNS) {
+        return error.print();
+    }
+    let lines = text.lines().flat_map(|line| output::broken(line, ""));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    writeln!(io::stderr(), "{text}")
 }
 
 /// Prints an error on standard error. If that fails, only the exit code reports it.
@@ -250,7 +269,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
     };
     let done = match command {
         Command::Daemon(options) => daemon::run(options, programs.daemon, &mut output),
-        Command::Demo(options) => demo::run(&options),
+        Command::Demo(options) => demo::run(&options, programs.device),
         Command::Wait(options) => wait::run(&options, &mut output),
         Command::Share(options) => share::run(options, &mut output),
         Command::Invite(options) => trust::invite(&options, &mut output),

@@ -101,6 +101,9 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
         output.json(&serde_json::json!({ "files": reports, "left_out": left_out }))?;
     }
     output.flush()?;
+    if let Some(line) = tell_public(&reports).filter(|_| !options.reporting.json) {
+        remark(line);
+    }
     failure(&reports).map_or(Ok(()), Err)
 }
 
@@ -155,6 +158,17 @@ fn tell_left_out(left_out: &[PathBuf]) -> Option<String> {
         "left out, as links and what else is no file: {}",
         names.join(", ")
     ))
+}
+
+/// Says that other members can read the files too. Returns `None` if no inbox has any of them.
+fn tell_public(reports: &[Report]) -> Option<String> {
+    let taken = reports.iter().flat_map(|report| &report.done.taken);
+    let confirmed = taken.filter(|taken| taken.confirmed);
+    let mut peers: Vec<String> = confirmed.map(|taken| printable(&taken.peer)).collect();
+    peers.sort();
+    peers.dedup();
+    let line = "every member of the cluster can now read this in the inbox of";
+    (!peers.is_empty()).then(|| format!("{line} {}", peers.join(", ")))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> CliError {
@@ -304,6 +318,24 @@ mod tests {
             "{line}"
         );
         assert!(!told(5).unwrap().contains("more"));
+    }
+
+    #[test]
+    fn a_sent_file_is_called_readable_for_all_members_once_an_inbox_has_it() {
+        let report = |confirmed| {
+            let taken = serde_json::json!({"peer": "lab", "confirmed": confirmed});
+            let done = serde_json::json!({"size_bytes": 1, "taken": [taken], "failed": []});
+            Report {
+                path: Named::new("f"),
+                done: serde_json::from_value(done).unwrap(),
+            }
+        };
+        assert_eq!(tell_public(&[report(false)]), None);
+        let line = tell_public(&[report(true), report(true)]).unwrap();
+        assert!(
+            line.starts_with("every member") && line.ends_with(" lab"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -167,7 +167,10 @@ fn add(
     if let (Some(before), Some(now)) = (share_of(&before, dir), share_of(&shares, dir)) {
         print_changes(before, now, output)?;
     }
-    print(&shares, output)
+    match share_of(&shares, dir) {
+        Some(share) => print_one("", share, output),
+        None => print(&shares, output),
+    }
 }
 
 /// Has the daemon share a folder. If its user may not reach it, the ACLs for that are set first,
@@ -329,7 +332,7 @@ pub(super) fn readers(share: &ShareInfo) -> String {
     if !nobody.is_empty() {
         let unknown = list(nobody);
         said.push_str(&format!(
-            "; nobody is meant by {unknown}: no one member has that name"
+            "; not to {unknown}: no member, or more than one, has that name"
         ));
     }
     said

@@ -322,7 +322,7 @@ fn readers_are_named_by_certificates_and_groups_and_an_expelled_one_reads_no_mor
     let in_one_line = |told: &str| told.split_whitespace().collect::<Vec<_>>().join(" ");
     let told = in_one_line(&one.cli(&["share"]).expect_ok());
     assert!(
-        told.contains("to two alone; nobody is meant by nobody"),
+        told.contains("to two alone; not to nobody: no member"),
         "{told}"
     );
     let told = one.cli(&["ls", "--mine", "--json"]).expect_json();

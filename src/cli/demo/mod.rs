@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 
+use super::doctor::{FUSE_DEVICE, LookAtDevice};
 use super::ending;
 use super::error::CliError;
 use nodes::DemoCluster;
@@ -109,7 +110,11 @@ fn is_interrupted() -> bool {
 ///
 /// # Errors
 /// [`DemoError`], after the cleanup. Ctrl-C after the tour is the normal end.
-pub fn run(options: &DemoOptions) -> Result<(), CliError> {
+pub fn run(options: &DemoOptions, device: LookAtDevice) -> Result<(), CliError> {
+    // Without the device each node would start, and its mount would fail only after a timeout.
+    device().map_err(|(why, remedy)| {
+        CliError::new(format!("cannot open {FUSE_DEVICE}: {why}"), remedy)
+    })?;
     let _set = INTERRUPTED.set(ending::noted()?);
     tour(options).map_err(|error| match error {
         DemoError::Output(error) => CliError::Output(error),

@@ -93,7 +93,10 @@ impl RunError {
 /// Returns the remedy for saved shares that cannot be read.
 fn mend(source: &std::io::Error) -> &'static str {
     match source.kind() {
-        std::io::ErrorKind::NotADirectory => "name a directory with --state",
+        ErrorKind::NotADirectory => "name a directory with --state",
+        ErrorKind::PermissionDenied => {
+            "name another directory with --state, or run it as the user that owns this one"
+        }
         _ => "mend or remove shares.toml there",
     }
 }

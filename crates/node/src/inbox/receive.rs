@@ -230,7 +230,7 @@ impl PushReceiver {
 
     fn takes_from(&self, from: &NodeId) -> Result<&Inbox, String> {
         let closed = || {
-            let opens = "who runs it can name this node under [inbox], from";
+            let opens = "list this node there: from = [...] under [inbox]";
             format!("its inbox is closed to this node; {opens}")
         };
         let is_open = match &self.parts.accept {
