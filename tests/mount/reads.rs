@@ -364,60 +364,27 @@ fn the_kernel_reads_a_complete_file_directly() {
 }
 
 #[apply(promise)]
-fn the_second_use_of_a_large_file_is_from_the_kernels_pages_and_the_third_from_its_file() {
+fn the_pages_of_a_complete_file_are_dropped_at_its_last_close() {
     let content = Memory::new();
-    let bytes = noise(3, 4 << 20);
+    let bytes = noise(4, 4 << 20);
     let hash = content.file("large", bytes.clone());
-    content.set_past_pages(hash);
     let mounted = Mounted::of(&content);
-    if let Some(why) = mounted.mount.passthrough_refusal() {
-        eprintln!("SKIPPED: this kernel takes no backing file: {why}");
-        return;
-    }
-    let read_all = || {
-        let read = fs::read(mounted.at("large")).unwrap();
-        eventually("it is closed", PATIENCE, || content.open_count() == 0);
-        read
-    };
-    assert!(read_all() == bytes);
-
-    // told apart by what is in it
-    let other = noise(4, 4 << 20);
-    let _backing = back(&content, hash, &other);
-    let before = mounted.mount.activity().read_bytes;
-    assert!(read_all() == bytes);
-    assert_eq!(content.warmed_count(), 1);
-    assert!(read_all() == other && read_all() == other);
-    assert_eq!(content.warmed_count(), 1);
-    let after = mounted.mount.activity().read_bytes;
-    assert_eq!(after, before, "no byte through us");
-}
-
-#[apply(promise)]
-fn what_the_kernel_let_go_of_before_the_second_use_of_a_large_file_it_asks_for_again() {
-    let content = Memory::new();
-    let bytes = noise(5, 4 << 20);
-    let hash = content.file("large", bytes.clone());
-    content.set_past_pages(hash);
-    let mounted = Mounted::of(&content);
+    let open = || File::open(mounted.at("large")).unwrap();
+    let (first, second) = (open(), open());
     assert!(fs::read(mounted.at("large")).unwrap() == bytes);
-    eventually("it is closed", PATIENCE, || content.open_count() == 0);
     let _backing = back(&content, hash, &bytes);
-    let again = File::open(mounted.at("large")).unwrap();
-    rustix::fs::fadvise(&again, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    drop(first);
+    let before = mounted.mount.activity().read_bytes;
     let mut read = vec![0; bytes.len()];
-    again.read_exact_at(&mut read, 0).unwrap();
+    second.read_exact_at(&mut read, 0).unwrap();
     assert!(read == bytes);
-    drop(again);
+    assert_eq!(mounted.mount.activity().read_bytes, before, "still cached");
+    drop(second);
     eventually("it is closed", PATIENCE, || content.open_count() == 0);
+    assert!(fs::read(mounted.at("large")).unwrap() == bytes);
     if mounted.mount.passthrough_refusal().is_none() {
-        let before = mounted.mount.activity().read_bytes;
-        assert!(fs::read(mounted.at("large")).unwrap() == bytes);
-        assert_eq!(
-            mounted.mount.activity().read_bytes,
-            before,
-            "no byte through us"
-        );
+        let after = mounted.mount.activity().read_bytes;
+        assert_eq!(after, before, "the kernel reads the backing file");
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod foreign;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,8 +75,6 @@ struct State {
     open: usize,
     cached: HashMap<ContentHash, u64>,
     backing: HashMap<ContentHash, Arc<File>>,
-    past_pages: HashSet<ContentHash>,
-    warmed: usize,
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
     foreign: ForeignPeer,
@@ -112,8 +110,6 @@ impl Memory {
             open: 0,
             cached: HashMap::new(),
             backing: HashMap::new(),
-            past_pages: HashSet::new(),
-            warmed: 0,
             live: HashMap::new(),
             never: Vec::new(),
             foreign: ForeignPeer::default(),
@@ -260,16 +256,6 @@ impl Memory {
     /// The kernel may read this content from that file.
     pub(crate) fn set_backing(&self, hash: ContentHash, file: File) {
         self.state.lock().backing.insert(hash, Arc::new(file));
-    }
-
-    /// The file from which it may read went to the disk past the kernel's pages.
-    pub(crate) fn set_past_pages(&self, hash: ContentHash) {
-        self.state.lock().past_pages.insert(hash);
-    }
-
-    /// How often a file was to be brought into the kernel's pages.
-    pub(crate) fn warmed_count(&self) -> usize {
-        self.state.lock().warmed
     }
 
     /// What the kernel was given turns out to be damaged.
@@ -480,12 +466,11 @@ impl OpenContent for Open {
         self.live.clone().or_else(complete)
     }
 
-    fn is_past_pages(&self) -> bool {
-        self.memory.state.lock().past_pages.contains(&self.hash)
-    }
-
-    fn warm(&self) {
-        self.memory.state.lock().warmed += 1;
+    fn missing_bytes(&self, range: ByteRange) -> u64 {
+        match self.memory.state.lock().contents.get(&self.hash) {
+            Some(Behaviour::Here(_)) => 0,
+            _ => range.len(),
+        }
     }
 }
 

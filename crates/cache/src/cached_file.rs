@@ -79,7 +79,7 @@ impl CacheFile {
         }
         let length = range.len() as usize;
         let read = |data| {
-            let data = shared.recent_or(&self.handle.core.context, OnDisk(data));
+            let data = OnDisk(data);
             data.read_exact_at(offset, &mut buffer[..length])
         };
         match shared.data().and_then(read) {
@@ -165,7 +165,7 @@ impl CacheFile {
             return Err(CacheError::NotCached { range });
         }
         let data = OnDisk(shared.data().map_err(DigestError::Io)?);
-        shared.prove(context, range, shared.recent_or(context, data), pool)
+        shared.prove(context, range, data, pool)
     }
 
     /// Encodes `range` with its proof if this needs no disk access. Returns `None` if the bytes are
@@ -180,7 +180,6 @@ impl CacheFile {
             return None;
         }
         let data = InMemory(shared.data().ok()?);
-        let data = shared.recent_or(&self.handle.core.context, data);
         let pairs = PairSource {
             shared,
             in_memory: true,

@@ -2,7 +2,6 @@
 //! refer to any file.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::SystemTime;
@@ -10,12 +9,9 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::CacheEvent;
-use super::direct::DiskPace;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
-use super::prealloc::Preallocated;
-use super::recent::RecentBytes;
 use super::write_behind::WriteBehind;
 use p2pfs_types::files::limit_of_open_files;
 
@@ -31,11 +27,6 @@ pub(super) struct Damage {
 pub(super) struct CacheContext {
     pub(super) layout: Layout,
     pub(super) disk: Disk,
-    pub(super) pace: DiskPace,
-    pub(super) recent: RecentBytes,
-    pub(super) preallocated: Preallocated,
-    /// Whether a file is being read into the page cache.
-    pub(super) is_warming: Arc<AtomicBool>,
     pub(super) boot: Boot,
     /// Bytes stored in one file after which its map is written.
     pub(super) flush_bytes: u64,
@@ -61,10 +52,6 @@ impl CacheContext {
         Self {
             layout,
             disk,
-            pace: DiskPace::default(),
-            recent: RecentBytes::default(),
-            preallocated: Preallocated::default(),
-            is_warming: Arc::default(),
             boot,
             flush_bytes,
             write_behind: WriteBehind::default(),

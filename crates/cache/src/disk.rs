@@ -68,20 +68,6 @@ impl Disk {
         write_all(file, slices, offset)
     }
 
-    /// Writes bytes of `file` through another descriptor of it that bypasses the page cache.
-    pub(super) fn write_by(
-        &self,
-        descriptor: &File,
-        file: &File,
-        bytes: &[u8],
-        offset: u64,
-    ) -> io::Result<()> {
-        let mut slices = [IoSlice::new(bytes)];
-        self.allow_direct()?;
-        self.allow_write(file, &slices, offset)?;
-        write_all(descriptor, &mut slices, offset)
-    }
-
     /// Appends bytes to a file, and creates it if it does not exist.
     pub(super) fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let file = if path.exists() {
@@ -155,13 +141,6 @@ impl Disk {
         Ok(fsetxattr(file, MAP_ATTRIBUTE, map, XattrFlags::empty())?)
     }
 
-    /// Allocates disk space for a range within the file. Unwritten parts read as zeros.
-    pub(super) fn allocate(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
-        self.allow_allocation()?;
-        let mode = FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(file, mode, offset, length_bytes).map_err(as_of_disk)
-    }
-
     /// Frees the disk space of a range.
     pub(super) fn punch(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
         self.allow_change()?;
@@ -201,14 +180,6 @@ impl Disk {
     }
 
     fn allow_attribute(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn allow_direct(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn allow_allocation(&self) -> io::Result<()> {
         Ok(())
     }
 }

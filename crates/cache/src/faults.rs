@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -31,9 +31,6 @@ pub struct Faults {
     free_bytes: AtomicU64,
     is_full: AtomicBool,
     without_attributes: AtomicBool,
-    without_direct: AtomicBool,
-    /// Error of an allocation ahead of a write; 0 for none.
-    allocation_error: AtomicI32,
     /// Synced content of each sector that was written since.
     unsynced: Mutex<Unsynced>,
     syncs: Mutex<Syncs>,
@@ -66,25 +63,6 @@ impl Disk {
 
     pub(crate) fn allow_attribute(&self) -> io::Result<()> {
         self.ask(Faults::allow_attribute)
-    }
-
-    pub(crate) fn allow_direct(&self) -> io::Result<()> {
-        self.ask(|faults| {
-            if faults.without_direct.load(Ordering::SeqCst) {
-                Err(io::Error::from_raw_os_error(libc::EINVAL))
-            } else {
-                Ok(())
-            }
-        })
-    }
-
-    pub(crate) fn allow_allocation(&self) -> io::Result<()> {
-        self.ask(
-            |faults| match faults.allocation_error.load(Ordering::SeqCst) {
-                0 => faults.allow_change(),
-                errno => Err(io::Error::from_raw_os_error(errno)),
-            },
-        )
     }
 
     fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
@@ -141,8 +119,6 @@ impl Faults {
             free_bytes: AtomicU64::new(u64::MAX),
             is_full: AtomicBool::new(false),
             without_attributes: AtomicBool::new(false),
-            without_direct: AtomicBool::new(false),
-            allocation_error: AtomicI32::new(0),
             unsynced: Mutex::default(),
             syncs: Mutex::new(Syncs {
                 left: u64::MAX,
@@ -197,16 +173,6 @@ impl Faults {
     /// Removes support for attributes from the file system.
     pub fn take_attributes_away(&self) {
         self.without_attributes.store(true, Ordering::SeqCst);
-    }
-
-    /// Removes support for direct writes from the file system.
-    pub fn refuse_direct(&self) {
-        self.without_direct.store(true, Ordering::SeqCst);
-    }
-
-    /// Makes allocations ahead of writes fail with `errno`.
-    pub fn refuse_allocation(&self, errno: i32) {
-        self.allocation_error.store(errno, Ordering::SeqCst);
     }
 
     fn allow_attribute(&self) -> io::Result<()> {

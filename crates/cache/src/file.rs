@@ -12,12 +12,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::context::CacheContext;
-use super::direct::DirectWriter;
 use super::disk::may_be_readable;
 use super::layout::{self, FileSummary, Paths};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
-use super::recent::RecentBytesOr;
 use p2pfs_types::digest::{ContentHash, Grain, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::{leave_descriptors, open_own, open_own_writable};
@@ -42,9 +40,7 @@ pub(super) struct OpenFileState {
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<PageState>,
     /// Serializes writes into space that is not allocated yet. Taken before the other locks.
-    pub(super) writing: Mutex<DirectWriter>,
-    /// Whether part of the file was written past the page cache.
-    pub(super) is_past_pages: AtomicBool,
+    pub(super) writing: Mutex<()>,
     /// Whether a user requested the file since it was opened. Maintenance does not count as use.
     pub(super) is_used: AtomicBool,
 }
@@ -160,7 +156,7 @@ impl MapState {
     }
 }
 
-/// State of the pages. The four page maps are disjoint.
+/// State of the pages. The three page maps are disjoint.
 #[derive(Default)]
 pub(super) struct PageState {
     /// Pages that are written and verified.
@@ -169,8 +165,6 @@ pub(super) struct PageState {
     pub(super) doubt: PageMap,
     /// Pages on disk without value: verification failed, or the write was incomplete.
     pub(super) stale: PageMap,
-    /// Pages allocated on disk and not written yet.
-    pub(super) preallocated: PageMap,
     /// Hash pairs to be written with the next map.
     pub(super) pending: Pairs,
     /// Hash pairs that are being written.
@@ -185,8 +179,7 @@ pub(super) struct PageState {
 impl PageState {
     /// Counts all pages that take disk space.
     pub(super) fn counts(&self) -> Counts {
-        let unreadable = self.stale.counts() + self.preallocated.counts();
-        self.present.counts() + self.doubt.counts() + unreadable
+        self.present.counts() + self.doubt.counts() + self.stale.counts()
     }
 }
 
@@ -220,7 +213,6 @@ impl OpenFileState {
             map: Mutex::new(map),
             state: Mutex::new(state),
             writing: Mutex::default(),
-            is_past_pages: AtomicBool::new(false),
             is_used: AtomicBool::new(false),
         };
         shared.publish(&shared.state.lock());
@@ -245,20 +237,6 @@ impl OpenFileState {
     pub(super) fn data(&self) -> io::Result<&File> {
         let files = self.files.get();
         files.map(|files| &files.data).ok_or_else(not_there)
-    }
-
-    /// Reads recently stored bytes from memory and all others from `rest`.
-    pub(super) fn recent_or<'a, R>(
-        &self,
-        context: &'a CacheContext,
-        rest: R,
-    ) -> RecentBytesOr<'a, R> {
-        let is_past_pages = self.is_past_pages.load(Ordering::Relaxed);
-        RecentBytesOr {
-            recent: is_past_pages.then_some(&context.recent),
-            hash: self.hash,
-            rest,
-        }
     }
 
     /// Returns the outboard file.

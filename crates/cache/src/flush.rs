@@ -87,20 +87,10 @@ impl OpenFileState {
         (summary, unsynced)
     }
 
-    /// Frees the disk space of stale and preallocated pages. At this point no thread reads or
-    /// writes them.
+    /// Frees the disk space of stale pages. At this point no thread reads or writes them.
     fn give_back(&self, context: &CacheContext) {
-        let (stale, preallocated) = {
-            let state = &mut *self.state.lock();
-            let preallocated = std::mem::take(&mut state.preallocated);
-            (std::mem::take(&mut state.stale), preallocated)
-        };
-        let preallocated_pages = preallocated.counts().pages;
-        context
-            .preallocated
-            .changed(preallocated_pages, &PageMap::default());
-        let all = 0..page_count(self.size_bytes);
-        for run in stale.runs(all.clone()).chain(preallocated.runs(all)) {
+        let stale = std::mem::take(&mut self.state.lock().stale);
+        for run in stale.runs(0..page_count(self.size_bytes)) {
             let range = bytes_of(&run, run.end * PAGE_BYTES);
             // A file system without hole punching keeps the space until the file is evicted.
             if let Ok(data) = self.data() {

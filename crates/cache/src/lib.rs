@@ -11,7 +11,7 @@
 //!
 //! | path | content |
 //! |---|---|
-//! | `ab/HEX.data` | file bytes, sparse, full length from the start; an open file may have preallocated space for the next writes of a stream |
+//! | `ab/HEX.data` | file bytes, sparse, full length from the start |
 //! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; absent for files of up to 64 KiB |
 //! | `ab/HEX.map` | present pages; each record has a checksum bound to the hash. For files of up to 64 KiB the map is the attribute `user.p2pfs.map` of the data file, if the file system has attributes |
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; format version; lock of the running process; mark of a clean stop |
@@ -49,7 +49,6 @@ mod budget;
 mod cached_file;
 mod context;
 mod core;
-mod direct;
 mod disk;
 mod error;
 mod file;
@@ -61,16 +60,13 @@ mod map;
 mod opening;
 mod pages;
 mod pins;
-mod prealloc;
 mod proving;
-mod recent;
 mod reservation;
 mod room;
 mod space;
 mod store;
 mod syncing;
 mod verify;
-mod warming;
 mod write_behind;
 
 #[cfg(any(test, feature = "test-support"))]

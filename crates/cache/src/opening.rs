@@ -271,9 +271,6 @@ impl CacheCore {
 
     /// Writes the map and makes the file evictable, after the last handle is gone.
     pub(super) fn close(&self, shared: &Arc<OpenFileState>) {
-        if shared.is_past_pages.load(Ordering::Relaxed) {
-            self.context.recent.forget(shared.hash);
-        }
         let is_used = shared.is_used.load(Ordering::Relaxed);
         let used_before =
             |index: &CacheIndex<OpenFileHandle>| Some(index.get(&shared.hash)?.last_use);

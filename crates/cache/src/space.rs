@@ -1,14 +1,11 @@
-//! Room for pages that are about to be written: charged to the budget, and for a stream also
-//! preallocated on disk.
+//! Room for pages that are about to be written: charged to the budget.
 
-use std::fs::File;
 use std::ops::Range;
 
 use super::budget::charge_bytes;
 use super::core::CacheCore;
 use super::file::{OpenFileState, PageState};
-use super::pages::{Counts, bytes_of};
-use super::prealloc::next_step;
+use super::pages::Counts;
 
 impl OpenFileState {
     /// Charges the budget for pages that will be written. Returns `None` if they do not fit.
@@ -36,10 +33,7 @@ impl OpenFileState {
     ) {
         let mut in_flight = self.room.lock();
         let mut state = self.state.lock();
-        let preallocated_pages = state.preallocated.counts().pages;
         change(&mut state);
-        let preallocated = &core.context.preallocated;
-        preallocated.changed(preallocated_pages, &state.preallocated);
         *in_flight = *in_flight - growth;
         let counts = state.counts() + *in_flight;
         drop(state);
@@ -48,59 +42,5 @@ impl OpenFileState {
             core.index.lock().recharge(old_bytes, new_bytes);
             self.set_charged_bytes(new_bytes);
         }
-    }
-
-    /// Returns whether the disk has allocated space for pages that are about to be written. If they
-    /// continue a stream, requests an allocation.
-    pub(super) fn is_preallocated(
-        &self,
-        core: &CacheCore,
-        data: &File,
-        pages: &Range<u64>,
-    ) -> bool {
-        let step = {
-            let state = self.state.lock();
-            if state.preallocated.contains(pages.clone()) {
-                return true;
-            }
-            next_step(&state.present, &state.preallocated, pages, self.size_bytes)
-        };
-        step.is_some_and(|step| self.preallocate(core, data, step))
-    }
-
-    fn preallocate(&self, core: &CacheCore, data: &File, step: Range<u64>) -> bool {
-        let all = &core.context.preallocated;
-        let range = bytes_of(&step, self.size_bytes);
-        let budget_bytes = core.index.lock().budget_bytes;
-        if !all.allows(range.len(), budget_bytes) {
-            return false;
-        }
-        let Some(growth) = self.charge(core, &step) else {
-            return false;
-        };
-        let disk = &core.context.disk;
-        let given = disk.allocate(data, range.start, range.len());
-        let may_be_given = all.may_be_given(&given);
-        self.settle_room(core, growth, |state| {
-            if may_be_given {
-                state.add_preallocated(step);
-            }
-        });
-        given.is_ok()
-    }
-}
-
-impl PageState {
-    /// Adds preallocated pages, except those that another thread has written or is writing.
-    fn add_preallocated(&mut self, step: Range<u64>) {
-        let known = [&self.present, &self.doubt, &self.stale];
-        let known: Vec<_> = known
-            .iter()
-            .flat_map(|map| map.runs(step.clone()))
-            .collect();
-        self.preallocated.insert(step);
-        known
-            .into_iter()
-            .for_each(|run| self.preallocated.remove(run));
     }
 }

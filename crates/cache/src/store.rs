@@ -1,13 +1,10 @@
 //! Storing of verified bytes.
 //!
 //! The room for the pages is charged first, then the bytes are written, and only then are the pages
-//! present. Only the lock of the file is held meanwhile, and no lock during a write into allocated
-//! space.
+//! present. Only the lock of the file is held meanwhile.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::cached_file::{CacheFile, Stored};
 use super::context::CacheContext;
@@ -16,20 +13,15 @@ use super::file::{OpenFileState, PageState};
 use super::pages::{bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use p2pfs_types::digest::{Grain, HashPair, Verified};
-use p2pfs_types::extent::PAGE_BYTES;
+use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 use p2pfs_types::files::is_full;
 
 /// Maximum number of hash pairs of a file in memory (1 MiB) before they are written with the map.
 const PENDING_MAX: usize = 16 << 10;
-
-/// Path by which bytes reached the data file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WritePath {
-    /// In the page cache; the kernel writes them behind.
-    ByPages,
-    /// On the disk only.
-    PastPages,
-}
+/// Bytes of one write, and so of the folios in which the page cache keeps them. Larger folios come
+/// from free blocks of 2 MiB, which a guest returns to its hypervisor while they are free. Their
+/// first touch then costs 1.5 s a GiB. A read is no faster with them.
+const WRITE_BYTES: usize = 64 << 10;
 
 impl CacheFile {
     /// Stores the whole pages of a verified range. Partial pages at its ends are left out.
@@ -53,14 +45,10 @@ impl CacheFile {
         };
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
-        let written = shared.write_making_room(core, &bytes, &pages);
-        let Ok(way) = core.context.record_result(written) else {
+        let written = shared.write_making_room(core, &bytes, range);
+        if core.context.record_result(written).is_err() {
             shared.settle_room(core, growth, |state| mark_stale(state, &pages));
             return Ok(Stored::Full);
-        };
-        if way == WritePath::PastPages {
-            core.context.recent.insert(shared.hash, range.start, bytes);
-            shared.is_past_pages.store(true, Ordering::Relaxed);
         }
         let mut completed = false;
         shared.settle_room(core, growth, |state| {
@@ -73,37 +61,18 @@ impl CacheFile {
 }
 
 impl OpenFileState {
-    /// Writes to the data file, one thread at a time if the space is not allocated yet. The kernel
-    /// admits only one such writer, and waiting writers spin (`rwsem_spin_on_owner`), which wastes
-    /// processor time.
-    fn write(&self, core: &CacheCore, bytes: &[u8], pages: &Range<u64>) -> io::Result<WritePath> {
-        let context = &core.context;
-        let range = bytes_of(pages, self.size_bytes);
-        let offset = range.start;
-        let mut turn = Some(self.writing.lock());
+    /// Writes to the data file through its pages, one thread at a time. The kernel admits only one
+    /// such writer, and waiting writers spin (`rwsem_spin_on_owner`), which wastes processor time.
+    fn write(&self, context: &CacheContext, bytes: &[u8], range: ByteRange) -> io::Result<()> {
+        let _turn = self.writing.lock();
         let data = &self.files_for(context, range)?.data;
-        let piece = (bytes, offset);
-        let direct = turn
-            .as_mut()
-            .and_then(|turn| turn.for_write(data, self.size_bytes, piece, &context.pace));
-        if let Some(direct) = direct {
-            if self.is_preallocated(core, data, pages) {
-                turn = None;
-            }
-            let begun = Instant::now();
-            let written = context.disk.write_by(&direct, data, bytes, offset);
-            let Err(error) = written else {
-                context.pace.record(bytes.len(), begun.elapsed());
-                return Ok(WritePath::PastPages);
-            };
-            let turn = turn.get_or_insert_with(|| self.writing.lock());
-            if !turn.disables_direct(&error) {
-                return Err(error);
-            }
+        for (number, part) in bytes.chunks(WRITE_BYTES).enumerate() {
+            let offset = range.start + (number * WRITE_BYTES) as u64;
+            context
+                .disk
+                .write_at(data, &mut [IoSlice::new(part)], offset)?;
         }
-        let mut slices = [IoSlice::new(bytes)];
-        context.disk.write_at(data, &mut slices, offset)?;
-        Ok(WritePath::ByPages)
+        Ok(())
     }
 
     /// Writes to the data file and evicts files if the disk is full. Other programs or a quota can
@@ -112,10 +81,10 @@ impl OpenFileState {
         &self,
         core: &CacheCore,
         bytes: &[u8],
-        pages: &Range<u64>,
-    ) -> io::Result<WritePath> {
+        range: ByteRange,
+    ) -> io::Result<()> {
         loop {
-            let written = self.write(core, bytes, pages);
+            let written = self.write(&core.context, bytes, range);
             let is_full = written.as_ref().err().is_some_and(is_full);
             if !is_full || !core.evict_bytes(bytes.len() as u64) {
                 return written;
@@ -137,9 +106,6 @@ impl OpenFileState {
         } else {
             context.write_behind.wake_to_flush();
         }
-        if self.is_complete() {
-            self.writing.lock().close();
-        }
         if completed {
             self.sync_later(context);
             let size_bytes = self.size_bytes;
@@ -156,7 +122,6 @@ fn mark_present(state: &mut PageState, pages: &Range<u64>, pairs: &[HashPair]) {
     state.present.insert(pages.clone());
     state.doubt.remove(pages.clone());
     state.stale.remove(pages.clone());
-    state.preallocated.remove(pages.clone());
     state
         .pending
         .extend(pairs.iter().map(|pair| (pair.offset, pair.bytes)));
@@ -172,7 +137,6 @@ fn mark_present(state: &mut PageState, pages: &Range<u64>, pairs: &[HashPair]) {
 /// bytes were written.
 fn mark_stale(state: &mut PageState, pages: &Range<u64>) {
     state.stale.insert(pages.clone());
-    state.preallocated.remove(pages.clone());
     let kept: Vec<_> = state.present.runs(pages.clone()).collect();
     let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
     kept.into_iter()

@@ -110,7 +110,7 @@ impl Filesystem {
     ) -> Result<OpenReply, FsError> {
         let opened = self.content.clone().open(file)?;
         let size_bytes = file.size_bytes;
-        let mode = self.mode(ino, &opened, size_bytes);
+        let mode = self.mode(ino, &opened);
         let (state, caching) = match mode {
             Mode::Backed(backing) if opened.live => (FileState::Live, Caching::Backed(backing)),
             Mode::Backed(backing) => (FileState::Version { size_bytes }, Caching::Backed(backing)),
@@ -156,18 +156,14 @@ impl Filesystem {
     }
 
     /// Returns the mode of the inode. If it is open already, that mode applies. Otherwise it is
-    /// backed if that is possible and the kernel does not have the file in its pages already.
-    fn mode(&self, ino: u64, opened: &Opened, size_bytes: u64) -> Mode {
+    /// backed if that is possible.
+    fn mode(&self, ino: u64, opened: &Opened) -> Mode {
         if let Some(mode) = self.modes.join(ino) {
             return mode;
         }
         let file = opened.content.backing();
         let live = file.clone().filter(|_| opened.live);
-        let Some(backing) = self
-            .backing
-            .get()
-            .filter(|_| opened.live || !self.is_kept(ino, opened, size_bytes))
-        else {
+        let Some(backing) = self.backing.get() else {
             return self.modes.enter(ino, Mode::Asked, live);
         };
         let registered = file.as_ref().and_then(|file| backing.register(file).ok());
@@ -178,17 +174,6 @@ impl Filesystem {
             backing.release(ours);
         }
         mode
-    }
-
-    /// Returns whether the kernel has the file only in the inode's pages, at the second use of the
-    /// file. For the third use, the bytes are then loaded into the pages that the kernel reads
-    /// directly.
-    fn is_kept(&self, ino: u64, opened: &Opened, size_bytes: u64) -> bool {
-        let is_kept = self.kept.take_most(ino, size_bytes);
-        if is_kept {
-            opened.content.warm();
-        }
-        is_kept
     }
 
     /// Returns whether the bytes that the present opens of the inode read are right for one more
@@ -279,10 +264,7 @@ impl Filesystem {
             Reach::Asked | Reach::Cached => file.content.read_here(range.start, wanted),
         };
         match read {
-            ReadNow::Done(length) if file.is_whole(range, length) => {
-                file.note_given(length);
-                Ok(ReadStep::Done(length))
-            }
+            ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
             ReadNow::Done(_) => Err(FsError::Fault),
             ReadNow::Failed(error) => Err(error),
             ReadNow::Wait if reach == Reach::Cached => Err(FsError::Denied),
@@ -317,7 +299,6 @@ impl Filesystem {
                 Ok(bytes) if !file.is_whole(range, bytes.len()) => Err(FsError::Fault),
                 Ok(bytes) => {
                     file.note_fetched();
-                    file.note_given(bytes.len());
                     Ok(bytes)
                 }
                 Err(error) => {
@@ -392,10 +373,14 @@ impl Filesystem {
     fn close(&self, handle: Arc<Handle>) {
         let Handle::File(file) = &*handle else { return };
         let (ino, was_fetched) = (file.ino, file.take_fetched());
-        self.kept.add(ino, file.kept_bytes());
         // The kernel's reference goes first, then this one: the cache may evict a file without
         // references.
         self.leave(ino);
+        // The next open is passthrough, and would wait for the kernel to drop these pages.
+        let is_backed_next = self.backing.get().is_some() && file.content.backing().is_some();
+        if file.fills_pages && is_backed_next && !self.modes.is_open(ino) {
+            self.invalidate(Stale::Pages { ino });
+        }
         drop(handle);
         // Fetched bytes show in st_blocks.
         if was_fetched {

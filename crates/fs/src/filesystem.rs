@@ -20,7 +20,6 @@ use super::handles::Handles;
 use super::inherited::{Inherited, OpenedVersion};
 use super::inode::{Inode, Name, Node, ROOT_INO};
 use super::inodes::Inodes;
-use super::kept::KeptPages;
 use super::modes::Modes;
 use super::names::{self, LIFETIME, ResolvedName};
 use super::places::PathsByNumber;
@@ -58,7 +57,6 @@ pub struct Filesystem {
     pub(super) handles: Handles,
     pub(super) listings: Listings,
     pub(super) modes: Modes,
-    pub(super) kept: KeptPages,
     pub(super) places: PathsByNumber,
     pub(super) ahead: Mutex<OpenPredictor<SharedPath, WholeFile>>,
     pub(super) shown: ShownView,
@@ -78,7 +76,6 @@ impl Filesystem {
             handles: Handles::default(),
             listings: Listings::default(),
             modes: Modes::default(),
-            kept: KeptPages::default(),
             places: PathsByNumber::default(),
             ahead: Mutex::new(OpenPredictor::new()),
             shown: ShownView::default(),
@@ -138,11 +135,7 @@ impl Filesystem {
 
     /// Subtracts lookups of an inode that the kernel has forgotten.
     pub fn forget(&self, ino: u64, lookups: u64) {
-        let is_gone = self.inodes.forget(ino, lookups);
-        // The kernel has no pages of a forgotten inode.
-        if is_gone {
-            self.kept.forget(ino);
-        }
+        self.inodes.forget(ino, lookups);
     }
 
     /// Returns the target of a symbolic link. The kernel follows any target, also out of the mount,

@@ -48,7 +48,6 @@ pub struct OpenFile {
     pub fills_pages: bool,
     failures: Mutex<Vec<FailedRead>>,
     fetched: AtomicBool,
-    given_bytes: AtomicU64,
 }
 
 /// The kind of an open file's bytes.
@@ -94,7 +93,6 @@ impl OpenFile {
             fills_pages: false,
             failures,
             fetched: AtomicBool::new(false),
-            given_bytes: AtomicU64::new(0),
         }
     }
 
@@ -136,21 +134,6 @@ impl OpenFile {
         let failures = self.failures.lock();
         let within = |failure: &&FailedRead| failure.until > now && failure.range.contains(&range);
         failures.iter().find(within).map(|failure| failure.error)
-    }
-
-    /// Adds to the bytes that the kernel received.
-    pub fn note_given(&self, bytes: usize) {
-        self.given_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Returns the bytes that the kernel received and caches in pages of its own, if these may be
-    /// the only copy in memory. Otherwise returns 0.
-    pub fn kept_bytes(&self) -> u64 {
-        if self.fills_pages && self.content.is_past_pages() {
-            self.given_bytes.load(Ordering::Relaxed)
-        } else {
-            0
-        }
     }
 
     /// Records that bytes were fetched for this file.

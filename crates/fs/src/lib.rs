@@ -23,7 +23,6 @@ pub mod handles;
 mod inherited;
 mod inode;
 mod inodes;
-mod kept;
 pub mod listing;
 mod modes;
 mod names;

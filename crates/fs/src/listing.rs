@@ -335,18 +335,4 @@ mod tests {
         let now = before.keys().map(|ino| fs.getattr(*ino).unwrap());
         assert!(now.into_iter().all(|it| it.size_bytes == 6));
     }
-
-    #[test]
-    fn a_name_that_did_not_fit_keeps_the_state_of_an_open_file() {
-        let (_, fs) = mounted_with(2);
-        let (shown, _) = list(&fs, 0, 1);
-        let ino = *shown.keys().next().unwrap();
-        fs.kept.add(ino, 100);
-        let full: PlusSink<'_> = &mut |entry, _| entry.ino == ino;
-        fs.readdir_plus(ROOT_INO, DOT_DOT_COOKIE, full).unwrap();
-        assert!(fs.kept.take_most(ino, 100));
-        fs.kept.add(ino, 100);
-        fs.forget(ino, 1);
-        assert!(!fs.kept.take_most(ino, 100), "the kernel has forgotten it");
-    }
 }

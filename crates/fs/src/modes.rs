@@ -60,6 +60,11 @@ impl Modes {
         self.open.lock().get(&ino)?.live.clone()
     }
 
+    /// Returns whether the inode is open.
+    pub(crate) fn is_open(&self, ino: u64) -> bool {
+        self.open.lock().contains_key(&ino)
+    }
+
     /// Counts one open less. After the last, returns the backing file for release.
     pub(crate) fn leave(&self, ino: u64) -> Option<BackingFile> {
         let mut open = self.open.lock();

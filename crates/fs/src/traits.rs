@@ -145,16 +145,6 @@ pub trait OpenContent: Send + Sync {
     /// Returns the local file behind it, if the kernel may read it directly. That is a complete
     /// file that does not change, or the own file of a live version.
     fn backing(&self) -> Option<Arc<File>>;
-
-    /// Returns whether bytes of the backing file were written to the disk past the kernel's page
-    /// cache.
-    fn is_past_pages(&self) -> bool {
-        false
-    }
-
-    /// Loads the bytes into the page cache of the backing file, in another thread, because the file
-    /// is used again.
-    fn warm(&self) {}
 }
 
 /// Drops the kernel's caches. It never blocks, so it can be called from anywhere.
@@ -332,6 +322,11 @@ pub struct Space {
 pub enum Stale {
     /// An inode's attributes. Its pages stay.
     Attributes {
+        /// The inode number.
+        ino: u64,
+    },
+    /// All pages of an inode. Sending it can wait for reads of these pages.
+    Pages {
         /// The inode number.
         ino: u64,
     },

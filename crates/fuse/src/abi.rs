@@ -232,8 +232,8 @@ pub(super) fn notification(stale: &Stale) -> Vec<u8> {
             body.extend(0i64.to_ne_bytes());
             INVAL_INODE
         }
-        // Offset 0 with length 0 drops all pages, in which the kernel keeps a listing.
-        Stale::Listing { ino } => {
+        // Offset 0 with length 0 drops all pages, in which the kernel keeps a listing as well.
+        Stale::Pages { ino } | Stale::Listing { ino } => {
             body.extend(ino.to_ne_bytes());
             body.extend(0i64.to_ne_bytes());
             body.extend(0i64.to_ne_bytes());

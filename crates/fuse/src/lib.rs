@@ -71,7 +71,7 @@ pub use session::BACKGROUND_MAX;
 
 use device::Device;
 use mounter::KeptMountState;
-use notify::NotifyQueue;
+use notify::NotifyQueues;
 use passthrough::Passthrough;
 use saved_init::SavedInit;
 
@@ -110,7 +110,7 @@ impl Default for ServerOptions {
 /// A served mount. Dropping it closes nothing; the mount must be unmounted.
 pub struct Server {
     device: Arc<Device>,
-    queue: Arc<NotifyQueue>,
+    queues: Arc<NotifyQueues>,
     passthrough: Arc<Passthrough>,
     end: Arc<MountEnd>,
 }
@@ -152,7 +152,7 @@ impl Server {
             Device::new(kernel, fs.clone(), options.deadlines, greet, kept.clone())?;
         let server = Self {
             passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device), broker)),
-            queue: Arc::new(NotifyQueue::default()),
+            queues: Arc::new(NotifyQueues::default()),
             end: Arc::new(MountEnd::default()),
             device,
         };
@@ -168,7 +168,7 @@ impl Server {
         let greeting = greeted.recv_timeout(HANDSHAKE_TIMEOUT);
         let greeting = greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let greeting = greeting.inspect_err(closed)?;
-        fs.set_invalidator(server.queue.clone());
+        fs.set_invalidator(server.queues.clone());
         if options.passthrough && server.passthrough.attempt(agrees_to_passthrough) {
             fs.set_backing_files(server.passthrough.clone());
         }
@@ -180,7 +180,7 @@ impl Server {
             let repeated = server.device.ask_again();
             tracing::debug!(?repeated, "took over the mount");
             // Changes during the takeover were not sent to the kernel.
-            p2pfs_fs::Invalidator::invalidate(&*server.queue, p2pfs_fs::Stale::Everything);
+            p2pfs_fs::Invalidator::invalidate(&*server.queues, p2pfs_fs::Stale::Everything);
         }
         Ok(server)
     }
@@ -209,8 +209,10 @@ impl Server {
         spawn("fuse-deadlines", move || deadlines.keep_deadlines())?;
         let delayed = device.clone();
         spawn("fuse-budgets", move || delayed.serve_budgets())?;
-        let (queue, notified) = (self.queue.clone(), device.clone());
-        spawn("fuse-notify", move || queue.send_all(&notified))?;
+        let (queues, notified) = (self.queues.clone(), device.clone());
+        spawn("fuse-notify", move || queues.names.send_all(&notified))?;
+        let (queues, notified) = (self.queues.clone(), device.clone());
+        spawn("fuse-pages", move || queues.pages.send_all(&notified))?;
         Ok(agreed)
     }
 
@@ -218,9 +220,10 @@ impl Server {
         let threads = threads.clamp(1, 16);
         self.device.threads.expect(threads, self.spare_threads());
         for number in 0..threads {
-            let (device, queue, end) = (self.device.clone(), self.queue.clone(), self.end.clone());
+            let (device, queues, end) =
+                (self.device.clone(), self.queues.clone(), self.end.clone());
             spawn(&format!("fuse-{number}"), move || {
-                serve(&device, &queue, &end);
+                serve(&device, &queues, &end);
             })?;
         }
         Ok(())
@@ -228,13 +231,13 @@ impl Server {
 
     /// Returns a function that starts one more serving thread, or returns `false` if it cannot.
     fn spare_threads(&self) -> impl Fn() -> bool + Send + Sync + 'static {
-        let (device, queue) = (Arc::downgrade(&self.device), self.queue.clone());
+        let (device, queues) = (Arc::downgrade(&self.device), self.queues.clone());
         let end = self.end.clone();
         move || {
-            let (device, queue, end) = (device.clone(), queue.clone(), end.clone());
+            let (device, queues, end) = (device.clone(), queues.clone(), end.clone());
             let started = spawn("fuse-spare", move || {
                 if let Some(device) = device.upgrade() {
-                    serve(&device, &queue, &end);
+                    serve(&device, &queues, &end);
                 }
             });
             started.is_ok()
@@ -260,10 +263,10 @@ impl MountEnd {
 }
 
 /// Runs one of the device threads. The last one ends the service of the mount.
-fn serve(device: &Arc<Device>, queue: &NotifyQueue, end: &MountEnd) {
+fn serve(device: &Arc<Device>, queues: &NotifyQueues, end: &MountEnd) {
     if device.serve() {
         device.close();
-        queue.close();
+        queues.close();
         device.fs.release_all();
         end.declare();
     }

@@ -260,7 +260,7 @@ impl Mount {
 
     /// Returns the interface for invalidating single inodes.
     pub fn invalidator(&self) -> Arc<dyn Invalidator> {
-        self.server.queue.clone()
+        self.server.queues.clone()
     }
 
     /// Returns the mount point without symbolic links.

@@ -3,6 +3,9 @@
 //! A notification waits for locks that the kernel holds during a request, so a thread that answers
 //! requests must never send one. Duplicates in the queue are sent once. A full queue is replaced by
 //! a single notification for everything.
+//!
+//! A notification for the pages of a file also waits for reads of these pages. It has a queue and a
+//! thread of its own, so that a stalled disk does not delay the changes of names.
 
 mod again;
 
@@ -20,6 +23,38 @@ use p2pfs_fs::{Around, Invalidator, Stale};
 
 /// Maximum number of queued notifications; more become [`Stale::Everything`].
 pub const WAITING_MAX: usize = 1 << 16;
+
+/// The queues of a mount.
+#[derive(Default)]
+pub(super) struct NotifyQueues {
+    /// Names and attributes.
+    pub names: NotifyQueue,
+    /// Pages of files.
+    pub pages: NotifyQueue,
+}
+
+impl NotifyQueues {
+    /// Closes the queues.
+    pub(crate) fn close(&self) {
+        self.names.close();
+        self.pages.close();
+    }
+}
+
+impl Invalidator for NotifyQueues {
+    fn invalidate(&self, stale: Stale) {
+        let queue = if matches!(stale, Stale::Pages { .. }) {
+            &self.pages
+        } else {
+            &self.names
+        };
+        queue.invalidate(stale);
+    }
+
+    fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
+        self.names.invalidate_around(stale, change);
+    }
+}
 
 /// Queue of invalidations for the kernel.
 #[derive(Default)]
@@ -43,7 +78,7 @@ struct NotifyBatch {
     changes: Vec<Around>,
 }
 
-impl Invalidator for NotifyQueue {
+impl NotifyQueue {
     fn invalidate(&self, stale: Stale) {
         let mut state = self.state.lock();
         if !state.closed {
@@ -60,9 +95,7 @@ impl Invalidator for NotifyQueue {
             self.changed.notify_one();
         }
     }
-}
 
-impl NotifyQueue {
     /// Waits for queued work and returns all of it. Returns an empty batch if nothing arrives
     /// before `until`, and `None` once the queue is closed.
     fn next_batch(&self, until: Option<Instant>) -> Option<NotifyBatch> {
@@ -102,6 +135,8 @@ impl NotifyQueue {
                 once_more.iter().for_each(|stale| send(device, stale));
                 stale.extend(once_more.into_iter().filter(|it| known.insert(it.clone())));
             }
+            // Pages that a reader needs again would be dropped twice.
+            stale.retain(|stale| !matches!(stale, Stale::Pages { .. }));
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
             if device.table.any_since(lately, carries_names) {
                 again.record(stale, Instant::now());
@@ -110,7 +145,7 @@ impl NotifyQueue {
     }
 
     /// Closes the queue.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
     }

@@ -254,19 +254,6 @@ impl OpenContent for OpenVersion {
             VersionSource::Live(file) => Some(file.clone()),
         }
     }
-
-    fn is_past_pages(&self) -> bool {
-        match &self.source {
-            VersionSource::Fixed(version) => version.is_past_pages(),
-            VersionSource::Live(_) => false,
-        }
-    }
-
-    fn warm(&self) {
-        if let VersionSource::Fixed(version) = &self.source {
-            version.warm();
-        }
-    }
 }
 
 impl Content for NodeContent {

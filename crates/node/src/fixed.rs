@@ -125,18 +125,6 @@ impl FixedVersion {
         self.cached.as_ref()?.backing()
     }
 
-    /// Returns whether the page cache lacks parts of the cache's file because the file was written
-    /// with direct I/O, although it could hold the whole file.
-    pub(crate) fn is_past_pages(&self) -> bool {
-        let cached = self.cached.as_ref();
-        cached.is_some_and(CacheFile::is_past_pages)
-    }
-
-    /// Starts loading the cache's file into the page cache.
-    pub(crate) fn warm(&self) {
-        self.cached.iter().for_each(CacheFile::warm);
-    }
-
     /// Reads the bytes that are here, without waiting for the network.
     pub(crate) fn read_local(&self, shares: &ShareSet, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let wanted = ByteRange::at(offset, buffer.len() as u64);

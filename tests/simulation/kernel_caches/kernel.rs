@@ -348,6 +348,8 @@ impl Kernel {
                     known.attributes = None;
                 }
             }
+            // The bytes of an inode never change, so the model has no pages.
+            Stale::Pages { .. } => {}
             Stale::Listing { ino } => {
                 if let Some(known) = self.inodes.get_mut(ino) {
                     known.attributes = None;

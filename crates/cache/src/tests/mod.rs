@@ -3,11 +3,10 @@
 mod behaviour;
 mod crash;
 mod damage;
-mod direct;
 mod directory;
+mod large;
 mod model;
 mod order;
-mod prealloc;
 mod reservations;
 mod room;
 mod syncing;

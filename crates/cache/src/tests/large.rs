@@ -1,4 +1,4 @@
-//! Large files, which are written past the page cache.
+//! Large files, whose bytes stay in the page cache for their next reader.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -6,21 +6,18 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
 
 use super::*;
-use crate::direct::DIRECT_FILE_MIN_BYTES;
 use p2pfs_types::digest::{InMemory, ReadAt};
 use p2pfs_types::extent::CHUNK_BYTES;
 use p2pfs_types::pool::PiecePool;
 
 const MIB: u64 = 1 << 20;
-/// Not a multiple of the page size, so that the last piece goes through the page cache.
-const SIZE_BYTES: u64 = DIRECT_FILE_MIN_BYTES + 3 * MIB + 777;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Not a multiple of the page size.
+const SIZE_BYTES: u64 = 19 * MIB + 777;
 
 /// Creates a cache on a disk, if the machine has one for temporary files.
 pub(super) fn place() -> Place {
@@ -60,21 +57,6 @@ fn data_file(file: &CacheFile) -> File {
     File::open(&file.shared().paths.data).unwrap()
 }
 
-/// Returns whether part of the file was written past the page cache. Otherwise prints that the
-/// dependent checks are skipped.
-pub(super) fn went_past_pages(file: &CacheFile, place: &Place) -> bool {
-    if !file.is_past_pages() {
-        let place = place.dir.path().display();
-        eprintln!("SKIPPED: the disk under {place} is slow, or writes by pages alone");
-    }
-    file.is_past_pages()
-}
-
-/// Forgets the bytes in memory, so that later reads go to the disk.
-fn forget_recent(cache: &Cache, source: &Source) {
-    cache.core().context.recent.forget(source.hash());
-}
-
 fn is_in_pages(file: &File, offset: u64) -> bool {
     InMemory(file)
         .read_at(offset, &mut [0; 4096])
@@ -105,44 +87,25 @@ fn a_large_file_is_correct_for_any_order_and_size_of_its_pieces() {
 }
 
 #[test]
-fn a_large_file_leaves_the_page_cache_to_others_until_it_is_used_again() {
+fn a_stored_file_is_in_the_page_cache_for_its_next_reader() {
     let (place, source) = (place(), Source::new(2, SIZE_BYTES as usize));
     let (cache, _events) = place.open();
     let file = open_file(&cache, &source);
     for piece in pieces(MIB) {
         file.store(&arrived(&source, piece)).unwrap();
+        let proof = file.encode(piece, &PiecePool::default()).unwrap();
+        assert_eq!(
+            file.encode_at_once(piece, &PiecePool::default()),
+            Some(proof)
+        );
     }
     let data = data_file(&file);
-    let in_pages = |mib: u64| is_in_pages(&data, mib * MIB);
-    if !went_past_pages(&file, &place) {
-        return;
-    }
-    // If the disk is busy, some writes go through the kernel.
-    assert!(!(0..16).all(in_pages));
-    file.warm();
-    let until = Instant::now() + PATIENCE;
-    while !(0..16).all(in_pages) {
-        assert!(Instant::now() < until, "it was not read again");
-        thread::sleep(Duration::from_millis(10));
-    }
-    forget_recent(&cache, &source);
+    assert!(
+        (0..SIZE_BYTES)
+            .step_by(PAGE_BYTES as usize)
+            .all(|at| is_in_pages(&data, at))
+    );
     assert_eq!(source.check_all(&file), SIZE_BYTES);
-}
-
-#[test]
-fn a_disk_without_direct_writes_is_written_through_the_page_cache() {
-    let source = Source::new(3, SIZE_BYTES as usize);
-    let (place, faults) = (place(), Arc::new(Faults::none()));
-    faults.refuse_direct();
-    let (cache, _events) = place.try_open(Some(faults)).unwrap();
-    let file = open_file(&cache, &source);
-    let few = [MIB, 5 * MIB].map(|start| ByteRange::at(start, 128 << 10));
-    for piece in few {
-        assert_eq!(file.store(&arrived(&source, piece)).unwrap(), Stored::Kept);
-    }
-    assert_eq!(source.check_all(&file), 256 << 10);
-    let data = data_file(&file);
-    assert!(few.iter().all(|piece| is_in_pages(&data, piece.start)));
 }
 
 /// The kernel reads ahead of a reader into unwritten ranges; such pages hold zeros.
@@ -188,45 +151,11 @@ fn a_reader_beside_the_writer_never_sees_the_previous_content() {
                     _ => arrived(&source, piece),
                 };
                 file.store(&verified).unwrap();
-                forget_recent(&cache, &source);
             }
             is_over.store(true, Ordering::Relaxed);
         });
         assert_eq!(source.check_all(&file), SIZE_BYTES);
     }
-}
-
-/// Bytes fetched ahead of a reader are read shortly later, and peers request them too.
-#[test]
-fn freshly_stored_bytes_are_not_read_back_from_the_disk() {
-    let (place, source) = (place(), Source::new(6, SIZE_BYTES as usize));
-    let (cache, _events) = place.open();
-    let file = open_file(&cache, &source);
-    let pieces: Vec<_> = pieces(MIB).into_iter().take(8).collect();
-    let bytes_kept = || cache.core().context.recent.bytes();
-    for piece in &pieces {
-        file.store(&arrived(&source, *piece)).unwrap();
-    }
-    if !went_past_pages(&file, &place) {
-        return;
-    }
-    let kept = bytes_kept() as u64 / MIB;
-    assert!(kept > 0);
-    for piece in &pieces {
-        let mut buffer = vec![0; MIB as usize];
-        let read = file.read_at(piece.start, &mut buffer).unwrap();
-        assert_eq!(read, ReadOutcome::Ready(buffer.len()));
-        assert_eq!(buffer, source.verified(*piece).bytes);
-        let proof = file.encode_at_once(*piece, &PiecePool::default()).unwrap();
-        assert_eq!(proof, file.encode(*piece, &PiecePool::default()).unwrap());
-    }
-    let data = data_file(&file);
-    // In reverse order, because checking a page makes the kernel read the next ones.
-    let past = (0..8).rev().filter(|mib| !is_in_pages(&data, mib * MIB));
-    // If the disk is busy, some writes go through the kernel, which reads ahead from there.
-    assert!(kept < 8 || past.count() == 8);
-    drop(file);
-    assert_eq!(bytes_kept(), 0, "nobody has it open any more");
 }
 
 /// Bytes in memory say nothing about the disk.
@@ -246,6 +175,5 @@ fn rot_on_the_disk_is_found_while_memory_still_has_the_bytes() {
     let lost = ByteRange::at(rotten, CHUNK_BYTES);
     assert_eq!(file.missing_in(source.whole()), ExtentSet::of(lost));
     file.store(&arrived(&source, lost)).unwrap();
-    forget_recent(&cache, &source);
     assert_eq!(source.check_all(&file), SIZE_BYTES);
 }
