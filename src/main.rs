@@ -41,7 +41,7 @@ fn main() -> ExitCode {
                 _ => cli::CliError::plain(format!("the mount broker ended: {e}")),
             })
         },
-        device: p2pfs_fuse::look_at_device,
+        device: p2pfs_fuse::check_device,
     };
     match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,

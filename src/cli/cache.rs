@@ -141,7 +141,7 @@ fn clear(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
         human_bytes(cleared.removed_bytes),
         cleared.kept_files
     );
-    output.told(reporting.json, &cleared, &text)
+    output.print_value_or_line(reporting.json, &cleared, &text)
 }
 
 fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
@@ -153,7 +153,7 @@ fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
         "checked {}, {bytes}",
         write_count(verified.files, "file", "files")
     );
-    output.told(reporting.json, &verified, &text)?;
+    output.print_value_or_line(reporting.json, &verified, &text)?;
     if verified.dropped_bytes == 0 && verified.unopened_files == 0 {
         return Ok(());
     }
@@ -184,7 +184,7 @@ fn resize(reporting: &Reporting, size: u64, output: &mut Output) -> Result<(), C
         human_bytes(usage.used_bytes),
         human_bytes(usage.budget_bytes)
     );
-    output.told(reporting.json, &usage, &text)
+    output.print_value_or_line(reporting.json, &usage, &text)
 }
 
 pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Result<(), CliError> {
@@ -268,7 +268,7 @@ fn conclude(
         write_count(touched.files, "file", "files")
     );
     if reporting.json || touched.files > 0 || touched.failed.is_empty() {
-        output.told(reporting.json, touched, &text)?;
+        output.print_value_or_line(reporting.json, touched, &text)?;
     }
     let Some(first) = touched.failed.first() else {
         return Ok(());

@@ -33,7 +33,7 @@ pub fn outlive_the_limit_of_files() {
 ///
 /// # Errors
 /// The error of the system.
-pub(super) fn noted() -> io::Result<Arc<AtomicBool>> {
+pub(super) fn catch_as_flag() -> io::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in ENDING {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
@@ -50,7 +50,7 @@ pub(super) fn has_come(ended: &AtomicBool) -> bool {
 ///
 /// # Errors
 /// The error of the system.
-pub(super) fn held() -> Result<Signals, CliError> {
+pub(super) fn catch_all() -> Result<Signals, CliError> {
     Ok(Signals::new(ENDING)?)
 }
 

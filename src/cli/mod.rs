@@ -295,7 +295,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Unpin(options) => cache::pin(&options, false, &mut output),
         Command::Cache(options) => cache::run(&options, &mut output),
         Command::Send(options) => send::send(&options, &mut output),
-        Command::Say(options) => send::say(&options, &mut output),
+        Command::Say(options) => send::send_chat(&options, &mut output),
         Command::Events(options) => events::run(&options, &mut output),
         Command::LegacyShell => with_legacy().and_then(|()| legacy_shell::run()),
         Command::MeshShell(options) => with_legacy().and_then(|()| mesh_shell::run(&options)),

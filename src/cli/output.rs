@@ -165,7 +165,7 @@ impl Output {
     }
 
     /// Writes a value as JSON, or its description as a line.
-    pub(super) fn told(
+    pub(super) fn print_value_or_line(
         &mut self,
         json: bool,
         value: &impl Serialize,

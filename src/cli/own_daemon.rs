@@ -47,7 +47,7 @@ impl OwnDaemon {
         options: &OwnDaemonOptions,
         more: impl FnOnce(&mut Command),
     ) -> Result<Self, CliError> {
-        let signals = ending::held()?;
+        let signals = ending::catch_all()?;
         let home = make_temporary_dir(&format!("p2pfs-{}-", options.name))?;
         let child = spawn(&home, options, more).inspect_err(|_| {
             let _tidied = fs::remove_dir_all(&home);

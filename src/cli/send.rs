@@ -276,7 +276,7 @@ fn failure(reports: &[Report]) -> Option<CliError> {
     (!failed.is_empty()).then(|| CliError::plain(failed.join("; ")))
 }
 
-pub(super) fn say(options: &SayOptions, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn send_chat(options: &SayOptions, output: &mut Output) -> Result<(), CliError> {
     let text = options.text.join(" ");
     let said: Said = options.reporting.open()?.call(&Call::Say { text })?;
     if options.reporting.json {

@@ -196,7 +196,7 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
             } else {
                 "joined the cluster, but no other node answers yet: see p2pfs peers"
             };
-            output.told(options.reporting.json, &joined, text)
+            output.print_value_or_line(options.reporting.json, &joined, text)
         }
         Err(ClientError::NotRunning { .. }) => keep(options, &token, output),
         Err(error) => Err(error.into()),
@@ -506,19 +506,19 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
         }
         owned => owned?,
     };
-    output.told(options.reporting.json, &owned, &said)
+    output.print_value_or_line(options.reporting.json, &owned, &said)
 }
 
 pub(super) fn rotate(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let rotated: Rotated = reporting.open()?.call(&Call::Rotate {})?;
-    output.told(reporting.json, &rotated, "the members have a fresh secret")
+    output.print_value_or_line(reporting.json, &rotated, "the members have a fresh secret")
 }
 
 pub(super) fn forget(options: &ForgetOptions, output: &mut Output) -> Result<(), CliError> {
     let peer = options.peer.clone();
     let forgotten: Nothing = options.reporting.open()?.call(&Call::Forget { peer })?;
     let text = format!("forgot what {} had listed", printable(&options.peer));
-    output.told(options.reporting.json, &forgotten, &text)
+    output.print_value_or_line(options.reporting.json, &forgotten, &text)
 }
 
 pub(super) fn trust(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {

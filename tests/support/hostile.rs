@@ -455,7 +455,7 @@ impl Life {
             Order::Broadcast(body) => {
                 self.membership.broadcast(now, body).unwrap();
             }
-            Order::Say(to, frame) => self.membership.say_as_it_is(now, to, frame),
+            Order::Say(to, frame) => self.membership.send_unchecked(now, to, frame),
             Order::Send(to, datagram) => drop(self.udp.send(to, &datagram)),
         }
     }

@@ -171,7 +171,7 @@ impl Faults {
     }
 
     /// Removes support for attributes from the file system.
-    pub fn take_attributes_away(&self) {
+    pub fn remove_attribute_support(&self) {
         self.without_attributes.store(true, Ordering::SeqCst);
     }
 

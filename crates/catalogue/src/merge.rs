@@ -291,7 +291,7 @@ impl Merge {
 
     /// Records the size of a private content that the own cache holds completely, or `None` if it
     /// no longer does.
-    pub(crate) fn keep(&mut self, hash: ContentHash, size_bytes: Option<u64>) {
+    pub(crate) fn record_own_private(&mut self, hash: ContentHash, size_bytes: Option<u64>) {
         if self.state.kept.get(&hash).copied() == size_bytes {
             return;
         }

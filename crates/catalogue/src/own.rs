@@ -100,7 +100,7 @@ impl Catalogue {
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
         self.drop_mark(hash);
         if self.is_private(&hash) {
-            self.merge.keep(hash, Some(size_bytes));
+            self.merge.record_own_private(hash, Some(size_bytes));
             return Ok(self.withdraw_have(hash));
         }
         let known = self.merge.cached_row(hash, self.me);
@@ -110,14 +110,14 @@ impl Catalogue {
             return Ok(false);
         }
         self.record(Fact::Have { hash, size_bytes })?;
-        self.merge.keep(hash, None);
+        self.merge.record_own_private(hash, None);
         Ok(true)
     }
 
     /// Records that the own cache no longer holds a content. Returns `false` if the log did not
     /// state it.
     pub fn have_not(&mut self, hash: ContentHash) -> bool {
-        self.merge.keep(hash, None);
+        self.merge.record_own_private(hash, None);
         self.withdraw_have(hash)
     }
 

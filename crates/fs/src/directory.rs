@@ -89,11 +89,11 @@ impl Listing {
     }
 
     /// Records that the listing returned attributes with a short lifetime.
-    pub fn note_live(&self) {
+    pub fn record_live(&self) {
         self.shows_live.store(true, Relaxed);
     }
 
-    /// Returns whether [`Listing::note_live`] was called.
+    /// Returns whether [`Listing::record_live`] was called.
     pub fn shows_live(&self) -> bool {
         self.shows_live.load(Relaxed)
     }

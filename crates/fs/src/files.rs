@@ -298,7 +298,7 @@ impl Filesystem {
             reply(match result {
                 Ok(bytes) if !file.is_whole(range, bytes.len()) => Err(FsError::Fault),
                 Ok(bytes) => {
-                    file.note_fetched();
+                    file.record_fetched();
                     Ok(bytes)
                 }
                 Err(error) => {

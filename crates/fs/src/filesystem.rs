@@ -181,7 +181,7 @@ impl Filesystem {
     }
 
     /// Returns the number of inodes that the kernel knows, and the number of open handles.
-    pub fn held(&self) -> (usize, usize) {
+    pub fn open_counts(&self) -> (usize, usize) {
         (self.inodes.count(), self.handles.count())
     }
 
@@ -285,9 +285,9 @@ impl Filesystem {
     }
 
     /// Records the present number of entries for the next process.
-    pub fn note_listed(&self) {
+    pub fn record_listed(&self) {
         if let Some(inherited) = self.inherited.get() {
-            inherited.note_entries(self.content.view().totals().entries);
+            inherited.record_entries(self.content.view().totals().entries);
         }
     }
 

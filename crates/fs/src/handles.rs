@@ -137,7 +137,7 @@ impl OpenFile {
     }
 
     /// Records that bytes were fetched for this file.
-    pub fn note_fetched(&self) {
+    pub fn record_fetched(&self) {
         self.fetched.store(true, Ordering::Relaxed);
     }
 

@@ -212,7 +212,7 @@ impl Inherited {
     }
 
     /// Records the present number of entries.
-    pub(crate) fn note_entries(&self, entries: u64) {
+    pub(crate) fn record_entries(&self, entries: u64) {
         let header = entries | WITH_VERSIONS;
         let _lost = self.file.write_all_at(&header.to_ne_bytes(), 0);
     }
@@ -361,7 +361,7 @@ mod tests {
         ours.forget(7);
         ours.forget(7);
         ours.record(open(11, Mode::Asked));
-        ours.note_entries(5);
+        ours.record_entries(5);
 
         let next = Inherited::read(file.try_clone().unwrap()).unwrap();
         let mut found: Vec<u64> = next.before().iter().map(|open| open.handle).collect();

@@ -107,7 +107,7 @@ impl Filesystem {
             let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
             let mut age = Duration::ZERO;
             let look = |file: &FileVersion| {
-                let (look, looked) = looks.look(at, file)?;
+                let (look, looked) = looks.attributes_at(at, file)?;
                 age = looked;
                 Some(look)
             };
@@ -115,7 +115,7 @@ impl Filesystem {
             let entry = self.enter_with(Some(ino), child, listed, attributes);
             let mut attributes = entry.attributes;
             if is_own {
-                reader.listing.note_live();
+                reader.listing.record_live();
                 attributes.lifetime = LISTED_LIVE_LIFETIME.saturating_sub(age);
             }
             let Attributes {

@@ -92,9 +92,9 @@ impl<'a, L: InOrder> LiveLooks<'a, L> {
 
     /// Returns the attributes of the file at this index of the listing. Returns `None` if it is not
     /// an own file or is gone.
-    pub(crate) fn look(&mut self, at: usize, file: &FileVersion) -> Look {
+    pub(crate) fn attributes_at(&mut self, at: usize, file: &FileVersion) -> Look {
         if let Some(ahead) = &mut self.ahead
-            && let Some(look) = ahead.look(self.content, self.listing, at, file)
+            && let Some(look) = ahead.attributes_at(self.content, self.listing, at, file)
         {
             return look;
         }
@@ -125,7 +125,7 @@ impl<L: InOrder> Drop for LiveLooks<'_, L> {
 
 impl LooksAhead {
     /// Returns the prefetched result of the file at this index, if it is available and fresh.
-    fn look(
+    fn attributes_at(
         &mut self,
         content: &Arc<dyn Content>,
         listing: &Arc<impl InOrder>,

@@ -43,7 +43,7 @@ impl Device {
             self.answer_error(header.unique, FsError::Stopping);
             return true;
         }
-        self.threads.keep_one_reading(self.liveness.waiting());
+        self.threads.ensure_one_reads(self.liveness.waiting());
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let mut body = AnswerBody::new(room);
         let worked = match header.opcode {

@@ -199,7 +199,7 @@ impl Device {
         self.counters
             .record(opcode::RELEASE, begun.elapsed(), false);
         self.readers.closed(handle);
-        self.threads.keep_one_reading(self.liveness.waiting());
+        self.threads.ensure_one_reads(self.liveness.waiting());
         self.fs.release(handle);
     }
 
@@ -347,7 +347,7 @@ impl Device {
 
     /// Answers requests past their deadline until the table is closed. A read whose bytes are
     /// arriving gets more time, which its content determines.
-    pub(crate) fn keep_deadlines(&self) {
+    pub(crate) fn enforce_deadlines(&self) {
         while let Some(expired) = self.table.wait_expired() {
             for (unique, waiting) in expired {
                 match self.more_time(&waiting) {

@@ -64,7 +64,7 @@ pub use budget::{ReaderBudget, WAIT_MAX as BUDGET_WAIT_MAX};
 pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
 pub use device::{Deadlines, TRANSFER_MAX_BYTES};
 pub use mount::{Mount, MountError, MountOptions, PendingMount};
-pub use mounter::{device_trouble, has_broker, look_at_device};
+pub use mounter::{check_device, device_trouble, has_broker};
 pub use notify::WAITING_MAX as MAX_WAITING_NOTIFICATIONS;
 pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
 pub use session::BACKGROUND_MAX;
@@ -173,7 +173,7 @@ impl Server {
             fs.set_backing_files(server.passthrough.clone());
         }
         if let (Some(greeting), Some(held)) = (greeting, held) {
-            held.broker.keep(greeting.to_bytes())?;
+            held.broker.store_handshake(greeting.to_bytes())?;
         }
         if kept.is_some() {
             server.read_requests(options.threads)?;
@@ -206,7 +206,7 @@ impl Server {
         let answers = device.clone();
         spawn("fuse-answers", move || answers.return_answers())?;
         let deadlines = device.clone();
-        spawn("fuse-deadlines", move || deadlines.keep_deadlines())?;
+        spawn("fuse-deadlines", move || deadlines.enforce_deadlines())?;
         let delayed = device.clone();
         spawn("fuse-budgets", move || delayed.serve_budgets())?;
         let (queues, notified) = (self.queues.clone(), device.clone());

@@ -269,8 +269,8 @@ impl Mount {
     }
 
     /// Records the number of listed entries for a next process. To be called about once a second.
-    pub fn note_listed(&self) {
-        self.fs.note_listed();
+    pub fn record_listed(&self) {
+        self.fs.record_listed();
     }
 
     /// Returns whether the mount is in place and served.
@@ -285,8 +285,8 @@ impl Mount {
 
     /// Checks whether the mount broker is still running. To be called about once a second. Never
     /// waits.
-    pub fn look_at_broker(&self) {
-        self.place.look_at_broker();
+    pub fn check_broker(&self) {
+        self.place.check_broker();
     }
 
     /// Returns whether the mount is gone because its broker ended. Only then can it be mounted
@@ -333,7 +333,7 @@ impl Mount {
 
     /// Updates the rates of the readers and drops those that are gone. To be called about once a
     /// second.
-    pub fn look_at_readers(&self) {
+    pub fn update_readers(&self) {
         self.server.device.readers.update_rates();
     }
 
@@ -356,7 +356,7 @@ impl Mount {
 
     /// Returns the counters since the mount began, and its current state.
     pub fn activity(&self) -> Activity {
-        let (inodes, handles) = self.fs.held();
+        let (inodes, handles) = self.fs.open_counts();
         let device = &self.server.device;
         Activity {
             waiting: device.table.count() as u64,
@@ -387,7 +387,7 @@ impl Mount {
 
     /// Leaves the mount with the broker. Its waiting readers wait for the next process.
     fn hand_over(&self) {
-        self.fs.note_listed();
+        self.fs.record_listed();
         self.server.device.hand_over();
     }
 

@@ -50,7 +50,7 @@ impl Device {
             self.delayed
                 .push(begun + CHECK_AFTER, DueWork::CheckInlineReads);
         }
-        self.threads.keep_one_reading(self.liveness.waiting());
+        self.threads.ensure_one_reads(self.liveness.waiting());
         let handle = self.fs.handle_of(read.handle, header.nodeid);
         let step = handle.and_then(|handle| {
             let reader = self.reader(read.handle, header, begun);

@@ -32,7 +32,7 @@ impl Threads {
 
     /// Ensures that a thread waits for requests. To be called before work that may take long, with
     /// the number of threads that wait.
-    pub(crate) fn keep_one_reading(&self, reading: usize) {
+    pub(crate) fn ensure_one_reads(&self, reading: usize) {
         if reading > 0 {
             return;
         }
@@ -83,16 +83,16 @@ mod tests {
     #[test]
     fn a_thread_is_started_only_when_none_is_reading_and_up_to_a_limit() {
         let (threads, started) = counted(2);
-        threads.keep_one_reading(1);
+        threads.ensure_one_reads(1);
         assert_eq!(started.load(Ordering::Relaxed), 0);
-        (0..1000).for_each(|_| threads.keep_one_reading(0));
+        (0..1000).for_each(|_| threads.ensure_one_reads(0));
         assert_eq!(started.load(Ordering::Relaxed), THREADS_MAX - 2);
     }
 
     #[test]
     fn unneeded_threads_end_and_the_first_ones_stay() {
         let (threads, _) = counted(2);
-        (0..3).for_each(|_| threads.keep_one_reading(0));
+        (0..3).for_each(|_| threads.ensure_one_reads(0));
         assert!(!threads.may_end(5), "a burst may follow");
         assert_eq!((0..10).filter(|_| threads.may_end(6)).count(), 3);
         assert!(!threads.end() && threads.end(), "the last of two");

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::discovery_plane::{self, Legacy, LegacyInlet, LegacySettings, RemoteFiles};
 use crate::mesh_plane::{self, Mesh, MeshSettings};
-use crate::net::mesh::{listen, take_up};
+use crate::net::mesh::{adopt, listen};
 use crate::wire::discovery::{MemberName, RECEIVED_MAX_BYTES, is_legacy_datagram};
 use crate::wire::mesh::is_about_file;
 use p2pfs_catalogue::Change;
@@ -83,8 +83,8 @@ impl LegacyPeers {
     ///
     /// # Errors
     /// If it does not listen at this address.
-    pub fn take_up_mesh(&self, socket: OwnedFd, at: SocketAddr) -> io::Result<()> {
-        *self.listener.lock() = Some(take_up(socket, at)?);
+    pub fn adopt_mesh(&self, socket: OwnedFd, at: SocketAddr) -> io::Result<()> {
+        *self.listener.lock() = Some(adopt(socket, at)?);
         Ok(())
     }
 

@@ -89,7 +89,7 @@ impl Cluster {
             return;
         }
         if self.roster.live().contains_key(&who.node) {
-            self.roster.take_as_down(now, who);
+            self.roster.mark_down_silently(now, who);
         } else if how == Farewell::Final {
             self.away.remove(&who.node);
             self.seeds.remove_lost(&who.node);

@@ -242,7 +242,7 @@ impl Cluster {
         self.end_absences(now);
         self.review_copies(now);
         self.ask_for_push_pull(now);
-        self.keep_mappings(now);
+        self.renew_mappings(now);
         self.settle(now);
     }
 
@@ -284,7 +284,7 @@ impl Cluster {
     /// member.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
         let is_known = self.is_met(now, address);
-        if !is_known && self.leaving.is_none() && self.seeds.take_hint(address, now) {
+        if !is_known && self.leaving.is_none() && self.seeds.accept_hint(address, now) {
             self.approach(now, address);
             self.settle(now);
         }
@@ -303,7 +303,7 @@ impl Cluster {
     }
 
     /// Sends a frame unchecked, whatever its content. For tests with a malicious member.
-    pub fn say_as_it_is(&mut self, now: Instant, to: SocketAddr, frame: Frame) {
+    pub fn send_unchecked(&mut self, now: Instant, to: SocketAddr, frame: Frame) {
         self.links.send(now, to, frame);
     }
 

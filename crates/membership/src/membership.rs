@@ -54,7 +54,7 @@ impl Cluster {
         let live = self.roster.live().values().copied();
         let gone: Vec<_> = live.filter(|member| is_gone(&member.node)).collect();
         for member in gone {
-            self.roster.take_as_down(now, member);
+            self.roster.mark_down_silently(now, member);
         }
         let away: Vec<_> = self
             .away

@@ -43,7 +43,7 @@ impl Offenders {
         if what == Offence::SpeaksForOthers {
             self.forgers.take(who, 1, now);
         }
-        self.log.note(now, &(who, what), what)
+        self.log.record(now, &(who, what), what)
     }
 
     /// Returns whether frames of this member are handled.

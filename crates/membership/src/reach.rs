@@ -90,7 +90,7 @@ impl Cluster {
 
     /// Renews the mappings of a NAT for this node. In a large cluster only the mappings towards
     /// [`SMALL_CLUSTER`] members are renewed.
-    pub(super) fn keep_mappings(&mut self, now: Instant) {
+    pub(super) fn renew_mappings(&mut self, now: Instant) {
         if self.reach.poll_timeout().is_none_or(|at| now < at) {
             return;
         }

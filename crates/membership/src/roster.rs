@@ -214,7 +214,7 @@ impl Roster {
         if let Some(later) = self.later_self(&updates) {
             self.go_on_after(now, later, true);
         }
-        self.take_hearsay(now, &all, |roster| {
+        self.accept_hearsay(now, &all, |roster| {
             let handled = roster.engine.handle_data(data, &mut roster.runtime);
             counters.bad_swim += u64::from(handled.is_err());
         });
@@ -259,7 +259,7 @@ impl Roster {
 
     /// Marks this life as over without telling other members, because they learn of its end in
     /// another way.
-    pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
+    pub(super) fn mark_down_silently(&mut self, now: Instant, life: Contact) {
         let over = Update::new(MemberLife(life), 0, State::Down);
         let _ = self
             .engine
@@ -320,7 +320,7 @@ impl Roster {
         }
         updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
         self.make_fit(None, &mut updates, counters);
-        self.take_hearsay(now, &told, |roster| {
+        self.accept_hearsay(now, &told, |roster| {
             let all = updates.iter().cloned();
             let _ = roster.engine.apply_many(all, true, &mut roster.runtime);
         });

@@ -98,7 +98,7 @@ impl SeedSchedule {
     }
 
     /// Returns whether to follow a hint that a member is at `address`.
-    pub(super) fn take_hint(&mut self, address: SocketAddr, now: Instant) -> bool {
+    pub(super) fn accept_hint(&mut self, address: SocketAddr, now: Instant) -> bool {
         let address = canonical(address);
         self.forget_old_hints(now);
         let again = self.hinted.get(&address);
@@ -280,11 +280,11 @@ mod tests {
             GREETINGS_MAX
         );
         let followed = (0..3000)
-            .filter(|n| seeds.take_hint(address(*n), start))
+            .filter(|n| seeds.accept_hint(address(*n), start))
             .count();
         assert_eq!(followed, 4 * HINTS_PER_S as usize);
         assert!(
-            !seeds.take_hint(address(0), start + Duration::from_secs(1)),
+            !seeds.accept_hint(address(0), start + Duration::from_secs(1)),
             "too soon again"
         );
     }
@@ -294,7 +294,7 @@ mod tests {
         let start = Instant::now();
         let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
         let mut rng = StdRng::seed_from_u64(1);
-        assert!(seeds.take_hint(address(1), start));
+        assert!(seeds.accept_hint(address(1), start));
         let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
         assert_eq!(greeted, [address(1)]);
         let known = BTreeSet::from([address(2)]);
@@ -310,7 +310,7 @@ mod tests {
         let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
         for n in 0..3 * HINTS_MAX as u16 {
             let now = start + u32::from(n) * Duration::from_secs(1);
-            assert!(seeds.take_hint(address(n), now));
+            assert!(seeds.accept_hint(address(n), now));
         }
         assert_eq!(seeds.hinted.len(), HINTS_MAX);
         assert!(

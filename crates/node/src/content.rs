@@ -211,7 +211,7 @@ impl OpenContent for OpenVersion {
             // Cache hits advance the reader, and its read-ahead must know its position.
             let range = ByteRange::at(offset, buffer.len() as u64);
             let content = ContentKey::new(version.hash(), version.size_bytes());
-            self.content.fetcher.note_read(content, range);
+            self.content.fetcher.record_read(content, range);
         }
         read
     }

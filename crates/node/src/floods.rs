@@ -75,7 +75,7 @@ impl FloodState {
         let Some(left) = allowances.of(host, now) else {
             return false;
         };
-        !left.take(1, now) && self.ledger.note(now, &host, what)
+        !left.take(1, now) && self.ledger.record(now, &host, what)
     }
 }
 

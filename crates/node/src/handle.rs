@@ -318,7 +318,7 @@ impl Node {
                 .request(token.issuer, *seed, Lane::Bulk, asked)
                 .await;
             if let Ok(Response::Trust { answer }) = answer {
-                let (_lacks_some, _fault) = self.keyring.hear_answer(&answer);
+                let (_lacks_some, _fault) = self.keyring.receive_answer(&answer);
                 return;
             }
         }

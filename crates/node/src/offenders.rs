@@ -50,7 +50,7 @@ impl Offenders {
     pub(super) fn record(&self, node: NodeId, what: Offence) {
         self.counts[what.place()].fetch_add(1, Ordering::Relaxed);
         let mut ledger = self.ledger.lock();
-        let is_told = ledger.note(Instant::now(), &node, what);
+        let is_told = ledger.record(Instant::now(), &node, what);
         drop(ledger);
         if is_told {
             let name = self.names.of(&node);

@@ -356,7 +356,7 @@ fn run(mut store: ReopeningStore, desk: &WriteQueue, outcome: &Sender<BatchResul
 fn record_reachable(store: &mut Store, members: &[(NodeId, SocketAddr)]) -> Result<(), StoreError> {
     let (nodes, addresses): (Vec<NodeId>, Vec<SocketAddr>) = members.iter().copied().unzip();
     store.set_addresses(&addresses)?;
-    store.note_live(&nodes, unix_now_s())
+    store.record_live(&nodes, unix_now_s())
 }
 
 /// Returns the time of the wall clock in Unix seconds.

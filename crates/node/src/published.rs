@@ -89,7 +89,7 @@ impl Published {
         self.told_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn told_bytes(&self) -> u64 {
+    pub(super) fn sent_log_bytes(&self) -> u64 {
         self.told_bytes.load(Ordering::Relaxed)
     }
 

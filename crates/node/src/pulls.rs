@@ -129,7 +129,7 @@ impl Pulls {
     }
 
     /// Delays the log of an author for [`PUT_OFF`], because there was no room for it.
-    pub(crate) fn put_off(&mut self, now: Instant, author: NodeId) {
+    pub(crate) fn postpone(&mut self, now: Instant, author: NodeId) {
         let until = now + PUT_OFF;
         self.pulls.insert(
             author,

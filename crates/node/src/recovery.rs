@@ -64,7 +64,7 @@ fn begin_anew(
     empty: &impl Fn() -> Catalogue,
     unix_s: u64,
 ) -> Result<StoredState, StoreError> {
-    Store::open(dir)?.note_marks_lost()?;
+    Store::open(dir)?.record_lost_marks()?;
     read(dir, empty, unix_s)
 }
 

@@ -503,7 +503,7 @@ impl Runner {
             Ok(permit) => Some(permit),
             // The owner of the mount is behind: retry shortly, with more changes in one batch.
             Err(TrySendError::Full(())) => {
-                self.views.put_off(now);
+                self.views.postpone(now);
                 return;
             }
             // No mount receives the changes.

@@ -19,13 +19,13 @@ impl Sockets {
     ///
     /// # Errors
     /// If they are not bound to this address.
-    pub fn take_up_peers(
+    pub fn adopt_peers(
         &mut self,
         tcp: OwnedFd,
         udp: OwnedFd,
         listen: SocketAddr,
     ) -> io::Result<()> {
-        self.peers = Some(PortPair::take_up(tcp, udp, listen)?);
+        self.peers = Some(PortPair::adopt(tcp, udp, listen)?);
         Ok(())
     }
 

@@ -163,7 +163,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn note_marks_lost(&mut self) -> Result<(), StoreError> {
+    pub fn record_lost_marks(&mut self) -> Result<(), StoreError> {
         self.put_value(MARKS_LOST_KEY, &[])
     }
 
@@ -189,7 +189,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; then nothing was stored.
-    pub fn note_live(&mut self, nodes: &[NodeId], unix_seconds: u64) -> Result<(), StoreError> {
+    pub fn record_live(&mut self, nodes: &[NodeId], unix_seconds: u64) -> Result<(), StoreError> {
         let writing = self.begin_write()?;
         {
             let mut table = self.check(writing.open_table(LAST_LIVE))?;

@@ -43,7 +43,7 @@ impl ViewClock {
     }
 
     /// Delays the view, because the receiver of changes is behind. The next batch is then larger.
-    pub(crate) fn put_off(&mut self, now: Instant) {
+    pub(crate) fn postpone(&mut self, now: Instant) {
         self.due = Some(now + PUBLISH_SPACING);
     }
 

@@ -39,7 +39,7 @@ impl Scanner {
         let (mut before, mut late) = (std::mem::take(&mut self.overtaken), Vec::new());
         for look in looks {
             self.checks
-                .note_closed_writer(&look.check, &look.found, now);
+                .record_closed_writer(&look.check, &look.found, now);
             let key = (look.place.slot, look.name.clone());
             let last = before.remove(&key);
             if self.checks.was_overtaken(key.0, &key.1, &look.check) {
@@ -79,7 +79,7 @@ impl Scanner {
         });
         match found {
             Some(Ok(found)) => looks.extend(found),
-            Some(Err(error)) if is_want(error) => self.note_want(place.index),
+            Some(Err(error)) if is_want(error) => self.record_want(place.index),
             Some(Err(_)) => self.shared.lock().scans.push(place.index),
             // the whole share is walked once its disk answers
             None => {}

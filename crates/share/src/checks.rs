@@ -186,7 +186,7 @@ impl PendingChecks {
 
     /// Remembers what a result says about a file with a reported close. Must be called for each
     /// result, in the order of the turns.
-    pub(super) fn note_closed_writer(
+    pub(super) fn record_closed_writer(
         &mut self,
         check: &NameCheck,
         found: &ObservedName,
@@ -234,7 +234,7 @@ mod tests {
             checks.add_report(root, b"f"[..].into(), *cause, order.step());
         }
         let (_, check) = checks.take().pop_first().unwrap();
-        checks.note_closed_writer(&check, &ObservedName::File(*seen), Instant::now());
+        checks.record_closed_writer(&check, &ObservedName::File(*seen), Instant::now());
         checks.cause_of_file(&check, seen, Instant::now(), QUIET)
     }
 
@@ -267,7 +267,7 @@ mod tests {
             checks.add_report(root, b"tmp"[..].into(), cause, order.step());
         }
         let (_, gone) = checks.take().pop_first().unwrap();
-        checks.note_closed_writer(&gone, &ObservedName::Nothing, Instant::now());
+        checks.record_closed_writer(&gone, &ObservedName::Nothing, Instant::now());
         assert_eq!(
             after(&mut checks, &[Cause::Created], &seen(7, 9)),
             Cause::Closed

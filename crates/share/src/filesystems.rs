@@ -44,7 +44,7 @@ impl Filesystems {
     }
 
     /// Records that the mount table changed, so a device number may stand for another filesystem.
-    pub(super) fn note_mounts_changed(&self) {
+    pub(super) fn invalidate(&self) {
         self.0.write().changes += 1;
     }
 
@@ -90,7 +90,7 @@ mod tests {
         filesystems.set(device, 99);
         filesystems.learn(dir.as_fd());
         assert_eq!(filesystems.identity(device), 99);
-        filesystems.note_mounts_changed();
+        filesystems.invalidate();
         assert_eq!(filesystems.identity(device), 99);
         filesystems.learn(dir.as_fd());
         assert_ne!(filesystems.identity(device), 99);

@@ -67,9 +67,9 @@ impl ListingState {
         let FileIdentity {
             size_bytes, ctime, ..
         } = seen.identity;
-        let is_waited_for = match self.order.met() {
+        let is_waited_for = match self.order.discovered_by() {
             DiscoveredBy::Reported => true,
-            DiscoveredBy::New => self.order.note_met(size_bytes),
+            DiscoveredBy::New => self.order.record_discovered(size_bytes),
             DiscoveredBy::Walked => false,
         };
         if is_waited_for {
@@ -86,7 +86,7 @@ impl ListingState {
         let mut until = now + self.quiet;
         if why == Rest::Written {
             if self.tree.file(slot).is_some_and(|file| file.listed) {
-                self.queue.note_written(slot, size_bytes, now);
+                self.queue.record_written(slot, size_bytes, now);
             }
             let since = self.queue.written_since(slot);
             until = since.map_or(until, |since| until.min(since + BUSY_READ_AFTER));
@@ -158,7 +158,7 @@ impl ListingState {
                 seen, hash, trust, ..
             } => {
                 if !read.overtaken {
-                    self.order.note_hashed(slot, seen.identity);
+                    self.order.record_hashed(slot, seen.identity);
                 }
                 self.order.set_seen(seen.identity);
                 self.queue.forget_closed(slot);
@@ -190,7 +190,7 @@ impl ListingState {
             // the writer may have closed the file since, and the time stamp may have been set
             // afterwards
             HashOutcome::BeingWritten(_) if reopened => {
-                self.queue.note_closed(slot, now);
+                self.queue.record_closed(slot, now);
                 return self.enqueue(slot, size_bytes, false, now);
             }
             _ if closed => {}
@@ -209,7 +209,7 @@ impl ListingState {
         }
         if closed {
             // a file closed in the meantime is read in the turn of its close
-            self.queue.note_closed(slot, now);
+            self.queue.record_closed(slot, now);
             self.enqueue(slot, size_bytes, true, now);
         } else {
             self.order.forget_file(slot)
@@ -225,7 +225,8 @@ impl ListingState {
             && *number == read.held.number
         {
             let size_bytes = *size_bytes;
-            self.queue.note_read(slot, size_bytes, read.read_bytes, now);
+            self.queue
+                .record_read(slot, size_bytes, read.read_bytes, now);
         }
     }
 
@@ -271,8 +272,8 @@ impl ListingState {
         };
         self.tree.set_file(slot, file, version);
         self.count(slot, 1);
-        self.tree.note_content(slot, &hash);
-        self.kept.note_shown(&hash, true, Instant::now());
+        self.tree.record_content(slot, &hash);
+        self.kept.record_shown(&hash, true, Instant::now());
         self.moved.forget(&hash);
         self.moved.forget_at(slot);
         let row = LedgerRow {
@@ -323,7 +324,7 @@ impl ListingState {
         self.tree.drop_content(slot, hash);
         self.suspected.remove(&slot);
         if self.tree.with_content(hash).next().is_none() {
-            self.kept.note_shown(hash, false, Instant::now());
+            self.kept.record_shown(hash, false, Instant::now());
         }
     }
 
@@ -408,7 +409,7 @@ impl ListingState {
             self.suspected.insert(slot);
             self.ledger.forget(&file.identity);
             if self.is_left_to_read(slot) {
-                self.queue.note_change(slot, Cause::Walk);
+                self.queue.record_change(slot, Cause::Walk);
             } else {
                 self.await_hash(slot, file.identity.size_bytes, false, Instant::now());
             }
@@ -418,7 +419,7 @@ impl ListingState {
     /// Rechecks files that were found with other dates or sizes than at their hashing, unless that
     /// was noticed already. The kernel does not report all writes, for example those of a loop
     /// device.
-    pub(super) fn note_written(&mut self, slots: &[Slot]) {
+    pub(super) fn record_written(&mut self, slots: &[Slot]) {
         for slot in slots {
             if !self.is_left_to_read(*slot) && self.rechecks.len() < UNREPORTED_MAX {
                 self.recheck(*slot, Cause::Walk);
@@ -470,7 +471,7 @@ impl ListingState {
                 (Some(Rest::Written) | None, _) => {
                     self.order.step();
                     self.await_hash(slot, size_bytes, watched, now);
-                    self.queue.note_unclosed(slot);
+                    self.queue.record_unclosed(slot);
                 }
             }
         }

@@ -56,7 +56,7 @@ impl ReplacedContents {
     }
 
     /// Records whether a name has the content.
-    pub(super) fn note_shown(&mut self, hash: &ContentHash, shown: bool, now: Instant) {
+    pub(super) fn record_shown(&mut self, hash: &ContentHash, shown: bool, now: Instant) {
         if let Some(entry) = self.entries.peek_mut(hash) {
             entry.gone = (!shown).then_some(now);
         }
@@ -113,10 +113,10 @@ mod tests {
             kept.get(&hash, now + 10 * KEPT_FOR).is_some(),
             "a name shows it"
         );
-        kept.note_shown(&hash, false, now);
+        kept.record_shown(&hash, false, now);
         assert!(kept.get(&hash, now + KEPT_FOR / 2).is_some());
-        kept.note_shown(&hash, true, now);
-        kept.note_shown(&hash, false, now + KEPT_FOR);
+        kept.record_shown(&hash, true, now);
+        kept.record_shown(&hash, false, now + KEPT_FOR);
         assert!(kept.get(&hash, now + KEPT_FOR * 3 / 2).is_some());
         assert!(kept.get(&hash, now + KEPT_FOR * 2).is_none());
         assert_eq!(kept.total_bytes, 0);

@@ -31,14 +31,14 @@ impl LeftLinks {
         };
         if !comes {
             self.slots.remove(&slot);
-            self.note_change();
+            self.record_change();
         } else if is_left_out {
             self.slots.insert(slot);
         }
     }
 
     /// Records that a link was removed or has a new target.
-    pub(super) fn note_change(&mut self) {
+    pub(super) fn record_change(&mut self) {
         self.is_due = true;
     }
 

@@ -86,7 +86,7 @@ impl MountTable {
             self.points = lines(&text).filter_map(p2pfs_mount_point).collect();
             self.far = lines(&text).filter_map(far_mount_point).collect();
             self.making_up = lines(&text).filter_map(making_up_device).collect();
-            self.filesystems.note_mounts_changed();
+            self.filesystems.invalidate();
         }
     }
 }

@@ -213,7 +213,7 @@ impl ListingState {
             self.queue.forget_closed(slot);
         }
         let size_bytes = seen.identity.size_bytes;
-        if self.queue.note_change(slot, cause) {
+        if self.queue.record_change(slot, cause) {
             if cause > Cause::Walk {
                 // the running read may return bytes written in this turn
                 self.await_again(slot, size_bytes, now);
@@ -222,7 +222,7 @@ impl ListingState {
         }
         match cause {
             Cause::Closed => {
-                self.queue.note_closed(slot, now);
+                self.queue.record_closed(slot, now);
                 self.await_hash(slot, size_bytes, true, now);
             }
             // after another write, later turns no longer wait for the earlier close
@@ -234,7 +234,7 @@ impl ListingState {
             }
             Cause::Created | Cause::Modified => self.rest(slot, size_bytes, now, Rest::Written),
             Cause::Reopened => {
-                self.queue.note_closed(slot, now);
+                self.queue.record_closed(slot, now);
                 self.await_hash(slot, size_bytes, false, now);
             }
             Cause::Walk | Cause::Unlinked => {
@@ -245,8 +245,8 @@ impl ListingState {
                 match (waits, recent) {
                     (true, _) => {}
                     (false, true) => {
-                        if self.order.met() == DiscoveredBy::Walked {
-                            self.queue.note_written(slot, size_bytes, now);
+                        if self.order.discovered_by() == DiscoveredBy::Walked {
+                            self.queue.record_written(slot, size_bytes, now);
                         }
                         self.await_hash(slot, size_bytes, false, now);
                     }
@@ -379,7 +379,7 @@ impl ListingState {
         if let Some(slot) = known {
             match self.tree.symlink(slot) {
                 Some(link) if (&link.target, link.mtime) == (&target, mtime) => return,
-                Some(_) => self.left_links.note_change(),
+                Some(_) => self.left_links.record_change(),
                 None => self.remove_tree(slot),
             }
         }

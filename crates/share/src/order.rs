@@ -145,7 +145,7 @@ impl EventOrder {
     }
 
     /// Returns how the current change was discovered.
-    pub(super) fn met(&self) -> DiscoveredBy {
+    pub(super) fn discovered_by(&self) -> DiscoveredBy {
         self.met
     }
 
@@ -183,7 +183,7 @@ impl EventOrder {
     /// began, its state may belong to a later turn. A ctime that changed without a write does not
     /// count, as after the removal of another link to the file. The change time alone does not
     /// suffice: two files that replace each other within one clock tick have the same.
-    pub(super) fn note_hashed(&mut self, slot: Slot, hashed: FileIdentity) {
+    pub(super) fn record_hashed(&mut self, slot: Slot, hashed: FileIdentity) {
         let is_as_seen =
             |seen: &FileIdentity| *seen == FileIdentity::default() || seen.same_but_ctime(&hashed);
         if let Some(awaited) = self.files.get(&slot)
@@ -232,7 +232,7 @@ impl EventOrder {
 
     /// Counts a name found in a new directory of the unit. Returns whether later turns wait for its
     /// bytes.
-    pub(super) fn note_met(&mut self, size_bytes: u64) -> bool {
+    pub(super) fn record_discovered(&mut self, size_bytes: u64) -> bool {
         let Some(reading) = &mut self.reading else {
             return false;
         };
@@ -254,7 +254,7 @@ impl EventOrder {
 
     /// Records that all reports so far have their turns. The directories read before then form one
     /// unit with these reports.
-    pub(super) fn note_drained(&mut self) {
+    pub(super) fn record_drained(&mut self) {
         let last = EventSeq(self.turns);
         let Some(reading) = &mut self.reading else {
             return;

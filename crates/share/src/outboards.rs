@@ -105,12 +105,12 @@ impl Outboards {
         let read = part.read_on(reader, u64::MAX, &mut Vec::new());
         read.map_err(BuildError::into_io)?;
         let (hash, made) = part.finish().ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.keep(hash, size_bytes, &made);
+        self.store(hash, size_bytes, &made);
         Ok((hash, made.pairs()))
     }
 
     /// Keeps an outboard that was just built, if that is worthwhile.
-    pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &PairStore) {
+    pub(super) fn store(&self, hash: ContentHash, size_bytes: u64, made: &PairStore) {
         let bytes = outboard_bytes(size_bytes);
         let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
             && bytes <= self.budget_bytes
@@ -119,7 +119,7 @@ impl Outboards {
         let kept = is_wanted
             && match made {
                 PairStore::Memory(pairs) => self.write(pairs, &path).is_ok(),
-                PairStore::Disk(on_disk) => on_disk.keep_as(&path).is_ok(),
+                PairStore::Disk(on_disk) => on_disk.persist_as(&path).is_ok(),
             };
         if kept {
             self.note_on_disk(hash, bytes);
@@ -345,13 +345,13 @@ mod tests {
         )
     }
 
-    fn keep(outboards: &Outboards, sample: &OutboardSample) {
+    fn store(outboards: &Outboards, sample: &OutboardSample) {
         let Outboard {
             hash,
             size_bytes,
             ref pairs,
         } = sample.outboard;
-        outboards.keep(hash, size_bytes, &PairStore::Memory(pairs[..].into()));
+        outboards.store(hash, size_bytes, &PairStore::Memory(pairs[..].into()));
     }
 
     fn bytes_of(pairs: &HashPairs, length: usize) -> Vec<u8> {
@@ -372,7 +372,7 @@ mod tests {
     fn an_outboard_on_disk_survives_the_process() {
         let dir = tempfile::tempdir().unwrap();
         let sample = sample(1, LARGE);
-        keep(
+        store(
             &Outboards::open(dir.path().join("o"), 1 << 20).unwrap(),
             &sample,
         );
@@ -387,10 +387,10 @@ mod tests {
         let samples = [sample(1, LARGE), sample(2, LARGE), sample(3, LARGE)];
         let each = samples[0].outboard.pairs.len() as u64;
         let outboards = Outboards::open(dir.path().to_owned(), 2 * each + 10).unwrap();
-        keep(&outboards, &samples[0]);
-        keep(&outboards, &samples[1]);
+        store(&outboards, &samples[0]);
+        store(&outboards, &samples[1]);
         load(&outboards, &samples[0]).unwrap();
-        keep(&outboards, &samples[2]);
+        store(&outboards, &samples[2]);
         assert_eq!(outboards.disk_bytes(), 2 * each);
         assert!(
             !dir.path()

@@ -51,7 +51,7 @@ pub(super) struct ReadPace {
 impl ReadPace {
     /// Records that `read_bytes` of a file of `size_bytes` were read until `now`. The read began at
     /// `changed` because the file had changed. Short reads cost too little to be counted.
-    pub(super) fn note_read(
+    pub(super) fn record_read(
         &mut self,
         slot: Slot,
         size_bytes: u64,
@@ -122,7 +122,7 @@ mod tests {
         let (mut pace, start) = (ReadPace::default(), Instant::now());
         let (mut now, mut total) = (start, 0);
         while now < start + Duration::from_secs(seconds) {
-            pace.note_read(Slot::FIRST, size_bytes, size_bytes, Some(now), now);
+            pace.record_read(Slot::FIRST, size_bytes, size_bytes, Some(now), now);
             total += size_bytes;
             now = pace.waits_until(Slot::FIRST, now).unwrap();
         }
@@ -140,15 +140,15 @@ mod tests {
         let (mut pace, start) = (ReadPace::default(), Instant::now());
         let slot = Slot::FIRST;
         assert_eq!(pace.waits_until(slot, start), None);
-        pace.note_read(slot, GIB, GIB, Some(start), start);
+        pace.record_read(slot, GIB, GIB, Some(start), start);
         let first = pace.waits_until(slot, start).unwrap();
         let later = start + 100 * LARGE_WAIT_MAX;
-        pace.note_read(slot, GIB, GIB, Some(later), later);
+        pace.record_read(slot, GIB, GIB, Some(later), later);
         let second = pace.waits_until(slot, later).unwrap();
         assert_eq!(first - start, second - later);
         pace.forget(slot);
         let small = PROMISED_MAX_BYTES;
-        pace.note_read(slot, small, small, Some(later), later);
+        pace.record_read(slot, small, small, Some(later), later);
         assert_eq!(pace.waits_until(slot, later), None);
     }
 }

@@ -184,7 +184,7 @@ impl OutboardBuilder {
             let store = &mut self.store;
             let saved = self
                 .growing
-                .take(buffer, |place, pair| store.save(place, pair));
+                .feed(buffer, |place, pair| store.save(place, pair));
             saved.map_err(|_| BuildError::Writing)?;
         }
         Ok(())
@@ -219,7 +219,7 @@ impl PairStore {
 
 impl UnfinishedFile {
     /// Renames the file to its final name.
-    pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn persist_as(&self, path: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, path)
     }
 }

@@ -148,7 +148,13 @@ impl HashQueue {
     }
 
     /// Records how much the running read of a file cost.
-    pub(super) fn note_read(&mut self, slot: Slot, size_bytes: u64, read_bytes: u64, now: Instant) {
+    pub(super) fn record_read(
+        &mut self,
+        slot: Slot,
+        size_bytes: u64,
+        read_bytes: u64,
+        now: Instant,
+    ) {
         if let Some(HashStage::Hashing {
             began, verifies, ..
         }) = self.stages.get(&slot)
@@ -156,7 +162,7 @@ impl HashQueue {
             // a file that is only verified did not change again
             let began = (!verifies).then_some(*began);
             self.pace
-                .note_read(slot, size_bytes, read_bytes, began, now);
+                .record_read(slot, size_bytes, read_bytes, began, now);
         }
     }
 
@@ -196,12 +202,12 @@ impl HashQueue {
     }
 
     /// Marks a file that was just queued: no close of it was seen.
-    pub(super) fn note_unclosed(&mut self, slot: Slot) {
+    pub(super) fn record_unclosed(&mut self, slot: Slot) {
         self.unclosed.insert(slot);
     }
 
     /// Records an unread write of a file. Keeps the time and size of an earlier one.
-    pub(super) fn note_written(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
+    pub(super) fn record_written(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
         self.written.entry(slot).or_insert((now, size_bytes));
     }
 
@@ -263,7 +269,7 @@ impl HashQueue {
     }
 
     /// Records that a close of the file waits. Keeps the time of an earlier close.
-    pub(super) fn note_closed(&mut self, slot: Slot, now: Instant) {
+    pub(super) fn record_closed(&mut self, slot: Slot, now: Instant) {
         self.closed.entry(slot).or_insert(now);
     }
 
@@ -303,7 +309,7 @@ impl HashQueue {
     /// Records a change of a file that is being read, so that the result of the read is not final.
     /// A write also cancels the read, unless the file is busy. Returns whether the file is being
     /// read.
-    pub(super) fn note_change(&mut self, slot: Slot, cause: Cause) -> bool {
+    pub(super) fn record_change(&mut self, slot: Slot, cause: Cause) -> bool {
         let Some(HashStage::Hashing {
             cancel,
             again,
@@ -490,13 +496,13 @@ mod tests {
     fn a_change_during_hashing_is_reported_at_its_end() {
         let [a, ..] = slots();
         let mut queue = HashQueue::default();
-        assert!(!queue.note_change(a, Cause::Closed));
+        assert!(!queue.record_change(a, Cause::Closed));
         queue.enqueue(a, 1, false);
         let taken = queue.take(false, u64::MAX).unwrap();
-        assert!(queue.note_change(a, Cause::Walk));
+        assert!(queue.record_change(a, Cause::Walk));
         assert!(!taken.cancel.load(Ordering::Relaxed));
-        assert!(queue.note_change(a, Cause::Modified));
-        assert!(queue.note_change(a, Cause::Walk));
+        assert!(queue.record_change(a, Cause::Modified));
+        assert!(queue.record_change(a, Cause::Walk));
         assert!(taken.cancel.load(Ordering::Relaxed));
         let finished = queue.finish(a, taken.held.number);
         assert_eq!(finished, Some((Some(Cause::Modified), 1)));
@@ -509,7 +515,7 @@ mod tests {
         queue.enqueue_verify(a, 1, true);
         let _taken = queue.take(false, u64::MAX).unwrap();
         assert_eq!(queue.files_left(), 0);
-        assert!(queue.note_change(a, Cause::Modified));
+        assert!(queue.record_change(a, Cause::Modified));
         assert_eq!(queue.files_left(), 1);
     }
 

@@ -193,7 +193,7 @@ impl Underway {
             let start = KnownStart::new(hash, size_bytes, made.pairs());
             // a database that grew during the read changed bytes that were read before
             let is_sound = !job.taken.held.busy || start.is_intact(&opened.file);
-            is_sound.then(|| shared.outboards.keep(hash, size_bytes, &made));
+            is_sound.then(|| shared.outboards.store(hash, size_bytes, &made));
             is_sound.then_some(hash)
         });
         let outcome = hash.map_or(HashOutcome::Changed, |hash| {

@@ -109,10 +109,10 @@ impl Scanner {
                 continue;
             }
             if self.watches.next_due().is_none() {
-                self.shared.note_checked(asked);
+                self.shared.record_checked(asked);
             }
             if self.has_told_all() {
-                self.shared.note_settled(asked);
+                self.shared.record_settled(asked);
                 self.tidy_ledger();
             }
             self.wait();
@@ -210,7 +210,7 @@ impl Scanner {
             self.overtaken.clear();
             scan_all(&mut state);
         }
-        state.order.note_drained();
+        state.order.record_drained();
     }
 
     /// Collects the work that is due or requested by other threads.
@@ -280,7 +280,7 @@ impl Scanner {
     }
 
     /// Applies the results of a walk to the state. Returns whether the directory is still the same.
-    pub(super) fn take_in(
+    pub(super) fn apply_walk(
         &mut self,
         place: &ShareDirectory,
         looks: ObservedNames,

@@ -102,7 +102,7 @@ impl SharedState {
     }
 
     /// Records that everything reported before the request `asked` was checked.
-    pub(super) fn note_checked(&self, asked: u64) {
+    pub(super) fn record_checked(&self, asked: u64) {
         let mut settling = self.settling.lock();
         settling.checked = settling.checked.max(asked);
     }
@@ -135,7 +135,7 @@ impl SharedState {
     }
 
     /// Records that every change before the request `asked` was announced.
-    pub(super) fn note_settled(&self, asked: u64) {
+    pub(super) fn record_settled(&self, asked: u64) {
         let mut settling = self.settling.lock();
         if settling.reached < asked {
             settling.reached = asked;

@@ -142,7 +142,7 @@ impl ShareSet {
         }
         self.recheck_shares_of(&refused);
         if !unchecked.is_empty() {
-            shared.lock().note_written(&unchecked);
+            shared.lock().record_written(&unchecked);
             shared.wake();
         }
         if denied {

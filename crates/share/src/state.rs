@@ -268,7 +268,7 @@ impl ListingState {
                 file.identity.size_bytes = *size_bytes;
                 file.identity.mtime = mtime;
                 self.tree.set_file(slot, file, version);
-                self.tree.note_content(slot, hash);
+                self.tree.record_content(slot, hash);
                 return self.count(slot, 1);
             }
             Kind::Directory => {

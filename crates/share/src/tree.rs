@@ -333,7 +333,7 @@ impl Tree {
         false
     }
 
-    pub(super) fn note_content(&mut self, slot: Slot, hash: &ContentHash) {
+    pub(super) fn record_content(&mut self, slot: Slot, hash: &ContentHash) {
         self.contents.insert((prefix(hash), slot));
     }
 

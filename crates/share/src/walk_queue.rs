@@ -129,11 +129,11 @@ impl Scanner {
         match batch {
             Ok(looks) if looks.is_empty() => self.check_unmet_names(walk),
             Ok(looks) => {
-                if self.take_in(&place, looks, Some(&mut walk)) {
+                if self.apply_walk(&place, looks, Some(&mut walk)) {
                     return Some(walk);
                 }
             }
-            Err(error) if is_want(error) => self.note_want(place.index),
+            Err(error) if is_want(error) => self.record_want(place.index),
             Err(_) => {}
         }
         self.end_walk(place.index, turn);
@@ -157,7 +157,7 @@ impl Scanner {
             open.check_unmet(disk, names)
         });
         if let Some(looks) = looks {
-            self.take_in(&place, looks, None);
+            self.apply_walk(&place, looks, None);
         }
     }
 
@@ -237,7 +237,7 @@ impl Scanner {
 
     fn lose_share(&mut self, place: &ShareDirectory, error: Errno) {
         if is_want(error) {
-            return self.note_want(place.index);
+            return self.record_want(place.index);
         }
         let denied = error == Errno::ACCESS;
         let dir = place.dir.clone();
@@ -255,7 +255,7 @@ impl Scanner {
     }
 
     /// Schedules another walk of a share in which a check failed for lack of resources.
-    pub(super) fn note_want(&self, index: u16) {
+    pub(super) fn record_want(&self, index: u16) {
         if let Some(share) = self.shared.lock().shares.get_mut(&index) {
             share.wanting = true;
         }
@@ -263,7 +263,7 @@ impl Scanner {
 
     fn lose_directory(&self, place: &ShareDirectory, error: Errno) {
         if is_want(error) {
-            return self.note_want(place.index);
+            return self.record_want(place.index);
         }
         if place.path.is_root() {
             return;

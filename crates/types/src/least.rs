@@ -23,7 +23,7 @@ impl LeastLately {
 
     /// Adds a sample. It counts for at least `span`, and for up to about twice that if samples keep
     /// arriving.
-    pub fn note(&mut self, now: Instant, span: Duration, sample: Duration) {
+    pub fn record(&mut self, now: Instant, span: Duration, sample: Duration) {
         let begun = *self.begun.get_or_insert(now);
         let passed = now.saturating_duration_since(begun);
         if passed >= span {
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(least.get(), None);
         let mut after = |s: u64, ms: u64| {
             let now = start + Duration::from_secs(s);
-            least.note(now, SPAN, Duration::from_millis(ms));
+            least.record(now, SPAN, Duration::from_millis(ms));
             least.get().unwrap().as_millis()
         };
         assert_eq!((after(0, 30), after(10, 20), after(59, 500)), (30, 20, 20));
@@ -62,9 +62,9 @@ mod tests {
     #[test]
     fn after_a_pause_of_two_spans_earlier_values_do_not_count() {
         let (start, mut least) = (Instant::now(), LeastLately::of(SPAN / 60));
-        least.note(start, SPAN, SPAN / 30);
+        least.record(start, SPAN, SPAN / 30);
         assert_eq!(least.get(), Some(SPAN / 60));
-        least.note(start + SPAN * 2, SPAN, SPAN / 30);
+        least.record(start + SPAN * 2, SPAN, SPAN / 30);
         assert_eq!(least.get(), Some(SPAN / 30));
     }
 }

@@ -88,7 +88,7 @@ impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
     }
 
     /// Counts an offence. Returns whether to report it.
-    pub fn note(&mut self, now: Instant, who: &Who, what: What) -> bool {
+    pub fn record(&mut self, now: Instant, who: &Who, what: What) -> bool {
         if !self.records.contains_key(who) && self.records.len() >= self.offenders_max {
             self.make_room(now);
         }
@@ -166,7 +166,7 @@ mod tests {
         let mut ledger = OffenceLog::new(now);
         let told = (0..120).filter(|second| {
             let at = now + Duration::from_secs(*second);
-            ledger.note(at, &1, Deed::Proven)
+            ledger.record(at, &1, Deed::Proven)
         });
         assert_eq!(told.count(), 2);
         assert_eq!(ledger.of(&1), Some((120, Deed::Proven)));
@@ -178,8 +178,8 @@ mod tests {
     fn new_names_are_bounded_rarely_reported_and_displace_no_proven_offender() {
         let now = Instant::now();
         let mut ledger = OffenceLog::new(now);
-        ledger.note(now, &0, Deed::Proven);
-        let told = (1..100_000).filter(|who| ledger.note(now, who, Deed::Forgeable));
+        ledger.record(now, &0, Deed::Proven);
+        let told = (1..100_000).filter(|who| ledger.record(now, who, Deed::Forgeable));
         assert_eq!(told.count(), REPORT_BURST as usize - 1);
         assert_eq!(ledger.records.len(), OFFENDERS_MAX);
         assert_eq!(ledger.of(&0), Some((1, Deed::Proven)));
@@ -189,10 +189,10 @@ mod tests {
     fn an_offender_quiet_for_a_day_is_the_first_to_be_forgotten() {
         let now = Instant::now();
         let mut ledger = OffenceLog::new(now);
-        ledger.note(now, &0, Deed::Proven);
+        ledger.record(now, &0, Deed::Proven);
         let later = now + REMEMBERED;
         for who in 1..=OFFENDERS_MAX {
-            ledger.note(later, &who, Deed::Forgeable);
+            ledger.record(later, &who, Deed::Forgeable);
         }
         assert_eq!(ledger.of(&0), None);
         assert_eq!(ledger.all().count(), OFFENDERS_MAX);
@@ -204,7 +204,7 @@ mod tests {
         let mut log = OffenceLog::reporting_once(1000);
         for day in 0..10 {
             let at = now + REMEMBERED * day;
-            let reported = (0..1000).filter(|who| log.note(at, who, Deed::Proven));
+            let reported = (0..1000).filter(|who| log.record(at, who, Deed::Proven));
             assert_eq!(reported.count(), if day == 0 { 1000 } else { 0 });
         }
         assert_eq!(log.of(&7), Some((10, Deed::Proven)));

@@ -76,8 +76,8 @@ fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
     // If the daemon does not answer, the error is printed before the screen changes.
     let first = look(client)?;
     // A signal sets this flag, so that the terminal is always restored.
-    let ended = ending::noted()?;
-    ending::end_if_stuck(ending::held()?, || {
+    let ended = ending::catch_as_flag()?;
+    ending::end_if_stuck(ending::catch_all()?, || {
         // The terminal may be gone, and a write to it may block.
         let _restored = ratatui::crossterm::terminal::disable_raw_mode();
     });

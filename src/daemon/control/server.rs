@@ -117,7 +117,7 @@ impl ControlServer {
     ///
     /// # Errors
     /// Fails if the descriptor is not a listening socket of this path.
-    pub fn take_up(
+    pub fn adopt(
         socket: OwnedFd,
         path: &Path,
         policy: Policy,

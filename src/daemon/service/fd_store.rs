@@ -50,7 +50,7 @@ impl Kept {
         let connections_max = config.limits.control_connections;
         if let Some(socket) = self.0.remove(CONTROL) {
             let policy = policy.clone();
-            match ControlServer::take_up(socket, &config.socket, policy, connections_max) {
+            match ControlServer::adopt(socket, &config.socket, policy, connections_max) {
                 Ok(server) => return Ok(server),
                 Err(error) => tracing::debug!("the kept control socket is of no use: {error}"),
             }
@@ -84,7 +84,7 @@ impl Kept {
     #[cfg(feature = "legacy")]
     pub(super) fn open_mesh(&mut self, peers: &LegacyPeers, at: SocketAddr) {
         if let Some(socket) = self.0.remove(MESH) {
-            if peers.take_up_mesh(socket, at).is_ok() {
+            if peers.adopt_mesh(socket, at).is_ok() {
                 return;
             }
             forget(&[MESH]);
@@ -100,7 +100,7 @@ type ByName = HashMap<String, OwnedFd>;
 fn peers(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) -> Result<(), NodeError> {
     let is_kept = kept.contains_key(PEERS_TCP) || kept.contains_key(PEERS_UDP);
     if let (Some(tcp), Some(udp)) = (kept.remove(PEERS_TCP), kept.remove(PEERS_UDP)) {
-        match sockets.take_up_peers(tcp, udp, at) {
+        match sockets.adopt_peers(tcp, udp, at) {
             Ok(()) => return Ok(()),
             Err(error) => tracing::debug!("the kept sockets are not for {at}: {error}"),
         }

@@ -80,7 +80,7 @@ impl Folder {
     }
 
     /// Checks the mount once a second, until the task is aborted.
-    pub(super) fn keep(self: &Arc<Self>) -> JoinHandle<()> {
+    pub(super) fn spawn_check(self: &Arc<Self>) -> JoinHandle<()> {
         let this = self.clone();
         tokio::spawn(async move {
             let mut tick = interval(TICK);
@@ -94,8 +94,8 @@ impl Folder {
     /// Checks whether the folder was unmounted, by a user or by the end of the mount broker.
     async fn look(&self) {
         let mount = self.current();
-        mount.note_listed();
-        mount.look_at_broker();
+        mount.record_listed();
+        mount.check_broker();
         let is_mounted = mount.is_mounted();
         if is_mounted == self.status.borrow().mounted {
             return;

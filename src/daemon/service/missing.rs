@@ -48,13 +48,13 @@ impl Missing {
     }
 
     /// Records why a share is missing.
-    pub(super) fn tell(&mut self, dir: &Path, why: String) {
+    pub(super) fn record(&mut self, dir: &Path, why: String) {
         self.why.retain(|(missing, _)| missing != dir);
         self.why.push((dir.to_owned(), why));
     }
 
     /// Returns the shares with a known reason, in the order in which the reasons were found.
-    pub(super) fn told(&self) -> &[(PathBuf, String)] {
+    pub(super) fn known(&self) -> &[(PathBuf, String)] {
         &self.why
     }
 
@@ -120,13 +120,13 @@ mod tests {
     fn the_reason_for_a_missing_folder_is_kept_while_it_is_wanted() {
         let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
         missing.want(vec![share(true)]);
-        assert!(missing.told().is_empty());
+        assert!(missing.known().is_empty());
         for why in ["does not exist", "is no folder"] {
-            missing.tell(dir, why.to_owned());
-            assert_eq!(missing.told(), [(dir.to_owned(), why.to_owned())]);
+            missing.record(dir, why.to_owned());
+            assert_eq!(missing.known(), [(dir.to_owned(), why.to_owned())]);
         }
         missing.want_no_more(dir);
-        assert!(missing.told().is_empty());
+        assert!(missing.known().is_empty());
     }
 
     #[test]
@@ -136,10 +136,10 @@ mod tests {
         missing.want(vec![share(true)]);
         assert!(awaits(&missing));
         assert!(missing.begin_to_try(dir));
-        missing.tell(dir, "its disk does not answer".to_owned());
+        missing.record(dir, "its disk does not answer".to_owned());
         assert!(awaits(&missing));
         missing.end_try(dir);
-        missing.tell(dir, "does not exist".to_owned());
+        missing.record(dir, "does not exist".to_owned());
         assert!(!awaits(&missing));
         missing.want_no_more(dir);
         assert!(missing.outlook().is_empty());

@@ -324,7 +324,7 @@ impl Daemon {
         if let Some(changes) = changes {
             tokio::spawn(telling::tell(folder.newest(), changes));
         }
-        self.folder = Some((folder.keep(), folder));
+        self.folder = Some((folder.spawn_check(), folder));
         Ok(())
     }
 
@@ -419,7 +419,7 @@ async fn pulse(service: Arc<Service>) {
             let node = &service.node;
             let done = Done {
                 names: status.namespace.entries,
-                told_bytes: node.told_bytes(),
+                told_bytes: node.sent_log_bytes(),
                 moved_bytes: node.received_bytes() + node.sent_bytes(),
             };
             node.release_unused_buffers();

@@ -70,9 +70,9 @@ impl Served {
     }
 
     /// Updates the readers' rates and forgets readers that have ended.
-    pub(super) fn look_at_readers(&self) {
+    pub(super) fn update_readers(&self) {
         if let Some(mount) = self.mount() {
-            mount.look_at_readers();
+            mount.update_readers();
         }
     }
 

@@ -153,6 +153,6 @@ impl Service {
         let said = format!("{subject} is not shared: {why}");
         let found = Finding::with_own_remedy(&said).for_owner();
         self.node.begin(Condition::ShareMissing, &subject, found);
-        missing.tell(dir, why.to_string());
+        missing.record(dir, why.to_string());
     }
 }

@@ -119,7 +119,7 @@ impl Trial {
             self.kernel.restart(fs);
         }
         self.kernel.close_all();
-        let held = (self.kernel.fs.held(), self.kernel.backings.count());
+        let held = (self.kernel.fs.open_counts(), self.kernel.backings.count());
         assert_eq!(held, ((1, 0), 0), "only the root is left");
     }
 

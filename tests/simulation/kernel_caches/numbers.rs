@@ -34,7 +34,7 @@ impl Kernel {
 
     /// Another process serves the mount from now on. Nothing is open.
     pub(super) fn restart(&mut self, fs: Filesystem) {
-        assert_eq!(self.fs.held().1, 0);
+        assert_eq!(self.fs.open_counts().1, 0);
         self.serve_by(fs);
         let known: Vec<u64> = self.inodes.keys().copied().collect();
         for ino in known.into_iter().filter(|ino| *ino != ROOT_INO) {

@@ -401,7 +401,7 @@ impl Running {
             let cached = cache.entry(content.hash).or_insert_with(new);
             if let Some(bytes) = cached.read(range) {
                 reader.take(library, bytes);
-                self.session.plan.note_read(now, &content, range);
+                self.session.plan.record_read(now, &content, range);
                 continue;
             }
             reader.waits_since = Some(now);

@@ -258,7 +258,7 @@ impl Node {
                 return acted;
             };
             if self.disk.has(&content, range) {
-                self.tell(|session| session.plan.note_read(now, &content, range));
+                self.tell(|session| session.plan.record_read(now, &content, range));
                 self.readers[index].at += 1;
                 continue;
             }

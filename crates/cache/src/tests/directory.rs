@@ -100,7 +100,7 @@ fn a_small_file_is_one_file_on_disk_and_none_before_its_first_bytes() {
 fn without_extended_attributes_a_small_file_has_a_map_beside_it() {
     let place = Place::new(1 << 20);
     let faults = Arc::new(Faults::none());
-    faults.take_attributes_away();
+    faults.remove_attribute_support();
     let (cache, _events) = place.try_open(Some(faults)).unwrap();
     let small = Source::new(1, 20_000);
     fill(&cache, &small);

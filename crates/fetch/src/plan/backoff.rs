@@ -111,7 +111,7 @@ impl Backoff {
     }
 
     /// Records that a limit of this node delayed a request to the peer.
-    pub(super) fn note_limited(&mut self, now: Instant) {
+    pub(super) fn record_limited(&mut self, now: Instant) {
         if self.failures == 0 {
             self.limited_at = Some(now);
         }

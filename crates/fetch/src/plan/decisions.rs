@@ -194,7 +194,7 @@ pub(super) struct DecisionLog {
 
 impl DecisionLog {
     /// Records a decision if the plan is traced.
-    pub(super) fn note(&mut self, decision: impl FnOnce() -> Decision) {
+    pub(super) fn record(&mut self, decision: impl FnOnce() -> Decision) {
         if self.is_traced {
             self.list.push(decision());
         }

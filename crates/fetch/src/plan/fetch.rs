@@ -160,21 +160,21 @@ impl FileFetch {
     }
 
     /// Records that bytes of it arrived.
-    pub(super) fn note_progress(&mut self, now: Instant) {
+    pub(super) fn record_progress(&mut self, now: Instant) {
         self.times.progress_at = Some(now);
-        self.note_answer();
+        self.record_answer();
         if let Some(filling) = self.filling_mut() {
             filling.turn_at = None;
         }
     }
 
     /// Records that a request for bytes of it was sent to a holder.
-    pub(super) fn note_request(&mut self, now: Instant) {
+    pub(super) fn record_request(&mut self, now: Instant) {
         self.times.unanswered_since.get_or_insert(now);
     }
 
     /// Records that a holder answered a request, or that this node delays one.
-    pub(super) fn note_answer(&mut self) {
+    pub(super) fn record_answer(&mut self) {
         self.times.unanswered_since = None;
     }
 
@@ -237,20 +237,20 @@ impl FileFetch {
         if is_news {
             self.failures.ranges.clear();
             let is_partial = !self.holders.is_full(&node);
-            self.swarm.note_partial(&node, is_partial);
+            self.swarm.record_partial(&node, is_partial);
         }
     }
 
     /// Records the extent of a node's ranges after its offer.
-    pub(super) fn note_ranges(&mut self, node: &NodeId) {
+    pub(super) fn record_ranges(&mut self, node: &NodeId) {
         if let Some(Coverage::Part(ranges)) = self.holders.get(node) {
-            self.swarm.note_ranges(node, ranges);
+            self.swarm.record_ranges(node, ranges);
         }
     }
 
     /// Removes a holder that no longer has the file.
     pub(super) fn remove_holder(&mut self, now: Instant, node: NodeId) {
-        self.swarm.note_partial(&node, false);
+        self.swarm.record_partial(&node, false);
         self.holders.remove(now, node);
     }
 

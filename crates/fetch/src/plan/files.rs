@@ -89,7 +89,7 @@ impl FileTable {
     /// Marks a node of a file's swarm as late, or unreachable. Its stripes go to the others.
     pub(super) fn note_late_node(&mut self, now: Instant, content: &ContentKey, node: &NodeId) {
         if let Some(file) = self.get_mut(content) {
-            file.swarm.note_late(now, node);
+            file.swarm.record_late(now, node);
         }
     }
 

@@ -208,7 +208,7 @@ pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Op
     state
         .out
         .decisions
-        .note(|| Decision::TakenBack { request: id, why });
+        .record(|| Decision::TakenBack { request: id, why });
     state.out.events.push_back(PlanEvent::Cancel(id));
     Some(if alive {
         Failure::Ours

@@ -212,17 +212,17 @@ impl LinkEstimate {
     }
 
     /// Records arrived bytes, needed or not.
-    pub(super) fn note_moved(&mut self, bytes: u64) {
+    pub(super) fn record_moved(&mut self, bytes: u64) {
         self.moved_bytes += bytes;
     }
 
     /// Records verified bytes that the plan did not request.
-    pub(super) fn note_delivered(&mut self, bytes: u64) {
+    pub(super) fn record_delivered(&mut self, bytes: u64) {
         self.delivered_bytes += bytes;
     }
 
     /// Learns from a complete answer. Its bytes have been recorded with
-    /// [`LinkEstimate::note_moved`].
+    /// [`LinkEstimate::record_moved`].
     pub(super) fn learn(&mut self, now: Instant, sent: &SentState, bytes: u64) {
         self.delivered_bytes += bytes;
         if std::mem::take(&mut self.is_guess) {
@@ -254,7 +254,7 @@ impl LinkEstimate {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
         let sample = took.saturating_sub(moving).max(took / 8);
-        self.least.note(now, DISTANCE_SPAN, sample);
+        self.least.record(now, DISTANCE_SPAN, sample);
         let Some(latency) = self.latency else {
             self.latency = Some(took);
             self.deviation = took / 2;
@@ -265,7 +265,7 @@ impl LinkEstimate {
     }
 
     /// Records that another peer was faster: its latency is at least the time taken so far.
-    pub(super) fn note_slow(&mut self, now: Instant, sent: &SentState) {
+    pub(super) fn record_slow(&mut self, now: Instant, sent: &SentState) {
         let took = now.saturating_duration_since(sent.at);
         let moved = self.moved_bytes - sent.moved_bytes;
         if self.rate.is_none() && moved > 0 {
@@ -289,7 +289,7 @@ impl LinkEstimate {
 
     /// Lowers the rate of a peer that reports itself busy, until its next answers. It may have a rate
     /// limit by now that its earlier rate does not reflect.
-    pub(super) fn note_busy(&mut self) {
+    pub(super) fn record_busy(&mut self) {
         self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
     }
 

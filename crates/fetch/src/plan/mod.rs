@@ -1,6 +1,6 @@
 //! Chooses the next range to request and its peer, over many files and several peers. Pure.
 //!
-//! The inputs are demands of readers ([`Plan::demand`]), other reads ([`Plan::note_read`]), files
+//! The inputs are demands of readers ([`Plan::demand`]), other reads ([`Plan::record_read`]), files
 //! wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving bytes
 //! ([`Plan::arrived`]), ends of requests ([`Plan::answered`], [`Plan::failed`]) and news of peers
 //! ([`Plan::peer_is`]). The outputs are the next request ([`Plan::poll_request`]), and events, the
@@ -260,17 +260,17 @@ impl Plan {
         match stage {
             RequestStage::Throttled => {
                 entry.state = RequestState::Throttled;
-                fetch.into_iter().for_each(FileFetch::note_answer);
-                state.out.decisions.note(|| Decision::Throttled(id));
+                fetch.into_iter().for_each(FileFetch::record_answer);
+                state.out.decisions.record(|| Decision::Throttled(id));
             }
             RequestStage::Sent { at } => {
                 entry.state = RequestState::Sent;
                 entry.sent.at = at;
-                fetch.into_iter().for_each(|it| it.note_request(at));
+                fetch.into_iter().for_each(|it| it.record_request(at));
                 if let Some(peer) = state.peers.get(&entry.request.node) {
                     entry.sent.moved_bytes = peer.link.moved_bytes();
                 }
-                state.out.decisions.note(|| Decision::Released(id));
+                state.out.decisions.record(|| Decision::Released(id));
             }
             RequestStage::Received => {
                 let bytes = entry.arrived_bytes();
@@ -297,7 +297,7 @@ impl Plan {
             }
             PeerNews::Gave { bytes } => {
                 if let Some(peer) = self.state.peer_or_new(node) {
-                    peer.link.note_delivered(bytes);
+                    peer.link.record_delivered(bytes);
                 }
             }
             PeerNews::Wants { now, content } => {
@@ -399,7 +399,7 @@ impl Plan {
         let fetch = self.state.files.get_mut(&offer.content);
         let news = fetch.is_some_and(|fetch| {
             let news = fetch.add_holder(offer.node, coverage);
-            fetch.note_ranges(&offer.node);
+            fetch.record_ranges(&offer.node);
             news
         });
         self.state.requeue(&offer.content);
@@ -415,14 +415,14 @@ impl Plan {
         };
         fetch.times.last_used = now;
         if fetch.presence.is_whole() {
-            self.state.note_filled(&content);
+            self.state.record_filled(&content);
             return;
         }
         fetch.fill = FillWish::Wanted(FillState::new(Waiting::new(now, patience)));
         self.state
             .out
             .decisions
-            .note(|| Decision::FillBegan(content));
+            .record(|| Decision::FillBegan(content));
         let gets = fetch.holders_mut().take_to_get();
         self.state
             .out
@@ -441,7 +441,7 @@ impl Plan {
         self.state
             .out
             .decisions
-            .note(|| Decision::ReadCancelled(id));
+            .record(|| Decision::ReadCancelled(id));
         let fetch = self.state.files.get(&demand.content);
         if fetch.is_some_and(|fetch| fetch.readers.is_empty()) {
             self.state.forget_streams(&demand.content);
@@ -463,12 +463,12 @@ impl Plan {
     /// handshake progresses.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         if let Some(entry) = self.state.requests.get_mut(id).filter(|_| bytes > 0) {
-            entry.note_arrived(now, bytes);
+            entry.record_arrived(now, bytes);
             if let Some(fetch) = self.state.files.get_mut(&entry.request.content) {
-                fetch.note_progress(now);
+                fetch.record_progress(now);
             }
         }
-        self.state.note_moved(now, node, bytes);
+        self.state.record_moved(now, node, bytes);
     }
 
     /// Records that the range of a request arrived, was verified and can be read from now on.
@@ -482,9 +482,9 @@ impl Plan {
             entry.request.content,
             entry.request.range,
         );
-        self.state.out.decisions.note(|| Decision::Answered(id));
+        self.state.out.decisions.record(|| Decision::Answered(id));
         self.state
-            .note_moved(now, node, range.len().saturating_sub(entry.arrived_bytes()));
+            .record_moved(now, node, range.len().saturating_sub(entry.arrived_bytes()));
         if let Some(peer) = self.state.peers.get_mut(&node) {
             peer.answered(now, &entry.sent, range.len());
         }
@@ -494,7 +494,7 @@ impl Plan {
         };
         fetch.presence.gain(range);
         fetch.times.last_used = now;
-        fetch.note_progress(now);
+        fetch.record_progress(now);
         *fetch.received.entry(node).or_default() += range.len();
         fetch.failures.is_lied_to = false;
         if fetch.presence.is_whole() {
@@ -519,9 +519,9 @@ impl Plan {
         if failure != Failure::Unreachable
             && let Some(fetch) = self.state.files.get_mut(&entry.request.content)
         {
-            fetch.note_answer();
+            fetch.record_answer();
         }
-        self.state.out.decisions.note(|| Decision::Failed {
+        self.state.out.decisions.record(|| Decision::Failed {
             request: id,
             failure,
         });
@@ -621,7 +621,7 @@ impl Plan {
         fetch.readers.insert(range, id);
         let gets = fetch.holders_mut().take_to_get();
         let asked = &fetch.asked;
-        self.state.out.decisions.note(|| Decision::ReadBegan {
+        self.state.out.decisions.record(|| Decision::ReadBegan {
             read: id,
             content,
             range,
@@ -647,7 +647,7 @@ impl Plan {
 
     /// Records that a reader has read, or is about to read, `range` of an open file, and extends
     /// its read-ahead.
-    pub fn note_read(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+    pub fn record_read(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.state.files.get_mut(content) else {
             return;
         };

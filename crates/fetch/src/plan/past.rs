@@ -25,7 +25,7 @@ pub(super) struct PastFigures {
 }
 
 impl PastFigures {
-    pub(super) fn note_lie(&mut self, now: Instant) {
+    pub(super) fn record_lie(&mut self, now: Instant) {
         self.lies += 1;
         self.lied = Some(AgedInstant {
             at: now,

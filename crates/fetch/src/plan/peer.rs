@@ -58,7 +58,7 @@ impl Peer {
         &self.asked
     }
 
-    pub(super) fn heard_at(&self) -> Option<Instant> {
+    pub(super) fn last_heard(&self) -> Option<Instant> {
         self.heard_at
     }
 
@@ -118,7 +118,7 @@ impl Peer {
 
     /// Records arrived bytes, needed or not.
     pub(super) fn moved(&mut self, now: Instant, bytes: u64) {
-        self.link.note_moved(bytes);
+        self.link.record_moved(bytes);
         (self.heard_at, self.worked_at) = (Some(now), Some(now));
         self.silence = Silence::default();
     }
@@ -182,7 +182,7 @@ impl Peer {
     pub(super) fn hold_back(&mut self, now: Instant, sent: &SentState, jitter: f64) -> Instant {
         self.worked_at = Some(now);
         if !self.is_silent() {
-            self.backoff.note_limited(now);
+            self.backoff.record_limited(now);
         }
         self.spare(now, sent, jitter, true)
     }
@@ -197,7 +197,7 @@ impl Peer {
         match self.backoff.spare(now, sent.at, jitter) {
             Ok(until) => {
                 if gives_less {
-                    self.link.note_busy();
+                    self.link.record_busy();
                 }
                 until
             }
@@ -207,7 +207,7 @@ impl Peer {
 
     /// Shuns it for wrong bytes. Returns until when.
     pub(super) fn shun(&mut self, now: Instant) -> Instant {
-        self.past.note_lie(now);
+        self.past.record_lie(now);
         self.backoff.shun(now)
     }
 

@@ -64,7 +64,9 @@ impl PeerTable {
     pub(super) fn forget_some(&mut self, is_unused: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
         let spare = self.peers.iter();
         let spare = spare.filter(|(node, peer)| peer.is_spare() && is_unused(node));
-        let spare: BTreeSet<_> = spare.map(|(node, peer)| (peer.heard_at(), *node)).collect();
+        let spare: BTreeSet<_> = spare
+            .map(|(node, peer)| (peer.last_heard(), *node))
+            .collect();
         let gone = spare.into_iter().take(PEERS_MAX / GO_AT_ONCE_PART);
         let gone: Vec<_> = gone.map(|(_, node)| node).collect();
         gone.iter().for_each(|node| drop(self.peers.remove(node)));

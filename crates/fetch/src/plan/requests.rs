@@ -43,7 +43,7 @@ impl OpenRequest {
     }
 
     /// Records that bytes of the answer arrived.
-    pub(super) fn note_arrived(&mut self, now: Instant, more: u64) {
+    pub(super) fn record_arrived(&mut self, now: Instant, more: u64) {
         let bytes = self.arrived_bytes() + more;
         self.state = match self.state {
             RequestState::Received { .. } => RequestState::Received { bytes },

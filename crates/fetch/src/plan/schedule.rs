@@ -486,7 +486,7 @@ impl Scheduler {
                 gap: wish.gap,
                 why,
             };
-            state.out.decisions.note(|| held_back);
+            state.out.decisions.record(|| held_back);
         }
         DemandAttempt::InVain
     }

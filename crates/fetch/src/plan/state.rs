@@ -78,7 +78,8 @@ impl Outbox {
 
     /// Records why a late request is not hedged.
     pub(super) fn note_not_hedged(&mut self, request: RequestId, why: HedgeRefusal) {
-        self.decisions.note(|| Decision::NotHedged { request, why });
+        self.decisions
+            .record(|| Decision::NotHedged { request, why });
     }
 
     /// Starts or stops recording [`Decision`]s.
@@ -201,7 +202,7 @@ impl FetchState {
         let entry = self.take_request(id)?;
         self.out
             .decisions
-            .note(|| Decision::TakenBack { request: id, why });
+            .record(|| Decision::TakenBack { request: id, why });
         self.out.events.push_back(PlanEvent::Cancel(id));
         Some(entry)
     }
@@ -219,11 +220,11 @@ impl FetchState {
     }
 
     /// Reports that a whole file arrived for its fill.
-    pub(super) fn note_filled(&mut self, content: &ContentKey) {
+    pub(super) fn record_filled(&mut self, content: &ContentKey) {
         if let Some(fetch) = self.files.get_mut(content) {
             fetch.fill = FillWish::BeingStored;
         }
-        self.out.decisions.note(|| Decision::FillReady(*content));
+        self.out.decisions.record(|| Decision::FillReady(*content));
         self.out.events.push_back(PlanEvent::Filled(*content));
     }
 
@@ -277,7 +278,7 @@ impl FetchState {
     pub(super) fn report_liar(&mut self, node: NodeId, content: ContentKey) {
         self.out
             .decisions
-            .note(|| Decision::Shunned { node, content });
+            .record(|| Decision::Shunned { node, content });
         self.out.events.push_back(PlanEvent::Liar(node, content));
         if let Some(fetch) = self.files.get_mut(&content) {
             fetch.failures.is_lied_to = true;
@@ -309,7 +310,7 @@ impl FetchState {
         if let Some(fetch) = self.files.get_mut(&content) {
             fetch.asked.insert(range, id);
             fetch.holders_mut().set_starved(false);
-            fetch.note_request(now);
+            fetch.record_request(now);
         }
         let request = RangeRequest {
             id,
@@ -319,7 +320,7 @@ impl FetchState {
             range,
         };
         let fetch = self.files.get(&content);
-        self.out.decisions.note(|| Decision::Chosen {
+        self.out.decisions.record(|| Decision::Chosen {
             request,
             cause,
             readers: fetch.map_or_else(Vec::new, |it| {
@@ -423,7 +424,7 @@ impl FetchState {
     /// Marks a peer as silent.
     pub(super) fn mark_silent(&mut self, now: Instant, node: NodeId) {
         if self.peers.mark_silent(now, node) {
-            self.out.decisions.note(|| Decision::Silent(node));
+            self.out.decisions.record(|| Decision::Silent(node));
             // requests that wait for room there may go to other peers now
             self.wake(node);
         }
@@ -517,7 +518,7 @@ impl FetchState {
         if let Some(next) = fetch.holders_mut().take_get_turn(now) {
             self.out
                 .decisions
-                .note(|| Decision::HoldersWanted(*content));
+                .record(|| Decision::HoldersWanted(*content));
             self.out.events.push_back(PlanEvent::Wanted(*content));
             self.out.timers.insert((next, Timer::Wanted(*content)));
         }
@@ -552,13 +553,13 @@ impl FetchState {
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(&entry.request.node) {
-                peer.link.note_slow(now, &entry.sent);
+                peer.link.record_slow(now, &entry.sent);
             }
         }
     }
 
     /// Records that bytes arrived from a peer, needed or not.
-    pub(super) fn note_moved(&mut self, now: Instant, node: NodeId, bytes: u64) {
+    pub(super) fn record_moved(&mut self, now: Instant, node: NodeId, bytes: u64) {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };

@@ -93,14 +93,14 @@ impl Swarm {
     }
 
     /// Records whether a node of the swarm has only a part of the file.
-    pub(super) fn note_partial(&mut self, node: &NodeId, is_partial: bool) {
+    pub(super) fn record_partial(&mut self, node: &NodeId, is_partial: bool) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.is_partial = is_partial;
         }
     }
 
     /// Records the extent of a node's ranges after its offer.
-    pub(super) fn note_ranges(&mut self, node: &NodeId, ranges: &ExtentSet) {
+    pub(super) fn record_ranges(&mut self, node: &NodeId, ranges: &ExtentSet) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
             peer.has_bytes = ranges.len();
@@ -108,7 +108,7 @@ impl Swarm {
     }
 
     /// Removes the stripes of a late node for a while, longer each time.
-    pub(super) fn note_late(&mut self, now: Instant, node: &NodeId) {
+    pub(super) fn record_late(&mut self, now: Instant, node: &NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.lag(now);
         }

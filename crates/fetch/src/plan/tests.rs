@@ -40,7 +40,7 @@ impl Plan {
         range: ByteRange,
         deadline: Instant,
     ) -> Result<DemandId, PlanError> {
-        self.note_read(now, &content, range);
+        self.record_read(now, &content, range);
         self.demand(now, content, range, deadline)
     }
 }
@@ -287,7 +287,7 @@ fn nothing_more_is_requested_for_a_reader_that_left() {
     for i in 0..4 {
         bench
             .plan
-            .note_read(bench.now, &content, ByteRange::at(i * 131072, 131072));
+            .record_read(bench.now, &content, ByteRange::at(i * 131072, 131072));
     }
     let range = ByteRange::at(4 * 131072, 131072);
     let id = bench
@@ -327,7 +327,7 @@ fn time_in_which_this_node_was_suspended_counts_for_no_reader() {
     bench
         .plan
         .patience
-        .note_pause(woken, PATIENCE + PATIENCE / 4);
+        .record_pause(woken, PATIENCE + PATIENCE / 4);
     assert!(bench.plan.waits_until(woken, id) > Some(woken));
     let has_failed = |plan: &mut Plan| {
         let mut events = std::iter::from_fn(|| plan.state.out.poll_event());
@@ -445,7 +445,7 @@ fn the_total_read_ahead_of_many_readers_is_bounded() {
     for step in 0..100 {
         for content in &contents {
             let range = ByteRange::at(step * 131072, 131072);
-            bench.plan.note_read(bench.now, content, range);
+            bench.plan.record_read(bench.now, content, range);
         }
     }
     let ahead = |bench: &Bench| -> u64 {
@@ -482,7 +482,7 @@ fn without_cache_room_the_total_read_ahead_is_bounded() {
     for step in 0..200 {
         for reader in 0..4 {
             let range = ByteRange::at(reader * (200 * MIB) + step * 131072, 131072);
-            bench.plan.note_read(bench.now, &content, range);
+            bench.plan.record_read(bench.now, &content, range);
         }
     }
     let ahead = bench

@@ -21,7 +21,7 @@ pub struct Patience {
 impl Patience {
     /// Records that this node did not run for `took` until `now`. Must be called before deadlines
     /// are checked.
-    pub fn note_pause(&mut self, now: Instant, took: Duration) {
+    pub fn record_pause(&mut self, now: Instant, took: Duration) {
         self.pause = Some(Pause::new(now, took));
     }
 
@@ -74,7 +74,7 @@ impl Patience {
             return;
         };
         demand.deadline = later;
-        state.out.decisions.note(|| Decision::ReadExtended {
+        state.out.decisions.record(|| Decision::ReadExtended {
             read: id,
             until: later,
         });
@@ -122,7 +122,7 @@ pub(super) fn notify_readers(state: &mut FetchState, content: &ContentKey, range
     let ready: Vec<_> = ready.map(|(id, _)| id).collect();
     for id in ready {
         state.take_demand(id);
-        state.out.decisions.note(|| Decision::ReadReady(id));
+        state.out.decisions.record(|| Decision::ReadReady(id));
         state.out.events.push_back(PlanEvent::Ready(id));
     }
 }
@@ -132,7 +132,7 @@ pub(super) fn notify_if_filled(state: &mut FetchState, content: &ContentKey) {
     let fetch = state.files.get(content);
     if fetch.is_some_and(|fetch| fetch.filling().is_some() && fetch.presence.is_whole()) {
         state.cancel_fill(content);
-        state.note_filled(content);
+        state.record_filled(content);
     }
 }
 
@@ -154,7 +154,7 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
             fetch.failures.remember(now, gap, why.clone());
         }
     }
-    state.out.decisions.note(|| Decision::ReadGivenUp {
+    state.out.decisions.record(|| Decision::ReadGivenUp {
         read: id,
         why: why.clone(),
     });
@@ -213,7 +213,7 @@ fn give_up_gone(
 /// Ends a fill without its file.
 fn fail_fill(state: &mut FetchState, content: ContentKey, why: PlanError) {
     state.cancel_fill(&content);
-    state.out.decisions.note(|| Decision::FillGivenUp {
+    state.out.decisions.record(|| Decision::FillGivenUp {
         content,
         why: why.clone(),
     });

@@ -310,7 +310,7 @@ impl<O: Owner> Session<O> {
             }
             None => {
                 if read.ahead {
-                    self.plan.note_read(now, &content, range);
+                    self.plan.record_read(now, &content, range);
                 }
                 self.plan.demand(now, content, range, deadline)
             }

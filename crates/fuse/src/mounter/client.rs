@@ -113,7 +113,7 @@ impl Broker {
     ///
     /// # Errors
     /// If the broker is gone.
-    pub(crate) fn keep(&self, greeting: Vec<u8>) -> io::Result<()> {
+    pub(crate) fn store_handshake(&self, greeting: Vec<u8>) -> io::Result<()> {
         self.call(&Request::Keep { greeting }, &[]).map(drop)
     }
 

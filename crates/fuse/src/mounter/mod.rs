@@ -100,7 +100,7 @@ pub fn device_trouble() -> Option<MountingError> {
 ///
 /// # Errors
 /// The error of the system, and a remedy.
-pub fn look_at_device() -> Result<(), (std::io::Error, &'static str)> {
+pub fn check_device() -> Result<(), (std::io::Error, &'static str)> {
     let opened = open_device().map(drop);
     opened.map_err(|why| {
         let remedy = mounting::device_remedy(&why);
@@ -173,7 +173,7 @@ impl MountPlace {
 
     /// Checks whether the broker is still running. To be called about once a second, so that the
     /// cause of an ended mount is known. Never waits.
-    pub(crate) fn look_at_broker(&self) {
+    pub(crate) fn check_broker(&self) {
         if let MountMeans::Broker(broker) = &self.means {
             broker.record_hangup(|| self.standing.is_mounted());
         }

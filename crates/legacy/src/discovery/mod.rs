@@ -316,7 +316,7 @@ impl LegacyMachine {
 
     /// Counts an offence of a peer over TCP. Returns whether a report of it is due.
     pub fn offended(&mut self, now: Instant, who: SocketAddrV4, what: DiscoveryOffence) -> bool {
-        self.offenders.note(now, &who, what)
+        self.offenders.record(now, &who, what)
     }
 
     /// Returns whether a report is due about a failure that is not an offence.
@@ -378,7 +378,9 @@ impl LegacyMachine {
     /// Records a message of the sender. Returns whether it is a new member.
     fn record_message(&mut self, from: SocketAddrV4, now: Instant, length_bytes: usize) -> bool {
         let has_answered = self.asks.has_answered(from);
-        let is_new = self.roster.heard(from, now, length_bytes, has_answered);
+        let is_new = self
+            .roster
+            .record_message(from, now, length_bytes, has_answered);
         match is_new {
             Some(true) => self.push_event(LegacyEvent::MemberUp(from)),
             Some(false) => {}
@@ -471,7 +473,7 @@ impl LegacyMachine {
     }
 
     fn blame(&mut self, now: Instant, who: SocketAddrV4, what: DiscoveryOffence) {
-        if self.offenders.note(now, &who, what) {
+        if self.offenders.record(now, &who, what) {
             self.push_event(LegacyEvent::Offended(who, what));
         }
     }

@@ -135,7 +135,7 @@ impl MemberRoster {
     /// Records a message of `length_bytes` from an address. The address may be forged unless it has
     /// answered a question (`is_proven`). Returns whether it is a new member, or `None` if the
     /// table is full.
-    pub(super) fn heard(
+    pub(super) fn record_message(
         &mut self,
         from: SocketAddrV4,
         now: Instant,
@@ -248,7 +248,7 @@ impl MemberRoster {
     /// resolve. A candidate is contacted only at the expense of its teller. An unproven teller
     /// causes no datagram, and a member causes at most as many bytes as its own credit.
     pub(super) fn take_probes(&mut self, now: Instant, own_bytes: usize) -> Probes {
-        let heard: Vec<SocketAddrV4> = self.heard_members().collect();
+        let heard: Vec<SocketAddrV4> = self.members_heard_from().collect();
         let configured = self.configured();
         let (period, mut probes) = (self.period, Probes::default());
         self.candidates.retain(|_, candidate| {
@@ -302,7 +302,7 @@ impl MemberRoster {
         &mut self,
         own_bytes: usize,
     ) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
-        let all: Vec<SocketAddrV4> = self.heard_members().collect();
+        let all: Vec<SocketAddrV4> = self.members_heard_from().collect();
         let configured = self.configured();
         let lists = self.heard.iter_mut().filter_map(|member| {
             if !member.pay(own_bytes) && !configured.contains(&member.address) {
@@ -359,7 +359,7 @@ impl MemberRoster {
         silent
     }
 
-    pub(super) fn heard_members(&self) -> impl Iterator<Item = SocketAddrV4> {
+    pub(super) fn members_heard_from(&self) -> impl Iterator<Item = SocketAddrV4> {
         self.heard.iter().map(|member| member.address)
     }
 
@@ -376,7 +376,7 @@ impl MemberRoster {
             .collect();
         unheard.sort();
         unheard.dedup();
-        let heard = self.heard_members().map(|address| (address, true));
+        let heard = self.members_heard_from().map(|address| (address, true));
         heard.chain(unheard.into_iter().map(|address| (address, false)))
     }
 

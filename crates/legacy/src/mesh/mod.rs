@@ -313,7 +313,7 @@ impl MeshMachine {
         let Some(culprit) = self.conns.get(&conn).map(Conn::culprit) else {
             return;
         };
-        if self.offenders.note(now, &culprit, what) {
+        if self.offenders.record(now, &culprit, what) {
             self.push_event(MeshEvent::Offended(culprit, what));
         }
     }
@@ -344,7 +344,7 @@ impl MeshMachine {
 
     /// Sends a chat message to every peer except those for which `skip` returns true. Returns the
     /// number of recipients.
-    pub fn say(&mut self, text: &str, skip: &dyn Fn(&str) -> bool) -> usize {
+    pub fn send_chat(&mut self, text: &str, skip: &dyn Fn(&str) -> bool) -> usize {
         let Some(line) = encode_chat(text) else {
             return 0;
         };

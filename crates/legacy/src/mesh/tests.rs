@@ -383,11 +383,11 @@ fn talk_reaches_every_peer_except_the_excluded_ones() {
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
     world.sent();
-    assert_eq!(world.machine.say("BYTES:3", &|_| false), 2);
+    assert_eq!(world.machine.send_chat("BYTES:3", &|_| false), 2);
     let said = "\\BYTES:3\n".to_owned();
     assert_eq!(world.sent(), [(bob, said.clone()), (carol, said)]);
-    assert_eq!(world.machine.say("hi", &|id| id == BOB), 1);
-    assert_eq!(world.machine.say("  ", &|_| false), 0);
+    assert_eq!(world.machine.send_chat("hi", &|id| id == BOB), 1);
+    assert_eq!(world.machine.send_chat("  ", &|_| false), 0);
     world.events();
     world.hear(bob, false, "LISTEN:x\nhello\x1b[2J\n\n");
     let bob_is = who(BOB, "bob", "10.0.0.2:18002");

@@ -267,7 +267,7 @@ impl MeshPlane {
                 let peers = self.machine.in_use().into_iter();
                 let heard = peers.filter(|(_, who)| !skip(&who.id));
                 let names = heard.map(|(_, who)| who.name).collect();
-                let count = self.machine.say(&text, &skip);
+                let count = self.machine.send_chat(&text, &skip);
                 let _gone = reply.send(if count > 0 { names } else { Vec::new() });
             }
             MeshCommand::Connect(address) => self.machine.configure(Instant::now(), address),

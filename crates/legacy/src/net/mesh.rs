@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::wire::mesh::{DecodeError, Decoder, Item};
-use p2pfs_transfer::net::socket::{listen_tcp, take_up_tcp};
+use p2pfs_transfer::net::socket::{adopt_tcp, listen_tcp};
 
 /// Timeout of dialling, as in the original programs.
 const DIAL: Duration = Duration::from_secs(10);
@@ -78,8 +78,8 @@ pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 /// Adopts the listening socket of an earlier process.
 ///
 /// # Errors If the socket does not listen on this address.
-pub fn take_up(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
-    take_up_tcp(socket, at)
+pub fn adopt(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
+    adopt_tcp(socket, at)
 }
 
 /// Connects to an address in the form of a list entry.

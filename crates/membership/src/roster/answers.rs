@@ -2,7 +2,7 @@
 //! queued data delivers every answer, but each too late for its probe.
 //!
 //! This module owns the outstanding probes, the round trips that they measure, and how long the end
-//! of a suspect is postponed ([`ProbeAnswers::put_off`]). The end is the moment at which the engine
+//! of a suspect is postponed ([`ProbeAnswers::postpone`]). The end is the moment at which the engine
 //! declares the suspect down. It is postponed if the suspect was heard after the probe that it did
 //! not answer, if recent answers were late, or if only other members call the suspect gone. A
 //! suspect that is heard but receives nothing never contradicts. [`PUT_OFF_MAX`] ends the
@@ -197,7 +197,7 @@ impl ProbeAnswers {
 
     /// Returns until when the end of a suspect is postponed, or none if the suspect ends now. If
     /// the end is postponed, the caller asks the suspect again now.
-    pub(super) fn put_off(
+    pub(super) fn postpone(
         &mut self,
         node: &NodeId,
         incarnation: Incarnation,
@@ -270,9 +270,9 @@ mod tests {
         answers.record_arrival(node(), start);
         answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
-        assert_eq!(answers.put_off(&node(), 0, start + 2 * SECOND), None);
+        assert_eq!(answers.postpone(&node(), 0, start + 2 * SECOND), None);
         let stranger = NodeId::new([8; 32]);
-        assert_eq!(answers.put_off(&stranger, 0, start), None);
+        assert_eq!(answers.postpone(&stranger, 0, start), None);
     }
 
     #[test]
@@ -282,10 +282,10 @@ mod tests {
         answers.called_gone(node(), 0, SECOND, start);
         let mut now = start + SECOND;
         for _ in 0..OWN_QUESTIONS {
-            assert_eq!(answers.put_off(&node(), 0, now), Some(now + SECOND));
+            assert_eq!(answers.postpone(&node(), 0, now), Some(now + SECOND));
             now += SECOND;
         }
-        assert_eq!(answers.put_off(&node(), 0, now), None);
+        assert_eq!(answers.postpone(&node(), 0, now), None);
     }
 
     #[test]
@@ -297,7 +297,7 @@ mod tests {
         let mut now = first;
         loop {
             answers.record_arrival(node(), now);
-            let Some(until) = answers.put_off(&node(), 0, now) else {
+            let Some(until) = answers.postpone(&node(), 0, now) else {
                 break;
             };
             (now, rounds) = (until, rounds + 1);
@@ -307,8 +307,8 @@ mod tests {
         answers.record_probe(node(), 9, now);
         answers.suspect(node(), 1, now);
         answers.record_arrival(node(), now + SECOND);
-        assert!(answers.put_off(&node(), 1, now + SECOND).is_some());
-        assert_eq!(answers.put_off(&node(), 0, now + SECOND), None);
+        assert!(answers.postpone(&node(), 1, now + SECOND).is_some());
+        assert_eq!(answers.postpone(&node(), 0, now + SECOND), None);
     }
 
     #[test]
@@ -323,7 +323,7 @@ mod tests {
                 .for_each(|n| answers.record_round_trip(*n, ms(rest)));
             answers.record_probe(node(), 1, start);
             answers.suspect(node(), 0, start + SECOND);
-            let until = answers.put_off(&node(), 0, start + ms(1));
+            let until = answers.postpone(&node(), 0, start + ms(1));
             assert_eq!(until, Some(start + ms(expected)));
         }
     }
@@ -335,10 +335,13 @@ mod tests {
         answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
         let until = start + 4 * SECOND;
-        assert_eq!(answers.put_off(&node(), 0, start + 3 * SECOND), Some(until));
+        assert_eq!(
+            answers.postpone(&node(), 0, start + 3 * SECOND),
+            Some(until)
+        );
         // It has the same time again after the next question, and not more.
         let last = start + 7 * SECOND;
-        assert_eq!(answers.put_off(&node(), 0, until), Some(last));
-        assert_eq!(answers.put_off(&node(), 0, last + SECOND), None);
+        assert_eq!(answers.postpone(&node(), 0, until), Some(last));
+        assert_eq!(answers.postpone(&node(), 0, last + SECOND), None);
     }
 }

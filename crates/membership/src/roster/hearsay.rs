@@ -52,7 +52,7 @@ impl Roster {
 
     /// Runs `hand_over`, which passes the believed part of `told` to the engine. Then asks the
     /// nodes that `told` calls gone.
-    pub(super) fn take_hearsay(
+    pub(super) fn accept_hearsay(
         &mut self,
         now: Instant,
         told: &[Update],
@@ -116,7 +116,7 @@ impl Roster {
         let is_it = |it: &Update| (it.id().0, it.incarnation(), it.state()) == as_told;
         let is_suspect = self.engine.iter_membership_state().any(is_it);
         let node = is_suspect.then_some(suspect.node)?;
-        let until = self.answers.put_off(&node, *incarnation, now)?;
+        let until = self.answers.postpone(&node, *incarnation, now)?;
         self.confront(now, *suspect, *incarnation);
         Some(until)
     }

@@ -199,7 +199,7 @@ fn the_death_of_an_unknown_node_is_not_remembered() {
     let mut counters = Counters::default();
     let over = Update::new(MemberLife(contact(1, 1)), 0, State::Down);
     tell(now, &c, &mut b, std::slice::from_ref(&over), &mut counters);
-    c.take_as_down(now, contact(1, 1));
+    c.mark_down_silently(now, contact(1, 1));
     let list = c.export(|_| false);
     b.merge(now, &list, |_| true, &mut counters).unwrap();
     let known: Vec<Contact> = b.members().map(|(contact, _)| contact).collect();

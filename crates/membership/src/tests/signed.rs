@@ -80,7 +80,7 @@ fn an_unsigned_generation_is_refused_in_gossip_lists_and_answers() {
         StdRng::from_seed([1; 32]),
         now,
     );
-    roster.take_as_down(now, forged);
+    roster.mark_down_silently(now, forged);
     let list = roster.export(|_| false);
     let merged = table.seat(2).merge_members(now, &list);
     assert_eq!(merged, Err(ClusterError::ForgedMemberList));
@@ -108,7 +108,7 @@ fn calls_gone(table: &mut Table, who: Member, to: u8) -> (Bytes, Vec<Bytes>) {
         Roster::new(&hasty, me, vouchers.clone(), rng, now)
     };
     let (mut teller, mut liar) = (member(1), member(2));
-    teller.take_as_down(now, who);
+    teller.mark_down_silently(now, who);
     let list = teller.export(|_| false);
     let counters = &mut Counters::default();
     let (others, peer) = (table.seat(to).export_members(), table.seat(to).me());

@@ -257,7 +257,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::contents_of`], unless a content is pinned by a name there.
-    pub fn kept_of(&self, path: &SharedPath) -> Result<Contents, FileError> {
+    pub fn pinned_at(&self, path: &SharedPath) -> Result<Contents, FileError> {
         let once = self.pinned_where(|_, name| {
             name.is_some_and(|name| name == path || name.is_beneath(path)) || path.is_root()
         });
@@ -278,7 +278,7 @@ impl Node {
     }
 
     /// Returns the pinned contents whose hash begins with these hexadecimal digits.
-    pub fn kept_with(&self, hash_start: &str) -> Contents {
+    pub fn pinned_with_hash(&self, hash_start: &str) -> Contents {
         self.pinned_where(|hash, _| hash.to_string().starts_with(hash_start))
     }
 

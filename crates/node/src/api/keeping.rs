@@ -185,7 +185,7 @@ impl Node {
     /// # Errors
     /// As [`Node::pin`].
     pub async fn unpin(&self, path: &SharedPath) -> Result<(), FileError> {
-        let contents = self.kept_of(path)?;
+        let contents = self.pinned_at(path)?;
         self.set_pins(path, &contents, false).await
     }
 

@@ -83,8 +83,8 @@ impl Node {
     }
 
     /// Returns how many bytes of logs, as compressed for transfer, went to others since the start.
-    pub fn told_bytes(&self) -> u64 {
-        self.published.told_bytes()
+    pub fn sent_log_bytes(&self) -> u64 {
+        self.published.sent_log_bytes()
     }
 
     /// Returns the memory of buffers that were not used for ten seconds to the kernel. Call it once a

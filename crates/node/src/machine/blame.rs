@@ -50,7 +50,7 @@ impl Machine {
         while let Some(dropped) = self.catalogue.poll_dropped() {
             match Offence::of_dropped(dropped.why) {
                 Some(offence) => {
-                    self.pulls.put_off(now, dropped.author);
+                    self.pulls.postpone(now, dropped.author);
                     self.report_offence(dropped.author, offence);
                 }
                 None => self.pulls.finish(dropped.author),

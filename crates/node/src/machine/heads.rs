@@ -32,7 +32,7 @@ impl Machine {
     /// Records that the cache has this complete content, or no longer has it if `size_bytes` is
     /// `None`.
     pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
-        self.say(
+        self.queue_own_fact(
             now,
             match size_bytes {
                 Some(size_bytes) => Fact::Have { hash, size_bytes },
@@ -56,7 +56,7 @@ impl Machine {
     }
 
     /// Queues an own fact, to be recorded with the next head.
-    pub(super) fn say(&mut self, now: Instant, fact: Fact) {
+    pub(super) fn queue_own_fact(&mut self, now: Instant, fact: Fact) {
         self.unsaid.push(fact);
         if self.unsaid.len() >= UNSAID_MAX {
             self.record_own();

@@ -49,11 +49,11 @@ impl ListPaces {
             .count()
         {
             0 => true,
-            count => self.take_count(now, author, count as u32),
+            count => self.count_against_limit(now, author, count as u32),
         }
     }
 
-    pub(super) fn take_count(&mut self, now: Instant, author: NodeId, count: u32) -> bool {
+    pub(super) fn count_against_limit(&mut self, now: Instant, author: NodeId, count: u32) -> bool {
         self.0.take(author, count, now)
     }
 }

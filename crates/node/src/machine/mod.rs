@@ -353,13 +353,13 @@ impl Machine {
 
     /// Records the current entry of a name in the own shares.
     pub fn put(&mut self, now: Instant, share: ShareIndex, path: SharedPath, entry: Entry) {
-        self.say(now, Fact::Entry { share, path, entry });
+        self.queue_own_fact(now, Fact::Entry { share, path, entry });
     }
 
     /// Records that a name in the own shares is gone.
     pub fn remove(&mut self, now: Instant, share: ShareIndex, path: &SharedPath) {
         let path = path.clone();
-        self.say(now, Fact::Removed { share, path });
+        self.queue_own_fact(now, Fact::Removed { share, path });
     }
 
     /// Returns every known node.

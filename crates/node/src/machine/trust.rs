@@ -145,7 +145,7 @@ impl Machine {
         told_all: bool,
         answer: &[u8],
     ) {
-        let (lacks_some, fault) = self.keyring.hear_answer(answer);
+        let (lacks_some, fault) = self.keyring.receive_answer(answer);
         self.report_bad_statement(from, fault);
         if lacks_some && !told_all {
             self.ask_for_trust(from, address, true);
@@ -154,7 +154,7 @@ impl Machine {
     }
 
     pub(super) fn receive_statement(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
-        let fault = self.keyring.hear_news(bytes);
+        let fault = self.keyring.receive_news(bytes);
         self.report_bad_statement(from, fault);
         self.follow_membership(now);
         if self.keyring.wanted_epoch().is_some()

@@ -149,7 +149,7 @@ fn a_log_without_room_is_not_pulled_before_its_time() {
     let mut pulls = pulls();
     pulls.want(now, node(1), START, None);
     pulls.next_step(now, &[node(1)]).unwrap();
-    pulls.put_off(now, node(1));
+    pulls.postpone(now, node(1));
     let newest = LogPosition { epoch: 3, after: 0 };
     pulls.want(now, node(1), newest, Some(node(1)));
     assert_eq!(pulls.next_step(now, &[node(1)]), None);

@@ -243,7 +243,7 @@ fn a_node_is_departed_thirty_days_after_it_was_last_live() {
     }
     store.write_logs(&me.take_writes(usize::MAX)).unwrap();
     let start = 1_700_000_000;
-    store.note_live(&[id(2)], start).unwrap();
+    store.record_live(&[id(2)], start).unwrap();
     assert!(
         store.departed(start + 10).unwrap().is_empty(),
         "counts from the first look"
@@ -261,7 +261,7 @@ fn a_node_is_departed_thirty_days_after_it_was_last_live() {
     let all = store.departed(start + FORGET_AFTER_SECONDS + 11).unwrap();
     assert_eq!(all, [id(2), id(3)], "but never this node");
     store
-        .note_live(&[id(2), id(3)], start + FORGET_AFTER_SECONDS)
+        .record_live(&[id(2), id(3)], start + FORGET_AFTER_SECONDS)
         .unwrap();
     assert!(
         store

@@ -346,7 +346,7 @@ impl Keyring {
 
     /// Takes in one statement that arrived as news, and queues it for others if it is new. A
     /// statement that cannot be stored on disk counts until the next start.
-    pub fn hear_news(&self, bytes: &[u8]) -> Option<Fault> {
+    pub fn receive_news(&self, bytes: &[u8]) -> Option<Fault> {
         let (taken, fault) = self.receive(bytes, 1);
         self.news.lock().extend(taken);
         fault

@@ -125,12 +125,12 @@ fn a_new_directory_and_all_changes_during_its_scan_are_one_unit() {
     order.step();
     order.await_file(b, None);
     order.set_turn_of_new(turn);
-    assert!(order.note_met(9));
+    assert!(order.record_discovered(9));
     order.await_file(a, None);
     order.end_reading(turn);
     order.step();
     order.hold(removed("old"));
-    order.note_drained();
+    order.record_drained();
     order.set_turn(order.turn_of(a).unwrap());
     order.set_seen(changed(9));
     order.hold(link("d/pointer"));
@@ -149,14 +149,14 @@ fn a_tree_too_large_for_one_report_is_reported_in_pieces() {
     let mut order = EventOrder::default();
     order.step();
     let turn = order.await_reading().unwrap();
-    assert!((0..UNIT_MAX_NAMES).all(|_| order.note_met(1)));
-    assert!(!order.note_met(1));
+    assert!((0..UNIT_MAX_NAMES).all(|_| order.record_discovered(1)));
+    assert!(!order.record_discovered(1));
     assert_eq!(order.await_reading(), None);
     order.end_reading(turn);
-    order.note_drained();
+    order.record_drained();
     order.step();
     order.await_reading();
-    assert!(!order.note_met(UNIT_MAX_BYTES + 1));
+    assert!(!order.record_discovered(UNIT_MAX_BYTES + 1));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn an_unexpected_file_is_reported_after_later_events_of_the_same_tick() {
             (object, "object", file(2)),
         ] {
             order.set_turn(order.turn_of(slot).unwrap());
-            order.note_hashed(slot, hashed);
+            order.record_hashed(slot, hashed);
             order.set_seen(hashed);
             order.hold(link(name));
             order.forget_file(slot);

@@ -101,7 +101,7 @@ fn a_content_is_found_under_all_its_names() {
             ..FileBody::unlisted()
         };
         tree.set_file(slot, body, FileTimestamp::default());
-        tree.note_content(slot, &hash);
+        tree.record_content(slot, &hash);
     }
     assert_eq!(tree.with_content(&hash).count(), 2);
     tree.drop_content(slots[0], &hash);

@@ -212,8 +212,8 @@ impl FetcherInner {
         file: &CacheFile,
     ) {
         let may_store = turn.is_some();
-        let mut kept = self.storing.keep(turn, file, verified);
-        while self.with(|session, now| kept.tell(session, now, content, verified.range)) {
+        let mut kept = self.storing.store_answer(turn, file, verified);
+        while self.with(|session, now| kept.report_stored(session, now, content, verified.range)) {
             kept = if may_store {
                 self.storing.store_now(file, verified)
             } else {

@@ -233,9 +233,9 @@ impl Fetcher {
 
     /// Records that a range was read from the cache without [`Fetcher::read`], so that read-ahead
     /// moves on. Cheap.
-    pub fn note_read(&self, content: ContentKey, range: ByteRange) {
+    pub fn record_read(&self, content: ContentKey, range: ByteRange) {
         self.inner
-            .with(|session, now| session.plan.note_read(now, &content, range));
+            .with(|session, now| session.plan.record_read(now, &content, range));
     }
 
     /// Returns until when a read waits if nothing more arrives, or `None` if it does not wait.
@@ -451,7 +451,7 @@ impl ClientState {
         let now = Instant::now();
         let late = self.armed.map(|at| now.saturating_duration_since(at));
         if let Some(late) = late.filter(|late| *late >= PAUSE) {
-            self.session.plan.patience.note_pause(now, late);
+            self.session.plan.patience.record_pause(now, late);
         }
         now
     }

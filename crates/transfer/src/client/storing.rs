@@ -97,7 +97,7 @@ impl StoreQueue {
     }
 
     /// Stores an answer if there is a turn. Blocking.
-    pub(super) fn keep(
+    pub(super) fn store_answer(
         &self,
         turn: Option<StoreTurn>,
         file: &CacheFile,
@@ -114,7 +114,7 @@ impl StoreQueue {
 
     /// Stores an answer without a turn. Blocking.
     pub(super) fn store_now(&self, file: &CacheFile, verified: &Verified) -> StoreOutcome {
-        let kept = write_behind::keep(file, verified);
+        let kept = write_behind::store(file, verified);
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.stands_still.store(false, Ordering::Relaxed);
         kept

@@ -101,7 +101,7 @@ impl FetcherInner {
                 .collect();
             self.with(|session, now| {
                 for (one, kept) in pending.into_iter().zip(outcomes) {
-                    if kept.tell(session, now, one.content, one.verified.range) {
+                    if kept.report_stored(session, now, one.content, one.verified.range) {
                         again.push(one);
                     }
                 }
@@ -120,7 +120,7 @@ pub(super) enum StoreOutcome {
 }
 
 /// Stores a range. A failing cache counts as one without room: the bytes stay in memory. Blocking.
-pub(super) fn keep(file: &CacheFile, verified: &Verified) -> StoreOutcome {
+pub(super) fn store(file: &CacheFile, verified: &Verified) -> StoreOutcome {
     let (start, bytes) = (verified.range.start, verified.range.len());
     match file.store(verified) {
         Ok(Stored::Kept) => {
@@ -143,7 +143,7 @@ pub(super) fn keep(file: &CacheFile, verified: &Verified) -> StoreOutcome {
 impl StoreOutcome {
     /// Reports the result to the session. Returns whether to store the range again.
     #[must_use = "what is to be stored again is told of again"]
-    pub(super) fn tell(
+    pub(super) fn report_stored(
         self,
         session: &mut Session<Client>,
         now: Instant,

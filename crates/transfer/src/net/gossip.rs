@@ -48,7 +48,7 @@ impl UdpPort {
     }
 
     /// Wraps the socket of an earlier process, if it fits the address.
-    pub(super) fn take_up(socket: OwnedFd, address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn adopt(socket: OwnedFd, address: SocketAddr) -> io::Result<Self> {
         check_fits(SockRef::from(&socket), Type::DGRAM, address)?;
         let socket = std::net::UdpSocket::from(socket);
         socket.set_nonblocking(true)?;

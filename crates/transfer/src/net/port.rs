@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::net::NetError;
 use crate::net::gossip::UdpPort;
-use crate::net::socket::{bind_error, bind_tcp, take_up_tcp};
+use crate::net::socket::{adopt_tcp, bind_error, bind_tcp};
 
 /// Maximum attempts to find a port that is free for both protocols.
 const FREE_PORT_TRIES: usize = 32;
@@ -58,9 +58,9 @@ impl PortPair {
     ///
     /// # Errors
     /// The sockets are not what [`PortPair::bind`] makes for this address.
-    pub fn take_up(tcp: OwnedFd, udp: OwnedFd, address: SocketAddr) -> io::Result<Self> {
-        let listener = take_up_tcp(tcp, address)?;
-        let udp = UdpPort::take_up(udp, listener.local_addr()?)?;
+    pub fn adopt(tcp: OwnedFd, udp: OwnedFd, address: SocketAddr) -> io::Result<Self> {
+        let listener = adopt_tcp(tcp, address)?;
+        let udp = UdpPort::adopt(udp, listener.local_addr()?)?;
         Ok(Self { listener, udp })
     }
 
@@ -119,16 +119,13 @@ mod tests {
         drop(pair);
         let waiting = tokio::net::TcpStream::connect(at).await.unwrap();
         let [tcp, udp] = kept;
-        let pair = PortPair::take_up(tcp, udp, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let pair = PortPair::adopt(tcp, udp, "127.0.0.1:0".parse().unwrap()).unwrap();
         let (_, from) = pair.listener.accept().await.unwrap();
         assert_eq!(from, waiting.local_addr().unwrap());
         let [tcp, udp] = pair.try_clone_fds().unwrap();
         let elsewhere = SocketAddr::new("127.0.0.2".parse().unwrap(), at.port());
-        assert!(PortPair::take_up(tcp, udp, elsewhere).is_err());
+        assert!(PortPair::adopt(tcp, udp, elsewhere).is_err());
         let [tcp, udp] = pair.try_clone_fds().unwrap();
-        assert!(
-            PortPair::take_up(udp, tcp, at).is_err(),
-            "each in its place"
-        );
+        assert!(PortPair::adopt(udp, tcp, at).is_err(), "each in its place");
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, NetError> {
 }
 
 /// Wraps a listening socket of an earlier process.
-pub fn take_up_tcp(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpListener> {
+pub fn adopt_tcp(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpListener> {
     check_fits(SockRef::from(&socket), Type::STREAM, address)?;
     let socket = std::net::TcpListener::from(socket);
     socket.set_nonblocking(true)?;

@@ -28,7 +28,7 @@ impl Askers {
         }
     }
 
-    pub(super) fn note(&mut self, now: Instant, hash: ContentHash, node: NodeId) {
+    pub(super) fn record(&mut self, now: Instant, hash: ContentHash, node: NodeId) {
         let list = self.files.get_or_insert_mut(hash, VecDeque::new);
         match list.iter_mut().find(|(known, _)| *known == node) {
             Some((_, at)) => *at = now,
@@ -61,7 +61,7 @@ mod tests {
         let (mut askers, now) = (Askers::new(), Instant::now());
         let hash = ContentHash::of(b"x");
         for i in 0..20 {
-            askers.note(now, hash, NodeId::new([i; 32]));
+            askers.record(now, hash, NodeId::new([i; 32]));
         }
         let others = askers.of(now, &hash, &NodeId::new([19; 32]));
         assert_eq!(others.len(), ASKERS_MAX - 1);
@@ -76,7 +76,7 @@ mod tests {
     fn the_number_of_files_is_bounded() {
         let (mut askers, now) = (Askers::new(), Instant::now());
         for i in 0..5000u32 {
-            askers.note(now, ContentHash::of(&i.to_le_bytes()), NodeId::new([1; 32]));
+            askers.record(now, ContentHash::of(&i.to_le_bytes()), NodeId::new([1; 32]));
         }
         assert_eq!(askers.files.len(), FILES_MAX.get());
     }

@@ -58,7 +58,7 @@ impl ServerInner {
                 Err(ServeError::NotHere | ServeError::Busy) => packed.push_not_here(),
             }
         }
-        turn.made();
+        turn.mark_made();
         let bytes = packed.into_bytes().into();
         let packed = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
         Response::Batch { packed }

@@ -112,7 +112,7 @@ impl ServeTurn {
 
     /// Marks the answer as made. It uses memory until the turn is dropped, and the next answer may
     /// be made.
-    pub(super) fn made(&mut self) {
+    pub(super) fn mark_made(&mut self) {
         if std::mem::replace(&mut self.making, false) {
             let granted = {
                 let mut turns = self.queue.turns.lock();

@@ -216,7 +216,7 @@ impl Server {
         if !self.upload().pass_at_once(range.len(), is_waited_for) {
             return None;
         }
-        self.inner.askers.lock().note(now, hash, of.1);
+        self.inner.askers.lock().record(now, hash, of.1);
         Some(turn)
     }
 
@@ -276,8 +276,8 @@ impl Server {
             self.upload().give_back(range.len());
             return None;
         };
-        self.inner.askers.lock().note(now, hash, from);
-        turn.made();
+        self.inner.askers.lock().record(now, hash, from);
+        turn.mark_made();
         let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
         Some(Response::Data { proof })
     }
@@ -302,7 +302,7 @@ impl Server {
         if !is_askable(size_bytes, range) {
             return refused("the range is not one that can be asked for");
         }
-        self.inner.askers.lock().note(Instant::now(), hash, of.1);
+        self.inner.askers.lock().record(Instant::now(), hash, of.1);
         let asked = QueuedRequest::of_range(of, hash, range);
         let Some(turn) = self.turn_within_limit(asked).await else {
             return self.without_turn(&asked);
@@ -367,7 +367,7 @@ impl ServerInner {
         drop(unused);
         let mut opened = self.opened.lock();
         let mut closed = opened.remove_expired_deleted(now);
-        closed.extend(opened.keep(now, lost));
+        closed.extend(opened.retain_deleted(now, lost));
         opened.swept = !opened.is_empty();
         let swept = opened.swept;
         drop(opened);
@@ -396,7 +396,7 @@ impl ServerInner {
             }
             match source.encode(range, &self.pieces) {
                 Ok(bytes) => {
-                    turn.made();
+                    turn.mark_made();
                     let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
                     return Response::Data { proof };
                 }

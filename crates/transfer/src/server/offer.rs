@@ -31,7 +31,7 @@ impl Server {
             return None;
         }
         let askers = self.askers(hash, &from);
-        self.inner.askers.lock().note(Instant::now(), *hash, from);
+        self.inner.askers.lock().record(Instant::now(), *hash, from);
         let source = self.look(from, hash)?;
         let (all, size_bytes) = (source.is_whole(), source.size_bytes());
         let ranges = if all {

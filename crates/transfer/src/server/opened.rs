@@ -186,7 +186,11 @@ impl OpenSources {
 
     /// Keeps files that were deleted while they were open. Returns those that are not kept.
     #[must_use]
-    pub(super) fn keep(&mut self, now: Instant, lost: Vec<(ContentHash, Source)>) -> Vec<Source> {
+    pub(super) fn retain_deleted(
+        &mut self,
+        now: Instant,
+        lost: Vec<(ContentHash, Source)>,
+    ) -> Vec<Source> {
         let keep = |(hash, source): (ContentHash, Source)| {
             let size_bytes = source.size_bytes();
             self.nameless.put(now, hash, source, size_bytes)

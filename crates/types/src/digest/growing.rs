@@ -117,7 +117,7 @@ impl Growing {
     /// # Panics
     /// Panics if there are more bytes than are missing, or if they end within a group that is not
     /// the last.
-    pub fn take(
+    pub fn feed(
         &mut self,
         bytes: &[u8],
         mut save: impl FnMut(u64, &[u8; 64]) -> io::Result<()>,
@@ -171,7 +171,7 @@ impl Growing {
         };
         if range.len() == CHUNK_BYTES && range.start >= start {
             let from = (range.start - start) as usize;
-            marks::note(hash, &bytes[from..from + CHUNK_BYTES as usize]);
+            marks::record(hash, &bytes[from..from + CHUNK_BYTES as usize]);
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
                 pairs[place as usize..][..64].copy_from_slice(pair);
                 Ok(())
             };
-            growing.take(some, save).unwrap();
+            growing.feed(some, save).unwrap();
             assert!(growing.subtrees.len() <= 40);
         }
         assert_eq!(growing.left_bytes(), 0);
@@ -258,7 +258,7 @@ mod tests {
         let started = Growing::from_version(new as u64, grains[1], &version, known, &mut save);
         let mut growing = started.unwrap()?;
         let done = growing.done_bytes();
-        growing.take(&bytes[done as usize..new], save).unwrap();
+        growing.feed(&bytes[done as usize..new], save).unwrap();
         assert_eq!(growing.finish(), Some(after.hash), "{old} {new}");
         assert!(pairs == after.pairs, "{old} {new}");
         Some(done)
@@ -340,7 +340,7 @@ mod tests {
     fn there_is_no_hash_before_all_bytes_arrived() {
         let mut growing = Growing::new(3 * CHUNK_BYTES, Grain::CHUNK);
         let group = vec![7; CHUNK_BYTES as usize];
-        growing.take(&group, |_, _| Ok(())).unwrap();
+        growing.feed(&group, |_, _| Ok(())).unwrap();
         assert_eq!(growing.left_bytes(), 2 * CHUNK_BYTES);
         assert_eq!(growing.finish(), None);
     }
@@ -349,7 +349,7 @@ mod tests {
     fn an_outboard_that_cannot_be_saved_is_abandoned() {
         let bytes = vec![7; 2 * CHUNK_BYTES as usize];
         let full = |_: u64, _: &[u8; 64]| Err(io::ErrorKind::StorageFull.into());
-        let failed = Growing::new(bytes.len() as u64, Grain::CHUNK).take(&bytes, full);
+        let failed = Growing::new(bytes.len() as u64, Grain::CHUNK).feed(&bytes, full);
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

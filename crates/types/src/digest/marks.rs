@@ -58,7 +58,7 @@ impl HashedChunks {
         self.slots.lock()[slot_of(hash)] == code
     }
 
-    fn note(&self, hash: &NodeHash, code: u64) {
+    fn record(&self, hash: &NodeHash, code: u64) {
         self.slots.lock()[slot_of(hash)] = code;
     }
 }
@@ -88,15 +88,15 @@ pub(super) fn has_hash(hash: &NodeHash, bytes: &[u8], hashed: impl FnOnce() -> N
     }
     let has = hashed() == *hash;
     if has {
-        marks.note(hash, code);
+        marks.record(hash, code);
     }
     has
 }
 
 /// Remembers a chunk that was just hashed. Ignores anything that is not a whole chunk.
-pub(super) fn note(hash: &NodeHash, bytes: &[u8]) {
+pub(super) fn record(hash: &NodeHash, bytes: &[u8]) {
     if let Some((marks, code)) = marked(hash, bytes) {
-        marks.note(hash, code);
+        marks.record(hash, code);
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     fn hashed_bytes_are_not_hashed_again_unless_changed() {
         let mut bytes = chunk(1);
         let hash = hash_of(&bytes);
-        note(&hash, &bytes);
+        record(&hash, &bytes);
         assert!(has_hash(&hash, &bytes, || unreachable!("it is known")));
         for place in [0, 12_345, bytes.len() - 1] {
             bytes[place] ^= 1;
@@ -137,7 +137,7 @@ mod tests {
     fn the_same_bytes_under_another_hash_are_unknown() {
         let bytes = chunk(2);
         let hash = hash_of(&bytes);
-        note(&hash, &bytes);
+        record(&hash, &bytes);
         let mut other = hash;
         other[0] ^= 1;
         assert!(!has_hash(&other, &bytes, || hash));
@@ -147,7 +147,7 @@ mod tests {
     fn less_than_a_chunk_is_always_hashed() {
         let bytes = &chunk(3)[1..];
         let hash = hash_of(bytes);
-        note(&hash, bytes);
+        record(&hash, bytes);
         assert!(!has_hash(&hash, bytes, || [7; 32]));
         assert!(has_hash(&hash, bytes, || hash));
     }

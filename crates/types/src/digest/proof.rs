@@ -134,10 +134,10 @@ fn prove(
                     .next()
                     .expect("the walk counted them")
                     .copy_from_slice(&pair);
-                expected.take_pair(step, &pair)
+                expected.accept_pair(step, &pair)
             }
             ProofStep::Bytes { range, is_root } => {
-                expected.take_own_bytes(*range, source.bytes(*range), *is_root)
+                expected.accept_own_bytes(*range, source.bytes(*range), *is_root)
             }
         };
         if !fits {
@@ -176,12 +176,12 @@ pub fn decode(
                 proof = rest;
                 let bytes = *pair;
                 pairs.extend(step.offset.map(|offset| HashPair { offset, bytes }));
-                expected.take_pair(step, pair)
+                expected.accept_pair(step, pair)
             }
             ProofStep::Bytes { range, is_root } => {
                 let start = (range.start - walk.range.start) as usize;
                 let bytes = &bytes[start..start + range.len() as usize];
-                expected.take_bytes(*range, bytes, *is_root)
+                expected.accept_bytes(*range, bytes, *is_root)
             }
         };
         if !fits {

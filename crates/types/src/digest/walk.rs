@@ -152,7 +152,7 @@ impl ExpectedHashes {
 
     /// Returns whether the pair has the next expected hash. The hashes of its halves are then
     /// verified.
-    pub(super) fn take_pair(&mut self, step: &ParentStep, pair: &[u8; 64]) -> bool {
+    pub(super) fn accept_pair(&mut self, step: &ParentStep, pair: &[u8; 64]) -> bool {
         if self.0.pop() != Some(hash_pair(pair, step.is_root)) {
             return false;
         }
@@ -163,13 +163,18 @@ impl ExpectedHashes {
     }
 
     /// Returns whether the bytes have the next expected hash.
-    pub(super) fn take_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
+    pub(super) fn accept_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
         self.0.pop() == Some(hash_bytes(range.start, bytes, is_root))
     }
 
     /// Returns whether this node's own bytes have the next expected hash. Known chunks are not
     /// hashed.
-    pub(super) fn take_own_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
+    pub(super) fn accept_own_bytes(
+        &mut self,
+        range: ByteRange,
+        bytes: &[u8],
+        is_root: bool,
+    ) -> bool {
         let hashed = || hash_bytes(range.start, bytes, is_root);
         let expected = self.0.pop();
         expected.is_some_and(|hash| marks::has_hash(&hash, bytes, hashed))

@@ -235,7 +235,7 @@ fn restarting(broken: usize) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
         }
         let _inside = runtime.enter();
         let policy = Policy::of_this_process();
-        let server = ControlServer::take_up(listener.into(), &at, policy, 64).unwrap();
+        let server = ControlServer::adopt(listener.into(), &at, policy, 64).unwrap();
         let (sender, mut requests) = mpsc::channel::<ControlRequest>(4);
         runtime.spawn(server.serve(sender));
         runtime.spawn(async move {
@@ -309,7 +309,7 @@ async fn an_inherited_socket_of_another_path_is_not_used() {
     let (here, there) = (dir.path().join("here"), dir.path().join("there"));
     let bind = || std::os::unix::net::UnixListener::bind(&here).unwrap();
     let take_up = |path: &std::path::Path, socket: std::os::unix::net::UnixListener| {
-        ControlServer::take_up(socket.into(), path, Policy::of_this_process(), 4).is_ok()
+        ControlServer::adopt(socket.into(), path, Policy::of_this_process(), 4).is_ok()
     };
     let socket = bind();
     assert!(!take_up(&there, socket.try_clone().unwrap()));

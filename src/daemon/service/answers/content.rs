@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
 use super::handing::{may_have, pipe_to_caller};
-use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
+use super::paths::{nothing_hidden, refuse_mount_file, shared_path, trimmed};
 use super::{Service, Viewer, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
@@ -98,7 +98,7 @@ impl Service {
                 return Err(Failure::new(FailureKind::Invalid, message)
                     .with_remedy("name a file in it; ls shows it in the mount"));
             }
-            Some(Hidden::Other) => return Err(made_by_mount(bytes)),
+            Some(Hidden::Other) => return Err(refuse_mount_file(bytes)),
             Some(Hidden::Nothing) => return Err(nothing_hidden(bytes)),
         }
         let path = shared_path(named)?;

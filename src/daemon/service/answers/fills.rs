@@ -200,7 +200,7 @@ impl Service {
         let mut all = Found::default();
         let mut touched = Touched::default();
         for named in paths {
-            let by_hash = hash_start(named).map(|start| self.node.kept_with(start));
+            let by_hash = hash_start(named).map(|start| self.node.pinned_with_hash(start));
             if let Some(kept) = by_hash.filter(|kept| !kept.is_empty()) {
                 all.add(kept)?;
                 continue;
@@ -210,7 +210,7 @@ impl Service {
                 all.add(hidden)?;
                 continue;
             }
-            match shared_path(named).map(|path| self.node.kept_of(&path)) {
+            match shared_path(named).map(|path| self.node.pinned_at(&path)) {
                 Ok(Ok(kept)) => all.add(kept)?,
                 Ok(Err(FileError::TooMany)) => return Err(too_many()),
                 Ok(Err(_)) | Err(_) => touched.failed.push(Problem {

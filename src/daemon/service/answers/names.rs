@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::foreign::foreign_entry;
-use super::paths::{made_by_mount, nothing_hidden, shared_path, trimmed};
+use super::paths::{nothing_hidden, refuse_mount_file, shared_path, trimmed};
 use super::trust::escape_or_top;
 use super::{Asked, Service, Sight, Viewer, calendar_time, reply_while_heard, unanswered, wait};
 use crate::daemon::control::{
@@ -142,7 +142,7 @@ impl Service {
         let file = match hidden {
             Hidden::Directory => None,
             Hidden::File(file) => Some(file),
-            Hidden::Other => return Err(made_by_mount(path)),
+            Hidden::Other => return Err(refuse_mount_file(path)),
             Hidden::Nothing => return Err(nothing_hidden(path)),
         };
         if let Some(file) = file {

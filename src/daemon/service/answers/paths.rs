@@ -23,7 +23,7 @@ pub(super) fn nothing_hidden(path: &[u8]) -> Failure {
 }
 
 /// Returns the failure for a path that exists only in the mount.
-pub(super) fn made_by_mount(path: &[u8]) -> Failure {
+pub(super) fn refuse_mount_file(path: &[u8]) -> Failure {
     let message = format!("{} is made by the mount", escape(path));
     Failure::new(FailureKind::Invalid, message)
         .with_remedy("read it there; p2pfs status --json tells the same")

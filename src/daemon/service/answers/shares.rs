@@ -79,7 +79,7 @@ impl Service {
             path: Named::from_local(dir),
             why: why.clone(),
         };
-        missing.told().iter().map(problem).collect()
+        missing.known().iter().map(problem).collect()
     }
 
     /// Returns a page of the entries that other nodes can read.

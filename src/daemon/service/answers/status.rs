@@ -82,7 +82,7 @@ impl Service {
         let readers = self.served.read_bytes().into_iter();
         let counters = node.into_iter().chain(files).chain(peers).chain(readers);
         self.rates.record(now, counters);
-        self.served.look_at_readers();
+        self.served.update_readers();
     }
 
     pub(super) fn cache_usage(&self) -> CacheUsage {

@@ -475,7 +475,7 @@ impl Bench {
                 .get(&reader.content)
                 .map(|f| f.presence.here().contains(range));
             if here == Some(true) {
-                self.plan.note_read(self.now, &reader.content, range);
+                self.plan.record_read(self.now, &reader.content, range);
                 reader.at += 1;
                 continue;
             }

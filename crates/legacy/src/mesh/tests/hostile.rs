@@ -157,8 +157,8 @@ fn an_old_program_is_never_sent_a_message_that_crashes_it() {
     ] {
         world.hear(bob, false, &format!("{line}\n"));
     }
-    world.machine.say("PEERS:nocolon", &|_| false);
-    world.machine.say("BYTES:-1", &|_| false);
+    world.machine.send_chat("PEERS:nocolon", &|_| false);
+    world.machine.send_chat("BYTES:-1", &|_| false);
     world.pass(seconds(120));
     for (_, text) in world.sent() {
         for line in text.lines() {

@@ -9,7 +9,7 @@ fn an_endless_sender_of_reader_lists_delays_only_itself() {
     let (reader, author, other) = (bench.id(0), bench.id(1), bench.id(2));
     let now = bench.now;
     let paces = &mut bench.machines[0].list_paces;
-    assert!(paces.take_count(now, author, LISTS_AT_ONCE));
+    assert!(paces.count_against_limit(now, author, LISTS_AT_ONCE));
     for index in [1, 2] {
         let list = Some(vec![reader.to_string()]);
         bench.machines[index].set_readers(now, ShareIndex(0), list);
@@ -42,11 +42,11 @@ fn an_endless_sender_of_reader_lists_delays_only_itself() {
     );
     let paces = &mut bench.machines[0].list_paces;
     assert!(
-        !paces.take_count(now, other, LISTS_AT_ONCE),
+        !paces.count_against_limit(now, other, LISTS_AT_ONCE),
         "one was counted"
     );
     let soon = now + Duration::from_secs(1) / LISTS_PER_S;
-    assert!(!paces.take_count(soon, author, 2));
+    assert!(!paces.count_against_limit(soon, author, 2));
     bench.run(Duration::from_secs(2));
     assert!(bench.lists(0, "of1"));
     assert_eq!(bench.machines[0].counters().bad_parts, 0);

@@ -48,7 +48,7 @@ impl Keyring {
 
     /// Takes in an answer. Returns whether the other member lacks a statement that is known here,
     /// and the defect of the answer.
-    pub fn hear_answer(&self, bytes: &[u8]) -> (bool, Option<Fault>) {
+    pub fn receive_answer(&self, bytes: &[u8]) -> (bool, Option<Fault>) {
         let Some(answer) = exchange::TrustAnswer::decode(bytes) else {
             return (false, Some(Fault::Garbage));
         };

@@ -29,7 +29,7 @@ impl Keyring {
 
     /// Returns the statements to send to a node that was expelled or left. The first is the
     /// expulsion. The certificates of its issuer follow, without the founding, which the node has.
-    pub fn told_to_put_out(&self, node: &NodeId) -> Vec<SignedStatement> {
+    pub fn expulsion_proof(&self, node: &NodeId) -> Vec<SignedStatement> {
         let told = self.read_ledger(|ledger| {
             let word = ledger.expulsion(node)?;
             let mut told = ledger.chain_behind(&word.statement);
@@ -42,7 +42,7 @@ impl Keyring {
 
     /// Takes in the statements by which this node was expelled, if they have that effect. Returns
     /// whether they have.
-    pub fn hear_put_out(&self, me: &NodeId, said: &[u8]) -> bool {
+    pub fn receive_expulsion_proof(&self, me: &NodeId, said: &[u8]) -> bool {
         let most = CHAIN_MAX + 1;
         let is_out = self.is_member_with(said, most, me) == Some(false);
         if is_out {

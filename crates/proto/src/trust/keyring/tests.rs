@@ -39,7 +39,7 @@ fn meet(asker: &Keyring, answerer: &Keyring) {
     for all in [false, true] {
         let (answer, fault) = answerer.answer(&asker.question(all));
         assert_eq!(fault, None);
-        assert_eq!(asker.hear_answer(&answer.unwrap()).1, None);
+        assert_eq!(asker.receive_answer(&answer.unwrap()).1, None);
     }
 }
 
@@ -98,7 +98,7 @@ fn statements_received_during_a_write_are_not_lost() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for statement in &heard {
-                assert_eq!(keyring.hear_news(&statement.encode()), None);
+                assert_eq!(keyring.receive_news(&statement.encode()), None);
             }
         });
         for n in 10..30 {
@@ -183,11 +183,11 @@ fn a_chain_that_admits_no_node_is_dropped() {
     // A statement that expels no node is not stored either.
     let me = key(2).node_id();
     for statement in apart.chain(&helper) {
-        member.hear_put_out(&me, &statement.encode());
+        member.receive_expulsion_proof(&me, &statement.encode());
     }
     assert_eq!(member.history(), before);
     admin.expel(&key(1), me).unwrap();
-    member.hear_put_out(&me, &admin.expulsion_of(&me).unwrap().encode());
+    member.receive_expulsion_proof(&me, &admin.expulsion_of(&me).unwrap().encode());
     assert!(!member.is_member(&me));
 }
 
@@ -246,7 +246,7 @@ fn a_secret_is_accepted_only_for_an_epoch_named_by_the_ledger() {
         secret: Some([7; 32]),
         statements: Vec::new(),
     };
-    two.hear_answer(&liar.encode());
+    two.receive_answer(&liar.encode());
     assert_eq!(two.newest(), one.newest());
     assert_eq!(two.by_id(EpochSecret::new([7; 32]).id()), None);
 }
@@ -267,10 +267,13 @@ fn a_statement_that_no_honest_member_makes_is_distinguished() {
         },
     };
     let (forged, genuine) = (of_founder(1).sign(&key(2)), of_founder(2).sign(&key(1)));
-    assert_eq!(two.hear_news(&forged.encode()), Some(Fault::Forged));
-    assert_eq!(two.hear_news(b"garbage"), Some(Fault::Garbage));
+    assert_eq!(two.receive_news(&forged.encode()), Some(Fault::Forged));
+    assert_eq!(two.receive_news(b"garbage"), Some(Fault::Garbage));
     assert_eq!(two.answer(b"garbage"), (None, Some(Fault::Garbage)));
-    assert_eq!(two.hear_answer(b"garbage"), (false, Some(Fault::Garbage)));
+    assert_eq!(
+        two.receive_answer(b"garbage"),
+        (false, Some(Fault::Garbage))
+    );
     // After a forged statement the rest of the message is ignored.
     let before = two.history();
     let said = [forged, genuine.clone()];
@@ -281,7 +284,7 @@ fn a_statement_that_no_honest_member_makes_is_distinguished() {
     };
     assert_eq!(two.answer(&question.encode()).1, Some(Fault::Forged));
     assert_eq!(two.history(), before);
-    assert_eq!(two.hear_news(&genuine.encode()), None);
+    assert_eq!(two.receive_news(&genuine.encode()), None);
     assert_eq!(two.history().len(), before.len() + 1);
 }
 
@@ -295,8 +298,8 @@ fn news_is_reported_once_and_bulk_history_is_not() {
     one.admit(&key(1), key(3).node_id(), name(3), false)
         .unwrap();
     let statement = one.take_news().remove(0).encode();
-    assert_eq!(two.hear_news(&statement), None);
-    assert_eq!(two.hear_news(&statement), None);
+    assert_eq!(two.receive_news(&statement), None);
+    assert_eq!(two.receive_news(&statement), None);
     assert_eq!(two.take_news().len(), 1);
 }
 

@@ -202,7 +202,7 @@ impl SentRequest {
     pub fn take_back(&self) {
         if self.line.forget(self.id) {
             // this ping names a request; an older peer answers it like any ping
-            self.line.note_ping();
+            self.line.record_ping();
             self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
         }
     }
@@ -379,7 +379,7 @@ async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound)
                 continue;
             }
         }
-        line.note_ping();
+        line.record_ping();
         outbound.send(Frame::empty(0, Kind::Ping), None);
     }
 }

@@ -31,10 +31,10 @@ impl Distances {
 
     /// Records the least round trip of one connection. Returns the least one of all connections to
     /// the address.
-    pub(super) fn note(&self, now: Instant, address: IpAddr, least: Duration) -> Duration {
+    pub(super) fn record(&self, now: Instant, address: IpAddr, least: Duration) -> Duration {
         let mut by_address = self.by_address.lock();
         let known = by_address.get_or_insert_mut(address, LeastLately::default);
-        known.note(now.into_std(), SPAN, least);
+        known.record(now.into_std(), SPAN, least);
         known.get().unwrap_or(least)
     }
 }
@@ -48,9 +48,9 @@ mod tests {
         let (distances, now) = (Distances::new(), Instant::now());
         let [near, far] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
         let ms = Duration::from_millis;
-        assert_eq!(distances.note(now, near, ms(2)), ms(2));
-        assert_eq!(distances.note(now + SPAN / 2, near, ms(900)), ms(2));
-        assert_eq!(distances.note(now, far, ms(800)), ms(800));
-        assert_eq!(distances.note(now + SPAN * 2, near, ms(40)), ms(40));
+        assert_eq!(distances.record(now, near, ms(2)), ms(2));
+        assert_eq!(distances.record(now + SPAN / 2, near, ms(900)), ms(2));
+        assert_eq!(distances.record(now, far, ms(800)), ms(800));
+        assert_eq!(distances.record(now + SPAN * 2, near, ms(40)), ms(40));
     }
 }

@@ -91,7 +91,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     word: Bytes,
 ) {
     let (me, keyring, limits) = (shared.me, &shared.keyring, &shared.limits);
-    if keyring.hear_put_out(&me, &word) {
+    if keyring.receive_expulsion_proof(&me, &word) {
         return;
     }
     let mut said = word.to_vec();
@@ -102,7 +102,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
         };
         said.extend_from_slice(&word);
     }
-    keyring.hear_put_out(&me, &said);
+    keyring.receive_expulsion_proof(&me, &said);
 }
 
 /// Returns our certificates if the other end is a member, which may not know us yet.
@@ -182,7 +182,7 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     }
     if let Admission::Member(_) = admission {
         // each statement in its own frame: an older version reads the first one
-        for said in door.keyring.told_to_put_out(&channel.client) {
+        for said in door.keyring.expulsion_proof(&channel.client) {
             let word = said.encode().into();
             write_frame(stream, &Greeting::PutOut { word }.encode(), limits).await?;
         }

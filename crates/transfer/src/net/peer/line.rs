@@ -171,11 +171,11 @@ impl ConnectionState {
     fn last_part_at(&self) -> Option<Instant> {
         let last = self.link.passed_over().max(Some(self.pulse.last()));
         let whole = last? + CLOCKS_DIFFER;
-        self.link.came().filter(|came| *came > whole)
+        self.link.answered_at().filter(|came| *came > whole)
     }
 
     /// Records that a ping is sent, which the peer may answer once.
-    pub(super) fn note_ping(&self) {
+    pub(super) fn record_ping(&self) {
         self.pings.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -44,7 +44,7 @@ impl LastTcpInfo {
     }
 
     /// Returns when bytes of the other end last arrived, as far as is known.
-    pub(super) fn came(&self) -> Option<Instant> {
+    pub(super) fn answered_at(&self) -> Option<Instant> {
         let (at, reading) = self.0.lock().reading?;
         at.checked_sub(reading.came_ago)
     }
@@ -154,7 +154,7 @@ impl<S: TcpGauge> QueueLimitedStream<S> {
                 return Poll::Ready(usize::MAX);
             };
             if let Some((distances, address)) = &self.far_end {
-                reading.least = distances.note(now, *address, reading.least);
+                reading.least = distances.record(now, *address, reading.least);
             }
             let room = self.room.take(now, &reading);
             self.last.set(now, reading);

@@ -32,7 +32,7 @@ fn asked(of: (Lane, NodeId), bytes: u64) -> QueuedRequest {
 /// Makes an answer that is not sent.
 fn unsent(queue: &FairQueue, asked: QueuedRequest) -> ServeTurn {
     let mut turn = queue.pass_at_once(asked).unwrap();
-    turn.made();
+    turn.mark_made();
     turn
 }
 
@@ -186,7 +186,7 @@ fn unsent_answers_delay_their_own_peer_first() {
     let mut slow = now(pin!(queue.line_up(asked(peer(1), 60))).as_mut())
         .flatten()
         .unwrap();
-    slow.made();
+    slow.mark_made();
     let mut more = pin!(queue.line_up(asked(peer(1), 10)));
     assert!(now(more.as_mut()).is_none());
     assert!(
@@ -209,7 +209,7 @@ fn peers_that_read_no_answers_never_block_others() {
         let lanes = (0..members).flat_map(|n| [peer(n), (Lane::Urgent, peer(n).1)]);
         let ask = |of| {
             let mut turn = queue.pass_at_once(asked(of, 1 << 20))?;
-            turn.made();
+            turn.mark_made();
             Some(turn)
         };
         // each peer asks as long as it gets anything
@@ -284,7 +284,7 @@ fn a_stalled_request_takes_neither_turns_memory_nor_a_second_thread() {
     assert!(now(other.as_mut()).is_none(), "two are made");
     queue.free_stuck_turns(Instant::now() + STANDS_STILL);
     let mut other = now(other.as_mut()).flatten().expect("they stand still");
-    other.made();
+    other.mark_made();
     assert!(queue.pass_at_once(of_disk(0)).is_none());
     let is_stuck = |number| queue.turns.lock().is_stuck(&of_disk(number));
     assert!(is_stuck(1) && !is_stuck(2));
@@ -299,7 +299,7 @@ fn a_stalled_request_takes_neither_turns_memory_nor_a_second_thread() {
             .is_none()
     );
     // it continues, and holds memory until it is sent
-    stuck[0].as_mut().unwrap().made();
+    stuck[0].as_mut().unwrap().mark_made();
     assert_eq!(queue.turns.lock().held_bytes, 70);
     assert!(
         queue.pass_at_once(asked(peer(1), 1)).is_none(),
@@ -330,7 +330,7 @@ fn a_batch_stalls_only_at_its_current_file() {
         let counts = (turns.making.len(), turns.standing.len(), turns.held_bytes);
         assert_eq!(counts, (1, 0, 60));
     }
-    batch.made();
+    batch.mark_made();
     assert_eq!(standing(), []);
     drop(batch);
     assert_eq!(queue.turns.lock().held_bytes, 0);

@@ -62,7 +62,7 @@ fn received_statements_count_even_if_they_cannot_be_stored() {
     one.expel(&key(1), key(3).node_id()).unwrap();
     let word = one.take_news().remove(0).encode();
     let _disk = Unwritable::make(directory.path().join(LEDGER_FILE));
-    assert_eq!(member.hear_news(&word), None);
+    assert_eq!(member.receive_news(&word), None);
     assert!(!member.is_member(&key(3).node_id()));
     assert_eq!(member.take_news().len(), 1);
 }

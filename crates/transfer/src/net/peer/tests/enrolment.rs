@@ -110,7 +110,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     let key = &joiner.shared().key;
     joiner.keyring.expel(key, joiner.id).unwrap();
     let word = joiner.keyring.expulsion_of(&joiner.id).unwrap();
-    issuer.keyring.hear_news(&word.encode());
+    issuer.keyring.receive_news(&word.encode());
     assert!(!issuer.keyring.is_member(&joiner.id), "it left");
     joiner.net.enrol(&spare, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
