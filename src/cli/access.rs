@@ -1,13 +1,14 @@
 //! ACLs that let the daemon's user into a folder below a closed directory, such as a home.
 //!
-//! `p2pfs share add` sets them with setfacl(1), with the rights of the user of the command. It
-//! records them in a file in this user's state directory, before it sets them, so that `p2pfs share
+//! `p2pfs share add` sets them with setfacl(1), with the rights of the user of the command, or as
+//! root with those of the directory's owner. It records them in a file in this user's state directory, before it sets them, so that `p2pfs share
 //! remove` removes exactly these. A directory on the way to several shares stays passable until the
 //! last of them is removed.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Ended};
 
@@ -279,10 +280,27 @@ fn acls_in(dir: &Path, is_tree: bool) -> Result<String, CliError> {
 
 fn setfacl(is_tree: bool, option: &str, entry: &str, path: &Path) -> Result<(), CliError> {
     let mut command = Command::new("setfacl");
+    if let Some((uid, gid)) = owner_on_the_way(path) {
+        command.uid(uid).gid(gid).current_dir("/");
+    }
     command.args(is_tree.then_some(["-R", "-P"]).iter().flatten());
     command.arg(option);
     command.args((!entry.is_empty()).then_some(OsStr::new(entry)));
     run(command.arg("--").arg(path)).map(drop)
+}
+
+/// Returns the user and group with whose rights root changes the ACLs of a path: those of the first
+/// directory on the way that does not belong to root. Its owner can replace everything below it
+/// at any moment, also by a link to another place, where this user must not get more rights.
+fn owner_on_the_way(path: &Path) -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let mut way: Vec<&Path> = path.ancestors().collect();
+    way.reverse();
+    let stats = way.into_iter().filter_map(|it| it.symlink_metadata().ok());
+    let mut owners = stats.map(|stat| (stat.uid(), stat.gid()));
+    owners.find(|(uid, _)| *uid != 0)
 }
 
 /// Runs a program of the package acl.
@@ -335,4 +353,22 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
 fn unusable(path: &Path, error: &dyn std::fmt::Display) -> CliError {
     let message = format!("cannot use the record of ACLs, {}: {error}", path.display());
     CliError::new(message, "make it readable, or remove it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_changes_acls_below_a_users_directory_with_that_users_rights() {
+        let home = tempfile::tempdir().unwrap();
+        let inner = home.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(owner_on_the_way(&inner), None, "all of it is one user's");
+        if is_root {
+            std::os::unix::fs::chown(home.path(), Some(65534), Some(65533)).unwrap();
+            assert_eq!(owner_on_the_way(&inner), Some((65534, 65533)));
+        }
+    }
 }
