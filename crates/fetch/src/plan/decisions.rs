@@ -1,6 +1,6 @@
 //! Decisions of the plan as data, so that the owner can trace them.
 //!
-//! The plan records decisions only while its owner traces it. Otherwise [`DecisionLog::note`] costs
+//! The plan records decisions only while its owner traces it. Otherwise [`DecisionLog::record`] costs
 //! one comparison: it builds nothing.
 
 use std::time::Instant;

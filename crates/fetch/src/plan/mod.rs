@@ -14,7 +14,7 @@
 //! what it touches, times the logarithm of the number of requests in flight.
 //!
 //! The plan moves no bytes, verifies nothing and knows no addresses. Of verified answers it only
-//! knows that they are in memory ([`presence`]). Its randomness is seeded, the
+//! knows that they are in memory (`presence`). Its randomness is seeded, the
 //! caller passes in the time, and its iteration order is fixed, so one seed gives one run. A call
 //! that returns an error leaves the plan unchanged.
 //!

@@ -21,7 +21,7 @@ const SLOTS: usize = 1 << 19;
 /// Value of a slot without a chunk.
 const FREE: u64 = 0;
 
-/// The memory of this process. [`has_hash`] and [`note`] add chunks to it.
+/// The memory of this process. [`has_hash`] and [`record`] add chunks to it.
 static MARKS: LazyLock<Option<HashedChunks>> = LazyLock::new(HashedChunks::new);
 
 /// The code of each chunk's hash and bytes, in a slot selected by the hash. A newer code replaces
