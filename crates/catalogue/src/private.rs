@@ -220,7 +220,8 @@ impl Catalogue {
         reviewed
     }
 
-    /// Restores the contents that were private when their last name went. Call it at the start,
+    /// Restores the marks of contents that stay private although their author's last sealed name
+    /// is gone. A mark whose author lists the content again is skipped. So call this at the start,
     /// after the logs were restored.
     pub fn restore_marks(&mut self, marks: impl IntoIterator<Item = Mark>) {
         for mark in marks {

@@ -187,8 +187,8 @@ impl ListingState {
             HashOutcome::Changed if !written_to => {
                 return self.enqueue(slot, size_bytes, closed, now);
             }
-            // the writer may have closed the file since, and the time stamp may have been set
-            // afterwards
+            // A close and then another change were reported during this read. The writer may have
+            // ended, and only set the time stamp last: read the file again as a closed one.
             HashOutcome::BeingWritten(_) if reopened => {
                 self.queue.record_closed(slot, now);
                 return self.enqueue(slot, size_bytes, false, now);

@@ -291,9 +291,9 @@ fn is_elsewhere(state: &FetchState, now: Instant, request: &RangeRequest) -> boo
     })
 }
 
-/// Returns the expected time until the rest of an answer arrives. The pace is that of the bytes
-/// that arrived since the request, for it and for requests queued before it. Returns `None` if
-/// the peer sends nothing, or only answers to other requests.
+/// Returns the expected time until the rest of an answer arrives, at the pace of all bytes that the
+/// peer sent since the request. The rest includes the requests that were queued before it. Returns
+/// `None` if the peer sends nothing, or only answers to other requests.
 fn remaining_time(state: &FetchState, now: Instant, id: RequestId) -> Option<Duration> {
     let entry = state.requests.get(id)?;
     let peer = state.peers.get(&entry.request.node)?;

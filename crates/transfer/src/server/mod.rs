@@ -444,8 +444,9 @@ impl ServerInner {
     }
 }
 
-/// Closes a file without waiting for that. A deleted file goes with its last descriptor, which a
-/// journal may take a millisecond for: longer than the answer takes that it made room for.
+/// Closes a file on another thread if that may take long. If the file was deleted, the filesystem
+/// frees it at its last close, which can take the journal a millisecond: longer than to make the
+/// answer for which the file gives its place.
 fn close_beside(file: Source) {
     if file.is_nameless() {
         drop(tokio::task::spawn_blocking(move || drop(file)));

@@ -67,8 +67,9 @@ impl Service {
         }
     }
 
-    /// Asks the legacy peers for the file again and again, as a lookup through the mount does. Each
-    /// query goes out again once the previous answer has expired.
+    /// Asks the legacy peers for a file for which `p2pfs wait` waits, until it is cancelled. A query
+    /// goes out again once the remembered absence of the name has expired. Names below a directory
+    /// are never asked for.
     pub(super) async fn keep_asking(&self, file: Option<&Named>) -> Infallible {
         let path = file.and_then(|named| shared_path(named).ok());
         let name = path.filter(|path| path.components().count() == 1);

@@ -262,8 +262,8 @@ impl<'a> Replay<'a> {
         ended.max(left.map(|(_, term)| *term)).unwrap_or(0)
     }
 
-    /// Applies the statements of a node with the right to admit in this membership. Statements in a
-    /// membership that the node never had are not applied.
+    /// Applies the statements that a node with the right to admit made in this membership. The node
+    /// must have a certificate for it.
     pub(super) fn apply_statements(&mut self, membership: Membership) {
         let (admin, _) = &membership;
         let (rank, certificate) = self.senior_certificate(&membership);
