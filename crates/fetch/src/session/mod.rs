@@ -47,6 +47,7 @@ use sizes::Sizes;
 use surveys::Surveys;
 pub use terms::{
     Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,
+    StartOutcome,
 };
 
 // the wire must allow the largest request of the plan, and the plan must keep as many ranges as a
@@ -273,22 +274,23 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Starts a read of a content, and marks the content as in use. Returns the id of the read if it
-    /// waits, or `None` if it ended at once.
-    ///
-    /// # Errors
-    /// The read, if [`Session::begin`] must be called first.
+    /// Starts a read of a content, and marks the content as in use, unless something must be done
+    /// before it begins.
     pub fn start(
         &mut self,
         now: Instant,
         read: Read<O::ReadHandle>,
-    ) -> Result<Option<DemandId>, Read<O::ReadHandle>> {
+    ) -> StartOutcome<O::ReadHandle> {
         match self.open(now, read.content) {
-            Ok(None) => Err(read),
-            Ok(Some(_)) => Ok(self.read(now, read)),
+            Ok(None) => StartOutcome::NotBegun(read),
+            // The read would fail at once, although the holder may have the bytes again by now.
+            Ok(Some(_)) if self.plan.files().was_just_lost(now, &read.content) => {
+                StartOutcome::HoldersFirst(read)
+            }
+            Ok(Some(_)) => StartOutcome::Started(self.read(now, read)),
             Err(why) => {
                 self.actions.ends.push((read.handle, why));
-                Ok(None)
+                StartOutcome::Started(None)
             }
         }
     }

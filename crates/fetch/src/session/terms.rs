@@ -50,6 +50,17 @@ impl Holder {
     }
 }
 
+/// Result of `Session::start`: a started read, or the read and what must come before it.
+pub enum StartOutcome<R> {
+    /// The read has the id if it waits, and none if it ended at once.
+    Started(Option<DemandId>),
+    /// `Session::begin` for its content.
+    NotBegun(Read<R>),
+    /// The lookup of holders that the session has requested (`wanted` in its actions), because a
+    /// holder reported the content gone a moment ago. `Session::read` follows.
+    HoldersFirst(Read<R>),
+}
+
 /// One read.
 pub struct Read<R> {
     /// Content to read.

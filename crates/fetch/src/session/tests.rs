@@ -242,14 +242,20 @@ fn a_read_begins_once_its_content_is_open_and_ends_at_once_if_its_bytes_are_here
     let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 0);
     let here = ByteRange::new(0, 4096);
     let read = || Read::new(content, here, now + SECOND, ());
-    assert!(session.start(now, read()).is_err());
+    assert!(matches!(
+        session.start(now, read()),
+        StartOutcome::NotBegun(_)
+    ));
     let cached = Cached {
         file: Some(()),
         on_disk: ExtentSet::of(here),
         is_complete: false,
     };
     session.begin(now, content, cached).unwrap();
-    assert!(session.start(now, read()).is_ok());
+    assert!(matches!(
+        session.start(now, read()),
+        StartOutcome::Started(_)
+    ));
     let actions = session.actions(now);
     assert_eq!((actions.deliveries.len(), actions.sends.len()), (1, 0));
 }

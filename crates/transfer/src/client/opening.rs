@@ -10,7 +10,7 @@ use super::{FetcherInner, ReadReply};
 use p2pfs_cache::CacheFile;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::DemandId;
-use p2pfs_fetch::session::{Cached, FillId, Read, Shortfall};
+use p2pfs_fetch::session::{Cached, FillId, Read, Shortfall, StartOutcome};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ExtentSet;
 
@@ -57,12 +57,18 @@ impl FetcherInner {
         loop {
             let content = read.content;
             match self.with(|session, now| session.start(now, read)) {
-                Ok(id) => return id,
-                Err(back) => read = back,
-            }
-            if let Err(why) = self.begin_fetch(content) {
-                (read.handle)(Err(why));
-                return None;
+                StartOutcome::Started(id) => return id,
+                StartOutcome::NotBegun(back) => {
+                    read = back;
+                    if let Err(why) = self.begin_fetch(content) {
+                        (read.handle)(Err(why));
+                        return None;
+                    }
+                }
+                // the holders were looked up at the end of that call
+                StartOutcome::HoldersFirst(back) => {
+                    return self.with(|session, now| session.read(now, back));
+                }
             }
         }
     }
