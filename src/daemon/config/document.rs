@@ -2,9 +2,7 @@
 //! reported at once, each with its position.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use miette::{NamedSource, SourceSpan};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
@@ -22,7 +20,6 @@ pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
     let mut document = Document {
         path,
         text,
-        source: Arc::new(NamedSource::new(path.to_string_lossy(), text.to_owned())),
         errors: Vec::new(),
     };
     let mut most = usize::MAX;
@@ -81,8 +78,6 @@ fn recovered_value(value: &DeValue<'_>) -> Option<Value> {
 struct Document<'a> {
     path: &'a Path,
     text: &'a str,
-    /// The text, for every error to show its position.
-    source: Arc<NamedSource<String>>,
     errors: Vec<ConfigError>,
 }
 
@@ -236,8 +231,6 @@ impl Document<'_> {
             column,
             key: keys.join("."),
             message: one_line(&message),
-            text: self.source.clone(),
-            span: SourceSpan::from(span),
             is_toml: true,
         });
         false

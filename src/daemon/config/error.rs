@@ -2,15 +2,13 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use miette::{Diagnostic, NamedSource, SourceSpan};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Why the configuration was refused. The error lies in the named file or variable, and no setting
 /// was applied.
-#[derive(Debug, thiserror::Error, Diagnostic)]
+#[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file that cannot be read.
     #[error("{}: cannot be read: {source}{}", .path.display(), remedy(source))]
@@ -33,12 +31,6 @@ pub enum ConfigError {
         key: String,
         /// The error, and the accepted values.
         message: String,
-        /// The text of the file, to show the position.
-        #[source_code]
-        text: Arc<NamedSource<String>>,
-        /// The position.
-        #[label("here")]
-        span: SourceSpan,
         /// Whether the error is in a value or a key, rather than in the syntax.
         is_toml: bool,
     },
@@ -151,8 +143,6 @@ impl ConfigError {
             key,
             message: in_words(&one_line(error.message())),
             is_toml: false,
-            text: Arc::new(NamedSource::new(path.to_string_lossy(), text.to_owned())),
-            span: SourceSpan::from(span),
         }
     }
 }
