@@ -72,17 +72,17 @@ fn assert_journal(node: &mut Node, words: &str) {
     assert_eq!((of(false), of(true)), (1, 1), "{said}");
 }
 
-#[apply(promise)]
-fn full_cache_disk_is_a_condition_until_it_has_room() {
+/// Fills the disk of a folder of a node, and frees it again. Asserts that `condition` begins and
+/// ends.
+fn assert_full_disk(folder: &str, options: &str, config: &str, condition: (&str, &str)) {
     let mut cluster = Cluster::new();
-    let at = cluster.folder.path().join("one/cache");
+    let at = cluster.folder.path().join("one").join(folder);
     fs::create_dir_all(&at).unwrap();
-    let disk = Disk::mount_with(&at, "size=8m,mode=755");
+    let disk = Disk::mount_with(&at, options);
     let socket = cluster.folder.path().join("metrics");
-    let config = "[cache]\nsize = '1GiB'\nfloor = '0B'\n";
     let mut node = cluster.start_with(with_metrics("one", &socket, config));
-    let condition = ("cache-full", "the cache's disk is full");
-    let _ = fs::write(at.join("ballast"), vec![1; 8 << 20]);
+    // more than the disk holds: the write ends with an error
+    let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
     assert_views(&node, &socket, condition, true);
     fs::remove_file(at.join("ballast")).unwrap();
     assert_views(&node, &socket, condition, false);
@@ -91,20 +91,16 @@ fn full_cache_disk_is_a_condition_until_it_has_room() {
 }
 
 #[apply(promise)]
+fn full_cache_disk_is_a_condition_until_it_has_room() {
+    let config = "[cache]\nsize = '1GiB'\nfloor = '0B'\n";
+    let condition = ("cache-full", "the cache's disk is full");
+    assert_full_disk("cache", "size=8m,mode=755", config, condition);
+}
+
+#[apply(promise)]
 fn full_state_disk_is_a_condition_until_it_has_room() {
-    let mut cluster = Cluster::new();
-    let at = cluster.folder.path().join("one/state");
-    fs::create_dir_all(&at).unwrap();
-    let disk = Disk::mount_with(&at, "size=24m,mode=700");
-    let socket = cluster.folder.path().join("metrics");
-    let mut node = cluster.start_with(with_metrics("one", &socket, ""));
     let condition = ("state-full", "its disk is full");
-    let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
-    assert_views(&node, &socket, condition, true);
-    fs::remove_file(at.join("ballast")).unwrap();
-    assert_views(&node, &socket, condition, false);
-    assert_journal(&mut node, condition.1);
-    drop(disk);
+    assert_full_disk("state", "size=24m,mode=700", "", condition);
 }
 
 #[apply(promise)]
