@@ -11,7 +11,8 @@ use p2pfs_types::digest::sample::Content;
 const SIZE: u64 = 64 << 20;
 const SECOND: Duration = Duration::from_secs(1);
 
-struct Nobody;
+/// Owner that ignores everything.
+pub(super) struct Nobody;
 
 impl Owner for Nobody {
     type ReadHandle = ();

@@ -4,25 +4,14 @@ use std::sync::Arc;
 
 use super::*;
 use crate::plan::{PlanConfig, RangeRequest};
-use crate::session::{Cached, FillProgress, Holder, Read, Refused, verify};
+use crate::session::tests::Nobody;
+use crate::session::{Cached, Holder, Read, Refused, verify};
 use p2pfs_types::digest::Verified;
 use p2pfs_types::digest::sample::Content;
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Owner that ignores everything.
-struct Nobody;
-
-impl Owner for Nobody {
-    type ReadHandle = ();
-    type FillHandle = ();
-    type File = ();
-    type Question = ();
-
-    fn tell((): &(), _: FillProgress) {}
-}
 
 fn verified(file: &Content, request: &RangeRequest) -> Arc<Verified> {
     verify(request, file.encode(request.range).into()).unwrap()
