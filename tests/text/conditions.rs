@@ -2,37 +2,10 @@
 //! the table of conditions.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
 use p2pfs_node::{Condition, Severity};
 
-use crate::generated::{assert_generated, between};
-
-/// The longest line of text in a manual page and in the catalog, in bytes.
-const LINE_MAX_BYTES: usize = 79;
-
-/// Breaks a text into lines.
-fn wrapped(text: &str) -> String {
-    let (mut lines, mut length) = (String::new(), 0);
-    for word in text.split(' ') {
-        if length > 0 && length + 1 + word.len() <= LINE_MAX_BYTES {
-            lines.push(' ');
-            length += 1 + word.len();
-        } else {
-            if length > 0 {
-                lines.push('\n');
-            }
-            length = word.len();
-        }
-        lines.push_str(word);
-    }
-    lines
-}
-
-fn in_tree(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-}
+use crate::generated::{assert_generated, between, in_tree, wrapped};
 
 fn capital(text: &str) -> String {
     let mut letters = text.chars();

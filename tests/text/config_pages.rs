@@ -2,12 +2,10 @@
 //! declarations in `src/daemon/config`.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
 use p2pfs::daemon::config::{Config, SECTIONS, SETTINGS, Section, Setting, SettingKind};
 
-use crate::generated::{assert_generated, between};
+use crate::generated::{assert_generated, between, in_tree};
 use crate::roff::{heading, paragraphs, set};
 
 /// The manual page of the settings.
@@ -25,11 +23,6 @@ const COMMENTED_HEAD: &str = "\
 #     p2pfs daemon --check-config
 # To make the running daemon read it again: systemctl reload p2pfs
 ";
-
-fn in_tree(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    fs::read_to_string(path).unwrap()
-}
 
 /// Returns the default as a file has it, if the setting has one.
 fn default_value(setting: &Setting) -> Option<toml::Value> {

@@ -6,6 +6,32 @@ use std::{env, fs};
 /// Set to any value, tests write the generated files instead of comparing them.
 const WRITE: &str = "P2PFS_WRITE_GENERATED";
 
+/// The longest line of text in a manual page and in the catalog of messages, in bytes.
+const LINE_MAX_BYTES: usize = 79;
+
+/// Returns the text of a file of the tree.
+pub(crate) fn in_tree(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// Breaks a text into lines.
+pub(crate) fn wrapped(text: &str) -> String {
+    let (mut lines, mut length) = (String::new(), 0);
+    for word in text.split(' ') {
+        if length > 0 && length + 1 + word.len() <= LINE_MAX_BYTES {
+            lines.push(' ');
+            length += 1 + word.len();
+        } else {
+            if length > 0 {
+                lines.push('\n');
+            }
+            length = word.len();
+        }
+        lines.push_str(word);
+    }
+    lines
+}
+
 /// Asserts that a file of the tree has this text.
 pub(crate) fn assert_generated(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use p2pfs_types::limit::{Limit, LimitTests};
 
-use crate::generated::assert_generated;
+use crate::generated::{assert_generated, wrapped};
 
 /// Limits that no test tries: the table says why of each.
 const UNTRIED_LIMITS: [&str; 9] = [
@@ -21,8 +21,6 @@ const UNTRIED_LIMITS: [&str; 9] = [
     "legacy::mesh_plane::HEARD_MAX",
     "transfer::client::FETCH_EVENTS_MAX",
 ];
-/// The longest line of text in a manual page, in bytes.
-const LINE_MAX_BYTES: usize = 79;
 
 /// Every limit of every crate, by name.
 fn limits() -> Vec<Limit> {
@@ -51,19 +49,7 @@ fn section() -> String {
             "" => limit.value.to_string(),
             text => format!("{}: {text}", limit.value),
         };
-        let mut length = 0;
-        for word in entry.split(' ') {
-            if length > 0 && length + 1 + word.len() <= LINE_MAX_BYTES {
-                roff.push(' ');
-                length += 1 + word.len();
-            } else {
-                if length > 0 {
-                    roff.push('\n');
-                }
-                length = word.len();
-            }
-            roff.push_str(word);
-        }
+        roff.push_str(&wrapped(&entry));
         roff.push('\n');
         match limit.tests {
             LimitTests::By(tests) => {
