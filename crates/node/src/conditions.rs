@@ -35,7 +35,7 @@ pub struct ConditionText {
     pub part: &'static str,
     /// The condition in general, for the manual and the catalog of messages.
     pub sentence: &'static str,
-    /// What ends it, unless the standing condition names a better remedy.
+    /// The remedy, unless the standing condition names a better one.
     pub remedy: &'static str,
     /// Message ID of its lines in the journal.
     pub message_id: &'static str,
@@ -154,7 +154,7 @@ conditions! {
         "all works, but local reads are slower";
 }
 
-/// What was found of a condition.
+/// The details of a standing condition: its sentence, its remedy and the users that may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The sentence.
