@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::answers::Service;
+use super::answers::membership;
+use super::services::Services;
 use crate::daemon::control::{Check, CheckState};
 use p2pfs_node::{Audience, Condition, Finding, Severity, StandingCondition};
 
@@ -35,49 +36,49 @@ pub(super) fn finding_of(check: &Check) -> Finding {
     }
 }
 
-impl Service {
-    /// Reviews all conditions on a blocking thread. Waits for it for a limited time.
-    pub(super) async fn review(self: &Arc<Self>) {
-        let (service, reviewing) = (self.clone(), self.reviewing.clone());
-        let reviewed = async {
-            let turn = reviewing.lock_owned().await;
-            spawn_blocking(move || {
-                let _turn = turn;
-                service.review_now();
-            })
-            .await
-        };
-        let _slow_disk = timeout(REVIEW_PATIENCE, reviewed).await;
-    }
+/// Reviews all conditions on a blocking thread. Waits for it for a limited time.
+pub(super) async fn review(services: &Arc<Services>) {
+    let (services, reviewing) = (services.clone(), services.health.reviewing.clone());
+    let reviewed = async {
+        let turn = reviewing.lock_owned().await;
+        spawn_blocking(move || {
+            let _turn = turn;
+            review_now(&services);
+        })
+        .await
+    };
+    let _slow_disk = timeout(REVIEW_PATIENCE, reviewed).await;
+}
 
-    fn review_now(&self) {
-        self.node.review();
-        let refused = self.refused_config_finding();
-        let expelled = self.check_membership();
-        let expelled = expelled.map(|check| {
-            let remedy = check.remedy.unwrap_or_default();
-            Finding::new(check.found).remedy(remedy)
-        });
-        for (condition, found) in [
-            (Condition::ConfigurationRefused, refused),
-            (Condition::Expelled, expelled),
-        ] {
-            let found = found.map(|found| (String::new(), found));
-            self.node.replace(condition, found.into_iter().collect());
-        }
+fn review_now(services: &Services) {
+    services.node.review();
+    let refused = refused_config_finding(services);
+    let expelled = membership::check_membership(services);
+    let expelled = expelled.map(|check| {
+        let remedy = check.remedy.unwrap_or_default();
+        Finding::new(check.found).remedy(remedy)
+    });
+    for (condition, found) in [
+        (Condition::ConfigurationRefused, refused),
+        (Condition::Expelled, expelled),
+    ] {
+        let found = found.map(|found| (String::new(), found));
+        services
+            .node
+            .replace(condition, found.into_iter().collect());
     }
+}
 
-    /// Only the owner sees the reason.
-    fn refused_config_finding(&self) -> Option<Finding> {
-        let why = self.refused_config.load_full()?;
-        let stays = "what was read again was refused, and the one before is in force";
-        let finding = Finding::new(format!("{stays}: {why}"));
-        Some(finding.for_owner_else(format!("{stays}; its owner is told why")))
-    }
+/// Only the owner sees the reason.
+fn refused_config_finding(services: &Services) -> Option<Finding> {
+    let why = services.settings.refused.load_full()?;
+    let stays = "what was read again was refused, and the one before is in force";
+    let finding = Finding::new(format!("{stays}: {why}"));
+    Some(finding.for_owner_else(format!("{stays}; its owner is told why")))
+}
 
-    /// Returns the standing conditions that these users may see.
-    pub(super) fn standing(&self, audience: Audience) -> Vec<StandingCondition> {
-        let standing = self.node.standing().into_iter();
-        standing.filter_map(|it| it.seen_by(audience)).collect()
-    }
+/// Returns the standing conditions that these users may see.
+pub(super) fn standing(services: &Services, audience: Audience) -> Vec<StandingCondition> {
+    let standing = services.node.standing().into_iter();
+    standing.filter_map(|it| it.seen_by(audience)).collect()
 }

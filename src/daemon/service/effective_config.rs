@@ -6,7 +6,7 @@ use crate::daemon::control::Settings;
 /// The settings in force.
 #[derive(Debug, Clone)]
 pub(super) struct EffectiveConfig {
-    /// All settings as they were last read. For settings that need a restart, `Service` holds the
+    /// All settings as they were last read. For settings that need a restart, `Services` holds the
     /// values in force.
     pub config: Config,
     /// The settings as they are shown.

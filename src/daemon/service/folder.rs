@@ -1,6 +1,6 @@
 //! The mounted folder: mounted at the start, checked once a second, unmounted at the end.
 //!
-//! If the mount broker ends, its mount ends, too. This happens when its service is restarted, for
+//! If the mount broker ends, its mount ends, too. This happens when its services is restarted, for
 //! instance after an upgrade of libraries. The folder is then mounted again, with retries until
 //! that succeeds. A folder that a user unmounted by hand stays unmounted.
 
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{interval, sleep};
 
-use super::answers::Service;
+use super::services::Services;
 use crate::daemon::config::Config;
 use crate::daemon::control::{MountStatus, Named};
 use p2pfs_fuse::{Mount, MountError, MountOptions, PendingMount};
@@ -28,7 +28,7 @@ const BROKER_ENDED: &str = "its mount broker ended; it is mounted again as soon 
 
 /// The mount that this daemon serves, and its reported status.
 pub(super) struct Folder {
-    service: Arc<Service>,
+    services: Arc<Services>,
     dir: PathBuf,
     options: MountOptions,
     status: watch::Sender<MountStatus>,
@@ -42,13 +42,13 @@ impl Folder {
     /// # Errors
     /// Fails if the folder cannot be mounted.
     pub(super) async fn mount(
-        service: &Arc<Service>,
+        services: &Arc<Services>,
         config: &Config,
         status: &watch::Sender<MountStatus>,
         pending: Option<PendingMount>,
     ) -> Result<Arc<Self>, MountError> {
         let (dir, options) = (config.mount.dir.clone(), options(config));
-        let (content, at) = (service.node.content(), dir.clone());
+        let (content, at) = (services.node.content(), dir.clone());
         let started = spawn_blocking(move || match pending {
             Some(pending) => pending.serve(content, &options),
             None => Mount::start(&at, content, &options),
@@ -57,10 +57,10 @@ impl Folder {
         if let Some(why) = mount.passthrough_refusal() {
             let said = "files are read through the daemon, not by the kernel itself";
             let found = Finding::new(format!("{said}: {why}"));
-            service.node.begin(Condition::NoPassthrough, "", found);
+            services.node.begin(Condition::NoPassthrough, "", found);
         }
         let this = Self {
-            service: service.clone(),
+            services: services.clone(),
             dir,
             options,
             status: status.clone(),
@@ -102,7 +102,7 @@ impl Folder {
         }
         if is_mounted {
             // A mount that covered the folder is gone.
-            self.service.node.end(Condition::FolderGone, "");
+            self.services.node.end(Condition::FolderGone, "");
             return self.status.send_modify(|status| {
                 status.mounted = true;
                 status.problem = None;
@@ -139,7 +139,7 @@ impl Folder {
     }
 
     async fn try_to_mount_again(&self) -> Result<(), MountError> {
-        let (content, before) = (self.service.node.content(), self.current());
+        let (content, before) = (self.services.node.content(), self.current());
         let (dir, options) = (self.dir.clone(), self.options);
         let again = spawn_blocking(move || before.start_again(&dir, content, &options));
         let mount = Arc::new(again.await.map_err(panicked(&self.dir))??);
@@ -152,15 +152,16 @@ impl Folder {
 
     fn tell_mounted(&self) {
         let mount = self.current();
-        self.service
-            .served
-            .set(&mount, &self.service.in_force.load().config.readers);
+        self.services.activity.served.set(
+            &mount,
+            &self.services.settings.in_force.load().config.readers,
+        );
         self.status.send_modify(|status| {
             status.mounted = true;
             status.dir = Named::from_local(mount.dir());
             status.problem = None;
         });
-        self.service.node.end(Condition::FolderGone, "");
+        self.services.node.end(Condition::FolderGone, "");
         tracing::info!("mounted at {}", mount.dir().display());
         if let Some(why) = mount.not_taken_over() {
             tracing::warn!(
@@ -172,11 +173,11 @@ impl Folder {
 
     fn tell_gone(&self, why: String) {
         let found = Finding::with_own_remedy(&format!("the folder is gone: {why}"));
-        let found = match self.service.served.device_trouble() {
+        let found = match self.services.activity.served.device_trouble() {
             Some(trouble) => found.remedy(trouble),
             None => found,
         };
-        self.service.node.begin(Condition::FolderGone, "", found);
+        self.services.node.begin(Condition::FolderGone, "", found);
         self.status.send_modify(|status| {
             status.mounted = false;
             status.problem = Some(why);

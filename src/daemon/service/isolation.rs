@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answers::Service;
+use super::answers::network;
 use super::conditions::finding_of;
+use super::services::Services;
 use crate::daemon::control::{Check, CheckState};
 use p2pfs_node::Condition;
 
@@ -16,26 +17,26 @@ const LOOK_PERIOD: Duration = Duration::from_secs(10);
 const LOOKS_A_QUESTION: u32 = 6;
 
 /// Checks forever. Each new finding and its end are logged once.
-pub(super) async fn watch(service: Arc<Service>) {
+pub(super) async fn watch(services: Arc<Services>) {
     tokio::time::sleep(FIRST_LOOK).await;
     let mut tick = tokio::time::interval(LOOK_PERIOD);
     for look in 0_u32.. {
         tick.tick().await;
         // An open finding is checked each time, so that it is not reported longer than it holds.
-        let mut standing = service.node.standing().into_iter();
+        let mut standing = services.node.standing().into_iter();
         let stands = standing.any(|it| it.condition == Condition::CutOff);
         let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || stands;
-        let found = match service.is_alone().await {
-            true => service.check_why_alone().await,
-            false if is_due => service.check_reached().await,
+        let found = match network::is_alone(&services).await {
+            true => network::check_why_alone(&services).await,
+            false if is_due => network::check_reached(&services).await,
             false => continue,
         };
-        tell(&service, found);
+        tell(&services, found);
     }
 }
 
-fn tell(service: &Service, mut found: Vec<Check>) {
+fn tell(services: &Services, mut found: Vec<Check>) {
     found.retain(|check| check.state == CheckState::Failed);
     let found = found.iter().map(|it| (it.name.clone(), finding_of(it)));
-    service.node.replace(Condition::CutOff, found.collect());
+    services.node.replace(Condition::CutOff, found.collect());
 }

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::answers::Service;
+use super::answers::news;
 use super::paced::Paced;
+use super::services::Services;
 use p2pfs_node::{Fetched, News, Push, PushStage, Severity, StandingCondition, Who};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::is_trick;
@@ -61,10 +62,10 @@ fn tell_ended(standing: &StandingCondition) {
 }
 
 /// Logs all events from now on, and the earlier warnings.
-pub(super) fn follow(service: &Arc<Service>) {
-    let mut events = service.node.follow();
+pub(super) fn follow(services: &Arc<Services>) {
+    let mut events = services.node.follow();
     let mut teller = Teller {
-        service: service.clone(),
+        services: services.clone(),
         begun: HashMap::new(),
         paced: Paced::new(Instant::now()),
     };
@@ -81,7 +82,7 @@ pub(super) fn follow(service: &Arc<Service>) {
 }
 
 struct Teller {
-    service: Arc<Service>,
+    services: Arc<Services>,
     begun: HashMap<ContentHash, Instant>,
     paced: Paced,
 }
@@ -90,7 +91,7 @@ impl Teller {
     fn tell(&mut self, news: &News) {
         match news {
             News::PeerUp(who) => {
-                tokio::spawn(tell_newcomer(self.service.clone(), who.clone()));
+                tokio::spawn(tell_newcomer(self.services.clone(), who.clone()));
             }
             News::PeerAway(who) => tell_peer(who, "stopped"),
             News::PeerDown(who, _) => tell_peer(who, "is gone"),
@@ -217,8 +218,8 @@ fn path(fetched: &Fetched) -> String {
     )
 }
 
-async fn tell_newcomer(service: Arc<Service>, who: Who) {
-    tell_peer(&service.named(who, true).await, "is alive");
+async fn tell_newcomer(services: Arc<Services>, who: Who) {
+    tell_peer(&news::named(&services, who, true).await, "is alive");
 }
 
 fn tell_peer(who: &Who, what: &str) {

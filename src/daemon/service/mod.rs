@@ -1,7 +1,8 @@
 //! The daemon's life: it starts a node with its settings, mounts its folder, answers the control
 //! socket, and reports to the log and the service manager.
 //!
-//! Begin with [`run`]. It assembles `answers::Service`, which holds the node and answers calls.
+//! Begin with [`run`]. It assembles `services::Services`, the node and the state around it. `answers`
+//! has the answer to each call.
 
 mod answers;
 mod conditions;
@@ -28,6 +29,7 @@ pub mod run;
 mod run_error;
 mod seeds;
 mod served;
+mod services;
 mod sharing;
 pub mod systemd;
 mod telling;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::answers::Service;
+use super::answers::limits;
 use super::journal::{self, message};
 use super::logging::LogHandle;
 use super::node_config::inbox_shares;
 use super::seeds;
+use super::services::Services;
 use super::sharing::{added_by_command, share_all, unshare_all};
 use crate::daemon::config::{Changes, Config, ConfigError, ShareSettings, Sources, compare, load};
 
@@ -19,7 +20,7 @@ use crate::daemon::config::{Changes, Config, ConfigError, ShareSettings, Sources
 /// # Errors
 /// [`ConfigError`]; nothing was changed then.
 pub(super) async fn apply(
-    service: &Arc<Service>,
+    services: &Arc<Services>,
     old: &Config,
     sources: &Sources,
     log: &LogHandle,
@@ -27,32 +28,36 @@ pub(super) async fn apply(
     let loaded = load(sources).map_err(Box::new)?;
     let new = loaded.config.clone();
     let mut changes = compare(old, &new);
-    change_inboxes(&mut changes, &service.config, [old, &new]);
+    change_inboxes(&mut changes, &services.settings.at_start, [old, &new]);
     // Compares with the configuration of the start, which the daemon runs with, whatever reloads
     // have requested since.
-    let restart = compare(&service.config, &new).restart;
-    let in_force = service.in_force.load().reloaded(&loaded, &restart);
-    service.in_force.store(Arc::new(in_force));
+    let restart = compare(&services.settings.at_start, &new).restart;
+    let in_force = services
+        .settings
+        .in_force
+        .load()
+        .reloaded(&loaded, &restart);
+    services.settings.in_force.store(Arc::new(in_force));
     if let Some(level) = changes.log_level {
         log.set_level(level);
     }
     if let Some(programs) = changes.cached_only.clone() {
-        service.served.set_cached_only(programs);
+        services.activity.served.set_cached_only(programs);
     }
     if changes.limits.is_some() {
-        service.limit_as_configured();
+        limits::limit_as_configured(services);
     }
     if let Some(budgets) = &changes.budgets {
-        service.served.set_budgets(budgets);
+        services.activity.served.set_budgets(budgets);
     }
     if let Some(budget_bytes) = changes.cache_size_bytes {
-        let node = service.node.clone();
+        let node = services.node.clone();
         let _resized = spawn_blocking(move || node.resize_cache(budget_bytes)).await;
     }
     for address in seeds::addresses(changes.seeds.as_deref().unwrap_or_default()) {
-        let _stopping = service.node.add_seed(address).await;
+        let _stopping = services.node.add_seed(address).await;
     }
-    change_shares(service, &changes).await;
+    change_shares(services, &changes).await;
     if !restart.is_empty() {
         let settings = restart.join(", ");
         journal::warn(
@@ -79,21 +84,21 @@ fn change_inboxes(changes: &mut Changes, at_start: &Config, old_and_new: [&Confi
     changes.shares_removed.retain(|dir| !is_added(dir));
 }
 
-async fn change_shares(service: &Arc<Service>, changes: &Changes) {
-    let mut saved = added_by_command(service).await;
+async fn change_shares(services: &Arc<Services>, changes: &Changes) {
+    let mut saved = added_by_command(services).await;
     let mut removed = changes.shares_removed.clone();
     removed.retain(|dir| !saved.iter().any(|share| share.dir == *dir));
-    unshare_all(service, removed).await;
+    unshare_all(services, removed).await;
     // A share that was added by command stays when the configuration drops it, with the settings of
     // the command. The configuration may have named it through a link.
-    let shared = service.node.shared();
+    let shared = services.node.shared();
     let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
     let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);
     saved.retain(|it| changes.has_other_groups || was_configured(it) || !is_shared(it));
     // A share may have been removed by command meanwhile.
-    let still = service.saved_shares();
+    let still = services.shares.all_saved();
     saved.retain(|share| still.contains(share));
     let mut added = changes.shares_added.clone();
     added.extend(saved);
-    share_all(service, added).await;
+    share_all(services, added).await;
 }

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::answers::{ProbePace, Service};
+use super::answers::{self, ProbePace, limits as answer_limits, status, trust};
 use super::effective_config::EffectiveConfig;
 use super::fd_store::Kept;
 use super::folder::Folder;
@@ -23,14 +23,16 @@ use super::logging::{self, LogHandle};
 use super::memory::{self, Done, Memory};
 use super::mount_rights::MountRights;
 use super::node_config::{inbox_shares, node_config};
-use super::rates::Rates;
 use super::seeds::NamedSeeds;
-use super::served::Served;
+use super::services::{
+    ActiveSettings, CallerRights, ConfiguredShares, DaemonActivity, Health, Lifecycle, Services,
+};
 use super::sharing::{added_by_command, share_all, share_missing};
 use super::{
-    confine, folder, isolation, journal, limits, metrics, reload, systemd, telling, watchdog,
+    conditions, confine, folder, isolation, journal, limits, metrics, reload, systemd, telling,
+    watchdog,
 };
-use crate::daemon::config::{Config, Loaded, Place, ShareSettings, Sources, saved};
+use crate::daemon::config::{Config, Loaded, Place, Sources, saved};
 use crate::daemon::control::{
     ControlServer, FailedStart, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
@@ -206,7 +208,7 @@ impl Signals {
 
 /// A running daemon.
 struct Daemon {
-    service: Arc<Service>,
+    services: Arc<Services>,
     config: Config,
     state: watch::Sender<ServiceState>,
     mount_status: watch::Sender<MountStatus>,
@@ -238,32 +240,37 @@ impl Daemon {
             activity: MountActivity::default(),
         });
         let (leave, leave_asked) = mpsc::channel(1);
-        let service = Arc::new(Service {
+        let services = Arc::new(Services {
             node: Arc::new(node),
-            config: config.clone(),
-            in_force: ArcSwap::from_pointee(EffectiveConfig::at_start(loaded)),
-            refused_config: ArcSwapOption::empty(),
-            reviewing: Arc::default(),
-            checking: tokio::sync::Mutex::default(),
-            started: Timestamp::now(),
-            state: state_now,
-            mount: mount_now,
-            served: Served::default(),
-            leave,
-            rates: Rates::default(),
-            policy: Policy::of_this_process(),
-            mount_rights: MountRights::of(&folder::options(&config)),
-            gets: Mutex::default(),
-            probes: ProbePace::default(),
-            saved_shares: Mutex::new(saved_shares),
-            missing_shares: Mutex::default(),
+            settings: ActiveSettings {
+                at_start: config.clone(),
+                in_force: ArcSwap::from_pointee(EffectiveConfig::at_start(loaded)),
+                refused: ArcSwapOption::empty(),
+            },
+            lifecycle: Lifecycle {
+                started: Timestamp::now(),
+                state: state_now,
+                mount: mount_now,
+                leave,
+            },
+            rights: CallerRights {
+                policy: Policy::of_this_process(),
+                mount_rights: MountRights::of(&folder::options(&config)),
+                probes: ProbePace::default(),
+            },
+            activity: DaemonActivity::default(),
+            shares: ConfiguredShares {
+                saved: Mutex::new(saved_shares),
+                missing: Mutex::default(),
+            },
+            health: Health::default(),
         });
-        service.limit_as_configured();
-        service.reserve_names();
-        journal::follow(&service);
+        answer_limits::limit_as_configured(&services);
+        trust::reserve_names(&services);
+        journal::follow(&services);
         let mut daemon = Self {
             seeds: NamedSeeds::new(&config.seeds),
-            service,
+            services,
             config,
             state,
             mount_status,
@@ -278,11 +285,11 @@ impl Daemon {
     /// Starts the background work: shares, a waiting token, and the periodic update.
     async fn start_tasks(&mut self) {
         self.add_shares().await;
-        if !self.service.missing_shares.lock().awaits_any() {
-            self.service.node.all_shares_added();
+        if !self.services.shares.missing.lock().awaits_any() {
+            self.services.node.all_shares_added();
         }
-        tokio::spawn(retry_later(self.service.clone(), self.config.clone()));
-        let node = &self.service.node;
+        tokio::spawn(retry_later(self.services.clone(), self.config.clone()));
+        let node = &self.services.node;
         tracing::info!(
             "node {} ({}) on {}",
             node.name(),
@@ -290,25 +297,25 @@ impl Daemon {
             node.address()
         );
         tokio::spawn(self.seeds.clone().follow(node.clone()));
-        tokio::spawn(pulse(self.service.clone()));
-        let node = self.service.node.clone();
+        tokio::spawn(pulse(self.services.clone()));
+        let node = self.services.node.clone();
         tokio::spawn(async move { node.keep_pins().await });
-        metrics::start(&self.service).await;
-        tokio::spawn(isolation::watch(self.service.clone()));
+        metrics::start(&self.services).await;
+        tokio::spawn(isolation::watch(self.services.clone()));
     }
 
     /// Adds the shares of the configuration and those added by command.
     async fn add_shares(&self) {
         let mut wanted = self.config.share.clone();
         wanted.extend(inbox_shares(&self.config, &self.config.share));
-        wanted.extend(added_by_command(&self.service).await);
-        share_all(&self.service, wanted).await;
+        wanted.extend(added_by_command(&self.services).await);
+        share_all(&self.services, wanted).await;
     }
 
     fn serve_control(&self, control: ControlServer) {
         let (calls, call_queue) = mpsc::channel(CALLS_MAX);
         tokio::spawn(control.serve(calls));
-        tokio::spawn(self.service.clone().serve(call_queue));
+        tokio::spawn(answers::serve(self.services.clone(), call_queue));
     }
 
     async fn mount(&mut self, pending: Option<PendingMount>) -> Result<(), RunError> {
@@ -320,7 +327,7 @@ impl Daemon {
             return Ok(());
         }
         let folder =
-            Folder::mount(&self.service, &self.config, &self.mount_status, pending).await?;
+            Folder::mount(&self.services, &self.config, &self.mount_status, pending).await?;
         if let Some(changes) = changes {
             tokio::spawn(telling::tell(folder.newest(), changes));
         }
@@ -332,7 +339,7 @@ impl Daemon {
         self.state.send_replace(ServiceState::Serving);
         FailedStart::clear(&self.config.socket);
         systemd::ready();
-        tokio::spawn(watchdog::keep(self.service.clone()));
+        tokio::spawn(watchdog::keep(self.services.clone()));
     }
 
     /// Serves until the daemon is told to end; returns how to leave.
@@ -349,31 +356,31 @@ impl Daemon {
 
     async fn reload(&mut self, sources: &Sources, log: &LogHandle) {
         systemd::reloading();
-        match reload::apply(&self.service, &self.config, sources, log).await {
+        match reload::apply(&self.services, &self.config, sources, log).await {
             Ok(config) => {
                 self.seeds.replace(&config.seeds);
                 tokio::spawn({
-                    let (seeds, node) = (self.seeds.clone(), self.service.node.clone());
+                    let (seeds, node) = (self.seeds.clone(), self.services.node.clone());
                     async move { seeds.greet(&node).await }
                 });
                 self.config = config;
-                self.service.refused_config.store(None);
+                self.services.settings.refused.store(None);
                 tracing::info!("the configuration was read again");
             }
             Err(error) => {
                 let each = error.each().iter().map(ToString::to_string);
                 let why = each.collect::<Vec<_>>().join("; ");
-                self.service.refused_config.store(Some(Arc::new(why)));
+                self.services.settings.refused.store(Some(Arc::new(why)));
             }
         }
-        self.service.review().await;
+        conditions::review(&self.services).await;
         systemd::ready();
     }
 
     /// Removes the membership, so that a node that left for good does not rejoin at the next start.
     /// A configured secret file brings it back all the same.
     fn forget_cluster(&self) {
-        match self.service.node.keyring().forget() {
+        match self.services.node.keyring().forget() {
             Ok(true) => {}
             Ok(false) => tracing::warn!("the secret file brings this node back at its next start"),
             Err(error) => tracing::error!("this node is back at its next start: {error}"),
@@ -394,29 +401,29 @@ impl Daemon {
             }
             None => Ok(()),
         });
-        let ((), unmounted) = tokio::join!(self.service.node.stop(leave), unmounted);
+        let ((), unmounted) = tokio::join!(self.services.node.stop(leave), unmounted);
         match unmounted {
             Ok(Err(error)) => tracing::error!("{error}"),
             Err(error) => tracing::error!("the unmount ended in a panic: {error}"),
             Ok(Ok(())) => {}
         }
-        let node = self.service.node.clone();
+        let node = self.services.node.clone();
         let _flushed = spawn_blocking(move || node.flush_cache()).await;
         tracing::info!("stopped");
     }
 }
 
 /// Updates status and rates once a second.
-async fn pulse(service: Arc<Service>) {
+async fn pulse(services: Arc<Services>) {
     let mut tick = tokio::time::interval(TICK);
     let mut told = String::new();
     let mut memory = Memory::default();
     loop {
         tick.tick().await;
-        service.take_rates();
-        service.review().await;
-        if let Some(status) = service.publish_status() {
-            let node = &service.node;
+        status::take_rates(&services);
+        conditions::review(&services).await;
+        if let Some(status) = status::publish_status(&services) {
+            let node = &services.node;
             let done = Done {
                 names: status.namespace.entries,
                 told_bytes: node.sent_log_bytes(),
@@ -434,22 +441,22 @@ async fn pulse(service: Arc<Service>) {
 }
 
 /// Retries actions that failed at the start, until they succeed.
-async fn retry_later(service: Arc<Service>, config: Config) {
+async fn retry_later(services: Arc<Services>, config: Config) {
     let mut tick = tokio::time::interval(RETRY_PERIOD);
     loop {
         tick.tick().await;
-        share_missing(&service).await;
-        use_waiting_token(&service, &config).await;
+        share_missing(&services).await;
+        use_waiting_token(&services, &config).await;
     }
 }
 
 /// Joins with the token that `p2pfs join` left before the first start.
-async fn use_waiting_token(service: &Service, config: &Config) {
+async fn use_waiting_token(services: &Services, config: &Config) {
     let Ok(Some(text)) = saved::waiting_token(&config.state_dir) else {
         return;
     };
     let outcome = match InviteToken::parse(&text) {
-        Ok(token) => service.node.join(&token).await,
+        Ok(token) => services.node.join(&token).await,
         Err(error) => Err(NodeError::Trust(error)),
     };
     match outcome {
@@ -458,14 +465,14 @@ async fn use_waiting_token(service: &Service, config: &Config) {
         Err(NodeError::Stopping) => return,
         Err(error @ NodeError::Net(_)) if !is_over(&error) => {
             let found = Finding::new(format!("{TOKEN_WAITS} not used yet: {error}"));
-            return service.node.begin(Condition::TokenWaits, "", found);
+            return services.node.begin(Condition::TokenWaits, "", found);
         }
         Err(error) => {
             let warning = format!("the token of before the start is of no use: {error}");
-            service.node.warn(warning);
+            services.node.warn(warning);
         }
     }
-    service.forget_waiting_token();
+    forget_waiting_token(services);
 }
 
 /// Returns whether the issuer refused the token because it has expired.
@@ -473,16 +480,10 @@ fn is_over(error: &NodeError) -> bool {
     matches!(error, NodeError::Net(NetError::InviteExpired))
 }
 
-impl Service {
-    /// Removes the waiting token, after it or another one was used.
-    pub(super) fn forget_waiting_token(&self) {
-        if let Err(error) = saved::forget_token(&self.config.state_dir) {
-            tracing::warn!("the used token stays in the state directory: {error}");
-        }
-        self.node.end(Condition::TokenWaits, "");
+/// Removes the waiting token, after it or another one was used.
+pub(super) fn forget_waiting_token(services: &Services) {
+    if let Err(error) = saved::forget_token(&services.settings.at_start.state_dir) {
+        tracing::warn!("the used token stays in the state directory: {error}");
     }
-
-    pub(super) fn saved_shares(&self) -> Vec<ShareSettings> {
-        self.saved_shares.lock().clone()
-    }
+    services.node.end(Condition::TokenWaits, "");
 }

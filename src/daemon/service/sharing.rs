@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::answers::Service;
 use super::missing::Missing;
 use super::node_config::share_spec;
+use super::services::Services;
 use crate::daemon::config::{ShareSettings, folder_names};
 use p2pfs_node::api::ShareSpec;
 use p2pfs_node::{Condition, Finding};
@@ -27,19 +27,19 @@ const DISK_WITHIN: Duration = Duration::from_millis(200);
 /// Adds shares, and retries the missing ones, because the user may have corrected their cause.
 /// Shares that cannot be added are missing from now on. Waits only for disks that answer soon;
 /// other shares are added once their disks answer.
-pub(super) async fn share_all(service: &Arc<Service>, wanted: Vec<ShareSettings>) {
-    service.missing_shares.lock().want(wanted);
-    share_missing(service).await;
+pub(super) async fn share_all(services: &Arc<Services>, wanted: Vec<ShareSettings>) {
+    services.shares.missing.lock().want(wanted);
+    share_missing(services).await;
 }
 
 /// Returns the shares that were added by command, except for folders that the configuration names
 /// under any spelling, because the configuration takes precedence.
-pub(super) async fn added_by_command(service: &Arc<Service>) -> Vec<ShareSettings> {
-    let mut added = service.saved_shares();
+pub(super) async fn added_by_command(services: &Arc<Services>) -> Vec<ShareSettings> {
+    let mut added = services.shares.all_saved();
     if added.is_empty() {
         return added;
     }
-    let in_force = service.in_force.load_full();
+    let in_force = services.settings.in_force.load_full();
     // It accesses disks.
     let naming = spawn_blocking(move || {
         let shares = in_force.config.share.iter();
@@ -52,107 +52,108 @@ pub(super) async fn added_by_command(service: &Arc<Service>) -> Vec<ShareSetting
 }
 
 /// Retries the missing shares in their order. Of nested shares, the first counts.
-pub(super) async fn share_missing(service: &Arc<Service>) {
+pub(super) async fn share_missing(services: &Arc<Services>) {
     // Unwanted shares are forgotten before any disk is waited for.
-    forget_absent(service).await;
+    forget_absent(services).await;
     let until = Instant::now() + DISKS_WITHIN;
-    let wanted = service.missing_shares.lock().wanted().to_vec();
+    let wanted = services.shares.missing.lock().wanted().to_vec();
     for share in wanted {
-        let (of_thread, dir) = (service.clone(), share.dir.clone());
-        if !service.missing_shares.lock().begin_to_try(&dir) {
+        let (of_thread, dir) = (services.clone(), share.dir.clone());
+        if !services.shares.missing.lock().begin_to_try(&dir) {
             continue;
         }
-        let trying = spawn_blocking(move || of_thread.try_to_share(&share));
+        let trying = spawn_blocking(move || try_to_share(&of_thread, &share));
         let left = until.saturating_duration_since(Instant::now());
         if timeout(left.max(DISK_WITHIN), trying).await.is_err() {
-            service.tell_of_disk(&dir);
+            tell_of_disk(services, &dir);
         }
     }
-    forget_absent(service).await;
+    forget_absent(services).await;
 }
 
 /// Removes the entries of shares from an earlier run that are not wanted now or cannot be shared.
 /// Their files cannot be given to other nodes, and the user may have had reasons to remove them.
 /// Entries on a disk that does not answer stay listed.
-async fn forget_absent(service: &Arc<Service>) {
-    let missing = service.missing_shares.lock().outlook();
-    let node = service.node.clone();
+async fn forget_absent(services: &Arc<Services>) {
+    let missing = services.shares.missing.lock().outlook();
+    let node = services.node.clone();
     let _done = spawn_blocking(move || node.forget_absent_shares(&missing)).await;
 }
 
 /// Stops sharing these folders, whether they were shared or missing, on a thread that may wait for
 /// the disk.
-pub(super) async fn unshare_all(service: &Arc<Service>, dirs: Vec<PathBuf>) {
-    let service = service.clone();
+pub(super) async fn unshare_all(services: &Arc<Services>, dirs: Vec<PathBuf>) {
+    let services = services.clone();
     let work = spawn_blocking(move || {
         for dir in dirs {
-            service.want_no_more(&dir);
+            want_no_more(&services, &dir);
             // A missing share was not shared.
-            let _was_missing = service.node.remove_share(&dir);
+            let _was_missing = services.node.remove_share(&dir);
         }
     });
     let _stopping = work.await;
 }
 
-impl Service {
-    /// Removes a folder from the missing shares, because it is not wanted or is shared now. Returns
-    /// whether it was missing.
-    pub(super) fn want_no_more(&self, dir: &Path) -> bool {
-        let mut missing = self.missing_shares.lock();
-        let was_missing = missing.want_no_more(dir);
-        self.node
-            .end(Condition::ShareMissing, &dir.display().to_string());
-        was_missing
-    }
+/// Removes a folder from the missing shares, because it is not wanted or is shared now. Returns
+/// whether it was missing.
+pub(super) fn want_no_more(services: &Services, dir: &Path) -> bool {
+    let mut missing = services.shares.missing.lock();
+    let was_missing = missing.want_no_more(dir);
+    services
+        .node
+        .end(Condition::ShareMissing, &dir.display().to_string());
+    was_missing
+}
 
-    /// Tries to add a share. Holds no lock during the disk access, which may hang, so that other
-    /// shares can be added and removed meanwhile.
-    fn try_to_share(&self, share: &ShareSettings) {
-        let groups = self.in_force.load().config.groups.clone();
-        // A folder in the configuration may deliberately be a link; a saved share is already
-        // resolved.
-        let is_resolved = self.saved_shares().contains(share);
-        let configured = self.in_force.load().config.share.clone();
-        let is_configured = configured.iter().any(|it| it.dir == share.dir);
-        let spec = share_spec(share, &groups);
-        let outcome = self.node.add_share(ShareSpec {
-            is_resolved,
-            is_by_command: is_resolved && !is_configured,
-            ..spec
-        });
-        let mut missing = self.missing_shares.lock();
-        missing.end_try(&share.dir);
-        let is_wanted = missing.wanted().contains(share);
-        match outcome {
-            Ok(()) if is_wanted => {
-                drop(missing);
-                self.want_no_more(&share.dir);
-            }
-            Ok(()) => {
-                drop(missing);
-                let _wanted_no_more_since = self.node.remove_share(&share.dir);
-            }
-            Err(error) if is_wanted => self.tell_not_shared(&mut missing, &share.dir, &error),
-            Err(_) => {}
+/// Tries to add a share. Holds no lock during the disk access, which may hang, so that other
+/// shares can be added and removed meanwhile.
+fn try_to_share(services: &Services, share: &ShareSettings) {
+    let groups = services.settings.in_force.load().config.groups.clone();
+    // A folder in the configuration may deliberately be a link; a saved share is already
+    // resolved.
+    let is_resolved = services.shares.all_saved().contains(share);
+    let configured = services.settings.in_force.load().config.share.clone();
+    let is_configured = configured.iter().any(|it| it.dir == share.dir);
+    let spec = share_spec(share, &groups);
+    let outcome = services.node.add_share(ShareSpec {
+        is_resolved,
+        is_by_command: is_resolved && !is_configured,
+        ..spec
+    });
+    let mut missing = services.shares.missing.lock();
+    missing.end_try(&share.dir);
+    let is_wanted = missing.wanted().contains(share);
+    match outcome {
+        Ok(()) if is_wanted => {
+            drop(missing);
+            want_no_more(services, &share.dir);
         }
-    }
-
-    /// Reports that a disk delays a share, if it still does.
-    fn tell_of_disk(&self, dir: &Path) {
-        let mut missing = self.missing_shares.lock();
-        if missing.is_awaited(dir) {
-            let why = "its disk does not answer; look at it, or stop sharing it";
-            self.tell_not_shared(&mut missing, dir, &why);
+        Ok(()) => {
+            drop(missing);
+            let _wanted_no_more_since = services.node.remove_share(&share.dir);
         }
+        Err(error) if is_wanted => tell_not_shared(services, &mut missing, &share.dir, &error),
+        Err(_) => {}
     }
+}
 
-    /// Reports a missing share. The list stays locked, so that no report follows after the share
-    /// was added.
-    fn tell_not_shared(&self, missing: &mut Missing, dir: &Path, why: &dyn Display) {
-        let subject = dir.display().to_string();
-        let said = format!("{subject} is not shared: {why}");
-        let found = Finding::with_own_remedy(&said).for_owner();
-        self.node.begin(Condition::ShareMissing, &subject, found);
-        missing.record(dir, why.to_string());
+/// Reports that a disk delays a share, if it still does.
+fn tell_of_disk(services: &Services, dir: &Path) {
+    let mut missing = services.shares.missing.lock();
+    if missing.is_awaited(dir) {
+        let why = "its disk does not answer; look at it, or stop sharing it";
+        tell_not_shared(services, &mut missing, dir, &why);
     }
+}
+
+/// Reports a missing share. The list stays locked, so that no report follows after the share
+/// was added.
+fn tell_not_shared(services: &Services, missing: &mut Missing, dir: &Path, why: &dyn Display) {
+    let subject = dir.display().to_string();
+    let said = format!("{subject} is not shared: {why}");
+    let found = Finding::with_own_remedy(&said).for_owner();
+    services
+        .node
+        .begin(Condition::ShareMissing, &subject, found);
+    missing.record(dir, why.to_string());
 }

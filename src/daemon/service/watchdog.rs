@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::answers::Service;
+use super::services::Services;
 use super::systemd;
 
 /// How long each may take to answer; both answer from memory.
@@ -20,7 +20,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(3);
 const PROOFS_PER_PERIOD: u32 = 2;
 
 /// Checks and sends the keep-alive forever; returns at once if the watchdog is off.
-pub(super) async fn keep(service: Arc<Service>) {
+pub(super) async fn keep(services: Arc<Services>) {
     let Some(period) = systemd::watchdog_period() else {
         return;
     };
@@ -28,7 +28,7 @@ pub(super) async fn keep(service: Arc<Service>) {
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         due.tick().await;
-        match stuck(&service).await {
+        match stuck(&services).await {
             None => systemd::alive(),
             Some(what) => tracing::error!("{what} does not answer; the watchdog will see to it"),
         }
@@ -36,15 +36,15 @@ pub(super) async fn keep(service: Arc<Service>) {
 }
 
 /// Returns the part that does not answer, if any.
-async fn stuck(service: &Arc<Service>) -> Option<&'static str> {
+async fn stuck(services: &Arc<Services>) -> Option<&'static str> {
     if !matches!(
-        timeout(ANSWER_TIME, service.node.members()).await,
+        timeout(ANSWER_TIME, services.node.members()).await,
         Ok(Ok(_))
     ) {
         return Some("the node's loop");
     }
-    let asked = service.clone();
-    let mount = spawn_blocking(move || asked.served.answers(ANSWER_TIME));
+    let asked = services.clone();
+    let mount = spawn_blocking(move || asked.activity.served.answers(ANSWER_TIME));
     match mount.await {
         Ok(true) => None,
         _ => Some("the mount"),

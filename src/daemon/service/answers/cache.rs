@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Asked, Service, Viewer, reply_with, unanswered};
+use super::{Asked, Services, Viewer, fills, reply_with, status, unanswered};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Failure, FailureKind,
@@ -23,7 +23,7 @@ const NAMES_MAX: usize = 16;
 const PROGRESS_WAITING_MAX: usize = 8;
 
 /// Answers the calls that read or change the cache.
-pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
     let Asked {
         call,
         viewer,
@@ -32,150 +32,151 @@ pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
     } = asked;
     match call {
         Call::CacheLs { after } => {
-            let work = move |s: &Service| s.list_cache(after.as_deref(), &viewer);
-            service.compute(reply, work).await;
+            let work = move |s: &Services| list_cache(s, after.as_deref(), &viewer);
+            super::compute(&services, reply, work).await;
         }
-        Call::CacheClear {} => reply_with(reply, service.blocking(|s| s.clear_cache()).await),
-        Call::CacheVerify {} => service.verify_cache(reply).await,
+        Call::CacheClear {} => {
+            reply_with(reply, super::blocking(&services, |s| clear_cache(s)).await)
+        }
+        Call::CacheVerify {} => verify_cache(&services, reply).await,
         Call::CacheResize { budget_bytes } => {
             reply_with(
                 reply,
-                service
-                    .blocking(move |s| s.resize_cache(budget_bytes))
-                    .await,
+                super::blocking(&services, move |s| resize_cache(s, budget_bytes)).await,
             );
         }
-        Call::Pin { paths } => reply_with(reply, service.pin(paths, true, viewer).await),
-        Call::Unpin { paths } => reply_with(reply, service.pin(paths, false, viewer).await),
+        Call::Pin { paths } => reply_with(reply, fills::pin(&services, paths, true, viewer).await),
+        Call::Unpin { paths } => {
+            reply_with(reply, fills::pin(&services, paths, false, viewer).await)
+        }
         Call::Prefetch { paths, anyway } => {
-            service.prefetch(paths, anyway, viewer, reply).await;
+            fills::prefetch(&services, paths, anyway, viewer, reply).await;
         }
         other => unanswered(&other, reply),
     }
 }
 
-impl Service {
-    /// Lists one page of the cache, including pins still to be fetched. Includes names only if the
-    /// mount lets the caller list them.
-    pub(super) fn list_cache(
-        &self,
-        after: Option<&str>,
-        viewer: &Viewer,
-    ) -> Result<CacheListing, Failure> {
-        let after: Option<ContentHash> = after
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|_| Failure::new(FailureKind::Invalid, "not a content hash"))?;
-        let mut files = self.node.cached();
-        let here: BTreeSet<ContentHash> = files.iter().map(|file| file.hash).collect();
-        let to_come = self.node.pins_to_come().into_iter();
-        files.extend(to_come.filter(|file| !here.contains(&file.hash)));
-        files.retain(|file| after.is_none_or(|after| file.hash > after));
-        files.sort_by_key(|file| file.hash);
-        let more = files.len() > LS_PAGE_MAX_ENTRIES;
-        files.truncate(LS_PAGE_MAX_ENTRIES);
-        let entries = files.iter().map(|file| self.cache_entry(file));
-        let shown = entries.map(|entry| {
-            if viewer.access.list {
-                entry
-            } else {
-                CacheEntry {
-                    names: Vec::new(),
-                    pinned_as: None,
-                    ..entry
-                }
+/// Lists one page of the cache, including pins still to be fetched. Includes names only if the
+/// mount lets the caller list them.
+pub(super) fn list_cache(
+    services: &Services,
+    after: Option<&str>,
+    viewer: &Viewer,
+) -> Result<CacheListing, Failure> {
+    let after: Option<ContentHash> = after
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|_| Failure::new(FailureKind::Invalid, "not a content hash"))?;
+    let mut files = services.node.cached();
+    let here: BTreeSet<ContentHash> = files.iter().map(|file| file.hash).collect();
+    let to_come = services.node.pins_to_come().into_iter();
+    files.extend(to_come.filter(|file| !here.contains(&file.hash)));
+    files.retain(|file| after.is_none_or(|after| file.hash > after));
+    files.sort_by_key(|file| file.hash);
+    let more = files.len() > LS_PAGE_MAX_ENTRIES;
+    files.truncate(LS_PAGE_MAX_ENTRIES);
+    let entries = files.iter().map(|file| cache_entry(services, file));
+    let shown = entries.map(|entry| {
+        if viewer.access.list {
+            entry
+        } else {
+            CacheEntry {
+                names: Vec::new(),
+                pinned_as: None,
+                ..entry
             }
-        });
-        Ok(CacheListing {
-            entries: shown.collect(),
-            more,
-        })
-    }
-
-    fn cache_entry(&self, file: &CachedFile) -> CacheEntry {
-        let names = self.node.names_of(&file.hash, NAMES_MAX);
-        let is_begun = file.last_use != SystemTime::UNIX_EPOCH;
-        let is_unlisted = file.pinned && names.is_empty();
-        let pinned_as = is_unlisted.then(|| self.node.pinned_as(&file.hash));
-        CacheEntry {
-            hash: file.hash.to_string(),
-            size_bytes: file.size_bytes,
-            cached_bytes: file.cached_bytes,
-            pinned: file.pinned,
-            open: file.open,
-            last_used: is_begun
-                .then(|| Timestamp::try_from(file.last_use).ok())
-                .flatten(),
-            names: names
-                .iter()
-                .map(|path| Named::new(path.as_bytes()))
-                .collect(),
-            pinned_as: pinned_as.flatten().map(|path| Named::new(path.as_bytes())),
         }
-    }
+    });
+    Ok(CacheListing {
+        entries: shown.collect(),
+        more,
+    })
+}
 
-    pub(super) fn clear_cache(&self) -> Result<CacheCleared, Failure> {
-        let cleared = self.node.clear_cache();
-        Ok(CacheCleared {
-            removed_files: cleared.removed_files as u64,
-            removed_bytes: cleared.removed_bytes,
-            kept_files: (cleared.open_files + cleared.pinned_files) as u64,
-        })
+fn cache_entry(services: &Services, file: &CachedFile) -> CacheEntry {
+    let names = services.node.names_of(&file.hash, NAMES_MAX);
+    let is_begun = file.last_use != SystemTime::UNIX_EPOCH;
+    let is_unlisted = file.pinned && names.is_empty();
+    let pinned_as = is_unlisted.then(|| services.node.pinned_as(&file.hash));
+    CacheEntry {
+        hash: file.hash.to_string(),
+        size_bytes: file.size_bytes,
+        cached_bytes: file.cached_bytes,
+        pinned: file.pinned,
+        open: file.open,
+        last_used: is_begun
+            .then(|| Timestamp::try_from(file.last_use).ok())
+            .flatten(),
+        names: names
+            .iter()
+            .map(|path| Named::new(path.as_bytes()))
+            .collect(),
+        pinned_as: pinned_as.flatten().map(|path| Named::new(path.as_bytes())),
     }
+}
 
-    pub(super) fn resize_cache(&self, budget_bytes: u64) -> Result<CacheUsage, Failure> {
-        if budget_bytes == 0 {
-            return Err(Failure::new(
-                FailureKind::Invalid,
-                "the cache cannot have 0 bytes",
-            ));
-        }
-        let cost_bytes = self.node.pinned_cost_bytes();
-        if budget_bytes < cost_bytes {
-            let message = format!(
-                "{} are pinned, which take {} with their proofs",
-                write_size(self.node.pinned_bytes()),
-                write_size(cost_bytes)
-            );
-            return Err(Failure::new(FailureKind::Invalid, message)
-                .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));
-        }
-        self.node.resize_cache(budget_bytes);
-        Ok(self.cache_usage())
+pub(super) fn clear_cache(services: &Services) -> Result<CacheCleared, Failure> {
+    let cleared = services.node.clear_cache();
+    Ok(CacheCleared {
+        removed_files: cleared.removed_files as u64,
+        removed_bytes: cleared.removed_bytes,
+        kept_files: (cleared.open_files + cleared.pinned_files) as u64,
+    })
+}
+
+pub(super) fn resize_cache(services: &Services, budget_bytes: u64) -> Result<CacheUsage, Failure> {
+    if budget_bytes == 0 {
+        return Err(Failure::new(
+            FailureKind::Invalid,
+            "the cache cannot have 0 bytes",
+        ));
     }
+    let cost_bytes = services.node.pinned_cost_bytes();
+    if budget_bytes < cost_bytes {
+        let message = format!(
+            "{} are pinned, which take {} with their proofs",
+            write_size(services.node.pinned_bytes()),
+            write_size(cost_bytes)
+        );
+        return Err(Failure::new(FailureKind::Invalid, message)
+            .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));
+    }
+    services.node.resize_cache(budget_bytes);
+    Ok(status::cache_usage(services))
+}
 
-    /// Reads and verifies every cached byte; stops when the caller is gone.
-    pub(super) async fn verify_cache(self: &Arc<Self>, reply: ReplySink) {
-        let (reports, mut report_queue) = mpsc::channel(PROGRESS_WAITING_MAX);
-        let work = self.blocking(move |service| {
-            let verified = service.node.verify_cache(|progress| {
-                match reports.try_send(progress_of(progress)) {
+/// Reads and verifies every cached byte; stops when the caller is gone.
+pub(super) async fn verify_cache(services: &Arc<Services>, reply: ReplySink) {
+    let (reports, mut report_queue) = mpsc::channel(PROGRESS_WAITING_MAX);
+    let work = super::blocking(services, move |services| {
+        let verified =
+            services
+                .node
+                .verify_cache(|progress| match reports.try_send(progress_of(progress)) {
                     Err(mpsc::error::TrySendError::Closed(_)) => ControlFlow::Break(()),
                     _ => ControlFlow::Continue(()),
-                }
-            });
-            Ok(verified)
-        });
-        tokio::pin!(work);
-        let outcome = loop {
-            tokio::select! {
-                outcome = &mut work => break outcome,
-                Some(progress) = report_queue.recv() => {
-                    if reply.more(&progress).await.is_err() {
-                        return;
-                    }
+                });
+        Ok(verified)
+    });
+    tokio::pin!(work);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut work => break outcome,
+            Some(progress) = report_queue.recv() => {
+                if reply.more(&progress).await.is_err() {
+                    return;
                 }
             }
-        };
-        match outcome {
-            Ok(verified) => reply.done(&CacheVerified {
-                files: verified.files as u64,
-                bytes: verified.checked_bytes,
-                dropped_bytes: verified.dropped_bytes,
-                unopened_files: verified.unopened_files as u64,
-            }),
-            Err(failure) => reply.fail(failure),
         }
+    };
+    match outcome {
+        Ok(verified) => reply.done(&CacheVerified {
+            files: verified.files as u64,
+            bytes: verified.checked_bytes,
+            dropped_bytes: verified.dropped_bytes,
+            unopened_files: verified.unopened_files as u64,
+        }),
+        Err(failure) => reply.fail(failure),
     }
 }
 

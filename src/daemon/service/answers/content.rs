@@ -9,7 +9,7 @@ use tokio::net::unix::pipe;
 
 use super::handing::{may_have, pipe_to_caller};
 use super::paths::{nothing_hidden, refuse_mount_file, shared_path, trimmed};
-use super::{Service, Viewer, failed};
+use super::{Services, Viewer, failed, legacy, names};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
@@ -18,134 +18,132 @@ use p2pfs_node::api::{FileVersion, FsError, Hidden};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 
-impl Service {
-    /// Gives the caller a descriptor to read a whole file from. It is a pipe, to which verified
-    /// bytes are written as they arrive. Root and the owner of a local file receive the complete
-    /// file itself, which they could open anyway.
-    pub(super) async fn get(self: &Arc<Self>, named: Named, viewer: &Viewer, reply: ReplySink) {
-        match self.clone().copy_to(&named, viewer, &reply).await {
-            Ok(done) => reply.done(&done),
-            Err(failure) => reply.fail(failure),
-        }
+/// Gives the caller a descriptor to read a whole file from. It is a pipe, to which verified
+/// bytes are written as they arrive. Root and the owner of a local file receive the complete
+/// file itself, which they could open anyway.
+pub(super) async fn get(services: &Arc<Services>, named: Named, viewer: &Viewer, reply: ReplySink) {
+    match copy_to(services, &named, viewer, &reply).await {
+        Ok(done) => reply.done(&done),
+        Err(failure) => reply.fail(failure),
     }
+}
 
-    async fn copy_to(
-        self: Arc<Self>,
-        named: &Named,
-        viewer: &Viewer,
-        reply: &ReplySink,
-    ) -> Result<GetDone, Failure> {
-        viewer.check_read(named)?;
-        let caller_uid = viewer.uid;
-        let file = match self.file_version(named) {
-            Ok(file) => file,
-            Err(absent) => {
-                let copied = self.copy_from_legacy_peers(named, caller_uid, absent, reply);
-                return copied.await;
-            }
-        };
-        if let Some(uid) = viewer.one_user() {
-            self.gets.lock().record(uid, file.hash);
+async fn copy_to(
+    services: &Arc<Services>,
+    named: &Named,
+    viewer: &Viewer,
+    reply: &ReplySink,
+) -> Result<GetDone, Failure> {
+    viewer.check_read(named)?;
+    let caller_uid = viewer.uid;
+    let file = match file_version(services, named) {
+        Ok(file) => file,
+        Err(absent) => {
+            let copied = legacy::copy_from_legacy_peers(services, named, caller_uid, absent, reply);
+            return copied.await;
         }
-        let started = GetStarted {
-            hash: file.hash.to_string(),
-            size_bytes: file.size_bytes,
-            cached_bytes: self.node.here_bytes(&file.hash, file.size_bytes),
-            executable: file.executable,
-        };
-        if let Some(local) = self.local_descriptor(&file, caller_uid) {
-            reply.more_with(&started, local).await?;
-            return Ok(GetDone::default());
-        }
-        let (sender, receiver) = pipe_to_caller()?;
-        let before = self.received_by_peer();
-        reply.more_with(&started, receiver).await?;
-        let copied = self.copy_all(file, sender, reply).await;
-        copied.map_err(|error| fs_failure(error, named))?;
-        Ok(GetDone {
-            sources: self.sources_since(&before),
-        })
+    };
+    if let Some(uid) = viewer.one_user() {
+        services.activity.gets.lock().record(uid, file.hash);
     }
+    let started = GetStarted {
+        hash: file.hash.to_string(),
+        size_bytes: file.size_bytes,
+        cached_bytes: services.node.here_bytes(&file.hash, file.size_bytes),
+        executable: file.executable,
+    };
+    if let Some(local) = local_descriptor(services, &file, caller_uid) {
+        reply.more_with(&started, local).await?;
+        return Ok(GetDone::default());
+    }
+    let (sender, receiver) = pipe_to_caller()?;
+    let before = received_by_peer(services);
+    reply.more_with(&started, receiver).await?;
+    let copied = copy_all(services, file, sender, reply).await;
+    copied.map_err(|error| fs_failure(error, named))?;
+    Ok(GetDone {
+        sources: sources_since(services, &before),
+    })
+}
 
-    async fn copy_all(
-        &self,
-        file: FileVersion,
-        mut to: pipe::Sender,
-        reply: &ReplySink,
-    ) -> Result<(), FsError> {
-        let mut open = self.node.open_version(file).await?.to_the_end();
-        loop {
-            let bytes = tokio::select! {
-                bytes = open.next_bytes() => bytes?,
-                () = reply.closed() => return Err(FsError::Interrupted),
+async fn copy_all(
+    services: &Services,
+    file: FileVersion,
+    mut to: pipe::Sender,
+    reply: &ReplySink,
+) -> Result<(), FsError> {
+    let mut open = services.node.open_version(file).await?.to_the_end();
+    loop {
+        let bytes = tokio::select! {
+            bytes = open.next_bytes() => bytes?,
+            () = reply.closed() => return Err(FsError::Interrupted),
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let written = to.write_all(&bytes).await;
+        written.map_err(|_| FsError::Interrupted)?;
+    }
+}
+
+pub(super) fn file_version(services: &Services, named: &Named) -> Result<FileVersion, Failure> {
+    let bytes = trimmed(named);
+    let shown = escape(bytes);
+    match services.node.hidden(bytes) {
+        None => {}
+        Some(Hidden::File(file)) => return Ok(file),
+        Some(Hidden::Directory) => {
+            let message = format!("{shown} is a directory, not a file");
+            return Err(Failure::new(FailureKind::Invalid, message)
+                .with_remedy("name a file in it; ls shows it in the mount"));
+        }
+        Some(Hidden::Other) => return Err(refuse_mount_file(bytes)),
+        Some(Hidden::Nothing) => return Err(nothing_hidden(bytes)),
+    }
+    let path = shared_path(named)?;
+    services.node.version(&path).map_err(|error| match error {
+        FileError::NotFound { path } => names::not_listed(services, &path),
+        FileError::LinkToNothing { path, target } => link_to_nothing(&path, &target),
+        FileError::WrongKind { path, what } => {
+            let name = match path.as_bytes() {
+                b"" => "/".to_owned(),
+                name => escape(name),
             };
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let written = to.write_all(&bytes).await;
-            written.map_err(|_| FsError::Interrupted)?;
+            Failure::new(
+                FailureKind::Invalid,
+                format!("{name} is {what}, not a file"),
+            )
+            .with_remedy("name a file in it; cp -r takes a directory from the mount")
         }
-    }
+        error => failed(error.to_string()),
+    })
+}
 
-    pub(super) fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
-        let bytes = trimmed(named);
-        let shown = escape(bytes);
-        match self.node.hidden(bytes) {
-            None => {}
-            Some(Hidden::File(file)) => return Ok(file),
-            Some(Hidden::Directory) => {
-                let message = format!("{shown} is a directory, not a file");
-                return Err(Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("name a file in it; ls shows it in the mount"));
-            }
-            Some(Hidden::Other) => return Err(refuse_mount_file(bytes)),
-            Some(Hidden::Nothing) => return Err(nothing_hidden(bytes)),
-        }
-        let path = shared_path(named)?;
-        self.node.version(&path).map_err(|error| match error {
-            FileError::NotFound { path } => self.not_listed(&path),
-            FileError::LinkToNothing { path, target } => link_to_nothing(&path, &target),
-            FileError::WrongKind { path, what } => {
-                let name = match path.as_bytes() {
-                    b"" => "/".to_owned(),
-                    name => escape(name),
-                };
-                Failure::new(
-                    FailureKind::Invalid,
-                    format!("{name} is {what}, not a file"),
-                )
-                .with_remedy("name a file in it; cp -r takes a directory from the mount")
-            }
-            error => failed(error.to_string()),
+fn local_descriptor(services: &Services, file: &FileVersion, caller_uid: u32) -> Option<OwnedFd> {
+    let local = services.node.local_file(file)?;
+    may_have(caller_uid, &local).then(|| OwnedFd::from(local))
+}
+
+fn received_by_peer(services: &Services) -> BTreeMap<NodeId, u64> {
+    let rates = services.node.rates();
+    rates
+        .iter()
+        .map(|rate| (rate.node, rate.delivered_bytes))
+        .collect()
+}
+
+fn sources_since(services: &Services, before: &BTreeMap<NodeId, u64>) -> Vec<SourceShare> {
+    let gained = |(node, bytes): (NodeId, u64)| {
+        let received_bytes = bytes - before.get(&node).copied().unwrap_or(0).min(bytes);
+        (received_bytes > 0).then(|| SourceShare {
+            name: services.node.name_of(&node),
+            received_bytes,
         })
-    }
-
-    fn local_descriptor(&self, file: &FileVersion, caller_uid: u32) -> Option<OwnedFd> {
-        let local = self.node.local_file(file)?;
-        may_have(caller_uid, &local).then(|| OwnedFd::from(local))
-    }
-
-    fn received_by_peer(&self) -> BTreeMap<NodeId, u64> {
-        let rates = self.node.rates();
-        rates
-            .iter()
-            .map(|rate| (rate.node, rate.delivered_bytes))
-            .collect()
-    }
-
-    fn sources_since(&self, before: &BTreeMap<NodeId, u64>) -> Vec<SourceShare> {
-        let gained = |(node, bytes): (NodeId, u64)| {
-            let received_bytes = bytes - before.get(&node).copied().unwrap_or(0).min(bytes);
-            (received_bytes > 0).then(|| SourceShare {
-                name: self.node.name_of(&node),
-                received_bytes,
-            })
-        };
-        self.received_by_peer()
-            .into_iter()
-            .filter_map(gained)
-            .collect()
-    }
+    };
+    received_by_peer(services)
+        .into_iter()
+        .filter_map(gained)
+        .collect()
 }
 
 fn link_to_nothing(path: &SharedPath, target: &[u8]) -> Failure {

@@ -4,99 +4,99 @@ use std::sync::Arc;
 
 use super::network::alive_of;
 use super::pace::CHECKUP_PROBES;
-use super::{Service, Sight, reply_with, told};
+use super::{Services, Sight, membership, network, reply_with, shares, told};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     Check, Checkup, Failure, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
 };
+use crate::daemon::service::conditions;
 use crate::daemon::service::conditions::check_of;
 
-impl Service {
-    /// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
-    /// place. A run that has begun is completed, because otherwise callers could keep the other
-    /// nodes busy.
-    pub(super) async fn doctor_in_turn(self: &Arc<Self>, sight: Sight, reply: ReplySink) {
-        let turn = async {
-            self.pace(sight, CHECKUP_PROBES).await;
-            self.checking.lock().await
-        };
-        if let Some(_turn) = reply.while_heard(turn).await {
-            reply_with(reply, self.doctor(sight).await);
-        }
+/// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
+/// place. A run that has begun is completed, because otherwise callers could keep the other
+/// nodes busy.
+pub(super) async fn doctor_in_turn(services: &Arc<Services>, sight: Sight, reply: ReplySink) {
+    let turn = async {
+        services.rights.pace(sight, CHECKUP_PROBES).await;
+        services.health.checking.lock().await
+    };
+    if let Some(_turn) = reply.while_heard(turn).await {
+        reply_with(reply, doctor(services, sight).await);
     }
+}
 
-    /// Runs all checks. Takes some seconds if other nodes do not answer.
-    async fn doctor(self: &Arc<Self>, sight: Sight) -> Result<Checkup, Failure> {
-        self.review().await;
-        let standing = self.standing(sight.audience());
-        let stands = |part: &str| standing.iter().any(|it| it.condition.text().part == part);
-        let mut checks = vec![rights(), self.check_mount()];
-        for (part, found) in [("cache", "has room"), ("state", "is stored")] {
-            checks.extend((!stands(part)).then(|| Check::ok(part, found)));
-        }
-        checks.extend(self.check_network().await?);
-        checks.extend(self.check_shares(sight));
-        if alive_of(&self.members().await?) == 0 {
-            let last_known = self.check_last_known().await;
-            let seedless = self.in_force.load().config.seeds.is_empty();
-            match self.check_membership() {
-                None if last_known.is_empty() && seedless => checks.push(self.check_peerless()),
-                _ => checks.extend(last_known),
+/// Runs all checks. Takes some seconds if other nodes do not answer.
+async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failure> {
+    conditions::review(services).await;
+    let standing = conditions::standing(services, sight.audience());
+    let stands = |part: &str| standing.iter().any(|it| it.condition.text().part == part);
+    let mut checks = vec![rights(), check_mount(services)];
+    for (part, found) in [("cache", "has room"), ("state", "is stored")] {
+        checks.extend((!stands(part)).then(|| Check::ok(part, found)));
+    }
+    checks.extend(network::check_network(services).await?);
+    checks.extend(check_shares(services, sight));
+    if alive_of(&network::members(services).await?) == 0 {
+        let last_known = membership::check_last_known(services).await;
+        let seedless = services.settings.in_force.load().config.seeds.is_empty();
+        match membership::check_membership(services) {
+            None if last_known.is_empty() && seedless => {
+                checks.push(membership::check_peerless(services))
             }
+            _ => checks.extend(last_known),
         }
-        // The findings to be handled first come first.
-        // The checks of the network and of the shares report their own conditions in detail.
-        let detailed = ["network", "share", "mount"];
-        let standing = standing.iter();
-        let standing = standing.filter(|it| !detailed.contains(&it.condition.text().part));
-        checks.splice(..0, standing.map(check_of));
-        Ok(Checkup { checks })
     }
+    // The findings to be handled first come first.
+    // The checks of the network and of the shares report their own conditions in detail.
+    let detailed = ["network", "share", "mount"];
+    let standing = standing.iter();
+    let standing = standing.filter(|it| !detailed.contains(&it.condition.text().part));
+    checks.splice(..0, standing.map(check_of));
+    Ok(Checkup { checks })
+}
 
-    fn check_mount(&self) -> Check {
-        let mount = self.mount.borrow().clone();
-        let dir = String::from_utf8_lossy(mount.dir.as_bytes()).into_owned();
-        match (mount.enabled, mount.mounted) {
-            (false, _) => Check::ok("mount", "none, by configuration"),
-            (true, true) => Check::ok("mount", format!("mounted at {dir}")),
-            (true, false) => {
-                let problem = mount.problem.unwrap_or_else(|| "not yet".to_owned());
-                let (why, own_remedy) = told(&problem);
-                let own_remedy =
-                    own_remedy.unwrap_or("restart the daemon: systemctl restart p2pfs");
-                let remedy = self.served.device_trouble();
-                let remedy = remedy.unwrap_or_else(|| own_remedy.to_owned());
-                Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
+fn check_mount(services: &Services) -> Check {
+    let mount = services.lifecycle.mount.borrow().clone();
+    let dir = String::from_utf8_lossy(mount.dir.as_bytes()).into_owned();
+    match (mount.enabled, mount.mounted) {
+        (false, _) => Check::ok("mount", "none, by configuration"),
+        (true, true) => Check::ok("mount", format!("mounted at {dir}")),
+        (true, false) => {
+            let problem = mount.problem.unwrap_or_else(|| "not yet".to_owned());
+            let (why, own_remedy) = told(&problem);
+            let own_remedy = own_remedy.unwrap_or("restart the daemon: systemctl restart p2pfs");
+            let remedy = services.activity.served.device_trouble();
+            let remedy = remedy.unwrap_or_else(|| own_remedy.to_owned());
+            Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
+        }
+    }
+}
+
+fn check_shares(services: &Services, sight: Sight) -> Vec<Check> {
+    let Shares {
+        shares, missing, ..
+    } = shares::shares(services, sight);
+    if shares.is_empty() && missing.is_empty() {
+        let remedy = "to give files to the others: p2pfs share add DIR";
+        return vec![Check::warning("share", "this node shares nothing", remedy)];
+    }
+    let standing = services.node.standing_shares();
+    let saved = services.shares.saved.lock();
+    let is_saved = |share: &ShareInfo| {
+        let dir = share.dir.as_local();
+        saved.iter().any(|saved| saved.dir.as_path() == dir)
+    };
+    shares
+        .iter()
+        .map(|share| {
+            if standing.contains(share.dir.as_local()) {
+                stands_still(share)
+            } else {
+                check_share(share, is_saved(share))
             }
-        }
-    }
-
-    fn check_shares(&self, sight: Sight) -> Vec<Check> {
-        let Shares {
-            shares, missing, ..
-        } = self.shares(sight);
-        if shares.is_empty() && missing.is_empty() {
-            let remedy = "to give files to the others: p2pfs share add DIR";
-            return vec![Check::warning("share", "this node shares nothing", remedy)];
-        }
-        let standing = self.node.standing_shares();
-        let saved = self.saved_shares.lock();
-        let is_saved = |share: &ShareInfo| {
-            let dir = share.dir.as_local();
-            saved.iter().any(|saved| saved.dir.as_path() == dir)
-        };
-        shares
-            .iter()
-            .map(|share| {
-                if standing.contains(share.dir.as_local()) {
-                    stands_still(share)
-                } else {
-                    check_share(share, is_saved(share))
-                }
-            })
-            .chain(missing.iter().map(check_missing))
-            .collect()
-    }
+        })
+        .chain(missing.iter().map(check_missing))
+        .collect()
 }
 
 fn check_missing(share: &Problem) -> Check {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::foreign::not_kept;
 use super::paths::{nothing_hidden, shared_path, trimmed};
-use super::{Service, Viewer, failed, told};
+use super::{Services, Viewer, failed, foreign, told};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use p2pfs_node::FileError;
@@ -21,206 +21,202 @@ const HASH_START_MIN: usize = 8;
 const METERED: &str = "the network is metered, so nothing is fetched that no program reads";
 const METERED_REMEDY: &str = "p2pfs prefetch --anyway, or p2pfs limits --metered off";
 
-impl Service {
-    /// Pins or unpins the contents that the names currently stand for.
-    pub(super) async fn pin(
-        self: &Arc<Self>,
-        paths: Vec<Named>,
-        pinned: bool,
-        viewer: Viewer,
-    ) -> Result<Touched, Failure> {
-        let pinning = move |service: &Self| {
-            let by_name = |named: &&Named| pinned || hash_start(named).is_none();
-            service.check_may_fetch(paths.iter().filter(by_name), &viewer)?;
-            let (contents, touched) = if pinned {
-                service.contents_of(&paths)?
-            } else {
-                service.kept_of(&paths)?
-            };
-            let (_, not_pinned) = service.node.pin_contents(contents, pinned);
-            Ok((not_pinned, touched))
+/// Pins or unpins the contents that the names currently stand for.
+pub(super) async fn pin(
+    services: &Arc<Services>,
+    paths: Vec<Named>,
+    pinned: bool,
+    viewer: Viewer,
+) -> Result<Touched, Failure> {
+    let pinning = move |services: &Services| {
+        let by_name = |named: &&Named| pinned || hash_start(named).is_none();
+        check_may_fetch(services, paths.iter().filter(by_name), &viewer)?;
+        let (contents, touched) = if pinned {
+            contents_of(services, &paths)?
+        } else {
+            kept_of(services, &paths)?
         };
-        // `Node::keep_pins` fetches the missing bytes.
-        let (not_pinned, mut touched) = self.blocking(pinning).await?;
-        for it in not_pinned {
-            let why = match it.why {
-                WhyNotPinned::Cache(error) => error.to_string(),
-                WhyNotPinned::Lack(lack) => {
-                    let (found, remedy) = lack_words(&lack);
-                    format!("it does not fit: {found}; {remedy}")
-                }
-            };
-            touched.without(problem(&it.path, why), it.size_bytes);
-        }
-        Ok(touched)
+        let (_, not_pinned) = services.node.pin_contents(contents, pinned);
+        Ok((not_pinned, touched))
+    };
+    // `Node::keep_pins` fetches the missing bytes.
+    let (not_pinned, mut touched) = super::blocking(services, pinning).await?;
+    for it in not_pinned {
+        let why = match it.why {
+            WhyNotPinned::Cache(error) => error.to_string(),
+            WhyNotPinned::Lack(lack) => {
+                let (found, remedy) = lack_words(&lack);
+                format!("it does not fit: {found}; {remedy}")
+            }
+        };
+        touched.without(problem(&it.path, why), it.size_bytes);
     }
+    Ok(touched)
+}
 
-    /// Fetches the contents that the names stand for into the cache. Refuses before any fetch if
-    /// they cannot fit, or if the network is metered and `anyway` is not set. Cancels the fetches
-    /// when the caller disconnects.
-    pub(super) async fn prefetch(
-        self: &Arc<Self>,
-        paths: Vec<Named>,
-        anyway: bool,
-        viewer: Viewer,
-        reply: ReplySink,
-    ) {
-        if self.node.is_metered() && !anyway {
-            return reply.fail(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
+/// Fetches the contents that the names stand for into the cache. Refuses before any fetch if
+/// they cannot fit, or if the network is metered and `anyway` is not set. Cancels the fetches
+/// when the caller disconnects.
+pub(super) async fn prefetch(
+    services: &Arc<Services>,
+    paths: Vec<Named>,
+    anyway: bool,
+    viewer: Viewer,
+    reply: ReplySink,
+) {
+    if services.node.is_metered() && !anyway {
+        return reply.fail(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
+    }
+    let checking = move |services: &Services| {
+        check_may_fetch(services, paths.iter(), &viewer)?;
+        let (contents, touched) = contents_of(services, &paths)?;
+        Ok((check_room(services, contents)?, touched))
+    };
+    let (contents, mut touched) = match super::blocking(services, checking).await {
+        Ok(found) => found,
+        Err(failure) => return reply.fail(failure),
+    };
+    let mut fetches = services.node.fetch(contents);
+    let here_bytes = touched.bytes - fetches.bytes();
+    let mut progress = Progress {
+        done_files: touched.files - fetches.files() as u64,
+        total_files: touched.files,
+        done_bytes: here_bytes,
+        total_bytes: touched.bytes,
+    };
+    let mut look = tokio::time::interval(PROGRESS_PERIOD);
+    loop {
+        tokio::select! {
+            ended = fetches.next() => {
+                let Some(ended) = ended else { break };
+                progress.done_files += 1;
+                if let Err(error) = &ended.outcome {
+                    let why = why_not_fetched(services, &ended, error);
+                    touched.without(problem(&ended.path, why), ended.size_bytes);
+                }
+            }
+            _ = look.tick() => {}
+            () = reply.closed() => return,
         }
-        let checking = move |service: &Self| {
-            service.check_may_fetch(paths.iter(), &viewer)?;
-            let (contents, touched) = service.contents_of(&paths)?;
-            Ok((service.check_room(contents)?, touched))
+        progress.done_bytes = here_bytes + fetches.ready_bytes();
+        if reply.more(&progress).await.is_err() {
+            return;
+        }
+    }
+    reply.done(&touched);
+}
+
+/// Refuses names that the mount does not let the caller read: files, and names in directories.
+fn check_may_fetch<'a>(
+    services: &Services,
+    mut paths: impl Iterator<Item = &'a Named>,
+    viewer: &Viewer,
+) -> Result<(), Failure> {
+    paths.try_for_each(|named| {
+        viewer.check_read(named)?;
+        let is_directory = match services.node.hidden(trimmed(named)) {
+            Some(hidden) => matches!(hidden, Hidden::Directory),
+            None => {
+                let path = services.node.through_links(&shared_path(named)?);
+                let found = services.node.find(&path);
+                found.is_ok_and(|found| found.kind == Kind::Directory)
+            }
         };
-        let (contents, mut touched) = match self.blocking(checking).await {
-            Ok(found) => found,
-            Err(failure) => return reply.fail(failure),
-        };
-        let mut fetches = self.node.fetch(contents);
-        let here_bytes = touched.bytes - fetches.bytes();
-        let mut progress = Progress {
-            done_files: touched.files - fetches.files() as u64,
-            total_files: touched.files,
-            done_bytes: here_bytes,
-            total_bytes: touched.bytes,
-        };
-        let mut look = tokio::time::interval(PROGRESS_PERIOD);
-        loop {
-            tokio::select! {
-                ended = fetches.next() => {
-                    let Some(ended) = ended else { break };
-                    progress.done_files += 1;
-                    if let Err(error) = &ended.outcome {
-                        let why = self.why_not_fetched(&ended, error);
-                        touched.without(problem(&ended.path, why), ended.size_bytes);
+        if is_directory {
+            viewer.check_list(named)?;
+        }
+        Ok(())
+    })
+}
+
+fn why_not_fetched(services: &Services, ended: &Fetched, error: &impl Display) -> String {
+    let trouble = services.node.trouble_with_caching();
+    match trouble.filter(|_| ended.is_not_kept()) {
+        Some(trouble) => format!("{}: p2pfs doctor says what helps", told(&trouble).0),
+        None => format!("{error}: p2pfs why says who has it"),
+    }
+}
+
+/// Checks that the cache can hold all contents at once, in addition to pinned and open ones.
+fn check_room(services: &Services, contents: Contents) -> Result<Contents, Failure> {
+    let needed_bytes = services.node.room_needed(&contents);
+    let Some(lack) = services.node.lack_of_room(needed_bytes) else {
+        return Ok(contents);
+    };
+    let (found, remedy) = lack_words(&lack);
+    let message = format!(
+        "they take {} with their proofs, which do not fit: {found}",
+        write_size(needed_bytes)
+    );
+    Err(failed(message).with_remedy(remedy))
+}
+
+fn contents_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
+    let mut all = Found::default();
+    let mut touched = Touched::default();
+    for named in paths {
+        if let Some(hidden) = hidden_contents(services, named)? {
+            all.add(hidden)?;
+            continue;
+        }
+        let path = shared_path(named)?;
+        match services.node.contents_of(&path) {
+            Ok(found) => all.add(found)?,
+            Err(FileError::TooMany) => return Err(too_many()),
+            Err(error) => {
+                let why = match (foreign::foreign_file(services, &path), error) {
+                    (Some(foreign), _) => not_kept(&foreign),
+                    (None, FileError::TooManyLinks { .. }) => "its links lead on and on".to_owned(),
+                    (None, FileError::LinkToNothing { target, .. }) => {
+                        format!("a link to nothing: no node shares {}", escape(&target))
                     }
-                }
-                _ = look.tick() => {}
-                () = reply.closed() => return,
-            }
-            progress.done_bytes = here_bytes + fetches.ready_bytes();
-            if reply.more(&progress).await.is_err() {
-                return;
+                    _ => "no node shares it: p2pfs ls shows what there is".to_owned(),
+                };
+                touched.failed.push(problem(&path, why));
             }
         }
-        reply.done(&touched);
     }
+    Ok(count(all.contents, touched))
+}
 
-    /// Refuses names that the mount does not let the caller read: files, and names in directories.
-    fn check_may_fetch<'a>(
-        &self,
-        mut paths: impl Iterator<Item = &'a Named>,
-        viewer: &Viewer,
-    ) -> Result<(), Failure> {
-        paths.try_for_each(|named| {
-            viewer.check_read(named)?;
-            let is_directory = match self.node.hidden(trimmed(named)) {
-                Some(hidden) => matches!(hidden, Hidden::Directory),
-                None => {
-                    let path = self.node.through_links(&shared_path(named)?);
-                    let found = self.node.find(&path);
-                    found.is_ok_and(|found| found.kind == Kind::Directory)
-                }
-            };
-            if is_directory {
-                viewer.check_list(named)?;
-            }
-            Ok(())
-        })
+/// Returns the contents below a path in `.p2pfs`; `None` if the path is elsewhere.
+fn hidden_contents(services: &Services, named: &Named) -> Result<Option<Contents>, Failure> {
+    let path = trimmed(named);
+    if services.node.hidden(path).is_none() {
+        return Ok(None);
     }
+    match services.node.hidden_contents(path) {
+        Ok(None) => Err(nothing_hidden(path)),
+        Ok(found) => Ok(found),
+        Err(_) => Err(too_many()),
+    }
+}
 
-    fn why_not_fetched(&self, ended: &Fetched, error: &impl Display) -> String {
-        let trouble = self.node.trouble_with_caching();
-        match trouble.filter(|_| ended.is_not_kept()) {
-            Some(trouble) => format!("{}: p2pfs doctor says what helps", told(&trouble).0),
-            None => format!("{error}: p2pfs why says who has it"),
+/// Returns the pinned contents of the names, and of hashes as `p2pfs cache ls` shows them.
+fn kept_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
+    let mut all = Found::default();
+    let mut touched = Touched::default();
+    for named in paths {
+        let by_hash = hash_start(named).map(|start| services.node.pinned_with_hash(start));
+        if let Some(kept) = by_hash.filter(|kept| !kept.is_empty()) {
+            all.add(kept)?;
+            continue;
+        }
+        if let Ok(Some(mut hidden)) = hidden_contents(services, named) {
+            hidden.retain(|hash, _| services.node.is_pinned(hash));
+            all.add(hidden)?;
+            continue;
+        }
+        match shared_path(named).map(|path| services.node.pinned_at(&path)) {
+            Ok(Ok(kept)) => all.add(kept)?,
+            Ok(Err(FileError::TooMany)) => return Err(too_many()),
+            Ok(Err(_)) | Err(_) => touched.failed.push(Problem {
+                path: named.clone(),
+                why: "it is not pinned: p2pfs cache ls shows what is".to_owned(),
+            }),
         }
     }
-
-    /// Checks that the cache can hold all contents at once, in addition to pinned and open ones.
-    fn check_room(&self, contents: Contents) -> Result<Contents, Failure> {
-        let needed_bytes = self.node.room_needed(&contents);
-        let Some(lack) = self.node.lack_of_room(needed_bytes) else {
-            return Ok(contents);
-        };
-        let (found, remedy) = lack_words(&lack);
-        let message = format!(
-            "they take {} with their proofs, which do not fit: {found}",
-            write_size(needed_bytes)
-        );
-        Err(failed(message).with_remedy(remedy))
-    }
-
-    fn contents_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
-        let mut all = Found::default();
-        let mut touched = Touched::default();
-        for named in paths {
-            if let Some(hidden) = self.hidden_contents(named)? {
-                all.add(hidden)?;
-                continue;
-            }
-            let path = shared_path(named)?;
-            match self.node.contents_of(&path) {
-                Ok(found) => all.add(found)?,
-                Err(FileError::TooMany) => return Err(too_many()),
-                Err(error) => {
-                    let why = match (self.foreign_file(&path), error) {
-                        (Some(foreign), _) => not_kept(&foreign),
-                        (None, FileError::TooManyLinks { .. }) => {
-                            "its links lead on and on".to_owned()
-                        }
-                        (None, FileError::LinkToNothing { target, .. }) => {
-                            format!("a link to nothing: no node shares {}", escape(&target))
-                        }
-                        _ => "no node shares it: p2pfs ls shows what there is".to_owned(),
-                    };
-                    touched.failed.push(problem(&path, why));
-                }
-            }
-        }
-        Ok(count(all.contents, touched))
-    }
-
-    /// Returns the contents below a path in `.p2pfs`; `None` if the path is elsewhere.
-    fn hidden_contents(&self, named: &Named) -> Result<Option<Contents>, Failure> {
-        let path = trimmed(named);
-        if self.node.hidden(path).is_none() {
-            return Ok(None);
-        }
-        match self.node.hidden_contents(path) {
-            Ok(None) => Err(nothing_hidden(path)),
-            Ok(found) => Ok(found),
-            Err(_) => Err(too_many()),
-        }
-    }
-
-    /// Returns the pinned contents of the names, and of hashes as `p2pfs cache ls` shows them.
-    fn kept_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
-        let mut all = Found::default();
-        let mut touched = Touched::default();
-        for named in paths {
-            let by_hash = hash_start(named).map(|start| self.node.pinned_with_hash(start));
-            if let Some(kept) = by_hash.filter(|kept| !kept.is_empty()) {
-                all.add(kept)?;
-                continue;
-            }
-            if let Ok(Some(mut hidden)) = self.hidden_contents(named) {
-                hidden.retain(|hash, _| self.node.is_pinned(hash));
-                all.add(hidden)?;
-                continue;
-            }
-            match shared_path(named).map(|path| self.node.pinned_at(&path)) {
-                Ok(Ok(kept)) => all.add(kept)?,
-                Ok(Err(FileError::TooMany)) => return Err(too_many()),
-                Ok(Err(_)) | Err(_) => touched.failed.push(Problem {
-                    path: named.clone(),
-                    why: "it is not pinned: p2pfs cache ls shows what is".to_owned(),
-                }),
-            }
-        }
-        Ok(count(all.contents, touched))
-    }
+    Ok(count(all.contents, touched))
 }
 
 /// Describes why bytes do not fit into the cache, and the remedy.

@@ -1,84 +1,84 @@
 //! Answers about foreign files: files in the root that no node shares.
 
-use super::{Service, calendar_time};
+use super::{Services, calendar_time};
 use crate::daemon::control::{EntryKind, LsEntry, NO_HASH, Named, Plane, Provenance, VersionInfo};
 use p2pfs_node::api::ForeignFile;
 use p2pfs_types::path::SharedPath;
 
-impl Service {
-    /// Returns a file in the root that only a foreign peer is known to have.
-    pub(super) fn foreign_file(&self, path: &SharedPath) -> Option<ForeignFile> {
-        if path.components().count() != 1 {
-            return None;
-        }
-        self.node.foreign()?.files()?.known(path.as_bytes())
+/// Returns a file in the root that only a foreign peer is known to have.
+pub(super) fn foreign_file(services: &Services, path: &SharedPath) -> Option<ForeignFile> {
+    if path.components().count() != 1 {
+        return None;
     }
+    services.node.foreign()?.files()?.known(path.as_bytes())
+}
 
-    /// Returns the names in the root that only foreign peers are known to have.
-    pub(super) fn foreign_entries(&self) -> Vec<LsEntry> {
-        let foreign = self.node.foreign().and_then(|foreign| foreign.files());
-        let names = foreign.map(|files| files.names()).unwrap_or_default();
-        let paths = names
-            .into_iter()
-            .filter_map(|name| SharedPath::new(name).ok());
-        let paths = paths.filter(|path| self.node.find(path).is_err());
-        let files = paths.filter_map(|path| Some((self.foreign_file(&path)?, path)));
-        files
-            .map(|(file, path)| foreign_entry(&path, &file))
-            .collect()
-    }
+/// Returns the names in the root that only foreign peers are known to have.
+pub(super) fn foreign_entries(services: &Services) -> Vec<LsEntry> {
+    let foreign = services.node.foreign().and_then(|foreign| foreign.files());
+    let names = foreign.map(|files| files.names()).unwrap_or_default();
+    let paths = names
+        .into_iter()
+        .filter_map(|name| SharedPath::new(name).ok());
+    let paths = paths.filter(|path| services.node.find(path).is_err());
+    let files = paths.filter_map(|path| Some((foreign_file(services, &path)?, path)));
+    files
+        .map(|(file, path)| foreign_entry(&path, &file))
+        .collect()
+}
 
-    /// Explains the content of a foreign file's name.
-    pub(super) fn foreign_provenance(&self, path: &SharedPath, file: &ForeignFile) -> Provenance {
-        let entry = foreign_entry(path, file);
-        let peer = file.holder.clone();
-        Provenance {
-            path: entry.path.clone(),
-            listed: true,
-            rule: format!(
-                "no p2pfs node shares it: the legacy peer {peer} said first that it has it, and \
-                 nothing verifies its bytes"
-            ),
-            next_read: self.next_foreign_read(file),
-            sent_by: None,
-            left_out: None,
-            owner: None,
-            versions: vec![VersionInfo {
-                shown_as: Some(entry.path),
-                won: true,
-                waits: false,
-                author: peer,
-                author_node: String::new(),
-                kind: entry.kind,
-                hash: None,
-                size_bytes: file.size_bytes,
-                modified: entry.modified,
-                version_time: entry.modified,
-                holders: entry.holders,
-                cached_bytes: entry.cached_bytes,
-                verified: NO_HASH.to_owned(),
-            }],
-        }
+/// Explains the content of a foreign file's name.
+pub(super) fn foreign_provenance(
+    services: &Services,
+    path: &SharedPath,
+    file: &ForeignFile,
+) -> Provenance {
+    let entry = foreign_entry(path, file);
+    let peer = file.holder.clone();
+    Provenance {
+        path: entry.path.clone(),
+        listed: true,
+        rule: format!(
+            "no p2pfs node shares it: the legacy peer {peer} said first that it has it, and \
+             nothing verifies its bytes"
+        ),
+        next_read: next_foreign_read(services, file),
+        sent_by: None,
+        left_out: None,
+        owner: None,
+        versions: vec![VersionInfo {
+            shown_as: Some(entry.path),
+            won: true,
+            waits: false,
+            author: peer,
+            author_node: String::new(),
+            kind: entry.kind,
+            hash: None,
+            size_bytes: file.size_bytes,
+            modified: entry.modified,
+            version_time: entry.modified,
+            holders: entry.holders,
+            cached_bytes: entry.cached_bytes,
+            verified: NO_HASH.to_owned(),
+        }],
     }
+}
 
-    fn next_foreign_read(&self, file: &ForeignFile) -> String {
-        let (here, size_bytes, peer) = (file.cached_bytes, file.size_bytes, &file.holder);
-        if here == size_bytes && here > 0 {
-            return "read from the copy of a moment ago".to_owned();
-        }
-        if here > 0 {
-            return format!("join its transfer: {here} of {size_bytes} bytes have come");
-        }
-        if !self.node.has_room_for(size_bytes) {
-            return format!(
-                "fetch its {size_bytes} bytes from the legacy peer {peer} as they are read: the \
-                 cache has no room for them"
-            );
-        }
-        format!(
-            "fetch all of its {size_bytes} bytes from the legacy peer {peer}, from the first on"
-        )
+fn next_foreign_read(services: &Services, file: &ForeignFile) -> String {
+    let (here, size_bytes, peer) = (file.cached_bytes, file.size_bytes, &file.holder);
+    if here == size_bytes && here > 0 {
+        return "read from the copy of a moment ago".to_owned();
     }
+    if here > 0 {
+        return format!("join its transfer: {here} of {size_bytes} bytes have come");
+    }
+    if !services.node.has_room_for(size_bytes) {
+        return format!(
+            "fetch its {size_bytes} bytes from the legacy peer {peer} as they are read: the \
+             cache has no room for them"
+        );
+    }
+    format!("fetch all of its {size_bytes} bytes from the legacy peer {peer}, from the first on")
 }
 
 /// Describes a foreign file. Its mtime is the time when this node first learned of it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, fstat, fstatfs};
 
-use super::{Asked, Service, failed, reply_with, unanswered};
+use super::{Asked, Services, failed, mesh, reply_with, unanswered};
 use crate::daemon::control::{
     Call, CallerGone, Failure, FailureKind, Named, NotTakenBy, ReplySink, Said, SendDone,
     SendProgress, SendingTo, TakenBy,
@@ -20,7 +20,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
 /// Answers the calls that send something to other nodes.
-pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
     let Asked {
         call,
         descriptor,
@@ -28,58 +28,59 @@ pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
         ..
     } = asked;
     match call {
-        Call::Send { name, to } => service.send(name, &to, descriptor, reply).await,
-        Call::Say { text } => reply_with(reply, service.say(&text).await),
+        Call::Send { name, to } => send(services, name, &to, descriptor, reply).await,
+        Call::Say { text } => reply_with(reply, say(&services, &text).await),
         Call::Mesh { connect, discover } => {
-            reply_with(reply, service.mesh(connect.as_deref(), discover).await);
+            reply_with(
+                reply,
+                mesh::mesh(&services, connect.as_deref(), discover).await,
+            );
         }
         other => unanswered(&other, reply),
     }
 }
 
-impl Service {
-    pub(super) async fn send(
-        self: Arc<Self>,
-        name: Named,
-        to: &[String],
-        descriptor: Option<OwnedFd>,
-        reply: ReplySink,
-    ) {
-        match self.send_to(name, to, descriptor, &reply).await {
-            Ok(done) => reply.done(&done),
-            Err(failure) => reply.fail(failure),
-        }
+pub(super) async fn send(
+    services: Arc<Services>,
+    name: Named,
+    to: &[String],
+    descriptor: Option<OwnedFd>,
+    reply: ReplySink,
+) {
+    match send_to(&services, name, to, descriptor, &reply).await {
+        Ok(done) => reply.done(&done),
+        Err(failure) => reply.fail(failure),
     }
+}
 
-    async fn send_to(
-        &self,
-        name: Named,
-        to: &[String],
-        descriptor: Option<OwnedFd>,
-        reply: &ReplySink,
-    ) -> Result<SendDone, Failure> {
-        let file = regular_file(descriptor)?;
-        let sending = self.node.send_open_file(file, name.as_bytes(), to);
-        let sent = tokio::select! {
-            sent = sending => sent.map_err(not_sent)?,
-            () = reply.closed() => return Err(CallerGone.into()),
-        };
-        attend(sent, name.as_bytes(), reply).await
-    }
+async fn send_to(
+    services: &Services,
+    name: Named,
+    to: &[String],
+    descriptor: Option<OwnedFd>,
+    reply: &ReplySink,
+) -> Result<SendDone, Failure> {
+    let file = regular_file(descriptor)?;
+    let sending = services.node.send_open_file(file, name.as_bytes(), to);
+    let sent = tokio::select! {
+        sent = sending => sent.map_err(not_sent)?,
+        () = reply.closed() => return Err(CallerGone.into()),
+    };
+    attend(sent, name.as_bytes(), reply).await
+}
 
-    pub(super) async fn say(&self, text: &str) -> Result<Said, Failure> {
-        if text.trim().is_empty() {
-            let failure = Failure::new(FailureKind::Invalid, "there is nothing to say");
-            return Err(failure.with_remedy("say it behind the command: p2pfs say TEXT"));
-        }
-        let peers = self.node.broadcast(text).await;
-        if peers.is_empty() {
-            let message = "nobody is there to hear it";
-            return Err(Failure::new(FailureKind::NotFound, message)
-                .with_remedy("p2pfs peers shows who is there"));
-        }
-        Ok(Said { peers })
+pub(super) async fn say(services: &Services, text: &str) -> Result<Said, Failure> {
+    if text.trim().is_empty() {
+        let failure = Failure::new(FailureKind::Invalid, "there is nothing to say");
+        return Err(failure.with_remedy("say it behind the command: p2pfs say TEXT"));
     }
+    let peers = services.node.broadcast(text).await;
+    if peers.is_empty() {
+        let message = "nobody is there to hear it";
+        return Err(Failure::new(FailureKind::NotFound, message)
+            .with_remedy("p2pfs peers shows who is there"));
+    }
+    Ok(Said { peers })
 }
 
 /// Returns the caller's own open file. Refuses a file of a FUSE filesystem, because it may belong

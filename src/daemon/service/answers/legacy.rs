@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::handing::{may_have, pipe_to_caller};
 use super::paths::shared_path;
-use super::{Service, failed};
+use super::{Services, failed};
 use crate::daemon::control::{
     CallerGone, Failure, FailureKind, GetDone, GetStarted, NO_HASH, Named, PeerInfo, PeerState,
     Plane, ReplySink, SourceShare,
@@ -32,80 +32,78 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Interval between requests to the legacy peers. They limit their own queries further.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 
-impl Service {
-    /// Requests a name of the root that no native node shares from the legacy peers. Returns
-    /// `absent` if legacy mode is off.
-    pub(super) async fn copy_from_legacy_peers(
-        &self,
-        named: &Named,
-        caller_uid: u32,
-        absent: Failure,
-        reply: &ReplySink,
-    ) -> Result<GetDone, Failure> {
-        let Some(legacy) = self.legacy() else {
-            return Err(absent);
-        };
-        if absent.kind != FailureKind::NotFound {
-            return Err(absent);
-        }
-        let path = shared_path(named)?;
-        if path.components().count() != 1 {
-            return Err(absent);
-        }
-        let name = Name::new(path.as_bytes()).map_err(|why| {
-            legacy.refuse(path.as_bytes(), why);
-            let shown = printable(path.as_bytes());
-            Failure::new(FailureKind::NotFound, format!("{shown}: {why}"))
-        })?;
-        let fetched = tokio::select! {
-            fetched = fetch(legacy, &name) => fetched?.ok_or(absent)?,
-            () = reply.closed() => return Err(CallerGone.into()),
-        };
-        match fetched {
-            LegacyFetch::Whole(file, copy) => give(&file, &copy, caller_uid, reply).await,
-            LegacyFetch::TooLarge(file) => pass_on(legacy, &file, reply).await,
-        }
+/// Requests a name of the root that no native node shares from the legacy peers. Returns
+/// `absent` if legacy mode is off.
+pub(super) async fn copy_from_legacy_peers(
+    services: &Services,
+    named: &Named,
+    caller_uid: u32,
+    absent: Failure,
+    reply: &ReplySink,
+) -> Result<GetDone, Failure> {
+    let Some(legacy) = legacy(services) else {
+        return Err(absent);
+    };
+    if absent.kind != FailureKind::NotFound {
+        return Err(absent);
     }
+    let path = shared_path(named)?;
+    if path.components().count() != 1 {
+        return Err(absent);
+    }
+    let name = Name::new(path.as_bytes()).map_err(|why| {
+        legacy.refuse(path.as_bytes(), why);
+        let shown = printable(path.as_bytes());
+        Failure::new(FailureKind::NotFound, format!("{shown}: {why}"))
+    })?;
+    let fetched = tokio::select! {
+        fetched = fetch(legacy, &name) => fetched?.ok_or(absent)?,
+        () = reply.closed() => return Err(CallerGone.into()),
+    };
+    match fetched {
+        LegacyFetch::Whole(file, copy) => give(&file, &copy, caller_uid, reply).await,
+        LegacyFetch::TooLarge(file) => pass_on(legacy, &file, reply).await,
+    }
+}
 
-    /// Asks the legacy peers for a file for which `p2pfs wait` waits, until it is cancelled. A query
-    /// goes out again once the remembered absence of the name has expired. Names below a directory
-    /// are never asked for.
-    pub(super) async fn keep_asking(&self, file: Option<&Named>) -> Infallible {
-        let path = file.and_then(|named| shared_path(named).ok());
-        let name = path.filter(|path| path.components().count() == 1);
-        let name = name.and_then(|path| Name::new(path.as_bytes()).ok().zip(Some(path)));
-        let (Some(legacy), Some((name, path))) = (self.legacy(), name) else {
-            return std::future::pending().await;
-        };
-        loop {
-            if self.node.find(&path).is_err() {
-                let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
-            }
-            tokio::time::sleep(ASK_PERIOD).await;
+/// Asks the legacy peers for a file for which `p2pfs wait` waits, until it is cancelled. A query
+/// goes out again once the remembered absence of the name has expired. Names below a directory
+/// are never asked for.
+pub(super) async fn keep_asking(services: &Services, file: Option<&Named>) -> Infallible {
+    let path = file.and_then(|named| shared_path(named).ok());
+    let name = path.filter(|path| path.components().count() == 1);
+    let name = name.and_then(|path| Name::new(path.as_bytes()).ok().zip(Some(path)));
+    let (Some(legacy), Some((name, path))) = (legacy(services), name) else {
+        return std::future::pending().await;
+    };
+    loop {
+        if services.node.find(&path).is_err() {
+            let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
         }
+        tokio::time::sleep(ASK_PERIOD).await;
     }
+}
 
-    fn legacy(&self) -> Option<&Legacy> {
-        LegacyPeers::of_node(&self.node)?.discovery()
-    }
+fn legacy(services: &Services) -> Option<&Legacy> {
+    LegacyPeers::of_node(&services.node)?.discovery()
+}
 
-    /// Returns the legacy peers for `p2pfs peers`, except those that are native nodes.
-    pub(super) async fn legacy_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
-        let Some(legacy) = self.legacy() else {
-            return Vec::new();
-        };
-        let members = legacy.members().await;
-        let files = legacy.files().all();
-        let entries = |member: &LegacyMember| {
-            let of_it = files.iter().filter(|file| file.peer == member.address);
-            of_it.count() as u64
-        };
-        members
-            .iter()
-            .map(|member| legacy_peer(member, entries(member)))
-            .filter(|legacy| native.iter().all(|peer| peer.address != legacy.address))
-            .collect()
-    }
+/// Returns the legacy peers for `p2pfs peers`, except those that are native nodes.
+pub(super) async fn legacy_peers(services: &Services, native: &[PeerInfo]) -> Vec<PeerInfo> {
+    let Some(legacy) = legacy(services) else {
+        return Vec::new();
+    };
+    let members = legacy.members().await;
+    let files = legacy.files().all();
+    let entries = |member: &LegacyMember| {
+        let of_it = files.iter().filter(|file| file.peer == member.address);
+        of_it.count() as u64
+    };
+    members
+        .iter()
+        .map(|member| legacy_peer(member, entries(member)))
+        .filter(|legacy| native.iter().all(|peer| peer.address != legacy.address))
+        .collect()
 }
 
 fn legacy_peer(member: &LegacyMember, entries: u64) -> PeerInfo {

@@ -1,60 +1,58 @@
 //! Answers about the transfer rates between nodes, and about metered networks.
 
-use super::Service;
+use super::Services;
 use crate::daemon::config::RATE_MIN_BYTES;
 use crate::daemon::control::{Failure, FailureKind, Limits};
 use p2pfs_node::api::RateLimits;
 
-impl Service {
-    pub(super) fn limits(&self) -> Limits {
-        let configured = &self.in_force.load().config.limits;
-        let now = self.node.limits();
-        Limits {
-            up_bytes_per_s: now.up_bytes_per_s,
-            down_bytes_per_s: now.down_bytes_per_s,
-            configured_up_bytes_per_s: configured.up.0,
-            configured_down_bytes_per_s: configured.down.0,
-            metered: self.node.is_metered(),
-            configured_metered: configured.metered,
-        }
+pub(super) fn limits(services: &Services) -> Limits {
+    let configured = &services.settings.in_force.load().config.limits;
+    let now = services.node.limits();
+    Limits {
+        up_bytes_per_s: now.up_bytes_per_s,
+        down_bytes_per_s: now.down_bytes_per_s,
+        configured_up_bytes_per_s: configured.up.0,
+        configured_down_bytes_per_s: configured.down.0,
+        metered: services.node.is_metered(),
+        configured_metered: configured.metered,
     }
+}
 
-    /// Sets the given limits until the next start; a rate of 0 means no limit. Without any limit,
-    /// restores the configured ones.
-    pub(super) fn set_limits(
-        &self,
-        (up, down): (Option<u64>, Option<u64>),
-        metered: Option<bool>,
-    ) -> Result<Limits, Failure> {
-        if (up, down, metered) == (None, None, None) {
-            return Ok(self.limit_as_configured());
-        }
-        let mut set = [up, down].into_iter().flatten();
-        if set.any(|rate| (1..RATE_MIN_BYTES).contains(&rate)) {
-            let message = format!("the least is {RATE_MIN_BYTES} bytes a second");
-            return Err(Failure::new(FailureKind::Invalid, message));
-        }
-        let limit = |rate: u64| (rate > 0).then_some(rate);
-        let now = self.node.limits();
-        self.node.set_limits(RateLimits {
-            up_bytes_per_s: up.map_or(now.up_bytes_per_s, limit),
-            down_bytes_per_s: down.map_or(now.down_bytes_per_s, limit),
-        });
-        if let Some(metered) = metered {
-            self.node.set_metered(metered);
-        }
-        Ok(self.limits())
+/// Sets the given limits until the next start; a rate of 0 means no limit. Without any limit,
+/// restores the configured ones.
+pub(super) fn set_limits(
+    services: &Services,
+    (up, down): (Option<u64>, Option<u64>),
+    metered: Option<bool>,
+) -> Result<Limits, Failure> {
+    if (up, down, metered) == (None, None, None) {
+        return Ok(limit_as_configured(services));
     }
+    let mut set = [up, down].into_iter().flatten();
+    if set.any(|rate| (1..RATE_MIN_BYTES).contains(&rate)) {
+        let message = format!("the least is {RATE_MIN_BYTES} bytes a second");
+        return Err(Failure::new(FailureKind::Invalid, message));
+    }
+    let limit = |rate: u64| (rate > 0).then_some(rate);
+    let now = services.node.limits();
+    services.node.set_limits(RateLimits {
+        up_bytes_per_s: up.map_or(now.up_bytes_per_s, limit),
+        down_bytes_per_s: down.map_or(now.down_bytes_per_s, limit),
+    });
+    if let Some(metered) = metered {
+        services.node.set_metered(metered);
+    }
+    Ok(limits(services))
+}
 
-    /// Restores the configured limits.
-    pub(in crate::daemon::service) fn limit_as_configured(&self) -> Limits {
-        let in_force = self.in_force.load();
-        let configured = &in_force.config.limits;
-        self.node.set_limits(RateLimits {
-            up_bytes_per_s: configured.up.0,
-            down_bytes_per_s: configured.down.0,
-        });
-        self.node.set_metered(configured.metered);
-        self.limits()
-    }
+/// Restores the configured limits.
+pub(in crate::daemon::service) fn limit_as_configured(services: &Services) -> Limits {
+    let in_force = services.settings.in_force.load();
+    let configured = &in_force.config.limits;
+    services.node.set_limits(RateLimits {
+        up_bytes_per_s: configured.up.0,
+        down_bytes_per_s: configured.down.0,
+    });
+    services.node.set_metered(configured.metered);
+    limits(services)
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use tokio::task::JoinSet;
 
-use super::Service;
+use super::Services;
 use super::network::{ClockGap, unheard};
 use super::trust::time_of;
 use crate::daemon::control::{Check, CheckState};
@@ -21,113 +21,111 @@ const ASKED_WHEN_ALONE: usize = 4;
 const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join - \
                          here";
 
-impl Service {
-    /// Reports which node expelled this node and when, with the remedy; `None` if it is a member.
-    pub(in crate::daemon::service) fn check_membership(&self) -> Option<Check> {
-        let me = self.node.id();
-        let word = self.node.keyring().expulsion_of(&me)?.statement;
-        // A node that left by itself needs no report.
-        (word.by != me).then(|| {
-            let by = self.node.name_of(&word.by);
-            let at = time_of(word.at_s).strftime("%Y-%m-%d %H:%M UTC");
-            let found = format!("this node was expelled by {by} on {at}");
-            Check::failed("membership", found, COME_BACK)
-        })
-    }
+/// Reports which node expelled this node and when, with the remedy; `None` if it is a member.
+pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
+    let me = services.node.id();
+    let word = services.node.keyring().expulsion_of(&me)?.statement;
+    // A node that left by itself needs no report.
+    (word.by != me).then(|| {
+        let by = services.node.name_of(&word.by);
+        let at = time_of(word.at_s).strftime("%Y-%m-%d %H:%M UTC");
+        let found = format!("this node was expelled by {by} on {at}");
+        Check::failed("membership", found, COME_BACK)
+    })
+}
 
-    /// Replaces the remedies for failures of other nodes if another machine uses this node's key.
-    /// These failures may then concern the other machine, and no firewall is to blame.
-    pub(super) fn unless_copied(&self, mut checks: Vec<Check>) -> Vec<Check> {
-        let is_copied = self.node.is_copied();
-        let is_of_others =
-            |check: &Check| check.name.starts_with("seed ") || check.name.starts_with("peer ");
-        let doubtful = checks
-            .iter_mut()
-            .filter(|it| is_copied && it.state == CheckState::Failed && is_of_others(it));
-        doubtful.for_each(|check| {
-            check.remedy = Some("do what the line of the key says".to_owned());
+/// Replaces the remedies for failures of other nodes if another machine uses this node's key.
+/// These failures may then concern the other machine, and no firewall is to blame.
+pub(super) fn unless_copied(services: &Services, mut checks: Vec<Check>) -> Vec<Check> {
+    let is_copied = services.node.is_copied();
+    let is_of_others =
+        |check: &Check| check.name.starts_with("seed ") || check.name.starts_with("peer ");
+    let doubtful = checks
+        .iter_mut()
+        .filter(|it| is_copied && it.state == CheckState::Failed && is_of_others(it));
+    doubtful.for_each(|check| {
+        check.remedy = Some("do what the line of the key says".to_owned());
+    });
+    checks
+}
+
+/// Returns whether a node that refused this one is a member as far as this node knows.
+pub(super) fn refuses(services: &Services, node: &NodeId) -> bool {
+    let keyring = services.node.keyring();
+    keyring.has_ledger() && keyring.is_member(node)
+}
+
+/// Explains the refusal by a member.
+pub(super) fn refused(services: &Services, name: String, address: SocketAddr) -> Check {
+    let found = format!("{address} takes this node for no member");
+    match check_membership(services) {
+        Some(_) => Check::failed(name, found, "do what the line of membership says"),
+        None => {
+            let found = format!(
+                "{found}: either this node was expelled, or that one is in another cluster now"
+            );
+            let remedy = format!("p2pfs trust there shows which; {COME_BACK}");
+            Check::failed(name, found, remedy)
+        }
+    }
+}
+
+/// Probes the last known members that are not seeds. Reports members that refuse this node. For
+/// members that answer over TCP, reports why no datagram arrives from them.
+pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
+    if !services.node.keyring().has_ledger() {
+        return vec![];
+    }
+    let seeds = seeds::addresses(&services.settings.in_force.load().config.seeds);
+    let mut known = services.node.last_addresses();
+    known.retain(|address| !seeds.contains(address));
+    let mut asked = JoinSet::new();
+    for address in known.into_iter().take(ASKED_WHEN_ALONE) {
+        let node = services.node.clone();
+        asked.spawn(async move {
+            let probed = node.probe(address).await;
+            let reached = match probed {
+                Probed::Member(there) => node.ask_to_dial_back(there, address).await.ok(),
+                _ => None,
+            };
+            (address, probed, reached.and_then(|it| ClockGap::now(&it)))
         });
-        checks
     }
-
-    /// Returns whether a node that refused this one is a member as far as this node knows.
-    pub(super) fn refuses(&self, node: &NodeId) -> bool {
-        let keyring = self.node.keyring();
-        keyring.has_ledger() && keyring.is_member(node)
-    }
-
-    /// Explains the refusal by a member.
-    pub(super) fn refused(&self, name: String, address: SocketAddr) -> Check {
-        let found = format!("{address} takes this node for no member");
-        match self.check_membership() {
-            Some(_) => Check::failed(name, found, "do what the line of membership says"),
-            None => {
-                let found = format!(
-                    "{found}: either this node was expelled, or that one is in another cluster now"
-                );
-                let remedy = format!("p2pfs trust there shows which; {COME_BACK}");
-                Check::failed(name, found, remedy)
-            }
+    let answers = asked.join_all().await.into_iter();
+    let found = answers.filter_map(|(address, probed, gap)| match probed {
+        Probed::Stranger(node) if refuses(services, &node) => {
+            let name = format!("peer {}", services.node.name_of(&node));
+            Some(refused(services, name, address))
         }
-    }
+        Probed::Member(node) => Some(unheard(
+            &services.node.name_of(&node),
+            address.port(),
+            gap.as_ref(),
+        )),
+        _ => None,
+    });
+    found.collect()
+}
 
-    /// Probes the last known members that are not seeds. Reports members that refuse this node. For
-    /// members that answer over TCP, reports why no datagram arrives from them.
-    pub(super) async fn check_last_known(&self) -> Vec<Check> {
-        if !self.node.keyring().has_ledger() {
-            return vec![];
-        }
-        let seeds = seeds::addresses(&self.in_force.load().config.seeds);
-        let mut known = self.node.last_addresses();
-        known.retain(|address| !seeds.contains(address));
-        let mut asked = JoinSet::new();
-        for address in known.into_iter().take(ASKED_WHEN_ALONE) {
-            let node = self.node.clone();
-            asked.spawn(async move {
-                let probed = node.probe(address).await;
-                let reached = match probed {
-                    Probed::Member(there) => node.ask_to_dial_back(there, address).await.ok(),
-                    _ => None,
-                };
-                (address, probed, reached.and_then(|it| ClockGap::now(&it)))
-            });
-        }
-        let answers = asked.join_all().await.into_iter();
-        let found = answers.filter_map(|(address, probed, gap)| match probed {
-            Probed::Stranger(node) if self.refuses(&node) => {
-                let name = format!("peer {}", self.node.name_of(&node));
-                Some(self.refused(name, address))
-            }
-            Probed::Member(node) => Some(unheard(
-                &self.node.name_of(&node),
-                address.port(),
-                gap.as_ref(),
-            )),
-            _ => None,
-        });
-        found.collect()
-    }
-
-    /// Reports that no other node is there and no seed is configured.
-    pub(super) fn check_peerless(&self) -> Check {
-        let keyring = self.node.keyring();
-        let others = keyring.certificates().len().saturating_sub(1);
-        match others {
-            0 if !keyring.has_ledger() => Check::warning(
-                "peers",
-                "no other node is known",
-                "give another node the same secret file, and name it as a seed",
-            ),
-            0 => Check::warning(
-                "peers",
-                "no other node is known",
-                "bring one in: p2pfs invite here and p2pfs join there, or name a seed",
-            ),
-            _ => Check::warning(
-                "peers",
-                format!("none of the {others} other members is there"),
-                "start p2pfs on one of them, or name its address as a seed if it has another now",
-            ),
-        }
+/// Reports that no other node is there and no seed is configured.
+pub(super) fn check_peerless(services: &Services) -> Check {
+    let keyring = services.node.keyring();
+    let others = keyring.certificates().len().saturating_sub(1);
+    match others {
+        0 if !keyring.has_ledger() => Check::warning(
+            "peers",
+            "no other node is known",
+            "give another node the same secret file, and name it as a seed",
+        ),
+        0 => Check::warning(
+            "peers",
+            "no other node is known",
+            "bring one in: p2pfs invite here and p2pfs join there, or name a seed",
+        ),
+        _ => Check::warning(
+            "peers",
+            format!("none of the {others} other members is there"),
+            "start p2pfs on one of them, or name its address as a seed if it has another now",
+        ),
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Service;
+use super::Services;
 use crate::daemon::control::{
     Failure, FailureKind, MeshInfo, MeshPeerSeen, PeerInfo, PeerState, Plane,
 };
@@ -12,61 +12,59 @@ use p2pfs_legacy::mesh_plane::{MemberName, Mesh, MeshReport};
 /// Digits of a node's key that form its ID in the mesh.
 const MESH_ID_DIGITS: usize = 32;
 
-impl Service {
-    pub(super) async fn mesh(
-        &self,
-        connect: Option<&str>,
-        discover: bool,
-    ) -> Result<MeshInfo, Failure> {
-        let mesh = self.mesh_plane().ok_or_else(|| {
-            Failure::new(FailureKind::Failed, "the mesh is off")
-                .with_remedy("say mesh.listen in the configuration and restart the daemon")
+pub(super) async fn mesh(
+    services: &Services,
+    connect: Option<&str>,
+    discover: bool,
+) -> Result<MeshInfo, Failure> {
+    let mesh = mesh_plane(services).ok_or_else(|| {
+        Failure::new(FailureKind::Failed, "the mesh is off")
+            .with_remedy("say mesh.listen in the configuration and restart the daemon")
+    })?;
+    if let Some(text) = connect {
+        let address = MemberName::parse(text.as_bytes()).ok_or_else(|| {
+            let message = format!("{text:?} is no address of a mesh peer");
+            Failure::new(FailureKind::Invalid, message)
+                .with_remedy("write HOST:PORT, such as 192.0.2.1:18001")
         })?;
-        if let Some(text) = connect {
-            let address = MemberName::parse(text.as_bytes()).ok_or_else(|| {
-                let message = format!("{text:?} is no address of a mesh peer");
-                Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("write HOST:PORT, such as 192.0.2.1:18001")
-            })?;
-            mesh.connect(address).await;
-        }
-        if discover {
-            mesh.discover().await;
-        }
-        let known = mesh.known().await;
-        let peers = mesh.peers().await;
-        Ok(MeshInfo {
-            address: mesh.address().to_string(),
-            max_peers: self.config.mesh.max_peers,
-            peers: peers.iter().filter_map(seen).collect(),
-            known: known.iter().map(ToString::to_string).collect(),
-        })
+        mesh.connect(address).await;
     }
+    if discover {
+        mesh.discover().await;
+    }
+    let known = mesh.known().await;
+    let peers = mesh.peers().await;
+    Ok(MeshInfo {
+        address: mesh.address().to_string(),
+        max_peers: services.settings.at_start.mesh.max_peers,
+        peers: peers.iter().filter_map(seen).collect(),
+        known: known.iter().map(ToString::to_string).collect(),
+    })
+}
 
-    /// Returns the peers of the mesh for `p2pfs peers`, except those that are native nodes.
-    pub(super) async fn mesh_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
-        let Some(mesh) = self.mesh_plane() else {
-            return Vec::new();
-        };
-        let is_native = |report: &MeshReport| {
-            let id = &report.peer.id;
-            id.len() == MESH_ID_DIGITS && native.iter().any(|peer| peer.node.starts_with(&**id))
-        };
-        let reports = mesh.peers().await.into_iter();
-        reports
-            .filter(|report| !is_native(report))
-            .map(mesh_peer)
-            .collect()
-    }
+/// Returns the peers of the mesh for `p2pfs peers`, except those that are native nodes.
+pub(super) async fn mesh_peers(services: &Services, native: &[PeerInfo]) -> Vec<PeerInfo> {
+    let Some(mesh) = mesh_plane(services) else {
+        return Vec::new();
+    };
+    let is_native = |report: &MeshReport| {
+        let id = &report.peer.id;
+        id.len() == MESH_ID_DIGITS && native.iter().any(|peer| peer.node.starts_with(&**id))
+    };
+    let reports = mesh.peers().await.into_iter();
+    reports
+        .filter(|report| !is_native(report))
+        .map(mesh_peer)
+        .collect()
+}
 
-    /// Returns the address to which peers of the mesh connect, if it is on.
-    pub(super) fn mesh_address(&self) -> Option<String> {
-        self.mesh_plane().map(|mesh| mesh.address().to_string())
-    }
+/// Returns the address to which peers of the mesh connect, if it is on.
+pub(super) fn mesh_address(services: &Services) -> Option<String> {
+    mesh_plane(services).map(|mesh| mesh.address().to_string())
+}
 
-    fn mesh_plane(&self) -> Option<&Mesh> {
-        LegacyPeers::of_node(&self.node)?.mesh()
-    }
+fn mesh_plane(services: &Services) -> Option<&Mesh> {
+    LegacyPeers::of_node(&services.node)?.mesh()
 }
 
 fn seen(report: &MeshReport) -> Option<MeshPeerSeen> {

@@ -3,9 +3,9 @@
 //! Owns the translation between the node's own types and the plain types of the interface. Each
 //! call runs as its own task; work that blocks on a disk runs on a blocking thread.
 
-mod cache;
+pub(super) mod cache;
 mod content;
-mod doctor;
+pub(super) mod doctor;
 mod fills;
 mod foreign;
 mod gets;
@@ -13,21 +13,21 @@ mod giving;
 mod handing;
 #[cfg(feature = "legacy")]
 mod legacy;
-mod limits;
-mod membership;
+pub(super) mod limits;
+pub(super) mod membership;
 #[cfg(feature = "legacy")]
 mod mesh;
 mod names;
-mod network;
-mod news;
+pub(super) mod network;
+pub(super) mod news;
 mod node;
 mod pace;
 mod paths;
-mod shares;
-mod status;
+pub(super) mod shares;
+pub(super) mod status;
 mod top;
 mod transfers;
-mod trust;
+pub(super) mod trust;
 mod viewer;
 mod wait;
 #[cfg(not(feature = "legacy"))]
@@ -36,66 +36,21 @@ mod without_legacy;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::effective_config::EffectiveConfig;
-use super::missing::Missing;
-use super::mount_rights::MountRights;
-use super::rates::{Counter, Rates};
-use super::served::Served;
-use crate::daemon::config::{Config, ShareSettings};
+use super::services::Services;
 use crate::daemon::control::{
-    Call, CallerGone, ControlRequest, Failure, FailureKind, MountStatus, Policy, ReplySink,
-    ServiceState, Subject,
+    Call, CallerGone, ControlRequest, Failure, FailureKind, ReplySink, Subject,
 };
+use p2pfs_node::NodeError;
 use p2pfs_node::api::Timestamp as FileTime;
-use p2pfs_node::{Node, NodeError};
 
-use gets::Gets;
+pub(super) use gets::Gets;
 pub(super) use pace::ProbePace;
-use viewer::{Sight, Viewer};
-
-/// The state that all answers use.
-pub(super) struct Service {
-    pub node: Arc<Node>,
-    /// The settings of the start.
-    pub config: Config,
-    /// The settings in force.
-    pub in_force: ArcSwap<EffectiveConfig>,
-    /// Why the settings that were last read were refused; `None` if they are in force.
-    pub refused_config: ArcSwapOption<String>,
-    /// Locked while a review of the conditions runs.
-    pub reviewing: Arc<tokio::sync::Mutex<()>>,
-    /// Locked while a checkup runs.
-    pub checking: tokio::sync::Mutex<()>,
-    /// When the daemon started.
-    pub started: Timestamp,
-    /// The phase of the daemon.
-    pub state: watch::Receiver<ServiceState>,
-    /// The current state of the mount.
-    pub mount: watch::Receiver<MountStatus>,
-    /// The activity of the mount.
-    pub served: Served,
-    /// Ends the daemon as SIGTERM does, but leaves the cluster for good.
-    pub leave: mpsc::Sender<()>,
-    /// The transfer rates of the node.
-    pub rates: Rates,
-    /// The rights of callers.
-    pub policy: Policy,
-    /// The rights of users in the mount.
-    pub mount_rights: MountRights,
-    /// The files that each user got lately.
-    pub gets: Mutex<Gets>,
-    /// The limits on probes of other nodes, for each user.
-    pub probes: ProbePace,
-    /// The saved shares, which were added by command.
-    pub saved_shares: Mutex<Vec<ShareSettings>>,
-    /// The shares that could not be added yet.
-    pub missing_shares: Mutex<Missing>,
-}
+pub(super) use viewer::{Sight, Viewer};
+#[cfg(not(feature = "legacy"))]
+use without_legacy::{self as legacy, self as mesh};
 
 /// A call and all that its answer depends on.
 struct Asked {
@@ -106,80 +61,75 @@ struct Asked {
     reply: ReplySink,
 }
 
-impl Service {
-    /// Answers calls until the control socket is closed.
-    pub(super) async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<ControlRequest>) {
-        while let Some(request) = requests.recv().await {
-            let service = self.clone();
-            tokio::spawn(async move {
-                service.await_names(&request.call).await;
-                service.answer(request).await;
-            });
-        }
+/// Answers calls until the control socket is closed.
+pub(super) async fn serve(services: Arc<Services>, mut requests: mpsc::Receiver<ControlRequest>) {
+    while let Some(request) = requests.recv().await {
+        let services = services.clone();
+        tokio::spawn(async move {
+            await_names(&services, &request.call).await;
+            answer(services, request).await;
+        });
     }
+}
 
-    /// Delays a call about names until the start is complete. After a restart, the names of other
-    /// nodes are known again once the folder is mounted.
-    async fn await_names(&self, call: &Call) {
-        let mut state = self.state.clone();
-        if call.info().is_about_names {
-            // Otherwise it ends only with the daemon.
-            let _started = state.wait_for(|it| *it != ServiceState::Starting).await;
-        }
+/// Delays a call about names until the start is complete.
+async fn await_names(services: &Services, call: &Call) {
+    if call.info().is_about_names {
+        services.lifecycle.wait_for_start().await;
     }
+}
 
-    async fn answer(self: Arc<Self>, request: ControlRequest) {
-        let ControlRequest {
-            call,
-            caller,
-            descriptor,
-            turn,
-            reply,
-        } = request;
-        let info = call.info();
-        let _at_work = if info.is_prompt {
-            turn.take().await
-        } else {
-            None
-        };
-        let asked = Asked {
-            call,
-            viewer: self.viewer(&caller),
-            descriptor,
-            reply,
-        };
-        match info.subject {
-            Subject::Node => node::answer(self, asked).await,
-            Subject::Names => names::answer(self, asked).await,
-            Subject::Shares => shares::answer(self, asked).await,
-            Subject::Trust => trust::answer(self, asked).await,
-            Subject::Cache => cache::answer(self, asked).await,
-            Subject::Giving => giving::answer(self, asked).await,
-        }
+async fn answer(services: Arc<Services>, request: ControlRequest) {
+    let ControlRequest {
+        call,
+        caller,
+        descriptor,
+        turn,
+        reply,
+    } = request;
+    let info = call.info();
+    let _at_work = if info.is_prompt {
+        turn.take().await
+    } else {
+        None
+    };
+    let asked = Asked {
+        call,
+        viewer: services.rights.viewer(&caller),
+        descriptor,
+        reply,
+    };
+    match info.subject {
+        Subject::Node => node::answer(services, asked).await,
+        Subject::Names => names::answer(services, asked).await,
+        Subject::Shares => shares::answer(services, asked).await,
+        Subject::Trust => trust::answer(services, asked).await,
+        Subject::Cache => cache::answer(services, asked).await,
+        Subject::Giving => giving::answer(services, asked).await,
     }
+}
 
-    /// Computes an answer and its JSON on a blocking thread, because both take milliseconds of a
-    /// processor if there are many names.
-    async fn compute<T: serde::Serialize>(
-        self: &Arc<Self>,
-        reply: ReplySink,
-        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
-    ) {
-        let service = self.clone();
-        let computing = tokio::task::spawn_blocking(move || reply_with(reply, work(&service)));
-        // A sink that a panic drops reports a failure to its caller.
-        let _panicked = computing.await;
-    }
+/// Computes an answer and its JSON on a blocking thread, because both take milliseconds of a
+/// processor if there are many names.
+async fn compute<T: serde::Serialize>(
+    services: &Arc<Services>,
+    reply: ReplySink,
+    work: impl FnOnce(&Services) -> Result<T, Failure> + Send + 'static,
+) {
+    let services = services.clone();
+    let computing = tokio::task::spawn_blocking(move || reply_with(reply, work(&services)));
+    // A sink that a panic drops reports a failure to its caller.
+    let _panicked = computing.await;
+}
 
-    /// Runs work that waits for a disk on a blocking thread, where it delays no other task.
-    async fn blocking<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let service = self.clone();
-        let outcome = tokio::task::spawn_blocking(move || work(&service)).await;
-        outcome.unwrap_or_else(|_| Err(failed("a fault of p2pfs: the call ended in a panic")))
-    }
+/// Runs work that waits for a disk on a blocking thread, where it delays no other task.
+async fn blocking<T: Send + 'static>(
+    services: &Arc<Services>,
+    work: impl FnOnce(&Services) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let services = services.clone();
+    let outcome = tokio::task::spawn_blocking(move || work(&services)).await;
+    outcome.unwrap_or_else(|_| Err(failed("a fault of p2pfs: the call ended in a panic")))
 }
 
 fn reply_with<T: serde::Serialize>(reply: ReplySink, outcome: Result<T, Failure>) {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::foreign::foreign_entry;
 use super::paths::{nothing_hidden, refuse_mount_file, shared_path, trimmed};
 use super::trust::escape_or_top;
-use super::{Asked, Service, Sight, Viewer, calendar_time, reply_while_heard, unanswered, wait};
+use super::{
+    Asked, Services, Sight, Viewer, calendar_time, content, foreign, news, reply_while_heard,
+    unanswered, wait,
+};
 use crate::daemon::control::{
     Call, EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
     Provenance, VersionInfo,
@@ -28,7 +31,7 @@ pub(super) fn not_found(path: &SharedPath) -> Failure {
 }
 
 /// Answers the calls that name files of the folder.
-pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
     let Asked {
         call,
         viewer,
@@ -37,10 +40,10 @@ pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
     } = asked;
     match call {
         Call::Ls { path, after } => {
-            let work = move |s: &Service| s.list(&path, after.as_ref(), &viewer);
-            service.compute(reply, work).await;
+            let work = move |s: &Services| list(s, &path, after.as_ref(), &viewer);
+            super::compute(&services, reply, work).await;
         }
-        Call::Get { path } => service.get(path, &viewer, reply).await,
+        Call::Get { path } => content::get(&services, path, &viewer, reply).await,
         Call::Wait {
             mounted,
             peers,
@@ -52,315 +55,347 @@ pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
                 peers,
                 file,
             };
-            reply_while_heard(reply, service.wait(wanted, timeout_ms, &viewer)).await;
+            reply_while_heard(reply, wait::wait(&services, wanted, timeout_ms, &viewer)).await;
         }
-        Call::Why { path } => service.compute(reply, move |s| s.why(&path, &viewer)).await,
-        Call::Events { follow } => service.tell_events(follow, &viewer, reply).await,
+        Call::Why { path } => {
+            super::compute(&services, reply, move |s| why(s, &path, &viewer)).await
+        }
+        Call::Events { follow } => news::tell_events(&services, follow, &viewer, reply).await,
         other => unanswered(&other, reply),
     }
 }
 
-impl Service {
-    /// Lists one page of a directory, or a file itself, as far as the mount lets the caller see it.
-    pub(super) fn list(
-        &self,
-        named: &Named,
-        after: Option<&Named>,
-        viewer: &Viewer,
-    ) -> Result<Listing, Failure> {
-        viewer.check_find(named)?;
-        let mut listing = self.list_as(named, after, viewer)?;
-        if !viewer.access.read {
-            // In the mount, these are attributes that need the right to read the file.
-            for entry in &mut listing.entries {
-                entry.hash = None;
-                entry.holders.clear();
-            }
+/// Lists one page of a directory, or a file itself, as far as the mount lets the caller see it.
+pub(super) fn list(
+    services: &Services,
+    named: &Named,
+    after: Option<&Named>,
+    viewer: &Viewer,
+) -> Result<Listing, Failure> {
+    viewer.check_find(named)?;
+    let mut listing = list_as(services, named, after, viewer)?;
+    if !viewer.access.read {
+        // In the mount, these are attributes that need the right to read the file.
+        for entry in &mut listing.entries {
+            entry.hash = None;
+            entry.holders.clear();
         }
-        Ok(listing)
     }
+    Ok(listing)
+}
 
-    fn list_as(
-        &self,
-        named: &Named,
-        after: Option<&Named>,
-        viewer: &Viewer,
-    ) -> Result<Listing, Failure> {
-        if let Some(hidden) = self.node.hidden(trimmed(named)) {
-            if matches!(hidden, Hidden::Directory) {
-                viewer.check_list(named)?;
-            }
-            return self.list_hidden(trimmed(named), hidden, after);
+fn list_as(
+    services: &Services,
+    named: &Named,
+    after: Option<&Named>,
+    viewer: &Viewer,
+) -> Result<Listing, Failure> {
+    if let Some(hidden) = services.node.hidden(trimmed(named)) {
+        if matches!(hidden, Hidden::Directory) {
+            viewer.check_list(named)?;
         }
-        let path = self.node.through_links(&shared_path(named)?);
-        let after = after.map(shared_path).transpose()?;
-        let after_name = after.as_ref().map(SharedPath::file_name);
-        let page = match self.node.list_page(&path, after_name, LS_PAGE_MAX_ENTRIES) {
-            Ok(page) => page,
-            Err(FileError::WrongKind { .. }) => {
-                let listed = self.node.find(&path).map_err(|_| not_found(&path))?;
-                return Ok(only(self.ls_entry(&listed)));
-            }
-            Err(_) => {
-                let foreign = self.foreign_file(&path);
-                let foreign = foreign.ok_or_else(|| self.not_listed(&path))?;
-                return Ok(only(foreign_entry(&path, &foreign)));
-            }
-        };
-        viewer.check_list(named)?;
-        let mut more = page.more_behind.is_some();
-        let mut entries: Vec<LsEntry> = page.listed.iter().map(|it| self.ls_entry(it)).collect();
-        if path.is_root() {
-            let last = page.more_behind.as_deref();
-            let is_here = |foreign: &LsEntry| {
-                let name = foreign.path.as_bytes();
-                after_name.is_none_or(|after| name > after) && last.is_none_or(|last| name < last)
-            };
-            entries.extend(self.foreign_entries().into_iter().filter(is_here));
-            entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
-            more |= entries.len() > LS_PAGE_MAX_ENTRIES;
-            entries.truncate(LS_PAGE_MAX_ENTRIES);
-        }
-        let being_read = match after_name {
-            None => self.node.unread_in(&path),
-            Some(_) => Vec::new(),
-        };
-        Ok(Listing {
-            entries,
-            being_read: being_read.iter().map(named_as).collect(),
-            more,
-        })
+        return list_hidden(services, trimmed(named), hidden, after);
     }
-
-    /// Lists a path below `.p2pfs`: a node's own directory or file, or a content by its hash.
-    fn list_hidden(
-        &self,
-        path: &[u8],
-        hidden: Hidden,
-        after: Option<&Named>,
-    ) -> Result<Listing, Failure> {
-        let file = match hidden {
-            Hidden::Directory => None,
-            Hidden::File(file) => Some(file),
-            Hidden::Other => return Err(refuse_mount_file(path)),
-            Hidden::Nothing => return Err(nothing_hidden(path)),
+    let path = services.node.through_links(&shared_path(named)?);
+    let after = after.map(shared_path).transpose()?;
+    let after_name = after.as_ref().map(SharedPath::file_name);
+    let page = match services
+        .node
+        .list_page(&path, after_name, LS_PAGE_MAX_ENTRIES)
+    {
+        Ok(page) => page,
+        Err(FileError::WrongKind { .. }) => {
+            let listed = services.node.find(&path).map_err(|_| not_found(&path))?;
+            return Ok(only(ls_entry(services, &listed)));
+        }
+        Err(_) => {
+            let foreign = foreign::foreign_file(services, &path);
+            let foreign = foreign.ok_or_else(|| not_listed(services, &path))?;
+            return Ok(only(foreign_entry(&path, &foreign)));
+        }
+    };
+    viewer.check_list(named)?;
+    let mut more = page.more_behind.is_some();
+    let mut entries: Vec<LsEntry> = page
+        .listed
+        .iter()
+        .map(|it| ls_entry(services, it))
+        .collect();
+    if path.is_root() {
+        let last = page.more_behind.as_deref();
+        let is_here = |foreign: &LsEntry| {
+            let name = foreign.path.as_bytes();
+            after_name.is_none_or(|after| name > after) && last.is_none_or(|last| name < last)
         };
-        if let Some(file) = file {
-            let cached_bytes = match file.own {
-                Some(_) => file.size_bytes,
-                None => self.node.here_bytes(&file.hash, file.size_bytes),
-            };
-            let kind = Kind::File {
-                hash: file.hash,
-                size_bytes: file.size_bytes,
-                executable: file.executable,
-            };
-            return Ok(only(self.entry(
-                Named::new(path),
-                &kind,
-                file.mtime,
-                cached_bytes,
-            )));
-        }
-        let after = after.map(|last| last.as_bytes());
-        let after_name = after.and_then(|last| last.rsplit(|byte| *byte == b'/').next());
-        let mut listed = self
-            .node
-            .list_hidden(path, after_name, LS_PAGE_MAX_ENTRIES + 1);
-        let more = listed.len() > LS_PAGE_MAX_ENTRIES;
-        listed.truncate(LS_PAGE_MAX_ENTRIES);
-        let entries = listed.into_iter().map(|it| {
-            let path = Named::new([path, b"/", &it.name].concat());
-            self.entry(path, &it.kind, it.mtime, it.cached_bytes)
-        });
-        Ok(Listing {
-            entries: entries.collect(),
-            being_read: Vec::new(),
-            more,
-        })
-    }
-
-    /// Returns the failure for an unlisted name: it is being read, or it does not exist.
-    pub(super) fn not_listed(&self, path: &SharedPath) -> Failure {
-        if !self.node.is_being_read(path) {
-            return not_found(path);
-        }
-        let message = format!(
-            "{} is being read: this node lists it once it is hashed",
-            escape(path.as_bytes())
+        entries.extend(
+            foreign::foreign_entries(services)
+                .into_iter()
+                .filter(is_here),
         );
-        Failure::new(FailureKind::NotFound, message)
-            .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")
+        entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
+        more |= entries.len() > LS_PAGE_MAX_ENTRIES;
+        entries.truncate(LS_PAGE_MAX_ENTRIES);
     }
+    let being_read = match after_name {
+        None => services.node.unread_in(&path),
+        Some(_) => Vec::new(),
+    };
+    Ok(Listing {
+        entries,
+        being_read: being_read.iter().map(named_as).collect(),
+        more,
+    })
+}
 
-    fn ls_entry(&self, listed: &Listed) -> LsEntry {
-        let path = named_as(&listed.path);
-        self.entry(path, &listed.kind, listed.mtime, listed.cached_bytes)
-    }
-
-    fn entry(&self, path: Named, kind: &Kind, mtime: Timestamp, cached_bytes: u64) -> LsEntry {
-        let executable = matches!(kind, Kind::File { executable, .. } if *executable);
-        let (kind, size_bytes, hash) = kind_of(kind);
-        let holders = hash.map(|hash| self.names_in_order(&self.node.holders(&hash)));
-        LsEntry {
-            path,
-            kind,
-            size_bytes,
-            modified: calendar_time(mtime),
-            executable,
-            hash: hash.map(|hash| hash.to_string()),
-            holders: holders.unwrap_or_default(),
+/// Lists a path below `.p2pfs`: a node's own directory or file, or a content by its hash.
+fn list_hidden(
+    services: &Services,
+    path: &[u8],
+    hidden: Hidden,
+    after: Option<&Named>,
+) -> Result<Listing, Failure> {
+    let file = match hidden {
+        Hidden::Directory => None,
+        Hidden::File(file) => Some(file),
+        Hidden::Other => return Err(refuse_mount_file(path)),
+        Hidden::Nothing => return Err(nothing_hidden(path)),
+    };
+    if let Some(file) = file {
+        let cached_bytes = match file.own {
+            Some(_) => file.size_bytes,
+            None => services.node.here_bytes(&file.hash, file.size_bytes),
+        };
+        let kind = Kind::File {
+            hash: file.hash,
+            size_bytes: file.size_bytes,
+            executable: file.executable,
+        };
+        return Ok(only(entry(
+            services,
+            Named::new(path),
+            &kind,
+            file.mtime,
             cached_bytes,
-            pinned: hash.is_some_and(|hash| self.node.is_pinned(&hash)),
-            plane: Plane::Native,
+        )));
+    }
+    let after = after.map(|last| last.as_bytes());
+    let after_name = after.and_then(|last| last.rsplit(|byte| *byte == b'/').next());
+    let mut listed = services
+        .node
+        .list_hidden(path, after_name, LS_PAGE_MAX_ENTRIES + 1);
+    let more = listed.len() > LS_PAGE_MAX_ENTRIES;
+    listed.truncate(LS_PAGE_MAX_ENTRIES);
+    let entries = listed.into_iter().map(|it| {
+        let path = Named::new([path, b"/", &it.name].concat());
+        entry(services, path, &it.kind, it.mtime, it.cached_bytes)
+    });
+    Ok(Listing {
+        entries: entries.collect(),
+        being_read: Vec::new(),
+        more,
+    })
+}
+
+/// Returns the failure for an unlisted name: it is being read, or it does not exist.
+pub(super) fn not_listed(services: &Services, path: &SharedPath) -> Failure {
+    if !services.node.is_being_read(path) {
+        return not_found(path);
+    }
+    let message = format!(
+        "{} is being read: this node lists it once it is hashed",
+        escape(path.as_bytes())
+    );
+    Failure::new(FailureKind::NotFound, message)
+        .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")
+}
+
+fn ls_entry(services: &Services, listed: &Listed) -> LsEntry {
+    let path = named_as(&listed.path);
+    entry(
+        services,
+        path,
+        &listed.kind,
+        listed.mtime,
+        listed.cached_bytes,
+    )
+}
+
+fn entry(
+    services: &Services,
+    path: Named,
+    kind: &Kind,
+    mtime: Timestamp,
+    cached_bytes: u64,
+) -> LsEntry {
+    let executable = matches!(kind, Kind::File { executable, .. } if *executable);
+    let (kind, size_bytes, hash) = kind_of(kind);
+    let holders = hash.map(|hash| names_in_order(services, &services.node.holders(&hash)));
+    LsEntry {
+        path,
+        kind,
+        size_bytes,
+        modified: calendar_time(mtime),
+        executable,
+        hash: hash.map(|hash| hash.to_string()),
+        holders: holders.unwrap_or_default(),
+        cached_bytes,
+        pinned: hash.is_some_and(|hash| services.node.is_pinned(&hash)),
+        plane: Plane::Native,
+    }
+}
+
+fn names_in_order(services: &Services, nodes: &[NodeId]) -> Vec<String> {
+    let mut names: Vec<String> = nodes
+        .iter()
+        .map(|node| services.node.name_of(node))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Explains why a name shows its content. Only the owner sees why a file is left out, because
+/// that reveals private files.
+pub(super) fn why(
+    services: &Services,
+    named: &Named,
+    viewer: &Viewer,
+) -> Result<Provenance, Failure> {
+    viewer.check_read(named)?;
+    let named = name_behind(services, named)?;
+    let path = services.node.through_links(&named);
+    let is_owner = viewer.sight == Sight::All;
+    let left_out = is_owner.then(|| why_left_out(services, &path)).flatten();
+    let Ok(why) = services.node.why(&path) else {
+        if let Some(foreign) = foreign::foreign_file(services, &path) {
+            return Ok(foreign::foreign_provenance(services, &path, &foreign));
         }
-    }
-
-    fn names_in_order(&self, nodes: &[NodeId]) -> Vec<String> {
-        let mut names: Vec<String> = nodes.iter().map(|node| self.node.name_of(node)).collect();
-        names.sort();
-        names
-    }
-
-    /// Explains why a name shows its content. Only the owner sees why a file is left out, because
-    /// that reveals private files.
-    pub(super) fn why(&self, named: &Named, viewer: &Viewer) -> Result<Provenance, Failure> {
-        viewer.check_read(named)?;
-        let named = self.name_behind(named)?;
-        let path = self.node.through_links(&named);
-        let is_owner = viewer.sight == Sight::All;
-        let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
-        let Ok(why) = self.node.why(&path) else {
-            if let Some(foreign) = self.foreign_file(&path) {
-                return Ok(self.foreign_provenance(&path, &foreign));
+        return match left_out.ok_or_else(|| why_hidden(services, &path)) {
+            Ok(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
+            Err(Some(hidden)) => Ok(hidden),
+            Err(None) if services.node.is_being_read(&path) => {
+                Ok(unlisted_provenance(&path, UNREAD, SOON, None))
             }
-            return match left_out.ok_or_else(|| self.why_hidden(&path)) {
-                Ok(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
-                Err(Some(hidden)) => Ok(hidden),
-                Err(None) if self.node.is_being_read(&path) => {
-                    Ok(unlisted_provenance(&path, UNREAD, SOON, None))
-                }
-                Err(None) => Err(not_found(&path)),
-            };
+            Err(None) => Err(not_found(&path)),
         };
-        let versions = why.versions.iter();
-        Ok(Provenance {
-            path: named_as(&path),
-            listed: why.is_listed,
-            rule: rule_in_words(&why, |node| self.node.name_of(node)),
-            next_read: match why.rule() {
-                Rule::Early | Rule::NotOwner => NOT_OWNED.to_owned(),
-                _ => self.next_read(why.next_read, &why.versions),
-            },
-            versions: versions.map(|version| self.version_info(version)).collect(),
-            sent_by: why.sent_by,
-            owner: why.owner.map(|owner| self.node.name_of(&owner)),
-            left_out,
-        })
-    }
+    };
+    let versions = why.versions.iter();
+    Ok(Provenance {
+        path: named_as(&path),
+        listed: why.is_listed,
+        rule: rule_in_words(&why, |node| services.node.name_of(node)),
+        next_read: match why.rule() {
+            Rule::Early | Rule::NotOwner => NOT_OWNED.to_owned(),
+            _ => next_read(services, why.next_read, &why.versions),
+        },
+        versions: versions
+            .map(|version| version_info(services, version))
+            .collect(),
+        sent_by: why.sent_by,
+        owner: why.owner.map(|owner| services.node.name_of(&owner)),
+        left_out,
+    })
+}
 
-    /// Explains a name that is not listed because another node owns it or a directory above it.
-    fn why_hidden(&self, path: &SharedPath) -> Option<Provenance> {
-        let (owned, owner) = self.node.owned_above(path)?;
-        let is_explained = if self.node.is_being_read(path) {
-            // the own files of this node are listed soon
-            owner != self.node.id()
-        } else {
-            self.node.is_known(path)
-        };
-        if !is_explained {
-            return None;
+/// Explains a name that is not listed because another node owns it or a directory above it.
+fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
+    let (owned, owner) = services.node.owned_above(path)?;
+    let is_explained = if services.node.is_being_read(path) {
+        // the own files of this node are listed soon
+        owner != services.node.id()
+    } else {
+        services.node.is_known(path)
+    };
+    if !is_explained {
+        return None;
+    }
+    let owner = services.node.name_of(&owner);
+    let owned = escape_or_top(&owned);
+    let rule = format!("{owner} owns {owned}: at and below it, only files of {owner} are listed");
+    Some(Provenance {
+        owner: Some(owner),
+        ..unlisted_provenance(path, &rule, NOT_OWNED, None)
+    })
+}
+
+/// Returns the name in the folder that a path means. For a path below `.p2pfs`, it is the name
+/// of that node's file, or a name that shows the content.
+fn name_behind(services: &Services, named: &Named) -> Result<SharedPath, Failure> {
+    let bytes = trimmed(named);
+    match services.node.hidden(bytes) {
+        None => shared_path(named),
+        Some(Hidden::File(file)) if bytes.starts_with(BY_HASH) => {
+            let name = services.node.names_of(&file.hash, 1).pop();
+            name.ok_or_else(|| {
+                let message = format!("no name shows the content {} any more", file.hash);
+                Failure::new(FailureKind::NotFound, message)
+                    .with_remedy("p2pfs get takes it by its hash, from who has it")
+            })
         }
-        let owner = self.node.name_of(&owner);
-        let owned = escape_or_top(&owned);
-        let rule =
-            format!("{owner} owns {owned}: at and below it, only files of {owner} are listed");
-        Some(Provenance {
-            owner: Some(owner),
-            ..unlisted_provenance(path, &rule, NOT_OWNED, None)
-        })
+        Some(Hidden::File(file)) => Ok(file.path),
+        Some(_) => Err(nothing_hidden(bytes)),
     }
+}
 
-    /// Returns the name in the folder that a path means. For a path below `.p2pfs`, it is the name
-    /// of that node's file, or a name that shows the content.
-    fn name_behind(&self, named: &Named) -> Result<SharedPath, Failure> {
-        let bytes = trimmed(named);
-        match self.node.hidden(bytes) {
-            None => shared_path(named),
-            Some(Hidden::File(file)) if bytes.starts_with(BY_HASH) => {
-                let name = self.node.names_of(&file.hash, 1).pop();
-                name.ok_or_else(|| {
-                    let message = format!("no name shows the content {} any more", file.hash);
-                    Failure::new(FailureKind::NotFound, message)
-                        .with_remedy("p2pfs get takes it by its hash, from who has it")
-                })
-            }
-            Some(Hidden::File(file)) => Ok(file.path),
-            Some(_) => Err(nothing_hidden(bytes)),
+/// Returns why this node does not share its own file of a name.
+fn why_left_out(services: &Services, path: &SharedPath) -> Option<String> {
+    let left_out = services.node.left_out(path).into_iter().next()?;
+    let remedy = match &*left_out.remedy {
+        "" => String::new(),
+        remedy => format!(": {remedy}"),
+    };
+    Some(format!(
+        "{}: {}{remedy}",
+        left_out.path.display(),
+        left_out.why
+    ))
+}
+
+fn version_info(services: &Services, version: &Version) -> VersionInfo {
+    let (kind, size_bytes, hash) = kind_of(&version.kind);
+    let author = version.authors.first().map(|(node, _)| *node);
+    VersionInfo {
+        shown_as: version.listed_as.as_ref().map(named_as),
+        won: has_name(version),
+        waits: version.rule == Rule::Early,
+        author: author.map_or_else(String::new, |node| services.node.name_of(&node)),
+        author_node: author.map_or_else(String::new, |node| node.to_string()),
+        kind,
+        hash: hash.map(|hash| hash.to_string()),
+        size_bytes,
+        modified: calendar_time(version.mtime),
+        version_time: calendar_time(version.version_time),
+        holders: names_in_order(services, &version.holders),
+        cached_bytes: hash.map_or(0, |hash| services.node.here_bytes(&hash, size_bytes)),
+        verified: "blake3".to_owned(),
+    }
+}
+
+fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> String {
+    let sentence = match next {
+        NextRead::HoldersGone => {
+            let holders = versions.iter().find(|it| has_name(it));
+            let holders = holders.map_or(&[][..], |it| &it.holders);
+            return gone_in_words(&names_in_order(services, holders));
         }
-    }
-
-    /// Returns why this node does not share its own file of a name.
-    fn why_left_out(&self, path: &SharedPath) -> Option<String> {
-        let left_out = self.node.left_out(path).into_iter().next()?;
-        let remedy = match &*left_out.remedy {
-            "" => String::new(),
-            remedy => format!(": {remedy}"),
-        };
-        Some(format!(
-            "{}: {}{remedy}",
-            left_out.path.display(),
-            left_out.why
-        ))
-    }
-
-    fn version_info(&self, version: &Version) -> VersionInfo {
-        let (kind, size_bytes, hash) = kind_of(&version.kind);
-        let author = version.authors.first().map(|(node, _)| *node);
-        VersionInfo {
-            shown_as: version.listed_as.as_ref().map(named_as),
-            won: has_name(version),
-            waits: version.rule == Rule::Early,
-            author: author.map_or_else(String::new, |node| self.node.name_of(&node)),
-            author_node: author.map_or_else(String::new, |node| node.to_string()),
-            kind,
-            hash: hash.map(|hash| hash.to_string()),
+        NextRead::Nothing => "nothing: no live node can give it",
+        NextRead::NoFile => "nothing is fetched: it is no file",
+        NextRead::OwnShare => "read from this node's own share",
+        NextRead::Cache => "read from the local cache",
+        NextRead::AskAround => "ask the cluster who has it: no holder is reachable",
+        NextRead::Fetch {
+            missing_bytes,
             size_bytes,
-            modified: calendar_time(version.mtime),
-            version_time: calendar_time(version.version_time),
-            holders: self.names_in_order(&version.holders),
-            cached_bytes: hash.map_or(0, |hash| self.node.here_bytes(&hash, size_bytes)),
-            verified: "blake3".to_owned(),
+            first,
+        } => {
+            let rates = services.node.rates();
+            let why_it = why_first(rates.iter().find(|rate| rate.node == first));
+            let first = services.node.name_of(&first);
+            return format!(
+                "fetch {missing_bytes} of {size_bytes} bytes, asking {first} first ({why_it})"
+            );
         }
-    }
-
-    fn next_read(&self, next: NextRead, versions: &[Version]) -> String {
-        let sentence = match next {
-            NextRead::HoldersGone => {
-                let holders = versions.iter().find(|it| has_name(it));
-                let holders = holders.map_or(&[][..], |it| &it.holders);
-                return gone_in_words(&self.names_in_order(holders));
-            }
-            NextRead::Nothing => "nothing: no live node can give it",
-            NextRead::NoFile => "nothing is fetched: it is no file",
-            NextRead::OwnShare => "read from this node's own share",
-            NextRead::Cache => "read from the local cache",
-            NextRead::AskAround => "ask the cluster who has it: no holder is reachable",
-            NextRead::Fetch {
-                missing_bytes,
-                size_bytes,
-                first,
-            } => {
-                let rates = self.node.rates();
-                let why_it = why_first(rates.iter().find(|rate| rate.node == first));
-                let first = self.node.name_of(&first);
-                return format!(
-                    "fetch {missing_bytes} of {size_bytes} bytes, asking {first} first ({why_it})"
-                );
-            }
-        };
-        sentence.to_owned()
-    }
+    };
+    sentence.to_owned()
 }
 
 /// Describes a read of a file whose holders are all away or down.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::pace::PING_PROBES;
-use super::{Service, Sight, told};
+use super::{Services, Sight, membership, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::service::seeds::resolve;
@@ -32,222 +32,228 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// than the error of a clock with a time server.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
 
-impl Service {
-    pub(super) async fn members(&self) -> Result<Vec<MemberReport>, Failure> {
-        Ok(self.node.members().await?)
-    }
+pub(super) async fn members(services: &Services) -> Result<Vec<MemberReport>, Failure> {
+    Ok(services.node.members().await?)
+}
 
-    /// Finds a node by its name, its address or the start of its key.
-    pub(super) async fn find_node(&self, wanted: &str) -> Result<MemberReport, Failure> {
-        let all = self.members().await?;
-        let is_it = |member: &&MemberReport| {
-            let contact = &member.status.member;
-            self.node.is_called(&contact.node, wanted) || contact.address.to_string() == wanted
-        };
-        let mut found: Vec<_> = all.iter().filter(is_it).collect();
-        // If one of several matches is alive, the dead ones are not meant.
-        if found.len() > 1 && found.iter().any(|member| is_alive(member)) {
-            found.retain(|member| is_alive(member));
+/// Finds a node by its name, its address or the start of its key.
+pub(super) async fn find_node(services: &Services, wanted: &str) -> Result<MemberReport, Failure> {
+    let all = members(services).await?;
+    let is_it = |member: &&MemberReport| {
+        let contact = &member.status.member;
+        services.node.is_called(&contact.node, wanted) || contact.address.to_string() == wanted
+    };
+    let mut found: Vec<_> = all.iter().filter(is_it).collect();
+    // If one of several matches is alive, the dead ones are not meant.
+    if found.len() > 1 && found.iter().any(|member| is_alive(member)) {
+        found.retain(|member| is_alive(member));
+    }
+    match found[..] {
+        [member] => Ok(member.clone()),
+        [] => {
+            let message = format!("no node is called {wanted:?}");
+            let failure = Failure::new(FailureKind::NotFound, message);
+            Err(failure.with_remedy(called_alike(services, &all, wanted)))
         }
-        match found[..] {
-            [member] => Ok(member.clone()),
-            [] => {
-                let message = format!("no node is called {wanted:?}");
-                let failure = Failure::new(FailureKind::NotFound, message);
-                Err(failure.with_remedy(self.called_alike(&all, wanted)))
-            }
-            _ => {
-                let message = format!("{} nodes are called {wanted:?}", found.len());
-                Err(Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("name it by its address, as p2pfs peers shows it"))
-            }
+        _ => {
+            let message = format!("{} nodes are called {wanted:?}", found.len());
+            Err(Failure::new(FailureKind::Invalid, message)
+                .with_remedy("name it by its address, as p2pfs peers shows it"))
         }
     }
+}
 
-    /// Suggests similar names. Nodes with the same name have a part of their key appended.
-    fn called_alike(&self, all: &[MemberReport], wanted: &str) -> String {
-        let names = all
-            .iter()
-            .map(|it| self.node.name_of(&it.status.member.node));
-        let is_alike = |name: &String| {
-            let rest = name.strip_prefix(wanted);
-            rest.is_some_and(|rest| rest.starts_with('-'))
-        };
-        let alike: Vec<_> = names.filter(is_alike).take(ALIKE_MAX).collect();
-        match alike[..] {
-            [] => "p2pfs peers shows who is known".to_owned(),
-            _ => format!("p2pfs peers has {}", alike.join(", ")),
-        }
+/// Suggests similar names. Nodes with the same name have a part of their key appended.
+fn called_alike(services: &Services, all: &[MemberReport], wanted: &str) -> String {
+    let names = all
+        .iter()
+        .map(|it| services.node.name_of(&it.status.member.node));
+    let is_alike = |name: &String| {
+        let rest = name.strip_prefix(wanted);
+        rest.is_some_and(|rest| rest.starts_with('-'))
+    };
+    let alike: Vec<_> = names.filter(is_alike).take(ALIKE_MAX).collect();
+    match alike[..] {
+        [] => "p2pfs peers shows who is known".to_owned(),
+        _ => format!("p2pfs peers has {}", alike.join(", ")),
     }
+}
 
-    /// Measures how long a node takes to answer. It costs that node a handshake, so the rate is
-    /// limited for an ordinary user.
-    pub(super) async fn ping(&self, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
-        self.pace(sight, PING_PROBES).await;
-        let member = self.find_node(wanted).await?;
+/// Measures how long a node takes to answer. It costs that node a handshake, so the rate is
+/// limited for an ordinary user.
+pub(super) async fn ping(services: &Services, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
+    services.rights.pace(sight, PING_PROBES).await;
+    let member = find_node(services, wanted).await?;
+    let contact = member.status.member;
+    let (node, address) = (contact.node, contact.address);
+    let round_trip = services.node.tcp_round_trip(node, address).await;
+    let round_trip = round_trip
+        .map_err(|error| Failure::from(error).with_remedy("p2pfs doctor looks for the reason"))?;
+    Ok(Pong {
+        name: services.node.name_of(&node),
+        node: node.to_string(),
+        address: address.to_string(),
+        tcp_ms: round_trip.as_secs_f64() * 1e3,
+        udp_ms: member
+            .status
+            .round_trip
+            .map(|time| time.as_secs_f64() * 1e3),
+    })
+}
+
+/// Checks the address, the seeds, the peers and their clocks.
+pub(super) async fn check_network(services: &Arc<Services>) -> Result<Vec<Check>, Failure> {
+    let (address, seeds, peers) = tokio::join!(
+        check_address(services),
+        check_seeds(services),
+        check_peers(services, PEERS_MAX)
+    );
+    let mut checks = vec![address];
+    checks.extend(seeds);
+    checks.extend(peers?);
+    Ok(membership::unless_copied(services, checks))
+}
+
+/// Returns whether no other node is alive.
+pub(in crate::daemon::service) async fn is_alone(services: &Services) -> bool {
+    let members = services.node.members().await;
+    members.is_ok_and(|members| alive_of(&members) == 0)
+}
+
+/// Reports why no other node is there.
+pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>) -> Vec<Check> {
+    let mut checks = check_seeds(services).await;
+    checks.extend(membership::check_last_known(services).await);
+    match membership::check_membership(services) {
+        // The check of the membership explains it all, and every answer includes it.
+        Some(_) => vec![],
+        None if services.node.is_copied() => vec![],
+        None => checks,
+    }
+}
+
+/// Checks whether other nodes reach this node.
+pub(in crate::daemon::service) async fn check_reached(services: &Services) -> Vec<Check> {
+    let checks = check_peers(services, ASKED_IN_PASSING).await;
+    if services.node.is_copied() {
+        // a copied node has a check of its own, and peers cannot tell the two apart
+        vec![]
+    } else {
+        checks.unwrap_or_default()
+    }
+}
+
+async fn check_address(services: &Services) -> Check {
+    let address = services.node.address();
+    if address.ip().is_loopback() {
+        return loopback_alone(address, services.settings.at_start.listen);
+    }
+    match services.node.probe(address).await {
+        Probed::Ourselves => Check::ok("address", address.to_string()),
+        _ => Check::warning(
+            "address",
+            format!("{address} does not lead back here from this machine"),
+            "fine behind a NAT that forwards it; else name the right one with listen",
+        ),
+    }
+}
+
+/// Checks each seed of the configuration, all at once, because a silent one takes long.
+pub(super) async fn check_seeds(services: &Arc<Services>) -> Vec<Check> {
+    let seeds = services.settings.in_force.load().config.seeds.clone();
+    let asked = seeds.into_iter().map(|seed| {
+        let services = services.clone();
+        tokio::spawn(async move { check_seed(&services, &seed).await })
+    });
+    let mut checks = Vec::new();
+    for asked in asked.collect::<Vec<_>>() {
+        // Otherwise it ends only with the runtime.
+        checks.extend(asked.await);
+    }
+    checks
+}
+
+async fn check_seed(services: &Services, seed: &Seed) -> Check {
+    let name = format!("seed {seed}");
+    let addresses = resolve(seed).await;
+    let mut last = None;
+    for address in addresses {
+        if address.is_ipv6() && services.settings.at_start.listen.is_ipv4() {
+            last.get_or_insert(other_family(&name, address));
+            continue;
+        }
+        let probed = services.node.probe(address).await;
+        if let Probed::Member(node) = probed {
+            return check_heard(services, name, node, address).await;
+        }
+        if probed == Probed::Ourselves {
+            return Check::ok(name, "is this node itself");
+        }
+        if let Probed::Stranger(node) = &probed
+            && membership::refuses(services, node)
+        {
+            return membership::refused(services, name, address);
+        }
+        let has_certificates = services.node.keyring().has_ledger();
+        last = Some(seed_trouble(&name, address, &probed, has_certificates));
+    }
+    last.unwrap_or_else(|| {
+        let remedy = "mend the name in seeds, or the resolver of this machine";
+        Check::failed(name, "its name does not resolve", remedy)
+    })
+}
+
+/// Checks whether datagrams pass in both directions to a member that was reached by TCP.
+async fn check_heard(
+    services: &Services,
+    name: String,
+    node: NodeId,
+    address: SocketAddr,
+) -> Check {
+    let begun = Instant::now();
+    while begun.elapsed() < HEARD_WITHIN {
+        let members = services.node.members().await.unwrap_or_default();
+        let mut live = members.iter().filter(|member| is_alive(member));
+        if live.any(|member| member.status.member.node == node) {
+            return Check::ok(name, format!("is {}", services.node.name_of(&node)));
+        }
+        sleep(LOOK_PERIOD).await;
+    }
+    let reached = services.node.ask_to_dial_back(node, address).await;
+    let gap = reached.ok().and_then(|it| ClockGap::now(&it));
+    silence(name, address.port(), gap.as_ref())
+}
+
+/// Checks some of the live peers: dials them, and asks them to dial back.
+pub(super) async fn check_peers(services: &Services, limit: usize) -> Result<Vec<Check>, Failure> {
+    let members = members(services).await?;
+    let live = members.iter().filter(|member| is_alive(member)).take(limit);
+    let mut asked = JoinSet::new();
+    for member in live {
         let contact = member.status.member;
-        let (node, address) = (contact.node, contact.address);
-        let round_trip = self.node.tcp_round_trip(node, address).await;
-        let round_trip = round_trip.map_err(|error| {
-            Failure::from(error).with_remedy("p2pfs doctor looks for the reason")
-        })?;
-        Ok(Pong {
-            name: self.node.name_of(&node),
-            node: node.to_string(),
-            address: address.to_string(),
-            tcp_ms: round_trip.as_secs_f64() * 1e3,
-            udp_ms: member
-                .status
-                .round_trip
-                .map(|time| time.as_secs_f64() * 1e3),
-        })
-    }
-
-    /// Checks the address, the seeds, the peers and their clocks.
-    pub(super) async fn check_network(self: &Arc<Self>) -> Result<Vec<Check>, Failure> {
-        let (address, seeds, peers) = tokio::join!(
-            self.check_address(),
-            self.check_seeds(),
-            self.check_peers(PEERS_MAX)
-        );
-        let mut checks = vec![address];
-        checks.extend(seeds);
-        checks.extend(peers?);
-        Ok(self.unless_copied(checks))
-    }
-
-    /// Returns whether no other node is alive.
-    pub(in crate::daemon::service) async fn is_alone(&self) -> bool {
-        let members = self.node.members().await;
-        members.is_ok_and(|members| alive_of(&members) == 0)
-    }
-
-    /// Reports why no other node is there.
-    pub(in crate::daemon::service) async fn check_why_alone(self: &Arc<Self>) -> Vec<Check> {
-        let mut checks = self.check_seeds().await;
-        checks.extend(self.check_last_known().await);
-        match self.check_membership() {
-            // The check of the membership explains it all, and every answer includes it.
-            Some(_) => vec![],
-            None if self.node.is_copied() => vec![],
-            None => checks,
-        }
-    }
-
-    /// Checks whether other nodes reach this node.
-    pub(in crate::daemon::service) async fn check_reached(&self) -> Vec<Check> {
-        let checks = self.check_peers(ASKED_IN_PASSING).await;
-        if self.node.is_copied() {
-            // a copied node has a check of its own, and peers cannot tell the two apart
-            vec![]
-        } else {
-            checks.unwrap_or_default()
-        }
-    }
-
-    async fn check_address(&self) -> Check {
-        let address = self.node.address();
-        if address.ip().is_loopback() {
-            return loopback_alone(address, self.config.listen);
-        }
-        match self.node.probe(address).await {
-            Probed::Ourselves => Check::ok("address", address.to_string()),
-            _ => Check::warning(
-                "address",
-                format!("{address} does not lead back here from this machine"),
-                "fine behind a NAT that forwards it; else name the right one with listen",
-            ),
-        }
-    }
-
-    /// Checks each seed of the configuration, all at once, because a silent one takes long.
-    pub(super) async fn check_seeds(self: &Arc<Self>) -> Vec<Check> {
-        let seeds = self.in_force.load().config.seeds.clone();
-        let asked = seeds.into_iter().map(|seed| {
-            let service = self.clone();
-            tokio::spawn(async move { service.check_seed(&seed).await })
+        let (node, services) = (services.node.clone(), services.node.name_of(&contact.node));
+        asked.spawn(async move {
+            let reached = node.ask_to_dial_back(contact.node, contact.address).await;
+            (services, contact.address, reached, now_ms())
         });
-        let mut checks = Vec::new();
-        for asked in asked.collect::<Vec<_>>() {
-            // Otherwise it ends only with the runtime.
-            checks.extend(asked.await);
-        }
-        checks
     }
-
-    async fn check_seed(&self, seed: &Seed) -> Check {
-        let name = format!("seed {seed}");
-        let addresses = resolve(seed).await;
-        let mut last = None;
-        for address in addresses {
-            if address.is_ipv6() && self.config.listen.is_ipv4() {
-                last.get_or_insert(other_family(&name, address));
-                continue;
+    let mut checks = Vec::new();
+    while let Some(Ok((name, address, reached, now_ms))) = asked.join_next().await {
+        let here = services.node.address();
+        match reached {
+            Ok(reached) => checks.extend(reached_checks(&name, here, &reached, now_ms)),
+            Err(NodeError::Net(NetError::NotMember { .. })) => {
+                checks.push(membership::refused(
+                    services,
+                    format!("peer {name}"),
+                    address,
+                ));
             }
-            let probed = self.node.probe(address).await;
-            if let Probed::Member(node) = probed {
-                return self.check_heard(name, node, address).await;
-            }
-            if probed == Probed::Ourselves {
-                return Check::ok(name, "is this node itself");
-            }
-            if let Probed::Stranger(node) = &probed
-                && self.refuses(node)
-            {
-                return self.refused(name, address);
-            }
-            let has_certificates = self.node.keyring().has_ledger();
-            last = Some(seed_trouble(&name, address, &probed, has_certificates));
+            Err(error) => checks.push(peer_trouble(&name, address, &error)),
         }
-        last.unwrap_or_else(|| {
-            let remedy = "mend the name in seeds, or the resolver of this machine";
-            Check::failed(name, "its name does not resolve", remedy)
-        })
     }
-
-    /// Checks whether datagrams pass in both directions to a member that was reached by TCP.
-    async fn check_heard(&self, name: String, node: NodeId, address: SocketAddr) -> Check {
-        let begun = Instant::now();
-        while begun.elapsed() < HEARD_WITHIN {
-            let members = self.node.members().await.unwrap_or_default();
-            let mut live = members.iter().filter(|member| is_alive(member));
-            if live.any(|member| member.status.member.node == node) {
-                return Check::ok(name, format!("is {}", self.node.name_of(&node)));
-            }
-            sleep(LOOK_PERIOD).await;
-        }
-        let reached = self.node.ask_to_dial_back(node, address).await;
-        let gap = reached.ok().and_then(|it| ClockGap::now(&it));
-        silence(name, address.port(), gap.as_ref())
-    }
-
-    /// Checks some of the live peers: dials them, and asks them to dial back.
-    pub(super) async fn check_peers(&self, limit: usize) -> Result<Vec<Check>, Failure> {
-        let members = self.members().await?;
-        let live = members.iter().filter(|member| is_alive(member)).take(limit);
-        let mut asked = JoinSet::new();
-        for member in live {
-            let contact = member.status.member;
-            let (node, service) = (self.node.clone(), self.node.name_of(&contact.node));
-            asked.spawn(async move {
-                let reached = node.ask_to_dial_back(contact.node, contact.address).await;
-                (service, contact.address, reached, now_ms())
-            });
-        }
-        let mut checks = Vec::new();
-        while let Some(Ok((name, address, reached, now_ms))) = asked.join_next().await {
-            let here = self.node.address();
-            match reached {
-                Ok(reached) => checks.extend(reached_checks(&name, here, &reached, now_ms)),
-                Err(NodeError::Net(NetError::NotMember { .. })) => {
-                    checks.push(self.refused(format!("peer {name}"), address));
-                }
-                Err(error) => checks.push(peer_trouble(&name, address, &error)),
-            }
-        }
-        checks.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(checks)
-    }
+    checks.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(checks)
 }
 
 pub(super) fn is_alive(member: &MemberReport) -> bool {

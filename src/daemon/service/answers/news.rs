@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::transfers::Telling;
-use super::{Service, Viewer};
+use super::{Services, Viewer, transfers};
 use crate::daemon::control::{
     CallerGone, Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo,
     ReplySink,
@@ -26,85 +26,92 @@ const SHOWING_LOOK: Duration = Duration::from_millis(2);
 /// would pile up.
 const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
-impl Service {
-    /// Sends the events to a caller. Counts events with names that the caller may not see.
-    pub(super) async fn tell_events(&self, follow: bool, viewer: &Viewer, reply: ReplySink) {
-        let mut events = self.node.follow();
-        let read_before = self.read_by(viewer);
-        let mut left_out = LeftOut::default();
-        let mut lost_before = 0;
-        let mut shown = Shown::default();
-        loop {
-            let remembered = events.next_remembered();
-            let is_past = remembered.is_some();
-            let noted = match remembered {
-                Some(noted) => noted,
-                None if !follow => break,
-                None => tokio::select! {
-                    next = events.next() => match next {
-                        Some(noted) => noted,
-                        None => break,
-                    },
-                    () = reply.closed() => return,
+/// Sends the events to a caller. Counts events with names that the caller may not see.
+pub(super) async fn tell_events(
+    services: &Services,
+    follow: bool,
+    viewer: &Viewer,
+    reply: ReplySink,
+) {
+    let mut events = services.node.follow();
+    let read_before = transfers::read_by(services, viewer);
+    let mut left_out = LeftOut::default();
+    let mut lost_before = 0;
+    let mut shown = Shown::default();
+    loop {
+        let remembered = events.next_remembered();
+        let is_past = remembered.is_some();
+        let noted = match remembered {
+            Some(noted) => noted,
+            None if !follow => break,
+            None => tokio::select! {
+                next = events.next() => match next {
+                    Some(noted) => noted,
+                    None => break,
                 },
-            };
-            let count = events.lost() - std::mem::replace(&mut lost_before, events.lost());
-            if count > 0 && reply.more(&lost(count)).await.is_err() {
-                return;
-            }
-            let own = || {
-                if is_past {
-                    read_before.clone()
-                } else {
-                    self.read_by(viewer)
-                }
-            };
-            match self.telling(&noted.news, viewer, own) {
-                Telling::Whole => {}
-                Telling::Counted => {
-                    left_out.add(&noted);
-                    continue;
-                }
-                Telling::Nothing => continue,
-            }
-            let noted = self.with_name(noted, follow).await;
-            if follow && let News::Added(path) = &noted.news {
-                shown.wait_for(path, self).await;
-            }
-            if left_out.tell(&reply).await.is_err() || reply.more(&event(noted)).await.is_err() {
-                return;
-            }
-        }
-        if left_out.tell(&reply).await.is_ok() {
-            reply.done(&Nothing {});
-        }
-    }
-
-    /// Adds the name to the event of a new node. Waits for the name if `waits` is set.
-    async fn with_name(&self, noted: Noted, waits: bool) -> Noted {
-        let Noted { news, .. } = &noted;
-        let News::PeerUp(who) = news else {
-            return noted;
+                () = reply.closed() => return,
+            },
         };
-        let news = News::PeerUp(self.named(who.clone(), waits).await);
-        Noted { news, ..noted }
-    }
-
-    /// Adds the name of a node, which arrives shortly after the node itself.
-    pub(in crate::daemon::service) async fn named(&self, mut who: Who, waits: bool) -> Who {
-        let patience = if waits { NAMING_TIME } else { Duration::ZERO };
-        let until = Instant::now() + patience;
-        while who.name.is_none() {
-            who.name = self.node.label_of(&who.node);
-            if Instant::now() >= until {
-                break;
-            }
-            if who.name.is_none() {
-                tokio::time::sleep(NAMING_LOOK).await;
-            }
+        let count = events.lost() - std::mem::replace(&mut lost_before, events.lost());
+        if count > 0 && reply.more(&lost(count)).await.is_err() {
+            return;
         }
-        who
+        let own = || {
+            if is_past {
+                read_before.clone()
+            } else {
+                transfers::read_by(services, viewer)
+            }
+        };
+        match transfers::telling(&noted.news, viewer, own) {
+            Telling::Whole => {}
+            Telling::Counted => {
+                left_out.add(&noted);
+                continue;
+            }
+            Telling::Nothing => continue,
+        }
+        let noted = with_name(services, noted, follow).await;
+        if follow && let News::Added(path) = &noted.news {
+            shown.wait_for(path, services).await;
+        }
+        if left_out.tell(&reply).await.is_err() || reply.more(&event(noted)).await.is_err() {
+            return;
+        }
     }
+    if left_out.tell(&reply).await.is_ok() {
+        reply.done(&Nothing {});
+    }
+}
+
+/// Adds the name to the event of a new node. Waits for the name if `waits` is set.
+async fn with_name(services: &Services, noted: Noted, waits: bool) -> Noted {
+    let Noted { news, .. } = &noted;
+    let News::PeerUp(who) = news else {
+        return noted;
+    };
+    let news = News::PeerUp(named(services, who.clone(), waits).await);
+    Noted { news, ..noted }
+}
+
+/// Adds the name of a node, which arrives shortly after the node itself.
+pub(in crate::daemon::service) async fn named(
+    services: &Services,
+    mut who: Who,
+    waits: bool,
+) -> Who {
+    let patience = if waits { NAMING_TIME } else { Duration::ZERO };
+    let until = Instant::now() + patience;
+    while who.name.is_none() {
+        who.name = services.node.label_of(&who.node);
+        if Instant::now() >= until {
+            break;
+        }
+        if who.name.is_none() {
+            tokio::time::sleep(NAMING_LOOK).await;
+        }
+    }
+    who
 }
 
 /// Delays the event of a new name until the folder shows it. The kernel learns of the name in
@@ -116,13 +123,13 @@ struct Shown {
 }
 
 impl Shown {
-    async fn wait_for(&mut self, path: &SharedPath, service: &Service) {
+    async fn wait_for(&mut self, path: &SharedPath, services: &Services) {
         let begun = Instant::now();
         if self.given_up_until.is_some_and(|until| begun < until) {
             return;
         }
         // The name may have been removed again.
-        while !service.served.shows(path) && service.node.find(path).is_ok() {
+        while !services.activity.served.shows(path) && services.node.find(path).is_ok() {
             if begun.elapsed() > SHOWING_TIME {
                 self.given_up_until = Some(Instant::now() + SHOWING_PAUSE);
                 return;

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Service, Sight};
 use p2pfs_types::keyed_buckets::KeyedBuckets;
 
 /// Time after which a user may make one more probe of another node. `p2pfs ping -c` asks once a
@@ -33,7 +32,7 @@ impl Default for ProbePace {
 
 impl ProbePace {
     /// Waits until the user may make these probes.
-    pub(super) async fn wait(&self, uid: u32, probes: u32) {
+    pub(in crate::daemon::service) async fn wait(&self, uid: u32, probes: u32) {
         while !self.take(uid, probes, Instant::now()) {
             tokio::time::sleep(PROBE_PERIOD).await;
         }
@@ -41,15 +40,6 @@ impl ProbePace {
 
     fn take(&self, uid: u32, probes: u32, now: Instant) -> bool {
         self.0.lock().take(uid, probes, now)
-    }
-}
-
-impl Service {
-    /// Waits until a caller may make these probes. Root and the daemon's user never wait.
-    pub(super) async fn pace(&self, sight: Sight, probes: u32) {
-        if let Sight::Own(uid) = sight {
-            self.probes.wait(uid, probes).await;
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
-use super::{Asked, Service, Sight, Viewer, calendar_time, failed, reply_with, unanswered};
+use super::{Asked, Services, Sight, Viewer, calendar_time, failed, reply_with, unanswered};
 use crate::daemon::config::{
     ALL_NODES, Group, ShareSettings, check_readers, folder_names, missing_group, saved,
 };
@@ -13,6 +13,7 @@ use crate::daemon::control::{
     PROBLEMS_MAX, Problem, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
 };
 use crate::daemon::service::node_config::{inbox_shares, share_spec};
+use crate::daemon::service::sharing;
 use p2pfs_node::api;
 
 /// Origin of a share that a flag set.
@@ -21,7 +22,7 @@ const BY_FLAG: &str = "set by --share";
 const BY_ENVIRONMENT: &str = "set in the environment";
 
 /// Answers the calls about this node's shares.
-pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
     let Asked {
         call,
         viewer,
@@ -30,221 +31,225 @@ pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
     } = asked;
     match call {
         Call::Mine { after } => {
-            service
-                .compute(reply, move |s| s.mine(after, &viewer))
-                .await
+            super::compute(&services, reply, move |s| mine(s, after, &viewer)).await
         }
         Call::ShareAdd { dir, how } => {
             let dir = dir.as_local().to_owned();
             reply_with(
                 reply,
-                service.blocking(move |s| s.add_share(&dir, how)).await,
+                super::blocking(&services, move |s| add_share(s, &dir, how)).await,
             );
         }
         Call::ShareRemove { dir } => {
             let dir: PathBuf = dir.as_local().to_owned();
-            reply_with(reply, service.blocking(move |s| s.remove_share(&dir)).await);
+            reply_with(
+                reply,
+                super::blocking(&services, move |s| remove_share(s, &dir)).await,
+            );
         }
         Call::Shares {} => {
-            let work = move |s: &Service| Ok(s.shares(viewer.sight));
-            service.compute(reply, work).await;
+            let work = move |s: &Services| Ok(shares(s, viewer.sight));
+            super::compute(&services, reply, work).await;
         }
         other => unanswered(&other, reply),
     }
 }
 
-impl Service {
-    /// Returns the shares. The names of left out files reveal private files, so other users see
-    /// only their number.
-    pub(super) fn shares(&self, sight: Sight) -> Shares {
-        let list = self.node.shared().into_iter();
-        let mut shares: Vec<ShareInfo> = list.map(|share| self.share_info(share)).collect();
-        if sight != Sight::All {
-            shares.iter_mut().for_each(|share| share.problems.clear());
-        }
-        Shares {
-            shares,
-            read_bytes: self.node.hashed_bytes(),
-            missing: self.not_shared_yet(sight),
-        }
+/// Returns the shares. The names of left out files reveal private files, so other users see
+/// only their number.
+pub(super) fn shares(services: &Services, sight: Sight) -> Shares {
+    let list = services.node.shared().into_iter();
+    let mut shares: Vec<ShareInfo> = list
+        .map(|share| share_with_readers(services, share))
+        .collect();
+    if sight != Sight::All {
+        shares.iter_mut().for_each(|share| share.problems.clear());
     }
+    Shares {
+        shares,
+        read_bytes: services.node.hashed_bytes(),
+        missing: not_shared_yet(services, sight),
+    }
+}
 
-    /// Returns the shares that are requested and not possible yet.
-    fn not_shared_yet(&self, sight: Sight) -> Vec<Problem> {
-        if sight != Sight::All {
-            return Vec::new();
+/// Returns the shares that are requested and not possible yet.
+fn not_shared_yet(services: &Services, sight: Sight) -> Vec<Problem> {
+    if sight != Sight::All {
+        return Vec::new();
+    }
+    let missing = services.shares.missing.lock();
+    let problem = |(dir, why): &(PathBuf, String)| Problem {
+        path: Named::from_local(dir),
+        why: why.clone(),
+    };
+    missing.known().iter().map(problem).collect()
+}
+
+/// Returns a page of the entries that other nodes can read.
+fn mine(services: &Services, after: Option<u32>, viewer: &Viewer) -> Result<Mine, Failure> {
+    viewer.check_list(&Named::default())?;
+    let (given, next) = services.node.given(after, LS_PAGE_MAX_ENTRIES);
+    let entry = |given: api::GivenName| {
+        let (kind, size_bytes, _) = kind_of(&given.kind);
+        MyEntry {
+            path: named_as(&given.path),
+            kind,
+            size_bytes,
+            modified: calendar_time(given.mtime),
+            share: Named::from_local(&given.share),
         }
-        let missing = self.missing_shares.lock();
-        let problem = |(dir, why): &(PathBuf, String)| Problem {
-            path: Named::from_local(dir),
-            why: why.clone(),
+    };
+    let entries = given.into_iter().map(entry).collect();
+    Ok(Mine { entries, next })
+}
+
+/// Shares a folder from now on, or changes its settings. They are saved only after the node has
+/// accepted them.
+fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares, Failure> {
+    let real = real_name(services, dir);
+    refuse_configured(services, &[dir, &real])?;
+    let settings = changed(added_before(services, dir, &real), how)?;
+    let groups = services.settings.in_force.load().config.groups.clone();
+    refuse_readers(&settings, &groups)?;
+    let spec = api::ShareSpec {
+        is_by_command: true,
+        ..share_spec(&settings, &groups)
+    };
+    services.node.add_share(spec).map_err(|error| {
+        let kind = if error.is_denied() {
+            FailureKind::Failed
+        } else {
+            FailureKind::Invalid
         };
-        missing.known().iter().map(problem).collect()
-    }
+        Failure::new(kind, error.to_string())
+    })?;
+    sharing::want_no_more(services, &settings.dir);
+    let mut kept = services.shares.saved.lock();
+    kept.retain(|other| other.dir != settings.dir);
+    kept.push(settings);
+    keep(services, &kept)?;
+    Ok(shares(services, Sight::All))
+}
 
-    /// Returns a page of the entries that other nodes can read.
-    fn mine(&self, after: Option<u32>, viewer: &Viewer) -> Result<Mine, Failure> {
-        viewer.check_list(&Named::default())?;
-        let (given, next) = self.node.given(after, LS_PAGE_MAX_ENTRIES);
-        let entry = |given: api::GivenName| {
-            let (kind, size_bytes, _) = kind_of(&given.kind);
-            MyEntry {
-                path: named_as(&given.path),
-                kind,
-                size_bytes,
-                modified: calendar_time(given.mtime),
-                share: Named::from_local(&given.share),
-            }
+/// Returns the settings of a folder that was added by command, under any of its names.
+/// Otherwise an update through another name would lose its readers. Returns the defaults for a
+/// new folder.
+fn added_before(services: &Services, dir: &Path, real: &Path) -> ShareSettings {
+    let kept = services.shares.saved.lock();
+    let found = kept.iter().find(|it| it.dir == dir || it.dir == real);
+    found.map_or_else(|| ShareSettings::new(real.to_owned()), ShareSettings::clone)
+}
+
+/// Returns the canonical path of a folder. The disk is not accessed for the name of a known
+/// share, because it may hang.
+fn real_name(services: &Services, dir: &Path) -> PathBuf {
+    let mut saved = services.shares.saved.lock().clone().into_iter();
+    let in_force = services.settings.in_force.load();
+    let configured = in_force.origin_of_share(|share| share.dir == dir);
+    if configured.is_some() || saved.any(|share| share.dir == dir) {
+        return dir.to_owned();
+    }
+    dir.canonicalize().unwrap_or_else(|_| dir.to_owned())
+}
+
+pub(super) fn remove_share(services: &Services, dir: &Path) -> Result<Shares, Failure> {
+    let real = real_name(services, dir);
+    refuse_configured(services, &[dir, &real])?;
+    refuse_inbox(services, &[dir, &real])?;
+    let was_missing = sharing::want_no_more(services, dir) | sharing::want_no_more(services, &real);
+    let removed = services.node.remove_share(dir);
+    let removed = removed.or_else(|_| services.node.remove_share(&real));
+    let mut kept = services.shares.saved.lock();
+    let kept_before = kept.len();
+    kept.retain(|other| other.dir != dir && other.dir != real);
+    let was_kept = kept.len() < kept_before;
+    if let Err(error) = removed
+        && !was_missing
+        && !was_kept
+    {
+        return Err(Failure::new(FailureKind::NotFound, error.to_string()));
+    }
+    keep(services, &kept)?;
+    Ok(shares(services, Sight::All))
+}
+
+fn share_with_readers(services: &Services, status: api::ShareStatus) -> ShareInfo {
+    let readers = status.readers.clone().map(|readers| {
+        let info = |reader: String| ShareReader {
+            node: services
+                .node
+                .member_meant(&reader)
+                .map(|node| node.to_string()),
+            reader,
         };
-        let entries = given.into_iter().map(entry).collect();
-        Ok(Mine { entries, next })
+        readers.into_iter().map(info).collect()
+    });
+    ShareInfo {
+        readers,
+        ..share_info(status)
     }
+}
 
-    /// Shares a folder from now on, or changes its settings. They are saved only after the node has
-    /// accepted them.
-    fn add_share(&self, dir: &Path, how: ShareChange) -> Result<Shares, Failure> {
-        let real = self.real_name(dir);
-        self.refuse_configured(&[dir, &real])?;
-        let settings = changed(self.added_before(dir, &real), how)?;
-        let groups = self.in_force.load().config.groups.clone();
-        refuse_readers(&settings, &groups)?;
-        let spec = api::ShareSpec {
-            is_by_command: true,
-            ..share_spec(&settings, &groups)
-        };
-        self.node.add_share(spec).map_err(|error| {
-            let kind = if error.is_denied() {
-                FailureKind::Failed
-            } else {
-                FailureKind::Invalid
-            };
-            Failure::new(kind, error.to_string())
-        })?;
-        self.want_no_more(&settings.dir);
-        let mut kept = self.saved_shares.lock();
-        kept.retain(|other| other.dir != settings.dir);
-        kept.push(settings);
-        self.keep(&kept)?;
-        Ok(self.shares(Sight::All))
-    }
+/// Refuses a folder that the configuration shares, by the given name or its canonical one. Such
+/// a share can be changed only in its file or on the command line.
+fn refuse_configured(services: &Services, names: &[&Path; 2]) -> Result<(), Failure> {
+    let Some(origin) = configured_by(services, names) else {
+        return Ok(());
+    };
+    let (by, remedy) = match &*origin {
+        BY_FLAG => (
+            "the daemon's command line (--share)",
+            "start the daemon without that, and add it with p2pfs share add",
+        ),
+        BY_ENVIRONMENT => (
+            "a variable of the daemon's environment",
+            "start the daemon without that, and add it with p2pfs share add",
+        ),
+        _ => (
+            "the configuration",
+            "change it in the configuration file and reload the daemon",
+        ),
+    };
+    let message = format!("{} is shared by {by}", names[0].display());
+    Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
+}
 
-    /// Returns the settings of a folder that was added by command, under any of its names.
-    /// Otherwise an update through another name would lose its readers. Returns the defaults for a
-    /// new folder.
-    fn added_before(&self, dir: &Path, real: &Path) -> ShareSettings {
-        let kept = self.saved_shares.lock();
-        let found = kept.iter().find(|it| it.dir == dir || it.dir == real);
-        found.map_or_else(|| ShareSettings::new(real.to_owned()), ShareSettings::clone)
+/// Returns the origin of the configured share with one of these names, or of a share with a
+/// folder of such a name.
+fn configured_by(services: &Services, names: &[&Path]) -> Option<String> {
+    let in_force = services.settings.in_force.load();
+    let by_name = |share: &ShareSettings| names.contains(&share.dir.as_path());
+    if let Some(origin) = in_force.origin_of_share(by_name) {
+        return Some(origin.to_owned());
     }
+    let dirs: Vec<PathBuf> = in_force
+        .config
+        .share
+        .iter()
+        .map(|it| it.dir.clone())
+        .collect();
+    let mut folders = dirs.iter().zip(folder_names(dirs.clone()));
+    let (dir, _) = folders.find(|(_, folder)| names.contains(&folder.as_path()))?;
+    let origin = in_force.origin_of_share(|share| share.dir == *dir);
+    origin.map(str::to_owned)
+}
 
-    /// Returns the canonical path of a folder. The disk is not accessed for the name of a known
-    /// share, because it may hang.
-    fn real_name(&self, dir: &Path) -> PathBuf {
-        let mut saved = self.saved_shares.lock().clone().into_iter();
-        let in_force = self.in_force.load();
-        let configured = in_force.origin_of_share(|share| share.dir == dir);
-        if configured.is_some() || saved.any(|share| share.dir == dir) {
-            return dir.to_owned();
-        }
-        dir.canonicalize().unwrap_or_else(|_| dir.to_owned())
+/// Refuses to remove an inbox, which is shared while it accepts files.
+fn refuse_inbox(services: &Services, names: &[&Path; 2]) -> Result<(), Failure> {
+    let configured = &services.settings.in_force.load().config.share;
+    let mut inboxes = inbox_shares(&services.settings.at_start, configured).into_iter();
+    if !inboxes.any(|inbox| names.contains(&inbox.dir.as_path())) {
+        return Ok(());
     }
+    let message = format!("{} is this node's inbox", names[0].display());
+    let remedy = "take from out of [inbox] in the configuration, or put the inbox elsewhere \
+                  with its dir; then restart the daemon";
+    Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
+}
 
-    pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
-        let real = self.real_name(dir);
-        self.refuse_configured(&[dir, &real])?;
-        self.refuse_inbox(&[dir, &real])?;
-        let was_missing = self.want_no_more(dir) | self.want_no_more(&real);
-        let removed = self.node.remove_share(dir);
-        let removed = removed.or_else(|_| self.node.remove_share(&real));
-        let mut kept = self.saved_shares.lock();
-        let kept_before = kept.len();
-        kept.retain(|other| other.dir != dir && other.dir != real);
-        let was_kept = kept.len() < kept_before;
-        if let Err(error) = removed
-            && !was_missing
-            && !was_kept
-        {
-            return Err(Failure::new(FailureKind::NotFound, error.to_string()));
-        }
-        self.keep(&kept)?;
-        Ok(self.shares(Sight::All))
-    }
-
-    fn share_info(&self, status: api::ShareStatus) -> ShareInfo {
-        let readers = status.readers.clone().map(|readers| {
-            let info = |reader: String| ShareReader {
-                node: self.node.member_meant(&reader).map(|node| node.to_string()),
-                reader,
-            };
-            readers.into_iter().map(info).collect()
-        });
-        ShareInfo {
-            readers,
-            ..share_info(status)
-        }
-    }
-
-    /// Refuses a folder that the configuration shares, by the given name or its canonical one. Such
-    /// a share can be changed only in its file or on the command line.
-    fn refuse_configured(&self, names: &[&Path; 2]) -> Result<(), Failure> {
-        let Some(origin) = self.configured_by(names) else {
-            return Ok(());
-        };
-        let (by, remedy) = match &*origin {
-            BY_FLAG => (
-                "the daemon's command line (--share)",
-                "start the daemon without that, and add it with p2pfs share add",
-            ),
-            BY_ENVIRONMENT => (
-                "a variable of the daemon's environment",
-                "start the daemon without that, and add it with p2pfs share add",
-            ),
-            _ => (
-                "the configuration",
-                "change it in the configuration file and reload the daemon",
-            ),
-        };
-        let message = format!("{} is shared by {by}", names[0].display());
-        Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
-    }
-
-    /// Returns the origin of the configured share with one of these names, or of a share with a
-    /// folder of such a name.
-    fn configured_by(&self, names: &[&Path]) -> Option<String> {
-        let in_force = self.in_force.load();
-        let by_name = |share: &ShareSettings| names.contains(&share.dir.as_path());
-        if let Some(origin) = in_force.origin_of_share(by_name) {
-            return Some(origin.to_owned());
-        }
-        let dirs: Vec<PathBuf> = in_force
-            .config
-            .share
-            .iter()
-            .map(|it| it.dir.clone())
-            .collect();
-        let mut folders = dirs.iter().zip(folder_names(dirs.clone()));
-        let (dir, _) = folders.find(|(_, folder)| names.contains(&folder.as_path()))?;
-        let origin = in_force.origin_of_share(|share| share.dir == *dir);
-        origin.map(str::to_owned)
-    }
-
-    /// Refuses to remove an inbox, which is shared while it accepts files.
-    fn refuse_inbox(&self, names: &[&Path; 2]) -> Result<(), Failure> {
-        let configured = &self.in_force.load().config.share;
-        let mut inboxes = inbox_shares(&self.config, configured).into_iter();
-        if !inboxes.any(|inbox| names.contains(&inbox.dir.as_path())) {
-            return Ok(());
-        }
-        let message = format!("{} is this node's inbox", names[0].display());
-        let remedy = "take from out of [inbox] in the configuration, or put the inbox elsewhere \
-                      with its dir; then restart the daemon";
-        Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
-    }
-
-    fn keep(&self, kept: &[ShareSettings]) -> Result<(), Failure> {
-        saved::save_shares(&self.config.state_dir, kept)
-            .map_err(|error| failed(format!("done, but not kept for the next start: {error}")))
-    }
+fn keep(services: &Services, kept: &[ShareSettings]) -> Result<(), Failure> {
+    saved::save_shares(&services.settings.at_start.state_dir, kept)
+        .map_err(|error| failed(format!("done, but not kept for the next start: {error}")))
 }
 
 /// Applies a change to a share; absent fields keep their values.

@@ -6,13 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::paths::shared_path;
-use super::{Asked, Service, failed, reply_with, unanswered};
+use super::{Asked, Services, failed, network, reply_with, unanswered};
 use crate::daemon::config::units::write_count;
 use crate::daemon::config::{Group, ShareSettings};
 use crate::daemon::control::{
     Admitted, Call, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
     OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };
+use crate::daemon::service::run;
 use p2pfs_node::api::in_history;
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
@@ -25,334 +26,344 @@ const INVITE_MAX_S: u64 = 7 * 24 * 3600;
 const NAMED_MAX: usize = 5;
 
 /// Answers the calls about the members of the cluster.
-pub(super) async fn answer(service: Arc<Service>, asked: Asked) {
+pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
     let Asked { call, reply, .. } = asked;
     match call {
         Call::Invite {
             lifetime_s,
             admin,
             name,
-        } => reply_with(reply, service.invite(lifetime_s, Grant { admin, name })),
-        Call::Admitted { peer } => reply_with(reply, service.admitted(&peer)),
+        } => reply_with(reply, invite(&services, lifetime_s, Grant { admin, name })),
+        Call::Admitted { peer } => reply_with(reply, admitted(&services, &peer)),
         Call::Expel {
             peer,
             with_admitted,
-        } => reply_with(reply, service.expel(&peer, with_admitted).await),
-        Call::Rotate {} => reply_with(reply, service.rotate().await),
+        } => reply_with(reply, expel(&services, &peer, with_admitted).await),
+        Call::Rotate {} => reply_with(reply, rotate(&services).await),
         Call::Own {
             path,
             peer,
             confirmed,
-        } => reply_with(reply, service.own(&path, peer, confirmed).await),
-        Call::Trust {} => reply_with(reply, Ok(service.trust())),
-        Call::Forget { peer } => reply_with(reply, service.forget(&peer).await),
-        Call::Join { token } => reply_with(reply, service.join(&token).await),
-        Call::Leave {} => reply_with(reply, service.leave_cluster().await),
+        } => reply_with(reply, own(&services, &path, peer, confirmed).await),
+        Call::Trust {} => reply_with(reply, Ok(trust(&services))),
+        Call::Forget { peer } => reply_with(reply, forget(&services, &peer).await),
+        Call::Join { token } => reply_with(reply, join(&services, &token).await),
+        Call::Leave {} => reply_with(reply, leave_cluster(&services).await),
         other => unanswered(&other, reply),
     }
 }
 
-impl Service {
-    pub(super) fn invite(&self, lifetime_s: u64, grant: Grant) -> Result<Invitation, Failure> {
-        if !(1..=INVITE_MAX_S).contains(&lifetime_s) {
-            let message = format!("an invitation serves 1 s to a week, not {lifetime_s} s");
-            return Err(Failure::new(FailureKind::Invalid, message));
+pub(super) fn invite(
+    services: &Services,
+    lifetime_s: u64,
+    grant: Grant,
+) -> Result<Invitation, Failure> {
+    if !(1..=INVITE_MAX_S).contains(&lifetime_s) {
+        let message = format!("an invitation serves 1 s to a week, not {lifetime_s} s");
+        return Err(Failure::new(FailureKind::Invalid, message));
+    }
+    if let Some(name) = &grant.name {
+        check_free(services, name)?;
+    }
+    let lifetime = Duration::from_secs(lifetime_s);
+    let token = services.node.invite(lifetime, grant)?;
+    let expires = i64::try_from(token.expires_unix_s).unwrap_or(i64::MAX);
+    let expires = Timestamp::from_second(expires).unwrap_or(Timestamp::MAX);
+    Ok(Invitation {
+        token: token.encode(),
+        expires,
+    })
+}
+
+/// Prevents a joining node from choosing a name to which the settings in force give rights.
+pub(in crate::daemon::service) fn reserve_names(services: &Arc<Services>) {
+    let weak = Arc::downgrade(services);
+    services.node.reserve_names(Box::new(move |name| {
+        let services = weak.upgrade();
+        services.is_some_and(|services| is_reserved(&services, name.as_str()))
+    }));
+}
+
+/// Returns whether a group, a reader of a share or a sender to the inbox has the name.
+fn is_reserved(services: &Services, name: &str) -> bool {
+    let in_force = services.settings.in_force.load();
+    let config = &in_force.config;
+    let is_it = |listed: &String| listed == name;
+    let is_in_group = |group: &Group| group.name == name || group.members.iter().any(is_it);
+    let is_reader = |share: &ShareSettings| share.readers.iter().flatten().any(is_it);
+    config.groups.iter().any(is_in_group)
+        || config.inbox.from.iter().any(is_it)
+        || config.share.iter().any(is_reader)
+        || services.shares.saved.lock().iter().any(is_reader)
+}
+
+/// Refuses a name that a member has. As readers of a share, two members of one name could not
+/// be distinguished.
+fn check_free(services: &Services, name: &NodeName) -> Result<(), Failure> {
+    let members = services.node.keyring().certificates();
+    if members.iter().all(|it| it.name != *name) {
+        return Ok(());
+    }
+    let message = format!("a member is called {name} already");
+    let remedy = "choose another name; or p2pfs expel that one first";
+    Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
+}
+
+pub(super) async fn join(services: &Services, token: &str) -> Result<Joined, Failure> {
+    let token = InviteToken::parse(token)
+        .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+    if token.issuer == services.node.id() {
+        let remedy = "join with it on the machine that is to come in";
+        let own = Failure::new(FailureKind::Invalid, "this node itself made that token");
+        return Err(own.with_remedy(remedy));
+    }
+    services.node.join(&token).await?;
+    run::forget_waiting_token(services);
+    Ok(Joined {
+        epoch: services.node.keyring().current().id().to_string(),
+        issuer: token.issuer.to_string(),
+    })
+}
+
+/// Returns the members that depend on one member's statements alone.
+pub(super) fn admitted(services: &Services, wanted: &str) -> Result<Admitted, Failure> {
+    Ok(Admitted {
+        admitted: admitted_by(services, find_expelled(services, wanted, true)?)?,
+    })
+}
+
+/// Expels a node, and with `with` also the members that depend on its statements alone.
+pub(super) async fn expel(
+    services: &Services,
+    wanted: &str,
+    with: bool,
+) -> Result<Expelled, Failure> {
+    let node = find_expelled(services, wanted, with)?;
+    let admitted = admitted_by(services, node)?;
+    let epoch = if with {
+        services.node.expel_with_admitted(node).await?
+    } else {
+        services.node.expel(node).await?
+    };
+    Ok(Expelled {
+        epoch: epoch.to_string(),
+        admitted,
+        invitations: services.node.waiting_invitations() as u64,
+    })
+}
+
+fn admitted_by(services: &Services, node: NodeId) -> Result<Vec<TrustedNode>, Failure> {
+    Ok(trusted(services, services.node.admitted_by_it_alone(node)?))
+}
+
+/// Finds another node that may be expelled: a member or a node that left by itself. If the
+/// nodes that it admitted go with it, any former member may be expelled.
+fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId, Failure> {
+    let node = match find_member(services, wanted) {
+        // An ambiguous name refers to no member.
+        Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
+        Err(failure) => {
+            let former = find_former(services, wanted);
+            let keyring = services.node.keyring();
+            let may_be = former.filter(|it| with || keyring.has_resigned(it));
+            may_be.ok_or(failure)?
         }
-        if let Some(name) = &grant.name {
-            self.check_free(name)?;
-        }
-        let lifetime = Duration::from_secs(lifetime_s);
-        let token = self.node.invite(lifetime, grant)?;
-        let expires = i64::try_from(token.expires_unix_s).unwrap_or(i64::MAX);
-        let expires = Timestamp::from_second(expires).unwrap_or(Timestamp::MAX);
-        Ok(Invitation {
-            token: token.encode(),
-            expires,
+        Ok(node) => node,
+    };
+    if node == services.node.id() {
+        let message = "that is this node itself";
+        return Err(Failure::new(FailureKind::Invalid, message).with_remedy("p2pfs leave"));
+    }
+    Ok(node)
+}
+
+/// Finds the only former member of that name.
+fn find_former(services: &Services, wanted: &str) -> Option<NodeId> {
+    let keyring = services.node.keyring();
+    let names = in_history(keyring).into_iter();
+    let called = names.filter(|(node, name)| {
+        let is_it = name == wanted || services.node.is_called(node, wanted);
+        is_it && keyring.is_expelled(node)
+    });
+    match called.collect::<Vec<_>>()[..] {
+        [(node, _)] => Some(node),
+        _ => None,
+    }
+}
+
+/// Sets or removes the owner of a path.
+pub(super) async fn own(
+    services: &Arc<Services>,
+    path: &Named,
+    peer: Option<String>,
+    confirmed: bool,
+) -> Result<Nothing, Failure> {
+    if path.as_bytes().is_empty() {
+        // Most likely an unset variable of a script.
+        let why = "no path was given".to_owned();
+        let remedy = "name a path; / stands for the whole folder";
+        return Err(Failure::new(FailureKind::Invalid, why).with_remedy(remedy));
+    }
+    let path = shared_path(path)?;
+    let owner = peer.map(|peer| find_member(services, &peer)).transpose()?;
+    if let Some(owner) = owner.filter(|_| !confirmed && trust(services).admin) {
+        let path = path.clone();
+        super::blocking(services, move |services| {
+            check_new_owner(services, &path, &owner)
         })
+        .await?;
     }
+    services.node.own(&path, owner).await?;
+    Ok(Nothing {})
+}
 
-    /// Prevents a joining node from choosing a name to which the settings in force give rights.
-    pub(in crate::daemon::service) fn reserve_names(self: &Arc<Self>) {
-        let service = Arc::downgrade(self);
-        self.node.reserve_names(Box::new(move |name| {
-            let service = service.upgrade();
-            service.is_some_and(|service| service.is_reserved(name.as_str()))
-        }));
+/// Refuses a new owner that hides files of other nodes, and an unknown path. Either is most
+/// likely a mistake, and no other message shows its effect.
+fn check_new_owner(services: &Services, path: &SharedPath, owner: &NodeId) -> Result<(), Failure> {
+    let unconfirmed = |why: String| Failure::new(FailureKind::Unconfirmed, why);
+    let shown = escape_or_top(path);
+    if !services.node.is_known(path) {
+        let why = format!("{shown}: no node shares such a name");
+        let remedy = "name a path that p2pfs ls shows; or --yes to own it before it is there";
+        return Err(unconfirmed(why).with_remedy(remedy));
     }
-
-    /// Returns whether a group, a reader of a share or a sender to the inbox has the name.
-    fn is_reserved(&self, name: &str) -> bool {
-        let in_force = self.in_force.load();
-        let config = &in_force.config;
-        let is_it = |listed: &String| listed == name;
-        let is_in_group = |group: &Group| group.name == name || group.members.iter().any(is_it);
-        let is_reader = |share: &ShareSettings| share.readers.iter().flatten().any(is_it);
-        config.groups.iter().any(is_in_group)
-            || config.inbox.from.iter().any(is_it)
-            || config.share.iter().any(is_reader)
-            || self.saved_shares.lock().iter().any(is_reader)
+    let hidden = services.node.hidden_by_owner(path, owner);
+    if hidden.is_empty() {
+        return Ok(());
     }
+    let files = write_count(hidden.values().sum(), "file", "files");
+    let authors = hidden.keys().map(|node| services.node.name_of(node));
+    let authors = list_of_some(authors.collect());
+    let owner = services.node.name_of(owner);
+    let why = format!("{shown}: with {owner} as its owner, that hides {files} of {authors}");
+    Err(unconfirmed(why).with_remedy("--yes to go on"))
+}
 
-    /// Refuses a name that a member has. As readers of a share, two members of one name could not
-    /// be distinguished.
-    fn check_free(&self, name: &NodeName) -> Result<(), Failure> {
-        let members = self.node.keyring().certificates();
-        if members.iter().all(|it| it.name != *name) {
-            return Ok(());
-        }
-        let message = format!("a member is called {name} already");
-        let remedy = "choose another name; or p2pfs expel that one first";
-        Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
-    }
+/// Returns the owned paths.
+fn owners(services: &Services) -> Vec<OwnedPath> {
+    let owners = services.node.keyring().owners().into_iter();
+    let owned = |(path, node): (Vec<u8>, NodeId)| OwnedPath {
+        path: Named::new(path),
+        name: services.node.name_of(&node),
+        node: node.to_string(),
+    };
+    owners.map(owned).collect()
+}
 
-    pub(super) async fn join(&self, token: &str) -> Result<Joined, Failure> {
-        let token = InviteToken::parse(token)
-            .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
-        if token.issuer == self.node.id() {
-            let remedy = "join with it on the machine that is to come in";
-            let own = Failure::new(FailureKind::Invalid, "this node itself made that token");
-            return Err(own.with_remedy(remedy));
-        }
-        self.node.join(&token).await?;
-        self.forget_waiting_token();
-        Ok(Joined {
-            epoch: self.node.keyring().current().id().to_string(),
-            issuer: token.issuer.to_string(),
-        })
-    }
+pub(super) async fn rotate(services: &Services) -> Result<Rotated, Failure> {
+    let epoch = services.node.rotate().await?;
+    Ok(Rotated {
+        epoch: epoch.to_string(),
+    })
+}
 
-    /// Returns the members that depend on one member's statements alone.
-    pub(super) fn admitted(&self, wanted: &str) -> Result<Admitted, Failure> {
-        Ok(Admitted {
-            admitted: self.admitted_by(self.find_expelled(wanted, true)?)?,
-        })
-    }
-
-    /// Expels a node, and with `with` also the members that depend on its statements alone.
-    pub(super) async fn expel(&self, wanted: &str, with: bool) -> Result<Expelled, Failure> {
-        let node = self.find_expelled(wanted, with)?;
-        let admitted = self.admitted_by(node)?;
-        let epoch = if with {
-            self.node.expel_with_admitted(node).await?
-        } else {
-            self.node.expel(node).await?
-        };
-        Ok(Expelled {
-            epoch: epoch.to_string(),
-            admitted,
-            invitations: self.node.waiting_invitations() as u64,
-        })
-    }
-
-    fn admitted_by(&self, node: NodeId) -> Result<Vec<TrustedNode>, Failure> {
-        Ok(self.trusted(self.node.admitted_by_it_alone(node)?))
-    }
-
-    /// Finds another node that may be expelled: a member or a node that left by itself. If the
-    /// nodes that it admitted go with it, any former member may be expelled.
-    fn find_expelled(&self, wanted: &str, with: bool) -> Result<NodeId, Failure> {
-        let node = match self.find_member(wanted) {
-            // An ambiguous name refers to no member.
-            Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
+pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing, Failure> {
+    // A node that has long been gone may not be a member, but its entries are still here.
+    let node = match services.node.author_called(wanted) {
+        Some(node) => node,
+        None => match network::find_node(services, wanted).await {
+            Ok(found) => found.status.member.node,
+            // By the name that it was admitted under, as `p2pfs trust` shows it.
             Err(failure) => {
-                let former = self.find_former(wanted);
-                let keyring = self.node.keyring();
-                let may_be = former.filter(|it| with || keyring.has_resigned(it));
-                may_be.ok_or(failure)?
+                let member = find_member(services, wanted).ok();
+                let known = member.or_else(|| find_former(services, wanted));
+                known.ok_or(failure)?
             }
-            Ok(node) => node,
-        };
-        if node == self.node.id() {
-            let message = "that is this node itself";
-            return Err(Failure::new(FailureKind::Invalid, message).with_remedy("p2pfs leave"));
-        }
-        Ok(node)
-    }
-
-    /// Finds the only former member of that name.
-    fn find_former(&self, wanted: &str) -> Option<NodeId> {
-        let keyring = self.node.keyring();
-        let names = in_history(keyring).into_iter();
-        let called = names.filter(|(node, name)| {
-            let is_it = name == wanted || self.node.is_called(node, wanted);
-            is_it && keyring.is_expelled(node)
-        });
-        match called.collect::<Vec<_>>()[..] {
-            [(node, _)] => Some(node),
-            _ => None,
-        }
-    }
-
-    /// Sets or removes the owner of a path.
-    pub(super) async fn own(
-        self: &Arc<Self>,
-        path: &Named,
-        peer: Option<String>,
-        confirmed: bool,
-    ) -> Result<Nothing, Failure> {
-        if path.as_bytes().is_empty() {
-            // Most likely an unset variable of a script.
-            let why = "no path was given".to_owned();
-            let remedy = "name a path; / stands for the whole folder";
-            return Err(Failure::new(FailureKind::Invalid, why).with_remedy(remedy));
-        }
-        let path = shared_path(path)?;
-        let owner = peer.map(|peer| self.find_member(&peer)).transpose()?;
-        if let Some(owner) = owner.filter(|_| !confirmed && self.trust().admin) {
-            let path = path.clone();
-            self.blocking(move |service| service.check_new_owner(&path, &owner))
-                .await?;
-        }
-        self.node.own(&path, owner).await?;
+        },
+    };
+    if services.node.forget(node).await? {
         Ok(Nothing {})
+    } else {
+        let message = format!("{wanted} is here, or has listed nothing");
+        Err(Failure::new(FailureKind::Invalid, message)
+            .with_remedy("only entries of a node that is gone can be dropped"))
     }
+}
 
-    /// Refuses a new owner that hides files of other nodes, and an unknown path. Either is most
-    /// likely a mistake, and no other message shows its effect.
-    fn check_new_owner(&self, path: &SharedPath, owner: &NodeId) -> Result<(), Failure> {
-        let unconfirmed = |why: String| Failure::new(FailureKind::Unconfirmed, why);
-        let shown = escape_or_top(path);
-        if !self.node.is_known(path) {
-            let why = format!("{shown}: no node shares such a name");
-            let remedy = "name a path that p2pfs ls shows; or --yes to own it before it is there";
-            return Err(unconfirmed(why).with_remedy(remedy));
+/// Returns the members and their history.
+pub(super) fn trust(services: &Services) -> Trust {
+    let keyring = services.node.keyring();
+    let history = keyring.history();
+    let name = |node: &NodeId| services.node.name_of(node);
+    Trust {
+        epoch: keyring.newest().id().to_string(),
+        certificates: keyring.has_ledger(),
+        admin: keyring.is_admin(&services.node.id()),
+        members: trusted(services, keyring.certificates()),
+        owners: owners(services),
+        history: history
+            .iter()
+            // A statement that only names an existing secret is not a rotation.
+            .filter(|(it, _)| !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }))
+            // The farewell of a node already reports that it left.
+            .filter(|(it, _)| !keyring.confirms(it))
+            .map(|(signed, counts)| step(signed, *counts, &name))
+            .collect(),
+        gone: keyring
+            .departed()
+            .iter()
+            .map(|(node, word)| gone(*node, word, &name))
+            .collect(),
+    }
+}
+
+/// Converts members for the reply, the first to join first.
+fn trusted(services: &Services, mut certificates: Vec<Certificate>) -> Vec<TrustedNode> {
+    certificates.sort_by_key(|it| (it.since_s, it.node));
+    let name = |node: &NodeId| services.node.name_of(node);
+    let member = |it: &Certificate| TrustedNode {
+        name: name(&it.node),
+        node: it.node.to_string(),
+        admin: it.admin,
+        since: time_of(it.since_s),
+        until: it.until_s.map(time_of),
+        by: name(&it.by),
+        by_node: it.by.to_string(),
+    };
+    certificates.iter().map(member).collect()
+}
+
+/// Finds a member by its name or the start of its key.
+fn find_member(services: &Services, wanted: &str) -> Result<NodeId, Failure> {
+    let certificates = services.node.keyring().certificates();
+    let mut called: Vec<_> = certificates.iter().collect();
+    called.retain(|it| it.name.as_str() == wanted);
+    if called.is_empty() {
+        // The names in certificates come first, because any node can give itself the name of
+        // another node's certificate.
+        called.extend(&certificates);
+        called.retain(|it| services.node.is_called(&it.node, wanted));
+    }
+    match called[..] {
+        [one] => Ok(one.node),
+        [] if !services.node.keyring().has_ledger() => {
+            // The error contains the reason and the remedy.
+            let refused = services.node.keyring().check_ledger();
+            Err(failed(
+                refused.map_or_else(|error| error.to_string(), |()| String::new()),
+            ))
         }
-        let hidden = self.node.hidden_by_owner(path, owner);
-        if hidden.is_empty() {
-            return Ok(());
-        }
-        let files = write_count(hidden.values().sum(), "file", "files");
-        let authors = hidden.keys().map(|node| self.node.name_of(node));
-        let authors = list_of_some(authors.collect());
-        let owner = self.node.name_of(owner);
-        let why = format!("{shown}: with {owner} as its owner, that hides {files} of {authors}");
-        Err(unconfirmed(why).with_remedy("--yes to go on"))
-    }
-
-    /// Returns the owned paths.
-    fn owners(&self) -> Vec<OwnedPath> {
-        let owners = self.node.keyring().owners().into_iter();
-        let owned = |(path, node): (Vec<u8>, NodeId)| OwnedPath {
-            path: Named::new(path),
-            name: self.node.name_of(&node),
-            node: node.to_string(),
-        };
-        owners.map(owned).collect()
-    }
-
-    pub(super) async fn rotate(&self) -> Result<Rotated, Failure> {
-        let epoch = self.node.rotate().await?;
-        Ok(Rotated {
-            epoch: epoch.to_string(),
-        })
-    }
-
-    pub(super) async fn forget(&self, wanted: &str) -> Result<Nothing, Failure> {
-        // A node that has long been gone may not be a member, but its entries are still here.
-        let node = match self.node.author_called(wanted) {
-            Some(node) => node,
-            None => match self.find_node(wanted).await {
-                Ok(found) => found.status.member.node,
-                // By the name that it was admitted under, as `p2pfs trust` shows it.
-                Err(failure) => {
-                    let member = self.find_member(wanted).ok();
-                    let known = member.or_else(|| self.find_former(wanted));
-                    known.ok_or(failure)?
-                }
-            },
-        };
-        if self.node.forget(node).await? {
-            Ok(Nothing {})
-        } else {
-            let message = format!("{wanted} is here, or has listed nothing");
+        [] => Err(Failure::new(
+            FailureKind::NotFound,
+            format!("no member is called {wanted:?}"),
+        )
+        .with_remedy("p2pfs trust shows who is in")),
+        _ => {
+            let message = format!("several members are called {wanted:?}");
             Err(Failure::new(FailureKind::Invalid, message)
-                .with_remedy("only entries of a node that is gone can be dropped"))
+                .with_remedy("p2pfs trust shows each of them with the start of its key"))
         }
     }
+}
 
-    /// Returns the members and their history.
-    pub(super) fn trust(&self) -> Trust {
-        let keyring = self.node.keyring();
-        let history = keyring.history();
-        let name = |node: &NodeId| self.node.name_of(node);
-        Trust {
-            epoch: keyring.newest().id().to_string(),
-            certificates: keyring.has_ledger(),
-            admin: keyring.is_admin(&self.node.id()),
-            members: self.trusted(keyring.certificates()),
-            owners: self.owners(),
-            history: history
-                .iter()
-                // A statement that only names an existing secret is not a rotation.
-                .filter(|(it, _)| !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }))
-                // The farewell of a node already reports that it left.
-                .filter(|(it, _)| !keyring.confirms(it))
-                .map(|(signed, counts)| step(signed, *counts, &name))
-                .collect(),
-            gone: keyring
-                .departed()
-                .iter()
-                .map(|(node, word)| gone(*node, word, &name))
-                .collect(),
-        }
-    }
-
-    /// Converts members for the reply, the first to join first.
-    fn trusted(&self, mut certificates: Vec<Certificate>) -> Vec<TrustedNode> {
-        certificates.sort_by_key(|it| (it.since_s, it.node));
-        let name = |node: &NodeId| self.node.name_of(node);
-        let member = |it: &Certificate| TrustedNode {
-            name: name(&it.node),
-            node: it.node.to_string(),
-            admin: it.admin,
-            since: time_of(it.since_s),
-            until: it.until_s.map(time_of),
-            by: name(&it.by),
-            by_node: it.by.to_string(),
-        };
-        certificates.iter().map(member).collect()
-    }
-
-    /// Finds a member by its name or the start of its key.
-    fn find_member(&self, wanted: &str) -> Result<NodeId, Failure> {
-        let certificates = self.node.keyring().certificates();
-        let mut called: Vec<_> = certificates.iter().collect();
-        called.retain(|it| it.name.as_str() == wanted);
-        if called.is_empty() {
-            // The names in certificates come first, because any node can give itself the name of
-            // another node's certificate.
-            called.extend(&certificates);
-            called.retain(|it| self.node.is_called(&it.node, wanted));
-        }
-        match called[..] {
-            [one] => Ok(one.node),
-            [] if !self.node.keyring().has_ledger() => {
-                // The error contains the reason and the remedy.
-                let refused = self.node.keyring().check_ledger();
-                Err(failed(
-                    refused.map_or_else(|error| error.to_string(), |()| String::new()),
-                ))
-            }
-            [] => Err(Failure::new(
-                FailureKind::NotFound,
-                format!("no member is called {wanted:?}"),
-            )
-            .with_remedy("p2pfs trust shows who is in")),
-            _ => {
-                let message = format!("several members are called {wanted:?}");
-                Err(Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("p2pfs trust shows each of them with the start of its key"))
-            }
-        }
-    }
-
-    pub(super) async fn leave_cluster(&self) -> Result<Nothing, Failure> {
-        self.leave
-            .send(())
-            .await
-            .map_err(|_| failed("the daemon is stopping already"))?;
-        Ok(Nothing {})
-    }
+pub(super) async fn leave_cluster(services: &Services) -> Result<Nothing, Failure> {
+    services
+        .lifecycle
+        .leave
+        .send(())
+        .await
+        .map_err(|_| failed("the daemon is stopping already"))?;
+    Ok(Nothing {})
 }
 
 fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String) -> TrustStep {

@@ -1,6 +1,5 @@
 //! The information about this node that a caller may see.
 
-use super::Service;
 use crate::daemon::control::{
     Credentials, Failure, FailureKind, Named, Policy, Right, is_one_user,
 };
@@ -30,7 +29,7 @@ impl Sight {
 
 /// A caller and its rights.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Viewer {
+pub(in crate::daemon::service) struct Viewer {
     /// How much of this machine it may see.
     pub(super) sight: Sight,
     /// Its rights in the mount.
@@ -42,7 +41,11 @@ pub(super) struct Viewer {
 }
 
 impl Viewer {
-    pub(super) fn new(policy: &Policy, rights: &MountRights, caller: &Credentials) -> Self {
+    pub(in crate::daemon::service) fn new(
+        policy: &Policy,
+        rights: &MountRights,
+        caller: &Credentials,
+    ) -> Self {
         let sight = if policy.allows(caller, Right::Own) {
             Sight::All
         } else {
@@ -112,10 +115,4 @@ fn allowed(is_allowed: bool, path: &Named) -> Result<(), Failure> {
     let message = format!("{shown}: permission denied by the modes of the mount");
     Err(Failure::new(FailureKind::Denied, message)
         .with_remedy("ask as root, or change umask, fmask, dmask, uid or gid of the mount"))
-}
-
-impl Service {
-    pub(super) fn viewer(&self, caller: &Credentials) -> Viewer {
-        Viewer::new(&self.policy, &self.mount_rights, caller)
-    }
 }

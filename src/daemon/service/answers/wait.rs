@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::network::{alive_of, is_alive};
 use super::paths::{shared_path, trimmed};
-use super::{Service, Viewer};
+use super::{Services, Viewer, foreign, legacy, network};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use p2pfs_node::api::Hidden;
 use p2pfs_types::path::escape;
@@ -30,96 +30,94 @@ pub(super) struct Wanted {
     pub(super) file: Option<Named>,
 }
 
-impl Service {
-    pub(super) async fn wait(
-        &self,
-        wanted: Wanted,
-        timeout_ms: u64,
-        viewer: &Viewer,
-    ) -> Result<Nothing, Failure> {
-        if let Some(file) = &wanted.file {
-            viewer.check_find(file)?;
+pub(super) async fn wait(
+    services: &Services,
+    wanted: Wanted,
+    timeout_ms: u64,
+    viewer: &Viewer,
+) -> Result<Nothing, Failure> {
+    if let Some(file) = &wanted.file {
+        viewer.check_find(file)?;
+    }
+    let limit = Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
+    let begun = Instant::now();
+    let so = async {
+        while missing(services, &wanted).await?.is_some() {
+            tokio::time::sleep(look_period(begun.elapsed())).await;
         }
-        let limit = Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
-        let begun = Instant::now();
-        let so = async {
-            while self.missing(&wanted).await?.is_some() {
-                tokio::time::sleep(look_period(begun.elapsed())).await;
+        Ok(Nothing {})
+    };
+    let so = async {
+        tokio::select! {
+            outcome = so => outcome,
+            never = legacy::keep_asking(services, wanted.file.as_ref()) => match never {},
+        }
+    };
+    match tokio::time::timeout(limit, so).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(timed_out(services, &wanted).await),
+    }
+}
+
+async fn timed_out(services: &Services, wanted: &Wanted) -> Failure {
+    let missing = missing(services, wanted).await.ok().flatten();
+    let what = missing.unwrap_or_else(|| "it became so just now".to_owned());
+    Failure::new(FailureKind::TimedOut, what)
+        .with_remedy("p2pfs status and p2pfs peers show how things stand")
+}
+
+/// Returns the first condition that does not hold yet.
+async fn missing(services: &Services, wanted: &Wanted) -> Result<Option<String>, Failure> {
+    if wanted.mounted && !services.lifecycle.mount.borrow().mounted {
+        return Ok(Some("the folder is not mounted".to_owned()));
+    }
+    if wanted.peers > 0 {
+        let members = network::members(services).await?;
+        let count = alive_of(&members) as u64;
+        if count < wanted.peers {
+            return Ok(Some(format!(
+                "{count} of {} other nodes are alive",
+                wanted.peers
+            )));
+        }
+        // A caller that lists the folder next must see all entries.
+        let unread = members.iter().filter(|it| is_alive(it) && !it.is_read);
+        if let Some(unread) = unread.map(|it| it.status.member.node).next() {
+            let name = services.node.name_of(&unread);
+            return Ok(Some(format!("not all that {name} lists is here yet")));
+        }
+        if !services.activity.served.is_up_to_date() {
+            let late = "not all that the others list is in the folder yet";
+            return Ok(Some(late.to_owned()));
+        }
+    }
+    match &wanted.file {
+        Some(named) => missing_file(services, named),
+        None => Ok(None),
+    }
+}
+
+fn missing_file(services: &Services, named: &Named) -> Result<Option<String>, Failure> {
+    let said = |path: &[u8], what| Ok(Some(format!("{} {what}", escape(path))));
+    if let Some(hidden) = services.node.hidden(trimmed(named)) {
+        return match hidden {
+            Hidden::Nothing => said(trimmed(named), "is not there"),
+            Hidden::File(_) | Hidden::Directory | Hidden::Other
+                if !services.activity.served.is_up_to_date() =>
+            {
+                said(trimmed(named), "is not in the folder yet")
             }
-            Ok(Nothing {})
+            Hidden::File(_) | Hidden::Directory | Hidden::Other => Ok(None),
         };
-        let so = async {
-            tokio::select! {
-                outcome = so => outcome,
-                never = self.keep_asking(wanted.file.as_ref()) => match never {},
-            }
-        };
-        match tokio::time::timeout(limit, so).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.timed_out(&wanted).await),
-        }
     }
-
-    async fn timed_out(&self, wanted: &Wanted) -> Failure {
-        let missing = self.missing(wanted).await.ok().flatten();
-        let what = missing.unwrap_or_else(|| "it became so just now".to_owned());
-        Failure::new(FailureKind::TimedOut, what)
-            .with_remedy("p2pfs status and p2pfs peers show how things stand")
+    let path = services.node.through_links(&shared_path(named)?);
+    if services.node.find(&path).is_err() && foreign::foreign_file(services, &path).is_none() {
+        return said(path.as_bytes(), "is not listed");
     }
-
-    /// Returns the first condition that does not hold yet.
-    async fn missing(&self, wanted: &Wanted) -> Result<Option<String>, Failure> {
-        if wanted.mounted && !self.mount.borrow().mounted {
-            return Ok(Some("the folder is not mounted".to_owned()));
-        }
-        if wanted.peers > 0 {
-            let members = self.members().await?;
-            let count = alive_of(&members) as u64;
-            if count < wanted.peers {
-                return Ok(Some(format!(
-                    "{count} of {} other nodes are alive",
-                    wanted.peers
-                )));
-            }
-            // A caller that lists the folder next must see all entries.
-            let unread = members.iter().filter(|it| is_alive(it) && !it.is_read);
-            if let Some(unread) = unread.map(|it| it.status.member.node).next() {
-                let name = self.node.name_of(&unread);
-                return Ok(Some(format!("not all that {name} lists is here yet")));
-            }
-            if !self.served.is_up_to_date() {
-                let late = "not all that the others list is in the folder yet";
-                return Ok(Some(late.to_owned()));
-            }
-        }
-        match &wanted.file {
-            Some(named) => self.missing_file(named),
-            None => Ok(None),
-        }
+    if !services.activity.served.shows(&path) {
+        return said(path.as_bytes(), "is not in the folder yet");
     }
-
-    fn missing_file(&self, named: &Named) -> Result<Option<String>, Failure> {
-        let said = |path: &[u8], what| Ok(Some(format!("{} {what}", escape(path))));
-        if let Some(hidden) = self.node.hidden(trimmed(named)) {
-            return match hidden {
-                Hidden::Nothing => said(trimmed(named), "is not there"),
-                Hidden::File(_) | Hidden::Directory | Hidden::Other
-                    if !self.served.is_up_to_date() =>
-                {
-                    said(trimmed(named), "is not in the folder yet")
-                }
-                Hidden::File(_) | Hidden::Directory | Hidden::Other => Ok(None),
-            };
-        }
-        let path = self.node.through_links(&shared_path(named)?);
-        if self.node.find(&path).is_err() && self.foreign_file(&path).is_none() {
-            return said(path.as_bytes(), "is not listed");
-        }
-        if !self.served.shows(&path) {
-            return said(path.as_bytes(), "is not in the folder yet");
-        }
-        Ok(None)
-    }
+    Ok(None)
 }
 
 #[cfg(test)]

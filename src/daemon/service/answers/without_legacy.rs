@@ -2,48 +2,46 @@
 
 use std::convert::Infallible;
 
-use super::Service;
+use super::Services;
 use crate::daemon::control::{Failure, FailureKind, GetDone, MeshInfo, Named, PeerInfo, ReplySink};
 
-impl Service {
-    /// Returns `absent`, because no legacy peer can be asked for the file.
-    pub(super) async fn copy_from_legacy_peers(
-        &self,
-        _named: &Named,
-        _caller_uid: u32,
-        absent: Failure,
-        _reply: &ReplySink,
-    ) -> Result<GetDone, Failure> {
-        Err(absent)
-    }
+/// Returns `absent`, because no legacy peer can be asked for the file.
+pub(super) async fn copy_from_legacy_peers(
+    _services: &Services,
+    _named: &Named,
+    _caller_uid: u32,
+    absent: Failure,
+    _reply: &ReplySink,
+) -> Result<GetDone, Failure> {
+    Err(absent)
+}
 
-    /// Waits forever, because no legacy peer can be asked for the file.
-    pub(super) async fn keep_asking(&self, _file: Option<&Named>) -> Infallible {
-        std::future::pending().await
-    }
+/// Waits forever, because no legacy peer can be asked for the file.
+pub(super) async fn keep_asking(_services: &Services, _file: Option<&Named>) -> Infallible {
+    std::future::pending().await
+}
 
-    /// Returns no peers.
-    pub(super) async fn legacy_peers(&self, _native: &[PeerInfo]) -> Vec<PeerInfo> {
-        Vec::new()
-    }
+/// Returns no peers.
+pub(super) async fn legacy_peers(_services: &Services, _native: &[PeerInfo]) -> Vec<PeerInfo> {
+    Vec::new()
+}
 
-    /// Refuses the call, because there is no mesh.
-    pub(super) async fn mesh(
-        &self,
-        _connect: Option<&str>,
-        _discover: bool,
-    ) -> Result<MeshInfo, Failure> {
-        let message = format!("there is no mesh: {}", crate::daemon::config::NO_LEGACY);
-        Err(Failure::new(FailureKind::Failed, message))
-    }
+/// Refuses the call, because there is no mesh.
+pub(super) async fn mesh(
+    _services: &Services,
+    _connect: Option<&str>,
+    _discover: bool,
+) -> Result<MeshInfo, Failure> {
+    let message = format!("there is no mesh: {}", crate::daemon::config::NO_LEGACY);
+    Err(Failure::new(FailureKind::Failed, message))
+}
 
-    /// Returns no peers.
-    pub(super) async fn mesh_peers(&self, _native: &[PeerInfo]) -> Vec<PeerInfo> {
-        Vec::new()
-    }
+/// Returns no peers.
+pub(super) async fn mesh_peers(_services: &Services, _native: &[PeerInfo]) -> Vec<PeerInfo> {
+    Vec::new()
+}
 
-    /// Returns no address, because nothing listens for the mesh.
-    pub(super) fn mesh_address(&self) -> Option<String> {
-        None
-    }
+/// Returns no address, because nothing listens for the mesh.
+pub(super) fn mesh_address(_services: &Services) -> Option<String> {
+    None
 }

@@ -11,7 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
-use crate::daemon::service::answers::Service;
+use crate::daemon::service::answers::status;
+use crate::daemon::service::services::Services;
 use p2pfs_node::api::DiskRoom;
 use p2pfs_node::{Condition, StandingCondition};
 
@@ -22,10 +23,10 @@ const PEERS_TOLD_MAX: usize = 256;
 const DISK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Returns all metrics as text; `None` if the node is stopping.
-pub(super) async fn text(service: &Service) -> Option<String> {
-    let (status, peers) = service.for_metrics().await?;
+pub(super) async fn text(services: &Services) -> Option<String> {
+    let (status, peers) = status::for_metrics(services).await?;
     let mut text = String::new();
-    let health = Health::of(service).await;
+    let health = Health::of(services).await;
     encode(&mut text, &registry(&status, &peers, &health)).ok()?;
     Some(text)
 }
@@ -71,8 +72,8 @@ struct Health {
 }
 
 impl Health {
-    async fn of(service: &Service) -> Self {
-        let config = &service.config;
+    async fn of(services: &Services) -> Self {
+        let config = &services.settings.at_start;
         let dirs = [
             ("cache", config.cache_dir.clone()),
             ("state", config.state_dir.clone()),
@@ -83,10 +84,10 @@ impl Health {
         });
         let disks = tokio::time::timeout(DISK_PATIENCE, look).await;
         Self {
-            standing: service.node.standing(),
-            offences: service.node.offences(),
-            failed_reads: service.node.failed_reads(),
-            damaged_bytes: service.node.cache_usage().damaged_bytes,
+            standing: services.node.standing(),
+            offences: services.node.offences(),
+            failed_reads: services.node.failed_reads(),
+            damaged_bytes: services.node.cache_usage().damaged_bytes,
             disks: disks.ok().and_then(Result::ok).unwrap_or_default(),
         }
     }

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::answers::Service;
+use super::services::Services;
 use crate::daemon::config::MetricsAddress;
 use p2pfs_node::{Condition, Finding};
 use p2pfs_types::files::socket_place::make_way;
@@ -31,15 +31,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Starts the endpoint, if it is configured. A failure is only a warning, because a node works
 /// without metrics.
-pub(super) async fn start(service: &Arc<Service>) {
-    let Some(address) = &service.config.metrics.listen else {
+pub(super) async fn start(services: &Arc<Services>) {
+    let Some(address) = &services.settings.at_start.metrics.listen else {
         return;
     };
     match Endpoint::bind(address).await {
-        Ok(endpoint) => drop(tokio::spawn(endpoint.serve(service.clone()))),
+        Ok(endpoint) => drop(tokio::spawn(endpoint.serve(services.clone()))),
         Err(error) => {
             let found = Finding::new(format!("no metrics on {address}: {error}"));
-            service.node.begin(Condition::NoMetrics, "", found);
+            services.node.begin(Condition::NoMetrics, "", found);
         }
     }
 }
@@ -68,24 +68,24 @@ impl Endpoint {
     }
 
     /// Answers readers forever.
-    async fn serve(self, service: Arc<Service>) {
+    async fn serve(self, services: Arc<Services>) {
         let places = Arc::new(Semaphore::new(READERS_MAX));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
             };
-            let service = service.clone();
+            let services = services.clone();
             let accepted = match &self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                     tokio::spawn(async move {
                         let _place = place;
-                        answer(stream, &service).await;
+                        answer(stream, &services).await;
                     });
                 }),
                 Self::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                     tokio::spawn(async move {
                         let _place = place;
-                        answer(stream, &service).await;
+                        answer(stream, &services).await;
                     });
                 }),
             };
@@ -96,10 +96,10 @@ impl Endpoint {
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, service: &Service) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, services: &Services) {
     let answered = timeout(
         READER_TIME_MAX,
-        http::answer(stream, || families::text(service)),
+        http::answer(stream, || families::text(services)),
     )
     .await;
     if let Ok(Err(error)) = answered {
