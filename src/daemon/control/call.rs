@@ -21,23 +21,6 @@ pub enum Right {
     Own,
 }
 
-/// The group of calls that one file of the daemon answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
-    /// The state, the setup and the peers of the node.
-    Node,
-    /// The names of the folder.
-    Names,
-    /// The shares of this node.
-    Shares,
-    /// The members of the cluster.
-    Trust,
-    /// The cache.
-    Cache,
-    /// Files and messages that are sent to other nodes.
-    Giving,
-}
-
 /// The description of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct CallInfo {
@@ -49,8 +32,6 @@ pub struct CallInfo {
     pub parameters: fn() -> Vec<Field>,
     /// Returns the types of its replies; the last one is the type of the last reply.
     pub replies: fn() -> Vec<FieldType>,
-    /// The group that answers it.
-    pub subject: Subject,
     /// The right that the caller needs.
     pub right: Right,
     /// Whether a second call has no further effect, even if it reaches the daemon's next process.
@@ -68,31 +49,28 @@ pub struct CallInfo {
     pub since: &'static str,
 }
 
-impl Subject {
+impl CallInfo {
     /// Describes a call for any local user.
-    pub(super) const fn open_to_all(self) -> CallInfo {
-        CallInfo::new(self, Right::Read)
+    pub(super) const fn open_to_all() -> Self {
+        Self::new(Right::Read)
     }
 
     /// Describes a call for members of the group `p2pfs`.
-    pub(super) const fn open_to_group(self) -> CallInfo {
-        CallInfo::new(self, Right::Cache)
+    pub(super) const fn open_to_group() -> Self {
+        Self::new(Right::Cache)
     }
 
     /// Describes a call for root and the daemon's user.
-    pub(super) const fn open_to_owner(self) -> CallInfo {
-        CallInfo::new(self, Right::Own)
+    pub(super) const fn open_to_owner() -> Self {
+        Self::new(Right::Own)
     }
-}
 
-impl CallInfo {
-    const fn new(subject: Subject, right: Right) -> Self {
+    const fn new(right: Right) -> Self {
         Self {
             name: "",
             about: &[],
             parameters: Vec::new,
             replies: Vec::new,
-            subject,
             right,
             is_repeatable: true,
             is_prompt: true,

@@ -1,13 +1,16 @@
 //! The calls of the control socket: each is declared once, here.
 //!
-//! A declaration is the variant of [`Call`] with its documentation and parameters, then the types
-//! of its replies, and its [`CallInfo`]. It gives the decoding, the rights check, the subject that
-//! answers it, `org.p2pfs.Control.varlink`, and JSON OUTPUT of p2pfs(1).
+//! A declaration is the variant of [`Call`] with its documentation and parameters, then the type of
+//! its last reply and that of the replies before it, and its [`CallInfo`]. It gives the decoding,
+//! the rights check, the [`Answer`] that must exist, `org.p2pfs.Control.varlink`, and JSON OUTPUT of
+//! p2pfs(1).
 
 use serde::{Deserialize, Serialize};
 
-use super::call::{CallInfo, Subject};
+use super::answer::{Answer, LastReply, Parameters};
+use super::call::CallInfo;
 use super::described::{Described, Field, parameter};
+use super::failure::Failure;
 use super::giving::{MeshInfo, Said, SendDone, SendProgress};
 use super::health::{Checkup, Limits, Pong, Settings};
 use super::membership::{Admitted, Expelled, Rotated, Trust};
@@ -27,7 +30,7 @@ macro_rules! calls {
         $(#[doc = $about:literal])*
         $Name:ident {
             $( $(#[doc = $doc:literal])* $(#[serde $serde:tt])* $field:ident: $Type:ty, )*
-        } -> $($Reply:ty),+; $info:expr;
+        } -> $Reply:ty $(, after $Earlier:ty)?; $info:expr;
     )*) => {
         /// A method with its parameters. In JSON,
         /// `{"method": "org.p2pfs.Control.Ls", "parameters": {…}}`.
@@ -51,7 +54,7 @@ macro_rules! calls {
                     ),*];
                     all.concat()
                 },
-                replies: || vec![$(<$Reply>::kind()),+],
+                replies: || vec![$(<$Earlier>::kind(),)? <$Reply>::kind()],
                 ..$info
             }
         ),*];
@@ -59,11 +62,44 @@ macro_rules! calls {
         /// For each call, functions that read a reply of each type and write it again.
         #[cfg(test)]
         pub(super) const ROUND_TRIPS: &[&[fn(serde_json::Value) -> serde_json::Value]] = &[$(
-            &[$(|reply| {
-                let read: $Reply = serde_json::from_value(reply).expect(stringify!($Reply));
-                serde_json::to_value(read).expect(stringify!($Reply))
-            }),+]
+            &[$(round_trip::<$Earlier>,)? round_trip::<$Reply>]
         ),*];
+
+        /// The parameters of each call, as a type of its own.
+        pub mod parameters {
+            use super::*;
+
+            $(
+                #[doc = concat!("The parameters of [`Call::", stringify!($Name), "`].")]
+                #[derive(Debug)]
+                pub struct $Name { $( $(#[doc = $doc])* pub $field: $Type, )* }
+            )*
+        }
+
+        $(
+            impl Parameters for parameters::$Name {
+                type Reply = $Reply;
+            }
+        )*
+
+        impl Call {
+            /// Answers the call by the [`Answer`] of its parameters.
+            ///
+            /// # Errors
+            /// The failure of the answer.
+            pub async fn answer<C: Send>(self, context: &mut C) -> Result<LastReply, Failure>
+            where
+                $( parameters::$Name: Answer<C>, )*
+            {
+                match self {$(
+                    Self::$Name { $($field),* } => {
+                        let parameters = parameters::$Name { $($field),* };
+                        let answer = Box::pin(parameters.answer(context));
+                        answer.await.map(LastReply::new)
+                    }
+                )*}
+            }
+        }
 
         enum Position { $($Name,)* }
 
@@ -77,29 +113,38 @@ macro_rules! calls {
     };
 }
 
+/// Reads a reply as its type and writes it again.
+#[cfg(test)]
+fn round_trip<T: Serialize + serde::de::DeserializeOwned>(
+    reply: serde_json::Value,
+) -> serde_json::Value {
+    let read: T = serde_json::from_value(reply).expect("a reply of the declared type");
+    serde_json::to_value(read).expect("a reply is JSON")
+}
+
 calls! {
     /// Returns the state of the node.
-    Status {} -> Status; Subject::Node.open_to_all().shown_by("status");
+    Status {} -> Status; CallInfo::open_to_all().shown_by("status");
 
     /// Returns the other nodes, best responder first.
-    Peers {} -> Peers; Subject::Node.open_to_all().shown_by("peers");
+    Peers {} -> Peers; CallInfo::open_to_all().shown_by("peers");
 
     /// Measures how long another node takes to answer. The peer is a name, an address or the start
     /// of a key.
     Ping {
         /// Its name, its address, or the start of its key.
         peer: String,
-    } -> Pong; Subject::Node.open_to_all().slow().shown_by("ping");
+    } -> Pong; CallInfo::open_to_all().slow().shown_by("ping");
 
     /// Checks the setup of this node. Takes some seconds if other nodes do not answer.
-    Doctor {} -> Checkup; Subject::Node.open_to_all().slow().shown_by("doctor");
+    Doctor {} -> Checkup; CallInfo::open_to_all().slow().shown_by("doctor");
 
     /// Returns the settings in force.
-    Settings {} -> Settings; Subject::Node.open_to_all().shown_by("config show");
+    Settings {} -> Settings; CallInfo::open_to_all().shown_by("config show");
 
     /// Returns the limits of the rates between nodes (an absent one is unlimited), and whether the
     /// network is metered, so that only data that a user requested is fetched.
-    Limits {} -> Limits; Subject::Node.open_to_group().shown_by("limits");
+    Limits {} -> Limits; CallInfo::open_to_group().shown_by("limits");
 
     /// Sets the given limits until the next start; 0 means no limit. Without any parameter, the
     /// configured limits apply again.
@@ -113,11 +158,11 @@ calls! {
         /// Whether the network is metered, so that only data that a user requested is fetched.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         metered: Option<bool>,
-    } -> Limits; Subject::Node.open_to_group().shown_by("limits");
+    } -> Limits; CallInfo::open_to_group().shown_by("limits");
 
     /// Returns the current transfers and readers. An ordinary user sees only the number of those of
     /// other users.
-    Top {} -> Top; Subject::Node.open_to_all().shown_by("top");
+    Top {} -> Top; CallInfo::open_to_all().shown_by("top");
 
     /// Returns one page of a directory, or a file itself, including known files of legacy peers. If
     /// `more` is true, the next page follows after the last path.
@@ -128,7 +173,7 @@ calls! {
         /// The last path of the previous page; the listing continues after it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<Named>,
-    } -> Listing; Subject::Names.open_to_all().about_names().shown_by("ls");
+    } -> Listing; CallInfo::open_to_all().about_names().shown_by("ls");
 
     /// Reads a file. The first reply has a descriptor to read the file from. The last reply follows
     /// once everything is written, and names the sources. An error in between says why the
@@ -137,7 +182,7 @@ calls! {
         /// The file.
         #[serde(flatten)]
         path: Named,
-    } -> GetStarted, GetDone; Subject::Names.open_to_all().with_more().about_names();
+    } -> GetDone, after GetStarted; CallInfo::open_to_all().with_more().about_names();
 
     /// Returns once all conditions hold, or with `TimedOut`. A file is requested from legacy peers,
     /// too.
@@ -153,21 +198,21 @@ calls! {
         file: Option<Named>,
         /// Maximum wait.
         timeout_ms: u64,
-    } -> Nothing; Subject::Names.open_to_all().slow().shown_by("wait");
+    } -> Nothing; CallInfo::open_to_all().slow().shown_by("wait");
 
     /// Explains why a name shows its current content.
     Why {
         /// The name.
         #[serde(flatten)]
         path: Named,
-    } -> Provenance; Subject::Names.open_to_all().about_names().shown_by("why");
+    } -> Provenance; CallInfo::open_to_all().about_names().shown_by("why");
 
     /// Returns the recent events, and with `follow` also all new events.
     Events {
         /// Whether to continue with new events until the caller closes the connection.
         #[serde(default)]
         follow: bool,
-    } -> Event, Nothing; Subject::Names.open_to_all().with_more().shown_by("events");
+    } -> Nothing, after Event; CallInfo::open_to_all().with_more().shown_by("events");
 
     /// Sends a file to all other nodes or to the named ones. The call has a descriptor of the file,
     /// opened for reading.
@@ -178,13 +223,13 @@ calls! {
         /// The receivers: names, keys or their starts, IDs or addresses. Empty means all peers.
         #[serde(default)]
         to: Vec<String>,
-    } -> SendProgress, SendDone; Subject::Giving.open_to_group().once().with_more();
+    } -> SendDone, after SendProgress; CallInfo::open_to_group().once().with_more();
 
     /// Sends a line of text to every peer.
     Say {
         /// The line.
         text: String,
-    } -> Said; Subject::Giving.open_to_group().once().slow().shown_by("say");
+    } -> Said; CallInfo::open_to_group().once().slow().shown_by("say");
 
     /// Returns the state of the mesh. With `connect`, connects to one more address; with `discover`,
     /// requests addresses from its peers.
@@ -195,10 +240,10 @@ calls! {
         /// Whether to request addresses from the peers of the mesh.
         #[serde(default)]
         discover: bool,
-    } -> MeshInfo; Subject::Giving.open_to_group().slow();
+    } -> MeshInfo; CallInfo::open_to_group().slow();
 
     /// Returns the shares of this node.
-    Shares {} -> Shares; Subject::Shares.open_to_all().shown_by("share");
+    Shares {} -> Shares; CallInfo::open_to_all().shown_by("share");
 
     /// Returns one page of the names that this node gives to others, in no order. If `next` is
     /// present, it is the start of the next page.
@@ -206,7 +251,7 @@ calls! {
         /// The `next` of the previous page.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u32>,
-    } -> Mine; Subject::Shares.open_to_all();
+    } -> Mine; CallInfo::open_to_all();
 
     /// Shares a folder, given by its absolute path. If the folder is already shared, absent
     /// parameters keep their values. The readers "*", alone, are all members.
@@ -217,14 +262,14 @@ calls! {
         /// How the folder is shared.
         #[serde(flatten)]
         how: ShareChange,
-    } -> Shares; Subject::Shares.open_to_owner().once().slow().shown_by("share add");
+    } -> Shares; CallInfo::open_to_owner().once().slow().shown_by("share add");
 
     /// Stops sharing a folder.
     ShareRemove {
         /// The path that the folder was added with.
         #[serde(flatten)]
         dir: Named,
-    } -> Shares; Subject::Shares.open_to_owner().once().slow().shown_by("share remove");
+    } -> Shares; CallInfo::open_to_owner().once().slow().shown_by("share remove");
 
     /// Creates an invitation token for one new node.
     Invite {
@@ -237,14 +282,14 @@ calls! {
         /// it joins.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<NodeName>,
-    } -> Invitation; Subject::Trust.open_to_owner().once().shown_by("invite");
+    } -> Invitation; CallInfo::open_to_owner().once().shown_by("invite");
 
     /// Returns the members that depend on one member's statements alone, directly or through other
     /// members.
     Admitted {
         /// The member's name, or the start of its key.
         peer: String,
-    } -> Admitted; Subject::Trust.open_to_owner();
+    } -> Admitted; CallInfo::open_to_owner();
 
     /// Expels a node from the cluster for good, and gives the remaining members a new secret. With
     /// `with_admitted`, also expels the members that depend on its statements alone, which the reply
@@ -256,7 +301,7 @@ calls! {
         /// Whether to expel the members that depend on this node's statements alone, too.
         #[serde(default)]
         with_admitted: bool,
-    } -> Expelled; Subject::Trust.open_to_owner().once().slow().shown_by("expel");
+    } -> Expelled; CallInfo::open_to_owner().once().slow().shown_by("expel");
 
     /// Makes the peer the owner of a path: at and below it, only the owner's files are listed.
     /// Without a peer, the path has no owner.
@@ -271,28 +316,28 @@ calls! {
         /// the path. Without it, such a call fails with `Unconfirmed`.
         #[serde(default)]
         confirmed: bool,
-    } -> Nothing; Subject::Trust.open_to_owner().once().shown_by("own");
+    } -> Nothing; CallInfo::open_to_owner().once().shown_by("own");
 
     /// Gives the members a new secret.
-    Rotate {} -> Rotated; Subject::Trust.open_to_owner().once().slow().shown_by("rotate");
+    Rotate {} -> Rotated; CallInfo::open_to_owner().once().slow().shown_by("rotate");
 
     /// Returns the members, the owned paths and the history of the cluster.
-    Trust {} -> Trust; Subject::Trust.open_to_owner().shown_by("trust");
+    Trust {} -> Trust; CallInfo::open_to_owner().shown_by("trust");
 
     /// Drops the entries of a node that will not return.
     Forget {
         /// The node's name, its address, or the start of its key.
         peer: String,
-    } -> Nothing; Subject::Trust.open_to_owner().once().shown_by("forget");
+    } -> Nothing; CallInfo::open_to_owner().once().shown_by("forget");
 
     /// Joins the cluster of the node that created the token.
     Join {
         /// The token.
         token: String,
-    } -> Joined; Subject::Trust.open_to_owner().once().slow().shown_by("join");
+    } -> Joined; CallInfo::open_to_owner().once().slow().shown_by("join");
 
     /// Leaves the cluster for good; the other nodes forget this node at once.
-    Leave {} -> Nothing; Subject::Trust.open_to_owner().once().slow().shown_by("leave");
+    Leave {} -> Nothing; CallInfo::open_to_owner().once().slow().shown_by("leave");
 
     /// Returns one page of the contents in the cache. If `more` is true, the next page follows after
     /// the last hash.
@@ -300,31 +345,31 @@ calls! {
         /// The last hash of the previous page; the listing continues after it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
-    } -> CacheListing; Subject::Cache.open_to_group().shown_by("cache ls");
+    } -> CacheListing; CallInfo::open_to_group().shown_by("cache ls");
 
     /// Empties the cache except for pinned and open contents.
-    CacheClear {} -> CacheCleared; Subject::Cache.open_to_group().slow().shown_by("cache clear");
+    CacheClear {} -> CacheCleared; CallInfo::open_to_group().slow().shown_by("cache clear");
 
     /// Reads and verifies every cached byte.
-    CacheVerify {} -> Progress, CacheVerified; Subject::Cache.open_to_group().with_more().shown_by("cache verify");
+    CacheVerify {} -> CacheVerified, after Progress; CallInfo::open_to_group().with_more().shown_by("cache verify");
 
     /// Sets the budget of the cache until the next start.
     CacheResize {
         /// The new budget.
         budget_bytes: u64,
-    } -> CacheUsage; Subject::Cache.open_to_group().slow().shown_by("cache resize");
+    } -> CacheUsage; CallInfo::open_to_group().slow().shown_by("cache resize");
 
     /// Pins files in the cache and fetches missing bytes later.
     Pin {
         /// Files and directories, at most [`super::PATHS_MAX`].
         paths: Vec<Named>,
-    } -> Touched; Subject::Cache.open_to_group().slow().about_names().shown_by("pin");
+    } -> Touched; CallInfo::open_to_group().slow().about_names().shown_by("pin");
 
     /// Unpins files.
     Unpin {
         /// Files and directories, at most [`super::PATHS_MAX`].
         paths: Vec<Named>,
-    } -> Touched; Subject::Cache.open_to_group().slow().about_names().shown_by("unpin");
+    } -> Touched; CallInfo::open_to_group().slow().about_names().shown_by("unpin");
 
     /// Fetches files into the cache. On a metered network, this needs `anyway`.
     Prefetch {
@@ -333,5 +378,5 @@ calls! {
         /// Whether to fetch on a metered network, too.
         #[serde(default)]
         anyway: bool,
-    } -> Progress, Touched; Subject::Cache.open_to_group().with_more().about_names().shown_by("prefetch");
+    } -> Touched, after Progress; CallInfo::open_to_group().with_more().about_names().shown_by("prefetch");
 }

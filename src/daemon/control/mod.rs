@@ -16,6 +16,7 @@
 //! a caller changes the state of the server.
 
 mod again;
+mod answer;
 mod call;
 mod calls;
 mod client;
@@ -41,7 +42,8 @@ mod turn;
 mod types;
 
 pub use again::Breaks;
-pub use call::{CallError, CallInfo, DESCRIPTION, INTERFACE, Right, Subject};
+pub use answer::{Answer, LastReply, Parameters};
+pub use call::{CallError, CallInfo, DESCRIPTION, INTERFACE, Right};
 pub use calls::*;
 pub use client::{Client, ClientError, RawReply};
 pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Asked, Services, Viewer, fills, reply_with, status, unanswered};
+use super::{Asked, Services, Viewer, fills, status};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
-    CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Failure, FailureKind,
-    LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
+    Answer, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure,
+    FailureKind, LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink, Touched, parameters,
 };
 use p2pfs_node::api::{CachedFile, VerifyProgress};
 use p2pfs_types::digest::ContentHash;
@@ -22,37 +22,51 @@ const NAMES_MAX: usize = 16;
 /// Maximum progress reports that wait for a slow caller; older reports are useless.
 const PROGRESS_WAITING_MAX: usize = 8;
 
-/// Answers the calls that read or change the cache.
-pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
-    let Asked {
-        call,
-        viewer,
-        reply,
-        ..
-    } = asked;
-    match call {
-        Call::CacheLs { after } => {
-            let work = move |s: &Services| list_cache(s, after.as_deref(), &viewer);
-            super::compute(&services, reply, work).await;
-        }
-        Call::CacheClear {} => {
-            reply_with(reply, super::blocking(&services, |s| clear_cache(s)).await)
-        }
-        Call::CacheVerify {} => verify_cache(&services, reply).await,
-        Call::CacheResize { budget_bytes } => {
-            reply_with(
-                reply,
-                super::blocking(&services, move |s| resize_cache(s, budget_bytes)).await,
-            );
-        }
-        Call::Pin { paths } => reply_with(reply, fills::pin(&services, paths, true, viewer).await),
-        Call::Unpin { paths } => {
-            reply_with(reply, fills::pin(&services, paths, false, viewer).await)
-        }
-        Call::Prefetch { paths, anyway } => {
-            fills::prefetch(&services, paths, anyway, viewer, reply).await;
-        }
-        other => unanswered(&other, reply),
+impl Answer<Asked> for parameters::CacheLs {
+    async fn answer(self, asked: &mut Asked) -> Result<CacheListing, Failure> {
+        let viewer = asked.viewer;
+        asked
+            .blocking(move |services| list_cache(services, self.after.as_deref(), &viewer))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::CacheClear {
+    async fn answer(self, asked: &mut Asked) -> Result<CacheCleared, Failure> {
+        asked.blocking(clear_cache).await
+    }
+}
+
+impl Answer<Asked> for parameters::CacheVerify {
+    async fn answer(self, asked: &mut Asked) -> Result<CacheVerified, Failure> {
+        verify_cache(&asked.services, &asked.reply).await
+    }
+}
+
+impl Answer<Asked> for parameters::CacheResize {
+    async fn answer(self, asked: &mut Asked) -> Result<CacheUsage, Failure> {
+        asked
+            .blocking(move |services| resize_cache(services, self.budget_bytes))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::Pin {
+    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
+        fills::pin(&asked.services, self.paths, true, asked.viewer).await
+    }
+}
+
+impl Answer<Asked> for parameters::Unpin {
+    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
+        fills::pin(&asked.services, self.paths, false, asked.viewer).await
+    }
+}
+
+impl Answer<Asked> for parameters::Prefetch {
+    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
+        let Self { paths, anyway } = self;
+        fills::prefetch(&asked.services, paths, anyway, asked.viewer, &asked.reply).await
     }
 }
 
@@ -146,7 +160,10 @@ pub(super) fn resize_cache(services: &Services, budget_bytes: u64) -> Result<Cac
 }
 
 /// Reads and verifies every cached byte; stops when the caller is gone.
-pub(super) async fn verify_cache(services: &Arc<Services>, reply: ReplySink) {
+async fn verify_cache(
+    services: &Arc<Services>,
+    reply: &ReplySink,
+) -> Result<CacheVerified, Failure> {
     let (reports, mut report_queue) = mpsc::channel(PROGRESS_WAITING_MAX);
     let work = super::blocking(services, move |services| {
         let verified =
@@ -163,21 +180,17 @@ pub(super) async fn verify_cache(services: &Arc<Services>, reply: ReplySink) {
         tokio::select! {
             outcome = &mut work => break outcome,
             Some(progress) = report_queue.recv() => {
-                if reply.more(&progress).await.is_err() {
-                    return;
-                }
+                reply.more(&progress).await?;
             }
         }
     };
-    match outcome {
-        Ok(verified) => reply.done(&CacheVerified {
-            files: verified.files as u64,
-            bytes: verified.checked_bytes,
-            dropped_bytes: verified.dropped_bytes,
-            unopened_files: verified.unopened_files as u64,
-        }),
-        Err(failure) => reply.fail(failure),
-    }
+    let verified = outcome?;
+    Ok(CacheVerified {
+        files: verified.files as u64,
+        bytes: verified.checked_bytes,
+        dropped_bytes: verified.dropped_bytes,
+        unopened_files: verified.unopened_files as u64,
+    })
 }
 
 fn progress_of(progress: &VerifyProgress) -> Progress {

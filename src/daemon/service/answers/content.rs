@@ -21,14 +21,7 @@ use p2pfs_types::path::{SharedPath, escape};
 /// Gives the caller a descriptor to read a whole file from. It is a pipe, to which verified
 /// bytes are written as they arrive. Root and the owner of a local file receive the complete
 /// file itself, which they could open anyway.
-pub(super) async fn get(services: &Arc<Services>, named: Named, viewer: &Viewer, reply: ReplySink) {
-    match copy_to(services, &named, viewer, &reply).await {
-        Ok(done) => reply.done(&done),
-        Err(failure) => reply.fail(failure),
-    }
-}
-
-async fn copy_to(
+pub(super) async fn get(
     services: &Arc<Services>,
     named: &Named,
     viewer: &Viewer,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::network::alive_of;
 use super::pace::CHECKUP_PROBES;
-use super::{Services, Sight, membership, network, reply_with, shares, told};
+use super::{Services, Sight, membership, network, shares, told};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    Check, Checkup, Failure, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
+    CallerGone, Check, Checkup, Failure, Problem, ReplySink, ShareInfo, ShareReader, ShareState,
+    Shares,
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::conditions::check_of;
@@ -15,14 +16,17 @@ use crate::daemon::service::conditions::check_of;
 /// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
 /// place. A run that has begun is completed, because otherwise callers could keep the other
 /// nodes busy.
-pub(super) async fn doctor_in_turn(services: &Arc<Services>, sight: Sight, reply: ReplySink) {
+pub(super) async fn doctor_in_turn(
+    services: &Arc<Services>,
+    sight: Sight,
+    reply: &ReplySink,
+) -> Result<Checkup, Failure> {
     let turn = async {
         services.rights.pace(sight, CHECKUP_PROBES).await;
         services.health.checking.lock().await
     };
-    if let Some(_turn) = reply.while_heard(turn).await {
-        reply_with(reply, doctor(services, sight).await);
-    }
+    let _turn = reply.while_heard(turn).await.ok_or(CallerGone)?;
+    doctor(services, sight).await
 }
 
 /// Runs all checks. Takes some seconds if other nodes do not answer.

@@ -8,7 +8,9 @@ use super::foreign::not_kept;
 use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Services, Viewer, failed, foreign, told};
 use crate::daemon::config::units::write_size;
-use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
+use crate::daemon::control::{
+    CallerGone, Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched,
+};
 use p2pfs_node::FileError;
 use p2pfs_node::api::{Contents, FILES_MAX, Fetched, Hidden, Kind, Lack, WhyNotPinned};
 use p2pfs_types::path::{SharedPath, escape};
@@ -62,20 +64,17 @@ pub(super) async fn prefetch(
     paths: Vec<Named>,
     anyway: bool,
     viewer: Viewer,
-    reply: ReplySink,
-) {
+    reply: &ReplySink,
+) -> Result<Touched, Failure> {
     if services.node.is_metered() && !anyway {
-        return reply.fail(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
+        return Err(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
     }
     let checking = move |services: &Services| {
         check_may_fetch(services, paths.iter(), &viewer)?;
         let (contents, touched) = contents_of(services, &paths)?;
         Ok((check_room(services, contents)?, touched))
     };
-    let (contents, mut touched) = match super::blocking(services, checking).await {
-        Ok(found) => found,
-        Err(failure) => return reply.fail(failure),
-    };
+    let (contents, mut touched) = super::blocking(services, checking).await?;
     let mut fetches = services.node.fetch(contents);
     let here_bytes = touched.bytes - fetches.bytes();
     let mut progress = Progress {
@@ -96,14 +95,12 @@ pub(super) async fn prefetch(
                 }
             }
             _ = look.tick() => {}
-            () = reply.closed() => return,
+            () = reply.closed() => return Err(CallerGone.into()),
         }
         progress.done_bytes = here_bytes + fetches.ready_bytes();
-        if reply.more(&progress).await.is_err() {
-            return;
-        }
+        reply.more(&progress).await?;
     }
-    reply.done(&touched);
+    Ok(touched)
 }
 
 /// Refuses names that the mount does not let the caller read: files, and names in directories.

@@ -2,15 +2,14 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FileType, fstat, fstatfs};
 
-use super::{Asked, Services, failed, mesh, reply_with, unanswered};
+use super::{Asked, Services, failed, mesh};
 use crate::daemon::control::{
-    Call, CallerGone, Failure, FailureKind, Named, NotTakenBy, ReplySink, Said, SendDone,
-    SendProgress, SendingTo, TakenBy,
+    Answer, CallerGone, Failure, FailureKind, MeshInfo, Named, NotTakenBy, ReplySink, Said,
+    SendDone, SendProgress, SendingTo, TakenBy, parameters,
 };
 use p2pfs_node::{Delivered, Delivery, SendError};
 
@@ -19,43 +18,35 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// The type of a FUSE filesystem in statfs(2) (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
-/// Answers the calls that send something to other nodes.
-pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
-    let Asked {
-        call,
-        descriptor,
-        reply,
-        ..
-    } = asked;
-    match call {
-        Call::Send { name, to } => send(services, name, &to, descriptor, reply).await,
-        Call::Say { text } => reply_with(reply, say(&services, &text).await),
-        Call::Mesh { connect, discover } => {
-            reply_with(
-                reply,
-                mesh::mesh(&services, connect.as_deref(), discover).await,
-            );
-        }
-        other => unanswered(&other, reply),
+impl Answer<Asked> for parameters::Send {
+    async fn answer(self, asked: &mut Asked) -> Result<SendDone, Failure> {
+        let descriptor = asked.descriptor.take();
+        send(
+            &asked.services,
+            &self.name,
+            &self.to,
+            descriptor,
+            &asked.reply,
+        )
+        .await
     }
 }
 
-pub(super) async fn send(
-    services: Arc<Services>,
-    name: Named,
-    to: &[String],
-    descriptor: Option<OwnedFd>,
-    reply: ReplySink,
-) {
-    match send_to(&services, name, to, descriptor, &reply).await {
-        Ok(done) => reply.done(&done),
-        Err(failure) => reply.fail(failure),
+impl Answer<Asked> for parameters::Say {
+    async fn answer(self, asked: &mut Asked) -> Result<Said, Failure> {
+        say(&asked.services, &self.text).await
     }
 }
 
-async fn send_to(
+impl Answer<Asked> for parameters::Mesh {
+    async fn answer(self, asked: &mut Asked) -> Result<MeshInfo, Failure> {
+        mesh::mesh(&asked.services, self.connect.as_deref(), self.discover).await
+    }
+}
+
+async fn send(
     services: &Services,
-    name: Named,
+    name: &Named,
     to: &[String],
     descriptor: Option<OwnedFd>,
     reply: &ReplySink,
@@ -69,7 +60,7 @@ async fn send_to(
     attend(sent, name.as_bytes(), reply).await
 }
 
-pub(super) async fn say(services: &Services, text: &str) -> Result<Said, Failure> {
+async fn say(services: &Services, text: &str) -> Result<Said, Failure> {
     if text.trim().is_empty() {
         let failure = Failure::new(FailureKind::Invalid, "there is nothing to say");
         return Err(failure.with_remedy("say it behind the command: p2pfs say TEXT"));

@@ -40,9 +40,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::services::Services;
-use crate::daemon::control::{
-    Call, CallerGone, ControlRequest, Failure, FailureKind, ReplySink, Subject,
-};
+use crate::daemon::control::{Call, CallerGone, ControlRequest, Failure, FailureKind, ReplySink};
 use p2pfs_node::NodeError;
 use p2pfs_node::api::Timestamp as FileTime;
 
@@ -52,13 +50,33 @@ pub(super) use viewer::{Sight, Viewer};
 #[cfg(not(feature = "legacy"))]
 use without_legacy::{self as legacy, self as mesh};
 
-/// A call and all that its answer depends on.
+/// A caller, and all that the answer to its call depends on besides the parameters.
 struct Asked {
-    call: Call,
+    services: Arc<Services>,
     viewer: Viewer,
     /// The descriptor that arrived with the call.
     descriptor: Option<OwnedFd>,
     reply: ReplySink,
+}
+
+impl Asked {
+    /// Runs work on a blocking thread, because it waits for a disk or takes milliseconds of a
+    /// processor.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Services) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        blocking(&self.services, work).await
+    }
+
+    /// Does work that may take long. Drops it if the caller disconnects.
+    async fn while_heard<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let outcome = self.reply.while_heard(work).await;
+        outcome.unwrap_or_else(|| Err(CallerGone.into()))
+    }
 }
 
 /// Answers calls until the control socket is closed.
@@ -87,39 +105,24 @@ async fn answer(services: Arc<Services>, request: ControlRequest) {
         turn,
         reply,
     } = request;
-    let info = call.info();
-    let _at_work = if info.is_prompt {
+    let _at_work = if call.info().is_prompt {
         turn.take().await
     } else {
         None
     };
-    let asked = Asked {
-        call,
+    let mut asked = Asked {
         viewer: services.rights.viewer(&caller),
+        services,
         descriptor,
         reply,
     };
-    match info.subject {
-        Subject::Node => node::answer(services, asked).await,
-        Subject::Names => names::answer(services, asked).await,
-        Subject::Shares => shares::answer(services, asked).await,
-        Subject::Trust => trust::answer(services, asked).await,
-        Subject::Cache => cache::answer(services, asked).await,
-        Subject::Giving => giving::answer(services, asked).await,
-    }
-}
-
-/// Computes an answer and its JSON on a blocking thread, because both take milliseconds of a
-/// processor if there are many names.
-async fn compute<T: serde::Serialize>(
-    services: &Arc<Services>,
-    reply: ReplySink,
-    work: impl FnOnce(&Services) -> Result<T, Failure> + Send + 'static,
-) {
-    let services = services.clone();
-    let computing = tokio::task::spawn_blocking(move || reply_with(reply, work(&services)));
+    let outcome = call.answer(&mut asked).await;
+    let encoding = tokio::task::spawn_blocking(move || match outcome {
+        Ok(last) => last.send(asked.reply),
+        Err(failure) => asked.reply.fail(failure),
+    });
     // A sink that a panic drops reports a failure to its caller.
-    let _panicked = computing.await;
+    let _panicked = encoding.await;
 }
 
 /// Runs work that waits for a disk on a blocking thread, where it delays no other task.
@@ -130,29 +133,6 @@ async fn blocking<T: Send + 'static>(
     let services = services.clone();
     let outcome = tokio::task::spawn_blocking(move || work(&services)).await;
     outcome.unwrap_or_else(|_| Err(failed("a fault of p2pfs: the call ended in a panic")))
-}
-
-fn reply_with<T: serde::Serialize>(reply: ReplySink, outcome: Result<T, Failure>) {
-    match outcome {
-        Ok(answer) => reply.done(&answer),
-        Err(failure) => reply.fail(failure),
-    }
-}
-
-/// Replies with the outcome of work that may take long. Drops the work if the caller disconnects.
-async fn reply_while_heard<T: serde::Serialize>(
-    reply: ReplySink,
-    work: impl Future<Output = Result<T, Failure>>,
-) {
-    if let Some(outcome) = reply.while_heard(work).await {
-        reply_with(reply, outcome);
-    }
-}
-
-/// Reports a call whose subject in its declaration does not answer it.
-fn unanswered(call: &Call, reply: ReplySink) {
-    let (method, _) = call.encode();
-    reply.fail(failed(format!("a fault of p2pfs: nobody answers {method}")));
 }
 
 /// Splits a problem into its cause and, behind a semicolon, its remedy.

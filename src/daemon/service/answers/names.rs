@@ -1,17 +1,12 @@
 //! Answers about names: listings, and why a name shows its content.
 
-use std::sync::Arc;
-
 use super::foreign::foreign_entry;
 use super::paths::{nothing_hidden, refuse_mount_file, shared_path, trimmed};
 use super::trust::escape_or_top;
-use super::{
-    Asked, Services, Sight, Viewer, calendar_time, content, foreign, news, reply_while_heard,
-    unanswered, wait,
-};
+use super::{Asked, Services, Sight, Viewer, calendar_time, content, foreign, news, wait};
 use crate::daemon::control::{
-    Call, EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
-    Provenance, VersionInfo,
+    Answer, EntryKind, Failure, FailureKind, GetDone, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named,
+    Nothing, Plane, Provenance, VersionInfo, parameters,
 };
 use p2pfs_node::FileError;
 use p2pfs_node::api::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
@@ -30,38 +25,40 @@ pub(super) fn not_found(path: &SharedPath) -> Failure {
     Failure::new(FailureKind::NotFound, message).with_remedy("p2pfs ls shows what there is")
 }
 
-/// Answers the calls that name files of the folder.
-pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
-    let Asked {
-        call,
-        viewer,
-        reply,
-        ..
-    } = asked;
-    match call {
-        Call::Ls { path, after } => {
-            let work = move |s: &Services| list(s, &path, after.as_ref(), &viewer);
-            super::compute(&services, reply, work).await;
-        }
-        Call::Get { path } => content::get(&services, path, &viewer, reply).await,
-        Call::Wait {
-            mounted,
-            peers,
-            file,
-            timeout_ms,
-        } => {
-            let wanted = wait::Wanted {
-                mounted,
-                peers,
-                file,
-            };
-            reply_while_heard(reply, wait::wait(&services, wanted, timeout_ms, &viewer)).await;
-        }
-        Call::Why { path } => {
-            super::compute(&services, reply, move |s| why(s, &path, &viewer)).await
-        }
-        Call::Events { follow } => news::tell_events(&services, follow, &viewer, reply).await,
-        other => unanswered(&other, reply),
+impl Answer<Asked> for parameters::Ls {
+    async fn answer(self, asked: &mut Asked) -> Result<Listing, Failure> {
+        let viewer = asked.viewer;
+        asked
+            .blocking(move |services| list(services, &self.path, self.after.as_ref(), &viewer))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::Get {
+    async fn answer(self, asked: &mut Asked) -> Result<GetDone, Failure> {
+        content::get(&asked.services, &self.path, &asked.viewer, &asked.reply).await
+    }
+}
+
+impl Answer<Asked> for parameters::Wait {
+    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+        let waiting = wait::wait(&asked.services, self, &asked.viewer);
+        asked.while_heard(waiting).await
+    }
+}
+
+impl Answer<Asked> for parameters::Why {
+    async fn answer(self, asked: &mut Asked) -> Result<Provenance, Failure> {
+        let viewer = asked.viewer;
+        asked
+            .blocking(move |services| why(services, &self.path, &viewer))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::Events {
+    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+        news::tell_events(&asked.services, self.follow, &asked.viewer, &asked.reply).await
     }
 }
 

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::transfers::Telling;
 use super::{Services, Viewer, transfers};
 use crate::daemon::control::{
-    CallerGone, Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo,
-    ReplySink,
+    CallerGone, Event, EventKind, Failure, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing,
+    PushInfo, ReplySink,
 };
 use p2pfs_node::api::DownReason;
 use p2pfs_node::{Fetched, ForeignPeer, Given, News, Noted, Push, PushStage, Who};
@@ -31,8 +31,8 @@ pub(super) async fn tell_events(
     services: &Services,
     follow: bool,
     viewer: &Viewer,
-    reply: ReplySink,
-) {
+    reply: &ReplySink,
+) -> Result<Nothing, Failure> {
     let mut events = services.node.follow();
     let read_before = transfers::read_by(services, viewer);
     let mut left_out = LeftOut::default();
@@ -49,12 +49,12 @@ pub(super) async fn tell_events(
                     Some(noted) => noted,
                     None => break,
                 },
-                () = reply.closed() => return,
+                () = reply.closed() => return Err(CallerGone.into()),
             },
         };
         let count = events.lost() - std::mem::replace(&mut lost_before, events.lost());
-        if count > 0 && reply.more(&lost(count)).await.is_err() {
-            return;
+        if count > 0 {
+            reply.more(&lost(count)).await?;
         }
         let own = || {
             if is_past {
@@ -75,13 +75,11 @@ pub(super) async fn tell_events(
         if follow && let News::Added(path) = &noted.news {
             shown.wait_for(path, services).await;
         }
-        if left_out.tell(&reply).await.is_err() || reply.more(&event(noted)).await.is_err() {
-            return;
-        }
+        left_out.tell(reply).await?;
+        reply.more(&event(noted)).await?;
     }
-    if left_out.tell(&reply).await.is_ok() {
-        reply.done(&Nothing {});
-    }
+    left_out.tell(reply).await?;
+    Ok(Nothing {})
 }
 
 /// Adds the name to the event of a new node. Waits for the name if `waits` is set.

@@ -1,44 +1,61 @@
 //! Answers about the node itself: its state, its peers, its setup and its limits.
 
-use std::sync::Arc;
-
-use super::{
-    Asked, Services, doctor, limits, network, reply_while_heard, reply_with, status, top,
-    unanswered,
+use super::{Asked, doctor, limits, network, status, top};
+use crate::daemon::control::{
+    Answer, Checkup, Failure, Limits, Peers, Pong, Settings, Status, Top, parameters,
 };
-use crate::daemon::control::Call;
 use crate::daemon::service::conditions;
 
-/// Answers the calls about the node.
-pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
-    let Asked {
-        call,
-        viewer,
-        reply,
-        ..
-    } = asked;
-    let sight = viewer.sight;
-    match call {
-        Call::Status {} => {
-            conditions::review(&services).await;
-            super::compute(&services, reply, move |s| Ok(status::status(s, sight))).await
-        }
-        Call::Top {} => reply_with(reply, top::top(&services, viewer).await),
-        Call::Peers {} => reply_with(reply, status::peers(&services).await),
-        Call::Ping { peer } => {
-            reply_while_heard(reply, network::ping(&services, &peer, sight)).await
-        }
-        Call::Doctor {} => doctor::doctor_in_turn(&services, sight, reply).await,
-        Call::Settings {} => reply_with(reply, Ok(services.settings.in_force.load().shown.clone())),
-        Call::Limits {} => reply_with(reply, Ok(limits::limits(&services))),
-        Call::SetLimits {
-            up_bytes_per_s,
-            down_bytes_per_s,
-            metered,
-        } => {
-            let rates = (up_bytes_per_s, down_bytes_per_s);
-            reply_with(reply, limits::set_limits(&services, rates, metered));
-        }
-        other => unanswered(&other, reply),
+impl Answer<Asked> for parameters::Status {
+    async fn answer(self, asked: &mut Asked) -> Result<Status, Failure> {
+        conditions::review(&asked.services).await;
+        let sight = asked.viewer.sight;
+        asked
+            .blocking(move |services| Ok(status::status(services, sight)))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::Top {
+    async fn answer(self, asked: &mut Asked) -> Result<Top, Failure> {
+        top::top(&asked.services, asked.viewer).await
+    }
+}
+
+impl Answer<Asked> for parameters::Peers {
+    async fn answer(self, asked: &mut Asked) -> Result<Peers, Failure> {
+        status::peers(&asked.services).await
+    }
+}
+
+impl Answer<Asked> for parameters::Ping {
+    async fn answer(self, asked: &mut Asked) -> Result<Pong, Failure> {
+        let ping = network::ping(&asked.services, &self.peer, asked.viewer.sight);
+        asked.while_heard(ping).await
+    }
+}
+
+impl Answer<Asked> for parameters::Doctor {
+    async fn answer(self, asked: &mut Asked) -> Result<Checkup, Failure> {
+        doctor::doctor_in_turn(&asked.services, asked.viewer.sight, &asked.reply).await
+    }
+}
+
+impl Answer<Asked> for parameters::Settings {
+    async fn answer(self, asked: &mut Asked) -> Result<Settings, Failure> {
+        Ok(asked.services.settings.in_force.load().shown.clone())
+    }
+}
+
+impl Answer<Asked> for parameters::Limits {
+    async fn answer(self, asked: &mut Asked) -> Result<Limits, Failure> {
+        Ok(limits::limits(&asked.services))
+    }
+}
+
+impl Answer<Asked> for parameters::SetLimits {
+    async fn answer(self, asked: &mut Asked) -> Result<Limits, Failure> {
+        let rates = (self.up_bytes_per_s, self.down_bytes_per_s);
+        limits::set_limits(&asked.services, rates, self.metered)
     }
 }

@@ -1,16 +1,15 @@
 //! Answers about this node's shares.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
-use super::{Asked, Services, Sight, Viewer, calendar_time, failed, reply_with, unanswered};
+use super::{Asked, Services, Sight, Viewer, calendar_time, failed};
 use crate::daemon::config::{
     ALL_NODES, Group, ShareSettings, check_readers, folder_names, missing_group, saved,
 };
 use crate::daemon::control::{
-    Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
-    PROBLEMS_MAX, Problem, ShareChange, ShareInfo, ShareReader, ShareState, Shares,
+    Answer, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
+    PROBLEMS_MAX, Problem, ShareChange, ShareInfo, ShareReader, ShareState, Shares, parameters,
 };
 use crate::daemon::service::node_config::{inbox_shares, share_spec};
 use crate::daemon::service::sharing;
@@ -21,37 +20,37 @@ const BY_FLAG: &str = "set by --share";
 /// Origin of a share that a variable set.
 const BY_ENVIRONMENT: &str = "set in the environment";
 
-/// Answers the calls about this node's shares.
-pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
-    let Asked {
-        call,
-        viewer,
-        reply,
-        ..
-    } = asked;
-    match call {
-        Call::Mine { after } => {
-            super::compute(&services, reply, move |s| mine(s, after, &viewer)).await
-        }
-        Call::ShareAdd { dir, how } => {
-            let dir = dir.as_local().to_owned();
-            reply_with(
-                reply,
-                super::blocking(&services, move |s| add_share(s, &dir, how)).await,
-            );
-        }
-        Call::ShareRemove { dir } => {
-            let dir: PathBuf = dir.as_local().to_owned();
-            reply_with(
-                reply,
-                super::blocking(&services, move |s| remove_share(s, &dir)).await,
-            );
-        }
-        Call::Shares {} => {
-            let work = move |s: &Services| Ok(shares(s, viewer.sight));
-            super::compute(&services, reply, work).await;
-        }
-        other => unanswered(&other, reply),
+impl Answer<Asked> for parameters::Mine {
+    async fn answer(self, asked: &mut Asked) -> Result<Mine, Failure> {
+        let viewer = asked.viewer;
+        asked
+            .blocking(move |services| mine(services, self.after, &viewer))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::ShareAdd {
+    async fn answer(self, asked: &mut Asked) -> Result<Shares, Failure> {
+        asked
+            .blocking(move |services| add_share(services, self.dir.as_local(), self.how))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::ShareRemove {
+    async fn answer(self, asked: &mut Asked) -> Result<Shares, Failure> {
+        asked
+            .blocking(move |services| remove_share(services, self.dir.as_local()))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::Shares {
+    async fn answer(self, asked: &mut Asked) -> Result<Shares, Failure> {
+        let sight = asked.viewer.sight;
+        asked
+            .blocking(move |services| Ok(shares(services, sight)))
+            .await
     }
 }
 

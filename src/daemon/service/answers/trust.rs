@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::paths::shared_path;
-use super::{Asked, Services, failed, network, reply_with, unanswered};
+use super::{Asked, Services, failed, network};
 use crate::daemon::config::units::write_count;
 use crate::daemon::config::{Group, ShareSettings};
 use crate::daemon::control::{
-    Admitted, Call, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
-    OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
+    Admitted, Answer, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
+    OwnedPath, Rotated, Trust, TrustStep, TrustedNode, parameters,
 };
 use crate::daemon::service::run;
 use p2pfs_node::api::in_history;
@@ -25,31 +25,61 @@ const INVITE_MAX_S: u64 = 7 * 24 * 3600;
 /// Maximum nodes that a refusal names.
 const NAMED_MAX: usize = 5;
 
-/// Answers the calls about the members of the cluster.
-pub(super) async fn answer(services: Arc<Services>, asked: Asked) {
-    let Asked { call, reply, .. } = asked;
-    match call {
-        Call::Invite {
-            lifetime_s,
-            admin,
-            name,
-        } => reply_with(reply, invite(&services, lifetime_s, Grant { admin, name })),
-        Call::Admitted { peer } => reply_with(reply, admitted(&services, &peer)),
-        Call::Expel {
-            peer,
-            with_admitted,
-        } => reply_with(reply, expel(&services, &peer, with_admitted).await),
-        Call::Rotate {} => reply_with(reply, rotate(&services).await),
-        Call::Own {
-            path,
-            peer,
-            confirmed,
-        } => reply_with(reply, own(&services, &path, peer, confirmed).await),
-        Call::Trust {} => reply_with(reply, Ok(trust(&services))),
-        Call::Forget { peer } => reply_with(reply, forget(&services, &peer).await),
-        Call::Join { token } => reply_with(reply, join(&services, &token).await),
-        Call::Leave {} => reply_with(reply, leave_cluster(&services).await),
-        other => unanswered(&other, reply),
+impl Answer<Asked> for parameters::Invite {
+    async fn answer(self, asked: &mut Asked) -> Result<Invitation, Failure> {
+        let grant = Grant {
+            admin: self.admin,
+            name: self.name,
+        };
+        invite(&asked.services, self.lifetime_s, grant)
+    }
+}
+
+impl Answer<Asked> for parameters::Admitted {
+    async fn answer(self, asked: &mut Asked) -> Result<Admitted, Failure> {
+        admitted(&asked.services, &self.peer)
+    }
+}
+
+impl Answer<Asked> for parameters::Expel {
+    async fn answer(self, asked: &mut Asked) -> Result<Expelled, Failure> {
+        expel(&asked.services, &self.peer, self.with_admitted).await
+    }
+}
+
+impl Answer<Asked> for parameters::Rotate {
+    async fn answer(self, asked: &mut Asked) -> Result<Rotated, Failure> {
+        rotate(&asked.services).await
+    }
+}
+
+impl Answer<Asked> for parameters::Own {
+    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+        own(&asked.services, &self.path, self.peer, self.confirmed).await
+    }
+}
+
+impl Answer<Asked> for parameters::Trust {
+    async fn answer(self, asked: &mut Asked) -> Result<Trust, Failure> {
+        Ok(trust(&asked.services))
+    }
+}
+
+impl Answer<Asked> for parameters::Forget {
+    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+        forget(&asked.services, &self.peer).await
+    }
+}
+
+impl Answer<Asked> for parameters::Join {
+    async fn answer(self, asked: &mut Asked) -> Result<Joined, Failure> {
+        join(&asked.services, &self.token).await
+    }
+}
+
+impl Answer<Asked> for parameters::Leave {
+    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+        leave_cluster(&asked.services).await
     }
 }
 

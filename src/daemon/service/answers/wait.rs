@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::network::{alive_of, is_alive};
 use super::paths::{shared_path, trimmed};
 use super::{Services, Viewer, foreign, legacy, network};
+use crate::daemon::control::parameters::Wait;
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use p2pfs_node::api::Hidden;
 use p2pfs_types::path::escape;
@@ -23,23 +24,16 @@ fn look_period(waited: Duration) -> Duration {
 /// Maximum duration of one call: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
 
-/// The conditions of a caller, which must hold at the same time.
-pub(super) struct Wanted {
-    pub(super) mounted: bool,
-    pub(super) peers: u64,
-    pub(super) file: Option<Named>,
-}
-
+/// Returns once all conditions of a caller hold at the same time.
 pub(super) async fn wait(
     services: &Services,
-    wanted: Wanted,
-    timeout_ms: u64,
+    wanted: Wait,
     viewer: &Viewer,
 ) -> Result<Nothing, Failure> {
     if let Some(file) = &wanted.file {
         viewer.check_find(file)?;
     }
-    let limit = Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
+    let limit = Duration::from_millis(wanted.timeout_ms.min(WAIT_MAX_MS));
     let begun = Instant::now();
     let so = async {
         while missing(services, &wanted).await?.is_some() {
@@ -59,7 +53,7 @@ pub(super) async fn wait(
     }
 }
 
-async fn timed_out(services: &Services, wanted: &Wanted) -> Failure {
+async fn timed_out(services: &Services, wanted: &Wait) -> Failure {
     let missing = missing(services, wanted).await.ok().flatten();
     let what = missing.unwrap_or_else(|| "it became so just now".to_owned());
     Failure::new(FailureKind::TimedOut, what)
@@ -67,7 +61,7 @@ async fn timed_out(services: &Services, wanted: &Wanted) -> Failure {
 }
 
 /// Returns the first condition that does not hold yet.
-async fn missing(services: &Services, wanted: &Wanted) -> Result<Option<String>, Failure> {
+async fn missing(services: &Services, wanted: &Wait) -> Result<Option<String>, Failure> {
     if wanted.mounted && !services.lifecycle.mount.borrow().mounted {
         return Ok(Some("the folder is not mounted".to_owned()));
     }
