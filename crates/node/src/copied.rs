@@ -61,7 +61,7 @@ impl Node {
     /// Returns whether another machine is known to use this node's key. If so, reports about
     /// connections between nodes may be about either machine.
     pub fn is_copied(&self) -> bool {
-        let copied = self.running.events.standing_of(Condition::KeyCopied);
+        let copied = self.handles.events.standing_of(Condition::KeyCopied);
         copied.iter().any(|it| it.subject.is_empty())
     }
 }

@@ -8,12 +8,8 @@ use super::file_sender::FileSender;
 use super::foreign::{ForeignPeers, ForeignPushes};
 use super::inbox::{Accept, InboxHandle, InboxSettings, PushParts, Pushes};
 use super::mailbox::Mailbox;
-use super::names::Names;
-use super::published::Published;
-use super::traffic::Traffic;
+use super::run::NodeHandles;
 use p2pfs_proto::trust::Keyring;
-use p2pfs_transfer::Pace;
-use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::id::NodeId;
 
 /// Settings for sending and receiving; see `[inbox]` in the configuration.
@@ -30,15 +26,9 @@ pub struct GivingSettings {
 /// The parts of the node that sending and receiving use.
 pub(super) struct GivingContext<'a> {
     pub(super) me: NodeId,
-    pub(super) net: &'a PeerNet,
-    pub(super) published: &'a Published,
+    pub(super) handles: &'a NodeHandles,
     pub(super) keyring: &'a Arc<Keyring>,
     pub(super) foreign: Option<&'a Arc<dyn ForeignPeers>>,
-    pub(super) events: &'a EventLog,
-    pub(super) traffic: &'a Traffic,
-    /// The rate limits, shared with fetching.
-    pub(super) upload: &'a Pace,
-    pub(super) download: &'a Pace,
 }
 
 /// The sending and the receiving side.
@@ -53,7 +43,7 @@ pub(super) struct GivingSides {
 
 /// Starts both sides. A part that cannot be opened stays off, with a warning.
 pub(super) fn start(settings: &GivingSettings, parts: &GivingContext<'_>) -> GivingSides {
-    let events = parts.events;
+    let events = &parts.handles.events;
     let open = |it: &Option<InboxSettings>| it.as_ref().map(|it| open(it, events));
     let inbox = open(&settings.inbox).unwrap_or_default();
     let mailbox = Mailbox::new(events.clone());
@@ -65,28 +55,28 @@ pub(super) fn start(settings: &GivingSettings, parts: &GivingContext<'_>) -> Giv
     };
     let inboxes = vec![inbox.clone(), foreign_inbox.clone()];
     warn_of_names(settings, parts);
-    let published = parts.published.clone();
+    let published = parts.handles.published.clone();
     let accept = settings.accept.clone();
-    let names = Names::new(published.view.clone(), parts.keyring.clone());
+    let names = parts.handles.names.clone();
     let taking = PushParts {
         inbox,
         accept,
         events: events.clone(),
         mailbox: mailbox.clone(),
         names,
-        download: parts.download.clone(),
-        taken: parts.traffic.taken.clone(),
+        download: parts.handles.fetcher.download().clone(),
+        taken: parts.handles.traffic.taken.clone(),
     };
     let pushes = Pushes::new(taking);
     let courier = FileSender {
         me: parts.me,
-        net: parts.net.clone(),
+        net: parts.handles.net.clone(),
         published,
         foreign: parts.foreign.cloned(),
         events: events.clone(),
         mailbox: mailbox.clone(),
-        sent: parts.traffic.sent.clone(),
-        upload: parts.upload.clone(),
+        sent: parts.handles.traffic.sent.clone(),
+        upload: parts.handles.server.upload().clone(),
     };
     GivingSides {
         courier,
@@ -109,7 +99,7 @@ fn warn_of_names(settings: &GivingSettings, parts: &GivingContext<'_>) {
     if let Some(name) = listed.iter().find(|it| !is_key(it))
         && !parts.keyring.has_ledger()
     {
-        parts.events.warn(format!(
+        parts.handles.events.warn(format!(
             "inbox.from names {name:?}, and in a cluster without certificates nobody can prove \
              to be called so: list the node by its key, as p2pfs peers --json shows it"
         ));

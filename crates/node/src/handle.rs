@@ -11,16 +11,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::NodeError;
 use super::conditions::Condition;
 use super::content::NodeContent;
-use super::events::EventLog;
 use super::file_sender::FileSender;
 use super::foreign::ForeignPeers;
 use super::names::Names;
-use super::offenders::Offenders;
 use super::persist::unix_now_s;
-use super::published::{MemberReport, Outdated, Published};
-use super::run::LoopCommand;
+use super::published::{MemberReport, Outdated};
+use super::run::{LoopCommand, NodeHandles};
 use super::state_dir::StateDir;
-use super::traffic::Traffic;
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::View;
 use p2pfs_membership::Leave;
@@ -30,8 +27,7 @@ use p2pfs_proto::trust::{
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_share::ShareSet;
 use p2pfs_transfer::net::lan::Lan;
-use p2pfs_transfer::net::peer::{Joining, PeerNet, Probed};
-use p2pfs_transfer::{Fetcher, Server};
+use p2pfs_transfer::net::peer::{Joining, Probed};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::Whereabouts;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
@@ -57,14 +53,8 @@ pub struct Reached {
     pub trouble: Option<String>,
 }
 
-/// The parts that run beside the event loop, and its command channel.
-pub(super) struct NodeServices {
-    pub(super) names: Names,
-    pub(super) fetcher: Fetcher,
-    pub(super) server: Server,
-    pub(super) traffic: Traffic,
-    pub(super) events: EventLog,
-    pub(super) offenders: Offenders,
+/// The channels to the event loop and to the tasks beside it.
+pub(super) struct LoopControl {
     pub(super) commands: mpsc::Sender<LoopCommand>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) courier: FileSender,
@@ -72,19 +62,23 @@ pub(super) struct NodeServices {
     pub(super) lan: Mutex<Option<Lan>>,
 }
 
-/// A running node. Dropping it stops it without a farewell.
-pub struct Node {
+/// The name and the keys of a node, and its proof of membership.
+pub(super) struct NodeIdentity {
     pub(super) name: NodeName,
     pub(super) secret_file: Option<PathBuf>,
     pub(super) key: Arc<NodeKey>,
     pub(super) keyring: Arc<Keyring>,
     pub(super) invites: Arc<Invites>,
-    pub(super) net: PeerNet,
+}
+
+/// A running node. Dropping it stops it without a farewell.
+pub struct Node {
+    pub(super) identity: NodeIdentity,
     pub(super) cache: Cache,
     pub(super) shares: ShareSet,
     pub(super) content: Arc<NodeContent>,
-    pub(super) published: Published,
-    pub(super) running: NodeServices,
+    pub(super) handles: NodeHandles,
+    pub(super) control: LoopControl,
     /// Notified of each change of the pins.
     pub(super) pins: watch::Sender<()>,
     pub(super) changes: Option<mpsc::Receiver<Outdated>>,
@@ -94,23 +88,23 @@ pub struct Node {
 impl Node {
     /// Returns the public half of the node's key.
     pub fn id(&self) -> NodeId {
-        self.key.node_id()
+        self.identity.key.node_id()
     }
 
     /// Returns the name of the node.
     pub fn name(&self) -> &NodeName {
-        &self.name
+        &self.identity.name
     }
 
     /// Returns the address at which other nodes reach this one. It changes with the machine's
     /// address.
     pub fn address(&self) -> SocketAddr {
-        **self.published.own_address.load()
+        **self.handles.published.own_address.load()
     }
 
     /// Returns the secrets and the ledger that the node knows.
     pub fn keyring(&self) -> &Keyring {
-        &self.keyring
+        &self.identity.keyring
     }
 
     /// Describes the problem if the state directory was emptied, moved or replaced. In that case
@@ -131,21 +125,24 @@ impl Node {
 
     /// Returns why the cache stores nothing, if its disk refused the last write.
     pub fn trouble_with_caching(&self) -> Option<String> {
-        let events = &self.running.events;
+        let events = &self.handles.events;
         let found = events.standing_of(Condition::CacheNotStored).pop()?;
         Some(found.finding.found)
     }
 
     /// Returns the current namespace.
     pub(super) fn view(&self) -> Arc<View> {
-        self.published.view.load_full()
+        self.handles.published.view.load_full()
     }
 
     /// Returns the name of the node or peer that sent a file, as stated by the node that received
     /// it. Returns `None` if the file was not sent.
     pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<String> {
         let sender = self.view().sent_by(path, hash)?;
-        let names = Names::new(self.published.view.clone(), self.keyring.clone());
+        let names = Names::new(
+            self.handles.published.view.clone(),
+            self.identity.keyring.clone(),
+        );
         Some(names.of_sender(&sender))
     }
 
@@ -166,12 +163,12 @@ impl Node {
 
     /// Returns the sender of files and talk.
     pub(super) fn courier(&self) -> &FileSender {
-        &self.running.courier
+        &self.control.courier
     }
 
     /// Sets the content of `.p2pfs/status.json`.
     pub fn publish_status(&self, json: Vec<u8>) {
-        self.published.status.store(Arc::new(json));
+        self.handles.published.status.store(Arc::new(json));
     }
 
     /// Takes the receiver of namespace changes, for the owner of the mount. Returns `None` after
@@ -193,12 +190,12 @@ impl Node {
     /// Returns the addresses at which members were last reached, including those from before this
     /// start.
     pub fn last_addresses(&self) -> Vec<SocketAddr> {
-        self.published.last_addresses.load().to_vec()
+        self.handles.published.last_addresses.load().to_vec()
     }
 
     /// Finds out which node answers at an address over TCP.
     pub async fn probe(&self, address: SocketAddr) -> Probed {
-        self.net.probe(address).await
+        self.handles.net.probe(address).await
     }
 
     /// Measures how long another node takes to answer a request over an open TCP connection.
@@ -210,12 +207,13 @@ impl Node {
         node: NodeId,
         address: SocketAddr,
     ) -> Result<Duration, NodeError> {
-        self.net.warm(node, address, Lane::Urgent).await?;
+        self.handles.net.warm(node, address, Lane::Urgent).await?;
         let begun = Instant::now();
         // The cheapest request: the holdings of the empty content.
         let hash = ContentHash::of(&[]);
         let question = Request::Holdings { hash };
-        self.net
+        self.handles
+            .net
             .request(node, address, Lane::Urgent, question)
             .await?;
         Ok(begun.elapsed())
@@ -232,6 +230,7 @@ impl Node {
     ) -> Result<Reached, NodeError> {
         let question = Request::Reach;
         let answer = self
+            .handles
             .net
             .request_surely(node, address, Lane::Urgent, question)
             .await?;
@@ -261,24 +260,29 @@ impl Node {
     /// is too far from the founder to do so, or if the cluster has a secret file.
     pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
         // A token contains no secret file, and no node could certify the new one.
-        self.keyring.check_admits(&self.id())?;
+        self.identity.keyring.check_admits(&self.id())?;
         let mut seeds = vec![self.address()];
-        seeds.extend(self.published.addresses.load().values().copied());
+        seeds.extend(self.handles.published.addresses.load().values().copied());
         seeds.truncate(TOKEN_SEEDS_MAX);
-        let (me, known, now_s) = (self.id(), self.keyring.known(), unix_now_s());
-        let issued = self.invites.issue(me, seeds, lifetime, grant, known, now_s);
+        let (me, known, now_s) = (self.id(), self.identity.keyring.known(), unix_now_s());
+        let issued = self
+            .identity
+            .invites
+            .issue(me, seeds, lifetime, grant, known, now_s);
         Ok(issued?)
     }
 
     /// Sets which names a joining node may not use, because settings give rights by these names.
     /// Only the first call has an effect.
     pub fn reserve_names(&self, is_reserved: IsReserved) {
-        self.invites.reserve(is_reserved);
+        self.identity.invites.reserve(is_reserved);
     }
 
     /// Returns how many invitations of this node into its current cluster are unused.
     pub fn waiting_invitations(&self) -> usize {
-        self.invites.waiting(self.keyring.cluster(), unix_now_s())
+        self.identity
+            .invites
+            .waiting(self.identity.keyring.cluster(), unix_now_s())
     }
 
     /// Joins the cluster of the token. The previous membership of this node is dropped.
@@ -288,13 +292,13 @@ impl Node {
     /// its issuer does not answer or refuses: the node stays in its cluster.
     /// [`NodeError::Stopping`]: the token was not used.
     pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
-        if let Some(file) = &self.secret_file {
+        if let Some(file) = &self.identity.secret_file {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
         // A stopping node must not use up the token.
         self.command(LoopCommand::MembershipChanged).await?;
-        let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
-        self.keyring.join(&self.id(), secret, &chain)?;
+        let Joining { secret, chain } = self.handles.net.enrol(token, &self.identity.name).await?;
+        self.identity.keyring.join(&self.id(), secret, &chain)?;
         let _later = tokio::time::timeout(RECORD_LIMIT, self.fetch_record(token)).await;
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
         let reached = LoopCommand::LetIn(reached.collect());
@@ -311,14 +315,15 @@ impl Node {
     /// it, and the nodes that they admitted.
     async fn fetch_record(&self, token: &InviteToken) {
         for seed in &token.seeds {
-            let question = self.keyring.question(false).into();
+            let question = self.identity.keyring.question(false).into();
             let asked = Request::Trust { question };
             let answer = self
+                .handles
                 .net
                 .request(token.issuer, *seed, Lane::Bulk, asked)
                 .await;
             if let Ok(Response::Trust { answer }) = answer {
-                let (_lacks_some, _fault) = self.keyring.receive_answer(&answer);
+                let (_lacks_some, _fault) = self.identity.keyring.receive_answer(&answer);
                 return;
             }
         }
@@ -331,7 +336,7 @@ impl Node {
     /// [`NodeError::Trust`] if this node may not expel, or the other one is not a member;
     /// [`NodeError::Stopping`].
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        self.keyring.expel(&self.key, node)?;
+        self.identity.keyring.expel(&self.identity.key, node)?;
         self.rotate_after_expulsion().await
     }
 
@@ -341,7 +346,9 @@ impl Node {
     /// # Errors
     /// As [`Self::expel`].
     pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        self.keyring.expel_with_admitted(&self.key, node)?;
+        self.identity
+            .keyring
+            .expel_with_admitted(&self.identity.key, node)?;
         self.rotate_after_expulsion().await
     }
 
@@ -357,7 +364,10 @@ impl Node {
     /// # Errors
     /// As [`Self::expel`].
     pub fn admitted_by_it_alone(&self, node: NodeId) -> Result<Vec<Certificate>, NodeError> {
-        Ok(self.keyring.admitted_by_it_alone(&self.key, node)?)
+        Ok(self
+            .identity
+            .keyring
+            .admitted_by_it_alone(&self.identity.key, node)?)
     }
 
     /// Makes a member the owner of a path, or removes the owner. At and below an owned path, every
@@ -368,7 +378,9 @@ impl Node {
     /// longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES);
     /// [`NodeError::Stopping`].
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
-        self.keyring.own(&self.key, path.as_bytes(), owner)?;
+        self.identity
+            .keyring
+            .own(&self.identity.key, path.as_bytes(), owner)?;
         self.command(LoopCommand::MembershipChanged).await
     }
 
@@ -377,7 +389,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Trust`] if this node may not; [`NodeError::Stopping`].
     pub async fn rotate(&self) -> Result<EpochId, NodeError> {
-        let epoch = self.keyring.rotate(&self.key)?;
+        let epoch = self.identity.keyring.rotate(&self.identity.key)?;
         self.command(LoopCommand::MembershipChanged).await?;
         Ok(epoch)
     }
@@ -397,8 +409,8 @@ impl Node {
     /// farewell.
     async fn resign(&self) {
         let me = self.id();
-        if let Err(error) = self.keyring.expel(&self.key, me) {
-            if self.keyring.has_ledger() && self.keyring.is_member(&me) {
+        if let Err(error) = self.identity.keyring.expel(&self.identity.key, me) {
+            if self.identity.keyring.has_ledger() && self.identity.keyring.is_member(&me) {
                 tracing::warn!(
                     "the others take this node for a member until it is expelled: {error}"
                 );
@@ -414,13 +426,13 @@ impl Node {
         if leave == Leave::Final {
             self.resign().await;
         }
-        let mut stopping = self.running.stopping.clone();
+        let mut stopping = self.control.stopping.clone();
         let said = async {
             if self.command(LoopCommand::Leave(leave)).await.is_ok() {
                 let _ended = stopping.wait_for(|stopped| *stopped).await;
             }
         };
-        let lan = self.running.lan.lock().take();
+        let lan = self.control.lan.lock().take();
         let hidden = async {
             if let Some(lan) = lan {
                 lan.shutdown().await;
@@ -431,7 +443,7 @@ impl Node {
     }
 
     async fn command(&self, command: LoopCommand) -> Result<(), NodeError> {
-        self.running
+        self.control
             .commands
             .send(command)
             .await

@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::cache_news::CacheNews;
 use super::own_thread::OwnThread;
-use super::run::{Inputs, LoopCommand, Runner};
+use super::run::{EventLoop, Inputs, LoopCommand};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_share::ShareEvent;
 use p2pfs_transfer::net::gossip::UdpPort;
@@ -25,7 +25,7 @@ impl Receivers {
     /// Starts the loop on its own thread with these queues and the later ones.
     pub(super) fn feed(
         self,
-        runner: Runner,
+        event_loop: EventLoop,
         fetches: mpsc::Receiver<FetchEvent>,
         served: mpsc::Receiver<ContentHash>,
         lan: mpsc::Receiver<LanEvent>,
@@ -40,6 +40,6 @@ impl Receivers {
             lan,
             commands,
         };
-        self.own_thread.start(|udp| runner.run(inputs, udp));
+        self.own_thread.start(|udp| event_loop.run(inputs, udp));
     }
 }

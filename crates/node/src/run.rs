@@ -24,6 +24,7 @@ use super::own_thread::LoopTasks;
 use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, MemberSchedule, Outdated, Published};
 use super::reach::DialBackSlots;
+use super::traffic::Traffic;
 use super::views::ViewClock;
 use super::wake::sleep_until;
 use p2pfs_cache::CacheEvent;
@@ -86,34 +87,46 @@ pub(super) struct Inputs {
     pub commands: mpsc::Receiver<LoopCommand>,
 }
 
-/// The parts of the node that the loop uses.
-pub(super) struct LoopContext {
+/// The parts of a node that its handle and its event loop share. Clones share their state.
+#[derive(Clone)]
+pub(super) struct NodeHandles {
     pub net: PeerNet,
     pub server: Server,
     pub fetcher: Fetcher,
-    pub persister: Persister,
-    pub events: EventLog,
-    pub changes: mpsc::Sender<Outdated>,
     pub published: Published,
     pub names: Names,
+    pub events: EventLog,
+    pub offenders: Offenders,
+    pub traffic: Traffic,
+}
+
+/// The parts of a node that only its event loop uses.
+pub(super) struct LoopParts {
+    pub persister: Persister,
+    pub changes: mpsc::Sender<Outdated>,
     pub stopped: watch::Sender<bool>,
     pub foreign: Option<Arc<dyn ForeignPeers>>,
     pub senders: super::inbox::SenderLookup,
-    pub offenders: Offenders,
 }
 
-/// The event loop.
-pub(super) struct Runner {
+/// The event loop. It owns the state machine.
+pub(super) struct EventLoop {
     machine: Machine,
-    parts: LoopContext,
-    answers: (mpsc::Sender<PeerResponse>, mpsc::Receiver<PeerResponse>),
-    knocked: (mpsc::Sender<ProbedMember>, mpsc::Receiver<ProbedMember>),
-    tasks: LoopTasks,
+    handles: NodeHandles,
+    parts: LoopParts,
+    pending: PendingWork,
     views: ViewClock,
     roll: MemberSchedule,
     /// Whether a large change is being merged, one step in each round.
     is_sweeping: bool,
     has_left: bool,
+}
+
+/// The work beside the loop, and the queues through which its results return.
+struct PendingWork {
+    tasks: LoopTasks,
+    answers: (mpsc::Sender<PeerResponse>, mpsc::Receiver<PeerResponse>),
+    knocked: (mpsc::Sender<ProbedMember>, mpsc::Receiver<ProbedMember>),
     reaching: DialBackSlots,
     offers: OfferLookups,
 }
@@ -122,20 +135,23 @@ type PeerResponse = (RequestId, Option<Response>);
 /// The node that answered at a probed address.
 type ProbedMember = (NodeId, SocketAddr);
 
-impl Runner {
-    pub(super) fn new(machine: Machine, parts: LoopContext) -> Self {
+impl EventLoop {
+    pub(super) fn new(machine: Machine, handles: NodeHandles, parts: LoopParts) -> Self {
         Self {
             machine,
+            handles,
             parts,
-            answers: mpsc::channel(ANSWERS_MAX),
-            knocked: mpsc::channel(ANSWERS_MAX),
-            tasks: LoopTasks::new(),
+            pending: PendingWork {
+                tasks: LoopTasks::new(),
+                answers: mpsc::channel(ANSWERS_MAX),
+                knocked: mpsc::channel(ANSWERS_MAX),
+                reaching: DialBackSlots::default(),
+                offers: OfferLookups::new(),
+            },
             views: ViewClock::new(Instant::now()),
             roll: MemberSchedule::default(),
             is_sweeping: true,
             has_left: false,
-            reaching: DialBackSlots::default(),
-            offers: OfferLookups::new(),
         }
     }
 
@@ -149,7 +165,7 @@ impl Runner {
             self.machine.set_clock(believable_now_s());
             self.settle(&udp);
             if !self.machine.catalogue().has_early_versions() {
-                self.parts.offenders.settle_dates();
+                self.handles.offenders.settle_dates();
             }
             let timeout = self.next_timeout();
             tokio::select! {
@@ -167,16 +183,16 @@ impl Runner {
                 Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
                 Some(hash) = inputs.served.recv() => self.machine.clear_unserved(hash),
                 Some(event) = inputs.lan.recv() => self.handle_lan(event),
-                Some((id, response)) = self.answers.1.recv() => {
+                Some((id, response)) = self.pending.answers.1.recv() => {
                     self.machine.handle_response(Instant::now(), id, response);
                 }
-                Some((node, address)) = self.knocked.1.recv() => {
+                Some((node, address)) = self.pending.knocked.1.recv() => {
                     self.machine.knocked(Instant::now(), node, address);
                 }
-                Some((to, offer)) = self.offers.next() => {
+                Some((to, offer)) = self.pending.offers.next() => {
                     self.machine.send(Instant::now(), to, &Message::Offer(offer));
                 }
-                () = self.tasks.ended() => {}
+                () = self.pending.tasks.ended() => {}
                 command = inputs.commands.recv() => match command {
                     Some(command) => self.handle_command(command),
                     None => break,
@@ -193,7 +209,7 @@ impl Runner {
             }
         }
         self.settle(&udp);
-        let responders = self.parts.fetcher.peer_records();
+        let responders = self.handles.fetcher.peer_records();
         let catalogue = self.machine.catalogue();
         self.parts.persister.finish(catalogue, responders);
         self.parts.stopped.send_replace(true);
@@ -242,13 +258,19 @@ impl Runner {
             ..
         } = incoming;
         if request == Request::Reach {
-            let (parts, tasks) = (&self.parts, &mut self.tasks);
-            return (self.reaching).answer(&parts.net, &parts.published, tasks, from, reply);
+            let (handles, tasks) = (&self.handles, &mut self.pending.tasks);
+            return (self.pending.reaching).answer(
+                &handles.net,
+                &handles.published,
+                tasks,
+                from,
+                reply,
+            );
         }
         // Requests for content were answered beside the loop.
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
             if let Response::Log(part) = &response {
-                self.parts.published.count_told(part);
+                self.handles.published.count_told(part);
             }
             reply.send(response);
         }
@@ -267,12 +289,12 @@ impl Runner {
             ShareEvent::Warning { path, why, .. } => {
                 let subject = format!("{}: {why}", path.display());
                 let found = Finding::with_own_remedy(&subject).for_owner();
-                let events = &self.parts.events;
+                let events = &self.handles.events;
                 events.begin(Condition::ShareProblem, &subject, found);
             }
             ShareEvent::Settled { path, why, .. } => {
                 let subject = format!("{}: {why}", path.display());
-                self.parts.events.end(Condition::ShareProblem, &subject);
+                self.handles.events.end(Condition::ShareProblem, &subject);
             }
         }
     }
@@ -308,11 +330,11 @@ impl Runner {
             CacheEvent::Evicted { .. } | CacheEvent::Dropped { .. } => {}
             CacheEvent::DiskTrouble { why } => {
                 let found = Finding::with_own_remedy(&format!("{NOT_CACHED}{why}"));
-                let events = &self.parts.events;
+                let events = &self.handles.events;
                 events.begin(Condition::CacheNotStored, "", found);
             }
             CacheEvent::DiskRecovered => {
-                self.parts.events.end(Condition::CacheNotStored, "");
+                self.handles.events.end(Condition::CacheNotStored, "");
             }
         }
     }
@@ -323,7 +345,7 @@ impl Runner {
                 .broadcast_wanted(Instant::now(), hashes.clone());
         }
         if let FetchEvent::Liar { node, hash } = &event {
-            self.parts.offenders.record(*node, Offence::WrongBytes);
+            self.handles.offenders.record(*node, Offence::WrongBytes);
             self.parts.persister.expedite_responders();
             if self.are_all_shunned(hash) {
                 self.machine.mark_unserved(Instant::now(), *hash);
@@ -332,18 +354,18 @@ impl Runner {
         if let FetchEvent::Unanswered { hash } = &event {
             self.machine.mark_unserved(Instant::now(), *hash);
         }
-        let view = self.parts.published.view.load();
-        self.parts.events.record_fetch(&event, &view);
+        let view = self.handles.published.view.load();
+        self.handles.events.record_fetch(&event, &view);
     }
 
     /// Returns whether all holders of a content are shunned for wrong bytes.
     fn are_all_shunned(&self, hash: &ContentHash) -> bool {
-        let peers = self.parts.fetcher.peers();
+        let peers = self.handles.fetcher.peers();
         let is_shunned = |holder: &NodeId| {
             let mut peers = peers.iter();
             peers.any(|peer| peer.node == *holder && peer.shunned)
         };
-        let holders = self.parts.published.view.load().holders(hash);
+        let holders = self.handles.published.view.load().holders(hash);
         holders.iter().all(is_shunned)
     }
 
@@ -352,9 +374,9 @@ impl Runner {
             LanEvent::Hint(address) => self.machine.hint(Instant::now(), address),
             LanEvent::NoMulticast(why) => {
                 let found = Finding::new(format!("no nodes are found by mDNS: {why}"));
-                self.parts.events.begin(Condition::NoMulticast, "", found);
+                self.handles.events.begin(Condition::NoMulticast, "", found);
             }
-            LanEvent::Multicast => self.parts.events.end(Condition::NoMulticast, ""),
+            LanEvent::Multicast => self.handles.events.end(Condition::NoMulticast, ""),
         }
     }
 
@@ -370,11 +392,11 @@ impl Runner {
             }
             LoopCommand::Members(reply) => {
                 self.publish_members();
-                let _gone = reply.send(self.parts.published.members.load().to_vec());
+                let _gone = reply.send(self.handles.published.members.load().to_vec());
             }
             LoopCommand::Moved(address) => {
                 self.machine.move_to(now, address);
-                self.parts.published.own_address.store(Arc::new(address));
+                self.handles.published.own_address.store(Arc::new(address));
             }
             LoopCommand::Leave(leave) => self.machine.leave(now, leave),
             LoopCommand::MembershipChanged => self.machine.membership_changed(now),
@@ -403,9 +425,9 @@ impl Runner {
         if self.parts.persister.is_reachability_due() {
             self.publish_addresses();
         }
-        self.parts.persister.store_responders(&self.parts.fetcher);
-        self.parts.persister.report(&self.parts.events);
-        let published = &self.parts.published;
+        self.parts.persister.store_responders(&self.handles.fetcher);
+        self.parts.persister.report(&self.handles.events);
+        let published = &self.handles.published;
         published.set_dropped(self.machine.cluster().counters().dropped());
         if self.roll.is_due(Instant::now()) {
             self.publish_members();
@@ -414,8 +436,8 @@ impl Runner {
 
     fn ask(&mut self, outgoing: Outgoing) {
         let (id, node, address) = (outgoing.id, outgoing.node, outgoing.address);
-        let (net, answers) = (self.parts.net.clone(), self.answers.0.clone());
-        self.tasks.spawn(async move {
+        let (net, answers) = (self.handles.net.clone(), self.pending.answers.0.clone());
+        self.pending.tasks.spawn(async move {
             let response = net.request(node, address, Lane::Bulk, outgoing.request);
             let _stopping = answers.send((id, response.await.ok())).await;
         });
@@ -423,7 +445,7 @@ impl Runner {
 
     fn handle_event(&mut self, event: NodeEvent) {
         if let NodeEvent::PeerUp(member) = &event {
-            self.parts.fetcher.returned(&member.node);
+            self.handles.fetcher.returned(&member.node);
         }
         match &event {
             NodeEvent::Wanted { from, hashes } => self.handle_wanted(*from, hashes),
@@ -435,12 +457,12 @@ impl Runner {
                 for asker in &offer.askers {
                     self.introduce(&offer.hash, *asker);
                 }
-                self.parts.fetcher.offer(offer_of(*from, offer), *address);
+                self.handles.fetcher.offer(offer_of(*from, offer), *address);
             }
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
-            NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
+            NodeEvent::MembershipChanged => self.handles.net.close_strangers(),
             NodeEvent::Knock { address } => self.knock(*address),
-            NodeEvent::Offended { node, what } => self.parts.offenders.record(*node, *what),
+            NodeEvent::Offended { node, what } => self.handles.offenders.record(*node, *what),
             NodeEvent::PeerUp(_)
             | NodeEvent::PeerMoved(_)
             | NodeEvent::PeerDown { .. }
@@ -452,13 +474,13 @@ impl Runner {
             NodeEvent::Left => self.has_left = true,
         }
         let me = self.machine.cluster().me().node;
-        let events = &self.parts.events;
-        events.record_node_event(me, &event, &self.parts.names);
+        let events = &self.handles.events;
+        events.record_node_event(me, &event, &self.handles.names);
     }
 
     fn knock(&mut self, address: SocketAddr) {
-        let (net, knocked) = (self.parts.net.clone(), self.knocked.0.clone());
-        self.tasks.spawn(async move {
+        let (net, knocked) = (self.handles.net.clone(), self.pending.knocked.0.clone());
+        self.pending.tasks.spawn(async move {
             if let Ok(node) = net.knock(address).await {
                 let _stopping = knocked.send((node, address)).await;
             }
@@ -471,20 +493,21 @@ impl Runner {
         for hash in hashes {
             self.introduce(hash, from);
         }
-        let server = self.parts.server.clone();
-        self.offers
-            .start_lookup(server, &mut self.tasks, from, hashes.to_vec());
+        let server = self.handles.server.clone();
+        self.pending
+            .offers
+            .start_lookup(server, &mut self.pending.tasks, from, hashes.to_vec());
     }
 
     /// Introduces a node to the fetch of a content that it wants too.
     fn introduce(&self, hash: &ContentHash, node: NodeId) {
-        if let Some(address) = self.parts.published.addresses.load().get(&node) {
-            self.parts.fetcher.fellow(hash, node, *address);
+        if let Some(address) = self.handles.published.addresses.load().get(&node) {
+            self.handles.fetcher.fellow(hash, node, *address);
         }
     }
 
     fn publish_readers(&self) {
-        let (readers, published) = (self.machine.own_readers(), &self.parts.published.readers);
+        let (readers, published) = (self.machine.own_readers(), &self.handles.published.readers);
         if !Arc::ptr_eq(readers, &published.load()) {
             published.store(readers.clone());
         }
@@ -512,10 +535,10 @@ impl Runner {
         self.views.mark_taken(now);
         let view = self.machine.view();
         let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
-        let before = self.parts.published.view.swap(view.clone());
+        let before = self.handles.published.view.swap(view.clone());
         // Reported after the view is published, so that a name can be found as soon as it is
         // reported.
-        self.parts.events.record_changes(&changes, &before, &view);
+        self.handles.events.record_changes(&changes, &before, &view);
         if let Some(foreign) = &self.parts.foreign {
             foreign.namespace_changed(&changes);
         }

@@ -18,7 +18,7 @@ use super::floods::FloodMeter;
 use super::foreign::{ForeignHost, ForeignPeers, ForeignReads, ForeignTraffic, OfferSources};
 use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingContext, GivingSettings};
-use super::handle::{Node, NodeServices};
+use super::handle::{LoopControl, Node, NodeIdentity};
 use super::inbox::SenderLookup;
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
@@ -30,7 +30,7 @@ use super::prompt::answer_beside;
 use super::published::{Outdated, Published};
 use super::receivers::Receivers;
 use super::recovery::{self, StoredState};
-use super::run::{COMMANDS_MAX, LoopContext, Runner};
+use super::run::{COMMANDS_MAX, EventLoop, LoopParts, NodeHandles};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{ForeignThrottle, Traffic};
@@ -152,10 +152,11 @@ impl Node {
     }
 }
 
-fn foreign_traffic(fetcher: &Fetcher, server: &Server, traffic: &Traffic) -> ForeignTraffic {
+fn foreign_traffic(handles: &NodeHandles) -> ForeignTraffic {
+    let (download, upload) = (handles.fetcher.download(), handles.server.upload());
     ForeignTraffic {
-        taken: ForeignThrottle::new(fetcher.download(), &traffic.taken),
-        given: ForeignThrottle::new(server.upload(), &traffic.sent),
+        taken: ForeignThrottle::new(download, &handles.traffic.taken),
+        given: ForeignThrottle::new(upload, &handles.traffic.sent),
     }
 }
 
@@ -177,20 +178,22 @@ impl Builder {
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
         let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
-        let (fetcher, fetches) = self.start_fetcher(&published);
-        let server = self.server(&published);
-        let events = EventLog::default();
-        warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &events);
-        restore_responders(&kept.responders, &fetcher, &events);
+        let (handles, fetches) = self.handles(published);
+        warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &handles.events);
+        restore_responders(&kept.responders, &handles.fetcher, &handles.events);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
-        let (content, served) = self.content(&published, &changes.0, &fetcher);
-        let traffic = Traffic::default();
+        let (content, served) = self.content(&handles, &changes.0);
         let giving = giving::start(
             &self.config.giving,
-            &self.giving_parts(&published, &events, &traffic, &server, &fetcher),
+            &GivingContext {
+                me: self.key.node_id(),
+                handles: &handles,
+                keyring: &self.keyring,
+                foreign: self.config.foreign.as_ref(),
+            },
         );
         if let Some(foreign) = &self.config.foreign {
             foreign.start(ForeignHost {
@@ -199,96 +202,84 @@ impl Builder {
                 address,
                 udp: receivers.udp.clone(),
                 net: self.net.clone(),
-                offers: self.offers(&published),
+                offers: self.offers(&handles.published),
                 reads: self.foreign_reads(&content),
                 pushes: giving.foreign,
-                traffic: foreign_traffic(&fetcher, &server, &traffic),
-                events: events.clone(),
+                traffic: foreign_traffic(&handles),
+                events: handles.events.clone(),
                 changes: changes.0.clone(),
                 stopping: stopping.clone(),
             });
         }
-        let names = Names::new(published.view.clone(), self.keyring.clone());
-        let offenders = Offenders::watch(&self.net, &events, names.clone());
-        let parts = LoopContext {
-            net: self.net.clone(),
-            server: server.clone(),
-            fetcher: fetcher.clone(),
+        let parts = LoopParts {
             persister: Persister::start(kept.store, generation),
-            events: events.clone(),
-            published: published.clone(),
-            names: names.clone(),
             changes: changes.0.clone(),
             stopped,
             foreign: self.config.foreign.clone(),
             senders: SenderLookup::new(giving.inboxes, self.shares.clone()),
-            offenders: offenders.clone(),
         };
-        let floods = FloodMeter::new(&events);
-        let answer = answer_beside(&server, &traffic.sent, giving.pushes, floods);
+        let floods = FloodMeter::new(&handles.events);
+        let answer = answer_beside(
+            &handles.server,
+            &handles.traffic.sent,
+            giving.pushes,
+            floods,
+        );
         self.net.set_answer_beside(answer);
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
-        let runner = Runner::new(machine, parts);
-        receivers.feed(runner, fetches, served, lan_events, command_queue);
+        let event_loop = EventLoop::new(machine, handles.clone(), parts);
+        receivers.feed(event_loop, fetches, served, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone());
-        let running = NodeServices {
-            names,
-            fetcher,
-            server,
-            traffic,
-            events,
-            offenders,
+        let control = LoopControl {
             commands,
             stopping,
             courier: giving.courier,
             lan: Mutex::new(lan),
         };
-        self.into_node(published, running, content, changes.1)
+        self.into_node(handles, control, content, changes.1)
     }
 
-    fn giving_parts<'a>(
-        &'a self,
-        published: &'a Published,
-        events: &'a EventLog,
-        traffic: &'a Traffic,
-        server: &'a Server,
-        fetcher: &'a Fetcher,
-    ) -> GivingContext<'a> {
-        GivingContext {
-            me: self.key.node_id(),
-            net: &self.net,
+    /// Starts the parts that the handle and the event loop share.
+    fn handles(&self, published: Published) -> (NodeHandles, mpsc::Receiver<FetchEvent>) {
+        let (fetcher, fetches) = self.start_fetcher(&published);
+        let events = EventLog::default();
+        let names = Names::new(published.view.clone(), self.keyring.clone());
+        let handles = NodeHandles {
+            net: self.net.clone(),
+            server: self.server(&published),
+            fetcher,
+            offenders: Offenders::watch(&self.net, &events, names.clone()),
             published,
-            keyring: &self.keyring,
-            foreign: self.config.foreign.as_ref(),
+            names,
             events,
-            traffic,
-            upload: server.upload(),
-            download: fetcher.download(),
-        }
+            traffic: Traffic::default(),
+        };
+        (handles, fetches)
     }
 
     fn into_node(
         self,
-        published: Published,
-        running: NodeServices,
+        handles: NodeHandles,
+        control: LoopControl,
         content: Arc<NodeContent>,
         changes: mpsc::Receiver<Outdated>,
     ) -> Node {
         let (configured, bound) = (self.config.advertise, self.net.local_addr());
-        let advertised = **published.own_address.load();
-        address::follow(configured, bound, advertised, &running.commands);
+        let advertised = **handles.published.own_address.load();
+        address::follow(configured, bound, advertised, &control.commands);
         Node {
-            name: self.config.name,
-            secret_file: self.config.secret_file,
-            key: self.key,
-            keyring: self.keyring,
-            invites: self.invites,
-            net: self.net,
+            identity: NodeIdentity {
+                name: self.config.name,
+                secret_file: self.config.secret_file,
+                key: self.key,
+                keyring: self.keyring,
+                invites: self.invites,
+            },
             cache: self.cache,
             shares: self.shares,
             content,
-            published,
-            running,
+            handles,
+            control,
             pins: watch::Sender::default(),
             changes: Some(changes),
             state: self.state,
@@ -297,22 +288,21 @@ impl Builder {
 
     fn content(
         &self,
-        published: &Published,
+        handles: &NodeHandles,
         changes: &mpsc::Sender<Outdated>,
-        fetcher: &Fetcher,
     ) -> (Arc<NodeContent>, mpsc::Receiver<ContentHash>) {
         let (served, served_queue) = mpsc::channel(SERVED_MAX);
         let (net, cache) = (self.net.clone(), self.cache.clone());
-        let holders = holders_of(published, self.key.node_id());
+        let holders = holders_of(&handles.published, self.key.node_id());
         let content = NodeContent {
-            names: Names::new(published.view.clone(), self.keyring.clone()),
-            published: published.clone(),
+            names: handles.names.clone(),
+            published: handles.published.clone(),
             changes: changes.clone(),
             served,
             cache: self.cache.clone(),
             shares: self.shares.clone(),
-            fetcher: fetcher.clone(),
-            batches: Batches::new(net, cache, holders, fetcher.clone()),
+            fetcher: handles.fetcher.clone(),
+            batches: Batches::new(net, cache, holders, handles.fetcher.clone()),
             read_deadline: self.config.read_deadline,
             open: OpenVersions::default(),
             waiting: Arc::default(),

@@ -51,7 +51,7 @@
 //! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
 //! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `list_file`: it is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] of its turn |
 //! | | | `Scanner::send_events`: `EventOrder::release` releases the events that nothing earlier blocks → the channel of [`ShareSet::open`] |
-//! | 4 | the node's loop | `Runner::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) records the entry and schedules a head in 10 ms |
+//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) records the entry and schedules a head in 10 ms |
 //! | | | `Machine::publish_head`: `record_own` appends all recorded entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest |
 //!
 //! # Errors

@@ -143,7 +143,7 @@ impl Node {
     /// Returns a function that closes the files kept open for the next reader. Call it on a thread
     /// that may block on the disk.
     pub(super) fn idle_closer(&self) -> impl Fn() + Send + 'static {
-        let (fetcher, content) = (self.running.fetcher.clone(), self.content.clone());
+        let (fetcher, content) = (self.handles.fetcher.clone(), self.content.clone());
         move || {
             fetcher.close_idle();
             content.close_idle();
@@ -336,7 +336,7 @@ impl Node {
     pub async fn keep_pins(&self) {
         let mut look = interval(PINS_LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut metered = self.running.fetcher.metered();
+        let mut metered = self.handles.fetcher.metered();
         let mut pins = self.pins.subscribe();
         let mut fetches = None;
         loop {

@@ -17,7 +17,7 @@ pub struct EventStream {
 impl Node {
     /// Returns a stream of the recent events and all future ones.
     pub fn follow(&self) -> EventStream {
-        let (remembered, live) = self.running.events.follow();
+        let (remembered, live) = self.handles.events.follow();
         EventStream {
             remembered: remembered.into(),
             live,
@@ -27,46 +27,46 @@ impl Node {
 
     /// Records a warning that every user of this machine may see.
     pub fn warn(&self, message: String) {
-        self.running.events.warn(message);
+        self.handles.events.warn(message);
     }
 
     /// Records that a condition stands for a subject.
     pub fn begin(&self, condition: Condition, subject: &str, finding: Finding) {
-        self.running.events.begin(condition, subject, finding);
+        self.handles.events.begin(condition, subject, finding);
     }
 
     /// Records that a condition is over for a subject.
     pub fn end(&self, condition: Condition, subject: &str) {
-        self.running.events.end(condition, subject);
+        self.handles.events.end(condition, subject);
     }
 
     /// Makes exactly these findings of a condition stand, by subject.
     pub fn replace(&self, condition: Condition, found: Vec<(String, Finding)>) {
-        self.running.events.replace(condition, found);
+        self.handles.events.replace(condition, found);
     }
 
     /// Returns the conditions that stand, in the order of the table.
     pub fn standing(&self) -> Vec<StandingCondition> {
-        self.running.events.standing()
+        self.handles.events.standing()
     }
 
     /// Returns the warnings about happenings, oldest first. For other users than the owner, leaves
     /// out those that name local files.
     pub fn happenings(&self, audience: Audience) -> Vec<String> {
         match audience {
-            Audience::Owner => self.running.events.warnings(),
-            Audience::Everybody => self.running.events.public_warnings(),
+            Audience::Owner => self.handles.events.warnings(),
+            Audience::Everybody => self.handles.events.public_warnings(),
         }
     }
 
     /// Returns the number of offences of other nodes by kind, since the start.
     pub fn offences(&self) -> Vec<(&'static str, u64)> {
-        self.running.offenders.counts()
+        self.handles.offenders.counts()
     }
 
     /// Returns the number of fetches that failed, since the start.
     pub fn failed_reads(&self) -> u64 {
-        self.running.events.failed_reads()
+        self.handles.events.failed_reads()
     }
 }
 

@@ -39,7 +39,7 @@ impl Node {
     /// Checks the state directory, the cache, the shares' disks, the clock and the other nodes, and
     /// begins and ends their conditions. Blocks on the disks of state and cache.
     pub fn review(&self) {
-        let events = &self.running.events;
+        let events = &self.handles.events;
         events.expire(SystemTime::now());
         warn_of_a_wrong_clock(events);
         let set = |condition, found: Option<Finding>| {
@@ -74,7 +74,7 @@ impl Node {
 
     fn state_is_full(&self) -> Option<Finding> {
         let room = DiskRoom::of(self.state.path())?;
-        let not_stored = self.running.events.standing_of(Condition::StateNotStored);
+        let not_stored = self.handles.events.standing_of(Condition::StateNotStored);
         let found = "the state is stored so far, and its disk is full";
         let is_full = room.free_bytes < LITTLE_BYTES && not_stored.is_empty();
         is_full.then(|| Finding::new(found))
@@ -111,7 +111,7 @@ impl Node {
     }
 
     fn peers_are_down(&self) -> Option<Finding> {
-        let members = self.published.members.load();
+        let members = self.handles.published.members.load();
         let count = |state| {
             let states = members.iter().map(|it| it.status.state);
             states.filter(|it| *it == state).count()

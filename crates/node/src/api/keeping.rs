@@ -265,7 +265,7 @@ impl Node {
     /// Returns the member that a reader of a share means: the member with that key, or the one with
     /// that name in its certificate.
     pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
-        crate::names::member_meant(&self.keyring, reader)
+        crate::names::member_meant(&self.identity.keyring, reader)
     }
 
     /// Returns the shared folders and their progress.
@@ -285,7 +285,7 @@ impl Node {
         let mut contents: Vec<_> = missing.collect();
         contents.sort_by_key(|(_, (size_bytes, _))| *size_bytes);
         Prefetch {
-            fetcher: self.running.fetcher.clone(),
+            fetcher: self.handles.fetcher.clone(),
             files: contents.len(),
             bytes: contents.iter().map(|(_, (size_bytes, _))| size_bytes).sum(),
             waiting: contents.into_iter().peekable(),

@@ -284,7 +284,7 @@ impl Node {
 
     /// Returns whether a node is alive, or may still contradict a suspicion.
     fn may_answer(&self, node: &NodeId) -> bool {
-        let members = self.published.members.load();
+        let members = self.handles.published.members.load();
         let state = members.iter().find(|it| it.status.member.node == *node);
         state.is_some_and(|it| matches!(it.status.state, MemberState::Alive | MemberState::Suspect))
     }

@@ -46,10 +46,10 @@ impl Node {
             let rate = rates.iter().find(|rate| rate.node == node).cloned();
             let fetched_bytes = rate.as_ref().map_or(0, |rate| rate.delivered_bytes);
             PeerReport {
-                received_bytes: fetched_bytes + self.running.traffic.taken.of(&node),
+                received_bytes: fetched_bytes + self.handles.traffic.taken.of(&node),
                 rate,
-                sent_bytes: self.running.traffic.sent.of(&node),
-                offences: self.running.offenders.of(&node),
+                sent_bytes: self.handles.traffic.sent.of(&node),
+                offences: self.handles.offenders.of(&node),
                 member,
             }
         };
@@ -58,7 +58,7 @@ impl Node {
 
     /// Returns the bytes fetched from each node that received a request, and their rate.
     pub fn rates(&self) -> Vec<PeerRate> {
-        self.running.fetcher.peers()
+        self.handles.fetcher.peers()
     }
 
     /// Returns how many bytes of files came from others since the start, fetched or pushed,
@@ -66,12 +66,12 @@ impl Node {
     pub fn received_bytes(&self) -> u64 {
         let rates = self.rates();
         let fetched_bytes: u64 = rates.iter().map(|rate| rate.delivered_bytes).sum();
-        fetched_bytes + self.running.traffic.taken.total()
+        fetched_bytes + self.handles.traffic.taken.total()
     }
 
     /// Returns how many bytes of files each node that answered has sent to this one.
     pub fn received_bytes_by_peer(&self) -> Vec<(NodeId, u64)> {
-        let taken = &self.running.traffic.taken;
+        let taken = &self.handles.traffic.taken;
         let rates = self.rates().into_iter();
         let received = rates.map(|rate| (rate.node, rate.delivered_bytes + taken.of(&rate.node)));
         received.collect()
@@ -79,23 +79,23 @@ impl Node {
 
     /// Returns how many bytes of files went to others since the start, including foreign peers.
     pub fn sent_bytes(&self) -> u64 {
-        self.running.traffic.sent.total()
+        self.handles.traffic.sent.total()
     }
 
     /// Returns how many bytes of logs, as compressed for transfer, went to others since the start.
     pub fn sent_log_bytes(&self) -> u64 {
-        self.published.sent_log_bytes()
+        self.handles.published.sent_log_bytes()
     }
 
     /// Returns the memory of buffers that were not used for ten seconds to the kernel. Call it once a
     /// second.
     pub fn release_unused_buffers(&self) {
-        self.net.pieces().release_unused();
+        self.handles.net.pieces().release_unused();
     }
 
     /// Returns the files that are being fetched.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        self.running.fetcher.fetches()
+        self.handles.fetcher.fetches()
     }
 
     /// Returns the name of a node: the one in its certificate or from its last admission, else the
@@ -110,7 +110,7 @@ impl Node {
     }
 
     fn names(&self) -> &Names {
-        &self.running.names
+        &self.handles.names
     }
 
     /// Returns the node of this name that has listed anything, alive or not.
@@ -126,26 +126,26 @@ impl Node {
     /// Returns the current rate limits.
     pub fn limits(&self) -> RateLimits {
         RateLimits {
-            up_bytes_per_s: self.running.server.upload().bytes_per_s(),
-            down_bytes_per_s: self.running.fetcher.download().bytes_per_s(),
+            up_bytes_per_s: self.handles.server.upload().bytes_per_s(),
+            down_bytes_per_s: self.handles.fetcher.download().bytes_per_s(),
         }
     }
 
     /// Sets the rate limits.
     pub fn set_limits(&self, limits: RateLimits) {
-        self.running.server.upload().set(limits.up_bytes_per_s);
-        self.running.fetcher.download().set(limits.down_bytes_per_s);
+        self.handles.server.upload().set(limits.up_bytes_per_s);
+        self.handles.fetcher.download().set(limits.down_bytes_per_s);
     }
 
     /// Sets whether the network is metered. On a metered network only requested bytes are fetched:
     /// there is no read-ahead, and pinned contents are fetched later.
     pub fn set_metered(&self, metered: bool) {
-        self.running.fetcher.set_metered(metered);
+        self.handles.fetcher.set_metered(metered);
     }
 
     /// Returns whether the network is metered.
     pub fn is_metered(&self) -> bool {
-        self.running.fetcher.is_metered()
+        self.handles.fetcher.is_metered()
     }
 
     /// Returns a version as a complete local file, open for reading: an own file that still is that

@@ -53,7 +53,7 @@ impl Node {
             .map_or(0, |foreign| foreign.dropped_datagrams());
         let totals = self.view().totals();
         let shares = self.shared();
-        let standing = self.running.events.standing();
+        let standing = self.handles.events.standing();
         let of = |happenings: Vec<String>, audience| {
             let standing = standing.iter().cloned();
             let seen = standing.filter_map(|it| it.seen_by(audience));
@@ -64,18 +64,18 @@ impl Node {
             id: self.id(),
             name: self.name().clone(),
             address: self.address(),
-            members: self.published.members.load().to_vec(),
+            members: self.handles.published.members.load().to_vec(),
             shares,
             cache: self.cache_usage(),
             entries: totals.entries,
             unique_bytes: totals.unique_bytes,
-            epoch: self.keyring.current().id(),
+            epoch: self.identity.keyring.current().id(),
             waiting_reads: self.content.waiting_reads(),
             open_versions: self.content.open_versions(),
-            dropped_datagrams: self.published.dropped_datagrams() + foreign,
-            dropped_connections: self.net.counters().dropped.iter().sum(),
-            warnings: of(self.running.events.warnings(), Audience::Owner),
-            public_warnings: of(self.running.events.public_warnings(), Audience::Everybody),
+            dropped_datagrams: self.handles.published.dropped_datagrams() + foreign,
+            dropped_connections: self.handles.net.counters().dropped.iter().sum(),
+            warnings: of(self.handles.events.warnings(), Audience::Owner),
+            public_warnings: of(self.handles.events.public_warnings(), Audience::Everybody),
         }
     }
 
@@ -86,7 +86,7 @@ impl Node {
     }
 
     fn standing_of(&self, shares: &[ShareStatus]) -> BTreeSet<PathBuf> {
-        let mut standing = self.running.server.standing_shares();
+        let mut standing = self.handles.server.standing_shares();
         let looked_at = shares.iter().filter(|share| share.stands_still);
         standing.extend(looked_at.map(|share| share.dir.clone()));
         standing

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Runner;
+use super::EventLoop;
 use crate::machine::NodeEvent;
 use crate::published::MemberReport;
 use p2pfs_membership::{MemberState, MemberStatus};
 use p2pfs_types::id::NodeId;
 
-impl Runner {
+impl EventLoop {
     /// Handles the events of the state machine. The addresses are published before the events are
     /// handled, and once for all events that change them, because the list is as long as the
     /// cluster is large.
@@ -31,7 +31,7 @@ impl Runner {
 
     pub(super) fn publish_members(&mut self) -> Arc<Vec<MemberReport>> {
         let members = Arc::new(self.machine.member_reports());
-        self.parts.published.members.store(Arc::clone(&members));
+        self.handles.published.members.store(Arc::clone(&members));
         members
     }
 
@@ -46,8 +46,8 @@ impl Runner {
             .collect();
         let reachable = addresses.iter().map(|(node, at)| (*node, *at)).collect();
         self.parts.persister.set_reachable(reachable);
-        self.parts.net.set_members_at(addresses.values().copied());
-        self.parts.published.set_addresses(addresses);
+        self.handles.net.set_members_at(addresses.values().copied());
+        self.handles.published.set_addresses(addresses);
     }
 }
 
