@@ -11,6 +11,17 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Datagrams that were opened and decoded, and then not dropped for another reason.
     pub accepted: u64,
+    /// Datagrams that cannot be opened or have no use.
+    pub unusable: UnusableDatagrams,
+    /// Opened datagrams with a sender that is not believed.
+    pub untrusted: UntrustedDatagrams,
+    /// Datagrams, frames and news that exceeded a limit.
+    pub excess: ExcessCounters,
+}
+
+/// Number of datagrams that cannot be opened or have no use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnusableDatagrams {
     /// Datagrams of another protocol or another version.
     pub foreign: u64,
     /// Datagrams sealed with a secret that this node does not have.
@@ -20,6 +31,17 @@ pub struct Counters {
     pub bad_seal: u64,
     /// Validly sealed datagrams that the encoder would not write: a faulty member.
     pub malformed: u64,
+    /// This node's own datagrams that returned.
+    pub own: u64,
+    /// Datagrams that were seen before, or that are too old to tell.
+    pub replayed: u64,
+    /// Answers to a hello that this node did not send recently.
+    pub stale_reply: u64,
+}
+
+/// Number of opened datagrams with a sender that is not believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UntrustedDatagrams {
     /// Datagrams from another process or node than they claim: a member that impersonates another
     /// one.
     pub forged: u64,
@@ -27,23 +49,22 @@ pub struct Counters {
     pub ahead_of_clock: u64,
     /// Datagrams from nodes that have the secret but are not members.
     pub not_a_member: u64,
-    /// This node's own datagrams that returned.
-    pub own: u64,
-    /// Datagrams that were seen before, or that are too old to tell.
-    pub replayed: u64,
-    /// Answers to a hello that this node did not send recently.
-    pub stale_reply: u64,
     /// Datagrams from an address and salt without a proven session, for an earlier run of this
     /// node, or with proofs beyond the limit per second.
     pub unproven: u64,
-    /// Datagrams that were not answered, because too many unproven addresses send at once.
-    pub unanswered: u64,
     /// Proofs of a session that claims to be two nodes.
     pub two_faced: u64,
-    /// Frames beyond a session's limit, or from a member that is ignored because of its forgeries.
-    pub flooding: u64,
     /// Membership packets that the engine refused.
     pub bad_swim: u64,
+}
+
+/// Number of datagrams, frames and news that exceeded a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExcessCounters {
+    /// Datagrams that were not answered, because too many unproven addresses send at once.
+    pub unanswered: u64,
+    /// Frames beyond a session's limit, or from a member that is ignored because of its forgeries.
+    pub flooding: u64,
     /// News of members that did not fit into the full table.
     pub too_many_members: u64,
     /// Contradictions of this node's own life that came too soon after the previous ones.
@@ -81,39 +102,38 @@ impl From<Offence> for DatagramDropCause {
 }
 
 impl Counters {
-    /// Returns the number of dropped datagrams, events and broadcasts. Excludes [`Self::own`],
-    /// [`Self::stale_reply`], [`Self::unanswered`], [`Self::never_proven`],
-    /// [`Self::too_many_members`] and [`Self::too_many_renewals`].
+    /// Returns the number of dropped datagrams, events and broadcasts. Excludes this node's own
+    /// datagrams, stale replies, and all of [`ExcessCounters`] except `flooding` and `overflow`.
     pub fn dropped(&self) -> u64 {
-        self.foreign
-            + self.unknown_epoch
-            + self.bad_seal
-            + self.malformed
-            + self.replayed
-            + self.unproven
-            + self.two_faced
-            + self.flooding
-            + self.bad_swim
-            + self.forged
-            + self.not_a_member
-            + self.ahead_of_clock
-            + self.overflow
+        self.unusable.foreign
+            + self.unusable.unknown_epoch
+            + self.unusable.bad_seal
+            + self.unusable.malformed
+            + self.unusable.replayed
+            + self.untrusted.unproven
+            + self.untrusted.two_faced
+            + self.excess.flooding
+            + self.untrusted.bad_swim
+            + self.untrusted.forged
+            + self.untrusted.not_a_member
+            + self.untrusted.ahead_of_clock
+            + self.excess.overflow
     }
 
     pub(super) fn count(&mut self, dropped: DatagramDropCause) {
         let counter = match dropped {
-            DatagramDropCause::Foreign => &mut self.foreign,
-            DatagramDropCause::UnknownEpoch => &mut self.unknown_epoch,
-            DatagramDropCause::BadSeal => &mut self.bad_seal,
-            DatagramDropCause::Malformed => &mut self.malformed,
-            DatagramDropCause::Own => &mut self.own,
-            DatagramDropCause::Replayed => &mut self.replayed,
-            DatagramDropCause::StaleReply => &mut self.stale_reply,
-            DatagramDropCause::Unproven => &mut self.unproven,
-            DatagramDropCause::TwoFaced => &mut self.two_faced,
-            DatagramDropCause::Forged => &mut self.forged,
-            DatagramDropCause::AheadOfClock => &mut self.ahead_of_clock,
-            DatagramDropCause::NotAMember => &mut self.not_a_member,
+            DatagramDropCause::Foreign => &mut self.unusable.foreign,
+            DatagramDropCause::UnknownEpoch => &mut self.unusable.unknown_epoch,
+            DatagramDropCause::BadSeal => &mut self.unusable.bad_seal,
+            DatagramDropCause::Malformed => &mut self.unusable.malformed,
+            DatagramDropCause::Own => &mut self.unusable.own,
+            DatagramDropCause::Replayed => &mut self.unusable.replayed,
+            DatagramDropCause::StaleReply => &mut self.unusable.stale_reply,
+            DatagramDropCause::Unproven => &mut self.untrusted.unproven,
+            DatagramDropCause::TwoFaced => &mut self.untrusted.two_faced,
+            DatagramDropCause::Forged => &mut self.untrusted.forged,
+            DatagramDropCause::AheadOfClock => &mut self.untrusted.ahead_of_clock,
+            DatagramDropCause::NotAMember => &mut self.untrusted.not_a_member,
         };
         *counter = counter.wrapping_add(1);
     }

@@ -29,8 +29,8 @@ impl Cluster {
     /// Sends the farewell: at once and twice more, until [`Event::Left`] (120 ms later) says that
     /// the process may end. From now on membership packets and rumors are ignored.
     pub fn leave(&mut self, now: Instant, how: Leave) {
-        if self.leaving.is_none() {
-            self.leaving = Some(OngoingFarewell {
+        if self.absences.leaving.is_none() {
+            self.absences.leaving = Some(OngoingFarewell {
                 how,
                 left: FAREWELLS,
                 next: Some(now),
@@ -40,13 +40,16 @@ impl Cluster {
     }
 
     pub(super) fn send_farewell(&mut self, now: Instant) {
-        let Some(leaving) = self.leaving.as_mut() else {
+        let Some(leaving) = self.absences.leaving.as_mut() else {
             return;
         };
         if leaving.next.is_none_or(|at| now < at) {
             return;
         }
-        let departure = self.vouchers.sign_departure(self.links.me(), leaving.how);
+        let departure = self
+            .admission
+            .vouchers
+            .sign_departure(self.links.me(), leaving.how);
         leaving.left -= 1;
         let last = leaving.left == 0 || self.roster.live().is_empty();
         leaving.next = (!last).then(|| now + FAREWELL_GAP);
@@ -72,7 +75,11 @@ impl Cluster {
         let Departure { who, .. } = departure;
         let me = self.links.me();
         let live = self.roster.live().get(&who.node);
-        let away = self.away.get(&who.node).map(|absence| absence.generation);
+        let away = self
+            .absences
+            .away
+            .get(&who.node)
+            .map(|absence| absence.generation);
         let here = live.map(|member| member.generation).or(away);
         let here = here.or((who.node == me.node).then_some(me.generation));
         here.is_some_and(|generation| generation <= who.generation)
@@ -85,13 +92,13 @@ impl Cluster {
             self.contradict(now, who.generation);
             return;
         }
-        if !self.rumors.depart(now, departure) {
+        if !self.spreading.rumors.depart(now, departure) {
             return;
         }
         if self.roster.live().contains_key(&who.node) {
             self.roster.mark_down_silently(now, who);
         } else if how == Farewell::Final {
-            self.away.remove(&who.node);
+            self.absences.away.remove(&who.node);
             self.seeds.remove_lost(&who.node);
             self.events.push_back(Event::Down {
                 node: who.node,
@@ -103,12 +110,12 @@ impl Cluster {
     /// Reports how a membership that the engine ended has ended.
     pub(super) fn end_membership(&mut self, now: Instant, member: Member) {
         let node = member.node;
-        let farewell = self.rumors.farewell_of(&node, member.generation);
+        let farewell = self.spreading.rumors.farewell_of(&node, member.generation);
         if farewell != Some(Farewell::Final) {
             self.seeds.add_lost(node, self.links.addresses(&member));
         }
         let event = match farewell {
-            _ if !self.keyring.is_member(&node) => Event::Down {
+            _ if !self.admission.keyring.is_member(&node) => Event::Down {
                 node,
                 why: DownReason::Expelled,
             },
@@ -118,7 +125,7 @@ impl Cluster {
                     generation: member.generation,
                     until,
                 };
-                self.away.insert(node, absence);
+                self.absences.away.insert(node, absence);
                 Event::Away { node }
             }
             Some(Farewell::Final) => Event::Down {
@@ -134,19 +141,24 @@ impl Cluster {
     }
 
     pub(super) fn absence_timeout(&self) -> Option<Instant> {
-        self.away.values().map(|absence| absence.until).min()
+        self.absences
+            .away
+            .values()
+            .map(|absence| absence.until)
+            .min()
     }
 
     pub(super) fn end_absences(&mut self, now: Instant) {
         let over = |absence: &MemberAbsence| absence.until <= now;
         let ended: Vec<_> = self
+            .absences
             .away
             .iter()
             .filter(|(_, a)| over(a))
             .map(|(node, _)| *node)
             .collect();
         for node in ended {
-            self.away.remove(&node);
+            self.absences.away.remove(&node);
             self.events.push_back(Event::Down {
                 node,
                 why: DownReason::Away,

@@ -95,7 +95,7 @@ pub use config::{
     AWAY_GRACE, ClusterConfig, HEADS_MAX, LINKS_MAX, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX,
     PROBE_PERIOD, SEEDS_MAX,
 };
-pub use counters::Counters;
+pub use counters::{Counters, ExcessCounters, UntrustedDatagrams, UnusableDatagrams};
 pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Offence, Transmit};
 pub use vouch::GENERATION_AHEAD_MAX_S;
 
@@ -137,24 +137,46 @@ pub enum ClusterError {
 pub struct Cluster {
     config: ClusterConfig,
     rng: StdRng,
-    keyring: Arc<Keyring>,
-    vouchers: Vouchers,
-    knocks: TokenBucket,
+    admission: MemberAdmission,
     links: Links,
     roster: Roster,
     seeds: SeedSchedule,
-    rumors: Rumors,
-    away: BTreeMap<NodeId, MemberAbsence>,
-    offenders: Offenders,
-    leaving: Option<OngoingFarewell>,
-    small: bool,
-    broadcasts: TokenBucket,
+    spreading: Spreading,
+    absences: Absences,
     copies: Copies,
-    push_pull: Option<Instant>,
-    push_pulls: usize,
-    head: spread::OwnHead,
+    push_pulls: PushPullSchedule,
     reach: reach::Reach,
     events: VecDeque<Event>,
+}
+
+/// The proof of membership, and the handling of nodes without a valid one.
+struct MemberAdmission {
+    keyring: Arc<Keyring>,
+    vouchers: Vouchers,
+    knocks: TokenBucket,
+    offenders: Offenders,
+}
+
+/// The news that this node spreads, and to how many members at once.
+struct Spreading {
+    rumors: Rumors,
+    broadcasts: TokenBucket,
+    head: spread::OwnHead,
+    /// Whether the cluster is small, so that heads and broadcasts go to each member.
+    small: bool,
+}
+
+/// The farewells of other members and of this node.
+struct Absences {
+    away: BTreeMap<NodeId, MemberAbsence>,
+    leaving: Option<OngoingFarewell>,
+}
+
+/// The schedule of exchanges of the whole member list.
+#[derive(Default)]
+struct PushPullSchedule {
+    next: Option<Instant>,
+    count: usize,
 }
 
 impl Cluster {
@@ -193,19 +215,24 @@ impl Cluster {
         Self {
             roster: Roster::new(&config, me, vouchers.clone(), engine_rng, now),
             seeds: SeedSchedule::new(&config.seeds, config.announce_period, now),
-            rumors: Rumors::new(),
-            away: BTreeMap::new(),
-            offenders: Offenders::default(),
-            vouchers,
-            keyring,
-            knocks: TokenBucket::per_second(KNOCKS_PER_S, KNOCKS_AT_ONCE, now),
-            leaving: None,
-            small: true,
-            broadcasts: TokenBucket::per_second(per_s, per_s, now),
+            admission: MemberAdmission {
+                keyring,
+                vouchers,
+                knocks: TokenBucket::per_second(KNOCKS_PER_S, KNOCKS_AT_ONCE, now),
+                offenders: Offenders::default(),
+            },
+            spreading: Spreading {
+                rumors: Rumors::new(),
+                broadcasts: TokenBucket::per_second(per_s, per_s, now),
+                head: spread::OwnHead::new(now),
+                small: true,
+            },
+            absences: Absences {
+                away: BTreeMap::new(),
+                leaving: None,
+            },
             copies: Copies::new(now),
-            push_pull: None,
-            push_pulls: 0,
-            head: spread::OwnHead::new(now),
+            push_pulls: PushPullSchedule::default(),
             reach: reach::Reach::new(now),
             events: VecDeque::new(),
             config,
@@ -231,7 +258,7 @@ impl Cluster {
     /// Performs the actions that are due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.links.handle_timeout(now);
-        if self.leaving.is_some() {
+        if self.absences.leaving.is_some() {
             self.send_farewell(now);
             return;
         }
@@ -258,16 +285,16 @@ impl Cluster {
 
     /// Returns when [`Self::handle_timeout`] is due next, or none after the farewell.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if let Some(leaving) = &self.leaving {
+        if let Some(leaving) = &self.absences.leaving {
             return leaving.next;
         }
         let parts = [
             self.roster.poll_timeout(),
-            self.rumors.poll_timeout(),
+            self.spreading.rumors.poll_timeout(),
             self.absence_timeout(),
             self.copies_timeout(),
-            self.head.poll_timeout(),
-            self.push_pull,
+            self.spreading.head.poll_timeout(),
+            self.push_pulls.next,
             self.reach.poll_timeout(),
         ];
         let always = self.links.poll_timeout().min(self.seeds.poll_timeout());
@@ -284,7 +311,7 @@ impl Cluster {
     /// member.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
         let is_known = self.is_met(now, address);
-        if !is_known && self.leaving.is_none() && self.seeds.accept_hint(address, now) {
+        if !is_known && self.absences.leaving.is_none() && self.seeds.accept_hint(address, now) {
             self.approach(now, address);
             self.settle(now);
         }
@@ -315,15 +342,15 @@ impl Cluster {
     /// [`ClusterError::MessageTooLong`].
     pub fn broadcast(&mut self, now: Instant, body: Bytes) -> Result<usize, ClusterError> {
         fits(&body)?;
-        let count = if self.small {
+        let count = if self.spreading.small {
             usize::MAX
         } else {
             BROADCAST_SUBSET
         };
         let mut reached = 0;
         for member in self.some_members(count) {
-            if !self.broadcasts.take(1, now) {
-                self.links.counters.overflow += 1;
+            if !self.spreading.broadcasts.take(1, now) {
+                self.links.counters.excess.overflow += 1;
                 break;
             }
             self.links
@@ -345,7 +372,7 @@ impl Cluster {
         let mut members: Vec<_> = self
             .roster
             .members()
-            .filter(|(member, _)| self.keyring.was_member(&member.node))
+            .filter(|(member, _)| self.admission.keyring.was_member(&member.node))
             .map(|(member, state)| MemberStatus {
                 member: self.reached(&member),
                 state: self.state_of(&member, state),
@@ -368,12 +395,12 @@ impl Cluster {
 
     fn state_of(&self, member: &Member, state: foca::State) -> MemberState {
         let node = &member.node;
-        let farewell = self.rumors.farewell_of(node, member.generation);
-        let is_member = self.keyring.is_member(node);
-        let resigned = !is_member && self.keyring.has_resigned(node);
+        let farewell = self.spreading.rumors.farewell_of(node, member.generation);
+        let is_member = self.admission.keyring.is_member(node);
+        let resigned = !is_member && self.admission.keyring.has_resigned(node);
         let has_left = farewell == Some(Farewell::Final) || resigned;
         match state {
-            _ if self.away.contains_key(node) => MemberState::Away,
+            _ if self.absences.away.contains_key(node) => MemberState::Away,
             foca::State::Alive => MemberState::Alive,
             foca::State::Suspect => MemberState::Suspect,
             foca::State::Down if has_left => MemberState::Left,
@@ -393,7 +420,7 @@ impl Cluster {
     }
 
     fn ask_for_push_pull(&mut self, now: Instant) {
-        if self.push_pull.is_none_or(|at| now < at) {
+        if self.push_pulls.next.is_none_or(|at| now < at) {
             return;
         }
         let Some(member) = self.roster.live().values().choose(&mut self.rng) else {
@@ -403,15 +430,15 @@ impl Cluster {
             node: member.node,
             address: self.links.dial_address(member),
         });
-        self.push_pulls += 1;
-        let pause = match FIRST_PUSH_PULLS.get(self.push_pulls) {
+        self.push_pulls.count += 1;
+        let pause = match FIRST_PUSH_PULLS.get(self.push_pulls.count) {
             Some(pause) => *pause,
             None => self
                 .config
                 .push_pull_period
                 .mul_f64(self.rng.random_range(0.75..1.25)),
         };
-        self.push_pull = Some(now + pause);
+        self.push_pulls.next = Some(now + pause);
     }
 
     /// Delivers the engine's output until there is none left.
@@ -426,13 +453,13 @@ impl Cluster {
             let Some((to, packet)) = self.roster.poll_send() else {
                 break;
             };
-            if self.keyring.is_member(&to.node) {
+            if self.admission.keyring.is_member(&to.node) {
                 let is_live = self.roster.live().contains_key(&to.node);
                 self.links.send_packet(now, &to, packet, is_live);
             }
         }
         while let Some(address) = self.links.poll_stranger() {
-            if self.knocks.take(1, now) {
+            if self.admission.knocks.take(1, now) {
                 self.push_bounded(Event::Stranger { address });
             }
         }
@@ -444,7 +471,7 @@ impl Cluster {
             RosterChange::Down(member) => self.handle_down(now, member),
             RosterChange::Renewed(me) => {
                 self.links.set_me(me);
-                let life = self.vouchers.sign(me);
+                let life = self.admission.vouchers.sign(me);
                 for member in self.some_members(SMALL_CLUSTER) {
                     self.links.send_to(now, &member, Frame::Life(life));
                 }
@@ -457,17 +484,19 @@ impl Cluster {
     }
 
     fn handle_up(&mut self, now: Instant, member: Member) {
-        self.away.remove(&member.node);
+        self.absences.away.remove(&member.node);
         self.seeds.remove_lost(&member.node);
-        self.rumors.returned(&member.node, member.generation);
+        self.spreading
+            .rumors
+            .returned(&member.node, member.generation);
         self.follow_move(now, &member);
         let reached = self.reached(&member);
         self.reach.record(reached);
         self.events.push_back(Event::Up(reached));
         self.introduce_head(now, member);
-        if self.push_pull.is_none() {
-            self.push_pulls = 0;
-            self.push_pull = Some(now + FIRST_PUSH_PULLS[0]);
+        if self.push_pulls.next.is_none() {
+            self.push_pulls.count = 0;
+            self.push_pulls.next = Some(now + FIRST_PUSH_PULLS[0]);
         }
     }
 
@@ -475,7 +504,7 @@ impl Cluster {
         self.reach.forget(&member.node);
         self.end_membership(now, member);
         if self.roster.live().is_empty() {
-            self.push_pull = None;
+            self.push_pulls.next = None;
             self.seeds.start_over(now);
         }
     }
@@ -484,10 +513,10 @@ impl Cluster {
     /// the two.
     fn resize(&mut self) {
         let size = self.roster.live().len() + 1;
-        if self.small && size > SMALL_CLUSTER + SMALL_CLUSTER_SLACK {
-            self.small = false;
-        } else if !self.small && size < SMALL_CLUSTER - SMALL_CLUSTER_SLACK {
-            self.small = true;
+        if self.spreading.small && size > SMALL_CLUSTER + SMALL_CLUSTER_SLACK {
+            self.spreading.small = false;
+        } else if !self.spreading.small && size < SMALL_CLUSTER - SMALL_CLUSTER_SLACK {
+            self.spreading.small = true;
         }
     }
 
@@ -496,7 +525,7 @@ impl Cluster {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
         } else {
-            self.links.counters.overflow += 1;
+            self.links.counters.excess.overflow += 1;
         }
     }
 }

@@ -138,26 +138,42 @@ struct PendingHello {
 /// All links, and the sealing of their datagrams.
 pub(super) struct Links {
     me: Contact,
-    vouchers: Vouchers,
-    exchange: KeyExchange,
-    /// Credentials of this process in its present life.
-    credentials: Credentials,
+    secrets: LinkSecrets,
     rng: StdRng,
-    sealer: Sealer,
-    cookies: Cookies,
     links: BTreeMap<SocketAddr, PeerLink>,
-    /// Proven addresses of each node, in the order of their proofs.
-    routes: BTreeMap<NodeId, Vec<SocketAddr>>,
-    sessions: BTreeMap<Salt, LinkSession>,
     ended: EndedSessions,
+    proven: ProvenPeers,
     hellos: BTreeSet<(Instant, SocketAddr)>,
     sweep: Instant,
-    answers: TokenBucket,
-    proofs: TokenBucket,
+    limits: LinkLimits,
     transmits: VecDeque<Transmit>,
     /// Addresses of possible members that cannot be authenticated yet.
     strangers: VecDeque<SocketAddr>,
     pub(super) counters: Counters,
+}
+
+/// The addresses and sessions of peers that proved their membership.
+#[derive(Default)]
+struct ProvenPeers {
+    /// Proven addresses of each node, in the order of their proofs.
+    routes: BTreeMap<NodeId, Vec<SocketAddr>>,
+    sessions: BTreeMap<Salt, LinkSession>,
+}
+
+/// The keys and credentials with which this process proves itself and checks other processes.
+struct LinkSecrets {
+    vouchers: Vouchers,
+    exchange: KeyExchange,
+    /// Credentials of this process in its present life.
+    credentials: Credentials,
+    sealer: Sealer,
+    cookies: Cookies,
+}
+
+/// The limits on work for addresses that have not proved their membership.
+struct LinkLimits {
+    answers: TokenBucket,
+    proofs: TokenBucket,
 }
 
 impl Links {
@@ -175,20 +191,27 @@ impl Links {
         let exchange = KeyExchange::new(rng.random());
         Self {
             me,
-            credentials: vouchers.credentials(me, sealer.salt(), *exchange.public()),
-            vouchers,
-            exchange,
-            sealer,
-            cookies: Cookies::new(rng.random(), now),
+            secrets: LinkSecrets {
+                credentials: vouchers.credentials(me, sealer.salt(), *exchange.public()),
+                vouchers,
+                exchange,
+                sealer,
+                cookies: Cookies::new(rng.random(), now),
+            },
             rng,
             links: BTreeMap::new(),
-            routes: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            proven: ProvenPeers::default(),
             ended: EndedSessions::new(),
             hellos: BTreeSet::new(),
             sweep: now + LINK_IDLE,
-            answers: TokenBucket::per_second(UNPROVEN_ANSWERS_PER_S, UNPROVEN_ANSWERS_PER_S, now),
-            proofs: TokenBucket::per_second(PROOFS_PER_S, PROOFS_AT_ONCE, now),
+            limits: LinkLimits {
+                answers: TokenBucket::per_second(
+                    UNPROVEN_ANSWERS_PER_S,
+                    UNPROVEN_ANSWERS_PER_S,
+                    now,
+                ),
+                proofs: TokenBucket::per_second(PROOFS_PER_S, PROOFS_AT_ONCE, now),
+            },
             transmits: VecDeque::new(),
             strangers: VecDeque::new(),
             counters: Counters::default(),
@@ -203,8 +226,8 @@ impl Links {
     /// Changes this node's contact.
     pub(super) fn set_me(&mut self, me: Contact) {
         self.me = me;
-        let (salt, public) = (self.sealer.salt(), *self.exchange.public());
-        self.credentials = self.vouchers.credentials(me, salt, public);
+        let (salt, public) = (self.secrets.sealer.salt(), *self.secrets.exchange.public());
+        self.secrets.credentials = self.secrets.vouchers.credentials(me, salt, public);
     }
 
     /// Returns the peer that is proven to be at `address`.
@@ -214,7 +237,10 @@ impl Links {
 
     fn speaker_at(&self, address: SocketAddr) -> Option<(Contact, Salt)> {
         let salt = self.links.get(&address)?.salt?;
-        self.sessions.get(&salt).map(|session| (session.who, salt))
+        self.proven
+            .sessions
+            .get(&salt)
+            .map(|session| (session.who, salt))
     }
 
     /// Returns the number of links.
@@ -270,7 +296,7 @@ impl Links {
         }
         if link.waiting.len() >= WAITING_FRAMES_MAX {
             link.waiting.pop_front();
-            self.counters.never_proven += 1;
+            self.counters.excess.never_proven += 1;
         }
         if let Some(link) = self.links.get_mut(&address) {
             link.waiting.push_back((node, frame));
@@ -282,10 +308,10 @@ impl Links {
     /// [`MESSAGES_PER_S`], and counts that message.
     pub(super) fn take_message(&mut self, address: SocketAddr, now: Instant) -> bool {
         let salt = self.links.get(&address).and_then(|link| link.salt);
-        let session = salt.and_then(|salt| self.sessions.get_mut(&salt));
+        let session = salt.and_then(|salt| self.proven.sessions.get_mut(&salt));
         let taken = session.is_some_and(|session| session.messages.take(1, now));
         if !taken {
-            self.counters.flooding += 1;
+            self.counters.excess.flooding += 1;
         }
         taken
     }
@@ -302,16 +328,17 @@ impl Links {
 
     /// Queues an address for the owner to identify its node, if there is a ledger.
     pub(super) fn queue_stranger(&mut self, address: SocketAddr) {
-        if self.strangers.len() < STRANGERS_MAX && self.sealer.keyring().has_ledger() {
+        if self.strangers.len() < STRANGERS_MAX && self.secrets.sealer.keyring().has_ledger() {
             self.strangers.push_back(address);
         }
     }
 
     /// Ends the sessions of former members.
     pub(super) fn forget_strangers(&mut self) {
-        let keyring = self.sealer.keyring();
+        let keyring = self.secrets.sealer.keyring();
         let is_gone = |session: &LinkSession| !keyring.is_member(&session.who.node);
         let gone: Vec<Salt> = self
+            .proven
             .sessions
             .iter()
             .filter(|(_, session)| is_gone(session))
@@ -325,7 +352,7 @@ impl Links {
             .for_each(|address| self.forget(address));
         // Tokens that were issued to them must not prove anything again.
         if !gone.is_empty() {
-            self.cookies.renew(self.rng.random());
+            self.secrets.cookies.renew(self.rng.random());
         }
     }
 
@@ -367,7 +394,7 @@ impl Links {
         hello.repeated += 1;
         let Some(gap_ms) = HELLO_GAPS_MS.get(hello.repeated) else {
             link.hello = None;
-            self.counters.never_proven += link.waiting.len() as u64;
+            self.counters.excess.never_proven += link.waiting.len() as u64;
             link.waiting.clear();
             // The peer may use a new secret that is unknown here.
             self.queue_stranger(address);
@@ -385,7 +412,7 @@ impl Links {
             let oldest = oldest(&self.links, |link| link.heard);
             oldest.into_iter().for_each(|address| self.forget(address));
             // Recent tokens of a dropped link must not prove anything again.
-            self.cookies.renew(self.rng.random());
+            self.secrets.cookies.renew(self.rng.random());
         }
         self.links.entry(address).or_insert_with(|| PeerLink {
             salt: None,
@@ -404,20 +431,24 @@ impl Links {
         if let Some(hello) = link.hello {
             self.hellos.remove(&(hello.next, address));
         }
-        self.counters.never_proven += link.waiting.len() as u64;
+        self.counters.excess.never_proven += link.waiting.len() as u64;
         self.release(address, link.salt);
     }
 
     /// Records that the process with this salt is not at the address any more.
     fn release(&mut self, address: SocketAddr, salt: Option<Salt>) {
         let Some(salt) = salt else { return };
-        let node = self.sessions.get(&salt).map(|session| session.who.node);
+        let node = self
+            .proven
+            .sessions
+            .get(&salt)
+            .map(|session| session.who.node);
         node.into_iter()
             .for_each(|node| self.remove_route(&node, address));
-        if let Some(session) = self.sessions.get_mut(&salt) {
+        if let Some(session) = self.proven.sessions.get_mut(&salt) {
             session.links -= 1;
             if session.links == 0 {
-                let ended = self.sessions.remove(&salt);
+                let ended = self.proven.sessions.remove(&salt);
                 ended
                     .into_iter()
                     .for_each(|it| self.ended.add(salt, it.window));
@@ -429,7 +460,7 @@ impl Links {
         let hello = |padding| Frame::Hello {
             nonce,
             who: self.me,
-            exchange: *self.exchange.public(),
+            exchange: *self.secrets.exchange.public(),
             reached: address,
             padding,
         };
@@ -451,7 +482,7 @@ impl Links {
     fn transmit_bound(&mut self, to: SocketAddr, salt: &Salt, token: Option<Token>, frame: Frame) {
         let proof = token.map(|token| Proof {
             token,
-            who: self.credentials,
+            who: self.secrets.credentials,
             reached: to,
         });
         let body = Body {
@@ -460,11 +491,11 @@ impl Links {
             frame,
         };
         let Ok(bytes) = body.encode() else {
-            self.counters.overflow += 1;
+            self.counters.excess.overflow += 1;
             return;
         };
-        if let Some(session) = self.sessions.get(salt) {
-            let datagram = self.sealer.seal(bytes, Some(&session.pair));
+        if let Some(session) = self.proven.sessions.get(salt) {
+            let datagram = self.secrets.sealer.seal(bytes, Some(&session.pair));
             self.queue(to, datagram);
         }
     }
@@ -472,17 +503,17 @@ impl Links {
     /// Sends a body that belongs to no session.
     fn transmit(&mut self, to: SocketAddr, body: &Body, pair: Option<&PairKey>) {
         let Ok(bytes) = body.encode() else {
-            self.counters.overflow += 1;
+            self.counters.excess.overflow += 1;
             return;
         };
-        let datagram = self.sealer.seal(bytes, pair);
+        let datagram = self.secrets.sealer.seal(bytes, pair);
         self.queue(to, datagram);
     }
 
     fn queue(&mut self, to: SocketAddr, datagram: Vec<u8>) {
         if self.transmits.len() >= TRANSMITS_MAX {
             self.transmits.pop_front();
-            self.counters.overflow += 1;
+            self.counters.excess.overflow += 1;
         }
         self.counters.sent += 1;
         self.counters.sent_bytes += datagram.len() as u64;

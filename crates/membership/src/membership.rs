@@ -13,8 +13,12 @@ impl Cluster {
     pub fn export_members(&self) -> Bytes {
         // The list would only say that such a member is down. Its farewell, which spreads by
         // itself, also says why.
-        self.roster
-            .export(|m| self.rumors.farewell_of(&m.node, m.generation).is_some())
+        self.roster.export(|m| {
+            self.spreading
+                .rumors
+                .farewell_of(&m.node, m.generation)
+                .is_some()
+        })
     }
 
     /// Merges the list that another member exported.
@@ -22,10 +26,10 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::BadMemberList`], [`ClusterError::ForgedMemberList`].
     pub fn merge_members(&mut self, now: Instant, list: &[u8]) -> Result<(), ClusterError> {
-        if self.leaving.is_some() {
+        if self.absences.leaving.is_some() {
             return Ok(());
         }
-        let keyring = &self.keyring;
+        let keyring = &self.admission.keyring;
         let is_member = |node: &NodeId| keyring.is_member(node);
         let counters = &mut self.links.counters;
         let merged = self.roster.merge(now, list, is_member, counters);
@@ -36,19 +40,19 @@ impl Cluster {
     /// Sets the wall clock in seconds since 1970, or that it is unknown. Lives that begin more than
     /// [`GENERATION_AHEAD_MAX_S`] later are refused.
     pub fn set_clock(&mut self, unix_s: Option<u64>) {
-        self.vouchers.set_clock(unix_s);
+        self.admission.vouchers.set_clock(unix_s);
     }
 
     /// Spreads a membership statement that the owner has verified or made.
     pub fn spread_statement(&mut self, now: Instant, bytes: Bytes) {
-        if bytes.len() <= STATEMENT_MAX_BYTES && self.rumors.state(now, bytes) {
+        if bytes.len() <= STATEMENT_MAX_BYTES && self.spreading.rumors.state(now, bytes) {
             self.spread(now);
         }
     }
 
     /// Removes members that the keyring no longer has, together with their sessions, at once.
     pub fn enforce_membership(&mut self, now: Instant) {
-        let keyring = Arc::clone(&self.keyring);
+        let keyring = Arc::clone(&self.admission.keyring);
         let is_gone = |node: &NodeId| !keyring.is_member(node);
         self.links.forget_strangers();
         let live = self.roster.live().values().copied();
@@ -57,13 +61,14 @@ impl Cluster {
             self.roster.mark_down_silently(now, member);
         }
         let away: Vec<_> = self
+            .absences
             .away
             .keys()
             .filter(|node| is_gone(node))
             .copied()
             .collect();
         for node in away {
-            self.away.remove(&node);
+            self.absences.away.remove(&node);
             let why = DownReason::Expelled;
             self.events.push_back(Event::Down { node, why });
         }

@@ -20,8 +20,8 @@ impl Cluster {
                 address,
                 frame,
             } => {
-                if !self.offenders.is_heard(now, &from.node) {
-                    self.links.counters.flooding += 1;
+                if !self.admission.offenders.is_heard(now, &from.node) {
+                    self.links.counters.excess.flooding += 1;
                     return;
                 }
                 let farewell = farewell_of(&frame, &from.node);
@@ -43,7 +43,7 @@ impl Cluster {
 
     /// Changes the address at which others reach this node.
     pub fn move_to(&mut self, now: Instant, address: SocketAddr) {
-        if self.leaving.is_none() && self.links.me().address != address {
+        if self.absences.leaving.is_none() && self.links.me().address != address {
             self.roster.move_to(now, address);
             self.settle(now);
             // This node is probably in another network now, in which seeds may be reachable at
@@ -54,7 +54,7 @@ impl Cluster {
 
     fn handle_introduction(&mut self, now: Instant, peer: Introduction) {
         let me = self.links.me();
-        if peer.who.node == me.node || self.leaving.is_some() {
+        if peer.who.node == me.node || self.absences.leaving.is_some() {
             return;
         }
         if me.address.ip().is_unspecified() && !peer.reached.ip().is_unspecified() {
@@ -87,18 +87,18 @@ impl Cluster {
                 }
             }
             Frame::Swim(_) | Frame::Outlived { .. } | Frame::Rumors(_)
-                if self.leaving.is_some() => {}
+                if self.absences.leaving.is_some() => {}
             Frame::Life(life) if life.contact.node == from.node => {
-                match self.vouchers.check_life(&life) {
+                match self.admission.vouchers.check_life(&life) {
                     Ok(()) => {
-                        self.vouchers.remember(life);
+                        self.admission.vouchers.remember(life);
                         self.links.renew(address, life.contact);
                     }
                     Err(what) => self.record_offence(now, from.node, what),
                 }
             }
             Frame::Unintroduced => {
-                let life = self.vouchers.sign(self.links.me());
+                let life = self.admission.vouchers.sign(self.links.me());
                 self.links.send(now, address, Frame::Life(life));
             }
             Frame::Swim(packet) => self.handle_swim(now, from, address, &packet),
@@ -111,7 +111,7 @@ impl Cluster {
             Frame::Rumors(rumors) => {
                 if self.links.take_message(address, now) {
                     for rumor in rumors {
-                        if self.offenders.is_heard(now, &from.node) {
+                        if self.admission.offenders.is_heard(now, &from.node) {
                             self.handle_rumor(now, from.node, rumor);
                         }
                     }
@@ -129,7 +129,7 @@ impl Cluster {
 
     fn handle_swim(&mut self, now: Instant, from: Contact, address: SocketAddr, packet: &[u8]) {
         let counters = &mut self.links.counters;
-        let keyring = &self.keyring;
+        let keyring = &self.admission.keyring;
         let is_member = |node: &NodeId| keyring.is_member(node);
         let (roster, from_node) = (&mut self.roster, from.node);
         match roster.handle_packet(now, from_node, packet, is_member, counters) {
@@ -146,12 +146,14 @@ impl Cluster {
     fn handle_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
         match rumor {
             Rumor::Head(head) => {
-                if self.keyring.is_member(&head.author) && self.rumors.is_news(&head) {
+                if self.admission.keyring.is_member(&head.author)
+                    && self.spreading.rumors.is_news(&head)
+                {
                     self.push_bounded(Event::Head(head));
                 }
             }
             Rumor::Statement(bytes) => {
-                if self.rumors.is_unheard_statement(&bytes) {
+                if self.spreading.rumors.is_unheard_statement(&bytes) {
                     self.push_bounded(Event::Statement { from, bytes });
                 }
             }
@@ -170,7 +172,7 @@ impl Cluster {
     /// Counts an offence. Reports each pair of member and kind once.
     fn record_offence(&mut self, now: Instant, who: NodeId, what: Offence) {
         self.links.counters.count(what.into());
-        if self.offenders.record(now, who, what) {
+        if self.admission.offenders.record(now, who, what) {
             self.push_bounded(Event::Offended { node: who, what });
         }
     }
@@ -183,7 +185,7 @@ impl Cluster {
         if heard.node != me.node || !is_beyond(&heard, &me) {
             return false;
         }
-        if let Err(what) = self.vouchers.check_life(known) {
+        if let Err(what) = self.admission.vouchers.check_life(known) {
             if what == Offence::SpeaksForOthers {
                 self.record_offence(now, teller, what);
             }
@@ -198,7 +200,7 @@ impl Cluster {
     /// often recently.
     pub(super) fn contradict(&mut self, now: Instant, known: Generation) -> bool {
         if !self.roster.take_renewal(now) {
-            self.links.counters.too_many_renewals += 1;
+            self.links.counters.excess.too_many_renewals += 1;
             return false;
         }
         self.roster.outlive(now, known);

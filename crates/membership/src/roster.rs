@@ -74,17 +74,27 @@ pub(super) struct Roster {
     /// Token in the engine's timers since its last change of identity, taken from the last probe
     /// timer.
     token: Option<TimerToken>,
+    tuning: EngineTuning,
+    live: BTreeMap<NodeId, Contact>,
+    answers: ProbeAnswers,
+    own_key: OwnKeyUse,
+    sends: VecDeque<(Contact, Bytes)>,
+    changes: VecDeque<RosterChange>,
+}
+
+/// The engine's settings, which depend on the number of members.
+struct EngineTuning {
     base: foca::Config,
     suspicion: Duration,
     tuned_for: usize,
-    live: BTreeMap<NodeId, Contact>,
-    answers: ProbeAnswers,
+}
+
+/// The use of this node's key by this and by other processes.
+struct OwnKeyUse {
     renewals: TokenBucket,
     /// Whether another process is known to use this node's key.
     quarrels: bool,
     other_lives: VecDeque<OtherLife>,
-    sends: VecDeque<(Contact, Bytes)>,
-    changes: VecDeque<RosterChange>,
 }
 
 impl Roster {
@@ -108,14 +118,18 @@ impl Roster {
             runtime: AccumulatingRuntime::new(),
             timers: Timers::new(),
             token: None,
-            base,
-            suspicion: config.suspicion,
-            tuned_for: 1,
+            tuning: EngineTuning {
+                base,
+                suspicion: config.suspicion,
+                tuned_for: 1,
+            },
             live: BTreeMap::new(),
             answers: ProbeAnswers::default(),
-            renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
-            quarrels: false,
-            other_lives: VecDeque::new(),
+            own_key: OwnKeyUse {
+                renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
+                quarrels: false,
+                other_lives: VecDeque::new(),
+            },
             sends: VecDeque::new(),
             changes: VecDeque::new(),
         }
@@ -186,7 +200,7 @@ impl Roster {
     ) -> Result<Blame, PacketRefusal> {
         let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
         let Some(EnginePacket { header, mut told }) = packet else {
-            counters.bad_swim += 1;
+            counters.untrusted.bad_swim += 1;
             return Ok(None);
         };
         let sender = header.src.0;
@@ -203,7 +217,7 @@ impl Roster {
             return Ok(blame);
         }
         if !self.contradicts_in_time(now, &header, &mut updates) {
-            counters.too_many_renewals += 1;
+            counters.excess.too_many_renewals += 1;
             if header.message == foca::Message::TurnUndead {
                 return Ok(blame);
             }
@@ -216,7 +230,7 @@ impl Roster {
         }
         self.accept_hearsay(now, &all, |roster| {
             let handled = roster.engine.handle_data(data, &mut roster.runtime);
-            counters.bad_swim += u64::from(handled.is_err());
+            counters.untrusted.bad_swim += u64::from(handled.is_err());
         });
         Ok(blame)
     }
@@ -315,7 +329,7 @@ impl Roster {
         }
         if let Some(later) = self.later_self(&updates) {
             let may = self.take_renewal(now);
-            counters.too_many_renewals += u64::from(!may);
+            counters.excess.too_many_renewals += u64::from(!may);
             self.go_on_after(now, later, may);
         }
         updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
@@ -489,12 +503,12 @@ impl Roster {
     /// piece of news. Both grow with the logarithm of the cluster's size.
     fn tune(&mut self) {
         let size = self.rounded_size();
-        if size == self.tuned_for {
+        if size == self.tuning.tuned_for {
             return;
         }
-        self.tuned_for = size;
+        self.tuning.tuned_for = size;
         let decades = (size as f64).log10();
-        let mut config = self.base.clone();
+        let mut config = self.tuning.base.clone();
         config.suspect_to_down_after = self.time_to_contradict();
         config.max_transmissions =
             NonZeroU8::new((4.0 * decades) as u8).map_or(SENDS_MIN, |n| n.max(SENDS_MIN));

@@ -170,7 +170,7 @@ impl Cluster {
         }
         let live = self.roster.live().values();
         let members = live.flat_map(|it| self.links.addresses(it)).collect();
-        let keyring = &self.keyring;
+        let keyring = &self.admission.keyring;
         self.seeds.retain_lost(|node| keyring.is_member(node));
         for address in self.seeds.due(now, &members, &mut self.rng) {
             self.approach(now, address);

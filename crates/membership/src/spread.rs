@@ -60,14 +60,17 @@ impl Cluster {
             rank,
             bytes,
         };
-        if !self.rumors.confirm(now, head) {
+        if !self.spreading.rumors.confirm(now, head) {
             return Ok(false);
         }
         if author == self.links.me().node {
-            self.head.direct = Some(self.head.earliest.max(now));
-            self.head.refresh.get_or_insert(now + REFRESH_PERIOD);
+            self.spreading.head.direct = Some(self.spreading.head.earliest.max(now));
+            self.spreading
+                .head
+                .refresh
+                .get_or_insert(now + REFRESH_PERIOD);
         }
-        if self.leaving.is_none() {
+        if self.absences.leaving.is_none() {
             self.spread(now);
         }
         Ok(true)
@@ -75,21 +78,21 @@ impl Cluster {
 
     /// Sends the news that is due.
     pub(super) fn spread(&mut self, now: Instant) {
-        if self.head.direct.is_some_and(|at| at <= now) {
-            self.head.direct = None;
-            self.head.earliest = now + DIRECT_GAP;
-            if self.small {
+        if self.spreading.head.direct.is_some_and(|at| at <= now) {
+            self.spreading.head.direct = None;
+            self.spreading.head.earliest = now + DIRECT_GAP;
+            if self.spreading.small {
                 let all: Vec<_> = self.roster.live().values().copied().collect();
                 self.send_head(now, &all);
             }
         }
-        if self.head.refresh.is_some_and(|at| at <= now) {
-            self.head.refresh = Some(now + REFRESH_PERIOD);
+        if self.spreading.head.refresh.is_some_and(|at| at <= now) {
+            self.spreading.head.refresh = Some(now + REFRESH_PERIOD);
             let next = self.next_to_refresh();
-            self.head.refreshed = next.map(|member| member.node);
+            self.spreading.head.refreshed = next.map(|member| member.node);
             self.send_head(now, next.as_slice());
         }
-        let frames = self.rumors.round(now);
+        let frames = self.spreading.rumors.round(now);
         if frames.is_empty() {
             return;
         }
@@ -102,8 +105,8 @@ impl Cluster {
 
     /// Sends this node's head to a new member of a small cluster.
     pub(super) fn introduce_head(&mut self, now: Instant, member: Member) {
-        if let Some(head) = self.rumors.head(&self.links.me().node)
-            && self.small
+        if let Some(head) = self.spreading.rumors.head(&self.links.me().node)
+            && self.spreading.small
         {
             self.links.send_to(now, &member, Frame::Rumors(vec![head]));
         }
@@ -113,6 +116,7 @@ impl Cluster {
         let live = self.roster.live();
         let after = |node| (Bound::Excluded(node), Bound::Unbounded);
         let next = self
+            .spreading
             .head
             .refreshed
             .and_then(|last| live.range(after(last)).next());
@@ -121,7 +125,7 @@ impl Cluster {
     }
 
     fn send_head(&mut self, now: Instant, members: &[Member]) {
-        let Some(head) = self.rumors.head(&self.links.me().node) else {
+        let Some(head) = self.spreading.rumors.head(&self.links.me().node) else {
             return;
         };
         for member in members {

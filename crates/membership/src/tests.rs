@@ -179,7 +179,7 @@ fn one_session_cannot_flood_the_owner_with_messages() {
         .filter(|e| matches!(e, Event::Message { .. }))
         .count();
     assert_eq!(messages, config::MESSAGES_PER_S as usize);
-    assert_eq!(table.seat(2).counters().flooding, 4000);
+    assert_eq!(table.seat(2).counters().excess.flooding, 4000);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn unread_events_are_bounded() {
     }
     cluster.push_bounded(event());
     assert_eq!(cluster.events.len(), config::EVENTS_MAX);
-    assert_eq!(cluster.counters().overflow, 1);
+    assert_eq!(cluster.counters().excess.overflow, 1);
     while cluster.poll_event().is_some() {}
     cluster.push_bounded(event());
     assert_eq!(cluster.events.len(), 1, "once there is room");
@@ -396,9 +396,9 @@ fn a_cluster_switches_between_small_and_large_with_hysteresis() {
         }
     };
     list(&mut cluster, 2..66);
-    assert!(cluster.small, "65 members");
+    assert!(cluster.spreading.small, "65 members");
     list(&mut cluster, 66..80);
-    assert!(!cluster.small, "79 members");
+    assert!(!cluster.spreading.small, "79 members");
     let reached = cluster.broadcast(now, Bytes::from_static(b"x"));
     assert_eq!(reached, Ok(BROADCAST_SUBSET));
 }

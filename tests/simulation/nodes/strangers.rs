@@ -37,7 +37,7 @@ fn a_node_with_another_secret_learns_nothing_and_changes_nothing() {
             let running = world.running(node);
             assert_eq!(listing(&running.view), before);
             assert_eq!(live_of(running).len(), 2);
-            let knocks = running.machine.cluster().counters().unknown_epoch;
+            let knocks = running.machine.cluster().counters().unusable.unknown_epoch;
             assert_eq!(knocks > 0, node < 2, "the stranger knocks at its seeds");
         }
     });
@@ -92,7 +92,7 @@ fn datagrams_of_an_earlier_generation_change_nothing() {
         let drops = |world: &crate::nodes::world::World| -> u64 {
             let counters = |n: usize| world.running(n).machine.cluster().counters();
             (0..3)
-                .map(|n| counters(n).replayed + counters(n).unproven)
+                .map(|n| counters(n).unusable.replayed + counters(n).untrusted.unproven)
                 .sum()
         };
         let dropped = drops(&world);
@@ -145,7 +145,7 @@ fn garbage_on_the_port_changes_only_a_counter() {
         assert!(agrees(&world), "{}", explain(&world));
         let counters = (0..3).map(|node| world.running(node).machine.cluster().counters());
         let dropped: u64 = counters
-            .map(|c| c.bad_seal + c.foreign + c.unknown_epoch)
+            .map(|c| c.unusable.bad_seal + c.unusable.foreign + c.unusable.unknown_epoch)
             .sum();
         assert!(dropped > 0);
     });

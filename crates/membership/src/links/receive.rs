@@ -57,10 +57,10 @@ impl Links {
         datagram: &[u8],
     ) -> Result<OpenedDatagram, DatagramDropCause> {
         let (header, sealed) = Header::decode(datagram).map_err(|_| DatagramDropCause::Foreign)?;
-        if header.salt == *self.sealer.salt() {
+        if header.salt == *self.secrets.sealer.salt() {
             return Err(DatagramDropCause::Own);
         }
-        let session = self.sessions.get(&header.salt);
+        let session = self.proven.sessions.get(&header.salt);
         let is_fresh = match session {
             Some(session) => session.window.is_fresh(header.counter),
             None => self.ended.is_fresh(&header.salt, header.counter),
@@ -75,7 +75,7 @@ impl Links {
         let body = match known_key {
             Some(known) => known.open(&header, sealed),
             None => {
-                let fresh = SealKey::of(self.sealer.keyring(), &header);
+                let fresh = SealKey::of(self.secrets.sealer.keyring(), &header);
                 key.insert(fresh.ok_or(DatagramDropCause::UnknownEpoch)?)
                     .open(&header, sealed)
             }
@@ -103,7 +103,7 @@ impl Links {
             .links
             .get(&from)
             .is_some_and(|link| link.salt == Some(header.salt));
-        let for_this_life = opened.body.to == tag(self.sealer.salt());
+        let for_this_life = opened.body.to == tag(self.secrets.sealer.salt());
         match &opened.body.frame {
             Frame::Hello { .. } => {
                 self.answer_hello(now, &opened);
@@ -139,7 +139,7 @@ impl Links {
     /// Marks a datagram of a known session as seen, once its sender is authenticated. Returns false
     /// if the session is not known.
     fn mark(&mut self, opened: &mut OpenedDatagram) -> Result<bool, DatagramDropCause> {
-        let Some(session) = self.sessions.get_mut(&opened.header.salt) else {
+        let Some(session) = self.proven.sessions.get_mut(&opened.header.salt) else {
             return Ok(false);
         };
         if !opened.is_from(&session.pair) {
@@ -155,12 +155,17 @@ impl Links {
     /// Returns the key that this process shares with the process of these credentials, after
     /// checking them.
     fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, DatagramDropCause> {
-        self.vouchers.check(salt, who)?;
-        if !self.sealer.keyring().is_member(&who.who.contact.node) {
+        self.secrets.vouchers.check(salt, who)?;
+        if !self
+            .secrets
+            .sealer
+            .keyring()
+            .is_member(&who.who.contact.node)
+        {
             return Err(DatagramDropCause::NotAMember);
         }
         let (me, them) = (&self.me.node, &who.who.contact.node);
-        let pair = self.exchange.with(&who.exchange, me, them);
+        let pair = self.secrets.exchange.with(&who.exchange, me, them);
         pair.ok_or(DatagramDropCause::Forged)
     }
 
@@ -193,11 +198,13 @@ impl Links {
     ) -> Result<Vec<Arrival>, DatagramDropCause> {
         let (from, salt) = (opened.from, opened.header.salt);
         let proof = opened.body.proof;
-        let Some(proof) = proof.filter(|p| self.cookies.accepts(now, from, &salt, &p.token)) else {
+        let Some(proof) =
+            proof.filter(|p| self.secrets.cookies.accepts(now, from, &salt, &p.token))
+        else {
             self.challenge(now, &opened);
             return Err(DatagramDropCause::Unproven);
         };
-        if !self.proofs.take(1, now) {
+        if !self.limits.proofs.take(1, now) {
             return Err(DatagramDropCause::Unproven);
         }
         let pair = self.pair_with(&salt, &proof.who)?;
@@ -289,7 +296,7 @@ impl Links {
         } else {
             canonical(who.contact.address)
         };
-        self.vouchers.remember(who);
+        self.secrets.vouchers.remember(who);
         who.contact
     }
 
@@ -302,7 +309,7 @@ impl Links {
         who: Contact,
         (key, pair): (Option<SealKey>, PairKey),
     ) -> Result<(), DatagramDropCause> {
-        match (self.sessions.get_mut(&header.salt), key) {
+        match (self.proven.sessions.get_mut(&header.salt), key) {
             (Some(session), _) if session.who.node != who.node => {
                 return Err(DatagramDropCause::TwoFaced);
             }
@@ -320,7 +327,7 @@ impl Links {
                     messages,
                     links: 0,
                 };
-                self.sessions.insert(header.salt, session);
+                self.proven.sessions.insert(header.salt, session);
             }
         }
         let link = self.link(now, address);
@@ -329,7 +336,7 @@ impl Links {
         let before = link.salt.replace(header.salt);
         if before != Some(header.salt) {
             link.token = None;
-            if let Some(session) = self.sessions.get_mut(&header.salt) {
+            if let Some(session) = self.proven.sessions.get_mut(&header.salt) {
                 session.links += 1;
             }
             self.release(address, before);
@@ -366,7 +373,7 @@ impl Links {
             if node.is_none_or(|node| node == who.node) {
                 self.transmit_bound(address, &salt, token, frame);
             } else {
-                self.counters.never_proven += 1;
+                self.counters.excess.never_proven += 1;
             }
         }
     }
@@ -386,23 +393,30 @@ impl Links {
         if !self.may_answer(now, opened, HELLO_BYTES) {
             return;
         }
-        let Some(pair) = self.exchange.with(exchange, &self.me.node, &who.node) else {
-            self.counters.forged += 1;
+        let Some(pair) = self
+            .secrets
+            .exchange
+            .with(exchange, &self.me.node, &who.node)
+        else {
+            self.counters.untrusted.forged += 1;
             return;
         };
         let (from, salt) = (opened.from, &opened.header.salt);
         let frame = Frame::HelloReply {
             nonce: *nonce,
-            token: self.cookies.token(now, from, salt),
-            who: Box::new(self.credentials),
+            token: self.secrets.cookies.token(now, from, salt),
+            who: Box::new(self.secrets.credentials),
             reached: from,
-            known: self.vouchers.later(who).map(Box::new),
+            known: self.secrets.vouchers.later(who).map(Box::new),
         };
         self.transmit(from, &unbound(salt, frame), Some(&pair));
     }
 
     fn challenge(&mut self, now: Instant, opened: &OpenedDatagram) {
-        let token = self.cookies.token(now, opened.from, &opened.header.salt);
+        let token = self
+            .secrets
+            .cookies
+            .token(now, opened.from, &opened.header.salt);
         let body = unbound(&opened.header.salt, Frame::Challenge { token });
         let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES;
         let length = body
@@ -416,9 +430,9 @@ impl Links {
     /// Returns whether an answer may be sent: at most one, and not longer than the received
     /// datagram.
     fn may_answer(&mut self, now: Instant, opened: &OpenedDatagram, length_bytes: usize) -> bool {
-        let may = length_bytes <= opened.length_bytes && self.answers.take(1, now);
+        let may = length_bytes <= opened.length_bytes && self.limits.answers.take(1, now);
         if !may {
-            self.counters.unanswered += 1;
+            self.counters.excess.unanswered += 1;
         }
         may
     }

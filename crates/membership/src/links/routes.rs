@@ -24,7 +24,7 @@ impl Links {
     /// of the node's last datagram. The advertised address is preferred, then the one that was
     /// proven first.
     pub(crate) fn route(&self, to: &Contact) -> Option<SocketAddr> {
-        let routes = self.routes.get(&to.node)?;
+        let routes = self.proven.routes.get(&to.node)?;
         let latest = routes.iter().filter_map(|at| self.heard_at(*at)).max()?;
         let is_used = |at: SocketAddr| {
             let heard = self.heard_at(at);
@@ -46,7 +46,13 @@ impl Links {
 
     /// Returns all proven addresses of a node, and its advertised address.
     pub(crate) fn addresses(&self, to: &Contact) -> BTreeSet<SocketAddr> {
-        let proven = self.routes.get(&to.node).into_iter().flatten().copied();
+        let proven = self
+            .proven
+            .routes
+            .get(&to.node)
+            .into_iter()
+            .flatten()
+            .copied();
         proven.chain([canonical(to.address)]).collect()
     }
 
@@ -70,7 +76,12 @@ impl Links {
     /// no address is proven, or the node is silent and `is_live` is false, the packet goes to the
     /// advertised address.
     pub(crate) fn send_packet(&mut self, now: Instant, to: &Contact, packet: Bytes, is_live: bool) {
-        let routes = self.routes.get(&to.node).cloned().unwrap_or_default();
+        let routes = self
+            .proven
+            .routes
+            .get(&to.node)
+            .cloned()
+            .unwrap_or_default();
         let last = routes.iter().copied().max_by_key(|at| self.heard_at(*at));
         let heard = last.and_then(|at| self.heard_at(at));
         let is_silent = heard.is_none_or(|at| now.saturating_duration_since(at) >= ROUTE_SILENCE);
@@ -91,7 +102,7 @@ impl Links {
     fn send_unproven(&mut self, now: Instant, to: &Contact, frame: Frame) {
         let address = canonical(to.address);
         if self.proven(address).is_some() {
-            self.counters.never_proven += 1;
+            self.counters.excess.never_proven += 1;
             return self.greet(now, address);
         }
         self.queue_unproven(now, address, Some(to.node), frame);
@@ -119,7 +130,7 @@ impl Links {
     /// Records that a node is proven at an address. Beyond [`ROUTES_MAX`], forgets the longest
     /// silent other address of this node.
     pub(super) fn add_route(&mut self, node: NodeId, address: SocketAddr) {
-        let routes = self.routes.entry(node).or_default();
+        let routes = self.proven.routes.entry(node).or_default();
         if routes.contains(&address) {
             return;
         }
@@ -132,10 +143,10 @@ impl Links {
     }
 
     pub(super) fn remove_route(&mut self, node: &NodeId, address: SocketAddr) {
-        if let Some(routes) = self.routes.get_mut(node) {
+        if let Some(routes) = self.proven.routes.get_mut(node) {
             routes.retain(|at| *at != address);
             if routes.is_empty() {
-                self.routes.remove(node);
+                self.proven.routes.remove(node);
             }
         }
     }
@@ -143,7 +154,7 @@ impl Links {
     /// Records the present life of the peer that is proven at an address.
     pub(crate) fn renew(&mut self, address: SocketAddr, life: Contact) {
         let salt = self.links.get(&address).and_then(|link| link.salt);
-        let session = salt.and_then(|salt| self.sessions.get_mut(&salt));
+        let session = salt.and_then(|salt| self.proven.sessions.get_mut(&salt));
         if let Some(session) = session.filter(|it| it.who.generation < life.generation) {
             session.who = Contact {
                 address: canonical(life.address),

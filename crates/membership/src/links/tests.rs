@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::counters::UnusableDatagrams;
 use p2pfs_proto::trust::{EpochSecret, NodeKey};
 use p2pfs_types::id::Generation;
 
@@ -97,7 +98,7 @@ fn a_lost_hello_is_repeated_and_then_given_up() {
     }
     assert_eq!(hellos, HELLO_GAPS_MS.len());
     assert!(at - now <= Duration::from_secs(3));
-    assert_eq!(a.counters.never_proven, 1);
+    assert_eq!(a.counters.excess.never_proven, 1);
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn a_replayed_datagram_changes_nothing() {
     for from in [address(1), address(9)] {
         assert!(b.handle_datagram(now, from, &datagram).is_empty());
     }
-    assert_eq!(b.counters.replayed, 2);
+    assert_eq!(b.counters.unusable.replayed, 2);
     assert!(sent(&mut b).is_empty());
 }
 
@@ -121,13 +122,14 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
     let (mut a, mut b) = acquainted(now);
     let (mut a2, mut c) = (links_of(1, 1, 9, now), links_of(3, 1, 0, now));
     // The third one has the secret, so it can seal under the salt of the first.
-    c.sealer = Sealer::new(
+    c.secrets.sealer = Sealer::new(
         Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
-        *a.sealer.salt(),
+        *a.secrets.sealer.salt(),
     );
     let pair = c
+        .secrets
         .exchange
-        .with(b.exchange.public(), &c.me.node, &b.me.node)
+        .with(b.secrets.exchange.public(), &c.me.node, &b.me.node)
         .unwrap();
     for counter in [0, 100, 1 << 40] {
         for (pair, frame) in [
@@ -135,32 +137,35 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
             (Some(&pair), message("forged")),
             (None, Frame::Rumors(Vec::new())),
         ] {
-            c.sealer.skip_to(counter);
+            c.secrets.sealer.skip_to(counter);
             let body = Body {
-                to: tag(b.sealer.salt()),
+                to: tag(b.secrets.sealer.salt()),
                 proof: None,
                 frame,
             };
-            let datagram = c.sealer.seal(body.encode().unwrap(), pair);
+            let datagram = c.secrets.sealer.seal(body.encode().unwrap(), pair);
             assert!(b.handle_datagram(now, address(1), &datagram).is_empty());
         }
     }
-    assert_eq!(b.counters.forged, 9);
+    assert_eq!(b.counters.untrusted.forged, 9);
     a.send(now, address(2), message("true"));
     assert_eq!(messages(&pass(now, &mut a, &mut b)), [message("true")]);
     // The third one's answer to a hello in another node's name is refused too.
     a2.greet(now, address(2));
     let hello = sent(&mut a2).remove(0);
-    c.credentials = b.credentials;
-    c.sealer = Sealer::new(
+    c.secrets.credentials = b.secrets.credentials;
+    c.secrets.sealer = Sealer::new(
         Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
-        *b.sealer.salt(),
+        *b.secrets.sealer.salt(),
     );
     c.handle_datagram(now, address(1), &hello);
     for datagram in sent(&mut c) {
         assert!(a2.handle_datagram(now, address(2), &datagram).is_empty());
     }
-    assert_eq!((a2.proven(address(2)), a2.counters.forged), (None, 1));
+    assert_eq!(
+        (a2.proven(address(2)), a2.counters.untrusted.forged),
+        (None, 1)
+    );
 }
 
 #[test]
@@ -210,7 +215,7 @@ fn answer_to_a_challenge_proves_nothing_again_after_its_session_ended() {
     next.greet(now, address(2));
     while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
     let salt = b.links[&address(1)].salt;
-    assert_eq!(salt, Some(*next.sealer.salt()));
+    assert_eq!(salt, Some(*next.secrets.sealer.salt()));
     for second in 0..30 {
         let then = now + Duration::from_secs(second);
         for datagram in &recorded {
@@ -266,7 +271,7 @@ fn a_forgotten_peer_proves_itself_again_within_one_round_trip() {
     b.send(now, address(1), message("you are known"));
     pass(now, &mut b, &mut a);
     b.forget(address(1));
-    assert!(b.sessions.is_empty());
+    assert!(b.proven.sessions.is_empty());
     a.send(
         now,
         address(2),
@@ -292,7 +297,10 @@ fn another_secret_of_another_name_changes_only_a_counter() {
     assert_eq!(
         b.counters,
         Counters {
-            unknown_epoch: 1,
+            unusable: UnusableDatagrams {
+                unknown_epoch: 1,
+                ..UnusableDatagrams::default()
+            },
             ..Counters::default()
         }
     );
@@ -318,7 +326,7 @@ fn a_session_speaks_for_one_node_only() {
     for datagram in sent(&mut a) {
         b.handle_datagram(now, address(9), &datagram);
     }
-    assert_eq!(b.counters.forged, 1);
+    assert_eq!(b.counters.untrusted.forged, 1);
     assert_eq!(b.proven(address(9)), None);
 }
 
@@ -330,7 +338,7 @@ fn our_own_returned_datagram_is_not_a_peer() {
     for datagram in sent(&mut a) {
         assert!(a.handle_datagram(now, address(2), &datagram).is_empty());
     }
-    assert_eq!(a.counters.own, 1);
+    assert_eq!(a.counters.unusable.own, 1);
 }
 
 #[test]
@@ -363,9 +371,15 @@ fn queued_datagrams_are_bounded_and_the_oldest_are_dropped() {
     for n in 0..TRANSMITS_MAX {
         a.queue(address(n as u16), Vec::new());
     }
-    assert_eq!((a.transmits.len(), a.counters.overflow), (TRANSMITS_MAX, 0));
+    assert_eq!(
+        (a.transmits.len(), a.counters.excess.overflow),
+        (TRANSMITS_MAX, 0)
+    );
     a.queue(address(TRANSMITS_MAX as u16), Vec::new());
-    assert_eq!((a.transmits.len(), a.counters.overflow), (TRANSMITS_MAX, 1));
+    assert_eq!(
+        (a.transmits.len(), a.counters.excess.overflow),
+        (TRANSMITS_MAX, 1)
+    );
     assert_eq!(a.poll_transmit().map(|first| first.to), Some(address(1)));
 }
 
@@ -399,7 +413,7 @@ fn answers_to_hellos_have_a_burst_and_resume_when_there_is_room() {
     }
     assert_eq!(sent(&mut b).len(), UNPROVEN_ANSWERS_PER_S as usize);
     b.handle_datagram(now, address(9999), &hello);
-    assert_eq!((sent(&mut b).len(), b.counters.unanswered), (0, 1));
+    assert_eq!((sent(&mut b).len(), b.counters.excess.unanswered), (0, 1));
     let later = now + Duration::from_secs(1) / UNPROVEN_ANSWERS_PER_S;
     b.handle_datagram(later, address(9999), &hello);
     assert_eq!(sent(&mut b).len(), 1);
@@ -410,7 +424,7 @@ fn arrives_with_proofs_left(left: u32, waited: Duration) -> bool {
     let now = Instant::now();
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
     for _ in left..PROOFS_AT_ONCE {
-        assert!(b.proofs.take(1, now), "so many at once");
+        assert!(b.limits.proofs.take(1, now), "so many at once");
     }
     let now = now + waited;
     a.send(now, address(2), message("x"));
@@ -444,7 +458,7 @@ fn a_silent_link_is_forgotten() {
     for minute in 1..30 {
         a.handle_timeout(now + Duration::from_secs(60 * minute));
     }
-    assert_eq!((a.len(), a.sessions.len()), (0, 0));
+    assert_eq!((a.len(), a.proven.sessions.len()), (0, 0));
 }
 
 #[test]
@@ -513,8 +527,8 @@ proptest! {
                     datagram
                 }
                 Attack::Sealed { body, for_this_life } => {
-                    let to = if for_this_life { tag(b.sealer.salt()) } else { [0; 8] };
-                    member.sealer.seal([&to[..], &body].concat(), None)
+                    let to = if for_this_life { tag(b.secrets.sealer.salt()) } else { [0; 8] };
+                    member.secrets.sealer.seal([&to[..], &body].concat(), None)
                 }
             };
             *balance.entry(address(n)).or_default() += datagram.len() as i64;
@@ -524,7 +538,7 @@ proptest! {
             }
         }
         prop_assert!(balance.values().all(|bytes| *bytes >= 0), "{:?}", balance);
-        prop_assert_eq!((b.len(), b.sessions.len()), (1, 1));
+        prop_assert_eq!((b.len(), b.proven.sessions.len()), (1, 1));
         prop_assert_eq!(b.proven(address(1)), Some(contact(1)));
     }
 }

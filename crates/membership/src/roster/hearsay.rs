@@ -160,7 +160,7 @@ impl Roster {
         let knows_teller = teller.is_none_or(&mut fits);
         let all = told.len();
         told.retain(|it| fits(&it.id().0.node));
-        counters.too_many_members += u64::from(!knows_teller || told.len() < all);
+        counters.excess.too_many_members += u64::from(!knows_teller || told.len() < all);
         knows_teller
     }
 }

@@ -41,33 +41,33 @@ impl Roster {
 
     /// Returns whether a contradiction is allowed now, and consumes the allowance.
     pub(in super::super) fn take_renewal(&mut self, now: Instant) -> bool {
-        self.renewals.take(1, now)
+        self.own_key.renewals.take(1, now)
     }
 
     /// Returns the next later life of this node that members reported.
     pub(in super::super) fn poll_other_life(&mut self) -> Option<OtherLife> {
-        self.other_lives.pop_front()
+        self.own_key.other_lives.pop_front()
     }
 
     /// Records that another process has begun to use this node's key (`begins`), or that no other
     /// process uses it any longer.
     pub(in super::super) fn quarrel(&mut self, now: Instant, begins: bool) {
-        self.quarrels = begins;
-        self.renewals = if begins {
+        self.own_key.quarrels = begins;
+        self.own_key.renewals = if begins {
             TokenBucket::one_in(QUARREL_PERIOD, 1, now)
         } else {
             TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now)
         };
-        self.tuned_for = 0;
+        self.tuning.tuned_for = 0;
         self.tune();
     }
 
     /// Returns the time for which a suspect of a small cluster can contradict.
     pub(super) fn patience(&self) -> Duration {
-        if self.quarrels {
-            self.suspicion * QUARREL_PATIENCE
+        if self.own_key.quarrels {
+            self.tuning.suspicion * QUARREL_PATIENCE
         } else {
-            self.suspicion
+            self.tuning.suspicion
         }
     }
 
@@ -105,8 +105,8 @@ impl Roster {
         if may {
             self.outlive(now, later.generation);
         }
-        if self.other_lives.len() < OTHER_LIVES_MAX {
-            self.other_lives.push_back((later, may));
+        if self.own_key.other_lives.len() < OTHER_LIVES_MAX {
+            self.own_key.other_lives.push_back((later, may));
         }
     }
 

@@ -50,8 +50,8 @@ fn an_endless_forger_is_checked_only_a_bounded_number_of_times() {
     }
     table.exchange();
     let counters = table.seat(2).counters();
-    assert!((1..50).contains(&counters.forged), "{counters:?}");
-    assert!(counters.flooding >= 50, "{counters:?}");
+    assert!((1..50).contains(&counters.untrusted.forged), "{counters:?}");
+    assert!(counters.excess.flooding >= 50, "{counters:?}");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn an_unsigned_generation_is_refused_in_gossip_lists_and_answers() {
 /// packets.
 fn calls_gone(table: &mut Table, who: Member, to: u8) -> (Bytes, Vec<Bytes>) {
     let (now, me) = (table.now, table.seat(1).me());
-    let vouchers = table.seat(1).vouchers.clone();
+    let vouchers = table.seat(1).admission.vouchers.clone();
     // A node with a short suspicion calls others gone early.
     let hasty = ClusterConfig {
         suspicion: Duration::from_millis(10),
@@ -184,5 +184,5 @@ fn a_start_far_in_the_future_is_refused_and_reported() {
     let mut table = Table::with(seats, now);
     table.run(Duration::from_secs(5));
     assert_eq!(table.seat(1).live().count(), 0);
-    assert!(table.seat(1).counters().ahead_of_clock > 0);
+    assert!(table.seat(1).counters().untrusted.ahead_of_clock > 0);
 }
