@@ -33,10 +33,16 @@ pub(super) struct CacheContext {
     pub(super) write_behind: WriteBehind,
     events: SyncSender<CacheEvent>,
     events_lost: AtomicU64,
-    disk_errors: AtomicU64,
-    disk_refuses: AtomicBool,
+    refusals: DiskRefusals,
     /// The bytes that were found wrong or unreadable.
     pub(super) damage: Mutex<Damage>,
+}
+
+/// The refusals of the cache's disk.
+#[derive(Default)]
+struct DiskRefusals {
+    disk_errors: AtomicU64,
+    disk_refuses: AtomicBool,
     /// Whether a refusal was reported whose end was not reported yet.
     trouble_reported: Mutex<bool>,
 }
@@ -57,10 +63,8 @@ impl CacheContext {
             write_behind: WriteBehind::default(),
             events,
             events_lost: AtomicU64::new(0),
-            disk_errors: AtomicU64::new(0),
-            disk_refuses: AtomicBool::new(false),
+            refusals: DiskRefusals::default(),
             damage: Mutex::default(),
-            trouble_reported: Mutex::new(false),
         }
     }
 
@@ -85,14 +89,14 @@ impl CacheContext {
         match &result {
             // Loaded before it is stored: this runs at every store, and a plain load shares the
             // cache line.
-            Ok(_) if self.disk_refuses.load(Ordering::Relaxed) => {
-                self.disk_refuses.store(false, Ordering::Relaxed);
+            Ok(_) if self.refusals.disk_refuses.load(Ordering::Relaxed) => {
+                self.refusals.disk_refuses.store(false, Ordering::Relaxed);
             }
             Ok(_) => {}
             Err(error) => {
-                self.disk_errors.fetch_add(1, Ordering::Relaxed);
-                self.disk_refuses.store(true, Ordering::Relaxed);
-                let mut is_reported = self.trouble_reported.lock();
+                self.refusals.disk_errors.fetch_add(1, Ordering::Relaxed);
+                self.refusals.disk_refuses.store(true, Ordering::Relaxed);
+                let mut is_reported = self.refusals.trouble_reported.lock();
                 if !std::mem::replace(&mut *is_reported, true) {
                     let limit = limit_of_open_files(error);
                     let why = limit
@@ -107,7 +111,7 @@ impl CacheContext {
 
     /// Reports that the disk accepts writes again, if a refusal was reported.
     pub(super) fn report_recovery(&self) {
-        let mut is_reported = self.trouble_reported.lock();
+        let mut is_reported = self.refusals.trouble_reported.lock();
         self.write_behind.schedule_disk_checks(false);
         if std::mem::replace(&mut *is_reported, false) {
             self.send_event(CacheEvent::DiskRecovered);
@@ -121,11 +125,11 @@ impl CacheContext {
 
     /// Returns the number of changes that the disk refused.
     pub(super) fn disk_errors(&self) -> u64 {
-        self.disk_errors.load(Ordering::Relaxed)
+        self.refusals.disk_errors.load(Ordering::Relaxed)
     }
 
     /// Returns whether the disk refused the last change.
     pub(super) fn disk_refuses(&self) -> bool {
-        self.disk_refuses.load(Ordering::Relaxed)
+        self.refusals.disk_refuses.load(Ordering::Relaxed)
     }
 }

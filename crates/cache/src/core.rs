@@ -194,7 +194,7 @@ impl CacheCore {
         let tried = self.context.disk.try_out(&self.context.layout.trial());
         let is_well = match tried {
             // The next store can evict files to make room.
-            Err(error) if is_full(&error) => self.index.lock().evictable_bytes > 0,
+            Err(error) if is_full(&error) => self.index.lock().space.evictable_bytes > 0,
             tried => tried.is_ok(),
         };
         if is_well {
@@ -206,7 +206,7 @@ impl CacheCore {
     pub(super) fn shrink(&self) {
         loop {
             let mut index = self.index.lock();
-            if index.charged_bytes <= index.budget_bytes {
+            if index.space.charged_bytes <= index.space.budget_bytes {
                 return;
             }
             let Some(victim) = index.take_victim() else {
@@ -343,9 +343,9 @@ impl Cache {
         let tally = index.tally();
         let damage = core.context.damage.lock();
         CacheUsage {
-            budget_bytes: index.budget_bytes,
-            used_bytes: index.charged_bytes,
-            evictable_bytes: index.evictable_bytes,
+            budget_bytes: index.space.budget_bytes,
+            used_bytes: index.space.charged_bytes,
+            evictable_bytes: index.space.evictable_bytes,
             pinned_bytes: tally.pinned_bytes,
             files: index.iter().len(),
             complete_files: tally.complete_files,
@@ -397,7 +397,7 @@ impl Cache {
 
     /// Sets the budget. Evicts files until it is kept, except open and pinned files.
     pub fn resize(&self, budget_bytes: u64) -> CacheUsage {
-        self.core().index.lock().budget_bytes = budget_bytes;
+        self.core().index.lock().space.budget_bytes = budget_bytes;
         self.core().shrink();
         self.usage()
     }

@@ -33,6 +33,11 @@ pub struct Faults {
     without_attributes: AtomicBool,
     /// Synced content of each sector that was written since.
     unsynced: Mutex<Unsynced>,
+    gates: Gates,
+}
+
+/// The conditions for which changes and syncs wait.
+struct Gates {
     syncs: Mutex<Syncs>,
     syncs_changed: Condvar,
     /// Whether every change waits until this becomes false.
@@ -120,13 +125,15 @@ impl Faults {
             is_full: AtomicBool::new(false),
             without_attributes: AtomicBool::new(false),
             unsynced: Mutex::default(),
-            syncs: Mutex::new(Syncs {
-                left: u64::MAX,
-                waiting: 0,
-            }),
-            syncs_changed: Condvar::new(),
-            halted: Mutex::new(false),
-            halted_changed: Condvar::new(),
+            gates: Gates {
+                syncs: Mutex::new(Syncs {
+                    left: u64::MAX,
+                    waiting: 0,
+                }),
+                syncs_changed: Condvar::new(),
+                halted: Mutex::new(false),
+                halted_changed: Condvar::new(),
+            },
         }
     }
 
@@ -147,24 +154,24 @@ impl Faults {
 
     /// Lets `left` more syncs complete. Further syncs wait for the next call.
     pub fn allow_syncs(&self, left: u64) {
-        self.syncs.lock().left = left;
-        self.syncs_changed.notify_all();
+        self.gates.syncs.lock().left = left;
+        self.gates.syncs_changed.notify_all();
     }
 
     /// Waits until a sync waits.
     pub fn await_a_sync(&self) {
-        let mut syncs = self.syncs.lock();
+        let mut syncs = self.gates.syncs.lock();
         while syncs.waiting == 0 {
-            self.syncs_changed.wait(&mut syncs);
+            self.gates.syncs_changed.wait(&mut syncs);
         }
     }
 
     fn wait_for_the_disk(&self) {
-        let mut syncs = self.syncs.lock();
+        let mut syncs = self.gates.syncs.lock();
         syncs.waiting += 1;
-        self.syncs_changed.notify_all();
+        self.gates.syncs_changed.notify_all();
         while syncs.left == 0 {
-            self.syncs_changed.wait(&mut syncs);
+            self.gates.syncs_changed.wait(&mut syncs);
         }
         syncs.waiting -= 1;
         syncs.left = syncs.left.saturating_sub(u64::from(syncs.left < u64::MAX));
@@ -201,15 +208,16 @@ impl Faults {
 
     /// Halts the disk, or resumes it.
     pub fn halt(&self, halted: bool) {
-        *self.halted.lock() = halted;
-        self.halted_changed.notify_all();
+        *self.gates.halted.lock() = halted;
+        self.gates.halted_changed.notify_all();
     }
 
     /// Counts a step. Returns whether the cache is killed in it.
     fn step(&self) -> io::Result<bool> {
         let is_halted = |halted: &mut bool| *halted;
-        self.halted_changed
-            .wait_while(&mut self.halted.lock(), is_halted);
+        self.gates
+            .halted_changed
+            .wait_while(&mut self.gates.halted.lock(), is_halted);
         let number = self.steps.fetch_add(1, Ordering::SeqCst);
         if number > self.cut_at {
             return Err(io::Error::other("killed"));

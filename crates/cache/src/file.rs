@@ -33,16 +33,21 @@ pub(super) struct OpenFileState {
     complete: AtomicBool,
     cached_bytes: AtomicU64,
     pub(super) backing: OnceLock<Arc<File>>,
-    /// Upper bound of the pages that stores in flight will add. Locked during every change of the
-    /// charge.
-    pub(super) room: Mutex<Counts>,
-    charged_bytes: AtomicU64,
+    pub(super) charge: FileCharge,
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<PageState>,
     /// Serializes writes into space that is not allocated yet. Taken before the other locks.
     pub(super) writing: Mutex<()>,
     /// Whether a user requested the file since it was opened. Maintenance does not count as use.
     pub(super) is_used: AtomicBool,
+}
+
+/// The space that the index counts for a file.
+pub(super) struct FileCharge {
+    /// Upper bound of the pages that stores in flight will add. Locked during every change of the
+    /// charge.
+    pub(super) room: Mutex<Counts>,
+    charged_bytes: AtomicU64,
 }
 
 /// Open descriptors of a file.
@@ -208,8 +213,10 @@ impl OpenFileState {
             complete: AtomicBool::new(false),
             cached_bytes: AtomicU64::new(0),
             backing: OnceLock::new(),
-            room: Mutex::default(),
-            charged_bytes: AtomicU64::new(charged_bytes),
+            charge: FileCharge {
+                room: Mutex::default(),
+                charged_bytes: AtomicU64::new(charged_bytes),
+            },
             map: Mutex::new(map),
             state: Mutex::new(state),
             writing: Mutex::default(),
@@ -268,12 +275,12 @@ impl OpenFileState {
 
     /// Returns the bytes that the file takes of the budget.
     pub(super) fn charged_bytes(&self) -> u64 {
-        self.charged_bytes.load(Ordering::Relaxed)
+        self.charge.charged_bytes.load(Ordering::Relaxed)
     }
 
     /// Sets the bytes that the file takes of the budget. The caller holds `room`.
     pub(super) fn set_charged_bytes(&self, bytes: u64) {
-        self.charged_bytes.store(bytes, Ordering::Relaxed);
+        self.charge.charged_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn cached_bytes(&self) -> u64 {

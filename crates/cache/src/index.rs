@@ -163,10 +163,7 @@ impl CacheTotals {
 }
 
 pub(super) struct CacheIndex<H> {
-    pub(super) budget_bytes: u64,
-    pub(super) floor_bytes: u64,
-    pub(super) charged_bytes: u64,
-    pub(super) evictable_bytes: u64,
+    pub(super) space: CacheSpace,
     entries: HashMap<ContentHash, IndexEntry<H>>,
     pub(super) busy: HashSet<ContentHash>,
     /// Number of files that are being removed.
@@ -180,6 +177,14 @@ pub(super) struct CacheIndex<H> {
     /// Closed and unpinned files by their turns, with their charge.
     evictable: BTreeMap<u64, (ContentHash, u64)>,
     last_turn: u64,
+}
+
+/// The space that the cache may take and takes.
+pub(super) struct CacheSpace {
+    pub(super) budget_bytes: u64,
+    pub(super) floor_bytes: u64,
+    pub(super) charged_bytes: u64,
+    pub(super) evictable_bytes: u64,
     free: Option<(Instant, u64)>,
     /// Expected free space after evictions that the file system may not report yet, and the start
     /// of this count.
@@ -189,10 +194,14 @@ pub(super) struct CacheIndex<H> {
 impl<H> CacheIndex<H> {
     pub(super) fn new(budget_bytes: u64, floor_bytes: u64, pins: Pins) -> Self {
         Self {
-            budget_bytes,
-            floor_bytes,
-            charged_bytes: 0,
-            evictable_bytes: 0,
+            space: CacheSpace {
+                budget_bytes,
+                floor_bytes,
+                charged_bytes: 0,
+                evictable_bytes: 0,
+                free: None,
+                freed: None,
+            },
             entries: HashMap::new(),
             busy: HashSet::new(),
             leaving: 0,
@@ -202,25 +211,23 @@ impl<H> CacheIndex<H> {
             closed: CacheTotals::default(),
             evictable: BTreeMap::new(),
             last_turn: 0,
-            free: None,
-            freed: None,
         }
     }
 
     /// Charges `bytes` if there is room for them.
     pub(super) fn reserve(&mut self, bytes: u64, now: Instant) -> ReserveDecision<H> {
-        let fixed_bytes = self.charged_bytes - self.evictable_bytes;
+        let fixed_bytes = self.space.charged_bytes - self.space.evictable_bytes;
         if bytes == 0 {
             return ReserveDecision::Granted;
         }
-        if fixed_bytes.saturating_add(bytes) > self.budget_bytes {
+        if fixed_bytes.saturating_add(bytes) > self.space.budget_bytes {
             return self.no_room();
         }
         let Some(free_bytes) = self.free_bytes(now) else {
             return ReserveDecision::Measure;
         };
-        let fits = self.charged_bytes.saturating_add(bytes) <= self.budget_bytes
-            && free_bytes >= self.floor_bytes.saturating_add(bytes);
+        let fits = self.space.charged_bytes.saturating_add(bytes) <= self.space.budget_bytes
+            && free_bytes >= self.space.floor_bytes.saturating_add(bytes);
         if !fits {
             let Some(victim) = self.take_victim() else {
                 return self.no_room();
@@ -231,8 +238,8 @@ impl<H> CacheIndex<H> {
                 ..victim
             });
         }
-        self.charged_bytes += bytes;
-        for (_, free_bytes) in self.free.iter_mut().chain(&mut self.freed) {
+        self.space.charged_bytes += bytes;
+        for (_, free_bytes) in self.space.free.iter_mut().chain(&mut self.space.freed) {
             *free_bytes = free_bytes.saturating_sub(bytes);
         }
         ReserveDecision::Granted
@@ -249,21 +256,21 @@ impl<H> CacheIndex<H> {
 
     /// Replaces a charge of `old_bytes` by one of `new_bytes`.
     pub(super) fn recharge(&mut self, old_bytes: u64, new_bytes: u64) {
-        self.charged_bytes = self.charged_bytes.saturating_sub(old_bytes) + new_bytes;
+        self.space.charged_bytes = self.space.charged_bytes.saturating_sub(old_bytes) + new_bytes;
     }
 
     pub(super) fn measured(&mut self, free_bytes: u64, now: Instant) {
-        let freed_bytes = within(self.freed, FREED_SHOWS_WITHIN, now).unwrap_or(0);
-        self.free = Some((now, free_bytes.max(freed_bytes)));
+        let freed_bytes = within(self.space.freed, FREED_SHOWS_WITHIN, now).unwrap_or(0);
+        self.space.free = Some((now, free_bytes.max(freed_bytes)));
     }
 
     /// Discards the measurement after a change that only the file system can quantify.
     pub(super) fn forget_measure(&mut self) {
-        self.free = None;
+        self.space.free = None;
     }
 
     fn free_bytes(&self, now: Instant) -> Option<u64> {
-        within(self.free, FREE_GOOD_FOR, now)
+        within(self.space.free, FREE_GOOD_FOR, now)
     }
 
     /// Takes the least recently used evictable file out of the index.
@@ -286,14 +293,14 @@ impl<H> CacheIndex<H> {
         self.leaving -= 1;
         let charge_bytes = victim.charge_bytes();
         self.recharge(charge_bytes, 0);
-        let freed = within(self.freed, FREED_SHOWS_WITHIN, now).and(self.freed);
-        let known_bytes = within(self.free, FREED_SHOWS_WITHIN, now);
+        let freed = within(self.space.freed, FREED_SHOWS_WITHIN, now).and(self.space.freed);
+        let known_bytes = within(self.space.free, FREED_SHOWS_WITHIN, now);
         let known_bytes = known_bytes.or(freed.map(|(_, bytes)| bytes));
         if let Some(known_bytes) = known_bytes.filter(|_| victim.makes_room) {
             // Counted from the first eviction on, so that writes of other programs are noticed
             // eventually.
             let since = freed.map_or(now, |(since, _)| since);
-            self.freed = Some((since, known_bytes.saturating_add(charge_bytes)));
+            self.space.freed = Some((since, known_bytes.saturating_add(charge_bytes)));
         }
         self.forget_measure();
     }
@@ -396,7 +403,7 @@ impl<H> CacheIndex<H> {
         let held = entry.is_open() || self.busy.contains(hash) || self.pins.contains(hash);
         if !held {
             let charge_bytes = entry.charge_bytes();
-            self.evictable_bytes += charge_bytes;
+            self.space.evictable_bytes += charge_bytes;
             self.evictable.insert(entry.turn, (*hash, charge_bytes));
         }
     }
@@ -411,7 +418,7 @@ impl<H> CacheIndex<H> {
     pub(super) fn take_from_evictable(&mut self, hash: &ContentHash) {
         let turn = self.entries.get(hash).map(|entry| entry.turn);
         if let Some((_, charge_bytes)) = turn.and_then(|turn| self.evictable.remove(&turn)) {
-            self.evictable_bytes -= charge_bytes;
+            self.space.evictable_bytes -= charge_bytes;
         }
     }
 }

@@ -116,8 +116,9 @@ impl Cache {
     fn measure(&self, kept: impl Fn(&RetainedBytes) -> u64) -> Room {
         let core = self.core();
         let index = core.idle_index();
-        let (tally, charged_bytes) = (index.tally(), index.charged_bytes);
+        let (tally, charged_bytes) = (index.tally(), index.space.charged_bytes);
         let passing_bytes = index
+            .space
             .evictable_bytes
             .saturating_add(tally.pinned_charge_bytes);
         let kept_bytes = kept(&RetainedBytes {
@@ -125,7 +126,7 @@ impl Cache {
             pinned_charge_bytes: tally.pinned_charge_bytes,
             pinned_cost_bytes: tally.pinned_cost_bytes,
         });
-        let (budget_bytes, floor_bytes) = (index.budget_bytes, index.floor_bytes);
+        let (budget_bytes, floor_bytes) = (index.space.budget_bytes, index.space.floor_bytes);
         drop(index);
         let free_bytes = writable_bytes(&core.context.disk, &core.context.layout);
         // All charged bytes are freed except the retained ones, for which the disk still needs

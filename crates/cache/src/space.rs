@@ -10,7 +10,7 @@ use super::pages::Counts;
 impl OpenFileState {
     /// Charges the budget for pages that will be written. Returns `None` if they do not fit.
     pub(super) fn charge(&self, core: &CacheCore, pages: &Range<u64>) -> Option<Counts> {
-        let mut in_flight = self.room.lock();
+        let mut in_flight = self.charge.room.lock();
         let state = self.state.lock();
         let growth = state.present.growth(pages.clone());
         let counts = state.counts() + *in_flight + growth;
@@ -31,7 +31,7 @@ impl OpenFileState {
         growth: Counts,
         change: impl FnOnce(&mut PageState),
     ) {
-        let mut in_flight = self.room.lock();
+        let mut in_flight = self.charge.room.lock();
         let mut state = self.state.lock();
         change(&mut state);
         *in_flight = *in_flight - growth;
