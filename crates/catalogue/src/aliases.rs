@@ -38,10 +38,10 @@ impl Merge {
     pub(super) fn refresh_stale(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
-            let Some((dir, name)) = self.stale_aliases.pop() else {
+            let Some((dir, name)) = self.naming.stale_aliases.pop() else {
                 break;
             };
-            let before = self.looks;
+            let before = self.settling.looks;
             // The directory may be gone by now, or its number reused. Then nothing changes.
             if self.state.dirs[dir.0 as usize].is_some() {
                 self.refresh_aliases(dir, &name);
@@ -57,7 +57,7 @@ impl Merge {
         let mut open: Vec<Box<[u8]>> = vec![name.into()];
         open.extend(names_behind(name));
         while let Some(name) = open.pop() {
-            let names = self.conflicts.get(&dir);
+            let names = self.naming.conflicts.get(&dir);
             let given = names.and_then(|names| names.get(&name));
             let Some(given) = given.filter(|_| !group.contains_key(&name)) else {
                 continue;
@@ -104,7 +104,7 @@ impl Merge {
     fn assign_aliases(&mut self, dir: DirId, group: BTreeMap<Box<[u8]>, LostVersions>) {
         let (mut old, mut new) = (OrdSet::new(), OrdSet::new());
         let mut all = self.state.dir(dir).aliases.clone();
-        let names = self.conflicts.entry(dir).or_default();
+        let names = self.naming.conflicts.entry(dir).or_default();
         for name in group.keys() {
             for alias in names.remove(name).into_iter().flatten() {
                 all.remove(&alias);
@@ -128,7 +128,7 @@ impl Merge {
             names.insert(name, given);
         }
         if names.is_empty() {
-            self.conflicts.remove(&dir);
+            self.naming.conflicts.remove(&dir);
         }
         self.dir_mut(dir).aliases = all;
         self.record_alias_changes(dir, &old, &new);
@@ -153,13 +153,13 @@ impl Merge {
 
     /// Returns the first contested name after a place.
     pub(super) fn conflict_after(&self, (dir, name): &ContestedName) -> Option<ContestedName> {
-        let here = self.conflicts.get(dir);
+        let here = self.naming.conflicts.get(dir);
         let next = here.and_then(|names| {
             let mut after = names.range::<[u8], _>((Excluded(&**name), Unbounded));
             Some((*dir, after.next()?.0.clone()))
         });
         next.or_else(|| {
-            let mut dirs = self.conflicts.range((Excluded(dir), Unbounded));
+            let mut dirs = self.naming.conflicts.range((Excluded(dir), Unbounded));
             dirs.find_map(|(dir, names)| Some((*dir, names.first_key_value()?.0.clone())))
         })
     }

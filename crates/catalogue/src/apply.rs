@@ -65,7 +65,7 @@ impl Catalogue {
         let log = self.logs.entry(index).or_default();
         log.drop_staged_unless_continued(&part);
         if let Some(pull) = check_place(log, &part)? {
-            log.staged = None;
+            log.pull.staged = None;
             return Ok(Some(Applied::Compacted(pull)));
         }
         match self.stage(index, part) {
@@ -99,8 +99,8 @@ impl Catalogue {
     pub(super) fn begin(&mut self, index: NodeIndex, head: &Head, base: u64) {
         let log = self.log_mut(index);
         let outdated = log.begin(head.epoch);
-        log.staging = true;
-        log.base = base;
+        log.pull.staging = true;
+        log.pull.base = base;
         self.drop_rows(outdated);
     }
 
@@ -112,25 +112,26 @@ impl Catalogue {
             return self.discard(index, &head);
         }
         // The author was live again, or another node knew a newer head.
-        self.forgotten_to.remove(&head.author);
+        self.forgetting.forgotten_to.remove(&head.author);
         let log = self.log_mut(index);
         log.sequence = head.sequence;
         log.head = Some(signed);
-        log.complete = true;
-        log.staging = false;
-        log.base = 0;
+        log.pull.complete = true;
+        log.pull.staging = false;
+        log.pull.base = 0;
         log.pending.state = true;
         let newer = log
+            .pull
             .wanted
             .take()
             .filter(|wanted| wanted.rank() > head.rank());
-        log.wanted = newer.clone();
+        log.pull.wanted = newer.clone();
         if newer.is_none() {
-            log.failures = 0;
+            log.pull.failures = 0;
         }
-        let is_hopeless = log.failures > FRESH_PULLS_MAX;
+        let is_hopeless = log.pull.failures > FRESH_PULLS_MAX;
         self.raise_floor(index, head.floor);
-        self.advance(self.merge.step_records);
+        self.advance(self.merge.settling.step_records);
         match newer.filter(|_| !is_hopeless) {
             Some(wanted) => Applied::More(self.log_mut(index).pull_to(head.author, &wanted)),
             None => Applied::Complete,
@@ -144,7 +145,7 @@ impl Catalogue {
         log.head = None;
         self.drop_rows(outdated);
         // `advance` drops the newest rows first, so the rows that were just applied go first.
-        self.advance(self.merge.step_records);
+        self.advance(self.merge.settling.step_records);
         self.refuse(index, head)
     }
 
@@ -159,11 +160,11 @@ impl Catalogue {
     pub(super) fn raise_floor(&mut self, index: NodeIndex, floor: u64) {
         let is_own = index == self.me;
         let log = self.log_mut(index);
-        if floor <= log.floor {
+        if floor <= log.cleanup.floor {
             return;
         }
-        log.floor = floor;
-        let at_once = self.merge.step_records;
+        log.cleanup.floor = floor;
+        let at_once = self.merge.settling.step_records;
         self.clear_tombstones(index, if is_own { usize::MAX } else { at_once });
     }
 
@@ -257,7 +258,7 @@ impl Catalogue {
     pub(super) fn admit(&mut self, id: NodeId) -> Result<NodeIndex, CatalogueError> {
         if let Some(known) = self.index_of(&id) {
             if self.logs.get(&known).is_some_and(|log| log.forgotten) {
-                while self.advance(self.merge.step_records) {}
+                while self.advance(self.merge.settling.step_records) {}
                 return self.admit(id);
             }
             return Ok(known);
@@ -320,7 +321,7 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
         .unwrap_or_default();
     let is_known = log.head.as_ref().is_some_and(|known| known.head == *head);
     // The same head was verified already.
-    let is_no_news = part.fresh && log.complete && is_known;
+    let is_no_news = part.fresh && log.pull.complete && is_known;
     if is_no_news || head.rank() < verified.max((reach.epoch, reach.base)) {
         return Err(CatalogueError::Stale);
     }

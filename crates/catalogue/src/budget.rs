@@ -249,7 +249,7 @@ impl Catalogue {
     fn next_log_to_drop(&self) -> Option<(NodeIndex, DropCause)> {
         // The rows of a dropped log are removed in steps and do not count.
         let kept = self.logs.iter().filter(|(index, log)| {
-            let is_dropped = log.forgotten || (log.rows.is_empty() && !log.staging);
+            let is_dropped = log.forgotten || (log.rows.is_empty() && !log.pull.staging);
             **index != self.me && !is_dropped
         });
         let kept: Vec<(NodeIndex, u64)> = kept.map(|(index, log)| (*index, log.left)).collect();
@@ -277,8 +277,8 @@ impl Catalogue {
         let log = self.log_mut(index);
         let outdated = log.begin(0);
         log.head = None;
-        log.wanted = None;
-        log.yielded_to_live = why == DropCause::Gone;
+        log.pull.wanted = None;
+        log.pull.yielded_to_live = why == DropCause::Gone;
         self.intakes.cancel(index);
         self.drop_rows(outdated);
         let author = self.merge.state.node(index).id;
@@ -286,6 +286,6 @@ impl Catalogue {
             self.dropped_logs.waiting.pop_front();
         }
         self.dropped_logs.waiting.push_back(Dropped { author, why });
-        self.advance(self.merge.step_records);
+        self.advance(self.merge.settling.step_records);
     }
 }

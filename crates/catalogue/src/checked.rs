@@ -32,8 +32,8 @@ impl LogSum {
     /// Returns the sum of a log that is being continued.
     pub(crate) fn of(log: &Log) -> Self {
         Self {
-            digest: log.digest.clone(),
-            count: log.count,
+            digest: log.totals.digest.clone(),
+            count: log.totals.count,
             ..Self::default()
         }
     }
@@ -142,11 +142,11 @@ impl Catalogue {
     /// [`FRESH_PULLS_MAX`] times.
     pub(super) fn refuse(&mut self, index: NodeIndex, head: &Head) -> Applied {
         let log = self.log_mut(index);
-        log.failures += 1;
-        let again = log.failures <= FRESH_PULLS_MAX;
+        log.pull.failures += 1;
+        let again = log.pull.failures <= FRESH_PULLS_MAX;
         let pull = Pull {
             author: head.author,
-            epoch: log.wanted.get_or_insert_with(|| head.clone()).epoch,
+            epoch: log.pull.wanted.get_or_insert_with(|| head.clone()).epoch,
             after: 0,
         };
         Applied::Mismatch {

@@ -16,8 +16,8 @@ impl Merge {
         for row in rows.iter().filter(is_record) {
             self.retime_directory(row);
         }
-        let at_once = rows.len().min(self.step_records);
-        self.unsettled.extend(rows);
+        let at_once = rows.len().min(self.settling.step_records);
+        self.settling.unsettled.extend(rows);
         self.settle_waiting(at_once);
     }
 }
@@ -38,7 +38,7 @@ impl Catalogue {
         if before.is_none() {
             return self.hide_early();
         }
-        let due = self.merge.early.take_up_to(horizon);
+        let due = self.merge.settling.early.take_up_to(horizon);
         self.merge.dirty |= !due.is_empty();
         self.merge.settle_rows(due);
         self.merge.apply_waiting_names();
@@ -47,12 +47,12 @@ impl Catalogue {
     /// Returns whether versions of files or links wait for their time. Waiting directory times do
     /// not count.
     pub fn has_early_versions(&self) -> bool {
-        self.merge.early.has_versions()
+        self.merge.settling.early.has_versions()
     }
 
     /// Returns the next node that sent versions dated ahead of the clock and was not reported yet.
     pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
-        let index = self.merge.dated_ahead.pop_first()?;
+        let index = self.merge.settling.dated_ahead.pop_first()?;
         // The node may have been forgotten in the meantime.
         let node = self.merge.state.nodes.get(usize::from(index.0))?;
         node.as_ref().map(|node| node.id)
@@ -67,9 +67,9 @@ impl Catalogue {
         let early: Vec<Row> = early.cloned().collect();
         self.merge.dirty |= !early.is_empty();
         for row in &early {
-            self.merge.early.insert(row);
+            self.merge.settling.early.insert(row);
             if self.merge.state.is_early(row) {
-                self.merge.dated_ahead.insert(row.author);
+                self.merge.settling.dated_ahead.insert(row.author);
             }
         }
         self.merge.settle_rows(early);

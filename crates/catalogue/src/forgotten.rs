@@ -21,7 +21,7 @@ impl Catalogue {
         let verified = log
             .and_then(|log| log.head.as_ref())
             .map(|it| it.head.rank());
-        let wanted = log.and_then(|log| log.wanted.as_ref()).map(Head::rank);
+        let wanted = log.and_then(|log| log.pull.wanted.as_ref()).map(Head::rank);
         if let Some(rank) = verified.max(wanted) {
             self.remember_forgotten(*node, rank);
         }
@@ -36,21 +36,25 @@ impl Catalogue {
     }
 
     fn remember_forgotten(&mut self, node: NodeId, rank: Rank) {
-        self.forgotten_to.insert(node, rank);
-        if self.forgotten_to.len() > FORGOTTEN_MAX {
-            let other = self.forgotten_to.keys().find(|other| **other != node);
+        self.forgetting.forgotten_to.insert(node, rank);
+        if self.forgetting.forgotten_to.len() > FORGOTTEN_MAX {
+            let other = self
+                .forgetting
+                .forgotten_to
+                .keys()
+                .find(|other| **other != node);
             if let Some(other) = other.copied() {
-                self.forgotten_to.remove(&other);
+                self.forgetting.forgotten_to.remove(&other);
                 // The next write deletes everything that the store has of `other`. That is only the
                 // rank, because the store has no log of a node with a remembered rank.
-                self.forgotten.push(other);
+                self.forgetting.forgotten.push(other);
             }
         }
     }
 
     /// Returns whether a head is not newer than the rank up to which its author was forgotten.
     pub(super) fn is_forgotten(&self, head: &Head) -> bool {
-        let to = self.forgotten_to.get(&head.author);
+        let to = self.forgetting.forgotten_to.get(&head.author);
         to.is_some_and(|to| head.rank() <= *to)
     }
 }

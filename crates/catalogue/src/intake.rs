@@ -195,7 +195,7 @@ impl Catalogue {
                 *left -= 1;
                 continue;
             }
-            let looks = self.merge.looks;
+            let looks = self.merge.settling.looks;
             self.apply_record(index, record.sequence, &record.fact);
             let steps = steps_of(&record.fact) + self.merge.steps_since(looks);
             *left = left.saturating_sub(steps);
@@ -215,7 +215,7 @@ impl Catalogue {
     fn check_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<bool> {
         let log = self.log_mut(intake.index);
         let is_anew = intake.anew.is_some();
-        if !intake.last || !(is_anew || log.complete) {
+        if !intake.last || !(is_anew || log.pull.complete) {
             return Some(true);
         }
         let fresh = || {
@@ -236,9 +236,9 @@ impl Catalogue {
     /// Replaces the digest of a log by the sum that was checked before.
     fn close_sum(&mut self, intake: &mut Intake) {
         let log = self.log_mut(intake.index);
-        log.is_summed = false;
+        log.totals.is_summed = false;
         if let Some(sum) = intake.sum.take() {
-            log.digest = sum.digest;
+            log.totals.digest = sum.digest;
         }
     }
 
@@ -253,7 +253,7 @@ impl Catalogue {
             self.begin(intake.index, &intake.head.head, base);
         }
         self.merge.set_name(intake.index, &intake.head.head.name);
-        self.log_mut(intake.index).is_summed = intake.sum.is_some();
+        self.log_mut(intake.index).totals.is_summed = intake.sum.is_some();
         intake.progress = IntakeState::Takes;
         true
     }
@@ -272,7 +272,7 @@ impl Catalogue {
             }
             return applied;
         }
-        log.complete = false;
+        log.pull.complete = false;
         Applied::More(Pull {
             author: intake.author,
             epoch: log.epoch,

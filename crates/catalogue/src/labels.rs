@@ -25,7 +25,7 @@ impl Merge {
     /// Sets the name that a node gives itself, unless the cluster has certified another one. If
     /// labels change, the conflict names are reassigned too.
     pub(crate) fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
-        self.renames.waiting.remove(&node);
+        self.naming.renames.waiting.remove(&node);
         let certified = self.certified_names.get(&self.state.node(node).id);
         if let Some(certified) = certified.cloned() {
             if self.change_name(node, certified) {
@@ -38,12 +38,12 @@ impl Merge {
             return;
         }
         if let (Some(_), Some(now)) = (known, self.state.horizon) {
-            let changed = self.renames.changed.get(&node);
+            let changed = self.naming.renames.changed.get(&node);
             if changed.is_some_and(|at| now.seconds < at.seconds + RENAME_PAUSE_SECONDS) {
-                self.renames.waiting.insert(node, name.clone());
+                self.naming.renames.waiting.insert(node, name.clone());
                 return;
             }
-            self.renames.changed.insert(node, now);
+            self.naming.renames.changed.insert(node, now);
         }
         self.node_mut(node).name = Some(name.clone());
         self.relabel();
@@ -60,7 +60,7 @@ impl Merge {
 
     /// Sets the names that waited, if their pause has ended.
     pub(crate) fn apply_waiting_names(&mut self) {
-        for (node, name) in std::mem::take(&mut self.renames.waiting) {
+        for (node, name) in std::mem::take(&mut self.naming.renames.waiting) {
             self.set_name(node, &name);
         }
     }
@@ -90,24 +90,26 @@ impl Merge {
         for (index, label) in labels {
             self.node_mut(index).label = label.into();
         }
-        self.renames.is_due_again = self.renames.is_amid();
-        self.renames.at.get_or_insert_with(begin);
-        self.reassign_renamed(self.step_records);
+        self.naming.renames.is_due_again = self.naming.renames.is_amid();
+        self.naming.renames.at.get_or_insert_with(begin);
+        self.reassign_renamed(self.settling.step_records);
     }
 
     /// Reassigns conflict names after a rename, for about `limit` steps. Returns the steps taken.
     pub(crate) fn reassign_renamed(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
-            let Some(at) = &self.renames.at else { break };
+            let Some(at) = &self.naming.renames.at else {
+                break;
+            };
             let Some((dir, name)) = self.conflict_after(at) else {
-                let is_due = std::mem::take(&mut self.renames.is_due_again);
-                self.renames.at = is_due.then(begin);
+                let is_due = std::mem::take(&mut self.naming.renames.is_due_again);
+                self.naming.renames.at = is_due.then(begin);
                 continue;
             };
-            let before = self.looks;
+            let before = self.settling.looks;
             self.refresh_aliases(dir, &name);
-            self.renames.at = Some((dir, name));
+            self.naming.renames.at = Some((dir, name));
             steps += 1 + self.steps_since(before);
         }
         steps
@@ -130,7 +132,7 @@ impl Catalogue {
         self.merge.certified_names = names;
         let mut is_any_new = false;
         for (index, name) in named {
-            self.merge.renames.waiting.remove(&index);
+            self.merge.naming.renames.waiting.remove(&index);
             is_any_new |= self.merge.change_name(index, name);
         }
         if is_any_new {
@@ -140,7 +142,7 @@ impl Catalogue {
 
     /// Removes the name of a node that was forgotten, and updates the labels.
     pub(super) fn forget_name(&mut self, node: NodeIndex) {
-        self.merge.renames.forget(node);
+        self.merge.naming.renames.forget(node);
         self.merge.relabel();
     }
 }

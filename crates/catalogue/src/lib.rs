@@ -257,17 +257,29 @@ pub struct Catalogue {
     merge: Merge,
     recoveries: u32,
     published: Arc<View>,
+    forgetting: Forgetting,
+    budgets: Budgets,
+    dropped_logs: budget::DroppedLogs,
+    renumbering: ShareNumbers,
+    intakes: intake::Intakes,
+    unserved: unserved::UnservedMarks,
+}
+
+/// The nodes that this node was told to forget.
+#[derive(Default)]
+struct Forgetting {
     /// Nodes with stored logs that the next writes delete.
     forgotten: Vec<NodeId>,
     /// Rank up to which a forgotten node's heads are refused. No log of these nodes is held.
     forgotten_to: BTreeMap<NodeId, Rank>,
-    budgets: Budgets,
-    dropped_logs: budget::DroppedLogs,
+}
+
+/// The numbers of this node's shares, which change with their readers.
+#[derive(Default)]
+struct ShareNumbers {
     /// The current number of each share of this node that has or had readers.
     numbers: BTreeMap<ShareIndex, ShareIndex>,
     /// Sequence up to which the own log was restated under new numbers. `None` if nothing is left
     /// to restate.
     restating: Option<u64>,
-    intakes: intake::Intakes,
-    unserved: unserved::UnservedMarks,
 }

@@ -15,41 +15,59 @@ pub(super) struct Log {
     pub epoch: u64,
     /// The last sequence up to which `rows` is complete.
     pub sequence: u64,
-    /// Sequence up to which the author dropped tombstones. Here they are dropped in steps.
-    pub floor: u64,
-    /// Sequence up to which tombstones are dropped here.
-    pub cleared: u64,
+    pub cleanup: TombstoneCleanup,
     pub rows: Rows,
     /// Rows from before the log was last restarted ([`Log::begin`]): an earlier *life* of the log.
     /// They are listed until the new life is complete, or until they are removed in steps.
     pub old: Rows,
-    /// Whether a running pull may still confirm `old`.
-    pub staging: bool,
+    pub totals: LogTotals,
+    /// The last verified head. For the own log, the last signed head.
+    pub head: Option<SignedHead>,
+    pub pull: LogPull,
+    /// Whether the log is being forgotten. It ends when `old` is empty.
+    pub forgotten: bool,
+    /// Number of its author's last departure. 0 if it never departed.
+    pub left: u64,
+    pub pending: UnsavedRecords,
+}
+
+/// The removal of tombstones.
+#[derive(Default)]
+pub(super) struct TombstoneCleanup {
+    /// Sequence up to which the author dropped tombstones. Here they are dropped in steps.
+    pub floor: u64,
+    /// Sequence up to which tombstones are dropped here.
+    pub cleared: u64,
+}
+
+/// The figures about the rows that a head states.
+#[derive(Default)]
+pub(super) struct LogTotals {
     /// Number of rows that are not tombstones.
     pub count: u64,
     pub tombstones: u64,
     pub digest: SetDigest,
-    /// The last verified head. For the own log, the last signed head.
-    pub head: Option<SignedHead>,
+    /// Whether the digest already includes the rows that are being added. It is then not updated.
+    pub is_summed: bool,
+}
+
+/// How far the log is pulled from other nodes.
+#[derive(Default)]
+pub(super) struct LogPull {
+    /// Whether a running pull may still confirm the old rows.
+    pub staging: bool,
     /// The newest head received.
     pub wanted: Option<Head>,
     /// The sequence in the head of the first part, while a whole log is being pulled.
     pub base: u64,
-    /// Whether the rows match `head`.
+    /// Whether the rows match the verified head.
     pub complete: bool,
     /// Pulls that did not match their head since a newer head arrived, or since the log last
     /// matched the newest head.
     pub failures: u32,
-    /// Whether the digest already includes the rows that are being added. It is then not updated.
-    pub is_summed: bool,
-    /// Whether the log is being forgotten. It ends when `old` is empty.
-    pub forgotten: bool,
     /// Whether the log was dropped in favour of live authors. It is not pulled before its author is
     /// live again.
     pub yielded_to_live: bool,
-    /// Number of its author's last departure. 0 if it never departed.
-    pub left: u64,
-    pub pending: UnsavedRecords,
     /// Parts of a running pull.
     pub staged: Option<StagedParts>,
 }
@@ -101,11 +119,11 @@ impl Log {
     /// Appends a row.
     pub(crate) fn push(&mut self, row: Row, fact: &Fact) {
         if row.is_tombstone() {
-            self.tombstones += 1;
+            self.totals.tombstones += 1;
         } else {
-            self.count += 1;
-            if !self.is_summed {
-                self.digest.add(fact);
+            self.totals.count += 1;
+            if !self.totals.is_summed {
+                self.totals.digest.add(fact);
             }
         }
         self.pending.touch(row.sequence);
@@ -121,11 +139,11 @@ impl Log {
         self.rows.remove(row.sequence);
         self.pending.touch(row.sequence);
         if row.is_tombstone() {
-            self.tombstones -= 1;
+            self.totals.tombstones -= 1;
         } else {
-            self.count -= 1;
-            if !self.is_summed {
-                self.digest.remove(fact);
+            self.totals.count -= 1;
+            if !self.totals.is_summed {
+                self.totals.digest.remove(fact);
             }
         }
     }
@@ -137,23 +155,23 @@ impl Log {
         let outdated = std::mem::replace(&mut self.old, std::mem::take(&mut self.rows));
         self.epoch = epoch;
         self.sequence = 0;
-        self.floor = 0;
-        self.cleared = 0;
-        self.base = 0;
-        self.count = 0;
-        self.tombstones = 0;
-        self.digest = SetDigest::default();
-        self.complete = false;
-        self.is_summed = false;
-        self.staging = false;
-        self.staged = None;
+        self.cleanup.floor = 0;
+        self.cleanup.cleared = 0;
+        self.pull.base = 0;
+        self.totals.count = 0;
+        self.totals.tombstones = 0;
+        self.totals.digest = SetDigest::default();
+        self.pull.complete = false;
+        self.totals.is_summed = false;
+        self.pull.staging = false;
+        self.pull.staged = None;
         self.pending.restart();
         outdated
     }
 
     /// Returns whether the rows match a head.
     pub(crate) fn fits(&self, head: &Head) -> bool {
-        self.count == head.count && self.digest.digest() == head.digest
+        self.totals.count == head.count && self.totals.digest.digest() == head.digest
     }
 
     /// Returns the pull that leads to a head: a suffix if that is safe, otherwise the whole log.
@@ -174,11 +192,11 @@ impl Log {
     /// Returns the floor that keeps tombstones in proportion to the other rows. Returns `None` if
     /// there are few enough tombstones.
     pub(crate) fn floor_to_be(&self) -> Option<u64> {
-        let limit = TOMBSTONES_MIN.max(self.count / TOMBSTONE_RATIO);
-        if self.tombstones <= limit {
+        let limit = TOMBSTONES_MIN.max(self.totals.count / TOMBSTONE_RATIO);
+        if self.totals.tombstones <= limit {
             return None;
         }
-        let half = usize::try_from(self.tombstones / 2).unwrap_or(usize::MAX);
+        let half = usize::try_from(self.totals.tombstones / 2).unwrap_or(usize::MAX);
         let mut tombstones = self.rows.after(0).filter(|row| row.is_tombstone());
         tombstones.nth(half).map(|row| row.sequence)
     }
@@ -186,16 +204,16 @@ impl Log {
     /// Returns the next tombstones to drop, among `limit` rows up to the floor, and the number of
     /// rows examined.
     pub(crate) fn tombstones_to_clear(&mut self, limit: usize) -> (Vec<Row>, usize) {
-        if self.tombstones == 0 {
-            self.cleared = self.floor;
+        if self.totals.tombstones == 0 {
+            self.cleanup.cleared = self.cleanup.floor;
         }
-        let rows = self.rows.after(self.cleared).take(limit);
-        let rows = rows.take_while(|row| row.sequence <= self.floor);
+        let rows = self.rows.after(self.cleanup.cleared).take(limit);
+        let rows = rows.take_while(|row| row.sequence <= self.cleanup.floor);
         let rows: Vec<Row> = rows.cloned().collect();
         let looked_at = rows.len();
-        self.cleared = match rows.last() {
+        self.cleanup.cleared = match rows.last() {
             Some(last) if looked_at == limit => last.sequence,
-            _ => self.floor,
+            _ => self.cleanup.floor,
         };
         let tombstones = rows.into_iter().filter(|row| row.is_tombstone());
         (tombstones.collect(), looked_at)
@@ -203,7 +221,7 @@ impl Log {
 
     /// Returns the progress of the log, including its staged parts.
     pub(crate) fn reach(&self) -> LogProgress {
-        match &self.staged {
+        match &self.pull.staged {
             Some(staged) => LogProgress {
                 epoch: staged.epoch,
                 sequence: staged.last_sequence(),
@@ -213,7 +231,7 @@ impl Log {
             None => LogProgress {
                 epoch: self.epoch,
                 sequence: self.sequence,
-                base: self.base,
+                base: self.pull.base,
                 records: self.rows.len(),
             },
         }
@@ -222,16 +240,17 @@ impl Log {
     /// Drops the staged parts if a part does not continue them.
     pub(crate) fn drop_staged_unless_continued(&mut self, part: &LogPart) {
         if self
+            .pull
             .staged
             .as_ref()
             .is_some_and(|staged| !staged.is_continued_by(part))
         {
-            self.staged = None;
+            self.pull.staged = None;
         }
     }
 
     /// Returns the number of staged parts.
     pub(crate) fn staged_parts(&self) -> usize {
-        self.staged.as_ref().map_or(0, |staged| staged.parts)
+        self.pull.staged.as_ref().map_or(0, |staged| staged.parts)
     }
 }

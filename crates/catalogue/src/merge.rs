@@ -34,8 +34,19 @@ pub(super) struct Merge {
     /// A listed row that is being removed. It is still in the listing, but is not a candidate.
     pub(super) leaving: Option<Row>,
     free: Vec<DirId>,
-    /// Names that still need to be settled, because another version may have them now, or because
-    /// the time of a waiting version came.
+    pub(super) settling: Unsettled,
+    pub(super) naming: ConflictNaming,
+    stale_times: BTreeSet<DirId>,
+    pub(super) costs: Costs,
+    pub(super) sealed: SealedRecords,
+    /// Node names that the cluster has certified. Each replaces the name that the node gives
+    /// itself.
+    pub(super) certified_names: BTreeMap<NodeId, NodeName>,
+}
+
+/// The names that still need to be settled, and the bounds of one step of that work.
+pub(super) struct Unsettled {
+    /// Names that another version may have now, or with a waiting version whose time came.
     pub(super) unsettled: Vec<Row>,
     /// Contents with a changed availability, and the last name of each that was settled. Names
     /// after it still need to be settled. Each content is here once, however often its availability
@@ -45,14 +56,22 @@ pub(super) struct Merge {
     pub(super) looks: usize,
     /// Records of one step: [`SWEEP_STEP_RECORDS`], or fewer in tests.
     pub(super) step_records: usize,
-    pub(super) conflicts: Conflicts,
-    pub(super) stale_aliases: StaleConflictNames,
-    pub(super) renames: Renames,
-    stale_times: BTreeSet<DirId>,
     pub(super) early: FutureDated,
     /// Authors of versions dated ahead of the clock that were not reported yet.
     pub(super) dated_ahead: BTreeSet<NodeIndex>,
-    pub(super) costs: Costs,
+}
+
+/// The other names of versions that do not have their own name.
+#[derive(Default)]
+pub(super) struct ConflictNaming {
+    pub(super) conflicts: Conflicts,
+    pub(super) stale_aliases: StaleConflictNames,
+    pub(super) renames: Renames,
+}
+
+/// Records that only some nodes may read.
+#[derive(Default)]
+pub(super) struct SealedRecords {
     /// Lists of readers, and records sealed for other nodes.
     pub(super) opaque: BTreeMap<SealedPlace, Row>,
     /// Sealed records that this node could open.
@@ -65,9 +84,6 @@ pub(super) struct Merge {
     pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
     /// Cached contents that became private or stopped being private.
     pub(super) haves_to_review: Vec<ContentHash>,
-    /// Node names that the cluster has certified. Each replaces the name that the node gives
-    /// itself.
-    pub(super) certified_names: BTreeMap<NodeId, NodeName>,
 }
 
 /// Availability and size of a content before a change.
@@ -85,23 +101,18 @@ impl Merge {
             dirty: true,
             leaving: None,
             free: Vec::new(),
-            unsettled: Vec::new(),
-            unsettled_contents: BTreeMap::new(),
-            looks: 0,
-            step_records: SWEEP_STEP_RECORDS,
-            conflicts: BTreeMap::new(),
-            stale_aliases: StaleConflictNames::default(),
-            renames: Renames::default(),
+            settling: Unsettled {
+                unsettled: Vec::new(),
+                unsettled_contents: BTreeMap::new(),
+                looks: 0,
+                step_records: SWEEP_STEP_RECORDS,
+                early: FutureDated::default(),
+                dated_ahead: BTreeSet::new(),
+            },
+            naming: ConflictNaming::default(),
             stale_times: BTreeSet::new(),
-            early: FutureDated::default(),
-            dated_ahead: BTreeSet::new(),
             costs: Costs::default(),
-            opaque: BTreeMap::new(),
-            opened: BTreeMap::new(),
-            vault: None,
-            new_marks: BTreeMap::new(),
-            restricted: BTreeMap::new(),
-            haves_to_review: Vec::new(),
+            sealed: SealedRecords::default(),
             certified_names: BTreeMap::new(),
         }
     }
@@ -148,7 +159,7 @@ impl Merge {
             return;
         }
         self.record_change(row.dir, row.name(), Change::Entry);
-        let names = self.conflicts.get(&row.dir);
+        let names = self.naming.conflicts.get(&row.dir);
         let given = names.and_then(|names| names.get(row.name()));
         for alias in given.cloned().into_iter().flatten() {
             self.record_change(row.dir, alias.name(), Change::Entry);
@@ -239,14 +250,14 @@ impl Merge {
             let above = self.state.dir(parent);
             let recorded = above.candidates(place.name()).position(is_record);
             if let Some(at) = recorded {
-                self.looks += at;
+                self.settling.looks += at;
                 return;
             }
             self.dir_mut(parent).absent_dirs.remove(&place);
             self.state.dirs.set(id.0 as usize, None);
             self.free.push(id);
             self.changes.directory_ended(id);
-            self.conflicts.remove(&id);
+            self.naming.conflicts.remove(&id);
             self.stale_times.remove(&id);
             id = parent;
         }
@@ -327,7 +338,7 @@ impl Merge {
         if !row.has_name() {
             return;
         }
-        self.early.remove(row);
+        self.settling.early.remove(row);
         let dir = self.dir_mut(row.dir);
         if dir
             .listed
@@ -352,10 +363,10 @@ impl Merge {
             return;
         }
         if self.state.is_ahead(row) {
-            self.early.insert(row);
+            self.settling.early.insert(row);
         }
         if self.state.is_early(row) {
-            self.dated_ahead.insert(row.author);
+            self.settling.dated_ahead.insert(row.author);
         }
         self.dir_mut(row.dir).rest.insert(ByName(row.clone()));
         if row.class == Class::Directory {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use super::budget::{Budgets, DroppedLogs};
 use super::facts::check_in_clear;
-use super::log::Log;
+use super::log::{Log, LogPull};
 use super::merge::Merge;
 use super::row::{Class, NodeIndex};
 use super::view::View;
-use super::{Catalogue, CatalogueError, Change, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX};
+use super::{
+    Catalogue, CatalogueError, Change, Forgetting, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX,
+    ShareNumbers,
+};
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::{Entry, Fact, Head, Kind, ShareIndex, SignedHead};
 use p2pfs_types::digest::ContentHash;
@@ -27,7 +30,10 @@ impl Catalogue {
         let index = NodeIndex(0);
         let own = Log {
             epoch: 1,
-            complete: true,
+            pull: LogPull {
+                complete: true,
+                ..LogPull::default()
+            },
             ..Log::default()
         };
         Self {
@@ -37,12 +43,10 @@ impl Catalogue {
             merge,
             recoveries: 0,
             published,
-            forgotten: Vec::new(),
-            forgotten_to: BTreeMap::new(),
+            forgetting: Forgetting::default(),
             budgets: Budgets::default(),
             dropped_logs: DroppedLogs::default(),
-            numbers: BTreeMap::new(),
-            restating: None,
+            renumbering: ShareNumbers::default(),
             intakes: super::intake::Intakes::default(),
             unserved: super::unserved::UnservedMarks::default(),
         }
@@ -194,9 +198,9 @@ impl Catalogue {
             name: node.name.clone().unwrap_or_else(|| NodeName::from_host("")),
             epoch: log.epoch,
             sequence: log.sequence,
-            count: log.count,
-            floor: log.floor,
-            digest: log.digest.digest(),
+            count: log.totals.count,
+            floor: log.cleanup.floor,
+            digest: log.totals.digest.digest(),
         }
     }
 

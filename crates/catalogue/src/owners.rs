@@ -134,8 +134,8 @@ impl Catalogue {
         // A version that lost another name may now use one of these as its conflict name, or no
         // longer do so.
         for (dir, name) in tops {
-            if self.merge.conflicts.contains_key(&dir) {
-                self.merge.stale_aliases.insert(dir, &name, 1);
+            if self.merge.naming.conflicts.contains_key(&dir) {
+                self.merge.naming.stale_aliases.insert(dir, &name, 1);
             }
         }
         self.merge.state.owners = Arc::new(owners);
@@ -145,8 +145,8 @@ impl Catalogue {
             self.merge.retime_directory(row);
         }
         self.merge.dirty = true;
-        let at_once = rows.len().min(self.merge.step_records);
-        self.merge.unsettled.extend(rows);
+        let at_once = rows.len().min(self.merge.settling.step_records);
+        self.merge.settling.unsettled.extend(rows);
         self.merge.settle_waiting(at_once);
     }
 }

@@ -134,7 +134,7 @@ impl Merge {
         if !self.state.marks.is_empty() {
             let mark = self.mark_of(row);
             if self.state.marks.remove(&mark) {
-                self.new_marks.insert(mark, false);
+                self.sealed.new_marks.insert(mark, false);
                 self.review_have(row);
             }
         }
@@ -158,12 +158,15 @@ impl Merge {
             !self.state.is_listed_by(hash, row.author)
         } else {
             // A content that is also listed in a share for all nodes is not private.
-            self.restricted.contains_key(&(row.author, row.share)) && !self.state.is_listed(hash)
+            self.sealed
+                .restricted
+                .contains_key(&(row.author, row.share))
+                && !self.state.is_listed(hash)
         };
         if becomes_private {
             let mark = self.mark_of(row);
             if self.state.marks.add(mark) {
-                self.new_marks.insert(mark, true);
+                self.sealed.new_marks.insert(mark, true);
             }
         }
         if becomes_private || row.share.is_sealed() {
@@ -183,7 +186,7 @@ impl Merge {
     fn review_have(&mut self, row: &Row) {
         let hash = row.hash();
         if self.cached_size(hash).is_some() {
-            self.haves_to_review.push(hash);
+            self.sealed.haves_to_review.push(hash);
         }
     }
 }
@@ -201,7 +204,7 @@ impl Catalogue {
 
     /// Returns whether [`Self::review_haves`] has work.
     pub fn has_haves_to_review(&self) -> bool {
-        !self.merge.haves_to_review.is_empty()
+        !self.merge.sealed.haves_to_review.is_empty()
     }
 
     /// Withdraws the announcements of cached contents that became private, and announces those that
@@ -211,7 +214,7 @@ impl Catalogue {
     /// The first error of [`Self::have`]. The remaining contents are reviewed nevertheless.
     pub fn review_haves(&mut self) -> Result<(), CatalogueError> {
         let mut reviewed = Ok(());
-        for hash in std::mem::take(&mut self.merge.haves_to_review) {
+        for hash in std::mem::take(&mut self.merge.sealed.haves_to_review) {
             let Some(size_bytes) = self.merge.cached_size(hash) else {
                 continue;
             };

@@ -63,11 +63,11 @@ impl Catalogue {
             return self.handle_own_head(head);
         }
         let log = self.logs.entry(index).or_default();
-        if log.yielded_to_live {
+        if log.pull.yielded_to_live {
             return HeadOutcome::Known;
         }
         let verified = log.head.as_ref().map(|signed| &signed.head);
-        for known in verified.into_iter().chain(&log.wanted) {
+        for known in verified.into_iter().chain(&log.pull.wanted) {
             if known.rank() == head.rank() && known.digest != head.digest {
                 return HeadOutcome::CopiedKey {
                     author: head.author,
@@ -75,15 +75,15 @@ impl Catalogue {
             }
         }
         let verified = verified.map(Head::rank).unwrap_or_default();
-        let wanted = log.wanted.as_ref().map(Head::rank).unwrap_or_default();
+        let wanted = log.pull.wanted.as_ref().map(Head::rank).unwrap_or_default();
         if head.rank() < wanted || head.rank() <= verified {
             return HeadOutcome::Known;
         }
         if head.rank() > wanted {
-            log.wanted = Some(head.clone());
-            log.failures = 0;
+            log.pull.wanted = Some(head.clone());
+            log.pull.failures = 0;
         }
-        if log.failures > FRESH_PULLS_MAX {
+        if log.pull.failures > FRESH_PULLS_MAX {
             return HeadOutcome::Known;
         }
         HeadOutcome::Pull(log.pull_to(head.author, head))
@@ -121,7 +121,7 @@ impl Catalogue {
         limit: usize,
     ) -> Option<LogPart> {
         let log = self.logs.get(&self.index_of(author)?)?;
-        let head = log.head.as_ref().filter(|_| log.complete)?;
+        let head = log.head.as_ref().filter(|_| log.pull.complete)?;
         let current = head.head.rank() == (log.epoch, log.sequence);
         let fresh = epoch != log.epoch || after == 0;
         if !current || (!fresh && after > log.sequence) {
@@ -160,7 +160,7 @@ impl Catalogue {
     /// Returns the signed heads of all logs that are complete here, for an exchange with another
     /// node.
     pub fn heads(&self) -> Vec<SignedHead> {
-        let complete = self.logs.values().filter(|log| log.complete);
+        let complete = self.logs.values().filter(|log| log.pull.complete);
         complete.filter_map(|log| log.head.clone()).collect()
     }
 
@@ -175,7 +175,7 @@ impl Catalogue {
     /// Returns the signed head of one log that is complete here.
     pub fn head_of(&self, author: &NodeId) -> Option<&SignedHead> {
         let log = self.logs.get(&self.index_of(author)?)?;
-        log.head.as_ref().filter(|_| log.complete)
+        log.head.as_ref().filter(|_| log.pull.complete)
     }
 
     /// Returns the index of a known node.

@@ -70,7 +70,11 @@ impl Merge {
     }
 
     fn row_at(&self, place: &SealedPlace) -> Option<Row> {
-        let row = self.opaque.get(place).or_else(|| self.opened.get(place));
+        let row = self
+            .sealed
+            .opaque
+            .get(place)
+            .or_else(|| self.sealed.opened.get(place));
         row.cloned()
     }
 
@@ -78,17 +82,17 @@ impl Merge {
     pub(super) fn index_opened(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let is_sealed = |row: &&Row| row.has_name() && row.share.is_sealed();
         if let Some(gone) = gone.filter(is_sealed) {
-            self.opened.remove(&place_of(gone));
+            self.sealed.opened.remove(&place_of(gone));
         }
         if let Some(new) = new.filter(is_sealed) {
-            self.opened.insert(place_of(new), new.clone());
+            self.sealed.opened.insert(place_of(new), new.clone());
         }
     }
 
     /// Replaces an opaque row by another with the same sealed path.
     pub(super) fn change_opaque(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         if let Some(gone) = gone {
-            self.opaque.remove(&place_of(gone));
+            self.sealed.opaque.remove(&place_of(gone));
             self.costs.drop_row(gone);
             if gone.class == Class::Readers {
                 self.dirty = true;
@@ -98,7 +102,7 @@ impl Merge {
             }
         }
         let Some(new) = new else { return };
-        self.opaque.insert(place_of(new), new.clone());
+        self.sealed.opaque.insert(place_of(new), new.clone());
         self.costs.add_row(new);
         if let Some(audience) = list_of(new).map(|list| self.audience_of(new, list)) {
             self.dirty = true;
@@ -109,24 +113,26 @@ impl Merge {
     }
 
     fn count_list(&mut self, author: NodeIndex, share: ShareIndex, is_new: bool) {
-        let count = self.restricted.entry((author, share)).or_default();
+        let count = self.sealed.restricted.entry((author, share)).or_default();
         if is_new {
             *count += 1
         } else {
             *count = count.saturating_sub(1)
         }
         if *count == 0 {
-            self.restricted.remove(&(author, share));
+            self.sealed.restricted.remove(&(author, share));
         }
     }
 
     fn audience_of(&self, row: &Row, (share, salt, readers): ReaderList) -> Audience {
         let (me, author) = (self.state.node(self.state.me).id, *self.state.node_of(row));
         let own = readers.iter().find(|reader| reader.node == me);
-        let key = own.zip(self.vault.as_ref()).and_then(|(own, vault)| {
-            let key = vault.unwrap(&author, &own.key, &about(row.share, &salt))?;
-            Some(key)
-        });
+        let key = own
+            .zip(self.sealed.vault.as_ref())
+            .and_then(|(own, vault)| {
+                let key = vault.unwrap(&author, &own.key, &about(row.share, &salt))?;
+                Some(key)
+            });
         Audience {
             share,
             readers: readers.into_iter().map(|reader| reader.node).collect(),
@@ -140,7 +146,7 @@ impl Catalogue {
     /// the node.
     pub fn of_key(key: Arc<NodeKey>, name: NodeName) -> Self {
         let mut catalogue = Self::new(key.node_id(), name);
-        catalogue.merge.vault = Some(key);
+        catalogue.merge.sealed.vault = Some(key);
         catalogue
     }
 
@@ -170,7 +176,7 @@ impl Catalogue {
         sealed: Option<&[u8]>,
     ) -> Option<Row> {
         let place = place(stamp.author, number, sealed_path);
-        if sealed_path.is_empty() || self.merge.opaque.contains_key(&place) {
+        if sealed_path.is_empty() || self.merge.sealed.opaque.contains_key(&place) {
             return None;
         }
         let audience = self.merge.state.audiences.get(&(stamp.author, number))?;
@@ -285,7 +291,11 @@ impl Catalogue {
     /// Returns the number under which this node records the entries of a share. It is the share's
     /// own number if all nodes may read it.
     pub(super) fn number_of(&self, share: ShareIndex) -> ShareIndex {
-        self.numbers.get(&share).copied().unwrap_or(share)
+        self.renumbering
+            .numbers
+            .get(&share)
+            .copied()
+            .unwrap_or(share)
     }
 
     /// Returns all numbers under which entries of a share may be recorded, the current one first.
@@ -306,14 +316,18 @@ impl Catalogue {
         let own = audiences.filter(|((author, _), _)| *author == self.me);
         let mut begun: Vec<(u64, ShareIndex, ShareIndex)> = own
             .filter_map(|((author, number), audience)| {
-                let row = self.merge.opaque.get(&place(*author, *number, &[]))?;
+                let row = self
+                    .merge
+                    .sealed
+                    .opaque
+                    .get(&place(*author, *number, &[]))?;
                 Some((row.sequence, audience.share, *number))
             })
             .collect();
         begun.sort_unstable();
         let numbers = begun.into_iter().map(|(_, share, number)| (share, number));
-        self.numbers = numbers.collect();
-        self.restating = (!self.numbers.is_empty()).then_some(0);
+        self.renumbering.numbers = numbers.collect();
+        self.renumbering.restating = (!self.renumbering.numbers.is_empty()).then_some(0);
     }
 
     /// Sets the readers of an own share: `readers` and this node, or all nodes if `readers` is
@@ -347,14 +361,14 @@ impl Catalogue {
                 if begun.is_err() {
                     // No entry can be recorded under the number `LAST`, so [`Self::restate`]
                     // withdraws the existing entries.
-                    self.numbers.insert(share, LAST);
-                    self.restating = Some(0);
+                    self.renumbering.numbers.insert(share, LAST);
+                    self.renumbering.restating = Some(0);
                 }
                 begun?
             }
         };
-        self.numbers.insert(share, number);
-        self.restating = Some(0);
+        self.renumbering.numbers.insert(share, number);
+        self.renumbering.restating = Some(0);
         Ok(true)
     }
 
@@ -366,7 +380,12 @@ impl Catalogue {
         if readers.len() > READERS_MAX {
             return Err(CatalogueError::TooManyReaders);
         }
-        let vault = self.merge.vault.clone().ok_or(CatalogueError::BadFact)?;
+        let vault = self
+            .merge
+            .sealed
+            .vault
+            .clone()
+            .ok_or(CatalogueError::BadFact)?;
         let number = self.fresh_number();
         let number = number.ok_or(CatalogueError::TooManyReaders)?;
         // No other list ever has the same purpose, so each list has its own key.
@@ -394,7 +413,7 @@ impl Catalogue {
 
     /// Returns whether [`Self::restate`] has work.
     pub fn is_restating(&self) -> bool {
-        self.restating.is_some()
+        self.renumbering.restating.is_some()
     }
 
     /// Returns a number under which the own log has no row, not even a tombstone. An entry sealed
@@ -414,20 +433,20 @@ impl Catalogue {
     /// Restates the next own entries under the current number of their share. Returns whether more
     /// are left.
     pub fn restate(&mut self) -> bool {
-        let Some(after) = self.restating else {
+        let Some(after) = self.renumbering.restating else {
             return false;
         };
         let rows = self.logs[&self.me].rows.after(after);
         let rows: Vec<Row> = rows.take(RESTATE_STEP_RECORDS).cloned().collect();
         let Some(last) = rows.last().map(|row| row.sequence) else {
             self.withdraw_numbers();
-            self.restating = None;
+            self.renumbering.restating = None;
             return false;
         };
         for row in rows {
             self.restate_row(&row);
         }
-        self.restating = Some(last);
+        self.renumbering.restating = Some(last);
         true
     }
 

@@ -14,17 +14,17 @@ impl Merge {
     /// empty file.
     pub(super) fn settle_content(&mut self, hash: ContentHash) {
         // The names that waited to be settled are among the names of the content.
-        self.unsettled_contents.remove(&hash);
-        self.settle_files(hash, None, self.step_records);
+        self.settling.unsettled_contents.remove(&hash);
+        self.settle_files(hash, None, self.settling.step_records);
     }
 
     /// Settles waiting names for about `limit` steps. Returns the steps taken.
     pub(super) fn settle_waiting(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
-            if let Some(row) = self.unsettled.pop() {
+            if let Some(row) = self.settling.unsettled.pop() {
                 steps += self.settle_row(&row);
-            } else if let Some((hash, after)) = self.unsettled_contents.pop_first() {
+            } else if let Some((hash, after)) = self.settling.unsettled_contents.pop_first() {
                 steps += self.settle_files(hash, after, limit - steps);
             } else {
                 break;
@@ -35,7 +35,7 @@ impl Merge {
 
     /// Returns whether names wait to be settled.
     pub(super) fn is_unsettled(&self) -> bool {
-        !self.unsettled.is_empty() || !self.unsettled_contents.is_empty()
+        !self.settling.unsettled.is_empty() || !self.settling.unsettled_contents.is_empty()
     }
 
     /// Settles the names of a content after a given one, for about `limit` steps. Returns the steps
@@ -48,7 +48,7 @@ impl Merge {
         let (mut steps, mut last) = (0, after);
         for file in files {
             if steps >= limit {
-                self.unsettled_contents.insert(hash, last);
+                self.settling.unsettled_contents.insert(hash, last);
                 return steps;
             }
             steps += self.settle_row(&file.row);
@@ -58,7 +58,7 @@ impl Merge {
     }
 
     fn settle_row(&mut self, row: &Row) -> usize {
-        let before = self.looks;
+        let before = self.settling.looks;
         // The directory may be gone by now, or its number reused. Then nothing changes.
         if self.state.dirs[row.dir.0 as usize].is_some() {
             self.settle(row.dir, row.name());
@@ -68,7 +68,7 @@ impl Merge {
 
     /// Converts the candidates examined since `looks` into steps.
     pub(super) fn steps_since(&self, looks: usize) -> usize {
-        (self.looks - looks) / LOOKS_PER_STEP
+        (self.settling.looks - looks) / LOOKS_PER_STEP
     }
 
     /// Settles a name, and each directory above it that becomes occupied or empty.
@@ -125,7 +125,7 @@ impl Merge {
 
     /// Lists the winning version of a name, unless a directory has the name.
     fn settle_file(&mut self, dir: DirId, name: &[u8], directory_has_it: bool) {
-        let before = self.looks;
+        let before = self.settling.looks;
         let (best, has_others) = self.best(dir, name);
         let steps = 1 + self.steps_since(before);
         let conflict = has_others || (directory_has_it && best.is_some());
@@ -188,7 +188,7 @@ impl Merge {
     pub(super) fn versions(&mut self, dir: DirId, name: &[u8]) -> Vec<Row> {
         let (rows, looks) = self.givable(dir, name);
         let ranked = self.state.rank(rows.into_iter().cloned().collect());
-        self.looks += looks;
+        self.settling.looks += looks;
         ranked
     }
 
@@ -199,7 +199,7 @@ impl Merge {
         let is_other = |row: &&Row| best.is_some_and(|best| !best.same_content(row));
         let has_others = rows.iter().any(is_other);
         let best = best.cloned();
-        self.looks += looks;
+        self.settling.looks += looks;
         (best, has_others)
     }
 
@@ -215,23 +215,23 @@ impl Merge {
     }
 
     fn mark_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool, steps: usize) {
-        let names = self.conflicts.get(&dir);
+        let names = self.naming.conflicts.get(&dir);
         let is_known = names.is_some_and(|names| names.contains_key(name));
         if conflict && !is_known {
-            let names = self.conflicts.entry(dir).or_default();
+            let names = self.naming.conflicts.entry(dir).or_default();
             names.insert(name.into(), Vec::new());
         }
         // If the conflict ended, its conflict names go too.
         if conflict || is_known {
-            self.stale_aliases.insert(dir, name, steps);
+            self.naming.stale_aliases.insert(dir, name, steps);
         }
     }
 
     /// Marks conflict names as stale after a real name appeared or vanished, if a conflict name may
     /// have that form.
     fn mark_wanted_alias(&mut self, dir: DirId, name: &[u8]) {
-        if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
-            self.stale_aliases.insert(dir, name, 1);
+        if name.contains(&b'~') && self.naming.conflicts.contains_key(&dir) {
+            self.naming.stale_aliases.insert(dir, name, 1);
         }
     }
 }

@@ -71,10 +71,10 @@ impl Catalogue {
             ..
         } = head.head;
         let log = self.log_mut(index);
-        let mut staged = log.staged.take().unwrap_or(StagedParts {
+        let mut staged = log.pull.staged.take().unwrap_or(StagedParts {
             fresh,
             epoch,
-            base: if fresh { sequence } else { log.base },
+            base: if fresh { sequence } else { log.pull.base },
             records: Vec::new(),
             parts: 0,
         });
@@ -82,7 +82,7 @@ impl Catalogue {
         staged.parts += 1;
         if !last && waiting < STAGED_MAX_PARTS {
             let after = staged.last_sequence();
-            log.staged = Some(staged);
+            log.pull.staged = Some(staged);
             return StageResult::Waits(Pull {
                 author,
                 epoch,

@@ -20,7 +20,7 @@ impl Catalogue {
     pub fn set_live(&mut self, node: NodeId, live: bool) -> Result<(), CatalogueError> {
         let index = self.admit(node)?;
         if live {
-            self.forgotten_to.remove(&node);
+            self.forgetting.forgotten_to.remove(&node);
         }
         if index == self.me || self.merge.state.node(index).live == live {
             return Ok(());
@@ -31,7 +31,7 @@ impl Catalogue {
             let departure = self.dropped_logs.departures;
             self.log_mut(index).left = departure;
         }
-        self.log_mut(index).yielded_to_live &= !live;
+        self.log_mut(index).pull.yielded_to_live &= !live;
         let has_rows = self
             .logs
             .get(&index)
@@ -39,7 +39,7 @@ impl Catalogue {
         let node = self.merge.node_mut(index);
         node.live = live;
         node.sweep = has_rows.then_some(0);
-        self.advance(self.merge.step_records);
+        self.advance(self.merge.settling.step_records);
         Ok(())
     }
 
@@ -52,11 +52,11 @@ impl Catalogue {
         let log = self.log_mut(index);
         let outdated = log.begin(0);
         log.head = None;
-        log.wanted = None;
+        log.pull.wanted = None;
         log.forgotten = true;
         self.intakes.cancel(index);
         self.drop_rows(outdated);
-        self.advance(self.merge.step_records);
+        self.advance(self.merge.settling.step_records);
     }
 
     /// Processes up to about `limit` of the remaining records, including the directories that end
@@ -83,7 +83,10 @@ impl Catalogue {
                 return true;
             }
         }
-        let uncleared = self.logs.iter().filter(|(_, log)| log.cleared < log.floor);
+        let uncleared = self
+            .logs
+            .iter()
+            .filter(|(_, log)| log.cleanup.cleared < log.cleanup.floor);
         let uncleared: Vec<NodeIndex> = uncleared.map(|(index, _)| *index).collect();
         for index in uncleared {
             left -= self.clear_tombstones(index, left);
@@ -93,7 +96,7 @@ impl Catalogue {
         }
         let outdated = |(index, log): (&NodeIndex, &super::log::Log)| {
             let idle = log.old.is_empty() && !log.forgotten;
-            (!idle && !log.staging).then_some(*index)
+            (!idle && !log.pull.staging).then_some(*index)
         };
         let outdated: Vec<NodeIndex> = self.logs.iter().filter_map(outdated).collect();
         for index in outdated {
@@ -105,13 +108,13 @@ impl Catalogue {
             }
             self.drop_forgotten(index);
         }
-        self.merge.is_unsettled() || self.merge.renames.is_amid()
+        self.merge.is_unsettled() || self.merge.naming.renames.is_amid()
     }
 
     /// Reassigns stale conflict names if their number would delay a view. Returns the
     /// steps taken.
     pub(super) fn refresh_if_many(&mut self, limit: usize) -> usize {
-        if self.merge.stale_aliases.steps() > self.merge.step_records {
+        if self.merge.naming.stale_aliases.steps() > self.merge.settling.step_records {
             self.merge.refresh_stale(limit)
         } else {
             0
@@ -125,7 +128,7 @@ impl Catalogue {
             return 0;
         };
         let before = self.merge.costs.of(index).directories;
-        let looks = self.merge.looks;
+        let looks = self.merge.settling.looks;
         self.merge.change(Some(&row), None);
         let ended = before.saturating_sub(self.merge.costs.of(index).directories) as usize;
         1 + ended + self.merge.steps_since(looks)
@@ -134,7 +137,7 @@ impl Catalogue {
     /// Finishes the sweep of a node.
     pub(super) fn finish_sweep(&mut self, index: NodeIndex) {
         while self.merge.state.node(index).sweep.is_some() {
-            self.sweep_step(index, self.merge.step_records);
+            self.sweep_step(index, self.merge.settling.step_records);
         }
     }
 
@@ -157,7 +160,7 @@ impl Catalogue {
         rows.extend(next(&log.old));
         rows.retain(|row| row.sequence <= end);
         rows.sort_by_key(|row| row.sequence);
-        let (looks, mut steps) = (self.merge.looks, 0);
+        let (looks, mut steps) = (self.merge.settling.looks, 0);
         for same in rows.chunk_by(|a, b| a.sequence == b.sequence) {
             if steps + self.merge.steps_since(looks) >= limit {
                 return limit;
@@ -178,7 +181,7 @@ impl Catalogue {
         let id = self.merge.state.node(index).id;
         self.logs.remove(&index);
         self.indexes.remove(&id);
-        self.forgotten.push(id);
+        self.forgetting.forgotten.push(id);
         Arc::make_mut(&mut self.merge.state.nodes)[usize::from(index.0)] = None;
         self.merge.state.unserved.authors.remove(&index);
         self.merge.dirty = true;

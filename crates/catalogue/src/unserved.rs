@@ -79,7 +79,7 @@ impl Merge {
     fn settle_contested(&mut self, author: NodeIndex) {
         let is_version =
             |row: &&Row| row.author == author && matches!(row.class, Class::File | Class::Symlink);
-        let places = self.conflicts.iter();
+        let places = self.naming.conflicts.iter();
         let places = places.flat_map(|(dir, names)| names.keys().map(|name| (*dir, name)));
         let versions = places.filter_map(|(dir, name)| {
             let mut candidates = self.state.dir(dir).candidates(name);
@@ -87,8 +87,8 @@ impl Merge {
         });
         let versions: Vec<Row> = versions.collect();
         self.dirty = true;
-        let at_once = versions.len().min(self.step_records);
-        self.unsettled.extend(versions);
+        let at_once = versions.len().min(self.settling.step_records);
+        self.settling.unsettled.extend(versions);
         self.settle_waiting(at_once);
     }
 
@@ -108,7 +108,7 @@ impl Merge {
     /// Returns whether a name of one of the author's files of this content has another version that
     /// did not prove unserved.
     fn has_served_alternative(&self, hash: ContentHash, author: NodeIndex) -> bool {
-        let files = self.state.files_of(hash).take(self.step_records);
+        let files = self.state.files_of(hash).take(self.settling.step_records);
         let mut files = files.filter(|row| row.author == author);
         files.any(|row| {
             let mut others = self.state.dir(row.dir).candidates(row.name());

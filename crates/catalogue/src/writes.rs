@@ -60,7 +60,7 @@ impl Catalogue {
     /// is stored. The owner stores them before it announces the own head. A restart then never
     /// contradicts the heads that other nodes received.
     pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
-        let gone = std::mem::take(&mut self.forgotten).into_iter();
+        let gone = std::mem::take(&mut self.forgetting.forgotten).into_iter();
         let mut writes: Vec<LogWrite> = gone.map(|author| self.void(author)).collect();
         let mut left = limit.max(1);
         let indexes: Vec<NodeIndex> = self.logs.keys().copied().collect();
@@ -75,17 +75,17 @@ impl Catalogue {
             }
             let (me, log) = (self.me, self.log_mut(index));
             let due = log.pending.anew || log.pending.state || !log.pending.touched.is_empty();
-            if due && (log.complete || index == me) {
+            if due && (log.pull.complete || index == me) {
                 let write = self.log_write(index, left);
                 left -= (write.puts.len() + write.deletes.len()).min(left);
                 writes.push(write);
-            } else if log.pending.anew && !log.staging {
+            } else if log.pending.anew && !log.pull.staging {
                 log.pending = UnsavedRecords::default();
                 writes.push(self.void(self.merge.state.node(index).id));
             }
         }
         if let Some(first) = writes.first_mut() {
-            first.marks = std::mem::take(&mut self.merge.new_marks);
+            first.marks = std::mem::take(&mut self.merge.sealed.new_marks);
         }
         writes
     }
@@ -94,8 +94,13 @@ impl Catalogue {
     /// was replaced.
     pub fn store_anew(&mut self) {
         let marks = self.marks().into_iter();
-        self.merge.new_marks.extend(marks.map(|mark| (mark, true)));
-        self.forgotten.extend(self.forgotten_to.keys());
+        self.merge
+            .sealed
+            .new_marks
+            .extend(marks.map(|mark| (mark, true)));
+        self.forgetting
+            .forgotten
+            .extend(self.forgetting.forgotten_to.keys());
         for log in self.logs.values_mut() {
             log.pending.restart();
             let sequences: Vec<u64> = log.rows.after(0).map(|row| row.sequence).collect();
@@ -115,8 +120,8 @@ impl Catalogue {
         let state = LogState {
             epoch: log.epoch,
             sequence: log.sequence,
-            floor: log.floor,
-            lanes: log.digest.to_bytes(),
+            floor: log.cleanup.floor,
+            lanes: log.totals.digest.to_bytes(),
             head: log.head.clone().filter(|_| !own),
             complete,
         };
@@ -152,7 +157,7 @@ impl Catalogue {
             deletes: Vec::new(),
             state: None,
             marks: BTreeMap::new(),
-            forgotten_to: self.forgotten_to.get(&author).copied(),
+            forgotten_to: self.forgetting.forgotten_to.get(&author).copied(),
         }
     }
 
@@ -180,7 +185,7 @@ impl Catalogue {
             self.merge.set_name(index, &signed.head.name);
         }
         // The store has the digest of its records.
-        self.log_mut(index).is_summed = lanes.is_some();
+        self.log_mut(index).totals.is_summed = lanes.is_some();
         let mut last = self.log_mut(index).sequence;
         let is_next = |record: &Record| {
             let is_next = record.sequence > std::mem::replace(&mut last, record.sequence);
@@ -191,7 +196,7 @@ impl Catalogue {
         let records = records.into_iter().take(RECORDS_PER_AUTHOR_MAX);
         let has_room = self.apply_records(index, records.filter(is_next));
         let log = self.log_mut(index);
-        log.is_summed = false;
+        log.totals.is_summed = false;
         if !has_room {
             return Ok(false);
         }
@@ -201,7 +206,7 @@ impl Catalogue {
             return Ok(true);
         }
         let log = self.log_mut(index);
-        if log.complete {
+        if log.pull.complete {
             return Ok(true);
         }
         let outdated = log.begin(0);
@@ -218,9 +223,9 @@ impl Log {
         self.pending = UnsavedRecords::default();
         self.epoch = state.epoch;
         self.sequence = self.sequence.max(state.sequence);
-        self.floor = state.floor;
-        self.digest = lanes.unwrap_or_else(|| self.digest.clone());
-        self.complete = own
+        self.cleanup.floor = state.floor;
+        self.totals.digest = lanes.unwrap_or_else(|| self.totals.digest.clone());
+        self.pull.complete = own
             || state
                 .head
                 .as_ref()

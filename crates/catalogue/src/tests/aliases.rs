@@ -28,9 +28,9 @@ fn contested() -> (Catalogue, Catalogue) {
 
 /// Takes a view and returns the number of candidates examined for it.
 fn looks_of_a_view(watcher: &mut Catalogue) -> usize {
-    let before = watcher.merge.looks;
+    let before = watcher.merge.settling.looks;
     watcher.view();
-    watcher.merge.looks - before
+    watcher.merge.settling.looks - before
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_change_among_many_conflicts_costs_only_its_own_name() {
 #[test]
 fn many_conflicts_that_change_together_are_settled_in_bounded_steps() {
     let (mut late, mut watcher) = contested();
-    watcher.merge.step_records = 20;
+    watcher.merge.settling.step_records = 20;
     for number in 0..MANY {
         put(
             &mut late,
@@ -81,12 +81,12 @@ fn many_conflicts_that_change_together_are_settled_in_bounded_steps() {
 #[test]
 fn a_renamed_node_updates_its_conflict_names_in_bounded_steps() {
     let (_, mut watcher) = contested();
-    watcher.merge.step_records = 20;
-    let before = watcher.merge.looks;
+    watcher.merge.settling.step_records = 20;
+    let before = watcher.merge.settling.looks;
     let index = watcher.index_of(&id(1)).unwrap();
     let name = NodeName::new("renamed").unwrap();
     watcher.merge.set_name(index, &name);
-    assert!(watcher.merge.looks - before < 60);
+    assert!(watcher.merge.settling.looks - before < 60);
     let is_new = |watcher: &mut Catalogue, number: &str| {
         let view = watcher.view();
         let named = |label| path(&format!("tree/{number}~{label}.c"));

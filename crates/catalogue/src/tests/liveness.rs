@@ -87,7 +87,7 @@ fn a_death_is_applied_in_bounded_consistent_steps() {
         );
     }
     let mut watcher = watched(&mut author);
-    watcher.merge.step_records = 1;
+    watcher.merge.settling.step_records = 1;
     watcher.set_live(id(1), false).unwrap();
     let mut entries = watcher.view().totals().entries;
     assert_eq!(entries, 57, "one row is not the last of the content");
@@ -109,7 +109,7 @@ fn a_content_with_many_names_is_settled_in_bounded_steps() {
     (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
     let mut watcher = watched(&mut author);
     watcher.set_live(id(1), false).unwrap();
-    watcher.merge.step_records = 10;
+    watcher.merge.settling.step_records = 10;
     watcher.have(hash(""), 0).unwrap();
     assert_eq!(watcher.view().totals().entries, 10);
     assert!(watcher.advance(10));
@@ -123,7 +123,7 @@ fn a_flapping_content_is_queued_once_with_all_its_names() {
     (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
     let mut watcher = watched(&mut author);
     watcher.set_live(id(1), false).unwrap();
-    watcher.merge.step_records = 10;
+    watcher.merge.settling.step_records = 10;
     for _ in 0..50 {
         watcher.have(hash(""), 0).unwrap();
         watcher.advance(5);
@@ -131,7 +131,7 @@ fn a_flapping_content_is_queued_once_with_all_its_names() {
     }
     watcher.have(hash(""), 0).unwrap();
     let merge = &watcher.merge;
-    assert!(merge.unsettled.len() + merge.unsettled_contents.len() <= 1);
+    assert!(merge.settling.unsettled.len() + merge.settling.unsettled_contents.len() <= 1);
     while watcher.advance(10) {}
     assert_eq!(watcher.view().totals().entries, 40);
 }
@@ -141,7 +141,7 @@ fn a_node_that_returns_during_its_removal_is_complete() {
     let mut author = node(1, "x");
     (0..20).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
     let mut watcher = watched(&mut author);
-    watcher.merge.step_records = 3;
+    watcher.merge.settling.step_records = 3;
     watcher.set_live(id(1), false).unwrap();
     watcher.advance(4);
     watcher.set_live(id(1), true).unwrap();

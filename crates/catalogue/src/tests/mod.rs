@@ -40,7 +40,7 @@ impl Catalogue {
 
     /// Returns the number of versions and directory times that wait for their time.
     fn early_count(&self) -> usize {
-        self.merge.early.rows.len()
+        self.merge.settling.early.rows.len()
     }
 }
 

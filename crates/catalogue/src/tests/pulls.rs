@@ -102,7 +102,9 @@ fn a_node_that_missed_expired_tombstones_pulls_the_whole_log() {
     bring(&id(1), &author, &mut watcher, 100);
     assert_eq!(watcher.view().totals().entries, 5);
     assert_eq!(
-        watcher.logs[&watcher.index_of(&id(1)).unwrap()].floor,
+        watcher.logs[&watcher.index_of(&id(1)).unwrap()]
+            .cleanup
+            .floor,
         head.floor
     );
 }

@@ -78,7 +78,7 @@ fn a_log_of_many_directories_is_applied_in_bounded_turns_with_the_same_result() 
 fn without_room(mut watcher: Catalogue) -> Catalogue {
     watcher.set_live(id(9), true).unwrap();
     let other = watcher.index_of(&id(9)).unwrap();
-    watcher.log_mut(other).staged = Some(StagedParts {
+    watcher.log_mut(other).pull.staged = Some(StagedParts {
         fresh: true,
         epoch: 1,
         base: 0,
@@ -114,10 +114,13 @@ fn no_view_ever_shows_a_long_log_that_contradicts_its_head() {
     let mut watcher = watcher();
     watcher.handle_head(&part.head);
     assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
-    let before = watcher.merge.looks;
+    let before = watcher.merge.settling.looks;
     let (_, _, applied) = take_turns(&mut watcher);
     assert!(matches!(applied, Applied::Mismatch { .. }));
-    assert_eq!((watcher.merge.looks, directories(&watcher)), (before, 0));
+    assert_eq!(
+        (watcher.merge.settling.looks, directories(&watcher)),
+        (before, 0)
+    );
     assert_eq!(listing(&watcher.view()), []);
 }
 
@@ -360,9 +363,9 @@ fn a_name_with_many_versions_is_added_and_removed_in_bounded_turns() {
     assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
     let mut turns = 0;
     while watcher.poll_taken().is_none() {
-        let before = watcher.merge.looks;
+        let before = watcher.merge.settling.looks;
         assert!(watcher.take_turn());
-        let looks = watcher.merge.looks - before;
+        let looks = watcher.merge.settling.looks - before;
         assert!(looks <= TURN_LOOKS + 2 * usize::from(VERSIONS), "{looks}");
         turns += 1;
     }
@@ -372,13 +375,13 @@ fn a_name_with_many_versions_is_added_and_removed_in_bounded_turns() {
     assert_eq!(shown(&watcher.view(), "x"), newest);
 
     let limit = 400;
-    watcher.merge.step_records = limit;
+    watcher.merge.settling.step_records = limit;
     watcher.set_live(id(1), false).unwrap();
     let mut steps = 0;
     loop {
-        let before = watcher.merge.looks;
+        let before = watcher.merge.settling.looks;
         let has_more = watcher.advance(limit);
-        let looks = watcher.merge.looks - before;
+        let looks = watcher.merge.settling.looks - before;
         assert!(looks <= (limit + 1) * LOOKS_PER_STEP + 3 * usize::from(VERSIONS));
         steps += 1;
         if !has_more {
@@ -400,10 +403,10 @@ fn a_content_under_one_name_in_many_shares_is_settled_in_bounded_steps() {
     share(&mut author, &mut watcher);
     watcher.set_live(id(1), false).unwrap();
     while watcher.advance(SWEEP_STEP_RECORDS) {}
-    watcher.merge.step_records = 100;
-    let before = watcher.merge.looks;
+    watcher.merge.settling.step_records = 100;
+    let before = watcher.merge.settling.looks;
     watcher.have(hash("same"), 4).unwrap();
-    assert!(watcher.merge.looks - before <= 101 * LOOKS_PER_STEP + 500);
+    assert!(watcher.merge.settling.looks - before <= 101 * LOOKS_PER_STEP + 500);
     assert_eq!(names(&watcher.view()), ["x"]);
     while watcher.advance(100) {}
     assert_eq!(names(&watcher.view()), ["x"]);
@@ -417,7 +420,7 @@ fn versions_that_become_due_together_are_shown_in_bounded_steps() {
     watcher.set_clock(1_000);
     share(&mut author, &mut watcher);
     assert!(names(&watcher.view()).is_empty());
-    watcher.merge.step_records = 10;
+    watcher.merge.settling.step_records = 10;
     watcher.set_clock(1_000_000);
     assert_eq!(watcher.view().totals().entries, 10);
     while watcher.advance(10) {}
@@ -436,9 +439,9 @@ fn tombstones_that_expire_together_are_removed_in_bounded_steps() {
     let (me, floor) = (author.me, author.own_head().sequence);
     put(&mut author, "last", file("last", 1));
     author.raise_floor(me, floor);
-    let left = |of: &Catalogue| of.logs[&of.index_of(&id(1)).unwrap()].tombstones;
+    let left = |of: &Catalogue| of.logs[&of.index_of(&id(1)).unwrap()].totals.tombstones;
     assert_eq!((left(&author), left(&watcher)), (0, 500));
-    watcher.merge.step_records = 50;
+    watcher.merge.settling.step_records = 50;
     share(&mut author, &mut watcher);
     let mut before = left(&watcher);
     assert!(before >= 400, "{before}");

@@ -180,7 +180,7 @@ impl Observer {
     fn new(number: u8) -> Self {
         let mut catalogue = node(number, "observer");
         // With small steps, most events happen during a sweep.
-        catalogue.merge.step_records = 2;
+        catalogue.merge.settling.step_records = 2;
         catalogue.intakes.steps = 3;
         Self {
             catalogue,
