@@ -81,6 +81,12 @@ struct OpenQuestion {
     ends: Instant,
     /// Whether a responder delivers the file. The other responders wait for that one to fail.
     is_settled: bool,
+    peers: QuestionedPeers,
+}
+
+/// The peers of a question, by their progress.
+#[derive(Default)]
+struct QuestionedPeers {
     asked: HashSet<SocketAddrV4>,
     answered: HashSet<SocketAddrV4>,
     tried: HashSet<SocketAddrV4>,
@@ -198,7 +204,7 @@ impl OpenQuestions {
             ask.is_put = true;
             ask.asked_at = now;
             ask.lookup_ends = now + self.lookup;
-            ask.asked.extend(asked);
+            ask.peers.asked.extend(asked);
             return self.unput.pop_front();
         }
     }
@@ -213,7 +219,7 @@ impl OpenQuestions {
         open.into_iter()
             .take(NEWCOMER_ASKS_MAX)
             .map(|(name, ask)| {
-                ask.asked.insert(member);
+                ask.peers.asked.insert(member);
                 name.clone()
             })
             .collect()
@@ -227,8 +233,8 @@ impl OpenQuestions {
         except: &[SocketAddrV4],
     ) -> Vec<LegacyEvent> {
         if let Some(ask) = self.open.get_mut(name) {
-            ask.tried.extend(except);
-            ask.responders.retain(|(_, at)| !except.contains(at));
+            ask.peers.tried.extend(except);
+            ask.peers.responders.retain(|(_, at)| !except.contains(at));
         }
         self.next_tries(now)
     }
@@ -236,7 +242,7 @@ impl OpenQuestions {
     /// Starts as many tries as there is room for, those of the oldest question first.
     fn next_tries(&mut self, now: Instant) -> Vec<LegacyEvent> {
         let mut running = RunningTries::default();
-        for at in self.open.values().filter_map(|ask| ask.trying) {
+        for at in self.open.values().filter_map(|ask| ask.peers.trying) {
             running.enter(at);
         }
         let waiting = self.open.iter_mut();
@@ -265,7 +271,7 @@ impl OpenQuestions {
     /// a flood.
     pub(super) fn await_answer_of(&self, from: SocketAddrV4) -> bool {
         let mut open = self.open.values();
-        open.any(|ask| ask.asked.contains(&from) && !ask.answered.contains(&from))
+        open.any(|ask| ask.peers.asked.contains(&from) && !ask.peers.answered.contains(&from))
     }
 
     /// Applies a `File` answer. Returns `None` if the sender was not asked any open question. An
@@ -278,23 +284,23 @@ impl OpenQuestions {
     ) -> Option<Vec<LegacyEvent>> {
         let (mut was_asked, mut was_first) = (false, false);
         for (name, ask) in &mut self.open {
-            if !ask.asked.contains(&from) {
+            if !ask.peers.asked.contains(&from) {
                 continue;
             }
             was_asked = true;
-            was_first |= ask.answered.is_empty();
-            ask.answered.insert(from);
-            let waiting = ask.responders.len() + ask.doubtful.len();
-            if !ask.tried.contains(&at) && waiting < RESPONDERS_MAX {
-                ask.tried.insert(at);
+            was_first |= ask.peers.answered.is_empty();
+            ask.peers.answered.insert(from);
+            let waiting = ask.peers.responders.len() + ask.peers.doubtful.len();
+            if !ask.peers.tried.contains(&at) && waiting < RESPONDERS_MAX {
+                ask.peers.tried.insert(at);
                 let is_doubtful = self
                     .failed
                     .iter()
                     .any(|failed| failed.at == at && failed.name == *name && failed.until > now);
                 if is_doubtful {
-                    ask.doubtful.push_back((from, at));
+                    ask.peers.doubtful.push_back((from, at));
                 } else {
-                    ask.responders.push_back((from, at));
+                    ask.peers.responders.push_back((from, at));
                 }
             }
         }
@@ -317,10 +323,10 @@ impl OpenQuestions {
         let Some(ask) = self.open.get_mut(name) else {
             return Vec::new();
         };
-        if ask.trying != Some(at) {
+        if ask.peers.trying != Some(at) {
             return Vec::new();
         }
-        ask.trying = None;
+        ask.peers.trying = None;
         if found {
             ask.is_settled = true;
             ask.lookup_is_over = true;
@@ -334,7 +340,7 @@ impl OpenQuestions {
         let mut over = Vec::new();
         for (name, ask) in &mut self.open {
             // a running try has its own deadline
-            if ask.trying.is_some() {
+            if ask.peers.trying.is_some() {
                 continue;
             }
             if !ask.lookup_is_over && ask.is_put && ask.lookup_ends <= now {
@@ -353,7 +359,7 @@ impl OpenQuestions {
         over.into_iter()
             .for_each(|name| self.note_absence(name, now));
         self.open
-            .retain(|_, ask| ask.trying.is_some() || ask.ends > now);
+            .retain(|_, ask| ask.peers.trying.is_some() || ask.ends > now);
         events.extend(self.drop_late());
         events
     }
@@ -391,7 +397,7 @@ impl OpenQuestions {
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let waiting = self.open.values().filter(|ask| ask.trying.is_none());
+        let waiting = self.open.values().filter(|ask| ask.peers.trying.is_none());
         let ends = waiting.map(|ask| {
             if ask.lookup_is_over || !ask.is_put {
                 ask.ends
@@ -431,12 +437,7 @@ impl OpenQuestion {
             lookup_is_over: false,
             ends,
             is_settled: false,
-            asked: HashSet::new(),
-            answered: HashSet::new(),
-            tried: HashSet::new(),
-            trying: None,
-            responders: VecDeque::new(),
-            doubtful: VecDeque::new(),
+            peers: QuestionedPeers::default(),
         }
     }
 
@@ -447,14 +448,14 @@ impl OpenQuestion {
         self.is_put = false;
         self.lookup_is_over = false;
         self.is_settled = false;
-        self.answered.clear();
-        self.doubtful.clear();
-        self.tried = self.responders.iter().map(|(_, at)| *at).collect();
+        self.peers.answered.clear();
+        self.peers.doubtful.clear();
+        self.peers.tried = self.peers.responders.iter().map(|(_, at)| *at).collect();
     }
 
     /// Returns whether it is open only for a late answer.
     fn is_late(&self) -> bool {
-        self.lookup_is_over && self.trying.is_none()
+        self.lookup_is_over && self.peers.trying.is_none()
     }
 
     /// Returns the eviction key: the smallest is evicted first.
@@ -463,7 +464,7 @@ impl OpenQuestion {
     }
 
     fn has_responders(&self) -> bool {
-        !self.responders.is_empty() || !self.doubtful.is_empty()
+        !self.peers.responders.is_empty() || !self.peers.doubtful.is_empty()
     }
 
     /// Starts the next try. A responder that failed recently is tried only when no other is
@@ -474,20 +475,20 @@ impl OpenQuestion {
         now: Instant,
         running: &mut RunningTries,
     ) -> Option<LegacyEvent> {
-        if self.trying.is_some() || self.is_settled {
+        if self.peers.trying.is_some() || self.is_settled {
             return None;
         }
-        let is_last =
-            (self.is_put && self.lookup_ends <= now) || self.answered.is_superset(&self.asked);
-        let turn = match self.responders.is_empty() {
-            false => &mut self.responders,
-            true if is_last => &mut self.doubtful,
+        let is_last = (self.is_put && self.lookup_ends <= now)
+            || self.peers.answered.is_superset(&self.peers.asked);
+        let turn = match self.peers.responders.is_empty() {
+            false => &mut self.peers.responders,
+            true if is_last => &mut self.peers.doubtful,
             true => return None,
         };
         let place = turn.iter().position(|(_, at)| running.has_room(*at))?;
         let (peer, at) = turn.remove(place)?;
         running.enter(at);
-        self.trying = Some(at);
+        self.peers.trying = Some(at);
         Some(LegacyEvent::Try {
             name: name.clone(),
             peer,

@@ -59,18 +59,29 @@ struct LegacyPlane {
     dropped: Arc<AtomicU64>,
     udp: UdpPort,
     files: RemoteFiles,
-    offered: Arc<OfferedFiles>,
     content: Arc<NodeContent>,
     given: ForeignThrottle,
     events: EventLog,
     door: Admission,
-    waiters: HashMap<Name, Vec<LookupWaiter>>,
+    lookups: RunningLookups,
     outcomes: mpsc::Sender<LegacyOutcome>,
-    missed: Arc<AtomicBool>,
-    is_indexing: bool,
+    indexing: OfferedIndexing,
     changes: mpsc::Sender<Outdated>,
+}
+
+/// The names that are being looked for.
+#[derive(Default)]
+struct RunningLookups {
+    waiters: HashMap<Name, Vec<LookupWaiter>>,
     /// When a name was last refused because too many are being looked for.
     busy_at: Option<Instant>,
+}
+
+/// The offered files, and the state of their index.
+struct OfferedIndexing {
+    offered: Arc<OfferedFiles>,
+    missed: Arc<AtomicBool>,
+    is_indexing: bool,
 }
 
 struct LegacyQueues {
@@ -127,17 +138,18 @@ pub(crate) fn start(
         dropped: legacy.dropped.clone(),
         udp: host.udp,
         files,
-        offered: Arc::new(offered),
         content: host.reads.content,
         given: host.traffic.given,
         events: host.events,
         door: Admission::default(),
-        waiters: HashMap::new(),
+        lookups: RunningLookups::default(),
         outcomes,
-        missed: inlet.missed.clone(),
-        is_indexing: false,
+        indexing: OfferedIndexing {
+            offered: Arc::new(offered),
+            missed: inlet.missed.clone(),
+            is_indexing: false,
+        },
         changes: host.changes,
-        busy_at: None,
     };
     let queues = LegacyQueues {
         datagrams: datagram_queue,
@@ -189,10 +201,10 @@ impl LegacyPlane {
                     None => return,
                 },
                 Some(changes) = queues.changes.recv() => {
-                    if !self.offered.apply_changes(&changes) {
-                        self.missed.store(true, Ordering::Relaxed);
+                    if !self.indexing.offered.apply_changes(&changes) {
+                        self.indexing.missed.store(true, Ordering::Relaxed);
                     }
-                    self.offered.warn_refused(&changes);
+                    self.indexing.offered.warn_refused(&changes);
                 }
                 Some((stream, from)) = queues.connections.recv() => self.serve(stream, from),
                 Some(outcome) = queues.outcomes.recv() => self.handle_outcome(outcome),
@@ -202,7 +214,7 @@ impl LegacyPlane {
                     None => return,
                 },
                 () = sleep_until(timeout) => {
-                    let offered = self.offered.clone();
+                    let offered = self.indexing.offered.clone();
                     self.machine
                         .handle_timeout(Instant::now(), &|name| offered.find(name).is_some());
                 }
@@ -212,11 +224,11 @@ impl LegacyPlane {
 
     /// Rebuilds the index on a blocking thread if changes were missed.
     fn index_anew(&mut self) {
-        if self.is_indexing || !self.missed.swap(false, Ordering::Relaxed) {
+        if self.indexing.is_indexing || !self.indexing.missed.swap(false, Ordering::Relaxed) {
             return;
         }
-        self.is_indexing = true;
-        let (offered, outcomes) = (self.offered.clone(), self.outcomes.clone());
+        self.indexing.is_indexing = true;
+        let (offered, outcomes) = (self.indexing.offered.clone(), self.outcomes.clone());
         tokio::task::spawn_blocking(move || {
             let is_whole = offered.index_all();
             let _stopping = outcomes.blocking_send(LegacyOutcome::Indexed { is_whole });
@@ -228,7 +240,7 @@ impl LegacyPlane {
         first: (SocketAddr, Bytes),
         more: &mut mpsc::Receiver<(SocketAddr, Bytes)>,
     ) {
-        let offered = self.offered.clone();
+        let offered = self.indexing.offered.clone();
         let mut next = Some(first);
         for _ in 0..BATCH {
             let Some((from, datagram)) = next else { return };
@@ -245,7 +257,7 @@ impl LegacyPlane {
         let Some(place) = self.door.enter(from.ip()) else {
             return;
         };
-        let (offered, content) = (self.offered.clone(), self.content.clone());
+        let (offered, content) = (self.indexing.offered.clone(), self.content.clone());
         tokio::spawn(serve::serve(
             (stream, from),
             place,
@@ -284,7 +296,7 @@ impl LegacyPlane {
         }
         match self.machine.ask(Instant::now(), &name, patience, except) {
             Ok(()) => {
-                let waiters = self.waiters.entry(name).or_default();
+                let waiters = self.lookups.waiters.entry(name).or_default();
                 waiters.retain(|waiter| !waiter.reply.is_closed());
                 waiters.push(LookupWaiter { patience, reply });
             }
@@ -299,9 +311,9 @@ impl LegacyPlane {
         let now = Instant::now();
         match outcome {
             LegacyOutcome::Indexed { is_whole } => {
-                self.is_indexing = false;
+                self.indexing.is_indexing = false;
                 if !is_whole {
-                    self.missed.store(true, Ordering::Relaxed);
+                    self.indexing.missed.store(true, Ordering::Relaxed);
                 }
             }
             LegacyOutcome::Resolved(host, address) => {
@@ -447,19 +459,19 @@ impl LegacyPlane {
     }
 
     fn reply_all(&mut self, name: &Name, found: &Result<Arc<RemoteFile>, LegacyAbsence>) {
-        for waiter in self.waiters.remove(name).into_iter().flatten() {
+        for waiter in self.lookups.waiters.remove(name).into_iter().flatten() {
             let _gone = waiter.reply.send(found.clone());
         }
     }
 
     /// Replies with the error to the waiters of this patience; `None` means all.
     fn reply_to(&mut self, name: &Name, patience: Option<Patience>, why: LegacyAbsence) {
-        let waiters = self.waiters.remove(name).unwrap_or_default();
+        let waiters = self.lookups.waiters.remove(name).unwrap_or_default();
         let (over, still): (Vec<_>, Vec<_>) = waiters
             .into_iter()
             .partition(|waiter| patience.is_none_or(|patience| waiter.patience == patience));
         if !still.is_empty() {
-            self.waiters.insert(name.clone(), still);
+            self.lookups.waiters.insert(name.clone(), still);
         }
         for waiter in over {
             let _gone = waiter.reply.send(Err(why.clone()));
@@ -472,7 +484,7 @@ impl LegacyPlane {
             return;
         }
         let now = Instant::now();
-        let last = self.busy_at.replace(now);
+        let last = self.lookups.busy_at.replace(now);
         if last.is_none_or(|last| now.saturating_duration_since(last) >= BUSY_PAUSE) {
             let limit = ASKS_MAX;
             self.events.warn(format!(
