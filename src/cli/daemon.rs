@@ -43,6 +43,22 @@ pub struct DaemonOptions {
     /// A folder to share; may be repeated, and adds to those of the configuration
     #[arg(long = "share", value_name = "DIR")]
     pub shares: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) places: PlaceOptions,
+    /// Share the folders of the command line without a question, also a folder of the system
+    #[arg(long)]
+    pub yes: bool,
+    /// End when the parent process, which has this number, ends
+    #[arg(long, value_name = "PID")]
+    pub end_with: Option<u32>,
+    /// Speak to legacy peers, and share the folders of the command line with them
+    #[arg(long)]
+    pub legacy: bool,
+}
+
+/// The paths and the size that replace those of the configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct PlaceOptions {
     /// Where to mount [default: /mnt/p2p; a user's: ~/p2p]
     #[arg(long, value_name = "DIR")]
     pub mount: Option<PathBuf>,
@@ -61,15 +77,6 @@ pub struct DaemonOptions {
     /// A file with the cluster's secret, instead of invitations
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Share the folders of the command line without a question, also a folder of the system
-    #[arg(long)]
-    pub yes: bool,
-    /// End when the parent process, which has this number, ends
-    #[arg(long, value_name = "PID")]
-    pub end_with: Option<u32>,
-    /// Speak to legacy peers, and share the folders of the command line with them
-    #[arg(long)]
-    pub legacy: bool,
 }
 
 impl DaemonOptions {
@@ -89,12 +96,12 @@ impl DaemonOptions {
                 .iter()
                 .map(|dir| absolute(dir))
                 .collect::<Result<_, _>>()?,
-            mount_dir: maybe_absolute(self.mount)?,
-            state_dir: maybe_absolute(self.state)?,
-            cache_dir: maybe_absolute(self.cache)?,
-            cache_size_bytes: self.cache_size,
-            socket: maybe_absolute(self.socket)?,
-            secret_file: maybe_absolute(self.secret_file)?,
+            mount_dir: maybe_absolute(self.places.mount)?,
+            state_dir: maybe_absolute(self.places.state)?,
+            cache_dir: maybe_absolute(self.places.cache)?,
+            cache_size_bytes: self.places.cache_size,
+            socket: maybe_absolute(self.places.socket)?,
+            secret_file: maybe_absolute(self.places.secret_file)?,
             legacy: self.legacy,
         };
         Ok(Sources {

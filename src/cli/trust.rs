@@ -10,7 +10,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::complete;
 use super::connect::Reporting;
-use super::daemon::DaemonOptions;
+use super::daemon::{DaemonOptions, PlaceOptions};
 use super::error::CliError;
 use super::names::shared_name;
 use super::output::Output;
@@ -285,7 +285,10 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
     let JoinOptions { config, state, .. } = options;
     let daemon = DaemonOptions {
         config,
-        state,
+        places: PlaceOptions {
+            state,
+            ..PlaceOptions::default()
+        },
         ..DaemonOptions::default()
     };
     let loaded = load_texts(&daemon.sources()?).map_err(Box::new)?;
