@@ -264,7 +264,7 @@ fn status_needs_no_event_loop() {
         near.stop(Leave::Away).await;
         assert!(near.members().await.is_err(), "the loop has ended");
         assert_eq!(others(&near), [far.id()]);
-        assert_eq!(near.status().entries, 1);
+        assert_eq!(near.status().folder.entries, 1);
         far.stop(Leave::Away).await;
     });
 }

@@ -134,6 +134,6 @@ pub use parcel::{Parcel, PushError, Sha256};
 pub use published::MemberReport;
 pub use published::Outdated;
 pub use sockets::Sockets;
-pub use start::NodeConfig;
+pub use start::{NetworkConfig, NodeConfig};
 pub use state_dir::state_is_in_use;
 pub use traffic::{ForeignThrottle, PeerBytes};

@@ -44,7 +44,7 @@ use p2pfs_share::{ShareConfig, ShareSet};
 use p2pfs_transfer::batches::Batches;
 use p2pfs_transfer::net::PortPair;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
-use p2pfs_transfer::net::peer::{PeerLimits, PeerNet};
+use p2pfs_transfer::net::peer::{ConnectionLimits, PeerLimits, PeerNet};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeName};
@@ -59,26 +59,16 @@ const SERVED_MAX: usize = 64;
 pub struct NodeConfig {
     /// Name of the node.
     pub name: NodeName,
-    /// Address to listen on; port 0 takes any free port.
-    pub listen: SocketAddr,
-    /// Address at which other nodes reach it, if it differs from the listening address.
-    pub advertise: Option<SocketAddr>,
-    /// Addresses to join through, in addition to the stored ones.
-    pub seeds: Vec<SocketAddr>,
+    /// The addresses and connections of the node.
+    pub network: NetworkConfig,
     /// File with the cluster's secret.
     pub secret_file: Option<PathBuf>,
     /// Directory for key, secret, catalogue and share state.
     pub state_dir: PathBuf,
     /// Settings of the cache.
     pub cache: CacheConfig,
-    /// Whether to find other nodes by mDNS and be found.
-    pub mdns: bool,
     /// Interval between probes of other nodes. Other intervals of the membership scale with it.
     pub probe_period: Duration,
-    /// Maximum number of accepted connections.
-    pub peer_connections: usize,
-    /// DSCP code point of bulk packets; `None` leaves them unmarked.
-    pub bulk_code_point: Option<u8>,
     /// How long other nodes keep this node's entries after a clean stop.
     pub away_grace: Duration,
     /// How long a read may wait without progress.
@@ -89,6 +79,23 @@ pub struct NodeConfig {
     pub giving: GivingSettings,
     /// Paths that are never shared or opened: own mounts and the cache.
     pub refuse_beneath: Vec<PathBuf>,
+}
+
+/// The addresses and connections of a node.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// Address to listen on; port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Address at which other nodes reach it, if it differs from the listening address.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses to join through, in addition to the stored ones.
+    pub seeds: Vec<SocketAddr>,
+    /// Whether to find other nodes by mDNS and be found.
+    pub mdns: bool,
+    /// Maximum number of accepted connections.
+    pub peer_connections: usize,
+    /// DSCP code point of bulk packets; `None` leaves them unmarked.
+    pub bulk_code_point: Option<u8>,
 }
 
 impl Node {
@@ -119,11 +126,14 @@ impl Node {
         drop_marks(&mut kept.catalogue, &mut kept.store, &cache)?;
         let open = sockets
             .peers
-            .map_or_else(|| PortPair::bind(config.listen), Ok);
+            .map_or_else(|| PortPair::bind(config.network.listen), Ok);
         let PortPair { listener, udp } = open?;
         let limits = PeerLimits {
-            accepted: config.peer_connections,
-            bulk_code_point: config.bulk_code_point,
+            bulk_code_point: config.network.bulk_code_point,
+            connections: ConnectionLimits {
+                accepted: config.network.peer_connections,
+                ..ConnectionLimits::default()
+            },
             ..PeerLimits::default()
         };
         let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;
@@ -176,7 +186,7 @@ impl Builder {
     /// no longer prove its membership.
     fn assemble(self, mut kept: StoredState, dropped_secret: bool, receivers: Receivers) -> Node {
         let generation = next_generation(kept.generation);
-        let address = address::advertised(self.config.advertise, self.net.local_addr());
+        let address = address::advertised(self.config.network.advertise, self.net.local_addr());
         let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
         let (handles, fetches) = self.handles(published);
         warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &handles.events);
@@ -264,7 +274,7 @@ impl Builder {
         content: Arc<NodeContent>,
         changes: mpsc::Receiver<Outdated>,
     ) -> Node {
-        let (configured, bound) = (self.config.advertise, self.net.local_addr());
+        let (configured, bound) = (self.config.network.advertise, self.net.local_addr());
         let advertised = **handles.published.own_address.load();
         address::follow(configured, bound, advertised, &control.commands);
         Node {
@@ -352,6 +362,7 @@ impl Builder {
     ) -> Machine {
         let seeds = self
             .config
+            .network
             .seeds
             .iter()
             .chain(remembered)
@@ -392,7 +403,7 @@ fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
 }
 
 fn start_lan(config: &NodeConfig, bound: SocketAddr) -> (Option<Lan>, mpsc::Receiver<LanEvent>) {
-    if config.mdns && !bound.ip().is_loopback() {
+    if config.network.mdns && !bound.ip().is_loopback() {
         let (lan, events) = Lan::start(bound);
         return (Some(lan), events);
     }

@@ -7,16 +7,21 @@ use super::seeds;
 use crate::daemon::config::{ALL_NODES, Config, Group, ShareSettings, readers_of};
 use p2pfs_node::api::{CacheConfig, ShareSpec};
 use p2pfs_node::inbox::{Accept, InboxSettings};
-use p2pfs_node::{ForeignPeers, GivingSettings, NodeConfig};
+use p2pfs_node::{ForeignPeers, GivingSettings, NetworkConfig, NodeConfig};
 
 /// Returns the settings that the node starts with, and speaks to these `foreign` peers. Seeds with
 /// host names follow later.
 pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>>) -> NodeConfig {
     NodeConfig {
         name: config.name.clone(),
-        listen: config.listen,
-        advertise: None,
-        seeds: seeds::addresses(&config.seeds),
+        network: NetworkConfig {
+            listen: config.listen,
+            advertise: None,
+            seeds: seeds::addresses(&config.seeds),
+            mdns: config.lan.mdns,
+            peer_connections: config.limits.peer_connections as usize,
+            bulk_code_point: config.limits.dscp.0,
+        },
         secret_file: config.secret_file.clone(),
         state_dir: config.state_dir.clone(),
         cache: CacheConfig {
@@ -24,10 +29,7 @@ pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>
             budget_bytes: config.cache.size_bytes,
             floor_bytes: config.cache.floor_bytes,
         },
-        mdns: config.lan.mdns,
         probe_period: config.membership.period,
-        peer_connections: config.limits.peer_connections as usize,
-        bulk_code_point: config.limits.dscp.0,
         away_grace: config.membership.away_grace,
         read_deadline: config.mount.read_deadline,
         foreign,

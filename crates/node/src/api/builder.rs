@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::defaults;
 use crate::inbox::{Accept, InboxSettings};
-use crate::{ForeignPeers, GivingSettings, Node, NodeConfig, NodeError};
+use crate::{ForeignPeers, GivingSettings, NetworkConfig, Node, NodeConfig, NodeError};
 use p2pfs_cache::CacheConfig;
 use p2pfs_types::id::NodeName;
 
@@ -26,9 +26,14 @@ impl Node {
         let dir = dir.as_ref();
         let config = NodeConfig {
             name,
-            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
-            advertise: None,
-            seeds: Vec::new(),
+            network: NetworkConfig {
+                listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+                advertise: None,
+                seeds: Vec::new(),
+                mdns: true,
+                peer_connections: defaults::PEER_CONNECTIONS as usize,
+                bulk_code_point: defaults::BULK_CODE_POINT,
+            },
             secret_file: None,
             state_dir: dir.join("state"),
             cache: CacheConfig {
@@ -36,10 +41,7 @@ impl Node {
                 budget_bytes: defaults::CACHE_BYTES,
                 floor_bytes: defaults::FLOOR_BYTES,
             },
-            mdns: true,
             probe_period: defaults::PROBE_PERIOD,
-            peer_connections: defaults::PEER_CONNECTIONS as usize,
-            bulk_code_point: defaults::BULK_CODE_POINT,
             away_grace: defaults::AWAY_GRACE,
             read_deadline: defaults::READ_DEADLINE,
             foreign: None,
@@ -57,14 +59,14 @@ impl NodeBuilder {
     /// Sets the address to listen on, for UDP and TCP. Port 0 takes any free port.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.config.listen = address;
+        self.config.network.listen = address;
         self
     }
 
     /// Adds the address of another node to join through. May be called several times.
     #[must_use]
     pub fn seed(mut self, address: SocketAddr) -> Self {
-        self.config.seeds.push(address);
+        self.config.network.seeds.push(address);
         self
     }
 
@@ -80,7 +82,7 @@ impl NodeBuilder {
     /// Sets whether the node finds others on the LAN and is found there.
     #[must_use]
     pub fn lan(mut self, on: bool) -> Self {
-        self.config.mdns = on;
+        self.config.network.mdns = on;
         self
     }
 

@@ -32,7 +32,7 @@ pub use names::{Listed, NextRead, Page, Why};
 pub use peers::{PeerReport, RateLimits};
 pub use reader::Reader;
 pub use sharing::GivenName;
-pub use status::NodeStatus;
+pub use status::{DropTotals, FolderTotals, NodeStatus, OpenReads};
 
 pub use super::names::in_history;
 

@@ -24,24 +24,45 @@ pub struct NodeStatus {
     pub shares: Vec<ShareStatus>,
     /// The space that the cache takes and may take.
     pub cache: CacheUsage,
-    /// Number of listed files, links and directories.
-    pub entries: u64,
-    /// Bytes of the different contents that live nodes can give.
-    pub unique_bytes: u64,
+    /// The totals of the folder.
+    pub folder: FolderTotals,
     /// The epoch of the cluster's current secret.
     pub epoch: EpochId,
-    /// Number of reads that wait for other nodes.
-    pub waiting_reads: u64,
-    /// Number of open versions.
-    pub open_versions: usize,
-    /// Number of datagrams dropped since the start, for any reason.
-    pub dropped_datagrams: u64,
-    /// Number of connections ended since the start, for any reason.
-    pub dropped_connections: u64,
+    /// The reads and the files that are open.
+    pub reads: OpenReads,
+    /// The dropped datagrams and connections.
+    pub dropped: DropTotals,
     /// Warnings, oldest first, then the conditions that stand.
     pub warnings: Vec<String>,
     /// The warnings that every user of this machine may see.
     pub public_warnings: Vec<String>,
+}
+
+/// The totals of the folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FolderTotals {
+    /// Number of listed files, links and directories.
+    pub entries: u64,
+    /// Bytes of the different contents that live nodes can give.
+    pub unique_bytes: u64,
+}
+
+/// The reads and the files that are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenReads {
+    /// Number of reads that wait for other nodes.
+    pub waiting: u64,
+    /// Number of open versions.
+    pub open_versions: usize,
+}
+
+/// The dropped datagrams and connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropTotals {
+    /// Number of datagrams dropped since the start, for any reason.
+    pub datagrams: u64,
+    /// Number of connections ended since the start, for any reason.
+    pub connections: u64,
 }
 
 impl Node {
@@ -67,13 +88,19 @@ impl Node {
             members: self.handles.published.members.load().to_vec(),
             shares,
             cache: self.cache_usage(),
-            entries: totals.entries,
-            unique_bytes: totals.unique_bytes,
+            folder: FolderTotals {
+                entries: totals.entries,
+                unique_bytes: totals.unique_bytes,
+            },
             epoch: self.identity.keyring.current().id(),
-            waiting_reads: self.content.waiting_reads(),
-            open_versions: self.content.open_versions(),
-            dropped_datagrams: self.handles.published.dropped_datagrams() + foreign,
-            dropped_connections: self.handles.net.counters().dropped.iter().sum(),
+            reads: OpenReads {
+                waiting: self.content.waiting_reads(),
+                open_versions: self.content.open_versions(),
+            },
+            dropped: DropTotals {
+                datagrams: self.handles.published.dropped_datagrams() + foreign,
+                connections: self.handles.net.counters().dropped.iter().sum(),
+            },
             warnings: of(self.handles.events.warnings(), Audience::Owner),
             public_warnings: of(self.handles.events.public_warnings(), Audience::Everybody),
         }

@@ -66,7 +66,7 @@ const HEADS_TRIES: u32 = 10;
 impl Machine {
     /// Handles the response to a request of [`Machine::poll_request`], or `None` if it failed.
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
-        match (self.questions.remove(id), response) {
+        match (self.requests.questions.remove(id), response) {
             (Some(RequestContext::Log { author, from }), Some(Response::Log(part))) => {
                 self.pulls.mark_answered(&from);
                 self.handle_log_part(now, author, from, part);
@@ -78,7 +78,7 @@ impl Machine {
             (Some(RequestContext::Heads { from }), response) => {
                 if let Some(Response::Heads { heads }) = response {
                     self.receive_heads(now, from, &heads);
-                    self.told.insert(from, HeadsAnswer::Arrived);
+                    self.heads.told.insert(from, HeadsAnswer::Arrived);
                 } else {
                     self.handle_no_heads(now, from);
                 }
@@ -103,7 +103,7 @@ impl Machine {
     pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
         // A request from before the node's expulsion may be queued here until the secret is
         // rotated.
-        let is_member = self.keyring.is_member(&from);
+        let is_member = self.trust.keyring.is_member(&from);
         let response = match request {
             Request::Members { .. }
             | Request::Trust { .. }
@@ -120,7 +120,7 @@ impl Machine {
                 }
             }
             Request::Trust { question } => {
-                let (answer, fault) = self.keyring.answer(question);
+                let (answer, fault) = self.trust.keyring.answer(question);
                 self.report_bad_statement(from, fault);
                 answer.map_or(Response::NotHere, |answer| Response::Trust {
                     answer: answer.into(),
@@ -151,13 +151,13 @@ impl Machine {
             heads: self.catalogue.heads(),
         };
         if self.ask(node, address, request, RequestContext::Heads { from: node }) {
-            self.questions.forget_newcomer(&node);
+            self.requests.questions.forget_newcomer(&node);
         }
     }
 
     /// Returns whether a live member has told its heads, or is not waited for.
     pub(super) fn has_told(&self, node: &NodeId) -> bool {
-        match self.told.get(node) {
+        match self.heads.told.get(node) {
             Some(HeadsAnswer::Arrived) => true,
             Some(HeadsAnswer::Failed { tries }) => *tries >= HEADS_TRIES,
             None => false,
@@ -166,7 +166,7 @@ impl Machine {
 
     /// Asks a live member again that did not answer. An earlier answer stays one.
     fn handle_no_heads(&mut self, now: Instant, from: NodeId) {
-        let before = match self.told.get(&from) {
+        let before = match self.heads.told.get(&from) {
             Some(HeadsAnswer::Arrived) => return,
             Some(HeadsAnswer::Failed { tries }) => *tries,
             None => 0,
@@ -175,17 +175,19 @@ impl Machine {
             return;
         };
         let tries = before + 1;
-        self.told.insert(from, HeadsAnswer::Failed { tries });
+        self.heads.told.insert(from, HeadsAnswer::Failed { tries });
         if tries < HEADS_TRIES {
-            self.questions.ask_again(from, address, now + HEADS_RETRY);
+            self.requests
+                .questions
+                .ask_again(from, address, now + HEADS_RETRY);
         }
     }
 
     /// Sends the first requests to new members, as far as there is room. The rest follows when
     /// other requests are answered.
     pub(super) fn ask_newcomers(&mut self, now: Instant) {
-        self.questions.mark_due(now);
-        while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
+        self.requests.questions.mark_due(now);
+        while let Some((node, address)) = self.requests.questions.newcomer(NEWCOMER_QUESTIONS) {
             self.ask_for_trust(node, address, false);
             self.ask_for_heads(node, address);
         }
@@ -248,7 +250,7 @@ impl Machine {
         request: Request,
         asked: RequestContext,
     ) -> bool {
-        self.questions.ask(node, address, request, asked)
+        self.requests.questions.ask(node, address, request, asked)
     }
 
     fn receive_members(&mut self, now: Instant, from: NodeId, members: &[u8]) {
@@ -268,7 +270,7 @@ impl Machine {
         from: NodeId,
         part: tcp::LogPart,
     ) {
-        if !self.keyring.is_member(&author) {
+        if !self.trust.keyring.is_member(&author) {
             // The author was expelled while its log was in transfer.
             return self.pulls.finish(author);
         }
@@ -282,7 +284,7 @@ impl Machine {
             self.pulls.fail(now, author);
             return;
         };
-        let paces = &mut self.list_paces;
+        let paces = &mut self.requests.list_paces;
         if !paces.try_take(now, author, &self.me, &part.records) {
             // The author's rate limit may have recovered by the retry.
             self.report_offence(author, Offence::ListsReadersTooFast);
@@ -328,7 +330,7 @@ impl Machine {
         head: &SignedHead,
         applied: Applied,
     ) {
-        self.unshown = true;
+        self.heads.unshown = true;
         pull_span(author).in_scope(|| {
             let outcome = match &applied {
                 Applied::More(_) => "merged, with more to come",

@@ -57,8 +57,8 @@ impl Machine {
 
     /// Queues an own fact, to be recorded with the next head.
     pub(super) fn queue_own_fact(&mut self, now: Instant, fact: Fact) {
-        self.unsaid.push(fact);
-        if self.unsaid.len() >= UNSAID_MAX {
+        self.heads.unsaid.push(fact);
+        if self.heads.unsaid.len() >= UNSAID_MAX {
             self.record_own();
         }
         self.publish_soon(now);
@@ -66,7 +66,7 @@ impl Machine {
 
     /// Records all queued facts in the log.
     pub(super) fn record_own(&mut self) {
-        for fact in std::mem::take(&mut self.unsaid) {
+        for fact in std::mem::take(&mut self.heads.unsaid) {
             let catalogue = &mut self.catalogue;
             let recorded = match fact {
                 Fact::Entry { share, path, entry } => catalogue.put(share, &path, entry),
@@ -93,23 +93,24 @@ impl Machine {
     pub(super) fn publish_soon(&mut self, now: Instant) {
         let soonest = now + PUBLISH_AFTER;
         let due = self
+            .heads
             .publish
             .not_before
             .map_or(soonest, |after| after.max(soonest));
-        self.publish.due.get_or_insert(due);
+        self.heads.publish.due.get_or_insert(due);
     }
 
     /// Records the queued facts, signs the log and spreads its head. Nothing is sent if nothing
     /// changed.
     pub(super) fn publish_head(&mut self, now: Instant) {
-        self.publish.due = None;
+        self.heads.publish.due = None;
         self.record_own();
         if !self.catalogue.needs_signature() {
             return;
         }
-        self.publish.not_before = Some(now + PUBLISH_SPACING);
+        self.heads.publish.not_before = Some(now + PUBLISH_SPACING);
         let head = self.catalogue.own_head();
-        let signature = self.key.sign(&head.signed_bytes());
+        let signature = self.trust.key.sign(&head.signed_bytes());
         let signed = SignedHead { head, signature };
         self.catalogue.sign_own(signed.clone());
         self.spread(now, &signed);
@@ -151,7 +152,7 @@ impl Machine {
         from: Option<NodeId>,
     ) -> bool {
         let author = signed.head.author;
-        if author != self.me && !self.keyring.is_member(&author) {
+        if author != self.me && !self.trust.keyring.is_member(&author) {
             self.counters.refused_heads += 1;
             return true;
         }
@@ -240,7 +241,7 @@ impl Machine {
     /// that the node has announced is here and in the last view.
     pub fn member_reports(&self) -> Vec<MemberReport> {
         let is_all_taken = self.taken_in.is_empty() && !self.pulls.is_any_coming();
-        let is_all_read = is_all_taken && !(self.unshown && self.catalogue.is_dirty());
+        let is_all_read = is_all_taken && !(self.heads.unshown && self.catalogue.is_dirty());
         let report = |status: MemberStatus| {
             let node = &status.member.node;
             let head = self.catalogue.head_of(node);

@@ -190,33 +190,55 @@ pub struct MachineCounters {
 /// The state machines of one node.
 pub struct Machine {
     me: NodeId,
-    key: Arc<NodeKey>,
-    keyring: Arc<Keyring>,
-    /// Revision of the keyring that was last applied.
-    seen_revision: u64,
-    /// When to ask a member for the secret of a new epoch.
-    secret_due: Option<Instant>,
+    trust: TrustProgress,
     rng: StdRng,
     cluster: Cluster,
     catalogue: Catalogue,
     pulls: Pulls,
     /// Logs that are being merged: by author, the node that sent the part, and its head.
     taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
+    heads: HeadExchange,
+    readers: ShareReaders,
+    requests: RequestTables,
+    events: VecDeque<NodeEvent>,
+    counters: MachineCounters,
+}
+
+/// The key of this node, and how far the changes of the cluster are applied.
+struct TrustProgress {
+    key: Arc<NodeKey>,
+    keyring: Arc<Keyring>,
+    /// Revision of the keyring that was last applied.
+    seen_revision: u64,
+    /// When to ask a member for the secret of a new epoch.
+    secret_due: Option<Instant>,
+}
+
+/// The exchange of heads with other nodes.
+struct HeadExchange {
     /// Whether another node's log or presence has changed since the last view.
     unshown: bool,
     /// The live members that were asked for their heads, and whether they answered.
     told: BTreeMap<NodeId, HeadsAnswer>,
-    questions: questions::QuestionTable,
-    events: VecDeque<NodeEvent>,
     publish: HeadSchedule,
     /// Own facts that are not in the log yet. So the log matches its head until the next one: a log
     /// ahead of its head cannot be pulled.
     unsaid: Vec<Fact>,
+}
+
+/// The readers of this node's shares.
+#[derive(Default)]
+struct ShareReaders {
     /// The readers of each own share, as configured.
-    readers: BTreeMap<ShareIndex, Option<Vec<String>>>,
-    readers_meant: Arc<OwnReaders>,
+    configured: BTreeMap<ShareIndex, Option<Vec<String>>>,
+    meant: Arc<OwnReaders>,
+}
+
+/// The requests to other nodes and from them.
+#[derive(Default)]
+struct RequestTables {
+    questions: questions::QuestionTable,
     list_paces: lists::ListPaces,
-    counters: MachineCounters,
 }
 
 /// The outcome of the requests to a node for its heads.
@@ -252,28 +274,30 @@ impl Machine {
         );
         let mut machine = Self {
             me,
-            key: config.key,
-            // The catalogue may contain nodes that left while this node was stopped.
-            seen_revision: 0,
-            keyring: config.keyring,
-            secret_due: None,
+            trust: TrustProgress {
+                key: config.key,
+                // The catalogue may contain nodes that left while this node was stopped.
+                seen_revision: 0,
+                keyring: config.keyring,
+                secret_due: None,
+            },
             rng: StdRng::seed_from_u64(config.seed ^ SECRETS_STREAM),
             cluster,
             catalogue,
             pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
             taken_in: BTreeMap::new(),
-            unshown: false,
-            told: BTreeMap::new(),
-            questions: questions::QuestionTable::default(),
-            events: VecDeque::new(),
-            publish: HeadSchedule {
-                due: Some(now),
-                not_before: None,
+            heads: HeadExchange {
+                unshown: false,
+                told: BTreeMap::new(),
+                publish: HeadSchedule {
+                    due: Some(now),
+                    not_before: None,
+                },
+                unsaid: Vec::new(),
             },
-            unsaid: Vec::new(),
-            readers: BTreeMap::new(),
-            readers_meant: Arc::default(),
-            list_paces: lists::ListPaces::default(),
+            readers: ShareReaders::default(),
+            requests: RequestTables::default(),
+            events: VecDeque::new(),
             counters: MachineCounters::default(),
         };
         machine.follow_owners();
@@ -289,7 +313,7 @@ impl Machine {
     /// Handles the time of [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.cluster.handle_timeout(now);
-        if self.publish.due.is_some_and(|due| due <= now) {
+        if self.heads.publish.due.is_some_and(|due| due <= now) {
             self.publish_head(now);
         }
         self.ask_for_secret(now);
@@ -302,9 +326,9 @@ impl Machine {
         let times = [
             self.cluster.poll_timeout(),
             self.pulls.poll_timeout(),
-            self.publish.due,
-            self.secret_due,
-            self.questions.next_again(),
+            self.heads.publish.due,
+            self.trust.secret_due,
+            self.requests.questions.next_again(),
             self.catalogue.next_unserved_expiry(),
         ];
         times.into_iter().flatten().min()
@@ -317,7 +341,7 @@ impl Machine {
 
     /// Returns the next request to send.
     pub fn poll_request(&mut self) -> Option<Outgoing> {
-        self.questions.poll()
+        self.requests.questions.poll()
     }
 
     /// Returns the next event.
@@ -337,7 +361,7 @@ impl Machine {
 
     /// Returns the current namespace.
     pub fn view(&mut self) -> Arc<View> {
-        self.unshown = false;
+        self.heads.unshown = false;
         self.catalogue.view()
     }
 
@@ -490,32 +514,38 @@ impl Machine {
     fn handle_up(&mut self, member: Member) {
         self.set_live(member.node, true);
         // A late answer may be from an earlier life of the node.
-        self.told.remove(&member.node);
-        self.questions.add_newcomer(member.node, member.address);
+        self.heads.told.remove(&member.node);
+        self.requests
+            .questions
+            .add_newcomer(member.node, member.address);
         self.push_event(NodeEvent::PeerUp(member));
     }
 
     fn handle_move(&mut self, member: Member) {
-        self.questions.readdress(member.node, member.address);
+        self.requests
+            .questions
+            .readdress(member.node, member.address);
         // The last requests may have failed because they went to an address where the node is not.
-        if let Some(HeadsAnswer::Failed { .. }) = self.told.get(&member.node) {
-            self.told.remove(&member.node);
-            self.questions.add_newcomer(member.node, member.address);
+        if let Some(HeadsAnswer::Failed { .. }) = self.heads.told.get(&member.node) {
+            self.heads.told.remove(&member.node);
+            self.requests
+                .questions
+                .add_newcomer(member.node, member.address);
         }
         self.push_event(NodeEvent::PeerMoved(member));
     }
 
     fn handle_down(&mut self, now: Instant, node: NodeId, why: DownReason) {
         self.set_live(node, false);
-        self.told.remove(&node);
-        self.questions.forget_newcomer(&node);
+        self.heads.told.remove(&node);
+        self.requests.questions.forget_newcomer(&node);
         self.pulls.forget_member(now, node);
         self.push_event(NodeEvent::PeerDown { node, why });
     }
 
     fn set_live(&mut self, node: NodeId, is_live: bool) {
         // Its known entries enter or leave the next view.
-        self.unshown = true;
+        self.heads.unshown = true;
         if self.catalogue.set_live(node, is_live).is_err() {
             self.counters.refused_heads += 1;
         }

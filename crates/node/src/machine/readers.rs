@@ -18,7 +18,7 @@ impl Machine {
     /// Sets the readers of a share of this node by names and keys; `None` means all nodes. Names
     /// are resolved again when the membership changes.
     pub fn set_readers(&mut self, now: Instant, share: ShareIndex, readers: Option<Vec<String>>) {
-        self.readers.insert(share, readers);
+        self.readers.configured.insert(share, readers);
         self.follow_readers(now);
     }
 
@@ -26,10 +26,10 @@ impl Machine {
     pub(super) fn follow_readers(&mut self, now: Instant) {
         let mut has_changed = false;
         let mut all = OwnReaders::new();
-        for (share, readers) in &self.readers {
+        for (share, readers) in &self.readers.configured {
             let meant = readers.as_ref().map(|readers| {
                 let nodes = readers.iter();
-                let nodes = nodes.filter_map(|setting| member_meant(&self.keyring, setting));
+                let nodes = nodes.filter_map(|setting| member_meant(&self.trust.keyring, setting));
                 nodes.collect::<BTreeSet<NodeId>>()
             });
             match self.catalogue.set_readers(*share, meant.as_ref()) {
@@ -38,7 +38,7 @@ impl Machine {
             }
             all.extend(meant.map(|meant| (*share, meant)));
         }
-        self.readers_meant = Arc::new(all);
+        self.readers.meant = Arc::new(all);
         if has_changed {
             self.publish_soon(now);
         }
@@ -46,7 +46,7 @@ impl Machine {
 
     /// Returns the readers of each own share. The log may not contain the latest change yet.
     pub fn own_readers(&self) -> &Arc<OwnReaders> {
-        &self.readers_meant
+        &self.readers.meant
     }
 
     /// Records some of the entries whose readers changed and returns whether more are left.

@@ -274,7 +274,7 @@ fn a_repeated_statement_causes_no_new_head() {
     bench.machines[0].remove(now, ShareIndex(0), &path("never was"));
     bench.machines[0].set_have(now, ContentHash::of(b"never was"), None);
     bench.run(Duration::from_secs(1));
-    assert_eq!(bench.machines[0].publish.due, None);
+    assert_eq!(bench.machines[0].heads.publish.due, None);
     assert_eq!(bench.heads[&0].len(), before);
 }
 
@@ -325,7 +325,7 @@ fn own_facts_beyond_the_queue_limit_are_recorded_at_once() {
     for number in 0..UNSAID_MAX + 10 {
         bench.put(0, &format!("f{number}"), "x");
     }
-    assert_eq!(bench.machines[0].unsaid.len(), 10);
+    assert_eq!(bench.machines[0].heads.unsaid.len(), 10);
     assert!(bench.lists(0, "f7"));
     let leave = Leave::Away;
     let now = bench.now;
@@ -428,7 +428,7 @@ fn a_member_that_did_not_answer_is_not_read_and_is_asked_again() {
     }
     machine.view();
     assert!(!is_read(machine, peer), "it has told nothing");
-    let again = machine.questions.next_again().unwrap();
+    let again = machine.requests.questions.next_again().unwrap();
     assert!(again > now);
     machine.handle_timeout(again);
     let mut asked = Vec::new();
@@ -450,7 +450,7 @@ fn known_entries_of_a_returned_member_count_once_a_view_shows_them() {
     machine.handle_down(now, peer, DownReason::Failed);
     assert!(machine.view().lookup(&path("docs")).is_none());
     machine.handle_up(member);
-    machine.told.insert(peer, HeadsAnswer::Arrived);
+    machine.heads.told.insert(peer, HeadsAnswer::Arrived);
     assert!(!is_read(machine, peer), "no view shows its entries yet");
     assert!(machine.view().lookup(&path("docs")).is_some());
     assert!(is_read(machine, peer));

@@ -27,7 +27,7 @@ impl Machine {
 
     /// Returns the secrets and the ledger of this node's membership.
     pub fn keyring(&self) -> &Keyring {
-        &self.keyring
+        &self.trust.keyring
     }
 
     /// Applies the current keyring after it was changed by a command.
@@ -65,59 +65,59 @@ impl Machine {
     /// Applies a changed keyring: spreads new statements, removes former members, and asks for a
     /// missing secret.
     pub(super) fn follow_membership(&mut self, now: Instant) {
-        let revision = self.keyring.revision();
-        if revision == self.seen_revision {
+        let revision = self.trust.keyring.revision();
+        if revision == self.trust.seen_revision {
             return;
         }
-        self.seen_revision = revision;
-        if !self.keyring.has_ledger() {
+        self.trust.seen_revision = revision;
+        if !self.trust.keyring.has_ledger() {
             return;
         }
         // if the disk refuses it, the next change of the ledger tries again
-        let _unsaid = self.keyring.confirm_departures(&self.key);
-        self.seen_revision = self.keyring.revision();
-        for statement in self.keyring.take_news() {
+        let _unsaid = self.trust.keyring.confirm_departures(&self.trust.key);
+        self.trust.seen_revision = self.trust.keyring.revision();
+        for statement in self.trust.keyring.take_news() {
             self.cluster
                 .spread_statement(now, statement.encode().into());
             // The farewell that it confirms was already reported.
-            if !self.keyring.confirms(&statement) {
+            if !self.trust.keyring.confirms(&statement) {
                 self.push_event(NodeEvent::Stated(Box::new(statement)));
             }
         }
         self.cluster.enforce_membership(now);
         self.catalogue
-            .set_certified_names(certified_names(&self.keyring));
+            .set_certified_names(certified_names(&self.trust.keyring));
         self.follow_owners();
         self.follow_readers(now);
         for author in self.catalogue.authors() {
-            if !self.keyring.is_member(&author) {
+            if !self.trust.keyring.is_member(&author) {
                 self.set_live(author, false);
                 self.forget_log(&author);
             }
         }
-        if self.keyring.wanted_epoch().is_some() {
-            self.secret_due.get_or_insert(now);
+        if self.trust.keyring.wanted_epoch().is_some() {
+            self.trust.secret_due.get_or_insert(now);
         }
         self.push_event(NodeEvent::MembershipChanged);
     }
 
     /// Applies the owners of paths in the ledger.
     pub(super) fn follow_owners(&mut self) {
-        let owners = self.keyring.owners().into_iter();
+        let owners = self.trust.keyring.owners().into_iter();
         let sound = owners.filter_map(|(path, node)| Some((SharedPath::new(path).ok()?, node)));
         self.catalogue.set_owners(sound.collect());
     }
 
     /// Asks a random member for the secret of the epoch that the ledger names.
     pub(super) fn ask_for_secret(&mut self, now: Instant) {
-        if self.secret_due.is_none_or(|due| now < due) {
+        if self.trust.secret_due.is_none_or(|due| now < due) {
             return;
         }
-        self.secret_due = None;
-        if self.keyring.wanted_epoch().is_none() {
+        self.trust.secret_due = None;
+        if self.trust.keyring.wanted_epoch().is_none() {
             return;
         }
-        self.secret_due = Some(now + SECRET_RETRY);
+        self.trust.secret_due = Some(now + SECRET_RETRY);
         let member = self.cluster.live().choose(&mut self.rng);
         if let Some(member) = member {
             self.ask_for_trust(member.node, member.address, false);
@@ -127,8 +127,8 @@ impl Machine {
     /// Asks a member for its statements. With `all` the request also contains all that is known
     /// here.
     pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
-        if self.keyring.has_ledger() {
-            let question = self.keyring.question(all).into();
+        if self.trust.keyring.has_ledger() {
+            let question = self.trust.keyring.question(all).into();
             let asked = RequestContext::Trust {
                 from: node,
                 address,
@@ -145,7 +145,7 @@ impl Machine {
         told_all: bool,
         answer: &[u8],
     ) {
-        let (lacks_some, fault) = self.keyring.receive_answer(answer);
+        let (lacks_some, fault) = self.trust.keyring.receive_answer(answer);
         self.report_bad_statement(from, fault);
         if lacks_some && !told_all {
             self.ask_for_trust(from, address, true);
@@ -154,10 +154,10 @@ impl Machine {
     }
 
     pub(super) fn receive_statement(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
-        let fault = self.keyring.receive_news(bytes);
+        let fault = self.trust.keyring.receive_news(bytes);
         self.report_bad_statement(from, fault);
         self.follow_membership(now);
-        if self.keyring.wanted_epoch().is_some()
+        if self.trust.keyring.wanted_epoch().is_some()
             && let Some(address) = self.address_of(&from)
         {
             self.ask_for_trust(from, address, false);

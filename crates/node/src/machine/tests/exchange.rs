@@ -171,7 +171,7 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
         let founder = key(0);
         let keyring = Keyring::founded_in_memory(secret, &founder, name.clone(), 1);
         keyring.admit(&founder, author, name, false).unwrap();
-        bench.machines[0].keyring = Arc::new(keyring);
+        bench.machines[0].trust.keyring = Arc::new(keyring);
         // more parts follow, so the first one waits
         part.last = false;
         if !comes_later {
@@ -179,7 +179,7 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
             bench.machines[0].handle_response(now, question.id, response);
         }
         let machine = &mut bench.machines[0];
-        machine.keyring.expel(&founder, author).unwrap();
+        machine.trust.keyring.expel(&founder, author).unwrap();
         machine.membership_changed(now);
         if comes_later {
             machine.handle_response(now, question.id, Some(Response::Log(part)));
@@ -204,7 +204,7 @@ fn requests_made_before_an_expulsion_are_not_answered_after_it() {
     ));
     keyring.admit(&founder, from, name, false).unwrap();
     let machine = &mut bench.machines[0];
-    machine.keyring = Arc::clone(&keyring);
+    machine.trust.keyring = Arc::clone(&keyring);
     let request = Request::Trust {
         question: keyring.question(false).into(),
     };

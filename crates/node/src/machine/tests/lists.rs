@@ -8,7 +8,7 @@ fn an_endless_sender_of_reader_lists_delays_only_itself() {
     let mut bench = MachineBench::new(3);
     let (reader, author, other) = (bench.id(0), bench.id(1), bench.id(2));
     let now = bench.now;
-    let paces = &mut bench.machines[0].list_paces;
+    let paces = &mut bench.machines[0].requests.list_paces;
     assert!(paces.count_against_limit(now, author, LISTS_AT_ONCE));
     for index in [1, 2] {
         let list = Some(vec![reader.to_string()]);
@@ -40,7 +40,7 @@ fn an_endless_sender_of_reader_lists_delays_only_itself() {
             .iter()
             .all(|it| *it == (author, Offence::ListsReadersTooFast))
     );
-    let paces = &mut bench.machines[0].list_paces;
+    let paces = &mut bench.machines[0].requests.list_paces;
     assert!(
         !paces.count_against_limit(now, other, LISTS_AT_ONCE),
         "one was counted"

@@ -8,7 +8,7 @@ fn pending_requests_are_bounded_for_each_node_and_in_total_and_logs_have_their_o
     let mut bench = MachineBench::new(2);
     bench.run(Duration::from_secs(3));
     let machine = &mut bench.machines[0];
-    machine.questions.forget_all();
+    machine.requests.questions.forget_all();
     let mut ask = |n: usize, is_log: bool| {
         let from = key(n).node_id();
         let asked = if is_log {

@@ -84,7 +84,7 @@ impl Connection {
         } = SplitConnection::after_greeting(stream)?;
         let line = Arc::new(ConnectionState::new(
             shared.limits.in_flight(lane),
-            shared.limits.ping_after,
+            shared.limits.times.ping_after,
             link.clone(),
         ));
         let outbound = Arc::new(Outbound::new(writing, link));
@@ -230,7 +230,7 @@ pub(super) async fn connect(
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
 ) -> Result<TlsStream<QueueLimitedStream<TcpStream>>, NetError> {
-    let dialler = shared.tls.dialler(Some(node))?;
+    let dialler = shared.local.tls.dialler(Some(node))?;
     let stream = connect_with(shared, &dialler, addr, on_first_bytes).await?;
     if peer_of(&stream) == Some(node) {
         Ok(stream)
@@ -244,7 +244,7 @@ pub(super) async fn connect_any(
     shared: &Shared,
     addr: SocketAddr,
 ) -> Result<(TlsStream<QueueLimitedStream<TcpStream>>, NodeId), NetError> {
-    let dialler = shared.tls.dialler(None)?;
+    let dialler = shared.local.tls.dialler(None)?;
     let stream = connect_with(shared, &dialler, addr, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
     Ok((stream, node))
@@ -265,7 +265,7 @@ async fn connect_with(
         address: addr,
         kind,
     };
-    let stream = timeout(shared.limits.dial, TcpStream::connect(addr)).await;
+    let stream = timeout(shared.limits.times.dial, TcpStream::connect(addr)).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
     let stream = stream.map_err(|error| match limit_of_open_files(&error) {
         Some(why) => NetError::OpenFiles { address: addr, why },
@@ -273,7 +273,7 @@ async fn connect_with(
     })?;
     let _ = stream.set_nodelay(true);
     let handshake = tls::dial(dialler, QueueLimitedStream::new(stream), on_first_bytes);
-    let stream = timeout(shared.limits.handshake, handshake).await;
+    let stream = timeout(shared.limits.times.handshake, handshake).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
     let wrong = |why: String| NetError::WrongNode { address: addr, why };
     // rustls reports an error of the other end as invalid data; other errors are the network's
@@ -401,7 +401,7 @@ mod tests {
     async fn told(parts: &[(Duration, usize)]) -> Vec<u64> {
         let limits = PeerLimits::default();
         let (near, mut far) = duplex(1 << 20);
-        let line = ConnectionState::new(1, limits.ping_after, LastTcpInfo::default());
+        let line = ConnectionState::new(1, limits.times.ping_after, LastTcpInfo::default());
         let told: Arc<Mutex<Vec<u64>>> = Arc::default();
         let noting = Arc::clone(&told);
         let progress = Progress {

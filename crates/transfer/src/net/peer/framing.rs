@@ -129,7 +129,7 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         mut tell: impl FnMut(&FrameHeader, usize),
     ) -> Result<(FrameHeader, Bytes), DropReason> {
         self.wait().await?;
-        let grace = self.limits.frame_grace;
+        let grace = self.limits.times.frame_grace;
         let header = timeout(grace, self.finish_header()).await;
         header.map_err(|_| self.too_slow(grace))??;
         self.filled = 0;
@@ -238,7 +238,7 @@ pub(super) async fn flush<W: AsyncWrite + Unpin>(
     stream: &mut W,
     limits: &PeerLimits,
 ) -> Result<(), DropReason> {
-    let flushed = timeout(limits.frame_grace, stream.flush()).await;
+    let flushed = timeout(limits.times.frame_grace, stream.flush()).await;
     let flushed = flushed.map_err(|_| DropReason::SlowReader)?;
     flushed.map_err(|error| io_reason(&error))
 }
@@ -407,7 +407,7 @@ mod tests {
         let drip = async {
             for _ in 1..HEADER_BYTES {
                 near.write_all(&[0]).await.unwrap();
-                tokio::time::sleep(PeerLimits::default().frame_grace / 4).await;
+                tokio::time::sleep(PeerLimits::default().times.frame_grace / 4).await;
             }
             std::future::pending().await
         };

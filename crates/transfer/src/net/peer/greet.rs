@@ -52,7 +52,7 @@ pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     lane: Lane,
 ) -> Result<(), DropReason> {
     let proving = exchange_proofs(shared, stream, lane);
-    let proven = timeout(shared.limits.handshake, proving).await;
+    let proven = timeout(shared.limits.times.handshake, proving).await;
     proven.unwrap_or(Err(DropReason::SlowGreeting))
 }
 
@@ -61,7 +61,7 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     lane: Lane,
 ) -> Result<(), DropReason> {
-    let (me, keyring, limits) = (shared.me, &shared.keyring, &shared.limits);
+    let (me, keyring, limits) = (shared.local.me, &shared.local.keyring, &shared.limits);
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let secret = keyring.current();
     let proof = channel.membership_proof(&secret, Role::Client);
@@ -90,7 +90,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     word: Bytes,
 ) {
-    let (me, keyring, limits) = (shared.me, &shared.keyring, &shared.limits);
+    let (me, keyring, limits) = (shared.local.me, &shared.local.keyring, &shared.limits);
     if keyring.receive_expulsion_proof(&me, &word) {
         return;
     }

@@ -39,6 +39,28 @@ pub const PINGS_AT_ONCE: u32 = 64;
 /// Limits of the TCP side. Tests shorten the times.
 #[derive(Clone, Debug)]
 pub struct PeerLimits {
+    /// The times after which a connection or a frame ends.
+    pub times: ConnectionTimes,
+    /// The numbers of connections.
+    pub connections: ConnectionLimits,
+    /// Maximum requests in flight on an urgent connection. Further ones wait at the asker; the
+    /// server pauses reading.
+    pub in_flight_urgent: usize,
+    /// Maximum requests in flight on a bulk connection. With answers of 1 MiB this also bounds the
+    /// memory.
+    pub in_flight_bulk: usize,
+    /// Maximum requests that wait for the node's event loop. The next one is answered `Busy`.
+    pub incoming: usize,
+    /// DSCP mark of bulk packets, 0 to 63. `None` leaves them unmarked.
+    pub bulk_code_point: Option<u8>,
+    /// Whether this node requests and serves batches of small files (`p2pfs/2` and later). Without
+    /// them it speaks only `p2pfs/1`.
+    pub batches: bool,
+}
+
+/// The times of a connection, from its begin to its end.
+#[derive(Clone, Debug)]
+pub struct ConnectionTimes {
     /// Until a TCP connection is established.
     pub dial: Duration,
     /// From then until the first byte of an accepted connection.
@@ -63,12 +85,11 @@ pub struct PeerLimits {
     pub idle_accepted: Duration,
     /// Time for any frame, plus a second for each 64 KiB, or for each 256 bytes of an answer.
     pub frame_grace: Duration,
-    /// Maximum requests in flight on an urgent connection. Further ones wait at the asker; the
-    /// server pauses reading.
-    pub in_flight_urgent: usize,
-    /// Maximum requests in flight on a bulk connection. With answers of 1 MiB this also bounds the
-    /// memory.
-    pub in_flight_bulk: usize,
+}
+
+/// Maximum connections of a node.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
     /// Maximum proven connections accepted from all peers. Beyond it the oldest one from the
     /// address with the most connections is dropped. If no address has more than one peer's share,
     /// the new connection is dropped.
@@ -86,16 +107,23 @@ pub struct PeerLimits {
     pub unproven_per_ip: usize,
     /// Maximum dialled connections. Beyond it the longest idle one is closed.
     pub dialled: usize,
-    /// Maximum requests that wait for the node's event loop. The next one is answered `Busy`.
-    pub incoming: usize,
-    /// DSCP mark of bulk packets, 0 to 63. `None` leaves them unmarked.
-    pub bulk_code_point: Option<u8>,
-    /// Whether this node requests and serves batches of small files (`p2pfs/2` and later). Without
-    /// them it speaks only `p2pfs/1`.
-    pub batches: bool,
 }
 
 impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            times: ConnectionTimes::default(),
+            connections: ConnectionLimits::default(),
+            in_flight_urgent: 64,
+            in_flight_bulk: 16,
+            incoming: 1024,
+            bulk_code_point: None,
+            batches: true,
+        }
+    }
+}
+
+impl Default for ConnectionTimes {
     fn default() -> Self {
         Self {
             dial: Duration::from_secs(5),
@@ -108,8 +136,13 @@ impl Default for PeerLimits {
             idle_dialled: Duration::from_secs(60),
             idle_accepted: Duration::from_secs(90),
             frame_grace: Duration::from_secs(5),
-            in_flight_urgent: 64,
-            in_flight_bulk: 16,
+        }
+    }
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
             accepted: ACCEPTED_CONNECTIONS as usize,
             accepted_per_peer: 8,
             accepted_per_ip: 512,
@@ -117,9 +150,6 @@ impl Default for PeerLimits {
             unproven_for_members: 64,
             unproven_per_ip: 32,
             dialled: 512,
-            incoming: 1024,
-            bulk_code_point: None,
-            batches: true,
         }
     }
 }
@@ -136,12 +166,12 @@ impl PeerLimits {
     /// is later if its round trip was long recently, or if the other end's kernel has acknowledged
     /// something since. The answer may then wait in a queue.
     pub(super) fn silent(&self, quiet_since: Instant, link: &LastTcpInfo) -> Instant {
-        let least = quiet_since + self.silent_after;
-        let most = quiet_since + self.silent_after.max(SILENT_MAX);
+        let least = quiet_since + self.times.silent_after;
+        let most = quiet_since + self.times.silent_after.max(SILENT_MAX);
         let late = quiet_since + link.round_trip() * SILENT_ROUND_TRIPS;
         let acked = link
             .acked()
-            .map_or(least, |acked| acked + self.silent_after);
+            .map_or(least, |acked| acked + self.times.silent_after);
         late.max(acked).clamp(least, most)
     }
 
@@ -152,20 +182,20 @@ impl PeerLimits {
 
     /// Returns how long a frame of this length may take from its first byte to its last.
     pub(super) fn frame_time(&self, length_bytes: usize) -> Duration {
-        self.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
+        self.times.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
     }
 
     /// Returns how long an answer of this length may take. It is longer, because this node
     /// requested it.
     pub(super) fn answer_time(&self, length_bytes: usize) -> Duration {
         let slowest = Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S);
-        self.frame_grace + slowest.min(self.unanswered_after * OLDEST_MULTIPLE)
+        self.times.frame_grace + slowest.min(self.times.unanswered_after * OLDEST_MULTIPLE)
     }
 
     /// Returns when a connection counts as dead, given when its oldest request was sent and when
     /// bytes of an answer last arrived.
     pub(super) fn unanswered(&self, oldest: Instant, brought: Instant) -> Instant {
-        let quiet = oldest.max(brought) + self.unanswered_after;
-        quiet.min(oldest + self.unanswered_after * OLDEST_MULTIPLE)
+        let quiet = oldest.max(brought) + self.times.unanswered_after;
+        quiet.min(oldest + self.times.unanswered_after * OLDEST_MULTIPLE)
     }
 }

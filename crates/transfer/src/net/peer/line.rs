@@ -250,7 +250,7 @@ impl ConnectionState {
         limits: &PeerLimits,
     ) -> ConnectionCheck {
         let Some(oldest) = table.waiters.values().map(|waiter| waiter.sent).min() else {
-            let end = table.last_used + limits.idle_dialled;
+            let end = table.last_used + limits.times.idle_dialled;
             return if now >= end {
                 ConnectionCheck::End(DropReason::Idle)
             } else {
@@ -265,7 +265,7 @@ impl ConnectionState {
         let quiet_since = self.pulse.last().max(table.busy_since).max(part_came);
         let silent = limits.silent(quiet_since, &self.link);
         let unanswered = limits.unanswered(oldest, table.brought.max(part_came));
-        let ping = quiet_since + limits.ping_after;
+        let ping = quiet_since + limits.times.ping_after;
         if now >= silent {
             ConnectionCheck::End(DropReason::Silent)
         } else if now >= unanswered {
@@ -301,11 +301,12 @@ pub(super) enum ConnectionCheck {
 mod tests {
     use tokio::sync::oneshot;
 
+    use super::super::limits::ConnectionTimes;
     use super::*;
     use crate::net::peer::tcp_info::TcpInfo;
 
     fn line(in_flight: usize) -> ConnectionState {
-        let ping_after = PeerLimits::default().ping_after;
+        let ping_after = PeerLimits::default().times.ping_after;
         ConnectionState::new(in_flight, ping_after, LastTcpInfo::default())
     }
 
@@ -329,7 +330,7 @@ mod tests {
     async fn an_idle_connection_lives_until_its_time_and_is_never_pinged() {
         let (line, limits) = (line(4), PeerLimits::default());
         let start = Instant::now();
-        let end = start + limits.idle_dialled;
+        let end = start + limits.times.idle_dialled;
         assert_eq!(
             line.check(start, &mut None, &limits),
             ConnectionCheck::Again(end)
@@ -438,12 +439,15 @@ mod tests {
     async fn a_request_overtaken_for_too_long_ends_the_connection() {
         let line = line(4);
         let limits = PeerLimits {
-            silent_after: Duration::from_secs(99),
+            times: ConnectionTimes {
+                silent_after: Duration::from_secs(99),
+                ..ConnectionTimes::default()
+            },
             ..PeerLimits::default()
         };
         let (waiting, _answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
-        let later = Instant::now() + limits.unanswered_after;
+        let later = Instant::now() + limits.times.unanswered_after;
         let end = ConnectionCheck::End(DropReason::Unanswered);
         assert_eq!(line.check(later, &mut None, &limits), end);
     }

@@ -29,7 +29,7 @@ mod tls;
 
 pub use counters::{DropReason, PeerCounters};
 pub use dial::SentRequest;
-pub use limits::{ACCEPTED_CONNECTIONS, PeerLimits};
+pub use limits::{ACCEPTED_CONNECTIONS, ConnectionLimits, ConnectionTimes, PeerLimits};
 pub use line::{OnAnswer, Progress};
 pub use probe::Probed;
 pub use serve::{AnswerBeside, Incoming, ReplyTo};
@@ -69,11 +69,7 @@ pub type OnBreach = Arc<dyn Fn(NodeId, DropReason) + Send + Sync>;
 
 /// State that all tasks of the TCP side share.
 struct Shared {
-    me: NodeId,
-    key: Arc<NodeKey>,
-    tls: Tls,
-    keyring: Arc<Keyring>,
-    invites: ArcSwapOption<Invites>,
+    local: LocalCredentials,
     foreign_plane: ArcSwapOption<mpsc::Sender<ForeignConnection>>,
     beside: ArcSwapOption<AnswerBeside>,
     on_breach: ArcSwapOption<OnBreach>,
@@ -84,6 +80,15 @@ struct Shared {
     distances: Arc<Distances>,
     incoming: mpsc::Sender<Incoming>,
     pieces: PiecePool,
+}
+
+/// The key of this node, and its proof of membership.
+struct LocalCredentials {
+    me: NodeId,
+    key: Arc<NodeKey>,
+    tls: Tls,
+    keyring: Arc<Keyring>,
+    invites: ArcSwapOption<Invites>,
 }
 
 impl Shared {
@@ -140,11 +145,13 @@ impl PeerNet {
             .map_err(|error| bind_error(nowhere, &error))?;
         let (incoming, requests) = mpsc::channel(limits.incoming);
         let shared = Arc::new(Shared {
-            me: key.node_id(),
-            tls: Tls::new(&key, limits.batches)?,
-            key,
-            keyring,
-            invites: ArcSwapOption::empty(),
+            local: LocalCredentials {
+                me: key.node_id(),
+                tls: Tls::new(&key, limits.batches)?,
+                key,
+                keyring,
+                invites: ArcSwapOption::empty(),
+            },
             foreign_plane: ArcSwapOption::empty(),
             beside: ArcSwapOption::empty(),
             on_breach: ArcSwapOption::empty(),
@@ -321,8 +328,8 @@ impl PeerNet {
     ) -> Result<Joining, NetError> {
         let shared = &self.owner.shared;
         let mut stream = connect(shared, token.issuer, addr, || ()).await?;
-        let enrolling = greet::enrol(&mut stream, shared.me, token, name, &shared.limits);
-        let enrolled = timeout(shared.limits.handshake, enrolling).await;
+        let enrolling = greet::enrol(&mut stream, shared.local.me, token, name, &shared.limits);
+        let enrolled = timeout(shared.limits.times.handshake, enrolling).await;
         enrolled
             .unwrap_or(Err(DropReason::SlowGreeting))
             .map_err(|reason| match reason {
@@ -334,7 +341,7 @@ impl PeerNet {
     /// Answers joiners with these invitations from now on. Without invitations every joiner is a
     /// stranger.
     pub fn set_invites(&self, invites: Arc<Invites>) {
-        self.owner.shared.invites.store(Some(invites));
+        self.owner.shared.local.invites.store(Some(invites));
     }
 
     /// Sets a handler that gets each request first, on the task of its connection. Requests that it
@@ -378,7 +385,7 @@ impl PeerNet {
         let mut nodes = shared.register.nodes();
         nodes.extend(shared.pool.nodes());
         for node in nodes {
-            if !shared.keyring.is_member(&node) {
+            if !shared.local.keyring.is_member(&node) {
                 self.close_peer(node);
             }
         }
@@ -396,12 +403,12 @@ impl PeerNet {
 
     fn check_peer(&self, node: &NodeId) -> Result<(), NetError> {
         self.check_other(node)?;
-        let is_member = self.owner.shared.keyring.is_member(node);
+        let is_member = self.owner.shared.local.keyring.is_member(node);
         is_member.then_some(()).ok_or(NetError::Outsider)
     }
 
     fn check_other(&self, node: &NodeId) -> Result<(), NetError> {
-        if *node == self.owner.shared.me {
+        if *node == self.owner.shared.local.me {
             Err(NetError::OwnIdentity)
         } else {
             Ok(())

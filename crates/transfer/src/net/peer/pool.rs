@@ -116,7 +116,7 @@ impl Pool {
             Some(slot) => return Ok((slot, None)),
             None => {}
         }
-        let gave_way = slots.make_room(shared.limits.dialled)?;
+        let gave_way = slots.make_room(shared.limits.connections.dialled)?;
         let (tell, seen) = watch::channel(DialState::Begun);
         let slot = PoolSlot::Dialling { addr, dial: seen };
         slots.slots.insert((node, lane), slot.clone());

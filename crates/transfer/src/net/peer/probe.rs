@@ -44,7 +44,7 @@ pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
     match attempt(shared, addr).await {
         ProbeAttempt::Sure(probed) => probed,
         ProbeAttempt::HungUp(_) => {
-            sleep(shared.limits.look_again).await;
+            sleep(shared.limits.times.look_again).await;
             match attempt(shared, addr).await {
                 ProbeAttempt::Sure(probed) | ProbeAttempt::HungUp(probed) => probed,
             }
@@ -60,17 +60,17 @@ enum ProbeAttempt {
 }
 
 async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
-    let stream = match timeout(shared.limits.dial, TcpStream::connect(addr)).await {
+    let stream = match timeout(shared.limits.times.dial, TcpStream::connect(addr)).await {
         Err(_) => return ProbeAttempt::Sure(Probed::Silent),
         Ok(Err(error)) => return ProbeAttempt::Sure(not_connected(&error)),
         Ok(Ok(stream)) => stream,
     };
-    let Ok(dialler) = shared.tls.dialler(None) else {
+    let Ok(dialler) = shared.local.tls.dialler(None) else {
         return ProbeAttempt::Sure(Probed::Other);
     };
     let begun = Instant::now();
     let handshake = tls::dial(&dialler, stream, || ());
-    let handshake = timeout(shared.limits.handshake, handshake).await;
+    let handshake = timeout(shared.limits.times.handshake, handshake).await;
     let stream = match handshake.map(|outcome| outcome.map_err(io::Error::from)) {
         Err(_) => return ProbeAttempt::Sure(Probed::Stalled),
         // an answer that is not TLS
@@ -78,7 +78,7 @@ async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
             return ProbeAttempt::Sure(Probed::Other);
         }
         // the other end waited for our first bytes as long as it waits for any client's
-        Ok(Err(_)) if begun.elapsed() > shared.limits.handshake / 2 => {
+        Ok(Err(_)) if begun.elapsed() > shared.limits.times.handshake / 2 => {
             return ProbeAttempt::Sure(Probed::Stalled);
         }
         Ok(Err(_)) => return ProbeAttempt::HungUp(Probed::Other),
@@ -86,7 +86,7 @@ async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
     };
     match peer_of(&stream) {
         None => ProbeAttempt::Sure(Probed::Other),
-        Some(node) if node == shared.me => ProbeAttempt::Sure(Probed::Ourselves),
+        Some(node) if node == shared.local.me => ProbeAttempt::Sure(Probed::Ourselves),
         Some(node) => greet(shared, stream, node).await,
     }
 }

@@ -41,18 +41,21 @@ impl AcceptedTable {
     /// without a member. Returns whether one was dropped.
     fn make_room(&mut self, ip: IpAddr, limits: &PeerLimits) -> bool {
         let from_there = || self.unproven().filter(|(_, e)| e.ip == ip);
-        let oldest = if from_there().count() >= limits.unproven_per_ip {
+        let oldest = if from_there().count() >= limits.connections.unproven_per_ip {
             from_there().map(|(number, _)| number).min()
         } else {
             let is_member = |entry: &AcceptedEntry| self.members_at.contains(&entry.ip);
             let (members, strangers): (Vec<_>, Vec<_>) =
                 self.unproven().partition(|(_, entry)| is_member(entry));
             let all = members.len() + strangers.len();
-            let kept = limits.unproven.saturating_sub(limits.unproven_for_members);
+            let kept = limits
+                .connections
+                .unproven
+                .saturating_sub(limits.connections.unproven_for_members);
             let is_full = if self.members_at.contains(&ip) {
-                all >= limits.unproven
+                all >= limits.connections.unproven
             } else {
-                strangers.len() >= kept || all >= limits.unproven
+                strangers.len() >= kept || all >= limits.connections.unproven
             };
             let first = if strangers.is_empty() {
                 members
@@ -74,7 +77,7 @@ impl AcceptedTable {
             *at.entry(entry.ip).or_default() += 1;
         }
         let most = at.into_iter().max_by_key(|(_, count)| *count);
-        let most = most.filter(|(_, count)| *count > limits.accepted_per_peer);
+        let most = most.filter(|(_, count)| *count > limits.connections.accepted_per_peer);
         most.is_some_and(|(ip, _)| self.end_oldest(|entry| entry.ip == ip))
     }
 
@@ -195,11 +198,11 @@ impl AcceptedGuard {
         let held = proven().filter(|entry| entry.node == Some(node)).count();
         let from_there = proven().filter(|entry| Some(entry.ip) == ip).count();
         let all = proven().count();
-        let replaced = if held >= limits.accepted_per_peer {
+        let replaced = if held >= limits.connections.accepted_per_peer {
             table.end_oldest(|entry| entry.node == Some(node))
-        } else if from_there >= limits.accepted_per_ip {
+        } else if from_there >= limits.connections.accepted_per_ip {
             table.end_oldest(|entry| Some(entry.ip) == ip)
-        } else if all >= limits.accepted {
+        } else if all >= limits.connections.accepted {
             if !table.end_from_busiest(limits) {
                 return Err(DropReason::TooMany);
             }
@@ -222,6 +225,7 @@ impl Drop for AcceptedGuard {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::ConnectionLimits;
     use super::*;
 
     const A: NodeId = NodeId::new([1; 32]);
@@ -243,7 +247,10 @@ mod tests {
     fn an_addresss_oldest_unproven_connection_yields_to_its_next() {
         let register = Register::default();
         let limits = PeerLimits {
-            unproven_per_ip: 2,
+            connections: ConnectionLimits {
+                unproven_per_ip: 2,
+                ..ConnectionLimits::default()
+            },
             ..PeerLimits::default()
         };
         let other = enter(&register, 2, &limits).0;
@@ -265,8 +272,11 @@ mod tests {
     fn idle_connections_from_many_addresses_exclude_no_peer() {
         let register = Register::default();
         let limits = PeerLimits {
-            unproven: 6,
-            unproven_for_members: 2,
+            connections: ConnectionLimits {
+                unproven: 6,
+                unproven_for_members: 2,
+                ..ConnectionLimits::default()
+            },
             ..PeerLimits::default()
         };
         register.set_members_at([ip(200)]);
@@ -291,8 +301,11 @@ mod tests {
     fn a_slot_is_freed_when_its_connection_ends() {
         let register = Register::default();
         let limits = PeerLimits {
-            unproven: 1,
-            unproven_for_members: 0,
+            connections: ConnectionLimits {
+                unproven: 1,
+                unproven_for_members: 0,
+                ..ConnectionLimits::default()
+            },
             ..PeerLimits::default()
         };
         let (place, _) = enter(&register, 1, &limits);
@@ -304,8 +317,11 @@ mod tests {
     fn many_keys_from_one_address_do_not_fill_the_table_of_proven_connections() {
         let register = Register::default();
         let limits = PeerLimits {
-            accepted: 20,
-            accepted_per_peer: 2,
+            connections: ConnectionLimits {
+                accepted: 20,
+                accepted_per_peer: 2,
+                ..ConnectionLimits::default()
+            },
             ..PeerLimits::default()
         };
         let honest = enter(&register, 1, &limits).0;
@@ -317,7 +333,10 @@ mod tests {
                 place
             })
             .collect();
-        assert_eq!(register.table.lock().entries.len(), limits.accepted);
+        assert_eq!(
+            register.table.lock().entries.len(),
+            limits.connections.accepted
+        );
         let newcomer = enter(&register, 2, &limits).0;
         newcomer.prove(B, &limits).unwrap();
         assert!(is_there(&register, &honest) && is_there(&register, &newcomer));
@@ -328,7 +347,10 @@ mod tests {
     fn a_peers_oldest_connection_is_dropped_and_others_keep_theirs() {
         let register = Register::default();
         let limits = PeerLimits {
-            accepted_per_peer: 2,
+            connections: ConnectionLimits {
+                accepted_per_peer: 2,
+                ..ConnectionLimits::default()
+            },
             ..PeerLimits::default()
         };
         let prove = |node| {

@@ -120,7 +120,7 @@ async fn serve_socket(
     place: AcceptedGuard,
 ) {
     let mut first = [0];
-    let reason = match timeout(shared.limits.first_byte, stream.peek(&mut first)).await {
+    let reason = match timeout(shared.limits.times.first_byte, stream.peek(&mut first)).await {
         Err(_) => DropReason::SlowGreeting,
         Ok(Err(_)) => DropReason::Broken,
         Ok(Ok(0)) => DropReason::PeerClosed,
@@ -155,7 +155,7 @@ where
     S: AsyncRead + AsyncWrite + TcpGauge + Unpin + Send + 'static,
 {
     let stream = QueueLimitedStream::new(stream);
-    let greeted = timeout(shared.limits.handshake, greet(shared, stream)).await;
+    let greeted = timeout(shared.limits.times.handshake, greet(shared, stream)).await;
     let (mut stream, from, admission) = match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
         Ok(greeted) => greeted,
         Err(reason) => return reason,
@@ -175,7 +175,7 @@ where
         Err(reason) => return reason,
     }
     // from here on an expulsion closes the connection; one since the greeting must be checked here
-    if !shared.keyring.is_member(&from) {
+    if !shared.local.keyring.is_member(&from) {
         return DropReason::Stranger;
     }
     let session = ServedConnection {
@@ -195,23 +195,23 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: S,
 ) -> Result<Greeted<S>, DropReason> {
-    let stream = shared.tls.accept(stream).await;
+    let stream = shared.local.tls.accept(stream).await;
     let mut stream = stream.map_err(|_| DropReason::TlsFailed)?;
     let client = peer_of(&stream).ok_or(DropReason::TlsFailed)?;
-    if client == shared.me {
+    if client == shared.local.me {
         return Err(DropReason::OwnIdentity);
     }
-    let invites = shared.invites.load_full();
+    let invites = shared.local.invites.load_full();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let door = AdmissionPolicy {
-        key: &shared.key,
-        keyring: &shared.keyring,
+        key: &shared.local.key,
+        keyring: &shared.local.keyring,
         invites,
         now_unix_s: now.as_secs(),
     };
-    let admission = admit(&mut stream, shared.me, door, &shared.limits).await?;
+    let admission = admit(&mut stream, shared.local.me, door, &shared.limits).await?;
     Ok((stream, client, admission))
 }
 
@@ -275,7 +275,7 @@ impl ServedConnection<'_> {
         let slots = Arc::new(Semaphore::new(all_slots));
         let mut pings = PingPace::new(all_slots);
         loop {
-            match timeout(limits.idle_accepted, reader.wait()).await {
+            match timeout(limits.times.idle_accepted, reader.wait()).await {
                 Err(_) if slots.available_permits() == all_slots => return DropReason::Idle,
                 Err(_) => continue,
                 Ok(Err(reason)) => return reason,

@@ -273,7 +273,7 @@ async fn a_reader_does_not_wait_long_for_a_missing_batch() {
     let _unanswered = questions.recv().await.unwrap();
     let begun = Instant::now();
     reader.read_all(&contents[..1]).await;
-    assert!(begun.elapsed() < PeerLimits::default().unanswered_after);
+    assert!(begun.elapsed() < PeerLimits::default().times.unanswered_after);
     let others = contents[1..].iter();
     assert!(
         others

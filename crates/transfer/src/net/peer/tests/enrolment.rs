@@ -99,7 +99,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     joiner.net.enrol(&first, &name()).await.unwrap();
     issuer
         .keyring
-        .expel(&issuer.shared().key, joiner.id)
+        .expel(&issuer.shared().local.key, joiner.id)
         .unwrap();
     assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
@@ -107,7 +107,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     let Joining { secret, chain } = joiner.net.enrol(&late, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
     joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
-    let key = &joiner.shared().key;
+    let key = &joiner.shared().local.key;
     joiner.keyring.expel(key, joiner.id).unwrap();
     let word = joiner.keyring.expulsion_of(&joiner.id).unwrap();
     issuer.keyring.receive_news(&word.encode());
@@ -217,7 +217,7 @@ async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     let joiner = Node::founder("joiner");
     let invites = inviting(&issuer);
     let early = token(&issuer, &invites);
-    let admin = &elsewhere.shared().key;
+    let admin = &elsewhere.shared().local.key;
     let named = NodeName::new("issuer").unwrap();
     let admitted = elsewhere.keyring.admit(admin, issuer.id, named, true);
     admitted.unwrap();

@@ -12,8 +12,11 @@ use super::harness::*;
 async fn a_dropped_connection_fails_all_its_requests_at_once() {
     // no time limit may expire first on a busy machine
     let limits = PeerLimits {
-        dial: Duration::from_secs(3600),
-        silent_after: Duration::from_secs(3600),
+        times: ConnectionTimes {
+            dial: Duration::from_secs(3600),
+            silent_after: Duration::from_secs(3600),
+            ..ConnectionTimes::default()
+        },
         ..PeerLimits::default()
     };
     let asker = Node::with_limits(1, limits);
@@ -178,7 +181,10 @@ async fn an_unanswered_request_ends_the_connection() {
             reason: DropReason::Unanswered
         })
     );
-    assert_eq!(start.elapsed(), PeerLimits::default().unanswered_after);
+    assert_eq!(
+        start.elapsed(),
+        PeerLimits::default().times.unanswered_after
+    );
 }
 
 /// Returns a connection over a pipe that goes silent on request, like a pulled cable: nothing
@@ -215,7 +221,7 @@ async fn a_silent_peer_is_given_up_after_2_s() {
             reason: DropReason::Silent
         })
     );
-    assert_eq!(start.elapsed(), PeerLimits::default().silent_after);
+    assert_eq!(start.elapsed(), PeerLimits::default().times.silent_after);
     assert!(!connection.is_open());
 }
 
@@ -224,7 +230,7 @@ async fn an_idle_connection_that_died_unnoticed_costs_at_most_2_s() {
     let (asker, server) = (Node::new(1), Node::new(1));
     let (connection, cut) = silenced(&asker, &server).await;
     cut.send(()).unwrap();
-    sleep(PeerLimits::default().idle_dialled / 2).await;
+    sleep(PeerLimits::default().times.idle_dialled / 2).await;
     let start = Instant::now();
     let answer = connection.ask(&question(), None).await;
     assert_eq!(
@@ -233,7 +239,7 @@ async fn an_idle_connection_that_died_unnoticed_costs_at_most_2_s() {
             reason: DropReason::Silent
         })
     );
-    assert_eq!(start.elapsed(), PeerLimits::default().silent_after);
+    assert_eq!(start.elapsed(), PeerLimits::default().times.silent_after);
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,6 +249,6 @@ async fn an_unused_connection_is_closed_by_its_dialler() {
     let (connection, serving) = asker.pipe_to(&server).await;
     let ended = serving.await.unwrap();
     assert_eq!(ended, DropReason::PeerClosed);
-    assert_eq!(start.elapsed(), PeerLimits::default().idle_dialled);
+    assert_eq!(start.elapsed(), PeerLimits::default().times.idle_dialled);
     assert!(!connection.is_open());
 }

@@ -28,7 +28,7 @@ impl Hostile {
     async fn dial(member: &Node, node: &Node) -> Self {
         let addr = node.addr();
         let stream = TcpStream::connect(addr).await.unwrap();
-        let dialler = member.shared().tls.dialler(Some(node.id)).unwrap();
+        let dialler = member.shared().local.tls.dialler(Some(node.id)).unwrap();
         let stream = tls::dial(&dialler, stream, || ()).await;
         let mut stream = stream.unwrap();
         let proven = greet::prove(member.shared(), &mut stream, Lane::Urgent);
@@ -40,14 +40,14 @@ impl Hostile {
     async fn accept(member: &Node, listener: &TcpListener) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
         let shared = member.shared();
-        let mut stream = shared.tls.accept(stream).await.unwrap();
+        let mut stream = shared.local.tls.accept(stream).await.unwrap();
         let door = AdmissionPolicy {
-            key: &shared.key,
-            keyring: &shared.keyring,
+            key: &shared.local.key,
+            keyring: &shared.local.keyring,
             invites: None,
             now_unix_s: 0,
         };
-        let admitted = admit(&mut stream, shared.me, door, &shared.limits);
+        let admitted = admit(&mut stream, shared.local.me, door, &shared.limits);
         admitted.await.unwrap();
         Self::of(stream)
     }
@@ -247,7 +247,10 @@ async fn a_holder_that_sends_unsolicited_pongs_is_named() {
 #[tokio::test]
 async fn a_member_that_sends_a_dripping_frame_is_named() {
     let limits = PeerLimits {
-        frame_grace: DRIP_EACH * 40,
+        times: ConnectionTimes {
+            frame_grace: DRIP_EACH * 40,
+            ..ConnectionTimes::default()
+        },
         ..PeerLimits::default()
     };
     let (member, node) = (Node::new(1), Node::with_limits(1, limits));

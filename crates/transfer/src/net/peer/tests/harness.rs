@@ -106,7 +106,7 @@ impl Node {
         near: impl Wire + TcpGauge + 'static,
         node: NodeId,
     ) -> Connection {
-        let dialler = self.shared().tls.dialler(Some(node)).unwrap();
+        let dialler = self.shared().local.tls.dialler(Some(node)).unwrap();
         let dialling = tls::dial(&dialler, QueueLimitedStream::new(near), || ());
         let mut stream = dialling.await.unwrap();
         prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();

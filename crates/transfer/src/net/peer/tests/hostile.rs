@@ -82,8 +82,14 @@ async fn a_connection_of_a_foreign_plane_is_handed_over_with_its_first_byte() {
 #[tokio::test]
 async fn idle_connections_make_room_and_a_member_connects_at_once() {
     let limits = PeerLimits {
-        unproven_per_ip: 2,
-        first_byte: Duration::from_secs(3600),
+        times: ConnectionTimes {
+            first_byte: Duration::from_secs(3600),
+            ..ConnectionTimes::default()
+        },
+        connections: ConnectionLimits {
+            unproven_per_ip: 2,
+            ..ConnectionLimits::default()
+        },
         ..PeerLimits::default()
     };
     let (server, net, _answering) = Node::with_limits(1, limits).answer_all();
@@ -101,14 +107,17 @@ async fn a_connection_without_a_byte_is_closed_within_a_second() {
     let begun = std::time::Instant::now();
     let mut idle = TcpStream::connect(node.addr()).await.unwrap();
     closed(&mut idle).await;
-    assert!(begun.elapsed() >= PeerLimits::default().first_byte / 2);
+    assert!(begun.elapsed() >= PeerLimits::default().times.first_byte / 2);
     assert_eq!(node.net.counters().dropped(DropReason::SlowGreeting), 1);
 }
 
 #[tokio::test]
 async fn a_peers_newest_connections_replace_its_oldest() {
     let limits = PeerLimits {
-        accepted_per_peer: 2,
+        connections: ConnectionLimits {
+            accepted_per_peer: 2,
+            ..ConnectionLimits::default()
+        },
         ..PeerLimits::default()
     };
     let (member, node) = (Node::new(1), Node::with_limits(1, limits));
@@ -125,7 +134,7 @@ async fn a_silent_connection_is_closed() {
     let (_silent, far) = duplex(1024);
     let start = Instant::now();
     assert_eq!(node.serve(far).await.unwrap(), DropReason::SlowGreeting);
-    assert_eq!(start.elapsed(), PeerLimits::default().handshake);
+    assert_eq!(start.elapsed(), PeerLimits::default().times.handshake);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,5 +160,5 @@ async fn a_dripping_greeting_is_closed() {
         matches!(reason, DropReason::SlowGreeting | DropReason::TlsFailed),
         "{reason}"
     );
-    assert!(start.elapsed() <= PeerLimits::default().handshake);
+    assert!(start.elapsed() <= PeerLimits::default().times.handshake);
 }

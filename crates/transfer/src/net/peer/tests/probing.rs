@@ -22,7 +22,10 @@ fn asker() -> Node {
     Node::with_limits(
         1,
         PeerLimits {
-            look_again,
+            times: ConnectionTimes {
+                look_again,
+                ..ConnectionTimes::default()
+            },
             ..PeerLimits::default()
         },
     )
@@ -39,7 +42,7 @@ async fn stopping(stops: Vec<Stop>, node: &Node, comes_back: bool) -> (SocketAdd
         for stop in stops {
             let (stream, _) = listener.accept().await.unwrap();
             if matches!(stop, Stop::InTheGreeting) {
-                shared.tls.accept(stream).await.unwrap();
+                shared.local.tls.accept(stream).await.unwrap();
             }
         }
         if !comes_back {
@@ -87,7 +90,7 @@ async fn repeated_hang_ups_and_another_secret_are_refusals() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_data_is_neither_silence_nor_another_protocol() {
     let asker = asker();
-    let patience = PeerLimits::default().handshake;
+    let patience = PeerLimits::default().times.handshake;
     for hangs_up_after in [patience * 9 / 10, patience * 2] {
         let listener = TcpListener::bind(ANYWHERE).await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -24,10 +24,19 @@ type Theirs = tokio_rustls::TlsStream<DuplexStream>;
 async fn ends(pipe_bytes: usize) -> (Ours, Ours) {
     let (dialler, acceptor) = (Node::new(1), Node::new(1));
     let (near, far) = duplex(pipe_bytes);
-    let config = dialler.shared().tls.dialler(Some(acceptor.id)).unwrap();
+    let config = dialler
+        .shared()
+        .local
+        .tls
+        .dialler(Some(acceptor.id))
+        .unwrap();
     let (near, far) = tokio::join!(
         tls::dial(&config, QueueLimitedStream::new(near), || ()),
-        acceptor.shared().tls.accept(QueueLimitedStream::new(far)),
+        acceptor
+            .shared()
+            .local
+            .tls
+            .accept(QueueLimitedStream::new(far)),
     );
     let (near, far) = (near.unwrap(), far.ok().unwrap());
     assert_eq!(tls::peer_of(&far), Some(dialler.id));
@@ -38,16 +47,21 @@ async fn ends(pipe_bytes: usize) -> (Ours, Ours) {
 async fn ends_with_rustls(pipe_bytes: usize, dialler_is_ours: bool) -> (Ours, Theirs) {
     let (dialler, acceptor) = (Node::new(1), Node::new(1));
     let (near, far) = duplex(pipe_bytes);
-    let config = dialler.shared().tls.dialler(Some(acceptor.id)).unwrap();
+    let config = dialler
+        .shared()
+        .local
+        .tls
+        .dialler(Some(acceptor.id))
+        .unwrap();
     let ours = QueueLimitedStream::new(near);
     if dialler_is_ours {
-        let theirs = TlsAcceptor::from(acceptor.shared().tls.server()).accept(far);
+        let theirs = TlsAcceptor::from(acceptor.shared().local.tls.server()).accept(far);
         let (ours, theirs) = tokio::join!(tls::dial(&config, ours, || ()), theirs);
         (ours.unwrap(), theirs.unwrap().into())
     } else {
         let connector = TlsConnector::from(Arc::new(config));
         let theirs = connector.connect(tls::nameless(), far);
-        let (ours, theirs) = tokio::join!(acceptor.shared().tls.accept(ours), theirs);
+        let (ours, theirs) = tokio::join!(acceptor.shared().local.tls.accept(ours), theirs);
         (ours.unwrap(), theirs.unwrap().into())
     }
 }
@@ -138,7 +152,7 @@ async fn a_request_right_after_the_greeting_is_read_unless_in_the_same_record() 
         let (member, mut node) = (Node::new(1), Node::new(1));
         let (near, far) = duplex(1 << 20);
         let serving = node.serve(far);
-        let dialler = member.shared().tls.dialler(Some(node.id)).unwrap();
+        let dialler = member.shared().local.tls.dialler(Some(node.id)).unwrap();
         let mut stream = tls::dial(&dialler, near, || ()).await.unwrap();
         let channel = channel_of(&stream, member.id).unwrap();
         let proof =

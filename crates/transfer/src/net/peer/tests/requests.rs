@@ -381,7 +381,10 @@ async fn the_producer_of_an_answer_is_told_when_it_is_no_longer_needed() {
 #[tokio::test]
 async fn at_the_connection_limit_the_idle_one_is_closed() {
     let limits = PeerLimits {
-        dialled: 1,
+        connections: ConnectionLimits {
+            dialled: 1,
+            ..ConnectionLimits::default()
+        },
         ..PeerLimits::default()
     };
     let asker = Node::with_limits(1, limits);

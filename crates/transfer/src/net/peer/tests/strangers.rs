@@ -220,7 +220,7 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
     let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
     for (joiner, name) in [(&b, "b"), (&c, "c")] {
         let name = NodeName::new(name).unwrap();
-        let key = &admin.shared().key;
+        let key = &admin.shared().local.key;
         admin.keyring.admit(key, joiner.id, name, false).unwrap();
         let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
         let chain = admin.keyring.chain_of(&joiner.id);
@@ -234,7 +234,10 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
     assert!(c.keyring.is_member(&b.id), "it was shown the certificate");
     let (c_seen, _net, _answering) = c.answer_all();
     assert!(b.ask(&c_seen, Lane::Urgent).await.is_ok());
-    admin.keyring.expel(&admin.shared().key, b.id).unwrap();
+    admin
+        .keyring
+        .expel(&admin.shared().local.key, b.id)
+        .unwrap();
     let refused = b.net.knock(admin.addr()).await;
     assert!(refused.is_err(), "{refused:?}");
     let asked = admin.ask(&b.seen(), Lane::Urgent).await;
@@ -248,7 +251,7 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
 #[tokio::test]
 async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
-    let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
+    let (key, name) = (&admin.shared().local.key, NodeName::new("b").unwrap());
     let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
     admin.keyring.admit(key, b.id, name.clone(), false).unwrap();
     let chain = admin.keyring.chain_of(&b.id);
@@ -272,7 +275,7 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
 async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
     let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
     for (joiner, name, is_admin) in [(&b, "b", false), (&c, "c", true)] {
-        let (key, name) = (&admin.shared().key, NodeName::new(name).unwrap());
+        let (key, name) = (&admin.shared().local.key, NodeName::new(name).unwrap());
         admin.keyring.admit(key, joiner.id, name, is_admin).unwrap();
         let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
         let chain = admin.keyring.chain_of(&joiner.id);
@@ -280,7 +283,7 @@ async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
     }
     let chain = admin.keyring.chain_of(&b.id);
     assert!(c.keyring.admits(&b.id, &chain));
-    c.keyring.expel(&c.shared().key, b.id).unwrap();
+    c.keyring.expel(&c.shared().local.key, b.id).unwrap();
     assert!(b.keyring.is_member(&b.id), "it was away");
     assert!(b.net.knock(c.addr()).await.is_err());
     assert!(!b.keyring.is_member(&b.id));
@@ -290,12 +293,12 @@ async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn a_node_expelled_during_its_greeting_is_served_nothing() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
-    let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
+    let (key, name) = (&admin.shared().local.key, NodeName::new("b").unwrap());
     admin.keyring.admit(key, b.id, name, false).unwrap();
     // the answer does not fit, so the greeting lasts until it is read
     let (near, far) = duplex(64);
     let serving = admin.serve(far);
-    let dialler = b.shared().tls.dialler(Some(admin.id)).unwrap();
+    let dialler = b.shared().local.tls.dialler(Some(admin.id)).unwrap();
     let mut stream = tls::dial(&dialler, near, || ()).await.unwrap();
     let greeting = Greeting::Prove {
         lane: Lane::Bulk,

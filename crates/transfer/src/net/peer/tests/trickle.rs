@@ -170,7 +170,7 @@ async fn a_connection_with_one_kilobyte_a_second_is_not_dead() {
     let (answer, told) = asked(64 << 10, None).await;
     assert!(matches!(answer, Ok(Response::Data { proof }) if proof.len() == 64 << 10));
     // longer than the limit for a connection that brings nothing
-    assert!(start.elapsed() > PeerLimits::default().unanswered_after * 2);
+    assert!(start.elapsed() > PeerLimits::default().times.unanswered_after * 2);
     let times = [&[start], &told[..], &[Instant::now()]].concat();
     let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
     // the plan takes a peer for dead if it hears nothing of it for this time
