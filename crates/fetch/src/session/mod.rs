@@ -15,7 +15,6 @@
 //! unchanged.
 
 pub mod answers;
-mod fills;
 mod gather;
 mod reads;
 mod sizes;
@@ -26,34 +25,39 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::TransferError;
 use crate::plan::presence::RefusedAnswers;
 use crate::plan::{
-    DemandId, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, Plan, PlanConfig, PlanError,
-    PlanEvent, RECENT, RUNS_MAX, RequestId,
+    DemandId, Failure, FilesToClose, FillEnd, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, Plan,
+    PlanConfig, PlanError, PlanEvent, RECENT, RUNS_MAX, RangeRequest, RequestId,
 };
-use p2pfs_proto::wire::native::tcp;
-use p2pfs_types::digest::{ContentHash, ContentKey};
-use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_proto::wire::native::tcp::{self, Response};
+use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
+use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
 pub use crate::plan::presence::Refused;
-pub use answers::{Accepted, lane_of, proof_of, question, verify};
+pub use answers::{lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
 use reads::Reads;
-use sizes::Sizes;
+use sizes::{SizeVerdict, Sizes};
 use surveys::Surveys;
 pub use terms::{
-    Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,
-    StartOutcome,
+    Accepted, Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read,
+    SendRange, StartOutcome,
 };
 
 // the wire must allow the largest request of the plan, and the plan must keep as many ranges as a
 // holder can list
 const _: () =
     assert!(PIECE_MAX_BYTES == tcp::RANGE_MAX_BYTES && RUNS_MAX == tcp::HOLDINGS_RANGES_MAX);
+
+/// Maximum retries of a read whose bytes are lost between arrival and delivery, for example because
+/// the cache drops a damaged page.
+const RETRIES_MAX: u8 = 3;
 
 /// File that is being fetched.
 struct OpenFile<O: Owner> {
@@ -412,5 +416,313 @@ impl<O: Owner> Session<O> {
                 self.actions.closed.extend(file.and_then(|file| file.cache));
             }
         }
+    }
+
+    /// Records that a request was sent. `question` cancels it. Returns `question` if the answer is
+    /// already not needed.
+    pub fn sent(&mut self, id: RequestId, question: O::Question) -> Option<O::Question> {
+        if !self.plan.requests().contains(id) || self.stopped {
+            return Some(question);
+        }
+        self.asked.insert(id, question);
+        None
+    }
+
+    /// Ends a request without data. Its range goes to another peer. A wrong answer counts against
+    /// its sender even if it is not needed any longer.
+    pub fn failed(&mut self, now: Instant, request: &RangeRequest, failure: Failure) {
+        self.asked.remove(&request.id);
+        self.plan.failed(now, request.id, failure);
+        if failure == Failure::Lied {
+            self.plan.peer_is(
+                request.node,
+                PeerNews::Lied {
+                    now,
+                    content: request.content,
+                },
+            );
+        }
+    }
+
+    /// Accepts the verified answer of a request. Its readers get their bytes with the next actions,
+    /// before the bytes are stored.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        request: &RangeRequest,
+        verified: &Arc<Verified>,
+    ) -> Accepted<O::File> {
+        let content = request.content;
+        self.asked.remove(&request.id);
+        if !self.plan.answered(now, request.id) {
+            return Accepted::Unwanted;
+        }
+        if let Some(presence) = self.plan.presence(&content) {
+            presence.hold(verified.clone(), self.refused.of(&content));
+        }
+        if self.sizes.record_verified(&content, verified.range) {
+            self.resolve_size(now, content);
+        }
+        self.handle_events(now);
+        let Some(file) = self.files.get(&content) else {
+            return Accepted::Unwanted;
+        };
+        if !file.fills.is_empty() {
+            let progress = FillProgress {
+                ready_bytes: self.plan.files().ready_bytes(&content).unwrap_or_default(),
+                size_bytes: content.size_bytes,
+            };
+            let fills = file.fills.iter();
+            fills.for_each(|(_, fill)| O::tell(fill, progress));
+        }
+        match &file.cache {
+            Some(cache) => Accepted::Store(cache.clone()),
+            None => {
+                // the bytes have no cache file, so there is nothing to store again
+                let _held = self.refused(now, content, verified.range);
+                Accepted::Held
+            }
+        }
+    }
+
+    /// Records that the cache stored the bytes, and whether it then had the whole content.
+    /// Concurrent stores may be reported in any order.
+    pub fn stored(&mut self, content: ContentKey, range: ByteRange, is_complete: bool) {
+        if let Some(presence) = self.plan.presence(&content) {
+            presence.stored(range, is_complete, self.refused.of(&content));
+        }
+        if self.cramped_bytes > 0 {
+            self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
+            if self.cramped_bytes == 0 {
+                self.plan.limit_read_ahead(None);
+            }
+        }
+        if let Some(file) = self.files.get_mut(&content).filter(|_| is_complete)
+            && !std::mem::replace(&mut file.told_done, true)
+        {
+            let ContentKey { hash, size_bytes } = content;
+            let done = FetchEvent::Done { hash, size_bytes };
+            self.actions.events.push(done);
+        }
+        self.end_fills_if_stored(&content);
+    }
+
+    /// Records that the cache had no room for the bytes. If a fill began after they were handed
+    /// out, the owner stores them again and reports the result again.
+    pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
+        let presence = self.plan.presence(&content);
+        let refused = presence.map(|it| it.refuse(range, self.refused.of(&content)));
+        if refused == Some(Refused::StoreAgain) {
+            return Refused::StoreAgain;
+        }
+        while let Some((content, range)) = self.refused.over_limit() {
+            let mut refused = self.refused.of(&content);
+            match self.plan.presence(&content) {
+                Some(presence) => presence.release(range, refused),
+                None => refused.remove(range),
+            }
+            self.plan.lost(&content, range);
+        }
+        // occasional room, when another file is evicted, does not make the cache roomy
+        self.cramped_bytes = self.refused.limit_bytes().max(1);
+        // the rest of the memory is for demands
+        let most = self.refused.limit_bytes() / 2;
+        self.plan.limit_read_ahead(Some(most));
+        self.plan
+            .close_files(FilesToClose::LongIdle { now, kept: content });
+        self.end_fills(&content, &Err(TransferError::CacheFull));
+        Refused::Held
+    }
+
+    /// Restarts a read after its bytes were lost before delivery. It waits as long as the first
+    /// time. After a few retries it fails.
+    pub fn fell_short(&mut self, now: Instant, mut read: Read<O::ReadHandle>, gap: Shortfall) {
+        if read.retries == RETRIES_MAX {
+            let why = gap.why;
+            let error = TransferError::Cache { why };
+            return self.actions.ends.push((read.handle, error));
+        }
+        read.retries += 1;
+        for gap in gap.missing.iter() {
+            let gap = gap.align_out(PAGE_BYTES, u64::MAX);
+            self.plan.lost(&read.content, gap);
+        }
+        // if it waits, it keeps its id
+        let _again = self.read(now, read);
+    }
+
+    /// Returns the bytes in memory that the cache refused.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn refused_bytes(&self) -> u64 {
+        self.refused.bytes()
+    }
+
+    /// Starts a fill of a whole content, which fails after `patience` without progress. `present`
+    /// returns the ranges that the cache surely has now. Other ranges are fetched again, even if
+    /// they arrived before or were on disk.
+    pub fn fill(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        (id, fill): (FillId, O::FillHandle),
+        patience: Duration,
+        present: impl FnOnce() -> ExtentSet,
+    ) {
+        let refused = match self.files.get_mut(&content) {
+            None => Some(TransferError::Stopped),
+            Some(file) if file.cache.is_none() => Some(TransferError::CacheFull),
+            Some(_) => None,
+        };
+        if let Some(why) = refused {
+            return self.actions.fills.push((fill, Err(why)));
+        }
+        let missing = self
+            .plan
+            .presence(&content)
+            .map(|it| it.begin_fill(present(), self.refused.of(&content)));
+        for range in missing.into_iter().flatten() {
+            self.plan.lost(&content, range);
+        }
+        if let Some(file) = self.files.get_mut(&content) {
+            file.fills.push((id, fill));
+        }
+        self.plan.fill(now, content, patience);
+    }
+
+    /// Ends one fill of a content. Other fills of it go on.
+    pub fn cancel_fill(&mut self, content: &ContentKey, id: FillId) {
+        let Some(file) = self.files.get_mut(content) else {
+            return;
+        };
+        file.fills.retain(|(other, _)| *other != id);
+        if file.fills.is_empty() {
+            self.plan.end_fill(content, FillEnd::Abandoned);
+        }
+    }
+
+    fn end_fills_if_stored(&mut self, content: &ContentKey) {
+        if self.files.get(content).is_none_or(|file| !file.filled) {
+            return;
+        }
+        match self.plan.files().outcome_of_stores(content) {
+            None => {}
+            Some(true) => self.end_fills(content, &Ok(())),
+            Some(false) => self.end_fills(content, &Err(TransferError::CacheFull)),
+        }
+    }
+
+    fn end_fills(&mut self, content: &ContentKey, outcome: &Result<(), TransferError>) {
+        let Some(file) = self.files.get_mut(content) else {
+            return;
+        };
+        file.filled = false;
+        let fills = std::mem::take(&mut file.fills).into_iter();
+        let ended = fills.map(|(_, fill)| (fill, outcome.clone()));
+        self.actions.fills.extend(ended);
+        self.plan.end_fill(content, FillEnd::Stored);
+    }
+
+    fn resolve_sizes(&mut self, now: Instant, hash: &ContentHash) {
+        for content in self.sizes.of(hash) {
+            self.resolve_size(now, content);
+        }
+    }
+
+    /// Requests the proof of a disputed size. If the size is proven, shuns the nodes that claimed
+    /// others.
+    fn resolve_size(&mut self, now: Instant, content: ContentKey) {
+        match self.sizes.verdict(&content) {
+            SizeVerdict::Undisputed => {}
+            SizeVerdict::Unproven if self.sizes.is_asked(&content) => {}
+            SizeVerdict::Unproven => {
+                let last = content.size_bytes.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
+                let end = ByteRange::new(last, content.size_bytes);
+                let deadline = now + self.sizes.patience;
+                // after a recent failure the proof is requested again when holders are next listed
+                if let Ok(id) = self.plan.demand(now, content, end, deadline) {
+                    self.sizes.begin_proof(id, content);
+                }
+            }
+            SizeVerdict::Proven { liars, rivals } => {
+                for liar in liars {
+                    self.plan.peer_is(liar, PeerNews::Lied { now, content });
+                }
+                for rival in rivals {
+                    self.disprove(rival);
+                }
+                // the cache may have refused this content because another size had the file of its
+                // hash
+                let file = self.files.get(&content);
+                if file.is_some_and(|file| file.cache.is_none()) {
+                    self.actions.reopens.push(content);
+                }
+            }
+        }
+    }
+
+    /// Ends all reads and fills of a size after another size of its hash is proven.
+    fn disprove(&mut self, content: ContentKey) {
+        let why = TransferError::from(PlanError::OnlyLiars);
+        for id in self.reads.of(&content) {
+            self.plan.cancel(id);
+            self.reads.fail(id, why.clone(), &mut self.actions);
+        }
+        for id in self.sizes.take_proofs(&content) {
+            self.plan.cancel(id);
+        }
+        self.end_fills(&content, &Err(why));
+        self.plan.close_files(FilesToClose::Disproven(content));
+    }
+
+    /// Attaches the cache's file to a content that the cache can store after all. Bytes that are in
+    /// memory are fetched again, to be stored.
+    pub fn reopened(&mut self, content: &ContentKey, file: O::File, is_complete: bool) {
+        let Some(open) = self.files.get_mut(content) else {
+            return self.actions.closed.push(file);
+        };
+        open.cache = Some(file);
+        let Some(presence) = self.plan.presence(content) else {
+            return;
+        };
+        let again = presence.reopen(is_complete, self.refused.of(content));
+        for range in again {
+            self.plan.lost(content, range);
+        }
+    }
+
+    /// Handles the answer of a survey: the ranges that the node has of a content, or a failure.
+    pub fn holdings(
+        &mut self,
+        now: Instant,
+        (node, address): (NodeId, SocketAddr),
+        hash: ContentHash,
+        answer: Result<Response, Failure>,
+    ) {
+        let since = self.surveys.end(node, &hash);
+        if answer == Err(Failure::Unreachable) {
+            self.surveys.drop_waiting(node);
+            return self.plan.peer_is(
+                node,
+                PeerNews::Unreachable {
+                    now,
+                    asked_at: since.unwrap_or(now),
+                },
+            );
+        }
+        let sizes = &self.sizes;
+        self.surveys
+            .begin_next(now, (node, address), |hash| !sizes.of(hash).is_empty());
+        let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
+            return;
+        };
+        let content = ContentKey::new(hash, size_bytes);
+        let offer = Offer {
+            node,
+            content,
+            all: ranges.contains(ByteRange::new(0, size_bytes)),
+            ranges,
+            load: 0,
+        };
+        self.offer_ranges(now, &offer, address);
     }
 }

@@ -8,13 +8,11 @@
 //! their sizes end at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Owner, Session};
-use crate::TransferError;
-use crate::plan::{DemandId, FilesToClose, HOLDERS_MAX, PeerNews, PlanConfig, PlanError};
+use crate::plan::{DemandId, HOLDERS_MAX, PlanConfig};
 use p2pfs_types::digest::{ContentHash, ContentKey};
-use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
+use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
 /// Claims about the sizes of the open contents, and the proven sizes.
@@ -24,7 +22,7 @@ pub(super) struct Sizes {
     /// Demands for the ends of contents with a disputed size.
     proofs: BTreeMap<DemandId, ContentKey>,
     /// How long to wait for a proof without progress.
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +36,7 @@ struct SizeClaims {
 }
 
 /// Result of a dispute about one size, as matters stand.
-enum SizeVerdict {
+pub(super) enum SizeVerdict {
     Undisputed,
     /// The end of the content proves it.
     Unproven,
@@ -115,7 +113,7 @@ impl Sizes {
     }
 
     /// Returns the result of the dispute about an open content.
-    fn verdict(&mut self, content: &ContentKey) -> SizeVerdict {
+    pub(super) fn verdict(&mut self, content: &ContentKey) -> SizeVerdict {
         let rivals = self.rivals(content);
         let Some(claims) = self.contents.get_mut(content) else {
             return SizeVerdict::Undisputed;
@@ -131,8 +129,13 @@ impl Sizes {
         }
     }
 
-    fn is_asked(&self, content: &ContentKey) -> bool {
+    pub(super) fn is_asked(&self, content: &ContentKey) -> bool {
         self.proofs.values().any(|asked| asked == content)
+    }
+
+    /// Records the demand for the proof of a content.
+    pub(super) fn begin_proof(&mut self, id: DemandId, content: ContentKey) {
+        self.proofs.insert(id, content);
     }
 
     /// Ends the demand for a proof. Returns its content if there was one.
@@ -141,78 +144,8 @@ impl Sizes {
     }
 
     /// Removes and returns the demands for the proof of a content.
-    fn take_proofs(&mut self, content: &ContentKey) -> Vec<DemandId> {
+    pub(super) fn take_proofs(&mut self, content: &ContentKey) -> Vec<DemandId> {
         let proofs = self.proofs.extract_if(.., |_, asked| asked == content);
         proofs.map(|(id, _)| id).collect()
-    }
-}
-
-impl<O: Owner> Session<O> {
-    pub(super) fn resolve_sizes(&mut self, now: Instant, hash: &ContentHash) {
-        for content in self.sizes.of(hash) {
-            self.resolve_size(now, content);
-        }
-    }
-
-    /// Requests the proof of a disputed size. If the size is proven, shuns the nodes that claimed
-    /// others.
-    pub(super) fn resolve_size(&mut self, now: Instant, content: ContentKey) {
-        match self.sizes.verdict(&content) {
-            SizeVerdict::Undisputed => {}
-            SizeVerdict::Unproven if self.sizes.is_asked(&content) => {}
-            SizeVerdict::Unproven => {
-                let last = content.size_bytes.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
-                let end = ByteRange::new(last, content.size_bytes);
-                let deadline = now + self.sizes.patience;
-                // after a recent failure the proof is requested again when holders are next listed
-                if let Ok(id) = self.plan.demand(now, content, end, deadline) {
-                    self.sizes.proofs.insert(id, content);
-                }
-            }
-            SizeVerdict::Proven { liars, rivals } => {
-                for liar in liars {
-                    self.plan.peer_is(liar, PeerNews::Lied { now, content });
-                }
-                for rival in rivals {
-                    self.disprove(rival);
-                }
-                // the cache may have refused this content because another size had the file of its
-                // hash
-                let file = self.files.get(&content);
-                if file.is_some_and(|file| file.cache.is_none()) {
-                    self.actions.reopens.push(content);
-                }
-            }
-        }
-    }
-
-    /// Ends all reads and fills of a size after another size of its hash is proven.
-    fn disprove(&mut self, content: ContentKey) {
-        let why = TransferError::from(PlanError::OnlyLiars);
-        for id in self.reads.of(&content) {
-            self.plan.cancel(id);
-            self.reads.fail(id, why.clone(), &mut self.actions);
-        }
-        for id in self.sizes.take_proofs(&content) {
-            self.plan.cancel(id);
-        }
-        self.end_fills(&content, &Err(why));
-        self.plan.close_files(FilesToClose::Disproven(content));
-    }
-
-    /// Attaches the cache's file to a content that the cache can store after all. Bytes that are in
-    /// memory are fetched again, to be stored.
-    pub fn reopened(&mut self, content: &ContentKey, file: O::File, is_complete: bool) {
-        let Some(open) = self.files.get_mut(content) else {
-            return self.actions.closed.push(file);
-        };
-        open.cache = Some(file);
-        let Some(presence) = self.plan.presence(content) else {
-            return;
-        };
-        let again = presence.reopen(is_complete, self.refused.of(content));
-        for range in again {
-            self.plan.lost(content, range);
-        }
     }
 }

@@ -8,11 +8,8 @@ use std::net::SocketAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
-use super::{Owner, Session};
-use crate::plan::{FETCHES_KEPT_MAX, Failure, Offer, PeerNews};
-use p2pfs_proto::wire::native::tcp::Response;
-use p2pfs_types::digest::{ContentHash, ContentKey};
-use p2pfs_types::extent::ByteRange;
+use crate::plan::FETCHES_KEPT_MAX;
+use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
 /// Maximum open surveys of one node. Further ones wait for their turn.
@@ -59,7 +56,7 @@ impl Surveys {
     }
 
     /// Sends the next waiting survey of a node for which `is_wanted` returns true.
-    fn begin_next(
+    pub(super) fn begin_next(
         &mut self,
         now: Instant,
         from: (NodeId, SocketAddr),
@@ -78,7 +75,7 @@ impl Surveys {
     }
 
     /// Ends a survey. Returns since when it was open.
-    fn end(&mut self, node: NodeId, hash: &ContentHash) -> Option<Instant> {
+    pub(super) fn end(&mut self, node: NodeId, hash: &ContentHash) -> Option<Instant> {
         self.nodes.get_mut(&node)?.asked.remove(hash)
     }
 
@@ -97,7 +94,7 @@ impl Surveys {
     }
 
     /// Drops the waiting surveys of an unreachable node until they are due again.
-    fn drop_waiting(&mut self, node: NodeId) {
+    pub(super) fn drop_waiting(&mut self, node: NodeId) {
         if let Some(of_node) = self.nodes.get_mut(&node) {
             of_node.due.clear();
         }
@@ -109,43 +106,5 @@ impl Surveys {
         if of_node.is_some_and(|it| it.asked.is_empty() && it.due.is_empty()) {
             self.nodes.remove(&node);
         }
-    }
-}
-
-impl<O: Owner> Session<O> {
-    /// Handles the answer of a survey: the ranges that the node has of a content, or a failure.
-    pub fn holdings(
-        &mut self,
-        now: Instant,
-        (node, address): (NodeId, SocketAddr),
-        hash: ContentHash,
-        answer: Result<Response, Failure>,
-    ) {
-        let since = self.surveys.end(node, &hash);
-        if answer == Err(Failure::Unreachable) {
-            self.surveys.drop_waiting(node);
-            return self.plan.peer_is(
-                node,
-                PeerNews::Unreachable {
-                    now,
-                    asked_at: since.unwrap_or(now),
-                },
-            );
-        }
-        let sizes = &self.sizes;
-        self.surveys
-            .begin_next(now, (node, address), |hash| !sizes.of(hash).is_empty());
-        let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
-            return;
-        };
-        let content = ContentKey::new(hash, size_bytes);
-        let offer = Offer {
-            node,
-            content,
-            all: ranges.contains(ByteRange::new(0, size_bytes)),
-            ranges,
-            load: 0,
-        };
-        self.offer_ranges(now, &offer, address);
     }
 }

@@ -50,6 +50,17 @@ impl Holder {
     }
 }
 
+/// Action of the owner on verified bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Accepted<F> {
+    /// They are not needed any longer, because another peer was faster.
+    Unwanted,
+    /// Store them here, then report the result with [`super::Session::stored`] or [`super::Session::refused`].
+    Store(F),
+    /// The cache has no file for them. They stay in memory.
+    Held,
+}
+
 /// Result of `Session::start`: a started read, or the read and what must come before it.
 pub enum StartOutcome<R> {
     /// The read has the id if it waits, and none if it ended at once.

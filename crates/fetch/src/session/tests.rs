@@ -1,5 +1,7 @@
 //! Sessions with a minimal owner.
 
+mod fills;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,14 +1,15 @@
 //! Fills in any order of stores, refusals and losses.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::*;
+use super::Nobody;
+use crate::TransferError;
 use crate::plan::{PlanConfig, RangeRequest};
-use crate::session::tests::Nobody;
-use crate::session::{Cached, Holder, Read, Refused, verify};
-use p2pfs_types::digest::Verified;
+use crate::session::{Cached, FillId, Holder, Read, Refused, Session, verify};
 use p2pfs_types::digest::sample::Content;
-use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
+use p2pfs_types::digest::{ContentKey, Verified};
+use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
 const PATIENCE: Duration = Duration::from_secs(10);
