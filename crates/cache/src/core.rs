@@ -1,6 +1,7 @@
 //! Cache core behind the handles: opens the directory, makes room, changes pins, and answers
 //! queries over all files.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,6 +17,7 @@ use super::index::{CacheIndex, EvictionVictim, IndexEntry, Presence, ReserveDeci
 use super::layout::{self, FoundFile, Layout, Survey, SurveyStart};
 use super::map::Boot;
 use super::pins::Pins;
+use super::verify::VerifyProgress;
 use super::{
     Cache, CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX,
 };
@@ -297,6 +299,30 @@ impl CacheCore {
             Presence::Closed => None,
         });
         open.collect()
+    }
+
+    pub(super) fn verify_files(
+        self: &Arc<Self>,
+        files: Vec<ContentHash>,
+        mut progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> VerifyProgress {
+        let bytes_total = files.iter().map(|hash| self.cached_bytes(hash)).sum();
+        let mut done = VerifyProgress {
+            files_total: files.len(),
+            bytes_total,
+            ..VerifyProgress::default()
+        };
+        for hash in files {
+            match self.existing_unused(&hash) {
+                Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
+                // A file that was removed meanwhile needs no check.
+                Ok(_) => {}
+                Err(_) => done.unopened_files += 1,
+            }
+            done.files += 1;
+        }
+        let _ = progress(&done);
+        done
     }
 }
 

@@ -63,7 +63,6 @@ mod pins;
 mod proving;
 mod reservation;
 mod room;
-mod space;
 mod store;
 mod syncing;
 mod verify;
@@ -74,6 +73,7 @@ pub mod faults;
 #[cfg(test)]
 mod tests;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -297,5 +297,38 @@ impl Cache {
 
     fn core(&self) -> &Arc<CacheCore> {
         &self.owner.core
+    }
+
+    /// Checks every complete chunk of every file, and drops damaged chunks with an event each. The
+    /// check is not a use of a file, so the eviction order stays. Calls `progress` about once per
+    /// MiB; a break ends the verification.
+    pub fn verify(
+        &self,
+        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> VerifyProgress {
+        let files: Vec<_> = self.list().into_iter().map(|line| line.hash).collect();
+        let total = files.len();
+        let done = self.core().verify_files(files, progress);
+        if done.files == total && done.dropped_bytes == 0 && done.unopened_files == 0 {
+            self.core().context.damage.lock().at = None;
+        }
+        done
+    }
+
+    /// Checks only the files of [`Cache::unverified`]. The daemon runs this in the background.
+    pub fn verify_unverified(
+        &self,
+        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> VerifyProgress {
+        let files = self.unverified().into_iter().map(|(hash, _)| hash);
+        self.core().verify_files(files.collect(), progress)
+    }
+
+    /// Creates an empty reservation.
+    pub fn reservation(&self) -> Reservation {
+        Reservation {
+            core: self.core().clone(),
+            charged_bytes: 0,
+        }
     }
 }

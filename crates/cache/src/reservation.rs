@@ -6,24 +6,13 @@
 
 use std::sync::Arc;
 
-use super::Cache;
 use super::core::CacheCore;
 use p2pfs_types::extent::PAGE_BYTES;
 
 /// Reserved bytes of the budget; released when dropped.
 pub struct Reservation {
-    core: Arc<CacheCore>,
-    charged_bytes: u64,
-}
-
-impl Cache {
-    /// Creates an empty reservation.
-    pub fn reservation(&self) -> Reservation {
-        Reservation {
-            core: self.core().clone(),
-            charged_bytes: 0,
-        }
-    }
+    pub(super) core: Arc<CacheCore>,
+    pub(super) charged_bytes: u64,
 }
 
 impl Reservation {

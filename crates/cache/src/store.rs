@@ -6,11 +6,11 @@
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
+use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
-use super::context::CacheContext;
 use super::core::CacheCore;
 use super::file::{OpenFileState, PageState};
-use super::pages::{bytes_of, pages_in};
+use super::pages::{Counts, bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use p2pfs_types::digest::{Grain, HashPair, Verified};
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
@@ -34,38 +34,83 @@ impl CacheFile {
     /// the range is not within this file.
     pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
         let shared = self.shared();
-        let core = &self.handle.core;
         check_shape(verified, shared.size_bytes)?;
         let pages = pages_in(verified.range, shared.size_bytes);
         if shared.state.lock().present.contains(pages.clone()) {
             return Ok(Stored::Kept);
         }
-        let Some(growth) = shared.charge(core, &pages) else {
+        let write = PageWrite {
+            core: &self.handle.core,
+            file: shared,
+            pages: &pages,
+        };
+        let Some(growth) = write.charge() else {
             return Ok(Stored::Full);
         };
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
-        let written = shared.write_making_room(core, &bytes, range);
-        if core.context.record_result(written).is_err() {
-            shared.settle_room(core, growth, |state| mark_stale(state, &pages));
+        let written = write.write_making_room(&bytes, range);
+        if write.core.context.record_result(written).is_err() {
+            write.settle_charge(growth, |state| mark_stale(state, &pages));
             return Ok(Stored::Full);
         }
         let mut completed = false;
-        shared.settle_room(core, growth, |state| {
+        write.settle_charge(growth, |state| {
             mark_present(state, &pages, &verified.pairs);
             completed = shared.publish(state);
         });
-        shared.follow_up(&core.context, completed);
+        write.follow_up(completed);
         Ok(Stored::Kept)
     }
 }
 
-impl OpenFileState {
-    /// Writes to the data file through its pages, one thread at a time. The kernel admits only one
-    /// such writer, and waiting writers spin (`rwsem_spin_on_owner`), which wastes processor time.
-    fn write(&self, context: &CacheContext, bytes: &[u8], range: ByteRange) -> io::Result<()> {
-        let _turn = self.writing.lock();
-        let data = &self.files_for(context, range)?.data;
+/// Write of whole pages to the data file of an open file.
+struct PageWrite<'a> {
+    core: &'a CacheCore,
+    file: &'a OpenFileState,
+    pages: &'a Range<u64>,
+}
+
+impl PageWrite<'_> {
+    /// Charges the budget for the pages. Returns `None` if they do not fit.
+    fn charge(&self) -> Option<Counts> {
+        let file = self.file;
+        let mut in_flight = file.charge.room.lock();
+        let state = file.state.lock();
+        let growth = state.present.growth(self.pages.clone());
+        let counts = state.counts() + *in_flight + growth;
+        drop(state);
+        let (old_bytes, new_bytes) = (file.charged_bytes(), charge_bytes(file.size_bytes, counts));
+        if !self.core.reserve(new_bytes.saturating_sub(old_bytes)) {
+            return None;
+        }
+        *in_flight = *in_flight + growth;
+        file.set_charged_bytes(old_bytes.max(new_bytes));
+        Some(growth)
+    }
+
+    /// Changes the state and releases the unused part of the charge.
+    fn settle_charge(&self, growth: Counts, change: impl FnOnce(&mut PageState)) {
+        let file = self.file;
+        let mut in_flight = file.charge.room.lock();
+        let mut state = file.state.lock();
+        change(&mut state);
+        *in_flight = *in_flight - growth;
+        let counts = state.counts() + *in_flight;
+        drop(state);
+        let (old_bytes, new_bytes) = (file.charged_bytes(), charge_bytes(file.size_bytes, counts));
+        if new_bytes != old_bytes {
+            self.core.index.lock().recharge(old_bytes, new_bytes);
+            file.set_charged_bytes(new_bytes);
+        }
+    }
+
+    /// Writes through the page cache, one thread at a time. The kernel admits only one such writer,
+    /// and waiting writers spin (`rwsem_spin_on_owner`), which wastes processor time.
+    fn write(&self, bytes: &[u8], range: ByteRange) -> io::Result<()> {
+        let context = &self.core.context;
+        let _turn = self.file.writing.lock();
+        let data = &self.file.files_for(context, range)?.data;
         for (number, part) in bytes.chunks(WRITE_BYTES).enumerate() {
             let offset = range.start + (number * WRITE_BYTES) as u64;
             context
@@ -75,43 +120,38 @@ impl OpenFileState {
         Ok(())
     }
 
-    /// Writes to the data file and evicts files if the disk is full. Other programs or a quota can
-    /// make it full although the charge succeeded.
-    fn write_making_room(
-        &self,
-        core: &CacheCore,
-        bytes: &[u8],
-        range: ByteRange,
-    ) -> io::Result<()> {
+    /// Writes, and evicts files if the disk is full. Other programs or a quota can make it full
+    /// although the charge succeeded.
+    fn write_making_room(&self, bytes: &[u8], range: ByteRange) -> io::Result<()> {
         loop {
-            let written = self.write(&core.context, bytes, range);
+            let written = self.write(bytes, range);
             let is_full = written.as_ref().err().is_some_and(is_full);
-            if !is_full || !core.evict_bytes(bytes.len() as u64) {
+            if !is_full || !self.core.evict_bytes(bytes.len() as u64) {
                 return written;
             }
         }
     }
 
     /// Writes the map if enough changes are pending or the file is complete.
-    fn follow_up(&self, context: &CacheContext, completed: bool) {
-        let state = self.state.lock();
+    fn follow_up(&self, completed: bool) {
+        let (file, context) = (self.file, &self.core.context);
+        let state = file.state.lock();
         let due = state.unflushed_bytes >= context.flush_bytes;
         let full = state.pending.len() >= PENDING_MAX;
         drop(state);
         if completed || full {
             // A failed flush is counted, and its data stays pending.
-            let _ = self.flush(context);
+            let _ = file.flush(context);
         } else if due {
-            self.flush_unless_busy(context);
+            file.flush_unless_busy(context);
         } else {
             context.write_behind.wake_to_flush();
         }
         if completed {
-            self.sync_later(context);
-            let size_bytes = self.size_bytes;
+            file.sync_later(context);
             context.send_event(CacheEvent::Completed {
-                hash: self.hash,
-                size_bytes,
+                hash: file.hash,
+                size_bytes: file.size_bytes,
             });
         }
     }

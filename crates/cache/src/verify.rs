@@ -2,10 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::Cache;
 use super::cached_file::CacheFile;
-use super::core::CacheCore;
-use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Bytes read and checked between two calls of the progress callback: 1 MiB.
@@ -30,61 +27,8 @@ pub struct VerifyProgress {
     pub unopened_files: usize,
 }
 
-impl Cache {
-    /// Checks every complete chunk of every file, and drops damaged chunks with an event each. The
-    /// check is not a use of a file, so the eviction order stays. Calls `progress` about once per
-    /// MiB; a break ends the verification.
-    pub fn verify(
-        &self,
-        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
-    ) -> VerifyProgress {
-        let files: Vec<_> = self.list().into_iter().map(|line| line.hash).collect();
-        let total = files.len();
-        let done = self.core().verify_files(files, progress);
-        if done.files == total && done.dropped_bytes == 0 && done.unopened_files == 0 {
-            self.core().context.damage.lock().at = None;
-        }
-        done
-    }
-
-    /// Checks only the files of [`Cache::unverified`]. The daemon runs this in the background.
-    pub fn verify_unverified(
-        &self,
-        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
-    ) -> VerifyProgress {
-        let files = self.unverified().into_iter().map(|(hash, _)| hash);
-        self.core().verify_files(files.collect(), progress)
-    }
-}
-
-impl CacheCore {
-    fn verify_files(
-        self: &std::sync::Arc<Self>,
-        files: Vec<ContentHash>,
-        mut progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
-    ) -> VerifyProgress {
-        let bytes_total = files.iter().map(|hash| self.cached_bytes(hash)).sum();
-        let mut done = VerifyProgress {
-            files_total: files.len(),
-            bytes_total,
-            ..VerifyProgress::default()
-        };
-        for hash in files {
-            match self.existing_unused(&hash) {
-                Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
-                // A file that was removed meanwhile needs no check.
-                Ok(_) => {}
-                Err(_) => done.unopened_files += 1,
-            }
-            done.files += 1;
-        }
-        let _ = progress(&done);
-        done
-    }
-}
-
 impl CacheFile {
-    fn verify(
+    pub(super) fn verify(
         &self,
         done: &mut VerifyProgress,
         progress: &mut impl FnMut(&VerifyProgress) -> ControlFlow<()>,
