@@ -14,7 +14,7 @@ use tracing::{Instrument, debug, trace};
 use super::asking::{TakeBack, failure_of};
 use super::storing::StoreTurn;
 use super::trace::FetchTrace;
-use super::write_behind::{PendingStore, StoreOutcome};
+use super::write_behind::{BEHIND_FOR, PendingStore, StoreOutcome};
 use super::{FetcherInner, ReadReply, read_into};
 use crate::TRACE_TARGET;
 use crate::net::NetError;
@@ -259,5 +259,49 @@ impl FetcherInner {
         let question = Request::Holdings { hash };
         let answer = (self.asking.ask)(node, address, Lane::Urgent, question, None).await;
         self.with(|session, now| session.holdings(now, (node, address), hash, answer));
+    }
+
+    fn store_soon(self: &Arc<Self>, pending: PendingStore) {
+        if !self.storing.behind.add(pending) {
+            return;
+        }
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(BEHIND_FOR).await;
+            inner
+                .runtime
+                .clone()
+                .spawn_blocking(move || inner.store_pending());
+        });
+    }
+
+    /// Stores the queue until it is empty. Blocking.
+    fn store_pending(self: &Arc<Self>) {
+        let mut again = Vec::new();
+        loop {
+            let mut pending = self.storing.behind.take();
+            pending.append(&mut again);
+            if pending.is_empty() {
+                return;
+            }
+            let outcomes: Vec<_> = pending
+                .iter()
+                .map(|one| {
+                    let kept = self.storing.store_now(&one.file, &one.verified);
+                    // The first range of a file creates files, which takes half a millisecond each
+                    // time. Threads with a reader's bytes should not wait on this processor for all
+                    // of it.
+                    std::thread::yield_now();
+                    kept
+                })
+                .collect();
+            self.with(|session, now| {
+                for (one, kept) in pending.into_iter().zip(outcomes) {
+                    if kept.report_stored(session, now, one.content, one.verified.range) {
+                        again.push(one);
+                    }
+                }
+            });
+        }
     }
 }

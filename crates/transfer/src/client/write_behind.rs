@@ -10,7 +10,7 @@ use tracing::{debug, trace};
 
 use crate::TRACE_TARGET;
 
-use super::{Client, FetcherInner};
+use super::Client;
 use p2pfs_cache::{CacheFile, Stored};
 use p2pfs_fetch::session::{Refused, Session};
 use p2pfs_types::digest::{ContentKey, Verified};
@@ -19,7 +19,7 @@ use p2pfs_types::extent::ByteRange;
 /// Maximum bytes in the queue. Beyond it an answer waits for its own turn to be verified.
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
 /// How long the first range waits for more. A stream loses no more than this to a kill.
-const BEHIND_FOR: Duration = Duration::from_millis(2);
+pub(super) const BEHIND_FOR: Duration = Duration::from_millis(2);
 
 /// Range to be stored.
 pub(super) struct PendingStore {
@@ -48,7 +48,7 @@ impl WriteBehindQueue {
     }
 
     /// Adds a range. Returns whether the caller must start a task that stores the queue.
-    fn add(&self, pending: PendingStore) -> bool {
+    pub(super) fn add(&self, pending: PendingStore) -> bool {
         let mut list = self.list.lock();
         list.bytes += pending.verified.range.len();
         list.pending.push(pending);
@@ -56,57 +56,11 @@ impl WriteBehindQueue {
     }
 
     /// Removes all ranges. An empty result ends the task's responsibility.
-    fn take(&self) -> Vec<PendingStore> {
+    pub(super) fn take(&self) -> Vec<PendingStore> {
         let mut list = self.list.lock();
         list.bytes = 0;
         list.under_way = !list.pending.is_empty();
         std::mem::take(&mut list.pending)
-    }
-}
-
-impl FetcherInner {
-    pub(super) fn store_soon(self: &Arc<Self>, pending: PendingStore) {
-        if !self.storing.behind.add(pending) {
-            return;
-        }
-        let inner = self.clone();
-        self.runtime.spawn(async move {
-            tokio::time::sleep(BEHIND_FOR).await;
-            inner
-                .runtime
-                .clone()
-                .spawn_blocking(move || inner.store_pending());
-        });
-    }
-
-    /// Stores the queue until it is empty. Blocking.
-    fn store_pending(self: &Arc<Self>) {
-        let mut again = Vec::new();
-        loop {
-            let mut pending = self.storing.behind.take();
-            pending.append(&mut again);
-            if pending.is_empty() {
-                return;
-            }
-            let outcomes: Vec<_> = pending
-                .iter()
-                .map(|one| {
-                    let kept = self.storing.store_now(&one.file, &one.verified);
-                    // The first range of a file creates files, which takes half a millisecond each
-                    // time. Threads with a reader's bytes should not wait on this processor for all
-                    // of it.
-                    std::thread::yield_now();
-                    kept
-                })
-                .collect();
-            self.with(|session, now| {
-                for (one, kept) in pending.into_iter().zip(outcomes) {
-                    if kept.report_stored(session, now, one.content, one.verified.range) {
-                        again.push(one);
-                    }
-                }
-            });
-        }
     }
 }
 

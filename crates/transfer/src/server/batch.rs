@@ -8,34 +8,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::fair_queue::{QueuedRequest, ServeTurn};
+use super::fair_queue::ServeTurn;
 use super::opened::ServeError;
-use super::{MadeAnswer, Server, ServerInner};
-use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Response, SmallFile};
+use super::{MadeAnswer, ServerInner};
+use p2pfs_proto::wire::native::tcp::{PackedBatch, Response, SmallFile};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-impl Server {
-    pub(super) async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
-        let size_bytes = files.iter().map(|file| file.size_bytes).sum();
-        let asked = QueuedRequest {
-            of,
-            hash: None,
-            bytes: size_bytes,
-        };
-        let Some(turn) = self.turn_within_limit(asked).await else {
-            return Response::Busy;
-        };
-        let inner = self.inner.clone();
-        let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
-        let made = tokio::task::spawn_blocking(making).await;
-        made.unwrap_or(Response::Busy)
-    }
-}
-
 impl ServerInner {
     /// Reads and encodes the files of a batch. Blocking.
-    fn make_batch(
+    pub(super) fn make_batch(
         &self,
         from: &NodeId,
         files: &[SmallFile],

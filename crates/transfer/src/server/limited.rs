@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::fair_queue::{FairQueue, QueuedRequest, ServeTurn};
-use super::{Server, ServerLimits};
+use super::ServerLimits;
+use super::fair_queue::{FairQueue, QueuedRequest};
 use crate::pace::Pace;
 use p2pfs_proto::wire::native::tcp::Lane;
 
@@ -45,7 +45,7 @@ impl UploadLimit {
 
     /// Waits until the limit allows an answer. Returns false if too many requests wait or the
     /// answer is too large; the asker then requests less.
-    async fn pass(&self, asked: QueuedRequest) -> bool {
+    pub(super) async fn pass(&self, asked: QueuedRequest) -> bool {
         if self.pace.bytes_per_s().is_none() {
             return true;
         }
@@ -65,21 +65,6 @@ impl UploadLimit {
             Some(())
         };
         matches!(timeout(UPLOAD_WAIT_MAX, allowed).await, Ok(Some(())))
-    }
-}
-
-impl Server {
-    /// Returns a turn to make an answer once the limit allows it, or `None` if this node is too
-    /// busy.
-    pub(super) async fn turn_within_limit(&self, asked: QueuedRequest) -> Option<ServeTurn> {
-        if !self.inner.upload.pass(asked).await {
-            return None;
-        }
-        let turn = self.turn(asked).await;
-        if turn.is_none() {
-            self.inner.upload.pace.give_back(asked.bytes);
-        }
-        turn
     }
 }
 

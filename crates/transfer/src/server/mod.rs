@@ -26,7 +26,7 @@ use crate::Pace;
 use crate::net::peer::Incoming;
 use p2pfs_cache::Cache;
 use p2pfs_proto::wire::native::tcp::{
-    HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response,
+    HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response, SmallFile,
 };
 use p2pfs_share::ShareSet;
 use p2pfs_types::digest::ContentHash;
@@ -354,6 +354,35 @@ impl Server {
         if first {
             tokio::spawn(sweep(Arc::downgrade(&self.inner)));
         }
+    }
+
+    async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
+        let size_bytes = files.iter().map(|file| file.size_bytes).sum();
+        let asked = QueuedRequest {
+            of,
+            hash: None,
+            bytes: size_bytes,
+        };
+        let Some(turn) = self.turn_within_limit(asked).await else {
+            return Response::Busy;
+        };
+        let inner = self.inner.clone();
+        let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
+        let made = tokio::task::spawn_blocking(making).await;
+        made.unwrap_or(Response::Busy)
+    }
+
+    /// Returns a turn to make an answer once the limit allows it, or `None` if this node is too
+    /// busy.
+    async fn turn_within_limit(&self, asked: QueuedRequest) -> Option<ServeTurn> {
+        if !self.inner.upload.pass(asked).await {
+            return None;
+        }
+        let turn = self.turn(asked).await;
+        if turn.is_none() {
+            self.inner.upload.pace.give_back(asked.bytes);
+        }
+        turn
     }
 }
 
