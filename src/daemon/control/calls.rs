@@ -361,19 +361,19 @@ calls! {
 
     /// Pins files in the cache and fetches missing bytes later.
     Pin {
-        /// Files and directories, at most [`super::PATHS_MAX`].
+        /// Files and directories, at most [`crate::daemon::control::PATHS_MAX`].
         paths: Vec<Named>,
     } -> Touched; CallInfo::open_to_group().slow().about_names().shown_by("pin");
 
     /// Unpins files.
     Unpin {
-        /// Files and directories, at most [`super::PATHS_MAX`].
+        /// Files and directories, at most [`crate::daemon::control::PATHS_MAX`].
         paths: Vec<Named>,
     } -> Touched; CallInfo::open_to_group().slow().about_names().shown_by("unpin");
 
     /// Fetches files into the cache. On a metered network, this needs `anyway`.
     Prefetch {
-        /// Files and directories, at most [`super::PATHS_MAX`].
+        /// Files and directories, at most [`crate::daemon::control::PATHS_MAX`].
         paths: Vec<Named>,
         /// Whether to fetch on a metered network, too.
         #[serde(default)]
