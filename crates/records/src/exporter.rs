@@ -1,4 +1,5 @@
-//! The exporter of a connection (RFC 8446, section 7.5), to which an application binds its proofs.
+//! The exporter of a connection (RFC 8446, section 7.5): bytes that only its two ends can derive.
+//! An application binds its proofs to them.
 //!
 //! rustls has no exporter for connections whose keys are handed over. Its key log gives the secret
 //! of the exporter, and no other secret is taken from it.
@@ -10,7 +11,7 @@ use rustls::crypto::tls13::OkmBlock;
 use rustls::{KeyLog, Tls13CipherSuite};
 use zeroize::Zeroizing;
 
-/// Label of the exporter's secret in the log.
+/// Label of the exporter's secret in rustls's key log.
 const SECRET_LABEL: &str = "EXPORTER_SECRET";
 
 /// The key log of one connection.
@@ -39,7 +40,7 @@ impl ExporterLog {
     /// Takes the secret. Returns `None` before the handshake is complete.
     pub(crate) fn take(&self, suite: &'static Tls13CipherSuite) -> Option<Exporter> {
         let secret = self.0.lock().take()?;
-        // A longer secret is of no hash that TLS 1.3 has.
+        // No hash of TLS 1.3 gives a longer secret.
         let secret = (secret.len() <= OkmBlock::MAX_LEN).then(|| OkmBlock::new(&secret))?;
         let secret = Box::new(secret);
         Some(Exporter { secret, suite })
@@ -54,8 +55,8 @@ pub(crate) struct Exporter {
 }
 
 impl Exporter {
-    /// Derives 32 bytes for a label, without a context. Returns `None` if the hash of the connection
-    /// cannot expand to as many.
+    /// Derives 32 bytes for a label, without a context. Returns `None` if the connection's cipher
+    /// suite cannot expand its secret to 32 bytes.
     pub(crate) fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
         let (hash, hkdf) = (self.suite.common.hash_provider, self.suite.hkdf_provider);
         let no_bytes = hash.hash(&[]);
@@ -71,8 +72,8 @@ impl Exporter {
     }
 }
 
-/// Returns the info of HKDF-Expand-Label (section 7.1): length, label and context, each with its
-/// own length before it.
+/// Returns the `info` of HKDF-Expand-Label (section 7.1): `length`, then the label and the context,
+/// each with its own length before it.
 fn info(label: &[u8], context: &[u8], length: usize) -> [Vec<u8>; 3] {
     let length = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
     let with_length = |prefix: &[u8], bytes: &[u8]| {

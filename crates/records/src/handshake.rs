@@ -1,8 +1,9 @@
 //! The handshake: rustls decides what is sent and accepted, and this module moves the bytes.
 //!
-//! rustls sees whole records, one at a time, and none after its last one. The bytes behind it are
-//! the first ones of [`TlsStream`]. Resumption, early data and tickets must be off in the
-//! configuration: no handshake message but a key update is accepted later.
+//! rustls sees whole records, one at a time, and none after the last record of the handshake. Bytes
+//! that arrived behind that record become the first ones of [`TlsStream`]. Resumption, early data
+//! and tickets must be off in the configuration: no handshake message but a key update is accepted
+//! later.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::limits::HANDSHAKE_MAX_BYTES;
 use crate::seal::{BODY_MAX_BYTES, HEADER_BYTES, Opener, Sealer, record_bytes};
 use crate::stream::{ConnectionFacts, TlsStream};
 
-/// Types of records, from the change of ciphers to data, and the first byte of their version.
+/// Valid types of records, from a change of ciphers to data. The first byte of their version is
+/// [`VERSION_MAJOR`].
 const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 const VERSION_MAJOR: u8 = 3;
 /// Bytes that are read from the socket at a time.
@@ -44,10 +46,11 @@ pub enum HandshakeError {
     /// rustls refused the other end, or the other end refused this one.
     #[error(transparent)]
     Tls(#[from] Error),
-    /// The other end sent more than [`HANDSHAKE_MAX_BYTES`] of an unfinished message.
+    /// The other end sent [`HANDSHAKE_MAX_BYTES`] of a message without finishing it.
     #[error("a message of the handshake is longer than {HANDSHAKE_MAX_BYTES} bytes")]
     TooLong,
-    /// The other end closed the connection, or sent data, within the handshake.
+    /// The other end sent an alert that it closes, data, or the beginning of another message before
+    /// the handshake was complete.
     #[error("the other end left the handshake")]
     Left,
     /// The connection has no keys of TLS 1.3 that this crate can use.
@@ -65,8 +68,8 @@ impl From<HandshakeError> for io::Error {
     }
 }
 
-/// Opens a TLS connection on a stream. Calls `on_first_bytes` when the other end first sent
-/// anything.
+/// Opens a TLS connection on a stream. Calls `on_first_bytes` when the first bytes from the other
+/// end arrive.
 ///
 /// # Errors
 /// [`HandshakeError`]
@@ -104,7 +107,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     driver.into_stream(Side::Server, &log)
 }
 
-/// Both kinds of a connection of rustls.
+/// Common interface of rustls's connections of clients and servers.
 trait Unbuffered {
     type ConnectionData;
     fn process<'c, 'i>(
@@ -155,13 +158,13 @@ impl Unbuffered for UnbufferedServerConnection {
     }
 }
 
-/// What rustls needs next.
+/// Next action that rustls needs.
 enum Step {
-    /// It wants to be called again.
+    /// Call rustls again.
     Again,
-    /// The outgoing bytes are to be sent.
+    /// Send the outgoing bytes.
     Send,
-    /// The next record is to be read.
+    /// Read the next record.
     Read,
     /// The handshake is complete.
     Done,
@@ -172,7 +175,7 @@ struct Driver<C, S, F> {
     stream: S,
     on_first_bytes: Option<F>,
     incoming: Vec<u8>,
-    /// Number of incoming bytes that rustls may see.
+    /// Number of bytes at the beginning of `incoming` that rustls may see.
     shown: usize,
     outgoing: Vec<u8>,
 }
@@ -195,7 +198,8 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
                 Ok(Step::Again) => {}
                 Ok(Step::Send) => self.send().await?,
                 Ok(Step::Read) => self.show_record().await?,
-                // The keys begin at a border of records.
+                // The first record under the new keys follows a whole record. So rustls must have
+                // used all bytes that it saw.
                 Ok(Step::Done) if self.shown > 0 => return Err(HandshakeError::Left),
                 Ok(Step::Done) => return Ok(()),
                 Err(error) => {
@@ -206,7 +210,7 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
         }
     }
 
-    /// Lets rustls process what it sees.
+    /// Lets rustls process the bytes that it may see.
     fn step(&mut self) -> Result<Step, HandshakeError> {
         let status = self.connection.process(&mut self.incoming[..self.shown]);
         let UnbufferedStatus { discard, state } = status;
@@ -225,7 +229,8 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
         };
         self.incoming.drain(..discard);
         self.shown -= discard;
-        // A server could send data before it knows the client.
+        // A server can write before the client's last message arrives, so `WriteTraffic` alone does
+        // not mean that the handshake is complete.
         let is_complete = !self.connection.common().is_handshaking();
         match step {
             Ok(Step::Done) if !is_complete => Ok(Step::Read),
@@ -240,16 +245,16 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
         Ok(())
     }
 
-    /// Sends the alerts about an error, as far as the socket takes them.
+    /// Sends the alerts that rustls has queued about an error. Ignores a failure to send.
     async fn send_alerts(&mut self) {
-        // rustls gives an alert before it looks at the incoming bytes again. Without an alert it
-        // must not be called, because its state is that of an error.
+        // While an alert is queued, rustls encodes it before it looks at the incoming bytes again.
+        // Without a queued alert, rustls must not be called after an error.
         while self.connection.common().wants_write() && matches!(self.step(), Ok(Step::Again)) {}
         // The error ends the connection in any case.
         let _sent = self.send().await;
     }
 
-    /// Shows one more record to rustls, after reading it.
+    /// Reads one more record and shows it to rustls.
     async fn show_record(&mut self) -> Result<(), HandshakeError> {
         loop {
             if let Some(end) = end_of_record(&self.incoming, self.shown)? {
@@ -272,7 +277,7 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
         }
     }
 
-    /// Takes the keys of a complete handshake.
+    /// Makes the stream of a complete handshake, with its keys.
     fn into_stream(self, side: Side, log: &ExporterLog) -> Result<TlsStream<S>, HandshakeError> {
         let common = self.connection.common();
         let suite = common.negotiated_cipher_suite();
@@ -300,7 +305,7 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
     }
 }
 
-/// Encodes behind the outgoing bytes.
+/// Appends the bytes that `encode` writes to the outgoing bytes.
 fn encode(
     outgoing: &mut Vec<u8>,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
@@ -318,11 +323,12 @@ fn encode(
     Ok(())
 }
 
-/// Returns the end of the record at `begin`, or `None` until it is whole. The end of what is not a
-/// record is that of all bytes, so that rustls refuses them.
+/// Returns the end of the record at `begin`, or `None` if the record is incomplete. If the bytes at
+/// `begin` are not a record, returns the end of all bytes, so that rustls sees and refuses them.
 ///
 /// # Errors
-/// rustls's error for a record that is too long. rustls itself would wait for some of them.
+/// rustls's error for a record that is too long. rustls itself would wait for the rest of some such
+/// records.
 fn end_of_record(bytes: &[u8], begin: usize) -> Result<Option<usize>, Error> {
     let bytes_here = &bytes[begin..];
     let is_type = |kind: &u8| RECORD_TYPES.contains(kind);

@@ -16,7 +16,8 @@ use crate::seal::{Opener, RecordError, Sealer};
 pub(crate) enum KeySource {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
-    /// The same numbered keys for both directions, with the numbers of the current ones.
+    /// Keys made from a number, which are the same for both directions. Each field is the number of
+    /// its direction's current key.
     #[cfg(any(test, feature = "test-support"))]
     Numbered {
         sealer: u8,
@@ -74,9 +75,9 @@ impl KeyUpdates {
         self.is_update_due.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether this end must update its key now.
+    /// Returns whether this end must update its key before the next record, and clears the request.
     pub(crate) fn take_update(&self) -> bool {
-        // Each record asks, and a shared read costs less than a shared write.
+        // This runs for each sealed record, and a load of a shared flag costs less than a swap.
         self.is_update_due.load(Ordering::Relaxed)
             && self.is_update_due.swap(false, Ordering::Relaxed)
     }

@@ -1,8 +1,9 @@
 //! TLS 1.3 connections with records of our own (RFC 8446, section 5).
 //!
-//! rustls makes the handshake ([`connect`], [`accept`]) and derives all keys. Afterwards each record
-//! is sealed or opened directly between its source and its destination. rustls would copy the bytes
-//! once on the way out and three times on the way in.
+//! rustls makes the handshake ([`connect`], [`accept`]) and derives all keys. After the handshake,
+//! this crate seals each record from the caller's bytes into the output buffer, and opens each
+//! record from the input buffer into the caller's. rustls would copy each byte once when it sends
+//! and three times when it receives.
 //!
 //! ```text
 //!  connect, accept ──▶ handshake (rustls, unbuffered) ──▶ KernelConnection
@@ -13,9 +14,9 @@
 //!                                                 Opener       Sealer     (seal: no I/O)
 //! ```
 //!
-//! This crate owns keys, nonces, the form of a record and the buffers of a connection. It has the
-//! configuration of no handshake and knows no frame of an application. `docs/tls.md` has the rules
-//! and the threat model.
+//! This crate owns keys, nonces, the form of a record and the buffers of a connection. The caller
+//! provides the configuration of the handshake. This crate knows no frame of an application.
+//! `docs/tls.md` has the rules and the threat model.
 
 #![cfg_attr(
     test,

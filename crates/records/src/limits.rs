@@ -5,15 +5,18 @@ use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 use crate::seal::RECORD_MAX_BYTES;
 
 /// Maximum records in a row that carry no byte, key updates included: as many as rustls and
-/// BoringSSL accept. Our nodes send none but key updates.
+/// BoringSSL accept. The only such records that p2pfs sends are key updates.
 pub const EMPTY_RECORDS_MAX: u32 = 32;
-/// Maximum bytes of a handshake that wait to be processed: a record, and as much again. The largest
-/// message of our nodes has 2 KiB, with the key of a post-quantum key exchange.
+/// Maximum received bytes of a handshake that rustls has not processed yet: two records of the
+/// largest size. The largest handshake message of p2pfs has 2 KiB, because it contains the key of a
+/// post-quantum key exchange.
 pub const HANDSHAKE_MAX_BYTES: usize = 2 * RECORD_MAX_BYTES;
-/// Bytes read from the socket before they are opened. This saves system calls, and the bytes of one
-/// call are still in the processor's nearest caches when they are opened.
+/// Size of the read buffer in bytes after a connection is split. It is large enough to save system
+/// calls, and small enough that the bytes of one call are still in the processor's nearest caches
+/// when they are opened.
 pub(crate) const READ_AHEAD_BYTES: usize = 64 << 10;
-/// Bytes sealed ahead of the socket, so that one system call takes many records.
+/// Number of sealed bytes at which the writer seals no further record. It continues when the socket
+/// has accepted all sealed bytes. One system call can thus take many records.
 pub const WRITE_AHEAD_BYTES: usize = 256 << 10;
 
 /// The limits of this crate, for p2pfs(8).

@@ -1,5 +1,5 @@
-//! Records of a connection after its handshake (TLS 1.3, RFC 8446, section 5). Each record is
-//! sealed and opened directly between its source and its destination.
+//! Records of a connection after its handshake (TLS 1.3, RFC 8446, section 5). A [`Sealer`] and an
+//! [`Opener`] read a caller's buffer and write another one, without a copy between.
 //!
 //! This module owns keys, nonces and the form of a record. It never reads or writes a stream.
 
@@ -23,15 +23,15 @@ pub(crate) const BODY_MAX_BYTES: usize = CARRIED_MAX_BYTES + 256;
 /// Maximum bytes of a record.
 pub(crate) const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
 
-/// Outer type of every record, and inner type of ours.
+/// Outer type of every record, and inner type of a record that carries bytes of the stream.
 const DATA: u8 = 23;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const KEY_UPDATE: u8 = 24;
 const VERSION: [u8; 2] = [3, 3];
 
-/// Maximum records sealed with one key. AES-GCM allows them (section 5.5: 2^24.5 of the full size),
-/// and rustls states the same limit (`confidentiality_limit`).
+/// Maximum records sealed with one key: the `confidentiality_limit` of rustls for AES-GCM. RFC 8446
+/// allows 2^24.5 records of the full size (section 5.5).
 pub(crate) const SEALED_MAX: u64 = 1 << 24;
 /// Number of records after which the key is updated: 128 GiB in full records.
 pub(crate) const UPDATE_AFTER: u64 = SEALED_MAX / 2;
@@ -43,7 +43,7 @@ const UPDATE_REQUESTED: u8 = 1;
 /// Bytes of the record of a key update.
 pub(crate) const KEY_UPDATE_BYTES: usize = KEY_UPDATE_HEAD.len() + 1 + OVERHEAD_BYTES;
 
-/// Returns the bytes of the record after this header.
+/// Returns the length that a header states: the bytes of its record after the header.
 pub(crate) fn record_bytes(header: &[u8; HEADER_BYTES]) -> usize {
     usize::from(u16::from_be_bytes([header[3], header[4]]))
 }
@@ -51,8 +51,8 @@ pub(crate) fn record_bytes(header: &[u8; HEADER_BYTES]) -> usize {
 /// Reason why a connection ends by a received record, or cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// The bytes are not a record of the end that has the keys. Any machine on the way can cause
-    /// it.
+    /// The bytes are not a record that the other end sealed. Any machine on the path can cause
+    /// this.
     #[error("a record is not authentic")]
     Forged,
     /// An authentic record contains what no honest end seals. Only the other end can cause it.
@@ -62,10 +62,10 @@ pub enum RecordError {
     /// can cause it.
     #[error("too many empty records in a row")]
     Empty,
-    /// The other end has finished or reports an error.
+    /// The other end sent an alert: it has finished or reports an error.
     #[error("the other end has ended the connection")]
     Over,
-    /// The key has been used too often, and there is no next one.
+    /// The key has sealed its maximum of records, or rustls cannot derive the next one.
     #[error("the key is worn")]
     Worn,
 }
@@ -91,7 +91,7 @@ impl TrafficKey {
         })
     }
 
-    /// Returns the nonce of the next record, which no other record has (section 5.3).
+    /// Returns the nonce of the next record. No other record under this key has it (section 5.3).
     fn next_nonce(&mut self) -> Nonce {
         let mut nonce = self.iv;
         let sequence = self.sequence.to_be_bytes();
@@ -116,8 +116,8 @@ impl Sealer {
         self.0.sequence >= UPDATE_AFTER
     }
 
-    /// Seals the update of this key into `room`, of [`KEY_UPDATE_BYTES`]. It is the last record of
-    /// the key.
+    /// Seals a key update into the first [`KEY_UPDATE_BYTES`] of `room`. This must be the last
+    /// record of this sealer: further records are sealed with the next key.
     ///
     /// # Errors
     /// [`RecordError::Worn`]: nothing was sealed.
@@ -193,7 +193,7 @@ fn gather<'a>(parts: impl Iterator<Item = &'a [u8]>, mut room: &mut [u8]) {
 pub(crate) enum Opened {
     /// This many bytes of the stream, possibly none.
     Data(usize),
-    /// All further records of the other end have its next key.
+    /// The other end seals all further records with its next key.
     KeyUpdate {
         /// Whether this end must update its key too.
         is_requested: bool,
@@ -223,7 +223,7 @@ impl Opener {
     /// incomplete.
     ///
     /// # Errors
-    /// [`RecordError::Forged`] if there is no such record.
+    /// [`RecordError::Forged`] if no sealed record can have this header.
     pub(crate) fn length_of(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -241,8 +241,8 @@ impl Opener {
         record_bytes - HEADER_BYTES - TAG_BYTES
     }
 
-    /// Opens a whole record into `room`, whose length is that of [`Self::room_for`]. Bytes of the
-    /// stream are at its beginning.
+    /// Opens a whole record into `room`, which must have the length of [`Self::room_for`]. The
+    /// bytes of the stream are then at the beginning of `room`.
     ///
     /// # Errors
     /// [`RecordError::Forged`], [`RecordError::Malformed`], [`RecordError::Over`]: the content of

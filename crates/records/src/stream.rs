@@ -2,7 +2,7 @@
 //! the reader's buffer. Outgoing bytes are sealed some way ahead of the socket, so that one system
 //! call takes many records.
 //!
-//! The directions share only the socket: one is read while the other is written.
+//! The directions share only the socket and [`KeyUpdates`]: one reads while the other writes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,32 +24,33 @@ use crate::seal::{
 
 /// Initial size of the read buffer in bytes: some requests or small answers.
 const FIRST_ROOM_BYTES: usize = 4 << 10;
-/// Size of the write buffer in bytes that a connection keeps.
+/// Size in bytes of the write buffer that a connection owns, for small messages.
 const SMALL_ROOM_BYTES: usize = 4 << 10;
-/// Size of the borrowed write buffer in bytes: the maximum that waits, and one record more, with an
-/// update of the key before it.
+/// Size in bytes of a borrowed write buffer: [`WRITE_AHEAD_BYTES`], and one more record with a key
+/// update before it.
 const LARGE_ROOM_BYTES: usize =
     WRITE_AHEAD_BYTES + KEY_UPDATE_BYTES + CARRIED_MAX_BYTES + OVERHEAD_BYTES;
-/// Maximum spare buffers kept for the next connection that needs one. A connection with nothing to
-/// send has none.
+/// Maximum large write buffers kept in [`SPARE`] to be borrowed. A connection returns its large
+/// buffer when the socket has accepted all sealed bytes.
 const SPARE_BUFFERS: usize = 4;
 
 // a whole record must fit, however long it is
 const _: () = assert!(READ_AHEAD_BYTES >= RECORD_MAX_BYTES);
-// and what arrived behind a handshake
+// the bytes that arrived behind a handshake must fit too
 const _: () = assert!(READ_AHEAD_BYTES >= HANDSHAKE_MAX_BYTES);
 
 static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// Receiver of news about incoming records, for the timing of a connection.
 pub trait RecordObserver: Send {
-    /// Receives the number of bytes below which a read of the socket is useless.
+    /// Receives, before each read of the socket, the number of bytes that the next record or its
+    /// header still lacks.
     fn lacks(&self, bytes: usize);
     /// Receives the arrival of a record that carries no byte.
     fn passed_over(&self);
 }
 
-/// What the handshake showed about a connection.
+/// Facts about a connection that its handshake established.
 pub(crate) struct ConnectionFacts {
     pub(crate) side: Side,
     pub(crate) peer_certificate: Option<CertificateDer<'static>>,
@@ -57,12 +58,12 @@ pub(crate) struct ConnectionFacts {
     pub(crate) exporter: Exporter,
 }
 
-/// Bytes that arrived before a stream was split, in a record of which a part was read.
+/// Error of [`TlsStream::split`]: number of bytes of an opened record that were not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} bytes of a record were not read")]
 pub struct UnreadBytes(pub usize);
 
-/// Both directions of a connection apart.
+/// The two directions of a connection after [`TlsStream::split`].
 pub type SplitStream<S> = (RecordReader<ReadHalf<S>>, RecordWriter<WriteHalf<S>>);
 
 /// A connection after its handshake, both directions together.
@@ -119,8 +120,8 @@ impl<S> TlsStream<S> {
         self.facts.alpn_protocol.as_deref()
     }
 
-    /// Derives 32 bytes for a label that only both ends of this connection know (RFC 8446,
-    /// section 7.5). Returns `None` if the cipher of the connection has no such hash.
+    /// Derives 32 bytes for `label`. Only the two ends of this connection can derive them (RFC
+    /// 8446, section 7.5). Returns `None` if the connection's cipher suite cannot give 32 bytes.
     pub fn export_keying_material(&self, label: &[u8]) -> Option<[u8; 32]> {
         self.facts.exporter.export(label)
     }
@@ -143,7 +144,7 @@ impl<R> RecordReader<R> {
         Self { stream, state }
     }
 
-    /// Sets the receiver of news.
+    /// Sets the observer of incoming records.
     pub fn observed_by(mut self, observer: impl RecordObserver + 'static) -> Self {
         self.state.observer = Some(Box::new(observer));
         self
@@ -158,17 +159,18 @@ impl<W> RecordWriter<W> {
         Self { stream, state }
     }
 
-    /// Updates the key before more is sent.
+    /// Makes this end update its key before it sends more.
     pub fn request_update(&self) {
         self.state.updates.request_update();
     }
 }
 
 impl<S: AsyncRead + AsyncWrite> TlsStream<S> {
-    /// Splits the directions. From now on more bytes are read ahead.
+    /// Splits the directions. From then on, one read of the socket takes up to
+    /// `READ_AHEAD_BYTES`.
     ///
     /// # Errors
-    /// [`UnreadBytes`] if only a part of a record was read.
+    /// [`UnreadBytes`] if the caller has read only a part of an opened record.
     pub fn split(
         self,
         observer: impl RecordObserver + 'static,
@@ -180,7 +182,8 @@ impl<S: AsyncRead + AsyncWrite> TlsStream<S> {
         }
         reading.read_ahead_bytes = READ_AHEAD_BYTES;
         if reading.room.len() > FIRST_ROOM_BYTES {
-            // it holds a record already, so nothing else would enlarge it
+            // The largest record may fit into this buffer already, so `poll_more` might never
+            // enlarge it.
             reading.room.resize(READ_AHEAD_BYTES, 0);
         }
         reading.observer = Some(Box::new(observer));
@@ -224,10 +227,10 @@ struct ReadState {
     room: Vec<u8>,
     start: usize,
     end: usize,
-    /// Opened bytes that were not read yet, from `read` on.
+    /// Opened bytes. Those from `read` on are not delivered yet.
     opened: Vec<u8>,
     read: usize,
-    /// Error after those bytes.
+    /// Error to return when all opened bytes are delivered.
     broken: Option<RecordError>,
 }
 
@@ -248,15 +251,15 @@ impl ReadState {
         }
     }
 
-    /// Copies bytes that were opened before.
+    /// Copies undelivered bytes of `opened` into `buffer`, as many as fit.
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         let some = (self.opened.len() - self.read).min(buffer.remaining());
         buffer.put_slice(&self.opened[self.read..][..some]);
         self.read += some;
     }
 
-    /// Opens the complete records as far as `buffer` has room. The last one may be delivered in
-    /// parts.
+    /// Opens complete records until `buffer` is full. A record without room in `buffer` is opened
+    /// into `opened` and delivered in parts.
     fn open(&mut self, buffer: &mut ReadBuf<'_>) -> Result<(), RecordError> {
         while self.read == self.opened.len() && buffer.remaining() > 0 {
             let came = &self.room[self.start..self.end];
@@ -296,8 +299,8 @@ impl ReadState {
         Ok(())
     }
 
-    /// Counts records that carry no byte. Their bytes are not part of an answer, so their arrival
-    /// is not progress.
+    /// Counts records in a row that carry no byte, and reports each to the observer. The arrival of
+    /// such a record is not progress of an answer.
     ///
     /// # Errors
     /// [`RecordError::Empty`] if more arrived in a row than allowed.
@@ -397,7 +400,7 @@ struct WriteState {
     room: Vec<u8>,
     start: usize,
     end: usize,
-    /// Why nothing more can be sealed.
+    /// Error after which nothing more is sealed.
     broken: Option<RecordError>,
 }
 
@@ -417,7 +420,8 @@ impl WriteState {
         self.end - self.start
     }
 
-    /// Seals bytes within the limit, at least one record. Returns how many.
+    /// Seals the beginning of `parts`, record by record, until [`WRITE_AHEAD_BYTES`] wait. Returns
+    /// the number of bytes of `parts` that were sealed.
     fn seal(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, RecordError> {
         let mut sealed = 0;
         while self.broken.is_none() {
@@ -438,7 +442,7 @@ impl WriteState {
             sealed += carried;
         }
         match self.broken {
-            // What was sealed before counts, and the next call fails.
+            // Records that were sealed before the error count. The next call returns the error.
             Some(broken) if sealed == 0 => Err(broken),
             _ => Ok(sealed),
         }
@@ -461,7 +465,8 @@ impl WriteState {
         self.sealer.seal(rest, &mut self.room[self.end..])
     }
 
-    /// Makes room behind the waiting bytes. A small buffer is kept, a large one is borrowed.
+    /// Makes room for `bytes` more behind the waiting bytes. If the buffer is too small, replaces
+    /// it by one of [`SMALL_ROOM_BYTES`], or by a borrowed one of [`LARGE_ROOM_BYTES`].
     fn make_room(&mut self, bytes: usize) {
         if self.end + bytes <= self.room.len() {
             return;
@@ -481,7 +486,7 @@ impl WriteState {
         (self.start, self.end) = (0, waiting.len());
     }
 
-    /// Writes the waiting bytes to the socket as it accepts them.
+    /// Writes the waiting bytes to the socket. Ready when the socket has accepted all of them.
     fn poll_out<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,
@@ -577,7 +582,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
     writes_records!(writing);
 }
 
-/// Returns the rest of the parts after `bytes`.
+/// Returns `parts` without their first `bytes` bytes.
 fn after<'a>(parts: &'a [IoSlice<'_>], bytes: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
     parts.iter().scan(bytes, |skipped, part| {
         let cut = part.len().min(*skipped);
