@@ -1,19 +1,22 @@
 //! The secrets of a cluster and their succession.
 //!
-//! A new secret opens messages at once. It seals a few seconds later, when its announcement under
-//! the old secret has reached the others. The old secret ends a minute after that.
+//! A node opens messages under a new secret at once. It seals with the new secret
+//! [`EPOCH_SWITCH_S`] later, when the announcement under the old secret has reached the others. It
+//! drops the old secret [`EPOCH_OVERLAP_S`] after that.
 
 use std::sync::Arc;
 
 use super::EpochSecret;
 use p2pfs_types::id::EpochId;
 
-/// Seconds before a new secret seals. Its announcement travels under the old secret.
+/// Seconds before a node seals with a new secret. The announcement of the new secret is sealed with
+/// the old one.
 pub const EPOCH_SWITCH_S: u64 = 3;
-/// Seconds for which the previous secret is still opened after the switch. An expelled node can
-/// read what is sealed with it until then. Without the overlap, datagrams in flight would be lost.
+/// Seconds after the switch for which a node still opens messages under the previous secret. Until
+/// then an expelled node can read messages that other nodes still seal with it. Without the
+/// overlap, datagrams in flight would be lost.
 pub const EPOCH_OVERLAP_S: u64 = 60;
-/// Maximum number of previous secrets that are still opened. The oldest ends beyond it.
+/// Maximum number of previous secrets after a switch. Those at the end of `old` are dropped.
 const OLD_MAX: usize = 4;
 
 #[derive(Debug)]
@@ -73,15 +76,15 @@ impl Epochs {
         self.old.retain(|(_, end)| *end > now_s);
     }
 
-    /// Makes this secret the next one.
+    /// Makes `secret` the next one, unless it is the newest already.
     pub(super) fn adopt(&mut self, secret: EpochSecret, now_s: u64) {
         if *self.newest() != secret {
             self.follow(Arc::new(secret), now_s);
         }
     }
 
-    /// Makes a known secret the next one. The ledger decides between two secrets that arrived
-    /// together.
+    /// Makes the secret of `epoch` the next one, if that secret is known. The ledger names the
+    /// epoch, so all nodes choose the same secret of two concurrent rotations.
     pub(super) fn prefer(&mut self, epoch: EpochId, now_s: u64) {
         let known = self.all().find(|secret| secret.id() == epoch).cloned();
         if let Some(secret) = known
@@ -104,7 +107,8 @@ impl Epochs {
     }
 }
 
-/// Returns the latest time for a switch to a new secret, and the latest end of a previous one.
+/// Returns the latest time, seen from now, for a switch to the next secret, and the latest end of a
+/// previous one.
 fn latest(now_s: u64) -> (u64, u64) {
     let switch = now_s.saturating_add(EPOCH_SWITCH_S);
     (switch, switch.saturating_add(EPOCH_OVERLAP_S))

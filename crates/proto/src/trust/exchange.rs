@@ -10,7 +10,8 @@ use p2pfs_types::id::EpochId;
 /// Maximum size in bytes of a question or an answer.
 pub const EXCHANGE_MAX_BYTES: usize = STATEMENTS_MAX * STATEMENT_MAX_BYTES + 256;
 
-/// Digest of a member's knowledge, and all its statements or none.
+/// Question of one member to another: the digest of its statements, the epoch of its newest secret,
+/// and all its statements or none.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TrustQuestion {
     pub(super) digest: [u8; 32],
@@ -18,12 +19,13 @@ pub(super) struct TrustQuestion {
     pub(super) statements: Vec<u8>,
 }
 
-/// The knowledge of another member that the asking one may lack.
+/// Answer to a [`TrustQuestion`]: the digest of the answering member's statements, and the secret
+/// and the statements that the asking member may lack.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TrustAnswer {
     pub(super) digest: [u8; 32],
-    /// The secret of the cluster's epoch, if the asking member has another. Wiped from memory when
-    /// dropped.
+    /// The secret of the cluster's epoch, if the answering member has it and the question names
+    /// another epoch. Wiped from memory when dropped.
     pub(super) secret: Option<[u8; 32]>,
     pub(super) statements: Vec<u8>,
 }

@@ -38,8 +38,8 @@ pub(super) fn read_up_to(
     path: &Path,
     most_bytes: u64,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
-    // Opening a pipe without a writer would block the start for ever; regular files ignore the
-    // flag.
+    // Without `O_NONBLOCK`, opening a pipe without a writer would block the start for ever. Regular
+    // files ignore the flag.
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
     let file = match options.open(path) {
@@ -105,8 +105,9 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
 /// the second one is old.
 ///
 /// # Errors
-/// [`TrustError::File`], and those of [`read`] for the first file. The old files are unchanged
-/// then.
+/// [`TrustError::File`], and those of [`read`] for the first file. If the second file cannot be
+/// replaced, the first one gets its old content back, if that can be written. If only the last sync
+/// of the directory failed, both files are new.
 pub(super) fn replace_both(
     (first, content): (&Path, &[u8]),
     (second, beside): (&Path, &[u8]),
@@ -138,7 +139,8 @@ pub(super) fn remove(path: &Path) -> Result<(), TrustError> {
     }
 }
 
-/// Writes a temporary file in the directory of `path`. It is removed unless it is renamed.
+/// Writes a temporary file in the directory of `path`. The temporary file is removed unless it is
+/// renamed.
 fn write_beside(path: &Path, content: &[u8]) -> Result<NamedTempFile, TrustError> {
     let directory = directory_of(path);
     make_private_dir(directory).map_err(|error| failed("create", directory, error))?;

@@ -47,14 +47,14 @@ enum KeyringStorage {
     Memory,
 }
 
-/// A defect in the statements of a member that an honest member does not produce.
+/// A defect in bytes that a member sent. An honest member never sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The bytes cannot be decoded.
     Garbage,
     /// A statement was not signed by the node that it names.
     Forged,
-    /// This node has signed more statements than one node may
+    /// The node with this id has signed more statements than one node may
     /// ([`STATEMENTS_PER_ADMIN_MAX`](super::STATEMENTS_PER_ADMIN_MAX)).
     Over(NodeId),
 }
@@ -67,7 +67,7 @@ pub struct Keyring {
     home: KeyringStorage,
     /// Statements to pass on to others: received singly, or made here.
     news: Mutex<Vec<SignedStatement>>,
-    /// Number of ledger changes.
+    /// Counter of changes of the ledger and of the secrets that it names.
     revision: AtomicU64,
     now_s: AtomicU64,
     /// Whether the files were removed, so nothing may be written to disk.
@@ -79,10 +79,11 @@ pub struct Keyring {
 
 impl Keyring {
     /// Loads the secret and the ledger from `directory`. The file `secrets` has 64 hexadecimal
-    /// digits and a newline; `members` has the statements; both have mode 0600. The first call
-    /// founds a new cluster there. If no statement names the secret's epoch and this node is an
-    /// administrator, it states that the epoch is the cluster's. The others can then request that
-    /// secret.
+    /// digits and a newline; `members` has the statements; both have mode 0600. Without `members`,
+    /// the call founds a new cluster with a new secret. If the ledger names no epoch yet, an
+    /// administrator states that the secret's epoch is the cluster's. If `members` exists without
+    /// `secrets`, the call makes a new secret, and an administrator rotates the cluster to it. In
+    /// both cases the others can then request the secret.
     ///
     /// # Errors
     /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
@@ -199,7 +200,8 @@ impl Keyring {
         self.epochs.read().sealing()
     }
 
-    /// Returns the secret that a joining node is given. It may not be used for sealing yet.
+    /// Returns the newest secret, which a joining node receives. This node may not seal with it
+    /// yet.
     pub fn newest(&self) -> Arc<EpochSecret> {
         self.epochs.read().newest()
     }
@@ -253,8 +255,7 @@ impl Keyring {
 
     /// Returns whether the node is or was a member. Without a ledger this holds for every node.
     pub fn was_member(&self, node: &NodeId) -> bool {
-        // The membership may have ended by the node's own end or by that of an issuer of its
-        // certificates.
+        // `expulsion` finds the end of the node itself or of an issuer of its certificates.
         let was_in = |ledger: &Ledger| {
             ledger.certificate(node).is_some() || ledger.expulsion(node).is_some()
         };
@@ -284,13 +285,15 @@ impl Keyring {
         may.unwrap_or_else(|| Err(self.not_admin()))
     }
 
-    /// Returns whether the node was expelled or left.
+    /// Returns whether the node is out because it was expelled or left. A node that is out only
+    /// because an issuer of its certificates was expelled does not count.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
         self.read_ledger(|ledger| ledger.is_expelled(node))
             .unwrap_or(false)
     }
 
-    /// Returns the statement by which the node was expelled or left.
+    /// Returns the statement by which the node is out: about the node or about an issuer of its
+    /// certificates. Returns none for a member.
     pub fn expulsion_of(&self, node: &NodeId) -> Option<SignedStatement> {
         self.read_ledger(|ledger| ledger.expulsion(node).cloned())
             .flatten()
@@ -307,12 +310,12 @@ impl Keyring {
         self.read_ledger(Ledger::history).unwrap_or_default()
     }
 
-    /// Confirms the farewells that were received, if this node is an administrator senior to their
-    /// nodes. Without a confirmation, a node that left could withdraw its expulsions and rotations.
+    /// Confirms the received farewells (statements by which nodes left), if this node is an
+    /// administrator senior to the nodes that left. Without a confirmation, a node that left could
+    /// withdraw its expulsions and rotations.
     ///
     /// # Errors
-    /// The statement cannot be written to the disk: nothing was said, and the next change of the
-    /// ledger tries again.
+    /// [`TrustError::File`]: nothing was stated, and the next change of the ledger tries again.
     pub fn confirm_departures(&self, key: &NodeKey) -> Result<(), TrustError> {
         let me = key.node_id();
         if self.read_ledger(|ledger| ledger.has_unconfirmed(&me)) != Some(true) {
@@ -339,7 +342,7 @@ impl Keyring {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// Returns the statements to be passed on to others, each once.
+    /// Removes and returns the statements that this node must pass on to others.
     pub fn take_news(&self) -> Vec<SignedStatement> {
         std::mem::take(&mut *self.news.lock())
     }
@@ -352,7 +355,8 @@ impl Keyring {
         fault
     }
 
-    /// Takes in up to `most` statements. Returns those that were new, and the defect of the others.
+    /// Takes in statements, or none if there are more than `most`. Returns those that were new, and
+    /// the first defect of the others.
     fn receive(&self, bytes: &[u8], most: usize) -> (Vec<SignedStatement>, Option<Fault>) {
         let Some(ledger) = &self.ledger else {
             return (Vec::new(), None);
@@ -429,9 +433,10 @@ impl Keyring {
         }
     }
 
-    /// Joins another cluster. `chain` has its founding and this node's own certificate. Drops all
-    /// state of the previous cluster from memory and disk. A node that joins the same cluster again
-    /// keeps the statements that it knows.
+    /// Joins another cluster. `chain` leads from the founding of that cluster to this node's own
+    /// certificate. Drops all state of the previous cluster from memory and disk. A node that joins
+    /// its own cluster again keeps the statements that it knows, if it is a member by them and
+    /// `chain` together.
     ///
     /// # Errors
     /// [`TrustError::Given`] if the secret comes from a configured file, [`TrustError::BadChain`],
@@ -486,7 +491,8 @@ impl Keyring {
         }
     }
 
-    /// Registers a change of the ledger, and uses the secret that it names if that is known.
+    /// Registers a change of the ledger. If the secret of the epoch that the ledger names is known
+    /// here, makes it the next secret.
     fn follow_ledger(&self) {
         self.revision.fetch_add(1, Ordering::AcqRel);
         if let Some(epoch) = self.read_ledger(Ledger::epoch).flatten() {

@@ -1,11 +1,13 @@
 //! Membership of a cluster: node keys, the ledger of admitted nodes, epoch secrets, invitations,
-//! and the proofs made with them.
+//! and the proofs made with them. [`Keyring`] joins them for the rest of the program; [`ledger`]
+//! has the rules of membership.
 //!
 //! This module owns every secret of a node and the files that store the secrets and the ledger
 //! (`node.key`, `secrets`, `members`). The files have mode 0600 and are replaced atomically. The
 //! module opens no socket and reads no clock; callers pass in the time. It does not know frames: it
-//! makes and checks the 32 bytes that `net` carries. Its only randomness is the system's, for keys.
-//! After an error the loaded state is unchanged and no file is partly written.
+//! makes and checks the proofs and statements, and `net` carries their bytes. Its only randomness
+//! is the system's, for keys. After an error the loaded state is unchanged and no file is partly
+//! written.
 
 mod epoch;
 mod epochs;
@@ -42,7 +44,8 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use p2pfs_types::files::is_full;
 use p2pfs_types::id::NodeName;
 
-/// Returns the remedy to append to a file error, if the system's error text does not name one.
+/// Returns the remedy to append to a file error: for a full disk, to free some of it. Other errors
+/// have none.
 fn remedy(source: &io::Error) -> &'static str {
     if is_full(source) {
         "; free some of its disk, and do it again"
@@ -122,7 +125,8 @@ pub enum TrustError {
          others join it"
     )]
     NobodyMay,
-    /// A node admitted by this node could not show its certificates up to the founding.
+    /// The chain of certificates from the founding to this node has [`CHAIN_MAX`] statements
+    /// already, so it cannot have one more for a node that this node admits.
     #[error(
         "{CHAIN_MAX} nodes have let each other in, one after the other, from the first of the \
          cluster down to this one, which is as many as may be: invite on one that was let in \
@@ -132,14 +136,14 @@ pub enum TrustError {
     /// The named node is not a member.
     #[error("that node is no member of the cluster")]
     NoMember,
-    /// The named node received its right to admit before this node did.
+    /// The named node is senior to this node (see [`ledger`]).
     #[error("{name} may admit and expel for longer than this node: it can only leave by itself")]
     Senior {
         /// Name of the senior node.
         name: NodeName,
     },
-    /// The named node left by itself, and a statement of this node cannot limit its earlier
-    /// statements.
+    /// The named node left by itself, and was senior to this node. An expulsion of it by this node
+    /// would not count.
     #[error(
         "{name} left by itself, and could admit and expel before this node could: expel it on a \
          node that could earlier than {name} ('p2pfs trust' shows which)"
@@ -153,7 +157,8 @@ pub enum TrustError {
         "only a path of up to {OWNED_PATH_MAX_BYTES} bytes can have an owner: name one above it"
     )]
     OwnedPath,
-    /// The ledger has no room for a further statement.
+    /// The ledger accepts no further statement of this node: it is full, or this node has made as
+    /// many as one node may.
     #[error("{STATEMENTS_MAX} joins and expulsions are on record, which is as many as may be")]
     LedgerFull,
     /// The key has used the highest membership number, so it cannot be admitted again.
@@ -177,7 +182,8 @@ pub enum TrustError {
     /// The token has expired.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     Expired,
-    /// The invitation was for another cluster, or the node was expelled after it was made.
+    /// The invitation was for another cluster, or the joining node was expelled after the
+    /// invitation was made.
     #[error(
         "the invitation was made before that node was put out, or into another cluster; make a new \
          one with 'p2pfs invite'"

@@ -75,7 +75,8 @@ impl fmt::Debug for ShareKey {
     }
 }
 
-/// Returns whether the node's id is a valid public key, so that something can be sealed for it.
+/// Returns whether the node's id is a valid public key, so that a share key can be encrypted for
+/// the node.
 pub fn has_key(node: &NodeId) -> bool {
     let point = CompressedEdwardsY(*node.as_bytes()).decompress();
     point.is_some_and(|point| !point.is_small_order())

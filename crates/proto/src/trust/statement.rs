@@ -55,9 +55,9 @@ pub enum Claim {
         node: NodeId,
         /// Number of the last membership that ends. All earlier ones end too.
         term: u32,
-        /// The node's last statement that still counts. A statement of another node means that no
-        /// statement of the node was known. None means that no statement of the node counts, so the
-        /// nodes that it admitted are out too.
+        /// The node's last statement that still counts. If the issuer knows no statement of the
+        /// node, it names a statement of another node here. None voids all statements of the node,
+        /// so that nodes with certificates by it alone are out too.
         stands: Option<StatementId>,
     },
     /// The secret of this epoch is the cluster's from now on.
@@ -73,8 +73,8 @@ pub enum Claim {
         path: Vec<u8>,
         /// The owner, or none if the path no longer has an owner.
         node: Option<NodeId>,
-        /// The owner's membership that receives the path. The ownership ends with it. 0 without an
-        /// owner.
+        /// Number of the owner's membership to which the path is given. The ownership ends with
+        /// that membership. 0 without an owner.
         term: u32,
         /// Higher than the number of the previous statement on the path.
         number: u64,
@@ -92,7 +92,7 @@ pub struct Statement {
     pub by_term: u32,
     /// Time in seconds since 1970 by the issuer's clock.
     pub at_s: u64,
-    /// The issuer's previous statement.
+    /// The issuer's previous statement, or none if this is its first.
     pub before: Option<StatementId>,
     /// The content.
     pub claim: Claim,

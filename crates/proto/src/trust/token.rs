@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use super::TrustError;
 use p2pfs_types::id::NodeId;
 
-/// Prefix of a token of this version. Base32 (RFC 4648, section 6) in lower case follows, without
-/// letters that a font or a shell makes ambiguous.
+/// Prefix of a token of this version. Base32 (RFC 4648, section 6) in lower case follows. It has no
+/// digits 0 and 1, which look like letters, and no character with a meaning in a shell.
 const PREFIX: &str = "p2pfs1-";
 /// Prefix of a token of any version.
 const ANY_VERSION: &str = "p2pfs";
@@ -25,7 +25,7 @@ const CHECKSUM_BYTES: usize = 4;
 /// An invitation for one node and one use.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InviteToken {
-    /// The only node that accepts the invitation.
+    /// The node that made the invitation, and the only one that admits a node by it.
     pub issuer: NodeId,
     /// Addresses of the issuer, from 1 to [`TOKEN_SEEDS_MAX`].
     pub seeds: Vec<SocketAddr>,

@@ -21,8 +21,8 @@ impl Keyring {
         question.map_or_else(Vec::new, |question| question.encode())
     }
 
-    /// Answers the question of a member. Returns none for the answer if the bytes are not a
-    /// question, and the defect of the question.
+    /// Takes in the statements of a member's question. Returns the answer, and a defect of the
+    /// question. The answer is none if the bytes are not a question or there is no ledger.
     pub fn answer(&self, bytes: &[u8]) -> (Option<Vec<u8>>, Option<Fault>) {
         let Some(question) = exchange::TrustQuestion::decode(bytes) else {
             return (None, self.has_ledger().then_some(Fault::Garbage));
@@ -46,8 +46,8 @@ impl Keyring {
         (answer.map(|answer| answer.encode()), fault)
     }
 
-    /// Takes in an answer. Returns whether the other member lacks a statement that is known here,
-    /// and the defect of the answer.
+    /// Takes in an answer. Returns whether the two members' statements still differ, so that the
+    /// other one may lack some of this node's, and a defect of the answer.
     pub fn receive_answer(&self, bytes: &[u8]) -> (bool, Option<Fault>) {
         let Some(answer) = exchange::TrustAnswer::decode(bytes) else {
             return (false, Some(Fault::Garbage));

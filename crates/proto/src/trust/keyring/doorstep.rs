@@ -6,15 +6,15 @@ use crate::trust::statement::SignedStatement;
 use p2pfs_types::id::NodeId;
 
 impl Keyring {
-    /// Returns the chain that this node shows to a member that may not know it; empty without a
-    /// ledger.
+    /// Returns the certificates from the founding to the node's own, for a member that may not know
+    /// the node; empty without a ledger.
     pub fn chain_of(&self, node: &NodeId) -> Vec<u8> {
         let chain = self.read_ledger(|ledger| SignedStatement::encode_all(&ledger.chain(node)));
         chain.unwrap_or_default()
     }
 
-    /// Takes in a chain that a node shows, if it makes the node a member. Returns whether the node
-    /// is a member afterwards. Chains of other nodes are not stored.
+    /// Takes in the chain that a node shows, if the chain makes the node a member. Returns whether
+    /// the node is a member afterwards.
     pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
         if self.is_member(node) {
             return true;
@@ -28,7 +28,8 @@ impl Keyring {
     }
 
     /// Returns the statements to send to a node that was expelled or left. The first is the
-    /// expulsion. The certificates of its issuer follow, without the founding, which the node has.
+    /// statement by which the node is out. The certificates of that statement's issuer follow,
+    /// without the founding, which the node has.
     pub fn expulsion_proof(&self, node: &NodeId) -> Vec<SignedStatement> {
         let told = self.read_ledger(|ledger| {
             let word = ledger.expulsion(node)?;
@@ -40,14 +41,14 @@ impl Keyring {
         told.flatten().unwrap_or_default()
     }
 
-    /// Takes in the statements by which this node was expelled, if they have that effect. Returns
-    /// whether they have.
+    /// Takes in statements that are said to expel this node, if this node is not a member by them.
+    /// Returns whether it is not.
     pub fn receive_expulsion_proof(&self, me: &NodeId, said: &[u8]) -> bool {
         let most = CHAIN_MAX + 1;
         let is_out = self.is_member_with(said, most, me) == Some(false);
         if is_out {
-            // The statements are signed, so the sender need not be trusted. They count whether
-            // stored or not.
+            // The statements are signed, so the sender need not be trusted. They count even if they
+            // cannot be stored.
             let (taken, _wrong) = self.receive(said, most);
             self.news.lock().extend(taken);
         }

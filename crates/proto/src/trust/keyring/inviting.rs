@@ -23,7 +23,8 @@ impl Keyring {
         self.read_ledger(|ledger| ledger.cluster())
     }
 
-    /// Returns the knowledge that an invitation made now is based on.
+    /// Returns the cluster's id and the expulsions that this node knows now, to be kept with an
+    /// invitation that it makes.
     pub fn known(&self) -> Known {
         let known = self.read_ledger(|ledger| Known {
             cluster: Some(ledger.cluster()),
@@ -32,27 +33,27 @@ impl Keyring {
         known.unwrap_or_default()
     }
 
-    /// Returns the knowledge that an invitation must be based on to admit this node. It has no
-    /// statement about a node that left by itself.
+    /// Returns the knowledge that an invitation must be based on to admit a node. For a node that
+    /// only left by itself, this includes no expulsion.
     pub fn needed_for(&self, node: &NodeId) -> Known {
         let needed = self.read_ledger(|ledger| Known::needed(ledger, node));
         needed.unwrap_or_default()
     }
 
-    /// Returns whether the node was last admitted by this name.
+    /// Returns whether the node was last admitted under this name.
     pub fn was_called(&self, node: &NodeId, name: &NodeName) -> bool {
         let last = self.read_ledger(|ledger| ledger.last_name_of(node));
         last.flatten().as_ref() == Some(name)
     }
 
-    /// Returns whether another member than this node has the name. Two members with one name would
-    /// be indistinguishable as readers of a share.
+    /// Returns whether a member other than `node` has the name. Two members with one name would be
+    /// indistinguishable as readers of a share.
     pub fn is_name_taken(&self, node: &NodeId, name: &NodeName) -> bool {
         self.read_ledger(|ledger| has_other(ledger, node, name)) == Some(true)
     }
 
-    /// Admits a node by an invitation, if the knowledge of the time when it was made still
-    /// suffices.
+    /// Admits a node by an invitation. `known` is this node's knowledge when it made the
+    /// invitation, and must cover [`Self::needed_for`] the joining node.
     ///
     /// # Errors
     /// Those of [`Self::admit`], [`TrustError::Overtaken`], [`TrustError::NameTaken`].
@@ -73,8 +74,8 @@ impl Keyring {
         }
         let (now_s, name) = (self.now_s(), grant.name.clone().unwrap_or(name));
         self.state(|ledger| {
-            // The node may have been expelled, or this node may have changed its cluster, since the
-            // check.
+            // The joining node may have been expelled, or this node may have changed its cluster,
+            // since the caller's check.
             if !known.covers(&Known::needed(ledger, &node)) {
                 return Err(TrustError::Overtaken);
             }

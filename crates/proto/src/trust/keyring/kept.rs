@@ -42,8 +42,8 @@ pub(super) fn read_secret(path: &Path) -> Result<EpochSecret, TrustError> {
     from_hex(text).map(EpochSecret::new).ok_or_else(bad_file)
 }
 
-/// Returns the ledger with the statements that this node makes at its start. Returns it unchanged
-/// if this node may not make them or they cannot be stored, so the start continues.
+/// Returns the ledger with the statements that this node makes at its start. If this node may not
+/// make them, or they cannot be stored, returns the ledger unchanged, so that the start continues.
 pub(super) fn stated_at_start(
     ledger: Ledger,
     path: &Path,

@@ -1,5 +1,5 @@
 //! Statements of this node about the membership. They are stored on disk before they count and
-//! before others receive them, so that nothing was stated after an error.
+//! before others receive them. An error therefore means that nothing was stated.
 
 use std::sync::atomic::Ordering;
 
@@ -23,7 +23,9 @@ impl Keyring {
         self.state_with(None, claims)
     }
 
-    /// Makes statements as [`Self::state_all`] does, with a new secret that the claims name.
+    /// Makes the statements that `claims` signs: stores them, lets them count, and queues them for
+    /// others. `secret` is a new secret that the claims name. It is stored with them and becomes
+    /// the next one.
     pub(super) fn state_with(
         &self,
         secret: Option<EpochSecret>,
@@ -53,7 +55,8 @@ impl Keyring {
         Ok(())
     }
 
-    /// Registers statements of other nodes and stores the ledger. They count even if that fails.
+    /// Registers statements of other nodes and stores the ledger. The statements count even if the
+    /// ledger cannot be stored.
     pub(super) fn store_received(&self) -> Result<(), TrustError> {
         self.follow_ledger();
         let _writing = self.writing.lock();
@@ -61,11 +64,12 @@ impl Keyring {
         ledger.map_or(Ok(()), |ledger| self.store(None, &ledger))
     }
 
-    /// Adopts the secret that the ledger names and that was not known here. It counts even if it
-    /// cannot be stored: the others drop the previous one, and it is requested again after the next
-    /// start.
+    /// Adopts `secret` if its epoch is the one that the ledger names and it was not known here.
+    /// This node uses it even if it cannot store it: the others drop the previous secret, and this
+    /// node requests the secret again after its next start.
     pub(super) fn adopt_wanted(&self, secret: EpochSecret) -> Result<(), TrustError> {
-        // Checked again, because a rotation may just have made another secret the cluster's.
+        // The caller has checked this without the lock. A rotation may have made another secret the
+        // cluster's since.
         let _writing = self.writing.lock();
         if self.wanted_epoch() != Some(secret.id()) {
             return Ok(());
@@ -79,9 +83,10 @@ impl Keyring {
         kept
     }
 
-    /// Stores both files or none. The secret comes first: after a crash between the two, only this
-    /// node has a secret that no statement names, and it requests the others' secret. In the
-    /// reverse order all nodes would look for a secret that no node has.
+    /// Stores the ledger, and with a `secret` both files or none. The secret is replaced first:
+    /// after a crash between the two, this node has a secret that no statement names, and requests
+    /// the others' secret. In the reverse order, a stored statement could name a secret that no
+    /// node has, and all nodes would look for it.
     pub(super) fn store(
         &self,
         secret: Option<&EpochSecret>,
