@@ -5,24 +5,26 @@
 //! with the right to admit from the *senior* down: the founder, then the nodes that it admitted in
 //! the order of their admission, then the nodes admitted by those. A node's statement counts until
 //! a senior has expelled the node, and afterwards up to the statement that the expulsion names. An
-//! expelled node therefore cannot readmit, expel or admit any node, however it dates its
+//! expelled node therefore cannot admit or expel any node, itself included, however it dates its
 //! statements. A junior cannot expel a senior. Every node may state that it leaves. A node that
 //! leaves and is admitted again begins another *membership*, with the next number. Each statement
 //! belongs to one membership, counts by the certificate of that membership, and ends with it.
 //!
 //! # Nodes that left and keep their keys
 //!
-//! An expulsion or a farewell names the last statement that stands. Statements form a hash chain,
-//! so a node cannot add one before it. A node that left can sign another farewell, with any time,
-//! term and place. Three rules limit that:
+//! A *farewell* is a node's own statement that it leaves. An expulsion or a farewell names the last
+//! statement of the node that stands. Statements form a hash chain, so a node cannot insert a
+//! statement before the named one. But a node that left can sign another farewell, with any time,
+//! term and position in its chain. Three rules limit that:
 //!
 //! * All farewells of a node hold together, whatever their terms: a statement stands only if each
 //!   of them lets it stand. So a later farewell lets no further admission stand.
-//! * A senior's statement on the membership sets a cut of its own. A farewell beyond it does not
-//!   count, so nothing changes after it. An administrator states this as soon as it has received a
-//!   farewell with every statement before it, and when it rotates the secret or expels a node
-//!   (`confirming`).
-//! * Of several statements by one node on one membership, all hold, so no hash decides.
+//! * A senior's expulsion of the node sets such a limit too, called a *cut*. A farewell beyond the
+//!   cut does not count, so the node can change nothing after the senior's statement. An
+//!   administrator states such an expulsion as soon as it has received a farewell with every
+//!   statement before it, and when it rotates the secret or expels a node (`confirming`).
+//! * If one node signs several expulsions from one membership, all of them hold together. So the
+//!   hash of a statement never decides which one holds.
 //!
 //! Until an administrator senior to the node has confirmed its farewell, the node can still do two
 //! things. It can withdraw its own statements by a farewell that lets less stand: admissions that
@@ -63,8 +65,9 @@ use walk::Replay;
 
 /// Maximum number of statements in a ledger. Further ones are refused.
 pub const STATEMENTS_MAX: usize = 4096;
-/// Maximum number of statements by all nodes except the founder. If a node and the helpers that it
-/// admits fill these, the founder can still expel them and admit others.
+/// Number of statements in a ledger, the founder's included, from which on only statements of the
+/// founder are added. If a node and the helpers that it admits fill the ledger up to here, the
+/// founder can still expel them and admit others.
 const STATEMENTS_OF_OTHERS_MAX: usize = STATEMENTS_MAX - 256;
 /// Maximum number of statements by one node with the right to admit. It bounds how much one node
 /// can make the others store.
@@ -74,7 +77,8 @@ const STATEMENTS_PER_MEMBER_MAX: usize = 4;
 /// Maximum number of statements in a chain from the founding to a node's own certificate.
 pub const CHAIN_MAX: usize = 16;
 
-/// Seniority order: steps from the founder, then the time of admission, then the key.
+/// Seniority order, the most senior first: steps from the founder, then the time of admission, then
+/// the key.
 type Seniority = (usize, u64, NodeId);
 
 /// One membership of a node, by its number from 1.
@@ -115,7 +119,7 @@ struct PathOwnership {
     node: Option<NodeId>,
     /// The last claim on the path. Its owner may have left since.
     said: Option<LastClaim<Option<Membership>>>,
-    /// Number of claims on the path that stand.
+    /// Number of claims on the path that stand, or that only their authors' own farewells withdraw.
     words: u64,
 }
 
@@ -125,22 +129,25 @@ struct Evaluation {
     members: BTreeMap<NodeId, Certificate>,
     /// Last membership of each expelled or departed node that is over.
     over: BTreeMap<NodeId, u32>,
-    /// Last membership of each node without any standing statement.
+    /// For each node with void memberships, the last of them. No statement of such a membership
+    /// stands.
     void: BTreeMap<NodeId, u32>,
-    /// Expulsions that void a node's statements and were applied before any of those was heard.
+    /// Expulsions that void a node's statements, and that were applied before any of these
+    /// statements.
     voiding: BTreeSet<StatementId>,
     /// Statements that count.
     valid: BTreeSet<StatementId>,
-    /// The certificate by which each node with the right to admit was heard. Includes former
-    /// members, because their earlier statements stand.
+    /// For each membership whose statements were applied, the certificate that gave it the right to
+    /// admit. Includes memberships of former members, because their earlier statements stand.
     heard_by: BTreeMap<Membership, StatementId>,
     /// The last membership for which each node has a certificate.
     last_terms: BTreeMap<NodeId, u32>,
     epoch: Option<LastClaim<EpochId>>,
-    /// Number of rotations that stand.
+    /// Number of rotations that stand, or that only their authors' own farewells withdraw.
     rotations: u64,
-    /// Ended memberships with statements that can still come to stand, and the node that ended
-    /// each. The chain of the named statement is not completely known here.
+    /// Ended memberships of which more statements can come to stand, because the chain of the
+    /// statement that the cut names is not completely known here. The value is the node that set
+    /// the cut.
     open: BTreeMap<Membership, NodeId>,
     /// Memberships of nodes with the right to admit that only the node's own farewells limit.
     unconfirmed: BTreeSet<Membership>,
@@ -155,7 +162,8 @@ impl Evaluation {
         self.over.get(node).copied().unwrap_or(0)
     }
 
-    /// Returns whether a membership goes on. It may go on by a later certificate.
+    /// Returns whether a membership goes on, by its own certificate or by one for a later
+    /// membership.
     fn is_in(&self, (node, term): &Membership) -> bool {
         let member = self.members.get(node);
         *term > self.over_up_to(node) && member.is_some_and(|it| *term <= it.term)
@@ -195,8 +203,9 @@ impl Ledger {
     pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
         let mut statements = statements.into_iter();
         let mut ledger = Self::begun_by(statements.next()?)?;
-        // A statement corrupted on disk does not invalidate the others. It also does not invalidate
-        // statements that the founder made in a ledger that was full for others.
+        // A statement corrupted on disk does not invalidate the others. The limit is that of the
+        // founder: the file may have more than `STATEMENTS_OF_OTHERS_MAX` statements, and those of
+        // the other nodes must be taken in again wherever they are in the file.
         let genuine = statements.filter(SignedStatement::is_genuine);
         ledger.take_in_up_to(STATEMENTS_MAX, genuine);
         Some(ledger)
@@ -272,7 +281,8 @@ impl Ledger {
         self.is_member(node, now_s) && self.certificate(node).is_some_and(|it| it.admin)
     }
 
-    /// Returns whether the node is a former member.
+    /// Returns whether the node is a former member that was expelled itself or left. A node that is
+    /// out only because an issuer of its certificates was expelled does not count.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
         !self.evaluation.members.contains_key(node) && self.evaluation.over.contains_key(node)
     }
@@ -350,9 +360,9 @@ impl Ledger {
             .filter(move |(_, statement)| statement.by == *node)
     }
 
-    /// Returns the last statement of a node with a completely known chain. Of several it prefers
-    /// the latest membership, then the longest chain. Statements heard later cannot change what
-    /// stands up to it.
+    /// Returns the last statement of a node whose chain is completely known. Of several statements
+    /// it prefers the latest membership, then the longest chain. Statements that arrive later
+    /// cannot be inserted before the returned one.
     fn last_of(&self, node: &NodeId) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
         let had = self.last_term(node).unwrap_or(u32::MAX);
@@ -366,8 +376,8 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// Returns the node's last statement that counts and has a completely known chain, in
-    /// memberships up to this one. Farewells are excluded.
+    /// Returns the node's last statement that counts and whose chain is completely known, of
+    /// memberships up to `up_to_term`. Farewells are excluded.
     fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
         let counting = self.by(node).filter(|(id, statement)| {
@@ -398,8 +408,8 @@ impl Ledger {
         self.check_admits(&key.node_id(), now_s)?;
         let mut after = self.clone();
         if let Some(term) = self.fallen_term(&node) {
-            // Fixes which earlier statements stand to those that stand now, whatever the node
-            // itself states.
+            // Ends the lost membership: of its statements, those that stand now are fixed, whatever
+            // the node itself states.
             let stands = self.last_counting(&node, term);
             after.state(key, Claim::Expel { node, term, stands }, now_s)?;
         }

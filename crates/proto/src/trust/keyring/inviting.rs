@@ -94,7 +94,7 @@ impl Keyring {
     }
 }
 
-/// Returns whether another member than this node has the name.
+/// Returns whether a member other than `node` has the name.
 fn has_other(ledger: &Ledger, node: &NodeId, name: &NodeName) -> bool {
     let mut members = ledger.members();
     members.any(|it| it.node != *node && it.name == *name)

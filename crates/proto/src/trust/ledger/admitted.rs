@@ -1,8 +1,9 @@
 //! Expulsion of a node together with the nodes that it admitted.
 //!
-//! One statement suffices: an expulsion that voids every statement of the node, so that none of its
-//! certificates counts. It needs the same room however many nodes a thief has admitted. A node that
-//! also has a certificate by another issuer stays a member by that one.
+//! One statement suffices: an expulsion that voids every statement of the node, so that no
+//! certificate that the node issued counts. The room that this needs does not depend on the number
+//! of nodes that were admitted with a stolen key. A node that also has a certificate by another
+//! issuer stays a member by that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +61,7 @@ impl Ledger {
         // Each statement can make another expulsion lose its effect.
         for _ in 0..LOST_ROUNDS_MAX {
             let lost = before.expulsions_lost_in(self);
-            // Excludes statements on nodes senior to this one.
+            // `state_what_counts` leaves out expulsions of nodes senior to this one.
             let said = self.state_what_counts(key, lost, now_s)?;
             if said.is_empty() {
                 break;
@@ -88,10 +89,10 @@ impl Ledger {
         Ok(gone.cloned().collect())
     }
 
-    /// Returns the expulsions that lose their effect in `after`, because their issuers are not
-    /// heard there: one claim for each membership. Each claim lets stand exactly what stands now,
-    /// whatever the original expulsion named. Otherwise statements that no node has seen could come
-    /// to stand.
+    /// Returns claims that replace the expulsions that count here and not in `after`: one for each
+    /// membership that no other statement ends there. Each claim lets exactly those statements
+    /// stand that stand here, whatever the original expulsion named. Otherwise statements that no
+    /// node has seen could come to stand.
     fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
         let (known, void) = after.ends();
         let mut lost: BTreeMap<Membership, bool> = BTreeMap::new();
@@ -102,8 +103,8 @@ impl Ledger {
             if !self.evaluation.valid.contains(id) || after.evaluation.valid.contains(id) {
                 continue;
             }
-            // A node without a certificate that counts, or with none for later memberships, cannot
-            // return.
+            // Without a certificate that counts in `after`, a node cannot return. Beyond its last
+            // such membership, nothing needs to be ended.
             let Some(had) = after.last_term(&node) else {
                 continue;
             };
@@ -126,8 +127,8 @@ impl Ledger {
         claims.collect()
     }
 
-    /// Returns the memberships that a statement ends, and for each node the last membership that
-    /// another node's statement voids.
+    /// Returns the last membership that each counting statement ends, and for each node the last
+    /// membership that another node's statement voids.
     fn ends(&self) -> (BTreeSet<Membership>, BTreeMap<NodeId, u32>) {
         let (mut known, mut void) = (BTreeSet::new(), BTreeMap::new());
         let counting = |id| self.statements.get(id).map(|signed| (id, signed));

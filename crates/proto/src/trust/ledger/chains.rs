@@ -7,8 +7,8 @@ use crate::trust::statement::{Statement, StatementId};
 /// Position of each statement in its issuer's chain.
 pub(super) struct Chains(BTreeMap<StatementId, ChainPosition>);
 
-/// Position of one statement. All statements that follow it, directly or not, have the numbers from
-/// its own up to `last_follower`.
+/// Position of one statement. The statements that follow this one, directly or not, have the
+/// numbers after `number`, up to `last_follower`.
 #[derive(Clone, Copy, Debug)]
 struct ChainPosition {
     number: usize,

@@ -1,12 +1,13 @@
-//! Confirmation that a node left, so that a kept copy of its state is worthless.
+//! Confirmation that a node left, so that its key can change nothing more.
 //!
-//! A node that left can sign another farewell at any time and date it back. All farewells of a node
-//! hold together, so the later one lets no statement stand that the first one ended. It can still
-//! end more than the first one did, which undoes expulsions and rotations by that node, and the
-//! first one may name a statement that no other node has seen. A senior's statement about the same
-//! membership excludes both: a farewell beyond it does not count. An administrator therefore
-//! confirms a farewell as soon as it has received it with every statement before it, and those that
-//! it then knows whenever it expels a node or rotates the secret.
+//! A node that left still has its key, and can sign another farewell with an earlier time. All
+//! farewells of a node hold together, so another farewell cannot let a statement stand that the
+//! first one ended. But it can end more statements, which undoes expulsions and rotations by the
+//! node. The first farewell may also name a statement that no other node has seen. A *confirmation*
+//! is an expulsion of the node by a senior that names its farewell. It prevents both, because a
+//! farewell beyond it does not count. An administrator confirms a farewell as soon as it has
+//! received the farewell and every statement before it. Whenever it expels a node or rotates the
+//! secret, it confirms all farewells that it knows.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +17,10 @@ use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
 use p2pfs_types::id::NodeId;
 
 impl Ledger {
-    /// Fixes what stands of each node with the right to admit that ended its membership by its own
-    /// farewell: exactly what stands now. Also closes the memberships for which a node that is not
-    /// a member named a statement that is unknown here. Skips nodes senior to this one, and stops
-    /// when the ledger is full. Returns the signed statements.
+    /// Confirms every unconfirmed farewell, so that exactly those statements of its node stand that
+    /// stand now. Also closes the open memberships whose cut was set by a node that is not a
+    /// member. Skips nodes senior to this one, and claims for which the ledger has no room. Returns
+    /// the signed statements.
     pub(super) fn confirm_farewells(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
         let me = key.node_id();
         let members = &self.evaluation.members;
@@ -28,7 +29,8 @@ impl Ledger {
         let mut ends: BTreeMap<Membership, Option<StatementId>> =
             open.map(|(it, _)| (*it, None)).collect();
         for membership in &self.evaluation.unconfirmed {
-            // The farewell may end later memberships, and may not count beside the first statement.
+            // The farewell may also end later memberships. Beside a cut of this membership alone,
+            // such a farewell does not hold, so the last membership is ended too.
             for ended in [*membership, self.last_ended(*membership)] {
                 ends.insert(ended, self.farewell_to_confirm(ended));
             }
@@ -47,8 +49,8 @@ impl Ledger {
         stated
     }
 
-    /// Ends memberships by as many of these claims as there is room for, and states again the
-    /// expulsions that lose their effect with them. Without room for those, nothing is stated.
+    /// Ends memberships by these claims, as [`Self::state_as_many`] does, and states again the
+    /// expulsions that no longer count then. Without room for these expulsions, states nothing.
     pub(super) fn close(
         &mut self,
         key: &NodeKey,
@@ -73,8 +75,8 @@ impl Ledger {
             .any(|(node, _)| node != me)
     }
 
-    /// Confirms each farewell that is known with every statement before it, so that no statement of
-    /// the node that is still on its way is cut off. Skips nodes senior to this one. Returns what
+    /// Confirms each farewell of which every earlier statement is known, so that no statement of
+    /// the node that has not arrived yet is cut off. Skips nodes senior to this one. Returns what
     /// was signed, which is empty if nothing is to be confirmed.
     pub fn confirm_received(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
         let me = key.node_id();
@@ -96,8 +98,8 @@ impl Ledger {
         self.close(key, claims, now_s)
     }
 
-    /// Returns whether a statement only confirms that a node left: it lets the node's farewell
-    /// stand.
+    /// Returns whether a statement only confirms that a node left: it names the node's farewell as
+    /// the last statement that stands.
     pub fn confirms(&self, signed: &SignedStatement) -> bool {
         let Claim::Expel { node, term, stands } = &signed.statement.claim else {
             return false;
@@ -107,7 +109,8 @@ impl Ledger {
         signed.statement.by != *node && farewell.is_some_and(is_it)
     }
 
-    /// Returns the last membership that a node had, if none goes on. Otherwise returns this one.
+    /// Returns the last membership of a node that is over, if the node is not a member. Otherwise
+    /// returns the given membership.
     fn last_ended(&self, (node, term): Membership) -> Membership {
         if self.certificate(&node).is_some() {
             return (node, term);

@@ -7,9 +7,10 @@ use super::{Ledger, Membership};
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
 use p2pfs_types::id::NodeId;
 
-/// Rank of a statement about one node; the highest one is reported. It compares the last membership
-/// that the statement ends, then whether another node made it, then whether it voids, then its
-/// time. A statement that voids must be visible to the nodes that the expelled node had admitted.
+/// Rank of a statement about one node; the highest one is reported. Compares the last membership
+/// that the statement ends, then whether another node made the statement, then whether the
+/// statement voids, then its time. A statement that voids is also the reason for the nodes that the
+/// expelled node had admitted, so it precedes others.
 type DepartureRank = (u32, bool, bool, u64);
 
 /// The statement by which each departed node is out. Includes nodes without a known admission.
@@ -24,7 +25,8 @@ pub(super) struct DepartureIndex<'a> {
     void: BTreeMap<NodeId, &'a SignedStatement>,
     /// Issuer and membership of each certificate of a node, whether it counts or not.
     admitted: BTreeMap<NodeId, Vec<(NodeId, u32)>>,
-    /// Memberships in which each node really was a member, as far as can be determined.
+    /// Memberships of each node by certificates that count, or that counted until an issuer's
+    /// statements were voided.
     was_in: BTreeMap<NodeId, BTreeSet<u32>>,
 }
 
@@ -57,7 +59,7 @@ impl<'a> DepartureIndex<'a> {
                         issued.push(((*node, *term), *admin));
                     }
                 }
-                // The farewell that this statement confirms is the reason.
+                // The reason of the departure is the farewell, and not this confirmation of it.
                 Claim::Expel { .. } if ledger.confirms(signed) => {}
                 Claim::Expel { .. } if counts => index.record_expulsion(*id, signed),
                 _ => {}
@@ -67,9 +69,9 @@ impl<'a> DepartureIndex<'a> {
         index
     }
 
-    /// Records memberships by certificates that lost effect because their issuer's statements were
-    /// voided, or because the issuer itself fell. A certificate signed by a node that was already
-    /// out admitted no node.
+    /// Adds to `was_in` the memberships by certificates that no longer count because their issuer's
+    /// statements were voided, and by those that such admitted nodes issued in turn. Other
+    /// certificates without effect are skipped: their issuers were already out when they signed.
     fn record_fallen(&mut self, mut issued: IssuedCertificates) {
         let heard = &self.ledger.evaluation.heard_by;
         let is_void = |(by, term): &Membership| {
@@ -111,15 +113,16 @@ impl<'a> DepartureIndex<'a> {
         }
     }
 
-    /// Returns the last plausible membership to which any node admitted this one. Memberships are
-    /// numbered without gaps.
+    /// Returns the last plausible membership to which any node admitted `who`. Memberships are
+    /// numbered without gaps, so a number behind a gap is not plausible.
     pub(super) fn last_admitted(&self, who: &NodeId) -> Option<u32> {
         let admitted = self.admitted.get(who).into_iter().flatten();
         let terms = admitted.map(|(_, term)| *term).collect();
         self.last_of(who, &terms)
     }
 
-    /// Returns the last plausible membership of these.
+    /// Returns the last plausible membership of `terms`: the last that follows the ended ones
+    /// without a gap, otherwise the last ended one.
     fn last_of(&self, who: &NodeId, terms: &BTreeSet<u32>) -> Option<u32> {
         let over = self.ledger.evaluation.over_up_to(who);
         let last = terms.range(..=over).next_back().copied();
@@ -134,8 +137,8 @@ impl<'a> DepartureIndex<'a> {
         let own_word = own.map(|(_, signed)| *signed);
         let was_in = self.was_in.get(who);
         let last = was_in.and_then(|terms| self.last_of(who, terms));
-        // If the node was admitted again since, only another node's statement can end that. A node
-        // that fell cannot leave by its own statement.
+        // `own` is the reason only if it ends the node's last membership. A farewell does not end a
+        // membership by a certificate that no longer counts.
         let had = self.ledger.last_term(who);
         let is_so = own.is_some_and(|((term, is_anothers, ..), _)| {
             last <= Some(*term) && (*is_anothers || last <= had)
@@ -195,8 +198,9 @@ impl Ledger {
         DepartureIndex::of(self)
     }
 
-    /// Returns the statement by which a node is a former member: by itself or by another node,
-    /// about itself or about an issuer of its certificates. Returns none for a member.
+    /// Returns the statement by which a node is a former member. Its issuer is the node or another
+    /// one. It is about the node or about an issuer of the node's certificates. Returns none for a
+    /// member.
     pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
         let word = self.departed_nodes().get(who)?;
         self.statements.get(word)
@@ -209,10 +213,11 @@ impl Ledger {
         gone.get_or_init(|| Arc::new(self.departure_index().all_out()))
     }
 
-    /// Returns the expulsions that must be known to the node that readmits this one. These are all
-    /// statements by others on its last membership. If it was admitted to a later membership, even
-    /// without effect, they include all expulsions of every node that ever admitted it. Empty for a
-    /// member and for a node that left by itself.
+    /// Returns the expulsions that the issuer of an invitation must know to readmit `who` by it:
+    /// all that other nodes stated on the last membership of `who`. If `who` has a certificate for
+    /// a later membership that does not count, all expulsions of every node that ever admitted
+    /// `who`, directly or through others, are added. Empty for a member and for a node that only
+    /// left by itself.
     pub fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
         if self.evaluation.members.contains_key(who) {
             return BTreeSet::new();

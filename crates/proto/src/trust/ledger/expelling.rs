@@ -1,8 +1,10 @@
 //! Expulsion of a node, so that its unseen statements never come to count.
 //!
 //! A statement that ends a membership names the last statement that stands. The node itself, or an
-//! accomplice, can name one that it has not shown to any other node. The statements up to that one
-//! would stand as soon as they are shown. Expelling one of these nodes closes that for good.
+//! accomplice that ends its membership, can name a statement that no other node has seen. That
+//! statement and those before it would stand as soon as they are shown. Expelling the node or the
+//! accomplice therefore also *closes* such open memberships: it ends them again, so that the
+//! missing statements never stand.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,9 +32,11 @@ impl Ledger {
         // begun.
         let term = self.last_term(&node).ok_or(TrustError::NoMember)?;
         let stands = match self.certificate(&node).map(|it| it.id) {
-            // Without a known statement of the node, its own certificate is the limit.
+            // If no statement of the node is known, names its certificate, so that no statement of
+            // the node stands.
             Some(certificate) => self.last_of(&node).or(Some(certificate)),
-            // The node may have signed more statements since it left.
+            // The node may have signed more statements since it left, so the last one that counts
+            // is named.
             None if !is_own && self.has_resigned(&node) => {
                 self.last_counting(&node, term).or(Some(self.cluster))
             }
@@ -48,7 +52,8 @@ impl Ledger {
         }
         let mut stated = vec![said];
         if !is_own {
-            // If the node has forked its chain, only one branch stands.
+            // If the node has forked its chain, only one branch stands, and expulsions on the
+            // others no longer count.
             stated.extend(after.restate_lost_expulsions(self, key, now_s)?);
             stated.extend(after.close_open_memberships(key, node, now_s));
             stated.extend(after.confirm_farewells(key, now_s));
@@ -67,9 +72,9 @@ impl Ledger {
         }
     }
 
-    /// Closes the open memberships of an expelled node, of the nodes that it had admitted, and of
-    /// those that it had ended. Their missing statements are unknown here, so nothing that counts
-    /// is lost. Closes as many as there is room for, so a full ledger does not prevent the
+    /// Closes the open memberships of the expelled node and of the nodes that it had admitted, and
+    /// those whose cut it had set. Their missing statements are unknown here, so nothing that
+    /// counts is lost. Closes as many as there is room for, so a full ledger does not prevent the
     /// expulsion.
     fn close_open_memberships(
         &mut self,

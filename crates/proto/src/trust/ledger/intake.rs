@@ -1,7 +1,7 @@
-//! Admission of other nodes' statements into a ledger. Each statement is examined once, and once
-//! more whenever its issuer gains the right to make it. Processing stops at the first forged
-//! statement, because its sender is dishonest. In a full ledger a member's statement replaces one
-//! of a former member that does not count.
+//! Intake of statements into a ledger. Each statement is examined once, and once more whenever its
+//! issuer gains the right to make it. Processing stops at the first forged statement, because its
+//! sender is dishonest. In a full ledger a member's statement that counts replaces a former
+//! member's statement that does not.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -42,9 +42,9 @@ struct Issuer {
     kept: usize,
     /// Number of stored certificates for the issuer.
     admitted: usize,
-    /// Statements for which the issuer does not have the right yet.
+    /// Statements that the issuer has no right to make yet, without its farewells.
     early: Vec<SignedStatement>,
-    /// Farewells for which the issuer does not have the right yet.
+    /// Farewells for which the issuer needs a first or a further certificate.
     farewells: Vec<SignedStatement>,
 }
 
@@ -52,7 +52,7 @@ struct Issuer {
 struct Issuers(BTreeMap<NodeId, Issuer>);
 
 enum IntakeDecision {
-    /// It is taken in, if its issuer signed it.
+    /// The statement is taken in, if its issuer signed it.
     Accept,
     /// Its issuer may still get the right to make it.
     Defer,
@@ -60,7 +60,8 @@ enum IntakeDecision {
     OverQuota,
     /// The ledger has no room.
     NoRoom,
-    /// It belongs to another cluster or is already stored.
+    /// It belongs to another cluster, has a wrong form, is already stored, or exceeds the issuer's
+    /// quota in a full ledger.
     Irrelevant,
 }
 
@@ -74,7 +75,8 @@ impl Issuers {
         issuers
     }
 
-    /// Counts a stored statement. Returns the waiting statements that it permits.
+    /// Counts a stored statement. If it is a certificate, returns the deferred statements that it
+    /// permits.
     fn record_stored(&mut self, signed: &SignedStatement) -> Vec<SignedStatement> {
         self.0.entry(signed.statement.by).or_default().kept += 1;
         let Claim::Admit { node, admin, .. } = &signed.statement.claim else {
@@ -154,7 +156,8 @@ impl Ledger {
                 IntakeDecision::NoRoom => without_room.push(signed),
                 IntakeDecision::Accept => {
                     self.statements.insert(signed.id(), signed.clone());
-                    // An issuer's certificate may stand behind the statements that it permits.
+                    // The certificate may come after the statements that it permits, which were
+                    // deferred.
                     queue.extend(issuers.record_stored(&signed));
                     taken.new.push(signed);
                 }
@@ -173,8 +176,8 @@ impl Ledger {
         member.is_some_and(|it| it.term == statement.by_term)
     }
 
-    /// Takes in those of these statements that count, each in place of an idle one. Returns those
-    /// that were taken in.
+    /// Takes in those of these statements that count, each in place of a stored statement that is
+    /// [`Self::idle`]. Returns those that were taken in.
     fn replace_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
         signed.retain(|it| !self.statements.contains_key(&it.id()));
         if signed.is_empty() {
@@ -191,8 +194,8 @@ impl Ledger {
             }
             counts
         });
-        // Idle statements are selected only now, because a statement taken in may name one or make
-        // it count.
+        // Idle statements are selected only now, because a statement of `signed` may name a stored
+        // one or make it count.
         let idle = after.idle(signed.len());
         for late in signed.split_off(idle.len()) {
             after.statements.remove(&late.id());
@@ -267,7 +270,7 @@ impl Ledger {
         }
         let issuer = issuers.0.get(&by);
         let (right, kept) = issuer.map_or((StatementRight::None, 0), |it| (it.right, it.kept));
-        // A node may leave as often as it was admitted.
+        // Each certificate after the first permits one more farewell.
         let again = issuer.map_or(0, |it| it.admitted.saturating_sub(1));
         let may_go = is_farewell(statement) && kept < STATEMENTS_PER_MEMBER_MAX + again;
         let is_full = self.statements.len() >= most;

@@ -7,8 +7,8 @@ use crate::trust::statement::{
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId};
 
-/// Maximum number of attempts to make a claim the last word. Earlier claims that no longer stand
-/// may already use the next numbers.
+/// Maximum number of attempts to make a claim decide its subject. An attempt can fail, because an
+/// earlier claim that does not count before may already have the next number.
 const SAID_MAX: u64 = 64;
 
 impl Ledger {
@@ -38,8 +38,8 @@ impl Ledger {
         let latest_s = self.by(&by).map(|(_, statement)| statement.at_s).max();
         let mut latest_s = latest_s.unwrap_or(0);
         let signed = claims.into_iter().map(|claim| {
-            // The node admitted first is the senior, even if the clock was set back or stands
-            // still.
+            // An admission is later than every earlier statement of this node, even if the clock
+            // was set back or stands still. So the node admitted first is the senior.
             let step_s = u64::from(matches!(claim, Claim::Admit { .. }));
             let at_s = at_s.max(latest_s.saturating_add(step_s));
             latest_s = at_s;
@@ -135,7 +135,8 @@ impl Ledger {
         };
         let is_so = |ledger: &Self| ledger.epoch() == Some(epoch);
         let mut after = self.clone();
-        // A fresh secret is for the members alone, so no node that left may admit another.
+        // Only members may get the fresh secret. So a node that left must not be able to admit
+        // another one by a statement that it held back.
         let mut stated = after.confirm_farewells(key, now_s);
         stated.extend(after.state_until(key, now_s, claim, is_so)?);
         *self = after;
@@ -143,8 +144,8 @@ impl Ledger {
     }
 
     /// Names the epoch of the first secret if no statement names an epoch yet. A node that lost its
-    /// secret, or has another one, learns from it which secret the others have. The number is 0, so
-    /// a rotation that this node has not heard of prevails.
+    /// secret, or has another one, learns from this statement which secret the others have. The
+    /// number is 0, so a rotation that this node does not know of prevails.
     ///
     /// # Errors
     /// Those of [`Self::rotate`].
@@ -162,7 +163,8 @@ impl Ledger {
         Ok(vec![self.state(key, claim, now_s)?])
     }
 
-    /// States those of these claims that count, and as many as the ledger has room for.
+    /// States those of the claims that count. If the ledger has no room for them, tries again with
+    /// the first half of the claims, down to none.
     pub(super) fn state_as_many(
         &mut self,
         key: &NodeKey,
@@ -177,8 +179,8 @@ impl Ledger {
         }
     }
 
-    /// States the claim until it holds. A further attempt is needed if an older claim, which the
-    /// statement makes count again, has the same number.
+    /// States the claim until it decides its subject. A further attempt is needed if the statement
+    /// makes an older claim with the same number count again.
     fn state_until(
         &mut self,
         key: &NodeKey,
@@ -198,9 +200,10 @@ impl Ledger {
         Err(TrustError::LedgerFull)
     }
 
-    /// States again the claims that were the last word in `before` and still count, but have lost
-    /// that place. A claim can lose it when a claim below or above it disappears or counts less.
-    /// Stops when the ledger has no room.
+    /// States again the claims that decided their subjects in `before`, still count, and do not
+    /// decide them now. This happens to a claim when another claim on its subject no longer counts,
+    /// so that its number is above the count, or when its author was expelled. Stops when the
+    /// ledger has no room.
     pub(super) fn restate_outdone(
         &mut self,
         before: &Self,
@@ -220,8 +223,8 @@ impl Ledger {
         stated
     }
 
-    /// Returns the claims that were the last word in `before`, still count, and are not the last
-    /// word now. They have the numbers that are next now.
+    /// Returns the claims that decided their subjects in `before`, still count, and do not decide
+    /// them now. Each has the number that is next now.
     fn outdone_of(&self, before: &Self) -> Vec<Claim> {
         let (now, then) = (&self.evaluation, &before.evaluation);
         let counts = |id: &StatementId| now.valid.contains(id);

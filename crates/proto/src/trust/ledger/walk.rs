@@ -1,4 +1,6 @@
-//! Evaluation of a ledger from the most senior node with the right to admit down.
+//! Evaluation of a ledger: applies the statements of one membership after the other, from the most
+//! senior node with the right to admit down. A membership is *heard* when its statements were
+//! applied. Start at [`Replay::apply_statements`].
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +15,8 @@ use p2pfs_types::id::{EpochId, NodeId};
 /// A claim about the cluster's epoch or about the owner of a path.
 struct Vote<T> {
     number: u64,
-    /// Whether another node ended the membership in which the claim was made.
+    /// Whether another node expelled the author from the membership in which the claim was made, or
+    /// from a later one. A mere confirmation of the author's farewell does not count.
     is_put_out: bool,
     rank: Seniority,
     said: LastClaim<T>,
@@ -36,11 +39,12 @@ struct OwnCut {
     cut: Cutoff,
 }
 
-/// The claims on one subject, and the number of the next one.
+/// The claims on one subject: the epoch, or one path.
 struct Votes<T> {
     standing: Vec<Vote<T>>,
-    /// Number of claims that stand or that only the author's own farewells withdraw. A farewell
-    /// therefore never makes the number of a later claim too high.
+    /// Number of claims that stand, or that only their authors' own farewells withdraw. The next
+    /// claim gets the number after this one. A farewell does not lower the count, so it never makes
+    /// the number of a later claim too high.
     count: u64,
 }
 
@@ -50,10 +54,11 @@ struct Cutoff {
     /// The node that set the limit.
     by: NodeId,
     last: Option<StatementId>,
-    /// Whether it names a statement with a chain that is not completely known here. Further
+    /// Whether the chain of the statement that the cut names is not completely known here. More
     /// statements come to stand when the missing ones arrive.
     is_open: bool,
-    /// Whether it names the node's own farewell and so only confirms it.
+    /// Whether another node set the cut and named the node's own farewell, which it so only
+    /// confirms.
     is_confirming: bool,
 }
 
@@ -63,15 +68,16 @@ pub(super) struct Replay<'a> {
     /// Statements of each node in each of its memberships.
     by: BTreeMap<Membership, Vec<(StatementId, &'a Statement)>>,
     evaluation: Evaluation,
-    /// Memberships with the right to admit that have not been heard yet.
+    /// Memberships with the right to admit whose statements were not applied yet.
     waiting: BTreeSet<(Seniority, u32)>,
     heard: BTreeSet<Membership>,
     /// Order of each node's statements.
     chains: Chains,
     /// Farewells of each node.
     farewells: BTreeMap<NodeId, Vec<OwnFarewell>>,
-    /// Cuts by other nodes, for each ended membership. They also limit earlier memberships that no
-    /// other cut limits. The most senior node that ended a membership sets its cut.
+    /// For each membership that another node ended, the cut by the most senior node that did so. A
+    /// membership without a cut here is limited by the cut of the node's next membership that has
+    /// one.
     cut: BTreeMap<Membership, Cutoff>,
     /// Cuts by the farewells of each node. They never extend what a cut by another node lets stand.
     own_cuts: BTreeMap<NodeId, Vec<OwnCut>>,
@@ -161,7 +167,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Returns the cut by another node that limits a membership, according to the seniors heard so
-    /// far, with the last membership that it ends.
+    /// far, and the last membership that this cut ends.
     fn cut_by_others(&self, (by, term): Membership) -> Option<(u32, &Cutoff)> {
         let mut behind = self.cut.range((by, term)..=(by, u32::MAX));
         behind.next().map(|((_, ended), cut)| (*ended, cut))
@@ -171,13 +177,13 @@ impl<'a> Replay<'a> {
     /// together: a statement counts only if each of them lets it stand.
     fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cutoff> {
         let others = self.cut_by_others((by, term));
-        // A farewell from a later membership, or one beyond the cut by another node, adds nothing
-        // to that cut.
+        // Beside a cut by another node, a farewell holds only if it ends no later membership than
+        // that cut, and if that cut lets the farewell stand.
         let is_in_time = move |own: &OwnCut| {
             others.is_none_or(|(ended, cut)| own.term <= ended && self.is_kept(&own.id, cut))
         };
-        // Every other farewell counts, whatever its number: the node may sign the next one after
-        // its end.
+        // Every such farewell that ends this membership holds, whatever its term: the node may sign
+        // one with a higher term after its end.
         let own = self.own_cuts.get(&by).into_iter().flatten();
         let own = own.filter(move |own| own.term >= term && is_in_time(own));
         let others = others.into_iter().map(|(_, cut)| cut);
@@ -213,7 +219,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Returns the one cut that limits a membership, according to the seniors heard so far.
+    /// Returns the intersection of all cuts that limit a membership, according to the seniors heard
+    /// so far.
     fn limit(&self, membership: Membership) -> Option<Cutoff> {
         let cuts = self.cuts(membership).copied();
         cuts.reduce(|one, other| self.intersect(one, other))
@@ -224,8 +231,8 @@ impl<'a> Replay<'a> {
         !self.is_void(membership) && limit.is_none_or(|cut| self.is_kept(id, &cut))
     }
 
-    /// Returns the node that left an ended membership open, so that more of its statements can come
-    /// to stand.
+    /// Returns the node that set the cut of an ended membership, if more statements of the
+    /// membership can come to stand.
     fn is_open(&self, membership: Membership) -> Option<NodeId> {
         let mut cuts = self.cuts(membership).peekable();
         let by = cuts.peek().map(|cut| cut.by)?;
@@ -239,18 +246,18 @@ impl<'a> Replay<'a> {
         !self.is_void((by, term)) && cuts.peek().is_some() && cuts.all(|cut| cut.by == by)
     }
 
-    /// Returns whether an expulsion up to this membership concerns a senior of the issuer. This
-    /// holds if a membership heard before goes on, or if all memberships up to this one are already
-    /// over.
+    /// Returns whether an expulsion of `node` up to `up_to_term` concerns a senior of the issuer.
+    /// This requires that one of these memberships was heard before, and that it goes on or that
+    /// seniors have ended all memberships up to `up_to_term` already.
     fn is_senior(&self, node: &NodeId, up_to_term: u32) -> bool {
         let (over, closed) = (self.evaluation.over_up_to(node), self.closed_up_to(node));
         let mut heard = self.heard.range((*node, 0)..=(*node, up_to_term));
         heard.any(|(_, term)| *term > over || up_to_term <= closed)
     }
 
-    /// Returns the last membership that seniors of the current issuer ended. A farewell counts only
-    /// for memberships that are senior to the issuer: it takes a later one from no administrator
-    /// that may end it.
+    /// Returns the last membership of `node` that seniors of the current issuer ended. A farewell
+    /// counts here only for memberships that were heard, which are senior to the issuer. A later
+    /// membership can still be ended by the issuer, whatever the farewell says.
     fn closed_up_to(&self, node: &NodeId) -> u32 {
         let memberships = (*node, 0)..=(*node, u32::MAX);
         let by_others = self.cut.range(memberships.clone()).next_back();
@@ -347,7 +354,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Counts a claim on the epoch or on the owner of a path.
+    /// Counts a claim on the epoch or on the owner of a path in [`Votes::count`].
     fn count(&mut self, claim: &'a Claim) {
         match claim {
             Claim::Rotate { .. } => self.epochs.count += 1,
@@ -356,7 +363,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Voids all statements of a node up to this membership that have not been heard yet.
+    /// Voids all statements of a node up to this membership that were not applied yet. If none of
+    /// them was, records the expulsion `id` as voiding.
     fn void_statements(&mut self, id: StatementId, (node, term): Membership) {
         let void = self.evaluation.void.entry(node).or_default();
         *void = (*void).max(term);
@@ -373,8 +381,8 @@ impl<'a> Replay<'a> {
         first.expect("who is heard has a certificate to admit")
     }
 
-    /// Applies all farewells of a node when it is heard for the first time. Ignores a farewell
-    /// beyond a senior's cut.
+    /// Applies all farewells of a node, before the first of its memberships is heard. Ignores a
+    /// farewell beyond a senior's cut.
     fn apply_farewells(&mut self, node: &NodeId) {
         let mut farewells = self.farewells.remove(node).unwrap_or_default();
         farewells.retain(|it| {
@@ -393,9 +401,9 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Ends the memberships of a node up to this one. The most senior node that does so sets the
-    /// cut of a membership. All its statements on that membership hold together. Otherwise the hash
-    /// of a statement would decide which one holds.
+    /// Ends the memberships of a node up to this one. The first node that does so is the most
+    /// senior one and sets the cut. Several statements by that node on the membership hold
+    /// together. Otherwise the hash of a statement would decide which one holds.
     fn end(&mut self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) {
         self.evaluation.end(node, term);
         let ends = self.cutoff((node, term), by, stands);
@@ -407,10 +415,11 @@ impl<'a> Replay<'a> {
         self.cut.insert((node, term), cut);
     }
 
-    /// Returns the cut that a statement sets which ends the memberships of a node up to this one.
+    /// Returns the cut that a statement by `by` sets if it ends the memberships of `node` up to
+    /// `term` and names `stands`.
     fn cutoff(&self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) -> Cutoff {
         let signed = stands.map(|last| self.ledger.statements.get(&last));
-        // A statement of another node cannot be one of this node's own.
+        // If `stands` is a statement of another node, no statement of `node` stands.
         let of = signed.map(|signed| signed.map(|signed| signed.statement.by));
         let last = stands.filter(|_| of == Some(Some(node)));
         let is_whole = |last: &StatementId| self.chains.whole_length(last).is_some();
@@ -424,7 +433,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Applies the farewells of nodes without the right to admit, then computes the members.
+    /// Applies the farewells of nodes without the right to admit. Then computes the epoch, the
+    /// members and the owners.
     pub(super) fn finish(mut self) -> Evaluation {
         for (node, farewells) in std::mem::take(&mut self.farewells) {
             for OwnFarewell { id, term, .. } in farewells {
@@ -472,11 +482,11 @@ impl<T> Default for Votes<T> {
 }
 
 impl<T: Copy> Votes<T> {
-    /// Returns the claim that counts. Claims of nodes that no other node expelled come first,
-    /// because an expelled node may have signed with a high number. Then the highest number wins,
-    /// then the senior. A node that left by itself keeps its place, because the others relied on
-    /// its claim. Numbers above the count are ignored, since each claim takes the next number: a
-    /// higher one would override later claims.
+    /// Returns the claim that decides the subject. Claims of nodes that no other node expelled come
+    /// first, because an expelled node may have signed with a high number. Of these the highest
+    /// number wins, then the most senior author. The claim of a node that left by itself keeps its
+    /// place, because the others relied on it. Each claim takes the next number, so a number above
+    /// the count is ignored: it would override later claims.
     fn last_word(&self) -> Option<LastClaim<T>> {
         let can_be = self.standing.iter();
         let can_be = can_be.filter(|word| word.number <= self.count);
