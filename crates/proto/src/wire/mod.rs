@@ -7,8 +7,8 @@ pub mod native;
 
 use std::net::SocketAddr;
 
-/// The reason why received bytes are not a message. The sender is at fault, and nothing has
-/// changed.
+/// The reason why bytes are not a message, or why a message cannot be encoded. The fault is the
+/// sender's if the bytes were received, otherwise the caller's. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A length is over its limit.

@@ -41,8 +41,8 @@ impl Keyring {
         told.flatten().unwrap_or_default()
     }
 
-    /// Takes in statements that are said to expel this node, if this node is not a member by them.
-    /// Returns whether it is not.
+    /// Takes in statements that another node sent as proof that this node is out, if this node is
+    /// indeed not a member by them. Returns whether the proof holds.
     pub fn receive_expulsion_proof(&self, me: &NodeId, said: &[u8]) -> bool {
         let most = CHAIN_MAX + 1;
         let is_out = self.is_member_with(said, most, me) == Some(false);

@@ -8,7 +8,7 @@
 //! * The kernel expands a link in the directory that holds it. That is a real directory, even if
 //!   links led to it. A `..` at the beginning of the target goes up from there, and the link has at
 //!   least that many directories above it. In `.p2pfs/peers/NAME`, which shows the files of one
-//!   node, it has three more, and stays in that node's files.
+//!   node, the link has three more directories above it, and the target stays in that node's files.
 //! * After a name the target only goes down, or through another link of any author, to which the
 //!   same rule applies.
 //!

@@ -37,7 +37,7 @@ pub const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
 const NANOSECOND_BITS: u32 = 30;
 
 impl Timestamp {
-    /// Packs the time into 8 bytes. Returns none if it is not within 1970 to 2513.
+    /// Packs the time into 8 bytes. Returns none if the time is before 1970 or after May 2514.
     pub fn packed(self) -> Option<u64> {
         let seconds = u64::try_from(self.seconds).ok()?;
         let fits =
@@ -81,7 +81,7 @@ impl ShareIndex {
     }
 }
 
-/// Maximum number of shares of one node. Every number of a share is below it.
+/// Maximum number of shares of one node. Every [`ShareIndex`] that is not sealed is below it.
 pub const SHARES_MAX: usize = 4096;
 /// Maximum number of readers of a share. It is far above the size of a group that shares something,
 /// and bounds what one record makes the others store.
@@ -206,8 +206,8 @@ pub enum Fact {
         /// The sealed [`Entry`].
         entry: bytes::Bytes,
     },
-    /// A name of a sealed share was removed. With an empty path its list of readers was removed (a
-    /// tombstone).
+    /// A name of a sealed share was removed. With an empty path, the list of readers under this
+    /// number was removed (a tombstone).
     SealedRemoved {
         /// Number of the sealed share.
         number: ShareIndex,
@@ -236,7 +236,7 @@ pub struct Head {
     pub epoch: u64,
     /// Sequence number of the last step.
     pub sequence: u64,
-    /// Number of live records: entries and haves, without tombstones.
+    /// Number of live records: all records in force except tombstones.
     pub count: u64,
     /// Tombstones at or below this sequence are forgotten. A node with an older state needs a
     /// snapshot.

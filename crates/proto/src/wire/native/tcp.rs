@@ -4,7 +4,8 @@
 //! membership, then requests in one direction and responses in the other. A frame is a length (u32,
 //! big endian, of everything after it), a request id (u32, big endian), a kind (one byte) and a
 //! body. Every kind has its own limit. The limit is checked on the header, before a body is read or
-//! memory is allocated for it. After an error the sender is at fault and the connection is useless.
+//! memory is allocated for it. If a frame cannot be decoded, its sender is at fault and the
+//! connection must end. [`Request`] and [`Response`] are the place to start.
 
 pub mod batch;
 pub mod frame;
@@ -47,9 +48,10 @@ pub const HEADS_MAX: usize = 4096;
 /// Maximum size in bytes of a frame with heads.
 pub const HEADS_MAX_BYTES: usize = HEADS_MAX * 300;
 const _: () = assert!(HEADS_MAX_BYTES == HEADS_MAX * HEAD_MAX_BYTES);
-/// Maximum number of ranges in a list of the parts of a file that a node holds.
+/// Maximum number of ranges in a [`Response::Holdings`].
 pub const HOLDINGS_RANGES_MAX: usize = 4096;
-/// Maximum size in bytes of such a list: two varints of at most 10 bytes for each range.
+/// Maximum size in bytes of a [`Response::Holdings`]: two varints of at most 10 bytes for each
+/// range.
 pub const HOLDINGS_MAX_BYTES: usize = HOLDINGS_RANGES_MAX * 20 + 16;
 /// Maximum length of the reason of a refusal in bytes. A longer one is truncated before it is sent.
 pub const REASON_MAX_BYTES: usize = 256;
@@ -66,7 +68,8 @@ pub enum Lane {
     Bulk,
 }
 
-/// A request of one node to another. Repeating any of them is harmless.
+/// A request of one node to another. A repeated request has the effect of one, except [`Push::Say`]
+/// and [`Push::Message`], which the peer delivers again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Exchanges member lists: sends this node's list and requests the peer's.
@@ -83,9 +86,9 @@ pub enum Request {
     Log {
         /// Author of the log.
         author: NodeId,
-        /// Epoch of the log that the requesting node has.
+        /// Epoch of the requesting node's copy of the log.
         epoch: u64,
-        /// The last sequence that the requesting node has; 0 for none.
+        /// Last sequence of the requesting node's copy; 0 without a copy.
         after: u64,
     },
     /// Requests a range of a content, with its proof.
@@ -108,7 +111,8 @@ pub enum Request {
         /// Hash of the content.
         hash: ContentHash,
     },
-    /// Asks the peer to dial this node at the address that it knows, and to report the result.
+    /// Asks the peer to dial this node at the address under which the peer knows it, and to report
+    /// the result.
     Reach,
     /// Sends something to the peer, which may refuse it.
     Push(Push),
@@ -151,20 +155,20 @@ pub enum Response {
         /// Size of the content in bytes.
         size_bytes: u64,
     },
-    /// The peer dialled back.
+    /// The peer has tried to dial this node.
     Reached {
-        /// The peer's clock at the end, in milliseconds since 1970.
+        /// The peer's clock at the end of the attempt, in milliseconds since 1970.
         unix_ms: u64,
         /// The error, truncated to [`REASON_MAX_BYTES`]; empty after a success.
         trouble: String,
     },
-    /// The number of pushed bytes that the peer has, from the beginning. It equals the file's size
-    /// once the peer keeps the file.
+    /// The peer has taken a push, or a file up to a number of bytes.
     Taken {
-        /// Number of bytes of a file; 0 for everything else.
+        /// For a file: number of its first bytes that the peer has, or its size once the peer keeps
+        /// it. For a message: its size. For a chat line: 0.
         to_bytes: u64,
     },
-    /// The name under which the peer keeps a file that it was sent.
+    /// The name under which the peer keeps a file that this node sent to it.
     Kept {
         /// The name in the peer's inbox, at most 255 bytes, not trusted.
         name: Bytes,

@@ -51,9 +51,11 @@ pub const STATEMENT_MAX_BYTES: usize = 320;
 /// unauthenticated address never receives more bytes than it sent.
 pub const HELLO_BYTES: usize = 512;
 
-/// Random identifier of one start of a process, and half of its sealing key.
+/// Random identifier of one start of a process. The sealing key of the process is derived from the
+/// salt and the epoch's secret.
 pub type Salt = [u8; 16];
-/// First bytes of a [`Salt`]. They say for which life of the receiver a datagram was sealed.
+/// First bytes of a [`Salt`]. They name the start of the receiver's process for which a datagram
+/// was sealed.
 pub type SaltTag = [u8; 8];
 /// A challenge or its echo.
 pub type Token = [u8; 16];
@@ -69,7 +71,7 @@ pub struct Header {
     pub epoch: EpochId,
     /// Salt of the sender's process.
     pub salt: Salt,
-    /// Number of the datagram among all that this process sealed, from 0. It is the nonce.
+    /// Number of the datagram among all that the sender's process sealed, from 0. It is the nonce.
     pub counter: u64,
 }
 
@@ -149,7 +151,7 @@ impl Header {
     }
 }
 
-/// Address of one life of a node.
+/// Address of a node in one of its lives in the membership, which [`Generation`] numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Contact {
     /// The node.
@@ -177,7 +179,7 @@ pub struct SignedContact {
     pub signature: Signature,
 }
 
-/// Proof that a process speaks for its node.
+/// Proof that a process acts for its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// Contact of the process's node.
@@ -206,7 +208,7 @@ fn labelled(label: &[u8], value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// The echo of the receiver's challenge.
+/// The echo of the receiver's challenge, with the sender's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// The token of the receiver's challenge.
@@ -220,9 +222,10 @@ pub struct Proof {
 /// The sealed part of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
-    /// The life of the receiver for which the datagram is sealed; zeros if none is known yet.
+    /// Start of the receiver's process for which the datagram is sealed; zeros if the sender knows
+    /// none yet.
     pub to: SaltTag,
-    /// The proof, until the receiver is known to have accepted one.
+    /// The proof, until the sender knows that the receiver has accepted one.
     pub proof: Option<Proof>,
     /// The content.
     pub frame: Frame,
@@ -269,9 +272,10 @@ pub enum Frame {
     Swim(Bytes),
     /// The current life of the sender.
     Life(SignedContact),
-    /// The sender has not seen the receiver's life signed.
+    /// The sender has no signed contact of the receiver's life. The receiver answers with
+    /// [`Frame::Life`].
     Unintroduced,
-    /// The receiver uses a life of its node that is older than the one known to the sender.
+    /// The sender knows a later life of the receiver's node than the one that the receiver uses.
     Outlived {
         /// The known life.
         known: SignedContact,

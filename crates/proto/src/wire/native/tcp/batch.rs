@@ -52,7 +52,7 @@ pub struct PackedBatch {
 }
 
 impl PackedBatch {
-    /// Creates an empty response with room for files of this size together.
+    /// Creates an empty response with room for files of `size_bytes` in total.
     pub fn with_capacity(size_bytes: u64) -> Self {
         let room = (size_bytes.min(BATCH_MAX_BYTES) as usize) + BATCH_FILES_MAX * PART_HEAD_BYTES;
         Self {
@@ -72,7 +72,7 @@ impl PackedBatch {
         self.bytes.push(GONE);
     }
 
-    /// Adds a file that was never present.
+    /// Adds a file that this node never had.
     pub fn push_not_here(&mut self) {
         self.bytes.push(NOT_HERE);
     }

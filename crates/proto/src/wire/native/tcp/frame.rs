@@ -79,7 +79,7 @@ kinds! {
     Give = 23,
     /// Request with a chat line.
     Say = 24,
-    /// Request with bytes for a program.
+    /// Request with bytes for the program that embeds the peer.
     Message = 30,
     /// Request for the name of a file in the peer's inbox, of `p2pfs/3`.
     AskKept = 31,
@@ -113,7 +113,7 @@ kinds! {
     Kept = 45,
 }
 
-/// The kinds of frames that a side of a connection accepts now.
+/// State of one side of a connection, which determines the kinds of frames that it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Membership is not proven: greetings only.

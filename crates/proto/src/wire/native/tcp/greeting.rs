@@ -29,14 +29,14 @@ pub enum Greeting {
     },
     /// The acceptor proves its membership too.
     Proven {
-        /// A proof over the dialler's epoch.
+        /// A proof with the secret of the epoch that the dialler's proof used.
         proof: [u8; 32],
         /// Certificates for a dialler that may not know the acceptor yet.
         chain: Bytes,
     },
     /// The acceptor admits the dialler.
     Enrolled {
-        /// Secret of the epoch.
+        /// The cluster's newest secret.
         secret: [u8; 32],
         /// Proof that the acceptor knows the invitation.
         proof: [u8; 32],

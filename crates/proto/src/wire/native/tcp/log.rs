@@ -25,7 +25,7 @@ const NANOSECONDS: u32 = 1_000_000_000;
 /// A part of a node's log, in answer to a request for the records after a sequence number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPart {
-    /// The head to which the log leads.
+    /// The author's signed head, which the log matches after the last part.
     pub head: SignedHead,
     /// Whether the receiver must discard its copy of this log. The records are then a snapshot from
     /// the beginning.

@@ -11,13 +11,14 @@ use p2pfs_types::path::NAME_MAX_BYTES;
 pub const GIVEN_MAX_BYTES: usize = 256 << 10;
 /// Maximum length of a chat line in bytes.
 pub const SAID_MAX_BYTES: usize = 4096;
-/// Maximum size in bytes of each kind's frame: its fields, with room for their lengths.
+/// Maximum size in bytes of the body of a [`Kind::Offer`]: a name, and room for the other fields.
 pub(super) const OFFER_FRAME_MAX_BYTES: usize = NAME_MAX_BYTES + 64;
 pub(super) const GIVE_FRAME_MAX_BYTES: usize = GIVEN_MAX_BYTES + GIVE_HEAD_BYTES;
 /// Size in bytes of the hash and the offset (u64, big endian) before the bytes.
 const GIVE_HEAD_BYTES: usize = 40;
 
-/// Data that is pushed. Repeating any of it is harmless.
+/// Data that is pushed. A part of a file can be sent again without harm. A chat line or a message
+/// that is sent again is delivered again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
     /// A file for the inbox. The answer is how much of it is there already.
@@ -40,7 +41,8 @@ pub enum Push {
         /// From 1 to [`GIVEN_MAX_BYTES`] bytes.
         bytes: Bytes,
     },
-    /// A question for the name of a file that was sent whole. Only for a peer that speaks `p2pfs/3`.
+    /// A question for the name under which the peer keeps a file that was sent whole. Only for a
+    /// peer that speaks `p2pfs/3`.
     AskKept {
         /// Hash of the content.
         hash: ContentHash,

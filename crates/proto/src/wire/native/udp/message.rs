@@ -17,7 +17,7 @@ pub const OFFER_ASKERS_MAX: usize = 8;
 /// A body of [`super::Frame::Message`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Asks for holders of some of these files.
+    /// Asks the receiver for an offer of each of these files of which it has a part.
     Get {
         /// From 1 to [`GET_HASHES_MAX`] hashes.
         hashes: Vec<ContentHash>,
