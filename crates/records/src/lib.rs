@@ -1,9 +1,8 @@
 //! TLS 1.3 connections with records of our own (RFC 8446, section 5).
 //!
-//! rustls makes the handshake ([`connect`], [`accept`]) and derives all keys. After the handshake,
-//! this crate seals each record from the caller's bytes into the output buffer, and opens each
-//! record from the input buffer into the caller's. rustls would copy each byte once when it sends
-//! and three times when it receives.
+//! rustls makes the handshake ([`connect`], [`accept`]) and derives all keys. Afterwards this crate
+//! seals the caller's bytes into the output buffer. It opens received records into the caller's
+//! buffer. rustls would copy each byte once when it sends and three times when it receives.
 //!
 //! ```text
 //!  connect, accept ──▶ handshake (rustls, unbuffered) ──▶ KernelConnection

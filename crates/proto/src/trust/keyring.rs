@@ -80,10 +80,12 @@ pub struct Keyring {
 impl Keyring {
     /// Loads the secret and the ledger from `directory`. The file `secrets` has 64 hexadecimal
     /// digits and a newline; `members` has the statements; both have mode 0600. Without `members`,
-    /// the call founds a new cluster with a new secret. If the ledger names no epoch yet, an
-    /// administrator states that the secret's epoch is the cluster's. If `members` exists without
-    /// `secrets`, the call makes a new secret, and an administrator rotates the cluster to it. In
-    /// both cases the others can then request the secret.
+    /// the call founds a new cluster with a new secret.
+    ///
+    /// If the ledger names no epoch yet, an administrator states that the secret's epoch is the
+    /// cluster's. If `members` exists without `secrets`, the call makes a new secret, and an
+    /// administrator rotates the cluster to it. In both cases the others can then request the
+    /// secret.
     ///
     /// # Errors
     /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].

@@ -4,10 +4,12 @@
 //! farewells of a node hold together, so another farewell cannot let a statement stand that the
 //! first one ended. But it can end more statements, which undoes expulsions and rotations by the
 //! node. The first farewell may also name a statement that no other node has seen. A *confirmation*
-//! is an expulsion of the node by a senior that names its farewell. It prevents both, because a
-//! farewell beyond it does not count. An administrator confirms a farewell as soon as it has
-//! received the farewell and every statement before it. Whenever it expels a node or rotates the
-//! secret, it confirms all farewells that it knows.
+//! is an expulsion of the node by a senior that names its farewell. The confirmation prevents both,
+//! because a farewell beyond it does not count.
+//!
+//! An administrator confirms a farewell as soon as it has received the farewell and every statement
+//! before it. Whenever it expels a node or rotates the secret, it confirms all farewells that it
+//! knows.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use p2pfs_types::id::NodeId;
 /// Rank of a statement about one node; the highest one is reported. Compares the last membership
 /// that the statement ends, then whether another node made the statement, then whether the
 /// statement voids, then its time. A statement that voids is also the reason for the nodes that the
-/// expelled node had admitted, so it precedes others.
+/// expelled node had admitted, so it ranks above one that does not void.
 type DepartureRank = (u32, bool, bool, u64);
 
 /// The statement by which each departed node is out. Includes nodes without a known admission.
@@ -70,8 +70,9 @@ impl<'a> DepartureIndex<'a> {
     }
 
     /// Adds to `was_in` the memberships by certificates that no longer count because their issuer's
-    /// statements were voided, and by those that such admitted nodes issued in turn. Other
-    /// certificates without effect are skipped: their issuers were already out when they signed.
+    /// statements were voided. Continues with the certificates that the nodes so admitted had
+    /// issued. Other certificates without effect are skipped: their issuers were already out when
+    /// they signed.
     fn record_fallen(&mut self, mut issued: IssuedCertificates) {
         let heard = &self.ledger.evaluation.heard_by;
         let is_void = |(by, term): &Membership| {
@@ -213,10 +214,10 @@ impl Ledger {
         gone.get_or_init(|| Arc::new(self.departure_index().all_out()))
     }
 
-    /// Returns the expulsions that the issuer of an invitation must know to readmit `who` by it:
-    /// all that other nodes stated on the last membership of `who`. If `who` has a certificate for
-    /// a later membership that does not count, all expulsions of every node that ever admitted
-    /// `who`, directly or through others, are added. Empty for a member and for a node that only
+    /// Returns the expulsions that an invitation must be based on to readmit `who`. These are the
+    /// expulsions by other nodes from the last membership of `who`. A certificate of `who` for a
+    /// later membership may no longer count. Then they include the expulsions of each node that
+    /// ever admitted `who`, directly or through others. Empty for a member and for a node that only
     /// left by itself.
     pub fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
         if self.evaluation.members.contains_key(who) {

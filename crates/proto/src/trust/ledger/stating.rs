@@ -7,8 +7,8 @@ use crate::trust::statement::{
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId};
 
-/// Maximum number of attempts to make a claim decide its subject. An attempt can fail, because an
-/// earlier claim that does not count before may already have the next number.
+/// Maximum number of attempts to make a claim decide its subject. An attempt fails if it makes an
+/// earlier claim with the same number count again.
 const SAID_MAX: u64 = 64;
 
 impl Ledger {

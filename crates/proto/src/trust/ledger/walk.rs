@@ -57,8 +57,8 @@ struct Cutoff {
     /// Whether the chain of the statement that the cut names is not completely known here. More
     /// statements come to stand when the missing ones arrive.
     is_open: bool,
-    /// Whether another node set the cut and named the node's own farewell, which it so only
-    /// confirms.
+    /// Whether the cut only confirms the node's own farewell: another node set it and named that
+    /// farewell.
     is_confirming: bool,
 }
 
