@@ -1,5 +1,5 @@
 //! The current work of each hashing thread, so that a thread blocked on a disk is detected. Such a
-//! thread is abandoned, and the other files that it had taken go to other threads.
+//! thread is abandoned, and all files that it had taken are queued again for other threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,8 @@ use super::tree::Slot;
 use p2pfs_types::stall::StallClock;
 
 /// How long a thread may read nothing before it counts as blocked. Even a slow connection to a
-/// server delivers the bytes of one read call in less.
+/// server delivers the bytes of one read call in less time
+/// ([`READ_MAX_BYTES`](super::reading::READ_MAX_BYTES)).
 const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// A file taken to be read, and the number of the read.
@@ -81,8 +82,8 @@ impl HasherProgress {
         held.files.retain(|file| !numbers.contains(&file.number));
     }
 
-    /// Abandons the thread if it is blocked, and returns the share and all files that it had taken.
-    /// Must be called periodically.
+    /// Abandons the thread if it is blocked. Returns the share that it reads and all files that it
+    /// had taken. Must be called periodically.
     fn leave_standing(&self, now: Instant) -> Option<(u16, Vec<HashTicket>)> {
         let steps = self.steps.load(Ordering::Relaxed);
         let mut held = self.held.lock();

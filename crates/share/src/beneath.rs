@@ -148,8 +148,8 @@ impl Beneath {
         }
     }
 
-    /// Opens a path, at first without crossing any mount. If a mount is in the way, its path is
-    /// compared with the protected paths before it is entered.
+    /// Opens a path, at first without crossing any mount. If a mount is in the way, `path` is
+    /// opened across it unless it lies at or below a protected path.
     fn open(
         &self,
         dir: &Path,

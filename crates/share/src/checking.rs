@@ -16,7 +16,8 @@ use super::tree::Slot;
 use super::walk::{OpenShareDirectory, ShareDirectory};
 
 impl Scanner {
-    /// Checks every reported name and applies the results in the order of the reports.
+    /// Checks every reported name and applies the results in the order of the reports. A result
+    /// that another report of the name overtook is applied later or not at all.
     pub(super) fn run_checks(&mut self) {
         let mut checks = self.checks.take().into_iter().peekable();
         let mut looks = Vec::new();
@@ -30,7 +31,8 @@ impl Scanner {
         if looks.is_empty() {
             return;
         }
-        // a file replaced after its reports may refer to names that were only reported since
+        // A check may have found a file that replaced the reported one. The new file may refer to
+        // names that were reported only since, so give those reports their turns first.
         self.read_reports();
         looks.sort_by_key(|look| look.check.turn);
         let shared = self.shared.clone();
@@ -54,8 +56,8 @@ impl Scanner {
                 self.apply_check(&mut state, look, now);
             }
         }
-        // The name changes faster than it is checked. All changes before the previous result have
-        // their turns by now, so apply that result.
+        // These names were overtaken twice in a row: they change faster than they are checked. All
+        // changes before the previous check have their turns by now, so apply its result.
         for look in late {
             state.order.step();
             self.apply_check(&mut state, look, now);
@@ -146,8 +148,9 @@ fn check_in_directory(
     Ok(looks)
 }
 
-/// Returns the results of lost names that show a file which was also found under another name. On a
-/// case-insensitive filesystem, the lost name may be a different spelling of the new one.
+/// Returns the results of names that were reported as gone and under which a file was found
+/// nevertheless, if that file was also found under another name. On a case-insensitive filesystem,
+/// the name that is gone may be a different spelling of the other one.
 fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
     let mut names_of: HashMap<(u64, u64), usize> = HashMap::new();
     for inode in looks.iter().filter_map(|look| look.found.inode()) {
@@ -163,8 +166,8 @@ fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
         .collect()
 }
 
-/// Returns whether the result can refer to other names or end the listing of its own: it is a link,
-/// or the name is known already.
+/// Returns whether the result may be a pointer to other names, or may remove its own name from the
+/// listing: it is a link, or the tree has the name already. For a file, the name must be listed.
 fn is_known(state: &ListingState, look: &CheckedName) -> bool {
     let known = state.tree.child(look.place.slot, &look.name);
     match &look.found {

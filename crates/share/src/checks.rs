@@ -1,9 +1,10 @@
 //! The names that were reported, and what the reports say about their writers.
 //!
 //! A name is checked once for all of its reports, in the turn of the last report that may have
-//! replaced its content. A check overtaken by another report may have seen a change of that later
-//! turn. Its result is therefore dropped, or applied only after all reports so far. A check may
-//! also have seen a change that is not reported yet (see [`PendingChecks::may_be_ahead`]).
+//! replaced its content. If another report of the name is read after its check, the check may have
+//! seen a change of that later turn. Its result is therefore dropped, or applied only after all
+//! reports so far. A check may also have seen a change that is not reported yet (see
+//! [`PendingChecks::may_be_ahead`]).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -27,11 +28,11 @@ const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 pub(super) struct NameCheck {
     pub(super) turn: EventSeq,
     pub(super) cause: Cause,
-    /// Whether a writer closed the file with this name.
+    /// Whether a report said that a writer closed a file with this name.
     closed: bool,
     /// Whether the last report said that the name was unlinked.
     unlinked: bool,
-    /// When reading of the batch of reports began that led to this check.
+    /// Time at which reading began of the batch of reports that led to this check.
     since: FileTimestamp,
 }
 
@@ -160,9 +161,11 @@ impl PendingChecks {
         !self.is_empty() && due((directory, name.into())).is_some_and(|c| c.cause > Cause::Walk)
     }
 
-    /// Returns the cause for a file, with what is known of its writer. A non-empty file that was
-    /// created under this name without a reported write was linked here. It is as complete as under
-    /// its other name. An empty one may have been linked or just created.
+    /// Returns the cause of the check of a file, with what is known of its writer. It is the
+    /// reported cause, except for a name that was created and not written. If that file is not
+    /// empty or has another name, it was linked or moved here: it counts as closed if its close was
+    /// reported, or if a closed file was found gone within `quiet`. Otherwise its writer is
+    /// unknown, as in a walk.
     pub(super) fn cause_of_file(
         &self,
         check: &NameCheck,

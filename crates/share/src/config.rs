@@ -16,8 +16,8 @@ pub const QUIET_DEFAULT: Duration = Duration::from_secs(2);
 /// Maximum bytes of all outboards on disk: enough for a tebibyte of files of up to 256 MiB, or for
 /// four tebibytes of files over 512 MiB.
 pub const OUTBOARD_BUDGET_DEFAULT_BYTES: u64 = 4 << 30;
-/// Number of hasher threads. One thread is reserved for small files, which must be listed within 2
-/// s.
+/// Number of hasher threads. One of them takes no file over 64 MiB, because smaller files must be
+/// listed within 2 s (`queue::PROMISED_MAX_BYTES`).
 pub const HASH_THREADS_DEFAULT: usize = 2;
 /// Capacity of the event queue. When the queue is full, the scan pauses and loses nothing.
 pub const EVENT_QUEUE_EVENTS: usize = 1024;
@@ -65,14 +65,15 @@ impl ShareConfig {
     }
 }
 
-/// One entry that the node's log still has from an earlier run.
+/// A listed name: one that the node's log still has from an earlier run ([`ShareConfig::known`]),
+/// or one that is listed now ([`super::ShareSet::listed`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Number of the share that contains it.
     pub share: ShareIndex,
     /// Path in the listing.
     pub path: SharedPath,
-    /// Entry that was last announced.
+    /// Entry with which the name is listed.
     pub entry: Entry,
 }
 
@@ -91,7 +92,8 @@ pub struct ShareSpec {
     pub place: SharePlace,
     /// Also share files and directories that only their owner may read.
     pub include_private: bool,
-    /// Also offer it to foreign peers. It is only passed through to [`super::ShareSet::list`].
+    /// Also offer the share to foreign peers. The flag is only passed through to
+    /// [`super::ShareSet::list`].
     pub foreign: bool,
     /// Nodes that may read the share; `None` means every node. The list is passed through unchanged
     /// and reported before any of the share's entries ([`ShareEvent::Readers`]).
@@ -128,10 +130,13 @@ impl ShareSpec {
     }
 }
 
-/// A change in the shares. Events arrive in the order in which the changes were seen.
+/// A change in the shares. [`Self::Put`] and [`Self::Removed`] arrive in the order in which the
+/// names were changed. A large file, or one that is still being written, may arrive after names
+/// that were changed later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShareEvent {
-    /// The readers of a share changed. Without a list, every node is a reader.
+    /// A share was added or got new settings, and has these readers. Without a list, every node is
+    /// a reader.
     Readers {
         /// Number of the share.
         share: ShareIndex,
@@ -160,7 +165,8 @@ pub enum ShareEvent {
         /// Number of the share.
         share: ShareIndex,
     },
-    /// A problem that the owner should know about; at most a few per walk.
+    /// A problem that the owner should know about. For left-out names, at most 32 per walk of a
+    /// share.
     Warning {
         /// Number of the share.
         share: ShareIndex,
@@ -192,7 +198,7 @@ pub enum ShareProgress {
     },
     /// All files of the share are listed.
     Ready,
-    /// The directory is gone or unreadable. It is checked again continually.
+    /// The directory is gone or unreadable. It is checked again every second.
     Vanished,
 }
 

@@ -3,8 +3,8 @@
 //! abandoned and the other shares get a new one. At most one call per share is blocked, because no
 //! other call on that share starts until it returns.
 //!
-//! Calls on local disks run at once on the scanner's thread. Their data is mostly in memory, and
-//! the way to another thread and back takes as long as the rest of a small directory.
+//! Calls on local disks run directly on the scanner's thread. Their data is mostly in memory, and
+//! handing a call to another thread and back would take as long as reading a small directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,8 +22,9 @@ use p2pfs_types::stall::StallClock;
 /// How long a call may make no progress before its disk counts as not answering. This is longer
 /// than a disk takes for one name, and about the time that a sleeping disk takes to spin up.
 const STANDS_STILL: Duration = Duration::from_secs(5);
-/// Upper bound of that time. It doubles for a share each time its disk does not answer. So a disk
-/// that is only slow, such as a large directory over a slow connection, completes in the end.
+/// Upper bound of the time without progress for one share. This time begins at [`STANDS_STILL`] and
+/// doubles each time the disk of the share does not answer. So a call that is only slow, such as
+/// reading a large directory over a slow connection, completes in the end.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(300);
 
 type DiskWork = Box<dyn FnOnce() + Send>;
@@ -59,7 +60,8 @@ impl DiskThread {
     }
 
     /// Runs `look` on the disk of the share at `dir` and returns its result. Returns `None` if the
-    /// disk does not answer. The state then marks the share until the call returns.
+    /// disk does not answer, and marks the share in the state until the call returns. Also returns
+    /// `None` if no thread can be started.
     pub(super) fn run<T: Send + 'static>(
         &mut self,
         index: u16,

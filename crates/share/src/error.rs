@@ -7,8 +7,9 @@ use p2pfs_types::digest::DigestError;
 use p2pfs_types::files::is_want;
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
-/// Why a call on a share failed. A failed call changes nothing that is shared, except
-/// [`ShareError::Gone`], which withdraws the content that was found changed.
+/// Why a call on a share failed. A failed call changes nothing that is shared, except with
+/// [`ShareError::Gone`]: the files that were listed with the changed content are hashed again and
+/// do not serve it until then.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
     /// The directory does not exist; the owner must fix it.
@@ -31,7 +32,7 @@ pub enum ShareError {
     LeadsElsewhere {
         /// Path as given.
         dir: PathBuf,
-        /// Target of the link.
+        /// Directory that the path leads to now.
         to: PathBuf,
     },
     /// The directory may not be read; the owner must fix it.
@@ -50,8 +51,8 @@ pub enum ShareError {
         /// The closed directory and the remedy.
         why: String,
     },
-    /// The directory is a mount of p2pfs or the node's own state. Sharing it could deadlock or
-    /// reveal secrets.
+    /// The directory lies at or below a mount of p2pfs, or below the node's own state or cache.
+    /// Sharing it could deadlock or reveal secrets.
     #[error(
         "{dir:?} cannot be shared: {refused:?} is the mount, or holds the node's own state or \
          cache; share another folder"
@@ -59,7 +60,7 @@ pub enum ShareError {
     Refused {
         /// Directory that was to be shared.
         dir: PathBuf,
-        /// Protected path that overlaps it.
+        /// Protected path that contains it.
         refused: PathBuf,
     },
     /// The directory lies in a share or contains one. Each of its files would be listed twice.
@@ -95,17 +96,19 @@ pub enum ShareError {
         /// Number as given.
         index: u16,
     },
-    /// The node is starting and not all of its shares are added yet. A retry succeeds soon.
+    /// The content was not found, but the node is starting and not all of its shares are added yet.
+    /// A retry may succeed soon.
     #[error("the shares are being added")]
     Beginning,
-    /// The file's name was just removed or taken by another file. Whether the file has a new name
-    /// is known soon.
+    /// The file's name was just removed or taken by another file. A check that is requested already
+    /// finds out whether the file has a new name.
     #[error("the file is looked for under another name")]
     Missed,
-    /// The name is not shared, or not any longer.
+    /// The name or the content is not shared, or not any longer.
     #[error("the name is not shared any more")]
     NotHere,
-    /// The file changed since it was hashed. Its entries are withdrawn until it is hashed again.
+    /// The bytes of the file changed since it was hashed. Its entry stays listed, but the file does
+    /// not serve this content until it is hashed again.
     #[error("the file changed since it was hashed")]
     Gone,
     /// The range is not within the file; the requester is at fault.
@@ -151,8 +154,8 @@ impl ShareError {
         }
     }
 
-    /// Returns whether only a shortage in this process caused the error. The same call may succeed
-    /// a moment later.
+    /// Returns whether the same call may succeed a moment later: this process lacks descriptors or
+    /// memory, a share is not added yet, or the new name of a renamed file is not known yet.
     pub fn is_want(&self) -> bool {
         match self {
             Self::Io(error) => is_want(error),
@@ -189,8 +192,8 @@ fn missing(dir: &Path) -> &'static str {
     }
 }
 
-/// Returns whether the path is hidden by a private directory that the service manager mounted over
-/// it. `mounts` is a list in the format of `proc_pid_mountinfo(5)`.
+/// Returns whether the service manager mounted a private directory over `dir` or a directory above
+/// `dir`, and so hides it. `mounts` is a list in the format of `proc_pid_mountinfo(5)`.
 fn is_in_own_tmp(mounts: &[u8], dir: &Path) -> bool {
     let mut lines = mounts.split(|byte| *byte == b'\n');
     lines.any(|line| {

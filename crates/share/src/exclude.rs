@@ -102,8 +102,8 @@ impl Exclude {
         self.matched(path, directory).is_ignore()
     }
 
-    /// Returns the match of a path. A file that an inbox numbered because its name was taken is
-    /// matched by the name that was sent, too.
+    /// Returns the match of a path. If no pattern matches, and the name has a number as an inbox
+    /// adds it to a name that is taken, returns the match of the name without this number.
     fn matched(&self, path: &SharedPath, directory: bool) -> Match<&Glob> {
         let by_name = self.patterns.matched(path.as_local(), directory);
         match unnumbered(path.as_bytes()) {
@@ -160,7 +160,7 @@ fn build(own: &[String], defaults: bool) -> Result<Gitignore, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
-/// Rejects lines that git would silently ignore.
+/// Rejects a pattern that is too long, and lines that git would ignore or read as several patterns.
 fn check_pattern(pattern: &str) -> Result<(), String> {
     let why = match pattern {
         text if text.trim().is_empty() => "it is empty",

@@ -3,14 +3,15 @@
 //! The hash tree of a file that grew consists of the subtrees of its listed version and of new ones
 //! at its end. A file of more than [`PROMISED_MAX_BYTES`](super::queue::PROMISED_MAX_BYTES) is
 //! therefore hashed from the outboard of its listed version, at the cost of the appended bytes and
-//! some samples. Files that are not longer, and smaller ones, are read whole.
+//! some samples. A file that did not become longer, or is smaller, is read whole.
 //!
-//! Longer does not mean that the former bytes are the same: a database grows and also changes in
-//! the middle. The samples are the first bytes, which most formats change on every write, the last
-//! ones, and some in between. If one differs, the file is read whole. A change that no sample finds
-//! gives the file a hash that it does not have. That hash is in doubt like the one of a file that
-//! is being written: it is remembered across no restart, a read of a changed byte fails and has the
-//! file read whole, and a file that came to rest is read whole (`ListingState::rest_extended`).
+//! A longer file may also have other former bytes: a database grows and also changes in the middle.
+//! So samples of the listed version are compared: its first bytes, which most formats change on
+//! every write, its last bytes, and some bytes in between. If a sample differs, the file is read
+//! whole. If bytes changed that no sample covers, the file is listed with a wrong hash. Therefore
+//! the hash is in doubt until the file is read whole: it is not remembered across a restart, a read
+//! of a changed byte fails and has the file read whole, and so does coming to rest
+//! (`ListingState::rest_extended`).
 
 use std::fs::File;
 
@@ -80,8 +81,8 @@ impl KnownStart {
     }
 }
 
-/// Returns the sampled ranges of a version. The hash places those in the middle, so that each
-/// version has other ones.
+/// Returns the sampled ranges of a version. The hash determines the ranges in the middle, so that
+/// each version is sampled at other positions.
 fn sampled(hash: ContentHash, size_bytes: u64) -> impl Iterator<Item = ByteRange> {
     let edge_bytes = EDGE_SAMPLE_BYTES.min(size_bytes);
     let edges = [0, size_bytes - edge_bytes].map(|start| ByteRange::at(start, edge_bytes));

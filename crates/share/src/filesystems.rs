@@ -1,5 +1,6 @@
-//! Identities of filesystems. A disk may return under another device number, and btrfs and overlayfs
-//! get a new one at each mount. The identity stays, so the hashes of its files are found again.
+//! Identities of filesystems, by which the ledger stores hashes. A disk may return under another
+//! device number, and btrfs and overlayfs get a new device number at each mount. The identity of
+//! most filesystems stays the same ([`identity_of`]), so the hashes of their files are found again.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -48,8 +49,8 @@ impl Filesystems {
         self.0.write().changes += 1;
     }
 
-    /// Returns the identity of the filesystem with this device number. It is the number itself if
-    /// none is known.
+    /// Returns the identity of the filesystem with this device number, or the device number itself
+    /// if no identity is known.
     pub(super) fn identity(&self, device: u64) -> u64 {
         let known = self.0.read();
         let learned = known.by_device.get(&device);
@@ -67,9 +68,9 @@ impl Filesystems {
     }
 }
 
-/// Returns `f_fsid` (`statvfs(3)`). On ext4, btrfs and f2fs it comes from the UUID of the filesystem,
-/// and on btrfs also from the subvolume. On XFS and FAT it is a device number. Returns `None` for
-/// filesystems that set none.
+/// Returns `f_fsid` (`statvfs(3)`). On ext4, btrfs and f2fs it comes from the UUID of the
+/// filesystem, and on btrfs also from the subvolume. On XFS and FAT it is a device number. Returns
+/// `None` for filesystems that set none.
 fn identity_of(directory: BorrowedFd<'_>) -> Option<u64> {
     let identity = fstatvfs(directory).ok()?.f_fsid;
     (identity != 0).then_some(identity)

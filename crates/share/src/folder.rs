@@ -46,8 +46,8 @@ pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, Shar
     }
 }
 
-/// Returns the error of a folder that cannot be opened. Names the directory above that stops this
-/// process, if there is one.
+/// Returns the error of a folder that cannot be opened. If this process may not pass a directory
+/// above the folder, the error names that directory.
 fn unreadable(beneath: &Beneath, spec: &ShareSpec, path: &Path, error: io::Error) -> ShareError {
     let dir = spec.dir.clone();
     let is_denied = error.kind() == io::ErrorKind::PermissionDenied;

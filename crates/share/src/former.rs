@@ -13,8 +13,9 @@ use super::identity::FileIdentity;
 use super::tree::Slot;
 use p2pfs_types::digest::ContentHash;
 
-/// Maximum remembered former versions of all files, of about 200 bytes each. A log that is listed
-/// anew every 10 s has this many in 11 hours. Beyond it, the oldest one is forgotten.
+/// Maximum remembered former versions of all files together. Each takes about 200 bytes of memory.
+/// A log that is listed anew every 10 s has this many versions in 11 hours. When there are more,
+/// the oldest version is forgotten.
 const FORMER_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// A former version of a file that is still listed.
@@ -25,7 +26,8 @@ pub(super) struct FormerVersion {
     pub(super) identity: FileIdentity,
 }
 
-/// Former versions by hash. Slots are reused, so an entry never outlives its name.
+/// Former versions by hash. Slots are reused, so the entries of a name must be forgotten with the
+/// name.
 pub(super) struct FormerVersions {
     by_hash: LruCache<ContentHash, FormerVersion>,
     by_slot: BTreeSet<(Slot, ContentHash)>,

@@ -18,9 +18,9 @@ use p2pfs_types::digest::ContentHash;
 /// finds the rest.
 const LINKS_LOOKED_AT_MAX: usize = 256;
 
-/// Rate at which a file that only grew is read whole after it came to rest: it must have been at rest
-/// for as long as reading it takes at this rate. A log that gets a line now and then is thus read
-/// at this rate at most, a sixteenth of what one file may cost that changes all the time.
+/// Rate at which a file that only grew is read whole after it came to rest: it must have been at
+/// rest for as long as reading it takes at this rate. A log that gets a line now and then is thus
+/// read at this rate at most, a sixteenth of what one file may cost that changes all the time.
 const WHOLE_READ_BYTES_PER_S: u64 = 4 << 20;
 
 /// Maximum names that wait for a check because a request found them changed. The next request, or
@@ -32,8 +32,8 @@ const UNREPORTED_MAX: usize = 1024;
 /// thread has to wait in between.
 const CLOSING_WAIT: Duration = Duration::from_millis(20);
 /// How long a listed file that programs write all the time keeps its old version. It is then read
-/// between two writes. A file over [`PROMISED_MAX_BYTES`] must also have grown, because another write
-/// in place would happen before its end is read.
+/// between two writes. A file over [`PROMISED_MAX_BYTES`] must also have grown, because another
+/// write in place would happen before its end is read.
 pub(super) const BUSY_READ_AFTER: Duration = Duration::from_secs(10);
 
 impl ListingState {
@@ -43,8 +43,8 @@ impl ListingState {
         self.enqueue(slot, size_bytes, sure, now);
     }
 
-    /// Queues a file, or lets it rest if it was read a short time ago. Later turns wait for it as for
-    /// a queued file, so that a pointer is never announced before the file that it names.
+    /// Queues a file, or lets it rest if it was read a short time ago. Later turns wait for it as
+    /// for a queued file, so that a pointer is never announced before the file that it names.
     fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
         match self.queue.paced_until(slot, now) {
             Some(until) => {
@@ -103,8 +103,8 @@ impl ListingState {
         self.queue.rest(slot, size_bytes, until, Rest::Verify);
     }
 
-    /// Returns the listed version of a file from which its hash may be made, if the file is large and
-    /// was not found to have changed otherwise than by growing.
+    /// Returns the listed version of a file from which its hash may be made, if the file is large
+    /// and was not found to have changed otherwise than by growing.
     pub(super) fn extendable(&self, taken: &DequeuedFile) -> Option<ListedVersion> {
         let slot = taken.held.slot;
         let is_large = taken.size_bytes > PROMISED_MAX_BYTES;
@@ -298,8 +298,8 @@ impl ListingState {
         self.recheck_private_names(slot, &file.identity);
     }
 
-    /// Records the version that a name was listed with until now, if the file may still begin with its
-    /// bytes.
+    /// Records the version that a name was listed with until now, if the file may still begin with
+    /// its bytes.
     fn note_former(&mut self, slot: Slot, old: &FileBody, seen: &FileIdentity, hash: &ContentHash) {
         let identity = old.identity;
         let is_it = (identity.dev, identity.ino) == (seen.dev, seen.ino);

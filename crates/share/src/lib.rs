@@ -8,34 +8,36 @@
 //!
 //! The `scanner` follows the kernel's reports and walks the directories. It passes each finding to
 //! the `ListingState`, which alone decides what is listed and which puts files into the hash queue.
-//! `hasher` threads read the queued files. Each change of the listing is an event; the `order`
-//! holds it until its turn and the scanner then sends it.
+//! `hasher` threads read the queued files. Each change of the listing is a [`ShareEvent`]. The
+//! `order` module holds the event until all earlier changes are resolved, then the scanner sends
+//! it.
 //!
-//! A hash stays valid as long as (filesystem, ino, size, mtime, ctime) stay the same; a filesystem
-//! that is mounted again under another device number is the same one. On a filesystem that
-//! invents its inode numbers, it is valid only for a name that is listed with it. A hash taken
-//! within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file is listed at once, hashed
-//! again after it has been at rest, and remembered permanently only then. A hash taken while a
-//! process had the file open for writing is valid until that process closes the file. The hash of a
-//! large file that only grew is made from the outboard of its listed version (`extension`). It is in
-//! doubt until the file is read whole at rest. The former versions of a file that grew are still
-//! served (`former`), each proven against its own hash.
+//! A hash stays valid as long as (filesystem, ino, size, mtime, ctime) stay the same. Most
+//! filesystems have an identity that survives a mount under another device number (`filesystems`).
+//! On a filesystem that invents its inode numbers, a hash is valid only for a name that is listed
+//! with this hash. A hash is *racy* if the file was modified less than [`ShareConfig::quiet`]
+//! before the read. The file is then listed at once and hashed again after it has been at rest;
+//! only the second hash is remembered permanently. A hash taken while a process had the file open
+//! for writing is valid until that process closes the file. The hash of a large file that only grew
+//! is made from the outboard of its listed version (`extension`). Such a hash is in doubt until the
+//! file is read whole at rest. The former versions of a file that grew are still served (`former`),
+//! each proven against its own hash.
 //!
 //! # Places
 //!
 //! A share may have a place: a path in the listing below which its files appear. Inside this crate,
-//! every name is relative to the folder of its share. The place is put in front of it where an
+//! every name is relative to the folder of its share. The place is put in front of a name where an
 //! event or a status is made (`ListingState::listed_path`), and taken off where a path of the
-//! listing arrives ([`ShareSet::own`] and its neighbours). A change of the place therefore changes
-//! no state of a file, and announces each listed name anew without reading it.
+//! listing arrives ([`ShareSet::own`] and its neighbours). So a change of the place reads no file:
+//! each listed name is announced under its new path, and each old path as removed.
 //!
 //! # Disks that do not answer
 //!
-//! A call on a filesystem blocks after its server has gone away, possibly forever. Only one thread
-//! may block with it. The scanner checks such filesystems through a `disk_thread` and abandons the
-//! thread when a check does not return. Hashers that read nothing for a long time, on any disk, are
-//! abandoned and replaced (`at_work`). The share is skipped until the blocked thread returns and is
-//! then walked.
+//! A call on a filesystem may block forever after the server of the filesystem has gone away. So
+//! the scanner accesses filesystems that may have a server through a `disk_thread`, and abandons
+//! that thread when a call makes no progress. Hashers that read nothing
+//! for a long time, on any disk, are abandoned and replaced (`at_work`). The share is skipped until
+//! the abandoned thread's call returns, and is then walked.
 //!
 //! # The path of a new file
 //!
@@ -45,20 +47,21 @@
 //!
 //! | | on | what happens |
 //! |---|---|---|
-//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`EventOrder::step`) → `PendingChecks::add_report` queues the name for one check, which covers all of its reports |
+//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its *turn*, a number in the order of changes (`EventOrder::step`) → `PendingChecks::add_report` queues the name for one check, which covers all of its reports |
 //! | | | `Scanner::run_checks` (`checking`): `OpenShareDirectory::check` stats the name → `apply_check`: `PendingChecks::cause_of_file` decides whether the writer is done → `ListingState::observe` |
 //! | | | `see_file` → `schedule`: if the file is closed, `ListingState::await_hash` → `EventOrder::await_file` (later turns wait for it) and `HashQueue::enqueue`; if it is still being written, `ListingState::rest` until it has been quiet |
 //! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
-//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `list_file`: it is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] of its turn |
-//! | | | `Scanner::send_events`: `EventOrder::release` releases the events that nothing earlier blocks → the channel of [`ShareSet::open`] |
-//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) records the entry and schedules a head in 10 ms |
-//! | | | `Machine::publish_head`: `record_own` appends all recorded entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest |
+//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `list_file`: the file is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] in the file's turn |
+//! | | | `Scanner::send_events`: `EventOrder::release` releases the events that no earlier change blocks → the channel of [`ShareSet::open`] |
+//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `Machine::put` → `Machine::queue_own_fact` (`node::machine::heads`) queues the entry and schedules a head in 10 ms |
+//! | | | `Machine::publish_head`: `record_own` appends all queued entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`membership::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest of the log |
 //!
 //! # Errors
 //!
 //! A call that fails changes nothing except as [`ShareError`] states. A problem with one name
-//! leaves that name out, with a reason in [`ShareStatus`]. A problem with a whole share empties the
-//! share until it is back.
+//! leaves that name out, with a reason in [`ShareStatus`]. If the folder of a share is gone or
+//! unreadable, nothing in the share is listed until the folder can be read again. If its disk does
+//! not answer, its names stay listed.
 
 mod at_work;
 mod beneath;
@@ -148,11 +151,12 @@ use scanner::Scanner;
 use shared::SharedState;
 use state::ListingState;
 
-/// How long a set waits for its first shares if the caller never reports that all were added. A
-/// folder on a disk that hangs must not make the node tell other nodes to wait forever.
+/// How long after the start a content that is not found is answered with [`ShareError::Beginning`],
+/// unless the caller reports earlier that all shares were added ([`ShareSet::all_added`]). Without
+/// this bound, a folder on a disk that hangs would make other nodes wait forever.
 const BEGINNING_MAX: Duration = Duration::from_secs(10);
-/// How long dropping the set waits for its threads. A thread that is blocked on a disk does not end
-/// in time.
+/// How long dropping the set waits for all of its threads together. A thread that is blocked on a
+/// disk may never end.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// Interval between two checks whether a thread has ended.
 const END_PERIOD: Duration = Duration::from_millis(1);
@@ -169,8 +173,8 @@ struct ShareSetInner {
     /// Until when a content that was not found may belong to a share that is not added yet.
     begins_until: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Serializes changes of the shares, because a check and the change that it permits belong
-    /// together.
+    /// Serializes [`ShareSet::add`] and [`ShareSet::remove`]. Otherwise a share could be added
+    /// between the check for overlaps and the change that this check permits.
     changing: Mutex<()>,
 }
 
@@ -178,7 +182,8 @@ impl ShareSet {
     /// Opens the state and starts the threads. The receiver must be drained: a full queue pauses
     /// the scan without loss, and dropping the receiver ends the threads.
     ///
-    /// # Errors [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Io`].
+    /// # Errors [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Damaged`],
+    /// [`ShareError::Io`].
     pub fn open(config: ShareConfig) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
         make_private_dir(&config.state_dir)?;
         let ledger = Ledger::open(&config.state_dir.join(LEDGER_FILE))?;
@@ -208,9 +213,11 @@ impl ShareSet {
     /// the same number each time it is added. Blocks for a few system calls; the walk runs
     /// afterwards.
     ///
-    /// # Errors [`ShareError::NotFound`], [`ShareError::NotDirectory`], [`ShareError::Unreadable`],
+    /// # Errors [`ShareError::NotFound`], [`ShareError::NotDirectory`],
+    /// [`ShareError::LeadsElsewhere`], [`ShareError::Unreadable`], [`ShareError::Closed`],
     /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
-    /// [`ShareError::BadPattern`], [`ShareError::State`].
+    /// [`ShareError::BadPattern`], [`ShareError::State`], [`ShareError::Damaged`],
+    /// [`ShareError::Io`].
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
         let shared = &self.inner.shared;
         // before the lock: a disk that does not answer blocks only this call
@@ -232,7 +239,8 @@ impl ShareSet {
                 other: other.to_path_buf(),
             });
         }
-        // the configuration may share the folder under another name; its settings take precedence
+        // a folder that is already shared under another name, as in the configuration, keeps those
+        // settings
         let mut shares = state.shares.iter();
         let by_another = shares.find(|(_, it)| *it.dir == *dir && it.given != spec.dir);
         if let Some((index, _)) = by_another.filter(|_| spec.is_resolved) {
@@ -269,7 +277,8 @@ impl ShareSet {
         let mut state = shared.lock();
         let mut shares = state.shares.iter();
         let by_name = shares.clone().find(|(_, share)| *share.dir == *dir);
-        // a link may lead elsewhere by now, or to a disk that does not answer
+        // compare the given names as text: a link in one may lead elsewhere by now, or to a disk
+        // that does not answer
         let offered = by_name.or_else(|| shares.find(|(_, share)| share.given == dir));
         let index = offered.map(|(index, _)| *index);
         let index = index.or_else(|| state.ledger.known_share(dir));
@@ -290,9 +299,9 @@ impl ShareSet {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Removes the log's entries of shares that were not added, except of those that may still be
-    /// added. `missing` lists all configured shares that are not added. The hashes of their files
-    /// stay remembered until they are added.
+    /// Announces all names as removed that the log has of shares that were not added. `missing`
+    /// lists all configured shares that are not added; the names of those with `is_awaited` stay.
+    /// As long as `missing` is not empty, the ledger keeps the hashes of all files.
     pub fn forget_absent(&self, missing: &[MissingShare]) {
         let mut state = self.inner.shared.lock();
         let awaited = missing.iter().filter(|share| share.is_awaited);
@@ -370,13 +379,13 @@ impl ShareSet {
         })
     }
 
-    /// Returns names in a directory of the shares that wait to be hashed and so may not be listed
-    /// yet. If there are many, returns some of them.
+    /// Returns the files in a directory of the listing that wait to be hashed and so may not be
+    /// listed yet. If there are many, returns some of them.
     pub fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
         self.inner.shared.lock().unread_in(directory)
     }
 
-    /// Returns why a name, or a directory above it, is left out, for each share in which it is.
+    /// Returns, for each share in which `path` or a directory above it is left out, the reason.
     pub fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
         self.inner.shared.lock().left_out_at(path)
     }
@@ -400,8 +409,8 @@ impl ShareSet {
         self.inner.shared.wake();
     }
 
-    /// Waits until every change in the shares before this call is hashed and all its events are in
-    /// the queue, which must be drained meanwhile. Returns false at the timeout.
+    /// Waits until every change made in the shares before this call is hashed and its events are in
+    /// the event queue, which must be drained meanwhile. Returns false at the timeout.
     pub fn wait_settled(&self, timeout: Duration) -> bool {
         self.inner.shared.wait_settled(timeout)
     }

@@ -1,10 +1,11 @@
 //! Resolves symbolic links and decides how they are listed.
 //!
-//! A link is followed name by name, by reading links. No directory is entered, so no mount can
-//! block this. A link that leaves its share at any step is left out. An absolute target within the
-//! share is listed as a relative one, which means the same on every mount. A target with `..` after
-//! a name is listed without it, because no node accepts another form ([`link_stays_inside`]). The
-//! directory that the kernel reaches by the last such `..` replaces the path to it.
+//! A link is followed name by name with `readlinkat`, as the kernel would follow it. No link is
+//! read at or below a path that must not be entered ([`Beneath::refusal`]), because a mount of
+//! p2pfs could block. A link that leaves its share at any step is left out. An absolute target
+//! within the share is listed as a relative one, which means the same on every mount. No node
+//! accepts a target with `..` after a name, such as `a/../b` ([`link_stays_inside`]). In such a
+//! target, the path up to the last `..` is replaced by the directory that the kernel reaches there.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -19,7 +20,7 @@ use super::beneath::Beneath;
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_types::path::{HIDDEN_ROOT, SharedPath};
 
-/// Maximum links followed one after another; the kernel's own limit (MAXSYMLINKS).
+/// Maximum links followed to resolve one link; the kernel's own limit (MAXSYMLINKS).
 const FOLLOWED_MAX: usize = 40;
 
 /// Where a symbolic link leads.
@@ -63,7 +64,8 @@ struct LinkResolver<'a> {
     beneath: &'a Beneath,
     dir: &'a Path,
     share: BorrowedFd<'a>,
-    /// Current position as names. None of them is a readable link.
+    /// Names from the share's folder to the current position. Links on the way are already
+    /// replaced by their targets.
     at: Vec<Vec<u8>>,
     followed: usize,
 }
@@ -90,7 +92,8 @@ impl LinkResolver<'_> {
         Ok(listed)
     }
 
-    /// Follows these names. With `must_exist`, `..` needs a directory before it, as for the kernel.
+    /// Moves the current position along the names in `left`. With `must_exist`, a `..` after a name
+    /// that is not a directory is an error, as it is for the kernel.
     fn walk(&mut self, mut left: VecDeque<Vec<u8>>, must_exist: bool) -> Result<(), LinkOutcome> {
         let mut is_directory = true;
         while let Some(name) = left.pop_front() {
@@ -117,13 +120,13 @@ impl LinkResolver<'_> {
         Ok(())
     }
 
-    /// Returns the target of the link at the current position and leaves the link. Returns `None`
-    /// if it is not a link.
+    /// If the current position is a link, returns the names of its target and moves to the
+    /// directory where the target starts. Otherwise returns `None`.
     fn next_link(&mut self) -> Result<Option<VecDeque<Vec<u8>>>, LinkOutcome> {
         if self.at[0] == HIDDEN_ROOT {
             return Err(LinkOutcome::Out);
         }
-        // a path that is never entered is not listed either, so no reader gets past it
+        // a refused path is not listed either, so no reader follows the link any further
         if self.is_refused() {
             return Ok(None);
         }
@@ -145,8 +148,8 @@ impl LinkResolver<'_> {
         Ok(Some(names_of(rest)))
     }
 
-    /// Returns whether a directory is here. Does not wait for the server that the disk may depend
-    /// on.
+    /// Returns whether the current position is a directory. Accepts attributes that the kernel has
+    /// cached, so that a network filesystem sends no request for them (`AT_STATX_DONT_SYNC`).
     fn is_directory(&self) -> bool {
         let as_known = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
         let here = self.here();
@@ -169,8 +172,8 @@ fn local(path: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(path))
 }
 
-/// Returns a relative target unchanged, and an absolute one within the share as relative. Returns
-/// `None` for one outside of it.
+/// Returns a relative target unchanged, and an absolute target within the share as a relative one.
+/// Returns `None` for an absolute target outside of the share.
 fn as_relative(dir: &Path, link: &SharedPath, target: &[u8]) -> Option<Vec<u8>> {
     if !target.starts_with(b"/") {
         return Some(target.to_vec());
@@ -178,8 +181,9 @@ fn as_relative(dir: &Path, link: &SharedPath, target: &[u8]) -> Option<Vec<u8>> 
     Some(relative_to(link, names_of(within(dir, target)?)))
 }
 
-/// Returns the target of a link to names of its share. It passes through no directory that contains
-/// both, so that it also works in a mount of a lower directory.
+/// Returns the relative target by which `link` leads to `names`, a path from the share's folder.
+/// The target goes up no further than the deepest directory that contains both. So it also works
+/// where only that directory is mounted.
 fn relative_to(link: &SharedPath, names: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let mut there: VecDeque<Vec<u8>> = names.into_iter().collect();
     let mut up = link.components().count() - 1;

@@ -1,7 +1,8 @@
-//! The mounts of this machine, known without accessing them. Their paths tell which directories are
-//! mounts of p2pfs: a `stat` of this node's own mount waits for this process, and one of another
-//! node's mount may wait forever. They also tell where anything was mounted or unmounted, which
-//! inotify does not report, and which filesystems invent inode numbers.
+//! The mounts of this machine, read from [`MOUNTINFO`] without accessing them. [`MountTable`] finds
+//! the mounts of p2pfs: a `stat` of this node's own mount waits for this process, and a `stat` of
+//! another node's mount may wait forever. It also finds filesystems that may wait for a server, and
+//! filesystems that invent inode numbers. [`MountChanges`] finds where anything was mounted or
+//! unmounted, which inotify does not report.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,10 +16,11 @@ use rustix::fs::makedev;
 use super::filesystems::Filesystems;
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
-/// The p2pfs mount points in this mount namespace. They are read again when the kernel signals that
-/// the table changed (`proc_pid_mountinfo(5)`: the file polls with POLLPRI).
+/// The mounts of this mount namespace that need special care. They are read again when the kernel
+/// signals that the table changed (`proc_pid_mountinfo(5)`: the file polls with POLLPRI).
 pub(super) struct MountTable {
     table: Option<File>,
+    /// Mount points of p2pfs.
     points: Vec<PathBuf>,
     /// Mount points of filesystems that are not in [`LOCAL`].
     far: Vec<PathBuf>,
@@ -27,14 +29,14 @@ pub(super) struct MountTable {
     filesystems: Arc<Filesystems>,
 }
 
-/// Filesystems that wait only for this machine's disks and memory. Any other may wait for a server
-/// that is gone.
+/// Types of filesystems that wait only for this machine's disks and memory. A filesystem of any
+/// other type may wait for a server that is gone.
 const LOCAL: &[u8] = b"ext2 ext3 ext4 xfs btrfs bcachefs f2fs zfs jfs tmpfs ramfs rootfs overlay \
     squashfs erofs vfat exfat ntfs3 iso9660 udf";
 
-/// Filesystems that store no inode numbers, or have servers that may not report them. The kernel
-/// assigns a number by counting when it first sees a file, and may give it to another file after
-/// the next mount.
+/// Types of filesystems that store no inode numbers (FAT), or that get them from a FUSE server,
+/// which may have none. The kernel then assigns a number by counting when it first sees a file, and
+/// may give this number to another file after the next mount.
 const MAKING_UP: &[u8] = b"msdos vfat exfat fuse fuseblk";
 
 impl MountTable {
@@ -94,7 +96,7 @@ impl MountTable {
 /// All mounts of this mount namespace, for detecting mounts and unmounts.
 pub(super) struct MountChanges {
     table: Option<File>,
-    /// Whether the kernel signalled that the table changed.
+    /// Whether a poll signalled that the table changed since it was last read.
     told: bool,
     mounts: BTreeSet<(Vec<u8>, PathBuf)>,
 }
@@ -118,7 +120,8 @@ impl MountChanges {
         Some(PollFd::new(table, PollFlags::PRI))
     }
 
-    /// Records that a poll signalled a change. The kernel signals each change once.
+    /// Records that a poll signalled a change. The kernel signals each change once, so
+    /// [`Self::take`] would not see it.
     pub(super) fn mark_changed(&mut self) {
         self.told = true;
     }

@@ -36,7 +36,7 @@ impl ObservedName {
         Some((identity.dev, identity.ino)).filter(|inode| *inode != (0, 0))
     }
 
-    /// Returns the identity of a name that is listed or may be.
+    /// Returns the identity of a file, directory or link; the default for any other result.
     fn identity(&self) -> FileIdentity {
         match self {
             Self::File(seen) | Self::Directory(seen) | Self::Symlink(seen, _) => seen.identity,
@@ -52,8 +52,8 @@ impl std::fmt::Debug for LeftOutBody {
 }
 
 impl ListingState {
-    /// Applies the result of checking `name`. Returns the directory that must be read because of
-    /// it.
+    /// Applies the result of checking `name`. If `name` is a directory that is new, replaced or
+    /// not watched, returns it, because it must be read.
     pub(super) fn observe(
         &mut self,
         parent: Slot,
@@ -108,8 +108,8 @@ impl ListingState {
         let slot = self.tree.insert(parent, name, body);
         self.count(slot, 1);
         self.warn_of_left_out(slot);
-        // nodes that may not read it by this name may not by the others, for which nothing is
-        // reported
+        // the private mode also holds for the other names of the file, for which the kernel reports
+        // no change
         if let Some((dev, ino)) = private
             && let Some(row) = self.ledger.get(dev, ino)
         {
@@ -117,7 +117,8 @@ impl ListingState {
         }
     }
 
-    /// Discards the kept contents that were written at or below a name.
+    /// Discards the kept content of a file. For any other name, discards all kept contents, because
+    /// it is not known which of them were written below that name.
     fn give_back(&mut self, slot: Slot) {
         match self.tree.file(slot) {
             Some(file) => self.kept.forget(&file.hash),
@@ -125,8 +126,9 @@ impl ListingState {
         }
     }
 
-    /// Returns the slot of the name as a file. A file that could not be read stays left out until
-    /// it can be.
+    /// Returns the slot of the name, for a file. If the name was anything else before, it is
+    /// removed and inserted again as an unlisted file. However, a file that is left out as
+    /// unreadable and has not changed since stays left out until it was read.
     fn slot_for_file(
         &mut self,
         parent: Slot,
@@ -156,8 +158,9 @@ impl ListingState {
                 // the clock was set back
                 self.list_file(slot, seen, file.hash, self.is_doubted(seen));
             }
-            // Written again within a clock tick, or through a mapping that changes no time stamp.
-            // The hash was in doubt, and the close allows a final one.
+            // The file may have been written again within a clock tick, or through a mapping, which
+            // changes no time stamp. If its hash is in doubt, it can be hashed for good now that
+            // its writer has closed it.
             let verify = self.queue.why_resting(slot) == Some(Rest::Verify);
             let is_extended = self.queue.is_extended(slot);
             if cause == Cause::Closed && (verify || self.is_doubted(seen)) && !is_extended {
@@ -172,7 +175,7 @@ impl ListingState {
             self.withdraw(slot);
             self.list_file(slot, seen, row.hash, row.doubted);
             if row.doubted {
-                // the row's hash is in doubt, as under the name by which it was read
+                // the hash is as doubtful under this name as under the name by which it was read
                 self.rest(slot, seen.identity.size_bytes, now, Rest::Verify);
             }
             return;
@@ -183,8 +186,9 @@ impl ListingState {
         self.schedule(slot, seen, cause, now);
     }
 
-    /// Records that a file was hashed under another name. Until it is hashed under this one, it is
-    /// served as its former content, which is verified on each read.
+    /// If the file was hashed under another name and only its ctime changed since, records it as a
+    /// source of that hash. It serves that content, which is verified on each read, until it is
+    /// hashed under this name.
     fn note_moved(&mut self, slot: Slot, seen: &FileIdentity) {
         if let Some(row) = self.ledger.get(seen.dev, seen.ino)
             && row.identity.same_but_ctime(seen)
@@ -194,7 +198,7 @@ impl ListingState {
         }
     }
 
-    /// Returns whether the file was hashed while it may have been written to.
+    /// Returns whether the remembered hash of the file is in doubt ([`LedgerRow::doubted`]).
     fn is_doubted(&self, seen: &NameStat) -> bool {
         let FileIdentity { dev, ino, .. } = seen.identity;
         self.ledger.get(dev, ino).is_some_and(|row| row.doubted)
@@ -202,7 +206,8 @@ impl ListingState {
 
     fn schedule(&mut self, slot: Slot, seen: &NameStat, cause: Cause, now: Instant) {
         let recent = is_recent(seen.identity.mtime, FileTimestamp::now(), self.quiet);
-        // setting only the mtime is reported as a write, but a write would have set it to now
+        // the kernel also reports a write when only the mtime is set, but a real write sets the
+        // mtime to now
         let cause = if cause == Cause::Modified && !recent {
             Cause::Walk
         } else {
@@ -215,7 +220,7 @@ impl ListingState {
         let size_bytes = seen.identity.size_bytes;
         if self.queue.record_change(slot, cause) {
             if cause > Cause::Walk {
-                // the running read may return bytes written in this turn
+                // the running read may return bytes written in this turn, so the file belongs to it
                 self.await_again(slot, size_bytes, now);
             }
             return;
@@ -297,8 +302,9 @@ impl ListingState {
         (replaced || unwatched).then_some(slot)
     }
 
-    /// Rechecks directories left out as loops once no directory above them is the same. When such a
-    /// loop was found, the directory above had already been moved away but was not checked yet.
+    /// Rechecks each directory left out as a loop, once no directory above it in the tree has the
+    /// same inode. Such a loop was only apparent: the directory above had been moved away, but its
+    /// old name was not checked yet and still was in the tree.
     pub(super) fn recheck_loops(&mut self) {
         for slot in std::mem::take(&mut self.loops) {
             let Some(node) = self.tree.get(slot) else {
@@ -324,7 +330,7 @@ impl ListingState {
     }
 
     /// Rechecks links left out because of their targets, if another link was removed or changed its
-    /// target. They may have led through that link.
+    /// target. The left-out links may lead through that link.
     pub(super) fn recheck_left_links(&mut self) {
         for slot in self.left_links.take_due() {
             self.recheck(slot, Cause::Closed);
@@ -443,9 +449,10 @@ impl ListingState {
     }
 }
 
-/// Returns whether a remembered row belongs to this file. Another file may have had the same inode
-/// number and look alike. The listed hash of the name is stronger evidence. On a filesystem that
-/// invents inode numbers, it is the only evidence.
+/// Returns whether a remembered row belongs to this file: the identities must be the same. If the
+/// name is listed with this size and mtime, the listed hash must also be that of the row, because
+/// another file may have had the same inode number and attributes. On a filesystem that invents
+/// inode numbers, a row is used only for a name that is listed in this way.
 fn is_of(row: &LedgerRow, seen: &NameStat, listed: Option<&FileBody>) -> bool {
     let dated = |identity: &FileIdentity| (identity.size_bytes, identity.mtime);
     let unchanged = listed.filter(|file| dated(&file.identity) == dated(&seen.identity));

@@ -10,7 +10,8 @@ use super::left_out::{LeftOutWhy, remedy_of_private};
 use super::place::SharePlace;
 use super::tree::Slot;
 
-/// Maximum warnings that one walk of one share sends. The status counts all of them.
+/// Maximum warnings about left-out names of one share, from the start of a walk to the start of the
+/// next. The status counts all left-out names.
 pub(super) const WARNINGS_PER_WALK_MAX: u32 = 32;
 
 /// Warning for a share with directories that the kernel does not watch.
@@ -100,7 +101,8 @@ impl OfferedShare {
         self.warning.clone().or_else(|| self.private.then(private))
     }
 
-    /// Returns whether it must be walked again although nothing was reported.
+    /// Returns whether the share must be walked again although nothing was reported: it vanished,
+    /// or the last walk lacked resources. Clears `wanting` in the second case.
     pub(super) fn take_retry(&mut self) -> bool {
         let wanting = !self.scanning && std::mem::take(&mut self.wanting);
         wanting || self.vanished

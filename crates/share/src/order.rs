@@ -1,23 +1,24 @@
 //! The order of events: changes are announced in the order in which they were made, regardless of
 //! how long each file takes to hash.
 //!
-//! Each noticed change has its *turn*, in the order of the kernel's reports. An event is held while
-//! anything of an earlier turn is unresolved: a file that waits to be hashed, or a new directory
-//! that waits to be read. So a name that points to others (a git reference, a `current` link) is
-//! never announced before the names it refers to.
+//! Each noticed change gets a number, its *turn*, in the order of the kernel's reports. An event is
+//! held while anything of its own or an earlier turn is unresolved: a reported name that is not
+//! checked yet, a file that waits to be hashed, or a new directory that waits to be read. So a name
+//! that points to others (a git reference, a `current` link) is never announced before the names it
+//! refers to.
 //!
 //! Entries found while reading a new directory have no reports of their own. They form one *unit*
-//! with everything that was reported meanwhile and are announced together: directories first, then
-//! by the time of their last change, removals last. The old name of a rename is reported after the
-//! new one (see `watch`), so it belongs to that unit too.
+//! with everything that was reported meanwhile. All events of a unit are announced together:
+//! directories first, then other entries by the time of their last change, removals last. If a
+//! directory is renamed, `watch` passes on the report of the old name after that of the new name,
+//! so the removals belong to the unit too.
 //!
-//! A change can be seen before the kernel reports it. A check caused by one report may find the
-//! change that the next report announces and that has no turn yet. Such a check is one unit
-//! with everything that was reported by then. A reported name that is not checked yet blocks all
-//! later turns.
+//! A change can be seen before the kernel reports it. A check because of one report may already
+//! find the next change, which is not reported yet and has no turn. The events of such a check form
+//! one unit with everything that was reported by then.
 //!
-//! Two things block nothing, so that a small file is listed within 2 s whatever else happens: a
-//! file that is still being written, and a large file (see [`LARGE_WAIT`]).
+//! A small file must be listed within 2 s whatever else happens. Therefore a file that is still
+//! being written blocks nothing, and a large file blocks later turns for at most [`LARGE_WAIT`].
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,15 +29,17 @@ use super::tree::Slot;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use p2pfs_types::path::SharedPath;
 
-/// How long later turns wait for a file over [`super::queue::PROMISED_MAX_BYTES`]: half of the 2 s
-/// within which a small file is listed (p2pfs(7)). A gigabyte can be hashed in that time.
+/// How long later turns wait at most for a file over [`super::queue::PROMISED_MAX_BYTES`]: half of
+/// the 2 s within which a small file is listed (p2pfs(7)). A gigabyte can be hashed in that time.
 pub(super) const LARGE_WAIT: Duration = Duration::from_secs(1);
-/// Maximum turns of one unit. Turns beyond it are announced as they arrive.
+/// Maximum turns of one unit, unless it is merged with units that it overlaps. If an open unit has
+/// more turns when the reports are drained, it is closed and later turns belong to another unit.
 const UNIT_MAX_TURNS: u64 = 1 << 14;
-/// Maximum names in new directories that a unit waits for, and maximum bytes of resting files that
-/// it waits to be hashed. A small tree that was moved here is announced whole, before any later
-/// change. A large one is announced as it is read.
+/// Maximum files at rest in the new directories of a unit that later turns wait for. So a small
+/// tree that was moved here is announced whole, before any later change. Of a large tree, the rest
+/// is announced as it is read.
 const UNIT_MAX_NAMES: u32 = 1 << 14;
+/// Maximum total bytes of the files that [`UNIT_MAX_NAMES`] counts.
 const UNIT_MAX_BYTES: u64 = 256 << 20;
 /// Capacity of the name map that is kept while it is empty. A first walk grows it far beyond that.
 const ROOM_KEPT: usize = 1 << 10;
@@ -57,12 +60,12 @@ pub(super) enum DiscoveredBy {
     Walked,
 }
 
-/// Unresolved work of one turn, which blocks all later turns.
+/// Unresolved work of one turn, which blocks this turn and all later ones.
 #[derive(Default)]
 struct UnresolvedWork {
     /// Number of files to hash and directories to read.
     pending: u32,
-    /// Deadlines of large files; each blocks later turns until its deadline at most.
+    /// Deadlines of large files. Each file blocks until it is hashed or its deadline has passed.
     large: Vec<Instant>,
 }
 
@@ -71,7 +74,7 @@ type NameInShare = (ShareIndex, SharedPath);
 /// A held event, with the time of the change.
 struct HeldEvent {
     changed: FileTimestamp,
-    /// Whether it may belong to a later turn.
+    /// Whether the change may belong to a later turn.
     ahead: bool,
     event: ShareEvent,
 }
@@ -80,7 +83,7 @@ struct HeldEvent {
 #[derive(Default)]
 pub(super) struct EventOrder {
     turns: u64,
-    /// Turn of the events that are added now, and identity of the file that was seen for it.
+    /// Current turn, to which new events are added, and identity of the file that they are about.
     now: (EventSeq, FileIdentity),
     /// Whether the current change may belong to a later turn.
     ahead: bool,
@@ -88,7 +91,8 @@ pub(super) struct EventOrder {
     open: BTreeMap<EventSeq, UnresolvedWork>,
     files: HashMap<Slot, AwaitedFile>,
     held: BTreeMap<EventSeq, Vec<HeldEvent>>,
-    /// Last turn in which an event of the name is held. The events of one name keep their order.
+    /// Last turn in which an event of the name is held, so that the events of one name keep their
+    /// order.
     names: HashMap<NameInShare, EventSeq>,
     /// First and last turns of closed units, sorted and without overlap.
     units: VecDeque<(EventSeq, EventSeq)>,
@@ -104,7 +108,7 @@ struct AwaitedFile {
     large: Option<Instant>,
     /// Identity of the file when the wait began; the default if it was not checked.
     seen: FileIdentity,
-    /// Whether the seen state may belong to a later turn.
+    /// Whether the state seen when the wait began may belong to a later turn.
     ahead: bool,
 }
 
@@ -155,8 +159,8 @@ impl EventOrder {
         self.now.1 = seen;
     }
 
-    /// Blocks later turns until a file is hashed, as of the current turn. If the file already waits
-    /// in an earlier turn, it moves to this one. The wait for a large file ends at `large`.
+    /// Blocks the current turn and all later ones until a file is hashed. If the file already waits
+    /// in another turn, it moves to the current one. The wait for a large file ends at `large`.
     pub(super) fn await_file(&mut self, slot: Slot, large: Option<Instant>) {
         self.forget_file(slot);
         let (turn, seen) = self.now;
@@ -179,10 +183,11 @@ impl EventOrder {
         self.files.get(&slot).map(|awaited| awaited.turn)
     }
 
-    /// Records that a file was hashed in its turn. If it differs from the file seen when the wait
-    /// began, its state may belong to a later turn. A ctime that changed without a write does not
-    /// count, as after the removal of another link to the file. The change time alone does not
-    /// suffice: two files that replace each other within one clock tick have the same.
+    /// Records that a file was hashed in its turn. If any attribute but ctime differs from when the
+    /// wait began, the hashed state may belong to a later turn, and [`Self::set_ahead`] is called.
+    /// The ctime is not compared, because it also changes without a write (another link to the file
+    /// is removed). It would not suffice either: two files that replace each other within one clock
+    /// tick have the same ctime.
     pub(super) fn record_hashed(&mut self, slot: Slot, hashed: FileIdentity) {
         let is_as_seen =
             |seen: &FileIdentity| *seen == FileIdentity::default() || seen.same_but_ctime(&hashed);
@@ -211,8 +216,9 @@ impl EventOrder {
         self.tidy(turn);
     }
 
-    /// Blocks later turns until a new directory is read, as of the current turn. Returns the turn
-    /// to pass to [`Self::end_reading`], or `None` if later turns do not wait for it.
+    /// Blocks the current turn and all later ones until a new directory is read. Returns the turn
+    /// to pass to [`Self::end_reading`]. Returns `None` if the unit has too many names, so that
+    /// later turns do not wait for the directory.
     pub(super) fn await_reading(&mut self) -> Option<EventSeq> {
         let turn = self.now.0;
         let reading = self.reading.get_or_insert(OpenUnit {
@@ -230,8 +236,8 @@ impl EventOrder {
         Some(turn)
     }
 
-    /// Counts a name found in a new directory of the unit. Returns whether later turns wait for its
-    /// bytes.
+    /// Counts a file at rest that was found in a new directory of the unit. Returns whether later
+    /// turns wait until it is hashed.
     pub(super) fn record_discovered(&mut self, size_bytes: u64) -> bool {
         let Some(reading) = &mut self.reading else {
             return false;
@@ -252,8 +258,9 @@ impl EventOrder {
         }
     }
 
-    /// Records that all reports so far have their turns. The directories read before then form one
-    /// unit with these reports.
+    /// Records that all reports so far have their turns. Closes the open unit with the last of
+    /// these turns if all of its directories are read, or if it has more than [`UNIT_MAX_TURNS`]
+    /// turns.
     pub(super) fn record_drained(&mut self) {
         let last = EventSeq(self.turns);
         let Some(reading) = &mut self.reading else {
@@ -268,8 +275,9 @@ impl EventOrder {
         }
     }
 
-    /// Marks later events of this turn as possibly later than any report so far, and makes all of
-    /// these turns one unit. Does nothing if that is more than [`UNIT_MAX_TURNS`] turns.
+    /// Marks the next events of the current turn as possibly later than all reports so far, and
+    /// makes the turns from the current to the last one a unit. Does nothing if these are more than
+    /// [`UNIT_MAX_TURNS`] turns.
     pub(super) fn set_ahead(&mut self) {
         let (first, last) = (self.now.0, EventSeq(self.turns));
         if last.0.saturating_sub(first.0) > UNIT_MAX_TURNS {
@@ -290,13 +298,13 @@ impl EventOrder {
         self.units.push_back((first, last));
     }
 
-    /// Blocks this turn and all later ones, because a name reported in it is not checked yet.
+    /// Blocks `turn` and all later ones, because a name reported in `turn` is not checked yet.
     /// `None` ends the block.
     pub(super) fn set_unchecked(&mut self, turn: Option<EventSeq>) {
         self.unchecked = turn;
     }
 
-    /// Holds an event until its turn.
+    /// Holds an event in the current turn, or in a later turn that has an event of the same name.
     pub(super) fn hold(&mut self, event: ShareEvent) {
         let (mut turn, seen) = self.now;
         if let Some(name) = name_of(&event) {
@@ -313,7 +321,8 @@ impl EventOrder {
         });
     }
 
-    /// Returns whether a unit waits for the reports to be drained.
+    /// Returns whether a unit is open: it waits for directories to be read, and then for
+    /// [`Self::record_drained`].
     pub(super) fn is_reading(&self) -> bool {
         self.reading.is_some()
     }
@@ -408,8 +417,8 @@ impl EventOrder {
 }
 
 impl HeldEvent {
-    /// Returns the sort key within a unit: directories, then other entries by change time, then
-    /// removals. Within one clock tick, events that may belong to a later turn sort last.
+    /// Returns the sort key within a unit: directories, then other entries, then removals, each by
+    /// change time. Within one clock tick, events that may belong to a later turn sort last.
     fn rank(&self) -> (bool, bool, FileTimestamp, bool) {
         let directory = match &self.event {
             ShareEvent::Put { entry, .. } => entry.kind == Kind::Directory,

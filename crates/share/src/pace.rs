@@ -1,10 +1,10 @@
 //! Bounds what a file costs that changes faster than it can be hashed.
 //!
 //! After a file was read, it is not read again for a while. The wait is as long as reading it at
-//! [`REREAD_BYTES_PER_S`] takes. If the file changes again soon after each read, the wait
-//! doubles, up to [`LARGE_WAIT_MAX`]. The first read of a file never waits, and neither does a file
-//! that must be listed within 2 s of its writer's close. A file that only grew is hashed at the cost
-//! of the appended bytes (`extension`), and waits [`EXTENDED_WAIT`].
+//! [`REREAD_BYTES_PER_S`] takes. If the file changes again soon after each read, the wait doubles,
+//! up to [`LARGE_WAIT_MAX`]. The first read of a file never waits, and neither does a file that
+//! must be listed within 2 s of its writer's close. A file that only grew is hashed at the cost of
+//! the appended bytes (`extension`), and waits [`EXTENDED_WAIT`].
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use super::tree::Slot;
 pub(super) const REREAD_BYTES_PER_S: u64 = 64 << 20;
 /// Longest wait, unless reading it once takes longer at [`REREAD_BYTES_PER_S`].
 const LARGE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Least time between two hashes of a large file that only grew. It bounds how often its outboard is
-/// written and its listing is sent.
+/// Least time between two hashes of a large file that only grew. It bounds how often its outboard
+/// is written and its listing is sent.
 pub(super) const EXTENDED_WAIT: Duration = Duration::from_secs(1);
 /// Number of remembered files at which those without recent reads are forgotten.
 const REMEMBERED_MIN: usize = 1024;

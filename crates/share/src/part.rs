@@ -149,8 +149,8 @@ impl BuildError {
 }
 
 impl OutboardBuilder {
-    /// Starts from the known first bytes of the file instead of from its start. Returns the number of
-    /// bytes that need not be read, or `None` if the known tree cannot be used.
+    /// Starts from the known first bytes of the file instead of from its start. Returns the number
+    /// of bytes that need not be read, or `None` if the known tree cannot be used.
     pub(super) fn start_from(&mut self, start: &KnownStart) -> io::Result<Option<u64>> {
         let (size_bytes, store) = (self.growing.left_bytes(), &mut self.store);
         let (grain, save) = (grain_of(size_bytes), |place, pair: &[u8; 64]| {

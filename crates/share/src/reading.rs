@@ -90,9 +90,9 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
     closed_at.is_some_and(|at| at.elapsed() >= shared.quiet / 2)
 }
 
-/// Returns the outcome of a file with this hash. A file that changed during the read has none, unless
-/// it is a large one that grew: the hash is that of its bytes up to its former end. The file must be
-/// busy, or its hash extended and its writers done when it was opened.
+/// Returns the outcome of a file with this hash. A file that changed during the read has none,
+/// unless it is a large one that grew: the hash is that of its bytes up to its former end. The file
+/// must be busy, or its hash extended and its writers done when it was opened.
 pub(super) fn conclude(
     job: &Job,
     opened: &OpenedFile,

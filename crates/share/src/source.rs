@@ -325,9 +325,10 @@ impl ShareFile {
     /// group is checked against the hash. Blocks for the disk. If the outboard was evicted, the
     /// first call hashes the whole file.
     ///
-    /// # Errors [`ShareError::Gone`] if the bytes changed. No file counts as a source of the content
-    /// until it is hashed again; the entries stay listed until then. [`ShareError::NotHere`] if others may no longer
-    /// read it, [`ShareError::OutOfRange`], [`ShareError::Io`].
+    /// # Errors [`ShareError::Gone`] if the bytes changed. No file counts as a source of the
+    /// content until it is hashed again; the entries stay listed until then.
+    /// [`ShareError::NotHere`] if others may no longer read it, [`ShareError::OutOfRange`],
+    /// [`ShareError::Io`].
     pub fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, ShareError> {
         if !self.may_be_read() {
             return Err(ShareError::NotHere);
@@ -407,8 +408,8 @@ impl ShareFile {
         Ok(self.inner.pairs.get_or_init(|| pairs))
     }
 
-    /// Has every file with the content hashed again. Also drops its outboard, which may be what is damaged; hashing
-    /// rebuilds it.
+    /// Has every file with the content hashed again. Also drops its outboard, which may be what is
+    /// damaged; hashing rebuilds it.
     fn suspect(&self) {
         self.inner.outboards.forget(&self.inner.hash);
         if let Some(shared) = self.inner.shared.upgrade() {
