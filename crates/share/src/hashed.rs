@@ -1,4 +1,5 @@
-//! The steps before and after hashing a file.
+//! The steps before and after hashing a file: [`ListingState::await_hash`] and its neighbours queue
+//! the file or let it rest, [`ListingState::hashed`] applies the result of the read.
 
 use std::time::{Duration, Instant};
 
@@ -18,33 +19,36 @@ use p2pfs_types::digest::ContentHash;
 /// finds the rest.
 const LINKS_LOOKED_AT_MAX: usize = 256;
 
-/// Rate at which a file that only grew is read whole after it came to rest: it must have been at
-/// rest for as long as reading it takes at this rate. A log that gets a line now and then is thus
-/// read at this rate at most, a sixteenth of what one file may cost that changes all the time.
+/// Rate that determines how long a file that only grew must be at rest before it is read whole: as
+/// long as reading it at this rate takes. So a log that gets a line now and then is read at this
+/// rate at most, a sixteenth of the rate for a file that changes all the time
+/// ([`REREAD_BYTES_PER_S`](super::pace::REREAD_BYTES_PER_S)).
 const WHOLE_READ_BYTES_PER_S: u64 = 4 << 20;
 
-/// Maximum names that wait for a check because a request found them changed. The next request, or
-/// the rescan, finds the rest.
+/// Length of the list of rechecks at which requests add no more files that they found changed. The
+/// next request, or the rescan, finds these files again.
 const UNREPORTED_MAX: usize = 1024;
 
 /// First wait for a file that is open for writing although its close was reported. The kernel
-/// reports a close some microseconds before it decrements the writer count, or milliseconds if its
-/// thread has to wait in between.
+/// reports a close some microseconds before it decrements the writer count, or milliseconds if the
+/// closing thread has to wait in between.
 const CLOSING_WAIT: Duration = Duration::from_millis(20);
-/// How long a listed file that programs write all the time keeps its old version. It is then read
-/// between two writes. A file over [`PROMISED_MAX_BYTES`] must also have grown, because another
-/// write in place would happen before its end is read.
+/// How long a listed file that programs write all the time keeps its listed version. After that, it
+/// is read between two writes. However, a file over [`PROMISED_MAX_BYTES`] is read only if it has
+/// grown, because a file that is written in place would change again before its end is read.
 pub(super) const BUSY_READ_AFTER: Duration = Duration::from_secs(10);
 
 impl ListingState {
-    /// Queues a file in the current turn. `sure` says that its writer is known to be done.
+    /// Queues a file to be hashed in the current turn. `sure` says that its writer is known to be
+    /// done.
     pub(super) fn await_hash(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
         self.await_again(slot, size_bytes, now);
         self.enqueue(slot, size_bytes, sure, now);
     }
 
-    /// Queues a file, or lets it rest if it was read a short time ago. Later turns wait for it as
-    /// for a queued file, so that a pointer is never announced before the file that it names.
+    /// Queues a file, or lets it rest if it was read a short time ago. Later turns that wait for
+    /// the file do so in both cases, so that a pointer is never announced before the file that it
+    /// names.
     fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
         match self.queue.paced_until(slot, now) {
             Some(until) => {
@@ -55,14 +59,16 @@ impl ListingState {
         }
     }
 
-    /// Moves a file that waits to be read, or is being read, to the current turn.
+    /// Makes the current turn and all later ones wait until a file is hashed. If the file already
+    /// waits in another turn, it moves to the current one.
     pub(super) fn await_again(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
         let large = (size_bytes > PROMISED_MAX_BYTES).then(|| now + LARGE_WAIT);
         self.order.await_file(slot, large);
     }
 
     /// Queues a file that was not written lately. Files found by a walk, and files of a new tree
-    /// too large to wait for, go behind the files that were just written.
+    /// that is too large to wait for, go behind the files that were just written, and later turns
+    /// do not wait for them.
     pub(super) fn await_at_rest(&mut self, slot: Slot, seen: &NameStat, now: Instant) {
         let FileIdentity {
             size_bytes, ctime, ..
@@ -80,7 +86,8 @@ impl ListingState {
         }
     }
 
-    /// Leaves a file unread for the quiet period. Later turns do not wait for it.
+    /// Leaves a file unread for the quiet period. A listed file that is written all the time is
+    /// left unread for at most [`BUSY_READ_AFTER`]. Later turns do not wait for the file.
     pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, why: Rest) {
         self.order.forget_file(slot);
         let mut until = now + self.quiet;
@@ -95,7 +102,7 @@ impl ListingState {
     }
 
     /// Leaves a file unread that was hashed without being read whole, until it has been at rest for
-    /// long.
+    /// the time that follows from [`WHOLE_READ_BYTES_PER_S`].
     fn rest_extended(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
         self.order.forget_file(slot);
         let wait = Duration::from_secs(size_bytes / WHOLE_READ_BYTES_PER_S);
@@ -103,8 +110,9 @@ impl ListingState {
         self.queue.rest(slot, size_bytes, until, Rest::Verify);
     }
 
-    /// Returns the listed version of a file from which its hash may be made, if the file is large
-    /// and was not found to have changed otherwise than by growing.
+    /// Returns the listed version of a large file, so that the new hash can be made from the
+    /// outboard of that version. Returns `None` if the file must be read whole: to verify its hash,
+    /// or because its listed bytes were found changed.
     pub(super) fn extendable(&self, taken: &DequeuedFile) -> Option<ListedVersion> {
         let slot = taken.held.slot;
         let is_large = taken.size_bytes > PROMISED_MAX_BYTES;
@@ -114,9 +122,10 @@ impl ListingState {
         Some(ListedVersion { identity, hash })
     }
 
-    /// Leaves a file unread that was closed and is still open for writing. The wait is the time
-    /// since its last write, from [`CLOSING_WAIT`] to half of the quiet period. Later turns wait
-    /// only for the shortest one, because then the writer is about to finish.
+    /// Leaves a file unread that was closed and is still open for writing. The wait is `age`, the
+    /// time since the last write, but at least [`CLOSING_WAIT`] and at most half of the quiet
+    /// period. Later turns wait for the file only if the wait is [`CLOSING_WAIT`]: the kernel is
+    /// then probably about to finish the close.
     pub(super) fn rest_closing(
         &mut self,
         slot: Slot,
@@ -183,7 +192,8 @@ impl ListingState {
                 }
                 again.inspect(|cause| self.recheck(slot, *cause));
             }
-            // for example a chmod after the close; if unsure, check for open writers again
+            // for example a chmod during the read; unless a close was reported meanwhile, the next
+            // read looks for open writers again
             HashOutcome::Changed if !written_to => {
                 return self.enqueue(slot, size_bytes, closed, now);
             }
@@ -216,7 +226,7 @@ impl ListingState {
         }
     }
 
-    /// Records what a read cost, if it counts.
+    /// Records what a read cost, unless its file was withdrawn or queued again meanwhile.
     fn note_cost(&mut self, read: &FinishedRead, now: Instant) {
         let slot = read.held.slot;
         if let Some(HashStage::Hashing {
@@ -244,8 +254,8 @@ impl ListingState {
     }
 
     /// Lists a file with its hash, remembers the hash, and announces the file if its entry changed.
-    /// A `doubted` hash is valid only until the next report about the file, and never after a
-    /// restart.
+    /// A `doubted` hash is valid until the file is closed or has been at rest, and is then
+    /// replaced.
     pub(super) fn list_file(
         &mut self,
         slot: Slot,
@@ -328,8 +338,9 @@ impl ListingState {
         }
     }
 
-    /// Rechecks the names of a file that were left out as private, and this name if there are any.
-    /// A change of the mode may make the others readable, or this one private.
+    /// Rechecks the names of a listed file that are left out as private, and if there are any, also
+    /// the listed name `slot`. All names of a file have the same mode, so one of the two is
+    /// outdated.
     fn recheck_private_names(&mut self, slot: Slot, identity: &FileIdentity) {
         let left_out = self.tree.private_names(identity.dev, identity.ino);
         let mut doubtful: Vec<Slot> = left_out.take(LINKS_LOOKED_AT_MAX).collect();
@@ -369,9 +380,9 @@ impl ListingState {
         }
     }
 
-    /// Returns min(mtime, when this version was first seen). A version is its bytes and its mtime,
-    /// under this name or another name of the same file. If the clock was set back since, the time
-    /// of a first sight in the future is `now`.
+    /// Returns the version time of a file: its mtime, or the time when this version was first seen
+    /// if that is earlier. A version is the bytes and the mtime, under this or another name of the
+    /// same file. If the result would be in the future because the clock was set back, it is `now`.
     pub(super) fn version_of(
         &self,
         slot: Slot,
@@ -391,13 +402,14 @@ impl ListingState {
         seen.seen_at(now)
     }
 
-    /// Hashes every file with a content again after its bytes were found changed. The files stay
-    /// listed until then, but are no longer sources of the content. A file whose write was noticed
-    /// already is not read earlier for that, because its writer may still be at work.
+    /// Has every file with a content hashed again after changed bytes were found. The files stay
+    /// listed until then, but are no longer sources of the content. A file that already waits to be
+    /// read because of a write is not read earlier, because its writer may still be at work.
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
         self.order.step();
         self.moved.forget(hash);
-        // the hash of a file that was not read whole then has the same changed bytes
+        // if a file grew from this content and was not read whole, its hash assumes the old bytes
+        // too
         let former = self.former.get(hash).map(|it| it.slot);
         let former = former.filter(|slot| self.queue.is_extended(*slot));
         self.former.forget(hash);
@@ -416,9 +428,9 @@ impl ListingState {
         }
     }
 
-    /// Rechecks files that were found with other dates or sizes than at their hashing, unless that
-    /// was noticed already. The kernel does not report all writes, for example those of a loop
-    /// device.
+    /// Rechecks files that a request found with another date or size than when they were hashed,
+    /// unless they already wait to be read. The kernel does not report all writes, for example
+    /// those of a loop device.
     pub(super) fn record_written(&mut self, slots: &[Slot]) {
         for slot in slots {
             if !self.is_left_to_read(*slot) && self.rechecks.len() < UNREPORTED_MAX {
@@ -427,7 +439,7 @@ impl ListingState {
         }
     }
 
-    /// Returns whether a file waits to be read because it changed, or is being read.
+    /// Returns whether a file is queued or being read, or rests because it changed.
     fn is_left_to_read(&self, slot: Slot) -> bool {
         match self.queue.stage(slot) {
             Some(HashStage::Resting { why, .. }) => *why != Rest::Verify,
@@ -441,8 +453,8 @@ impl ListingState {
         since.is_some_and(|since| since + BUSY_READ_AFTER <= now)
     }
 
-    /// Queues the files that rested long enough. In a directory without a watch, open writers are
-    /// looked for first.
+    /// Queues the files that rested long enough. For a file in a directory without a watch, the
+    /// read looks for open writers first.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         for (slot, size_bytes) in self.queue.rested(now) {
             let Some(node) = self.tree.get(slot) else {

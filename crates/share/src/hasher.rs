@@ -80,8 +80,8 @@ fn run(shared: &SharedState, at_work: &HasherProgress) {
     }
 }
 
-/// Records that the thread finished a file. Returns whether it was abandoned meanwhile, in which
-/// case its other files went to other threads.
+/// Records that the thread finished a file. Returns whether the thread was abandoned meanwhile. In
+/// that case, all files that it had taken were queued again for other threads.
 fn is_left(shared: &SharedState, at_work: &HasherProgress) -> bool {
     let left = at_work.end();
     if let Some(share) = left {
@@ -103,8 +103,8 @@ fn hash_at_once(
         read_bytes,
         ..FinishedRead::of(job.taken.held, outcome)
     };
-    // The bytes of a busy file may be from before and after a write. Its hash alone does no harm,
-    // because each byte is checked before it is given.
+    // The bytes of a busy file may be partly from before and partly from after a write, so they are
+    // not kept. Listing their hash does no harm, because each byte is verified before it is served.
     let small = job.taken.just_written
         && !job.taken.held.busy
         && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
@@ -117,8 +117,8 @@ fn hash_at_once(
     read
 }
 
-/// Waits for files to hash. Returns no files if the large files can continue, and `None` when it is
-/// time to stop.
+/// Waits for files to hash. Returns an empty list if there are none and the thread has large files
+/// in progress. Returns `None` when it is time to stop.
 fn next_jobs(
     shared: &SharedState,
     at_work: &HasherProgress,
@@ -208,8 +208,8 @@ fn hash(
     }
 }
 
-/// Reads and hashes a file. A small file is read whole and hashed at once. A large one is hashed
-/// through its hash tree, which is kept.
+/// Reads and hashes a file. A file of up to [`SMALL_FILE_MAX_BYTES`] is read into `buffer` and
+/// hashed at once. The outboard of a larger file is built while it is read, and stored.
 fn read(
     mut reader: Stoppable<'_>,
     size_bytes: u64,

@@ -9,7 +9,7 @@ use p2pfs_proto::wire::native::record::{EARLIEST_UNIX_S, Timestamp};
 /// Longest tick of the clock that dates files (`time(7)`, the software clock: 100 Hz).
 const TICK_MAX: Duration = Duration::from_millis(10);
 
-/// A [`Timestamp`] in 12 bytes. Each file in memory has at least one.
+/// A [`Timestamp`] in 12 bytes instead of 16, because the tree holds two for each directory.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileTimestamp {
@@ -35,9 +35,9 @@ impl FileTimestamp {
         Self::from(SystemTime::now() - TICK_MAX)
     }
 
-    /// Returns the time at which a version with this time is seen: `now` at the latest, unless the
-    /// clock is not set yet. With an unset clock, the version would keep a far too early time
-    /// forever.
+    /// Returns this time, or `now` if that is earlier, so that no version has a time in the future.
+    /// If the clock is not set yet, always returns this time. Otherwise the version would keep a
+    /// far too early time forever.
     pub(super) fn seen_at(self, now: Self) -> Self {
         if now.seconds < EARLIEST_UNIX_S.cast_signed() {
             self
@@ -79,15 +79,15 @@ impl From<Timestamp> for FileTimestamp {
     }
 }
 
-/// Returns whether the time is so recent that a write may have been missed or may still be going
-/// on.
+/// Returns whether `mtime` is less than `window` before or after `now`. In that case, a write may
+/// have been missed or may still be going on.
 pub(super) fn is_recent(mtime: FileTimestamp, now: FileTimestamp, window: Duration) -> bool {
     mtime.distance(now) < window
 }
 
 /// (dev, ino, size, mtime, ctime). While these are the same, the bytes are taken to be the same.
-/// `ctime` cannot be set back, so only writes within one clock tick can stay unnoticed (see
-/// `reading` about racy files).
+/// `ctime` cannot be set back, so only writes within one clock tick or through a mapping can stay
+/// unnoticed (see `reading::trust_in`).
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FileIdentity {
@@ -124,8 +124,9 @@ impl FileIdentity {
         is_it && self.size_bytes > before.size_bytes && now.0 >= then.0 && now.1 >= then.1
     }
 
-    /// Returns whether everything but ctime is the same. That is the same file with the same bytes,
-    /// if no program set its mtime back. A rename, link or chmod also changes ctime.
+    /// Returns whether everything but ctime is the same. It is then the same file with the same
+    /// bytes, unless a program set the mtime back after a write. Not only a write changes the
+    /// ctime, but also a rename, link or chmod.
     pub(super) fn same_but_ctime(&self, other: &Self) -> bool {
         Self {
             ctime: other.ctime,

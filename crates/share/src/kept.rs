@@ -1,9 +1,10 @@
 //! Contents of small files that were just written, kept for a while after they were replaced.
 //!
-//! Files that point to others are small, are replaced often, and are read by other nodes at that
-//! moment: a git reference, an index, a list of packages. The rename that replaces one removes its
-//! old version from the disk while other nodes still list it. So a file that is hashed whole in
-//! memory stays there. The least recently written content is evicted first.
+//! Files that point to others (a git reference, an index, a list of packages) are small, are
+//! replaced often, and are read by other nodes just when they are replaced. The rename that
+//! replaces such a file removes its old version from the disk while other nodes still list that
+//! version. So the bytes of a small file stay in memory after it was hashed. The least recently
+//! written content is evicted first.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,7 +20,7 @@ use p2pfs_types::digest::ContentHash;
 pub(super) const KEPT_BUDGET_BYTES: usize = 16 << 20;
 /// How long a content is served after no name has it: as long as a reader may wait.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
-/// Overhead of one entry, which bounds the number of empty files.
+/// Bytes counted for each entry besides its content. They bound the number of empty files.
 const ENTRY_BYTES: usize = 128;
 
 struct KeptContent {

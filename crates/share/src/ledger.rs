@@ -1,7 +1,8 @@
 //! The state that survives restarts: the number of each share and the hash of each file.
 //!
-//! This module owns `shares.redb`. A lost row costs only one more hashing. So a thread of its own
-//! writes the rows in batches, seconds late. Share numbers are on disk before they are returned.
+//! This module owns `shares.redb`. The loss of a file's row costs only one more hashing, so a
+//! separate thread writes these rows in batches, seconds late. Share numbers are on disk before
+//! they are returned.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
@@ -24,10 +25,10 @@ use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private, with_reme
 
 /// Name of the file in the state directory.
 pub(super) const LEDGER_FILE: &str = "shares.redb";
-/// Size of redb's page cache. The default is a gibibyte.
+/// Size of redb's page cache. The default of redb is a gibibyte.
 const CACHE_BYTES: usize = 2 << 20;
-/// Maximum rows that wait for the disk. More are dropped, which costs a hashing after the next
-/// restart.
+/// Maximum rows that wait to be written. Further rows are dropped, except deletions. Each dropped
+/// row costs one hashing after the next restart.
 const WAITING_MAX_ROWS: usize = 1 << 17;
 /// Capacity of the row map that is kept while few rows wait.
 const ROOM_KEPT_ROWS: usize = 1 << 10;
@@ -49,9 +50,10 @@ pub(super) struct LedgerRow {
     pub(super) hash: ContentHash,
     /// When this version was first seen, by the local clock.
     pub(super) first_seen: FileTimestamp,
-    /// Whether the file was hashed so soon after its modification, or while a process had it open
-    /// for writing, that it may have changed unseen. After a restart such a hash is ignored, but
-    /// `first_seen` is used.
+    /// Whether the hash is in doubt (not `HashTrust::Sure`): the file was hashed soon after its
+    /// modification, while a process had it open for writing, or without being read whole. A check
+    /// after a restart does not use such a hash, unless the file has several names; it then lists
+    /// the hash and has it verified. `first_seen` is always used.
     pub(super) doubted: bool,
 }
 
@@ -113,7 +115,8 @@ impl Ledger {
         })
     }
 
-    /// Returns the filesystems whose rows the ledger finds under every device number.
+    /// Returns the identities by which the ledger finds the rows of a filesystem under any device
+    /// number.
     pub(super) fn filesystems(&self) -> &Arc<Filesystems> {
         &self.filesystems
     }
@@ -244,7 +247,7 @@ impl LedgerShared {
             Some(done) => return done,
         }
         let mut place = self.database.write();
-        // locked until it is closed
+        // the old database keeps the file locked until it is dropped
         *place = None;
         let anew = database_at(&self.path)?;
         deed(place.insert(anew))

@@ -1,6 +1,7 @@
-//! Symbolic links that are left out because they leave their share or lead back to themselves, and
-//! when to follow them again. Such a link may lead through another link, and the kernel reports
-//! nothing about the first when the second changes.
+//! Symbolic links that are left out because of their targets (they leave the share, lead back to
+//! themselves, or go up from a name that is not a directory), and when to follow them again. A
+//! left-out link may lead through another link. When that other link changes, the kernel reports
+//! nothing about the left-out link.
 
 use std::collections::BTreeSet;
 

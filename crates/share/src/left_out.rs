@@ -8,12 +8,12 @@ use super::offered::OfferedShare;
 /// Maximum left-out names listed in a status. The rest are only counted.
 pub const LEFT_OUT_LIST_MAX: usize = 100;
 
-/// Maximum patterns of a share that a remedy repeats. With more, the command would be too long to
-/// read.
+/// Maximum patterns of a share that a remedy repeats. With more, the command in the remedy would be
+/// too long to read.
 const PATTERNS_IN_REMEDY_MAX: usize = 8;
-/// Size of the largest file that is shared. Its outboard takes a thousandth of it on the disk,
-/// which then equals the default budget of all outboards. A sparse file costs nothing to create and
-/// could otherwise demand any amount.
+/// Size of the largest file that is shared. Its outboard takes a thousandth of the file's size on
+/// the disk: 1 GiB, a quarter of the default budget of all outboards. Without this limit, a sparse
+/// file, which costs nothing to create, could demand any amount.
 pub const FILE_MAX_BYTES: u64 = 1 << 40;
 
 /// A name that is not shared.
@@ -48,11 +48,11 @@ pub enum LeftOutWhy {
     /// A symbolic link that leads to itself, or a directory that contains itself.
     #[error("it leads back to itself")]
     Loop,
-    /// A name of more than 255 bytes, possible on a filesystem that counts letters, or a path from
-    /// the share on that exceeds [`p2pfs_types::path::PATH_MAX_BYTES`].
+    /// A name of more than 255 bytes, possible on a filesystem that counts letters, or a path in
+    /// the share or in the listing that exceeds [`p2pfs_types::path::PATH_MAX_BYTES`].
     #[error("its name is longer than 255 bytes, or its path than 4095")]
     TooLong,
-    /// A path deeper than [`p2pfs_proto::wire::native::record::PATH_MAX_DEPTH`].
+    /// A path in the listing deeper than [`p2pfs_proto::wire::native::record::PATH_MAX_DEPTH`].
     #[error("it is below more than 255 directories")]
     TooDeep,
     /// [`p2pfs_types::path::HIDDEN_ROOT`], at the top of the share.
@@ -104,12 +104,13 @@ impl LeftOutWhy {
             Self::TooDeep => "move it further up".to_owned(),
             Self::Hidden | Self::Arriving => "rename it".to_owned(),
             Self::TooLarge => "split it".to_owned(),
-            // the share knows the pattern and adds the remedy
+            // the remedy of `Excluded` needs the pattern: see `remedy_of_excluded`
             Self::Special | Self::Loop | Self::OwnMount | Self::Excluded => String::new(),
         }
     }
 
-    /// Returns whether the owner is warned at once. The common, intended cases are only listed.
+    /// Returns whether the owner is warned at once. Private and excluded names are common and
+    /// intended, so the status only lists them.
     pub(super) const fn warns(self) -> bool {
         !matches!(self, Self::Private | Self::Excluded)
     }
@@ -156,8 +157,9 @@ fn command_again(dir: &std::path::Path) -> String {
     format!("p2pfs share add {}", dir.as_deref().unwrap_or("DIR"))
 }
 
-/// Returns the options that give a share one more pattern, because the patterns of a command
-/// replace the earlier ones.
+/// Returns the command options that give a share the pattern `more` besides its own patterns, which
+/// the patterns of the command replace. If the options would be too long or cannot be quoted,
+/// returns the option that drops the default patterns.
 fn options_of_patterns(share: &OfferedShare, more: &str) -> String {
     let patterns = share.exclude.patterns().iter().map(String::as_str);
     let option = |pattern: &str| {
@@ -187,8 +189,9 @@ pub(super) fn remedy_of_excluded(by: &ExcludedBy, share: &OfferedShare) -> Strin
     }
 }
 
-/// Returns the path as one literal shell word, or `None` if a terminal would not show all of its
-/// characters as they are. A malicious user may choose a name so that its remedy runs a command.
+/// Returns an absolute path as one literal shell word, or `None` if a terminal would not show all
+/// of its characters as they are. Otherwise a malicious user could choose a name with which a
+/// pasted remedy runs another command.
 fn pasteable(path: &std::path::Path) -> Option<String> {
     let text = path.to_str()?;
     let is_plain = |letter: char| letter.is_ascii_graphic() || letter == ' ';

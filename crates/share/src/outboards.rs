@@ -1,9 +1,10 @@
-//! The hash trees (outboards) of shared files. Those of large files are kept on disk within a
-//! budget, and the least recently used is evicted first. Those in use are kept in memory. If one is
-//! in neither place, it is rebuilt from the file.
+//! The hash trees (outboards) of shared files. The outboards of files over [`SMALL_FILE_MAX_BYTES`]
+//! are kept on disk within a budget, and the least recently used one is evicted first. Recently
+//! used outboards are also kept in memory. An outboard that is in neither place is rebuilt from the
+//! file.
 //!
-//! Outboards are not trusted. A server checks every group against the hash, so a damaged outboard
-//! costs a rebuild and never delivers a wrong byte.
+//! Outboards are not trusted. Every group of bytes is checked against the hash before it is served,
+//! so a damaged outboard costs a rebuild and never delivers a wrong byte.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -28,7 +29,8 @@ use p2pfs_types::files::{PRIVATE_MODE, create_anew, is_want, open_own};
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
 /// Maximum bytes of all outboards in memory. Each has at most an eighth of it.
 const MEMORY_BUDGET_BYTES: u64 = 8 << 20;
-/// Maximum number of outboards in memory, since most are tiny.
+/// Maximum number of outboards in memory. It bounds the overhead of the entries, because most
+/// outboards are tiny.
 const MEMORY_MAX_OUTBOARDS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Maximum concurrent rebuilds of different contents.
 const REBUILD_LANES: usize = 16;
@@ -49,7 +51,8 @@ struct OutboardCache {
 }
 
 impl Outboards {
-    /// Loads the outboards that an earlier run left in `dir`, oldest first, within the budget.
+    /// Registers the outboards that an earlier run left in `dir`. Deletes the oldest ones beyond
+    /// the budget, and all files that are not outboards.
     pub(super) fn open(dir: PathBuf, budget_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let mut found = Vec::new();
@@ -84,8 +87,8 @@ impl Outboards {
         Ok(outboards)
     }
 
-    /// Starts the outboard of a file. Unfinished outboards may take as much disk space as finished
-    /// ones.
+    /// Starts the outboard of a file. Unfinished outboards may together take the disk budget once
+    /// more, besides the finished ones.
     ///
     /// # Errors [`io::ErrorKind::QuotaExceeded`] if it does not fit beside the other unfinished
     /// ones.
@@ -93,7 +96,7 @@ impl Outboards {
         self.parts.begin(&self.dir, size_bytes, self.budget_bytes)
     }
 
-    /// Hashes a file from start to end, and keeps its outboard if that is worthwhile.
+    /// Hashes a file from start to end, and passes its outboard to [`Self::store`].
     ///
     /// # Errors The error of `reader`, or an error of [`Self::begin`].
     pub(super) fn make(
@@ -109,7 +112,8 @@ impl Outboards {
         Ok((hash, made.pairs()))
     }
 
-    /// Keeps an outboard that was just built, if that is worthwhile.
+    /// Stores an outboard that was just built on disk, if its file is over
+    /// [`SMALL_FILE_MAX_BYTES`] and the outboard fits the budget.
     pub(super) fn store(&self, hash: ContentHash, size_bytes: u64, made: &PairStore) {
         let bytes = outboard_bytes(size_bytes);
         let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
@@ -132,9 +136,10 @@ impl Outboards {
         self.recall(hash).or_else(on_disk)
     }
 
-    /// Returns the hash pairs of a content, from memory, from disk, or by hashing `file` again. If
-    /// `newer` is given, it is the hash and the size of a version that may begin with the content,
-    /// or may be its beginning. The outboard is then made from that of the other version.
+    /// Returns the hash pairs of a content, from memory, from disk, or by hashing `file` again.
+    /// `newer` is the hash and the size of another version of the file, which may begin with the
+    /// content or be its beginning. If the outboard of `newer` is stored, the missing outboard is
+    /// made from it.
     ///
     /// # Errors [`ShareError::Gone`] if `file` no longer has the content; [`ShareError::Io`].
     pub(super) fn load(
@@ -147,7 +152,7 @@ impl Outboards {
         if outboard_bytes(size_bytes) == 0 {
             return Ok(HashPairs::Memory(Arc::default()));
         }
-        // a caller that waits for another's rebuild finds the result in memory afterwards
+        // a caller that waits for another's rebuild finds the result afterwards
         let lane = usize::from(hash.as_bytes()[0]) % REBUILD_LANES;
         if let Some(pairs) = self.recall(&hash) {
             return Ok(pairs);
@@ -173,9 +178,9 @@ impl Outboards {
         Ok(self.note_in_memory(hash, pairs))
     }
 
-    /// Hashes the first bytes of a file by means of the outboard of another version of it. Returns
-    /// `None` if that one is not stored or cannot be used. The result is not stored, because it can
-    /// be made again.
+    /// Hashes the first `size_bytes` of a file by means of the outboard of another version of the
+    /// file. Returns `None` if that outboard is not stored or cannot be used. The new outboard is
+    /// not stored on disk, because it can be made again.
     fn derive(
         &self,
         size_bytes: u64,
@@ -220,8 +225,8 @@ impl Outboards {
         held.memory.get(hash).cloned().map(HashPairs::Memory)
     }
 
-    /// Reads an outboard from disk. Drops one that cannot be read, except after a shortage of
-    /// resources.
+    /// Reads an outboard from disk. Drops an outboard that is incomplete or cannot be read, except
+    /// after a shortage of resources.
     fn read(&self, hash: &ContentHash, size_bytes: u64) -> io::Result<Option<HashPairs>> {
         if self.held.lock().disk.get(hash).is_none() {
             return Ok(None);
@@ -285,7 +290,8 @@ impl Outboards {
     }
 }
 
-/// Opens a stored outboard of that length. A large one is not loaded into memory.
+/// Opens a stored outboard, or returns `None` if its length is not `bytes`. An outboard over
+/// [`IN_MEMORY_MAX_BYTES`] is not loaded into memory.
 fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<HashPairs>> {
     if bytes <= IN_MEMORY_MAX_BYTES {
         let mut pairs = Vec::new();
@@ -298,7 +304,7 @@ fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<HashPairs>> {
     Ok(is_whole.then(|| HashPairs::Disk(Arc::new(file))))
 }
 
-/// Reads a file from the start without moving the shared file position.
+/// Reads a file from `offset` on without moving the shared file position.
 struct Sequential<'a> {
     file: &'a File,
     offset: u64,

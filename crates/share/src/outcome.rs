@@ -11,23 +11,26 @@ use p2pfs_types::digest::ContentHash;
 /// Result of reading one file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HashOutcome {
-    /// It was at rest while it was read.
+    /// It has this hash; `trust` says for how long.
     Hashed {
         seen: NameStat,
         hash: ContentHash,
         trust: HashTrust,
-        /// No process had it open for writing, neither before nor after the read.
+        /// Whether no process was found to have it open for writing: before the read and, unless
+        /// `trust` is [`HashTrust::Extended`], also after the read.
         unwritten: bool,
     },
-    /// It changed while it was read, or the read was cancelled.
+    /// It changed while it was read, or the read was cancelled or given up for a smaller file.
     Changed,
     /// A process has it open for writing. The duration is the time since its last write.
     BeingWritten(Duration),
-    /// It is missing, not a file, or may not be shared any longer. A new check decides which.
+    /// It is missing, not a file, may not be shared any longer, or grew too large for the way in
+    /// which it is read. A new check decides which.
     Elsewhere,
     /// It cannot be read.
     Unreadable(FileIdentity),
-    /// It could not be read because memory or descriptors are short.
+    /// It could not be read now: memory, descriptors or disk space are short, or its disk does not
+    /// answer.
     Want,
 }
 
@@ -39,8 +42,8 @@ pub(super) enum HashTrust {
     /// Until the file is closed. Its writer still has it open, and a write through a mapping
     /// changes no time stamp until the page is written to the disk (`mmap(2)`).
     UntilClosed,
-    /// For a moment. The file was written so shortly before it was read that another write may get
-    /// the same time stamp.
+    /// Until the file is read again after a rest. It was written so shortly before it was read that
+    /// another write may get the same time stamp.
     Racy,
     /// Until the file has been read whole. Its first bytes were not read, or it grew while it was
     /// read.
@@ -76,8 +79,8 @@ impl FinishedRead {
 
     /// Returns the final outcome; `again` is the cause of a change that was noticed during the
     /// read. If the file was written to, or may have been, the read may have returned a partial
-    /// write. It then counts only if no process had the file open for writing, or if the file is
-    /// busy: its times were the same before and after the read.
+    /// write. The hash then counts only if no process had the file open for writing, or if the file
+    /// is busy: `conclude` has compared the attributes of a busy file before and after the read.
     pub(super) fn settled(&self, again: Option<Cause>) -> HashOutcome {
         let is_written = self.overtaken || again.is_some_and(Cause::is_of_writer);
         match self.outcome {

@@ -1,10 +1,11 @@
 //! Bounds what a file costs that changes faster than it can be hashed.
 //!
 //! After a file was read, it is not read again for a while. The wait is as long as reading it at
-//! [`REREAD_BYTES_PER_S`] takes. If the file changes again soon after each read, the wait doubles,
-//! up to [`LARGE_WAIT_MAX`]. The first read of a file never waits, and neither does a file that
-//! must be listed within 2 s of its writer's close. A file that only grew is hashed at the cost of
-//! the appended bytes (`extension`), and waits [`EXTENDED_WAIT`].
+//! [`REREAD_BYTES_PER_S`] takes. If the file changes again soon after each wait, the wait doubles,
+//! up to [`LARGE_WAIT_MAX`]. The first read of a file never waits, and neither does a file of up to
+//! [`PROMISED_MAX_BYTES`], because it must be listed within 2 s of its writer's close. A file that
+//! only grew is hashed at the cost of the appended bytes (`extension`), and waits
+//! [`EXTENDED_WAIT`].
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,15 +14,15 @@ use super::outboards::SMALL_FILE_MAX_BYTES;
 use super::queue::PROMISED_MAX_BYTES;
 use super::tree::Slot;
 
-/// Maximum rate in bytes per second at which one file is read again and again. A sixth of what a
-/// solid-state disk reads, and some hundredths of a processor.
+/// Maximum rate in bytes per second at which one file is read again and again: a sixth of what a
+/// solid-state disk reads, at the cost of some hundredths of a processor.
 pub(super) const REREAD_BYTES_PER_S: u64 = 64 << 20;
-/// Longest wait, unless reading it once takes longer at [`REREAD_BYTES_PER_S`].
+/// Longest wait, unless reading the file once takes longer at [`REREAD_BYTES_PER_S`].
 const LARGE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Least time between two hashes of a large file that only grew. It bounds how often its outboard
 /// is written and its listing is sent.
 pub(super) const EXTENDED_WAIT: Duration = Duration::from_secs(1);
-/// Number of remembered files at which those without recent reads are forgotten.
+/// Least number of remembered files at which those without recent reads are forgotten.
 const REMEMBERED_MIN: usize = 1024;
 
 /// Wait of one file.
@@ -29,12 +30,13 @@ const REMEMBERED_MIN: usize = 1024;
 struct ReadWait {
     until: Instant,
     wait: Duration,
-    /// Whether the file had changed again soon after the read before.
+    /// Whether the file was read soon after its previous wait, because it had changed again.
     is_busy: bool,
 }
 
 impl ReadWait {
-    /// Returns whether a read at `now` follows soon after the wait, so that the file is busy.
+    /// Returns whether a read at `now` follows the wait before as much time has passed again. The
+    /// file is then busy.
     fn is_recent(&self, now: Instant) -> bool {
         now <= self.until + self.wait
     }
@@ -44,13 +46,14 @@ impl ReadWait {
 #[derive(Default)]
 pub(super) struct ReadPace {
     waits: HashMap<Slot, ReadWait>,
-    /// Number of files after the last time that old ones were forgotten.
+    /// Number of files that were left when files were last forgotten.
     kept: usize,
 }
 
 impl ReadPace {
-    /// Records that `read_bytes` of a file of `size_bytes` were read until `now`. The read began at
-    /// `changed` because the file had changed. Short reads cost too little to be counted.
+    /// Records that `read_bytes` of a file of `size_bytes` were read until `now`. `changed` is when
+    /// the read began, or `None` if the file had not changed and was only verified. A file of up to
+    /// [`PROMISED_MAX_BYTES`], or a read of up to [`SMALL_FILE_MAX_BYTES`], does not count.
     pub(super) fn record_read(
         &mut self,
         slot: Slot,

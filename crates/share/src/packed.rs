@@ -1,7 +1,7 @@
 //! The packed form of a file in the tree: 68 bytes for each shared name.
 //!
-//! An identity that does not fit (a date before 1970, a size of petabytes, the 256th disk) is
-//! stored unpacked beside it.
+//! An identity that does not fit (a date before 1970 or after 2513, a size from 256 TiB on, the
+//! 256th disk) is stored unpacked in [`Packing`].
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 
 const SIZE_BYTES: usize = 6;
-/// Device number that marks a file with an unpacked identity.
+/// Value of [`PackedFile::device`] that marks a file with an unpacked identity.
 const WHOLE: u8 = u8::MAX;
 
 /// A regular file. Until it is listed, only `listed` is meaningful. The tree stores it packed, and
@@ -45,7 +45,7 @@ pub(super) struct PackedFile {
     ctime: u64,
     hash: [u8; 32],
     size_bytes: [u8; SIZE_BYTES],
-    /// Index in [`Packing`]'s list of devices.
+    /// Index in [`Packing::devices`], or [`WHOLE`].
     device: u8,
     executable: bool,
     pub(super) listed: bool,

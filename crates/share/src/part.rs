@@ -1,5 +1,5 @@
-//! An outboard under construction. A small one is in memory; a large one is in a file of its own,
-//! so that no shared file is too large for this node's memory.
+//! An outboard under construction. An outboard of up to [`IN_MEMORY_MAX_BYTES`] is in memory. A
+//! larger one is in a file, so that no shared file is too large for this node's memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -13,12 +13,13 @@ use p2pfs_types::digest::{ContentHash, Grain, Growing, ReadAt};
 
 /// Size of the largest outboard that is held in memory: that of a file of 1 GiB, see [`grain_of`].
 pub(super) const IN_MEMORY_MAX_BYTES: u64 = 1 << 20;
-/// Bytes read of a file at a time: whole groups.
+/// Bytes of a file that are read at a time: a whole number of groups.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
-/// Returns the grain of a shared file's outboard: the finest at which the outboard still fits in
-/// memory. Small random reads need a fine one. For a file of up to 256 MiB, 16 KiB are read and
-/// hashed for a page of 4 KiB. With 64 KiB that took half of the server's time.
+/// Returns the grain of a shared file's outboard: the finest at which the outboard has at most
+/// [`IN_MEMORY_MAX_BYTES`], or else the coarsest. Small random reads need a fine grain. For a file
+/// of up to 256 MiB, 16 KiB are read and hashed to serve a page of 4 KiB. With a grain of 64 KiB,
+/// this took half of the server's time.
 pub(super) fn grain_of(size_bytes: u64) -> Grain {
     Grain::within(size_bytes, IN_MEMORY_MAX_BYTES)
 }
@@ -76,7 +77,8 @@ pub(super) enum PairStore {
     Disk(UnfinishedFile),
 }
 
-/// A file that is removed with its part unless it was given its final name.
+/// An unfinished outboard on disk. Dropping it deletes the file, unless [`Self::persist_as`] has
+/// given the file its final name.
 pub(super) struct UnfinishedFile {
     file: Arc<File>,
     path: PathBuf,
@@ -91,10 +93,11 @@ impl Drop for UnfinishedFile {
 }
 
 impl UnfinishedOutboards {
-    /// Starts the outboard of a file in `dir`. All unfinished ones together fit `budget_bytes`.
+    /// Starts the outboard of a file. A large outboard is in `dir`, and all unfinished outboards
+    /// there together fit `budget_bytes`.
     ///
-    /// # Errors [`io::ErrorKind::QuotaExceeded`] if they would not fit; otherwise the error of the
-    /// disk.
+    /// # Errors [`io::ErrorKind::QuotaExceeded`] if the outboard does not fit; otherwise the error
+    /// of the disk.
     pub(super) fn begin(
         &self,
         dir: &Path,
@@ -169,7 +172,7 @@ impl OutboardBuilder {
         self.growing.left_bytes()
     }
 
-    /// Reads about `limit_bytes` more, or all that is left.
+    /// Reads `limit_bytes` more of the file, rounded up to [`READ_BYTES`], or all that is left.
     pub(super) fn read_on(
         &mut self,
         reader: &mut impl Read,

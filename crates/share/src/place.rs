@@ -1,13 +1,12 @@
 //! The place of a share: the path in the listing below which its files appear.
 //!
 //! Inside this crate every name is relative to the folder of its share. Only [`SharePlace`]
-//! translates: [`SharePlace::listed`] puts the place in front of a name when it becomes a listed
-//! path, and [`SharePlace::local`] takes it off when a listed path becomes a file. The directories
-//! of the place have no entries of their own, so they are listed as long as anything is listed
-//! below them.
+//! translates: [`SharePlace::listed`] puts the place in front of a name and so makes it a path in
+//! the listing; [`SharePlace::local`] takes the place off a path in the listing. The directories of
+//! the place have no entries, so they are listed as long as anything is listed below them.
 //!
-//! A symbolic link keeps its target under every place. The target leads from the link to a name of
-//! the same share, and the place is in front of both.
+//! A symbolic link has the same target under every place, because the target leads from the link to
+//! a name of the same share, and the place is in front of both.
 
 use std::fmt;
 
