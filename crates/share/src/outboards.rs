@@ -112,8 +112,8 @@ impl Outboards {
         Ok((hash, made.pairs()))
     }
 
-    /// Stores an outboard that was just built on disk, if its file is over
-    /// [`SMALL_FILE_MAX_BYTES`] and the outboard fits the budget.
+    /// Stores a newly built outboard on disk, if its file is over [`SMALL_FILE_MAX_BYTES`] and the
+    /// outboard fits the budget.
     pub(super) fn store(&self, hash: ContentHash, size_bytes: u64, made: &PairStore) {
         let bytes = outboard_bytes(size_bytes);
         let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES

@@ -1,8 +1,9 @@
-//! The queue of files that wait to be hashed. Files that were just closed go first, in order of
-//! arrival. Files found by a walk follow, oldest change first. Large files go last.
+//! The queue of files that wait to be hashed. Files that were just written, or are read again, go
+//! first, in order of arrival. Files found by a walk follow, oldest change first. Files over
+//! [`PROMISED_MAX_BYTES`] go last, smallest first.
 //!
-//! There is at most one ticket per file, so the queue is at most as long as the number of shared
-//! files. The number of hasher threads limits how many files are hashed at a time.
+//! A file is in the queue at most once, so the queue is at most as long as the number of shared
+//! files. Each hasher thread reads one file at a time, and alternates between large files.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,7 +31,8 @@ pub(super) enum HashStage {
         size_bytes: u64,
         why: Rest,
     },
-    /// The file may be read. `sure` says that its writer is known to be done or at rest.
+    /// The file may be read. `sure` says that its writer is known to be done, or that the file was
+    /// at rest.
     Queued {
         key: QueueKey,
         size_bytes: u64,
@@ -55,18 +57,20 @@ pub(super) enum HashStage {
 /// Why a file is not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// It was written to, or a process has it open for writing.
+    /// It was written to, a process has it open for writing, or it could not be read for lack of
+    /// resources.
     Written,
     /// Its close was reported, but it is still open for writing and was written to recently. Either
     /// the kernel has not finished the close, or another process has it open.
     Closing,
-    /// It changed again soon after it was read. `sure` is as in [`HashStage::Queued`].
+    /// It changed again too soon after it was read. `sure` is as in [`HashStage::Queued`].
     Paced { sure: bool },
-    /// It is listed and only hashed again because its hash was racy.
+    /// It is listed and only hashed again because its hash is in doubt.
     Verify,
 }
 
-/// Sort key of the queue: the lane, then the time of arrival or change (for large files the size).
+/// Sort key of the queue. In each lane, files are sorted by a number: in `JustWritten` the order of
+/// arrival, in `Found` the time of the last change, in `Large` the size.
 pub(super) type QueueKey = (QueueLane, i64, Slot);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,17 +82,19 @@ pub(super) enum QueueLane {
 
 /// A file to hash now.
 pub(super) struct DequeuedFile {
-    /// Whether a writer was noticed; false if a walk found the file.
+    /// Whether the file is from [`QueueLane::JustWritten`]; false if a walk found the file or it is
+    /// large.
     pub(super) just_written: bool,
     pub(super) held: HashTicket,
     pub(super) size_bytes: u64,
     /// Whether it was at rest and no close was reported since its last write.
     pub(super) unclosed: bool,
-    /// Since when a close of it waits for other writers.
+    /// When its first close was reported since it was last hashed.
     pub(super) closed_at: Option<Instant>,
     /// Whether it is listed and only read again.
     pub(super) verifies: bool,
-    /// Whether it is longer than at its first unread write.
+    /// Whether it is longer than at its first write since it was last hashed or, if it is busy,
+    /// since it was last queued to be read between writes.
     pub(super) has_grown: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
@@ -102,12 +108,12 @@ pub(super) struct HashQueue {
     verifying: HashSet<Slot>,
     /// Queued files for which no close was seen.
     unclosed: HashSet<Slot>,
-    /// First unread write of files that programs still write, and their size then. Only these files
-    /// become busy.
+    /// Time of the first write that was not read yet, and size of the file then, for files that
+    /// programs still write. Only these files become busy.
     written: HashMap<Slot, (Instant, u64)>,
-    /// Listed files whose hash was made without reading them whole.
+    /// Listed files that were hashed without being read whole.
     extended: HashSet<Slot>,
-    /// When a close was first reported, for files that other processes still write to.
+    /// When the first close was reported since the file was last hashed.
     closed: HashMap<Slot, Instant>,
     pace: ReadPace,
     numbers: u64,
@@ -137,7 +143,7 @@ impl HashQueue {
         }
     }
 
-    /// Returns when a file may be read, if it changed again soon after it was read.
+    /// Returns when a file may be read again, if it was read so recently that it must wait.
     pub(super) fn paced_until(&self, slot: Slot, now: Instant) -> Option<Instant> {
         self.pace.waits_until(slot, now)
     }
@@ -172,7 +178,7 @@ impl HashQueue {
         self.pace.note_extended(slot, now);
     }
 
-    /// Records that the hash of a file is in doubt no longer, or as any other.
+    /// Records that a file was hashed by reading it whole.
     pub(super) fn forget_extended(&mut self, slot: Slot) {
         self.extended.remove(&slot);
     }
@@ -201,7 +207,7 @@ impl HashQueue {
         self.verifying.insert(slot);
     }
 
-    /// Marks a file that was just queued: no close of it was seen.
+    /// Marks a file that was just queued: no close was reported since its last write.
     pub(super) fn record_unclosed(&mut self, slot: Slot) {
         self.unclosed.insert(slot);
     }
@@ -268,17 +274,18 @@ impl HashQueue {
         self.stages.insert(slot, stage);
     }
 
-    /// Records that a close of the file waits. Keeps the time of an earlier close.
+    /// Records that a close of the file was reported. Keeps the time of an earlier close that is
+    /// not forgotten yet.
     pub(super) fn record_closed(&mut self, slot: Slot, now: Instant) {
         self.closed.entry(slot).or_insert(now);
     }
 
-    /// Returns whether a close of the file waits.
+    /// Returns whether a close of the file was reported since it was last hashed.
     pub(super) fn is_closed(&self, slot: Slot) -> bool {
         self.closed.contains_key(&slot)
     }
 
-    /// Forgets the waiting close of a file because it was read.
+    /// Forgets the reported close of a file because the file was hashed or replaced.
     pub(super) fn forget_closed(&mut self, slot: Slot) {
         self.closed.remove(&slot);
     }
@@ -327,8 +334,9 @@ impl HashQueue {
         true
     }
 
-    /// Returns the next file to read. Returns `None` if it is larger than `size_max_bytes`, or if
-    /// it is over [`PROMISED_MAX_BYTES`] and `prompt_only` is set.
+    /// Returns the next file to read. Returns `None` if the queue is empty, if the next file is
+    /// larger than `size_max_bytes`, or if it is over [`PROMISED_MAX_BYTES`] and `prompt_only` is
+    /// set.
     pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<DequeuedFile> {
         let key = *self.queued.first()?;
         let Some(HashStage::Queued {

@@ -1,5 +1,6 @@
-//! Reading one file for its hash: it is opened if it is at rest, read until the end or a stop, and
-//! judged afterwards.
+//! Reading one file for its hash: [`open_job`] opens it unless it is still being written,
+//! [`Stoppable`] reads it until the end or a stop, and [`conclude`] decides whether the hash is
+//! valid.
 
 use std::fs::File;
 use std::io;
@@ -53,7 +54,7 @@ impl OpenedFile {
     }
 }
 
-/// Opens a file to be read if it is at rest.
+/// Opens a file to be read, unless a process may still be writing it.
 pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, HashOutcome> {
     let (file, seen) = open(&shared.beneath, job)?;
     let age = seen.identity.mtime.distance(FileTimestamp::now());
@@ -65,9 +66,9 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
     };
     let is_done = match writers {
         Writers::None => true,
-        // the writer is not the one that closed the file; it is idle, or the close has waited long
-        // enough
         Writers::Some if job.taken.held.busy => true,
+        // if the file was closed, another writer has it open; it counts as done when it is idle, or
+        // when the close has waited long enough
         Writers::Some => {
             job.taken.held.sure && (age >= shared.quiet / 2 || is_overdue(shared, job))
         }
@@ -90,9 +91,10 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
     closed_at.is_some_and(|at| at.elapsed() >= shared.quiet / 2)
 }
 
-/// Returns the outcome of a file with this hash. A file that changed during the read has none,
-/// unless it is a large one that grew: the hash is that of its bytes up to its former end. The file
-/// must be busy, or its hash extended and its writers done when it was opened.
+/// Returns the outcome of a read that gave this hash. If the file changed during the read, the hash
+/// does not count, with one exception: a file over [`PROMISED_MAX_BYTES`] that only grew is listed
+/// with the hash of its bytes up to the former end. For that, it must be busy, or its hash must be
+/// extended and no process may have had it open for writing before the read.
 pub(super) fn conclude(
     job: &Job,
     opened: &OpenedFile,
@@ -157,8 +159,8 @@ fn open(beneath: &Beneath, job: &Job) -> Result<(File, NameStat), HashOutcome> {
     }
 }
 
-/// Returns why a file was not read to its end: it was truncated, the read was cancelled, or it
-/// cannot be read.
+/// Returns why a file was not read to its end: it was truncated, the read was cancelled, resources
+/// are short, or the file cannot be read.
 pub(super) fn called_off(error: &io::Error, opened: &OpenedFile) -> HashOutcome {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => HashOutcome::Changed,

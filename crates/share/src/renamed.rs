@@ -1,10 +1,10 @@
-//! Contents of files that are between two names. A program that has one open must not be told that
-//! it is gone.
+//! Contents of files that are being renamed: no longer found under the old name and not yet listed
+//! under the new name. A node that has such a file open must not be told that the file is gone.
 //!
-//! A rename takes effect at once for a reader that opens the old name, but the scanner sees it only
-//! when it reads the kernel's reports. Until then the content is in [`MissedContents`]. The rename
-//! changes the ctime, so the file is read again before it is listed under its new name. Until then
-//! it is in [`MovedContents`].
+//! After a rename, this process cannot open the old name any more, but the scanner learns of the
+//! rename only from the kernel's reports. If the content is requested in between, it is in
+//! [`MissedContents`]. The rename changes the ctime, so the file is read again before it is listed
+//! under its new name. During that time it is in [`MovedContents`].
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,15 +17,17 @@ use super::identity::FileIdentity;
 use super::tree::Slot;
 use p2pfs_types::digest::ContentHash;
 
-/// Maximum remembered missed contents. Beyond it, the least recently requested one is forgotten,
-/// which costs its readers one more check.
+/// Maximum remembered missed contents. When there are more, the least recently requested one is
+/// forgotten, which costs its readers one more check.
 const MISSED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Maximum remembered moved contents: those of a large folder that is renamed. About 150 bytes
-/// each. Beyond it, the oldest one is found again only after it was read.
+/// Maximum remembered moved contents: enough for a large folder that is renamed. Each takes about
+/// 150 bytes. When there are more, the oldest one is forgotten and is found again only after its
+/// file was read.
 const MOVED_MAX: usize = 65_536;
 /// How long a reader waits for a check: a change must be announced within this time.
 const CHECK_WAIT_MAX: Duration = Duration::from_secs(2);
-/// After this time a missed content is searched again, because it may have been renamed again.
+/// How long after the first miss a further miss of a content requests no other check, unless the
+/// names differ. Later, the file may have been renamed again.
 const MISS_MAX: Duration = Duration::from_secs(4);
 
 /// A content that was not found under its listed names.
@@ -34,7 +36,7 @@ struct MissedContent {
     /// Digest of these names.
     names: u64,
     since: Instant,
-    /// Number of the check that finds out where it went.
+    /// Number of the check that finds the new name, if there is one.
     check: u64,
 }
 
@@ -50,9 +52,9 @@ impl MissedContents {
         }
     }
 
-    /// Returns whether a check that is worth waiting for will find a content that was not found
-    /// under `names`. The checks up to `checked` were done before these names were taken from the
-    /// listing. `next` requests a check and returns its number.
+    /// Returns whether a content that was not found under its listed `names` may be found by a
+    /// check that is still pending. The checks up to number `checked` were done before these names
+    /// were taken from the listing. `next` requests another check and returns its number.
     pub(super) fn is_check_pending(
         &mut self,
         hash: &ContentHash,
@@ -81,7 +83,7 @@ impl MissedContents {
     }
 }
 
-/// New name of a content's file, which is not yet read under it.
+/// New name of a file that is not read yet under this name.
 #[derive(Clone, Copy)]
 pub(super) struct NewName {
     pub(super) slot: Slot,
@@ -89,7 +91,8 @@ pub(super) struct NewName {
     pub(super) identity: FileIdentity,
 }
 
-/// Contents of files with new names. Slots are reused, so an entry never outlives its name.
+/// Contents of files with new names. Slots are reused, so the entry of a name must be forgotten
+/// with the name.
 pub(super) struct MovedContents {
     by_hash: LruCache<ContentHash, NewName>,
     by_slot: BTreeMap<Slot, ContentHash>,

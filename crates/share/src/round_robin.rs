@@ -61,8 +61,8 @@ impl RoundRobin {
         sizes.max().unwrap_or(0)
     }
 
-    /// Accepts a file, which is read next. Returns the files that ended because of it, which may be
-    /// the file itself.
+    /// Accepts a file, which is read next. Returns the files of which reading ended because of it,
+    /// which may include the file itself.
     pub(super) fn begin(&mut self, shared: &SharedState, job: Job) -> Vec<FinishedRead> {
         let mut ended = Vec::new();
         let opened = match open_job(shared, &job) {
@@ -155,8 +155,8 @@ impl RoundRobin {
     }
 }
 
-/// Has the hash made from the known start of a file, if there is one that can be used. Returns the
-/// version that is extended.
+/// Continues the outboard from the known start of a file, if there is one that can be used. Returns
+/// the outboard and the hash of the version that it extends.
 fn start_from(
     mut part: OutboardBuilder,
     start: Option<KnownStart>,
@@ -191,7 +191,7 @@ impl Underway {
         let size_bytes = opened.size_bytes();
         let hash = part.finish().and_then(|(hash, made)| {
             let start = KnownStart::new(hash, size_bytes, made.pairs());
-            // a database that grew during the read changed bytes that were read before
+            // a database that grew during the read may have changed bytes that were read before
             let is_sound = !job.taken.held.busy || start.is_intact(&opened.file);
             is_sound.then(|| shared.outboards.store(hash, size_bytes, &made));
             is_sound.then_some(hash)

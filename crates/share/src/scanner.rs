@@ -1,7 +1,8 @@
-//! The thread that keeps the state in step with the disk. It follows the watches, walks the shares,
-//! and sends the events.
+//! The thread that keeps the state in step with the disk. [`Scanner::round`] reads the reports of
+//! the watches, walks the shares, and sends the events.
 //!
-//! It never holds the state's lock while it reads the disk or waits for room in the event queue.
+//! The thread never holds the state's lock while it accesses a share or waits for room in the event
+//! queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::ffi::OsStrExt;
@@ -35,7 +36,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const CHECKS_MAX: usize = 1 << 16;
 /// Pause before sending to the full event queue is retried.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
-/// Number of stale rows in the ledger that is tolerated before it is tidied.
+/// Number of rows that the ledger may have beyond two for each listed file before it is tidied.
 const LEDGER_SLACK_ROWS: u64 = 10_000;
 
 /// A directory to read.
@@ -44,7 +45,7 @@ pub(super) struct Visit {
     pub(super) slot: Slot,
     /// Whether known subdirectories are read too.
     pub(super) full: bool,
-    /// Turn that waits for it, if the directory is new.
+    /// Turn that is blocked until the directory is read. `None` if no turn waits for it.
     pub(super) turn: Option<EventSeq>,
 }
 
@@ -60,7 +61,8 @@ pub(super) struct Scanner {
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
     pub(super) checks: PendingChecks,
-    /// Results that another report overtook. Each name is checked again with the next reports.
+    /// Results of checks during which the name was reported again. Each name is checked again with
+    /// the next reports.
     pub(super) overtaken: HashMap<(Slot, Box<[u8]>), CheckedName>,
     /// New directories, for which later turns wait.
     pub(super) fresh: WalkQueue,
@@ -136,7 +138,7 @@ impl Scanner {
         self.send_events();
     }
 
-    /// Rechecks names that may be listed because another name changed.
+    /// Rechecks left-out names that may have to be listed now because another name changed.
     fn recheck(&self) {
         let mut state = self.shared.lock();
         state.recheck_loops();
@@ -288,7 +290,8 @@ impl Scanner {
     ) -> bool {
         let turn = walk.as_ref().and_then(|walk| walk.turn);
         if turn.is_none() {
-            // the results may refer to names that were only reported since
+            // the names found may refer to names that were reported only since, so give those
+            // reports their turns first
             self.read_reports();
         }
         let shared = self.shared.clone();
@@ -332,8 +335,9 @@ impl Scanner {
         true
     }
 
-    /// Applies finished reads to the state. A file that is about to be checked again may belong to
-    /// a later turn than its read. It waits until all reports have their turns.
+    /// Applies finished reads to the state. If the name of a file is to be checked again, the read
+    /// may have seen a change of a later turn than its own. Its result is then applied one round
+    /// later, when all reports from before the end of the read have their turns.
     fn take_read(&self, read: Vec<FinishedRead>) {
         if read.is_empty() {
             return;
@@ -355,16 +359,16 @@ impl Scanner {
             }
         }
         drop(state);
-        // the outboard of a version that grew is made from that of the longer one
+        // the outboard of a former version can be made again from that of the longer version
         for hash in superseded {
             self.shared.outboards.forget(&hash);
         }
         self.shared.hashing.notify_all();
     }
 
-    /// Sends the released events in order. While the node's queue is full, this thread does nothing
-    /// else and the hashers stop at a full outbox. The kernel queues the reports meanwhile. If its
-    /// queue overflows, everything is walked.
+    /// Sends the released events in order. While the event queue is full, this thread does nothing
+    /// else and the hashers stop at a full outbox. The kernel queues the reports meanwhile. If the
+    /// kernel's queue overflows, everything is walked.
     fn send_events(&mut self) {
         let mut state = self.shared.lock();
         let mut events = std::mem::take(&mut state.outbox);
@@ -387,7 +391,8 @@ impl Scanner {
         self.shared.hashing.notify_all();
     }
 
-    /// Removes the rows of deleted files from the ledger, once after each periodic walk.
+    /// Removes the rows of deleted files from the ledger, if there are many. Tries that at most
+    /// once after each periodic walk, and only while all configured shares are completely listed.
     fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
         let unsure = |share: &super::offered::OfferedShare| share.vanished || share.scanning;
@@ -414,7 +419,8 @@ pub(super) fn scan_all(state: &mut ListingState) {
     state.scans.extend(all);
 }
 
-/// Schedules checks after a mount or unmount at `point`. Its name now stands for something else.
+/// Schedules checks after a mount or unmount at `point`, because that path now leads to something
+/// else.
 fn note_mount(state: &mut ListingState, checks: &mut PendingChecks, point: &Path) {
     let shares = state.shares.iter();
     let above = shares.filter(|(_, share)| share.dir.starts_with(point));
@@ -471,8 +477,8 @@ fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Ino
     }
 }
 
-/// Returns the directory of a slot, for disk access without the state. Returns `None` if its disk
-/// does not answer.
+/// Returns the directory of a slot, for disk access without the state. Returns `None` if the slot
+/// is not a directory, or if the disk of its share does not answer.
 pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirectory> {
     let node = state.tree.get(slot)?;
     let share = state.shares.get(&node.share)?;

@@ -16,9 +16,10 @@ use super::renamed::MissedContents;
 use super::state::ListingState;
 use p2pfs_types::digest::ContentHash;
 
-/// Shared state. The scanner applies the results of checks, the hashers those of reads, and callers
-/// change which folders are shared. Each holds the one lock of the state, and none waits for
-/// anything under it.
+/// State shared by the threads. The hashers take files from the [`ListingState`] and add the
+/// results of their reads. The scanner applies these results and those of its checks. Callers
+/// change which folders are shared. All of them use one lock, and none accesses a share or waits
+/// for another thread while it holds the lock.
 pub(super) struct SharedState {
     state: Mutex<ListingState>,
     /// Notified when there may be something to hash, or room in the outbox.
@@ -39,6 +40,7 @@ pub(super) struct SharedState {
 
 #[derive(Default)]
 struct Settling {
+    /// Number of the last request.
     asked: u64,
     /// Last request before which every reported name was checked.
     checked: u64,
@@ -96,7 +98,8 @@ impl SharedState {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of the last request to settle. Must be called before anything is checked.
+    /// Returns the number of the last request to settle. The scanner must call this before it
+    /// checks anything for the request.
     pub(super) fn settling_asked(&self) -> u64 {
         self.settling.lock().asked
     }
@@ -107,14 +110,14 @@ impl SharedState {
         settling.checked = settling.checked.max(asked);
     }
 
-    /// Returns the number of checks done so far. Must be called before names are taken from the
-    /// listing.
+    /// Returns the number of the last request for which everything was checked. Must be called
+    /// before names are taken from the listing.
     pub(super) fn checked(&self) -> u64 {
         self.settling.lock().checked
     }
 
     /// Returns whether a content that was not found under its listed `names` may be found under
-    /// another name that the scanner has yet to check. Requests that check.
+    /// another name that the scanner has yet to check. Requests that check unless one is pending.
     pub(super) fn may_be_renamed(
         &self,
         hash: &ContentHash,
@@ -143,8 +146,8 @@ impl SharedState {
         }
     }
 
-    /// Waits until every change in the shares before this call is announced. Returns false at the
-    /// timeout.
+    /// Waits until every change made in the shares before this call is announced. Returns false at
+    /// the timeout, or if the set is dropped.
     pub(super) fn wait_settled(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let asked = self.ask_to_settle();

@@ -42,8 +42,8 @@ pub(super) struct SourceCandidate {
 pub(super) enum Judged {
     /// It is the file that was hashed.
     Same,
-    /// It is the file that was hashed, and was written since. Bytes that are as before can still be
-    /// proven.
+    /// It is the file that was hashed, but it was written since. Bytes that did not change can
+    /// still be proven.
     Written,
     /// It is another file, or it is too short to have the content.
     Other,
@@ -92,9 +92,9 @@ impl ShareSet {
     /// harmless unless others may no longer read the file, because the served bytes are checked
     /// against the hash.
     ///
-    /// # Errors [`ShareError::NotHere`] if there is none. An error that [is a
-    /// want](ShareError::is_want) if a file that may have the content could not be opened, was not
-    /// added yet, or may just have been renamed.
+    /// # Errors [`ShareError::NotHere`] if no file has the content. An error that [is a
+    /// want](ShareError::is_want) if a file that may have the content could not be opened for lack
+    /// of resources, is in a share that was not added yet, or may just have been renamed.
     pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         self.find(hash, false)
     }
@@ -164,8 +164,9 @@ impl ShareSet {
         }
     }
 
-    /// Has the shares of files that could not be opened walked, if their own directories cannot be
-    /// opened either. The kernel does not report that a directory above a share was closed.
+    /// Schedules a walk of each share in which a file could not be opened, if the share's own
+    /// directory cannot be opened either. The kernel does not report that this process may no
+    /// longer pass a directory above a share.
     fn recheck_shares_of(&self, refused: &[SourceCandidate]) {
         let shared = &self.inner.shared;
         for candidate in refused {
@@ -221,14 +222,15 @@ impl ShareSet {
         Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
     }
 
-    /// Returns the folders of the shares that have a content. Reads memory only.
+    /// Returns the folder of the share of each file with a content. Reads memory only.
     pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
         let candidates = self.candidates(hash, |_| true).into_iter();
         candidates.map(|it| it.dir.to_path_buf()).collect()
     }
 
-    /// Returns the accepted candidates among the files listed with this content, the one that was
-    /// moved and may be listed soon, and the one that had this content before it grew.
+    /// Returns the files that may have this content and for which `is_meant` returns true: the
+    /// files that are listed with it and not suspected, the file that was moved and may be listed
+    /// soon, and the file that had this content before it grew.
     fn candidates(
         &self,
         hash: &ContentHash,
@@ -307,8 +309,8 @@ impl ShareFile {
         stat.is_ok_and(|stat| FileIdentity::of(&stat) == self.inner.identity)
     }
 
-    /// Returns whether its bytes are the same as when it was hashed, judging by its dates. The
-    /// removal of its last name changes ctime but no byte.
+    /// Returns whether the bytes are the same as when the file was hashed, judging by its
+    /// attributes. The removal of the file's last name changes ctime but no byte.
     pub fn is_unchanged(&self) -> bool {
         fstat(&self.inner.file).is_ok_and(|stat| {
             let (now, then) = (FileIdentity::of(&stat), self.inner.identity);
@@ -323,10 +325,10 @@ impl ShareFile {
 
     /// Returns the range with its proof, in the format of [`p2pfs_types::digest::encode`]. Every
     /// group is checked against the hash. Blocks for the disk. If the outboard was evicted, the
-    /// first call hashes the whole file.
+    /// first call rebuilds it, usually by hashing the whole file.
     ///
-    /// # Errors [`ShareError::Gone`] if the bytes changed. No file counts as a source of the
-    /// content until it is hashed again; the entries stay listed until then.
+    /// # Errors [`ShareError::Gone`] if the bytes changed. In that case, all files with the content
+    /// are hashed again. Until then they stay listed but are not sources of the content.
     /// [`ShareError::NotHere`] if others may no longer read it, [`ShareError::OutOfRange`],
     /// [`ShareError::Io`].
     pub fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, ShareError> {
@@ -369,18 +371,18 @@ impl ShareFile {
         encode_in(pool, grain, hash, size_bytes, range, data, pairs)
     }
 
-    /// Returns whether its mode currently lets others read it.
+    /// Returns whether the file's mode currently lets others read it, or private files are shared.
     fn may_be_read(&self) -> bool {
         let seen = || Some(NameStat::of(&fstat(&self.inner.file).ok()?));
         self.inner.include_private || seen().is_some_and(|seen| seen.others_may_read())
     }
 
-    /// Returns whether its mode lets others read it according to the kernel's cache, without a
-    /// request to another machine.
+    /// Returns what [`Self::may_be_read`] does, but according to the mode in the kernel's cache,
+    /// without a request to another machine.
     fn might_be_read(&self) -> bool {
         let known = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let seen = || statx(&self.inner.file, "", known, StatxFlags::MODE);
-        // it is a regular file
+        // for a regular file, the bit o+r suffices
         self.inner.include_private || seen().is_ok_and(|seen| seen.stx_mode & 0o4 != 0)
     }
 
@@ -408,8 +410,8 @@ impl ShareFile {
         Ok(self.inner.pairs.get_or_init(|| pairs))
     }
 
-    /// Has every file with the content hashed again. Also drops its outboard, which may be what is
-    /// damaged; hashing rebuilds it.
+    /// Has every file with the content hashed again. Also drops the content's outboard, because the
+    /// outboard may be damaged instead of the file. Hashing rebuilds it.
     fn suspect(&self) {
         self.inner.outboards.forget(&self.inner.hash);
         if let Some(shared) = self.inner.shared.upgrade() {

@@ -1,8 +1,8 @@
 //! The shared names and the events about their changes, both decided only here.
 //!
-//! Nothing here accesses the disk. `walk` and `hasher` do, and report their findings. Each change
-//! of the listing passes its event to the `order` in the same step, and the `order` holds it until
-//! its turn. So the events always add up to the listing.
+//! Nothing here accesses a share on the disk. `walk` and `hasher` do, and report their findings.
+//! Each change of the listing passes its event to the [`EventOrder`] in the same step, which holds
+//! the event until all earlier changes are resolved. So the events always add up to the listing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -52,13 +52,13 @@ pub(super) struct ListingState {
     pub(super) outbox: Vec<ShareEvent>,
     /// Events that wait for earlier unresolved changes.
     pub(super) order: EventOrder,
-    /// Contents of small files that were just written.
+    /// Contents of small files, kept since they were written.
     pub(super) kept: ReplacedContents,
-    /// Files that were renamed and are to be read under their new names.
+    /// Contents of files that were renamed and are not read yet under their new names.
     pub(super) moved: MovedContents,
     /// Former versions of listed files.
     pub(super) former: FormerVersions,
-    /// Listed files that no longer have their listed content and are to be read again.
+    /// Listed files that may no longer have their listed content and are to be read again.
     pub(super) suspected: BTreeSet<Slot>,
     /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<FinishedRead>,
@@ -109,7 +109,8 @@ impl ListingState {
         }
     }
 
-    /// Adds a share, with its entries in the log. The caller must then have it walked.
+    /// Adds a share and restores its entries from the log, or gives new settings to a share that
+    /// was added before. Schedules a walk; the caller must wake the scanner.
     pub(super) fn add_share(
         &mut self,
         index: u16,
@@ -185,7 +186,8 @@ impl ListingState {
         found
     }
 
-    /// Removes a share with all its entries. Returns false if there is none.
+    /// Removes a share with all its entries, or the log's entries of a share that is not added.
+    /// Returns false if there is neither.
     pub(super) fn remove_share(&mut self, index: u16) -> bool {
         let Some(share) = self.shares.get(&index) else {
             return self.forget_known(index);
@@ -225,11 +227,12 @@ impl ListingState {
         !self.absent.is_empty()
     }
 
-    /// Restores the listing as of the last write of the log. The walk then finds what changed.
+    /// Restores the listing of a share from the entries of the log. The next walk finds the
+    /// changes.
     fn restore(&mut self, root: Slot, place: &SharePlace, mut known: Vec<Known>) {
         known.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         for Known { share, path, entry } in known {
-            // the place was another one when it was announced
+            // the share had another place when the entry was announced
             let local = place.local(&path).filter(|local| !local.is_root());
             let Some(local) = local else {
                 self.order.hold(ShareEvent::Removed { share, path });
@@ -425,7 +428,7 @@ impl ListingState {
         if let Some(file) = self.tree.file(slot) {
             self.drop_content(slot, &file.hash);
             self.former.forget_at(slot);
-            // a write through this name is now visible only through the file's other names
+            // the kernel may have reported a write under this name only, so recheck the others
             self.recheck_links(file.identity.without_ctime(), &file.hash);
         }
         match self.tree.get_mut(slot).map(|node| &mut node.body) {
@@ -442,7 +445,7 @@ impl ListingState {
         }
     }
 
-    /// Empties a share after its directory has gone. Its number stays reserved for its return.
+    /// Empties a share because its own directory cannot be opened. The share keeps its number.
     pub(super) fn vanish(&mut self, index: u16, why: &str) {
         let Some(share) = self.shares.get_mut(&index) else {
             return;
@@ -520,7 +523,7 @@ impl ListingState {
         self.outbox.extend(event);
     }
 
-    /// Announces that a name is no longer left out, if its reason is one that warns.
+    /// Announces that a name is no longer left out, if the owner was warned of its reason.
     fn settle_left_out(&mut self, slot: Slot) {
         let index = self.tree.get(slot).map(|node| node.share);
         let left_out = self.left_out(slot).filter(|l| l.why.warns());
@@ -549,7 +552,8 @@ impl ListingState {
         self.warn(index, left_out.path, &why);
     }
 
-    /// Begins a walk through a share. Returns `None` if one is running; another then follows it.
+    /// Begins a walk through a share and returns the root, from which to walk. If a walk is
+    /// running, returns `None` and lets another walk follow it.
     pub(super) fn begin_scan(&mut self, index: u16) -> Option<Slot> {
         let share = self.shares.get_mut(&index)?;
         if share.scanning {
@@ -563,7 +567,8 @@ impl ListingState {
         Some(share.root)
     }
 
-    /// Records that a directory of a share was read or could not be read.
+    /// Records that a directory of a share was read or could not be read. If it was the last one to
+    /// read, ends the walk through the share.
     pub(super) fn end_walk(&mut self, index: u16) {
         let Some(share) = self.shares.get_mut(&index) else {
             return;

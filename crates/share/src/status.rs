@@ -15,8 +15,8 @@ use p2pfs_types::path::SharedPath;
 
 /// Maximum number of files reported as waiting to be hashed for one directory.
 pub(super) const UNREAD_MAX: usize = 1000;
-/// Maximum number of queued files examined for that list. It bounds the time under the lock to some
-/// milliseconds.
+/// Maximum number of waiting files examined to find those of one directory. It bounds the time
+/// under the lock to some milliseconds.
 const UNREAD_LOOKED_AT_MAX: usize = 50_000;
 
 /// Readers of a content, according to the current state of the shares. The log may not have it yet.
@@ -79,8 +79,9 @@ impl ListingState {
         ))
     }
 
-    /// Returns the readers of a content. If a file was only observed to move into a share, its
-    /// content was not read there. Such a move can restrict the readers but never add any.
+    /// Returns the readers of a content. If a file was moved into a share and is not read there
+    /// yet, the share counts only if it has a reader list. Otherwise the move would open a content
+    /// to every node before it is certain that the file has this content.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let mut restricted = BTreeSet::new();
         let former = self.former.get(hash).map(|it| it.slot);
@@ -156,7 +157,7 @@ impl ListingState {
             .collect()
     }
 
-    /// Returns why a name, or a directory above it, is left out, for each share in which it is.
+    /// Returns, for each share in which `path` or a directory above it is left out, the reason.
     pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
         let in_share = |share: &OfferedShare| {
             let mut at = share.root;
@@ -178,7 +179,7 @@ impl ListingState {
             return None;
         };
         let share = self.shares.get(&node.share)?;
-        // a name may be left out because it is not a valid shared path, so use its parent's
+        // the name may be left out because it makes no valid path, so join it to the parent's path
         let parent = self.tree.path(node.parent)?;
         let last = self.tree.name(slot);
         let name = std::os::unix::ffi::OsStrExt::from_bytes(last);

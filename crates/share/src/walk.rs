@@ -23,7 +23,8 @@ use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
 /// Maximum names checked in one step, so that new events never wait for a large directory.
 pub(super) const BATCH_MAX_NAMES: usize = 1024;
 
-/// A directory of a share, as of the last look at the state.
+/// A directory of a share, with what its check needs from the state. It is copied, so that the
+/// state is not locked during the check.
 #[derive(Clone)]
 pub(super) struct ShareDirectory {
     pub(super) index: u16,
@@ -204,7 +205,8 @@ pub(super) struct DirectoryWalk {
     pub(super) open: OpenShareDirectory,
     /// Whether known subdirectories are read too.
     pub(super) full: bool,
-    /// Names found so far. The other names of the state are checked at the end.
+    /// Names found so far. The other names that the state has in this directory are checked at the
+    /// end.
     pub(super) met: HashSet<Slot>,
     entries: Dir,
     /// Turn that waits for this directory.

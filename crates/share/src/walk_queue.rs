@@ -15,15 +15,15 @@ use super::scanner::{Scanner, Visit, WalkQueue, place_of};
 use super::walk::{DirectoryWalk, ObservedNames, OpenShareDirectory, ShareDirectory};
 use super::watch::{Cause, Unwatched};
 
-/// Maximum steps through new directories before all other work has its turn.
+/// Maximum steps through new directories before all other work continues.
 const FRESH_STEPS_MAX: usize = 64;
 
 /// Result of opening a directory.
 struct OpenAttempt {
-    /// Attributes of the share's own directory, if that is to be read.
+    /// Attributes of the share's own directory, if that is the directory to read.
     share: Option<NameStat>,
     open: Result<OpenShareDirectory, Errno>,
-    /// Attributes of the directory, if it was left out until now.
+    /// Attributes of the directory, if it was left out as unreadable until now.
     seen: Option<NameStat>,
 }
 
@@ -53,8 +53,8 @@ fn seen(fd: &OwnedFd) -> Option<NameStat> {
 }
 
 impl Scanner {
-    /// Runs some steps of the walks: up to a bound all through new directories, because later turns
-    /// wait for them, then one through the others.
+    /// Runs up to [`FRESH_STEPS_MAX`] steps through new directories, because later turns wait for
+    /// them, and then one step through the other directories.
     pub(super) fn advance(&mut self) {
         for _ in 0..FRESH_STEPS_MAX {
             if self.fresh.walk.is_none() && self.fresh.visits.is_empty() {
@@ -67,8 +67,8 @@ impl Scanner {
         self.scan = self.step(queue, |scanner| &mut scanner.scan);
     }
 
-    /// Runs one step: a batch of names, or the next directory. `grown` returns the queue with the
-    /// directories found meanwhile.
+    /// Runs one step of `queue`: a batch of names, or the next directory. `grown` returns the field
+    /// of the scanner to which directories found in this step were added.
     fn step(&mut self, mut queue: WalkQueue, grown: fn(&mut Self) -> &mut WalkQueue) -> WalkQueue {
         if let Some(walk) = queue.walk.take() {
             queue.walk = self.read_on(walk);

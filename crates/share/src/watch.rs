@@ -88,7 +88,8 @@ pub(super) enum InotifyReport {
 /// Why a directory is not watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unwatched {
-    /// fs.inotify.max_user_watches, or the configured limit.
+    /// The limit of watches (fs.inotify.max_user_watches, or the configured one), or of inotify
+    /// instances (fs.inotify.max_user_instances).
     Limit,
     /// Any other error, for example a directory that is gone again.
     Other,
@@ -107,7 +108,7 @@ pub(super) struct Watches {
     inotify: Option<OwnedFd>,
     by_watch: BTreeSet<(i32, Slot)>,
     limit: usize,
-    /// Last report, if it may be one half of a rename.
+    /// Last report, if it is the old name of a rename and the new name may follow.
     moved: Option<PendingRename>,
 }
 
@@ -143,7 +144,7 @@ impl Watches {
     }
 
     /// Watches an open directory by its descriptor, so that no rename can substitute another one.
-    /// Returns the watch that the directory had, unless that ended unnoticed.
+    /// Returns `had`, the watch that the directory had, or a new watch if that one ended unnoticed.
     pub(super) fn add(
         &mut self,
         slot: Slot,
@@ -239,7 +240,7 @@ impl Watches {
     }
 }
 
-/// Passes on the reports that waited for the other half of a rename.
+/// Passes on the reports about the old name of a rename, which waited for those about the new name.
 fn release(moved: Option<PendingRename>, take: impl FnMut(InotifyReport)) {
     let reports = moved.into_iter().flat_map(|moved| moved.reports);
     reports.for_each(take);
