@@ -57,7 +57,7 @@ impl Scanner {
             }
         }
         // These names were overtaken twice in a row: they change faster than they are checked. All
-        // changes before the previous check have their turns by now, so apply its result.
+        // changes before the previous check have their turns by now, so apply that check's result.
         for look in late {
             state.order.step();
             self.apply_check(&mut state, look, now);

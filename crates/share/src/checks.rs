@@ -20,7 +20,7 @@ use super::tree::Slot;
 use super::walk::ShareDirectory;
 use super::watch::Cause;
 
-/// Maximum remembered files with a reported close, so that they are recognized under a new name.
+/// Maximum files remembered because their close was reported, to recognize them under a new name.
 const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// A name to check.
@@ -142,8 +142,8 @@ impl PendingChecks {
     }
 
     /// Returns whether the result may show a change later than all reports of the name. A change is
-    /// visible some microseconds before it is reported, or milliseconds if its thread has to wait
-    /// in between.
+    /// visible some microseconds before it is reported, or milliseconds if the thread that makes it
+    /// has to wait in between.
     pub(super) fn may_be_ahead(check: &NameCheck, found: &ObservedName) -> bool {
         match found {
             ObservedName::Nothing => !check.unlinked,

@@ -5,12 +5,12 @@
 //! therefore hashed from the outboard of its listed version, at the cost of the appended bytes and
 //! some samples. A file that did not become longer, or is smaller, is read whole.
 //!
-//! A longer file may also have other former bytes: a database grows and also changes in the middle.
-//! So samples of the listed version are compared: its first bytes, which most formats change on
-//! every write, its last bytes, and some bytes in between. If a sample differs, the file is read
-//! whole. If bytes changed that no sample covers, the file is listed with a wrong hash. Therefore
-//! the hash is in doubt until the file is read whole: it is not remembered across a restart, a read
-//! of a changed byte fails and has the file read whole, and so does coming to rest
+//! The former bytes of a longer file may have changed too: a database grows and also changes in the
+//! middle. So samples of the listed version are compared: its first bytes, which most formats
+//! change on every write, its last bytes, and some bytes in between. If a sample differs, the file
+//! is read whole. If bytes changed that no sample covers, the file is listed with a wrong hash.
+//! Therefore the hash is in doubt and not remembered across a restart. The file is read whole when
+//! a request for a changed byte has failed, and in any case after it came to rest
 //! (`ListingState::rest_extended`).
 
 use std::fs::File;

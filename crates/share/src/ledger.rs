@@ -51,9 +51,9 @@ pub(super) struct LedgerRow {
     /// When this version was first seen, by the local clock.
     pub(super) first_seen: FileTimestamp,
     /// Whether the hash is in doubt (not `HashTrust::Sure`): the file was hashed soon after its
-    /// modification, while a process had it open for writing, or without being read whole. A check
-    /// after a restart does not use such a hash, unless the file has several names; it then lists
-    /// the hash and has it verified. `first_seen` is always used.
+    /// modification, while a process had it open for writing, or without being read whole. After a
+    /// restart such a hash is ignored, but `first_seen` is used. However, if the file has several
+    /// names, it is listed with the hash, and the hash is verified afterwards.
     pub(super) doubted: bool,
 }
 

@@ -157,9 +157,9 @@ fn command_again(dir: &std::path::Path) -> String {
     format!("p2pfs share add {}", dir.as_deref().unwrap_or("DIR"))
 }
 
-/// Returns the command options that give a share the pattern `more` besides its own patterns, which
-/// the patterns of the command replace. If the options would be too long or cannot be quoted,
-/// returns the option that drops the default patterns.
+/// Returns the command options that give a share its own patterns and the pattern `more`, because
+/// the patterns of a command replace those of the share. If the options would be too long or cannot
+/// be quoted, returns the option that drops the default patterns.
 fn options_of_patterns(share: &OfferedShare, more: &str) -> String {
     let patterns = share.exclude.patterns().iter().map(String::as_str);
     let option = |pattern: &str| {

@@ -35,9 +35,9 @@
 //!
 //! A call on a filesystem may block forever after the server of the filesystem has gone away. So
 //! the scanner accesses filesystems that may have a server through a `disk_thread`, and abandons
-//! that thread when a call makes no progress. Hashers that read nothing
-//! for a long time, on any disk, are abandoned and replaced (`at_work`). The share is skipped until
-//! the abandoned thread's call returns, and is then walked.
+//! that thread when a call makes no progress. Hashers that read nothing for a long time, on any
+//! disk, are abandoned and replaced (`at_work`). The share is skipped until the abandoned thread's
+//! call returns, and is then walked.
 //!
 //! # The path of a new file
 //!

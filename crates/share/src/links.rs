@@ -71,7 +71,7 @@ struct LinkResolver<'a> {
 }
 
 impl LinkResolver<'_> {
-    /// Follows a relative target to its end. Returns the form in which it is listed.
+    /// Follows a relative target to its end. Returns the target in the form that is listed.
     fn listed(&mut self, link: &SharedPath, target: Vec<u8>) -> Result<Vec<u8>, LinkOutcome> {
         let mut names = names_of(&target);
         let after_ups = names.iter().take_while(|name| *name == b"..").count();

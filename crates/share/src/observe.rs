@@ -155,7 +155,7 @@ impl ListingState {
         if let Some(file) = listed.filter(|file| file.identity == seen.identity) {
             let version = self.tree.version(slot, &file);
             if version != version.seen_at(FileTimestamp::now()) {
-                // the clock was set back
+                // the version time is in the future because the clock was set back
                 self.list_file(slot, seen, file.hash, self.is_doubted(seen));
             }
             // The file may have been written again within a clock tick, or through a mapping, which
@@ -187,8 +187,8 @@ impl ListingState {
     }
 
     /// If the file was hashed under another name and only its ctime changed since, records it as a
-    /// source of that hash. It serves that content, which is verified on each read, until it is
-    /// hashed under this name.
+    /// source of that hash. Until the file is hashed under this name, it serves that content, which
+    /// is verified on each read.
     fn note_moved(&mut self, slot: Slot, seen: &FileIdentity) {
         if let Some(row) = self.ledger.get(seen.dev, seen.ino)
             && row.identity.same_but_ctime(seen)

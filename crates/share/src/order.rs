@@ -186,8 +186,8 @@ impl EventOrder {
     /// Records that a file was hashed in its turn. If any attribute but ctime differs from when the
     /// wait began, the hashed state may belong to a later turn, and [`Self::set_ahead`] is called.
     /// The ctime is not compared, because it also changes without a write (another link to the file
-    /// is removed). It would not suffice either: two files that replace each other within one clock
-    /// tick have the same ctime.
+    /// is removed). Comparing only the ctime would miss changes: two files that replace each other
+    /// within one clock tick have the same ctime.
     pub(super) fn record_hashed(&mut self, slot: Slot, hashed: FileIdentity) {
         let is_as_seen =
             |seen: &FileIdentity| *seen == FileIdentity::default() || seen.same_but_ctime(&hashed);
@@ -217,8 +217,8 @@ impl EventOrder {
     }
 
     /// Blocks the current turn and all later ones until a new directory is read. Returns the turn
-    /// to pass to [`Self::end_reading`]. Returns `None` if the unit has too many names, so that
-    /// later turns do not wait for the directory.
+    /// to pass to [`Self::end_reading`]. If the unit has more than [`UNIT_MAX_NAMES`] files, blocks
+    /// nothing and returns `None`.
     pub(super) fn await_reading(&mut self) -> Option<EventSeq> {
         let turn = self.now.0;
         let reading = self.reading.get_or_insert(OpenUnit {

@@ -1,4 +1,4 @@
-//! Bounds what a file costs that changes faster than it can be hashed.
+//! Bounds the cost of a file that changes faster than it can be hashed.
 //!
 //! After a file was read, it is not read again for a while. The wait is as long as reading it at
 //! [`REREAD_BYTES_PER_S`] takes. If the file changes again soon after each wait, the wait doubles,
@@ -35,8 +35,8 @@ struct ReadWait {
 }
 
 impl ReadWait {
-    /// Returns whether a read at `now` follows the wait before as much time has passed again. The
-    /// file is then busy.
+    /// Returns whether `now` is before the end of the wait, or at most once more the wait after its
+    /// end. If the file is read again in this time, it is busy.
     fn is_recent(&self, now: Instant) -> bool {
         now <= self.until + self.wait
     }

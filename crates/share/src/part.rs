@@ -33,7 +33,7 @@ pub(super) fn outboard_bytes(size_bytes: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub(super) enum HashPairs {
     Memory(Arc<[u8]>),
-    /// Pairs of a file too large for memory.
+    /// File with the pairs of an outboard over [`IN_MEMORY_MAX_BYTES`].
     Disk(Arc<File>),
 }
 

@@ -4,7 +4,7 @@
 //! After a rename, this process cannot open the old name any more, but the scanner learns of the
 //! rename only from the kernel's reports. If the content is requested in between, it is in
 //! [`MissedContents`]. The rename changes the ctime, so the file is read again before it is listed
-//! under its new name. During that time it is in [`MovedContents`].
+//! under its new name. During that time its content is in [`MovedContents`].
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -61,8 +61,8 @@ pub(super) struct Scanner {
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
     pub(super) checks: PendingChecks,
-    /// Results of checks during which the name was reported again. Each name is checked again with
-    /// the next reports.
+    /// Results of checks that were not applied because the name had been reported again. Each name
+    /// is checked again with the next reports.
     pub(super) overtaken: HashMap<(Slot, Box<[u8]>), CheckedName>,
     /// New directories, for which later turns wait.
     pub(super) fresh: WalkQueue,
@@ -336,8 +336,8 @@ impl Scanner {
     }
 
     /// Applies finished reads to the state. If the name of a file is to be checked again, the read
-    /// may have seen a change of a later turn than its own. Its result is then applied one round
-    /// later, when all reports from before the end of the read have their turns.
+    /// may have seen a change of a later turn than that of the file. The result is then applied one
+    /// round later, when all reports from before the end of the read have their turns.
     fn take_read(&self, read: Vec<FinishedRead>) {
         if read.is_empty() {
             return;

@@ -28,7 +28,7 @@ use p2pfs_types::pool::PiecePool;
 /// Maximum files of one content that are tried before it counts as not shared.
 const SOURCE_CANDIDATES_MAX: usize = 16;
 
-/// A name that is listed with a requested content.
+/// A name under which a file with a requested content may be found.
 pub(super) struct SourceCandidate {
     pub(super) slot: Slot,
     pub(super) dir: Arc<Path>,
@@ -88,9 +88,9 @@ impl SourceCandidate {
 
 impl ShareSet {
     /// Opens a shared file with this content if its size and mtime are as when it was hashed. If a
-    /// small file was replaced recently, returns its former content. A chmod or rename since is
-    /// harmless unless others may no longer read the file, because the served bytes are checked
-    /// against the hash.
+    /// small file was replaced recently, returns its former content. The ctime may differ after a
+    /// chmod or rename, because the served bytes are checked against the hash. However, a file that
+    /// others may no longer read is not opened.
     ///
     /// # Errors [`ShareError::NotHere`] if no file has the content. An error that [is a
     /// want](ShareError::is_want) if a file that may have the content could not be opened for lack

@@ -72,7 +72,7 @@ pub(super) struct ListingState {
     pub(super) left_links: LeftLinks,
     /// Shares to walk through.
     pub(super) scans: Vec<u16>,
-    /// Entries in the log of shares that were not added yet.
+    /// Entries that the log has of shares that are not added yet.
     absent: BTreeMap<u16, Vec<Known>>,
     /// Whether a configured share could not be added yet.
     pub(super) misses_shares: bool,
@@ -163,7 +163,8 @@ impl ListingState {
         let now = self.listed_in(root);
         let share = ShareIndex(index);
         let names: HashSet<&SharedPath> = now.iter().map(|(_, path)| path).collect();
-        // contents first, so that a content that is moved is always listed under one of its names
+        // new paths before removals, so that a moved content is always listed under one of its
+        // paths
         for (slot, _) in &now {
             self.announce_put(*slot);
         }
@@ -523,7 +524,7 @@ impl ListingState {
         self.outbox.extend(event);
     }
 
-    /// Announces that a name is no longer left out, if the owner was warned of its reason.
+    /// Announces that a name is no longer left out, if the owner is warned at once of its reason.
     fn settle_left_out(&mut self, slot: Slot) {
         let index = self.tree.get(slot).map(|node| node.share);
         let left_out = self.left_out(slot).filter(|l| l.why.warns());

@@ -79,9 +79,9 @@ impl ListingState {
         ))
     }
 
-    /// Returns the readers of a content. If a file was moved into a share and is not read there
-    /// yet, the share counts only if it has a reader list. Otherwise the move would open a content
-    /// to every node before it is certain that the file has this content.
+    /// Returns the readers of a content. A share into which a file with the content was moved, and
+    /// in which the file is not read yet, counts only if it has a reader list. Otherwise the move
+    /// would open a content to every node before it is certain that the file has this content.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let mut restricted = BTreeSet::new();
         let former = self.former.get(hash).map(|it| it.slot);

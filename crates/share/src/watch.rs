@@ -19,8 +19,8 @@ use p2pfs_types::files::path_of;
 /// Buffer size of one read: some hundred events.
 const READ_BYTES: usize = 64 * 1024;
 /// How long the old name of a rename waits for the report of the new one, if nothing else is
-/// reported. The kernel reports both in one system call, microseconds apart, unless its thread has
-/// to wait in between. This is a tenth of the time allowed until a change is announced.
+/// reported. The kernel reports both in one system call, microseconds apart, unless the calling
+/// thread has to wait in between. This is a tenth of the time allowed until a change is announced.
 const MOVE_WAIT: Duration = Duration::from_millis(200);
 
 const MASK: WatchFlags = WatchFlags::CREATE
@@ -187,8 +187,8 @@ impl Watches {
         self.by_watch.range(range).map(|(_, slot)| *slot)
     }
 
-    /// Passes every pending report to `take`, the new name of a rename first. Returns the watches
-    /// that the kernel dropped.
+    /// Passes every pending report to `take`, for a rename the new name first. An old name without
+    /// a new one is passed after [`MOVE_WAIT`]. Returns the watches that the kernel dropped.
     pub(super) fn drain(&mut self, mut take: impl FnMut(InotifyReport)) -> Vec<(i32, Slot)> {
         let mut dropped = Vec::new();
         let mut moved = self.moved.take();
