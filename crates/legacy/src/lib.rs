@@ -1,9 +1,10 @@
 //! The two older text protocols: the discovery protocol (UDP questions, plain TCP transfers) and
-//! the mesh (chat and pushed files).
+//! the mesh (chat and pushed files). The *original programs* are the two older programs that speak
+//! these protocols; *legacy peers* are running instances of them.
 //!
-//! [`LegacyPeers`] gives a node the peers of both: it implements
-//! [`ForeignPeers`](p2pfs_node::ForeignPeers). [`discovery_plane`] and [`mesh_plane`] have the
-//! tasks, [`discovery`] and [`mesh`] the pure state machines that they drive, [`wire`] the formats
+//! Start at [`LegacyPeers`]: it implements [`ForeignPeers`](p2pfs_node::ForeignPeers), so that a
+//! node has the peers of both protocols. [`discovery_plane`] and [`mesh_plane`] have the tasks,
+//! [`discovery`] and [`mesh`] the pure state machines that the tasks drive, [`wire`] the formats
 //! and their limits, and [`net`] the sockets.
 
 pub mod discovery;

@@ -1,4 +1,4 @@
-//! Delayed answers.
+//! Answers to questions of peers, delayed as the protocol demands.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddrV4;
@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crate::wire::discovery::Name;
 
-/// Maximum waiting answers. Further requesters get none and ask again.
+/// Maximum waiting answers. Further questions get no answer.
 pub const ANSWERS_MAX: usize = 1024;
-/// Maximum waiting answers for one address.
+/// Maximum waiting answers for one IP address.
 const ANSWERS_PER_ADDRESS: usize = 64;
 
 #[derive(Default)]
@@ -19,8 +19,8 @@ pub(super) struct DelayedAnswers {
 }
 
 impl DelayedAnswers {
-    /// Queues an answer for `at`. An equal answer that already waits is not queued twice. Returns
-    /// false if the queue is full.
+    /// Queues an answer about `name` for the peer `to`, due at `at`. If such an answer waits
+    /// already, changes nothing. Returns false if there is no room.
     pub(super) fn put(&mut self, at: Instant, to: SocketAddrV4, name: Name) -> bool {
         if self.waiting.contains(&(to, name.clone())) {
             return true;

@@ -1,9 +1,10 @@
-//! The questions of this node. Several requesters of one name share a question; the number of
-//! questions and the lifetime of each are bounded.
+//! The questions of this node to legacy peers, each for one file name. Several requesters of one
+//! name share a question; the number of questions and the lifetime of each are bounded.
 //!
-//! A question is sent as soon as the rate of [`ASKS_PER_S`] permits, in order of arrival. Its
-//! lookup then lasts the full time. An answer does not name a file, so its sender is tried for
-//! every open question that it was asked: a few at a time, the oldest first.
+//! Questions are sent in the order of arrival, as soon as the rate of [`ASKS_PER_S`] permits. The
+//! time of a lookup begins when its question is sent. An answer does not name a file. The peer that
+//! sent it, a *responder*, is therefore tried for each open question that it was asked: a few tries
+//! at a time, those of the oldest question first. A *try* requests the file by TCP.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddrV4;
@@ -13,44 +14,49 @@ use super::LegacyEvent;
 use crate::wire::discovery::Name;
 use p2pfs_types::bucket::TokenBucket;
 
-/// Maximum open questions. The oldest one with a finished lookup is evicted.
+/// Maximum open questions. A further one evicts a question whose lookup is over, or is refused if
+/// there is none.
 pub const ASKS_MAX: usize = 1024;
 /// Maximum questions sent in one burst.
 pub const ASKS_BURST: u32 = 64;
 /// Maximum sustained rate of questions. A legacy peer searches its whole folder for a name that it
 /// does not have.
 pub const ASKS_PER_S: u32 = 128;
-/// Maximum questions that stay open for a late answer after their lookup. The oldest is evicted.
+/// Maximum questions that stay open for a late answer after their lookup is over. The oldest is
+/// evicted, those of persons last.
 pub const LATE_MAX: usize = 64;
-/// Maximum responders tried at one time, for all questions.
+/// Maximum tries at one time, for all questions.
 pub const TRIES_MAX: usize = 64;
-/// Maximum tries at one address, so that a silent one leaves room for others.
+/// Maximum tries at one time at one address. Without it, a silent address could occupy all of
+/// [`TRIES_MAX`].
 pub const TRIES_AT_ONE_MAX: usize = 16;
 /// Maximum open questions that are sent to a new member.
 const NEWCOMER_ASKS_MAX: usize = 4;
-/// How long a name without any holder counts as absent.
+/// How long a name counts as absent after a lookup in which no peer had the file.
 pub const NEGATIVE: Duration = Duration::from_secs(30);
 /// Maximum names remembered as absent.
 const NEGATIVES_MAX: usize = 4096;
-/// Maximum responders that wait for one question.
+/// Maximum responders of one question that wait to be tried.
 const RESPONDERS_MAX: usize = 16;
-/// Maximum peers remembered for an answer. The oldest is forgotten first.
+/// Maximum peers remembered because they were first to answer a question. The oldest is forgotten
+/// first.
 const PRIORITY_MAX: usize = 256;
-/// How long a responder that broke off a transfer is tried after all others for that file.
+/// How long after a broken transfer its sender is tried last for that file.
 const FAILED_FOR: Duration = Duration::from_secs(300);
-/// Maximum remembered failures. The oldest is forgotten first.
+/// Maximum remembered broken transfers. The oldest is forgotten first.
 const FAILED_MAX: usize = 1024;
 
 /// Kind of requester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// A program's lookup. It may end as absent, which is remembered for [`NEGATIVE`].
+    /// A program that looks up a path. If no peer has the file, further lookups of the name fail at
+    /// once for [`NEGATIVE`].
     Lookup,
-    /// A person; waits for as long as the question is open.
+    /// A person, who waits for as long as the question is open.
     Whole,
 }
 
-/// Why no peer is asked. The call changed nothing.
+/// Why no peer is asked, or why a lookup ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Absence {
     /// The name was asked within the last [`NEGATIVE`] and no peer had it.
@@ -62,8 +68,8 @@ pub enum Absence {
     /// No peer is known.
     #[error("no legacy peer is known")]
     NoMembers,
-    /// [`ASKS_MAX`] other questions are open, or the running tries left no turn for the name's
-    /// responder.
+    /// [`ASKS_MAX`] other questions are open, or the lookup ended before all responders of the name
+    /// were tried ([`LegacyEvent::LookupBusy`]).
     #[error("too many names are being asked for: try again in a moment")]
     Busy,
 }
@@ -71,15 +77,16 @@ pub enum Absence {
 struct OpenQuestion {
     /// Time when the question was sent; until then, the time of the request.
     asked_at: Instant,
-    /// Whether it was sent to any peer since the request.
+    /// Whether the question was sent since it was opened or last renewed.
     is_put: bool,
-    /// Whether a person waits for it.
+    /// Whether a person waits for the answer.
     is_persons: bool,
     lookup_ends: Instant,
     lookup_is_over: bool,
-    /// Latest time until which any requester waits.
+    /// Time when the question closes.
     ends: Instant,
-    /// Whether a responder delivers the file. The other responders wait for that one to fail.
+    /// Whether a responder delivers the file. The other responders are kept and are tried if the
+    /// file is requested again.
     is_settled: bool,
     peers: QuestionedPeers,
 }
@@ -92,8 +99,8 @@ struct QuestionedPeers {
     tried: HashSet<SocketAddrV4>,
     trying: Option<SocketAddrV4>,
     responders: VecDeque<(SocketAddrV4, SocketAddrV4)>,
-    /// Responders that recently failed with this file. They are tried when no other is left or
-    /// expected.
+    /// Responders whose transfer of this file broke off recently. They are tried only when no other
+    /// responder is left or expected.
     doubtful: VecDeque<(SocketAddrV4, SocketAddrV4)>,
 }
 
@@ -103,7 +110,7 @@ struct FailedTry {
     until: Instant,
 }
 
-/// The responders that are being tried.
+/// Numbers of running tries, in total and by address.
 #[derive(Default)]
 struct RunningTries {
     all: usize,
@@ -118,8 +125,8 @@ pub(super) struct OpenQuestions {
     unput: VecDeque<Name>,
     pace: TokenBucket,
     absent_until: HashMap<Name, Instant>,
-    /// Peers that were first to answer one of this node's questions, in order. Their questions are
-    /// answered at once.
+    /// Peers that were first to answer one of this node's questions, in the order of these answers.
+    /// This node answers their questions at once.
     priority: VecDeque<SocketAddrV4>,
     failed: VecDeque<FailedTry>,
 }
@@ -138,7 +145,8 @@ impl OpenQuestions {
         }
     }
 
-    /// Opens a question or joins an open one. Returns the question that was evicted.
+    /// Opens a question or joins an open one. Returns the name of the question that was evicted, if
+    /// no responder had delivered that file.
     pub(super) fn open(
         &mut self,
         now: Instant,
@@ -193,7 +201,7 @@ impl OpenQuestions {
     pub(super) fn put_next(&mut self, now: Instant, asked: &[SocketAddrV4]) -> Option<Name> {
         loop {
             let next = self.unput.front()?;
-            // skip one that ended or was evicted meanwhile
+            // skip a question that ended or was evicted since it was queued
             let Some(ask) = self.open.get_mut(next).filter(|ask| !ask.is_put) else {
                 self.unput.pop_front();
                 continue;
@@ -209,8 +217,9 @@ impl OpenQuestions {
         }
     }
 
-    /// Returns the latest open questions, to be sent to a new member. Their number is limited,
-    /// because a forged sender address could otherwise direct many questions at its owner.
+    /// Returns the latest open questions, to be sent to a new member. Their number is limited.
+    /// Otherwise a message with a forged sender address would direct many questions at the owner of
+    /// that address.
     pub(super) fn put_to(&mut self, member: SocketAddrV4) -> Vec<Name> {
         let open = self.open.iter_mut();
         let open = open.filter(|(_, ask)| ask.is_put && !ask.is_settled);
@@ -225,7 +234,8 @@ impl OpenQuestions {
             .collect()
     }
 
-    /// Marks the responders in `except` as tried, and starts tries of waiting responders.
+    /// Marks the addresses in `except` as tried for this name, and starts tries of waiting
+    /// responders.
     pub(super) fn begin(
         &mut self,
         now: Instant,
@@ -239,7 +249,8 @@ impl OpenQuestions {
         self.next_tries(now)
     }
 
-    /// Starts as many tries as there is room for, those of the oldest question first.
+    /// Starts tries, at most one per question and as many as [`TRIES_MAX`] and [`TRIES_AT_ONE_MAX`]
+    /// permit, the oldest question first.
     fn next_tries(&mut self, now: Instant) -> Vec<LegacyEvent> {
         let mut running = RunningTries::default();
         for at in self.open.values().filter_map(|ask| ask.peers.trying) {
@@ -254,7 +265,8 @@ impl OpenQuestions {
             .collect()
     }
 
-    /// Records that a transfer of the file from `at` failed. Other responders are tried before it.
+    /// Records that the transfer of a file from `at` broke off. Other responders are tried before
+    /// `at` for [`FAILED_FOR`].
     pub(super) fn failed(&mut self, now: Instant, name: &Name, at: SocketAddrV4) {
         self.failed.retain(|failed| failed.until > now);
         if self.failed.len() == FAILED_MAX {
@@ -267,15 +279,16 @@ impl OpenQuestions {
         });
     }
 
-    /// Returns whether a question waits for an answer of this peer. One answer per question is not
-    /// a flood.
+    /// Returns whether this peer has not answered some open question that it was asked. Its answer
+    /// is then exempt from the rate limit, because one answer per question is not a flood.
     pub(super) fn await_answer_of(&self, from: SocketAddrV4) -> bool {
         let mut open = self.open.values();
         open.any(|ask| ask.peers.asked.contains(&from) && !ask.peers.answered.contains(&from))
     }
 
-    /// Applies a `File` answer. Returns `None` if the sender was not asked any open question. An
-    /// answer does not name a file, so the sender is tried for each question that it was asked.
+    /// Applies a `File` answer from the peer `from`, which serves files at `at`. Returns `None` if
+    /// `from` was not asked any open question. An answer does not name a file, so `at` is tried for
+    /// each open question that `from` was asked.
     pub(super) fn answered(
         &mut self,
         now: Instant,
@@ -364,7 +377,8 @@ impl OpenQuestions {
         events
     }
 
-    /// Closes the oldest late questions beyond [`LATE_MAX`].
+    /// Closes the late questions beyond [`LATE_MAX`], those with the smallest
+    /// [`worth`](OpenQuestion::worth) first.
     fn drop_late(&mut self) -> Vec<LegacyEvent> {
         let late = self.open.iter().filter(|(_, ask)| ask.is_late());
         let mut late: Vec<_> = late.map(|(name, ask)| (ask.worth(), name)).collect();
@@ -381,8 +395,8 @@ impl OpenQuestions {
         gone.map(LegacyEvent::AskOver).collect()
     }
 
-    /// Remembers a name as absent, unless a transfer of it failed recently. In that case a peer has
-    /// it.
+    /// Remembers a name as absent, unless a transfer of that file broke off recently. In that case
+    /// a peer has the file.
     fn note_absence(&mut self, name: Name, now: Instant) {
         let has_failed = |failed: &FailedTry| failed.name == name && failed.until > now;
         if self.failed.iter().any(has_failed) {
@@ -441,8 +455,8 @@ impl OpenQuestion {
         }
     }
 
-    /// Resets the question to be sent again. Responders that waited while another one delivered the
-    /// file are tried now.
+    /// Resets the question so that it is sent again. Responders that were kept while another one
+    /// delivered the file are tried now.
     fn renew(&mut self, now: Instant) {
         self.asked_at = now;
         self.is_put = false;
@@ -453,12 +467,14 @@ impl OpenQuestion {
         self.peers.tried = self.peers.responders.iter().map(|(_, at)| *at).collect();
     }
 
-    /// Returns whether it is open only for a late answer.
+    /// Returns whether the lookup is over and no try is running: the question is open only for a
+    /// late answer.
     fn is_late(&self) -> bool {
         self.lookup_is_over && self.peers.trying.is_none()
     }
 
-    /// Returns the eviction key: the smallest is evicted first.
+    /// Returns the eviction key. The smallest is evicted first: questions whose file was delivered,
+    /// then those of programs, then those of persons, each the oldest first.
     fn worth(&self) -> (bool, bool, Instant) {
         (!self.is_settled, self.is_persons, self.asked_at)
     }
@@ -467,8 +483,8 @@ impl OpenQuestion {
         !self.peers.responders.is_empty() || !self.peers.doubtful.is_empty()
     }
 
-    /// Starts the next try. A responder that failed recently is tried only when no other is
-    /// expected.
+    /// Starts the next try, unless one is running. A responder whose transfer broke off recently is
+    /// tried only when no other is left or expected.
     fn next_try(
         &mut self,
         name: &Name,

@@ -1,10 +1,12 @@
 //! The legacy peers' discovery protocol as a state machine: membership, questions and answers.
 //!
-//! It owns the members (configured, gossiped, heard), the schedule of their lists, the delayed
-//! answers, and the questions of this node. It is pure: it receives datagrams, results and the
-//! time, and returns the datagrams to send, the transfers to try and its next deadline. It opens no
-//! socket, moves no file, and knows only about the files that the given `offers` confirms. A
-//! datagram that breaks a rule changes nothing but a counter. Every table here has a named limit.
+//! [`LegacyMachine`] has the members (configured, learned from lists, or heard from), the schedule
+//! of the lists that it sends to them, the delayed answers to peers, and the open questions of this
+//! node. A question asks the members for one file name. The machine is pure: it receives datagrams,
+//! results of transfers and the time, and returns the datagrams to send, the transfers to try and
+//! its next deadline. It opens no socket and moves no file. A callback, [`Offers`], tells it which
+//! files this node can deliver. A datagram that breaks a rule changes only the counters and the
+//! record of offences. Every table has a named limit.
 
 pub mod answering;
 pub mod asking;
@@ -38,24 +40,26 @@ use offence::DiscoveryOffenders;
 use rate::SenderRates;
 use roster::MemberRoster;
 
-/// Maximum datagrams, and events, that wait for the owner. More are dropped. The protocol repeats
-/// what matters.
+/// Maximum datagrams that wait for [`LegacyMachine::poll_transmit`], and maximum events that wait
+/// for [`LegacyMachine::poll_event`]. Further ones are dropped. Lists are sent again in the next
+/// period.
 const OUTBOX_MAX: usize = 4096;
 
 /// Configuration of the protocol, from `[legacy]` of the configuration file.
 #[derive(Clone, Debug)]
 pub struct LegacyConfig {
-    /// Address at which other nodes reach this one by TCP and UDP. It is sent in the lists.
+    /// Address at which peers reach this node by TCP and UDP. This node sends it in its lists.
     pub own: SocketAddrV4,
     /// Initial members; never forgotten.
     pub members: Vec<MemberName>,
-    /// Interval between two lists.
+    /// Interval between two lists to a member.
     pub period: Duration,
-    /// Total time that a question is open.
+    /// How long a question stays open for answers, if longer than [`Self::lookup`].
     pub waiting: Duration,
-    /// How long a lookup waits for its answer.
+    /// How long the lookup of a program waits for an answer after its question is sent.
     pub lookup: Duration,
-    /// Delay of this node's answer to a peer that never answered this node first.
+    /// Delay of this node's answer to a peer that was never the first to answer a question of this
+    /// node.
     pub responder_delay: Duration,
 }
 
@@ -74,13 +78,14 @@ pub enum LegacyEvent {
         /// Address where it serves the file.
         at: SocketAddrV4,
     },
-    /// The lookup of a name ended without an answer. A late one may still arrive.
+    /// The lookup of a name ended, and no responder delivered the file. A late answer may still
+    /// arrive.
     LookupOver(Name),
-    /// The lookup of a name ended before its responders could be tried, so the result is unknown.
+    /// The lookup of a name ended before all its responders were tried, so the result is unknown.
     LookupBusy(Name),
-    /// The question ended without an answer.
+    /// The question ended, and no responder delivered the file.
     AskOver(Name),
-    /// A peer was heard that was not a member.
+    /// The first message of a new member arrived.
     MemberUp(SocketAddrV4),
     /// A member was silent for too long.
     MemberDown(SocketAddrV4),
@@ -93,10 +98,11 @@ pub enum LegacyEvent {
 pub struct LegacyMember {
     /// Address of the member.
     pub address: SocketAddrV4,
-    /// Whether it was heard recently. The others are only configured, or are not members.
+    /// Whether it is a member that was heard recently. If not, it is a configured member, or an
+    /// address that broke the rules.
     pub heard: bool,
-    /// Whether it was first to answer one of this node's questions, so that it is answered without
-    /// delay.
+    /// Whether it was first to answer one of this node's questions. This node then answers its
+    /// questions without delay.
     pub priority: bool,
     /// Number of its offences.
     pub offences: u64,
@@ -113,9 +119,10 @@ pub struct LegacyCounters {
     pub flooding: u64,
     /// This node's own datagrams that returned to it.
     pub echoes: u64,
-    /// Entries of lists that are not members.
+    /// Entries of received lists that are invalid, or too many for one list.
     pub garbage_entries: u64,
-    /// Members, candidates, answers, questions and outputs for which there was no room.
+    /// Members, candidates, delayed answers, questions, datagrams to send and events that were
+    /// dropped because their table was full.
     pub overflow: u64,
     /// `File` answers from peers that were not asked any open question.
     pub stray_answers: u64,
@@ -124,14 +131,14 @@ pub struct LegacyCounters {
 }
 
 impl LegacyCounters {
-    /// Returns the number of datagrams that were dropped for any reason.
+    /// Returns the sum of all counters except the garbage entries and the answers.
     pub fn dropped(&self) -> u64 {
         let refused = self.malformed + self.flooding + self.overflow;
         refused + self.echoes + self.stray_answers
     }
 }
 
-/// Callback that returns whether a file of that name could be delivered now.
+/// Callback that returns whether this node could deliver a file of that name now.
 pub type Offers<'a> = &'a dyn Fn(&Name) -> bool;
 
 /// Callback that returns whether an address belongs to this node.
@@ -143,7 +150,8 @@ pub struct LegacyMachine {
     is_own: IsOwn,
     roster: MemberRoster,
     answers: DelayedAnswers,
-    /// Requests for files that are not here. They are checked again after the answer delay.
+    /// Requests of peers for files that this node did not offer. It checks each once more after
+    /// [`LegacyConfig::responder_delay`].
     hopes: DelayedAnswers,
     asks: OpenQuestions,
     rates: SenderRates,
@@ -223,8 +231,8 @@ impl LegacyMachine {
         }
     }
 
-    /// Runs everything that is due. `offers` is called again for each answer, since its file may be
-    /// gone.
+    /// Runs everything that is due. Calls `offers` again for each delayed answer, because the file
+    /// may be gone.
     pub fn handle_timeout(&mut self, now: Instant, offers: Offers<'_>) {
         if self.next_list <= now {
             self.next_list = now + self.config.period;
@@ -242,7 +250,8 @@ impl LegacyMachine {
         self.put_questions(now);
     }
 
-    /// Applies the resolved address of a host name.
+    /// Applies the result of a [`LegacyEvent::Resolve`]: the address of the host name, if it has
+    /// one.
     pub fn handle_resolved(&mut self, now: Instant, host: &MemberName, to: Option<SocketAddrV4>) {
         let to = to.filter(|address| !(self.is_own)(*address));
         if let Some(address) = self.roster.resolved(host, to, now) {
@@ -252,9 +261,9 @@ impl LegacyMachine {
         }
     }
 
-    /// Looks up a file. Answers are reported as [`LegacyEvent::Try`]. Several requesters of one
-    /// name share a question. Responders in `except` are skipped because they already failed the
-    /// requester.
+    /// Looks up a file. Each answer leads to a [`LegacyEvent::Try`]. Several requesters of one name
+    /// share a question. Responders at an address in `except` are skipped, because their transfers
+    /// already failed.
     ///
     /// # Errors [`Absence`] if no peer is asked.
     pub fn ask(
@@ -309,17 +318,20 @@ impl LegacyMachine {
         }
     }
 
-    /// Records that a transfer from `at` broke off. Other responders are tried before it.
+    /// Records that the transfer of a file from `at` broke off. For some time, a question for that
+    /// name tries all other responders before `at`.
     pub fn failed(&mut self, now: Instant, name: &Name, at: SocketAddrV4) {
         self.asks.failed(now, name, at);
     }
 
-    /// Counts an offence of a peer over TCP. Returns whether a report of it is due.
+    /// Counts an offence that a peer committed in a TCP transfer. Returns whether a report of it is
+    /// due.
     pub fn offended(&mut self, now: Instant, who: SocketAddrV4, what: DiscoveryOffence) -> bool {
         self.offenders.record(now, &who, what)
     }
 
-    /// Returns whether a report is due about a failure that is not an offence.
+    /// Returns whether a failure that is not an offence may be reported now. Such reports share the
+    /// rate of the reports about offences.
     pub fn may_tell(&mut self, now: Instant) -> bool {
         self.offenders.may_tell(now)
     }
@@ -345,8 +357,8 @@ impl LegacyMachine {
         due.into_iter().flatten().min()
     }
 
-    /// Returns the members heard recently and the configured ones, in the order in which they were
-    /// learned, then the other addresses that broke the rules.
+    /// Returns the members in the order in which they were first heard, then the configured members
+    /// that were not heard, then the other addresses that broke the rules.
     pub fn members(&self) -> Vec<LegacyMember> {
         let mut listed: Vec<(SocketAddrV4, bool)> = self.roster.listed().collect();
         let is_new = |who: &SocketAddrV4| listed.iter().all(|(address, _)| address != who);
@@ -375,7 +387,7 @@ impl LegacyMachine {
         self.counters
     }
 
-    /// Records a message of the sender. Returns whether it is a new member.
+    /// Records a message from a peer. Returns whether the peer became a member by it.
     fn record_message(&mut self, from: SocketAddrV4, now: Instant, length_bytes: usize) -> bool {
         let has_answered = self.asks.has_answered(from);
         let is_new = self
@@ -389,7 +401,8 @@ impl LegacyMachine {
         is_new == Some(true)
     }
 
-    /// Sends the latest open questions to a new member, or to one that was just resolved.
+    /// Sends the latest open questions to a new member, or to a configured one whose host name was
+    /// just resolved.
     fn ask_newcomer(&mut self, member: SocketAddrV4) {
         for name in self.asks.put_to(member) {
             self.put_question(member, encode_get(&name));
@@ -424,7 +437,8 @@ impl LegacyMachine {
         }
     }
 
-    /// Sends lists with only this node's own address, because nothing proves that a peer is there.
+    /// Sends each address a list with only this node's own address. It has no more, because nothing
+    /// proves that a peer is there.
     fn send_list_to(&mut self, unheard: &[SocketAddrV4]) {
         for to in unheard {
             for list in encode_lists(self.config.own, &[]) {
@@ -435,7 +449,7 @@ impl LegacyMachine {
 
     fn handle_get(&mut self, from: SocketAddrV4, name: Name, now: Instant, offers: Offers<'_>) {
         if !offers(&name) {
-            // a folder may still be scanned; if the table is full, the request is ignored
+            // the scan of a folder may still find the file; a full table ignores the request
             self.hopes
                 .put(now + self.config.responder_delay, from, name);
             return;
@@ -457,8 +471,9 @@ impl LegacyMachine {
         }
     }
 
-    /// Processes an answer. Only a peer that was asked may answer, because any other could make
-    /// this node dial any address. A late answer of a member is not an offence.
+    /// Processes a `File` answer. Ignores a sender that was not asked an open question. Otherwise
+    /// any datagram could make this node dial the address of its sender. Such an answer of a member
+    /// may be a late one, so it is not an offence.
     fn handle_file(&mut self, from: SocketAddrV4, port: u16, now: Instant, length_bytes: usize) {
         let at = SocketAddrV4::new(*from.ip(), port);
         let Some(events) = self.asks.answered(now, from, at) else {

@@ -12,10 +12,10 @@ pub(super) type DiscoveryOffenders = OffenceLog<SocketAddrV4, DiscoveryOffence>;
 /// An offence of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryOffence {
-    /// It exceeded its rate; the surplus was not read.
+    /// More datagrams than its rate permits. The surplus was dropped.
     #[error("sends more than {PER_S} datagrams a second")]
     Flood,
-    /// A `File` answer from a peer that is not a member and was not asked.
+    /// A `File` answer from an address that is not a member and was not asked an open question.
     #[error("answers a question that it was not asked")]
     StrayAnswer,
     /// A transfer header without a size, or with another name.

@@ -1,4 +1,4 @@
-//! Names that programs look up in every folder, and for which no other machine should be asked.
+//! File names that programs look up in every folder. A lookup does not ask legacy peers for them.
 
 use crate::wire::discovery::Name;
 

@@ -1,4 +1,4 @@
-//! Rate limits by address.
+//! Rate limits of received datagrams, by sender.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
@@ -10,12 +10,12 @@ use p2pfs_types::keyed_buckets::KeyedBuckets;
 pub const PER_S: u32 = 32;
 /// Maximum burst: the lists of a large cluster, all sent from one machine.
 pub const BURST: u32 = 256;
-/// Maximum tracked addresses. Beyond it, addresses with a full bucket are forgotten. If there are
-/// none, all further addresses share one bucket.
+/// Maximum IP addresses, and maximum members, whose bucket is not full. Further addresses share one
+/// bucket. Further members get no rate of their own.
 const ADDRESSES_MAX: usize = 4096;
-/// Additional rate of each member, in datagrams per second. It applies when another member at the
-/// same address has exhausted the rate of the address, and suffices for lists and a person's
-/// questions.
+/// Additional rate of each member, in datagrams per second. A member uses it when the rate of its
+/// IP address is exhausted, for example by another program there. It suffices for the lists of the
+/// member and the questions of a person.
 pub const MEMBER_PER_S: u32 = 2;
 /// Additional burst of each member; see [`MEMBER_PER_S`].
 pub const MEMBER_BURST: u32 = 16;
@@ -24,7 +24,7 @@ pub const MEMBER_BURST: u32 = 16;
 pub(super) struct SenderRates {
     addresses: KeyedBuckets<Ipv4Addr>,
     members: KeyedBuckets<SocketAddrV4>,
-    /// Bucket shared by the addresses beyond the limit.
+    /// Bucket shared by the addresses beyond [`ADDRESSES_MAX`].
     strangers: Option<TokenBucket>,
 }
 
@@ -39,8 +39,8 @@ impl Default for SenderRates {
 }
 
 impl SenderRates {
-    /// Returns whether one more datagram is accepted. All senders at one address share its rate,
-    /// and a member has a small rate of its own in addition.
+    /// Returns whether one more datagram is accepted. All senders at one IP address share its rate.
+    /// A member has a small rate of its own in addition.
     pub(super) fn admit(&mut self, from: SocketAddrV4, is_member: bool, now: Instant) -> bool {
         self.admit_address(*from.ip(), now) || (is_member && self.members.take(from, 1, now))
     }

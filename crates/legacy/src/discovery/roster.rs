@@ -9,61 +9,70 @@ use crate::wire::discovery::MemberName;
 
 /// Maximum heard members that are kept. Further ones are answered but not gossiped.
 pub const MEMBERS_MAX: usize = 256;
-/// Maximum addresses and names that were learned from lists and not heard yet.
+/// Maximum candidates: configured members, and addresses and names that were learned from lists and
+/// not heard yet. In a full table the configured ones still find room.
 pub const CANDIDATES_MAX: usize = 256;
 /// Maximum candidates learned from one sender.
 const CANDIDATES_PER_TELLER: usize = 64;
-/// How often this node's address is sent to a candidate.
+/// Number of times that this node sends its address to a candidate from a list. If the candidate
+/// stays silent, it is forgotten after 45 periods (`REST_PERIODS`).
 pub const CANDIDATE_TRIES: u32 = 3;
-/// Maximum candidates contacted in one period. It bounds the traffic that a spoofed list can cause.
+/// Maximum candidates contacted in one period. Configured ones count, but are contacted beyond it
+/// too. It bounds the traffic that a spoofed list can cause.
 const PROBES_PER_PERIOD: usize = 32;
-/// Periods for which a silent address is not tried again. The original programs gossip it forever.
+/// Periods for which a candidate that stayed silent is remembered and not tried. If it were
+/// forgotten at once, it would soon be tried again, because the original programs gossip dead
+/// addresses forever.
 const REST_PERIODS: u32 = 45;
 /// Periods of silence after which a member is dropped.
 const SILENT_PERIODS: u32 = 5;
-/// Minimum silence before a member is dropped, since the other nodes' period may be longer.
+/// Minimum silence before a member is dropped. The list period of the member may be longer than
+/// that of this node.
 const SILENT_MIN: Duration = Duration::from_secs(60);
-/// Periods before a host name that does not resolve is tried again; later failures use later
-/// entries, up to the last.
+/// Periods until a host name that did not resolve is tried again: after the first failure, the
+/// second, and so on. Further failures use the last entry.
 const RESOLVE_BACKOFF_PERIODS: [u32; 5] = [1, 2, 4, 8, 16];
 
-/// Bytes that a member may be sent for each byte that it sent, once it has spoken after it was
-/// written to. Before that the factor is one, so that a forged sender address gains nothing.
+/// Bytes that this node may send to a member for each byte received from it, if the member is
+/// [`MemberEvidence::Answering`]. Before that the factor is one, so that this node does not amplify
+/// traffic with a forged sender address.
 const ANSWERING_FACTOR: usize = 2;
-/// The factor for a member that is configured or has answered a question. With it, a small cluster
-/// is sent whole at once.
+/// The factor for a member that is configured or was first to answer a question. With it, such a
+/// member receives the whole list of a small cluster at once.
 const PROVEN_FACTOR: usize = 8;
-/// Additional bytes for each message of such a member.
+/// Additional credit for each message of a member that has [`PROVEN_FACTOR`].
 const PROVEN_MESSAGE_BYTES: usize = 64;
-/// Questions beyond its credit that a member is sent before it speaks again. Only programs on this
-/// machine cause questions, so the owner of a forged address receives only these few datagrams.
+/// Questions that this node sends to a member beyond the credit of the member, until the member is
+/// [`MemberEvidence::Answering`]. Only programs on this machine cause questions, so the owner of a
+/// forged address receives only these few datagrams.
 const QUESTIONS_AHEAD: u8 = 4;
 /// Maximum saved credit: three periods of the longest list.
 const CREDIT_MAX_BYTES: usize = 3 * MEMBERS_MAX * ENTRY_MAX_BYTES;
-/// Length of the longest list entry with its comma, and its share of the start of another datagram.
+/// Credit that a list entry costs: the longest entry with its comma, and one byte as its share of
+/// the start of a further datagram.
 const ENTRY_MAX_BYTES: usize = ",255.255.255.255:65535".len() + 1;
 
 struct Member {
     address: SocketAddrV4,
     last_heard: Instant,
-    /// Bytes that it may still be sent.
+    /// Bytes that this node may still send to the member.
     credit_bytes: usize,
-    /// Questions that it may still be sent beyond its credit.
+    /// Questions that this node may still send to the member beyond its credit.
     questions_left: u8,
     standing: MemberEvidence,
-    /// Position in the list at which its next part starts, so that it receives the whole list over
-    /// time.
+    /// Position in the list of all members at which the next list for this member starts. The
+    /// member receives the whole list over time.
     told_up_to: usize,
 }
 
 /// Evidence that a member really sends under its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum MemberEvidence {
-    /// A message came from there, and nothing was sent to it yet.
+    /// A message came from the address, and none was sent there at the expense of its credit.
     Heard,
-    /// Something was sent to it.
+    /// This node sent a message there at the expense of its credit.
     Written,
-    /// It spoke after that.
+    /// A message came from the address after [`Self::Written`].
     Answering,
 }
 
@@ -95,8 +104,9 @@ impl Member {
 
 /// A candidate from the configuration or from a member's list.
 struct MemberCandidate {
+    /// Member whose list had the candidate; `None` for a configured one.
     teller: Option<SocketAddrV4>,
-    /// Its address, or the one that its name resolved to.
+    /// Address of the candidate. For a host name, the one to which it resolved last.
     address: Option<SocketAddrV4>,
     tries: u32,
     /// Earliest time of the next try.
@@ -116,7 +126,7 @@ pub(super) struct MemberRoster {
     candidates: BTreeMap<MemberName, MemberCandidate>,
 }
 
-/// Addresses to send this node's own to, and names to resolve.
+/// Addresses to which this node sends its own address, and host names to resolve.
 #[derive(Default)]
 pub(super) struct Probes {
     pub(super) addresses: Vec<SocketAddrV4>,
@@ -132,9 +142,9 @@ impl MemberRoster {
         }
     }
 
-    /// Records a message of `length_bytes` from an address. The address may be forged unless it has
-    /// answered a question (`is_proven`). Returns whether it is a new member, or `None` if the
-    /// table is full.
+    /// Records a message of `length_bytes` from an address. `is_proven` tells that the address was
+    /// first to answer a question, so it is not forged. Returns whether the address is a new
+    /// member, or `None` if the table is full.
     pub(super) fn record_message(
         &mut self,
         from: SocketAddrV4,
@@ -175,8 +185,8 @@ impl MemberRoster {
         Some(true)
     }
 
-    /// Records an entry of a list; `teller` is `None` for the configuration. Returns false if the
-    /// table is full.
+    /// Records an entry of a list from `teller`, or of the configuration if `teller` is `None`.
+    /// Returns false if there is no room for it.
     pub(super) fn learn(
         &mut self,
         member: &MemberName,
@@ -206,8 +216,8 @@ impl MemberRoster {
         true
     }
 
-    /// Returns whether there is room for another candidate of this teller. Candidates that were
-    /// already tried are evicted first.
+    /// Returns whether there is room for another candidate of this teller. If the table is full, it
+    /// first forgets the candidates from lists that were tried [`CANDIDATE_TRIES`] times.
     fn has_room_for(&mut self, teller: Option<SocketAddrV4>) -> bool {
         let of_same = self.candidates.values().filter(|c| c.teller == teller);
         if of_same.count() >= CANDIDATES_PER_TELLER {
@@ -220,8 +230,9 @@ impl MemberRoster {
         self.candidates.len() < CANDIDATES_MAX
     }
 
-    /// Applies the address of a host, or that it has none. Returns the address if this node's own
-    /// must be sent to it at once.
+    /// Applies the result of resolving a host name: its address, or `None`. Returns a new address
+    /// of a configured member that was not heard there, so that this node sends its own address
+    /// there at once.
     pub(super) fn resolved(
         &mut self,
         host: &MemberName,
@@ -244,9 +255,10 @@ impl MemberRoster {
         (is_new && is_configured && !self.is_heard(address)).then_some(address)
     }
 
-    /// Returns the candidates to contact now, each with a datagram of `own_bytes`, and the names to
-    /// resolve. A candidate is contacted only at the expense of its teller. An unproven teller
-    /// causes no datagram, and a member causes at most as many bytes as its own credit.
+    /// Returns the candidates to contact now, each with a datagram of `own_bytes`, and the host
+    /// names to resolve. A candidate from a list costs its teller `own_bytes` of credit. It is
+    /// skipped if the teller lacks that credit, or is neither configured nor
+    /// [`MemberEvidence::Answering`].
     pub(super) fn take_probes(&mut self, now: Instant, own_bytes: usize) -> Probes {
         let heard: Vec<SocketAddrV4> = self.members_heard_from().collect();
         let configured = self.configured();
@@ -288,7 +300,7 @@ impl MemberRoster {
                 }
                 (None, _) => probes.hosts.push(name.clone()),
             }
-            // the address of a name may change, so resolve it again if no member was heard there
+            // the address of a host may have changed if it stays silent, so resolve the name again
             if matches!(name, MemberName::Host { .. }) && candidate.tries > CANDIDATE_TRIES {
                 probes.hosts.push(name.clone());
             }
@@ -296,8 +308,9 @@ impl MemberRoster {
         probes
     }
 
-    /// Returns each member's next list: as many entries as its credit permits after this node's own
-    /// address of `own_bytes`. A configured member always gets that address.
+    /// Returns the next list for each member. A member pays `own_bytes` for this node's address,
+    /// and gets as many entries as the rest of its credit permits. A member that cannot pay
+    /// `own_bytes` gets no list, unless it is configured.
     pub(super) fn take_lists(
         &mut self,
         own_bytes: usize,
@@ -325,9 +338,9 @@ impl MemberRoster {
         lists.collect()
     }
 
-    /// Returns whether a question of that length may be sent to an address. It may not if the only
-    /// evidence of a member is one message that may be forged, and its credit and first few
-    /// questions are used up.
+    /// Returns whether a question of `length_bytes` may be sent to an address. A member that is
+    /// neither configured nor [`MemberEvidence::Answering`] may be forged: it pays for the question
+    /// from its credit or from its [`QUESTIONS_AHEAD`].
     pub(super) fn may_be_asked(&mut self, who: SocketAddrV4, length_bytes: usize) -> bool {
         let is_configured = self.is_configured(who);
         let member = self.heard.iter_mut().find(|m| m.address == who);
@@ -367,7 +380,8 @@ impl MemberRoster {
         self.heard.iter().any(|member| member.address == address)
     }
 
-    /// Returns the heard members, then the configured ones that were not heard, each once.
+    /// Returns the heard members, then the configured ones that were not heard, each once and with
+    /// whether it was heard.
     pub(super) fn listed(&self) -> impl Iterator<Item = (SocketAddrV4, bool)> {
         let configured = self.candidates.values().filter(|c| c.is_configured());
         let mut unheard: Vec<SocketAddrV4> = configured
@@ -380,8 +394,8 @@ impl MemberRoster {
         heard.chain(unheard.into_iter().map(|address| (address, false)))
     }
 
-    /// Returns the addresses that a question is sent to. A configured member may answer without
-    /// having spoken before.
+    /// Returns the addresses to which a question is sent. They include configured members that were
+    /// not heard yet, because these may answer.
     pub(super) fn asked(&self) -> Vec<SocketAddrV4> {
         self.listed().map(|(address, _)| address).collect()
     }

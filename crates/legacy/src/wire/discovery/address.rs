@@ -1,4 +1,4 @@
-//! Addresses of members as written in the lists.
+//! Addresses of peers, as the lists of both legacy protocols have them.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};

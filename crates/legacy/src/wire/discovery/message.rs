@@ -1,4 +1,4 @@
-//! The datagrams.
+//! The three datagrams of the discovery protocol, `DISCOVER`, `Get` and `File`, as [`Datagram`].
 
 use std::net::SocketAddrV4;
 
@@ -6,13 +6,14 @@ use super::address::MemberName;
 use super::name::{Name, SEPARATOR, trim};
 use p2pfs_proto::wire::WireError;
 
-/// Maximum length of a sent datagram. It is below an Ethernet frame, and below the 2048 bytes that
-/// the original programs read. They truncate longer ones, and gossip the truncated address.
+/// Maximum length of a datagram that this node sends. It fits an Ethernet frame, and the buffer of
+/// 2048 bytes of the original programs. These truncate a longer list and gossip the truncated last
+/// address.
 pub const SENT_MAX_BYTES: usize = 1200;
-/// Maximum length of a received datagram: all that UDP over IPv4 can carry, since the original
-/// programs send their list in one datagram of any size.
+/// Maximum length of a received datagram: all that UDP over IPv4 can carry. The original programs
+/// send their whole list in one datagram, whatever its size.
 pub const RECEIVED_MAX_BYTES: usize = 65_507;
-/// Maximum entries that are used from one list.
+/// Maximum entries that are used from one received list.
 pub const LISTED_MAX: usize = 1024;
 
 const DISCOVER: &[u8] = b"DISCOVER";
@@ -20,30 +21,31 @@ const GET: &[u8] = b"Get";
 const FILE: &[u8] = b"File";
 /// Number of the TCP transfer method.
 const METHOD_TCP: i64 = 1;
-/// Number of the UDP transfer method of some versions. Such a responder cannot be dialled.
+/// Number of the UDP transfer method of some versions. This node cannot fetch from such a
+/// responder and drops its answer.
 const METHOD_UDP: i64 = 2;
 
 /// A parsed datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Datagram {
-    /// Members that the sender knows, and the number of invalid entries.
+    /// The sender's list of members.
     Discover {
         /// Entries that may be members, in order, at most [`LISTED_MAX`].
         members: Vec<MemberName>,
-        /// Number of invalid entries and of entries beyond the limit.
+        /// Number of entries that are invalid or beyond [`LISTED_MAX`].
         garbage: usize,
     },
     /// The sender looks for a file.
     Get(Name),
-    /// The sender has a requested file.
+    /// The sender has a file that this node requested. The datagram does not name the file.
     File {
         /// TCP port where it serves the file.
         port: u16,
     },
 }
 
-/// Returns whether a datagram on a port shared with the native plane belongs to this protocol. Text
-/// begins with a byte below 0x80.
+/// Returns whether a datagram belongs to this protocol and not to the native one, which shares the
+/// UDP port. Text begins with a byte below 0x80, a native datagram with a higher one.
 pub fn is_legacy_datagram(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(u8::is_ascii)
 }
@@ -51,7 +53,8 @@ pub fn is_legacy_datagram(datagram: &[u8]) -> bool {
 impl Datagram {
     /// Parses a datagram as leniently as the original programs.
     ///
-    /// # Errors [`WireError`] if it is not one of the three, or requests an invalid name.
+    /// # Errors [`WireError`] if the datagram is too long, or its keyword, name, transfer method or
+    /// port is not valid.
     pub fn decode(datagram: &[u8]) -> Result<Self, WireError> {
         if datagram.len() > RECEIVED_MAX_BYTES {
             return Err(WireError::TooLong {
@@ -84,8 +87,8 @@ impl Datagram {
         Self::Discover { members, garbage }
     }
 
-    /// Parses a `File` answer. In the first dialect a single number is the TCP port; otherwise two
-    /// numbers are method and port.
+    /// Parses the fields of a `File` answer: the TCP port alone, as the oldest versions send it, or
+    /// the transfer method and the port.
     fn file<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Self, WireError> {
         let broken = malformed("a legacy File");
         let first = fields.next().and_then(number).ok_or(broken.clone())?;
@@ -101,7 +104,8 @@ impl Datagram {
     }
 }
 
-/// Returns the fields of the first line, without trimming them.
+/// Returns the fields of a message's first line. White space around the message is removed, white
+/// space around a field is not.
 pub(super) fn fields_of(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     let line = trim(message).split(|b| *b == b'\n').next();
     line.unwrap_or_default().split(|b| *b == SEPARATOR)
@@ -126,8 +130,8 @@ pub fn encode_file(port: u16) -> Vec<u8> {
     format!("File,{METHOD_TCP},{port}\n").into_bytes()
 }
 
-/// Encodes the member list in as many datagrams as needed. Each starts with this node's own
-/// address, because the original programs learn it only from there.
+/// Encodes the member list in as many datagrams as needed. Each datagram starts with `own`, the
+/// address of this node, because the original programs ignore the source address of a datagram.
 pub fn encode_lists(own: SocketAddrV4, members: &[SocketAddrV4]) -> Vec<Vec<u8>> {
     let begin = format!("DISCOVER,{own}");
     let mut lists = Vec::new();

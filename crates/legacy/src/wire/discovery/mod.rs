@@ -2,8 +2,8 @@
 //!
 //! This is the only module with the texts and limits of that protocol. The original programs
 //! understand everything that is encoded here. Decoding tolerates everything that they send: any
-//! line end, surrounding blanks, missing fields, garbage in lists. Like them, it supports IPv4
-//! only.
+//! line end, surrounding blanks, missing fields, garbage in lists. Like the original programs, this
+//! module supports IPv4 only.
 
 pub mod address;
 pub mod message;

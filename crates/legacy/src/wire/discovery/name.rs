@@ -16,7 +16,7 @@ pub struct Name(Box<[u8]>);
 impl Name {
     /// Checks and wraps a base name.
     ///
-    /// # Errors [`NameError`] with the part that the protocol cannot carry.
+    /// # Errors [`NameError`], which states why the protocol cannot carry the name.
     pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
         if bytes.is_empty() || bytes == b"." || bytes == b".." {
             return Err(NameError::NoFile);
@@ -42,8 +42,8 @@ impl Name {
         Ok(Self(bytes.into()))
     }
 
-    /// Returns the last component of a peer's text, as the original programs do. Returns `None` if
-    /// that is not a valid name.
+    /// Returns the last path component of a received field; the original programs ignore the
+    /// others. Returns `None` if that component is not a valid name.
     pub fn from_field(field: &[u8]) -> Option<Self> {
         let end = field
             .iter()
@@ -106,8 +106,8 @@ pub enum NameError {
     LostEnd,
 }
 
-/// Strips white space at both ends, as the original programs do with a message: Unicode's for
-/// UTF-8, otherwise ASCII's.
+/// Strips white space at both ends, as the original programs do with a message. If the bytes are
+/// not UTF-8, only ASCII white space counts.
 pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.trim().as_bytes(),

@@ -1,4 +1,5 @@
-//! The transfer of one file: a request, a header of fixed width, exactly the bytes, a close.
+//! The transfer of one file over a TCP connection: a request, a header of fixed width, as many
+//! bytes as the header announces, and the end of the connection.
 
 use super::message::{encode_get, fields_of, number};
 use super::name::{FILL, NAME_FIELD_BYTES, Name};
@@ -78,8 +79,8 @@ fn unfilled(field: &[u8]) -> &[u8] {
     &field[..end.map_or(0, |at| at + 1)]
 }
 
-/// Encodes the request for a file. It must be sent in one write, because the original programs read
-/// once.
+/// Encodes the request for a file. The caller must send the request in one write, because the
+/// original programs read only once.
 pub fn encode_request(name: &Name) -> Vec<u8> {
     encode_get(name)
 }

@@ -1,15 +1,17 @@
-//! The incremental decoder of a connection.
+//! The incremental decoder of a mesh connection: received bytes go into [`Decoder::buffer`], and
+//! [`Decoder::next_item`] returns the lines and payloads.
 
 use bytes::{Bytes, BytesMut};
 
 use super::file::{BYTES_MAX, FileEnd, FileStart, PayloadHead};
 use super::line::{BYTES, Line};
 
-/// Maximum length of a line: some three thousand addresses. The original programs list fifteen.
+/// Maximum length of a line: some three thousand addresses. The original programs list at most
+/// fifteen.
 pub const LINE_MAX_BYTES: usize = 64 << 10;
-/// Maximum length of a payload without a file that is buffered and returned whole.
+/// Maximum length of a payload that is not part of a file. A longer one is skipped.
 pub const MESSAGE_MAX_BYTES: u64 = 256 << 10;
-/// Maximum length of the first line of a payload: a name, a size, a hash.
+/// Maximum length of the first line of a payload that is part of a file: a name, a size, a hash.
 pub const HEAD_MAX_BYTES: usize = 4096;
 
 /// One decoded item.
@@ -17,20 +19,21 @@ pub const HEAD_MAX_BYTES: usize = 4096;
 pub enum Item {
     /// The first line, without its end and the surrounding blanks.
     Hello(Vec<u8>),
-    /// Any later line.
+    /// Any later line except `BYTES`.
     Line(Line),
-    /// A `BYTES` line without a number. The following bytes are read as lines, as in the original
-    /// programs.
+    /// A `BYTES` line without a valid number. The following bytes are read as lines, as in the
+    /// original programs.
     BadLength,
     /// The start of a file.
     Start(FileStart),
-    /// The following pieces belong to the file of that name.
+    /// The start of a chunk, with the name of its file. The following [`Item::Part`]s have the
+    /// bytes of the chunk.
     Chunk(Vec<u8>),
-    /// A piece.
+    /// Some bytes of the current chunk.
     Part(Bytes),
     /// The end of a file.
     End(FileEnd),
-    /// An invalid message about a file.
+    /// An invalid message about a file. The rest of its payload is skipped.
     BadFile,
     /// A payload that is not part of a file.
     Binary(Bytes),
@@ -60,21 +63,21 @@ pub enum DecodeError {
 enum DecoderState {
     First,
     Lines,
-    /// In the head of a payload, with this many bytes left.
+    /// At the start of a payload of this length.
     Head(u64),
-    /// In the pieces of a file, with this many bytes left.
+    /// In a chunk of a file, of which this many bytes are left.
     Parts(u64),
-    /// In bytes that are skipped, with this many left.
+    /// In a payload whose last bytes, this many, are skipped.
     Skip(u64),
 }
 
-/// Decoder of one connection. Buffers the bytes that were not returned yet, of a payload at most
-/// [`MESSAGE_MAX_BYTES`].
+/// Decoder of one connection. When it needs more bytes, it holds at most an incomplete line
+/// ([`LINE_MAX_BYTES`]) or an incomplete payload ([`MESSAGE_MAX_BYTES`]).
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
     state: DecoderState,
-    /// Length of the buffer's start that contains no line end.
+    /// Number of bytes at the start of `buffer` that were searched for a line end and have none.
     searched: usize,
 }
 
@@ -89,8 +92,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Returns the buffer for the next bytes. Must be called only after [`Self::next_item`]
-    /// returned `None`.
+    /// Returns the buffer to which the caller appends received bytes. The caller must append only
+    /// after [`Self::next_item`] returned `None`. Otherwise the buffer grows without limit.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
@@ -170,7 +173,7 @@ impl Decoder {
         let Some(number) = line.strip_prefix(BYTES) else {
             return Ok(Some(Item::Line(Line::parse(line))));
         };
-        // a sign is allowed; a number too large for the original programs is not a number
+        // as in the original programs, a sign is allowed, and a number over 64 bits is not valid
         let number = std::str::from_utf8(number).ok().map(str::parse::<i64>);
         let Some(Ok(length_bytes)) = number else {
             return Ok(Some(Item::BadLength));

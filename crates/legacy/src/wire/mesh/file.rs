@@ -1,4 +1,4 @@
-//! The payloads that carry files.
+//! The payloads that carry a file: a start message, chunks, and an end message.
 
 use p2pfs_types::id::{from_hex, to_hex};
 
@@ -11,18 +11,19 @@ const START: &[u8] = b"FILESTART:";
 const CHUNK: &[u8] = b"FILECHUNK:";
 const END: &[u8] = b"FILEEND:";
 
-/// Minimum bytes of a chunk, if the file has that many, as in the original programs.
+/// Minimum length of every chunk but the last. All chunks of the original programs have it.
 const CHUNK_MIN_BYTES: u64 = 256 << 10;
-/// Maximum bytes of a chunk: below the limit of a payload, with room for its head.
+/// Maximum length of a chunk: below [`BYTES_MAX`], with room for the head of the payload.
 pub const CHUNK_MAX_BYTES: u64 = 15 << 20;
-/// Maximum chunks of a file if [`CHUNK_MAX_BYTES`] permits. With the start and the end message they
-/// fit the 100 places of an original receiver's queue, which drops messages when it is full.
+/// Maximum chunks of a file, unless they would exceed [`CHUNK_MAX_BYTES`]. With the start and the
+/// end message they fit the queue of an original program, which has 100 places and drops messages
+/// when it is full.
 const CHUNKS_WANTED: u64 = 80;
 
 /// The start of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStart {
-    /// Name as sent. It is not a path and must not be trusted.
+    /// Name as the peer sent it. It is not checked and may be a path.
     pub name: Vec<u8>,
     /// Announced size.
     pub size_bytes: u64,
@@ -35,7 +36,7 @@ pub struct FileStart {
 pub struct FileEnd {
     /// Name as in the start message.
     pub name: Vec<u8>,
-    /// Hash of the content, which most programs repeat.
+    /// Hash of the content; `None` if the peer does not repeat it here.
     pub sha256: Option<Sha256>,
 }
 
@@ -53,7 +54,7 @@ pub(super) enum PayloadHead {
 }
 
 impl PayloadHead {
-    /// Parses a head. `is_whole` says whether it is a complete line, or the whole payload.
+    /// Parses a head. `is_whole` is false if the end of the line was not found.
     pub(super) fn parse(line: &[u8], is_whole: bool) -> Self {
         if let Some(fields) = line.strip_prefix(START) {
             let start = is_whole.then(|| FileStart::parse(fields)).flatten();
@@ -107,19 +108,20 @@ fn hash_of(text: &[u8]) -> Option<Sha256> {
     from_hex(std::str::from_utf8(text).ok()?.trim_end())
 }
 
-/// Returns the bytes of a file of that size that one chunk carries.
+/// Returns the length of the chunks of a file of `size_bytes`. The last one may be shorter.
 pub fn chunk_bytes(size_bytes: u64) -> u64 {
     let share = size_bytes.div_ceil(CHUNKS_WANTED);
     share.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES)
 }
 
-/// Encodes the message that starts a file; `name` must come from [`sent_name`](p2pfs_types::file_name::sent_name).
+/// Encodes the message that starts a file. `name` must come from
+/// [`sent_name`](p2pfs_types::file_name::sent_name).
 pub fn encode_start(name: &[u8], size_bytes: u64, sha256: &Sha256) -> Vec<u8> {
     let rest = format!("|{size_bytes}|{}\n", to_hex(sha256));
     message(&[START, name, rest.as_bytes()].concat(), 0)
 }
 
-/// Encodes the head of one chunk. Its bytes follow unchanged.
+/// Encodes the head of a chunk of `length_bytes`. The caller sends the chunk itself after it.
 pub fn encode_chunk_head(name: &[u8], length_bytes: u64) -> Vec<u8> {
     debug_assert!(
         length_bytes <= CHUNK_MAX_BYTES,
@@ -134,12 +136,13 @@ pub fn encode_end(name: &[u8], sha256: &Sha256) -> Vec<u8> {
     message(&[END, name, rest.as_bytes()].concat(), 0)
 }
 
-/// Encodes a payload without a file: at most [`BYTES_MAX`] bytes, and none that [`is_about_file`].
+/// Encodes a payload that is not part of a file. The caller ensures that `bytes` has at most
+/// [`BYTES_MAX`] bytes and that [`is_about_file`] returns false for it.
 pub fn encode_message(bytes: &[u8]) -> Vec<u8> {
     message(bytes, 0)
 }
 
-/// Returns whether a payload of these bytes would be read as a message about a file.
+/// Returns whether the receiver of this payload would take it for a message about a file.
 pub fn is_about_file(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
     PayloadHead::parse(line, false) != PayloadHead::Binary

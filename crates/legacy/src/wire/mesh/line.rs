@@ -1,11 +1,11 @@
-//! The lines.
+//! The lines of the mesh protocol: [`Hello`] is the first of a connection, [`Line`] any other.
 
 use std::net::SocketAddrV4;
 
 use crate::wire::discovery::MemberName;
 
 /// Maximum entries that are used from one list. The original programs list at most ten peers and
-/// five other addresses, and nodes of this kind twice that.
+/// five other addresses. A p2pfs node lists its connected peers, at most 20 by default.
 pub const LISTED_MAX: usize = 64;
 /// Maximum length of a chat text. A longer one is truncated.
 pub const CHAT_MAX_BYTES: usize = 4096;
@@ -22,7 +22,7 @@ pub const PONG: &[u8] = b"PONG\n";
 pub const REQUEST_PEERS: &[u8] = b"REQUEST_PEERS\n";
 /// Rejects a peer with an ID that is already connected.
 pub const DUPLICATE: &[u8] = b"DUPLICATE\n";
-/// Rejects a peer because there are too many.
+/// Rejects a peer because the maximum number of peers is connected.
 pub const MAX_PEERS: &[u8] = b"MAX_PEERS\n";
 
 const PEERS: &[u8] = b"PEERS:";
@@ -36,7 +36,7 @@ pub enum Line {
     Ping,
     /// The answer to a ping.
     Pong,
-    /// A request for a list, which is answered if there is something to list.
+    /// A request for [`Line::Peers`]. A node that has nothing to list does not answer.
     RequestPeers,
     /// Addresses of other peers.
     Peers {
@@ -47,9 +47,10 @@ pub enum Line {
         /// Number of valid entries beyond the limit.
         over: usize,
     },
-    /// Address where the sender listens, right after its first line; a chat message anywhere else.
+    /// A `LISTEN` line. As the second line of a connection it states where the sender listens. Any
+    /// later one is a chat message.
     Listen {
-        /// Port, the only part that is used; `None` if it is not valid.
+        /// Port of the address; `None` if it is not valid. The host is ignored.
         port: Option<u16>,
         /// Text of the whole line.
         text: String,
@@ -68,7 +69,7 @@ pub enum Hello {
         /// Display name, or the ID if none was given; at most [`PEER_NAME_MAX_BYTES`].
         name: String,
     },
-    /// Rejection: this node's ID is already connected there.
+    /// Rejection: the peer already has a connection with the ID of this node.
     Duplicate,
     /// Rejection: the peer has as many peers as it accepts.
     MaxPeers,
@@ -98,7 +99,8 @@ impl Hello {
 }
 
 impl Line {
-    /// Parses a line without its end and the surrounding blanks. Every line is valid.
+    /// Parses a line from which the caller removed the line end and surrounding blanks. Every line
+    /// is valid: an unknown one is a chat message.
     pub fn parse(line: &[u8]) -> Self {
         match line {
             b"PING" => Self::Ping,
@@ -146,7 +148,7 @@ fn port_of(address: &[u8]) -> Option<u16> {
     (digits && port != 0).then_some(port)
 }
 
-/// Returns the bytes as text, truncated at a character boundary.
+/// Returns the bytes as text of at most `most` bytes, truncated at a character boundary.
 fn text_of(bytes: &[u8], most: usize) -> String {
     let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
     text.truncate(text.floor_char_boundary(most));
@@ -171,9 +173,9 @@ pub fn encode_peers(addresses: &[SocketAddrV4]) -> Option<Vec<u8>> {
     (!listed.is_empty()).then(|| format!("PEERS:{}\n", listed.join(",")).into_bytes())
 }
 
-/// Encodes a chat message as a single line, truncated at [`CHAT_MAX_BYTES`]. A backslash precedes a
-/// text that would be read as a message of the protocol. Returns `None` if nothing is left of the
-/// text.
+/// Encodes a chat message as a single line, truncated at [`CHAT_MAX_BYTES`]. Control characters
+/// become blanks. A text that a peer would read as a message of the protocol gets a backslash in
+/// front. Returns `None` if the text is blank.
 pub fn encode_chat(text: &str) -> Option<Vec<u8>> {
     let plain: String = text
         .chars()

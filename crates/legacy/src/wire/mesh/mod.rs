@@ -3,8 +3,8 @@
 //!
 //! This is the only module with the texts and limits of that protocol. The original programs
 //! understand everything that is encoded here. Decoding tolerates everything that they send: any
-//! line end, surrounding blanks, garbage in lists. A payload is buffered whole only if it is short
-//! and not part of a file; otherwise a [`Decoder`] returns it piece by piece.
+//! line end, surrounding blanks, garbage in lists. A [`Decoder`] returns the chunks of a file piece
+//! by piece. It returns any other payload whole, or skips one over [`MESSAGE_MAX_BYTES`].
 
 pub mod decoder;
 pub mod file;
