@@ -1,4 +1,4 @@
-//! The peers of both older protocols, as a node sees them.
+//! The peers of both legacy protocols, as a node sees them.
 
 use std::fmt;
 use std::io;
@@ -21,10 +21,10 @@ use p2pfs_fs::ForeignFiles;
 use p2pfs_node::api::defaults;
 use p2pfs_node::{ForeignHost, ForeignPeer, ForeignPeers, Later, Node, Parcel, PushError};
 
-/// Both older protocols, each if it is configured. A node takes it as its [`ForeignPeers`].
+/// Both legacy protocols, each if it is configured. A node uses them as its [`ForeignPeers`].
 pub struct LegacyPeers {
     settings: LegacyPeersSettings,
-    /// A socket that listens for the mesh already.
+    /// Listening socket of the mesh, if it was opened before the mesh starts.
     listener: Mutex<Option<TcpListener>>,
     discovery: OnceLock<(Legacy, LegacyInlet)>,
     mesh: OnceLock<Mesh>,
@@ -35,12 +35,13 @@ pub struct LegacyPeers {
 pub struct LegacyPeersSettings {
     /// The discovery protocol: files on demand.
     pub discovery: Option<LegacySettings>,
-    /// The mesh: talk and pushed files.
+    /// The mesh: chat and pushed files.
     pub mesh: Option<MeshSettings>,
 }
 
 impl LegacyPeers {
-    /// Returns peers with these settings. A node starts them.
+    /// Creates peers with these settings. They are inactive until a node calls
+    /// [`ForeignPeers::start`].
     pub fn new(settings: LegacyPeersSettings) -> Self {
         Self {
             settings,
@@ -50,8 +51,9 @@ impl LegacyPeers {
         }
     }
 
-    /// Returns the peers of a mesh that listens at this address and connects to `peers`. Port 0
-    /// takes any free port. Anyone that can connect to the address is a peer of the mesh.
+    /// Creates the peers of a mesh that listens at the address `at` and connects to `peers`. Port 0
+    /// stands for any free port. The mesh has no authentication: any program that can connect to
+    /// the address can become a peer.
     pub fn of_mesh(at: SocketAddrV4, peers: &[SocketAddrV4]) -> Self {
         Self::new(LegacyPeersSettings {
             discovery: None,
@@ -63,7 +65,7 @@ impl LegacyPeers {
         })
     }
 
-    /// Returns these peers of a running node, unless it has none or others.
+    /// Returns the foreign peers of a running node if they are a [`LegacyPeers`].
     pub fn of_node(node: &Node) -> Option<&Self> {
         let peers: &dyn std::any::Any = &**node.foreign()?;
         peers.downcast_ref()
@@ -79,16 +81,18 @@ impl LegacyPeers {
         self.mesh.get()
     }
 
-    /// Takes over the socket of an earlier process for mesh peers. Needs a running tokio runtime.
+    /// Takes over the listening socket of the mesh from an earlier process. Needs a running tokio
+    /// runtime.
     ///
     /// # Errors
-    /// If it does not listen at this address.
+    /// If the socket does not listen at this address.
     pub fn adopt_mesh(&self, socket: OwnedFd, at: SocketAddr) -> io::Result<()> {
         *self.listener.lock() = Some(adopt(socket, at)?);
         Ok(())
     }
 
-    /// Opens the socket for mesh peers and returns a duplicate. Needs a running tokio runtime.
+    /// Opens the listening socket of the mesh and returns a duplicate of its descriptor. Needs a
+    /// running tokio runtime.
     ///
     /// # Errors
     /// The error of the system.

@@ -1,4 +1,4 @@
-//! The bytes of one transfer from a legacy peer, during the transfer and after it.
+//! The bytes of one transfer from a legacy peer, in a file, during the transfer and after it.
 
 use std::fs::File;
 use std::io;
@@ -29,9 +29,9 @@ struct CopyProgress {
 
 /// The bytes of one transfer. Dropping the last reference removes them and ends the transfer.
 ///
-/// A read that reaches the end of the file waits until the peer closes the connection. A peer that
-/// sends more bytes than announced has sent another file. Once a transfer has failed, every read of
-/// it fails.
+/// A read that reaches the end of the file waits until the transfer has ended. Only then is it sure
+/// that the peer sent no more bytes than announced; surplus bytes mean that it sent another file.
+/// Once a transfer has failed, every read of its bytes fails.
 #[derive(Debug)]
 pub struct RemoteCopy {
     /// Size of the complete file in bytes.
@@ -40,14 +40,15 @@ pub struct RemoteCopy {
     path: Mutex<PathBuf>,
     progress: watch::Receiver<CopyProgress>,
     room: Arc<Mutex<Reservation>>,
-    /// Cloned by each read that waits for bytes.
+    /// Cloned by each read that waits for bytes, so that the count of its references tells whether
+    /// one does.
     waited_for: Arc<()>,
     _place: OwnedSemaphorePermit,
 }
 
 impl RemoteCopy {
-    /// Creates the copy in a file of that name, which takes its space bit by bit. Also returns the
-    /// carrier that writes a transfer into it.
+    /// Creates the copy in a new file at `path`. The reservation `room` grows as bytes arrive. Also
+    /// returns the writer that carries a transfer into the copy.
     ///
     /// # Errors
     /// Those of the disk.
@@ -80,11 +81,11 @@ impl RemoteCopy {
         Ok((copy, carrier))
     }
 
-    /// Waits until the bytes are here, as long as more arrive within each `patience`, and returns
-    /// them.
+    /// Waits until the bytes have arrived and returns them. Gives up when the transfer makes no
+    /// progress for `patience`.
     ///
     /// # Errors
-    /// [`CopyError`] if the transfer failed, at whatever byte, or nothing arrives.
+    /// [`CopyError`] if the transfer failed, at whatever byte, or makes no progress.
     pub async fn read(
         &self,
         offset: u64,
@@ -127,7 +128,7 @@ impl RemoteCopy {
         }
     }
 
-    /// Fills the buffer if its bytes are here.
+    /// Fills the buffer if its bytes have arrived.
     pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let now = self.progress.borrow().clone();
         match now.outcome {
@@ -140,7 +141,7 @@ impl RemoteCopy {
         }
     }
 
-    /// Waits until all bytes are here and the peer has closed the connection correctly.
+    /// Waits until the transfer has ended, with all bytes and without surplus bytes.
     ///
     /// # Errors
     /// [`CopyError`].
@@ -154,7 +155,7 @@ impl RemoteCopy {
         }
     }
 
-    /// Opens the file again for independent reading; useful once it is complete.
+    /// Opens the file again for independent reading, useful once the copy is complete.
     ///
     /// # Errors
     /// Those of the disk.
@@ -168,7 +169,7 @@ impl RemoteCopy {
         now.outcome.is_some() || (now.written_bytes >= end && end < self.size_bytes)
     }
 
-    /// Returns how many of its bytes are here.
+    /// Returns how many bytes have arrived.
     pub(super) fn written_bytes(&self) -> u64 {
         self.progress.borrow().written_bytes
     }
@@ -194,15 +195,16 @@ impl Drop for RemoteCopy {
     }
 }
 
-/// Writes a transfer into its copy for as long as the copy is held.
+/// Writes a transfer into its copy until the last reference to the copy is dropped.
 pub(super) struct CopyWriter {
     copy: Weak<RemoteCopy>,
     progress: watch::Sender<CopyProgress>,
 }
 
 impl CopyWriter {
-    /// Returns the outcome of the transfer, or `None` if the copy was dropped. If there is no space
-    /// for a part, `make_room` is called once; it returns whether there may be some now.
+    /// Writes the transfer into the copy. Returns its outcome, or `None` if the copy was dropped.
+    /// If the cache has no room for some bytes, calls `make_room`, and tries these bytes once more
+    /// if that returns true.
     pub(super) async fn carry(
         &self,
         mut transfer: ThrottledTransfer,
@@ -243,7 +245,7 @@ impl CopyWriter {
         Some(())
     }
 
-    /// Returns the copy if it is still held.
+    /// Returns the copy if it was not dropped.
     pub(super) fn copy(&self) -> Option<Arc<RemoteCopy>> {
         self.copy.upgrade()
     }
@@ -253,7 +255,7 @@ impl CopyWriter {
         self.progress.send_modify(|now| now.outcome = Some(outcome));
     }
 
-    /// Writes a part. Space is reserved first, so the budget holds at every byte.
+    /// Writes a part. Reserves its space first, so that the copy never exceeds the cache's budget.
     async fn write(
         &self,
         copy: &RemoteCopy,

@@ -4,7 +4,7 @@ use crate::discovery::DiscoveryOffence;
 use crate::net::discovery::LegacyError;
 use p2pfs_fs::FsError;
 
-/// The reason why a copy has no bytes.
+/// Why the bytes of a legacy peer's file cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
     /// The transfer failed; another one may succeed.
@@ -52,7 +52,7 @@ impl CopyError {
         }
     }
 
-    /// Returns whether another peer may succeed.
+    /// Returns whether the failure is that of the peer, so that another peer may succeed.
     pub fn is_the_peers(&self) -> bool {
         matches!(self, Self::Transfer { .. } | Self::Refused)
     }

@@ -1,12 +1,12 @@
-//! The known files of legacy peers and the copies of them.
+//! The known files of legacy peers and the copies of them. Start at [`RemoteFiles`].
 //!
-//! Their bytes have no hash that could be checked. They are kept in separate files under the
-//! cache's `unverified/`, are returned only for a request for exactly that name, and never reach the
-//! verified cache, the catalogue or another node. They are charged to the cache's budget byte by
-//! byte as they arrive.
+//! The bytes of such a file have no hash that could be checked. They are kept in separate files in
+//! the folder `unverified` of the cache, and only reads of that file name return them. They never
+//! reach the verified cache, the catalogue or another node. They are charged to the cache's budget
+//! as they arrive.
 //!
-//! A copy is one transfer from one peer, under a temporary name until it is complete. No copy
-//! outlives the process.
+//! A copy ([`RemoteCopy`]) has the bytes of one transfer from one peer, under a temporary name
+//! until the transfer is complete. No copy outlives the process.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,16 +29,17 @@ use p2pfs_node::ForeignThrottle;
 
 /// Maximum number of known files of legacy peers. The one found first is forgotten first.
 pub const KNOWN_MAX: usize = 4096;
-/// How long a transfer whose header was read waits for a reader of its bytes.
+/// How long a transfer whose header was read waits for a reader of its bytes before it ends.
 const PARKED: Duration = Duration::from_secs(5);
-/// How long a complete copy is kept and used for further opens. After this time the peer may have
-/// another file, and its protocol would not report it.
+/// How long a complete copy is kept and used for further opens. It is short, because the protocol
+/// does not report when the peer changes its file.
 pub const COPY_AGE: Duration = Duration::from_secs(10);
 /// Maximum number of copies at once, each with a file and usually a connection. Further opens fail.
 pub const COPIES_MAX: usize = 256;
-/// Maximum number of windows at once. Each takes a few MiB of memory. Further opens find no room.
+/// Maximum number of windows ([`RemoteBytes::Window`](super::RemoteBytes::Window)) at once. Each
+/// takes a few MiB of memory. Further opens fail with [`CopyError::NoRoom`].
 pub const WINDOWS_MAX: usize = 16;
-/// Maximum number of failures queued for the plane. Further ones are not counted.
+/// Maximum number of failures queued for the plane. Further ones are neither reported nor counted.
 const FAILURES_MAX: usize = 256;
 
 /// A file that a legacy peer has announced.
@@ -46,13 +47,13 @@ const FAILURES_MAX: usize = 256;
 pub struct RemoteFile {
     /// Base name under which the peer serves the file.
     pub name: Name,
-    /// Size in the header of its transfer.
+    /// Size in the header of the transfer.
     pub size_bytes: u64,
     /// The peer that has the file, by the address of its datagrams.
     pub peer: SocketAddrV4,
-    /// The address at which the peer serves it.
+    /// The address at which the peer serves the file.
     pub at: SocketAddrV4,
-    /// The time when this node first learned of it. The protocol has no file times.
+    /// The time when this node learned of the file. The protocol has no file times.
     pub first_seen: SystemTime,
     parked: Mutex<Option<ThrottledTransfer>>,
     copies: tokio::sync::Mutex<FileCopies>,
@@ -90,8 +91,8 @@ struct RemoteFileStore {
 }
 
 impl RemoteFiles {
-    /// Opens an empty set that fetches its files through `passage`. Removes the files of an
-    /// earlier run from the folder, because nothing could verify them.
+    /// Opens an empty set that fetches files within the rate limit `passage`. Removes the copies of
+    /// an earlier run from the folder, because nothing could verify them.
     ///
     /// # Errors
     /// Those of the disk.
@@ -135,7 +136,8 @@ impl RemoteFiles {
         self.store.known.lock().values().cloned().collect()
     }
 
-    /// Records a file whose transfer has begun. The transfer stays parked for [`PARKED`].
+    /// Records a file whose transfer has begun. The transfer waits for a reader, at most for
+    /// [`PARKED`].
     pub(super) fn found(
         &self,
         name: Name,
@@ -169,7 +171,7 @@ impl RemoteFiles {
         file
     }
 
-    /// Forgets a file if it is still the known one of its name.
+    /// Forgets a file, unless another file is known by its name now.
     fn forget(&self, file: &Arc<RemoteFile>) {
         let mut known = self.store.known.lock();
         if known
@@ -180,8 +182,8 @@ impl RemoteFiles {
         }
     }
 
-    /// Records a failed transfer. If it is the peer's fault, the next open asks again, other peers
-    /// first.
+    /// Records a failed transfer. If the failure is the peer's, the file is forgotten. The next
+    /// open then asks the legacy peers again and tries other peers first.
     pub fn failed(&self, file: &Arc<RemoteFile>, error: &CopyError) {
         if error.is_the_peers() {
             self.forget(file);
@@ -204,12 +206,13 @@ impl RemoteFiles {
         gone
     }
 
-    /// Returns the copy of a file: a running one, or one that ended within [`COPY_AGE`], else a new
-    /// one. If the peer now has a file of another size, that file replaces the known one.
+    /// Returns a copy of a file: one that was completed within [`COPY_AGE`], else one in progress,
+    /// else a new one. If the peer now has a file of another size, that file replaces the known
+    /// one.
     ///
     /// # Errors
-    /// [`CopyError`]. If it is the peer's fault, the file is forgotten. If there is no room for a
-    /// copy, a window still works.
+    /// [`CopyError`]. If the failure is the peer's, the file is forgotten. After
+    /// [`CopyError::NoRoom`], [`Self::window`] may still succeed.
     pub async fn copy(&self, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
         let mut copies = file.copies.lock().await;
         if let Some((at, whole)) = &copies.whole
@@ -250,10 +253,11 @@ impl RemoteFiles {
         ThrottledTransfer::begin(at, name, self.store.passage.clone()).await
     }
 
-    /// Returns a transfer of a file that is not carried into a copy.
+    /// Returns a transfer of a file: the one that waits for a reader since the file was found, else
+    /// a new one.
     ///
     /// # Errors
-    /// [`CopyError`] if it does not begin; then the file is forgotten.
+    /// [`CopyError`] if no transfer begins; then the file is forgotten.
     pub async fn transfer(&self, file: &Arc<RemoteFile>) -> Result<ThrottledTransfer, CopyError> {
         let begun = match file.take_parked() {
             Some(transfer) => Ok(transfer),
@@ -318,7 +322,7 @@ impl RemoteFiles {
     }
 
     /// Carries a transfer into its copy. Then keeps the complete copy, or records the failure, even
-    /// if no reader waits for it.
+    /// if no reader waits.
     async fn carry(self, file: Weak<RemoteFile>, carrier: CopyWriter, transfer: ThrottledTransfer) {
         let files = self.clone();
         let Some(outcome) = carrier.carry(transfer, move || files.drop_unused()).await else {
@@ -332,8 +336,8 @@ impl RemoteFiles {
         carrier.end(outcome);
     }
 
-    /// Drops the complete copies that no reader has open; they are evicted first. Returns whether
-    /// there were any.
+    /// Stops keeping the complete copies, so that those without a reader are removed. Returns
+    /// whether any complete copy was kept.
     fn drop_unused(&self) -> bool {
         let mut dropped = false;
         for file in self.all() {
@@ -366,7 +370,7 @@ impl RemoteFile {
         });
     }
 
-    /// Returns how many of its bytes are here.
+    /// Returns how many bytes of the file a copy has.
     pub fn cached_bytes(&self) -> u64 {
         let Ok(copies) = self.copies.try_lock() else {
             return 0;

@@ -34,7 +34,7 @@ impl ThrottledTransfer {
         })
     }
 
-    /// Returns the address of the peer that sends it.
+    /// Returns the address at which the peer serves the file.
     pub fn at(&self) -> SocketAddrV4 {
         self.transfer.at()
     }
@@ -44,8 +44,9 @@ impl ThrottledTransfer {
         self.transfer.size_bytes()
     }
 
-    /// Waits until more bytes may arrive. It is separate from [`Self::next`], so that the wait does
-    /// not count as silence of the peer. The future may be dropped early without loss.
+    /// Waits until the rate limit allows further bytes. It is separate from [`Self::next`], so that
+    /// a caller does not count the wait as silence of the peer. The future may be dropped early
+    /// without loss.
     pub(super) async fn allowed(&mut self, is_waited_for: bool) {
         if self.owed_bytes > 0 {
             self.passage.pass(self.owed_bytes, is_waited_for).await;
@@ -53,11 +54,11 @@ impl ThrottledTransfer {
         }
     }
 
-    /// Returns the next bytes once the rate limit allows them, or `None` when all bytes have
-    /// arrived and the peer has closed the connection.
+    /// Returns the next bytes once the rate limit allows them, or `None` at the end, as
+    /// [`Transfer::next`] does.
     ///
     /// # Errors
-    /// [`LegacyError`]; then the earlier bytes must be discarded.
+    /// [`LegacyError`]; then the caller must discard the earlier bytes.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
         self.allowed(false).await;
         let part = self.transfer.next().await?;

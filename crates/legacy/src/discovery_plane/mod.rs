@@ -1,9 +1,11 @@
-//! The plane of the legacy peers, beside the native one.
+//! The plane of the discovery protocol, beside the native plane. [`Legacy`] is its handle for the
+//! rest of the node.
 //!
-//! Owns the task that drives [`LegacyMachine`](crate::discovery::LegacyMachine), the files offered to
-//! legacy peers (`offered`), serving them (`serve`), the reports about refused names (`refusals`),
-//! and the files fetched from legacy peers (`files`, `incoming`, `copy`, `window`). These have no
-//! hash and are kept apart from all verified files. The plane exists only if it is turned on.
+//! It has the task that drives [`LegacyMachine`](crate::discovery::LegacyMachine) (`run`), the
+//! files offered to legacy peers (`offered`) and their transfer (`serve`), the reports about
+//! refused names (`refusals`), the files fetched from legacy peers (`files`, `incoming`, `copy`,
+//! `window`), and the access of the mount to these (`mount`). Files of legacy peers have no hash
+//! and are kept apart from all verified files. The plane exists only if it is turned on.
 
 mod copy;
 mod error;
@@ -44,7 +46,8 @@ pub use window::RemoteBytes;
 /// Maximum number of datagrams queued for the plane. Further ones are dropped, as the network would
 /// do.
 pub const DATAGRAMS_MAX: usize = 256;
-/// Maximum number of batches of changes queued for the plane. Beyond it the index is rebuilt.
+/// Maximum number of batches of changes queued for the plane. If a batch finds no room, the index
+/// of offered files is rebuilt.
 const CHANGES_MAX: usize = 64;
 /// Maximum number of queued commands.
 const COMMANDS_MAX: usize = 256;
@@ -60,21 +63,22 @@ pub struct LegacySettings {
     pub period: Duration,
     /// How long a question stays open.
     pub waiting: Duration,
-    /// How long a lookup waits.
+    /// How long the lookup of a program waits for an answer.
     pub lookup: Duration,
-    /// How long peers that are not members wait for an answer.
+    /// Delay of this node's answer to a peer that was never the first to answer a question of this
+    /// node.
     pub responder_delay: Duration,
     /// Whether files of other native nodes are offered.
     pub bridge: bool,
 }
 
-/// The reason why a file could not be had from the legacy peers.
+/// Why no legacy peer delivers a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LegacyAbsence {
-    /// No peer was asked.
+    /// No peer was asked or, with [`Absence::Busy`], the result is unknown.
     #[error(transparent)]
     NotAsked(#[from] Absence),
-    /// No peer had it in time.
+    /// No peer delivered the file in time.
     #[error("no legacy peer has it")]
     NobodyHasIt,
     /// The plane has ended.
@@ -108,15 +112,15 @@ pub struct Legacy {
     /// How long a read waits without progress.
     read_deadline: Duration,
     open_versions: OpenVersions,
-    /// Names that no peer had, with the expiry of this knowledge. The kernel's lookups are answered
-    /// from it.
+    /// Names that no peer had, and the time until which lookups from the kernel fail at once for
+    /// each.
     absent: Arc<Mutex<HashMap<Name, Instant>>>,
 }
 
 impl Legacy {
-    /// Asks the legacy peers for a file. A known file is returned at once. If the future is
-    /// dropped, the question continues, so that the next call finds the answer. Files served at an
-    /// address in `except` are skipped.
+    /// Asks the legacy peers for a file. Returns a known file at once. Skips files that are served
+    /// at an address in `except`. If the future is dropped, the question stays open, so that the
+    /// next call may find the file.
     ///
     /// # Errors
     /// [`LegacyAbsence`].
@@ -141,7 +145,7 @@ impl Legacy {
         answer.await.map_err(stopping)?
     }
 
-    /// Returns the members; empty if the node is stopping.
+    /// Returns the members and the addresses that broke the rules; empty if the node is stopping.
     pub async fn members(&self) -> Vec<LegacyMember> {
         let (reply, answer) = oneshot::channel();
         match self.commands.send(LegacyCommand::Members(reply)).await {
@@ -150,12 +154,13 @@ impl Legacy {
         }
     }
 
-    /// Returns how many datagrams were dropped, for any reason.
+    /// Returns [`LegacyCounters::dropped`](crate::discovery::LegacyCounters::dropped) of the state
+    /// machine.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Records a warning, once for each name, that legacy peers are not asked for it.
+    /// Warns, once for each name, that legacy peers are not asked for the name.
     pub fn refuse(&self, name: &[u8], why: NameError) {
         self.refusals.warn_not_asked(name, why);
     }
@@ -166,8 +171,8 @@ impl Legacy {
     }
 }
 
-/// The inlet through which the node sends datagrams and changes to the plane. It never
-/// blocks.
+/// The inlet through which the node sends datagrams and changes to the plane. Its methods never
+/// block.
 #[derive(Clone)]
 pub(crate) struct LegacyInlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,

@@ -1,4 +1,5 @@
-//! The filesystem's calls into the plane, made from its own threads. The replies arrive later.
+//! The filesystem's calls into the plane. The threads of the filesystem make them and do not wait
+//! for the replies, which tasks send later.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -76,7 +77,7 @@ impl ForeignFiles for Legacy {
     }
 }
 
-/// One open of a legacy peer's file, as one transfer delivers it.
+/// One open of a legacy peer's file.
 struct OpenRemote {
     bytes: RemoteBytes,
     runtime: tokio::runtime::Handle,
@@ -100,7 +101,7 @@ impl OpenContent for OpenRemote {
         ReadTicket::FOREIGN
     }
 
-    /// One open is one transfer of the whole file, so a range never costs a transfer of its own.
+    /// Returns 0. An open transfers the whole file, so a range never costs a transfer of its own.
     fn missing_bytes(&self, _range: ByteRange) -> u64 {
         0
     }
@@ -109,7 +110,8 @@ impl OpenContent for OpenRemote {
         range.len()
     }
 
-    /// Nothing verified these bytes, and they may change while they are read.
+    /// Returns `None`, because nothing verified these bytes and they may change while they are
+    /// read.
     fn backing(&self) -> Option<Arc<File>> {
         None
     }
@@ -160,7 +162,7 @@ impl Legacy {
                 copied => copied.map(RemoteBytes::Copy),
             };
             match bytes {
-                // Nothing of an empty file is read, so surplus bytes would remain unnoticed.
+                // No read of an empty file would find the surplus bytes of a wrong file.
                 Ok(RemoteBytes::Copy(copy)) if copy.size_bytes == 0 => match copy.whole().await {
                     Ok(()) => return Ok(RemoteBytes::Copy(copy)),
                     Err(error) => failure = Some(error.as_fs_error()),

@@ -1,4 +1,5 @@
-//! The files offered to legacy peers, by base name, because their protocol has no folders.
+//! The files offered to legacy peers. They are found by base name, because the discovery protocol
+//! has no folders.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -21,8 +22,8 @@ use p2pfs_types::path::SharedPath;
 
 /// Maximum number of indexed paths. Further ones are not offered.
 const INDEXED_MAX: usize = 1_000_000;
-/// Maximum number of paths that may change while the index is rebuilt. With more it is rebuilt
-/// again.
+/// Maximum number of paths that may change while the index is rebuilt. After more changes it is
+/// rebuilt again.
 const MEANWHILE_MAX: usize = 1 << 14;
 /// Maximum number of paths with one base name that are examined for one answer.
 const SAME_NAME_MAX: usize = 64;
@@ -31,7 +32,7 @@ const CHILDREN_BATCH: usize = 4096;
 /// Maximum age of the list of shares: legacy peers see a new share up to a second later.
 const SHARES_AGE: Duration = Duration::from_secs(1);
 
-/// Base names and the paths that have them, the shallowest first, then by path.
+/// Base names and the paths that end in them, the shallowest first, then by path.
 #[derive(Default)]
 struct NameIndex {
     paths: BTreeMap<Name, BTreeSet<(usize, SharedPath)>>,
@@ -43,8 +44,8 @@ struct NameIndex {
 struct IndexState {
     index: NameIndex,
     is_being_made: bool,
-    /// Paths that changed since the rebuild began. One more than [`MEANWHILE_MAX`] means that some
-    /// are missing.
+    /// Paths that changed since the rebuild began. If there are more than [`MEANWHILE_MAX`], some
+    /// changed paths are missing here.
     meanwhile: HashSet<SharedPath>,
 }
 
@@ -82,8 +83,8 @@ impl OfferedFiles {
         }
     }
 
-    /// Updates the index for changed names. Returns false if the changes do not name every path, so
-    /// that the index must be rebuilt.
+    /// Updates the index for changed names. Returns false if the changes do not name every changed
+    /// path, so that the index must be rebuilt.
     #[must_use]
     pub(super) fn apply_changes(&self, changes: &[Change]) -> bool {
         let view = self.view.load();
@@ -98,7 +99,7 @@ impl OfferedFiles {
     }
 
     /// Rebuilds the index; the time is proportional to the size of the namespace. Returns false if
-    /// too many paths changed meanwhile, so that it must be rebuilt again.
+    /// too many paths changed meanwhile, so that the index must be rebuilt again.
     #[must_use]
     pub(super) fn index_all(&self) -> bool {
         let made = self.make();
@@ -106,7 +107,7 @@ impl OfferedFiles {
     }
 
     fn make(&self) -> NameIndex {
-        // Set before the view is taken: changes recorded from now on may be missing in it.
+        // Set before the view is loaded: changes after that may be missing in the view.
         self.indexed.lock().is_being_made = true;
         let view = self.view.load_full();
         let mut index = NameIndex::default();
@@ -151,8 +152,8 @@ impl OfferedFiles {
         meanwhile.len() <= MEANWHILE_MAX
     }
 
-    /// Returns the file to serve for a name, if it could be delivered now. Own files come before
-    /// those of others, then the shallowest path, then the first by path.
+    /// Returns the file to serve for a name, if this node could deliver one now. Prefers own files
+    /// to those of other nodes, then the shallowest path, then the first by path.
     pub(super) fn find(&self, name: &Name) -> Option<FileVersion> {
         let paths = self.paths(name);
         if paths.is_empty() {
@@ -187,16 +188,17 @@ impl OfferedFiles {
     fn own(&self, path: &SharedPath, found: &Found, shares: &[ShareIndex]) -> Option<FileVersion> {
         let (share, _) = found.own.as_ref()?;
         let file = self.carried(path, found)?;
-        // A share with readers is closed to legacy peers at once, whatever else it is set to.
+        // `shares` may be a second old. `shared_for` is current, so that a share that gets readers
+        // is closed to legacy peers at once.
         let is_offered = shares.contains(share)
             && self.shares.shared_for(&file.hash) == SharedFor::All
             && self.shares.source(&file.hash).is_ok();
         is_offered.then_some(file)
     }
 
-    /// Returns a file of another node, if the bridge is on and the content is not private. It is
-    /// read from the cache if it is complete there, else from a live holder. Being cached does not
-    /// mean that the owner lets legacy peers have it.
+    /// Returns a file of another node, if the bridge is on, the content is not private, and the
+    /// content is complete in the cache or has a live holder. A private content is refused even if
+    /// it is cached.
     fn others(&self, path: &SharedPath, found: &Found, view: &View) -> Option<FileVersion> {
         if !self.bridge || found.own.is_some() || found.author == self.me {
             return None;
@@ -241,7 +243,7 @@ impl OfferedFiles {
         shares
     }
 
-    /// Warns about files in the own shares that cannot be served to legacy peers.
+    /// Warns about changed files in the own shares that cannot be served to legacy peers.
     pub(super) fn warn_refused(&self, changes: &[Change]) {
         let view = self.view.load();
         let Some(label) = view.label(&self.me) else {
@@ -277,8 +279,8 @@ impl OfferedFiles {
     }
 }
 
-/// Returns whether a name is a file, in the merged namespace or among the files of this node, whose
-/// label is given.
+/// Returns whether a path is a file in the merged namespace, or in the namespace of this node, the
+/// peer with this label.
 fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
     let own = || view.peer_lookup(label?, path);
     let is_file = |found: &Found| matches!(found.kind, Kind::File { .. });

@@ -1,6 +1,6 @@
-//! Warnings about names that legacy peers cannot be asked for or be given. Each name is reported
-//! once and at a bounded rate, because a folder may hold a million such names and any program may
-//! ask for more.
+//! Warnings about files that legacy peers cannot be asked for or be given. Each name is reported
+//! once. The rate of reports is bounded, because a folder may hold a million such names and any
+//! program may ask for more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use p2pfs_node::EventLog;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of remembered names. Beyond it all are forgotten.
+/// Maximum number of remembered names. One more makes this node forget all.
 pub const TOLD_MAX: usize = 4096;
 /// Burst of warnings.
 const BURST: u32 = 16;
@@ -38,7 +38,7 @@ enum RefusalKind {
 
 struct ReportedNames {
     names: HashSet<(RefusalKind, Box<[u8]>)>,
-    /// Remaining warnings.
+    /// Warnings that may still be issued.
     left: TokenBucket,
     untold: u64,
 }
@@ -110,7 +110,7 @@ impl RefusalLog {
             0 => String::new(),
             count => format!(" (and {count} others before it)"),
         };
-        // The names come from programs of users of this machine, so only the owner sees them.
+        // Users of this machine choose these names, so only the owner of the node sees them.
         self.events.warn_owner(message() + &others);
     }
 }

@@ -1,4 +1,4 @@
-//! The task that drives the state machine of the legacy protocol.
+//! The task that drives the state machine of the discovery protocol.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -30,9 +30,9 @@ use p2pfs_types::path::SharedPath;
 
 /// Maximum number of queued results of transfers and name resolutions.
 const OUTCOMES_MAX: usize = 256;
-/// Maximum number of datagrams handled before other work gets its turn.
+/// Maximum number of datagrams handled in one round of the task.
 const BATCH: usize = 64;
-/// How long no name must have been refused as busy before the next refusal is reported again.
+/// How long the last busy lookup must be past so that the next one is reported again.
 const BUSY_PAUSE: Duration = Duration::from_secs(30);
 
 enum LegacyOutcome {
@@ -73,7 +73,7 @@ struct LegacyPlane {
 #[derive(Default)]
 struct RunningLookups {
     waiters: HashMap<Name, Vec<LookupWaiter>>,
-    /// When a name was last refused because too many are being looked for.
+    /// When a lookup last failed with [`Absence::Busy`].
     busy_at: Option<Instant>,
 }
 
@@ -93,8 +93,8 @@ struct LegacyQueues {
     failures: mpsc::Receiver<FailedTransfer>,
 }
 
-/// Starts the plane. It ends with the node. `own` is the node's address, and `files` keeps the
-/// copies.
+/// Starts the plane, which ends with the node. `own` is the address of this node, and `files` keeps
+/// the copies.
 pub(crate) fn start(
     settings: LegacySettings,
     own: SocketAddrV4,
@@ -222,7 +222,7 @@ impl LegacyPlane {
         }
     }
 
-    /// Rebuilds the index on a blocking thread if changes were missed.
+    /// Rebuilds the index of offered files on a blocking thread if changes were missed.
     fn index_anew(&mut self) {
         if self.indexing.is_indexing || !self.indexing.missed.swap(false, Ordering::Relaxed) {
             return;
@@ -352,14 +352,14 @@ impl LegacyPlane {
         self.machine.failed(now, &name, at);
         if self.machine.offended(now, peer, offence) {
             let why = CopyError::from(error);
-            // The message names a file that a user reads.
+            // Only the owner of the node sees it, because it names a file that a user reads.
             self.events
                 .warn_owner(format!("{name} of the legacy peer {peer}: {why}"));
         }
     }
 
-    /// Handles a transfer that failed or found no room. If it is the peer's fault, the next open
-    /// asks for the file again.
+    /// Handles a failed open or transfer of a file. If the failure is the peer's, other responders
+    /// are tried first from now on.
     fn handle_failure(&mut self, failed: &FailedTransfer) {
         let (now, file, error) = (Instant::now(), &failed.file, &failed.error);
         if error.is_the_peers() {
@@ -417,8 +417,8 @@ impl LegacyPlane {
         }
     }
 
-    /// Reports names that appeared or disappeared. A lost report causes a stale listing, never a
-    /// wrong file.
+    /// Reports to the node that these names appeared or disappeared. A lost report causes a stale
+    /// listing, never a wrong file.
     fn announce_names(&self, names: &[Name]) {
         let root = SharedPath::root();
         let paths = names
@@ -464,7 +464,8 @@ impl LegacyPlane {
         }
     }
 
-    /// Replies with the error to the waiters of this patience; `None` means all.
+    /// Replies with the error to the waiters for a name that have this patience, or to all if
+    /// `patience` is `None`.
     fn reply_to(&mut self, name: &Name, patience: Option<Patience>, why: LegacyAbsence) {
         let waiters = self.lookups.waiters.remove(name).unwrap_or_default();
         let (over, still): (Vec<_>, Vec<_>) = waiters
@@ -478,7 +479,8 @@ impl LegacyPlane {
         }
     }
 
-    /// Warns that names are refused without asking peers, once for each busy period.
+    /// Warns that lookups fail because too many are running, once until [`BUSY_PAUSE`] passes
+    /// without such a failure.
     fn warn_if_busy(&mut self, why: Absence) {
         if why != Absence::Busy {
             return;

@@ -1,5 +1,5 @@
 //! Serving a file to a legacy peer: the header, exactly the announced bytes within the rate limit,
-//! and a close.
+//! and the end of the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Number of bytes sent at once. A changed limit applies from the next piece.
 const PIECE_BYTES: usize = CHUNK_BYTES as usize;
 
-/// Serves one connection to its end. It is closed even after an error, because an original program
-/// waits forever on an open one.
+/// Serves one connection to its end. Closes the connection even after an error, because an original
+/// program waits forever on an open one.
 pub(super) async fn serve(
     (stream, peer): (TcpStream, SocketAddr),
     place: ServedPlace,
@@ -92,8 +92,8 @@ async fn send_all(
         }
         for piece in bytes.chunks(PIECE_BYTES) {
             let length = piece.len() as u64;
-            // Before the send, so that the rate limit does not use up the time that the peer has to
-            // take the bytes.
+            // Wait before the send: the time for which the rate limit delays this node must not
+            // count as time in which the peer accepts no bytes.
             passage.pass(length, false).await;
             let sent = served.send(piece).await;
             sent.map_err(|_| FsError::Interrupted)?;

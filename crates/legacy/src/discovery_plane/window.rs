@@ -1,8 +1,9 @@
-//! A file of a legacy peer for which the cache has no room. Its bytes are not stored.
+//! A file of a legacy peer for which the cache has no room, as a [`Window`].
 //!
-//! They are taken from the transfer as they are read. A sequential reader, such as a copy or a
-//! player, gets them as they arrive and slows the peer to its own pace. The last bytes are kept for
-//! reads out of order. A read before them begins a new transfer.
+//! Reads take the bytes from the transfer, and no bytes are stored on disk. A sequential reader,
+//! such as a copy or a player, gets the bytes as they arrive, and the peer sends them only as fast
+//! as they are read. The last bytes stay in memory for reads out of order. A read before these
+//! bytes begins a new transfer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::incoming::ThrottledTransfer;
 use crate::net::discovery::CLOSE_WAIT;
 use p2pfs_fs::ReadNow;
 
-/// Number of bytes kept before the last read.
+/// Number of bytes kept before the offset of the last read.
 const KEPT_BYTES: u64 = 1 << 20;
 
 /// The source of the bytes of one open of a legacy peer's file.
@@ -25,7 +26,7 @@ const KEPT_BYTES: u64 = 1 << 20;
 pub enum RemoteBytes {
     /// The whole file, in the cache's folder.
     Copy(Arc<RemoteCopy>),
-    /// The part that is being read.
+    /// The part that is being read, in memory.
     Window(Arc<Window>),
 }
 
@@ -38,7 +39,7 @@ impl RemoteBytes {
         }
     }
 
-    /// Fills the buffer if its bytes are here.
+    /// Fills the buffer if a copy has its bytes. For a window the caller must use [`Self::read`].
     pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         match self {
             Self::Copy(copy) => copy.read_now(offset, buffer),
@@ -46,10 +47,11 @@ impl RemoteBytes {
         }
     }
 
-    /// Waits until the bytes are here, as long as more arrive within each `patience`.
+    /// Waits until the bytes have arrived and returns them. Gives up when the transfer makes no
+    /// progress for `patience`.
     ///
     /// # Errors
-    /// [`CopyError`] if the transfer failed, or nothing arrives.
+    /// [`CopyError`] if the transfer failed or makes no progress.
     pub async fn read(
         &self,
         offset: u64,
@@ -78,13 +80,13 @@ struct WindowStream {
     /// Offset of the first kept byte.
     start: u64,
     kept: BytesMut,
-    /// All bytes have arrived, and the peer has closed the connection correctly.
+    /// Whether the transfer has ended, with all bytes and without surplus bytes.
     is_whole: bool,
     failure: Option<CopyError>,
 }
 
 impl RemoteFiles {
-    /// Opens a transfer that is read as it arrives, without a copy.
+    /// Opens a window on a file: a transfer that is read as it arrives, without a copy.
     ///
     /// # Errors
     /// [`CopyError`]; [`CopyError::NoRoom`] if the maximum number of windows is open.
@@ -140,7 +142,7 @@ impl Window {
             *stream = WindowStream::new(transfer);
         }
         while stream.reached() < end || (end == self.size_bytes && !stream.is_whole) {
-            // The rate limit does not count towards the time that the peer has.
+            // The wait for the rate limit does not count towards `patience`.
             stream.transfer.allowed(true).await;
             let patience = patience.max(CLOSE_WAIT * 2);
             let taken = tokio::time::timeout(patience, stream.receive_next(offset)).await;
@@ -174,7 +176,8 @@ impl WindowStream {
         self.start + self.kept.len() as u64
     }
 
-    /// Takes the next bytes and drops bytes far before the reader.
+    /// Takes the next bytes of the transfer, and drops those more than [`KEPT_BYTES`] before the
+    /// offset `reader`.
     async fn receive_next(&mut self, reader: u64) -> Result<(), CopyError> {
         match self.transfer.next().await? {
             Some(part) => self.kept.extend_from_slice(&part),

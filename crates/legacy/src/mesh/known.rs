@@ -15,19 +15,20 @@ pub const KNOWN_MAX: usize = 256;
 pub const KNOWN_OF_PEER_MAX: usize = 64;
 /// Failed dials after which a learned address is forgotten.
 pub const TRIES_MAX: u32 = 5;
-/// Learned addresses that are dialled at one time, as in the original programs.
+/// Maximum learned addresses that are dialled in one round, as in the original programs.
 pub const DIALS_AT_ONCE: usize = 3;
-/// First wait after a configured address did not answer. It doubles up to [`RETRY_MAX`].
+/// Wait after the first failed dial of a configured address. Each further failure doubles the wait,
+/// up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// Longest wait for a configured address, and first wait for a learned one.
+/// Maximum wait after failed dials of a configured address. Wait after the first failed dial of a
+/// learned address, and after [`DialResult::Full`].
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Longest wait for a learned address, and wait for an address that is connected under another
-/// name.
+/// Maximum wait after failed dials of a learned address. Wait after [`DialResult::Known`].
 const RETRY_RARELY: Duration = Duration::from_secs(600);
 
 struct KnownAddress {
     is_configured: bool,
-    /// ID of the peer that sent it.
+    /// ID of the peer that sent the address in a list.
     teller: Option<String>,
     failures: u32,
     next_try: Instant,
@@ -42,7 +43,7 @@ pub(super) struct AddressBook {
 /// Result of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DialResult {
-    /// A peer.
+    /// The handshake with a peer succeeded.
     Connected,
     /// No answer, or one of another protocol.
     Failed,
@@ -65,7 +66,8 @@ impl AddressBook {
         known.next_try = now;
     }
 
-    /// Adds an address. Returns false if it was known already or the table is full.
+    /// Adds an address from a list of the peer `teller`, or the former address of a peer if
+    /// `teller` is `None`. Returns false if the address was known already or there is no room.
     pub(super) fn learn(
         &mut self,
         address: MemberName,
@@ -92,8 +94,8 @@ impl AddressBook {
         true
     }
 
-    /// Returns the configured addresses that are due and, if `learned`, some of the learned ones.
-    /// Marks them as being dialled.
+    /// Returns the configured addresses that are due and, if `learned`, up to [`DIALS_AT_ONCE`]
+    /// random ones of the learned addresses that are due. Marks them as being dialled.
     pub(super) fn take_due(
         &mut self,
         now: Instant,
@@ -165,8 +167,8 @@ impl AddressBook {
     }
 }
 
-/// Returns the address with `localhost`, as the original programs call this machine, replaced by
-/// 127.0.0.1.
+/// Returns the address with the host `localhost` replaced by 127.0.0.1. The original programs
+/// announce themselves as `localhost`.
 pub(super) fn plain(address: MemberName) -> MemberName {
     match address {
         MemberName::Host { host, port } if &*host == "localhost" => {

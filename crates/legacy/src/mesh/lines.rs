@@ -20,8 +20,7 @@ impl MeshMachine {
         let (stage, who) = (made.stage, made.who());
         match stage {
             Stage::Listen => {
-                // any other line takes the place of the address and is lost, as in the original
-                // programs
+                // a line other than `LISTEN` is ignored here, as in the original programs
                 if let Line::Listen { port, .. } = line {
                     self.set_listen(conn, port);
                 }
@@ -32,8 +31,8 @@ impl MeshMachine {
         }
     }
 
-    /// Processes a payload that is not part of a file; `bytes` is `None` if it is too long to be
-    /// passed on. It counts as a line.
+    /// Processes a payload that is not part of a file; `bytes` is `None` if the payload is too long
+    /// to be passed on. A payload counts as a line in [`LINES_PER_S`](super::LINES_PER_S).
     pub fn binary(&mut self, now: Instant, conn: ConnId, length_bytes: u64, bytes: Option<Bytes>) {
         let Some(made) = self.conns.get_mut(&conn) else {
             return;

@@ -1,11 +1,12 @@
 //! The legacy peers' mesh protocol as a state machine: connections, peers and chat.
 //!
-//! It owns the handshake, the peers and the addresses learned from them, keepalive and timeouts,
-//! chat, and the offences of each peer. [`Receiving`] separates the files that one peer pushes, and
-//! [`Pace`] limits the rate of pushed files. It is pure: it receives connections, lines and the
-//! time, and returns the bytes to send, the addresses to dial, the connections to close and its
-//! next deadline. It opens no socket and holds no byte of a file. Every table here has a named
-//! limit.
+//! [`MeshMachine`] has the handshakes, the peers and the addresses learned from them, keepalive and
+//! timeouts, chat, and the offences of each peer. It is pure: it receives connections, lines and
+//! the time, and returns the bytes to send, the addresses to dial, the connections to close and its
+//! next deadline. It opens no socket and holds no byte of a file. Every table has a named limit.
+//!
+//! Two further machines work on files: [`Receiving`] sorts the bytes that a connection pushes into
+//! files, and [`Pace`] limits the rate of the messages that this node pushes to a peer.
 
 pub mod known;
 mod lines;
@@ -43,7 +44,7 @@ use peers::ConnectedPeer;
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Interval between two pings of every peer.
 pub const PING_PERIOD: Duration = Duration::from_secs(15);
-/// How long a peer may be silent.
+/// How long a peer may be silent before this node closes its connections.
 pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Interval between two rounds of asking every peer for addresses and dialling learned ones.
 pub const DISCOVER_PERIOD: Duration = Duration::from_secs(30);
@@ -57,10 +58,11 @@ pub const HANDSHAKES_OF_ADDRESS: usize = 16;
 pub const LINES_BURST: u32 = 256;
 /// Maximum sustained lines per second from one peer.
 pub const LINES_PER_S: u32 = 32;
-/// Maximum messages, and events, that wait for the owner. More are dropped.
+/// Maximum messages that wait for [`MeshMachine::poll_transmit`], and maximum events that wait for
+/// [`MeshMachine::poll_event`]. Further ones are dropped.
 const OUTBOX_MAX: usize = 16_384;
 
-/// A connection, numbered by the owner; a number is never reused.
+/// Number of a connection. The owner of the machine assigns it and never reuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
@@ -75,7 +77,7 @@ pub struct MeshConfig {
     pub port: u16,
     /// Maximum connected peers.
     pub max_peers: usize,
-    /// Addresses that are always dialled.
+    /// Addresses that are dialled whenever they are not connected.
     pub configured: Vec<MemberName>,
 }
 
@@ -84,19 +86,19 @@ pub struct MeshConfig {
 pub enum MeshEvent {
     /// Request: connect and report to [`MeshMachine::dialled`] or [`MeshMachine::dial_failed`].
     Dial(MemberName),
-    /// Request: close the connection after its pending bytes are sent. No further event concerns
-    /// it.
+    /// Request: close the connection after its pending bytes are sent. No later event has this
+    /// number.
     Close(ConnId),
     /// The handshake of a connection is complete. Files on the connection come from this peer.
     Established(ConnId, Who),
-    /// A peer is connected that was not.
+    /// The first connection of a peer is established.
     PeerUp {
         /// The peer.
         who: Who,
-        /// Whether this node dialled it.
+        /// Whether this node dialled the peer.
         dialled: bool,
     },
-    /// A peer is gone.
+    /// The last connection of a peer ended.
     PeerDown(Who, DownWhy),
     /// A peer rejected this node's connection.
     Rejected(MemberName, Rejection),
@@ -118,11 +120,11 @@ pub struct Who {
     pub id: String,
     /// Display name of the peer.
     pub name: String,
-    /// Address where it listens. If that is not known, the address it is connected from.
+    /// Address where the peer listens. If that is not known, the remote address of its connection.
     pub address: SocketAddr,
 }
 
-/// Why a peer is gone.
+/// Why the last connection of a peer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DownWhy {
     /// The peer or the network closed the connection.
@@ -145,7 +147,7 @@ pub enum Rejection {
     /// The peer has as many peers as it accepts.
     #[error("peer rejected: max peers reached")]
     MaxPeers,
-    /// The peer closed the connection without an answer, which may have been lost.
+    /// The connection ended before an answer arrived. A rejection may have been lost with it.
     #[error("it closed the connection, or speaks another protocol")]
     Silent,
 }
@@ -168,12 +170,13 @@ enum Stage {
 struct Conn {
     stage: Stage,
     remote: SocketAddr,
-    /// Address that was dialled.
+    /// Address that this node dialled; `None` for an accepted connection.
     dialled: Option<MemberName>,
+    /// Time when the current step of the handshake began.
     since: Instant,
     id: String,
     name: String,
-    /// Address at which other nodes can dial it.
+    /// Address at which other nodes can dial the peer, if known.
     listen: Option<SocketAddrV4>,
     lines: TokenBucket,
 }
@@ -219,13 +222,14 @@ impl MeshMachine {
         }
     }
 
-    /// Adds a configured address, which is dialled now and whenever it is unconnected.
+    /// Adds a configured address, which is dialled now and whenever it is not connected.
     pub fn configure(&mut self, now: Instant, address: MemberName) {
         self.addresses.configure(address, now);
         self.dial_due(now, false);
     }
 
-    /// Records an accepted connection. If too many are in the handshake, it is closed at once.
+    /// Records an accepted connection. Closes it at once if too many accepted connections are in
+    /// the handshake.
     pub fn accepted(&mut self, now: Instant, conn: ConnId, remote: SocketAddr) {
         let is_shaking = |c: &&Conn| matches!(c.stage, Stage::Hello | Stage::Listen);
         let shaking = self.conns.values().filter(is_shaking);
@@ -239,8 +243,8 @@ impl MeshMachine {
             .insert(conn, Conn::new(now, Stage::Hello, remote, None));
     }
 
-    /// Records a requested connection, with the local and the remote address, and starts the
-    /// handshake.
+    /// Records that a connection for [`MeshEvent::Dial`] was made between `local` and `remote`, and
+    /// starts the handshake.
     pub fn dialled(
         &mut self,
         now: Instant,
@@ -259,7 +263,7 @@ impl MeshMachine {
         self.send(conn, hello);
     }
 
-    /// Records that a requested connection failed.
+    /// Records that no connection for [`MeshEvent::Dial`] could be made.
     pub fn dial_failed(&mut self, now: Instant, address: &MemberName) {
         self.addresses.dialled(now, address, DialResult::Failed);
     }
@@ -297,7 +301,7 @@ impl MeshMachine {
         }
     }
 
-    /// Records that a connection ended, or is about to end because of what was read from it.
+    /// Records that a connection ended, or that no more is read from it.
     pub fn closed(&mut self, now: Instant, conn: ConnId) {
         self.drop_conn(now, conn, DownWhy::Closed);
     }
@@ -336,14 +340,14 @@ impl MeshMachine {
         self.dial_due(now, learned);
     }
 
-    /// Asks every peer for addresses, and schedules a dial of known ones.
+    /// Asks every peer for addresses, and schedules dials of learned ones.
     pub fn discover(&mut self, now: Instant) {
         self.send_all(crate::wire::mesh::REQUEST_PEERS);
         self.dial_soon(now);
     }
 
-    /// Sends a chat message to every peer except those for which `skip` returns true. Returns the
-    /// number of recipients.
+    /// Sends a chat message to every peer except those whose ID makes `skip` return true. Returns
+    /// the number of recipients.
     pub fn send_chat(&mut self, text: &str, skip: &dyn Fn(&str) -> bool) -> usize {
         let Some(line) = encode_chat(text) else {
             return 0;
@@ -426,7 +430,7 @@ impl MeshMachine {
     }
 
     fn push_event(&mut self, event: MeshEvent) {
-        // an owner that stopped taking events is shutting down
+        // dropping is harmless: an owner that takes no more events is shutting down
         if self.events.len() < OUTBOX_MAX {
             self.events.push_back(event);
         }

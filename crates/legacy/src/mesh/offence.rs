@@ -30,10 +30,10 @@ pub enum MeshOffence {
     /// A list with too many addresses.
     #[error("listed more than {LISTED_MAX} addresses at once")]
     ManyAddresses,
-    /// No data, or only a trickle.
+    /// No data, or too little, in a handshake or in the middle of a message.
     #[error("sent too slowly, or nothing")]
     TooSlow,
-    /// It does not read what it is sent.
+    /// The peer does not read the bytes that this node sends.
     #[error("does not read what it is sent")]
     NeverReads,
     /// An invalid message about a file.
@@ -53,11 +53,11 @@ pub enum MeshOffence {
 /// Identity of an offender. An ID alone proves nothing, because its sender chooses it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Culprit {
-    /// IP address that its connection came from, or was dialled at.
+    /// Remote IP address of its connection.
     pub ip: IpAddr,
-    /// Claimed ID; empty before it sent one.
+    /// Claimed ID; empty before the peer sent one.
     pub id: String,
-    /// Claimed name; empty before it sent one.
+    /// Claimed name; empty before the peer sent one.
     pub name: String,
 }
 

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Messages that may wait in the receiver's queue. The original programs have 100 places; some are
-/// left for other messages.
+/// Maximum pushed messages that wait in the queue of the receiver, by estimate. The queue of the
+/// original programs has 100 places; the rest is for other messages.
 pub const QUEUE_WANTED: usize = 80;
 /// Assumed time that an original program needs for a message of any length.
 const MESSAGE_TIME: Duration = Duration::from_millis(4);

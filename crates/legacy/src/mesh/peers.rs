@@ -12,8 +12,8 @@ use super::{
 use crate::wire::discovery::MemberName;
 use crate::wire::mesh::{DUPLICATE, MAX_PEERS, PING, REQUEST_PEERS};
 
-/// Maximum connections of one peer. Two exist if both sides dialled at the same time. An original
-/// program that loses one of the two forgets its peer.
+/// Maximum connections of one peer. Two exist if both sides dialled at the same time. Both are
+/// kept, because an original program forgets its peer when one of the two ends.
 const CONNS_OF_PEER: usize = 2;
 
 pub(super) struct ConnectedPeer {
@@ -30,16 +30,15 @@ pub(super) struct ConnectedPeer {
 pub struct MeshPeer {
     /// ID; empty for an offender that never sent one.
     pub id: String,
-    /// Name, or the address if it never sent one.
+    /// Name; the IP address for an offender that never sent a name.
     pub name: String,
-    /// Address where it listens or is connected from; for an offender that is gone, its former IP
-    /// address.
+    /// Address as in [`Who::address`]; for an offender that is gone, its former IP address.
     pub address: String,
-    /// Whether it is connected.
+    /// Whether the peer is connected.
     pub is_up: bool,
-    /// Time between the last ping and its answer.
+    /// Time between the last answered ping and its answer.
     pub round_trip: Option<Duration>,
-    /// When it was last heard, if it is connected.
+    /// When the last message or piece of a file arrived, if the peer is connected.
     pub heard_at: Option<Instant>,
     /// Number of its offences.
     pub offences: u64,
@@ -133,7 +132,8 @@ impl MeshMachine {
         }
     }
 
-    /// Completes an accepted connection after its second line or the timeout for that line.
+    /// Answers an accepted connection after its second line or the timeout for that line:
+    /// establishes the connection, or rejects the peer.
     pub(super) fn establish_accepted(&mut self, now: Instant, conn: ConnId) {
         let Some(id) = self.conns.get(&conn).map(|c| c.id.clone()) else {
             return;
@@ -155,7 +155,7 @@ impl MeshMachine {
         self.establish(now, conn);
     }
 
-    /// Processes the answer to this node's first line.
+    /// Processes the first line of a dialled peer: establishes or closes the connection.
     pub(super) fn answered(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
         let own = id == self.config.id;
         let known = self.peers.get(&id).map_or(0, |peer| peer.conns.len());
@@ -204,7 +204,7 @@ impl MeshMachine {
         self.push_event(MeshEvent::Established(conn, who.clone()));
         match self.peers.get_mut(&who.id) {
             Some(peer) => {
-                // both sides use the one of the two that the smaller ID dialled
+                // both sides use the connection that the node with the smaller ID dialled
                 let is_first = is_dialled == (own_id < who.id);
                 let at = if is_first { 0 } else { peer.conns.len() };
                 peer.conns.insert(at, conn);
@@ -228,7 +228,7 @@ impl MeshMachine {
         self.send_peer_list(conn);
     }
 
-    /// Sends the list of the other peers to a peer, if there are any.
+    /// Sends a peer the list of the other peers, unless that list is empty.
     pub(super) fn send_peer_list(&mut self, conn: ConnId) {
         let Some(reader) = self.conns.get(&conn) else {
             return;
@@ -267,14 +267,14 @@ impl MeshMachine {
         self.send_all(PING);
     }
 
-    /// Ends a connection in the handshake.
+    /// Ends a connection in the handshake, without [`MeshEvent::PeerDown`].
     pub(super) fn close(&mut self, conn: ConnId) {
         if self.conns.remove(&conn).is_some() {
             self.push_event(MeshEvent::Close(conn));
         }
     }
 
-    /// Ends any connection.
+    /// Ends a connection in any stage.
     pub(super) fn end(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
         if self.conns.contains_key(&conn) {
             self.push_event(MeshEvent::Close(conn));
@@ -289,7 +289,7 @@ impl MeshMachine {
         if gone.stage == Stage::Reply
             && let Some(address) = &gone.dialled
         {
-            // an answer may have been lost with the connection
+            // a rejection may have been lost with the connection
             self.addresses.dialled(now, address, DialResult::Failed);
             self.push_event(MeshEvent::Rejected(address.clone(), Rejection::Silent));
         }
@@ -303,7 +303,7 @@ impl MeshMachine {
         }
         self.peers.remove(&gone.id);
         if let (Some(listen), None) = (gone.listen, &gone.dialled) {
-            // it was reachable and may be again
+            // the peer listened there and may come back
             self.addresses.learn(MemberName::Address(listen), None, now);
         }
         self.push_event(MeshEvent::PeerDown(gone.who(), why));
@@ -324,8 +324,8 @@ impl MeshMachine {
         listen.map(MemberName::Address).chain(dialled).collect()
     }
 
-    /// Sets the address where a peer listens, by its own statement. Only the port is used, because
-    /// the original programs send `localhost` to every peer.
+    /// Sets the address where a peer listens: the remote IP address of the connection, and the port
+    /// from the peer's `LISTEN` line. The host in that line is `localhost` in original programs.
     pub(super) fn set_listen(&mut self, conn: ConnId, port: Option<u16>) {
         if let Some(made) = self.conns.get_mut(&conn)
             && let (SocketAddr::V4(remote), Some(port)) = (made.remote, port)

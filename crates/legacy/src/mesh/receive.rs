@@ -1,5 +1,5 @@
-//! The files that one peer is pushing: assigns the received bytes to files, and checks that each
-//! file matches its announcement.
+//! The files that a peer pushes over one connection. [`Receiving`] assigns the received bytes to
+//! files, and checks that each file matches its announcement.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,16 +11,17 @@ use crate::wire::mesh::{FileEnd, FileStart, Sha256};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::file_name::received_name;
 
-/// Maximum files of one peer in flight.
+/// Maximum files in flight on one connection.
 pub const OPEN_MAX: usize = 8;
-/// Maximum burst of files that a peer may start.
+/// Maximum burst of files that a peer may start on one connection.
 const BEGUN_BURST: u32 = 1024;
 /// Maximum sustained files per second; see [`BEGUN_BURST`].
 const BEGUN_PER_S: u32 = 100;
-/// How long a file may bring no data before it is abandoned. Its end may have been dropped.
+/// How long no data of a file may arrive before the file is abandoned. Its end message may never
+/// arrive.
 pub const FILE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Number of a file in flight among those of one peer; never reused.
+/// Number of a file in flight among those of one connection; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
@@ -29,7 +30,8 @@ pub struct FileId(pub u64);
 pub struct Begun {
     /// Number of the file.
     pub id: FileId,
-    /// Name under which to store the file if it is free: a single component, whatever was sent.
+    /// Name under which to store the file if that name is free. It is a single path component,
+    /// whatever the peer sent.
     pub name: Vec<u8>,
     /// Announced size.
     pub size_bytes: u64,
@@ -38,9 +40,9 @@ pub struct Begun {
 /// Why a file is rejected or abandoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Number of the file, if it was in flight.
+    /// Number of the file in flight that is abandoned, if there is one.
     pub id: Option<FileId>,
-    /// MeshOffence of the sender.
+    /// Offence of the sender.
     pub offence: MeshOffence,
 }
 
@@ -53,7 +55,7 @@ struct IncomingFile {
     heard_at: Instant,
 }
 
-/// The files of one peer. Holds no bytes of them.
+/// The files in flight on one connection, without their bytes.
 pub struct Receiving {
     files: BTreeMap<Vec<u8>, IncomingFile>,
     /// Name of the file that the next pieces belong to; `None` if they are skipped.
@@ -110,7 +112,7 @@ impl Receiving {
         Ok((begun, replaced))
     }
 
-    /// Assigns the next pieces to the file of that name.
+    /// Assigns the following pieces to the file with this name.
     pub fn chunk(&mut self, now: Instant, name: Vec<u8>) {
         self.current = self.files.get_mut(&name).map(|file| {
             file.heard_at = now;
@@ -118,9 +120,10 @@ impl Receiving {
         });
     }
 
-    /// Processes a piece. Returns its file and the offset in it, or `None` if it is skipped.
+    /// Processes a piece. Returns the file to which it belongs and its offset in the file, or
+    /// `None` if the piece is skipped.
     ///
-    /// # Errors [`Refused`] if the file is longer than announced; it is abandoned.
+    /// # Errors [`Refused`] if the file is longer than announced; the file is then abandoned.
     pub fn part(&mut self, now: Instant, bytes: &[u8]) -> Result<Option<(FileId, u64)>, Refused> {
         let Some(name) = &self.current else {
             return Ok(None);
@@ -142,7 +145,7 @@ impl Receiving {
         Ok(Some((file.id, offset)))
     }
 
-    /// Ends a file. Returns the complete file, or `None` if no file of that name was in flight.
+    /// Ends a file. Returns its number, or `None` if no file with this name was in flight.
     ///
     /// # Errors [`Refused`] if the file does not match its announcement.
     pub fn end(&mut self, end: &FileEnd) -> Result<Option<FileId>, Refused> {

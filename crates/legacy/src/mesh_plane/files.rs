@@ -1,4 +1,4 @@
-//! The files that one peer of the mesh pushes into the inbox.
+//! The files that a mesh peer pushes into the inbox over one connection.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -17,19 +17,19 @@ struct MeshArrival {
     arriving: InboxFile,
 }
 
-/// The files of one peer. Dropping it discards the unfinished ones.
+/// The files in flight on one connection. Dropping this discards them.
 pub(super) struct PushedFiles {
     receiving: Receiving,
     coming: BTreeMap<FileId, MeshArrival>,
     inbox: Inbox,
     events: EventLog,
-    /// The name that the sender gives itself.
+    /// The name that the peer claims.
     from: String,
-    /// The sender to which the space of its files is charged.
+    /// The sender to which the space of the files is charged.
     origin: ChargedSender,
 }
 
-/// The effect of a message on the files.
+/// A received message about files, or the passage of time.
 pub(super) enum FileStep {
     Start(FileStart),
     Chunk(Vec<u8>),
@@ -51,7 +51,8 @@ impl PushedFiles {
         }
     }
 
-    /// Performs one step and returns an offence of the sender. Blocking: writes and hashes.
+    /// Performs one step. Returns the offence if the sender commits one. Blocks for writing and
+    /// hashing.
     pub(super) fn perform(&mut self, step: FileStep) -> Option<MeshOffence> {
         let now = Instant::now();
         match step {
@@ -90,7 +91,7 @@ impl PushedFiles {
                     .insert(begun.id, MeshArrival { begun, arriving });
             }
             Err(why) => {
-                // Not an offence: the sender cannot know.
+                // Not an offence: the sender cannot know whether the inbox accepts the file.
                 self.receiving.forget(begun.id);
                 self.report(&begun.name, size_bytes, failed(&why));
             }

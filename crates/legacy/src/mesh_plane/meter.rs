@@ -35,7 +35,8 @@ impl Meter {
         }
     }
 
-    /// Returns the rate in bytes per second when bytes last arrived, or `None` if too few did.
+    /// Returns the rate in bytes per second at the time when bytes last arrived, or `None` if too
+    /// few arrived.
     pub(super) fn per_second(&self) -> Option<f64> {
         self.rate.or_else(|| {
             let (begun, last) = self.span?;

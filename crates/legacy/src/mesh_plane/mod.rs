@@ -1,8 +1,9 @@
-//! The mesh of the legacy peers, beside the native plane.
+//! The plane of the mesh protocol, beside the native plane. [`Mesh`] is its handle for the rest of
+//! the node.
 //!
-//! Owns the task that drives [`MeshMachine`](crate::mesh::MeshMachine) (`run`), one task for each
-//! connection (`session`), the writing of received files into the inbox (`files`), and the sending
-//! of files (`push`). The mesh exists only if it is configured.
+//! It has the task that drives [`MeshMachine`](crate::mesh::MeshMachine) (`run`), a reading and a
+//! writing task for each connection (`session`), the writing of received files into the inbox
+//! (`files`), and the sending of files (`push`). The mesh exists only if it is configured.
 
 mod files;
 mod meter;
@@ -35,9 +36,9 @@ pub const HEARD_MAX: usize = 1024;
 /// Settings of the mesh; see `[mesh]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshSettings {
-    /// Address to which its peers connect; IPv4.
+    /// IPv4 address to which mesh peers connect.
     pub listen: SocketAddr,
-    /// The initial peers.
+    /// The configured peers, which are dialled whenever they are not connected.
     pub peers: Vec<MemberName>,
     /// Maximum number of peers at once.
     pub max_peers: usize,
@@ -48,11 +49,11 @@ pub struct MeshSettings {
 pub struct MeshReport {
     /// State of the peer in the state machine.
     pub peer: MeshPeer,
-    /// Bytes of files received from it.
+    /// Bytes of files received from the peer.
     pub received_bytes: u64,
-    /// Bytes of files sent to it.
+    /// Bytes of files sent to the peer.
     pub sent_bytes: u64,
-    /// Receive rate when files last arrived on its current connection, in bytes per second.
+    /// Receive rate in bytes per second when files last arrived on an open connection of the peer.
     pub rate_bytes_per_s: Option<f64>,
 }
 
@@ -80,7 +81,8 @@ impl TransferCounters {
 pub(crate) struct PushTarget {
     who: Who,
     sender: MeshSender,
-    /// Locked while a file is sent, so that files are sent one after another.
+    /// Estimated queue of the peer. Locked while a file is sent, so that files are sent one after
+    /// another.
     pace: Arc<AsyncMutex<Pace>>,
     moved: Arc<TransferCounters>,
     passage: ForeignThrottle,
@@ -107,7 +109,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Returns the address to which its peers connect.
+    /// Returns the address to which mesh peers connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -122,7 +124,7 @@ impl Mesh {
         self.ask(MeshCommand::Known).await
     }
 
-    /// Connects to another address, now and whenever it is not connected.
+    /// Connects to an address, now and whenever it is not connected.
     pub async fn connect(&self, address: MemberName) {
         let _stopping = self.commands.send(MeshCommand::Connect(address)).await;
     }
@@ -132,8 +134,8 @@ impl Mesh {
         let _stopping = self.commands.send(MeshCommand::Discover).await;
     }
 
-    /// Sends a line of talk to every peer except those with these IDs. Returns the names of the
-    /// receivers.
+    /// Sends a chat message to every peer except those with an ID in `skip`. Returns the names of
+    /// the recipients.
     pub(crate) async fn say(&self, text: String, skip: Vec<String>) -> Vec<String> {
         self.ask(|reply| MeshCommand::Say { text, skip, reply })
             .await

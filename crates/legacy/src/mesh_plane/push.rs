@@ -1,5 +1,5 @@
 //! Pushing a file to one peer of the mesh, within the rate limit and no faster than an original
-//! program can receive.
+//! program receives, by the estimate of [`Pace`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -21,8 +21,8 @@ impl From<MeshEnd> for PushError {
 }
 
 impl PushTarget {
-    /// Sends a file; `sent` counts the bytes in transfer. Success means that all bytes were written
-    /// to the connection, because the protocol has no acknowledgement.
+    /// Sends a file; `sent` counts the bytes of the file that were queued so far. Success means
+    /// that the whole file was queued on the connection. The protocol has no acknowledgement.
     ///
     /// # Errors
     /// [`PushError`].
@@ -34,8 +34,8 @@ impl PushTarget {
         let (mut offset, mut is_same) = (0, true);
         while offset < parcel.size_bytes {
             let length = self.step(parcel.size_bytes).min(parcel.size_bytes - offset);
-            // Before the message begins: no other message could be sent on this connection in the
-            // middle of it.
+            // Wait before the message begins: until it ends, no other message can be sent on this
+            // connection.
             self.passage.pass(length, false).await;
             wait_for_turn(&mut pace).await;
             let head = encode_chunk_head(&name, length);
@@ -49,7 +49,7 @@ impl PushTarget {
         is_same.then_some(()).ok_or(PushError::Changed)
     }
 
-    /// Sends bytes that are not a file. Success means that they were written to the connection.
+    /// Sends bytes that are not a file. Success means that they were queued on the connection.
     ///
     /// # Errors
     /// [`PushError::Gone`].
@@ -58,9 +58,8 @@ impl PushTarget {
         self.whole(&mut pace, encode_message(bytes)).await
     }
 
-    /// Sends one chunk and returns whether the file still had all its bytes. A file that became
-    /// shorter is padded with zeros, so that the connection stays usable. Its receiver then finds a
-    /// wrong hash.
+    /// Sends one chunk and returns whether the file still had all bytes of the chunk. Missing bytes
+    /// are sent as zeros, so that the connection stays usable. The peer then finds a wrong hash.
     async fn chunk(
         &self,
         message: &StreamedMessage,
@@ -86,8 +85,9 @@ impl PushTarget {
         Ok(is_same)
     }
 
-    /// Returns the number of bytes for one message. Without a rate limit it is large enough that
-    /// the peer's queue holds all messages of the file. A rate limit spaces the messages by itself.
+    /// Returns the number of file bytes for one message. Without a rate limit the messages are so
+    /// long that all messages of the file fit the queue of the peer, unless the file is too large.
+    /// With a rate limit, short messages arrive slowly enough.
     fn step(&self, size_bytes: u64) -> u64 {
         if self.passage.is_limited() {
             STEP_BYTES

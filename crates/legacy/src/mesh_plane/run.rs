@@ -36,7 +36,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// handshakes.
 const LEAVING_MAX: usize = 32;
 
-/// The plane's side of a connection.
+/// The plane's part of a connection. The other part is a [`MeshSession`].
 struct MeshLink {
     sender: MeshSender,
     established: watch::Sender<Option<Who>>,
@@ -57,7 +57,7 @@ struct MeshPlane {
     given: ForeignThrottle,
     heard: mpsc::Sender<(ConnId, SessionMessage)>,
     dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
-    /// Bytes received and sent on closed connections, by the peer's ID.
+    /// Bytes of files received and sent on closed connections, by the ID of the peer.
     past: HashMap<String, (u64, u64)>,
 }
 
@@ -70,10 +70,10 @@ struct MeshQueues {
 
 type AcceptedStream = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
-/// Maximum number of departed peers whose counters are kept.
+/// Maximum number of peers with closed connections whose counters are kept.
 const PAST_MAX: usize = 256;
 
-/// Starts the plane on this socket. The plane ends with the node.
+/// Starts the plane, which ends with the node. `listener` accepts the connections of mesh peers.
 pub(crate) fn start(
     settings: MeshSettings,
     listener: TcpListener,

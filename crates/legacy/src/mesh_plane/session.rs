@@ -1,5 +1,5 @@
-//! One connection of the mesh. Its messages go to the plane, and the files that it pushes go into
-//! the inbox within the rate limit.
+//! One connection of the mesh. A [`MeshSession`] reads it: messages go to the plane, and pushed
+//! files go into the inbox within the rate limit.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use p2pfs_node::EventLog;
 use p2pfs_node::ForeignThrottle;
 use p2pfs_node::inbox::{ChargedSender, InboxHandle};
 
-/// Interval at which stalled files are looked for and the plane is told that files are arriving.
+/// Interval at which a session abandons stalled files and reports to the plane that files arrive.
 const TICK: Duration = Duration::from_secs(5);
 
 /// How long the rest of the write queue may take on a connection that is being closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// Maximum number of file messages handled at once. Their payload is at most what one read
-/// returned.
+/// Maximum number of file messages handled at once. Their payload has at most the bytes of one read
+/// of the socket.
 const STEPS_MAX: usize = 1024;
 
 /// An item that was read but not handled, or the reason why reading ended.
@@ -38,27 +38,27 @@ type ReadPermit = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 pub(super) enum SessionMessage {
     Hello(Vec<u8>),
     Line(Line),
-    /// Bytes that are not a file: their length, and the bytes unless they are too many.
+    /// A payload that is not part of a file: its length, and its bytes unless they are too many.
     Binary(u64, Option<Bytes>),
-    /// Files are arriving, so the peer is not silent.
+    /// Bytes of files arrived, so the peer is not silent.
     Alive,
     Blame(MeshOffence),
     /// The connection ended, possibly because of an offence.
     Ended(Option<MeshOffence>),
 }
 
-/// The parts that a connection uses.
+/// The reading part of a connection, and the parts of the node that it uses.
 pub(super) struct MeshSession {
     pub(super) conn: ConnId,
-    /// The sender to which the space of its files is charged. `None` if its connection is already
-    /// gone.
+    /// The sender to which the space of received files is charged. `None` if the connection has
+    /// ended already.
     pub(super) origin: Option<ChargedSender>,
     pub(super) plane: mpsc::Sender<(ConnId, SessionMessage)>,
     pub(super) inbox: InboxHandle,
     pub(super) events: EventLog,
     pub(super) moved: Arc<TransferCounters>,
     pub(super) passage: ForeignThrottle,
-    /// The peer, once the plane knows it.
+    /// The peer, once the handshake is complete.
     pub(super) established: watch::Receiver<Option<Who>>,
     /// Sent or dropped when the plane closes the connection.
     pub(super) closing: oneshot::Receiver<()>,
@@ -66,8 +66,8 @@ pub(super) struct MeshSession {
     pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Starts the tasks of a connection. The connection closes once the sender is dropped and all is
-/// written.
+/// Starts the reading and the writing task of a connection. The connection closes once the returned
+/// sender is dropped and the queued output is written.
 pub(super) fn attend(stream: TcpStream, session: MeshSession) -> MeshSender {
     let (reader, writer, sender) = open(stream);
     let written = tokio::spawn(writer.run());
@@ -84,14 +84,14 @@ impl MeshSession {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut files, mut pushes) = (None, false);
-        // an item that was read after file messages and is handled next
+        // an item that `gather` read behind file messages and that is handled next
         let mut held = None;
         let mut allowed: ReadPermit = None;
         let ended = loop {
             let item = tokio::select! {
                 biased;
                 _ = &mut self.closing => {
-                    // it may be the first in the queue of the rate limit
+                    // a place in the queue of the rate limit would delay other transfers
                     drop(allowed);
                     if timeout(CLOSE_WAIT, &mut written).await.is_err() {
                         written.abort();
@@ -103,7 +103,7 @@ impl MeshSession {
                     if std::mem::take(&mut pushes) || allowed.is_some() {
                         self.send_to_plane(SessionMessage::Alive).await;
                     }
-                    // a file that our rate limit delays is not late
+                    // a file that the rate limit of this node delays is not stalled
                     if allowed.is_none() {
                         files = perform_steps(files, vec![FileStep::Tick]).await.0;
                     }
@@ -194,7 +194,7 @@ impl MeshSession {
         (came_bytes > 0).then_some(more)
     }
 
-    /// Handles file messages. They wait until the peer has completed its handshake.
+    /// Handles file messages. The first ones wait until the handshake is complete.
     async fn handle_files(
         &mut self,
         files: Option<PushedFiles>,
@@ -209,7 +209,7 @@ impl MeshSession {
 
     async fn first_file(&mut self) -> Option<PushedFiles> {
         let inbox = self.inbox.get()?.clone();
-        // fails when the plane closes the connection
+        // the wait fails when the plane closes the connection
         let who = self.established.wait_for(Option::is_some).await;
         let who = who.ok()?.clone()?;
         Some(PushedFiles::new(
@@ -220,7 +220,7 @@ impl MeshSession {
         ))
     }
 
-    /// Sends a message to the plane and returns whether the plane still runs.
+    /// Sends a message to the plane. Returns false if the plane has ended.
     async fn send_to_plane(&self, what: SessionMessage) -> bool {
         self.plane.send((self.conn, what)).await.is_ok()
     }

@@ -1,9 +1,9 @@
-//! TCP of the legacy peers' protocol: one file per connection, in both directions.
+//! TCP of the discovery protocol: one file per connection. A [`Transfer`] fetches a file from a
+//! legacy peer, and a [`Served`] connection sends one to a legacy peer.
 //!
-//! This module owns the deadlines and limits of the sockets. A connection is answered or closed
+//! This module has the deadlines and limits of the sockets. It answers or closes each connection
 //! promptly, because an original program waits forever. A peer cannot occupy this node for long by
-//! what it sends or withholds. The source and destination of the bytes are unknown here. If a
-//! transfer ends in an error, its bytes must be discarded.
+//! what it sends or withholds. If a transfer ends in an error, the caller must discard its bytes.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,19 +24,20 @@ use crate::wire::discovery::{
 
 /// Maximum connections of legacy peers served at one time. Further ones are closed at once.
 pub const SERVED_MAX: usize = 64;
-/// Maximum connections served for one address.
+/// Maximum connections served for one IP address.
 pub const SERVED_PER_ADDRESS: usize = 16;
-/// How long a peer may take to send its request, to accept some bytes, or to send a header. Also
-/// the timeout of dialling, as in the original programs.
+/// How long a peer may take to send its request, to accept some of the sent bytes, or to send a
+/// header. Also the timeout of dialling, as in the original programs.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the rest of a request is read from a peer after the answer. Closing earlier would
-/// destroy the bytes that are still on their way to the peer.
+/// How long this node reads on after its answer until the peer closes the connection. A close with
+/// unread bytes would destroy the bytes that are still on their way to the peer.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a transfer may take for [`PACE_BYTES`]. Slower ones are abandoned.
 const PACE: Duration = Duration::from_secs(20);
 /// Minimum bytes of a transfer in each [`PACE`].
 const PACE_BYTES: u64 = 16 << 10;
-/// How long the sender may take to close after the last byte.
+/// How long this node waits after the last byte for surplus bytes or the end of the connection. If
+/// neither arrives, the transfer is complete.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Maximum bytes of one read.
 const STEP_BYTES: usize = 128 << 10;
@@ -52,7 +53,7 @@ pub enum LegacyError {
         /// Error of the connection attempt.
         source: io::Error,
     },
-    /// The peer closed without an answer, which is the refusal of this protocol.
+    /// The connection ended before a header. In this protocol that is how a peer refuses a file.
     #[error("{at} does not give that file")]
     NotThere {
         /// Address that was dialled.
@@ -90,7 +91,7 @@ pub enum LegacyError {
     },
 }
 
-/// Counts the served connections.
+/// Counts the served connections by IP address, and limits them.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
     served: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -104,7 +105,7 @@ pub struct ServedPlace {
 }
 
 impl Admission {
-    /// Returns a slot if one is free for this address.
+    /// Returns a slot if one is free for this IP address.
     pub fn enter(&self, ip: IpAddr) -> Option<ServedPlace> {
         let mut served = self.served.lock();
         let all: usize = served.values().sum();
@@ -141,7 +142,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Reads the request. Returns `None`, and closes the connection, if none arrives in time.
+    /// Reads the request. Closes the connection and returns `None` if no valid one arrives in time.
     pub async fn accept(mut stream: TcpStream) -> Option<Self> {
         let mut request = Vec::with_capacity(REQUEST_MAX_BYTES);
         let deadline = Instant::now() + PATIENCE;
@@ -180,7 +181,7 @@ impl Served {
         Ok(())
     }
 
-    /// Closes the connection so that all sent bytes arrive.
+    /// Closes the connection in a way that lets all sent bytes arrive.
     pub async fn close(mut self) {
         let drain = async {
             self.stream.shutdown().await?;
@@ -192,11 +193,11 @@ impl Served {
     }
 }
 
-/// How long to wait for more of a request without a line end. The original programs read once, at
-/// once.
+/// How long to wait for the rest of a request that has no line end. The original programs do not
+/// wait: they read once.
 const REQUEST_GAP: Duration = Duration::from_millis(100);
 
-/// Returns whether nothing more arrives within [`REQUEST_GAP`].
+/// Returns whether no bytes arrive within [`REQUEST_GAP`].
 async fn settled(stream: &TcpStream) -> bool {
     timeout(REQUEST_GAP, stream.readable()).await.is_err()
 }
@@ -210,12 +211,12 @@ pub struct Transfer {
     left_bytes: u64,
     pace_ends: Option<Instant>,
     pace_left_bytes: u64,
-    /// Since when the reader has not requested more.
+    /// When [`Self::next`] last returned.
     left_at: Option<Instant>,
 }
 
 impl Transfer {
-    /// Dials, sends the request, and reads the header.
+    /// Dials the peer, sends the request, and reads the header.
     ///
     /// # Errors [`LegacyError`]; another responder may succeed.
     pub async fn begin(at: SocketAddrV4, name: &Name) -> Result<Self, LegacyError> {
@@ -257,11 +258,12 @@ impl Transfer {
         self.size_bytes
     }
 
-    /// Returns the next bytes, or `None` when all have arrived and the peer has closed.
+    /// Returns the next bytes, or `None` when all bytes have arrived and no surplus bytes followed
+    /// within [`CLOSE_WAIT`].
     ///
     /// # Errors [`LegacyError`]; all received data must be discarded.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
-        // the time while the reader was away does not count against the peer
+        // the time between two calls does not count against the peer
         if let (Some(ends), Some(left_at)) = (&mut self.pace_ends, self.left_at.take()) {
             *ends += left_at.elapsed();
         }
@@ -294,7 +296,8 @@ impl Transfer {
         Ok(Some(buffer.freeze()))
     }
 
-    /// Returns the deadline for the bytes of the current stretch.
+    /// Returns the deadline for the current [`PACE_BYTES`]. When they have arrived, starts the time
+    /// of the next ones.
     fn pace(&mut self) -> Instant {
         match self.pace_ends {
             Some(ends) if self.pace_left_bytes > 0 => ends,

@@ -1,9 +1,9 @@
-//! TCP of the legacy peers' mesh protocol: reading and writing one connection.
+//! TCP of the mesh protocol: reading and writing one connection. [`open`] splits a connection into
+//! a [`MeshReader`], a [`MeshWriter`] and the queue of the writer, [`MeshSender`].
 //!
-//! This module owns the deadlines of the sockets and the queues to a peer. A peer cannot occupy
-//! this node for long by what it sends or withholds, and a peer that does not read is dropped. Each
-//! message is written without interruption by other messages. The content of the messages is
-//! unknown here.
+//! This module has the deadlines of the sockets and the queues to a peer. A peer cannot occupy this
+//! node for long by what it sends or withholds, and a peer that does not read is dropped. No other
+//! message interrupts a message that is being written.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,16 +22,17 @@ use p2pfs_transfer::net::socket::{adopt_tcp, listen_tcp};
 
 /// Timeout of dialling, as in the original programs.
 const DIAL: Duration = Duration::from_secs(10);
-/// How long an incomplete message may bring less than [`PACE_BYTES`].
+/// How long the next [`PACE_BYTES`] of an incomplete message, or its end, may take to arrive.
 pub const PACE: Duration = Duration::from_secs(20);
-/// Minimum bytes of an incomplete message in each [`PACE`].
+/// Minimum bytes of an incomplete message that arrive in each [`PACE`].
 pub const PACE_BYTES: usize = 16 << 10;
 /// How long a peer may accept none of the bytes that wait for it.
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// Maximum lines that wait to be written. A peer with more does not read.
+/// Maximum calls of [`MeshSender::send`] whose lines wait to be written. A peer for which more
+/// would wait does not read.
 pub const LINES_MAX: usize = 256;
-/// How long bytes in flight are read from a peer that is being rejected. Closing earlier would
-/// destroy the line with the rejection.
+/// How long this node reads on from a connection that it closes. A close with unread bytes would
+/// destroy the last lines to the peer, for example a rejection.
 const LINGER: Duration = Duration::from_secs(2);
 /// Maximum bytes of one read.
 const STEP_BYTES: usize = 256 << 10;
@@ -53,14 +54,14 @@ pub enum MeshEnd {
     NeverReads,
 }
 
-/// A message in progress that is too long for a line. If it is dropped early, the rest is sent as
-/// zeros, because no other message can start before its end.
+/// A message whose bytes the caller gives piece by piece. If it is dropped before all are given,
+/// the rest is sent as zeros, because no other message can start before its end.
 #[derive(Debug)]
 pub struct StreamedMessage {
     pieces: mpsc::Sender<Bytes>,
 }
 
-/// A long message on the writer's side.
+/// A [`StreamedMessage`] on the writer's side.
 struct QueuedMessage {
     head: Bytes,
     /// Number of bytes after the head.
@@ -82,7 +83,7 @@ pub fn adopt(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
     adopt_tcp(socket, at)
 }
 
-/// Connects to an address in the form of a list entry.
+/// Connects to an address of the form `host:port`.
 ///
 /// # Errors The error of the system call, or a timeout.
 pub async fn dial(address: &str) -> io::Result<TcpStream> {
@@ -94,13 +95,14 @@ pub async fn dial(address: &str) -> io::Result<TcpStream> {
 pub struct MeshReader {
     stream: OwnedReadHalf,
     decoder: Decoder,
-    /// Remaining time for the incomplete message to bring [`PACE_BYTES`].
+    /// Remaining time in which [`PACE_BYTES`] of the incomplete message must arrive.
     left: Duration,
-    /// Bytes that it brought since then.
+    /// Bytes that have arrived of these [`PACE_BYTES`].
     brought: usize,
 }
 
-/// Queue of a connection's output. Dropping it closes the connection.
+/// Queue of a connection's output. When all clones are dropped and the output is written, the
+/// connection is closed for writing.
 #[derive(Debug, Clone)]
 pub struct MeshSender {
     lines: mpsc::Sender<Vec<u8>>,
@@ -114,7 +116,7 @@ pub struct MeshWriter {
     messages: mpsc::Receiver<QueuedMessage>,
 }
 
-/// Splits a connection.
+/// Splits a connection into its halves and the queue of the writing half.
 pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
     let _slower = stream.set_nodelay(true);
     let (reading, writing) = stream.into_split();
@@ -151,7 +153,7 @@ impl MeshReader {
             let read = if is_inside {
                 timeout(self.left, reading).await
             } else {
-                // the protocol itself limits the silence between messages
+                // between messages, the state machine limits the silence of the peer
                 Ok(reading.await)
             };
             let count = match read {
@@ -180,7 +182,7 @@ impl MeshReader {
         Ok(item)
     }
 
-    /// Reads and discards bytes in flight from a peer that is being rejected.
+    /// Reads and discards bytes until the peer closes the connection, for at most two seconds.
     pub async fn linger(mut self) {
         let drain = async {
             let mut rest = vec![0; 4096];
@@ -206,8 +208,8 @@ impl MeshSender {
         })
     }
 
-    /// Waits for its turn and starts a longer message with its head; `length_bytes` more bytes
-    /// follow.
+    /// Waits for room in the queue and queues a message that begins with `head`. The caller gives
+    /// the other `length_bytes` to the returned [`StreamedMessage`].
     ///
     /// # Errors [`MeshEnd::Closed`].
     pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<StreamedMessage, MeshEnd> {
@@ -224,7 +226,7 @@ impl MeshSender {
 }
 
 impl StreamedMessage {
-    /// Sends the next bytes of the message. Waits until the earlier ones are being written.
+    /// Queues the next bytes of the message. Waits until the writer has taken the earlier ones.
     ///
     /// # Errors [`MeshEnd::Closed`].
     pub async fn give(&self, bytes: Bytes) -> Result<(), MeshEnd> {

@@ -1,4 +1,4 @@
-//! Sockets of the older protocols.
+//! Sockets of the two legacy protocols.
 
 pub mod discovery;
 pub mod mesh;
