@@ -91,11 +91,11 @@ impl TokenBucket {
         enough
     }
 
-    /// Lets `count` tokens pass if the bucket is not overdrawn by more than `overdraft`, however
-    /// many they are. Otherwise takes nothing and returns how long they have to wait.
+    /// Takes `count` tokens, however many, if the bucket is overdrawn for at most `overdraft`.
+    /// Otherwise takes nothing.
     ///
     /// # Errors
-    /// The time to wait.
+    /// The time until the bucket is overdrawn for only `overdraft`.
     pub fn pass(&mut self, count: u64, overdraft: Duration, now: Instant) -> Result<(), Duration> {
         let debt = self.debt(now);
         match debt.checked_sub(self.burst.saturating_add(overdraft)) {

@@ -208,7 +208,7 @@ impl ExtentSet {
         self.iter().map(whole).collect()
     }
 
-    /// Returns its longest ranges, at most `most`.
+    /// Returns the longest ranges of the set, at most `most`.
     pub fn longest(self, most: usize) -> Vec<ByteRange> {
         let mut ranges = self.ranges;
         if ranges.len() > most {
@@ -250,7 +250,8 @@ impl FromIterator<ByteRange> for ExtentSet {
 
 impl From<Vec<ByteRange>> for ExtentSet {
     fn from(mut ranges: Vec<ByteRange>) -> Self {
-        // In sorted order each range is added at the end, whatever order the sender chose.
+        // In sorted order each range is added at the end. In an order that a hostile peer chose,
+        // each could move all ranges after it.
         ranges.sort_unstable();
         ranges.into_iter().collect()
     }

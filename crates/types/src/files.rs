@@ -270,7 +270,7 @@ pub fn leave_descriptors(file: &File) -> io::Result<()> {
         return Ok(());
     };
     let left_to_others = (limit / 4).min(DESCRIPTORS_LEFT_MAX);
-    // The kernel assigns the lowest free number.
+    // The kernel assigns the lowest free number, so all lower ones are in use.
     let number = u64::try_from(file.as_raw_fd()).unwrap_or_default();
     if number < limit - left_to_others {
         return Ok(());

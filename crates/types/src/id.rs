@@ -36,8 +36,8 @@ impl NodeId {
         hex
     }
 
-    /// Returns whether the key begins with these hexadecimal digits. At least four digits are
-    /// required, so that a person means this key.
+    /// Returns whether the key begins with these hexadecimal digits. Returns false for fewer than
+    /// four digits, because they may match by accident.
     pub fn begins_with(&self, digits: &str) -> bool {
         digits.len() >= KEY_MIN_DIGITS && to_hex(&self.0).starts_with(digits)
     }

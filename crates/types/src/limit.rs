@@ -33,7 +33,7 @@ pub enum LimitValue {
 /// The tests of a limit.
 #[derive(Clone, Copy, Debug)]
 pub enum LimitTests {
-    /// Tests as `FILE FUNCTION`; the first one's file names the constant.
+    /// Tests, each as `FILE FUNCTION`. The file of the first one contains the name of the constant.
     By(&'static [&'static str]),
     /// The reason why no test tries the limit.
     Untried(&'static str),

@@ -6,8 +6,9 @@
 //! (`MADV_HUGEPAGE` of madvise(2)), a piece is one or two pages. A buffer that is used again also
 //! needs no page to be cleared.
 //!
-//! A pool has buffers for pieces only. It gives out a buffer of the heap for any other length, and
-//! when all its places are taken. On a kernel without huge pages, its memory has ordinary pages.
+//! A pool has *places*, each a buffer for one piece. For any other length, and when all places are
+//! taken, it gives out a buffer of the heap. On a kernel without huge pages, places have ordinary
+//! pages.
 
 use std::mem;
 use std::sync::Arc;
@@ -27,10 +28,10 @@ const SLAB_PLACES: usize = 7;
 const SLAB_BYTES: usize = 4 * HUGE_BYTES;
 /// Maximum slabs of a pool, 512 MiB in total: more than all other limits allow in flight.
 const SLABS_MAX: usize = 64;
-/// Maximum buffers that a pool keeps.
+/// Maximum places of a pool, taken ones included.
 pub(crate) const PLACES_MAX: usize = SLABS_MAX * SLAB_PLACES;
-/// Checks after which the memory of an unused slab returns to the kernel. Clearing memory again
-/// costs as much as filling it.
+/// Checks after which the memory of an unused slab returns to the kernel. It does not return at
+/// once, because the kernel clears new memory, which costs as much as filling it.
 const QUIET_CHECKS: u32 = 10;
 
 const _: () = assert!(SLAB_PLACES * PLACE_BYTES <= SLAB_BYTES);
@@ -138,8 +139,8 @@ fn prefer_huge_pages(memory: &mut BytesMut) {
     unsafe { libc::madvise(start.cast(), SLAB_BYTES, libc::MADV_HUGEPAGE) };
 }
 
-/// Buffer of a pool. Its place returns to the pool when it is dropped, or when the last reader of
-/// its bytes is.
+/// Buffer of a pool or of the heap. A place returns to its pool when this buffer or, after
+/// [`Self::freeze`], the last reference to the bytes is dropped.
 pub struct PieceBuffer {
     bytes: BytesMut,
     home: Option<PiecePool>,

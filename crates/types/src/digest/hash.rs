@@ -69,7 +69,7 @@ impl FromStr for ContentHash {
     }
 }
 
-/// Errors between bytes and their hash.
+/// Why bytes do not prove to have a hash, or why a text is not a hash.
 #[derive(Debug, thiserror::Error)]
 pub enum DigestError {
     /// The text does not have 64 hexadecimal digits.

@@ -54,7 +54,7 @@ pub fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
     }
 }
 
-/// Returns the process that listens there, if its backlog has room for a connection.
+/// Returns the process that listens at the path, if its backlog has room for a connection.
 pub fn listener(path: &Path, kind: SocketType) -> Option<Pid> {
     match called(path, kind).ok()? {
         (caller, Ok(())) => socket_peercred(caller).ok().map(|it| it.pid),
