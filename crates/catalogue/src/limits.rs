@@ -7,7 +7,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::CHANGES_MAX",
         value: LimitValue::Count(crate::CHANGES_MAX as u64),
-        text: "changes kept for poll_change; more become one Everything.",
+        text: "maximum number of changes of the namespace that wait to be processed. More become \
+               one change of everything.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/change.rs changes_beyond_the_limit_become_one_change_of_everything",
             "crates/catalogue/src/tests/changes.rs changes_beyond_the_limit_report_everything_once",
@@ -16,8 +17,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::FRESH_PULLS_MAX",
         value: LimitValue::Count(crate::FRESH_PULLS_MAX as u64),
-        text: "how often in a row one author's log is pulled anew because its digest did not \
-               fit, before only a newer head starts it again.",
+        text: "maximum number of consecutive retries of the pull of one author's log after the \
+               log did not match its head. After the last one, only a newer head starts another \
+               pull.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/forged.rs a_forged_log_is_never_shown_and_is_pulled_again_a_few_times",
         ]),
@@ -25,8 +27,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::NODES_MAX",
         value: LimitValue::Count(crate::NODES_MAX as u64),
-        text: "the most nodes whose logs or liveness are kept; a further one is refused until \
-               one is forgotten.",
+        text: "maximum number of nodes with a log or a known liveness. A further node is refused \
+               until one is forgotten.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/pulls.rs logs_and_nodes_over_their_limits_are_refused",
         ]),
@@ -34,9 +36,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::OWN_RECOVERIES_MAX",
         value: LimitValue::Count(crate::OWN_RECOVERIES_MAX as u64),
-        text: "how often in one life this node goes on from a higher epoch; more often means \
-               that another node has our key and does the same. Once that one is gone it is \
-               counted anew.",
+        text: "maximum number of times that this node moves to a higher epoch in one run. More \
+               often means that another node has a copy of its key and does the same. The count \
+               restarts once that node is gone.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/pulls.rs two_nodes_that_outbid_each_other_reveal_a_copied_key",
         ]),
@@ -44,7 +46,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::PART_MAX_BYTES",
         value: LimitValue::Bytes(crate::PART_MAX_BYTES as u64),
-        text: "the most bytes in one part, as estimated; one record may go over it.",
+        text: "maximum estimated bytes in one part of a log. A single record may exceed it.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/limits.rs limits_of_records_and_bytes_in_a_part_are_inclusive",
         ]),
@@ -52,7 +54,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::PART_MAX_RECORDS",
         value: LimitValue::Count(crate::PART_MAX_RECORDS as u64),
-        text: "the most records in one part of a log.",
+        text: "maximum number of records in one part of a log.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/limits.rs limits_of_records_and_bytes_in_a_part_are_inclusive",
         ]),
@@ -60,8 +62,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::RECORDS_PER_AUTHOR_MAX",
         value: LimitValue::Count(crate::RECORDS_PER_AUTHOR_MAX as u64),
-        text: "the most records of one author, tombstones included; a log that claims more is \
-               refused whole.",
+        text: "maximum number of records of one author, including tombstones. A log that claims \
+               more is refused whole.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/pulls.rs logs_and_nodes_over_their_limits_are_refused",
         ]),
@@ -69,8 +71,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::audience::MARKS_MAX",
         value: LimitValue::Count(crate::audience::MARKS_MAX as u64),
-        text: "contents that are remembered as private after their last name is gone. Beyond \
-               it, what has no name is given to nobody.",
+        text: "maximum number of private contents without a name that are remembered. Above it, \
+               contents without a name are refused to every node.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/audience.rs no_more_marks_of_all_authors_are_kept_than_the_limit",
         ]),
@@ -78,8 +80,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::audience::MARKS_MAX_PER_AUTHOR",
         value: LimitValue::Count(crate::audience::MARKS_MAX_PER_AUTHOR as u64),
-        text: "and how many of them are of one author, so that none takes the room of all \
-               others.",
+        text: "maximum number of remembered private contents of one author, so that one author \
+               cannot use up MARKS_MAX.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/audience.rs no_more_marks_of_all_authors_are_kept_than_the_limit",
             "crates/catalogue/src/audience.rs an_author_with_marks_beyond_its_limit_takes_no_room_from_others",
@@ -88,8 +90,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::budget::AUTHOR_MAX_BYTES",
         value: LimitValue::Bytes(crate::budget::AUTHOR_MAX_BYTES),
-        text: "what the names of one author may take in memory, as estimated: about four \
-               million of them, as many as a log may have (RECORDS_PER_AUTHOR_MAX).",
+        text: "maximum estimated memory for the names of one author. It allows about four \
+               million names, as many as a log may have (RECORDS_PER_AUTHOR_MAX).",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
             "crates/catalogue/src/tests/budgets.rs long_names_and_link_targets_count_by_their_bytes",
@@ -98,8 +100,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::budget::AUTHOR_MAX_DIRECTORIES",
         value: LimitValue::Count(crate::budget::AUTHOR_MAX_DIRECTORIES),
-        text: "the directories of one author: a home with everything that was ever installed \
-               has fewer.",
+        text: "maximum number of directories of one author. A home directory with all its \
+               installed software has fewer.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
             "crates/catalogue/src/tests/budgets.rs an_author_at_its_budget_is_kept_and_one_more_directory_drops_it_entirely",
@@ -108,7 +110,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::budget::TOTAL_MAX_BYTES",
         value: LimitValue::Bytes(crate::budget::TOTAL_MAX_BYTES),
-        text: "what the names of all other nodes may take in memory together, as estimated.",
+        text: "maximum estimated memory for the names of all other nodes together.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
         ]),
@@ -116,8 +118,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::budget::TOTAL_MAX_DIRECTORIES",
         value: LimitValue::Count(crate::budget::TOTAL_MAX_DIRECTORIES),
-        text: "the directories of all other nodes together, those that several of them have \
-               counted for each.",
+        text: "maximum number of directories of all other nodes together. A directory that \
+               several nodes have counts once for each.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
             "crates/catalogue/src/tests/budgets.rs over_the_total_the_longest_departed_nodes_are_dropped_first",
@@ -126,8 +128,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::forgotten::FORGOTTEN_MAX",
         value: LimitValue::Count(crate::forgotten::FORGOTTEN_MAX as u64),
-        text: "nodes of which it is remembered up to where p2pfs forget dropped their entries; \
-               beyond it that ends for one of them, whose entries are then taken again where \
+        text: "maximum number of nodes dropped by p2pfs forget that are remembered. Beyond it, \
+               one of them is no longer remembered. The dropped entries of that node return if \
                another node has them.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/forgotten.rs forgetting_is_remembered_for_at_most_the_limit_of_nodes",
@@ -136,9 +138,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::unserved::UNSERVED_MAX",
         value: LimitValue::Count(crate::unserved::UNSERVED_MAX as u64),
-        text: "contents that rank behind the other versions of their names because no holder \
-               gave them; beyond it, the one that has ranked so for the longest ranks by the \
-               usual rules again.",
+        text: "maximum number of contents that rank behind the other versions of their names \
+               because no holder delivered them. Beyond it, the content for which this would end \
+               first ranks by the usual rules again.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/unserved.rs beyond_the_limit_of_marks_the_first_to_expire_ends",
         ]),
@@ -146,8 +148,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::unserved::UNSERVED_PER_AUTHOR",
         value: LimitValue::Count(crate::unserved::UNSERVED_PER_AUTHOR as u64),
-        text: "such contents of one author from which on all its versions rank behind those of \
-               others, until one of them is given.",
+        text: "number of undelivered contents (UNSERVED_MAX) of one author from which on all its \
+               versions rank behind those of other authors, until one of these contents is \
+               delivered.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/unserved.rs author_of_several_unserved_contents_ranks_behind_until_one_is_served",
         ]),

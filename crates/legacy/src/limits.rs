@@ -7,7 +7,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::answering::ANSWERS_MAX",
         value: LimitValue::Count(crate::discovery::answering::ANSWERS_MAX as u64),
-        text: "answers that wait at one time; further askers get none and ask again.",
+        text: "maximum number of delayed answers to legacy peers. Further questions get no answer.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/answering.rs pending_answers_are_bounded_in_total_and_for_each_address",
         ]),
@@ -15,7 +15,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::asking::ASKS_BURST",
         value: LimitValue::Count(crate::discovery::asking::ASKS_BURST as u64),
-        text: "questions put at once.",
+        text: "burst limit for ASKS_PER_S.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/tests/storms.rs many_lookups_are_paced_and_each_has_its_full_time",
             "crates/legacy/src/discovery/tests/hostile.rs a_newcomer_receives_only_the_latest_questions",
@@ -24,7 +24,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::asking::ASKS_MAX",
         value: LimitValue::Count(crate::discovery::asking::ASKS_MAX as u64),
-        text: "questions open at one time; the oldest whose lookup is over gives way.",
+        text: "maximum number of open questions, each for one file name. A further one evicts \
+               one whose lookup is over, or is refused.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/tests/storms.rs questions_are_bounded_and_those_past_their_lookup_are_dropped",
         ]),
@@ -32,8 +33,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::asking::ASKS_PER_S",
         value: LimitValue::Count(crate::discovery::asking::ASKS_PER_S as u64),
-        text: "and in the long run: a legacy peer looks through its whole folder for a name \
-               that it has not.",
+        text: "questions per second that this node sends to its legacy peers. A legacy peer \
+               searches its whole folder for a name that it does not have.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/tests/storms.rs many_lookups_are_paced_and_each_has_its_full_time",
         ]),
@@ -41,8 +42,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::asking::LATE_MAX",
         value: LimitValue::Count(crate::discovery::asking::LATE_MAX as u64),
-        text: "questions that stay open for a late answer when their lookup is over; the oldest \
-               gives way.",
+        text: "maximum number of questions that stay open for a late answer after their lookup \
+               is over. The oldest is closed, those of persons last.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/tests/storms.rs few_questions_stay_open_for_late_answers",
         ]),
@@ -50,7 +51,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::asking::TRIES_AT_ONE_MAX",
         value: LimitValue::Count(crate::discovery::asking::TRIES_AT_ONE_MAX as u64),
-        text: "of them at one address, so that one that says nothing leaves room for others.",
+        text: "maximum number of files that are requested from one address at one time, to find a \
+               peer that delivers them. Without it, a silent address could occupy all of \
+               TRIES_MAX.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/asking/tests.rs tried_responders_are_bounded_in_total_and_for_each_address",
         ]),
@@ -58,7 +61,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::asking::TRIES_MAX",
         value: LimitValue::Count(crate::discovery::asking::TRIES_MAX as u64),
-        text: "responders that are tried at one time, for all questions.",
+        text: "maximum number of files that are requested at one time from legacy peers that \
+               answered a question, to find a peer that delivers them.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/asking/tests.rs tried_responders_are_bounded_in_total_and_for_each_address",
         ]),
@@ -66,7 +70,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::rate::BURST",
         value: LimitValue::Count(crate::discovery::rate::BURST as u64),
-        text: "and at once: the lists of a large cluster all told from one machine.",
+        text: "burst limit for PER_S: the lists of a large cluster, all sent from one machine.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
             "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_and_rate_independent_of_others",
@@ -76,7 +80,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::rate::MEMBER_BURST",
         value: LimitValue::Count(crate::discovery::rate::MEMBER_BURST as u64),
-        text: "see MEMBER_PER_S.",
+        text: "burst limit for MEMBER_PER_S.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
         ]),
@@ -84,9 +88,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::rate::MEMBER_PER_S",
         value: LimitValue::Count(crate::discovery::rate::MEMBER_PER_S as u64),
-        text: "what each member may send besides, in the long run and at once, where another at \
-               its address has used up what the address may say: its lists, and the questions \
-               of a person.",
+        text: "datagrams per second that each member may send when PER_S is exhausted at its \
+               address. They suffice for its lists and the questions of a person.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
         ]),
@@ -94,7 +97,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::rate::PER_S",
         value: LimitValue::Count(crate::discovery::rate::PER_S as u64),
-        text: "datagrams that an address may send in the long run.",
+        text: "datagrams per second that are accepted from one IP address.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/rate.rs a_member_is_served_beside_a_flood_from_its_address",
             "crates/legacy/src/discovery/rate.rs an_address_has_its_burst_and_rate_independent_of_others",
@@ -103,7 +106,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::roster::CANDIDATES_MAX",
         value: LimitValue::Count(crate::discovery::roster::CANDIDATES_MAX as u64),
-        text: "addresses and names that were told of and not heard yet.",
+        text: "maximum number of addresses and host names that are known and not heard yet. \
+               Further ones in lists of legacy peers are ignored, further configured ones are \
+               not.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/roster.rs addresses_learned_by_gossip_are_bounded_in_total_and_for_each_source",
         ]),
@@ -111,7 +116,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery::roster::MEMBERS_MAX",
         value: LimitValue::Count(crate::discovery::roster::MEMBERS_MAX as u64),
-        text: "members that are heard and kept; further ones are answered and not gossiped.",
+        text: "maximum number of members that were heard. Further peers are answered but not \
+               gossiped.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/tests/hostile.rs no_datagram_breaks_the_machine_or_its_limits",
             "crates/legacy/src/discovery/tests/hostile.rs a_flood_of_spoofed_lists_fills_only_bounded_tables_and_sends_little",
@@ -121,7 +127,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery_plane::CONNECTIONS_MAX",
         value: LimitValue::Count(crate::discovery_plane::CONNECTIONS_MAX as u64),
-        text: "connections of legacy peers that wait to be served; further ones are closed.",
+        text: "maximum number of connections of legacy peers that wait to be served. Further \
+               ones are closed.",
         tests: LimitTests::Untried(
             "the size of a channel between two tasks, which the second empties at once",
         ),
@@ -129,8 +136,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery_plane::DATAGRAMS_MAX",
         value: LimitValue::Count(crate::discovery_plane::DATAGRAMS_MAX as u64),
-        text: "datagrams of legacy peers that wait; further ones are dropped, as the network \
-               would.",
+        text: "maximum number of datagrams of legacy peers that wait. Further ones are dropped, \
+               as the network would do.",
         tests: LimitTests::Untried(
             "the size of a channel between two tasks, which the second empties at once",
         ),
@@ -138,7 +145,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery_plane::files::COPIES_MAX",
         value: LimitValue::Count(crate::discovery_plane::files::COPIES_MAX as u64),
-        text: "copies of legacy peers' files at one time; an open beyond it fails.",
+        text: "maximum number of copies of legacy peers' files at one time. Further opens fail.",
         tests: LimitTests::Untried(
             "the places of a semaphore, each with a connection and a file of its own",
         ),
@@ -146,8 +153,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery_plane::files::KNOWN_MAX",
         value: LimitValue::Count(crate::discovery_plane::files::KNOWN_MAX as u64),
-        text: "files of legacy peers that are known at one time; the one found first is \
-               forgotten first.",
+        text: "maximum number of known files of legacy peers. The file found first is forgotten \
+               first.",
         tests: LimitTests::Untried(
             "each is found only by a lookup of its own, which has a limit that is tried",
         ),
@@ -155,8 +162,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery_plane::files::WINDOWS_MAX",
         value: LimitValue::Count(crate::discovery_plane::files::WINDOWS_MAX as u64),
-        text: "legacy peers' files that are read past the cache at one time; an open beyond it \
-               has no room.",
+        text: "maximum number of legacy peers' files that are read at one time without room in \
+               the cache. Further opens fail for want of room.",
         tests: LimitTests::Untried(
             "the places of a semaphore, each with a file that the cache has no room for",
         ),
@@ -164,7 +171,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery_plane::refusals::TOLD_MAX",
         value: LimitValue::Count(crate::discovery_plane::refusals::TOLD_MAX as u64),
-        text: "names that were told of and are remembered; beyond it all are forgotten.",
+        text: "maximum number of remembered names with a warning, each of which is not repeated. \
+               One more makes this node forget all.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery_plane/refusals.rs a_refused_name_is_reported_once_and_a_million_names_a_few_times",
         ]),
@@ -172,8 +180,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::HANDSHAKES_MAX",
         value: LimitValue::Count(crate::mesh::HANDSHAKES_MAX as u64),
-        text: "accepted connections whose handshake is not over, of all addresses; others are \
-               closed at once.",
+        text: "maximum number of accepted connections of the mesh in the handshake. Further ones \
+               are closed at once.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests/hostile.rs silent_strangers_take_few_places_and_for_ten_seconds",
         ]),
@@ -181,7 +189,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::LINES_BURST",
         value: LimitValue::Count(crate::mesh::LINES_BURST as u64),
-        text: "lines that a peer may send at once.",
+        text: "burst limit for LINES_PER_S.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
             "crates/legacy/src/mesh/tests/hostile.rs a_flood_of_lines_ends_the_connection_and_names_its_sender",
@@ -190,7 +198,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::LINES_PER_S",
         value: LimitValue::Count(crate::mesh::LINES_PER_S as u64),
-        text: "and in the long run.",
+        text: "lines per second that a mesh peer may send on a connection. More end the \
+               connection.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
         ]),
@@ -198,7 +207,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::SILENCE_MAX",
         value: LimitValue::Time(crate::mesh::SILENCE_MAX),
-        text: "how long a peer may be silent.",
+        text: "how long a mesh peer may be silent before its connection is closed.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests/hostile.rs a_peer_may_be_silent_for_the_limit_and_no_longer",
         ]),
@@ -206,7 +215,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::known::DIALS_AT_ONCE",
         value: LimitValue::Count(crate::mesh::known::DIALS_AT_ONCE as u64),
-        text: "how many learned addresses are dialled at one time, as the old programs do.",
+        text: "maximum number of learned addresses that are dialled in one round, as in the \
+               legacy programs.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests.rs learned_addresses_are_dialled_a_few_at_a_time_after_a_pause",
         ]),
@@ -214,8 +224,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::known::KNOWN_MAX",
         value: LimitValue::Count(crate::mesh::known::KNOWN_MAX as u64),
-        text: "addresses that are remembered besides the configured ones; further ones are not \
-               learned.",
+        text: "maximum number of addresses learned from mesh peers. Further ones are ignored.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
             "crates/legacy/src/mesh/tests/hostile.rs the_tables_agree_and_keep_their_limits_after_any_input",
@@ -224,7 +233,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::known::KNOWN_OF_PEER_MAX",
         value: LimitValue::Count(crate::mesh::known::KNOWN_OF_PEER_MAX as u64),
-        text: "of these, told by one peer.",
+        text: "maximum number of addresses learned from one mesh peer.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
         ]),
@@ -232,7 +241,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::known::TRIES_MAX",
         value: LimitValue::Count(crate::mesh::known::TRIES_MAX as u64),
-        text: "how often a learned address is dialled in vain until it is forgotten.",
+        text: "number of failed dials after which a learned address is forgotten.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/tests.rs a_learned_address_is_dropped_after_some_tries_and_a_configured_one_never",
         ]),
@@ -240,7 +249,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh::receive::OPEN_MAX",
         value: LimitValue::Count(crate::mesh::receive::OPEN_MAX as u64),
-        text: "files of one peer that are on their way at one time.",
+        text: "maximum number of files that a mesh peer sends at one time on a connection. A \
+               further one is refused and ends the connection.",
         tests: LimitTests::By(&[
             "crates/legacy/src/mesh/receive.rs a_flood_of_files_is_refused_and_bounded_in_memory",
         ]),
@@ -248,8 +258,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::mesh_plane::HEARD_MAX",
         value: LimitValue::Count(crate::mesh_plane::HEARD_MAX as u64),
-        text: "things that connections of the mesh have to say and that wait; a connection \
-               beyond it is not read meanwhile.",
+        text: "maximum number of messages from mesh connections that wait. A connection with a \
+               further one is not read until there is room.",
         tests: LimitTests::Untried(
             "the size of a channel between two tasks, on which the first waits",
         ),
@@ -257,8 +267,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::net::discovery::SERVED_MAX",
         value: LimitValue::Count(crate::net::discovery::SERVED_MAX as u64),
-        text: "connections of legacy peers that are served at one time; others are closed at \
-               once.",
+        text: "maximum number of connections of legacy peers that are served at one time. Further \
+               ones are closed at once.",
         tests: LimitTests::By(&[
             "crates/legacy/src/net/discovery/tests.rs connections_are_bounded_for_each_address_and_in_total",
         ]),
@@ -266,7 +276,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::net::mesh::LINES_MAX",
         value: LimitValue::Count(crate::net::mesh::LINES_MAX as u64),
-        text: "lines that wait to be written; a peer that has more of them does not read.",
+        text: "maximum number of lines that wait to be written to a mesh peer. The connection to \
+               a peer for which more would wait is closed.",
         tests: LimitTests::By(&[
             "crates/legacy/src/net/mesh.rs a_peer_that_never_reads_is_dropped",
         ]),
@@ -274,7 +285,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::discovery::address::HOST_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::discovery::address::HOST_MAX_BYTES as u64),
-        text: "the longest host name (RFC 1035, section 2.3.4).",
+        text: "maximum length of a host name (RFC 1035, section 2.3.4).",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/discovery/address.rs a_host_name_is_accepted_up_to_its_limit",
         ]),
@@ -282,7 +293,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::discovery::message::LISTED_MAX",
         value: LimitValue::Count(crate::wire::discovery::message::LISTED_MAX as u64),
-        text: "entries that are taken from one list.",
+        text: "maximum number of entries that are used from one list of the discovery protocol.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/discovery/message.rs no_input_breaks_the_decoder_and_its_output_is_within_limits",
             "crates/legacy/src/wire/discovery/message.rs a_datagram_and_its_list_are_read_up_to_their_limits",
@@ -291,8 +302,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::discovery::message::RECEIVED_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::discovery::message::RECEIVED_MAX_BYTES as u64),
-        text: "the most that is read of one: all that UDP over IPv4 can carry, since the old \
-               programs send their list in one datagram whatever its size.",
+        text: "maximum length of a received datagram: all that UDP over IPv4 can carry. The \
+               legacy programs send their whole list in one datagram, whatever its size.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/discovery/message.rs a_datagram_and_its_list_are_read_up_to_their_limits",
         ]),
@@ -300,9 +311,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::discovery::message::SENT_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::discovery::message::SENT_MAX_BYTES as u64),
-        text: "the most that is put into one datagram: below the 2048 bytes that the old \
-               programs read (what is longer they cut, and gossip the cut address), and below \
-               an Ethernet frame.",
+        text: "maximum length of a sent datagram. It fits an Ethernet frame, and the 2048 bytes \
+               that the legacy programs read. These truncate a longer list and gossip the \
+               truncated last address.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/discovery/message.rs a_long_list_is_split_and_each_part_begins_with_our_address",
         ]),
@@ -310,7 +321,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::discovery::transfer::REQUEST_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::discovery::transfer::REQUEST_MAX_BYTES as u64),
-        text: "the most that is read of a request: what the old programs read.",
+        text: "maximum length of a request for a file, as in the legacy programs.",
         tests: LimitTests::By(&[
             "crates/legacy/src/net/discovery/tests.rs a_request_is_read_up_to_its_limit",
         ]),
@@ -318,7 +329,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::discovery::transfer::SIZE_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::discovery::transfer::SIZE_MAX_BYTES),
-        text: "the largest file that ten digits can say.",
+        text: "size of the largest file that ten digits can express.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/discovery/transfer.rs the_header_is_padded_with_colons_to_ten_and_sixty_four_bytes",
             "crates/legacy/src/wire/discovery/transfer.rs no_input_breaks_the_header_decoder",
@@ -328,7 +339,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::decoder::HEAD_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::mesh::decoder::HEAD_MAX_BYTES as u64),
-        text: "the longest first line of a payload: a name, a size, a hash.",
+        text: "maximum length of the first line of a payload that is part of a file: a name, a \
+               size, a hash.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/decoder.rs a_line_and_a_head_are_read_up_to_their_limits",
             "crates/legacy/src/wire/mesh/decoder.rs a_head_without_an_end_is_not_a_file",
@@ -337,8 +349,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::decoder::LINE_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::mesh::decoder::LINE_MAX_BYTES as u64),
-        text: "the longest line: some three thousand addresses, where the old programs list \
-               fifteen.",
+        text: "maximum length of a line of the mesh protocol: some three thousand addresses. The \
+               legacy programs list at most fifteen.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/decoder.rs an_endless_line_ends_the_connection_within_the_memory_limit",
             "crates/legacy/src/wire/mesh/decoder.rs a_line_and_a_head_are_read_up_to_their_limits",
@@ -347,7 +359,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::decoder::MESSAGE_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::mesh::decoder::MESSAGE_MAX_BYTES),
-        text: "the longest payload without a file that is held and handed on whole.",
+        text: "maximum length of a payload that is not part of a file. The bytes of a longer one \
+               are skipped.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/decoder.rs bytes_without_a_file_are_forwarded_up_to_their_limit_and_skipped_beyond",
         ]),
@@ -355,7 +368,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::file::BYTES_MAX",
         value: LimitValue::Bytes(crate::wire::mesh::file::BYTES_MAX),
-        text: "the longest payload: what the old programs refuse to send more than.",
+        text: "maximum length of a payload. The legacy programs refuse to send more.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/decoder.rs a_payload_of_the_maximum_length_is_not_an_offence",
         ]),
@@ -363,8 +376,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::file::CHUNK_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::mesh::file::CHUNK_MAX_BYTES),
-        text: "the most that one chunk carries: under the limit of a payload, with room for its \
-               head.",
+        text: "maximum length of a chunk of a sent file: below BYTES_MAX, with room for the head \
+               of the payload.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/file.rs a_file_of_a_gibibyte_fits_the_queue_of_an_old_receiver",
         ]),
@@ -372,7 +385,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::line::CHAT_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::mesh::line::CHAT_MAX_BYTES as u64),
-        text: "the longest text that is shown or said; the rest of a longer one is cut.",
+        text: "maximum length of a chat message. A longer one is truncated.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/line.rs an_id_is_accepted_up_to_its_limit_and_names_and_talk_are_truncated",
         ]),
@@ -380,7 +393,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::line::ID_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::mesh::line::ID_MAX_BYTES as u64),
-        text: "the longest ID of a peer: twice what the old programs make.",
+        text: "maximum length of the ID of a mesh peer: twice that of the legacy programs.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/line.rs an_id_is_accepted_up_to_its_limit_and_names_and_talk_are_truncated",
         ]),
@@ -388,8 +401,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::line::LISTED_MAX",
         value: LimitValue::Count(crate::wire::mesh::line::LISTED_MAX as u64),
-        text: "entries that are taken from one list: the old programs list at most ten peers \
-               and five others, and nodes of this kind twice that.",
+        text: "maximum number of entries that are used from one list of the mesh protocol. The \
+               legacy programs list at most ten peers and five other addresses. A p2pfs node \
+               lists its connected peers, at most 20 by default.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/line.rs no_input_breaks_the_line_parser",
             "crates/legacy/src/wire/mesh/line.rs a_list_is_read_up_to_its_limit_and_the_rest_is_counted",
@@ -399,7 +413,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::wire::mesh::line::PEER_NAME_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::mesh::line::PEER_NAME_MAX_BYTES as u64),
-        text: "the longest name of a peer that is kept; the rest of a longer one is cut.",
+        text: "maximum length of the name of a mesh peer. A longer one is truncated.",
         tests: LimitTests::By(&[
             "crates/legacy/src/wire/mesh/line.rs a_first_line_is_split_at_its_first_colon",
             "crates/legacy/src/wire/mesh/line.rs an_id_is_accepted_up_to_its_limit_and_names_and_talk_are_truncated",

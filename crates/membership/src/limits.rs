@@ -7,46 +7,47 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::BROADCAST_DATAGRAMS_PER_S",
         value: LimitValue::Count(crate::config::BROADCAST_DATAGRAMS_PER_S as u64),
-        text: "broadcast datagrams a second that this node sends, and how many may go at once.",
+        text: "broadcast datagrams per second that this node sends, and the burst limit.",
         tests: LimitTests::By(&["crates/membership/src/tests.rs broadcasts_respect_their_rate"]),
     },
     Limit {
         name: "membership::config::DEPARTURES_MAX",
         value: LimitValue::Count(crate::config::DEPARTURES_MAX as u64),
-        text: "departures that are remembered, oldest forgotten first.",
+        text: "maximum number of remembered departures. The oldest is forgotten first.",
         tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {
         name: "membership::config::EVENTS_MAX",
         value: LimitValue::Count(crate::config::EVENTS_MAX as u64),
-        text: "events that wait for the owner to take them; beyond it application messages and \
-               heads are dropped (members' comings and goings never are: those are bounded by \
-               MEMBERS_MAX).",
+        text: "maximum number of events that wait for the node. Beyond it, events that a peer \
+               can cause at will are dropped: messages, heads, statements, strangers and \
+               offences. Changes of members are never dropped, because MEMBERS_MAX bounds them.",
         tests: LimitTests::By(&["crates/membership/src/tests.rs unread_events_are_bounded"]),
     },
     Limit {
         name: "membership::config::GREETINGS_MAX",
         value: LimitValue::Count(crate::config::GREETINGS_MAX as u64),
-        text: "seeds and lost members that are greeted at once while nobody is known.",
+        text: "maximum number of seeds and lost members that are greeted at once while no member \
+               is known.",
         tests: LimitTests::By(&["crates/membership/src/seeds.rs seeds_and_hints_are_limited"]),
     },
     Limit {
         name: "membership::config::HEADS_MAX",
         value: LimitValue::Count(crate::config::HEADS_MAX as u64),
-        text: "authors whose heads are held; beyond it the one that changed longest ago is \
-               forgotten, which costs one repeated event.",
+        text: "maximum number of authors with a stored head. Beyond it, the head that changed \
+               longest ago is forgotten, which costs one repeated event.",
         tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {
         name: "membership::config::HINTS_PER_S",
         value: LimitValue::Count(crate::config::HINTS_PER_S as u64),
-        text: "hints a second that are followed.",
+        text: "hints per second that are followed.",
         tests: LimitTests::By(&["crates/membership/src/seeds.rs seeds_and_hints_are_limited"]),
     },
     Limit {
         name: "membership::config::KNOCKS_AT_ONCE",
         value: LimitValue::Count(crate::config::KNOCKS_AT_ONCE as u64),
-        text: "see KNOCKS_PER_S.",
+        text: "burst limit for KNOCKS_PER_S.",
         tests: LimitTests::By(&[
             "crates/membership/src/tests.rs connection_requests_have_a_burst_and_a_rate",
         ]),
@@ -54,8 +55,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::KNOCKS_PER_S",
         value: LimitValue::Count(crate::config::KNOCKS_PER_S as u64),
-        text: "contact attempts a second, and at once, to learn which node is at an address. A \
-               sender with a forged address cannot cause more of them.",
+        text: "contact attempts per second to learn which node is at an address. A sender with a \
+               forged address cannot cause more of them.",
         tests: LimitTests::By(&[
             "crates/membership/src/tests.rs connection_requests_have_a_burst_and_a_rate",
         ]),
@@ -63,8 +64,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::LINKS_MAX",
         value: LimitValue::Count(crate::config::LINKS_MAX as u64),
-        text: "links (addresses with whom datagrams pass) that are kept; beyond it the one that \
-               was silent longest goes, and must prove itself again.",
+        text: "maximum number of links (addresses with which datagrams are exchanged). Beyond it, \
+               the link that was silent longest is dropped, and its peer must prove itself again.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs the_table_of_links_is_bounded_and_drops_the_longest_silent",
         ]),
@@ -72,8 +73,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::MEMBERS_MAX",
         value: LimitValue::Count(crate::config::MEMBERS_MAX as u64),
-        text: "members, living and remembered; a packet that names a new one beyond it is \
-               dropped.",
+        text: "maximum number of members, living and remembered. News about further ones is \
+               ignored.",
         tests: LimitTests::By(&[
             "crates/membership/src/tests.rs hostile_members_neither_crash_a_node_nor_fill_its_memory",
             "crates/membership/src/roster/tests.rs the_table_of_members_is_bounded",
@@ -82,7 +83,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::MEMBER_LIST_MAX_BYTES",
         value: LimitValue::Bytes(crate::config::MEMBER_LIST_MAX_BYTES as u64),
-        text: "the longest exported member list in bytes; a longer one is refused.",
+        text: "maximum size of an exported member list. A longer one is refused.",
         tests: LimitTests::By(&[
             "crates/membership/src/roster/tests.rs an_invalid_list_changes_nothing",
         ]),
@@ -90,7 +91,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::MESSAGES_PER_S",
         value: LimitValue::Count(crate::config::MESSAGES_PER_S as u64),
-        text: "application messages a second that are taken from one session.",
+        text: "application messages and frames of rumors per second that are accepted from one \
+               session, and the burst limit.",
         tests: LimitTests::By(&[
             "crates/membership/src/tests.rs one_session_cannot_flood_the_owner_with_messages",
         ]),
@@ -98,7 +100,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::PROOFS_AT_ONCE",
         value: LimitValue::Count(crate::config::PROOFS_AT_ONCE as u64),
-        text: "see PROOFS_PER_S.",
+        text: "burst limit for PROOFS_PER_S: all of a large cluster at a node that starts.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs proof_checks_have_a_burst_and_a_rate",
         ]),
@@ -106,9 +108,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::PROOFS_PER_S",
         value: LimitValue::Count(crate::config::PROOFS_PER_S as u64),
-        text: "proofs a second that are checked, each of which costs two signatures and a key \
-               exchange, and how many may come at once: all of a large cluster to one that \
-               starts.",
+        text: "proofs per second that are verified. Each costs two signatures and a key exchange.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs proof_checks_have_a_burst_and_a_rate",
         ]),
@@ -116,7 +116,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::ROUTES_MAX",
         value: LimitValue::Count(crate::config::ROUTES_MAX as u64),
-        text: "proven addresses of one node. Beyond it the one that was silent longest is dropped.",
+        text: "maximum number of proven addresses of one node. Beyond it, the one that was silent \
+               longest is dropped.",
         tests: LimitTests::By(&[
             "crates/membership/src/tests/reach.rs the_addresses_of_one_node_are_limited",
         ]),
@@ -124,15 +125,15 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::SEEDS_MAX",
         value: LimitValue::Count(crate::config::SEEDS_MAX as u64),
-        text: "seeds that are remembered, and lost members that are looked for; a further one \
-               is ignored.",
+        text: "maximum number of remembered seeds, and of lost members that are greeted. Further \
+               ones are ignored.",
         tests: LimitTests::By(&["crates/membership/src/seeds.rs seeds_and_hints_are_limited"]),
     },
     Limit {
         name: "membership::config::STATEMENTS_SPREAD_MAX",
         value: LimitValue::Count(crate::config::STATEMENTS_SPREAD_MAX as u64),
-        text: "statements about who is in that are spread at one time; what is beyond is asked \
-               for.",
+        text: "maximum number of membership statements that are spread at one time. Further ones \
+               reach members only when these ask for statements.",
         tests: LimitTests::By(&[
             "crates/membership/src/rumors.rs concurrently_spread_statements_are_bounded",
         ]),
@@ -140,8 +141,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::STRANGERS_MAX",
         value: LimitValue::Count(crate::config::STRANGERS_MAX as u64),
-        text: "addresses that wait for the owner to find out who is there; a further one is not \
-               noted.",
+        text: "maximum number of addresses that wait for the node to learn which node is there. \
+               Further ones are ignored.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs unproven_addresses_are_bounded",
         ]),
@@ -149,7 +150,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::TRANSMITS_MAX",
         value: LimitValue::Count(crate::config::TRANSMITS_MAX as u64),
-        text: "datagrams that wait for the owner to take them; beyond it the oldest is dropped.",
+        text: "maximum number of datagrams that wait to be sent. Beyond it, the oldest is \
+               dropped.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs queued_datagrams_are_bounded_and_the_oldest_are_dropped",
         ]),
@@ -157,8 +159,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::UNPROVEN_ANSWERS_PER_S",
         value: LimitValue::Count(crate::config::UNPROVEN_ANSWERS_PER_S as u64),
-        text: "answers a second to addresses that have proven nothing, and how many may come at \
-               once.",
+        text: "answers per second to unproven addresses, and the burst limit.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs answers_to_hellos_have_a_burst_and_resume_when_there_is_room",
         ]),
@@ -166,7 +167,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::WAITING_FRAMES_MAX",
         value: LimitValue::Count(crate::config::WAITING_FRAMES_MAX as u64),
-        text: "frames that wait for one link's proof; beyond it the oldest is dropped.",
+        text: "maximum number of frames that wait for the proof of one link. Beyond it, the \
+               oldest is dropped.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs datagrams_waiting_for_a_proof_are_bounded",
         ]),
@@ -174,8 +176,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::links::ended::ENDED_SESSIONS_MAX",
         value: LimitValue::Count(crate::links::ENDED_SESSIONS_MAX as u64),
-        text: "ended sessions whose counters are remembered, so that none of their datagrams is \
-               accepted again; the one that ended first is forgotten first.",
+        text: "maximum number of ended sessions with remembered counters, so that none of their \
+               datagrams is accepted again. The session that ended first is forgotten first.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs remembered_ended_sessions_are_bounded",
         ]),
@@ -183,9 +185,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::vouch::GENERATION_AHEAD_MAX_S",
         value: LimitValue::Count(crate::vouch::GENERATION_AHEAD_MAX_S),
-        text: "how far ahead of this machine's clock a generation, which is a time in seconds, \
-               may be: clocks are wrong by hours where somebody set them by hand or to the \
-               wrong zone.",
+        text: "maximum number of seconds by which a generation, which is a time, may be ahead of \
+               the clock of this machine. Clocks are wrong by hours if they were set by hand or \
+               to the wrong time zone.",
         tests: LimitTests::By(&[
             "crates/membership/src/vouch.rs a_generation_over_a_day_ahead_of_the_clock_is_refused",
         ]),

@@ -47,10 +47,10 @@ impl Growing {
     }
 
     /// Starts a file that has its first bytes in common with a hashed version, up to the end of the
-    /// shorter of both. `pairs` is the outboard of the version. Calls `save` as [`Self::feed`] does.
-    /// The next bytes to take begin at [`Self::done_bytes`]. Returns `None` if the outboard is
-    /// damaged or coarser than `grain`, if the version has only one group, or if no whole group is
-    /// common.
+    /// shorter of both. `pairs` is the outboard of the version. Calls `save` as [`Self::feed`]
+    /// does. The next bytes to take begin at [`Self::done_bytes`]. Returns `None` if the outboard
+    /// is damaged or coarser than `grain`, if the version has only one group, or if no whole group
+    /// is common.
     ///
     /// # Errors
     /// The error of `pairs` or of `save`.
