@@ -91,7 +91,8 @@ struct OpenQuestion {
     peers: QuestionedPeers,
 }
 
-/// The peers of a question, by their progress.
+/// The peers of a question, by their progress. `asked` and `answered` have the addresses of their
+/// datagrams, `tried` and `trying` the TCP addresses of their files, and responders both.
 #[derive(Default)]
 struct QuestionedPeers {
     asked: HashSet<SocketAddrV4>,
@@ -279,8 +280,8 @@ impl OpenQuestions {
         });
     }
 
-    /// Returns whether this peer has not answered some open question that it was asked. Its answer
-    /// is then exempt from the rate limit, because one answer per question is not a flood.
+    /// Returns whether this peer was asked an open question that it has not answered yet. Its
+    /// answer is then exempt from the rate limit, because one answer per question is not a flood.
     pub(super) fn await_answer_of(&self, from: SocketAddrV4) -> bool {
         let mut open = self.open.values();
         open.any(|ask| ask.peers.asked.contains(&from) && !ask.peers.answered.contains(&from))

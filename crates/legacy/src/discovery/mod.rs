@@ -437,8 +437,8 @@ impl LegacyMachine {
         }
     }
 
-    /// Sends each address a list with only this node's own address. It has no more, because nothing
-    /// proves that a peer is there.
+    /// Sends each address a list with only this node's own address. The list names no members,
+    /// because nothing proves that a peer is there.
     fn send_list_to(&mut self, unheard: &[SocketAddrV4]) {
         for to in unheard {
             for list in encode_lists(self.config.own, &[]) {

@@ -338,9 +338,10 @@ impl MemberRoster {
         lists.collect()
     }
 
-    /// Returns whether a question of `length_bytes` may be sent to an address. A member that is
-    /// neither configured nor [`MemberEvidence::Answering`] may be forged: it pays for the question
-    /// from its credit or from its [`QUESTIONS_AHEAD`].
+    /// Returns whether a question of `length_bytes` may be sent to an address. The address of a
+    /// member that is neither configured nor [`MemberEvidence::Answering`] may be forged. Such a
+    /// member pays for the question from its credit or, if that is too low, with one of its
+    /// [`QUESTIONS_AHEAD`].
     pub(super) fn may_be_asked(&mut self, who: SocketAddrV4, length_bytes: usize) -> bool {
         let is_configured = self.is_configured(who);
         let member = self.heard.iter_mut().find(|m| m.address == who);

@@ -81,8 +81,8 @@ impl RemoteCopy {
         Ok((copy, carrier))
     }
 
-    /// Waits until the bytes have arrived and returns them. Gives up when the transfer makes no
-    /// progress for `patience`.
+    /// Waits until the bytes have arrived and returns them. Gives up when the peer makes no
+    /// progress for `patience`, at least for twice [`CLOSE_WAIT`].
     ///
     /// # Errors
     /// [`CopyError`] if the transfer failed, at whatever byte, or makes no progress.

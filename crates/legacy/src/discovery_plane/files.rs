@@ -29,7 +29,7 @@ use p2pfs_node::ForeignThrottle;
 
 /// Maximum number of known files of legacy peers. The one found first is forgotten first.
 pub const KNOWN_MAX: usize = 4096;
-/// How long a transfer whose header was read waits for a reader of its bytes before it ends.
+/// How long a transfer with a complete header waits for a reader before this node closes it.
 const PARKED: Duration = Duration::from_secs(5);
 /// How long a complete copy is kept and used for further opens. It is short, because the protocol
 /// does not report when the peer changes its file.

@@ -279,8 +279,8 @@ impl OfferedFiles {
     }
 }
 
-/// Returns whether a path is a file in the merged namespace, or in the namespace of this node, the
-/// peer with this label.
+/// Returns whether a path is a file in the merged namespace or among the files of this node.
+/// `label` is the label of this node.
 fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
     let own = || view.peer_lookup(label?, path);
     let is_file = |found: &Found| matches!(found.kind, Kind::File { .. });

@@ -69,7 +69,7 @@ struct LegacyPlane {
     changes: mpsc::Sender<Outdated>,
 }
 
-/// The names that are being looked for.
+/// The lookups that run, with their waiting requesters.
 #[derive(Default)]
 struct RunningLookups {
     waiters: HashMap<Name, Vec<LookupWaiter>>,

@@ -47,8 +47,8 @@ impl RemoteBytes {
         }
     }
 
-    /// Waits until the bytes have arrived and returns them. Gives up when the transfer makes no
-    /// progress for `patience`.
+    /// Waits until the bytes have arrived and returns them. Gives up when the peer makes no
+    /// progress for `patience`, at least for twice [`CLOSE_WAIT`].
     ///
     /// # Errors
     /// [`CopyError`] if the transfer failed or makes no progress.

@@ -87,7 +87,7 @@ impl PushTarget {
 
     /// Returns the number of file bytes for one message. Without a rate limit the messages are so
     /// long that all messages of the file fit the queue of the peer, unless the file is too large.
-    /// With a rate limit, short messages arrive slowly enough.
+    /// With a rate limit they are short, because the limit gives the peer time for each.
     fn step(&self, size_bytes: u64) -> u64 {
         if self.passage.is_limited() {
             STEP_BYTES
