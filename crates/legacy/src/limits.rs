@@ -163,7 +163,7 @@ pub const LIMITS: &[Limit] = &[
         name: "legacy::discovery_plane::files::WINDOWS_MAX",
         value: LimitValue::Count(crate::discovery_plane::files::WINDOWS_MAX as u64),
         text: "maximum number of legacy peers' files that are read at one time without room in \
-               the cache. Further opens fail for want of room.",
+               the cache. Further opens fail with ENOSPC.",
         tests: LimitTests::Untried(
             "the places of a semaphore, each with a file that the cache has no room for",
         ),
@@ -171,8 +171,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "legacy::discovery_plane::refusals::TOLD_MAX",
         value: LimitValue::Count(crate::discovery_plane::refusals::TOLD_MAX as u64),
-        text: "maximum number of remembered names with a warning, each of which is not repeated. \
-               One more makes this node forget all.",
+        text: "maximum number of remembered file names that were reported once in a warning. One \
+               more makes this node forget all.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery_plane/refusals.rs a_refused_name_is_reported_once_and_a_million_names_a_few_times",
         ]),

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::bucket::TokenBucket;
 
 /// Maximum number of remembered offenders. To make room for another one, a full log drops all
-/// offenders without an offence in the last 24 hours. If there are none, it drops one: if possible,
-/// one whose last offence another node could have forged, and of several the one whose last offence
-/// is the oldest.
+/// offenders without an offence in the last 24 hours. If there are none, it drops the offender with
+/// the oldest last offence. Offenders with a last offence that another node could have forged are
+/// dropped before all others.
 pub const OFFENDERS_MAX: usize = 64;
 /// Time since its last offence after which an offender is dropped from a full log.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
