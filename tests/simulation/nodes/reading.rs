@@ -121,7 +121,8 @@ fn when_all_holders_lie_a_reader_gets_an_error_by_the_deadline() {
 #[test]
 fn when_every_holder_is_gone_a_reader_gets_an_error_by_the_deadline() {
     each_seed(30, |seed| {
-        let (mut world, hash) = with_holders(4, seed, Weather::calm(), 2_000_000);
+        // More than three links carry in 400 ms, plus what is still on its way then.
+        let (mut world, hash) = with_holders(4, seed, Weather::calm(), 4_000_000);
         world.network.weather.rate = 1e6;
         let reader = world.read(0, hash);
         let wait = Duration::from_millis(world.rng.random_range(0..400));
