@@ -121,8 +121,8 @@ fn late_readers_take_little_longer_than_one_and_cost_the_holder_little() {
 }
 
 #[test]
-fn readers_that_leave_midway_delay_no_other_for_long() {
-    each_seed(3, |seed| {
+fn readers_that_leave_midway_delay_no_other() {
+    each_seed(10, |seed| {
         let (mut world, content) = world_from(seed, 1);
         let begun: Vec<_> = (0..8)
             .map(|number| match number % 2 {
@@ -137,7 +137,7 @@ fn readers_that_leave_midway_delay_no_other_for_long() {
             world.later(when, begun[number].0, Deed::Dies);
         }
         let (last, copies) = run(&mut world, &begun, "three of eight end");
-        assert!(last <= least(RATE) * 2.3, "{last}");
+        assert!(last <= least(RATE) * 1.5, "{last}");
         assert!(copies <= 2.0, "{copies}");
     });
 }

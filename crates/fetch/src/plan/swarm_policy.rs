@@ -125,11 +125,19 @@ impl<'a> SwarmPolicy<'a> {
             .file
             .swarm
             .partial()
-            .filter(|(_, fellow)| fellow.lags_until.is_none_or(|until| until <= now));
+            .filter(|(_, fellow)| fellow.lags_until.is_none_or(|until| until <= now))
+            .filter(|(node, _)| self.is_reachable(node));
         let near = lively.filter(|(_, fellow)| is_near(fellow));
         let weighed = near.map(|(node, _)| *node).chain([self.me]);
         let weighed = weighed.map(|node| (weight(self.content, &node, stripe), node));
         weighed.max().map_or(self.me, |(_, node)| node)
+    }
+
+    /// Returns whether a node has answered since the last failure to reach it. The surveys go on
+    /// asking a node that has not.
+    fn is_reachable(&self, node: &NodeId) -> bool {
+        let peer = self.peers.get(node);
+        peer.is_none_or(|it| it.backoff.unanswered() == 0)
     }
 
     /// Returns whether full holders may be asked for the beginning of a gap now. `waits_since` is
