@@ -11,10 +11,11 @@
 //!
 //! # Path of a cold read of 128 KiB
 //!
-//! 128 KiB is the kernel's read-ahead unless it accepts another size (`fuse` asks for 4 MiB), and
-//! so the size of most reads with such kernels. In this example the file is open at both ends and
-//! the connection exists. Four threads take part, each once, without further hand-over: *1* and *3*
-//! are the asker's, *2* is the server's. No reader waits for the store in *4*.
+//! `fuse` asks the kernel for a read-ahead of 4 MiB. A kernel that does not grant it keeps its
+//! default of 128 KiB, and then most reads have this size. In this example the file is open at both
+//! ends and the connection exists. Each stage of the table runs on one thread from its first step
+//! to its last. Stages *1*, *3* and *4* run on the node that reads, stage *2* on the node that
+//! serves. No reader waits for stage *4*.
 //!
 //! | | thread | steps |
 //! |---|---|---|
@@ -27,10 +28,11 @@
 //! | | | `client::FetcherInner::deliver` → `Sources::gather` returns a part of the answer without a copy → `Device::answer_read` writes to `/dev/fuse` |
 //! | 4 | a blocking thread, 2 ms later | `client::FetcherInner::store_pending` writes all pending answers together → [`Session::stored`](p2pfs_fetch::session::Session::stored): the window drops the bytes |
 //!
-//! Larger requests, requests without a waiting reader, and the first request of a file or of a
-//! connection take the long way. The request is a task (`client::FetcherInner::ask_range`) and the
-//! server works on a blocking thread (`server::ServerInner::make`). The asker stores on a blocking
-//! thread (`client::FetcherInner::take_answer`), and verifies there what is larger than 128 KiB.
+//! Three kinds of requests take the long way: those above 128 KiB, those without a waiting reader,
+//! and the first request of a file or of a connection. The node that reads sends such a request in
+//! a task (`client::FetcherInner::ask_range`), and the server works on a blocking thread
+//! (`server::ServerInner::make`). The node that reads then stores the answer on a blocking thread
+//! (`client::FetcherInner::take_answer`), and verifies answers above 128 KiB there too.
 
 pub mod batches;
 pub mod client;

@@ -1,8 +1,8 @@
 //! Limit of bytes per second.
 //!
-//! Urgent bytes, which a reader waits for, pass at once and are paid for afterwards by other bytes.
-//! The sum stays within the limit, and a reader never queues behind background transfers such as
-//! fills.
+//! A reader waits for urgent bytes. They may overdraw the limit by `OVERDRAFT`, and later bytes
+//! wait until that is paid off. So the long-term rate stays within the limit, and a reader never
+//! queues behind background transfers such as fills.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,25 +15,27 @@ pub(crate) use p2pfs_fetch::plan::SMALL_BYTES;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::extent::CHUNK_BYTES;
 
-/// Bytes that may pass at once after a pause, as time at the limit. With [`OVERDRAFT`] it is a
-/// quarter of a second: a program that measures the rate once a second sees the limit. One transfer
-/// passes however large it is.
+/// Bytes that may pass at once after a pause, as time at the limit. Together with [`OVERDRAFT`] it
+/// is a quarter of a second, so a program that measures the rate once a second sees the limit. A
+/// transfer that may pass does so as a whole, however large it is.
 const BURST: Duration = Duration::from_millis(125);
-/// Time by which urgent bytes may overdraw the limit, beyond the burst. Beyond it they wait too.
+/// How far urgent bytes may overdraw the limit beyond [`BURST`], as time at the limit. If the debt
+/// is larger, urgent bytes wait too.
 const OVERDRAFT: Duration = Duration::from_millis(125);
-/// Bytes by which urgent bytes may overdraw even a slow limit: one chunk. Otherwise a reader would
-/// wait behind one background transfer.
+/// Minimum of that overdraft in bytes: one chunk. It applies if the limit is so slow that
+/// [`OVERDRAFT`] is less. Otherwise a reader would wait behind one background transfer.
 const OVERDRAFT_MIN_BYTES: u64 = CHUNK_BYTES;
 
 /// Urgent transfers of up to [`SMALL_BYTES`] bypass the queue even when the limit is overdrawn.
 /// They may use at most 1/`SMALL_SHARE` of the limit. Otherwise readers of many small parts could
-/// starve the others.
+/// starve all other transfers.
 const SMALL_SHARE: u64 = 4;
-/// Bytes of that share that may pass at once, as time.
+/// Bytes of the share of small urgent transfers that may pass at once, as time at the rate of the
+/// share.
 const SMALL_BURST: Duration = Duration::from_millis(250);
 
-/// Maximum duration of one background transfer at the limit. A larger one would delay everything
-/// behind it by its whole duration.
+/// Maximum size of one background transfer, as time at the limit. A larger one would delay
+/// everything behind it by its whole duration.
 const PART_MAX: Duration = Duration::from_millis(250);
 
 /// Limit in bytes per second. Clones share the limit.
@@ -46,8 +48,9 @@ pub struct Pace {
 struct PaceInner {
     /// `None` if there is no limit.
     limit: Mutex<Option<PaceLimit>>,
-    /// Queues of urgent and of other transfers. One transfer of each queue waits for its bytes at a
-    /// time; the others wait in order.
+    /// Queue of the background transfers (index 0) and queue of the urgent ones (index 1). Only the
+    /// first transfer of a queue waits for the limit. The others wait in order for the one before
+    /// them.
     lines: [tokio::sync::Mutex<()>; 2],
     changed: Notify,
 }
@@ -97,8 +100,8 @@ impl PaceLimit {
     fn give_back(&mut self, bytes: u64) {
         self.all.refund(bytes);
         if bytes <= SMALL_BYTES {
-            // refunds a little too much if the bytes passed by the main limit, at little cost to
-            // others
+            // if the bytes passed by `all` alone, this refund is a little too much, at little cost
+            // to others
             self.small.refund(bytes);
         }
     }
@@ -119,7 +122,8 @@ impl Pace {
     }
 
     /// Lets bytes pass if they need not wait. Returns whether it did. `urgent` means that a reader
-    /// waits for them.
+    /// waits for the bytes. Background bytes that are too many for one transfer
+    /// ([`Pace::is_too_much`]) never pass.
     pub fn pass_at_once(&self, bytes: u64, urgent: bool) -> bool {
         if !urgent && self.is_too_much(bytes) {
             return false;
@@ -132,28 +136,29 @@ impl Pace {
     }
 
     /// Lets small urgent bytes pass ahead of all waiting ones if their share allows it. Returns
-    /// whether it did.
+    /// whether it did, and false if there is no limit.
     pub fn pass_small(&self, bytes: u64) -> bool {
         let mut limit = self.inner.limit.lock();
         let limit = limit.as_mut();
         limit.is_some_and(|limit| limit.pass_small(Instant::now(), bytes))
     }
 
-    /// Refunds bytes that were let pass recently and not transferred after all.
+    /// Refunds bytes that passed recently and were not transferred after all.
     pub fn give_back(&self, bytes: u64) {
         if let Some(limit) = self.inner.limit.lock().as_mut() {
             limit.give_back(bytes);
         }
     }
 
-    /// Returns whether background bytes are too many for one transfer. A chunk never is.
+    /// Returns whether background bytes are too many for one transfer. Up to one chunk they never
+    /// are.
     pub fn is_too_much(&self, bytes: u64) -> bool {
         let most = |bytes_per_s: u64| (bytes_per_s as f64 * PART_MAX.as_secs_f64()) as u64;
         let limit = self.bytes_per_s().map(most);
         limit.is_some_and(|most| bytes > most.max(CHUNK_BYTES))
     }
 
-    /// Waits until the bytes may pass. If the future is dropped, nothing passes.
+    /// Waits until the bytes may pass. If the future is dropped before, no bytes are charged.
     pub async fn pass(&self, bytes: u64, urgent: bool) {
         let is_free = self.bytes_per_s().is_none();
         if is_free || urgent && self.pass_at_once(bytes, true) {

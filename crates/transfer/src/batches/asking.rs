@@ -1,4 +1,5 @@
-//! Path of a batch: its holder, its request, and its bytes to their readers and to the cache.
+//! Path of a batch: chooses a holder for each file, requests the batch, verifies the answer, gives
+//! the bytes to the waiting readers and stores them in the cache.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +20,9 @@ use p2pfs_types::digest::{self, DigestError, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// How long a file of the cache stays open for the expected reader.
+/// How long a cache file that a batch has stored stays open for its expected reader.
 const HELD_FOR: Duration = Duration::from_secs(2);
-/// How long a node that gave wrong bytes gets no batches: as long as it is shunned otherwise.
+/// How long a node that gave wrong bytes gets no batches: as long as the fetcher shuns it.
 const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
 
 impl BatchesInner {
@@ -63,7 +64,7 @@ impl BatchesInner {
             }
         }
         let mut table = self.table.lock();
-        // a concurrent call may have requested some of it meanwhile
+        // a concurrent call may have requested some of these files meanwhile
         for batch in &mut batches {
             batch.files.retain(|file| !table.is_coming(file));
         }
@@ -98,13 +99,14 @@ impl BatchesInner {
         let Some(parts) = parts else { return };
         let inner = self.clone();
         let taking = move || inner.take(&batch, parts);
-        // a panic at worst, which its hook reports
+        // the task can fail only by a panic, which the panic hook reports
         let _ = self.runtime.spawn_blocking(taking).await;
         self.close_held_later();
     }
 
-    /// Requests the files of a batch that are still wanted when the limit lets it pass. Returns the
-    /// answer. Dropping the future cancels the request.
+    /// Waits until the download limit lets the batch pass, then requests those of its files that
+    /// are still expected from its holder. Returns the parts of the answer; none if the request
+    /// failed or was not sent. Dropping the future cancels the request.
     async fn answer(&self, batch: &mut Batch) -> Vec<BatchPart> {
         let Holder { node, address, .. } = batch.from;
         let download = self.fetcher.download();
@@ -215,15 +217,15 @@ impl BatchesInner {
         drop(closed);
     }
 
-    /// Closes files of the cache after their expected readers did not come. Blocking.
+    /// Closes the held cache files that were stored at or before a time. Blocking.
     pub(super) fn close_held(&self, before: Instant) {
         let closed = self.table.lock().close_held(before);
         drop(closed);
     }
 }
 
-/// Returns the lane of a batch. The reader of one small file need not wait for large answers in
-/// flight.
+/// Returns the lane of a batch. A batch of at most one chunk is urgent, so that the reader of one
+/// small file does not wait for large answers in flight.
 fn lane_of(size_bytes: u64) -> Lane {
     if size_bytes <= CHUNK_BYTES {
         Lane::Urgent
@@ -232,8 +234,8 @@ fn lane_of(size_bytes: u64) -> Lane {
     }
 }
 
-/// Returns the verified bytes of a file. The error contains a value only if the peer sent wrong
-/// bytes.
+/// Returns the verified bytes of a file. The error is `None` if the peer sent no bytes, and
+/// otherwise the reason why its bytes are not accepted.
 fn proven(file: &SmallFile, part: Option<BatchPart>) -> Result<Verified, Option<DigestError>> {
     let Some(BatchPart::Here(proof)) = part else {
         return Err(None);

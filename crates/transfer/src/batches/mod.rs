@@ -1,10 +1,9 @@
 //! Batches: many small files requested at once before they are read, then verified, given to their
 //! readers and cached.
 //!
-//! This module owns the batches in flight and their results until they are stored. A read whose
-//! file is in a batch in flight waits for the batch, but not for long. If the batch breaks or is
-//! slow, the file is fetched alone. The caller chooses the files, and a batch without result is not
-//! an error for any reader.
+//! This module owns the batches in flight and their files until these are stored. A read of a file
+//! in such a batch waits for the batch, but only for `PATIENCE`. If the batch fails or is late, the
+//! read fetches its file alone, so no read fails because of a batch. The caller chooses the files.
 //!
 //! One mutex guards the table; it is held for table work only. Bytes are verified and stored on
 //! blocking threads.
@@ -30,23 +29,23 @@ use p2pfs_types::extent::ByteRange;
 use table::{BatchRead, BatchTable};
 
 /// Maximum batches in flight to one node. With [`BATCH_TARGET_BYTES`] each, they move 50 MB/s over
-/// 20 ms.
+/// a round trip of 20 ms.
 pub const BATCHES_PER_NODE_MAX: usize = 4;
-/// Maximum bytes of the files of a batch, unless a single file is larger. On a link of 1 MB/s the
-/// first file then need not wait long for the last.
+/// Maximum bytes of the files of a batch, unless a single file is larger. A file reaches its reader
+/// when its whole batch has arrived, which takes 0.26 s on a link of 1 MB/s.
 pub const BATCH_TARGET_BYTES: u64 = 256 << 10;
 /// Maximum number of files that are in flight, queued, or received and not stored. Further files
 /// are not requested.
 pub const COMING_MAX: usize = 1024;
-/// How long a read waits for a batch before its file is fetched alone. It is less than a reader may
-/// notice of a silent holder.
+/// How long a read waits for a batch before its file is fetched alone. This is less than the delay
+/// that a silent holder may cause a reader.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a node that is busy, late or unreachable gets no batches.
 const REST: Duration = Duration::from_secs(1);
-/// How long a node that does not support batches gets none, since it may return with another
-/// version. The pause also applies to a node at which even small batches are late.
+/// How long a node that does not support batches gets none. By then it may run a newer version. The
+/// same pause applies to a node whose batches are late even at the minimum size.
 const LONG_REST: Duration = Duration::from_secs(60);
-/// Flag in the ticket of a read that waits for a batch.
+/// Flag in the tickets of [`Batches::read`].
 const OURS: u64 = 1 << 63;
 
 /// Small files requested in batches. Clones share the state.
@@ -80,8 +79,9 @@ impl Batches {
         }
     }
 
-    /// Requests whole small files, the most wanted first. Files that are here, in flight, too large
-    /// or without a holder are left out. Never blocks.
+    /// Requests whole small files, the most wanted first. Leaves out files that are complete in the
+    /// cache, already requested, empty, larger than [`BATCH_FILE_MAX_BYTES`], beyond
+    /// [`COMING_MAX`], or without a holder that takes batches now. Never blocks.
     pub fn ask(&self, files: &[SmallFile]) {
         self.inner.ask(files);
     }
@@ -91,8 +91,9 @@ impl Batches {
         self.inner.table.lock().here(file)
     }
 
-    /// Reads from a batch in flight, or fetches the file alone if the batch breaks. Returns the
-    /// ticket. The reply may be called before this returns.
+    /// Reads a range of a file that is in a queued batch or in one in flight. If the batch fails or
+    /// is late, the file is fetched alone. Returns the ticket. The reply may be called before this
+    /// returns.
     ///
     /// # Errors
     /// The reply, which was not called, if no batch has the file.
@@ -163,7 +164,7 @@ impl Batches {
 }
 
 impl BatchesInner {
-    /// Fetches files alone for reads after their batch broke or is late.
+    /// Fetches the files of these reads alone, because their batch failed or is late.
     fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, BatchRead)>) {
         for (number, reading) in readings {
             let BatchRead {

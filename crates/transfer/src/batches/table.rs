@@ -1,4 +1,5 @@
-//! Table of the batches in flight, the files that arrived and are not stored, and their readers.
+//! Table of the queued batches and those in flight, of their files until these are stored, and of
+//! the reads that wait for them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,8 +20,8 @@ use p2pfs_types::id::NodeId;
 /// Maximum files in memory that the cache has no room for. The oldest is dropped first.
 const UNSTORED_MAX: usize = 64;
 
-/// Minimum target size of a batch in bytes. A node that is late even with this little is better
-/// asked for each file alone.
+/// Minimum target size of a batch in bytes. From a node that is late even with this little, each
+/// file is better fetched alone.
 const BATCH_LEAST_BYTES: u64 = 16 << 10;
 
 /// Maximum files held open: as many as are requested ahead of one program.
@@ -56,7 +57,7 @@ enum BatchFileState {
 
 enum ReadState {
     ForBatch(BatchRead),
-    /// `None` briefly, while the read begins.
+    /// `None` until the fetcher has returned the ticket.
     Alone(Option<FetchTicket>),
 }
 
@@ -69,7 +70,7 @@ pub(super) struct BatchTable {
     under_way: BTreeMap<(NodeId, u64), oneshot::Sender<()>>,
     queued: VecDeque<Batch>,
     resting: HashMap<NodeId, Instant>,
-    /// Target size of a batch, for nodes that are too slow for the usual size.
+    /// Target size of a batch, for nodes that are too slow for [`BATCH_TARGET_BYTES`].
     most_bytes: HashMap<NodeId, u64>,
     unstored: VecDeque<SmallFile>,
     /// Files of the cache held open for their expected readers, and since when.
@@ -91,7 +92,7 @@ impl BatchTable {
         self.resting.get(node).is_some_and(|until| *until > now)
     }
 
-    /// Sends no batches to a node for `time`, or until a longer pause ends.
+    /// Sends no batches to a node for `time`, or for longer if an earlier pause ends later.
     pub(super) fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
         self.resting.retain(|_, until| *until > now);
         let until = self.resting.entry(node).or_insert(now);
@@ -114,8 +115,8 @@ impl BatchTable {
         };
     }
 
-    /// Adapts a node's batch size to the duration of its last batch, so that the next ones arrive
-    /// before readers lose patience.
+    /// Adapts a node's batch size to the duration of its last batch, so that the next ones take
+    /// less than [`PATIENCE`].
     pub(super) fn record_duration(&mut self, node: NodeId, bytes: u64, time: Duration) {
         let most = self.most_bytes(&node);
         if time > PATIENCE {
@@ -196,8 +197,8 @@ impl BatchTable {
         }
     }
 
-    /// Removes a file that will not arrive from a node. Returns its reads, which are fetched alone
-    /// from now on.
+    /// Removes a file that was expected from `node` and will not arrive. Returns the reads that
+    /// waited for it, which the caller fetches alone.
     pub(super) fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, BatchRead)> {
         match self.coming.remove(file) {
             Some(BatchFileState::Wanted { from, waiting }) if from == *node => waiting
@@ -213,10 +214,10 @@ impl BatchTable {
         }
     }
 
-    /// Handles a read that has waited too long. All reads that wait for the same node are fetched
-    /// alone from now on and returned, so that they need not discover the delay one by one. The
-    /// node rests, and its next batches are smaller. Its batches in flight are cancelled, so that
-    /// nothing arrives twice.
+    /// Handles a read that has waited for [`PATIENCE`]. Returns it with all other reads that wait
+    /// for batches of the same node, so that these need not discover the delay one by one. The
+    /// caller fetches the files alone. The node gets no batches for a while, then smaller ones. Its
+    /// queued batches are dropped and those in flight are cancelled, so that no file arrives twice.
     pub(super) fn take_late(&mut self, number: u64, now: Instant) -> Vec<(u64, BatchRead)> {
         let Some(ReadState::ForBatch(reading)) = self.waits.get(&number) else {
             return Vec::new();
@@ -282,8 +283,8 @@ impl BatchTable {
         }
     }
 
-    /// Records that the cache stored a file, and holds it open for a while. Returns the files to
-    /// close for it, which the caller drops without the lock.
+    /// Records that the cache stored a file, and holds the file open for a while. Returns the held
+    /// files beyond [`HELD_MAX`], which the caller drops without the lock.
     #[must_use]
     pub(super) fn stored(
         &mut self,
@@ -297,8 +298,8 @@ impl BatchTable {
         self.held.drain(..over).map(|(_, file)| file).collect()
     }
 
-    /// Removes the held files that were stored before a time. The caller drops them without the
-    /// lock.
+    /// Removes the held files that were stored at or before a time. The caller drops them without
+    /// the lock.
     #[must_use]
     pub(super) fn close_held(&mut self, before: Instant) -> Vec<CacheFile> {
         let later = self.held.iter().position(|(since, _)| *since > before);
@@ -306,7 +307,8 @@ impl BatchTable {
         self.held.drain(..old).map(|(_, file)| file).collect()
     }
 
-    /// Keeps a file in memory for a while that the cache has no room for.
+    /// Keeps a received file in memory although the cache could not store it. Drops the oldest such
+    /// file beyond [`UNSTORED_MAX`].
     pub(super) fn refused(&mut self, file: SmallFile) {
         if let Some(BatchFileState::Here(bytes)) = self.coming.get_mut(&file) {
             // a copy, so that the rest of its batch can be freed

@@ -134,7 +134,8 @@ impl FetcherInner {
         }
     }
 
-    /// Waits for a limited time until the limit lets a request pass. Returns whether it did.
+    /// Waits for up to [`ALLOWED_WITHIN`] until the download limit lets a request pass. Returns
+    /// whether it did; false at once if a background request is too large for one transfer.
     async fn is_allowed(self: &Arc<Self>, request: &RangeRequest) -> bool {
         let is_waited_for = request.lane == plan::Lane::Urgent;
         let bytes = request.range.len();
@@ -175,7 +176,7 @@ impl FetcherInner {
         }
     }
 
-    /// Verifies and stores an answer on a blocking thread. A small answer is hashed on this task
+    /// Verifies and stores an answer on a blocking thread. A small answer is verified on this task
     /// instead, because that takes less time than waking a thread while its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
         self.trace_request(&request, "the whole answer is here");
@@ -202,8 +203,8 @@ impl FetcherInner {
         });
     }
 
-    /// Stores an answer and reports the result. If the disk hangs, nothing is written, not even
-    /// again. Blocking.
+    /// Stores an answer and reports the result. Without a turn the disk hangs. Then nothing is
+    /// written, even if the session asks to store the bytes again. Blocking.
     fn store(
         self: &Arc<Self>,
         turn: Option<StoreTurn>,

@@ -24,7 +24,7 @@ pub(super) type AskAtOnce = Arc<
         + Send
         + Sync,
 >;
-/// Receives the bytes of a slow answer as they arrive: peer, request id, number of bytes.
+/// Receives the progress of a slow answer as it arrives: peer, request id, number of new bytes.
 pub(super) type OnBytes = Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>;
 
 /// Ways to send a request.

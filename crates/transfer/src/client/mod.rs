@@ -2,11 +2,11 @@
 //!
 //! One mutex guards the session. It is held for table work only, never across an await, a disk
 //! access or a reader's reply. The session's actions are carried out after it is released. Requests
-//! are tasks. Verifying and storing happens on blocking threads, a few per processor. A small range
-//! with a waiting reader takes a shorter way, because each change of thread costs as much as all of
-//! its work: the reader's thread writes the request, and the connection's task verifies the answer
-//! and delivers it. A reader gets its bytes before they are stored. The session makes all choices:
-//! the peers, the bytes to keep and the time to give up.
+//! are tasks. Verifying and storing happens on blocking threads, at most two per processor. A small
+//! range with a waiting reader takes a shorter way, because each change of thread would cost as
+//! much as the work itself: the reader's thread writes the request, and the connection's task
+//! verifies the answer and delivers it. A reader gets its bytes before they are stored. The session
+//! makes all choices: the peers, the bytes to keep and the time to give up.
 
 mod answers;
 mod asking;
@@ -49,17 +49,19 @@ use storing::StoreQueue;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
 use trace::FetchTrace;
 
-/// Maximum events that wait for their reader. Further ones are dropped.
+/// Maximum events that wait in the channel of [`Fetcher::new`]. Further ones are dropped.
 pub const FETCH_EVENTS_MAX: usize = 1024;
-/// Maximum bytes that the cache refused and that stay in memory for readers nearby.
+/// Maximum bytes in memory that the cache refused. They stay for further reads until newer ones
+/// displace them.
 pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
-/// Maximum open surveys: one for each node that wants a file, so that unreachable nodes do not
-/// displace the others.
+/// Maximum open surveys: requests to a node for all ranges that it has of a content. There is one
+/// for each holder that a file may have, so that unreachable holders do not keep the others from
+/// being asked.
 const HOLDINGS_AT_ONCE_MAX: usize = HOLDERS_MAX;
-/// Verifiers per processor. A verifier also stores what it verified, and another verifies while it
-/// waits for the disk. With one verifier per processor a large fetch was a tenth slower.
+/// Answers that may be verified or stored at a time, per processor. While one waits for the disk,
+/// another one is verified. With one per processor a large fetch was a tenth slower.
 const VERIFIERS_PER_PROCESSOR: usize = 2;
-/// Maximum verifiers on any machine. Each uses the memory of two pieces.
+/// Maximum of these answers on any machine. Each uses the memory of two pieces.
 const VERIFIERS_MAX: usize = 8;
 
 /// Fetcher of contents from other nodes. Clones are the same fetcher.
@@ -264,7 +266,7 @@ impl Fetcher {
         self.inner.with(|session, _| session.cancel(id));
     }
 
-    /// Brings a whole file into the cache. Must be called within the runtime.
+    /// Starts to bring a whole file into the cache. Does not block.
     pub fn fill(&self, hash: ContentHash, size_bytes: u64) -> Fill {
         let content = ContentKey::new(hash, size_bytes);
         let (fill, id, sender) = Fill::new(self.clone(), content);
@@ -287,16 +289,16 @@ impl Fetcher {
             .with(|session, now| session.offer(now, &offer, address));
     }
 
-    /// Records a node that asks for a file that may be fetched here too. Each will soon have parts
-    /// for the other.
+    /// Records a node that asks for a content. If this node fetches the content too, each of the
+    /// two will soon have parts for the other.
     pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         self.inner
             .with(|session, now| session.fellow(now, hash, node, address));
     }
 
-    /// Closes the cached files held for readers that may return within seconds, so that the cache
-    /// may be cleared. Waits for the disk until they are closed, except files that had already
-    /// expired.
+    /// Closes the cache files that no reader and no fill waits for, so that the cache may be
+    /// cleared. Blocks until they are closed. Files that the session closed earlier may still be
+    /// closing on another thread.
     pub fn close_idle(&self) {
         let ((), mut actions) = self
             .inner
@@ -311,7 +313,7 @@ impl Fetcher {
             .with(|session, _| session.plan.peer_is(*node, PeerNews::Returned));
     }
 
-    /// Records verified bytes from a node that this fetcher had not requested.
+    /// Records that a node gave verified bytes for a request outside this fetcher, such as a batch.
     pub fn gave(&self, node: NodeId, bytes: u64) {
         self.inner
             .with(|session, _| session.plan.peer_is(node, PeerNews::Gave { bytes }));
@@ -422,8 +424,9 @@ impl FetcherInner {
         self.close_beside(actions.closed, actions.reopens);
     }
 
-    /// Closes files of the cache on a blocking thread, since that touches the disk. The clock and
-    /// the connections must not wait for it. Then opens the files that may have room now.
+    /// Closes the files `closed`, then opens the files of `reopens`, for which the cache may have
+    /// room now. Uses a blocking thread, because the session's timer and the connections must not
+    /// wait for the disk.
     fn close_beside(self: &Arc<Self>, closed: Vec<CacheFile>, reopens: Vec<ContentKey>) {
         if closed.is_empty() && reopens.is_empty() {
             return;
@@ -466,7 +469,8 @@ impl ClientState {
         }
     }
 
-    /// Returns whether the session wants to be woken sooner than planned.
+    /// Moves the next wake-up forward if the session wants to be woken sooner than planned. Returns
+    /// whether it did.
     fn rearm(&mut self) -> bool {
         let Some(next) = self.session.plan.poll_timeout() else {
             return false;

@@ -1,7 +1,8 @@
 //! Opening of cache files for reads and fills.
 //!
-//! Between opening a file and using it, no reader waits for the file yet. It may be closed in
-//! between ([`Fetcher::close_idle`](super::Fetcher::close_idle)), and is then opened again.
+//! A read or fill is started only after its file was opened. In between, nothing waits for the
+//! file, so [`Fetcher::close_idle`](super::Fetcher::close_idle) may close it. The functions here
+//! then open it again.
 
 use std::sync::Arc;
 
@@ -44,7 +45,8 @@ impl FetcherInner {
         Ok(file)
     }
 
-    /// Opens a file in the cache if the cache accepts it by now. Blocking.
+    /// Opens the cache's file of a content whose fetch began without one, if the cache accepts it
+    /// now. Blocking.
     pub(super) fn reopen(self: &Arc<Self>, content: ContentKey) -> Option<CacheFile> {
         let file = self.cache.file(content.hash, content.size_bytes).ok()?;
         let (own, is_complete) = (file.clone(), file.is_complete());
@@ -65,7 +67,7 @@ impl FetcherInner {
                         return None;
                     }
                 }
-                // the holders were looked up at the end of that call
+                // `with` has looked up the holders, which was an action of `start`
                 StartOutcome::HoldersFirst(back) => {
                     return self.with(|session, now| session.read(now, back));
                 }
@@ -93,8 +95,9 @@ impl FetcherInner {
         }
     }
 
-    /// Opens a file in the cache and verifies its doubtful ranges. The fill then ends with nothing
-    /// in doubt and requests nothing that is here. Blocking.
+    /// Begins a fill. Opens the cache's file and first checks the ranges whose presence is in doubt
+    /// ([`CacheFile::settle`]). So the fill requests nothing that is here and leaves nothing in
+    /// doubt. Blocking.
     pub(super) fn begin_fill(
         self: &Arc<Self>,
         content: ContentKey,

@@ -1,9 +1,9 @@
 //! Turns to store answers in the cache, and detection of a hung disk.
 //!
-//! An answer waits for its turn before it is verified, so that no more is accepted than the disk
-//! takes. A disk that completes nothing for a while, for example a dead one or one of a server,
-//! delays no reader: answers are then given to their readers and stay in memory, as if the cache
-//! had no room.
+//! A turn is the right to verify and store one answer. An answer waits for its turn before it is
+//! verified, so that no more answers are accepted than the disk takes. A disk that completes
+//! nothing for a while may be broken, or behind a network. It delays no reader: answers are then
+//! given to their readers and stay in memory, as if the cache had no room.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,14 +21,15 @@ use p2pfs_types::stall::StallClock;
 /// Interval between two checks for progress while an answer waits.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// Time without progress after which the disk counts as hung. A busy disk does not delay all stores
-/// that long, and it is well within a reader's patience.
+/// that long. This time is well within a reader's patience.
 const STANDS_STILL: Duration = Duration::from_secs(3);
 
 /// Turns to store, and their progress.
 pub(super) struct StoreQueue {
     turns: Arc<Semaphore>,
     turns_max: usize,
-    /// Number of turns that wait for the disk. The other turns wait for a processor.
+    /// Number of turns whose answer is being written. The answers of the other turns wait for a
+    /// processor.
     at_disk: AtomicUsize,
     /// Number of completed stores.
     ended: AtomicU64,
@@ -38,7 +39,7 @@ pub(super) struct StoreQueue {
     pub behind: WriteBehindQueue,
 }
 
-/// Right to store the next verified answer.
+/// Right to store one verified answer.
 pub(super) struct StoreTurn {
     _permit: OwnedSemaphorePermit,
 }
@@ -50,8 +51,8 @@ impl StoreTurn {
 }
 
 impl StoreQueue {
-    /// Creates the turns. `turns` is the number of answers that may be verified at one time, and the
-    /// number that may be between verification and disk.
+    /// Creates the queue. `turns` is the maximum of answers that are verified at a time, and also
+    /// the maximum of answers that have a turn.
     pub(super) fn new(turns: usize) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(turns)),
@@ -69,7 +70,8 @@ impl StoreQueue {
         self.verifiers.clone().acquire_owned().await
     }
 
-    /// Waits for a turn. Returns `None` if the disk hangs.
+    /// Waits for a turn. Returns `None` if the disk hangs. While it is known to hang, does not
+    /// wait.
     pub(super) async fn turn(&self) -> Option<StoreTurn> {
         let turns = self.turns.clone();
         if self.stands_still.load(Ordering::Relaxed) {
@@ -87,7 +89,7 @@ impl StoreQueue {
             if self.at_disk.load(Ordering::Relaxed) < self.turns_max {
                 clock = StallClock::start(ended(), now);
             }
-            // a check may be late by as long as this process was halted
+            // a check is late if this process was halted, so it counts no more than its interval
             if clock.check_at_most(ended(), LOOK_AFTER, now) >= STANDS_STILL {
                 break;
             }

@@ -1,5 +1,5 @@
 //! Write-behind queue of small verified ranges. They are stored shortly after their readers have
-//! them, so that many ranges cost one change of thread. Until they are stored they are read from
+//! them, so that many ranges cost one change of thread. Until then the session serves them from
 //! memory.
 
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use p2pfs_fetch::session::{Refused, Session};
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;
 
-/// Maximum bytes in the queue. Beyond it an answer waits for its own turn to be verified.
+/// Maximum bytes in the queue. If a small answer does not fit, it takes the way of a large one and
+/// waits for a turn of the [`StoreQueue`](super::storing::StoreQueue).
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
 /// How long the first range waits for more. A stream loses no more than this to a kill.
 pub(super) const BEHIND_FOR: Duration = Duration::from_millis(2);

@@ -24,7 +24,7 @@ pub enum NetError {
         /// Error of the TLS library.
         why: String,
     },
-    /// No process answers at that address. Another holder may answer, or this one later.
+    /// No connection to that address could be opened. Another holder may answer, or this one later.
     #[error("cannot reach {address}: {}", io::Error::from(*.kind))]
     Unreachable {
         /// Dialled address.
@@ -48,7 +48,7 @@ pub enum NetError {
         /// Error of TLS.
         why: String,
     },
-    /// The node rejected our proof, or could not give its own. It is not in our cluster.
+    /// The node rejected our proof of membership, or gave no valid proof of its own.
     #[error("the node at {address} is not a member of this cluster, or takes us for none")]
     NotMember {
         /// Dialled address.
@@ -78,7 +78,7 @@ pub enum NetError {
     /// The invitation has expired.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     InviteExpired,
-    /// The issuer does not know the invitation, or not any longer.
+    /// The issuer does not accept the invitation. The text lists the possible reasons.
     #[error(
         "the node that made the invitation refuses it: it was used already, it is older than this \
          node's expulsion, that node was started anew or joined another cluster since, or the name \

@@ -117,8 +117,8 @@ impl UdpInlet {
 
     /// Returns the next datagram if one has already arrived.
     pub fn try_recv(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        // read from the kernel: the runtime's own call returns nothing until it was told of
-        // readiness
+        // read from the kernel: the runtime's own call returns nothing until its poller has
+        // reported the datagram
         let (length, from) = self.port.socket.recv_from(buffer).ok()?;
         Some((length, canonical(from)))
     }

@@ -12,8 +12,9 @@ use crate::net::NetError;
 /// Maximum connections that the kernel queues between two rounds of the accept loop.
 const BACKLOG: i32 = 256;
 
-/// Opens a listening socket. The kernel sizes its buffers and grows them with the link. A fixed
-/// size would be cut at `net.core.wmem_max`, far below that.
+/// Opens a listening socket. The kernel sizes the buffers of its connections and grows them with
+/// the link. A size set here would be fixed and cut at `net.core.wmem_max`, far below what a fast
+/// link needs.
 pub fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = open(address, Type::STREAM, Protocol::TCP)?;
     // A restarted daemon must get its port again while old connections are in TIME_WAIT.

@@ -1,12 +1,12 @@
 //! Fair queue of the requests to serve: each peer in turn, within the memory limits.
 //!
-//! A turn is one answer being made. The bytes of an answer count until they are sent or dropped, in
-//! total and per peer, so that slow readers delay only themselves. A waiting request is only
-//! counted; its answer is not made yet.
+//! A turn is the right to make one answer. The bytes of an answer count from its turn until it is
+//! sent or dropped, in total and per peer, so that slow readers delay only themselves. A waiting
+//! request is only counted; its answer is not made yet.
 //!
-//! An answer that takes very long is stuck, for example on a disk that hangs below a share. It then
-//! does not occupy another answer's turn, holds no memory until it continues, and its content is
-//! not started a second time.
+//! An answer that takes very long is stuck, for example on a disk that hangs below a share. While
+//! it is stuck, another request may have its turn, its bytes do not count, and no other request for
+//! its content is started.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
@@ -24,12 +24,14 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::stall::StallClock;
 
-/// Bulk gets one turn in this many even if readers wait, so that it is not starved.
+/// Maximum urgent turns in a row while bulk requests wait. Then bulk gets one, so that it is not
+/// starved.
 const URGENT_RUN_MAX: u32 = 8;
 /// Number of waiting requests at which an offer reports the load 255.
 const LOAD_FULL_WAITING: usize = 64;
 
-/// Age from which an answer being made counts as stuck: many times what a slow disk takes for one.
+/// Age from which an answer being made counts as stuck: many times what a slow disk takes for one
+/// answer.
 pub(super) const STANDS_STILL: Duration = Duration::from_millis(500);
 /// Maximum stuck answers, each on its own thread. Further ones occupy turns.
 const STANDING_MAX: usize = 64;
@@ -50,8 +52,9 @@ struct TurnTable {
     held_bytes: u64,
     held_of_peer: BTreeMap<(Lane, NodeId), u64>,
     waiting: BTreeMap<(Lane, NodeId), VecDeque<QueuedWaiter>>,
-    /// Peers with waiting requests, the next one first: urgent ones, then bulk ones.
+    /// Peers with waiting urgent requests, the next one first.
     urgent: VecDeque<NodeId>,
+    /// Peers with waiting bulk requests, the next one first.
     bulk: VecDeque<NodeId>,
     waiting_count: usize,
     /// Urgent turns since the last bulk turn.
@@ -62,7 +65,7 @@ struct TurnTable {
 #[derive(Clone, Copy)]
 pub(super) struct QueuedRequest {
     pub of: (Lane, NodeId),
-    /// Content of the request. For a batch, the content being read.
+    /// Content of the request. For a batch: the one that is being read, `None` before the first.
     pub hash: Option<ContentHash>,
     /// Bytes of the answer.
     pub bytes: u64,
@@ -99,8 +102,8 @@ pub(super) struct ServeTurn {
 }
 
 impl ServeTurn {
-    /// Records that the answer continues with this content, which counts as stuck if the answer
-    /// hangs from now on.
+    /// Records that the answer goes on with this content, which counts as stuck if the answer hangs
+    /// from now on.
     pub(super) fn continue_with(&mut self, hash: ContentHash) {
         let mut turns = self.queue.turns.lock();
         if turns.end_making(self.number) {
@@ -110,8 +113,8 @@ impl ServeTurn {
         self.number = turns.start_making(self.asked);
     }
 
-    /// Marks the answer as made. It uses memory until the turn is dropped, and the next answer may
-    /// be made.
+    /// Marks the answer as made. Its bytes count until the turn is dropped, but another answer may
+    /// be made now.
     pub(super) fn mark_made(&mut self) {
         if std::mem::replace(&mut self.making, false) {
             let granted = {
@@ -173,7 +176,7 @@ impl FairQueue {
         }
     }
 
-    /// Waits for a turn without a time limit.
+    /// Waits for a turn like [`FairQueue::pass`], but does not check for stuck answers meanwhile.
     pub(super) async fn line_up(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
@@ -254,8 +257,8 @@ impl TurnTable {
     #[must_use]
     fn grant(&mut self, queue: &FairQueue) -> Vec<ServeTurn> {
         let mut unclaimed = Vec::new();
-        // With many stuck answers as many others may be made, so that a hung disk is soon known for
-        // all of its contents.
+        // If many answers are stuck, as many others may be made, so that the other contents of a
+        // hung disk are soon known to be stuck too.
         while self.making.len() < self.limits.makers_max.max(self.standing.len()) {
             let first = if self.urgent_run < URGENT_RUN_MAX {
                 [Lane::Urgent, Lane::Bulk]
@@ -274,7 +277,7 @@ impl TurnTable {
         unclaimed
     }
 
-    /// Removes from the queue the next peer of a lane that has room for its answer.
+    /// Removes the next peer of a lane whose first answer fits into memory. Returns it.
     fn next_of(&mut self, lane: Lane) -> Option<(Lane, NodeId)> {
         for _ in 0..self.turns(lane).len() {
             let of = (lane, self.turns(lane).pop_front()?);
@@ -303,8 +306,9 @@ impl TurnTable {
         lines.filter(first_fits).map(VecDeque::len).sum()
     }
 
-    /// Returns whether an answer fits. No peer may use more memory than it leaves free. The next
-    /// peer then finds room even if many peers read nothing of what they request.
+    /// Returns whether an answer fits into memory. With it, a lane of a peer may use no more memory
+    /// than is left free. So the next peer finds room even if many peers read nothing of what they
+    /// request.
     fn fits(&self, asked: &QueuedRequest) -> bool {
         let all = self.held_bytes + asked.bytes;
         let own = self.held_of(&asked.of) + asked.bytes;

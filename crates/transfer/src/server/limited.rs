@@ -13,11 +13,12 @@ use crate::pace::Pace;
 use p2pfs_proto::wire::native::tcp::Lane;
 
 /// How long a request waits for the limit before it is refused as busy. The asker then sends it
-/// again. It is well within the patience of the asker and of its reader.
+/// again. This time is well within the patience of the asker and of its reader.
 const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
 
-/// Upload limit and the requests that wait for it: each peer in turn, urgent ones apart from bulk,
-/// one of each at a time. Small urgent requests bypass both queues within their share.
+/// Upload limit and the requests that wait for it, in one queue for urgent and one for bulk
+/// requests. In each queue the peers take turns, and one request at a time waits for its bytes.
+/// Small urgent requests bypass both queues within their share of the limit.
 pub(super) struct UploadLimit {
     pub pace: Pace,
     urgent: FairQueue,

@@ -2,11 +2,11 @@
 //! is proven against its hash as it is sent, so that a changed file is never sent as the old one.
 //!
 //! Work is done on blocking threads, a few at a time, with the peers in turn. Waiting requests and
-//! unsent answers are counted and bounded. A small range of an open file whose bytes are in memory
-//! is answered on the connection's task, since a change of thread costs more than that. Opening a
-//! file may wait for a disk or a network even if the kernel has its name cached. Beyond the limits
-//! a peer gets `Busy` and asks another one. Requests for contents on a hung disk are refused. An
-//! error ends one answer.
+//! unsent answers are counted and bounded. A small range is answered on the connection's task if
+//! its file is open and its bytes are in memory, since a change of thread costs more than that
+//! work. Any other request takes a blocking thread, because opening a file may wait for a disk or a
+//! network even if the kernel has its name cached. Beyond the limits a peer gets `Busy` and asks
+//! another one. Requests for contents on a hung disk are refused. An error ends one answer.
 
 pub mod askers;
 mod batch;
@@ -56,8 +56,8 @@ pub struct ServerLimits {
     pub held_max_bytes: u64,
     /// Maximum bytes of unsent urgent answers for one peer; at least one whole answer.
     pub held_of_peer_max_bytes: u64,
-    /// Maximum bytes of unsent bulk answers for one peer. It suffices to make some while the link
-    /// is busy. More would have left the processor's caches by the time they are sent.
+    /// Maximum bytes of unsent bulk answers for one peer. So many suffice to keep the link busy.
+    /// More would have left the processor's caches by the time they are sent.
     pub held_of_bulk_max_bytes: u64,
 }
 
@@ -145,8 +145,8 @@ impl Server {
     }
 
     /// Handles a request for content, and returns any other request. Called on the task of the
-    /// asker's connection. Small ranges in memory are answered there, others on one other thread.
-    /// Never blocks; needs a running tokio runtime.
+    /// asker's connection. A small range of an open file that is in memory is answered there, all
+    /// else in a task or on a blocking thread. Never blocks; needs a running tokio runtime.
     pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
         let Incoming { from, lane, .. } = incoming;
         let (hash, size_bytes, range) = match incoming.request {
@@ -200,7 +200,7 @@ impl Server {
         None
     }
 
-    /// Returns a turn for a valid range if that needs no waiting.
+    /// Returns a turn for a valid range if neither the queue nor the upload limit makes it wait.
     fn pass_at_once(
         &self,
         of: (Lane, NodeId),
@@ -244,8 +244,8 @@ impl Server {
     }
 
     /// Answers a small [`Request::Range`] if that needs no waiting: its file is open, its bytes are
-    /// in memory, and no other peer waits for its turn. Never blocks; needs a running tokio
-    /// runtime.
+    /// in memory, no other peer waits for its turn, and the upload limit lets it pass. Never
+    /// blocks; needs a running tokio runtime.
     pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
         let Request::Range {
             hash,
@@ -312,8 +312,8 @@ impl Server {
         made.await.unwrap_or(Response::Busy)
     }
 
-    /// Makes an answer, even if it is not needed any longer, and schedules the closing of what it
-    /// opened. Reads and hashes. Blocking.
+    /// Makes an answer, even if the asker has cancelled it meanwhile, and schedules the closing of
+    /// the files that it opened. Reads and hashes. Blocking.
     fn make(
         &self,
         hash: &ContentHash,
@@ -387,8 +387,8 @@ impl Server {
 }
 
 impl ServerInner {
-    /// Closes the files without recent requests. Returns whether more are open. Touches the disk.
-    /// Blocking.
+    /// Closes the files without recent requests. Deleted files stay open for longer. Returns
+    /// whether any file is still open. Touches the disk. Blocking.
     fn close_expired(&self) -> bool {
         let now = Instant::now();
         let old = self.opened.lock().remove_expired(now);
@@ -429,7 +429,8 @@ impl ServerInner {
                     let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
                     return Response::Data { proof };
                 }
-                // a partial source hid that the shares may have the bytes in a moment
+                // the cache's partial file was used because no share could prove the content; the
+                // share's reason may be a passing one, and then it is the better answer
                 Err(ServeError::NotHere) if !source.is_whole() => {
                     let shared = self.shares.source(hash).err();
                     outcome = shared.map_or(ServeError::NotHere, ServeError::from);
@@ -442,7 +443,7 @@ impl ServerInner {
         outcome.into()
     }
 
-    /// Returns the source of the last request, or a new one that is kept open for the next.
+    /// Returns the open source of a content, or opens one and keeps it open for the next request.
     fn opened(&self, hash: &ContentHash, range: ByteRange) -> Result<Source, ServeError> {
         let now = Instant::now();
         if let Some(source) = self.opened.lock().get(now, hash, range) {
@@ -473,9 +474,9 @@ impl ServerInner {
     }
 }
 
-/// Closes a file on another thread if that may take long. If the file was deleted, the filesystem
-/// frees it at its last close, which can take the journal a millisecond: longer than to make the
-/// answer for which the file gives its place.
+/// Closes a file on another thread if that may take long. The filesystem frees a deleted file at
+/// its last close. This can take the journal a millisecond, longer than the answer for which this
+/// file was displaced.
 fn close_beside(file: Source) {
     if file.is_nameless() {
         drop(tokio::task::spawn_blocking(move || drop(file)));

@@ -14,7 +14,8 @@ use p2pfs_types::id::NodeId;
 /// Maximum concurrent lookups on the disk, besides stuck ones.
 const LOOKS_MAX: usize = 16;
 
-/// Returns the queue of the lookups. No request waits in it, since the asker repeats its `Get`.
+/// Returns the queue of the lookups. A lookup that would have to wait in it is not done, since the
+/// asker repeats its `Get`.
 pub(super) fn looks(limits: &ServerLimits) -> FairQueue {
     FairQueue::new(ServerLimits {
         makers_max: LOOKS_MAX,
@@ -24,8 +25,9 @@ pub(super) fn looks(limits: &ServerLimits) -> FairQueue {
 
 impl Server {
     /// Returns the offer for a node that broadcasts a `Get`, and records the node as an asker.
-    /// Touches the disk only if some of the content is here. Returns `None` if that disk hangs.
-    /// Blocking.
+    /// Touches the disk only if some of the content is here. Returns `None` if the node may not get
+    /// the content, if nothing of it is here, if its disk hangs, or if too many lookups are under
+    /// way. Blocking.
     pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
         if !(self.inner.admits)(&from, hash) {
             return None;

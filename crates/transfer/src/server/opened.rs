@@ -1,8 +1,8 @@
 //! Files being served, kept open between the requests of one reader.
 //!
 //! An open file of the cache is not evicted, and an open file of a share keeps its disk from being
-//! unmounted. So nothing stays open long after the last request. Only deleted files stay open for a
-//! while, since no other node may have the bytes of a file that a remote reader has open.
+//! unmounted. So a file is closed soon after the last request. Only a deleted file stays open for
+//! longer, since no other node may have its bytes while a remote reader has it open.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -29,8 +29,8 @@ pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a deleted shared file stays open: as long as a share keeps small replaced contents.
 const NAMELESS_FOR: Duration = Duration::from_secs(60);
-/// Maximum disk space of all deleted files that are kept open, which their deletion was meant to
-/// free.
+/// Maximum disk space of all deleted files that are kept open. Their deletion was meant to free
+/// this space.
 const NAMELESS_BUDGET_BYTES: u64 = 1 << 30;
 
 /// Source of the bytes to serve.
@@ -145,7 +145,7 @@ impl OpenSources {
         }
     }
 
-    /// Returns the open file for a request for this range.
+    /// Returns the open file of a content, and records a request for `range`.
     pub(super) fn get(
         &mut self,
         now: Instant,
@@ -161,8 +161,8 @@ impl OpenSources {
         }
     }
 
-    /// Keeps a file open that was opened for a request for this range. Returns the file to close
-    /// for it, which the caller drops without a lock.
+    /// Keeps a file open that was opened for a request for `range`. Returns the file that gives
+    /// way, which the caller drops without a lock.
     #[must_use]
     pub(super) fn put(
         &mut self,
@@ -225,7 +225,7 @@ impl OpenSources {
 /// Times of the requests for a file.
 struct RequestTimes {
     last: Instant,
-    /// Last request for its end.
+    /// When the end of the file was last requested.
     about_end: Option<Instant>,
 }
 
@@ -244,8 +244,8 @@ impl RequestTimes {
         }
     }
 
-    /// Returns until when the file stays open. The last requests of a sequential reader arrive
-    /// together, in any order.
+    /// Returns until when the file stays open. A sequential reader's last requests arrive together
+    /// and in any order, so it is done if the end was requested shortly before the last request.
     fn kept_until(&self) -> Instant {
         let is_last = |end: Instant| self.last.saturating_duration_since(end) < ENDED_FOR;
         if self.about_end.is_some_and(is_last) {
@@ -272,7 +272,7 @@ impl<S> Default for DeletedFiles<S> {
 }
 
 impl<S> DeletedFiles<S> {
-    /// Keeps a file. Returns it if it exceeds the budget or is kept already.
+    /// Keeps a file. Returns it if there is no room for it or the content is kept already.
     fn put(&mut self, now: Instant, hash: ContentHash, source: S, size_bytes: u64) -> Option<S> {
         let room_bytes = NAMELESS_BUDGET_BYTES - self.total_bytes;
         let is_full = size_bytes > room_bytes || self.kept.len() >= OPENED_MAX.get();

@@ -1,7 +1,8 @@
 //! Refusal of contents on hung disks, and report of the shares there.
 //!
-//! If many contents of one disk are stuck, the whole disk hangs. Nothing more of it is started
-//! until some of them end: each would block a thread for as long as the disk hangs.
+//! If many contents of one disk are stuck, the whole disk hangs. No other request for its contents
+//! is started until some of the stuck ones end, since each would block a thread for as long as the
+//! disk hangs.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use p2pfs_types::digest::ContentHash;
 /// How long a disk may give nothing before it is reported. A disk that was spun down is ready by
 /// then.
 const WORTH_A_WORD: Duration = Duration::from_secs(10);
-/// Maximum stuck contents of one disk. Together with those that are started before the first one
-/// counts as stuck, they leave enough turns for other disks.
+/// Number of stuck contents of one disk from which the disk counts as hung. More contents may be
+/// started before the first one counts as stuck. Together they leave enough turns for other disks.
 const STANDING_OF_DISK_MAX: usize = 16;
 
 impl Server {
@@ -28,8 +29,9 @@ impl Server {
         (!asked.hash.is_some_and(stands_still)).then_some(turn)
     }
 
-    /// Returns the answer for a request without a turn: `Busy` if this node is at work for others,
-    /// which is worth waiting for, or a refusal if the content is stuck.
+    /// Returns the answer for a request without a turn: a refusal if the content is stuck,
+    /// otherwise `Busy`, because this node is at work for other requests and the asker may try
+    /// again.
     pub(super) fn without_turn(&self, asked: &QueuedRequest) -> Response {
         let stands_still = |hash| self.inner.is_stuck(&hash, Instant::now());
         if asked.hash.is_some_and(stands_still) {
@@ -39,7 +41,8 @@ impl Server {
         }
     }
 
-    /// Returns the shares on disks that gave nothing for long although requests wait.
+    /// Returns the folders of the shares on disks that gave nothing for ten seconds to some
+    /// request.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
         let standing = self.inner.stuck_for(WORTH_A_WORD, Instant::now());
         let dirs_of = |hash| self.inner.shares.dirs_with(&hash);

@@ -1,4 +1,5 @@
-//! The nodes that were announced on the local network, and in which order they are passed on.
+//! The nodes that were announced on the local network, and the order in which their addresses are
+//! passed on as hints.
 //!
 //! Any host on the network can announce any number of nodes. The table has a fixed size, and each
 //! sender may use a part of it. Hints are taken from the senders in turn, so a sender that
@@ -13,19 +14,21 @@ use p2pfs_types::bucket::TokenBucket;
 
 /// Largest number of nodes that are remembered.
 pub const NODES_MAX: usize = 256;
-/// Largest number of them that one sender announced. A repeater of multicast DNS is one sender
-/// for all nodes behind it.
+/// Largest number of remembered nodes that one sender announced. A repeater of multicast DNS is one
+/// sender for all nodes behind it.
 pub const NODES_PER_SENDER_MAX: usize = 32;
-/// Longest time that a node is remembered, whatever it asks for: the lifetime in RFC 6762.
+/// Longest time that a node is remembered, even if its record has a longer lifetime: the default
+/// lifetime of RFC 6762.
 const LIFETIME_MAX: Duration = Duration::from_secs(4500);
-/// Number of senders with a remembered turn.
+/// Largest number of senders whose last turn to give a hint is remembered.
 const SENDERS_REMEMBERED: usize = 256;
-/// Hints a second in the long run. The cluster follows 5: with more of them here, its limit would
-/// drop them without regard to the senders.
+/// Hints a second in the long run. The membership follows 5 a second and drops more of them,
+/// whatever their sender, so the rate here is lower.
 pub const HINTS_PER_S: u32 = 4;
 /// Hints at once after a quiet time.
 pub const HINTS_AT_ONCE: u32 = 16;
-/// Number of addresses remembered as passed on.
+/// Largest number of addresses remembered as passed on. Within [`REPEAT_AFTER`] no more are passed
+/// on.
 const ADDRESSES_REMEMBERED: usize = 256;
 /// How long the same address is not passed on again.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
@@ -47,7 +50,7 @@ struct KnownNode {
 #[derive(Debug)]
 pub(super) struct KnownNodes {
     nodes: Vec<KnownNode>,
-    /// Senders by their last turn, the latest last.
+    /// Senders of the latest hints, in the order of their last hint.
     served: VecDeque<IpAddr>,
     recent: VecDeque<(SocketAddr, Instant)>,
     rate: TokenBucket,
@@ -94,8 +97,9 @@ impl KnownNodes {
         }
     }
 
-    /// Returns whether the table has a place for one more node of `sender`. A node of the sender
-    /// with the most of them gives way; none does if each sender has one that still waits.
+    /// Makes room for one more node of `sender`. Returns whether there is room. At a limit a node
+    /// is removed: of `sender` at its own limit, otherwise of a sender with the most nodes. The
+    /// only node of a sender stays as long as its addresses wait to be passed on.
     fn make_room(&mut self, sender: IpAddr, now: Instant) -> bool {
         let mut counts = HashMap::new();
         for node in &self.nodes {
@@ -155,7 +159,7 @@ impl KnownNodes {
         None
     }
 
-    /// Takes an address of the sender whose last turn is the longest ago.
+    /// Takes an address of the sender whose last hint is the longest ago.
     fn take_waiting(&mut self) -> Option<(IpAddr, SocketAddr)> {
         let served = self.served.iter().enumerate();
         let turns: HashMap<_, _> = served.map(|(turn, sender)| (*sender, turn + 1)).collect();
@@ -178,7 +182,8 @@ impl KnownNodes {
         waits.then(|| room.map_or(ready, |room| room.max(ready)))
     }
 
-    /// Returns up to `count` nodes with more than half of their lifetime left, and what is left.
+    /// Returns up to `count` nodes with more than half of their lifetime left, each with the time
+    /// that is left.
     pub(super) fn fresh(&mut self, count: usize, now: Instant) -> Vec<(Label, Duration)> {
         self.forget_expired(now);
         let left = |node: &KnownNode| {

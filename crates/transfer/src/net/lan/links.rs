@@ -1,7 +1,8 @@
 //! Interfaces of this machine, and a multicast DNS socket for each address family of each.
 //!
 //! A socket is bound to the multicast group, so the kernel drops datagrams that were sent to this
-//! machine alone. It joins on one interface, so it receives the datagrams of one link.
+//! machine alone. The socket joins the group on one interface, so it receives the datagrams of one
+//! link.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -164,7 +165,8 @@ fn open(id: LinkId, subnets: &[Subnet]) -> io::Result<UdpSocket> {
         socket.set_multicast_hops_v6(HOPS)?;
     } else {
         let interface = InterfaceIndexOrAddress::Index(id.interface);
-        // exclude groups that other sockets of this machine joined elsewhere
+        // otherwise it also receives from interfaces on which other sockets of this machine joined
+        // the group
         socket.set_multicast_all_v4(false)?;
         socket.bind(&group.into())?;
         socket.join_multicast_v4_n(&GROUP_V4, &interface)?;

@@ -20,8 +20,8 @@ pub(super) const PORT: u16 = 5353;
 pub const DATAGRAMS_PER_S: u32 = 2000;
 /// Shortest time between two answers on a link (RFC 6762, section 6).
 const ANSWER_GAP: Duration = Duration::from_secs(1);
-/// Shortest and longest delay of an answer that other nodes give, too (RFC 6762, section 6). The
-/// node's random name decides how long each waits.
+/// Shortest and longest delay of an answer that other nodes give at the same time (RFC 6762,
+/// section 6). The random label of a node determines its delay.
 const DELAY_MIN: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_millis(120);
 /// Number of announcements after a link appears, and the time between them (RFC 6762,
@@ -66,8 +66,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Announces `listen` under the name `label`, of at most 63 letters and digits; none for
-    /// another label.
+    /// Creates a machine that announces `listen` under `label`, which has at most 63 letters and
+    /// digits. Returns `None` if `label` is not valid in DNS.
     pub fn new(listen: SocketAddr, label: &str, now: Instant) -> Option<Self> {
         let spread: u32 = label.bytes().map(u32::from).sum();
         let step = (DELAY_MAX - DELAY_MIN) / 100;
@@ -223,9 +223,9 @@ impl LanLink {
     }
 }
 
-/// Returns whether an address can be that of another node: of one host, of a family that this node
-/// speaks, and in this machine only if this node listens there alone. A link-local IPv6 address
-/// is useless without its link.
+/// Returns whether an address can be that of another node: a unicast address with a port, of a
+/// family that this node speaks, and on loopback only if this node listens there. A link-local IPv6
+/// address is useless without its link.
 fn is_reachable(hint: SocketAddr, own: SocketAddr) -> bool {
     let ip = hint.ip();
     let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());

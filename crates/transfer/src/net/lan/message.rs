@@ -17,17 +17,18 @@ use domain::rdata::{A, Aaaa, Ptr, Srv, Txt};
 const SERVICE: &str = "_p2pfs._udp.local.";
 /// RFC 6763, section 9: the question for all service types.
 const SERVICE_TYPES: &str = "_services._dns-sd._udp.local.";
-/// Labels that every relevant datagram contains one of, besides the label of this node.
+/// A datagram that concerns the service contains one of these labels or the label of this node.
 const MARKS: [&[u8]; 2] = [b"_p2pfs", b"_dns-sd"];
 
 /// Largest datagram that is read (RFC 6762, section 17), in bytes.
 pub const DATAGRAM_MAX_BYTES: usize = 9000;
 /// Largest number of records in a datagram that is read. A question with as many known answers as
-/// fit into a datagram of an Ethernet has fewer.
+/// fit into one Ethernet frame has fewer.
 const RECORDS_MAX: usize = 256;
 /// Largest number of questions in a datagram that is read.
 const QUESTIONS_MAX: usize = 32;
-/// Largest number of nodes read from one datagram. A node announces one; a repeater may join some.
+/// Largest number of nodes read from one datagram. A node announces only itself; a repeater of
+/// multicast DNS may join the announcements of several nodes.
 const NODES_PER_DATAGRAM: usize = 16;
 /// Largest number of addresses read from one datagram, of all its nodes together.
 const ADDRESSES_PER_DATAGRAM: usize = 64;
@@ -42,7 +43,7 @@ const SERVICE_TTL_S: u32 = 4500;
 /// Marks a record that replaces earlier ones of its name (RFC 6762, section 10.2).
 const CACHE_FLUSH: u16 = 1 << 15;
 
-/// A name of one label under the service, by which a node is told from others.
+/// First label of a node's name under the service. It is random and tells the nodes apart.
 pub(super) type Label = Box<[u8]>;
 
 /// The names of a node and of its service.
@@ -62,7 +63,7 @@ pub(super) enum Received {
     Nodes(Vec<Announced>),
 }
 
-/// Content of a question to this node.
+/// Records of this node that a question asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServiceQuestion {
     /// The node's own records.
@@ -88,7 +89,8 @@ pub(super) enum Validity {
 }
 
 impl ServiceNames {
-    /// `label` consists of letters and digits, at most 63 of them.
+    /// Creates the names of the node `label`, which has at most 63 letters and digits. Returns
+    /// `None` if a name is not valid in DNS.
     pub(super) fn new(label: &str) -> Option<Self> {
         let name = |text: &str| Name::vec_from_str(text).ok();
         Some(Self {
@@ -107,7 +109,7 @@ impl ServiceNames {
         windows.any(|found| found)
     }
 
-    /// Reads a datagram; none if it is malformed, too large or about other things.
+    /// Reads a datagram. Returns `None` if it is malformed, too large or about other things.
     pub(super) fn read(&self, datagram: &[u8]) -> Option<Received> {
         let message = Message::from_slice(datagram).ok()?;
         let (header, counts) = (message.header(), message.header_counts());
@@ -216,8 +218,8 @@ impl ServiceNames {
         Ok(())
     }
 
-    /// Returns the one question of this node. Its own record is among the answers that it knows,
-    /// so it does not answer itself.
+    /// Returns the question for nodes of the service, with `known` and this node as known answers.
+    /// So the nodes in `known` do not answer, and this node does not answer itself.
     pub(super) fn question(&self, known: &[(Label, Duration)]) -> Vec<u8> {
         composed(|message| {
             let mut question = message.question();
@@ -239,7 +241,7 @@ impl ServiceNames {
         Name::from_octets(wire).map_err(|_| PushError::ShortBuf)
     }
 
-    /// Returns all records of this node, and the service type where it is asked for.
+    /// Returns the records that `question` asks for: those of this node, the service type, or both.
     pub(super) fn announcement(
         &self,
         question: ServiceQuestion,
@@ -287,7 +289,8 @@ fn ttl(seconds: u32) -> Ttl {
 
 type Composer = StaticCompressor<Vec<u8>>;
 
-/// Returns a composed message; empty if it would exceed the largest one, which none here does.
+/// Returns a composed message. Returns nothing if the message is too large, which no message here
+/// is.
 fn composed(
     compose: impl FnOnce(MessageBuilder<Composer>) -> Result<Composer, PushError>,
 ) -> Vec<u8> {

@@ -1,10 +1,11 @@
 //! Search for nodes on the local network by multicast DNS (RFC 6762, RFC 6763).
 //!
 //! The node announces its address under a name that is random at each start, without further text.
-//! A listener learns that some p2pfs node is there, but not which one. Received addresses are hints
-//! that any host on the network may send: they cause one sealed datagram each, nothing more. The
-//! memory, the answers and the hints have fixed limits, independent of the traffic. Without
-//! multicast there is one warning, and the search begins when an interface supports it.
+//! So a listener learns that some p2pfs node is there, but not which one. Received addresses are
+//! only hints, because any host on the network may send them: this node sends one sealed datagram
+//! to each and does nothing more. The memory, the answers and the hints have fixed limits,
+//! independent of the traffic. Without multicast there is one warning, and the search begins when
+//! an interface supports it.
 //!
 //! ```text
 //! links (sockets) ──datagram──▶ machine ──▶ message (reads, writes)
@@ -32,7 +33,7 @@ pub use message::DATAGRAM_MAX_BYTES;
 
 use p2pfs_types::id::to_hex;
 
-/// Maximum hints that wait for the node. More are dropped, and arrive again later.
+/// Maximum events that wait for the node. Further hints are dropped, and arrive again later.
 const QUEUE: usize = 64;
 /// Maximum duration of the farewell to the network.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -48,7 +49,7 @@ pub enum LanEvent {
     /// Nodes on the local network will not be found automatically, with the reason. Sent at most
     /// once before the search begins, and once after.
     NoMulticast(String),
-    /// The search works, after it did not. Sent once after each [`LanEvent::NoMulticast`].
+    /// The search works now. Sent once at the recovery from a [`LanEvent::NoMulticast`].
     Multicast,
 }
 
@@ -63,7 +64,7 @@ struct AbortOnDrop(AbortHandle);
 impl Lan {
     /// Announces `address` (all addresses of the machine if it is "any") and searches for other
     /// nodes. Needs a running tokio runtime. If the search cannot begin, the receiver gets the
-    /// reason, and it begins as soon as it can.
+    /// reason, and the search begins as soon as an interface allows it.
     pub fn start(address: SocketAddr) -> (Self, mpsc::Receiver<LanEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (stop, stopped) = oneshot::channel();
@@ -201,7 +202,7 @@ impl Search {
     }
 
     /// Reports that the search works, if a warning was reported. If the queue is full, the next
-    /// datagram reports it.
+    /// datagram that is sent reports it.
     fn report_recovery(&mut self) {
         if self.troubled {
             self.troubled = self.events.try_send(LanEvent::Multicast).is_err();
