@@ -1,5 +1,6 @@
 //! Least round trips to remote addresses, kept after their connections end. A connection that
-//! begins while a queue is long sees no shorter round trip, and would take the queue for distance.
+//! begins while a queue is long sees no shorter round trip. Without this record it would take the
+//! queue's delay for distance.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -12,8 +13,8 @@ use p2pfs_types::least::LeastLately;
 
 /// Maximum remembered addresses. The least recently used one is forgotten first.
 const ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How long a round trip counts, and up to twice that. The kernel does the same for one connection
-/// (`tcp_min_rtt_wlen`).
+/// A round trip counts for this time at least and for twice this time at most. The kernel does the
+/// same for one connection (`tcp_min_rtt_wlen`).
 const SPAN: Duration = Duration::from_secs(300);
 
 /// Recent least round trip of each address.

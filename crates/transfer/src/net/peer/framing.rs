@@ -17,13 +17,14 @@ use p2pfs_types::pool::{PieceBuffer, PiecePool};
 /// Smallest body that is aligned, and its alignment. A disk may require it (open(2), `O_DIRECT`).
 const ALIGNED_MIN_BYTES: usize = 128 << 10;
 const ALIGNED_TO_BYTES: usize = 4096;
-/// Mean size of pieces below which the sender made them small on purpose. A node seals a frame in
-/// records of 16 KiB and a shorter last one. rustls cuts some records short.
+/// Mean bytes of the reads of a frame (`Pieces`) below which the sender made its records small on
+/// purpose. A node seals a frame in records of 16 KiB and a shorter last one. rustls cuts some
+/// records short.
 const PIECE_MIN_BYTES: usize = 1 << 10;
-/// Number of pieces from which their size is judged: a header and two short records are fewer.
+/// Number of reads from which their mean size is judged: a header and two short records are fewer.
 const DRIP_PIECES_MIN: usize = 4;
 
-/// Time and number of the arrivals on a connection.
+/// Number of the arrivals on a connection, and the time of the last one.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,
@@ -81,7 +82,7 @@ impl Pieces {
         self.bytes += bytes;
     }
 
-    /// Returns whether the peer made the pieces small on purpose. A slow link does not split
+    /// Returns whether the peer made the records small on purpose. A slow link does not split
     /// records: there are few of them, and each takes long.
     fn is_drip(&self) -> bool {
         self.count >= DRIP_PIECES_MIN && self.bytes < self.count * PIECE_MIN_BYTES
@@ -202,8 +203,9 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
     }
 }
 
-/// Returns room for a body, and the offset at which the body starts. A large body ends at the end of
-/// a page: its data follows its proof, and may go from here to a disk.
+/// Returns room for a body, and the offset at which the body starts. A large body ends at the end
+/// of a page. So its data, which follows its proof, is aligned and may be written to a disk from
+/// here.
 fn room_for(pool: Option<&PiecePool>, length_bytes: usize) -> (PieceBuffer, usize) {
     if length_bytes < ALIGNED_MIN_BYTES {
         return (PieceBuffer::on_heap(length_bytes), 0);

@@ -41,7 +41,7 @@ pub(super) struct AdmissionPolicy<'a> {
 pub(super) enum Admission {
     /// As a member, for this lane.
     Member(Lane),
-    /// By an invitation. It has the secret now, and the connection has served its purpose.
+    /// By an invitation. The dialler has the secret now, and the connection has served its purpose.
     Enrolled,
 }
 
@@ -83,8 +83,8 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     is_member.then_some(()).ok_or(DropReason::Stranger)
 }
 
-/// Handles the statement that expelled this node. If it does not suffice, reads the certificates
-/// that follow it: its signer may have been admitted meanwhile.
+/// Handles the statement that expelled this node. If the statement alone does not suffice, reads
+/// the certificates that follow it: its signer may have joined without this node's knowledge.
 async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: &mut TlsStream<S>,
@@ -105,7 +105,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     keyring.receive_expulsion_proof(&me, &said);
 }
 
-/// Returns our certificates if the other end is a member, which may not know us yet.
+/// Returns our certificates if the other end is a member, since it may not know us yet.
 fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
     if keyring.has_ledger() && keyring.is_member(&other) {
         keyring.chain_of(&me).into()
@@ -114,7 +114,7 @@ fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
     }
 }
 
-/// Data that an admitted node receives.
+/// Data that a node receives when an invitation admits it.
 #[derive(Debug)]
 pub struct Enrolment {
     /// Secret of the cluster's epoch.
@@ -123,7 +123,7 @@ pub struct Enrolment {
     pub chain: Bytes,
 }
 
-/// Runs the dialler's side for a node with an invitation. Returns the epoch's secret and its
+/// Runs the dialler's side for a node with an invitation. Returns the epoch's secret and the node's
 /// certificates.
 pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
@@ -181,7 +181,7 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         return Ok(admission);
     }
     if let Admission::Member(_) = admission {
-        // each statement in its own frame: an older version reads the first one
+        // each statement in its own frame: an older version reads only the first one
         for said in door.keyring.expulsion_proof(&channel.client) {
             let word = said.encode().into();
             write_frame(stream, &Greeting::PutOut { word }.encode(), limits).await?;

@@ -19,17 +19,18 @@ const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 /// Slowest link for which a requested answer is waited for: 32 kbit/s shared by sixteen readers. A
 /// slow peer gets requests of a chunk or less, and other holders are asked too.
 const SLOWEST_ANSWER_BYTES_PER_S: u64 = 256;
-/// Age at which any request ends its connection, in multiples of the limit on a connection that
-/// brings no answers.
+/// Age at which any unanswered request ends its connection, in multiples of
+/// [`PeerLimits::unanswered_after`].
 const OLDEST_MULTIPLE: u32 = 10;
-/// Silence in round trips after which a connection counts as dead, if that is longer than the usual
-/// limit. The kernel retransmits a lost segment after one and a half or two round trips (RFC 6298),
-/// and the retransmission may be lost too.
+/// Silence in round trips after which a connection counts as dead, if that is longer than
+/// [`PeerLimits::silent_after`]. The kernel retransmits a lost segment after one and a half or two
+/// round trips (RFC 6298), and the retransmission may be lost too.
 const SILENT_ROUND_TRIPS: u32 = 4;
-/// Maximum of that silence. It is less than a reader waits for a byte.
+/// Maximum silence after which a connection counts as dead, however long its round trip is. It is
+/// less than a reader waits for a byte.
 const SILENT_MAX: Duration = Duration::from_secs(8);
-/// Pings that a peer may send per second on one connection, in addition to one per request that
-/// cancels it. A node sends one for each silence of a second, and at most five a second when it is
+/// Pings that a peer may send per second on one connection, in addition to one for each of its
+/// requests. A node sends one for each silence of a second, and at most five a second when it is
 /// about to give the connection up.
 pub const PINGS_PER_S: u32 = 10;
 /// Maximum pings at once: as many as a peer sends within `SILENT_MAX`, after which it hangs up.
@@ -63,25 +64,26 @@ pub struct PeerLimits {
 pub struct ConnectionTimes {
     /// Until a TCP connection is established.
     pub dial: Duration,
-    /// From then until the first byte of an accepted connection.
+    /// Time from accepting a TCP connection to its first byte.
     pub first_byte: Duration,
-    /// From then until both sides have proven membership.
+    /// Time from that byte until both sides have proven membership. A dialler allows this time for
+    /// TLS and once more for the greeting.
     pub handshake: Duration,
-    /// Between two probes of an address if the other end hung up on the first. A node that stops
-    /// has closed its listener by then.
+    /// Time between two probes of an address if the other end hung up on the first. A node that
+    /// stops has closed its listener by then.
     pub look_again: Duration,
     /// Silence on a connection with unanswered requests until a ping is sent.
     pub ping_after: Duration,
     /// Silence on a connection with unanswered requests until it counts as dead and its requests
     /// fail, unless its round trip is long.
     pub silent_after: Duration,
-    /// Age of a request at which its connection counts as dead if no answer bytes arrived for this
-    /// time. If some did, the limit is ten times as long.
+    /// A connection counts as dead if its oldest open request is this old and no bytes of any
+    /// answer arrived for this time. A request ten times as old ends the connection in any case.
     pub unanswered_after: Duration,
     /// How long an unused dialled connection stays open.
     pub idle_dialled: Duration,
-    /// How long an unused accepted connection stays open. It is longer, so that the dialler closes
-    /// first.
+    /// How long an unused accepted connection stays open. This is longer than `idle_dialled`, so
+    /// that the dialler closes first.
     pub idle_accepted: Duration,
     /// Time for any frame, plus a second for each 64 KiB, or for each 256 bytes of an answer.
     pub frame_grace: Duration,
@@ -101,7 +103,7 @@ pub struct ConnectionLimits {
     /// Maximum unproven connections. Beyond it the oldest is dropped. Each may hold up to 64 KiB of
     /// an unfinished TLS message.
     pub unproven: usize,
-    /// Places among these that are reserved for addresses where gossip has proven members to be.
+    /// Part of `unproven` that is reserved for addresses at which gossip has proven members.
     pub unproven_for_members: usize,
     /// Maximum unproven connections from one IP address. Beyond it the oldest is dropped.
     pub unproven_per_ip: usize,
@@ -185,8 +187,8 @@ impl PeerLimits {
         self.times.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
     }
 
-    /// Returns how long an answer of this length may take. It is longer, because this node
-    /// requested it.
+    /// Returns how long an answer of this length may take from its first byte to its last. This is
+    /// longer than [`Self::frame_time`], because this node requested the answer.
     pub(super) fn answer_time(&self, length_bytes: usize) -> Duration {
         let slowest = Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S);
         self.times.frame_grace + slowest.min(self.times.unanswered_after * OLDEST_MULTIPLE)

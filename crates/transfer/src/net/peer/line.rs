@@ -18,7 +18,7 @@ use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::id::NodeId;
 
 /// Possible difference between the kernel's clock of arrivals (ticks of up to 10 ms) and the clock
-/// of opened records, with the time between the two.
+/// of opened records, with the time between arrival and opening.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(50);
 
 /// Callback for an answer. Called once, on the task of the connection or where the connection is
@@ -61,7 +61,7 @@ pub(super) struct ConnectionRequests {
     next_id: u32,
     /// When the connection's task checks the clock next.
     pub next_look: Instant,
-    /// When the first of the open requests was sent on the idle connection.
+    /// When a request was last sent while no other was open.
     pub busy_since: Instant,
     pub last_used: Instant,
     /// When bytes of an answer last arrived.
@@ -77,7 +77,7 @@ pub(super) struct ConnectionState {
     pub slots: Arc<Semaphore>,
     /// Notified when an idle connection gets a request that its task would check too late.
     pub woken: Notify,
-    /// How soon a request has to be checked.
+    /// How soon after it was sent a request has to be checked against the time limits.
     look_after: Duration,
     pub pulse: Pulse,
     link: LastTcpInfo,
@@ -165,9 +165,9 @@ impl ConnectionState {
         }
     }
 
-    /// Returns when bytes of an incomplete record last arrived. A record of the full size takes 16
-    /// s on a link of 1 kB/s, and cannot be opened until then. Records without content are not part
-    /// of an answer.
+    /// Returns when bytes of a record that is still incomplete last arrived. A record of the full
+    /// size takes 16 s on a link of 1 kB/s, and cannot be opened before it is complete. Bytes that
+    /// arrived before the last opened or empty record do not count.
     fn last_part_at(&self) -> Option<Instant> {
         let last = self.link.passed_over().max(Some(self.pulse.last()));
         let whole = last? + CLOCKS_DIFFER;
@@ -281,8 +281,9 @@ impl ConnectionState {
     }
 }
 
-/// Identity of a silence: the next one begins when bytes arrive, or with a request after idleness.
-/// It is counted rather than timed, since an answer may arrive within the same tick of the clock.
+/// Identity of a silence: the next one begins when bytes arrive, or with the first request after
+/// all others were answered. Arrivals are counted rather than timed, since an answer may arrive
+/// within the same tick of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SilenceId {
     beats: u64,

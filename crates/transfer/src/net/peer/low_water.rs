@@ -3,9 +3,9 @@
 //!
 //! This module owns the mark in the kernel (`SO_RCVLOWAT` of socket(7), which since Linux 2.6.28
 //! also applies to poll(2) and the like). The mark does not delay the end of a stream, an error, or
-//! any wake-up when memory or the window is short. Bytes that are already there when it is set wake
-//! the reader at once (`tcp_data_ready` and `tcp_set_rcvlowat` of the kernel). A read call never
-//! waits because of it.
+//! any wake-up when memory or the window is short. If enough bytes are already there when the mark
+//! is set, the reader is woken at once (`tcp_data_ready` and `tcp_set_rcvlowat` of the kernel). A
+//! read call never waits because of the mark.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Number of bytes that a reader lacks, shared with the socket below it. Clones are of the same
-/// reader.
+/// Number of bytes that a connection's reader lacks for the next record, shared with the socket
+/// below it. Clones are of the same reader.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BytesLacked(Arc<AtomicUsize>);
 

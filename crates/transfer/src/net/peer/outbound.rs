@@ -32,7 +32,8 @@ const SMALL_MAX_BYTES: usize = 10 << 10;
 /// Maximum number of small frames that overtake one large frame.
 const OVERTAKEN_MAX: u8 = 32;
 
-/// Writing side of a connection. The slots of its requests bound the queue.
+/// Writing side of a connection. A queued answer holds the slot of its request, so the number of
+/// slots bounds the queue.
 pub(super) struct Outbound {
     sending: Mutex<Sending>,
     /// Notified when something is left for the connection's task.
@@ -48,9 +49,9 @@ struct Sending {
     written: usize,
     /// Written bytes that may not have been flushed.
     unflushed_bytes: usize,
-    /// Answers being made, each with a sender that reports its cancellation.
+    /// Answers being made that can report their cancellation. Dropping the sender reports it.
     open: HashMap<u32, oneshot::Sender<()>>,
-    /// Those of them that were cancelled.
+    /// Cancelled answers that are still being made.
     unwanted: HashSet<u32>,
     broken: Option<DropReason>,
 }
@@ -81,8 +82,8 @@ impl Outbound {
         }
     }
 
-    /// Sends a frame without blocking. `slot` is held until it is written. If the connection has
-    /// ended or breaks now, the frame is dropped; the connection's task reports that.
+    /// Sends a frame without blocking. `slot` is held until the frame is written. If the connection
+    /// has ended or breaks now, the frame is dropped; the connection's task reports that.
     pub(super) fn send(&self, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
         let mut sending = self.sending.lock();
         if sending.stream.is_none() || sending.broken.is_some() {
@@ -107,7 +108,7 @@ impl Outbound {
         self.left.notify_one();
     }
 
-    /// Registers an answer that is being made. The receiver resolves when it is cancelled.
+    /// Registers an answer that is being made. The receiver resolves when the answer is cancelled.
     pub(super) fn begin(&self, id: u32) -> oneshot::Receiver<()> {
         let (unwanted, told) = oneshot::channel();
         self.sending.lock().open.insert(id, unwanted);
@@ -127,8 +128,8 @@ impl Outbound {
         }
     }
 
-    /// Cancels an answer. If it has not begun to be written, a short one is sent in its place.
-    /// Returns false if no such answer waits.
+    /// Cancels an answer that is being made or whose writing has not begun: `Busy` is sent in its
+    /// place. Returns false if there is no such answer.
     pub(super) fn take_back(&self, id: u32) -> bool {
         let mut sending = self.sending.lock();
         if sending.open.remove(&id).is_some() {
@@ -192,7 +193,7 @@ impl Outbound {
         }
         let first = sending.frames.front();
         let length = first.map_or(0, |departing| departing.frame.len_bytes());
-        // bytes that TLS has taken go before it
+        // bytes that TLS has taken are written before the frame
         Some(limits.answer_time(length + sending.unflushed_bytes.min(WRITE_AHEAD_BYTES)))
     }
 }
@@ -202,8 +203,8 @@ impl Sending {
         self.frames.is_empty() && self.unflushed_bytes == 0
     }
 
-    /// Queues a frame. A small one goes before large ones that have not begun, a limited number of
-    /// times.
+    /// Queues a frame. A small one goes before large ones whose writing has not begun. Each large
+    /// one gives way [`OVERTAKEN_MAX`] times at most.
     fn enqueue(&mut self, departing: Departing) {
         let is_large = |it: &Departing| it.frame.len_bytes() > SMALL_MAX_BYTES;
         let mut place = self.frames.len();
@@ -242,7 +243,8 @@ impl Sending {
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.written == 0 && self.unflushed_bytes > 0 && self.link.is_throttled() {
-            // nothing can overtake bytes that TLS has taken
+            // flush before the next frame: a later urgent frame cannot overtake bytes that TLS has
+            // taken
             ready!(self.poll_flush(context))?;
         }
         let (Some(stream), Some(first)) = (&mut self.stream, self.frames.front()) else {

@@ -1,7 +1,7 @@
 //! Limit of the pings on one connection of a peer, at the end that answers them.
 //!
-//! A ping either tests whether this node is there, or cancels a request. The first kind has a rate
-//! limit. Of the second kind a peer may send as many as it sent requests.
+//! A ping either tests whether this node is there, or cancels a request. The limit does not
+//! distinguish the two: each request allows one ping, and further pings have a rate limit.
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use p2pfs_types::bucket::TokenBucket;
 /// Pings that a peer may still send.
 pub(super) struct PingPace {
     bucket: TokenBucket,
-    /// Requests without a cancelling ping so far, up to `in_flight_max`.
+    /// Pings that the requests so far still allow, up to `in_flight_max`.
     requests: usize,
     in_flight_max: usize,
 }
@@ -28,7 +28,7 @@ impl PingPace {
         }
     }
 
-    /// Allows one more ping that cancels a request.
+    /// Allows one more ping, by which the peer may cancel this request.
     pub(super) fn add_request(&mut self) {
         self.requests = (self.requests + 1).min(self.in_flight_max);
     }

@@ -20,7 +20,7 @@ type Dialled = Result<Arc<Connection>, NetError>;
 /// Progress of a dial.
 enum DialState {
     Begun,
-    /// The other end answers in the handshake.
+    /// The other end has sent the first bytes of its handshake.
     GetsOn,
     Over(Dialled),
 }
@@ -69,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// Returns the nodes with connections.
+    /// Returns the nodes to which a connection is open or being dialled.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
         let slots = self.slots.lock();
         slots.slots.keys().map(|(node, _)| *node).collect()

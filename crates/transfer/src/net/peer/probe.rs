@@ -55,7 +55,7 @@ pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
 /// Result of one attempt.
 enum ProbeAttempt {
     Sure(Probed),
-    /// The other end hung up early, with the result unless it was just stopping.
+    /// The other end hung up early. The value is the result if it was not just stopping.
     HungUp(Probed),
 }
 

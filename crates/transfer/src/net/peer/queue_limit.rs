@@ -60,7 +60,8 @@ impl LastTcpInfo {
         self.0.lock().passed_over = Some(at);
     }
 
-    /// Returns whether outgoing bytes wait for the link rather than for their sender.
+    /// Returns whether the bytes in flight are limited now, so that outgoing bytes may have to wait
+    /// for the link.
     pub(super) fn is_throttled(&self) -> bool {
         self.0.lock().is_held_back
     }
@@ -117,8 +118,8 @@ impl<S> QueueLimitedStream<S> {
         self.last.clone()
     }
 
-    /// Returns the handle by which its reader says how many bytes it lacks. It is not woken for
-    /// fewer.
+    /// Returns the handle by which the reader of the stream says how many bytes it lacks. The
+    /// reader is not woken for fewer.
     pub(super) fn lack(&self) -> BytesLacked {
         self.lack.clone()
     }

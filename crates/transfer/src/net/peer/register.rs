@@ -69,7 +69,7 @@ impl AcceptedTable {
         gone.as_ref().inspect(|entry| abort(entry)).is_some()
     }
 
-    /// Ends the oldest proven connection from the address with the most of them, if that has more
+    /// Ends the oldest proven connection from the address with the most of them, if there are more
     /// than one peer may have. Returns whether it did.
     fn end_from_busiest(&mut self, limits: &PeerLimits) -> bool {
         let mut at: HashMap<IpAddr, usize> = HashMap::new();
@@ -105,8 +105,8 @@ pub(super) struct AcceptedGuard {
 }
 
 impl Register {
-    /// Adds an unproven connection. Returns its place, and whether an older one was dropped for it.
-    /// Returns `None` once the register is closed.
+    /// Adds an unproven connection. Returns its entry, and whether an older connection was dropped
+    /// for it. Returns `None` once the register is closed.
     pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<(AcceptedGuard, bool)> {
         let mut table = self.table.lock();
         if table.closed {
@@ -181,13 +181,14 @@ impl AcceptedGuard {
         self.number
     }
 
-    /// Marks the connection as `node`'s. Returns whether an older one was dropped for it: one of
-    /// the same node, of the same address, or, at the limit for all nodes, of the address with the
-    /// most connections.
+    /// Marks the connection as `node`'s. Returns whether an older one was dropped for it. At the
+    /// limit of a node or an address, that is the oldest one of the same node or address. At the
+    /// limit for all nodes, it is the oldest one of the address with the most connections.
     ///
     /// # Errors
-    /// [`DropReason::TooMany`] if there is no such address either; [`DropReason::Replaced`] if this
-    /// connection was dropped itself meanwhile.
+    /// [`DropReason::TooMany`] if, at the limit for all nodes, no address has more
+    /// connections than one peer may have; [`DropReason::Replaced`] if this connection was dropped
+    /// itself meanwhile.
     pub(super) fn prove(&self, node: NodeId, limits: &PeerLimits) -> Result<bool, DropReason> {
         let mut table = self.register.table.lock();
         if !table.entries.contains_key(&self.number) {

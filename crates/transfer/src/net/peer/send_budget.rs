@@ -1,48 +1,49 @@
 //! Limit of the bytes in flight on a connection, so that it does not fill the queue of a slow link.
 //!
-//! The kernel's congestion control goes on until a queue overflows. Routers of slow links let
-//! queues grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds decides. The
-//! limit is what the link brings at its recent rate in the least round trip plus a
-//! [`QueueTarget::delay`]. If queues are shorter than that, nothing is held back, and a faster link
-//! allows more bytes in flight. The kernel gets little of it ahead of what it can send, because
-//! nothing urgent can overtake bytes that a socket has taken.
+//! The kernel's congestion control sends more and more until a queue overflows. Routers of slow
+//! links let queues grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds
+//! decides. The limit is the number of bytes that the link carries at its recent rate in the least
+//! round trip plus [`QueueTarget::delay`]. As long as the queue adds less delay than that, nothing
+//! is held back. A faster link allows more bytes in flight. The kernel gets only few of these bytes
+//! before it can send them, because urgent bytes cannot overtake bytes that a socket has taken.
 
 use tokio::time::{Duration, Instant};
 
 use super::tcp_info::TcpInfo;
 use p2pfs_proto::wire::native::tcp::Lane;
 
-/// Maximum interval of the rate samples. It is one round trip if that is shorter, so that the limit
-/// grows faster than the kernel's own slow start.
+/// Maximum duration of a rate sample. A sample takes one round trip if that is shorter, so that the
+/// limit grows faster than the kernel's own slow start.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// Minimum interval of the rate samples.
+/// Minimum duration of a rate sample.
 const SAMPLE_MIN: Duration = Duration::from_millis(10);
 /// Minimum and maximum interval of the checks for room.
 const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
-/// Initial limit in bytes, plus the bytes acknowledged so far. The kernel's own slow start never
-/// has more in flight, but its socket holds everything that a slow link cannot bring for seconds.
+/// Limit in bytes while the rate is unknown, to which the bytes acknowledged so far are added. The
+/// kernel's own slow start never has more in flight. Without this limit its socket would take bytes
+/// for which a slow link needs seconds.
 const START_BYTES: u64 = 64 << 10;
-/// Initial limit in bytes if the round trip is short. An answer to the kernel's read-ahead of 128
-/// KiB with its proof is then sent at once.
+/// The same limit if the round trip is less than [`NEAR`]. An answer to the kernel's read-ahead of
+/// 128 KiB with its proof is then sent at once.
 const START_NEAR_BYTES: u64 = 144 << 10;
-/// Unsent bytes in the kernel: the minimum, and the limit while the rate is unknown. A few packets
-/// keep it busy until the next check.
+/// Limit of unsent bytes in the kernel: its minimum once the rate is known, and its value before. A
+/// few packets keep the kernel busy until the next check.
 const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
 /// Limit of unsent bytes in the kernel once the rate is known, as the time in which the link brings
 /// them.
 const UNSENT: Duration = Duration::from_millis(100);
-/// Round trip from which the unsent bytes are kept short. A nearer link sends them soon, and a busy
-/// machine that checks late would leave the link idle.
+/// Round trip from which the unsent bytes are limited. A nearer link sends them soon. With a limit
+/// it would be idle whenever a busy machine checks late.
 const LONG: Duration = Duration::from_millis(100);
 /// Round trip up to which a link is near.
 const NEAR: Duration = Duration::from_millis(1);
-/// Acknowledged bytes after which the initial limit no longer applies.
+/// Acknowledged bytes after which [`START_BYTES`] no longer applies, even if the rate is unknown.
 const START_TAKEN_BYTES: u64 = 1 << 20;
-/// Limit from which nothing is held back and the kernel is read for samples only. The kernel itself
-/// takes no more than some such amount (`tcp_wmem`).
+/// Limit from which nothing is held back and the kernel's figures are read for samples only. The
+/// kernel itself takes about as much at most (`tcp_wmem`).
 const FREE_BYTES: u64 = 8 << 20;
-/// Maximum round trip that counts, that of a geostationary satellite. A longer one is a queue that
-/// existed before.
+/// Maximum least round trip that counts, that of a geostationary satellite. A longer one contains
+/// the delay of a queue that existed before the connection.
 const LEAST_MAX: Duration = Duration::from_millis(600);
 /// Weight of the newest rate sample.
 const RATE_WEIGHT: f64 = 0.25;
@@ -52,14 +53,15 @@ const RATE_WEIGHT: f64 = 0.25;
 pub(super) struct QueueTarget {
     /// Delay that the queue may add.
     pub delay: Duration,
-    /// Bytes that may be in flight whatever the delay, because others may fill the queue. Twice
-    /// that if the round trip is not long.
+    /// Bytes that may be in flight whatever the delay, because other traffic may fill the queue.
+    /// Twice as many if the round trip is shorter than [`LONG`].
     pub least_bytes: u64,
 }
 
 impl QueueTarget {
-    /// Returns the target of a lane. Bulk yields to everything else: 100 ms, the most that RFC 6817
-    /// lets LEDBAT add, and one TLS record. Urgent traffic yields later, and less.
+    /// Returns the target of a lane. Bulk yields to everything else: it adds at most 100 ms, the
+    /// most that RFC 6817 lets LEDBAT add, or one TLS record. Urgent traffic yields later, and
+    /// less.
     pub(super) fn of(lane: Lane) -> Self {
         match lane {
             Lane::Bulk => Self {
@@ -78,9 +80,9 @@ impl QueueTarget {
 #[derive(Clone, Copy, Debug)]
 struct RateSample {
     since: Instant,
-    /// Bytes acknowledged by its start.
+    /// Bytes acknowledged by the start of the sample.
     taken_bytes: u64,
-    /// Whether the link was idle at some check since its start.
+    /// Whether the link was idle at some check since the start of the sample.
     was_idle: bool,
 }
 
@@ -153,8 +155,8 @@ impl SendBudget {
         } else {
             target.least_bytes * 2
         };
-        // with less in flight, the other end may delay its acknowledgement by 40 ms (RFC 1122,
-        // 4.2.3.2)
+        // with less than two segments in flight, the other end may delay its acknowledgement by 40
+        // ms (RFC 1122, 4.2.3.2)
         let least_bytes = least_bytes.max(2 * reading.segment_bytes);
         let limit = match self.rate {
             Some(rate) => least_bytes.max((rate * within.as_secs_f64()) as u64),
@@ -180,10 +182,11 @@ impl SendBudget {
         room
     }
 
-    /// Raises the rate if everything in flight arrived by the next check, so that the link is idle.
-    /// It may be faster than known. Otherwise a connection whose rate fell during a pause would get
-    /// so few bytes at a time that it is never seen busy, and would stay slow. As in slow start,
-    /// the limit at most doubles: a shared link may have been free only briefly.
+    /// Raises the rate if a check found no room and the next one finds nothing in flight. The link
+    /// has been idle, so it may be faster than `rate`. Without this, a connection whose rate fell
+    /// during a pause would stay slow: it would get so few bytes at a time that it is never seen
+    /// busy. As in slow start, the limit at most doubles, since a shared link may have been free
+    /// only briefly.
     fn drained(&mut self, now: Instant, held: ExhaustedCheck, within: Duration) {
         let (Some(rate), Some(limit)) = (self.rate, self.limit_bytes) else {
             return;
@@ -218,8 +221,8 @@ impl SendBudget {
         self.limit_bytes.is_some()
     }
 
-    /// Adds a sample to the rate. An increase counts at once, a decrease gradually, since a
-    /// repaired loss is not a slower link.
+    /// Adds a sample to the rate. An increase counts at once, a decrease gradually, because the
+    /// repair of a loss lowers a sample although the link is as fast as before.
     fn measured(&mut self, sample: f64) {
         let known = self.rate.unwrap_or(sample);
         self.rate = Some(sample.max(known + (sample - known) * RATE_WEIGHT));

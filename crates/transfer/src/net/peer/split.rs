@@ -1,4 +1,5 @@
-//! The directions of a connection after its greeting, and what its records tell about the link.
+//! The two directions of a connection after its greeting, and the observer that passes news about
+//! received records to the socket and to the link's figures.
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::Instant;
@@ -20,7 +21,8 @@ impl<S: AsyncRead + AsyncWrite + TcpGauge + Unpin> SplitConnection<QueueLimitedS
     /// Takes a connection over after the greeting.
     ///
     /// # Errors
-    /// [`DropReason::Malformed`] if the last record of the greeting has more than the greeting.
+    /// [`DropReason::Malformed`] if the last record of the greeting contains more bytes
+    /// than the greeting.
     pub(super) fn after_greeting(
         stream: TlsStream<QueueLimitedStream<S>>,
     ) -> Result<Self, DropReason> {

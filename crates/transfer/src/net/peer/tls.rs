@@ -81,8 +81,8 @@ impl Tls {
         Arc::clone(&self.server)
     }
 
-    /// Returns the configuration for connections to the pinned node alone. Without one, it is for
-    /// any node that proves to own a key, to learn its id.
+    /// Returns the configuration for connections to the node `pinned` alone. With `None`, it is for
+    /// connections to any node that proves to own its key, to learn the node's id.
     pub(super) fn dialler(&self, pinned: Option<NodeId>) -> Result<ClientConfig, NetError> {
         let verifier = Verifier {
             pinned,
@@ -177,7 +177,7 @@ pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel
 
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
-    // the fastest cipher for bulk on processors with AES instructions, which ours have
+    // preferred, because it is the fastest cipher for bulk data on processors with AES instructions
     provider
         .cipher_suites
         .sort_by_key(|suite| usize::from(suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256));
@@ -211,7 +211,7 @@ fn node_of(spki: &CertificateDer<'_>) -> Option<NodeId> {
     key.try_into().ok().map(NodeId::new)
 }
 
-/// Verifier that accepts the key of the other end and checks that it owns it.
+/// Verifier that accepts the key of the other end and checks that the other end owns it.
 #[derive(Debug)]
 struct Verifier {
     /// The only accepted key. `None` accepts any.
