@@ -45,7 +45,7 @@ mod tests;
 
 pub use limits::LIMITS;
 
-/// Target of all trace events about reads, fills and requests, for a filter as
+/// Target of all trace events about reads, fills and requests, for a filter such as
 /// `RUST_LOG=p2pfs::read=trace`.
 pub const TRACE_TARGET: &str = "p2pfs::read";
 

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use crate::net::peer::DropReason;
 use p2pfs_proto::wire::WireError;
 
-/// Reason why something could not be sent, requested or opened. Nothing else was changed.
+/// Reason why something could not be sent, requested or opened. Other connections and requests are
+/// not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
     /// This node's own address cannot be used. The administrator can correct it.

@@ -101,7 +101,7 @@ struct ServerInner {
     pieces: PiecePool,
 }
 
-/// Answer in memory, which counts until it is sent.
+/// Answer in memory. Its bytes count against the server's limits until it is sent or dropped.
 struct MadeAnswer {
     bytes: Bytes,
     _turn: ServeTurn,

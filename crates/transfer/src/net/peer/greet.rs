@@ -28,7 +28,7 @@ use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
 use p2pfs_records::TlsStream;
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// Data by which an acceptor admits nodes.
+/// Data by which an acceptor decides whether to admit a node.
 pub(super) struct AdmissionPolicy<'a> {
     pub(super) key: &'a NodeKey,
     pub(super) keyring: &'a Keyring,
@@ -209,8 +209,8 @@ fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Optio
     })
 }
 
-/// Admits the holder of an invitation. If the admission cannot be recorded, it is refused, and the
-/// invitation is used up all the same.
+/// Admits the holder of an invitation. If the admission cannot be recorded, the holder is refused,
+/// and the invitation is used up all the same.
 fn answer_invited(
     channel: &Channel,
     door: &AdmissionPolicy<'_>,

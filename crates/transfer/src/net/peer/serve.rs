@@ -297,7 +297,8 @@ impl ServedConnection<'_> {
                 Ok(request) => request,
                 Err(error) => return reason_of(&error),
             };
-            // Reading pauses here when too many requests are in flight. The peer sees a full pipe.
+            // Reading pauses here when too many requests are in flight. The peer's further requests
+            // then wait in the connection.
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return DropReason::ClosedHere;
             };
