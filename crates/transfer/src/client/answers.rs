@@ -289,9 +289,9 @@ impl FetcherInner {
                 .iter()
                 .map(|one| {
                     let kept = self.storing.store_now(&one.file, &one.verified);
-                    // The first range of a file creates files, which takes half a millisecond each
-                    // time. Threads with a reader's bytes should not wait on this processor for all
-                    // of it.
+                    // The first range of a file creates files, which takes half a millisecond.
+                    // Threads with a reader's bytes that need this processor should not wait for
+                    // the whole queue.
                     std::thread::yield_now();
                     kept
                 })

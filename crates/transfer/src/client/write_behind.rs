@@ -19,7 +19,8 @@ use p2pfs_types::extent::ByteRange;
 /// Maximum bytes in the queue. If a small answer does not fit, it takes the way of a large one and
 /// waits for a turn of the [`StoreQueue`](super::storing::StoreQueue).
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
-/// How long the first range waits for more. A stream loses no more than this to a kill.
+/// How long the first range in the queue waits for more. If the process is killed, it loses no more
+/// than the ranges of this time and those that are being stored.
 pub(super) const BEHIND_FOR: Duration = Duration::from_millis(2);
 
 /// Range to be stored.

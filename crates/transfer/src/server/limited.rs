@@ -44,8 +44,8 @@ impl UploadLimit {
         }
     }
 
-    /// Waits until the limit allows an answer. Returns false if too many requests wait or the
-    /// answer is too large; the asker then requests less.
+    /// Waits until the limit allows an answer. Returns false if too many requests wait, if this one
+    /// has waited for [`UPLOAD_WAIT_MAX`], or if a bulk answer is too large for one transfer.
     pub(super) async fn pass(&self, asked: QueuedRequest) -> bool {
         if self.pace.bytes_per_s().is_none() {
             return true;

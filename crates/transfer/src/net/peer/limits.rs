@@ -40,9 +40,9 @@ pub const PINGS_AT_ONCE: u32 = 64;
 /// Limits of the TCP side. Tests shorten the times.
 #[derive(Clone, Debug)]
 pub struct PeerLimits {
-    /// The times after which a connection or a frame ends.
+    /// Time limits of a connection and its frames.
     pub times: ConnectionTimes,
-    /// The numbers of connections.
+    /// Limits on the number of connections.
     pub connections: ConnectionLimits,
     /// Maximum requests in flight on an urgent connection. Further ones wait at the asker; the
     /// server pauses reading.
@@ -59,10 +59,10 @@ pub struct PeerLimits {
     pub batches: bool,
 }
 
-/// The times of a connection, from its begin to its end.
+/// Time limits of a connection, from its opening to its end.
 #[derive(Clone, Debug)]
 pub struct ConnectionTimes {
-    /// Until a TCP connection is established.
+    /// Time for opening a TCP connection.
     pub dial: Duration,
     /// Time from accepting a TCP connection to its first byte.
     pub first_byte: Duration,
@@ -89,7 +89,7 @@ pub struct ConnectionTimes {
     pub frame_grace: Duration,
 }
 
-/// Maximum connections of a node.
+/// Limits on the number of a node's connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Maximum proven connections accepted from all peers. Beyond it the oldest one from the

@@ -77,7 +77,8 @@ async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
         Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
             return ProbeAttempt::Sure(Probed::Other);
         }
-        // the other end waited for our first bytes as long as it waits for any client's
+        // the other end hung up only after half of our own time limit, so it was waiting for first
+        // bytes that did not arrive or that it did not understand
         Ok(Err(_)) if begun.elapsed() > shared.limits.times.handshake / 2 => {
             return ProbeAttempt::Sure(Probed::Stalled);
         }

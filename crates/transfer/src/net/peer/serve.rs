@@ -174,7 +174,8 @@ where
         Ok(false) => {}
         Err(reason) => return reason,
     }
-    // from here on an expulsion closes the connection; one since the greeting must be checked here
+    // from here on an expulsion closes the connection; one between the greeting and here is checked
+    // now
     if !shared.local.keyring.is_member(&from) {
         return DropReason::Stranger;
     }
