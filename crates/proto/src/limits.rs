@@ -22,6 +22,15 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "proto::trust::invites::USED_INVITES_MAX",
+        value: LimitValue::Count(crate::trust::invites::USED_INVITES_MAX as u64),
+        text: "the most used invitations that are kept for their nodes, whose answer may have been \
+               lost.",
+        tests: LimitTests::By(&[
+            "crates/proto/src/trust/invites.rs used_invitations_are_kept_up_to_their_limit",
+        ]),
+    },
+    Limit {
         name: "proto::trust::keyring::CHAIN_MAX_BYTES",
         value: LimitValue::Bytes(crate::trust::keyring::CHAIN_MAX_BYTES as u64),
         text: "the longest chain of certificates that a node shows.",

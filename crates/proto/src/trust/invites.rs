@@ -1,6 +1,7 @@
-//! Invitations that this node has issued and that were not used yet.
+//! Invitations that this node has issued. A used one is kept for its node until it expires, because
+//! the answer to that node may have been lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -16,8 +17,11 @@ use p2pfs_types::id::{NodeId, NodeName};
 
 /// Maximum number of unused invitations. Issuing more is refused until one is used or expires.
 pub const INVITES_MAX: usize = 64;
+/// Maximum number of used invitations that are kept for their nodes. Beyond it the one that was used
+/// first is forgotten, and its node needs another one if its answer was lost.
+pub const USED_INVITES_MAX: usize = 64;
 
-/// One unused invitation.
+/// One invitation.
 #[derive(Debug)]
 struct Invite {
     key: Zeroizing<[u8; 32]>,
@@ -26,6 +30,17 @@ struct Invite {
     /// This node's knowledge when it made the invitation. The invitation is for that cluster only,
     /// and not for a node that was expelled later.
     known: Known,
+}
+
+impl Invite {
+    fn redeemed(&self, is_repeated: bool) -> Redeemed {
+        Redeemed {
+            key: self.key.clone(),
+            grant: self.grant.clone(),
+            known: self.known.clone(),
+            is_repeated,
+        }
+    }
 }
 
 /// Knowledge about a cluster's membership on which an invitation is based.
@@ -53,6 +68,13 @@ pub struct Grant {
     pub name: Option<NodeName>,
 }
 
+/// An invitation that admitted a node, and that node.
+#[derive(Debug)]
+struct UsedInvite {
+    invite: Invite,
+    by: NodeId,
+}
+
 /// An invitation that was used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Redeemed {
@@ -62,6 +84,8 @@ pub struct Redeemed {
     pub grant: Grant,
     /// This node's knowledge when it made the invitation.
     pub known: Known,
+    /// Whether the same node used it before.
+    pub is_repeated: bool,
 }
 
 /// A check whether the settings of this node give a right to the node of this name.
@@ -77,11 +101,33 @@ impl fmt::Debug for Reserved {
     }
 }
 
-/// Unused invitations with their one-use keys. They are in memory only, so they end when the node
-/// that made them stops.
+/// The invitations into one cluster that have not expired.
+#[derive(Debug, Default)]
+struct InviteTable {
+    waiting: Vec<Invite>,
+    /// Used invitations, in the order of their use.
+    used: VecDeque<UsedInvite>,
+}
+
+impl InviteTable {
+    fn retain(&mut self, is_current: impl Fn(&Invite) -> bool) {
+        self.waiting.retain(&is_current);
+        self.used.retain(|it| is_current(&it.invite));
+    }
+
+    fn record_used(&mut self, invite: Invite, by: NodeId) {
+        if self.used.len() >= USED_INVITES_MAX {
+            self.used.pop_front();
+        }
+        self.used.push_back(UsedInvite { invite, by });
+    }
+}
+
+/// Invitations with their one-use keys. They are in memory only, so they end when the node that
+/// made them stops.
 #[derive(Debug, Default)]
 pub struct Invites {
-    waiting: Mutex<Vec<Invite>>,
+    table: Mutex<InviteTable>,
     reserved: Reserved,
 }
 
@@ -118,13 +164,13 @@ impl Invites {
         if !(1..=TOKEN_SEEDS_MAX).contains(&seeds.len()) {
             return Err(TrustError::BadSeeds { count: seeds.len() });
         }
-        let mut waiting = self.lock_current(known.cluster, now_unix_s);
-        if waiting.len() >= INVITES_MAX {
+        let mut table = self.lock_current(known.cluster, now_unix_s);
+        if table.waiting.len() >= INVITES_MAX {
             return Err(TrustError::TooManyInvites);
         }
         let key = Zeroizing::new(random_bytes());
         let expires_unix_s = now_unix_s.saturating_add(lifetime.as_secs());
-        waiting.push(Invite {
+        table.waiting.push(Invite {
             key: key.clone(),
             expires_unix_s,
             grant,
@@ -138,9 +184,11 @@ impl Invites {
         })
     }
 
-    /// Uses up the invitation that `proof` was made with. An invitation stays for another node if
-    /// it is older than one of the `needed` statements, by which the joining node was expelled. It
-    /// also stays if its grant is not `accepted`.
+    /// Uses up the invitation that `proof` was made with. From then on it is for the node of this
+    /// connection only, which may use it again until it expires, because its answer may have been
+    /// lost. An invitation stays for another node if it is older than one of the `needed`
+    /// statements, by which the joining node was expelled. It also stays if its grant is not
+    /// `accepted`.
     pub fn redeem(
         &self,
         channel: &Channel,
@@ -149,22 +197,25 @@ impl Invites {
         now_unix_s: u64,
         accepted: impl Fn(&Grant) -> bool,
     ) -> Option<Redeemed> {
-        let mut waiting = self.lock_current(needed.cluster, now_unix_s);
+        let mut table = self.lock_current(needed.cluster, now_unix_s);
         let fits = |it: &Invite| {
-            it.known.covers(needed)
-                && channel.verify_enrolment(&it.key, Role::Client, proof)
-                && accepted(&it.grant)
+            it.known.covers(needed) && channel.verify_enrolment(&it.key, Role::Client, proof)
         };
-        let place = waiting.iter().position(fits)?;
-        let Invite {
-            key, grant, known, ..
-        } = waiting.swap_remove(place);
-        Some(Redeemed { key, grant, known })
+        let by = channel.client;
+        if let Some(used) = table.used.iter().find(|it| it.by == by && fits(&it.invite)) {
+            return Some(used.invite.redeemed(true));
+        }
+        let is_open = |it: &Invite| fits(it) && accepted(&it.grant);
+        let place = table.waiting.iter().position(is_open)?;
+        let invite = table.waiting.swap_remove(place);
+        let redeemed = invite.redeemed(false);
+        table.record_used(invite, by);
+        Some(redeemed)
     }
 
     /// Returns the number of unused invitations into this cluster.
     pub fn waiting(&self, cluster: Option<StatementId>, now_unix_s: u64) -> usize {
-        self.lock_current(cluster, now_unix_s).len()
+        self.lock_current(cluster, now_unix_s).waiting.len()
     }
 
     /// Locks the table after removing expired invitations and those into another cluster. An
@@ -173,10 +224,10 @@ impl Invites {
         &self,
         cluster: Option<StatementId>,
         now_unix_s: u64,
-    ) -> MutexGuard<'_, Vec<Invite>> {
-        let mut waiting = self.waiting.lock();
-        waiting.retain(|it| now_unix_s < it.expires_unix_s && it.known.cluster == cluster);
-        waiting
+    ) -> MutexGuard<'_, InviteTable> {
+        let mut table = self.table.lock();
+        table.retain(|it| now_unix_s < it.expires_unix_s && it.known.cluster == cluster);
+        table
     }
 }
 
@@ -218,15 +269,59 @@ mod tests {
         CHANNEL.enrolment_proof(&token.key, Role::Client)
     }
 
+    /// Returns a connection of another node, and its proof.
+    fn another(token: &InviteToken) -> (Channel, [u8; 32]) {
+        let channel = Channel {
+            client: NodeId::new([3; 32]),
+            ..CHANNEL
+        };
+        let proof = channel.enrolment_proof(&token.key, Role::Client);
+        (channel, proof)
+    }
+
     #[test]
-    fn an_invitation_can_be_used_once() {
+    fn an_invitation_can_be_used_once_and_repeated_by_the_same_node_until_it_expires() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = || invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 1001, |_| true);
-        let redeemed = redeem().unwrap();
+        let redeem = |now_s| {
+            let later = Channel {
+                exporter: [now_s as u8; 32],
+                ..CHANNEL
+            };
+            let proof = later.enrolment_proof(&token.key, Role::Client);
+            // a repetition is not judged by its grant again
+            invites.redeem(&later, &proof, &known(&[]), now_s, |_| now_s == 1001)
+        };
+        let redeemed = redeem(1001).unwrap();
         assert_eq!(redeemed.key, token.key);
         assert_eq!(redeemed.grant, Grant::default());
-        assert_eq!(redeem(), None);
+        assert!(!redeemed.is_repeated);
+        let (channel, proof) = another(&token);
+        let refused = invites.redeem(&channel, &proof, &known(&[]), 1002, |_| true);
+        assert_eq!(refused, None);
+        for now_s in [1003, 4599] {
+            assert_eq!(redeem(now_s).map(|it| it.is_repeated), Some(true));
+        }
+        assert_eq!(redeem(4600), None);
+        assert_eq!(invites.waiting(HERE, 1001), 0);
+    }
+
+    #[test]
+    fn used_invitations_are_kept_up_to_their_limit() {
+        let invites = Invites::new();
+        let redeem = |token: &InviteToken| {
+            let redeemed = invites.redeem(&CHANNEL, &proof(token), &known(&[]), 1001, |_| true);
+            redeemed.is_some()
+        };
+        let issue_and_redeem = |_| {
+            let token = issue(&invites);
+            assert!(redeem(&token));
+            token
+        };
+        let tokens: Vec<_> = (0..=USED_INVITES_MAX).map(issue_and_redeem).collect();
+        assert!(!redeem(&tokens[0]));
+        assert!(tokens[1..].iter().all(redeem));
+        assert_eq!(invites.table.lock().used.len(), USED_INVITES_MAX);
     }
 
     #[test]

@@ -92,6 +92,28 @@ impl Keyring {
         })?;
         Ok(welcome)
     }
+
+    /// Returns the reply to a node that this node admitted before and that did not receive it.
+    /// States nothing.
+    ///
+    /// # Errors
+    /// [`TrustError::Overtaken`] if the node is not a member any longer.
+    pub fn welcome_again(&self, node: &NodeId, known: &Known) -> Result<Welcome, TrustError> {
+        let now_s = self.now_s();
+        let welcome = |chain| Welcome {
+            secret: self.newest(),
+            chain,
+        };
+        let again = self.read_ledger(|ledger| {
+            let is_member = ledger.is_member(node, now_s);
+            let stands = is_member && known.covers(&Known::needed(ledger, node));
+            // The secret is of this cluster, even if this node changes its cluster right after.
+            stands.then(|| welcome(SignedStatement::encode_all(&ledger.chain(node))))
+        });
+        again
+            .unwrap_or_else(|| Some(welcome(Vec::new())))
+            .ok_or(TrustError::Overtaken)
+    }
 }
 
 /// Returns whether a member other than `node` has the name.

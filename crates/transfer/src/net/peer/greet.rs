@@ -209,8 +209,9 @@ fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Optio
     })
 }
 
-/// Admits the holder of an invitation. If the admission cannot be recorded, the holder is refused,
-/// and the invitation is used up all the same.
+/// Admits the holder of an invitation. A holder that was admitted with it before receives the same
+/// membership again, because the first answer may have been lost. If the admission cannot be
+/// recorded, the holder is refused, and the invitation is used up all the same.
 fn answer_invited(
     channel: &Channel,
     door: &AdmissionPolicy<'_>,
@@ -234,8 +235,17 @@ fn answer_invited(
         is_free && (is_own || !invites.is_reserved(&name))
     };
     let redeemed = invites.redeem(channel, proof, &needed, door.now_unix_s, accepted)?;
-    let Redeemed { key, grant, known } = redeemed;
-    let welcome = keyring.welcome(door.key, client, name, &grant, &known);
+    let Redeemed {
+        key,
+        grant,
+        known,
+        is_repeated,
+    } = redeemed;
+    let welcome = if is_repeated {
+        keyring.welcome_again(&client, &known)
+    } else {
+        keyring.welcome(door.key, client, name, &grant, &known)
+    };
     let Welcome { secret, chain } = welcome.ok()?;
     Some(Greeting::Enrolled {
         secret: *secret.as_bytes(),

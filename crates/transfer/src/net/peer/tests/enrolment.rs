@@ -70,7 +70,63 @@ async fn a_token_can_be_used_once() {
     let token = token(&issuer, &invites);
     assert!(first.net.enrol(&token, &name()).await.is_ok());
     assert_eq!(refusal(&second, &token).await, NetError::InviteRefused);
-    assert_eq!(refusal(&first, &token).await, NetError::InviteRefused);
+}
+
+#[tokio::test]
+async fn a_joiner_whose_answer_was_lost_gets_the_same_membership_by_the_same_token() {
+    let [issuer, joiner, other] = ["issuer", "joiner", "other"].map(Node::founder);
+    let invites = inviting(&issuer);
+    let used = token(&issuer, &invites);
+    let lost = joiner.net.enrol(&used, &name()).await.unwrap();
+    let stated = issuer.keyring.take_news().len();
+    assert_eq!(stated, 1, "the certificate");
+    let again = joiner.net.enrol(&used, &name()).await.unwrap();
+    assert_eq!((&again.secret, &again.chain), (&lost.secret, &lost.chain));
+    assert!(
+        issuer.keyring.take_news().is_empty(),
+        "a second certificate"
+    );
+    assert_eq!(refusal(&other, &used).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&other.id));
+    // a member gets the secret of its cluster, which may be another one by now
+    let key = &issuer.shared().local.key;
+    issuer.keyring.rotate(key).unwrap();
+    let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
+    assert_eq!(secret, *issuer.keyring.newest());
+    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    issuer.keyring.expel(key, joiner.id).unwrap();
+    assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn a_used_token_brings_back_no_node_that_left() {
+    let [issuer, joiner] = ["issuer", "joiner"].map(Node::founder);
+    let invites = inviting(&issuer);
+    let used = token(&issuer, &invites);
+    let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
+    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    let key = &joiner.shared().local.key;
+    joiner.keyring.expel(key, joiner.id).unwrap();
+    let farewell = joiner.keyring.expulsion_of(&joiner.id).unwrap();
+    issuer.keyring.receive_news(&farewell.encode());
+    assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
+    assert!(!issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn a_joiner_whose_answer_was_lost_before_its_issuer_restarted_joins_by_a_new_token() {
+    let [issuer, joiner] = ["issuer", "joiner"].map(Node::founder);
+    let lost = token(&issuer, &inviting(&issuer));
+    joiner.net.enrol(&lost, &name()).await.unwrap();
+    let members = issuer.keyring.certificates().len();
+    // the issuer's invitations are in its memory alone
+    let invites = inviting(&issuer);
+    assert_eq!(refusal(&joiner, &lost).await, NetError::InviteRefused);
+    let fresh = token(&issuer, &invites);
+    let Joining { secret, chain } = joiner.net.enrol(&fresh, &name()).await.unwrap();
+    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    assert_eq!(issuer.keyring.certificates().len(), members);
 }
 
 #[tokio::test]
