@@ -232,7 +232,7 @@ impl Node {
         let answer = self
             .handles
             .net
-            .request_surely(node, address, Lane::Urgent, question)
+            .request_repeated(node, address, Lane::Urgent, question)
             .await?;
         Ok(match answer {
             Response::Reached { unix_ms, trouble } => Reached {

@@ -70,6 +70,7 @@ async fn dial_back(
         Probed::Closed => format!("{address} refuses connections"),
         Probed::Silent => format!("{address} does not answer"),
         Probed::Stalled => format!("{address} takes connections and does not answer"),
+        Probed::Broken(_) => format!("connections to {address} break off"),
         Probed::Unreachable(why) => format!("{address}: {why}"),
         Probed::Member(_) | Probed::Stranger(_) | Probed::Ourselves | Probed::Other => {
             format!("another node answers on {address}")

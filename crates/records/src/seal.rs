@@ -29,6 +29,10 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const KEY_UPDATE: u8 = 24;
 const VERSION: [u8; 2] = [3, 3];
+/// Alert `access_denied`, which is fatal (section 6.2).
+const REFUSAL: [u8; 2] = [2, 49];
+/// Bytes of the record of a refusal.
+pub(crate) const REFUSAL_BYTES: usize = REFUSAL.len() + OVERHEAD_BYTES;
 
 /// Maximum records sealed with one key: the `confidentiality_limit` of rustls for AES-GCM. RFC 8446
 /// allows 2^24.5 records of the full size (section 5.5).
@@ -65,6 +69,9 @@ pub enum RecordError {
     /// The other end sent an alert: it has finished or reports an error.
     #[error("the other end has ended the connection")]
     Over,
+    /// The other end refuses this one. No machine on the way can cause it.
+    #[error("the other end refuses this one")]
+    Refused,
     /// The key has sealed its maximum of records, or rustls cannot derive the next one.
     #[error("the key is worn")]
     Worn,
@@ -125,6 +132,15 @@ impl Sealer {
         let [a, b, c, d] = KEY_UPDATE_HEAD;
         let message = [a, b, c, d, UPDATE_NOT_REQUESTED];
         self.seal_as(HANDSHAKE, [&message[..]].into_iter(), room)?;
+        Ok(())
+    }
+
+    /// Seals a refusal of the other end into `room`, of [`REFUSAL_BYTES`].
+    ///
+    /// # Errors
+    /// [`RecordError::Worn`]: nothing was sealed.
+    pub(crate) fn seal_refusal(&mut self, room: &mut [u8]) -> Result<(), RecordError> {
+        self.seal_as(ALERT, [&REFUSAL[..]].into_iter(), room)?;
         Ok(())
     }
 
@@ -245,8 +261,8 @@ impl Opener {
     /// bytes of the stream are then at the beginning of `room`.
     ///
     /// # Errors
-    /// [`RecordError::Forged`], [`RecordError::Malformed`], [`RecordError::Over`]: the content of
-    /// `room` is then meaningless.
+    /// [`RecordError::Forged`], [`RecordError::Malformed`], [`RecordError::Over`],
+    /// [`RecordError::Refused`]: the content of `room` is then meaningless.
     pub(crate) fn open(&mut self, record: &[u8], room: &mut [u8]) -> Result<Opened, RecordError> {
         let (header, body) = record.split_at(HEADER_BYTES);
         let (sealed, tag) = body.split_at(body.len() - TAG_BYTES);
@@ -261,6 +277,7 @@ impl Opener {
         let carried = last.ok_or(RecordError::Malformed)?;
         match (room[carried], &room[..carried]) {
             (DATA, _) if carried <= CARRIED_MAX_BYTES => Ok(Opened::Data(carried)),
+            (ALERT, alert) if *alert == REFUSAL => Err(RecordError::Refused),
             (ALERT, [_, _]) => Err(RecordError::Over),
             (HANDSHAKE, [head @ .., UPDATE_NOT_REQUESTED]) if head == KEY_UPDATE_HEAD => {
                 Ok(Opened::KeyUpdate {

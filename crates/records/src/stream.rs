@@ -19,7 +19,7 @@ use crate::keys::KeyUpdates;
 use crate::limits::{EMPTY_RECORDS_MAX, HANDSHAKE_MAX_BYTES, READ_AHEAD_BYTES, WRITE_AHEAD_BYTES};
 use crate::seal::{
     CARRIED_MAX_BYTES, HEADER_BYTES, KEY_UPDATE_BYTES, OVERHEAD_BYTES, Opened, Opener,
-    RECORD_MAX_BYTES, RecordError, Sealer,
+    RECORD_MAX_BYTES, REFUSAL_BYTES, RecordError, Sealer,
 };
 
 /// Initial size of the read buffer in bytes: some requests or small answers.
@@ -126,6 +126,15 @@ impl<S> TlsStream<S> {
         self.facts.exporter.export(label)
     }
 
+    /// Seals a refusal of the other end behind the bytes that wait. The next flush sends it. It must
+    /// be the last that is sent.
+    ///
+    /// # Errors
+    /// [`RecordError::Worn`]
+    pub fn refuse(&mut self) -> Result<(), RecordError> {
+        self.writing.seal_refusal()
+    }
+
     /// Returns the stream and the current keys.
     #[cfg(any(test, feature = "test-support"))]
     pub fn into_parts(mut self) -> (S, Sealer, Opener) {
@@ -205,6 +214,7 @@ impl From<RecordError> for io::Error {
             RecordError::Forged | RecordError::Malformed | RecordError::Empty => {
                 Self::new(io::ErrorKind::InvalidData, broken)
             }
+            RecordError::Refused => Self::new(io::ErrorKind::PermissionDenied, broken),
             RecordError::Over | RecordError::Worn => io::ErrorKind::UnexpectedEof.into(),
         }
     }
@@ -446,6 +456,13 @@ impl WriteState {
             Some(broken) if sealed == 0 => Err(broken),
             _ => Ok(sealed),
         }
+    }
+
+    fn seal_refusal(&mut self) -> Result<(), RecordError> {
+        self.make_room(REFUSAL_BYTES);
+        self.sealer.seal_refusal(&mut self.room[self.end..])?;
+        self.end += REFUSAL_BYTES;
+        Ok(())
     }
 
     /// Seals one record behind the waiting bytes. Updates the key before it, if that is due.

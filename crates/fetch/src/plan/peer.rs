@@ -41,6 +41,19 @@ pub(super) struct Peer {
     heard_at: Option<Instant>,
     /// When bytes last arrived from it, or it last reported that it is busy.
     worked_at: Option<Instant>,
+    greeting: GreetingWork,
+}
+
+/// Work of a peer in the handshake and greeting of a new connection.
+#[derive(Clone, Copy, Debug, Default)]
+enum GreetingWork {
+    #[default]
+    None,
+    /// It last progressed at this time.
+    At(Instant),
+    /// It ended without a connection. The next one does not extend a wait before bytes arrive:
+    /// otherwise handshakes that always break would extend each wait to its longest.
+    Broken,
 }
 
 /// Rank of a peer among the candidates of a request, the best first.
@@ -116,11 +129,28 @@ impl Peer {
         self.link.end(lane, bytes);
     }
 
-    /// Records arrived bytes, needed or not.
+    /// Records arrived bytes, needed or not. Zero bytes are progress of a handshake.
     pub(super) fn moved(&mut self, now: Instant, bytes: u64) {
         self.link.record_moved(bytes);
-        (self.heard_at, self.worked_at) = (Some(now), Some(now));
+        self.heard_at = Some(now);
         self.silence = Silence::default();
+        match self.greeting {
+            _ if bytes > 0 => {
+                self.worked_at = Some(now);
+                self.greeting = GreetingWork::None;
+            }
+            GreetingWork::Broken => {}
+            GreetingWork::None | GreetingWork::At(_) => self.greeting = GreetingWork::At(now),
+        }
+    }
+
+    /// Records that a request could not reach it, or got an invalid answer. `jitter` is in 0..1.
+    /// Returns the end of its back-off.
+    pub(super) fn unreachable(&mut self, now: Instant, sent: &SentState, jitter: f64) -> Instant {
+        if let GreetingWork::At(_) = self.greeting {
+            self.greeting = GreetingWork::Broken;
+        }
+        self.backoff.rest(now, sent.at, jitter)
     }
 
     /// Records a complete answer. Its bytes have been recorded with [`Peer::moved`].
@@ -150,7 +180,12 @@ impl Peer {
 
     /// Returns when it last worked for any request, or `None` if it is shunned.
     pub(super) fn worked_at(&self, now: Instant) -> Option<Instant> {
-        self.worked_at.filter(|_| !self.backoff.is_shunned(now))
+        let greeted_at = match self.greeting {
+            GreetingWork::At(at) => Some(at),
+            GreetingWork::None | GreetingWork::Broken => None,
+        };
+        let worked_at = self.worked_at.max(greeted_at);
+        worked_at.filter(|_| !self.backoff.is_shunned(now))
     }
 
     /// Resets its failures, since it is reported healthy again.

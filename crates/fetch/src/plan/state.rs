@@ -461,7 +461,7 @@ impl FetchState {
             return;
         };
         let until = match failure {
-            Failure::Unreachable => peer.backoff.rest(now, entry.sent.at, jitter),
+            Failure::Unreachable => peer.unreachable(now, &entry.sent, jitter),
             Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
             Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
             Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),

@@ -111,6 +111,28 @@ fn padding_is_removed_and_only_data_counts_as_data() {
 }
 
 #[test]
+fn a_refusal_is_told_apart_from_other_alerts_and_cannot_be_forged() {
+    let (mut sealer, mut opener) = way(0);
+    let mut record = vec![0; REFUSAL_BYTES];
+    sealer.seal_refusal(&mut record).unwrap();
+    assert_eq!(open(&mut opener, &record), Err(RecordError::Refused));
+    for at in HEADER_BYTES..REFUSAL_BYTES {
+        let mut changed = record.clone();
+        changed[at] ^= 1;
+        assert_eq!(
+            open(&mut way(0).1, &changed),
+            Err(RecordError::Forged),
+            "{at}"
+        );
+    }
+    // close_notify, bad_record_mac, and the refusal as a warning
+    for alert in [[1, 0], [2, 20], [1, 49]] {
+        let record = record_of(&[alert[0], alert[1], ALERT]);
+        assert_eq!(open(&mut way(0).1, &record), Err(RecordError::Over));
+    }
+}
+
+#[test]
 fn a_malformed_record_is_rejected_before_the_rest_arrives() {
     let most = BODY_MAX_BYTES as u16;
     for (kind, version, length, is_good) in [

@@ -298,6 +298,12 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificat
              loses large packets: lower the MTU here or there"
                 .to_owned(),
         ),
+        Probed::Broken(_) => (
+            format!("connections to {address} break off before both nodes have proven themselves"),
+            "try again; if they always do, a machine on the way changes what it passes on, or an \
+             older p2pfs there takes this node for no member: p2pfs trust there shows it"
+                .to_owned(),
+        ),
         Probed::Unreachable(why) => {
             let (why, remedy) = told(why);
             let remedy = remedy.unwrap_or("mend the network, or the address in seeds");

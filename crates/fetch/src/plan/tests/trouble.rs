@@ -334,6 +334,43 @@ fn a_holder_with_a_progressing_handshake_is_awaited_beyond_the_deadline_but_not_
     within(PATIENCE * 6, patience_with_handshake(step, 1000));
 }
 
+/// Returns how long a reader of one page waits for a holder whose every handshake progresses at
+/// once and breaks after this time.
+fn patience_with_broken_handshakes(breaks_after: Duration) -> Duration {
+    let mut bench = Bench::new(1);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, MIB, &[peer]);
+    let (begun, deadline) = (bench.now, bench.now + PATIENCE);
+    bench
+        .plan
+        .demand_ahead(begun, content, page(1), deadline)
+        .unwrap();
+    let mut open = vec![];
+    loop {
+        while let Some(request) = bench.plan.poll_request(bench.now) {
+            bench.plan.arrived(bench.now, request.node, request.id, 0);
+            open.push((bench.now + breaks_after, request.id));
+        }
+        bench.now += Duration::from_millis(20);
+        for (_, id) in open.extract_if(.., |(at, _)| *at <= bench.now) {
+            bench.plan.failed(bench.now, id, Failure::Unreachable);
+        }
+        bench.plan.handle_timeout(bench.now);
+        let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
+        if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
+            return bench.now - begun;
+        }
+    }
+}
+
+#[test]
+fn handshakes_that_always_break_extend_no_wait() {
+    for breaks_after in [PATIENCE / 500, PATIENCE / 3, PATIENCE * 9 / 10] {
+        let waited = patience_with_broken_handshakes(breaks_after);
+        assert!(waited < PATIENCE + Duration::from_secs(1), "{waited:?}");
+    }
+}
+
 #[test]
 fn a_holder_with_a_hung_disk_is_not_awaited_beyond_the_deadline() {
     assert_eq!(patience_with(Failure::Refused), 1);

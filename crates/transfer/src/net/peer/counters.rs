@@ -29,6 +29,8 @@ pub enum DropReason {
     TlsFailed,
     /// The peer could not prove membership, or a valid invitation.
     Stranger,
+    /// The peer refused this node.
+    Refused,
     /// The peer has our own key.
     OwnIdentity,
     /// A frame exceeded its limit.
@@ -52,7 +54,7 @@ pub enum DropReason {
 impl DropReason {
     /// All reasons, in the order of [`PeerCounters::dropped`], with their labels in a table of
     /// counters.
-    pub const ALL: [(Self, &str); 21] = [
+    pub const ALL: [(Self, &str); 22] = [
         (Self::PeerClosed, "closed by the peer"),
         (Self::Broken, "broken"),
         (Self::Idle, "idle"),
@@ -65,6 +67,7 @@ impl DropReason {
         (Self::NotTls, "not TLS"),
         (Self::TlsFailed, "TLS failed"),
         (Self::Stranger, "stranger"),
+        (Self::Refused, "refused by the peer"),
         (Self::OwnIdentity, "own identity"),
         (Self::Oversized, "oversized frame"),
         (Self::Malformed, "malformed frame"),

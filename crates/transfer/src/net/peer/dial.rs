@@ -53,12 +53,7 @@ impl Connection {
         let mut stream = connect(shared, node, addr, &gets_on).await?;
         gets_on();
         let greeted = prove(shared, &mut stream, lane).await;
-        greeted.map_err(|reason| match reason {
-            DropReason::Stranger | DropReason::PeerClosed | DropReason::TlsFailed => {
-                NetError::NotMember { address: addr }
-            }
-            reason => NetError::Lost { reason },
-        })?;
+        greeted.map_err(|reason| not_proven(reason, addr))?;
         if let Some(code_point) = shared.limits.code_point(lane) {
             let _unmarked = stream.get_ref().mark(code_point);
         }
@@ -248,6 +243,16 @@ pub(super) async fn connect_any(
     let stream = connect_with(shared, &dialler, addr, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
     Ok((stream, node))
+}
+
+/// Returns the error for a greeting that ended for this reason. Only a statement of the other end
+/// is a refusal: its answer, its refusal, or a proof that is none. Any machine on the way can break
+/// the connection.
+pub(super) fn not_proven(reason: DropReason, address: SocketAddr) -> NetError {
+    match reason {
+        DropReason::Stranger | DropReason::Refused => NetError::NotMember { address },
+        reason => NetError::Lost { reason },
+    }
 }
 
 fn speaks_otherwise(address: SocketAddr) -> NetError {

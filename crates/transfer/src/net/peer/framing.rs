@@ -261,6 +261,7 @@ pub(super) fn io_reason(error: &io::Error) -> DropReason {
     match broken {
         Some(RecordError::Malformed) => return DropReason::Malformed,
         Some(RecordError::Empty) => return DropReason::EmptyRecords,
+        Some(RecordError::Refused) => return DropReason::Refused,
         _ => {}
     }
     match error.kind() {

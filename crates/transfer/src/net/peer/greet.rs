@@ -4,10 +4,11 @@
 //! or comes with certificates that add it. Otherwise each side proves that it has the secret. The
 //! dialler goes first. Its proof names no epoch and no node, and certificates, which contain names,
 //! are shown to members alone. A dialled stranger therefore learns nothing. The acceptor answers
-//! only nodes that it admits, so a dialling stranger sees the connection close and nothing more. An
-//! expelled former member receives the signed statement that expelled it, with the certificates of
-//! its signers, so that it can report why it is refused. It learns the names of those admitters and
-//! of no other node.
+//! only nodes that it admits. It refuses a dialling stranger by an alert without data. The alert is
+//! sealed, so a dialler can tell a refusal from a connection that broke on the way. An expelled
+//! former member receives the signed statement that expelled it, with the certificates of its
+//! signers, so that it can report why it is refused. It learns the names of those admitters and of
+//! no other node.
 
 use std::sync::Arc;
 
@@ -151,7 +152,7 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Enrolment { secret, chain })
 }
 
-/// Runs the acceptor's side. Sends nothing to a node that can prove nothing and never was a member.
+/// Runs the acceptor's side. Sends no data to a node that can prove nothing and never was a member.
 pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     me: NodeId,
@@ -186,8 +187,10 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             let word = said.encode().into();
             write_frame(stream, &Greeting::PutOut { word }.encode(), limits).await?;
         }
-        flush(stream, limits).await?;
     }
+    // without the alert the dialler would take the refusal for a broken connection
+    let _worn = stream.refuse();
+    flush(stream, limits).await?;
     Err(DropReason::Stranger)
 }
 

@@ -69,7 +69,7 @@ pub struct ConnectionTimes {
     /// Time from that byte until both sides have proven membership. A dialler allows this time for
     /// TLS and once more for the greeting.
     pub handshake: Duration,
-    /// Time between two probes of an address if the other end hung up on the first. A node that
+    /// Time between two attempts at an address if the connection of the first was lost. A node that
     /// stops has closed its listener by then.
     pub look_again: Duration,
     /// Silence on a connection with unanswered requests until a ping is sent.

@@ -43,7 +43,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::net::NetError;
 use crate::net::socket::{bind_error, bind_tcp};
@@ -53,7 +53,7 @@ use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::pool::PiecePool;
 
-use dial::{connect, connect_any};
+use dial::{connect, connect_any, not_proven};
 use distances::Distances;
 pub use greet::Enrolment as Joining;
 use pool::Pool;
@@ -203,12 +203,12 @@ impl PeerNet {
         self.request_telling(node, addr, lane, request, None).await
     }
 
-    /// Sends a request like [`PeerNet::request`]. [`NetError::NotMember`] is certain here: a node
-    /// that hung up only because it was stopping does not cause it.
+    /// Sends a request like [`PeerNet::request`], and once more if the connection was lost: the node
+    /// may have been stopping.
     ///
     /// # Errors
     /// Those of [`PeerNet::request`].
-    pub async fn request_surely(
+    pub async fn request_repeated(
         &self,
         node: NodeId,
         addr: SocketAddr,
@@ -216,10 +216,10 @@ impl PeerNet {
         request: Request,
     ) -> Result<Response, NetError> {
         let answer = self.request(node, addr, lane, request.clone()).await;
-        let is_refused = matches!(answer, Err(NetError::NotMember { .. }));
-        if !is_refused || matches!(self.probe(addr).await, Probed::Stranger(_)) {
+        if !matches!(answer, Err(NetError::Lost { .. })) {
             return answer;
         }
+        sleep(self.owner.shared.limits.times.look_again).await;
         self.request(node, addr, lane, request).await
     }
 
@@ -289,7 +289,7 @@ impl PeerNet {
         let (mut stream, node) = connect_any(shared, addr).await?;
         self.check_other(&node)?;
         let greeted = greet::prove(shared, &mut stream, Lane::Urgent).await;
-        greeted.map_err(|_| NetError::NotMember { address: addr })?;
+        greeted.map_err(|reason| not_proven(reason, addr))?;
         Ok(node)
     }
 

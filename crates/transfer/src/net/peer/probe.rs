@@ -21,8 +21,10 @@ use p2pfs_types::id::NodeId;
 pub enum Probed {
     /// A member of this cluster.
     Member(NodeId),
-    /// A node that is not in this cluster, or does not accept us as a member.
+    /// A node that is not in this cluster, or does not accept us as a member. It says so itself.
     Stranger(NodeId),
+    /// A node whose connections end in the greeting, which any machine on the way can cause.
+    Broken(NodeId),
     /// This node itself.
     Ourselves,
     /// A process that speaks another protocol.
@@ -38,8 +40,8 @@ pub enum Probed {
     Unreachable(String),
 }
 
-/// Dials, greets and hangs up. If the other end hangs up, it refuses us silently or is just
-/// stopping. The probe is therefore repeated, and only a second hang-up counts as a refusal.
+/// Dials, greets and hangs up. If the other end hangs up first, it may be stopping, so the probe is
+/// repeated once.
 pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
     match attempt(shared, addr).await {
         ProbeAttempt::Sure(probed) => probed,
@@ -55,7 +57,7 @@ pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
 /// Result of one attempt.
 enum ProbeAttempt {
     Sure(Probed),
-    /// The other end hung up early. The value is the result if it was not just stopping.
+    /// The connection ended early. The value is the result if the next one does so too.
     HungUp(Probed),
 }
 
@@ -96,10 +98,10 @@ async fn greet(shared: &Shared, mut stream: TlsStream<TcpStream>, node: NodeId) 
     match prove(shared, &mut stream, Lane::Urgent).await {
         Ok(()) => ProbeAttempt::Sure(Probed::Member(node)),
         Err(DropReason::SlowGreeting) => ProbeAttempt::Sure(Probed::Stalled),
-        Err(DropReason::PeerClosed | DropReason::Broken) => {
-            ProbeAttempt::HungUp(Probed::Stranger(node))
+        Err(DropReason::Stranger | DropReason::Refused) => {
+            ProbeAttempt::Sure(Probed::Stranger(node))
         }
-        Err(_) => ProbeAttempt::Sure(Probed::Stranger(node)),
+        Err(_) => ProbeAttempt::HungUp(Probed::Broken(node)),
     }
 }
 

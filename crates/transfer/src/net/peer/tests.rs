@@ -1,5 +1,6 @@
 //! Guarantees of the TCP side to the node and to the outside.
 
+mod broken;
 mod enrolment;
 mod failures;
 mod floods;

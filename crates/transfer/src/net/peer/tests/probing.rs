@@ -72,12 +72,12 @@ async fn a_node_that_stops_during_a_probe_is_closed_or_back_and_refuses_no_one()
 }
 
 #[tokio::test]
-async fn repeated_hang_ups_and_another_secret_are_refusals() {
+async fn repeated_hang_ups_are_broken_connections_and_another_secret_is_a_refusal() {
     let (asker, node) = (asker(), Node::new(2));
     let found = asker.net.probe(node.addr()).await;
     assert_eq!(found, Probed::Stranger(node.id));
     for (stop, means) in [
-        (Stop::InTheGreeting, Probed::Stranger(node.id)),
+        (Stop::InTheGreeting, Probed::Broken(node.id)),
         (Stop::InTheHandshake, Probed::Other),
     ] {
         let (addr, _gone) = stopping(vec![stop; 2], &node, false).await;
@@ -105,14 +105,19 @@ async fn a_connection_without_data_is_neither_silence_nor_another_protocol() {
 }
 
 #[tokio::test]
-async fn a_probe_of_a_stopping_node_is_repeated_before_it_counts_as_refusal() {
+async fn a_request_to_a_stopping_node_is_repeated_and_a_refused_one_is_not() {
     let (asker, node) = (asker(), Node::new(1));
     let (addr, _serving) = stopping(vec![Stop::InTheGreeting], &node, true).await;
     let (seen, _net, _answering) = node.answer_all();
-    let ask = |id, addr| asker.net.request_surely(id, addr, Lane::Urgent, question());
+    let ask = |id, addr| {
+        asker
+            .net
+            .request_repeated(id, addr, Lane::Urgent, question())
+    };
     assert!(ask(seen.id, addr).await.is_ok());
     let stranger = Node::new(2);
     let address = stranger.addr();
     let refused = ask(stranger.id, address).await;
     assert_eq!(refused, Err(NetError::NotMember { address }));
+    assert_eq!(stranger.net.counters().dropped(DropReason::Stranger), 1);
 }
