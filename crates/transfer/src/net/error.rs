@@ -95,6 +95,17 @@ pub enum NetError {
         /// Error of the first address.
         why: String,
     },
+    /// The connection to the issuer was lost before its answer arrived. The issuer keeps the
+    /// invitation for this node.
+    #[error(
+        "the connection to the node that made the invitation was lost before its answer arrived \
+         ({reason}); run the command again with the same token, or make another with 'p2pfs \
+         invite' if it is lost each time"
+    )]
+    InviteUnanswered {
+        /// Reason why the connection ended.
+        reason: DropReason,
+    },
     /// This node is shutting down.
     #[error("the node is shutting down")]
     Closed,
@@ -110,7 +121,7 @@ impl NetError {
             Self::Bind { .. } | Self::Key { .. } | Self::Request(_) | Self::Closed => false,
             Self::Outsider | Self::OwnIdentity | Self::Older => false,
             Self::InviteExpired | Self::InviteRefused => false,
-            Self::InviterAway { .. } => true,
+            Self::InviterAway { .. } | Self::InviteUnanswered { .. } => true,
         }
     }
 }

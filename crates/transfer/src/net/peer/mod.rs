@@ -60,6 +60,9 @@ use pool::Pool;
 use register::Register;
 use tls::Tls;
 
+/// Attempts to redeem an invitation whose answer is lost on the way.
+const ENROL_ATTEMPTS: u32 = 3;
+
 /// Accepted connection that does not begin as TLS. Its first byte is still unread.
 pub type ForeignConnection = (TcpStream, SocketAddr);
 
@@ -295,16 +298,35 @@ impl PeerNet {
 
     /// Redeems an invitation: dials its addresses in order until the issuer answers, and joins its
     /// cluster as `name`. The keyring then has the secret and the certificates, and its previous
-    /// content is dropped. The token is used up.
+    /// content is dropped. The token is used up. If a connection is lost before the answer arrives,
+    /// dials again, because the issuer may have admitted this node already.
     ///
     /// # Errors
-    /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::OwnIdentity`] for a
-    /// token of our own, otherwise the error of the first address.
+    /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::InviteUnanswered`],
+    /// [`NetError::InviterAway`], [`NetError::OwnIdentity`] for a token of our own.
     pub async fn enrol(&self, token: &InviteToken, name: &NodeName) -> Result<Joining, NetError> {
         self.check_other(&token.issuer)?;
-        let mut first_failure = None;
+        let mut attempts = 1;
+        loop {
+            let outcome = self.enrol_once(token, name).await;
+            match &outcome {
+                // a slow answer took its time already
+                Err(NetError::InviteUnanswered { reason })
+                    if *reason != DropReason::SlowGreeting && attempts < ENROL_ATTEMPTS =>
+                {
+                    attempts += 1;
+                    sleep(self.owner.shared.limits.times.look_again).await;
+                }
+                _ => return outcome,
+            }
+        }
+    }
+
+    async fn enrol_once(&self, token: &InviteToken, name: &NodeName) -> Result<Joining, NetError> {
+        let (mut first_failure, mut unanswered) = (None, None);
         for seed in &token.seeds {
             match self.enrol_at(*seed, token, name).await {
+                Err(NetError::Lost { reason }) => unanswered = Some(reason),
                 Err(failure) if failure.is_retryable() => {
                     first_failure.get_or_insert(failure);
                 }
@@ -314,6 +336,9 @@ impl PeerNet {
                 }
                 outcome => return outcome,
             }
+        }
+        if let Some(reason) = unanswered {
+            return Err(NetError::InviteUnanswered { reason });
         }
         // the addresses of other nodes follow the issuer's own, and say nothing about it
         let why = first_failure.map(|failure| failure.to_string());
@@ -332,9 +357,9 @@ impl PeerNet {
         let enrolled = timeout(shared.limits.times.handshake, enrolling).await;
         enrolled
             .unwrap_or(Err(DropReason::SlowGreeting))
-            .map_err(|reason| match reason {
-                DropReason::SlowGreeting => NetError::Lost { reason },
-                _ => NetError::InviteRefused,
+            .map_err(|reason| match not_proven(reason, addr) {
+                NetError::NotMember { .. } => NetError::InviteRefused,
+                lost => lost,
             })
     }
 

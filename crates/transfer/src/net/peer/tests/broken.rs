@@ -22,11 +22,10 @@ pub(super) enum Damage {
     CutAnswer,
 }
 
-const ALL: [Damage; 3] = [
-    Damage::FlippedFlight,
-    Damage::FlippedAnswer,
-    Damage::CutAnswer,
-];
+impl Damage {
+    pub(super) const ALL: [Self; 3] = [Self::FlippedFlight, Self::FlippedAnswer, Self::CutAnswer];
+}
+
 /// Beginning of a sealed record (RFC 8446, section 5.2). The dialler's second flight begins with
 /// one, or has one behind a short record.
 const SEALED: [u8; 3] = [23, 3, 3];
@@ -104,8 +103,8 @@ async fn pass_answers(
     }
 }
 
-/// Returns a node that repeats a probe at once.
-fn asker() -> Node {
+/// Returns a node that repeats an attempt at once.
+pub(super) fn asker() -> Node {
     let look_again = Duration::from_millis(1);
     let limits = PeerLimits {
         times: ConnectionTimes {
@@ -119,7 +118,7 @@ fn asker() -> Node {
 
 #[tokio::test]
 async fn a_greeting_that_breaks_on_the_way_is_no_refusal() {
-    for damage in ALL {
+    for damage in Damage::ALL {
         let (asker, node) = (asker(), Node::new(1));
         let addr = on_the_way(node.addr(), damage, usize::MAX).await;
         let seen = Seen { id: node.id, addr };
@@ -140,7 +139,7 @@ async fn a_greeting_that_breaks_on_the_way_is_no_refusal() {
 
 #[tokio::test]
 async fn a_probe_and_a_repeated_request_outlast_one_broken_greeting() {
-    for damage in ALL {
+    for damage in Damage::ALL {
         let (asker, node) = (asker(), Node::new(1));
         let (seen, _net, _answering) = node.answer_all();
         let addr = on_the_way(seen.addr, damage, 1).await;

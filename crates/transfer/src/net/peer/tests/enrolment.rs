@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::*;
+use super::broken::{Damage, asker, on_the_way};
 use super::harness::*;
 use p2pfs_proto::trust::{CHAIN_MAX, EpochSecret, Grant};
 
@@ -97,6 +98,27 @@ async fn a_joiner_whose_answer_was_lost_gets_the_same_membership_by_the_same_tok
     issuer.keyring.expel(key, joiner.id).unwrap();
     assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn a_joiner_asks_again_after_its_connection_broke_and_is_admitted_once() {
+    for damage in Damage::ALL {
+        let [issuer, other] = ["issuer", "other"].map(Node::founder);
+        let (joiner, invites) = (asker(), inviting(&issuer));
+        let mut used = token(&issuer, &invites);
+        used.seeds = vec![on_the_way(issuer.addr(), damage, usize::MAX).await];
+        let lost = refusal(&joiner, &used).await;
+        assert!(
+            matches!(lost, NetError::InviteUnanswered { .. }),
+            "{damage:?}: {lost}"
+        );
+        assert!(lost.to_string().contains("again with the same token"));
+        used.seeds = vec![on_the_way(issuer.addr(), damage, 1).await];
+        assert!(joiner.net.enrol(&used, &name()).await.is_ok(), "{damage:?}");
+        assert_eq!(issuer.keyring.take_news().len(), 1, "{damage:?}");
+        used.seeds = vec![issuer.addr()];
+        assert_eq!(refusal(&other, &used).await, NetError::InviteRefused);
+    }
 }
 
 #[tokio::test]
