@@ -3,10 +3,12 @@
 //! This module owns which processes speak for which node. Generations, addresses and clocks do not
 //! count here. A node that restarts, moves, or is restored from a backup is another process with
 //! the same key too, but the earlier process is silent from then on. A key is therefore considered
-//! copied only if two processes speak in turn. For another node, an earlier process must be heard
-//! long after a later one began, and then the later one again. For this node, another process must
-//! answer. This node looks for such a process wherever a member reports a later life of this node.
-//! If that process is unreachable, it reveals itself by contradicting this node again and again.
+//! copied only if two processes live at the same time. For another node, both must answer challenges
+//! that this node made after it had seen both. A process that ended before the other one began
+//! cannot do that. Any other datagram proves nothing, because a machine on the way can withhold it
+//! and deliver it after a restart. For this node, another process must answer. This node looks for
+//! such a process wherever a member reports a later life of this node. If that process is
+//! unreachable, it reveals itself by contradicting this node again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,9 +20,10 @@ use super::{Cluster, oldest};
 use p2pfs_proto::wire::native::udp::{Contact, Salt};
 use p2pfs_types::id::NodeId;
 
-/// Minimum time after the beginning of a later process at which an earlier one must be heard. It
-/// exceeds the time for which a network can delay a datagram.
-const OVERLAP: Duration = Duration::from_secs(3);
+/// Minimum time between two contradictions of this node that count.
+const APART: Duration = Duration::from_secs(3);
+/// Minimum time between two challenges of one process, to see whether it lives beside another one.
+const CHALLENGE_PERIOD: Duration = Duration::from_secs(3);
 /// Time without a datagram after which a process is forgotten. A key counts as copied only while
 /// two processes that use it are remembered.
 const UNHEARD: Duration = Duration::from_secs(120);
@@ -33,7 +36,7 @@ const PROCESSES_MAX: usize = 4;
 /// Maximum number of addresses at which another process with this node's key is looked for, and of
 /// addresses that are reported for one key.
 const PLACES_MAX: usize = 8;
-/// Number of contradictions by later lives of this node, each at least [`OVERLAP`] after the
+/// Number of contradictions by later lives of this node, each at least [`APART`] after the
 /// previous one, that show another process. A later life that only some members remember
 /// contradicts this node once or twice, after a partition has healed.
 const CONTRADICTIONS: u32 = 3;
@@ -46,11 +49,30 @@ struct SpeakingProcess {
     address: SocketAddr,
     first: Instant,
     last: Instant,
-    /// Whether this process was heard at least [`OVERLAP`] after a later process began.
-    outlasts: bool,
+    /// Latest time at which it certainly lived: it answered a challenge that was made then.
+    lived: Option<Instant>,
+    /// When it was last challenged to see whether it lives beside another one.
+    challenged: Option<Instant>,
 }
 
-/// Contradictions of this process by later lives, at least [`OVERLAP`] apart.
+impl SpeakingProcess {
+    /// Returns whether it lived after both processes were seen.
+    fn outlived_beginnings(&self, other: &Self) -> bool {
+        self.lived > Some(self.first.max(other.first))
+    }
+}
+
+/// Sign of life of a process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spoken {
+    pub(super) salt: Salt,
+    /// Proven address of the process.
+    pub(super) address: SocketAddr,
+    /// Time at which the challenge was made that it answers, if it answers one.
+    pub(super) challenged: Option<Instant>,
+}
+
+/// Contradictions of this process by later lives, at least [`APART`] apart.
 struct ContradictionCount {
     count: u32,
     last: Instant,
@@ -82,25 +104,44 @@ impl Copies {
         self.told.contains_key(node)
     }
 
-    /// Records that a process at this proven address speaks for another node. If that reveals a
-    /// copied key that was not reported yet, returns all addresses of its processes.
+    /// Records that a process speaks for another node. If that reveals a copied key that was not
+    /// reported yet, returns all addresses of its processes.
     fn record_process(
         &mut self,
         now: Instant,
         node: NodeId,
-        salt: Salt,
-        address: SocketAddr,
+        spoken: Spoken,
     ) -> Option<Vec<SocketAddr>> {
-        let begun = self.record(now, node, salt, address)?;
-        let all = self.processes.get(&node)?;
-        let is_later =
-            |it: &&SpeakingProcess| it.outlasts && it.first < begun && !is_silent(it, now);
-        let mut at: Vec<_> = all.iter().filter(is_later).map(|it| it.address).collect();
+        self.record(now, node, spoken)?;
+        let at = living_together(self.processes.get(&node)?);
         if at.is_empty() {
             return None;
         }
-        at.push(address);
         self.report(node, at)
+    }
+
+    /// Returns whether to challenge the process that just spoke, to see whether it lives beside
+    /// another one.
+    fn is_to_be_challenged(&mut self, now: Instant, node: &NodeId, salt: &Salt) -> bool {
+        let Some(all) = self.processes.get_mut(node) else {
+            return false;
+        };
+        let Some(at) = all.iter().position(|it| it.salt == *salt) else {
+            return false;
+        };
+        let (process, period) = (&all[at], CHALLENGE_PERIOD);
+        let is_open = |other: &SpeakingProcess| {
+            // a challenge of the same time as a beginning would prove nothing
+            other.salt != *salt
+                && other.first.max(process.first) < now
+                && !process.outlived_beginnings(other)
+        };
+        let is_due = process.challenged.is_none_or(|at| now >= at + period);
+        let is_wanted = is_due && all.iter().any(is_open);
+        if is_wanted {
+            all[at].challenged = Some(now);
+        }
+        is_wanted
     }
 
     /// Records that another process with this node's key is at this address. If that was not
@@ -109,48 +150,41 @@ impl Copies {
         &mut self,
         now: Instant,
         me: NodeId,
-        salt: Salt,
-        address: SocketAddr,
+        spoken: Spoken,
     ) -> Option<Vec<SocketAddr>> {
-        self.record(now, me, salt, address)?;
-        self.report(me, vec![address])
+        self.record(now, me, spoken)?;
+        self.report(me, vec![spoken.address])
     }
 
-    /// Records that a process spoke. Returns when it was first heard.
-    fn record(
-        &mut self,
-        now: Instant,
-        node: NodeId,
-        salt: Salt,
-        address: SocketAddr,
-    ) -> Option<Instant> {
+    /// Records that a process spoke. Returns `None` if there is no room for its node.
+    fn record(&mut self, now: Instant, node: NodeId, spoken: Spoken) -> Option<()> {
         if !self.processes.contains_key(&node) && self.processes.len() >= MEMBERS_MAX {
             return None;
         }
+        let Spoken {
+            salt,
+            address,
+            challenged,
+        } = spoken;
         let all = self.processes.entry(node).or_default();
-        let Some(at) = all.iter().position(|it| it.salt == salt) else {
-            if all.len() >= PROCESSES_MAX {
-                let silent = (0..all.len()).min_by_key(|at| all[*at].last)?;
-                all.swap_remove(silent);
-            }
-            all.push(SpeakingProcess {
-                salt,
-                address,
-                first: now,
-                last: now,
-                outlasts: false,
-            });
-            return Some(now);
-        };
-        let first = all[at].first;
-        let began_long_ago = |it: &SpeakingProcess| it.first > first && now >= it.first + OVERLAP;
-        let outlasts = all
-            .iter()
-            .any(|it| began_long_ago(it) && !is_silent(it, now));
-        let process = &mut all[at];
-        (process.last, process.address) = (now, address);
-        process.outlasts |= outlasts;
-        Some(first)
+        if let Some(process) = all.iter_mut().find(|it| it.salt == salt) {
+            (process.last, process.address) = (now, address);
+            process.lived = process.lived.max(challenged);
+            return Some(());
+        }
+        if all.len() >= PROCESSES_MAX {
+            let silent = (0..all.len()).min_by_key(|at| all[*at].last)?;
+            all.swap_remove(silent);
+        }
+        all.push(SpeakingProcess {
+            salt,
+            address,
+            first: now,
+            last: now,
+            lived: challenged,
+            challenged: None,
+        });
+        Some(())
     }
 
     fn report(&mut self, node: NodeId, at: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
@@ -179,13 +213,13 @@ impl Copies {
     }
 
     /// Counts a reported life of this node that is later than the present one. Returns true from
-    /// the third one on, if they are at least [`OVERLAP`] apart ([`CONTRADICTIONS`]).
+    /// the third one on, if they are at least [`APART`] apart ([`CONTRADICTIONS`]).
     fn is_contradicted_again(&mut self, now: Instant) -> bool {
         let past = |it: &ContradictionCount| now.saturating_duration_since(it.last);
         let known = self.contradicted.take();
         let known = known.filter(|it| past(it) < UNHEARD);
         let count = match &known {
-            Some(it) if past(it) < OVERLAP => {
+            Some(it) if past(it) < APART => {
                 let count = it.count;
                 self.contradicted = known;
                 return count >= CONTRADICTIONS;
@@ -207,13 +241,10 @@ impl Copies {
         let mut over = Vec::new();
         self.processes.retain(|node, all| {
             all.retain(|it| !is_silent(it, now));
-            let latest = all.iter().map(|it| it.first).max();
-            all.iter_mut()
-                .for_each(|it| it.outlasts &= Some(it.first) < latest);
             let is_copied = if node == me {
                 !all.is_empty()
             } else {
-                all.iter().any(|it| it.outlasts)
+                !living_together(all).is_empty()
             };
             if !is_copied && self.told.remove(node).is_some() {
                 over.push(*node);
@@ -222,6 +253,17 @@ impl Copies {
         });
         over
     }
+}
+
+/// Returns the addresses of processes that lived at the same time as another one.
+fn living_together(all: &[SpeakingProcess]) -> Vec<SocketAddr> {
+    let is_beside = |one: &SpeakingProcess, other: &SpeakingProcess| {
+        one.salt != other.salt && one.outlived_beginnings(other) && other.outlived_beginnings(one)
+    };
+    let living = all
+        .iter()
+        .filter(|one| all.iter().any(|other| is_beside(one, other)));
+    living.map(|it| it.address).collect()
 }
 
 fn is_silent(process: &SpeakingProcess, now: Instant) -> bool {
@@ -234,20 +276,18 @@ impl Cluster {
         self.copies.is_copied(node)
     }
 
-    /// Records which process speaks for which node.
-    pub(super) fn record_speaker(
-        &mut self,
-        now: Instant,
-        node: NodeId,
-        salt: Salt,
-        address: SocketAddr,
-    ) {
+    /// Records which process speaks for which node. Challenges a process that may live beside
+    /// another one.
+    pub(super) fn record_speaker(&mut self, now: Instant, node: NodeId, spoken: Spoken) {
         let me = self.links.me().node;
         let told = if node == me {
-            self.copies.record_own_process(now, me, salt, address)
+            self.copies.record_own_process(now, me, spoken)
         } else {
-            self.copies.record_process(now, node, salt, address)
+            self.copies.record_process(now, node, spoken)
         };
+        if node != me && self.copies.is_to_be_challenged(now, &node, &spoken.salt) {
+            self.links.greet(now, spoken.address);
+        }
         if let Some(addresses) = told {
             self.events.push_back(Event::CopiedKey { node, addresses });
             if node == me {
@@ -266,7 +306,12 @@ impl Cluster {
         }
         let counts = contradicted || self.copies.is_copied(&me.node);
         if counts && self.copies.is_contradicted_again(now) {
-            self.record_speaker(now, me.node, UNREACHED, address);
+            let spoken = Spoken {
+                salt: UNREACHED,
+                address,
+                challenged: None,
+            };
+            self.record_speaker(now, me.node, spoken);
         }
     }
 

@@ -91,6 +91,8 @@ pub(super) struct Introduction {
     pub(super) address: SocketAddr,
     /// Whether this node said hello, rather than the peer.
     pub(super) greeted: bool,
+    /// Time before which the answered challenge was not made. The process lived at that time.
+    pub(super) challenged: Instant,
     /// This node's address as the peer uses it.
     pub(super) reached: SocketAddr,
     /// A later life of this node that the peer has heard of, not verified yet.

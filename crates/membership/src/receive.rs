@@ -1,5 +1,6 @@
 //! Handling of frames that arrive over proven links.
 
+use super::copies::Spoken;
 use super::event::Offence;
 use super::identity::is_beyond;
 use super::*;
@@ -11,7 +12,12 @@ impl Cluster {
     pub(super) fn receive(&mut self, now: Instant, arrival: Arrival) {
         match arrival {
             Arrival::Proven(it) => {
-                self.record_speaker(now, it.who.node, it.salt, it.address);
+                let spoken = Spoken {
+                    salt: it.salt,
+                    address: it.address,
+                    challenged: Some(it.challenged),
+                };
+                self.record_speaker(now, it.who.node, spoken);
                 self.handle_introduction(now, it);
             }
             Arrival::Frame {
@@ -27,7 +33,14 @@ impl Cluster {
                 let farewell = farewell_of(&frame, &from.node);
                 match farewell {
                     Some(_) => self.speaker_left(now, from.node, salt),
-                    None => self.record_speaker(now, from.node, salt, address),
+                    None => {
+                        let spoken = Spoken {
+                            salt,
+                            address,
+                            challenged: None,
+                        };
+                        self.record_speaker(now, from.node, spoken);
+                    }
                 }
                 if from.node != self.links.me().node {
                     self.roster.record_arrival(now, from.node);

@@ -8,14 +8,22 @@ const ME: NodeId = NodeId::new([1; 32]);
 const HERE: &str = "10.0.0.1:1378";
 const THERE: &str = "10.0.0.2:1378";
 
-/// Returns the state after processes of one node spoke, each at a second, with a salt and from an
-/// address. Also returns the reports and the time.
+fn spoken(salt: u8, address: &str, challenged: Option<Instant>) -> Spoken {
+    Spoken {
+        salt: [salt; 16],
+        address: address.parse().unwrap(),
+        challenged,
+    }
+}
+
+/// Returns the state after processes of one node answered challenges, each at a second, with a salt
+/// and from an address. Also returns the reports and the time.
 fn after(words: &[(u64, u8, &str)]) -> (Copies, Vec<Vec<SocketAddr>>, Instant) {
     let begin = Instant::now();
     let (mut copies, mut told, mut now) = (Copies::new(begin), Vec::new(), begin);
     for (at, salt, address) in words {
         now = begin + Duration::from_secs(*at);
-        told.extend(copies.record_process(now, N, [*salt; 16], address.parse().unwrap()));
+        told.extend(copies.record_process(now, N, spoken(*salt, address, Some(now))));
     }
     (copies, told, now)
 }
@@ -55,13 +63,62 @@ fn a_node_with_several_addresses_is_not_a_copy() {
     assert_eq!(told(&one), Vec::<Vec<String>>::new());
 }
 
+/// Returns the reports if a machine on the way withholds datagrams of one process and delivers them
+/// at the given seconds, each with the second of the challenge that it answers, if it answers one.
+/// The other process answers a challenge at every second from the given one on.
+fn told_of_withheld(begins: u64, withheld: &[(u64, Option<u64>)]) -> Vec<Vec<SocketAddr>> {
+    let begin = Instant::now();
+    let at = |second| begin + Duration::from_secs(second);
+    let (mut copies, mut told) = (Copies::new(begin), Vec::new());
+    for second in 0..40 {
+        for (_, challenged) in withheld.iter().filter(|it| it.0 == second) {
+            let ended = spoken(1, HERE, challenged.map(at));
+            told.extend(copies.record_process(at(second), N, ended));
+        }
+        if second >= begins {
+            let next = spoken(2, THERE, Some(at(second)));
+            told.extend(copies.record_process(at(second), N, next));
+        }
+    }
+    told
+}
+
 #[test]
-fn a_late_message_of_an_ended_generation_is_not_a_copy() {
-    let late = [(0, 1, HERE), (5, 2, THERE), (7, 1, HERE), (8, 2, THERE)];
-    assert_eq!(told(&late), Vec::<Vec<String>>::new());
-    // However late it is, if the later one is silent.
-    let moved = [(0, 1, HERE), (5, 2, THERE), (20, 1, HERE), (30, 1, HERE)];
-    assert_eq!(told(&moved), Vec::<Vec<String>>::new());
+fn withheld_datagrams_of_an_ended_process_make_no_copy() {
+    // The first process was seen before, and ends before the other begins at second 5.
+    let frames = [(0, Some(0)), (7, None), (8, None), (20, None)];
+    assert_eq!(told_of_withheld(5, &frames), Vec::<Vec<_>>::new());
+    let answers = [(0, Some(0)), (8, Some(4)), (9, None), (23, Some(4))];
+    assert_eq!(told_of_withheld(5, &answers), Vec::<Vec<_>>::new());
+    // The first process was never seen before: it seems to be the later one.
+    let unseen = [(8, Some(3)), (12, Some(4)), (13, None), (23, Some(4))];
+    assert_eq!(told_of_withheld(5, &unseen), Vec::<Vec<_>>::new());
+    // A process that lives answers later challenges.
+    let living = [(0, Some(0)), (8, Some(7))];
+    assert_eq!(told_of_withheld(5, &living).len(), 1);
+    let living = [(8, Some(3)), (12, Some(9))];
+    assert_eq!(told_of_withheld(5, &living).len(), 1);
+}
+
+#[test]
+fn only_a_process_beside_another_one_is_challenged_and_at_a_pace() {
+    let begin = Instant::now();
+    let mut copies = Copies::new(begin);
+    let mut challenged = |second: u64, salt: u8, answered: bool| {
+        let now = begin + Duration::from_secs(second);
+        let answered = answered.then_some(now);
+        copies.record_process(now, N, spoken(salt, HERE, answered));
+        copies.is_to_be_challenged(now, &N, &[salt; 16])
+    };
+    assert!(!challenged(0, 1, true));
+    assert!(!challenged(1, 1, false), "it is alone");
+    assert!(!challenged(2, 2, true), "it began just now");
+    assert!(challenged(3, 2, false));
+    assert!(!challenged(4, 2, false), "it was just challenged");
+    assert!(challenged(3 + CHALLENGE_PERIOD.as_secs(), 2, false));
+    assert!(!challenged(20, 2, true), "it answered");
+    assert!(!challenged(30, 2, false));
+    assert!(challenged(31, 1, false), "the other one did not");
 }
 
 #[test]
@@ -76,14 +133,18 @@ fn a_copy_ends_when_one_of_both_falls_silent_and_is_reported_again_later() {
     assert_eq!(copies.forget_silent(now, &ME), [N]);
     assert!(!copies.is_copied(&N));
     // It restarts, which is not a copy, and then the other one returns.
+    let answers = |at, salt, address| spoken(salt, address, Some(at));
     let [here, there] = [HERE, THERE].map(|it| it.parse().unwrap());
-    assert_eq!(copies.record_process(now, N, [3; 16], here), None);
-    assert_eq!(copies.record_process(now + SECOND, N, [4; 16], there), None);
+    assert_eq!(copies.record_process(now, N, answers(now, 3, HERE)), None);
     assert_eq!(
-        copies.record_process(now + 5 * SECOND, N, [3; 16], here),
+        copies.record_process(now + SECOND, N, answers(now + SECOND, 4, THERE)),
         None
     );
-    let again = copies.record_process(now + 6 * SECOND, N, [4; 16], there);
+    assert_eq!(
+        copies.record_process(now + 5 * SECOND, N, answers(now + 5 * SECOND, 3, HERE)),
+        None
+    );
+    let again = copies.record_process(now + 6 * SECOND, N, answers(now + 6 * SECOND, 4, THERE));
     assert_eq!(again, Some(vec![here, there]));
 }
 
@@ -92,16 +153,16 @@ fn another_process_with_our_key_is_reported_at_its_first_message_until_silent() 
     let begin = Instant::now();
     let mut copies = Copies::new(begin);
     let there: SocketAddr = THERE.parse().unwrap();
-    let told = copies.record_own_process(begin, ME, [1; 16], there);
+    let told = copies.record_own_process(begin, ME, spoken(1, THERE, None));
     assert_eq!(told, Some(vec![there]));
     assert_eq!(
-        copies.record_own_process(begin + SECOND, ME, [1; 16], there),
+        copies.record_own_process(begin + SECOND, ME, spoken(1, THERE, None)),
         None
     );
     let soon = begin + UNHEARD;
     assert_eq!(copies.forget_silent(soon, &ME), Vec::<NodeId>::new());
     assert_eq!(copies.forget_silent(soon + SECOND, &ME), [ME]);
-    let again = copies.record_own_process(soon + SECOND, ME, [1; 16], there);
+    let again = copies.record_own_process(soon + SECOND, ME, spoken(1, THERE, None));
     assert_eq!(again, Some(vec![there]));
 }
 
@@ -127,7 +188,12 @@ fn remembered_copies_are_bounded() {
         let address = SocketAddr::from(([10, 0, 0, 1], n));
         let salt = blake3::hash(&n.to_le_bytes()).as_bytes()[..16].try_into();
         let now = begin + u32::from(n) * Duration::from_millis(10);
-        copies.record_own_process(now, ME, salt.unwrap(), address);
+        let spoken = Spoken {
+            salt: salt.unwrap(),
+            address,
+            challenged: None,
+        };
+        copies.record_own_process(now, ME, spoken);
         copies.is_worth_a_look(now, address);
     }
     assert!(copies.processes[&ME].len() <= PROCESSES_MAX);

@@ -35,21 +35,21 @@ impl Cookies {
         self.token_of(self.period(now), from, salt)
     }
 
-    /// Returns whether `token` is a challenge that was recently issued to this salt at this
-    /// address.
-    pub(super) fn accepts(
+    /// Returns a time before which `token` was not made, if it is a challenge that was recently
+    /// issued to this salt at this address.
+    pub(super) fn made_at(
         &self,
         now: Instant,
         from: SocketAddr,
         salt: &Salt,
         token: &Token,
-    ) -> bool {
+    ) -> Option<Instant> {
         let period = self.period(now);
-        let mut good = self.token_of(period, from, salt) == *token;
-        if let Some(before) = period.checked_sub(1) {
-            good |= self.token_of(before, from, salt) == *token;
-        }
-        good
+        let recent = [Some(period), period.checked_sub(1)];
+        let mut recent = recent.into_iter().flatten();
+        let made = recent.find(|period| self.token_of(*period, from, salt) == *token)?;
+        let since_start = Duration::from_secs(made * COOKIE_LIFE.as_secs());
+        Some(self.start + since_start)
     }
 
     fn period(&self, now: Instant) -> u64 {
@@ -81,10 +81,17 @@ mod tests {
         let cookies = Cookies::new([1; 32], start);
         let (here, there) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap());
         let token = cookies.token(start, here, &[1; 16]);
-        assert!(cookies.accepts(start + COOKIE_LIFE, here, &[1; 16], &token));
-        assert!(!cookies.accepts(start + 2 * COOKIE_LIFE, here, &[1; 16], &token));
-        assert!(!cookies.accepts(start, there, &[1; 16], &token));
-        assert!(!cookies.accepts(start, here, &[2; 16], &token));
-        assert!(!Cookies::new([2; 32], start).accepts(start, here, &[1; 16], &token));
+        let made_at = |now, from, salt| cookies.made_at(now, from, salt, &token);
+        assert_eq!(made_at(start + COOKIE_LIFE, here, &[1; 16]), Some(start));
+        assert_eq!(made_at(start + 2 * COOKIE_LIFE, here, &[1; 16]), None);
+        assert_eq!(made_at(start, there, &[1; 16]), None);
+        assert_eq!(made_at(start, here, &[2; 16]), None);
+        let other = Cookies::new([2; 32], start);
+        assert_eq!(other.made_at(start, here, &[1; 16], &token), None);
+        // a later one is never dated after it was made
+        let then = start + 3 * COOKIE_LIFE / 2;
+        let token = cookies.token(then, here, &[1; 16]);
+        let made = cookies.made_at(then, here, &[1; 16], &token);
+        assert_eq!(made, Some(start + COOKIE_LIFE));
     }
 }

@@ -198,9 +198,9 @@ impl Links {
     ) -> Result<Vec<Arrival>, DatagramDropCause> {
         let (from, salt) = (opened.from, opened.header.salt);
         let proof = opened.body.proof;
-        let Some(proof) =
-            proof.filter(|p| self.secrets.cookies.accepts(now, from, &salt, &p.token))
-        else {
+        let made_at = |proof: &Proof| self.secrets.cookies.made_at(now, from, &salt, &proof.token);
+        let proof = proof.and_then(|proof| Some((made_at(&proof)?, proof)));
+        let Some((challenged, proof)) = proof else {
             self.challenge(now, &opened);
             return Err(DatagramDropCause::Unproven);
         };
@@ -219,6 +219,7 @@ impl Links {
             salt,
             address: from,
             greeted: false,
+            challenged,
             reached: proof.reached,
             known: None,
             round_trip: None,
@@ -253,7 +254,7 @@ impl Links {
             }
             return Err(DatagramDropCause::StaleReply);
         };
-        let once = hello.repeated == 0;
+        let (once, challenged) = (hello.repeated == 0, hello.sent);
         let round_trip = once.then(|| now.saturating_duration_since(hello.sent));
         let pair = self.pair_with(&salt, &who)?;
         if !opened.is_from(&pair) {
@@ -268,6 +269,7 @@ impl Links {
             salt,
             address: from,
             greeted: true,
+            challenged,
             reached,
             known,
             round_trip,

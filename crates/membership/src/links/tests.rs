@@ -227,6 +227,35 @@ fn answer_to_a_challenge_proves_nothing_again_after_its_session_ended() {
 }
 
 #[test]
+fn withheld_answer_to_a_challenge_is_dated_before_the_next_process_was_seen() {
+    let now = Instant::now();
+    for second in [4, 8, 12, 19] {
+        let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
+        a.greet(now, address(2));
+        pass(now, &mut a, &mut b);
+        pass(now, &mut b, &mut a);
+        let withheld = sent(&mut a);
+        let seen = now + Duration::from_secs(1);
+        let mut next = links_of(1, 1, 1, seen);
+        next.greet(seen, address(2));
+        while !pass(seen, &mut next, &mut b).is_empty() | !pass(seen, &mut b, &mut next).is_empty()
+        {
+        }
+        assert_eq!(b.links[&address(1)].salt, Some(*next.secrets.sealer.salt()));
+        let then = now + Duration::from_secs(second);
+        let datagrams = withheld.into_iter();
+        let arrivals = datagrams.flat_map(|it| b.handle_datagram(then, address(1), &it));
+        let mut proven = arrivals.filter_map(|arrival| match arrival {
+            Arrival::Proven(it) => Some(it),
+            Arrival::Frame { .. } => None,
+        });
+        let ended = proven.next().expect("the challenge is still valid");
+        assert_eq!(ended.salt, *a.secrets.sealer.salt());
+        assert!(ended.challenged < seen, "after {second} s");
+    }
+}
+
+#[test]
 fn remembered_ended_sessions_are_bounded() {
     let mut ended = ended::EndedSessions::new();
     for n in 0..2 * ended::ENDED_SESSIONS_MAX as u128 {
