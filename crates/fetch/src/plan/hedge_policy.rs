@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use super::pause::GrowingPause;
 use super::schedule::WORSE_MULTIPLE;
-use super::silence::TRY;
 use super::{PlanConfig, WINDOW_START_BYTES};
 
 /// One of this many bytes is transferred twice in the long run, so that a slow cluster is not asked
@@ -24,6 +23,10 @@ pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
 /// how long a reader waits for a stripe at most. If many nodes begin at once, each is quiet for
 /// longer than [`SILENT_MIN`] now and then.
 pub(super) const LOST_MIN: Duration = Duration::from_secs(1);
+
+/// Maximum time between two checks of one request. A request without an answer is checked less and
+/// less often up to this limit.
+const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(16);
 
 /// Figures of a request that is due for a check.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +115,11 @@ impl HedgePolicy {
         if late.quiet > span / 2 && late.quiet < span {
             return span - late.quiet;
         }
-        let (first, most) = (span, TRY.most);
-        let doubled = GrowingPause { first, most }.after(late.checks);
+        let growing = GrowingPause {
+            first: span,
+            most: CHECK_INTERVAL_MAX,
+        };
+        let doubled = growing.after(late.checks);
         let rest = late.remaining.map(|rest| rest.max(span));
         rest.map_or(doubled, |rest| doubled.min(rest))
     }

@@ -82,7 +82,7 @@ impl Peer {
 
     /// Returns whether it is silent: other peers come first until it answers.
     pub(super) fn is_silent(&self) -> bool {
-        self.silence.is_kept()
+        self.silence.is_silent()
     }
 
     /// Returns its rank. Answering peers come first. A peer that has been silent comes next if its

@@ -21,13 +21,13 @@ pub(super) struct Silence {
 
 impl Silence {
     /// Returns whether the peer is silent.
-    pub(super) fn is_kept(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         self.try_at.is_some()
     }
 
     /// Marks the peer as silent. Returns whether that is news.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
-        let news = !self.is_kept();
+        let news = !self.is_silent();
         self.try_at.get_or_insert(now + TRY.first);
         news
     }
@@ -41,7 +41,7 @@ impl Silence {
     /// Postpones the next try, because something was requested. Requests sent together count as one
     /// try.
     pub(super) fn tried(&mut self, now: Instant) {
-        if self.is_kept() && self.may_be_tried(now) {
+        if self.is_silent() && self.may_be_tried(now) {
             self.tries += 1;
             self.try_at = Some(now + TRY.after(self.tries));
         }
