@@ -19,21 +19,23 @@ pub use session::{FetchEvent, FillProgress, Holder, Session};
 
 use plan::PlanError;
 
-/// Reason why a read or a fill ended without data. The reader received no wrong bytes, and bytes
-/// verified before the error stay in the cache.
+/// Reason why a read or a fill ended without data. The reader received no wrong bytes. Bytes that
+/// were verified before the error remain usable for later reads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
-    /// No data arrived by the deadline. The inner error says why.
+    /// The plan ended the wait. The inner error says why: for example, no data arrived by the
+    /// deadline, or too many reads wait already.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The caller cancelled the request.
     #[error("the read was cancelled")]
     Cancelled,
-    /// A whole file was to be cached, and the cache has no room for it. Freeing space or a larger
-    /// budget helps. Reads continue without the cache.
+    /// A fill failed because the cache cannot store the whole file. The remedy is free disk space
+    /// or a larger cache budget. Reads of the file still work, without the cache.
     #[error("the cache has no room for the file")]
     CacheFull,
-    /// The local cache failed. The fault is on this node's disk.
+    /// Bytes of the read arrived, but the local cache repeatedly failed to return them. The fault
+    /// is on this node.
     #[error("the cache failed: {why}")]
     Cache {
         /// Error message of the cache.

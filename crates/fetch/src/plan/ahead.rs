@@ -10,7 +10,7 @@ pub struct ReadAheadBudget {
     /// Number of readers with read-ahead.
     streams: usize,
     budget_bytes: Option<u64>,
-    /// Whether the network is metered, which costs by the byte. Read-ahead is off then.
+    /// Whether the network is metered (billed by the byte). Read-ahead is off then.
     pub(super) is_metered: bool,
 }
 

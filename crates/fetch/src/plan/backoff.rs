@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::pause::GrowingPause;
 
-/// Back-off after failures. A peer is tried several times while a reader waits 10 s for it.
+/// Back-off after failures. It is short enough for several tries of a peer while a reader waits,
+/// usually for 10 s.
 pub(super) const BACKOFF: GrowingPause = GrowingPause {
     first: Duration::from_millis(200),
     most: Duration::from_secs(3),
@@ -90,8 +91,9 @@ impl Backoff {
         until
     }
 
-    /// Backs off without counting a failure, and returns until when. Returns `Err` if the request
-    /// was sent before the last such report, so that its report says nothing new.
+    /// Backs off from a live peer without counting a failure. Returns the end of the back-off, as
+    /// `Err` if it is the end of an earlier one: the request was sent before that back-off began,
+    /// so it says nothing new.
     pub(super) fn spare(
         &mut self,
         now: Instant,
@@ -117,8 +119,8 @@ impl Backoff {
         }
     }
 
-    /// Returns whether a limit of this node alone held requests to the peer back, within this time
-    /// before now.
+    /// Returns whether a limit of this node delayed a request to the peer, within this time before
+    /// now, and no request to it has failed since.
     pub(super) fn was_limited(&self, now: Instant, within: Duration) -> bool {
         self.limited_at.is_some_and(|at| at + within > now)
     }

@@ -1,7 +1,7 @@
 //! Decisions of the plan as data, so that the owner can trace them.
 //!
-//! The plan records decisions only while its owner traces it. Otherwise [`DecisionLog::record`] costs
-//! one comparison: it builds nothing.
+//! The plan records decisions only while its owner traces it. Otherwise [`DecisionLog::record`]
+//! costs one comparison and builds nothing.
 
 use std::time::Instant;
 
@@ -28,7 +28,8 @@ pub enum Decision {
     ReadReady(DemandId),
     /// The reader has gone.
     ReadCancelled(DemandId),
-    /// A read is due and waits on, because its file progresses or its holders work for others.
+    /// The time of a read is over, but it waits on: bytes of its file arrived, its holders work for
+    /// other requests, or this node did not run for a time.
     ReadExtended {
         /// Id of the wait.
         read: DemandId,
@@ -75,7 +76,7 @@ pub enum Decision {
     Throttled(RequestId),
     /// The limit lets a delayed request pass.
     Released(RequestId),
-    /// A request is late, and no other peer is asked for its range.
+    /// A request is late, and its range is not requested from another peer.
     NotHedged {
         /// The late request.
         request: RequestId,
@@ -107,7 +108,8 @@ pub enum Decision {
         /// The content with wrong bytes.
         content: ContentKey,
     },
-    /// No known peer has what is wanted of a file, so more holders are looked for.
+    /// No known peer can be asked for some wanted bytes of a file, so more holders are searched
+    /// for.
     HoldersWanted(ContentKey),
 }
 
@@ -145,7 +147,7 @@ impl RequestCause {
 /// Reason why a part of a read's range is requested from no peer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldBack {
-    /// All holders have as much in flight as they may.
+    /// The answering holders have as much in flight as they may.
     NoRoom,
     /// No reachable peer has it.
     NoHolder,
@@ -158,11 +160,11 @@ pub enum HoldBack {
 pub enum HedgeRefusal {
     /// The credit for hedges or the limit of bytes in flight is used up.
     NoCredit,
-    /// As many peers are asked as may be.
+    /// The range is already requested from the maximum number of peers.
     AskedEnough,
     /// No other peer can be asked now.
     NoPeer,
-    /// Another peer would not be much faster.
+    /// The best other peer is silent, or would not be much faster.
     NotFaster,
 }
 

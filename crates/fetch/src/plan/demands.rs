@@ -81,8 +81,8 @@ impl DemandTable {
         waiting.map(|(_, demand)| demand.waiting.since).min()
     }
 
-    /// Returns whether another demand ends where this one begins: its reader has not reached it
-    /// yet.
+    /// Returns whether another demand ends where this one begins. The reader has not reached this
+    /// demand then.
     fn is_preceded(&self, file: &FileFetch, demand: &Demand) -> bool {
         let start = demand.range.start;
         let before = ByteRange::new(start.saturating_sub(1), start);
@@ -90,14 +90,16 @@ impl DemandTable {
         waiting.any(|(_, other)| other.range.end == start)
     }
 
-    /// Returns whether a range is among the first bytes that a reader waits for.
+    /// Returns whether a range is among the first [`URGENT_MAX_BYTES`] of a demand that a reader
+    /// has reached.
     pub(super) fn is_next_to_be_read(&self, file: &FileFetch, range: ByteRange) -> bool {
         let demands = self.touching(file, range).map(|(_, demand)| demand);
         let mut near = demands.filter(|it| range.start < it.range.start + URGENT_MAX_BYTES);
         near.any(|demand| !self.is_preceded(file, demand))
     }
 
-    /// Returns the first missing part of a range that blocks a reader.
+    /// Returns the first missing part of a range, within the first demand that touches the range if
+    /// there is one.
     pub(super) fn first_waited(&self, file: &FileFetch, range: ByteRange) -> Option<ByteRange> {
         let demands = self.touching(file, range);
         let parts = demands.map(|(_, demand)| demand.range.intersection(&range));
@@ -105,8 +107,9 @@ impl DemandTable {
         file.presence.here().missing_in(first).iter().next()
     }
 
-    /// Returns the first of the adjacent unrequested demands that end at this one. The kernel reads
-    /// ahead with several threads, and their reads arrive in any order.
+    /// Returns the first demand of the row of adjacent, not completely requested demands that ends
+    /// with this one. The kernel reads ahead with several threads, and their reads arrive in any
+    /// order.
     pub(super) fn first_in_row(&self, file: &FileFetch, id: DemandId) -> DemandId {
         let before = |id: &DemandId| {
             let start = self.get(*id)?.range.start;
@@ -120,8 +123,8 @@ impl DemandTable {
         row.last().unwrap_or(id)
     }
 
-    /// Returns since when a gap blocks the reader of a demand, or `None` while an earlier byte
-    /// blocks it.
+    /// Returns since when a gap blocks the reader of a demand, and remembers it. Returns `None`
+    /// while an earlier byte blocks the reader.
     pub(super) fn stuck_since(
         &mut self,
         file: &FileFetch,

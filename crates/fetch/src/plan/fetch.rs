@@ -21,7 +21,8 @@ pub(super) struct FillState {
     /// Everything before this offset is on this node or in flight.
     pub cursor: u64,
     pub waiting: Waiting,
-    /// When the first request of the fill was sent since bytes of the file last arrived.
+    /// When the first request of the fill was sent since bytes of the file last arrived, if one
+    /// was.
     pub turn_at: Option<Instant>,
 }
 
@@ -41,14 +42,14 @@ pub(super) enum FillWish {
     #[default]
     None,
     Wanted(FillState),
-    /// The whole file arrived for a fill that has not reported it stored yet.
+    /// The whole file has arrived for a fill. The owner has not reported yet whether it is stored.
     BeingStored,
 }
 
-/// Recent failures of one file, at most one for each stream. A range that no peer could give fails
-/// again at once, for any reader. Another reader of the same bytes must not wait its whole deadline
-/// for a range that was just tried. The kernel's own repeats of a read of one handle are answered
-/// earlier, by that handle (`FAILURE_MEMORY` in `fs::handles`).
+/// Recent failures of one file, at most [`STREAMS_MAX`]. For a short time, a range that no peer
+/// could give fails again at once, for any reader. Without this, another reader of the same bytes
+/// would wait its whole deadline for a range that was just tried. If the kernel repeats a read of
+/// one file handle, that handle answers even earlier (`FAILURE_MEMORY` in `fs::handles`).
 #[derive(Debug, Default)]
 pub(super) struct FailureMemory {
     ranges: Vec<(ByteRange, Instant, PlanError)>,
@@ -65,7 +66,7 @@ impl FailureMemory {
         }
     }
 
-    /// Returns the remembered failure of a part of a range.
+    /// Returns the remembered failure of any part of a range.
     pub(super) fn of(&self, now: Instant, range: ByteRange) -> Option<PlanError> {
         let hit = |(failed, until, _): &&(ByteRange, Instant, PlanError)| {
             *until > now && !failed.intersection(&range).is_empty()
@@ -99,14 +100,14 @@ pub(super) struct FileTimes {
     pub last_used: Instant,
     /// When bytes of it last arrived from any peer, in whole answers or not.
     progress_at: Option<Instant>,
-    /// When the first of the requests was sent since a holder last answered one, with bytes or a
-    /// refusal. `None` if no request is unanswered, or if a limit of this node delays one.
+    /// When the first request was sent after a holder last answered one, with bytes or a refusal.
+    /// `None` if no request was sent since, or if a limit of this node delayed one.
     unanswered_since: Option<Instant>,
 }
 
 impl FileFetch {
     pub(super) fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
-        // one answer would not bring all of it
+        // a file that one answer can bring needs no more holders
         let is_to_get = size_bytes > PIECE_MAX_BYTES && present.len() != size_bytes;
         Self {
             size_bytes,
@@ -144,7 +145,7 @@ impl FileFetch {
         }
     }
 
-    /// Returns the first gap within `range` for each partial holder that has such a gap.
+    /// Returns, for each partial holder, the first gap within `range` that it has, if any.
     pub(super) fn gaps_in_parts(&self, range: ByteRange) -> Vec<ByteRange> {
         let gap_of = |coverage: &Coverage| match coverage {
             Coverage::Part(ranges) => ranges
@@ -178,8 +179,8 @@ impl FileFetch {
         self.times.unanswered_since = None;
     }
 
-    /// Returns whether no holder answered a request during half of a wait that began at `since` and
-    /// had this patience. A request that was sent shortly before the deadline proves nothing.
+    /// Returns whether requests went unanswered for at least half of the `patience` of a wait that
+    /// began at `since`. A request that was sent shortly before the deadline proves nothing.
     pub(super) fn is_unanswered(&self, now: Instant, since: Instant, patience: Duration) -> bool {
         let unanswered = self.times.unanswered_since.map(|at| at.max(since));
         unanswered.is_some_and(|at| at + patience / 2 <= now)
@@ -203,8 +204,8 @@ impl FileFetch {
         &self.holders
     }
 
-    /// Returns the search for holders, for a change. Holders themselves are added and removed by
-    /// the file.
+    /// Returns the holders, to change the state of the search for more. Only the methods of the
+    /// file add and remove holders.
     pub(super) fn holders_mut(&mut self) -> &mut HolderSet {
         &mut self.holders
     }
@@ -214,7 +215,7 @@ impl FileFetch {
         self.swarm.is_active(self.holders.full_count())
     }
 
-    /// Returns the holders that have a part of what is missing of a range.
+    /// Returns the holders that have some of the missing bytes of a range.
     pub(super) fn holders_of(&self, range: ByteRange) -> impl Iterator<Item = &NodeId> {
         self.holders.with_missing(self.presence.here(), range)
     }
@@ -241,7 +242,7 @@ impl FileFetch {
         }
     }
 
-    /// Records the extent of a node's ranges after its offer.
+    /// Records at the swarm which ranges a node has, after its offer.
     pub(super) fn record_ranges(&mut self, node: &NodeId) {
         if let Some(Coverage::Part(ranges)) = self.holders.get(node) {
             self.swarm.record_ranges(node, ranges);
@@ -260,14 +261,13 @@ impl FileFetch {
         self.holders.was_just_lost(now) && self.is_gone_in(range)
     }
 
-    /// Returns whether every full holder has reported the file gone and some of this range is
-    /// neither on this node nor at a partial holder. Other readers of that range wait for the same
-    /// bytes.
+    /// Returns whether every full holder has reported the file gone, and at least some of this
+    /// range is neither on this node nor at a partial holder.
     pub(super) fn is_gone_in(&self, range: ByteRange) -> bool {
         self.holders.is_gone(self.presence.here().missing_in(range))
     }
 
-    /// Returns why a range cannot be had.
+    /// Returns the error for a range that did not arrive.
     pub(super) fn reason(&self, range: ByteRange) -> PlanError {
         if !self.failures.is_lied_to && self.is_gone_in(range) {
             return PlanError::Gone;

@@ -86,7 +86,8 @@ impl FileTable {
         self.get(content)?.presence.outcome_of_stores()
     }
 
-    /// Marks a node of a file's swarm as late, or unreachable. Its stripes go to the others.
+    /// Marks a node of a file's swarm as late, or unreachable. Other nodes own its stripes for a
+    /// while.
     pub(super) fn note_late_node(&mut self, now: Instant, content: &ContentKey, node: &NodeId) {
         if let Some(file) = self.get_mut(content) {
             file.swarm.record_late(now, node);
@@ -99,7 +100,8 @@ impl FileTable {
     }
 
     /// Returns the idle files to close before one more is opened, those unused for the longest
-    /// first. There are none while few files are open.
+    /// first. Returns none while fewer than [`FETCHES_KEPT_MAX`] files are open. Beyond that, the
+    /// search runs only once per batch of opened files, because it examines all files.
     pub(super) fn idle_over_limit(&mut self, step: impl Fn()) -> Vec<ContentKey> {
         self.opened += 1;
         let at_once = FETCHES_KEPT_MAX / GO_AT_ONCE_PART;

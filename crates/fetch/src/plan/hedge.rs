@@ -1,4 +1,4 @@
-//! Late requests: what the policy decides about them is carried out here.
+//! Checks of late requests, which carry out what `hedge_policy` decides.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use super::{
 };
 use p2pfs_types::extent::ExtentSet;
 
-/// Maximum peers from which one range is requested at one time, and maximum peers without any answer
-/// that are tried for one file at one time.
+/// Maximum peers from which one range is requested at one time. Also, of the holders of a file that
+/// have never answered, the maximum number that have requests in flight.
 pub(super) const ASKED_AT_ONCE_MAX: usize = 3;
 
 /// Checks late requests.
@@ -58,7 +58,7 @@ impl Hedger {
         }
     }
 
-    /// Returns a request with the time of its sending and the figures to decide by.
+    /// Returns a request, the time of its sending and the figures by which the policy decides.
     fn late_request(
         &self,
         state: &FetchState,
@@ -85,8 +85,8 @@ impl Hedger {
     }
 
     /// Requests the part that blocks a reader from another peer too, if that is much faster and the
-    /// budget allows it. A slower peer could take long for the whole range, so only that first part
-    /// is hedged.
+    /// budget allows it. The other peer could take long for the whole range, so only the first
+    /// missing part is hedged.
     fn hedge(
         &mut self,
         state: &mut FetchState,
@@ -155,10 +155,10 @@ impl Hedger {
     }
 }
 
-/// Reissues a read-ahead or fill request as urgent if a reader now waits for it. This happens
-/// if later requests overtake it or a limit of this node delays it, and only if no other peer
-/// has been asked. A holder with a rate limit serves waiting readers first, and so does the
-/// limit of this node.
+/// Reissues a read-ahead or fill request as urgent, to the same peer, if a reader now waits for a
+/// part of its range. This happens only if later requests overtook it or a limit of this node
+/// delays it, if none of its bytes arrived, and if no other request touches its range. A holder
+/// with a rate limit serves waiting readers first, and so does the limit of this node.
 fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
     let Some(entry) = state.requests.get(id) else {
         return;
@@ -181,8 +181,10 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
     }
 }
 
-/// Returns the failure of an old request whose peer sends nothing at all. While its own bytes
-/// arrive it goes on. While the peer serves other requests it waits its turn, for a limited time.
+/// Returns the failure of a request whose time is over, or schedules its next check. A request goes
+/// on while its bytes arrive, or while its complete answer waits for verification. While the peer
+/// answers other requests, it waits for its turn, for a limited time. It fails as `Ours` after that
+/// time, and as `Unreachable` if the peer sends nothing at all.
 pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Option<Failure> {
     let limit = state.config.request_limit;
     let entry = state.requests.get_mut(id)?;
@@ -217,8 +219,8 @@ pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Op
     })
 }
 
-/// Moves other requests away from silent peers, a few at a time. The rest follows in the next
-/// step. These requests need not discover the silence one by one.
+/// Moves the requests to peers that have fallen silent to other peers, a few at a time. The rest
+/// follows in the next step. Otherwise each request would have to become late first.
 pub(super) fn rescue_some(state: &mut FetchState, now: Instant) {
     for _ in 0..STEP_ITEMS_MAX {
         if !state.peers.has_rescues() {
@@ -231,15 +233,15 @@ pub(super) fn rescue_some(state: &mut FetchState, now: Instant) {
     state.out.timers.insert((now, Timer::Again));
 }
 
-/// Requests the parts of a cancelled request for which readers wait, even if the peer has no
-/// room. A fill would request them in bulk again, behind everything that is queued there by
-/// now.
+/// Requests the parts of a cancelled request for which readers wait, from the same peer, as urgent,
+/// even if the peer has no room. Otherwise a fill would request them in bulk again, behind
+/// everything that is queued at the peer by now.
 fn ask_as_urgent(state: &mut FetchState, now: Instant, before: &RangeRequest) {
     let (node, content) = (before.node, before.content);
     let Some(fetch) = state.files.get(&content) else {
         return;
     };
-    // otherwise its readers find another holder
+    // if the peer is silent or no holder any longer, the scheduler finds another holder
     let is_well = state.peers.get(&node).is_some_and(|it| !it.is_silent());
     if !is_well || !fetch.holders().contains(&node) {
         return;
@@ -260,9 +262,10 @@ fn ask_as_urgent(state: &mut FetchState, now: Instant, before: &RangeRequest) {
     }
 }
 
-/// Cancels a request to a silent peer if another live holder has its range, so that it is
-/// requested there. If the other holder was silent too, a hedge is used instead. If all holders
-/// are slow, a range that is cancelled at one after the other never arrives.
+/// Cancels a request to a silent peer if another live holder has the beginning of its range, so
+/// that it is requested there. Without a live holder the request stays open, and may be hedged.
+/// Otherwise, if all holders are slow, a range could be cancelled at one after the other and never
+/// arrive.
 fn rescue(state: &mut FetchState, now: Instant, id: RequestId) {
     let Some(entry) = state.requests.get(id).filter(|it| !it.is_received()) else {
         return;
@@ -292,8 +295,9 @@ fn is_elsewhere(state: &FetchState, now: Instant, request: &RangeRequest) -> boo
 }
 
 /// Returns the expected time until the rest of an answer arrives, at the pace of all bytes that the
-/// peer sent since the request. The rest includes the requests that were queued before it. Returns
-/// `None` if the peer sends nothing, or only answers to other requests.
+/// peer sent since the request. If none of the answer has arrived, the rest includes the bytes that
+/// were queued before it. Returns `None` if the peer sends nothing, or if many later requests
+/// overtook this one.
 fn remaining_time(state: &FetchState, now: Instant, id: RequestId) -> Option<Duration> {
     let entry = state.requests.get(id)?;
     let peer = state.peers.get(&entry.request.node)?;

@@ -1,12 +1,15 @@
-//! Late requests. They are hedged within a budget, or sent to other peers if their peer is silent.
+//! Policy for late requests. They are hedged within a budget, or moved to other peers if their peer
+//! is silent.
 //!
-//! A hedge transfers bytes twice. It is therefore sent only if it is much faster than the rest of
-//! the request that it hedges. It is paid from a credit that all readers share, and it never
-//! exceeds the limit of bytes in flight. A request to a peer that sends nothing at all is not
-//! hedged. It is cancelled as soon as another live peer has the same bytes, and requested there.
+//! A hedge is a second request for a range, to another peer, while the first request is still open.
+//! It transfers bytes twice. It is therefore sent only if it is much faster than the rest of the
+//! first request. It is paid from a credit that all readers share, and it never exceeds the limit
+//! of bytes in flight. A request to a silent peer is not hedged if another live peer has the bytes:
+//! it is cancelled, and its range is requested there.
 //!
-//! The decision depends on when the rest of a late answer is expected. If the reader's own link is
-//! full, answers of every peer are late, and a second request would delay them further.
+//! Lateness alone does not justify a hedge. If this node's own link is full, the answers of all
+//! peers are late, and a second request would delay them further. The decision therefore compares
+//! when the rest of the late answer and when the hedge are expected.
 
 use std::time::Duration;
 
@@ -14,14 +17,15 @@ use super::pause::GrowingPause;
 use super::schedule::WORSE_MULTIPLE;
 use super::{PlanConfig, WINDOW_START_BYTES};
 
-/// One of this many bytes is transferred twice in the long run, so that a slow cluster is not asked
-/// for everything twice. The credit for hedges is at most [`WINDOW_START_BYTES`].
+/// In the long run at most one of this many bytes is transferred twice: each answer adds this part
+/// of its bytes to the credit for hedges. Otherwise a slow cluster would be asked for everything
+/// twice. The credit is at most [`WINDOW_START_BYTES`].
 const HEDGE_SHARE: u64 = 10;
-/// How long a peer with an open request may send nothing before it counts as silent.
+/// Minimum time for which a peer with an open request may send nothing before it counts as silent.
 pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
-/// How long a peer may send nothing before it loses its stripes of a file that many nodes want, and
-/// how long a reader waits for a stripe at most. If many nodes begin at once, each is quiet for
-/// longer than [`SILENT_MIN`] now and then.
+/// Minimum time for which a peer may send nothing before it loses its stripes of a swarm's file,
+/// and maximum wait of a reader for a stripe of another node. It is longer than [`SILENT_MIN`]: if
+/// many nodes begin at once, each is quiet for longer than that now and then.
 pub(super) const LOST_MIN: Duration = Duration::from_secs(1);
 
 /// Maximum time between two checks of one request. A request without an answer is checked less and
@@ -33,17 +37,18 @@ const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(16);
 pub(super) struct LateRequest {
     /// Whether this node delays it: a limit throttles it, or its answer waits for verification.
     pub is_delayed_here: bool,
-    /// Whether a reader waits for its range, or it is among the last of a fill.
+    /// Whether a reader waits for a part of its range, or a fill has everything in flight that it
+    /// lacks.
     pub is_waited_for: bool,
-    /// Usual time of such a request.
+    /// Expected duration of the request when it was sent.
     pub usual: Duration,
     /// How long its peer has sent nothing.
     pub quiet: Duration,
     /// Number of checks before this one.
     pub checks: u32,
-    /// Expected time until the rest arrives, if any arrives.
+    /// Expected time until the rest of its answer arrives. `None` if its peer sends nothing of it.
     pub remaining: Option<Duration>,
-    /// Whether another live holder has its range.
+    /// Whether another live holder has the beginning of its range. False if its peer is not silent.
     pub is_elsewhere: bool,
 }
 
@@ -52,12 +57,12 @@ pub(super) struct LateRequest {
 pub(super) enum HedgeAction {
     /// Nothing, until its next check.
     Wait,
-    /// Requests the same range from another peer too, if that is much faster and affordable.
-    /// Otherwise it is reissued if later requests overtook it.
+    /// Requests the part that blocks a reader from another peer too, if that is much faster and
+    /// affordable. Without a hedge, the request may be reissued as for [`HedgeAction::Reissue`].
     Hedge,
     /// Cancels it, so that its range is requested elsewhere.
     TakeBack,
-    /// Sends it again as urgent, if later requests overtook it.
+    /// Sends it again as urgent, if later requests overtook it or a limit of this node delays it.
     Reissue,
 }
 
@@ -111,7 +116,7 @@ impl HedgePolicy {
             return SILENT_MIN;
         }
         let span = self.silent_after(late);
-        // a peer that has only begun to be quiet is checked when it would count as silent
+        // a peer that has been quiet for most of the span is checked when it would count as silent
         if late.quiet > span / 2 && late.quiet < span {
             return span - late.quiet;
         }

@@ -1,5 +1,5 @@
-//! The holders of one file: which ranges each has, which lost the file, and when more are looked
-//! for.
+//! The holders of one file: which ranges each has, which nodes lost the file, and when to search
+//! for more.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,34 +9,35 @@ use super::pause::GrowingPause;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Maximum holders kept for one file. Later offers of new holders are ignored.
+/// Maximum holders kept for one file. New holders beyond it are ignored.
 pub const HOLDERS_MAX: usize = 64;
-/// Maximum holders with at most a part of the file. The rest of the places is for full holders.
+/// Number of holders, full ones included, from which on a new partial holder is ignored. The
+/// remaining places are for full holders.
 const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
-/// Maximum ranges kept of one holder's part of a file, the longest ones. A holder cannot list more
-/// at one time.
+/// Maximum ranges kept for one partial holder; the longest are kept. One answer of a holder cannot
+/// list more.
 pub const RUNS_MAX: usize = 4096;
-/// Pause before holders are asked again: all nodes with a `Get` while no known peer can serve a
-/// file, or the nodes of a swarm for their ranges while nothing arrives.
+/// Pause between two `Get`s to all nodes while no known peer can serve a file, and between two
+/// surveys of a swarm.
 pub(super) const ASK_AGAIN: GrowingPause = GrowingPause {
     first: Duration::from_millis(100),
     most: Duration::from_secs(2),
 };
 /// How long the catalogue's listing of a node is ignored after that node reported the file gone. It
-/// is also how long a reader of the file then waits for an offer of another node.
+/// is also the minimum time for which a reader of the file then waits for an offer of another node.
 pub(super) const GONE: Duration = Duration::from_secs(5);
 
 /// Ranges of a file that a holder has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
     All,
-    /// Whole chunks. Honest holders have whole chunks only: a range that begins or ends within a
-    /// page could be requested, but not kept.
+    /// Ranges of whole chunks. Honest holders have whole chunks only. The cache could not store a
+    /// range that begins or ends within a page.
     Part(ExtentSet),
 }
 
 impl Coverage {
-    /// Returns the ranges that at least one of the two has.
+    /// Returns the ranges that at least one of the two has, at most the [`RUNS_MAX`] longest.
     fn union(&self, more: &Self) -> Self {
         match (self, more) {
             (Self::Part(a), Self::Part(b)) => Self::Part(a.union(b).longest(RUNS_MAX).into()),
@@ -79,14 +80,14 @@ pub(super) struct HolderSet {
     full: usize,
     /// Sequence numbers of the holders' listings of the whole file.
     listed: BTreeMap<NodeId, u64>,
-    /// Nodes that had the whole file, reported it gone, and did not become holders again.
+    /// Nodes that had the whole file, reported it gone, and did not become full holders again.
     gone: BTreeMap<NodeId, GoneReport>,
     wanted_next: Instant,
     wanted_pause: Duration,
-    /// Whether a search for more holders starts once some of it has been wanted for a short time.
+    /// Whether a search for more holders starts shortly after the file is next wanted.
     is_to_get: bool,
-    /// Whether no known peer can be asked for some wanted bytes, so that more holders are looked
-    /// for.
+    /// Whether no known peer can be asked for some wanted bytes. More holders are searched for
+    /// then.
     is_starved: bool,
     /// Whether the catalogue is being asked for new holders after all known ones reported the file
     /// gone.
@@ -94,8 +95,8 @@ pub(super) struct HolderSet {
 }
 
 impl HolderSet {
-    /// Creates an empty set. `is_to_get` says whether more holders than the catalogue knows are
-    /// looked for.
+    /// Creates an empty set. `is_to_get` is whether to search for more holders than the catalogue
+    /// knows.
     pub(super) fn new(now: Instant, is_to_get: bool) -> Self {
         Self {
             holders: BTreeMap::new(),
@@ -220,8 +221,8 @@ impl HolderSet {
         is_news
     }
 
-    /// Removes a holder that no longer has the file. The report of a partial holder says nothing
-    /// about the other ranges.
+    /// Removes a holder that no longer has the file. A full holder is remembered as gone. The
+    /// report of a partial holder says nothing about the ranges that it never had.
     pub(super) fn remove(&mut self, now: Instant, node: NodeId) {
         let listed_at = self.listed.remove(&node).unwrap_or_default();
         if self.set(node, None) == Some(Coverage::All) {
@@ -238,8 +239,8 @@ impl HolderSet {
         self.gone.values().any(|gone| gone.until > now)
     }
 
-    /// Returns whether every full holder has reported the file gone and no partial holder has some
-    /// of the missing ranges.
+    /// Returns whether every full holder has reported the file gone, and at least some of the
+    /// `missing` ranges are at no partial holder.
     pub(super) fn is_gone(&self, missing: ExtentSet) -> bool {
         if self.gone.is_empty() {
             return false;
@@ -255,7 +256,7 @@ impl HolderSet {
         !left.is_empty()
     }
 
-    /// Returns whether several `Get`s have brought no new holder.
+    /// Returns whether several `Get`s in a row have brought no new holder.
     pub(super) fn has_long_asked(&self) -> bool {
         self.wanted_pause == ASK_AGAIN.most
     }
@@ -271,12 +272,13 @@ impl HolderSet {
         Some(self.wanted_next)
     }
 
-    /// Returns whether more holders are to be looked for once the file is wanted. Returns true once.
+    /// Returns whether a search for more holders is to start, once the file is wanted. Returns true
+    /// once.
     pub(super) fn take_to_get(&mut self) -> bool {
         std::mem::take(&mut self.is_to_get)
     }
 
-    /// Postpones the search for more holders until the file is wanted again.
+    /// Sets whether a search for more holders starts when the file is next wanted.
     pub(super) fn get_later(&mut self, is_to_get: bool) {
         self.is_to_get = is_to_get;
     }

@@ -7,24 +7,25 @@ use super::{Lane, PIECE_MAX_BYTES, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
-/// Bytes in flight to a peer that is little known yet, and maximum urgent bytes in flight to any
-/// peer. They may exceed its window.
+/// Bytes that a peer must have delivered before its window depends on its latency and rate alone,
+/// and maximum window that its rate alone gives it until then. It is also the maximum urgent bytes
+/// in flight to one peer, on top of its window for bulk bytes.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
 /// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
-/// Maximum bytes of a lane in flight to a peer that has never answered: two of the kernel's
-/// read-aheads. A dead or slow peer then costs little, and later requests wait little.
+/// Maximum bytes of a lane in flight to a peer that has not answered in this run: two of the
+/// kernel's read-aheads. A dead or slow peer then costs little, and later requests wait little.
 const WINDOW_UNKNOWN_BYTES: u64 = 2 * URGENT_MAX_BYTES;
-/// Maximum transfer time of what a reader's range waits for: the window of a peer that has
-/// delivered little, the urgent bytes beyond the window, and one urgent piece. Two chunks may always
-/// be in flight.
+/// Transfer time at a peer's rate that a reader's range may have to wait for. It bounds the window
+/// of a peer that has delivered little, the urgent bytes beyond twice the window, and one urgent
+/// piece. Two chunks may always be in flight.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
 /// Maximum size in bytes of a small request: a small file, or a page or two of a large one.
 pub const SMALL_BYTES: u64 = 8 << 10;
-/// Bytes of a TLS record (RFC 8446, 5.1), in which answers arrive. It is the smallest urgent piece,
-/// used if a chunk takes longer than [`QUEUE_TIME`]. A peer sends one answer after the other, so a
-/// reader that opens a small file waits for the rest of the current piece. Each piece carries its
-/// proof from the root of the file's tree, so smaller ones would be half proof.
+/// Maximum bytes of a TLS record (RFC 8446, 5.1), in which answers arrive. It is the smallest
+/// urgent piece, used if a chunk takes longer than [`QUEUE_TIME`]. A peer sends one answer after
+/// the other, so a reader that opens a small file waits for the rest of the current piece. Each
+/// piece carries its proof from the root of the file's tree, so smaller pieces would be half proof.
 pub(super) const RECORD_BYTES: u64 = 16 << 10;
 /// Divisor of a peer's estimated rate when it reports `Busy`, until its next answers.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
@@ -34,8 +35,8 @@ const BUSY_RATE_DIVISOR: f64 = 4.0;
 pub(super) const USUAL_DELAY: Duration = Duration::from_millis(50);
 /// Bytes per second assumed for an unknown peer.
 pub(super) const RATE_UNKNOWN: f64 = 10e6;
-/// Length of each of the two latest intervals whose least latency is a peer's distance. Queueing
-/// and disrupted networks add delays that are not distance.
+/// Length of a time span of latency samples. The distance of a peer is its least latency in the
+/// current and the previous span. Queueing and disrupted networks add delays that are not distance.
 const DISTANCE_SPAN: Duration = Duration::from_secs(60);
 
 /// Estimates of the link to a peer. All of them only steer requests.
@@ -122,14 +123,15 @@ impl LinkEstimate {
     pub(super) fn has_room(&self, lane: Lane, bytes: u64) -> bool {
         match lane {
             Lane::Urgent => {
-                // at a slow peer more would only queue, and not in the order of its readers
+                // at a slow peer more bytes would only queue, and not in the order in which their
+                // readers wait
                 let most = self.rate.map_or(WINDOW_UNKNOWN_BYTES, |rate| {
                     let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
                     let least = moved.clamp(2 * CHUNK_BYTES, PIECE_MAX_BYTES);
                     (self.window_bytes() * 2).clamp(least, WINDOW_START_BYTES)
                 });
                 // the peer sends a small answer ahead of its queued large ones, so a reader that
-                // opens a small file need not wait until its read-aheads have arrived
+                // opens a small file need not wait for the read-aheads in flight
                 let beside = is_small(lane, bytes) && self.small_bytes < CHUNK_BYTES;
                 self.urgent_bytes == 0 || beside || self.urgent_bytes + bytes <= most
             }
@@ -144,9 +146,10 @@ impl LinkEstimate {
         range.first_grain(self.piece_bytes(lane))
     }
 
-    /// Returns the maximum piece in bytes, a power of two. It takes a quarter of [`QUEUE_TIME`]
-    /// or less, so a slow peer gets small pieces. A few small answers measure distance
-    /// rather than rate, so they do not make urgent pieces smaller.
+    /// Returns the maximum piece in bytes, a power of two. A slow peer gets small pieces: one takes
+    /// at most a quarter of [`QUEUE_TIME`], but has at least a chunk. If a chunk takes longer than
+    /// [`QUEUE_TIME`], urgent pieces are smaller still. This needs a delivered chunk, because a few
+    /// small answers measure distance rather than rate.
     pub(super) fn piece_bytes(&self, lane: Lane) -> u64 {
         let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
         let by_rate = moved_in(QUEUE_TIME / 4).unwrap_or(CHUNK_BYTES);
@@ -264,7 +267,8 @@ impl LinkEstimate {
         self.latency = Some((latency * 7 + sample) / 8);
     }
 
-    /// Records that another peer was faster: its latency is at least the time taken so far.
+    /// Records that another peer was faster: the latency of this peer is at least the time taken so
+    /// far.
     pub(super) fn record_slow(&mut self, now: Instant, sent: &SentState) {
         let took = now.saturating_duration_since(sent.at);
         let moved = self.moved_bytes - sent.moved_bytes;
@@ -287,8 +291,8 @@ impl LinkEstimate {
         }
     }
 
-    /// Lowers the rate of a peer that reports itself busy, until its next answers. It may have a rate
-    /// limit by now that its earlier rate does not reflect.
+    /// Lowers the estimated rate of a peer that reports itself busy, until its next answers. It may
+    /// have a rate limit by now that its earlier rate does not reflect.
     pub(super) fn record_busy(&mut self) {
         self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
     }
@@ -305,8 +309,9 @@ impl LinkEstimate {
         (moved > 0.0 && took > 0.0).then(|| moved / took)
     }
 
-    /// Returns whether many later requests overtook this one. The peer's disk may hang below that
-    /// file alone. The threshold is twice the bytes ahead of it, since two lanes share the link.
+    /// Returns whether many later requests overtook this one. The peer's disk may hang for the file
+    /// of this request alone. The threshold is twice the bytes that were in flight before the
+    /// request, and its own, since two lanes share the link.
     pub(super) fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
         self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2
     }

@@ -4,19 +4,22 @@
 //! wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving bytes
 //! ([`Plan::arrived`]), ends of requests ([`Plan::answered`], [`Plan::failed`]) and news of peers
 //! ([`Plan::peer_is`]). The outputs are the next request ([`Plan::poll_request`]), and events, the
-//! next wake-up time and decisions in the [`Outbox`]. The plan joins objects: `FetchState` has the
-//! data, `Scheduler` chooses requests, `Hedger` checks late ones, and [`Patience`] ends waits.
+//! next wake-up time and decisions in the [`Outbox`]. A plan is composed of `FetchState` with the
+//! data, `Scheduler`, which chooses requests, `Hedger`, which checks late requests, and
+//! [`Patience`], which decides how long readers wait.
 //!
 //! Demands come first, then read-ahead, then fills. A range is requested once, however many readers
-//! wait for it. Only hedges request it from other peers too, from three peers in total, and hedges
-//! have a budget. Progress means arriving bytes, not finished answers: while bytes of a file arrive
-//! from any peer, however slowly, its readers keep waiting. The cost of a step is proportional to
-//! what it touches, times the logarithm of the number of requests in flight.
+//! wait for it. Only a hedge requests a range that is already in flight, from another peer. At most
+//! three peers are asked for one range at a time, and hedges have a budget. Progress means arriving
+//! bytes, not finished answers: while bytes of a file arrive from any peer, however slowly, its
+//! readers keep waiting. The cost of a call is proportional to the number of items that it
+//! examines, times the logarithm of the number of requests in flight.
 //!
-//! The plan moves no bytes, verifies nothing and knows no addresses. Of verified answers it only
-//! knows that they are in memory (`presence`). Its randomness is seeded, the
-//! caller passes in the time, and its iteration order is fixed, so one seed gives one run. A call
-//! that returns an error leaves the plan unchanged.
+//! The plan moves no bytes, verifies nothing and knows no addresses. `presence` keeps verified
+//! answers in memory until the cache has stored them, but the plan only uses their ranges. Its
+//! randomness is seeded, the caller passes in the time, and its iteration order is fixed, so the
+//! same seed and the same calls give the same requests. A call that returns an error leaves the
+//! plan unchanged.
 //!
 //! | subject | files |
 //! |---|---|
@@ -104,28 +107,30 @@ pub use terms::{
 };
 pub use waits::Patience;
 
-/// Maximum bytes of one request, and the alignment of bulk requests: the limit of the wire format.
+/// Maximum bytes of one request, which is the limit of the wire format. No request crosses a
+/// multiple of this size.
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
-/// Maximum bytes of a demand that uses the urgent lane, and of a prompt request, which is sent and
-/// verified without another thread while a reader waits. It is also the first read-ahead window.
-/// This is the kernel's default read-ahead (`VM_READAHEAD_PAGES`), and hashing it takes some 80
-/// microseconds.
+/// Maximum bytes of one request in the urgent lane. Such a request is prompt: it is sent and
+/// verified without another thread, because a reader waits for it. This is also the minimum
+/// read-ahead window. It is the kernel's default read-ahead (`VM_READAHEAD_PAGES`), and hashing it
+/// takes some 80 microseconds.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
 /// Maximum bytes in flight to all peers together. It bounds the memory of the transfer.
 pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 /// Maximum number of waiting reads; one more fails. It exceeds what the kernel may have under way:
 /// its read-aheads (`fuse::BACKGROUND_MAX`) and one read for each thread of a machine.
 pub const DEMANDS_MAX: usize = 1 << 16;
-/// Maximum number of open files; one more fails. It exceeds the number of the kernel's concurrent
-/// read-aheads, each possibly in another file.
+/// Maximum number of open files. Opening one more fails if none of them is idle. It exceeds the
+/// number of the kernel's concurrent read-aheads, each possibly in another file.
 pub const FETCHES_MAX: usize = 1 << 14;
-/// Number of open files from which idle files are closed.
+/// Number of open files from which on opening a file closes idle ones, in batches.
 pub const FETCHES_KEPT_MAX: usize = 1024;
 /// How long a use of a file, a failure and a lookup count as recent. It is longer than a reader's
 /// pause between two reads, and shorter than a user notices.
 pub(crate) const RECENT: Duration = Duration::from_secs(1);
-/// Maximum items of one kind examined in one step: files, demands, requests or nodes. The others
-/// follow in the next step. The kernel reads ahead by a few dozen at a time at most.
+/// Maximum number of files, demands or requests that one loop examines in a step. The loops of the
+/// scheduler and of the rescue continue in the next step. The kernel reads ahead with a few dozen
+/// reads at a time at most.
 const STEP_ITEMS_MAX: usize = 32;
 
 /// Coordinator of all fetches; see the module documentation.
@@ -177,7 +182,8 @@ impl Plan {
         &mut self.state.out
     }
 
-    /// Returns the latest time for the next call of [`Plan::handle_timeout`].
+    /// Returns the time by which [`Plan::handle_timeout`] must next be called, or `None` if no
+    /// timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.state.out.timers.first().map(|(at, _)| *at)
     }
@@ -212,7 +218,7 @@ impl Plan {
         Some(until.max(demand.deadline))
     }
 
-    /// Closes open files. Requests for a disproven one are cancelled.
+    /// Closes the open files that `which` selects. Requests for a disproven file are cancelled.
     pub fn close_files(&mut self, which: FilesToClose) {
         let closed = match which {
             FilesToClose::Idle => self.state.files.idle(),
@@ -233,9 +239,9 @@ impl Plan {
         closed.iter().for_each(|content| self.state.close(content));
     }
 
-    /// Ends the wish for the whole file. If its owner has gone, requests without any arrived bytes
-    /// are cancelled, unless a reader uses the file, because the link is for other files now.
-    /// Otherwise answers of requests in flight may still arrive.
+    /// Ends the fill of a file. If its owner has gone and the file has no waiting and no sequential
+    /// reader, requests without any arrived bytes are cancelled, because they would delay other
+    /// files. All other requests continue.
     pub fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
         self.state.cancel_fill(content);
         let fetch = self.state.files.get(content);
@@ -315,7 +321,8 @@ impl Plan {
         }
     }
 
-    /// Opens a file whose ranges `present` are already on this node. An open file stays as it is.
+    /// Opens a file whose ranges `present` are already on this node. If the file is already open,
+    /// only its time of use changes.
     ///
     /// # Errors
     /// [`PlanError::TooMany`] if [`FETCHES_MAX`] files are in use.
@@ -345,7 +352,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds the nodes that have all of the file according to the catalogue.
+    /// Adds the nodes that have all of an open file according to the catalogue. If this is the
+    /// answer to [`PlanEvent::LookUp`] and the file is still gone, its waits end.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
         let Some(fetch) = self.state.files.get_mut(content) else {
             return;
@@ -376,9 +384,9 @@ impl Plan {
         }
     }
 
-    /// Records which ranges a node has. Returns whether the offer was useful. It is not if it is
-    /// for a file that is not open, has another size, comes from a shunned peer or adds nothing
-    /// new.
+    /// Records which ranges a node has. Returns whether the offer was useful. It is not useful if
+    /// it is for a file that is not open, has another size, comes from a shunned peer, adds nothing
+    /// new or exceeds a limit.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
         if !self.state.files.is_open(&offer.content) {
             return false;
@@ -408,7 +416,7 @@ impl Plan {
 
     /// Requests the whole open file, and gives up after `patience` without progress. Ends in
     /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`]. After `Filled` the file stays open until
-    /// [`FillEnd::Stored`] reports that it is stored.
+    /// [`Plan::end_fill`].
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
         let Some(fetch) = self.state.files.get_mut(&content) else {
             return;
@@ -448,8 +456,8 @@ impl Plan {
         }
     }
 
-    /// Marks bytes as missing that were on this node: the cache had no room for them. If readers
-    /// still wait for them, they are requested again.
+    /// Marks bytes as missing that were on this node, for example because the cache refused or lost
+    /// them. If readers or a fill still want them, they are requested again.
     pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
         if let Some(fetch) = self.state.files.get_mut(content) {
             fetch.presence.lose(range);
@@ -458,9 +466,9 @@ impl Plan {
     }
 
     /// Records that bytes of an answer arrived from a peer, even if the answer is not needed any
-    /// longer. It is worth a call only for an answer that takes long; [`Plan::answered`] is enough
-    /// for others. Zero bytes mean that the peer is at work for the request, for example that its
-    /// handshake progresses.
+    /// longer. Only an answer that takes long needs such calls: [`Plan::answered`] counts the bytes
+    /// that were not reported before. Zero bytes mean that the peer is at work for the request, for
+    /// example that its handshake progresses.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         if let Some(entry) = self.state.requests.get_mut(id).filter(|_| bytes > 0) {
             entry.record_arrived(now, bytes);
@@ -472,7 +480,8 @@ impl Plan {
     }
 
     /// Records that the range of a request arrived, was verified and can be read from now on.
-    /// Returns `false` if it is no longer needed because another peer was sooner.
+    /// Returns `false` if the request or its file is not open any longer, for example because
+    /// another peer was faster.
     pub fn answered(&mut self, now: Instant, id: RequestId) -> bool {
         let Some(entry) = self.state.take_request(id) else {
             return false;
@@ -504,14 +513,14 @@ impl Plan {
         waits::notify_readers(&mut self.state, &content, range);
         waits::notify_if_filled(&mut self.state, &content);
         if matches!(entry.cause, RequestCause::Hedge(_)) {
-            // the next bytes that its reader waits for are as late
+            // the request for the bytes after a hedged range is probably late too
             self.state
                 .hasten_checks(now, &content, ByteRange::at(range.end, 1));
         }
         true
     }
 
-    /// Ends a request without data. Its range goes to another peer.
+    /// Ends a request without data. Its range is requested again, usually from another peer.
     pub fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
         let Some(entry) = self.state.take_request(id) else {
             return;
@@ -564,11 +573,13 @@ impl Plan {
     }
 
     /// Adds a reader that waits for `range` of an open file. It waits until `deadline`, or longer
-    /// while bytes of the file arrive. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
+    /// while bytes of the file arrive or its holders work for other requests. Ends in
+    /// [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
     ///
     /// # Errors
     /// The remembered failure of a recent attempt; [`PlanError::Gone`] if the holders recently
-    /// reported the range gone; [`PlanError::TooMany`].
+    /// reported the range gone; [`PlanError::TooMany`]; [`PlanError::NoHolder`] if the file is not
+    /// open.
     pub fn demand(
         &mut self,
         now: Instant,
@@ -582,8 +593,8 @@ impl Plan {
         Ok(id)
     }
 
-    /// Adds a demand again that had ended in [`PlanEvent::Ready`] without its bytes being readable.
-    /// It keeps its id, because its reader cancels it and queries its deadline by that id.
+    /// Adds a demand again after it ended in [`PlanEvent::Ready`] although its bytes could not be
+    /// read. It keeps its id, by which its reader cancels it and queries its deadline.
     ///
     /// # Errors
     /// Those of [`Plan::demand`].

@@ -1,13 +1,13 @@
 //! How long a wait goes on: the one rule for readers, fills, requests and stripes.
 //!
-//! A wait ends when nothing progressed for its limit. Progress of its own starts the limit again.
-//! Two things extend it: its holders work for other requests, so that its turn comes, and this node
-//! did not run for a time.
+//! A wait ends when it has made no progress for its limit. Each progress starts the limit again.
+//! Two things extend a wait without progress: holders of the file work for other requests, so that
+//! the turn of the wait comes, or this node did not run for a time.
 
 use std::time::{Duration, Instant};
 
-/// Limit, in multiples of a wait's own limit, of the wait for a turn at a holder that serves
-/// others. It applies while the wait itself makes no progress.
+/// Maximum time for which a wait without progress is extended because holders of its file serve
+/// other requests, in multiples of the wait's limit.
 pub(super) const TURN_PATIENCE: u32 = 6;
 /// A file without progress for this many times its reader's limit gets its next request ahead of
 /// all other files.
@@ -53,18 +53,20 @@ impl Waiting {
         self.progress_at + self.limit
     }
 
-    /// Returns whether it has waited so long for its turn that it comes first.
+    /// Returns whether it has waited so long without progress that it comes before all others.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         self.progress_at + self.limit * OVERDUE_PATIENCE <= now
     }
 
-    /// Returns until when it may wait for its turn, counted from `from`.
+    /// Returns until when it may wait for its turn at holders that serve other requests, counted
+    /// from `from`.
     pub(super) fn turn_ends_at(&self, from: Instant) -> Instant {
         from + self.limit * TURN_PATIENCE
     }
 
-    /// Returns until when it goes on, given when its holders last worked for any request. The
-    /// extension ends at the limit for turns, counted from `its_turn`, if that is set.
+    /// Returns until when it goes on. `worked_at` is when its holders last worked for any request,
+    /// which extends the wait. If `its_turn` is set, the extension ends at the limit for turns,
+    /// counted from that time.
     pub(super) fn extended(
         &self,
         worked_at: Option<Instant>,
@@ -94,8 +96,9 @@ impl Pause {
         Self { end, took }
     }
 
-    /// Returns until when the pause extends a wait: by the length of the pause, but at most by the
-    /// wait's limit. Otherwise repeated pauses could extend a wait for ever.
+    /// Returns until when the pause extends a wait: for the length of the pause after its end, but
+    /// at most for the wait's limit. Otherwise a reader would wait for hours more after a
+    /// suspension of hours.
     pub(super) fn excuses_until(&self, limit: Duration) -> Instant {
         self.end + self.took.min(limit)
     }

@@ -85,8 +85,9 @@ impl Peer {
         self.silence.is_silent()
     }
 
-    /// Returns its rank. Answering peers come first. A peer that has been silent comes next if its
-    /// last try was long enough ago: it may be healthy again, which only a request can show.
+    /// Returns its rank. Answering peers come first. A silent peer comes next if its last try was
+    /// long enough ago and it has no open request: it may be healthy again, which only a request
+    /// can show.
     pub(super) fn standing(&self, now: Instant) -> PeerRank {
         let is_idle = self.asked.is_empty() && self.backoff.resting_until(now).is_none();
         match self.is_silent() {
@@ -101,7 +102,8 @@ impl Peer {
         self.asked.is_empty() && !self.backoff.was_shunned()
     }
 
-    /// Returns the expected time, longer for a loaded peer, as a score to compare peers of one rank.
+    /// Returns a score to compare peers of one rank: the expected time of an answer, longer for a
+    /// loaded peer.
     pub(super) fn score(&self, lane: Lane, bytes: u64) -> Duration {
         let expected = self.link.expected(lane, bytes);
         expected.mul_f64(1.0 + f64::from(self.load) / 64.0)
@@ -165,8 +167,9 @@ impl Peer {
         now.saturating_duration_since(from)
     }
 
-    /// Returns whether it is reliable now, so not silent and not about to be. Bytes arrive in
-    /// records (RFC 8446, 5.1), so a slow peer is quiet between them. The time of three counts.
+    /// Returns whether it can be relied on now: it is not silent, not backed off from, and has not
+    /// been quiet for `limit` while requests were open. A slow peer is quiet between two TLS
+    /// records (RFC 8446, 5.1), so the limit is at least the time of three records at its rate.
     pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
@@ -188,16 +191,18 @@ impl Peer {
         worked_at.filter(|_| !self.backoff.is_shunned(now))
     }
 
-    /// Resets its failures, since it is reported healthy again.
+    /// Ends its back-off and its silence, and forgets its delays, because it is reported healthy
+    /// again.
     pub(super) fn rested(&mut self) {
         self.backoff.end();
         self.silence = Silence::default();
         self.link.forget_delays();
     }
 
-    /// Backs off from a live peer without counting a failure. If it reported itself busy, our turn
-    /// will come, at a lower rate: it may have a rate limit by now that its earlier rate does not
-    /// reflect. A request sent before the last such report says nothing new.
+    /// Backs off from a live peer without counting a failure. `says_so` is whether the peer
+    /// reported itself busy. Such a peer counts as working for this node, so waits for it are
+    /// extended. Its estimated rate is lowered, because it may have a rate limit by now. A request
+    /// that was sent before the last back-off began does not extend the back-off.
     pub(super) fn rest_busy(
         &mut self,
         now: Instant,
@@ -212,8 +217,9 @@ impl Peer {
         self.spare(now, sent, jitter, says_so)
     }
 
-    /// Backs off from a peer as if it were busy, because a limit of this node delayed the request.
-    /// That says nothing about the peer.
+    /// Backs off from a peer as if it had reported itself busy, because a limit of this node
+    /// delayed the request. Unless the peer is silent, the delay is remembered for
+    /// [`Peer::is_held_back`].
     pub(super) fn hold_back(&mut self, now: Instant, sent: &SentState, jitter: f64) -> Instant {
         self.worked_at = Some(now);
         if !self.is_silent() {
@@ -222,8 +228,8 @@ impl Peer {
         self.spare(now, sent, jitter, true)
     }
 
-    /// Returns whether a limit of this node alone held requests to it back, within this time before
-    /// now.
+    /// Returns whether the peer is not silent, and a limit of this node delayed a request to it
+    /// within this time before now.
     pub(super) fn is_held_back(&self, now: Instant, within: Duration) -> bool {
         !self.is_silent() && self.backoff.was_limited(now, within)
     }
@@ -265,7 +271,8 @@ impl Peer {
     }
 
     /// Returns a peer with the figures of an earlier run, and the end of its shunning if that is in
-    /// the future.
+    /// the future. The older the record, the closer its figures are moved to those of an unknown
+    /// peer.
     pub(super) fn recalled(now: Instant, record: &PeerRecord) -> (Self, Option<Instant>) {
         let mut peer = Self::default();
         let moment = |before| AgedInstant { at: now, before };

@@ -10,16 +10,17 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum peers with recorded figures.
 pub const PEERS_MAX: usize = 2048;
-/// Divisor of the number of peers or files removed together at their limit, since the search
-/// examines all of them. Those not heard from, or not used, for the longest are removed first.
+/// At the limit of peers or of open files, this part of the limit is removed together, because the
+/// search for unused ones examines all. Those not heard from, or not used, for the longest are
+/// removed first.
 pub(super) const GO_AT_ONCE_PART: usize = 8;
 
 /// The peers with recorded figures.
 #[derive(Debug, Default)]
 pub struct PeerTable {
     peers: BTreeMap<NodeId, Peer>,
-    /// Peers that fell silent, and the first of their requests that the rescue has not examined
-    /// yet.
+    /// Peers that fell silent, each with the lowest id of its requests that the rescue has not
+    /// examined yet.
     rescues: BTreeMap<NodeId, RequestId>,
 }
 
@@ -32,7 +33,7 @@ impl PeerTable {
         self.peers.get_mut(node)
     }
 
-    /// Returns the figures of a peer, and creates them without a bound.
+    /// Returns the figures of a peer, and creates them if needed, even beyond [`PEERS_MAX`].
     pub(super) fn entry(&mut self, node: NodeId) -> &mut Peer {
         self.peers.entry(node).or_default()
     }
@@ -54,7 +55,7 @@ impl PeerTable {
             .max()
     }
 
-    /// Returns whether one more peer needs the room of another.
+    /// Returns whether the table has no room for this peer.
     pub(super) fn is_full_for(&self, node: &NodeId) -> bool {
         !self.peers.contains_key(node) && self.peers.len() >= PEERS_MAX
     }

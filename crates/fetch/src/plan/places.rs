@@ -1,5 +1,5 @@
-//! Index of the requests in flight and the readers of one file by range. An answer examines only
-//! the entries that it touches.
+//! Index of ranges by id. Each file has one index of its requests in flight and one of its waiting
+//! readers, so that an arriving answer examines only the entries near its range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -75,7 +75,7 @@ impl<Id: Copy + Ord> RangeIndex<Id> {
         None
     }
 
-    /// Returns where the next range begins after an uncovered offset.
+    /// Returns the start of the first range after an offset that no range covers, or `u64::MAX`.
     fn next_start(&self, at: u64) -> u64 {
         let cell = at / CHUNK_BYTES;
         let starts = |cell| self.in_cell(cell).map(|other| other.start);

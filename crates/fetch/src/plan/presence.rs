@@ -1,13 +1,14 @@
 //! Which bytes of a content are here: in the cache, or in memory until the cache has stored them.
 //!
-//! [`PresentBytes`] is the only object that answers this. It changes when an answer is verified, when
-//! the cache stores or refuses it, and when bytes turn out to be lost. The cache's own map is asked
-//! only when a content is opened and when a fill begins, for the cache may have lost bytes since.
+//! [`PresentBytes`] is the only object that answers this. It changes when an answer is verified,
+//! when the cache stores or refuses it, and when bytes turn out to be lost. The cache's own map is
+//! read only twice: when a content is opened, and when a fill begins, because the cache may have
+//! lost bytes meanwhile.
 //!
-//! Answers in memory are being stored, or the cache has no room for them. The number of concurrent
-//! verifications bounds the former. [`RefusedAnswers`] bounds the latter, for all contents together.
-//! Ranges may overlap in any way, since a late range is also requested in part from another peer.
-//! Each is kept until it is stored itself.
+//! An answer in memory is being stored, or the cache has no room for it. The number of concurrent
+//! verifications bounds the answers being stored. [`RefusedAnswers`] bounds those without room, for
+//! all contents together. The ranges of answers may overlap in any way, since a part of a late
+//! range is also requested from another peer. Each answer is kept until it is stored itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 #[derive(Debug)]
 pub(crate) struct PresentBytes {
     size_bytes: u64,
-    /// Verified ranges that can be read.
+    /// Ranges that can be read. Bytes of an answer were verified on arrival; the cache verifies
+    /// doubtful bytes on disk when they are read.
     here: ExtentSet,
     here_bytes: u64,
     /// Whether the cache has all of it, as far as reported.
@@ -38,8 +40,8 @@ struct HeldAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeldState {
     Storing,
-    /// Being stored when a fill began. A refusal does not concern that fill: the cache may have
-    /// refused the bytes before, although it has room by now.
+    /// Being stored when a fill began. If the cache refuses the answer, it is stored again for that
+    /// fill: the cache may have decided before the fill began, and have room by now.
     StoringForLaterFill,
     Refused,
 }
@@ -48,7 +50,8 @@ enum HeldState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the bytes may have to be stored again"]
 pub enum Refused {
-    /// They stay in memory for readers nearby. Every fill of their content has failed.
+    /// They stay in memory for the readers that want them soon. Every fill of their content has
+    /// failed.
     Held,
     /// Store them again, as for [`Accepted::Store`](crate::session::Accepted::Store).
     StoreAgain,
@@ -101,8 +104,8 @@ impl PresentBytes {
         self.held.insert(range, HeldAnswer { verified, state });
     }
 
-    /// Records that the cache stored an answer, and whether it then had the whole content. The store
-    /// of an earlier answer may be reported after that of the last one.
+    /// Records that the cache stored an answer, and whether it then had the whole content. Stores
+    /// may be reported in another order than they happened.
     pub(crate) fn stored(&mut self, range: ByteRange, is_stored: bool, refused: RefusedOf<'_>) {
         self.release(range, refused);
         self.is_stored |= is_stored;
@@ -148,8 +151,8 @@ impl PresentBytes {
         missing
     }
 
-    /// Records that the cache has a file for the content after all. Returns the ranges that are to
-    /// be fetched again, to be stored.
+    /// Records that the cache has a file for the content after all. Returns the ranges of the
+    /// answers in memory, which are to be fetched again so that the cache can store them.
     pub(crate) fn reopen(&mut self, is_stored: bool, refused: RefusedOf<'_>) -> Vec<ByteRange> {
         let ranges = self.held.keys().copied().collect();
         self.drop_refused(refused);
@@ -192,7 +195,7 @@ impl PresentBytes {
 }
 
 /// The answers of all contents that the cache refused, in the order of their refusals. They stay in
-/// memory for readers nearby. The oldest are dropped first.
+/// memory for the readers that want them soon. The oldest are dropped first.
 #[derive(Debug)]
 pub(crate) struct RefusedAnswers {
     by_number: BTreeMap<u64, (ContentKey, ByteRange)>,

@@ -1,16 +1,17 @@
 //! Order of the files: those that have something to request, and those that wait until one of their
 //! holders has room.
 //!
-//! For each work class a file is ready, parked at all its holders, or idle. Room at a holder
-//! readies the files parked there in turn, so an event at one peer does not examine the files of
-//! others.
+//! For each work class a file is ready, parked at all its holders, or idle. If a holder has room,
+//! the files parked at it become ready in turn, so an event at one peer does not examine the files
+//! of other peers.
 //!
 //! Demands are ordered by age, parked or not, so that one read is requested as a whole before the
-//! next begins. Without this order, parts of very many reads would exceed memory if the cache has
-//! no room, and would evict each other again and again. But after all of one read has been
-//! requested, its file counts as newly arrived. The kernel reads ahead by megabytes, and over a
-//! slow link a reader of a single page of another file would otherwise wait for all of them. A file
-//! that has waited too long this way gets its next part ahead of the others.
+//! next begins. Without this order, parts of very many reads would fill the memory if the cache has
+//! no room, and would evict each other before any read is complete. But after all of one read has
+//! been requested, its file counts as newly arrived. The kernel reads ahead by megabytes, and over
+//! a slow link a reader of a single page of another file would otherwise wait for all these
+//! read-aheads. A file that has waited too long for its turn gets its next part ahead of the
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +46,7 @@ pub(super) enum QueuePosition {
     First,
     /// By this number, the lowest first.
     At(u64),
-    /// Behind all other files. A file that is queued already keeps its position.
+    /// Behind all other files. A file that is ready already keeps its position.
     Last,
 }
 
@@ -78,7 +79,8 @@ type FileQueue = BTreeSet<(u64, ContentKey)>;
 struct WakePass {
     /// Next number to queue in each work class.
     next: [u64; 3],
-    /// Files parked after the pass began wait for the next pass.
+    /// Queue number at which the pass began. Files parked later wait for the next pass, except
+    /// those with demands.
     until: u64,
 }
 
@@ -191,8 +193,8 @@ impl ReadyQueue {
         self.awake.remove(node);
     }
 
-    /// Wakes the files parked at a peer that may have room, in turn. The pass also covers demands
-    /// that an earlier pass queued in vain.
+    /// Starts a pass over the files parked at a peer that may have room, or extends the current
+    /// pass. The pass examines all demands, also those that an earlier pass queued in vain.
     pub(super) fn wake(&mut self, node: NodeId) {
         let until = self.next_number;
         let begun = WakePass {

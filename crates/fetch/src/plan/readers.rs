@@ -15,13 +15,13 @@ pub(super) struct ReaderSet {
     waits: RangeIndex<DemandId>,
     /// Demands with bytes that still have to be requested.
     unissued: BTreeSet<DemandId>,
-    /// Lower bound of the age of its demands: the id assigned when the last demand was fully
-    /// requested.
+    /// Lower bound of the queue number of its demands: the id that was next when one of them was
+    /// last requested completely.
     turn_from: u64,
     /// Whether its readers have waited too long for their turn. Its next request then comes first
     /// of all.
     is_overdue: bool,
-    /// Last demand tried in vain in the current pass, if later ones are still untried.
+    /// Demand that the current pass returned last. `None` before the first.
     scan_cursor: Option<DemandId>,
 }
 
@@ -71,15 +71,16 @@ impl ReaderSet {
         self.is_overdue &= !self.unissued.is_empty();
     }
 
-    /// Records that all of a demand was requested. `number` is the current id of demands: newer
-    /// demands of other files come before the next one of this file.
+    /// Records that all of a demand was requested. `number` is the next free id: the present
+    /// demands of all other files come before the next demand of this file.
     pub(super) fn finish_issuing(&mut self, id: DemandId, number: u64) {
         self.remove_unissued(id);
         self.turn_from = number;
     }
 
-    /// Returns the queue position of the demands among all files: the age of the oldest one, or the
-    /// last turn if that is later. An overdue file comes first.
+    /// Returns the queue position of the file for its demands: the id of the oldest unrequested
+    /// one, or `turn_from` if that is higher. An overdue file comes first. Returns `None` if
+    /// everything was requested.
     pub(super) fn position(&self) -> Option<QueuePosition> {
         let oldest = self.unissued.first()?;
         Some(if self.is_overdue {

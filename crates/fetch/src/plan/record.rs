@@ -1,15 +1,16 @@
 //! Figures of peers that are kept over restarts, and how much of them still counts.
 //!
 //! A record is a first guess: it orders the peers until the first answer, which replaces it. The
-//! older it is, the less it says. Lies of a peer are remembered longer, and it stays shunned for
-//! the rest of its time. Times are ages, since a record may be from before a reboot. The owner that
-//! stores the records stores dates.
+//! older it is, the less it says. Wrong bytes of a peer are remembered longer, and a peer that was
+//! shunned stays shunned for the rest of [`SHUN`](super::SHUN). Times are ages, since a record may
+//! be from before a reboot. The owner stores them as dates.
 
 use std::time::Duration;
 
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of exported records. Peers that lied come first, then those heard from last.
+/// Maximum number of exported records. Peers that lied come first, then those heard from most
+/// recently.
 pub const PEER_RECORDS_MAX: usize = 1024;
 /// Age at which the figures of a record say nothing: a laptop has been on other networks by then.
 pub(super) const FIGURES_LAST: Duration = Duration::from_secs(7 * 24 * 3600);

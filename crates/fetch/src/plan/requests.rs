@@ -16,7 +16,7 @@ pub(super) enum RequestState {
     /// A part of the answer has arrived, the last of it at this time.
     Arriving { bytes: u64, last_at: Instant },
     /// The whole answer has arrived and waits for verification. Its peer is not late. `bytes` is
-    /// the part of it that was reported on its way.
+    /// the part of the answer that was reported while it arrived.
     Received { bytes: u64 },
 }
 
@@ -27,8 +27,9 @@ pub(super) struct OpenRequest {
     pub cause: RequestCause,
     pub sent: SentState,
     pub state: RequestState,
-    /// When the request is next checked for lateness, and the number of checks so far.
+    /// When the request is next checked for lateness.
     pub check_at: Instant,
+    /// Number of checks so far, since it was sent or since a reader began to wait for it.
     pub checks: u32,
     pub expire_at: Instant,
 }
@@ -71,12 +72,13 @@ impl OpenRequest {
     }
 }
 
-/// Requests in flight, and those chosen that the owner has not taken yet.
+/// Requests in flight, and the queue of those that the owner takes before all others.
 #[derive(Debug, Default)]
 pub struct RequestTable {
     open: BTreeMap<RequestId, OpenRequest>,
     bytes: u64,
-    /// Requests that were chosen outside the order of the files: hedges and urgent repeats.
+    /// Requests that were chosen outside the order of the files: hedges, and bulk requests that are
+    /// repeated as urgent.
     chosen: VecDeque<RangeRequest>,
 }
 

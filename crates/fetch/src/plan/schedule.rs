@@ -2,9 +2,9 @@
 //! turn; and choice of its holder.
 //!
 //! A reader that requests much at once, as a command does that copies a whole file, is blocked by
-//! the first missing byte. In a swarm only that gap is requested from full holders after a delay,
-//! whichever node owns its stripe. Of the rest, only gaps that need not wait for other nodes are
-//! requested.
+//! its first missing byte. In a swarm, only the gap at that byte may be requested from full holders
+//! although another node owns its stripe, after a delay. Of the other gaps, only those are
+//! requested that need not wait for other nodes.
 
 use std::time::{Duration, Instant};
 
@@ -27,22 +27,24 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// One of this many bulk requests goes to an unknown peer although a known one has room.
+/// On average, one of this many bulk requests goes to an unknown peer although a known one has
+/// room.
 const EXPLORE_ONE_IN: u32 = 32;
-/// A peer is much worse than another if it takes this many times as long, and more than
-/// [`USUAL_DELAY`] longer. It then gets no bulk request, although the other is busy, and no hedge.
+/// A peer is much worse than another if it takes more than this many times as long. It then gets no
+/// bulk request, even if the other has no room, unless it is within [`USUAL_DELAY`] of that or
+/// still brings the bytes before they are needed. It gets no hedge of the other's request either.
 pub(super) const WORSE_MULTIPLE: u32 = 2;
 
-/// Peer for the beginning of a gap, or why none can be asked.
+/// Peer for the beginning of a gap, or the reason why none is asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HolderChoice {
     Ask(NodeId, ByteRange),
-    /// The holders have no room for more requests.
+    /// The answering holders have no room for more requests, or only much slower ones have.
     Full,
     /// No reachable peer has it.
     Nobody,
-    /// The range must be requested as a whole. Some peers have parts of it, and no peer has all of
-    /// it.
+    /// A hedge must request its range as a whole. Some peers have parts of it, and no other peer
+    /// has all of it.
     InParts,
     /// It belongs to another node of the swarm, which does not have it yet.
     Reserved,
@@ -54,7 +56,8 @@ pub(super) struct Wish<'a> {
     pub content: &'a ContentKey,
     pub gap: ByteRange,
     pub purpose: RequestPurpose,
-    /// Peers that are asked for it already. A hedge goes to another one.
+    /// Peers that are asked for it already. If there are any, the wish is for a hedge, which goes
+    /// to another peer.
     pub exclude: &'a [NodeId],
 }
 
@@ -74,9 +77,9 @@ impl<'a> Wish<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestPurpose {
     lane: Lane,
-    /// Bytes that arrive before it is needed.
+    /// Bytes that are expected to arrive before the gap is needed.
     before_bytes: u64,
-    /// Since when a reader waits for it, if one does.
+    /// Since when the gap blocks a reader, if it does.
     waits_since: Option<Instant>,
 }
 
@@ -96,7 +99,7 @@ impl RequestPurpose {
         }
     }
 
-    /// Returns the purpose of a gap that blocks a reader since `since`, or may be treated so.
+    /// Returns the purpose of a gap that has blocked a reader since `since`.
     pub(super) fn waiting(since: Instant) -> Self {
         Self {
             waits_since: Some(since),
@@ -118,7 +121,7 @@ struct Candidates {
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
     best_stands: PeerRank,
-    /// Silent peer with a due try although others answer.
+    /// Silent peer whose next try is due, although others may answer.
     to_try: Option<(NodeId, ByteRange)>,
     unknown: Vec<(NodeId, ByteRange)>,
     unknown_in_use: usize,
@@ -142,7 +145,7 @@ enum DemandAttempt {
     InVain,
 }
 
-/// Chooses the next request. It has the random numbers of all choices, and no other state.
+/// Chooses the next request. Its only state is the random number generator.
 #[derive(Debug)]
 pub(super) struct Scheduler {
     rng: StdRng,
@@ -156,7 +159,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns a random part of 1, by which pauses differ.
+    /// Returns a random number in 0..1, by which back-offs are varied.
     pub(super) fn jitter(&mut self) -> f64 {
         self.rng.random()
     }
@@ -252,7 +255,7 @@ impl Scheduler {
                 return Some(request);
             }
             if tries == 0 {
-                // the other files follow at once
+                // the other files follow in the next step, without delay
                 state.out.timers.insert((now, Timer::Again));
                 return None;
             }
@@ -308,7 +311,8 @@ impl Scheduler {
         let limit = state.read_ahead.of_each();
         let ranges = state.files.get(content)?.streams.ahead(limit);
         let mut is_any = false;
-        // the range of a stream is computed only if the streams before it need nothing
+        // the gaps of a stream are searched only if no range of the streams before it can be
+        // requested
         for range in ranges {
             state.step();
             let fetch = state.files.get(content)?;
@@ -395,7 +399,8 @@ impl Scheduler {
         HolderChoice::Ask(node, part)
     }
 
-    /// Moves a file behind the others after a request. Demands keep their order of age instead.
+    /// Moves a file behind the others of its work class after a request. For demands, the file
+    /// keeps its position by age, and is not overdue any longer.
     fn move_to_end(&mut self, state: &mut FetchState, content: &ContentKey, class: WorkClass) {
         if class != WorkClass::Demand {
             state.queue.dequeue(content, class);
@@ -416,8 +421,8 @@ impl Scheduler {
         true
     }
 
-    /// Requests the next part of the oldest demand of a file that can be requested. Parks the file
-    /// if none can.
+    /// Requests the next part of a file's oldest demand for which a peer can be asked. Parks the
+    /// file if there is no such demand.
     pub(super) fn next_demanded(
         &mut self,
         state: &mut FetchState,
@@ -432,7 +437,7 @@ impl Scheduler {
             };
             let in_parts = fetch.holders().has_partial();
             let row = begins.then(|| state.demands.first_in_row(fetch, next));
-            // a peer that lacks the first demand of a row may have a later one
+            // if no peer has the first demand of a row, one may have a later demand
             for id in row.filter(|first| *first != next).into_iter().chain([next]) {
                 match self.ask_for_demand(state, now, content, id) {
                     DemandAttempt::Asked(request) => return Some(request),
@@ -501,7 +506,8 @@ fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
     let is_swarm = fetch.is_swarm();
     let policy = SwarmPolicy::new(state, wish.content, fetch);
     let of_full = !is_swarm || policy.may_ask_full_holders(now, gap, wish.purpose.waits_since);
-    // in a swarm a full holder is asked in time for what only silent peers have
+    // in a swarm, a range that only silent partial holders have waits for a live full holder, which
+    // is asked once the wait for the owner is over
     let in_time = !of_full && policy.has_lively_full_holder(now);
     for (node, coverage) in fetch.holders().iter() {
         state.step();
@@ -547,7 +553,7 @@ fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
         if !peer.link.is_known() && !peer.is_silent() {
             found.unknown.push((*node, part));
         } else if found.best.is_none_or(|(best, ..)| {
-            // a slow peer still wins: a silent one would be asked again and again
+            // a slow answering peer wins over a silent one, which would be asked again and again
             (standing, score) < (found.best_stands, best)
         }) {
             (found.best, found.best_stands) = (Some((score, *node, part)), standing);
@@ -556,8 +562,8 @@ fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
     found
 }
 
-/// Returns the gaps of a demand to try: its first gap, which blocks the reader if it has
-/// reached it. In a swarm the later gaps that need not wait for other nodes follow.
+/// Returns the gaps of a demand to try. The first gap comes first; it blocks the reader if the
+/// reader has reached it. In a swarm, the later gaps follow that need not wait for other nodes.
 fn gaps_of_demand<'a>(
     state: &mut FetchState,
     now: Instant,

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::pause::GrowingPause;
 
-/// Pause before a silent peer is tried although another would do, and before a node of a swarm owns
-/// stripes again after one of it was late. It is longer than the occasional halt of a machine.
+/// Pause before a silent peer gets another request although an answering peer has the range, and
+/// before a node of a swarm owns stripes again after one of its stripes was late. It is longer than
+/// the occasional halt of a machine.
 pub(super) const TRY: GrowingPause = GrowingPause {
     first: Duration::from_secs(1),
     most: Duration::from_secs(16),
@@ -32,14 +33,14 @@ impl Silence {
         news
     }
 
-    /// Returns whether the peer may be asked although another would do: it answers, or its next try
-    /// is due.
+    /// Returns whether the peer may be asked although an answering peer has the range: it is not
+    /// silent, or its next try is due.
     pub(super) fn may_be_tried(&self, now: Instant) -> bool {
         self.try_at.is_none_or(|at| at <= now)
     }
 
-    /// Postpones the next try, because something was requested. Requests sent together count as one
-    /// try.
+    /// Records a request to the peer. If a try of the silent peer was due, this request is the try,
+    /// and the next one is scheduled. Further requests before that count as the same try.
     pub(super) fn tried(&mut self, now: Instant) {
         if self.is_silent() && self.may_be_tried(now) {
             self.tries += 1;

@@ -1,8 +1,9 @@
 //! State of all fetches, and the changes that keep its parts consistent.
 //!
-//! A request is in three places: in flight, at its file and at its peer. A reader is at its file and
-//! among the demands. The methods here change such places together. They choose nothing: the
-//! choices are in `schedule`, `hedge` and `waits`.
+//! A request is recorded in three places: in the table of requests, at its file and at its peer. A
+//! waiting reader is recorded at its file and in the table of demands. The methods here change all
+//! places of an item together. They choose nothing: the choices are in `schedule`, `hedge` and
+//! `waits`.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
@@ -22,11 +23,11 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Delay of a `Get` for more holders after the first wish for a file. A short read from a known
-/// holder ends before that, and the `Get` would only delay it.
+/// Delay of a `Get`, which asks all nodes for more holders, after the first wish for a file. A
+/// short read from a known holder ends before that, and an earlier `Get` would only delay it.
 const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
 
-/// Events with a time of their own.
+/// Event that is due at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     CheckOverdue(RequestId),
@@ -41,7 +42,7 @@ pub(super) enum Timer {
     Rested(NodeId),
     /// Asks the other nodes that want the file which parts they have by now.
     Survey(ContentKey),
-    /// Stripes that belong to other nodes may be requested from full holders.
+    /// Stripes that belong to other nodes may be requested from full holders now.
     Stripe(ContentKey),
     /// The last step left some of its work for the next one.
     Again,
@@ -68,7 +69,8 @@ impl Outbox {
         Some(due.1)
     }
 
-    /// Schedules a search for more holders, shortly after the first wish for a file.
+    /// Schedules a search for more holders shortly after the first wish for a file, if `gets` is
+    /// true.
     pub(super) fn get_soon(&mut self, now: Instant, content: ContentKey, gets: bool) {
         if gets {
             let at = now + GET_ANYWAY_AFTER;
@@ -131,8 +133,8 @@ impl FetchState {
         }
     }
 
-    /// Returns the figures of a peer, and creates them if there are none. Returns `None` at the
-    /// limit if all peers are in use.
+    /// Returns the figures of a peer, and creates them if there are none. Returns `None` if the
+    /// table is full and all peers in it are in use.
     pub(super) fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
         if self.peers.is_full_for(&node) {
             let files = self.files.iter();
@@ -152,7 +154,7 @@ impl FetchState {
         Some(self.peers.entry(node))
     }
 
-    /// Ends the wish for the whole file. Answers of requests in flight may still arrive.
+    /// Ends the fill of a file. Answers of requests in flight may still arrive.
     pub(super) fn cancel_fill(&mut self, content: &ContentKey) {
         if let Some(fetch) = self.files.get_mut(content) {
             fetch.fill = FillWish::None;
@@ -177,7 +179,7 @@ impl FetchState {
         self.steps.set(self.steps.get() + 1);
     }
 
-    /// Removes a request from flight, with its timers and counters.
+    /// Removes a request from all places where it is recorded, with its timers.
     pub(super) fn take_request(&mut self, id: RequestId) -> Option<OpenRequest> {
         let entry = self.requests.remove(id)?;
         let request = &entry.request;
@@ -207,7 +209,8 @@ impl FetchState {
         Some(entry)
     }
 
-    /// Makes a range requestable again that is not on this node and not in flight.
+    /// Makes the missing parts of a range requestable again, after their request ended without them
+    /// or the cache lost them.
     pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -228,7 +231,8 @@ impl FetchState {
         self.out.events.push_back(PlanEvent::Filled(*content));
     }
 
-    /// Moves the checks of background requests forward because a reader now waits for their range.
+    /// Moves the next checks of the requests that touch a range forward, because a reader now waits
+    /// for the range.
     pub(super) fn hasten_checks(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.files.get(content) else {
             return;
@@ -258,7 +262,7 @@ impl FetchState {
         self.out.timers.insert((at, Timer::CheckOverdue(id)));
     }
 
-    /// Cancels a request, so that its range can be requested elsewhere.
+    /// Cancels a request and makes its range requestable again, from any peer.
     pub(super) fn abandon(&mut self, id: RequestId, why: TakeBackReason) {
         if let Some(entry) = self.take_back(id, why) {
             self.ask_again(&entry.request.content, entry.request.range);
@@ -289,7 +293,7 @@ impl FetchState {
         }
     }
 
-    /// Records a request as sent.
+    /// Creates a request and records it as sent.
     pub(super) fn issue(
         &mut self,
         now: Instant,
@@ -339,7 +343,8 @@ impl FetchState {
         request
     }
 
-    /// Queues a file that may have something to request.
+    /// Queues a file in a work class, or removes it from the queue if it has nothing to request
+    /// there.
     pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -365,7 +370,7 @@ impl FetchState {
             .for_each(|class| self.enqueue(content, *class));
     }
 
-    /// Queues a file anew in each work class after its holders changed.
+    /// Queues a file again in each work class after its holders changed, even if it is parked.
     pub(super) fn requeue(&mut self, content: &ContentKey) {
         for class in WORK_CLASSES {
             self.queue.dequeue(content, class);
@@ -391,8 +396,9 @@ impl FetchState {
         self.queue.park(content, class, position, nodes);
     }
 
-    /// Moves a file ahead of older ones if its first reader has waited long without a byte and
-    /// would give up before long. Its reader then progresses like a reader of a slow holder.
+    /// Moves a file ahead of all others if it has no request in flight and its oldest unrequested
+    /// demand has waited for a multiple of its limit without a byte (`Waiting::is_overdue`).
+    /// Without this, the reader would give up before the turn of its file.
     pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -410,8 +416,8 @@ impl FetchState {
         }
     }
 
-    /// Wakes the files parked at a peer that may have room. An overdue one is queued at once,
-    /// before all other files.
+    /// Wakes the files parked at a peer that may have room. If the peer has room for demands, an
+    /// overdue file is queued at once, before all other files.
     pub(super) fn wake(&mut self, node: NodeId) {
         self.queue.wake(node);
         let has_room = self.peers.has_room(&node, WorkClass::Demand.lane());
@@ -425,12 +431,12 @@ impl FetchState {
     pub(super) fn mark_silent(&mut self, now: Instant, node: NodeId) {
         if self.peers.mark_silent(now, node) {
             self.out.decisions.record(|| Decision::Silent(node));
-            // requests that wait for room there may go to other peers now
+            // files that wait for room at this peer may be requested from other peers now
             self.wake(node);
         }
     }
 
-    /// Closes a file that was not used for a while, or schedules the next check of it.
+    /// Closes a file that is idle and was not used for a while, or schedules the next check.
     pub(super) fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.files.get(&content) else {
             return;
@@ -447,8 +453,8 @@ impl FetchState {
         self.out.timers.insert((next, Timer::Idle(content)));
     }
 
-    /// Records the failure of a request at its peer, which rests, is shunned or is no holder any
-    /// longer. `jitter` is in 0..1.
+    /// Records the failure of a request at its peer: the peer rests, is shunned, or is not a holder
+    /// of the file any longer. `jitter` is in 0..1.
     pub(super) fn blame(
         &mut self,
         now: Instant,
@@ -483,9 +489,9 @@ impl FetchState {
         }
     }
 
-    /// Looks a file up in the catalogue once all its holders report it gone. Readers need not wait
-    /// for a file that is gone, unless other nodes have it since. The last lookup was when a reader
-    /// began to wait.
+    /// Requests a lookup of a file in the catalogue once all its full holders have reported it
+    /// gone. Other nodes may have the file by now: the last lookup was when a reader began to wait.
+    /// If none has it, the readers need not wait any longer.
     fn look_up_if_gone(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.files.get_mut(&content) else {
             return;
@@ -496,7 +502,8 @@ impl FetchState {
         }
     }
 
-    /// Looks for holders besides the known ones, or postpones that while nothing is wanted.
+    /// Requests a search for more holders if the file is wanted now. Otherwise the search is
+    /// postponed until it is wanted again.
     pub(super) fn get_anyway(&mut self, content: &ContentKey) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -509,7 +516,8 @@ impl FetchState {
         }
     }
 
-    /// Looks for holders, repeatedly, because no known peer can serve the wish.
+    /// Requests a search for holders if one is due, and schedules the next. Called when no known
+    /// peer can be asked for some wanted bytes.
     pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -531,7 +539,7 @@ impl FetchState {
         }
     }
 
-    /// Cancels the other requests whose whole range has arrived with this one.
+    /// Cancels the open requests that touch `range` and whose whole ranges are on this node now.
     pub(super) fn cancel_duplicates(
         &mut self,
         now: Instant,

@@ -10,7 +10,7 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Maximum streams of one file.
 pub const STREAMS_MAX: usize = 64;
-/// Maximum read-ahead window in bytes: the maximum window of one peer. The first one is
+/// Maximum read-ahead window in bytes: the maximum window of one peer. The minimum window is
 /// [`URGENT_MAX_BYTES`].
 pub const AHEAD_MAX_BYTES: u64 = WINDOW_MAX_BYTES;
 /// Maximum read-ahead in bytes of all readers together, shared equally: eight full windows.
@@ -20,9 +20,9 @@ const RUN_MIN_READS: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Offset at which the reader's first read began.
+    /// Lowest offset that the reader has read.
     first: u64,
-    /// Expected offset of its next read.
+    /// Highest end of its reads, where its next read is expected.
     pub next: u64,
     /// Bytes read in sequence.
     run_bytes: u64,
@@ -39,8 +39,9 @@ impl Stream {
         self.run_bytes >= CHUNK_BYTES || self.reads >= RUN_MIN_READS
     }
 
-    /// Returns the read-ahead window, at most twice the bytes read in sequence. Little is wasted
-    /// then if the reader stops.
+    /// Returns the read-ahead window: at most twice the bytes read in sequence, so that little is
+    /// wasted if the reader stops, but at least [`URGENT_MAX_BYTES`]. `limit_bytes` bounds it in
+    /// any case.
     fn window_bytes(&self, limit_bytes: u64) -> u64 {
         if !self.established() {
             return 0;

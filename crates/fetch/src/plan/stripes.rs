@@ -1,4 +1,5 @@
-//! Changes of a file that many nodes want. `swarm_policy` decides, and this carries out.
+//! Changes to the state of a file that a swarm wants. `swarm_policy` decides, and this module
+//! carries the decisions out.
 
 use std::time::Instant;
 
@@ -46,9 +47,10 @@ pub(super) fn add_fellow(state: &mut FetchState, now: Instant, content: &Content
     state.requeue(content);
 }
 
-/// Cancels requests to full holders for stripes that now belong to other nodes. They were sent
-/// while no other node was known to want the file. A request stays if bytes of it arrived or a
-/// reader needs it next.
+/// Cancels requests to full holders for stripes that now belong to other nodes. The requests were
+/// sent while fewer nodes were known to want the file. A request stays if bytes of it arrived or a
+/// reader needs it next. Once this node has more than [`URGENT_MAX_BYTES`] of the file, nothing is
+/// cancelled.
 fn cancel_foreign_stripes(state: &mut FetchState, now: Instant, content: &ContentKey) {
     let Some(fetch) = state.files.get(content) else {
         return;
@@ -73,8 +75,8 @@ fn cancel_foreign_stripes(state: &mut FetchState, now: Instant, content: &Conten
         .for_each(|id| state.abandon(id, TakeBackReason::OfAnotherNode));
 }
 
-/// Asks the partial holders which ranges they have by now. The faster bytes arrive, the shorter
-/// the interval.
+/// Asks some of the partial holders which ranges they have by now, and schedules the next survey.
+/// The faster bytes arrive, the shorter the interval.
 pub(super) fn survey(state: &mut FetchState, now: Instant, content: ContentKey) {
     let Some(fetch) = state.files.get_mut(&content) else {
         return;
@@ -120,7 +122,7 @@ pub(super) fn wait_for_stripe(
     }
 }
 
-/// Lets a file request what its swarm withheld.
+/// Queues a file again whose requests for stripes of other nodes were withheld.
 pub(super) fn recheck_stripes(state: &mut FetchState, content: &ContentKey) {
     if let Some(fetch) = state.files.get_mut(content) {
         fetch.swarm.end_stripes();
@@ -128,7 +130,8 @@ pub(super) fn recheck_stripes(state: &mut FetchState, content: &ContentKey) {
     state.enqueue_all(content);
 }
 
-/// Marks the owner of a stripe as late if a full holder is asked for it instead.
+/// Marks the owner of a stripe as late if this node requests the stripe from a full holder
+/// (`asked`) instead.
 pub(super) fn mark_if_late(
     state: &mut FetchState,
     now: Instant,

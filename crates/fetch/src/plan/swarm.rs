@@ -1,21 +1,22 @@
-//! Distribution from few to many: if more nodes want a file than have all of it, the uplinks of the
-//! full holders are scarce. Each part should leave them once.
+//! Distribution of a file from few full holders to many nodes. If more nodes want a file than have
+//! all of it, these nodes form a swarm: the uplinks of the full holders are scarce, so each part
+//! should leave them once.
 //!
-//! The file is cut into stripes of [`STRIPE_BYTES`]. Each stripe belongs to one of the nodes that
-//! want the file, by a hash of stripe and node that all nodes compute alike (rendezvous hashing). A
+//! The file is cut into stripes of [`STRIPE_BYTES`]. Each stripe belongs to one node of the swarm,
+//! its owner, by a hash of stripe and node that all nodes compute alike (rendezvous hashing). A
 //! node requests its own stripes from full holders at once, except stripes that another partial
 //! holder already has. It takes the other stripes from their owners as those receive them, and asks
-//! each owner periodically which ranges it has. No node keeps a list of all readers: a node learns
-//! of the others by their requests and by offers.
+//! the other nodes periodically which ranges they have (a survey). No node keeps a list of the
+//! whole swarm: a node learns of the others by their requests and by offers.
 //!
-//! A sequential reader requests its own stripes as far ahead as all nodes together would. Its
-//! requests to the full holders then amount to as much as if it were alone, and the other nodes
-//! find its stripes ready when they reach them.
+//! For a sequential reader, a node reads its own stripes ahead farther than the usual window, by
+//! the number of nodes in the swarm. It then requests as many bytes from the full holders as it
+//! would alone, and the other nodes find its stripes ready when they reach them.
 //!
 //! No reader waits long for another node. Every node requests the first bytes of a file at once. A
-//! stripe that blocks a reader is requested from a full holder, whichever node owns it. This
-//! happens after a few times the duration of a stripe from there, or at once if the owner would be
-//! much slower. The late owner then owns no stripes for a while.
+//! stripe that blocks a reader is requested from a full holder, whichever node owns it: at once if
+//! the owner would be much slower, otherwise after a few times the duration of a stripe from the
+//! full holder. The late owner then owns no stripes for a while.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,14 +29,14 @@ use p2pfs_types::id::NodeId;
 /// Bytes of one stripe: four chunks, so that a stripe is in flight only briefly.
 pub const STRIPE_BYTES: u64 = 256 << 10;
 
-/// Node that wants the same file.
+/// Another node that wants the file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SwarmPeer {
-    /// End of the time in which it owns no stripes.
+    /// End of the time in which it owns no stripes, because one of them was late.
     pub lags_until: Option<Instant>,
     /// How often in a row its stripes were late.
     lags: u32,
-    /// End of its last range.
+    /// End of the last range that it has.
     pub furthest: u64,
     /// Number of bytes that it has.
     pub has_bytes: u64,
@@ -62,7 +63,7 @@ pub(super) struct Swarm {
     peers: BTreeMap<NodeId, SwarmPeer>,
     /// Interval of the surveys.
     survey_each: Duration,
-    /// Last node of the previous survey; the next one begins behind it.
+    /// Last node of the previous survey. The next survey begins after this node.
     surveyed_last: Option<NodeId>,
     /// Bytes on this node at the previous survey.
     had_bytes: u64,
@@ -99,7 +100,8 @@ impl Swarm {
         }
     }
 
-    /// Records the extent of a node's ranges after its offer.
+    /// Records how far the ranges of a node reach and how many bytes they have, after an offer of
+    /// the node.
     pub(super) fn record_ranges(&mut self, node: &NodeId, ranges: &ExtentSet) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
@@ -114,7 +116,7 @@ impl Swarm {
         }
     }
 
-    /// Returns the nodes that have only a part of the file.
+    /// Returns the nodes that have only a part of the file, or nothing yet.
     pub(super) fn partial(&self) -> impl Iterator<Item = (&NodeId, &SwarmPeer)> {
         self.peers.iter().filter(|(_, peer)| peer.is_partial)
     }
@@ -125,8 +127,8 @@ impl Swarm {
         partial > 0 && partial + 1 > full_holders
     }
 
-    /// Returns the nodes to survey now, at most `most`, in rotation. Only those count for which
-    /// `may_be_asked` returns true.
+    /// Returns the nodes to survey now, at most `most`, in rotation. Nodes for which `may_be_asked`
+    /// returns false are skipped.
     pub(super) fn next_surveyed(
         &mut self,
         most: usize,
@@ -158,8 +160,8 @@ impl Swarm {
         self.survey_each
     }
 
-    /// Schedules the next examination of the stripes of other nodes. Returns whether it is sooner
-    /// than the scheduled one.
+    /// Schedules the next examination of the stripes of other nodes. Returns whether `due` is
+    /// sooner than the scheduled one, or none was scheduled.
     pub(super) fn schedule_stripes(&mut self, due: Instant) -> bool {
         let is_sooner = self.stripe_at.is_none_or(|at| at > due);
         if is_sooner {

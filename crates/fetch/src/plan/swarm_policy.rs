@@ -1,4 +1,5 @@
-//! Decides which node of a swarm requests a stripe from the full holders, and when. Pure.
+//! Decides which node of a swarm requests a stripe from the full holders, and when. Pure. The
+//! module `swarm` explains swarms and stripes.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -20,8 +21,9 @@ use p2pfs_types::id::NodeId;
 
 /// Minimum wait of a reader for a stripe from its owner. The maximum is [`LOST_MIN`].
 pub(super) const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
-/// A node that has less than 1/`SLOW_PART` of what this node has is too slow, or too late, to own
-/// stripes. This applies once that part is more than a stripe.
+/// A node of the swarm owns no stripes while it has less than 1/`SLOW_PART` of the bytes that this
+/// node has: it is slow, or it began late. This applies once 1/`SLOW_PART` of this node's bytes is
+/// more than a stripe.
 const SLOW_PART: u64 = 4;
 
 /// Decides which stripes of a file this node requests from full holders, and when.
@@ -57,9 +59,10 @@ impl<'a> SwarmPolicy<'a> {
         self.owner(now, stripe) == self.me
     }
 
-    /// Returns how far to fetch this node's own stripes ahead of a reader with the read-ahead
-    /// `range`, at most `limit_bytes`. Before the first bytes of the file are here, the read-ahead
-    /// is not extended, because the first bytes come first.
+    /// Returns the read-ahead `range` of a reader, extended for this node's own stripes. It becomes
+    /// longer by the number of nodes that share the stripes, but ends within `limit_bytes`. It is
+    /// not extended before [`URGENT_MAX_BYTES`] of the file are on this node, because the first
+    /// bytes of a file come first.
     pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
         if !self.file.is_swarm() || self.file.presence.bytes() < URGENT_MAX_BYTES {
             return range;
@@ -74,9 +77,9 @@ impl<'a> SwarmPolicy<'a> {
         ByteRange::new(range.start, far.max(range.end))
     }
 
-    /// Returns the gaps of a range that are worth a try. Outside a swarm that is the first gap. In
-    /// a swarm it is the first gap of each stripe that this node owns or that a partial holder has.
-    /// Beyond `end` only own stripes count.
+    /// Returns the gaps of `range` to request from some holder. Outside a swarm this is the first
+    /// gap. In a swarm it is the first gap of each stripe that this node owns, and, before the
+    /// offset `end`, of each stripe whose gap begins with bytes of a partial holder.
     pub(super) fn gaps_to_try(
         &self,
         now: Instant,
@@ -102,7 +105,8 @@ impl<'a> SwarmPolicy<'a> {
                 gaps.push(part);
             }
         }
-        // without such a stripe the first gap is worth a try once its wait is over
+        // otherwise the first gap: it may be requested from a full holder once its wait for the
+        // owner is over
         if gaps.is_empty() {
             gaps.extend(
                 self.file
@@ -112,7 +116,8 @@ impl<'a> SwarmPolicy<'a> {
         gaps
     }
 
-    /// Returns the owner of a stripe, chosen among the nodes that are near this part of the file.
+    /// Returns the owner of a stripe: this node, or a partial holder that is neither slow nor late
+    /// and whose ranges reach near this part of the file.
     pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
         let have = self.file.presence.bytes();
@@ -140,8 +145,8 @@ impl<'a> SwarmPolicy<'a> {
         peer.is_none_or(|it| it.backoff.unanswered() == 0)
     }
 
-    /// Returns whether full holders may be asked for the beginning of a gap now. `waits_since` is
-    /// the time since when a reader waits for it, if one does.
+    /// Returns whether the beginning of a gap may be requested from full holders now. `waits_since`
+    /// is the time from which on the gap has blocked a reader, if it does.
     pub(super) fn may_ask_full_holders(
         &self,
         now: Instant,
@@ -175,8 +180,8 @@ impl<'a> SwarmPolicy<'a> {
         }
     }
 
-    /// Returns whether a file has no requests in flight, or only requests to silent peers while a
-    /// live full holder exists.
+    /// Returns whether the requests in flight for the file will bring nothing soon: there are none,
+    /// or all go to silent peers while a live full holder exists.
     fn is_asked_in_vain(&self, now: Instant) -> bool {
         let in_vain = self.file.asked.ids().take(STEP_ITEMS_MAX).all(|id| {
             self.step();
@@ -187,7 +192,7 @@ impl<'a> SwarmPolicy<'a> {
         in_vain && (self.file.asked.is_empty() || self.has_lively_full_holder(now))
     }
 
-    /// Returns whether a full holder may be asked and is not silent.
+    /// Returns whether there is a live full holder: one that is not silent and not backed off from.
     pub(super) fn has_lively_full_holder(&self, now: Instant) -> bool {
         self.file.holders().full().any(|node| {
             self.step();
@@ -196,8 +201,8 @@ impl<'a> SwarmPolicy<'a> {
         })
     }
 
-    /// Returns whether a partial holder has the beginning of a range and is not much slower than
-    /// the full holders.
+    /// Returns whether a live partial holder has the beginning of a range and is not much slower
+    /// than the fastest full holder.
     fn is_at_a_fellow(&self, now: Instant, range: ByteRange) -> bool {
         let having = self.file.holders().partial_with(range);
         let lively = having.filter(|node| {
@@ -213,8 +218,8 @@ impl<'a> SwarmPolicy<'a> {
             .is_some_and(|it| bearable.is_none_or(|most| it <= most))
     }
 
-    /// Returns whether an owner is too slow to help: its stripe would take much longer than the
-    /// stripes of all nodes would take from a full holder.
+    /// Returns whether an owner is too slow to help: one stripe from it would take much longer than
+    /// one stripe for each node of the swarm would take from the fastest full holder.
     fn is_too_slow(&self, owner: &NodeId) -> bool {
         let among = self.file.swarm.size();
         let of_full = self.least_of_full_holders();
@@ -236,16 +241,18 @@ impl<'a> SwarmPolicy<'a> {
         full.filter_map(|node| self.time_of_a_stripe(node)).min()
     }
 
-    /// Returns how long to wait for a stripe that belongs to another node: until it is late by the
-    /// time of a full holder. A queue at a full holder delays all nodes alike.
+    /// Returns how long a reader waits for a stripe that belongs to another node: a few times the
+    /// duration of a stripe from the fastest full holder. That duration includes the queue there,
+    /// which delays the owner alike.
     fn stripe_patience(&self) -> Duration {
         let least = self.least_of_full_holders().unwrap_or_default();
         (least * LATE_MULTIPLE).clamp(STRIPE_PATIENCE, LOST_MIN)
     }
 }
 
-/// Returns the weight of a node for a stripe: equal on all nodes and without a pattern
-/// (SplitMix64's last step).
+/// Returns the weight of a node for a stripe; the node with the highest weight owns the stripe. All
+/// nodes compute the same weight. The last step of SplitMix64 spreads the stripes over the nodes
+/// without a pattern.
 fn weight(content: &ContentKey, node: &NodeId, stripe: u64) -> u64 {
     let number = |bytes: &[u8; 32]| {
         let (first, _) = bytes.split_first_chunk().expect("32 bytes");

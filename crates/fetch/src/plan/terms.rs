@@ -6,8 +6,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Multiple of its usual time after which a request is checked for lateness, and after which a
-/// stripe of another node is late.
+/// Multiple of its expected duration after which a request is checked for lateness. For a stripe of
+/// another node, it is the multiple of a stripe's expected duration from a full holder.
 pub(super) const LATE_MULTIPLE: u32 = 3;
 
 /// Settings of the plan. The time that a read waits is not among them: each demand has its own
@@ -20,9 +20,10 @@ pub struct PlanConfig {
     pub request_limit: Duration,
     /// How long an unused fetch stays open.
     pub idle: Duration,
-    /// Bounds of the wait before a range is also requested from another peer.
+    /// Minimum and maximum time until a request with a waiting reader is checked for lateness, and
+    /// may be hedged.
     pub hedge: (Duration, Duration),
-    /// Bounds of that wait while no reader waits for the range.
+    /// Minimum and maximum time until a request without a waiting reader is checked for lateness.
     pub background_hedge: (Duration, Duration),
 }
 
@@ -62,7 +63,8 @@ pub enum PlanError {
     /// The holders of the bytes did not send them in time.
     #[error("no answer by the deadline")]
     TimedOut,
-    /// All nodes that answered sent wrong bytes and are shunned.
+    /// Since the last verified answer, peers sent wrong bytes and were shunned, or another size of
+    /// the content is proven.
     #[error("every node that answered sent wrong bytes")]
     OnlyLiars,
     /// A limit of this node was reached ([`super::DEMANDS_MAX`], [`super::FETCHES_MAX`]).
@@ -88,10 +90,10 @@ pub struct DemandId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Connection of a peer, of two, that carries a request.
+/// Connection that carries a request, one of two to each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// For small requests with a waiting reader.
+    /// For requests with a waiting reader, each of at most [`super::URGENT_MAX_BYTES`].
     Urgent,
     /// For all other requests.
     Bulk,
@@ -112,7 +114,7 @@ pub struct RangeRequest {
     pub range: ByteRange,
 }
 
-/// Ranges of a content that a peer reports in answer to a `Get`.
+/// Ranges of a content that a peer reports in answer to a `Get` or a survey.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Peer that made the offer.
@@ -134,8 +136,8 @@ pub enum Failure {
     Unreachable,
     /// The peer is alive and asks for a pause.
     Busy,
-    /// A limit of this node delayed the request for long. It is treated as if the peer were busy,
-    /// but no reader gives up for it while its holders are healthy.
+    /// A limit of this node delayed the request for long. The peer is treated as if it were busy,
+    /// but no reader gives up because of this while the holders are healthy.
     Limited,
     /// The peer no longer has the content, or never had this range.
     Gone,
@@ -144,7 +146,7 @@ pub enum Failure {
     /// The peer is alive and does not answer this request: its disk hangs, or it does not
     /// understand the request. Other peers may answer it.
     Refused,
-    /// The fault is on this node, so the peer is not blamed.
+    /// The fault is on this node, so it is not counted as a failure of the peer.
     Ours,
 }
 
@@ -155,7 +157,8 @@ pub enum PlanEvent {
     Ready(DemandId),
     /// The demand failed.
     Failed(DemandId, PlanError),
-    /// The holders of this content answered no request during a whole wait of a reader.
+    /// The holders of this content answered no request during the last half, or more, of a reader's
+    /// wait, which failed.
     Unanswered(ContentKey),
     /// The whole file is on this node.
     Filled(ContentKey),
@@ -206,7 +209,8 @@ pub struct PeerRate {
 pub enum RequestStage {
     /// A limit of this node delays it. Its peer is then not silent although nothing arrives.
     Throttled,
-    /// It was delayed and is sent now. Bytes that arrived before say nothing about its answer.
+    /// It was delayed and is sent now. Bytes that its peer sent before say nothing about its
+    /// answer.
     Sent {
         /// Present time.
         at: Instant,
@@ -254,7 +258,7 @@ pub enum PeerNews {
 /// How a fill ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillEnd {
-    /// Its file is stored, or a reader goes on with it.
+    /// It has its result, success or failure. Requests in flight continue.
     Stored,
     /// Its owner has gone.
     Abandoned,
@@ -265,7 +269,8 @@ pub enum FillEnd {
 pub enum FilesToClose {
     /// Those without a waiting reader and a fill.
     Idle,
-    /// Idle ones that were not used lately, so that their cached bytes may be evicted for another file.
+    /// Idle ones that were not used lately, so that their cached bytes may be evicted for another
+    /// file.
     LongIdle {
         /// Present time.
         now: Instant,

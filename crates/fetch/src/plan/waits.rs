@@ -25,7 +25,7 @@ impl Patience {
         self.pause = Some(Pause::new(now, took));
     }
 
-    /// Returns until when a demand waits, as matters stand.
+    /// Returns until when a demand waits if nothing more happens.
     pub(super) fn patient_until(
         &self,
         state: &FetchState,
@@ -39,9 +39,9 @@ impl Patience {
     }
 
     /// Returns until when the wait for a range of a file continues. Holders of the file that work
-    /// for other requests extend it up to a limit, counted from `its_turn`. The limit does not
-    /// apply if that is not set, or while a limit of this node holds back a healthy holder of the
-    /// range.
+    /// for other requests extend the wait. `TURN_PATIENCE` limits this extension, counted from
+    /// `its_turn`. The extension has no limit if `its_turn` is `None`, or while a limit of this
+    /// node delays requests to a healthy holder of the range.
     pub(super) fn patience_deadline(
         &self,
         state: &FetchState,
@@ -61,7 +61,7 @@ impl Patience {
         excused.map_or(until, |excused| until.max(excused))
     }
 
-    /// Gives a reader up, unless its wait goes on.
+    /// Ends the wait of a reader if its time is over, or schedules the next check.
     pub(super) fn check_patience(&self, state: &mut FetchState, now: Instant, id: DemandId) {
         let later = match state.demands.get(id) {
             Some(demand) => self.patient_until(state, now, demand),
@@ -83,8 +83,9 @@ impl Patience {
         state.mark_if_overdue(now, &content);
     }
 
-    /// Gives a fill up, unless its wait goes on. A fill that waits for its turn behind readers
-    /// waits as long as the readers are served. However long that takes, its holders are healthy.
+    /// Ends a fill if its time is over, or schedules the next check. While readers are served first
+    /// and no request of the fill was sent, the fill waits as long as its holders serve the
+    /// readers. However long that takes, the holders are healthy.
     pub(super) fn give_up_filling(
         &self,
         state: &mut FetchState,
@@ -161,7 +162,7 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
     state.out.events.push_back(PlanEvent::Failed(id, why));
 }
 
-/// Gives up what is still gone after the catalogue lookup.
+/// Ends the catalogue lookup of a file, if there was one. If the file is still gone, its waits end.
 pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content: ContentKey) {
     let Some(fetch) = state.files.get_mut(&content) else {
         return;
@@ -172,7 +173,8 @@ pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content
     }
 }
 
-/// Gives up the older waits for a file that is gone once several `Get`s found no new holder.
+/// Ends the waits for a file that is gone once several `Get`s found no new holder. Waits that began
+/// less than [`GONE`] ago continue.
 pub(super) fn give_up_old_waits(state: &mut FetchState, now: Instant, content: ContentKey) {
     if state
         .files

@@ -86,8 +86,8 @@ impl<O: Owner> OpenFile<O> {
         }
     }
 
-    /// Returns the announcement of the fetch's start with its first request, once. The announcement
-    /// does not delay the request.
+    /// Returns the announcement that the fetch started, at its first request and only then. The
+    /// announcement does not delay the request.
     fn start(&mut self, content: &ContentKey) -> Option<FetchEvent> {
         let ContentKey { hash, size_bytes } = *content;
         let is_first = !std::mem::replace(&mut self.told_start, true);
@@ -97,8 +97,8 @@ impl<O: Owner> OpenFile<O> {
 
 /// Fetch machine; see the module documentation.
 pub struct Session<O: Owner> {
-    /// Choices of ranges and peers. Its owner reports news of peers and of time to it directly.
-    /// Reads, fills, offers and ends of requests go through the session.
+    /// Choices of ranges and peers. The owner of the session reports news of peers and of time to
+    /// the plan directly. Reads, fills, offers and ends of requests go through the session.
     pub plan: Plan,
     refused: RefusedAnswers,
     asked: BTreeMap<RequestId, O::Question>,
@@ -153,8 +153,9 @@ impl<O: Owner> Session<O> {
         std::mem::take(&mut self.actions)
     }
 
-    /// Marks a content as in use. Returns the cache's file if its fetch has begun. Returns `None`
-    /// if [`Session::begin`] must be called first.
+    /// Marks a content as in use. Returns `None` if its fetch has not begun, so that
+    /// [`Session::begin`] must be called first. Otherwise returns the cache's file, if the cache
+    /// can store the content.
     ///
     /// # Errors
     /// [`TransferError::Stopped`], or an error of the plan.
@@ -217,7 +218,7 @@ impl<O: Owner> Session<O> {
     }
 
     /// Records the holders of a content that the catalogue and the cluster know. Holders beyond
-    /// [`HOLDERS_MAX`] are ignored.
+    /// [`HOLDERS_MAX`] for one size are ignored.
     pub fn holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
         for content in self.sizes.of(hash) {
             let Some(file) = self.files.get_mut(&content) else {
@@ -243,7 +244,7 @@ impl<O: Owner> Session<O> {
     }
 
     /// Records which ranges of a content a node has. The offer is ignored unless the content is
-    /// being fetched.
+    /// being fetched. A node that offers only a part is then surveyed for all its ranges.
     pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
         let is_news = self.offer_ranges(now, offer, address);
         if is_news && !offer.all {
@@ -253,8 +254,9 @@ impl<O: Owner> Session<O> {
     }
 
     /// Records an offer. Returns whether it was useful. A node that offers the whole content must
-    /// have verified its end. A node that offers a part only repeats the size that it fetches by,
-    /// and may be deceived itself. Its claim neither raises doubt nor makes it a liar.
+    /// have verified its end, so its size is a claim. A node that offers a part only repeats the
+    /// size that it fetches by, and may be deceived itself. An offer of a part therefore neither
+    /// raises doubt about other sizes nor makes the node a liar.
     fn offer_ranges(&mut self, now: Instant, offer: &Offer, address: SocketAddr) -> bool {
         if offer.all {
             self.sizes.record_claim(offer.node, offer.content);
@@ -278,8 +280,8 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Starts a read of a content, and marks the content as in use, unless something must be done
-    /// before it begins.
+    /// Starts a read of a content, and marks the content as in use. If something must be done
+    /// before, returns the read unstarted; see [`StartOutcome`].
     pub fn start(
         &mut self,
         now: Instant,
@@ -629,7 +631,7 @@ impl<O: Owner> Session<O> {
     }
 
     /// Requests the proof of a disputed size. If the size is proven, shuns the nodes that claimed
-    /// others.
+    /// other sizes.
     fn resolve_size(&mut self, now: Instant, content: ContentKey) {
         match self.sizes.verdict(&content) {
             SizeVerdict::Undisputed => {}

@@ -1,11 +1,11 @@
 //! Disputes about the size of a content: several sizes claimed for one hash.
 //!
 //! The hash binds the size only through the end of the content. The beginning of a file verifies
-//! under any size that splits the tree there alike. So each size is a fetch of its own, with the
-//! nodes that claim it as holders. A node that claims another size cannot keep the bytes from
-//! readers. If sizes differ, the end of the content is requested first. The size that it proves is
-//! right. The nodes that claimed other sizes have lied and are shunned, and reads and fills with
-//! their sizes end at once.
+//! under any size that splits the hash tree there alike. So each size is a fetch of its own, with
+//! the nodes that claim it as holders. A node that claims another size cannot keep the bytes from
+//! readers. If sizes differ, the end of the content is requested at once, under each size. The size
+//! under which the end verifies is right. The nodes that claimed other sizes have lied and are
+//! shunned, and reads and fills with their sizes end at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -35,10 +35,10 @@ struct SizeClaims {
     doubters: BTreeSet<NodeId>,
 }
 
-/// Result of a dispute about one size, as matters stand.
+/// State of the dispute about one size.
 pub(super) enum SizeVerdict {
     Undisputed,
-    /// The end of the content proves it.
+    /// Its proof is missing: the end of the content, verified under this size.
     Unproven,
     /// It is right. The nodes and the open contents with other sizes are wrong.
     Proven {
@@ -48,7 +48,7 @@ pub(super) enum SizeVerdict {
 }
 
 impl Sizes {
-    /// Creates an empty table. A proof is waited for as long as any answer.
+    /// Creates an empty table. A proof is waited for as long as a request may take.
     pub(super) fn new(config: &PlanConfig) -> Self {
         Self {
             contents: BTreeMap::new(),

@@ -30,13 +30,14 @@ struct NodeSurveys {
     /// Contents of waiting surveys, at most as many as files are kept open. Other contents are
     /// surveyed when they are next due.
     due: BTreeSet<ContentHash>,
-    /// Last waiting content that was started. The next one is the one after it, so that each has
-    /// its turn.
+    /// Waiting content that was started last. The next one is the one after it in order, so that
+    /// each has its turn.
     last: Option<ContentHash>,
 }
 
 impl Surveys {
-    /// Sends a survey, unless it is open already, or must wait, or is one too many.
+    /// Sends a survey unless it is open already. If too many surveys of the node are open, it
+    /// waits; if too many wait, it is dropped.
     pub(super) fn begin(
         &mut self,
         now: Instant,
@@ -55,7 +56,8 @@ impl Surveys {
         }
     }
 
-    /// Sends the next waiting survey of a node for which `is_wanted` returns true.
+    /// Sends the next waiting survey of a node for which `is_wanted` returns true, and drops those
+    /// before it.
     pub(super) fn begin_next(
         &mut self,
         now: Instant,

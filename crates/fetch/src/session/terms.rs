@@ -55,20 +55,24 @@ impl Holder {
 pub enum Accepted<F> {
     /// They are not needed any longer, because another peer was faster.
     Unwanted,
-    /// Store them here, then report the result with [`super::Session::stored`] or [`super::Session::refused`].
+    /// Store them here, then report the result with [`super::Session::stored`] or
+    /// [`super::Session::refused`].
     Store(F),
     /// The cache has no file for them. They stay in memory.
     Held,
 }
 
-/// Result of `Session::start`: a started read, or the read and what must come before it.
+/// Result of [`Session::start`](super::Session::start): a started read, or the read and what must
+/// come before it.
 pub enum StartOutcome<R> {
-    /// The read has the id if it waits, and none if it ended at once.
+    /// Id of the read if it waits, or `None` if it ended at once.
     Started(Option<DemandId>),
-    /// `Session::begin` for its content.
+    /// The fetch of the content has not begun. [`Session::begin`](super::Session::begin) must come
+    /// first.
     NotBegun(Read<R>),
-    /// The lookup of holders that the session has requested (`wanted` in its actions), because a
-    /// holder reported the content gone a moment ago. `Session::read` follows.
+    /// A holder reported the content gone a moment ago, so the session requests a lookup of its
+    /// holders (`wanted` in its actions). [`Session::read`](super::Session::read) follows after the
+    /// lookup.
     HoldersFirst(Read<R>),
 }
 
@@ -222,8 +226,8 @@ pub enum FetchEvent {
         /// Size of the file.
         size_bytes: u64,
     },
-    /// The holders of a content answered no request during a whole wait of a reader, neither with
-    /// bytes nor with a refusal.
+    /// The holders of a content answered no request, neither with bytes nor with a refusal, during
+    /// the last half, or more, of a reader's wait, which failed.
     Unanswered {
         /// Content that was read.
         hash: ContentHash,
