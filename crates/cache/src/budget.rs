@@ -45,7 +45,8 @@ fn outboard_charge_bytes(size_bytes: u64, chunks: u64) -> u64 {
         .min(paths)
 }
 
-/// Returns the maximum size of the map before a rewrite, plus that of the new map beside it.
+/// Returns the maximum size of the map before a rewrite, plus the size of the new map, which exists
+/// beside the old one during the rewrite.
 fn map_charge_bytes(blocks: u64) -> u64 {
     let records = 3 * blocks + SPARE_RECORDS;
     (HEADER_BYTES as u64 + records * RECORD_BYTES as u64).next_multiple_of(PAGE_BYTES)

@@ -1,8 +1,7 @@
 //! Handle to a cached file: reads it and proves it to peers.
 //!
-//! Reading a complete file takes no lock, except the short lock of `super::recent` for files
-//! written past the page cache. Bytes on disk are never removed while a handle lives, so a range
-//! that was present once can be read without another check.
+//! Reading a complete file takes no lock. Bytes on disk are never removed while a handle lives, so
+//! a read needs no lock after the check that its range is present.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -24,7 +23,8 @@ use p2pfs_types::pool::PiecePool;
 pub enum ReadOutcome {
     /// Number of bytes read: all that were requested, up to the end of the file.
     Ready(usize),
-    /// First gap in whole pages; nothing was read.
+    /// Missing range, in whole pages; nothing was read. It is the first gap, or the chunks that the
+    /// disk could not read.
     Missing(ByteRange),
 }
 
@@ -118,8 +118,8 @@ impl CacheFile {
         }
     }
 
-    /// Blocking: checks the ranges in doubt, chunk by chunk, while `goes_on` returns true. After a
-    /// full pass every range is present or missing.
+    /// Checks the ranges in doubt, chunk by chunk, while `goes_on` returns true. Blocks on the
+    /// disk. After a full pass every range is present or missing.
     pub fn settle(&self, goes_on: impl Fn() -> bool) {
         let shared = self.shared();
         shared.settle_all(&self.handle.core.context, goes_on);
@@ -154,8 +154,8 @@ impl CacheFile {
     ///
     /// # Errors
     /// [`CacheError::NotCached`] if the range is not within [`CacheFile::offered`].
-    /// [`CacheError::Damaged`] if the bytes on disk are wrong or cannot be read: the range is
-    /// missing then, and [`super::CacheEvent::Dropped`] was sent. [`CacheError::Digest`] for a
+    /// [`CacheError::Damaged`] if the bytes on disk are wrong or cannot be read: the damaged chunks
+    /// are missing then, and [`super::CacheEvent::Dropped`] was sent. [`CacheError::Digest`] for a
     /// range outside the file, or if memory or file descriptors are exhausted.
     pub fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, CacheError> {
         let shared = self.shared();

@@ -1,4 +1,4 @@
-//! Cache-wide context of an open file: directory, disk, events and write-behind work. It does not
+//! Context that all open files share: directory, disk, events and write-behind work. It does not
 //! refer to any file.
 
 use std::io;
@@ -87,8 +87,8 @@ impl CacheContext {
     /// Counts a failed change of the disk, and reports the first failure since the last recovery.
     pub(super) fn record_result<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match &result {
-            // Loaded before it is stored: this runs at every store, and a plain load shares the
-            // cache line.
+            // The flag is read before it is written, because this runs at every store of bytes:
+            // reading it leaves the processor's cache line shared.
             Ok(_) if self.refusals.disk_refuses.load(Ordering::Relaxed) => {
                 self.refusals.disk_refuses.store(false, Ordering::Relaxed);
             }

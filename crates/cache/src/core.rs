@@ -37,7 +37,8 @@ pub(super) struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        // 32 MiB: the loss of one fast stream on a kill, at one map write every 16 ms at 2 GB/s.
+        // 32 MiB: a kill loses at most this much of one fast stream. At 2 GB/s the map is then
+        // written every 16 ms.
         Self {
             background: true,
             flush_bytes: 32 << 20,
@@ -175,7 +176,7 @@ impl CacheCore {
         given_bytes
     }
 
-    /// Evicts at least `bytes` bytes, or as much as possible. Returns `false` if nothing can be
+    /// Evicts at least `bytes` bytes, or as much as possible. Returns `false` if nothing was
     /// evicted.
     pub(super) fn evict_bytes(&self, bytes: u64) -> bool {
         let mut given_bytes = 0;
@@ -345,8 +346,8 @@ impl Cache {
         self.select(IndexEntry::is_complete)
     }
 
-    /// Returns the files with their sizes that were not checked since an unclean stop or are in
-    /// doubt since a power cut.
+    /// Returns the files, with their sizes, that were not checked since an unclean stop or that
+    /// have pages in doubt.
     pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
         self.select(|entry| entry.unchecked || entry.summary.in_doubt)
     }
@@ -500,8 +501,9 @@ impl Cache {
         self.core().lock.whereabouts()
     }
 
-    /// Returns the problems found in the directory when it was opened: at most
-    /// [`super::PROBLEMS_MAX`] lines, each with a path.
+    /// Returns the problems found in the directory when it was opened: damage of the list of pins,
+    /// and at most [`super::PROBLEMS_MAX`] unknown or unreadable files. Each line names a path or a
+    /// hash.
     pub fn problems(&self) -> Vec<String> {
         self.core().problems.clone()
     }

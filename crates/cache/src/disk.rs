@@ -163,7 +163,8 @@ impl Disk {
     }
 }
 
-/// Hooks for fault injection in tests, which can fail or truncate a step (`faults`).
+/// Hooks that permit every step. Test builds have others, which can fail or truncate a step
+/// (`faults`).
 #[cfg(not(any(test, feature = "test-support")))]
 impl Disk {
     fn allow_write(&self, _: &File, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {

@@ -8,8 +8,8 @@ use p2pfs_types::digest::{ContentHash, DigestError};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::{is_full, is_want, read_only_remedy};
 
-/// Failure of a cache operation. No failure makes a wrong byte readable: the unfinished part of a
-/// failed call has no effect.
+/// Failure of a cache operation. No failure makes a wrong byte readable. Work that a failed call
+/// leaves unfinished has no effect.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// Another daemon uses the directory. The operator must choose; do not retry.
@@ -53,8 +53,9 @@ pub enum CacheError {
         /// Error of the file system.
         source: io::Error,
     },
-    /// The same hash is cached with another size, so one of the two sizes is wrong. The size of a
-    /// file that is open, or whose end was verified, stays. The source of the caller is suspect.
+    /// The same hash is cached with another size, so one of the two sizes is wrong. The cache keeps
+    /// its size if the file is open or its end was verified. The source of the requested size is
+    /// suspect.
     #[error("{hash} is cached as {have_bytes} bytes, but was asked for as {asked_bytes} bytes")]
     SizeConflict {
         /// Content hash.
@@ -65,7 +66,7 @@ pub enum CacheError {
         asked_bytes: u64,
     },
     /// No file has this size and this hash, or the file is too large for the cache (see
-    /// [`super::FILE_MAX_BYTES`]). The source of the caller is at fault.
+    /// [`super::FILE_MAX_BYTES`]). The source of the claimed size is at fault.
     #[error("a file of {size_bytes} bytes with the hash {hash} cannot be cached")]
     ImpossibleSize {
         /// Content hash.

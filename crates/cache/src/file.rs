@@ -23,7 +23,7 @@ use p2pfs_types::files::{leave_descriptors, open_own, open_own_writable};
 /// Hash pairs by their offset in the outboard.
 pub(super) type Pairs = BTreeMap<u64, [u8; 64]>;
 
-/// An open file. Locks are taken in the order `room`, `map`, `state`.
+/// An open file. Locks are taken in the order `writing`, `room` (in `charge`), `map`, `state`.
 pub(super) struct OpenFileState {
     pub(super) hash: ContentHash,
     pub(super) size_bytes: u64,
@@ -94,7 +94,7 @@ impl Files {
     }
 
     /// Creates the files of a content whose first write is `first`. A failure leaves nothing, or
-    /// remains that the survey of the next start removes.
+    /// leftovers that the survey of the next start removes.
     pub(super) fn make(
         context: &CacheContext,
         paths: &Paths,
@@ -144,7 +144,8 @@ pub(super) struct MapState {
     pub(super) on_disk: bool,
     /// Whether records can no longer be appended, because one was torn or pages were removed.
     pub(super) must_rewrite: bool,
-    /// Whether the file was closed. The map then belongs to the next opener.
+    /// Whether the file was closed. The map on disk then belongs to the next opener, and is not
+    /// written from here any longer.
     pub(super) retired: bool,
 }
 

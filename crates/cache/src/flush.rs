@@ -1,5 +1,5 @@
-//! Writes state from memory to the map file in a crash-safe order: data is already written, then
-//! hash pairs, then the map that claims the data.
+//! Writes state from memory to the outboard and the map in a crash-safe order: the data is already
+//! written, then come the hash pairs, then the map that claims the data.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -44,8 +44,9 @@ impl OpenFileState {
         self.flush_locked(context, &mut self.map.lock(), true)
     }
 
-    /// Rewrites the map after pages were removed. If the rewrite fails, removes the map: losing the
-    /// file is better than trusting a damaged page.
+    /// Rewrites the map after pages were removed. If the rewrite fails, removes the map, with the
+    /// data file if the map is its attribute: losing the file is better than trusting a damaged
+    /// page.
     pub(super) fn rewrite(&self, context: &CacheContext, map: &mut MapState) {
         map.must_rewrite = true;
         if self.flush_locked(context, map, false).is_err() {
@@ -191,8 +192,8 @@ impl OpenFileState {
         context.disk.append(&self.paths.map, &bytes)
     }
 
-    /// Completes a batch. After a failure, its content becomes pending again, and the next flush
-    /// rewrites the map because its end is unknown.
+    /// Completes a batch. After a failure, the content of the batch becomes pending again. The next
+    /// flush then rewrites the whole map, because its last record may be torn.
     fn finish_batch(&self, map: &mut MapState, batch: FlushBatch, written: bool) {
         let mut state = self.state.lock();
         if written {

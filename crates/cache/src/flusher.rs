@@ -1,6 +1,6 @@
 //! Background thread of the cache. It writes maps shortly after stores, syncs completed and closed
-//! files, and checks a disk that refused a write. It sleeps when idle. Without it, the
-//! same work happens later.
+//! files, and checks a disk that refused a write. It sleeps when idle. Without it, maps are written
+//! only after many stored bytes, on completion and on close, and nothing is synced.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -2,8 +2,9 @@
 //! used first.
 //!
 //! Pure bookkeeping under one lock, which is never held during I/O. A hash whose files are being
-//! opened, closed or removed is *busy*, and other users of that hash wait until the work ends. `H`
-//! is the handle type of users of an open file; the index only checks whether it is alive.
+//! opened or removed is *busy*: other users of that hash wait until the work ends. They also wait
+//! while its file is being closed. `H` is the handle type of users of an open file; the index only
+//! checks whether a handle is alive.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -103,7 +104,8 @@ pub(super) enum ReserveDecision<H> {
     Refused,
 }
 
-/// A file that is being removed. Its hash is busy until [`CacheIndex::removed`].
+/// A file that is being removed. Its hash is busy until [`CacheIndex::removed`] or
+/// [`CacheIndex::spared`].
 pub(super) struct EvictionVictim<H> {
     pub(super) hash: ContentHash,
     entry: IndexEntry<H>,
@@ -245,7 +247,8 @@ impl<H> CacheIndex<H> {
         ReserveDecision::Granted
     }
 
-    /// Decides when nothing can be evicted: waits for a removal in progress, or refuses.
+    /// Decides when nothing can be evicted: waits for a removal or a map write in progress, or
+    /// refuses.
     fn no_room(&self) -> ReserveDecision<H> {
         if self.leaving > 0 || self.is_open_for_map {
             ReserveDecision::Wait
@@ -312,7 +315,7 @@ impl<H> CacheIndex<H> {
         self.insert(victim.hash, victim.entry);
     }
 
-    /// Adds a file that is already charged as the most recently used one.
+    /// Adds a file as the most recently used one. Its bytes are already charged.
     pub(super) fn insert(&mut self, hash: ContentHash, mut entry: IndexEntry<H>) {
         self.last_turn += 1;
         entry.turn = self.last_turn;
@@ -385,7 +388,8 @@ impl<H> CacheIndex<H> {
         &self.pins
     }
 
-    /// Replaces the pins. `hashes` are the hashes in which they differ from the current ones.
+    /// Replaces the pins. `hashes` are the hashes in which they differ from the current ones. The
+    /// files of these hashes become the most recently used ones.
     pub(super) fn set_pins(&mut self, pins: Pins, hashes: &[ContentHash]) {
         let taken = |hash: &ContentHash| Some((*hash, self.take(hash)?));
         let touched: Vec<_> = hashes.iter().filter_map(taken).collect();
@@ -395,7 +399,7 @@ impl<H> CacheIndex<H> {
         }
     }
 
-    /// Adds a closed, unpinned file to the eviction order.
+    /// Adds a file to the eviction order if it is closed, unpinned and not busy.
     fn make_evictable(&mut self, hash: &ContentHash) {
         let Some(entry) = self.entries.get(hash) else {
             return;

@@ -67,8 +67,8 @@ fn changed_at(path: &Path) -> io::Result<Changed> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SurveyStart {
     pub(super) boot: Boot,
-    /// Time of the last clean stop; later changes are from other programs. `None` after an unclean
-    /// stop.
+    /// Time of the last clean stop; changes after it are from other programs. `None` after an
+    /// unclean stop.
     pub(super) stopped_at: Option<Changed>,
 }
 
@@ -310,8 +310,9 @@ impl LoadedMap {
     }
 }
 
-/// Returns whether another program changed the data: after the clean stop, or, for a complete file
-/// after an unclean stop, after its map was written.
+/// Returns whether another program changed the data after the clean stop. After an unclean stop
+/// this can be told only for a complete file with a map file: its data changed after the map was
+/// written.
 fn is_altered(paths: &Paths, map: &LoadedMap, stopped_at: Option<Changed>) -> io::Result<bool> {
     let data = changed_at(&paths.data)?;
     Ok(match stopped_at {
@@ -331,8 +332,8 @@ fn write_doubt(disk: &Disk, paths: &Paths, hash: &ContentHash, map: &LoadedMap) 
     disk.replace(&paths.map, &bytes, ReplaceDurability::Memory)
 }
 
-/// Reads the map of a file. Returns `None` if nothing of it is usable: the map is missing, broken
-/// or empty, or the data or outboard has the wrong length.
+/// Reads the map of a content. Returns `None` if the map is missing, broken or empty, or if the
+/// data or the outboard is missing or has the wrong length.
 pub(super) fn load(paths: &Paths, hash: &ContentHash, now: Boot) -> io::Result<Option<LoadedMap>> {
     // A map file takes precedence over an attribute of the data file.
     let map = match read_map(&paths.map, hash)? {

@@ -41,9 +41,9 @@
 //!
 //! # Errors
 //!
-//! See [`CacheError`]. A full or failing disk is not an error but [`Stored::Full`]: reads continue
-//! uncached. [`CacheEvent::DiskTrouble`] reports the start of the condition once, and
-//! [`CacheEvent::DiskRecovered`] its end.
+//! See [`CacheError`]. A store on a full or failing disk does not fail: it returns
+//! [`Stored::Full`], and the caller goes on without the cache. [`CacheEvent::DiskTrouble`] reports
+//! the start of the condition once, and [`CacheEvent::DiskRecovered`] its end.
 
 mod budget;
 mod cached_file;
@@ -100,7 +100,7 @@ pub const PINS_MAX: usize = 1 << 20;
 /// Maximum number of unread events. Further events are dropped and counted; the reader then calls
 /// [`Cache::complete`] for the current state.
 pub const EVENTS_MAX: usize = 4096;
-/// Maximum number of unknown files that [`Cache::problems`] names.
+/// Maximum number of unknown or unreadable files that [`Cache::problems`] names.
 pub const PROBLEMS_MAX: usize = 64;
 /// Name of the subdirectory reserved for unverified bytes of foreign files.
 pub const UNVERIFIED_DIR: &str = "unverified";
@@ -126,7 +126,8 @@ pub enum CacheEvent {
         /// Size of the file in bytes.
         size_bytes: u64,
     },
-    /// A file was evicted for room, or removed because its map was broken.
+    /// A file was evicted for room, or removed at the start because its map was broken or its data
+    /// missing.
     Evicted {
         /// Content hash of the removed file.
         hash: ContentHash,
@@ -143,8 +144,8 @@ pub enum CacheEvent {
         /// Whether the file was complete before.
         was_complete: bool,
     },
-    /// The disk refused a write, or a file could not be opened for writing. Nothing more is cached
-    /// until the condition ends. Sent once per occurrence.
+    /// The disk refused a write, or a file could not be opened for writing. Until the condition
+    /// ends, bytes that the disk refuses are not cached. Sent once per occurrence.
     DiskTrouble {
         /// Problem in words, with a remedy if there is one.
         why: String,
@@ -175,7 +176,7 @@ pub struct CacheUsage {
     pub disk_errors: u64,
     /// Bytes found wrong or unreadable and dropped, since the start.
     pub damaged_bytes: u64,
-    /// Time of the last damage; `None` once [`Cache::verify`] finds none.
+    /// Time when damage was last found; `None` once [`Cache::verify`] finds none.
     pub damaged_at: Option<SystemTime>,
 }
 
@@ -226,12 +227,12 @@ struct Owner {
 
 impl Cache {
     /// Opens or creates the cache directory. Reads the maps, removes partial work of a crash, and
-    /// evicts files until the budget is kept.
+    /// evicts files until the budget is kept or only pinned files remain.
     ///
     /// # Errors
     /// [`CacheError::Locked`], [`CacheError::NewerVersion`], [`CacheError::NotACache`], and
-    /// [`CacheError::Io`] if the directory cannot be created or read. Nothing is deleted in these
-    /// cases.
+    /// [`CacheError::Io`] if the directory cannot be created or read. No usable file is deleted in
+    /// these cases.
     pub fn open(config: CacheConfig) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
         Self::open_with(config, Tuning::default(), Disk::default())
     }
@@ -299,9 +300,10 @@ impl Cache {
         &self.owner.core
     }
 
-    /// Checks every complete chunk of every file, and drops damaged chunks with an event each. The
-    /// check is not a use of a file, so the eviction order stays. Calls `progress` about once per
-    /// MiB; a break ends the verification.
+    /// Checks every complete chunk of every file, and drops damaged chunks. Sends
+    /// [`CacheEvent::Dropped`] for each one that could be read before. The check is not a use of a
+    /// file, so the eviction order stays. Calls `progress` about once per MiB; a break ends the
+    /// verification.
     pub fn verify(
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,

@@ -1,12 +1,12 @@
 //! Map file: records which pages of a data file are valid.
 //!
 //! Pure encoding and decoding. A map is a header followed by records that are appended as blocks
-//! change. Each record states the present pages of one 2 MiB block. It carries a checksum keyed
-//! with the content hash, so a torn, corrupted or misplaced record is skipped. A skipped record
-//! loses pages but never invents them. Pages are removed only by a rewrite of the whole file, so
-//! all valid records of a block are merged. The map of a small file is an attribute of its data
-//! file instead. The file system changes the attribute atomically and removes it with the file. A
-//! separate map file would cost more than all other work for a small file.
+//! change. Each record states the present pages of one 2 MiB block. Its checksum is keyed with the
+//! content hash, so a torn, corrupted or misplaced record is skipped. A skipped record loses pages
+//! but never invents them. Pages are removed only by a rewrite of the whole map, so all valid
+//! records of a block are merged. The map of a small file (at most one chunk) is an attribute of
+//! its data file instead. The file system changes the attribute atomically and removes it with the
+//! file. A separate map file would cost more than all other work for a small file.
 
 use super::pages::{BLOCK_PAGES, Bits, CHUNK_PAGES, PageMap, masks, page_count};
 use p2pfs_types::digest::ContentHash;
@@ -16,8 +16,8 @@ use p2pfs_types::extent::CHUNK_BYTES;
 pub(super) const HEADER_BYTES: usize = 24;
 /// Record size: block number, boot, bitmap, checksum.
 pub(super) const RECORD_BYTES: usize = 88;
-/// Number of records beyond twice the number of blocks at which a map is rewritten. With it the map
-/// of a small file still fits one page.
+/// Number of records, in addition to two for each block, beyond which a map is rewritten. With this
+/// number the map of a file of one block still fits one page.
 pub(super) const SPARE_RECORDS: u64 = 32;
 
 const MAGIC: [u8; 8] = *b"p2pmap\x00\x01";
@@ -171,8 +171,9 @@ pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<Loade
     })
 }
 
-/// Returns whether the map of a file is an attribute of its data file. Such a file has at most one
-/// chunk, so two bitmap words suffice and it has no outboard.
+/// Returns whether a file of this size is small: its map is an attribute of its data file if the
+/// file system has attributes. Such a file has at most one chunk, so two short bitmaps suffice and
+/// it has no outboard.
 pub(super) fn is_small(size_bytes: u64) -> bool {
     (1..=CHUNK_BYTES).contains(&size_bytes)
 }
@@ -197,8 +198,9 @@ pub(super) fn small(
     map
 }
 
-/// Decodes the map of a small file. Returns `None` if it is broken. Pages that were not synced in
-/// an earlier boot are in doubt, and they can be checked only if the whole file is on disk.
+/// Decodes the map of a small file. Returns `None` if it is broken. Pages that were written in an
+/// earlier boot and not synced are in doubt. They can be checked only if the whole file is on disk,
+/// and are dropped otherwise.
 pub(super) fn parse_small(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<LoadedMap> {
     let (body, sum) = bytes.split_at_checked(SMALL_BYTES - SUM_BYTES)?;
     if sum != checksum(hash, body) || body[..4] != SMALL_MAGIC {

@@ -1,8 +1,8 @@
 //! Opening and closing of cached files.
 //!
-//! A hash is busy while its files are being opened, so two threads never open, evict or begin the
-//! same file at once. An open file whose last handle is gone stays open in the index until its map
-//! is written.
+//! A hash is busy while its files are being opened or removed, so two threads never open, evict or
+//! begin the same file at once. A file whose last handle is gone stays open in the index until its
+//! map is written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,7 +82,8 @@ impl CacheCore {
         Ok(Some(CacheFile { handle }))
     }
 
-    /// Waits until the hash is not busy, and marks it as busy unless the file is open.
+    /// Returns the file if it is open. Otherwise waits until the hash is not busy and its file is
+    /// not being closed, and marks the hash as busy.
     fn claim(&self, hash: &ContentHash) -> ClaimedEntry {
         let mut index = self.index.lock();
         loop {
@@ -123,8 +124,8 @@ impl CacheCore {
         self.settled.notify_all();
     }
 
-    /// Opens a closed file. A file whose size was never verified is replaced if another size is
-    /// requested.
+    /// Opens a closed file. If its map is unusable, or if another size is requested and its own
+    /// size was never verified, the file is replaced by an empty one.
     fn reopen(
         self: &Arc<Self>,
         hash: ContentHash,
@@ -179,7 +180,7 @@ impl CacheCore {
         if checks_now {
             let whole = ByteRange::new(0, shared.size_bytes);
             if shared.settle(&self.context, whole) > 0 {
-                // Nodes that offered the file must learn that it is missing.
+                // Nodes that know the file as complete on this node must learn that it is missing.
                 self.report_loss(hash, shared.size_bytes);
             }
         }
@@ -196,7 +197,8 @@ impl CacheCore {
         });
     }
 
-    /// Begins an empty file. Nothing is created on disk before its first bytes.
+    /// Begins a file without any bytes. Nothing is created on disk before the first bytes are
+    /// stored, except for a content of size 0, which is complete at once.
     fn begin(
         self: &Arc<Self>,
         hash: ContentHash,
@@ -269,7 +271,8 @@ impl CacheCore {
         handle
     }
 
-    /// Writes the map and makes the file evictable, after the last handle is gone.
+    /// Writes the map and makes the file evictable, after the last handle is gone. A file of which
+    /// nothing remains on disk is removed from the index.
     pub(super) fn close(&self, shared: &Arc<OpenFileState>) {
         let is_used = shared.is_used.load(Ordering::Relaxed);
         let used_before =
@@ -321,8 +324,8 @@ impl CacheCore {
 
 impl LoadedMap {
     /// Returns whether the end of the file was verified, which is possible only with the true size.
-    /// Doubtful pages count, because they were verified in an earlier run. Until they are checked,
-    /// a claim of another size does not remove them.
+    /// Doubtful pages count, because they were verified in an earlier run. A claim of another size
+    /// therefore does not replace the file before these pages are checked.
     fn size_is_proven(&self) -> bool {
         let pages = super::pages::page_count(self.size_bytes);
         let last = pages.saturating_sub(1)..pages;

@@ -1,6 +1,7 @@
-//! Pinned hashes and their file. The file has one line per pin, with the label of its user. It is
-//! replaced as a whole and synced, so that a crash leaves either the old or the new list. The first
-//! line states the number of pins and their hash, so that damage by the disk is detected.
+//! Pinned hashes and their file. The file has one line per pin, with the optional label that the
+//! pin was given. It is replaced as a whole and synced, so that a crash leaves either the old or
+//! the new list. The first line states the number of pins and the hash of the other lines, so that
+//! damage by the disk is detected.
 
 use std::collections::BTreeMap;
 use std::io;

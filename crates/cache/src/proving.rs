@@ -45,8 +45,8 @@ impl OpenFileState {
         }
     }
 
-    /// Proves a range that is completely present, with its bytes in `data`. Parts that fail
-    /// verification or cannot be read are dropped.
+    /// Encodes a range that is completely present, with its proof. `data` is the data file. Chunks
+    /// that fail verification or cannot be read are dropped.
     pub(super) fn prove(
         &self,
         context: &CacheContext,
@@ -66,8 +66,9 @@ impl OpenFileState {
         }
     }
 
-    /// Marks a range of complete chunks as missing, on disk first. Its bytes stay on disk and count
-    /// against the budget until they are stored again. Returns how many bytes were present.
+    /// Marks a range of complete chunks as missing, in memory and then in the map on disk. Its
+    /// bytes stay on disk and count against the budget until they are stored again or the file is
+    /// closed. Returns how many bytes were present.
     pub(super) fn drop_range(&self, context: &CacheContext, range: ByteRange) -> u64 {
         let mut map = self.map.lock();
         let pages = pages_around(range, self.size_bytes);

@@ -86,8 +86,8 @@ impl Cache {
         self.measure(|kept| kept.in_use_bytes.saturating_add(kept.pinned_cost_bytes))
     }
 
-    /// Returns the capacity for files that will be pinned. Only pinned files remain, and they count
-    /// as complete. Waits for the disk.
+    /// Returns the capacity for files that will be pinned. Pinned files remain and count as
+    /// complete. Reservations and unpinned files, even open ones, do not count. Waits for the disk.
     pub fn room_to_stay(&self) -> Room {
         self.measure(|kept| kept.pinned_cost_bytes)
     }
@@ -129,8 +129,8 @@ impl Cache {
         let (budget_bytes, floor_bytes) = (index.space.budget_bytes, index.space.floor_bytes);
         drop(index);
         let free_bytes = writable_bytes(&core.context.disk, &core.context.layout);
-        // All charged bytes are freed except the retained ones, for which the disk still needs
-        // room.
+        // Free space once all but the retained bytes are evicted. Retained bytes of incomplete
+        // pinned files still need space.
         let free_bytes = free_bytes.map(|free_bytes| {
             let in_all_bytes = free_bytes.saturating_add(charged_bytes);
             in_all_bytes.saturating_sub(kept_bytes)

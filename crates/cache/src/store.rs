@@ -1,7 +1,7 @@
 //! Storing of verified bytes.
 //!
 //! The room for the pages is charged first, then the bytes are written, and only then are the pages
-//! present. Only the lock of the file is held meanwhile.
+//! present. During the write only the lock `writing` of the file is held.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -18,9 +18,10 @@ use p2pfs_types::files::is_full;
 
 /// Maximum number of hash pairs of a file in memory (1 MiB) before they are written with the map.
 const PENDING_MAX: usize = 16 << 10;
-/// Bytes of one write, and so of the folios in which the page cache keeps them. Larger folios come
-/// from free blocks of 2 MiB, which a guest returns to its hypervisor while they are free. Their
-/// first touch then costs 1.5 s a GiB. A read is no faster with them.
+/// Bytes of one write, and so of the folios in which the page cache keeps them. The kernel takes
+/// larger folios from free blocks of 2 MiB, which a guest returns to its hypervisor while they are
+/// free. The first touch of such a block then costs 1.5 s a GiB. Reads are not faster with larger
+/// folios.
 const WRITE_BYTES: usize = 64 << 10;
 
 impl CacheFile {
@@ -105,8 +106,9 @@ impl PageWrite<'_> {
         }
     }
 
-    /// Writes through the page cache, one thread at a time. The kernel admits only one such writer,
-    /// and waiting writers spin (`rwsem_spin_on_owner`), which wastes processor time.
+    /// Writes through the page cache, one thread at a time. The kernel admits only one writer of a
+    /// file, and the others spin while they wait (`rwsem_spin_on_owner`), which wastes processor
+    /// time.
     fn write(&self, bytes: &[u8], range: ByteRange) -> io::Result<()> {
         let context = &self.core.context;
         let _turn = self.file.writing.lock();
@@ -132,7 +134,8 @@ impl PageWrite<'_> {
         }
     }
 
-    /// Writes the map if enough changes are pending or the file is complete.
+    /// Writes the map if many changes are pending or the file is complete. Otherwise leaves that to
+    /// the background thread.
     fn follow_up(&self, completed: bool) {
         let (file, context) = (self.file, &self.core.context);
         let state = file.state.lock();
@@ -184,7 +187,8 @@ fn mark_stale(state: &mut PageState, pages: &Range<u64>) {
         .for_each(|run| state.stale.remove(run));
 }
 
-/// Checks that the bytes have the length of the range and that the range is within the file.
+/// Checks that the bytes have the length of the range, and that the range and the hash pairs are
+/// within the file.
 fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
     let range = verified.range;
     let pairs_end = Grain::CHUNK.outboard_bytes(size_bytes);

@@ -20,8 +20,8 @@ enum FilesToSync {
 }
 
 impl CacheCore {
-    /// Syncs a file and marks it as durable. After a failure the file stays marked with this boot,
-    /// and the failure is counted.
+    /// Syncs a file and marks its records as durable. After a failure they stay marked with the
+    /// current boot, and the failure is counted.
     pub(super) fn sync_to_disk(self: &Arc<Self>, hash: &ContentHash) {
         let synced = match self.bytes_of(hash) {
             None => return,
