@@ -48,7 +48,8 @@ pub(super) struct LateRequest {
     pub checks: u32,
     /// Expected time until the rest of its answer arrives. `None` if its peer sends nothing of it.
     pub remaining: Option<Duration>,
-    /// Whether another live holder has the beginning of its range. False if its peer is not silent.
+    /// Whether another live holder has the beginning of its range. Always false if its peer is not
+    /// silent.
     pub is_elsewhere: bool,
 }
 

@@ -272,8 +272,8 @@ impl HolderSet {
         Some(self.wanted_next)
     }
 
-    /// Returns whether a search for more holders is to start, once the file is wanted. Returns true
-    /// once.
+    /// Returns whether a search for more holders is to start now that the file is wanted. Returns
+    /// true once.
     pub(super) fn take_to_get(&mut self) -> bool {
         std::mem::take(&mut self.is_to_get)
     }

@@ -7,9 +7,9 @@ use super::{Lane, PIECE_MAX_BYTES, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
-/// Bytes that a peer must have delivered before its window depends on its latency and rate alone,
-/// and maximum window that its rate alone gives it until then. It is also the maximum urgent bytes
-/// in flight to one peer, on top of its window for bulk bytes.
+/// Until a peer has delivered this many bytes, its window is at least what it transfers in
+/// `QUEUE_TIME`, up to this many bytes. This is also the maximum number of urgent bytes in flight
+/// to one peer, besides its window for bulk bytes.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
 /// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
@@ -310,8 +310,8 @@ impl LinkEstimate {
     }
 
     /// Returns whether many later requests overtook this one. The peer's disk may hang for the file
-    /// of this request alone. The threshold is twice the bytes that were in flight before the
-    /// request, and its own, since two lanes share the link.
+    /// of this request alone. The threshold is twice the sum of the bytes in flight before the
+    /// request and its own bytes, since two lanes share the link.
     pub(super) fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
         self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2
     }

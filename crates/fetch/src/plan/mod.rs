@@ -123,7 +123,7 @@ pub const DEMANDS_MAX: usize = 1 << 16;
 /// Maximum number of open files. Opening one more fails if none of them is idle. It exceeds the
 /// number of the kernel's concurrent read-aheads, each possibly in another file.
 pub const FETCHES_MAX: usize = 1 << 14;
-/// Number of open files from which on opening a file closes idle ones, in batches.
+/// Number of open files at which opening another one closes idle ones, in batches.
 pub const FETCHES_KEPT_MAX: usize = 1024;
 /// How long a use of a file, a failure and a lookup count as recent. It is longer than a reader's
 /// pause between two reads, and shorter than a user notices.

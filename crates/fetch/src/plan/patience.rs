@@ -1,8 +1,8 @@
 //! How long a wait goes on: the one rule for readers, fills, requests and stripes.
 //!
 //! A wait ends when it has made no progress for its limit. Each progress starts the limit again.
-//! Two things extend a wait without progress: holders of the file work for other requests, so that
-//! the turn of the wait comes, or this node did not run for a time.
+//! Two things extend a wait without progress: holders of the file work for other requests and will
+//! then serve this one, or this node did not run for a time.
 
 use std::time::{Duration, Instant};
 

@@ -167,9 +167,10 @@ impl Peer {
         now.saturating_duration_since(from)
     }
 
-    /// Returns whether it can be relied on now: it is not silent, not backed off from, and has not
-    /// been quiet for `limit` while requests were open. A slow peer is quiet between two TLS
-    /// records (RFC 8446, 5.1), so the limit is at least the time of three records at its rate.
+    /// Returns whether it can be relied on now: it is not silent, does not rest after a failure,
+    /// and has not been quiet for `limit` while requests were open. A slow peer is quiet between
+    /// two TLS records (RFC 8446, 5.1), so the limit is at least the time of three records at its
+    /// rate.
     pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);

@@ -30,9 +30,10 @@ use p2pfs_types::id::NodeId;
 /// On average, one of this many bulk requests goes to an unknown peer although a known one has
 /// room.
 const EXPLORE_ONE_IN: u32 = 32;
-/// A peer is much worse than another if it takes more than this many times as long. It then gets no
-/// bulk request, even if the other has no room, unless it is within [`USUAL_DELAY`] of that or
-/// still brings the bytes before they are needed. It gets no hedge of the other's request either.
+/// A peer gets no bulk request if it would take more than this many times as long as the best peer,
+/// plus [`USUAL_DELAY`], even if the best peer has no room. It gets one anyway if the bytes are
+/// needed still later. A hedge is sent only if the rest of the late request would take more than
+/// this many times as long as the hedge.
 pub(super) const WORSE_MULTIPLE: u32 = 2;
 
 /// Peer for the beginning of a gap, or the reason why none is asked.

@@ -40,7 +40,8 @@ impl Silence {
     }
 
     /// Records a request to the peer. If a try of the silent peer was due, this request is the try,
-    /// and the next one is scheduled. Further requests before that count as the same try.
+    /// and the next try is scheduled. Requests sent before the next try is due count as the same
+    /// try.
     pub(super) fn tried(&mut self, now: Instant) {
         if self.is_silent() && self.may_be_tried(now) {
             self.tries += 1;

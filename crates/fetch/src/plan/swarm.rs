@@ -1,6 +1,6 @@
 //! Distribution of a file from few full holders to many nodes. If more nodes want a file than have
-//! all of it, these nodes form a swarm: the uplinks of the full holders are scarce, so each part
-//! should leave them once.
+//! all of it, the nodes that want it form a swarm: the uplinks of the full holders are scarce, so
+//! each part should leave them once.
 //!
 //! The file is cut into stripes of [`STRIPE_BYTES`]. Each stripe belongs to one node of the swarm,
 //! its owner, by a hash of stripe and node that all nodes compute alike (rendezvous hashing). A
@@ -9,9 +9,9 @@
 //! the other nodes periodically which ranges they have (a survey). No node keeps a list of the
 //! whole swarm: a node learns of the others by their requests and by offers.
 //!
-//! For a sequential reader, a node reads its own stripes ahead farther than the usual window, by
-//! the number of nodes in the swarm. It then requests as many bytes from the full holders as it
-//! would alone, and the other nodes find its stripes ready when they reach them.
+//! For a sequential reader, a node requests its own stripes within a larger window: the usual
+//! read-ahead times the number of nodes in the swarm. It then requests as many bytes from the full
+//! holders as it would alone, and the other nodes find its stripes ready when they reach them.
 //!
 //! No reader waits long for another node. Every node requests the first bytes of a file at once. A
 //! stripe that blocks a reader is requested from a full holder, whichever node owns it: at once if

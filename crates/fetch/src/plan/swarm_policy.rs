@@ -59,10 +59,10 @@ impl<'a> SwarmPolicy<'a> {
         self.owner(now, stripe) == self.me
     }
 
-    /// Returns the read-ahead `range` of a reader, extended for this node's own stripes. It becomes
-    /// longer by the number of nodes that share the stripes, but ends within `limit_bytes`. It is
-    /// not extended before [`URGENT_MAX_BYTES`] of the file are on this node, because the first
-    /// bytes of a file come first.
+    /// Returns the read-ahead `range` of a reader, extended for this node's own stripes. Its length
+    /// is multiplied by the number of nodes that share the stripes, up to `limit_bytes`. It is not
+    /// extended before [`URGENT_MAX_BYTES`] of the file are on this node, because the first bytes
+    /// of a file come first.
     pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
         if !self.file.is_swarm() || self.file.presence.bytes() < URGENT_MAX_BYTES {
             return range;
@@ -192,7 +192,8 @@ impl<'a> SwarmPolicy<'a> {
         in_vain && (self.file.asked.is_empty() || self.has_lively_full_holder(now))
     }
 
-    /// Returns whether there is a live full holder: one that is not silent and not backed off from.
+    /// Returns whether there is a live full holder: one that is neither silent nor resting after a
+    /// failure.
     pub(super) fn has_lively_full_holder(&self, now: Instant) -> bool {
         self.file.holders().full().any(|node| {
             self.step();
@@ -241,9 +242,10 @@ impl<'a> SwarmPolicy<'a> {
         full.filter_map(|node| self.time_of_a_stripe(node)).min()
     }
 
-    /// Returns how long a reader waits for a stripe that belongs to another node: a few times the
-    /// duration of a stripe from the fastest full holder. That duration includes the queue there,
-    /// which delays the owner alike.
+    /// Returns how long a reader waits for a stripe that belongs to another node: [`LATE_MULTIPLE`]
+    /// times the duration of a stripe from the fastest full holder, from [`STRIPE_PATIENCE`] to
+    /// [`LOST_MIN`]. That duration includes the queue at the full holder, which delays the owner
+    /// alike.
     fn stripe_patience(&self) -> Duration {
         let least = self.least_of_full_holders().unwrap_or_default();
         (least * LATE_MULTIPLE).clamp(STRIPE_PATIENCE, LOST_MIN)
