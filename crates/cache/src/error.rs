@@ -74,8 +74,8 @@ pub enum CacheError {
         /// Claimed size.
         size_bytes: u64,
     },
-    /// The verified range does not match its bytes, or is not within this file. This is a bug of
-    /// the caller.
+    /// The verified range does not match its bytes, or it or a hash pair is not within this file.
+    /// This is a bug of the caller.
     #[error("the range {}..{} does not fit its bytes or its file", range.start, range.end)]
     BadShape {
         /// Claimed range.
@@ -87,8 +87,8 @@ pub enum CacheError {
         /// Requested range.
         range: ByteRange,
     },
-    /// The bytes on the disk no longer match the hash. They were dropped before any reader or peer
-    /// received them, and will be fetched again.
+    /// The bytes on the disk no longer match the hash. The damaged chunks were dropped before the
+    /// caller received any of the bytes, and are missing now.
     #[error("the cached bytes of {hash} no longer match; the damaged part was dropped")]
     Damaged {
         /// Content hash.

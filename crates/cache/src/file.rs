@@ -36,7 +36,8 @@ pub(super) struct OpenFileState {
     pub(super) charge: FileCharge,
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<PageState>,
-    /// Serializes writes into space that is not allocated yet. Taken before the other locks.
+    /// Serializes the creation of the files and the writes to the data file. Taken before the other
+    /// locks.
     pub(super) writing: Mutex<()>,
     /// Whether a user requested the file since it was opened. Maintenance does not count as use.
     pub(super) is_used: AtomicBool,

@@ -32,7 +32,7 @@ impl CacheFile {
     ///
     /// # Errors
     /// [`CacheError::BadShape`] if the number of bytes differs from the length of the range, or if
-    /// the range is not within this file.
+    /// the range or a hash pair is not within this file.
     pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
         let shared = self.shared();
         check_shape(verified, shared.size_bytes)?;
