@@ -72,8 +72,8 @@ impl Backoff {
         (self.failures, self.busy, self.not_before) = (0, 0, None);
     }
 
-    /// Records that the request sent at `sent_at` could not reach it, or got an invalid answer.
-    /// `jitter` is in 0..1. Returns the end of its back-off.
+    /// Records that the request sent at `sent_at` could not reach the peer, or got an invalid
+    /// answer. `jitter` is in 0..1. Returns the end of the back-off.
     pub(super) fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
         self.limited_at = None;
         if self.failed_at.is_some_and(|failed| sent_at <= failed) {

@@ -13,8 +13,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ExtentSet;
 use p2pfs_types::id::NodeId;
 
-/// Maximum nodes asked by one survey, in rotation. With 32, fills by 64 nodes took the file 2.8
-/// times from its holder instead of 1.8 times.
+/// Maximum nodes asked by one survey, in rotation. With 32, when 64 nodes filled one file, its
+/// holder sent the file 2.8 times instead of 1.8 times.
 const SURVEYED_AT_ONCE_MAX: usize = 16;
 
 /// Records a node that also wants an open file and will have parts of it soon.

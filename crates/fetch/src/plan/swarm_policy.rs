@@ -116,8 +116,8 @@ impl<'a> SwarmPolicy<'a> {
         gaps
     }
 
-    /// Returns the owner of a stripe: this node, or a partial holder that is neither slow nor late
-    /// and whose ranges reach near this part of the file.
+    /// Returns the owner of a stripe, this node or another. Another node must be a partial holder
+    /// that is neither slow nor late, and its ranges must reach near this part of the file.
     pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
         let have = self.file.presence.bytes();

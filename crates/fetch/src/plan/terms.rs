@@ -207,7 +207,8 @@ pub struct PeerRate {
 /// Stage of a request within this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStage {
-    /// A limit of this node delays it. Its peer is then not silent although nothing arrives.
+    /// A limit of this node delays it. Its peer does not count as silent then, although nothing
+    /// arrives.
     Throttled,
     /// It was delayed and is sent now. Bytes that its peer sent before say nothing about its
     /// answer.

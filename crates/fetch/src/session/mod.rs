@@ -269,8 +269,8 @@ impl<O: Owner> Session<O> {
         is_news
     }
 
-    /// Records a node that also wants a content that is being fetched. Each will soon have parts
-    /// for the other.
+    /// Records a node that also wants a content that is being fetched. That node and this one will
+    /// soon have parts for each other.
     pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         for content in self.sizes.of(hash) {
             self.plan.peer_is(node, PeerNews::Wants { now, content });
