@@ -430,8 +430,8 @@ impl<O: Owner> Session<O> {
         None
     }
 
-    /// Ends a request without data. Its range goes to another peer. A wrong answer counts against
-    /// its sender even if it is not needed any longer.
+    /// Ends a request without data. Its range is requested again, usually from another peer. Wrong
+    /// bytes count against the peer that sent them even if the request is not open any longer.
     pub fn failed(&mut self, now: Instant, request: &RangeRequest, failure: Failure) {
         self.asked.remove(&request.id);
         self.plan.failed(now, request.id, failure);
@@ -509,8 +509,9 @@ impl<O: Owner> Session<O> {
         self.end_fills_if_stored(&content);
     }
 
-    /// Records that the cache had no room for the bytes. If a fill began after they were handed
-    /// out, the owner stores them again and reports the result again.
+    /// Records that the cache had no room for the bytes of an answer. If a fill began after
+    /// [`Session::accept`] handed them out, the owner stores them again and reports the result
+    /// again.
     pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
         let presence = self.plan.presence(&content);
         let refused = presence.map(|it| it.refuse(range, self.refused.of(&content)));
@@ -536,8 +537,8 @@ impl<O: Owner> Session<O> {
         Refused::Held
     }
 
-    /// Restarts a read after its bytes were lost before delivery. It waits as long as the first
-    /// time. After a few retries it fails.
+    /// Restarts a read after its bytes were lost before delivery. The restarted read has the full
+    /// time to wait again. After `RETRIES_MAX` retries it fails.
     pub fn fell_short(&mut self, now: Instant, mut read: Read<O::ReadHandle>, gap: Shortfall) {
         if read.retries == RETRIES_MAX {
             let why = gap.why;
@@ -561,7 +562,7 @@ impl<O: Owner> Session<O> {
 
     /// Starts a fill of a whole content, which fails after `patience` without progress. `present`
     /// returns the ranges that the cache surely has now. Other ranges are fetched again, even if
-    /// they arrived before or were on disk.
+    /// they arrived before or were on disk, except answers that are being stored.
     pub fn fill(
         &mut self,
         now: Instant,
@@ -640,7 +641,8 @@ impl<O: Owner> Session<O> {
                 let last = content.size_bytes.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
                 let end = ByteRange::new(last, content.size_bytes);
                 let deadline = now + self.sizes.patience;
-                // after a recent failure the proof is requested again when holders are next listed
+                // after a recent failure the proof is requested again at the next offer or list of
+                // holders
                 if let Ok(id) = self.plan.demand(now, content, end, deadline) {
                     self.sizes.begin_proof(id, content);
                 }

@@ -123,7 +123,8 @@ pub struct Cached<F> {
 pub struct SendRange {
     /// Range and peer.
     pub request: RangeRequest,
-    /// Address of the peer. `None` if it is not known any longer, so that the request fails.
+    /// Address of the peer. If it is `None`, the address is not known any longer, and the owner
+    /// must fail the request.
     pub address: Option<SocketAddr>,
     /// Whether the request is prompt: small, and a reader waits for it.
     pub is_prompt: bool,
