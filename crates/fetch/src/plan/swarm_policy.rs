@@ -117,7 +117,8 @@ impl<'a> SwarmPolicy<'a> {
     }
 
     /// Returns the owner of a stripe, this node or another. Another node must be a partial holder
-    /// that is neither slow nor late, and its ranges must reach near this part of the file.
+    /// that is reachable and neither slow nor late, and its ranges must reach near this part of the
+    /// file.
     pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
         let have = self.file.presence.bytes();
@@ -138,8 +139,9 @@ impl<'a> SwarmPolicy<'a> {
         weighed.max().map_or(self.me, |(_, node)| node)
     }
 
-    /// Returns whether a node has answered since the last failure to reach it. The surveys go on
-    /// asking a node that has not.
+    /// Returns whether a node has answered a range request since the last failure to reach it, or
+    /// never failed. Surveys still ask an unreachable node for its ranges. A request for one of
+    /// these ranges can then show that the node is reachable again.
     fn is_reachable(&self, node: &NodeId) -> bool {
         let peer = self.peers.get(node);
         peer.is_none_or(|it| it.backoff.unanswered() == 0)
