@@ -265,6 +265,7 @@ impl Scanner {
         for (watch, slot) in std::mem::take(&mut state.unwatched) {
             self.watches.remove(watch, slot);
         }
+        self.update_watch_warning(&mut state);
         drop(state);
         shared.hashing.notify_all();
     }

@@ -1,6 +1,7 @@
 //! The walk queues: opening, watching and reading one directory after another.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use super::left_out::warning_of_closed;
 use super::offered::{OfferedShare, UNWATCHED};
 use super::order::EventSeq;
 use super::scanner::{Scanner, Visit, WalkQueue, place_of};
+use super::state::ListingState;
 use super::walk::{DirectoryWalk, ObservedNames, OpenShareDirectory, ShareDirectory};
 use super::watch::{Cause, Unwatched};
 
@@ -90,18 +92,40 @@ impl Scanner {
     }
 
     fn end_walk(&mut self, index: u16, turn: Option<EventSeq>) {
-        let mut state = self.shared.lock();
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
         if let Some(turn) = turn {
             state.order.end_reading(turn);
         }
         state.end_walk(index);
+        self.update_watch_warning(&mut state);
+    }
+
+    /// Ends the warning about missing watches if its share has them now or is no longer offered.
+    /// Another share without watches is warned of instead.
+    pub(super) fn update_watch_warning(&mut self, state: &mut ListingState) {
+        let Some((index, _)) = &self.warned_of_watches else {
+            return;
+        };
         // a running walk has not tried all of its watches yet
-        let unwatched = |share: &OfferedShare| share.unwatched || share.scanning;
-        if !state.shares.values().any(unwatched)
-            && let Some((index, dir)) = self.warned_of_watches.take()
-        {
+        let may_lack = |share: &OfferedShare| share.unwatched || share.scanning;
+        if state.shares.get(index).is_some_and(may_lack) {
+            return;
+        }
+        if let Some((index, dir)) = self.warned_of_watches.take() {
             state.settle(index, dir, Some(UNWATCHED.to_owned()));
         }
+        let mut shares = state.shares.iter();
+        let other = shares.find(|(_, share)| share.unwatched);
+        let other = other.map(|(index, share)| (*index, share.dir.to_path_buf()));
+        if let Some((index, dir)) = other {
+            self.warn_of_watches(state, index, dir);
+        }
+    }
+
+    fn warn_of_watches(&mut self, state: &mut ListingState, index: u16, dir: PathBuf) {
+        self.warned_of_watches = Some((index, dir.clone()));
+        state.warn(index, dir, UNWATCHED);
     }
 
     fn read_on(&mut self, mut walk: DirectoryWalk) -> Option<DirectoryWalk> {
@@ -299,8 +323,7 @@ impl Scanner {
                 }
                 if self.warned_of_watches.is_none() {
                     let dir = open.place.dir.to_path_buf();
-                    self.warned_of_watches = Some((index, dir.clone()));
-                    state.warn(index, dir, UNWATCHED);
+                    self.warn_of_watches(&mut state, index, dir);
                 }
             }
         }

@@ -347,6 +347,28 @@ fn without_watches_a_rescan_finds_everything_and_one_warning_names_the_remedy() 
 }
 
 #[test]
+fn warning_about_missing_watches_moves_to_another_share_and_ends_with_the_last() {
+    let mut bench = ShareBench::bare();
+    bench.config.watch_limit = 0;
+    bench.start();
+    let other = bench.home.path().join("other");
+    fs::create_dir(&other).unwrap();
+    bench.set().add(ShareSpec::new(&other)).unwrap();
+    bench.settle();
+    let warned = |b: &ShareBench| {
+        let standing = b.standing_warnings().into_iter();
+        standing.map(|(dir, _)| dir).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(&bench), [bench.dir()]);
+    bench.set().remove(&bench.dir()).unwrap();
+    bench.settle();
+    assert_eq!(warned(&bench), std::slice::from_ref(&other));
+    bench.set().remove(&other).unwrap();
+    bench.settle();
+    assert!(warned(&bench).is_empty());
+}
+
+#[test]
 fn the_periodic_rescan_happens_by_itself() {
     let mut bench = ShareBench::bare();
     bench.config.watch_limit = 0;
