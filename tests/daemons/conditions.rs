@@ -2,7 +2,6 @@
 //! and on its end.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,20 +14,25 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
+/// A user of every machine that owns nothing.
+const NOBODY: &str = "65534";
 /// How long `doctor` may take on a machine that also runs other tests.
 const DOCTOR_MAX: Duration = Duration::from_secs(2);
 
-/// Settings of a node with metrics at `socket`.
-fn with_metrics(name: &str, socket: &Path, config: &str) -> NodeOptions {
+/// Adds metrics to the settings of a node, and more settings.
+fn with_metrics(cluster: &Cluster, options: NodeOptions, more: &str) -> NodeOptions {
+    let socket = cluster.folder.path().join(&options.name).join("metrics");
+    let listen = format!("[metrics]\nlisten = '{}'\n", socket.display());
     NodeOptions {
-        config: format!("[metrics]\nlisten = '{}'\n{config}", socket.display()),
-        ..NodeOptions::new(name)
+        config: format!("{}{listen}{more}", options.config),
+        ..options
     }
 }
 
-fn metrics(socket: &Path) -> String {
+fn metrics(node: &Node) -> String {
     let mut curl = Command::new("curl");
-    curl.args(["-s", "--unix-socket"]).arg(socket);
+    curl.args(["-s", "--unix-socket"])
+        .arg(node.home.join("metrics"));
     run(curl.arg("http://localhost/metrics")).expect_ok()
 }
 
@@ -37,9 +41,13 @@ fn status_shows(node: &Node, words: &str) -> bool {
     status["warnings"].to_string().contains(words)
 }
 
+fn words(of: &[&str]) -> Vec<String> {
+    of.iter().map(|&word| word.to_owned()).collect()
+}
+
 /// Asserts that all views agree on whether a condition stands.
-fn assert_views(node: &Node, socket: &Path, (name, words): (&str, &str), stands: bool) {
-    eventually("the status", PATIENCE, || {
+fn assert_views(node: &Node, (name, words): (&str, &str), stands: bool) {
+    eventually("the status", 2 * PATIENCE, || {
         status_shows(node, words) == stands
     });
     let text = node.cli(&["status"]).expect_ok();
@@ -52,11 +60,11 @@ fn assert_views(node: &Node, socket: &Path, (name, words): (&str, &str), stands:
     assert!(begun.elapsed() < DOCTOR_MAX, "{:?}", begun.elapsed());
     assert_eq!(doctor.contains(words), stands, "{doctor}");
     let gauge = format!("p2pfs_condition{{name=\"{name}\"}} {}\n", u8::from(stands));
-    eventually("the metric", PATIENCE, || metrics(socket).contains(&gauge));
+    eventually("the metric", PATIENCE, || metrics(node).contains(&gauge));
     let events = node.cli(&["events", "--json"]).expect_ok();
     let kind = if stands { "warning" } else { "warning-over" };
-    let is_it =
-        |line: &str| line.contains(&format!("\"{kind}\"")) && line.contains(&format!("\"{name}\""));
+    let parts = [&*format!("\"{kind}\""), &format!("\"{name}\""), words];
+    let is_it = |line: &str| parts.iter().all(|part| line.contains(part));
     assert!(events.lines().any(is_it), "{events}");
 }
 
@@ -72,6 +80,21 @@ fn assert_journal(node: &mut Node, words: &str) {
     assert_eq!((of(false), of(true)), (1, 1), "{said}");
 }
 
+/// Asserts that `begin` begins a condition and `mend` ends it, in all views. The condition is its
+/// name and the words of its sentence.
+fn assert_begins_and_ends(
+    node: &mut Node,
+    condition: (&str, &str),
+    begin: impl FnOnce(&Node),
+    mend: impl FnOnce(&Node),
+) {
+    begin(node);
+    assert_views(node, condition, true);
+    mend(node);
+    assert_views(node, condition, false);
+    assert_journal(node, condition.1);
+}
+
 /// Fills the disk of a folder of a node, and frees it again. Asserts that `condition` begins and
 /// ends.
 fn assert_full_disk(folder: &str, options: &str, config: &str, condition: (&str, &str)) {
@@ -79,14 +102,12 @@ fn assert_full_disk(folder: &str, options: &str, config: &str, condition: (&str,
     let at = cluster.folder.path().join("one").join(folder);
     fs::create_dir_all(&at).unwrap();
     let disk = Disk::mount_with(&at, options);
-    let socket = cluster.folder.path().join("metrics");
-    let mut node = cluster.start_with(with_metrics("one", &socket, config));
+    let mut node = cluster.start_with(with_metrics(&cluster, NodeOptions::new("one"), config));
+    let ballast = at.join("ballast");
     // more than the disk holds: the write ends with an error
-    let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
-    assert_views(&node, &socket, condition, true);
-    fs::remove_file(at.join("ballast")).unwrap();
-    assert_views(&node, &socket, condition, false);
-    assert_journal(&mut node, condition.1);
+    let fill = |_: &Node| drop(fs::write(&ballast, vec![1; 24 << 20]));
+    let free = |_: &Node| fs::remove_file(&ballast).unwrap();
+    assert_begins_and_ends(&mut node, condition, fill, free);
     drop(disk);
 }
 
@@ -107,8 +128,8 @@ fn full_state_disk_is_a_condition_until_it_has_room() {
 fn damaged_cache_block_is_a_condition_until_the_cache_is_well() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
-    let socket = cluster.folder.path().join("metrics");
-    let mut reader = cluster.start_with(with_metrics("reader", &socket, ""));
+    let options = with_metrics(&cluster, NodeOptions::new("reader"), "");
+    let mut reader = cluster.start_with(options);
     let bytes = noise(1, 1 << 20);
     owner.write("file", &bytes);
     reader.wait_for_file("file");
@@ -116,35 +137,135 @@ fn damaged_cache_block_is_a_condition_until_the_cache_is_well() {
     let hash = blake3::hash(&bytes).to_hex();
     let data = format!("cache/{}/{hash}.data", &hash[..2]);
     let data = reader.home.join(data);
-    let file = fs::OpenOptions::new().write(true).open(data).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"rot", 300_000).unwrap();
-    reader.cli(&["cache", "verify"]);
+    let damage = |reader: &Node| {
+        let file = fs::OpenOptions::new().write(true).open(data).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"rot", 300_000).unwrap();
+        reader.cli(&["cache", "verify"]);
+    };
+    let mend = |reader: &Node| {
+        let damaged = "p2pfs_cache_damaged_bytes_total 65536\n";
+        assert!(metrics(reader).contains(damaged), "{}", metrics(reader));
+        assert!(fs::read(reader.mounted("file")).unwrap() == bytes);
+        reader.cli(&["cache", "verify"]).expect_ok();
+    };
     let condition = ("cache-damaged", "bytes of the cache were wrong");
-    assert_views(&reader, &socket, condition, true);
-    let damaged = "p2pfs_cache_damaged_bytes_total 65536\n";
-    assert!(metrics(&socket).contains(damaged), "{}", metrics(&socket));
-    assert!(fs::read(reader.mounted("file")).unwrap() == bytes);
-    reader.cli(&["cache", "verify"]).expect_ok();
-    assert_views(&reader, &socket, condition, false);
-    assert_journal(&mut reader, condition.1);
+    assert_begins_and_ends(&mut reader, condition, damage, mend);
 }
 
 #[apply(promise)]
 fn no_answering_peer_is_a_condition_until_one_is_back() {
     let mut cluster = Cluster::new();
     let mut other = cluster.start("other");
-    let socket = cluster.folder.path().join("metrics");
-    let mut node = cluster.start_with(with_metrics("one", &socket, ""));
+    let options = with_metrics(&cluster, NodeOptions::new("one"), "");
+    let mut node = cluster.start_with(options);
     node.cli(&["wait", "--peers", "1"]).expect_ok();
     other.kill();
     let condition = ("peers-down", "no other node answers");
-    eventually("the peer is down", Duration::from_secs(60), || {
-        status_shows(&node, condition.1)
-    });
-    assert_views(&node, &socket, condition, true);
-    other.launch();
-    node.cli(&["wait", "--peers", "1", "--timeout", "60s"])
-        .expect_ok();
-    assert_views(&node, &socket, condition, false);
-    assert_journal(&mut node, condition.1);
+    let restart = |node: &Node| {
+        other.launch();
+        let wait = ["wait", "--peers", "1", "--timeout", "60s"];
+        node.cli(&wait).expect_ok();
+    };
+    assert_begins_and_ends(&mut node, condition, |_| (), restart);
+}
+
+#[apply(promise)]
+#[takes("setpriv")]
+fn closed_directory_above_a_share_is_a_condition_until_it_is_open() {
+    let mut cluster = Cluster::new();
+    let above = cluster.folder.path().join("above");
+    let share = above.join("share");
+    fs::create_dir_all(&share).unwrap();
+    let options = NodeOptions {
+        shares: vec![share.clone()],
+        ..NodeOptions::unmounted("one")
+    };
+    let mut node = cluster.start_with(with_metrics(&cluster, options, ""));
+    node.stop();
+    run(Command::new("chown").args(["-R", NOBODY]).arg(&node.home)).expect_ok();
+    let ids = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
+    node.options.through = words(&[&["setpriv"], &ids[..]].concat());
+    node.launch();
+    let close = |_: &Node| {
+        set_mode(&above, 0o700);
+        // the kernel reports no change of the directory above, but this one
+        fs::write(share.join("new"), b"new").unwrap();
+    };
+    let open = |node: &Node| {
+        set_mode(&above, 0o755);
+        node.wait_for_file("new");
+    };
+    let words = "does not let the daemon's user pass, so nothing in the share is listed";
+    assert_begins_and_ends(&mut node, ("share-problem", words), close, open);
+}
+
+/// Starts a node in a user namespace without any of a kind of inotify resource, and gives it some
+/// later.
+fn assert_inotify_limit(kind: &str) {
+    let mut cluster = Cluster::new();
+    let limit = format!("/proc/sys/user/max_inotify_{kind}");
+    let script = format!("echo 0 >{limit} && exec \"$@\"");
+    let options = NodeOptions {
+        through: words(&[
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ]),
+        ..NodeOptions::unmounted("one")
+    };
+    let mut node = cluster.start_with(with_metrics(&cluster, options, ""));
+    let raise = |node: &Node| {
+        let (pid, script) = (node.pid().to_string(), format!("echo 4096 >{limit}"));
+        let mut enter = Command::new("nsenter");
+        run(enter.args(["--user", "--target", &pid, "sh", "-c", &script])).expect_ok();
+    };
+    let mend = |node: &Node| {
+        raise(node);
+        let is_over = || !status_shows(node, "inotify");
+        eventually("the next rescan", 2 * PATIENCE, is_over);
+        node.write("new", b"new");
+        // before another rescan
+        let wait = ["wait", "--file", "new", "--timeout", "20s"];
+        node.cli(&wait).expect_ok();
+    };
+    let condition = ("share-problem", "the limit of inotify watches is reached");
+    assert_begins_and_ends(&mut node, condition, |_| (), mend);
+}
+
+#[apply(promise)]
+#[takes("unshare", "nsenter")]
+fn used_up_inotify_watches_are_a_condition_until_there_are_more() {
+    assert_inotify_limit("watches");
+}
+
+#[apply(promise)]
+#[takes("unshare", "nsenter")]
+fn used_up_inotify_instances_are_a_condition_until_there_are_more() {
+    assert_inotify_limit("instances");
+}
+
+#[apply(promise)]
+#[takes("unshare", "nsenter", "ip")]
+fn missing_multicast_is_a_condition_until_there_is_a_network() {
+    let mut cluster = Cluster::new();
+    let script = "ip link set lo up && exec \"$@\"";
+    let options = NodeOptions {
+        listen: "0.0.0.0:1378".to_owned(),
+        through: words(&["unshare", "--net", "sh", "-c", script, "sh"]),
+        ..NodeOptions::unmounted("one")
+    };
+    let mut node = cluster.start_with(with_metrics(&cluster, options, ""));
+    let connect = |node: &Node| {
+        let script = "ip link add eth0 type veth peer name eth1 && ip link set eth1 up && \
+                      ip address add 10.77.0.1/24 dev eth0 && ip link set eth0 up";
+        let mut enter = Command::new("nsenter");
+        enter.args(["--net", "--target", &node.pid().to_string()]);
+        run(enter.args(["sh", "-c", script])).expect_ok();
+    };
+    let condition = ("no-multicast", "no nodes are found by mDNS");
+    assert_begins_and_ends(&mut node, condition, |_| (), connect);
 }

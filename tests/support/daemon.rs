@@ -23,6 +23,8 @@ pub(crate) struct NodeOptions {
     pub config: String,
     /// Of the daemon's process.
     pub environment: Vec<(&'static str, String)>,
+    /// A program with its arguments that becomes the daemon, such as `setpriv`.
+    pub through: Vec<String>,
 }
 
 impl NodeOptions {
@@ -36,6 +38,7 @@ impl NodeOptions {
             more: vec![],
             config: String::new(),
             environment: vec![],
+            through: vec![],
         }
     }
 
@@ -171,7 +174,7 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
 
 impl Node {
     pub(crate) fn daemon_command(&self) -> Command {
-        let mut command = program();
+        let mut command = program_through(&self.options.through);
         command.env("P2PFS_MEMBERSHIP_PERIOD", PATIENT_PERIOD);
         command
             .arg("daemon")

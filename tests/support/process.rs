@@ -25,7 +25,14 @@ pub(crate) const P2PFS: &str = env!("CARGO_BIN_EXE_p2pfs");
 /// The program without the settings of whoever runs the tests: `P2PFS_SEEDS` asks a test for more
 /// seeds, and a daemon to say hello to them.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(P2PFS);
+    program_through(&[])
+}
+
+/// The program by way of another one, which ends in it.
+pub(crate) fn program_through(through: &[String]) -> Command {
+    let mut words = through.iter().map(String::as_str).chain([P2PFS]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
     let ours = |name: &str| name.starts_with("P2PFS_") || name.starts_with("P2P_");
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(ours) {

@@ -122,13 +122,18 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     let problem = share.problems.first();
     if share.state == ShareState::Unreadable {
         let why = problem.map_or("it cannot be read", |problem| &problem.why);
+        let (why, own_remedy) = told(why);
         let away = if is_saved {
             format!("p2pfs share remove {dir}")
         } else {
             "take it out of the configuration".to_owned()
         };
-        let remedy = format!("make it, or let the daemon's user read it; or {away}");
-        return Check::failed(name, told(why).0, remedy);
+        let remedy = own_remedy.unwrap_or("make it, or let the daemon's user read it");
+        return Check::failed(name, why, format!("{remedy}; or {away}"));
+    }
+    if let Some(whole) = problem.filter(|it| it.path.as_local() == share.dir.as_local()) {
+        let (why, remedy) = told(&whole.why);
+        return Check::warning(name, why, remedy.unwrap_or("see p2pfs share"));
     }
     if share.left_out_files > 0 {
         let count = share.left_out_files;
