@@ -249,6 +249,52 @@ fn used_up_inotify_instances_are_a_condition_until_there_are_more() {
 }
 
 #[apply(promise)]
+fn setting_that_needs_a_restart_is_a_condition_until_it_is_set_back() {
+    let mut cluster = Cluster::new();
+    let options = with_metrics(&cluster, NodeOptions::unmounted("one"), "");
+    let mut node = cluster.start_with(options);
+    let reload = |node: &Node, more: &str| {
+        let config = format!("{}{more}", node.options.config);
+        fs::write(node.home.join("p2pfs.toml"), config).unwrap();
+        node.signal(libc::SIGHUP);
+    };
+    let change = |node: &Node| reload(node, "[inbox]\nfrom = ['*']\n");
+    let condition = (
+        "restart-needed",
+        "these settings need a restart: inbox.from",
+    );
+    assert_begins_and_ends(&mut node, condition, change, |node| reload(node, ""));
+}
+
+#[apply(promise)]
+fn full_inbox_is_a_condition_until_it_has_room() {
+    let mut cluster = Cluster::new();
+    let inbox = cluster.folder.path().join("inbox");
+    let settings = format!("from = ['*']\ndir = '{}'\n", inbox.display());
+    let config = format!("[inbox]\n{settings}budget = '1MiB'\nfloor = '0B'\n");
+    let options = with_metrics(&cluster, NodeOptions::unmounted("one"), &config);
+    let mut node = cluster.start_with(options);
+    let sender = cluster.start_with(NodeOptions::unmounted("sender"));
+    sender.cli(&["wait", "--peers", "1"]).expect_ok();
+    let file = sender.home.join("pushed");
+    fs::write(&file, noise(1, 100_000)).unwrap();
+    let push = || sender.cli(&["send", file.to_str().unwrap(), "--to", "one"]);
+    let ballast = inbox.join("ballast");
+    let fill = |_: &Node| {
+        fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+        assert_eq!(push().status.code(), Some(1));
+    };
+    let free = |_: &Node| {
+        fs::remove_file(&ballast).unwrap();
+    };
+    let words = "refused a file: the inbox has room for 0 bytes of its budget";
+    assert_begins_and_ends(&mut node, ("inbox-full", words), fill, free);
+    node.launch();
+    sender.cli(&["wait", "--peers", "1"]).expect_ok();
+    push().expect_ok();
+}
+
+#[apply(promise)]
 #[takes("unshare", "nsenter", "ip")]
 fn missing_multicast_is_a_condition_until_there_is_a_network() {
     let mut cluster = Cluster::new();

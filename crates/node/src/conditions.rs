@@ -131,12 +131,19 @@ conditions! {
     InboxUnusable "inbox-unusable" Warning "inbox" "ae1629497e7246b5be52ff3a67e9a452"
         "Files that other nodes push are not taken."
         "name another folder as inbox.dir";
+    InboxFull "inbox-full" Warning "inbox" "2dd03f1c6f0a4c4c8d5a7e9b16f2c385"
+        "The inbox refused a file because it has no room. The condition ends when there \
+         is room for that file."
+        "move files out of the inbox, or raise budget of [inbox] and restart p2pfs";
     FolderGone "folder-gone" Error "mount" "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551"
         "The folder is not mounted."
         "restart the daemon: systemctl restart p2pfs";
     ConfigurationRefused "configuration-refused" Error "configuration" "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10"
         "The configuration was read again and refused. The one before is in force."
         "mend it, and have it read again (SIGHUP; a service by systemctl reload)";
+    RestartNeeded "restart-needed" Warning "configuration" "6b2f77c0d0b64d5aa9b3c64ad16a2e38"
+        "Changed settings need a restart."
+        "restart p2pfs (systemctl restart p2pfs), or set them back and reload it";
     Expelled "expelled" Error "membership" "afa7dfe7429e4be8b9704f21db81f545"
         "This node was expelled from its cluster."
         "ask a member for an invitation";

@@ -13,6 +13,7 @@ use super::conditions::Condition;
 use super::content::NodeContent;
 use super::file_sender::FileSender;
 use super::foreign::ForeignPeers;
+use super::inbox::InboxHandle;
 use super::names::Names;
 use super::persist::unix_now_s;
 use super::published::{MemberReport, Outdated};
@@ -58,6 +59,8 @@ pub(super) struct LoopControl {
     pub(super) commands: mpsc::Sender<LoopCommand>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) courier: FileSender,
+    /// The folders for files of others.
+    pub(super) inboxes: Vec<InboxHandle>,
     /// The mDNS announcement of this node, withdrawn when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
 }

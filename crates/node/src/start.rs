@@ -226,7 +226,7 @@ impl Builder {
             changes: changes.0.clone(),
             stopped,
             foreign: self.config.foreign.clone(),
-            senders: SenderLookup::new(giving.inboxes, self.shares.clone()),
+            senders: SenderLookup::new(giving.inboxes.clone(), self.shares.clone()),
         };
         let floods = FloodMeter::new(&handles.events);
         let answer = answer_beside(
@@ -244,6 +244,7 @@ impl Builder {
             commands,
             stopping,
             courier: giving.courier,
+            inboxes: giving.inboxes,
             lan: Mutex::new(lan),
         };
         self.into_node(handles, control, content, changes.1)

@@ -21,14 +21,13 @@ const FETCHES_TIMED_MAX: usize = 4096;
 
 /// IDs of messages that an administrator must act on, each with an entry in the catalog.
 pub(super) mod message {
-    pub(crate) const NEEDS_RESTART: &str = "6b2f77c0d0b64d5aa9b3c64ad16a2e38";
     pub(crate) const SEED_UNKNOWN: &str = "c2b1d8a7e53f4b1f8e6d0a9c7f3b2d64";
     pub(crate) const PEER_SHUNNED: &str = "e8f6a3d1b7c2495f9d0e4c6a8b1f7035";
     pub(crate) const WARNING: &str = "1f3c5e7a9b0d42f6a8c0e2d4b6f8a1c3";
 
     /// All message IDs, except those of the conditions.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 4] = [NEEDS_RESTART, SEED_UNKNOWN, PEER_SHUNNED, WARNING];
+    pub(crate) const ALL: [&str; 3] = [SEED_UNKNOWN, PEER_SHUNNED, WARNING];
 }
 
 /// Logs a warning that the catalog explains.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::answers::limits;
-use super::journal::{self, message};
 use super::logging::LogHandle;
 use super::node_config::inbox_shares;
 use super::seeds;
 use super::services::Services;
 use super::sharing::{added_by_command, share_all, unshare_all};
 use crate::daemon::config::{Changes, Config, ConfigError, ShareSettings, Sources, compare, load};
+use p2pfs_node::{Condition, Finding};
 
 /// Reads the configuration again, applies the settings that can change, and logs the others.
 /// Returns the configuration that is in force afterwards.
@@ -58,13 +58,11 @@ pub(super) async fn apply(
         let _stopping = services.node.add_seed(address).await;
     }
     change_shares(services, &changes).await;
-    if !restart.is_empty() {
-        let settings = restart.join(", ");
-        journal::warn(
-            message::NEEDS_RESTART,
-            &format!("these settings need a restart: {settings}"),
-        );
-    }
+    let settings = restart.join(", ");
+    let found = Finding::new(format!("these settings need a restart: {settings}"));
+    let found = (!restart.is_empty()).then_some((settings, found));
+    let found = found.into_iter().collect();
+    services.node.replace(Condition::RestartNeeded, found);
     Ok(new)
 }
 

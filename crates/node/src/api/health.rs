@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::checks::warn_of_a_wrong_clock;
+use crate::inbox::{InboxError, InboxHandle};
 use crate::{Condition, Finding, Node};
 use p2pfs_cache::Lack;
 use p2pfs_membership::MemberState;
@@ -70,6 +71,27 @@ impl Node {
         });
         events.replace(Condition::ShareSilent, silent.collect());
         set(Condition::PeersDown, self.peers_are_down());
+        self.review_inboxes();
+    }
+
+    /// Checks the room of inboxes that refused a file. Blocks on their disks, except for one that
+    /// is known not to answer.
+    fn review_inboxes(&self) {
+        let silent = self.standing_shares();
+        let inboxes = self.control.inboxes.iter().filter_map(InboxHandle::get);
+        let answering = inboxes.filter(|inbox| !silent.contains(inbox.dir()));
+        let full = answering.filter_map(|inbox| {
+            let lack = inbox.still_lacks()?;
+            let dir = inbox.dir().display().to_string();
+            let found = Finding::new(format!("the inbox {dir} refused a file: {lack}"));
+            let found = match lack {
+                InboxError::Floor { .. } => found.remedy("free some of the disk of the inbox"),
+                _ => found,
+            };
+            Some((dir, found))
+        });
+        let events = &self.handles.events;
+        events.replace(Condition::InboxFull, full.collect());
     }
 
     fn state_is_full(&self) -> Option<Finding> {

@@ -26,6 +26,8 @@ pub(super) struct InboxUsage {
     pub(super) held_of: HashMap<ChargedSender, StorageAmount>,
     /// The share of each sender in the files in transfer.
     coming_of: HashMap<ChargedSender, StorageAmount>,
+    /// Size of the last file that was refused for lack of room, until there is room for it.
+    pub(super) refused_bytes: Option<u64>,
 }
 
 /// A number of files and their bytes.

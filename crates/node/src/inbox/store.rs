@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, RenameFlags, fstatvfs, lgetxattr, renameat_with};
+use rustix::fs::{CWD, RenameFlags, lgetxattr, renameat_with, statvfs};
 
 use super::attributes::{SENDER_ATTRIBUTE, origin_of, write_address, write_sender};
 use super::origin::ChargedSender;
@@ -204,15 +204,31 @@ impl Inbox {
         }
     }
 
-    fn reserve_room(
+    /// Returns why the last file that was refused for lack of room would be refused again. Reads
+    /// the disk only after a refusal. Blocking.
+    pub(crate) fn still_lacks(&self) -> Option<InboxError> {
+        let mut used = self.inner.use_now.lock();
+        let size_bytes = used.refused_bytes?;
+        let lack = self.check_room(self.disk_room(), &mut used, size_bytes);
+        used.refused_bytes = used.refused_bytes.filter(|_| lack.is_err());
+        lack.err()
+    }
+
+    /// Returns the free bytes of the disk.
+    fn disk_room(&self) -> io::Result<u64> {
+        let disk = statvfs(self.dir())?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Checks the room for a file of that size from any sender.
+    fn check_room(
         &self,
-        file: &File,
-        origin: ChargedSender,
+        disk_room: io::Result<u64>,
+        used: &mut InboxUsage,
         size_bytes: u64,
     ) -> Result<(), InboxError> {
+        let free = disk_room?;
         let settings = &self.inner.settings;
-        let disk = fstatvfs(file).map_err(io::Error::from)?;
-        let mut used = self.inner.use_now.lock();
         if !used.is_fresh() {
             used.scan(&settings.dir, &self.inner.taken.lock())?;
         }
@@ -224,6 +240,32 @@ impl Inbox {
                 size_bytes,
             });
         }
+        let wanted = settings.floor_bytes.saturating_add(used.coming_bytes);
+        if size_bytes > free.saturating_sub(wanted) {
+            return Err(InboxError::Floor { size_bytes });
+        }
+        if used.held_files + used.coming_files >= FILES_MAX {
+            return Err(InboxError::Files);
+        }
+        Ok(())
+    }
+
+    fn reserve_room(
+        &self,
+        file: &File,
+        origin: ChargedSender,
+        size_bytes: u64,
+    ) -> Result<(), InboxError> {
+        let settings = &self.inner.settings;
+        let disk_room = self.disk_room();
+        let mut used = self.inner.use_now.lock();
+        let room = self.check_room(disk_room, &mut used, size_bytes);
+        // A file larger than the budget never fits.
+        if !matches!(room, Ok(()) | Err(InboxError::Disk(_))) && size_bytes <= settings.budget_bytes
+        {
+            used.refused_bytes = Some(size_bytes);
+        }
+        room?;
         let sender = used.of(&origin);
         let sender_left_bytes = (settings.budget_bytes / SENDER_PART).saturating_sub(sender.bytes);
         if size_bytes > sender_left_bytes {
@@ -231,14 +273,6 @@ impl Inbox {
                 left_bytes: sender_left_bytes,
                 size_bytes,
             });
-        }
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let wanted = settings.floor_bytes.saturating_add(used.coming_bytes);
-        if size_bytes > free.saturating_sub(wanted) {
-            return Err(InboxError::Floor { size_bytes });
-        }
-        if used.held_files + used.coming_files >= FILES_MAX {
-            return Err(InboxError::Files);
         }
         if sender.files >= FILES_MAX / SENDER_PART {
             return Err(InboxError::SenderFiles);

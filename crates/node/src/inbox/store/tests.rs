@@ -53,6 +53,23 @@ fn listed(inbox: &Inbox) -> Vec<String> {
 }
 
 #[test]
+fn inbox_lacks_room_after_a_refusal_until_the_file_would_fit() {
+    let (_folder, inbox) = inbox(100);
+    assert!(inbox.begin(origin(), 101).is_err());
+    assert!(inbox.still_lacks().is_none(), "it can never fit");
+    let [first, second] = [other(1), other(2)].map(|it| inbox.begin(it, 50).unwrap());
+    assert!(inbox.still_lacks().is_none(), "no file was refused");
+    assert!(inbox.begin(origin(), 10).is_err());
+    assert!(matches!(
+        inbox.still_lacks(),
+        Some(InboxError::Budget { .. })
+    ));
+    drop(first);
+    assert!(inbox.still_lacks().is_none());
+    drop(second);
+}
+
+#[test]
 fn a_complete_file_has_its_name_and_its_sender_is_recorded() {
     let (_folder, inbox) = inbox(100);
     let arriving = inbox.begin(origin(), 5).unwrap();
