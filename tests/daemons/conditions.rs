@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use macro_rules_attribute::apply;
 
 use crate::disks::Disk;
+use crate::metrics::{metrics, with_metrics};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -18,23 +19,6 @@ const NEEDS: &[Need] = &[root, mount];
 const NOBODY: &str = "65534";
 /// How long `doctor` may take on a machine that also runs other tests.
 const DOCTOR_MAX: Duration = Duration::from_secs(2);
-
-/// Adds metrics to the settings of a node, and more settings.
-fn with_metrics(cluster: &Cluster, options: NodeOptions, more: &str) -> NodeOptions {
-    let socket = cluster.folder.path().join(&options.name).join("metrics");
-    let listen = format!("[metrics]\nlisten = '{}'\n", socket.display());
-    NodeOptions {
-        config: format!("{}{listen}{more}", options.config),
-        ..options
-    }
-}
-
-fn metrics(node: &Node) -> String {
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "--unix-socket"])
-        .arg(node.home.join("metrics"));
-    run(curl.arg("http://localhost/metrics")).expect_ok()
-}
 
 fn status_shows(node: &Node, words: &str) -> bool {
     let status = node.cli(&["status", "--json"]).expect_json();

@@ -20,6 +20,7 @@ mod leaving;
 mod legacy;
 mod mesh;
 mod metered;
+mod metrics;
 mod model;
 mod mount_helper;
 mod nodes;

@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use super::foreign::ForeignPeers;
 use super::names::Names;
 use super::open_versions::{OpenSlot, OpenVersions};
 use super::published::{Outdated, Published};
+use super::read_counters::{CacheOpens, OpenCount, ReadCounters};
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::View;
 use p2pfs_fetch::TransferError;
@@ -52,7 +52,7 @@ pub struct NodeContent {
     pub(super) batches: Batches,
     pub(super) read_deadline: Duration,
     pub(super) open: OpenVersions,
-    pub(super) waiting: Arc<AtomicU64>,
+    pub(super) reads: ReadCounters,
     pub(super) foreign: Option<Arc<dyn ForeignPeers>>,
 }
 
@@ -60,6 +60,7 @@ pub struct NodeContent {
 struct OpenVersion {
     content: Arc<NodeContent>,
     source: VersionSource,
+    count: OpenCount,
     _slot: OpenSlot,
 }
 
@@ -74,7 +75,12 @@ enum VersionSource {
 impl NodeContent {
     /// Returns the number of reads that wait for bytes now.
     pub fn waiting_reads(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        self.reads.waiting()
+    }
+
+    /// Returns how many opened versions of other nodes' files the cache had, since the start.
+    pub fn cache_opens(&self) -> CacheOpens {
+        self.reads.cache_opens()
     }
 
     /// Returns the number of open versions.
@@ -141,7 +147,7 @@ impl NodeContent {
             return ReadTicket(0);
         }
         let deadline = Instant::now() + self.patience(version, &now);
-        let waiting = WaitingRead::begin(&self.waiting);
+        let waiting = self.reads.begin_waiting();
         let served = self.served.clone();
         let answer = Box::new(move |result: Result<Bytes, TransferError>| {
             drop(waiting);
@@ -168,16 +174,27 @@ impl NodeContent {
 impl OpenVersion {
     fn new(content: Arc<NodeContent>, source: VersionSource) -> Result<Arc<Self>, FsError> {
         let _slot = content.open.enter()?;
+        let count = OpenCount::default();
+        match &source {
+            VersionSource::Fixed(version) if version.was_shared() => count.leave_out(),
+            VersionSource::Fixed(version) if version.is_partial() => {}
+            VersionSource::Fixed(_) => count.hit(&content.reads),
+            VersionSource::Live(_) => count.leave_out(),
+        }
         Ok(Arc::new(Self {
             content,
             source,
+            count,
             _slot,
         }))
     }
 
     fn fetch(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadTicket {
         match &self.source {
-            VersionSource::Fixed(version) => self.content.fetch(version, range, ahead, reply),
+            VersionSource::Fixed(version) => {
+                self.count.miss(&self.content.reads);
+                self.content.fetch(version, range, ahead, reply)
+            }
             VersionSource::Live(_) => {
                 reply(Err(FsError::BadHandle));
                 ReadTicket(0)
@@ -203,9 +220,12 @@ impl OpenContent for OpenVersion {
         let VersionSource::Fixed(version) = &self.source else {
             return self.read_here(offset, buffer);
         };
-        let mut read = version.read_local(&self.content.shares, offset, buffer);
+        let mut read = self.read_here(offset, buffer);
         if read == ReadNow::Wait {
             read = self.content.read_batched(version, offset, buffer);
+            if matches!(read, ReadNow::Done(_)) {
+                self.count.miss(&self.content.reads);
+            }
         }
         if version.is_partial() && matches!(read, ReadNow::Done(_)) {
             // Cache hits advance the reader, and its read-ahead must know its position.
@@ -220,7 +240,11 @@ impl OpenContent for OpenVersion {
         match &self.source {
             VersionSource::Live(file) => read_live(file, offset, buffer),
             VersionSource::Fixed(version) => {
-                version.read_local(&self.content.shares, offset, buffer)
+                let read = version.read_local(&self.content.shares, offset, buffer);
+                if matches!(read, ReadNow::Done(_)) {
+                    self.count.hit(&self.content.reads);
+                }
+                read
             }
         }
     }
@@ -368,21 +392,5 @@ fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsErr
         TransferError::CacheFull | TransferError::Cache { .. } => FsError::Disk,
         TransferError::OutOfRange { .. } => FsError::Fault,
         TransferError::Stopped => FsError::Stopping,
-    }
-}
-
-/// Counts a waiting read until it is dropped.
-struct WaitingRead(Arc<AtomicU64>);
-
-impl WaitingRead {
-    fn begin(count: &Arc<AtomicU64>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for WaitingRead {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -96,6 +96,7 @@ mod prompt;
 mod published;
 mod pulls;
 mod reach;
+mod read_counters;
 mod receivers;
 mod recovery;
 mod run;

@@ -28,6 +28,7 @@ use super::own_thread::OwnThread;
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::published::{Outdated, Published};
+use super::read_counters::ReadCounters;
 use super::receivers::Receivers;
 use super::recovery::{self, StoredState};
 use super::run::{COMMANDS_MAX, EventLoop, LoopParts, NodeHandles};
@@ -316,7 +317,7 @@ impl Builder {
             batches: Batches::new(net, cache, holders, handles.fetcher.clone()),
             read_deadline: self.config.read_deadline,
             open: OpenVersions::default(),
-            waiting: Arc::default(),
+            reads: ReadCounters::default(),
             foreign: self.config.foreign.clone(),
         };
         (Arc::new(content), served_queue)

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::read_counters::CacheOpens;
 use crate::{Audience, Condition, Finding, Node, Noted, StandingCondition};
 
 /// Events in their order: first the remembered ones, then each new one as it happens.
@@ -67,6 +68,11 @@ impl Node {
     /// Returns the number of fetches that failed, since the start.
     pub fn failed_reads(&self) -> u64 {
         self.handles.events.failed_reads()
+    }
+
+    /// Returns how many opened versions of other nodes' files the cache had, since the start.
+    pub fn cache_opens(&self) -> CacheOpens {
+        self.content.cache_opens()
     }
 }
 

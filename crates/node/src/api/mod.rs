@@ -21,6 +21,7 @@ mod reader;
 mod sharing;
 mod status;
 
+pub use crate::read_counters::CacheOpens;
 pub use builder::NodeBuilder;
 pub use cache::{NotPinned, WhyNotPinned};
 pub use error::FileError;

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
 use crate::daemon::service::answers::status;
 use crate::daemon::service::services::Services;
-use p2pfs_node::api::DiskRoom;
+use p2pfs_node::api::{CacheOpens, DiskRoom};
 use p2pfs_node::{Condition, StandingCondition};
 
 /// Maximum peers with their own metrics; further peers of a large cluster are only in the sums.
@@ -67,6 +67,7 @@ struct Health {
     offences: Vec<(&'static str, u64)>,
     failed_reads: u64,
     damaged_bytes: u64,
+    cache_opens: CacheOpens,
     /// The disks of cache and state. A disk that does not answer is left out.
     disks: Vec<(&'static str, DiskRoom)>,
 }
@@ -88,6 +89,7 @@ impl Health {
             offences: services.node.offences(),
             failed_reads: services.node.failed_reads(),
             damaged_bytes: services.node.cache_usage().damaged_bytes,
+            cache_opens: services.node.cache_opens(),
             disks: disks.ok().and_then(Result::ok).unwrap_or_default(),
         }
     }
@@ -190,6 +192,10 @@ fn trouble(families: &mut Families, health: &Health) {
         counter "failed_reads" "Fetches for readers that failed" health.failed_reads;
         counter "cache_damaged_bytes" "Cached bytes found wrong or unreadable, and dropped"
             health.damaged_bytes;
+        counter "cache_hits" "Opens of other nodes' files with their first bytes in the cache"
+            health.cache_opens.hits;
+        counter "cache_misses" "Opens of other nodes' files with their first bytes fetched"
+            health.cache_opens.misses;
     }
 }
 
