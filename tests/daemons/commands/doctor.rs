@@ -300,3 +300,32 @@ fn without_a_daemon_doctor_explains_what_prevents_a_start() {
     let checkup: Value = serde_json::from_slice(&run_doctor().stdout).unwrap();
     assert_eq!(checks(&checkup, "configuration").len(), 2, "{checkup:#}");
 }
+
+#[apply(promise)]
+fn doctor_in_a_cluster_with_a_secret_file_never_advises_an_invitation() {
+    let mut cluster = Cluster::new();
+    let mut one = cluster.start("one");
+    let refused = one.cli(&["invite"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
+    let advice = |one: &Node, words: &str| {
+        let checkup = doctor(one).1.to_string();
+        assert!(checkup.contains(words), "{words}: {checkup}");
+        assert!(!checkup.contains("invit"), "{checkup}");
+    };
+    advice(&one, "give another node the same secret file");
+    fs::rename(one.home.join("state"), one.home.join("moved")).unwrap();
+    advice(&one, "put it back before the next restart");
+    fs::rename(one.home.join("moved"), one.home.join("state")).unwrap();
+
+    let mut other = cluster.start("other");
+    one.cli(&["wait", "--peers", "1"]).expect_ok();
+    // it comes back with another secret before its end is noticed
+    other.kill();
+    fs::write(other.home.join("secret"), "c3".repeat(32)).unwrap();
+    other.launch();
+    advice(&one, "give both nodes the same secret file");
+    one.stop();
+    one.options.seeds = vec![other.address];
+    one.launch();
+    advice(&one, "give both nodes the same secret file");
+}

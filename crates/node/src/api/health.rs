@@ -15,6 +15,10 @@ const LITTLE_BYTES: u64 = 1 << 20;
 /// How long the condition of a damaged cache stands after the last damage.
 const DAMAGE_STANDS: Duration = Duration::from_secs(3600);
 
+/// Remedy for a lost state directory in a cluster with a secret file, which admits a new node
+/// without an invitation.
+const WITHOUT_INVITATIONS: &str = "put it back before the next restart, or this becomes a new node";
+
 /// Free and total bytes of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskRoom {
@@ -48,6 +52,13 @@ impl Node {
             events.replace(condition, found.into_iter().collect());
         };
         let state_gone = self.trouble_with_state().map(Finding::new);
+        let state_gone = state_gone.map(|found| {
+            if self.keyring().has_ledger() {
+                found
+            } else {
+                found.remedy(WITHOUT_INVITATIONS)
+            }
+        });
         let is_there = state_gone.is_none();
         set(Condition::StateGone, state_gone);
         set(

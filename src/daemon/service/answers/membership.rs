@@ -20,6 +20,9 @@ const ASKED_WHEN_ALONE: usize = 4;
 /// Remedy for an expelled node.
 const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join - \
                          here";
+/// Remedy for a node with another secret in a cluster with a secret file, where invitations are
+/// refused.
+pub(super) const SAME_SECRET: &str = "give both nodes the same secret file";
 
 /// Reports which node expelled this node and when, with the remedy; `None` if it is a member.
 pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
@@ -60,6 +63,11 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
     let found = format!("{address} takes this node for no member");
     match check_membership(services) {
         Some(_) => Check::failed(name, found, "do what the line of membership says"),
+        // No node can be expelled from such a cluster.
+        None if !services.node.keyring().has_ledger() => {
+            let found = format!("{found}: it has another secret now");
+            Check::failed(name, found, SAME_SECRET)
+        }
         None => {
             let found = format!(
                 "{found}: either this node was expelled, or that one is in another cluster now"

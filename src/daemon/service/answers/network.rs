@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::membership::SAME_SECRET;
 use super::pace::PING_PROBES;
 use super::{Services, Sight, membership, told};
 use crate::daemon::config::Seed;
@@ -318,7 +319,7 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificat
             if has_certificates {
                 "p2pfs invite there and p2pfs join here".to_owned()
             } else {
-                "give both nodes the same secret file".to_owned()
+                SAME_SECRET.to_owned()
             },
         ),
     };
