@@ -360,6 +360,29 @@ fn mount_and_an_fstab_line_mount_the_folder() {
 }
 
 #[apply(promise)]
+fn folder_unmounted_by_hand_is_mounted_again_by_the_command_that_status_names() {
+    let machine = boot_cluster();
+    start(&machine);
+    let expect = |command: &str| {
+        machine.ok("umount /mnt/p2p && systemctl start p2pfs");
+        let named = format!("unmounted by hand; to mount it again: {command}\"");
+        eventually("status names the command", Duration::from_secs(60), || {
+            machine.ok("p2pfs status --json").contains(&named)
+        });
+        let checkup = machine.sh("p2pfs doctor --json").text();
+        let remedy = format!("\"to mount it again: {command}\"");
+        assert!(checkup.contains(&remedy), "{checkup}");
+        machine.ok(command);
+        machine.ok("p2pfs wait --mounted --file resume.pdf --timeout 30s");
+        machine.ok("ls /mnt/p2p/resume.pdf");
+    };
+    expect("mount -t p2pfs none /mnt/p2p");
+    machine.ok("echo 'none /mnt/p2p p2pfs _netdev,nofail 0 0' >> /etc/fstab");
+    machine.ok("systemctl daemon-reload");
+    expect("mount /mnt/p2p");
+}
+
+#[apply(promise)]
 fn an_access_to_an_automount_point_starts_the_daemon_and_shows_the_folder() {
     let machine = boot_cluster();
     machine.ok(

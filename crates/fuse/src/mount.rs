@@ -295,19 +295,16 @@ impl Mount {
         self.place.broker_ended()
     }
 
-    /// Returns why the mount is gone and what to do, as text for users.
+    /// Returns why the mount is gone, as text for users. The text ends with a remedy, after a
+    /// semicolon, unless the folder must be mounted again.
     pub fn why_gone(&self) -> String {
         let standing = &self.place.standing;
         match (standing.is_mounted(), standing.covered_by()) {
-            (true, _) => {
-                "its connection was aborted; to mount it again: systemctl restart p2pfs".into()
-            }
+            (true, _) => "its connection was aborted".into(),
             (false, Some(other)) => {
                 format!("another filesystem ({other}) is mounted over it; umount that one")
             }
-            (false, None) => "it was unmounted by hand; to mount it again: systemctl restart \
-                              p2pfs, or mount DIR if fstab(5) has a line for it"
-                .into(),
+            (false, None) => "it was unmounted by hand".into(),
         }
     }
 

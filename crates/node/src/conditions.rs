@@ -137,7 +137,7 @@ conditions! {
         "move files out of the inbox, or raise budget of [inbox] and restart p2pfs";
     FolderGone "folder-gone" Error "mount" "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551"
         "The folder is not mounted."
-        "restart the daemon: systemctl restart p2pfs";
+        "mount it again (mount -t p2pfs none DIR), or restart p2pfs";
     ConfigurationRefused "configuration-refused" Error "configuration" "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10"
         "The configuration was read again and refused. The one before is in force."
         "mend it, and have it read again (SIGHUP; a service by systemctl reload)";

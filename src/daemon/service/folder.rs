@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{interval, sleep};
 
+use super::remount;
 use super::services::Services;
 use crate::daemon::config::Config;
 use crate::daemon::control::{MountStatus, Named};
@@ -112,7 +113,12 @@ impl Folder {
             if mount.broker_ended() {
                 None
             } else {
-                Some(mount.why_gone())
+                let (why, dir) = (mount.why_gone(), mount.dir());
+                Some(if why.contains("; ") {
+                    why
+                } else {
+                    format!("{why}; {}", remount::remedy(dir))
+                })
             }
         });
         match why.await {

@@ -25,6 +25,7 @@ mod node_config;
 mod paced;
 mod rates;
 mod reload;
+mod remount;
 pub mod run;
 mod run_error;
 mod seeds;
