@@ -319,6 +319,7 @@ pub(super) fn readers(share: &ShareInfo) -> String {
     let Some(readers) = &share.readers else {
         return "to every member".to_owned();
     };
+    let (former, readers): (Vec<_>, Vec<_>) = readers.iter().partition(|it| it.former);
     let (meant, nobody): (Vec<_>, Vec<_>) = readers.iter().partition(|it| it.node.is_some());
     let list = |readers: Vec<&ShareReader>| {
         let names = readers.iter().map(|it| printable(&it.reader));
@@ -333,6 +334,12 @@ pub(super) fn readers(share: &ShareInfo) -> String {
         let unknown = list(nobody);
         said.push_str(&format!(
             "; not to {unknown}: no member, or more than one, has that name"
+        ));
+    }
+    if !former.is_empty() {
+        let names = list(former);
+        said.push_str(&format!(
+            "; not to {names}: named in an earlier cluster, and not confirmed (p2pfs status)"
         ));
     }
     said

@@ -266,8 +266,8 @@ fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result
     if !restricted.is_empty() {
         question = format!(
             "Some shares name their readers: {}.\n\
-             In the new cluster these names mean its members: a node of such a name there can\n\
-             read them.\n",
+             In the new cluster these names mean no node until they are confirmed: p2pfs status\n\
+             says how.\n",
             restricted.join(", ")
         );
     }

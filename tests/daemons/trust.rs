@@ -577,3 +577,62 @@ fn a_crash_leaves_no_core_dump_with_secrets() {
     let soft = cores.unwrap().split_whitespace().next();
     assert_eq!(soft, Some("0"), "{limits}");
 }
+
+#[apply(promise)]
+fn readers_named_in_an_earlier_cluster_mean_no_node_until_they_are_confirmed() {
+    let mut first = Cluster::with_own_secrets();
+    let folders = ["added", "configured"].map(|name| {
+        let folder = first.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(name), name).unwrap();
+        folder
+    });
+    let dir = folders[1].display();
+    let mut one = first.start_with(NodeOptions {
+        config: format!("[[share]]\ndir = '{dir}'\nreaders = ['bob']\n"),
+        ..NodeOptions::new("one")
+    });
+    let bob = first.start("bob");
+    invite(&one, &["--name", "bob"], &bob);
+    let added = folders[0].to_str().unwrap();
+    let share = ["share", "add", added, "--yes", "--readers", "bob"];
+    one.cli(&share).expect_ok();
+    bob.wait_for_file("added");
+    bob.wait_for_file("configured");
+
+    let mut second = Cluster::with_own_secrets();
+    let boss = second.start("boss");
+    let namesake = second.start("bob");
+    invite(&boss, &["--name", "bob"], &namesake);
+    invite(&boss, &[], &one);
+    let assert_closed = |one: &Node, open: &str| {
+        one.write(open, b"open");
+        namesake.wait_for_file(open);
+        for name in ["added", "configured"] {
+            assert!(!namesake.mounted(name).exists(), "{name}");
+        }
+        for view in ["status", "doctor", "share"] {
+            let said = one.cli(&[view]).text();
+            let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(said.contains("named in an earlier cluster"), "{said}");
+        }
+        let status = one.cli(&["status", "--json"]).expect_json();
+        let warnings = status["warnings"].to_string();
+        let remedy = format!("p2pfs share add {added} --readers bob");
+        assert!(warnings.contains(&remedy), "{warnings}");
+        assert!(
+            warnings.contains("write the node's key instead"),
+            "{warnings}"
+        );
+    };
+    assert_closed(&one, "after the change");
+    one.stop();
+    one.launch();
+    assert_closed(&one, "after a restart");
+
+    one.cli(&share).expect_ok();
+    namesake.wait_for_file("added");
+    namesake.wait_for_file("configured");
+    let warnings = one.cli(&["status", "--json"]).expect_json()["warnings"].to_string();
+    assert!(!warnings.contains("earlier cluster"), "{warnings}");
+}

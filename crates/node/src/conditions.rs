@@ -125,6 +125,11 @@ conditions! {
     ShareSilent "share-silent" Error "share" "81b3a107b5d44570afb2e541c09fded9"
         "The disk of a share does not answer."
         "look at that disk, or at the server that it is of; or stop sharing it";
+    FormerNames "former-names" Warning "readers" "b3d1b6c5a8f04e0f9c1b7a52e46d9083"
+        "Settings name a node by a name that was given in an earlier cluster. In this \
+         cluster the name means no node until it is confirmed."
+        "write the node's key instead, or confirm the name with p2pfs share add DIR \
+         --readers NAME";
     ShareMissing "share-missing" Error "share" "f576ef0b66cf49d49cc7c37378e2d2e9"
         "A configured share cannot be added."
         "make the folder, let the daemon's user read it, or stop sharing it";

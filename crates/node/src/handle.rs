@@ -1,5 +1,6 @@
 //! A running node, as the daemon holds it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -288,20 +289,39 @@ impl Node {
             .waiting(self.identity.keyring.cluster(), unix_now_s())
     }
 
-    /// Joins the cluster of the token. The previous membership of this node is dropped.
+    /// Joins the cluster of the token. The previous membership of this node is dropped. In another
+    /// cluster, the names of readers of the present shares mean no member until they are confirmed.
+    ///
+    /// # Errors
+    /// Those of [`Self::join_with_names`].
+    pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
+        let shares = self.shared().into_iter();
+        let readers = shares.flat_map(|share| share.readers.unwrap_or_default());
+        let names = readers.filter(|reader| reader.parse::<NodeId>().is_err());
+        self.join_with_names(token, &names.collect()).await
+    }
+
+    /// Joins the cluster of the token as [`Self::join`] does. In another cluster, the names `given`
+    /// by the settings mean no member until they are confirmed.
     ///
     /// # Errors
     /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`] if
     /// its issuer does not answer or refuses: the node stays in its cluster.
     /// [`NodeError::Stopping`]: the token was not used.
-    pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
+    pub async fn join_with_names(
+        &self,
+        token: &InviteToken,
+        given: &BTreeSet<String>,
+    ) -> Result<(), NodeError> {
         if let Some(file) = &self.identity.secret_file {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
         // A stopping node must not use up the token.
         self.command(LoopCommand::MembershipChanged).await?;
         let Joining { secret, chain } = self.handles.net.enrol(token, &self.identity.name).await?;
-        self.identity.keyring.join(&self.id(), secret, &chain)?;
+        self.identity
+            .keyring
+            .join(&self.id(), secret, &chain, given)?;
         let _later = tokio::time::timeout(RECORD_LIMIT, self.fetch_record(token)).await;
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
         let reached = LoopCommand::LetIn(reached.collect());

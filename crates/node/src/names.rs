@@ -88,10 +88,13 @@ impl Names {
 
 /// Returns the member that a setting means: the one with that key, or the only one with that name
 /// in its certificate. The name that a node gives itself proves nothing, so without certificates a
-/// name means no node.
+/// name means no node. A name that was given in an earlier cluster means none either.
 pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
     if let Ok(node) = setting.parse::<NodeId>() {
         return keyring.is_member(&node).then_some(node);
+    }
+    if keyring.is_former_name(setting) {
+        return None;
     }
     let mut members = keyring.certificates();
     members.retain(|it| keyring.is_member(&it.node));

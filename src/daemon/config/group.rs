@@ -12,7 +12,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 pub const ALL_NODES: &str = "*";
 
 /// Prefix of a group's name.
-const GROUP_MARK: char = '@';
+pub const GROUP_MARK: char = '@';
 
 /// Several nodes under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]

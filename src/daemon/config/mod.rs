@@ -43,7 +43,7 @@ mod variables;
 pub use check::NO_LEGACY;
 pub use environment::Environment;
 pub use error::ConfigError;
-pub use group::{ALL_NODES, Group, check_readers, missing_group, readers_of};
+pub use group::{ALL_NODES, GROUP_MARK, Group, check_readers, missing_group, readers_of};
 pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load, load_texts};
 pub use mask::ModeMask;

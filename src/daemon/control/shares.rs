@@ -110,6 +110,10 @@ described! {
         /// The key of the member that this means; absent if it matches no member, or several.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub node: Option<String>,
+        /// Whether the name was given in an earlier cluster, so that it means no member until it is
+        /// confirmed; absent if not.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub former: bool,
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::answers::membership;
+use super::former_names;
 use super::services::Services;
 use crate::daemon::control::{Check, CheckState};
 use p2pfs_node::{Audience, Condition, Finding, Severity, StandingCondition};
@@ -52,6 +53,7 @@ pub(super) async fn review(services: &Arc<Services>) {
 
 fn review_now(services: &Services) {
     services.node.review();
+    former_names::review(services);
     let refused = refused_config_finding(services);
     let expelled = membership::check_membership(services);
     let expelled = expelled.map(|check| {

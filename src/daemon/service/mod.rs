@@ -11,6 +11,7 @@ pub mod copies;
 mod effective_config;
 mod fd_store;
 mod folder;
+mod former_names;
 mod isolation;
 mod journal;
 #[cfg(feature = "legacy")]

@@ -8,9 +8,9 @@ use tokio::task::spawn_blocking;
 use super::answers::limits;
 use super::logging::LogHandle;
 use super::node_config::inbox_shares;
-use super::seeds;
 use super::services::Services;
 use super::sharing::{added_by_command, share_all, unshare_all};
+use super::{former_names, seeds};
 use crate::daemon::config::{Changes, Config, ConfigError, ShareSettings, Sources, compare, load};
 use p2pfs_node::{Condition, Finding};
 
@@ -58,6 +58,7 @@ pub(super) async fn apply(
         let _stopping = services.node.add_seed(address).await;
     }
     change_shares(services, &changes).await;
+    former_names::drop_names_not_given(services);
     let settings = restart.join(", ");
     let found = Finding::new(format!("these settings need a restart: {settings}"));
     let found = (!restart.is_empty()).then_some((settings, found));

@@ -29,8 +29,8 @@ use super::services::{
 };
 use super::sharing::{added_by_command, share_all, share_missing};
 use super::{
-    conditions, confine, folder, isolation, journal, limits, metrics, reload, systemd, telling,
-    watchdog,
+    conditions, confine, folder, former_names, isolation, journal, limits, metrics, reload,
+    systemd, telling, watchdog,
 };
 use crate::daemon::config::{Config, Loaded, Place, Sources, saved};
 use crate::daemon::control::{
@@ -267,6 +267,7 @@ impl Daemon {
         });
         answer_limits::limit_as_configured(&services);
         trust::reserve_names(&services);
+        former_names::drop_names_not_given(&services);
         journal::follow(&services);
         let mut daemon = Self {
             seeds: NamedSeeds::new(&config.seeds),
@@ -380,7 +381,8 @@ impl Daemon {
     /// Removes the membership, so that a node that left for good does not rejoin at the next start.
     /// A configured secret file brings it back all the same.
     fn forget_cluster(&self) {
-        match self.services.node.keyring().forget() {
+        let given = former_names::given_names(&self.services);
+        match self.services.node.keyring().forget(&given) {
             Ok(true) => {}
             Ok(false) => tracing::warn!("the secret file brings this node back at its next start"),
             Err(error) => tracing::error!("this node is back at its next start: {error}"),
@@ -456,7 +458,10 @@ async fn use_waiting_token(services: &Services, config: &Config) {
         return;
     };
     let outcome = match InviteToken::parse(&text) {
-        Ok(token) => services.node.join(&token).await,
+        Ok(token) => {
+            let given = former_names::given_names(services);
+            services.node.join_with_names(&token, &given).await
+        }
         Err(error) => Err(NodeError::Trust(error)),
     };
     match outcome {

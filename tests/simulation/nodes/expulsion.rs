@@ -65,7 +65,7 @@ fn admit(world: &World, admin: usize, joiner: usize, as_admin: bool) {
     let secret = EpochSecret::new(*inviter.newest().as_bytes());
     let chain = inviter.chain_of(&node.id);
     keyring(world, joiner)
-        .join(&node.id, secret, &chain)
+        .join(&node.id, secret, &chain, &Default::default())
         .unwrap();
 }
 

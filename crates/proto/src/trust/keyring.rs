@@ -5,6 +5,7 @@
 //! member. This node's own statements are stored on disk before they count. Statements of other
 //! nodes count at once.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,10 +21,12 @@ use p2pfs_types::id::{EpochId, NodeId, NodeName};
 mod admitted;
 mod asking;
 mod doorstep;
+mod former;
 mod inviting;
 mod kept;
 mod owners;
 mod stating;
+use former::{had_others, read_former_names};
 pub use inviting::Welcome;
 use kept::{line, read_ledger, read_secret, stated_at_start};
 
@@ -67,7 +70,7 @@ pub struct Keyring {
     home: KeyringStorage,
     /// Statements to pass on to others: received singly, or made here.
     news: Mutex<Vec<SignedStatement>>,
-    /// Counter of changes of the ledger and of the secrets that it names.
+    /// Counter of changes of the ledger, of the secrets that it names, and of the former names.
     revision: AtomicU64,
     now_s: AtomicU64,
     /// Whether the files were removed, so nothing may be written to disk.
@@ -75,6 +78,8 @@ pub struct Keyring {
     /// Held while this node makes a statement and while a file is written, so that an older state
     /// never replaces a newer one.
     writing: Mutex<()>,
+    /// Names that the settings gave in an earlier cluster.
+    former_names: RwLock<BTreeSet<String>>,
 }
 
 impl Keyring {
@@ -114,6 +119,7 @@ impl Keyring {
             file::create(&secret, &line(&EpochSecret::random()))?;
         }
         let secret = read_secret(&secret)?;
+        let former_names = read_former_names(directory)?;
         let ledger = if is_lost && !is_new {
             stated_at_start(ledger, &members, |it| it.rotate(key, secret.id(), now_s))
         } else {
@@ -121,12 +127,11 @@ impl Keyring {
                 it.name_epoch(key, secret.id(), now_s)
             })
         };
-        Ok(Self::with(
-            secret,
-            Some(ledger),
-            KeyringStorage::State(directory.into()),
-            now_s,
-        ))
+        let home = KeyringStorage::State(directory.into());
+        Ok(Self {
+            former_names: RwLock::new(former_names),
+            ..Self::with(secret, Some(ledger), home, now_s)
+        })
     }
 
     /// Returns whether [`Keyring::load_or_create`] would remove the secret in `directory`, because
@@ -194,6 +199,7 @@ impl Keyring {
             now_s: AtomicU64::new(now_s),
             forgotten: AtomicBool::new(false),
             writing: Mutex::default(),
+            former_names: RwLock::default(),
         }
     }
 
@@ -438,12 +444,19 @@ impl Keyring {
     /// Joins another cluster. `chain` leads from the founding of that cluster to this node's own
     /// certificate. Drops all state of the previous cluster from memory and disk. A node that joins
     /// its own cluster again keeps the statements that it knows, if it is a member by them and
-    /// `chain` together.
+    /// `chain` together. In another cluster, the names `given` by the
+    /// settings mean no member until they are confirmed ([`Self::is_former_name`]).
     ///
     /// # Errors
     /// [`TrustError::Given`] if the secret comes from a configured file, [`TrustError::BadChain`],
     /// [`TrustError::File`].
-    pub fn join(&self, me: &NodeId, secret: EpochSecret, chain: &[u8]) -> Result<(), TrustError> {
+    pub fn join(
+        &self,
+        me: &NodeId,
+        secret: EpochSecret,
+        chain: &[u8],
+        given: &BTreeSet<String>,
+    ) -> Result<(), TrustError> {
         let Some(ledger) = &self.ledger else {
             return Err(match &self.home {
                 KeyringStorage::Given(path) => TrustError::Given { path: path.clone() },
@@ -459,6 +472,7 @@ impl Keyring {
         }
         let _writing = self.writing.lock();
         let mut known = ledger.read().clone();
+        let had_others = had_others(&known);
         known.merge(joined.statements().cloned());
         let is_the_same = known.cluster() == joined.cluster();
         let joined = if is_the_same && known.is_member(me, self.now_s()) {
@@ -466,6 +480,11 @@ impl Keyring {
         } else {
             joined
         };
+        // Before the change: a crash in between leaves too many names without a meaning, not too
+        // few.
+        if had_others && !is_the_same {
+            self.add_former_names(given)?;
+        }
         self.store(Some(&secret), &joined)?;
         *ledger.write() = joined;
         *self.epochs.write() = Epochs::new(secret);
@@ -476,13 +495,18 @@ impl Keyring {
 
     /// Removes the files: the next start founds a new cluster, and the node leaves this one. Until
     /// then the keyring works as before, so that the node can announce that it leaves. Returns
-    /// false if the secret comes from a configured file, which p2pfs must not remove.
+    /// false if the secret comes from a configured file, which p2pfs must not remove. From the next
+    /// start, the names `given` by the settings mean no member until they are confirmed
+    /// ([`Self::is_former_name`]).
     ///
     /// # Errors
     /// [`TrustError::File`]. A file may remain then.
-    pub fn forget(&self) -> Result<bool, TrustError> {
-        self.forgotten.store(true, Ordering::Relaxed);
+    pub fn forget(&self, given: &BTreeSet<String>) -> Result<bool, TrustError> {
         let _writing = self.writing.lock();
+        if self.read_ledger(had_others) == Some(true) {
+            self.add_former_names(given)?;
+        }
+        self.forgotten.store(true, Ordering::Relaxed);
         match &self.home {
             KeyringStorage::State(directory) => {
                 file::remove(&directory.join(LEDGER_FILE))?;

@@ -12,7 +12,7 @@ use crate::daemon::control::{
     PROBLEMS_MAX, Problem, ShareChange, ShareInfo, ShareReader, ShareState, Shares, parameters,
 };
 use crate::daemon::service::node_config::{inbox_shares, share_spec};
-use crate::daemon::service::sharing;
+use crate::daemon::service::{former_names, sharing};
 use p2pfs_node::api;
 
 /// Origin of a share that a flag set.
@@ -107,9 +107,12 @@ fn mine(services: &Services, after: Option<u32>, viewer: &Viewer) -> Result<Mine
 fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares, Failure> {
     let real = real_name(services, dir);
     refuse_configured(services, &[dir, &real])?;
+    let named = how.readers.clone().unwrap_or_default();
     let settings = changed(added_before(services, dir, &real), how)?;
     let groups = services.settings.in_force.load().config.groups.clone();
     refuse_readers(&settings, &groups)?;
+    let is_confirmed = |name: &str| named.iter().any(|it| it == name);
+    former_names::confirm(services, is_confirmed).map_err(|error| failed(error.to_string()))?;
     let spec = api::ShareSpec {
         is_by_command: true,
         ..share_spec(&settings, &groups)
@@ -169,6 +172,8 @@ pub(super) fn remove_share(services: &Services, dir: &Path) -> Result<Shares, Fa
         return Err(Failure::new(FailureKind::NotFound, error.to_string()));
     }
     keep(services, &kept)?;
+    drop(kept);
+    former_names::drop_names_not_given(services);
     Ok(shares(services, Sight::All))
 }
 
@@ -179,6 +184,7 @@ fn share_with_readers(services: &Services, status: api::ShareStatus) -> ShareInf
                 .node
                 .member_meant(&reader)
                 .map(|node| node.to_string()),
+            former: services.node.keyring().is_former_name(&reader),
             reader,
         };
         readers.into_iter().map(info).collect()

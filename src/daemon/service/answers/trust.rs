@@ -7,13 +7,13 @@ use jiff::Timestamp;
 
 use super::paths::shared_path;
 use super::{Asked, Services, failed, network};
+use crate::daemon::config::Group;
 use crate::daemon::config::units::write_count;
-use crate::daemon::config::{Group, ShareSettings};
 use crate::daemon::control::{
     Admitted, Answer, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
     OwnedPath, Rotated, Trust, TrustStep, TrustedNode, parameters,
 };
-use crate::daemon::service::run;
+use crate::daemon::service::{former_names, run};
 use p2pfs_node::api::in_history;
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
@@ -117,14 +117,9 @@ pub(in crate::daemon::service) fn reserve_names(services: &Arc<Services>) {
 /// Returns whether a group, a reader of a share or a sender to the inbox has the name.
 fn is_reserved(services: &Services, name: &str) -> bool {
     let in_force = services.settings.in_force.load();
-    let config = &in_force.config;
-    let is_it = |listed: &String| listed == name;
-    let is_in_group = |group: &Group| group.name == name || group.members.iter().any(is_it);
-    let is_reader = |share: &ShareSettings| share.readers.iter().flatten().any(is_it);
-    config.groups.iter().any(is_in_group)
-        || config.inbox.from.iter().any(is_it)
-        || config.share.iter().any(is_reader)
-        || services.shares.saved.lock().iter().any(is_reader)
+    let is_group = |group: &Group| group.name == name;
+    let mut groups = in_force.config.groups.iter();
+    groups.any(is_group) || former_names::given_names(services).contains(name)
 }
 
 /// Refuses a name that a member has. As readers of a share, two members of one name could not
@@ -147,7 +142,8 @@ pub(super) async fn join(services: &Services, token: &str) -> Result<Joined, Fai
         let own = Failure::new(FailureKind::Invalid, "this node itself made that token");
         return Err(own.with_remedy(remedy));
     }
-    services.node.join(&token).await?;
+    let given = former_names::given_names(services);
+    services.node.join_with_names(&token, &given).await?;
     run::forget_waiting_token(services);
     Ok(Joined {
         epoch: services.node.keyring().current().id().to_string(),

@@ -31,7 +31,9 @@ fn join(admin: &Keyring, admin_key: u8, joiner: &Keyring, joiner_key: u8) {
         .admit(&key(admin_key), node, name(joiner_key), false)
         .unwrap();
     let secret = EpochSecret::new(*admin.newest().as_bytes());
-    joiner.join(&node, secret, &admin.chain_of(&node)).unwrap();
+    joiner
+        .join(&node, secret, &admin.chain_of(&node), &BTreeSet::new())
+        .unwrap();
 }
 
 /// Lets both exchange their knowledge as the exchange over TCP does.
@@ -88,7 +90,9 @@ fn statements_received_during_a_write_are_not_lost() {
         .admit(&key(1), key(2).node_id(), name(2), true)
         .unwrap();
     let (me, secret) = (key(2).node_id(), EpochSecret::random());
-    other.join(&me, secret, &keyring.chain_of(&me)).unwrap();
+    other
+        .join(&me, secret, &keyring.chain_of(&me), &BTreeSet::new())
+        .unwrap();
     for n in 100..150 {
         let admitted = other.admit(&key(2), key(n).node_id(), name(n), false);
         admitted.unwrap();
@@ -132,6 +136,36 @@ fn joining_another_cluster_drops_the_previous_secrets_and_members() {
 }
 
 #[test]
+fn names_given_in_an_earlier_cluster_are_former_until_they_are_confirmed() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let joiner = load();
+    let me = key(2).node_id();
+    let given = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
+    let join = |admin: &Keyring, names: &[&str]| {
+        let admitted = admin.admit(&key(1), me, name(2), false);
+        let _is_in_already = admitted.is_err();
+        let secret = EpochSecret::new(*admin.newest().as_bytes());
+        let chain = admin.chain_of(&me);
+        joiner.join(&me, secret, &chain, &given(names)).unwrap();
+    };
+    let first = founded(1);
+    join(&first, &["early"]);
+    assert!(joiner.former_names().is_empty(), "it had no other members");
+    join(&first, &["bob"]);
+    assert!(joiner.former_names().is_empty(), "it is the same cluster");
+    let second = Keyring::founded_in_memory(EpochSecret::random(), &key(1), name(9), 7);
+    join(&second, &["bob", "carol"]);
+    for keyring in [&joiner, &load()] {
+        assert_eq!(keyring.former_names(), given(&["bob", "carol"]));
+    }
+    joiner.retain_former_names(|it| it != "bob").unwrap();
+    assert!(!joiner.is_former_name("bob") && joiner.is_former_name("carol"));
+    joiner.forget(&given(&["bob"])).unwrap();
+    assert_eq!(load().former_names(), given(&["bob", "carol"]));
+}
+
+#[test]
 fn a_node_that_rejoins_its_cluster_still_knows_the_expelled() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);
@@ -145,7 +179,9 @@ fn a_node_that_rejoins_its_cluster_still_knows_the_expelled() {
     let me = key(2).node_id();
     admin.admit(&key(1), me, name(2), true).unwrap();
     let secret = EpochSecret::new(*admin.newest().as_bytes());
-    member.join(&me, secret, &admin.chain_of(&me)).unwrap();
+    member
+        .join(&me, secret, &admin.chain_of(&me), &BTreeSet::new())
+        .unwrap();
     assert!(member.is_admin(&me));
     assert!(!member.admits(&bad, &chain));
 }
@@ -196,7 +232,7 @@ fn a_ledger_that_does_not_admit_this_node_is_not_joined() {
     let (admin, joiner) = (founded(1), founded(2));
     let (me, before) = (key(2).node_id(), joiner.current());
     for chain in [Vec::new(), admin.chain_of(&key(1).node_id()), vec![1, 2, 3]] {
-        let refused = joiner.join(&me, EpochSecret::random(), &chain);
+        let refused = joiner.join(&me, EpochSecret::random(), &chain, &BTreeSet::new());
         assert!(matches!(refused, Err(TrustError::BadChain)));
     }
     assert_eq!(joiner.current(), before);
@@ -318,7 +354,12 @@ fn with_a_secret_file_its_holders_are_members_and_cannot_be_expelled() {
     ] {
         assert!(matches!(refused, Err(TrustError::NoLedger { .. })));
     }
-    let refused = keyring.join(&key(1).node_id(), EpochSecret::random(), &[]);
+    let refused = keyring.join(
+        &key(1).node_id(),
+        EpochSecret::random(),
+        &[],
+        &BTreeSet::new(),
+    );
     assert!(matches!(refused, Err(TrustError::Given { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("{digits}\n"));
 }
@@ -362,7 +403,7 @@ fn a_forgotten_cluster_works_until_the_end_and_is_absent_at_the_next_start() {
     keyring
         .admit(&key(1), key(2).node_id(), name(2), false)
         .unwrap();
-    assert!(keyring.forget().unwrap());
+    assert!(keyring.forget(&BTreeSet::new()).unwrap());
     assert_eq!(keyring.current().id(), before.id());
     // The node's own farewell does not restore the secret.
     keyring.expel(&key(1), key(1).node_id()).unwrap();

@@ -19,7 +19,8 @@ fn a_change_after_an_invitation_was_checked_is_checked_again_before_admission() 
     let me = key(1).node_id();
     elsewhere.admit(&key(9), me, name(1), true).unwrap();
     let secret = EpochSecret::new(*elsewhere.newest().as_bytes());
-    one.join(&me, secret, &elsewhere.chain_of(&me)).unwrap();
+    one.join(&me, secret, &elsewhere.chain_of(&me), &BTreeSet::new())
+        .unwrap();
     assert!(matches!(welcome(), Err(TrustError::Overtaken)));
     assert!(!one.is_member(&node));
 }

@@ -154,7 +154,14 @@ fn a_join_that_cannot_store_either_file_changes_nothing() {
     let (me, before, history) = (key(2).node_id(), joiner.current(), joiner.history());
     admin.admit(&key(1), me, name(2), false).unwrap();
     let chain = admin.chain_of(&me);
-    let join = || joiner.join(&me, EpochSecret::new(*admin.newest().as_bytes()), &chain);
+    let join = || {
+        joiner.join(
+            &me,
+            EpochSecret::new(*admin.newest().as_bytes()),
+            &chain,
+            &BTreeSet::new(),
+        )
+    };
     for file in [SECRET_FILE, LEDGER_FILE] {
         let disk = Unwritable::make(directory.path().join(file));
         assert!(matches!(join(), Err(TrustError::File { .. })), "{file}");

@@ -51,7 +51,10 @@ async fn a_token_makes_a_stranger_a_member() {
     let token = InviteToken::parse(&token.encode()).unwrap();
     let Joining { secret, chain } = joiner.net.enrol(&token, &name()).await.unwrap();
     assert_eq!(secret, *issuer.keyring.current());
-    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    joiner
+        .keyring
+        .join(&joiner.id, secret, &chain, &Default::default())
+        .unwrap();
     let certificate = issuer
         .keyring
         .certificates()
@@ -184,7 +187,10 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     let late = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&late, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
-    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    joiner
+        .keyring
+        .join(&joiner.id, secret, &chain, &Default::default())
+        .unwrap();
     let key = &joiner.shared().local.key;
     joiner.keyring.expel(key, joiner.id).unwrap();
     let word = joiner.keyring.expulsion_of(&joiner.id).unwrap();
@@ -301,7 +307,10 @@ async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     admitted.unwrap();
     let secret = EpochSecret::new(*elsewhere.keyring.newest().as_bytes());
     let chain = elsewhere.keyring.chain_of(&issuer.id);
-    issuer.keyring.join(&issuer.id, secret, &chain).unwrap();
+    issuer
+        .keyring
+        .join(&issuer.id, secret, &chain, &Default::default())
+        .unwrap();
     assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
     let late = token(&issuer, &invites);

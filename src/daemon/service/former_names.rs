@@ -1,0 +1,152 @@
+//! Names in the settings that were given in an earlier cluster.
+//!
+//! The keyring holds these names, and they mean no node. This module lists the names that the
+//! settings give, confirms names, and reports which settings have no effect meanwhile.
+
+use std::collections::BTreeSet;
+
+use super::services::Services;
+use crate::daemon::config::{ALL_NODES, GROUP_MARK, Group, ShareSettings, readers_of};
+use p2pfs_node::{Condition, Finding};
+use p2pfs_proto::trust::TrustError;
+use p2pfs_types::id::NodeId;
+
+/// Subject of the finding about senders to the inbox.
+const INBOX: &str = "inbox.from";
+
+/// Returns the names of nodes to which the settings give rights: the members of groups, the readers
+/// of shares and the senders to the inbox. Keys are none of them.
+pub(super) fn given_names(services: &Services) -> BTreeSet<String> {
+    let in_force = services.settings.in_force.load();
+    let config = &in_force.config;
+    let saved = services.shares.saved.lock();
+    let shares = config.share.iter().chain(saved.iter());
+    let readers = shares.flat_map(|share| share.readers.iter().flatten());
+    let members = config.groups.iter().flat_map(|group| &group.members);
+    // The senders of the start stay in force until the next one.
+    let at_start = &services.settings.at_start.inbox.from;
+    let senders = config.inbox.from.iter().chain(at_start);
+    let listed = readers.chain(members).chain(senders);
+    listed.filter(|it| is_name_of_node(it)).cloned().collect()
+}
+
+/// Gives names of an earlier cluster a meaning in this one, if the settings no longer have them or
+/// `is_confirmed` says so.
+///
+/// # Errors
+/// [`TrustError::File`]. No name is confirmed then.
+pub(super) fn confirm(
+    services: &Services,
+    is_confirmed: impl Fn(&str) -> bool,
+) -> Result<(), TrustError> {
+    let given = given_names(services);
+    let is_former = |name: &str| given.contains(name) && !is_confirmed(name);
+    services.node.keyring().retain_former_names(is_former)
+}
+
+/// Forgets the names of an earlier cluster that the settings no longer have, so that they can be
+/// given again.
+pub(super) fn drop_names_not_given(services: &Services) {
+    if let Err(error) = confirm(services, |_| false) {
+        tracing::warn!("names of an earlier cluster stay without a meaning: {error}");
+    }
+}
+
+/// Begins and ends the condition of settings with names of an earlier cluster.
+pub(super) fn review(services: &Services) {
+    let former = services.node.keyring().former_names();
+    let mut found = Vec::new();
+    if !former.is_empty() {
+        let in_force = services.settings.in_force.load();
+        let config = &in_force.config;
+        let saved = services.shares.saved.lock();
+        let shares = config.share.iter().map(|share| (share, false));
+        let shares = shares.chain(saved.iter().map(|share| (share, true)));
+        found.extend(shares.filter_map(|(share, is_saved)| {
+            let names = former_of(share, &config.groups, &former)?;
+            Some(finding_of_share(share, &names, is_saved))
+        }));
+        let senders = services.settings.at_start.inbox.from.iter();
+        let senders: Vec<_> = senders.filter(|it| former.contains(*it)).collect();
+        found.extend((!senders.is_empty()).then(|| finding_of_inbox(&senders)));
+    }
+    services.node.replace(Condition::FormerNames, found);
+}
+
+/// Returns whether a listed reader or sender is the name of a node: no key, group or pattern.
+fn is_name_of_node(listed: &str) -> bool {
+    listed.parse::<NodeId>().is_err() && listed != ALL_NODES && !listed.starts_with(GROUP_MARK)
+}
+
+/// Returns the readers of a share that are names of an earlier cluster.
+fn former_of(
+    share: &ShareSettings,
+    groups: &[Group],
+    former: &BTreeSet<String>,
+) -> Option<Vec<String>> {
+    let mut readers = readers_of(share.readers.as_deref(), groups)?;
+    readers.retain(|reader| former.contains(reader));
+    (!readers.is_empty()).then_some(readers)
+}
+
+fn finding_of_share(share: &ShareSettings, names: &[String], is_saved: bool) -> (String, Finding) {
+    let dir = share.dir.display().to_string();
+    let names = names.join(", ");
+    let said = format!("{dir} is not offered to {names}: named in an earlier cluster");
+    let readers = share.readers.iter().flatten();
+    let is_direct = readers.clone().all(|it| !it.starts_with(GROUP_MARK));
+    let remedy = if is_saved && is_direct {
+        let readers: Vec<_> = readers.map(String::as_str).collect();
+        let (quoted, readers) = (shlex::try_quote(&dir), readers.join(","));
+        let quoted = quoted.as_deref().unwrap_or("DIR");
+        format!(
+            "if members of this cluster are meant: p2pfs share add {quoted} --readers {readers}"
+        )
+    } else {
+        BY_KEY.to_owned()
+    };
+    (dir, Finding::new(said).remedy(remedy).for_owner())
+}
+
+fn finding_of_inbox(senders: &[&String]) -> (String, Finding) {
+    let senders: Vec<_> = senders.iter().map(|it| it.as_str()).collect();
+    let names = senders.join(", ");
+    let said = format!("the inbox takes nothing from {names}: named in an earlier cluster");
+    let finding = Finding::new(said).remedy(BY_KEY).for_owner();
+    (INBOX.to_owned(), finding)
+}
+
+/// Remedy for a name in the configuration.
+const BY_KEY: &str = "write the node's key instead (p2pfs trust --json), or take the name out, \
+                      reload, put it back and reload again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_nodes_lose_their_meaning() {
+        let key = NodeId::new([7; 32]).to_string();
+        for other in ["*", "@office", &key] {
+            assert!(!is_name_of_node(other), "{other}");
+        }
+        assert!(is_name_of_node("bob"));
+    }
+
+    #[test]
+    fn members_of_groups_are_found_among_the_readers() {
+        let groups = [Group {
+            name: "office".to_owned(),
+            members: vec!["bob".to_owned(), "carol".to_owned()],
+        }];
+        let share = ShareSettings {
+            readers: Some(vec!["@office".to_owned(), "dave".to_owned()]),
+            ..ShareSettings::new("/srv".into())
+        };
+        let former = ["bob", "dave"].map(str::to_owned).into();
+        let found = former_of(&share, &groups, &former).unwrap();
+        assert_eq!(found, ["bob", "dave"]);
+        let (_, finding) = finding_of_share(&share, &found, true);
+        assert_eq!(finding.remedy.as_deref(), Some(BY_KEY));
+    }
+}
