@@ -155,4 +155,13 @@ pub const LIMITS: &[Limit] = &[
             "crates/catalogue/src/tests/unserved.rs author_of_several_unserved_contents_ranks_behind_until_one_is_served",
         ]),
     },
+    Limit {
+        name: "catalogue::view::DATING_MAX",
+        value: LimitValue::Count(crate::view::DATING_MAX as u64),
+        text: "directories that are visited, in the order of their names, for the date of one \
+               that has neither a record nor files, such as the place of a share.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/liveness.rs dating_a_directory_visits_a_bounded_number_of_others",
+        ]),
+    },
 ];

@@ -427,7 +427,19 @@ impl Merge {
         if self.state.dir(dir).newest <= time {
             self.dir_mut(dir).newest = time;
             self.stale_times.remove(&dir);
+            self.record_new_time(dir);
+        }
+    }
+
+    /// Records a changed time of a directory, and of those above that have no time of their own.
+    fn record_new_time(&mut self, mut dir: DirId) {
+        loop {
             self.record_change(dir, &[], Change::Listing);
+            let parent = self.state.dir(dir).parent;
+            if dir == DirId::ROOT || self.state.dir(parent).newest != NEVER {
+                return;
+            }
+            dir = parent;
         }
     }
 
@@ -450,7 +462,7 @@ impl Merge {
             let newest = shown.map(Row::version_time).max().unwrap_or(NEVER);
             if newest != here.newest {
                 self.dir_mut(dir).newest = newest;
-                self.record_change(dir, &[], Change::Listing);
+                self.record_new_time(dir);
             }
         }
         self.refresh_stale(usize::MAX);

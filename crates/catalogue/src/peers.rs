@@ -9,7 +9,7 @@ use super::merged::{Merged, NodeState};
 use super::orders::DirRef;
 use super::row::{Class, DirId, NodeIndex, Row};
 use super::rules::conflict_name;
-use super::view::{Child, Found, View};
+use super::view::{Child, DATING_MAX, Found, View};
 use p2pfs_types::path::SharedPath;
 
 impl View {
@@ -155,7 +155,8 @@ impl View {
         let below = dir.all_dirs();
         let below =
             below.filter(|place| self.merged.dir(place.id()).has_of(node) || recorded(place));
-        let mtime = row.map_or(dir.newest, |row| row.mtime());
+        let merged = || self.time_of_directory(id, &mut { DATING_MAX });
+        let mtime = row.map_or_else(merged, Row::mtime);
         self.directory_of(node, mtime, below.count())
     }
 }

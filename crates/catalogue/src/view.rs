@@ -17,6 +17,10 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
+/// Maximum number of directories that are visited to date one without a record and without files.
+/// The place of a share has few. More would let a directory of many such ones delay each `stat`.
+pub(super) const DATING_MAX: usize = 256;
+
 /// The object that a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -289,21 +293,44 @@ impl View {
 
     pub(super) fn directory(&self, id: DirId) -> Found {
         let dir = self.merged.dir(id);
+        let newest = self.record_of_directory(dir);
+        let author = newest.map_or(self.merged.me, |row| row.author);
+        let mtime = self.time_of_directory(id, &mut { DATING_MAX });
+        self.directory_of(author, mtime, dir.dirs.len())
+    }
+
+    /// Returns the newest record that dates a directory.
+    fn record_of_directory<'a>(&'a self, dir: &'a Dir) -> Option<&'a Row> {
         let records = self.merged.dir(dir.parent).candidates(dir.place.name());
-        let newest = records
+        records
             .filter(|row| self.merged.dates_directory(row))
             .max_by_key(|row| {
                 let author = std::cmp::Reverse(*self.merged.node_of(row));
                 (row.version_time(), row.mtime(), author)
-            });
-        let author = newest.map_or(self.merged.me, |row| row.author);
-        // The directory may have been dated by hand. That date applies until something in it
-        // changes.
-        let mtime = match newest {
-            Some(row) if row.version_time() >= dir.newest => row.mtime(),
-            _ => dir.newest,
-        };
-        self.directory_of(author, mtime, dir.dirs.len())
+            })
+    }
+
+    /// Returns the time of a directory. A directory that only names below it imply, such as the
+    /// place of a share, has the newest time of its subdirectories. Visits at most `left`
+    /// directories, in the order of their names, so that every node finds the same time.
+    pub(super) fn time_of_directory(&self, id: DirId, left: &mut usize) -> Timestamp {
+        let dir = self.merged.dir(id);
+        match self.record_of_directory(dir) {
+            // The directory may have been dated by hand. That date applies until something in it
+            // changes.
+            Some(row) if row.version_time() >= dir.newest => return row.mtime(),
+            None if dir.newest == NEVER => {}
+            _ => return dir.newest,
+        }
+        let mut newest = NEVER;
+        for below in &dir.dirs {
+            let Some(rest) = left.checked_sub(1) else {
+                break;
+            };
+            *left = rest;
+            newest = newest.max(self.time_of_directory(below.id(), left));
+        }
+        newest
     }
 
     /// Converts a directory. One that never changed has the time 0.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use macro_rules_attribute::apply;
 
@@ -134,4 +135,31 @@ fn a_reload_with_another_place_renames_the_files() {
         !two.mounted("docs/one").exists()
     });
     assert_eq!(fs::read(two.mounted("docs/1/f")).unwrap(), b"f");
+}
+
+#[apply(promise)]
+fn directories_of_a_place_have_the_date_of_the_newest_below_also_after_a_restart() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    let dir = nodes[0].home.join("pics");
+    fs::create_dir(&dir).unwrap();
+    let dates = ["2001-02-03 04:05:06", "2002-03-04 05:06:07"];
+    for (name, date) in ["a.jpg", "b.jpg"].into_iter().zip(dates) {
+        fs::write(dir.join(name), name).unwrap();
+        let mut touch = Command::new("touch");
+        run(touch.args(["-d", date]).arg(dir.join(name))).expect_ok();
+    }
+    add_as(&nodes[0], dir.to_str().unwrap(), "photos/2002").expect_ok();
+    let newest = fs::metadata(dir.join("b.jpg")).unwrap().modified().unwrap();
+    for _ in 0..2 {
+        for node in &nodes {
+            node.wait_for_file("photos/2002/b.jpg");
+            for name in ["photos", "photos/2002", ".p2pfs/peers/one/photos"] {
+                let shown = fs::metadata(node.mounted(name)).unwrap().modified();
+                assert_eq!(shown.unwrap(), newest, "{name} at {}", node.name);
+            }
+        }
+        nodes[0].stop();
+        nodes[0].launch();
+    }
 }

@@ -1,6 +1,8 @@
 //! Listings while nodes depart and return.
 
 use super::*;
+use crate::Change;
+use crate::view::DATING_MAX;
 
 fn watched(author: &mut Catalogue) -> Catalogue {
     let mut watcher = node(0xff, "watcher");
@@ -167,6 +169,39 @@ fn a_directorys_time_is_its_newest_change() {
         "before 1970 too"
     );
     assert_eq!(author.view().lookup(&path("d")).unwrap().subdirectories, 1);
+}
+
+#[test]
+fn directory_that_only_names_below_it_imply_has_their_newest_time() {
+    let mut author = node(1, "x");
+    put(&mut author, "a/b/c/old", file("one", 3));
+    put(&mut author, "a/z/new", file("two", 8));
+    let time_of = |node: &mut Catalogue, name: &str| node.view().lookup(&path(name)).unwrap().mtime;
+    for (name, seconds) in [("", 8), ("a", 8), ("a/b", 3), ("a/b/c", 3), ("a/z", 8)] {
+        assert_eq!(time_of(&mut author, name), time(seconds), "{name}");
+    }
+    let of_peer = author.view();
+    let of_peer = of_peer.peer_lookup("x", &path("a/b")).unwrap();
+    assert_eq!(of_peer.mtime, time(3));
+    while author.poll_change().is_some() {}
+    put(&mut author, "a/b/c/newest", file("three", 9));
+    let changes: Vec<_> = std::iter::from_fn(|| author.poll_change()).collect();
+    for name in ["", "a", "a/b", "a/b/c"] {
+        let is_told = changes.contains(&Change::Listing(path(name)));
+        assert!(is_told, "{name}: {changes:?}");
+        assert_eq!(time_of(&mut author, name), time(9));
+    }
+    put(&mut author, "a/b", directory(1));
+    assert_eq!(time_of(&mut author, "a/b"), time(1), "its own date applies");
+}
+
+#[test]
+fn dating_a_directory_visits_a_bounded_number_of_others() {
+    let mut author = node(1, "x");
+    let seconds = i64::try_from(DATING_MAX).unwrap() + 10;
+    (0..seconds).for_each(|n| put(&mut author, &format!("a/{n:04}/f"), file("one", n)));
+    let shown = author.view().lookup(&path("a")).unwrap();
+    assert_eq!(shown.mtime, time(seconds - 11));
 }
 
 #[test]

@@ -155,9 +155,9 @@ impl<'a> Model<'a> {
             }
             lost.extend(versions.map(|version| (path, version)));
         }
-        let root_time = self.directory_time(&SharedPath::root(), &changed);
+        let root_time = self.directory_time(&SharedPath::root(), &changed, &dirs);
         for dir in &dirs {
-            let mtime = self.directory_time(dir, &changed);
+            let mtime = self.directory_time(dir, &changed, &dirs);
             if !dir.is_root() {
                 listing.insert(dir.clone(), (Kind::Directory, mtime, None));
             }
@@ -184,11 +184,13 @@ impl<'a> Model<'a> {
         (listing, totals, root_time)
     }
 
-    /// Returns the time of a directory's newest record, or of a later change in it.
+    /// Returns the time of a directory's newest record, or of a later change in it. Without either,
+    /// returns the newest time of its subdirectories.
     fn directory_time(
         &self,
         dir: &SharedPath,
         changed: &BTreeMap<SharedPath, Timestamp>,
+        dirs: &BTreeSet<SharedPath>,
     ) -> Timestamp {
         let is_record = |(path, candidate): &(&SharedPath, Candidate<'_>)| {
             self.lists_directory(path, candidate)
@@ -203,7 +205,12 @@ impl<'a> Model<'a> {
         let own = own.map(|(_, (_, _, entry))| (entry.version_time, entry.mtime));
         match (own.max(), inside) {
             (Some((version, mtime)), inside) if Some(version) >= inside => mtime,
-            (_, inside) => inside.unwrap_or_default(),
+            (_, Some(inside)) => inside,
+            (_, None) => {
+                let below = dirs.iter().filter(|path| is_within(path));
+                let times = below.map(|path| self.directory_time(path, changed, dirs));
+                times.max().unwrap_or_default()
+            }
         }
     }
 
