@@ -79,10 +79,15 @@ pub fn summary(status: &Status) -> String {
     )
 }
 
+/// Bytes of a KiB.
+const KIB: u64 = 1 << 10;
+/// Bytes of a MiB.
+const MIB: u64 = 1 << 20;
+
 fn rate(bytes_per_s: u64) -> String {
     match bytes_per_s {
-        0..1_000_000 => format!("{:.1} kB/s", bytes_per_s as f64 / 1e3),
-        _ => format!("{:.1} MB/s", bytes_per_s as f64 / 1e6),
+        0..MIB => format!("{:.1} KiB/s", bytes_per_s as f64 / KIB as f64),
+        _ => format!("{:.1} MiB/s", bytes_per_s as f64 / MIB as f64),
     }
 }
 
@@ -112,6 +117,13 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn rates_have_the_units_of_the_commands() {
+        assert_eq!(rate(0), "0.0 KiB/s");
+        assert_eq!(rate(1536), "1.5 KiB/s");
+        assert_eq!(rate(5 << 19), "2.5 MiB/s");
+    }
 
     /// Sends all messages, in a process of its own that has a service manager.
     #[test]

@@ -2,6 +2,7 @@
 //! one can still be read.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -201,4 +202,31 @@ fn an_old_version_with_a_new_time_wins() {
             fs::read(node.mounted("plan")).is_ok_and(|bytes| bytes == b"of old")
         });
     }
+}
+
+#[apply(promise)]
+fn why_tells_what_is_here_of_a_file_whose_only_holder_is_away() {
+    const SIZE: usize = 64 << 20;
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["owner", "reader"]);
+    nodes[0].write("large", &noise(1, SIZE));
+    nodes[1].wait_for_file("large");
+    let next_read = |node: &Node| {
+        let why = node.cli(&["why", "large", "--json"]).expect_json();
+        why["next_read"].as_str().unwrap().to_owned()
+    };
+    let first = &mut [0; 4096];
+    let file = fs::File::open(nodes[1].mounted("large")).unwrap();
+    file.read_exact_at(first, 0).unwrap();
+    nodes[0].stop();
+    eventually("its holder is away", PATIENCE, || {
+        next_read(&nodes[1]).contains("owner is away or down")
+    });
+    let told = next_read(&nodes[1]);
+    let words = format!("of {SIZE} bytes that are here, then fails");
+    assert!(
+        told.starts_with("reads the ") && told.contains(&words),
+        "{told}"
+    );
+    assert!(told.ends_with("no other node has the rest"), "{told}");
 }

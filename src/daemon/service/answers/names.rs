@@ -369,11 +369,7 @@ fn version_info(services: &Services, version: &Version) -> VersionInfo {
 
 fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> String {
     let sentence = match next {
-        NextRead::HoldersGone => {
-            let holders = versions.iter().find(|it| has_name(it));
-            let holders = holders.map_or(&[][..], |it| &it.holders);
-            return gone_in_words(&names_in_order(services, holders));
-        }
+        NextRead::HoldersGone => return gone(services, versions),
         NextRead::Nothing => "nothing: no live node can give it",
         NextRead::NoFile => "nothing is fetched: it is no file",
         NextRead::OwnShare => "read from this node's own share",
@@ -396,13 +392,38 @@ fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> Strin
 }
 
 /// Describes a read of a file whose holders are all away or down.
-fn gone_in_words(holders: &[String]) -> String {
+fn gone(services: &Services, versions: &[Version]) -> String {
+    let Some(version) = versions.iter().find(|it| has_name(it)) else {
+        return gone_in_words(&[], 0, 0);
+    };
+    let me = services.node.id();
+    let others = version.holders.iter().filter(|it| **it != me);
+    let others: Vec<NodeId> = others.copied().collect();
+    let (_, size_bytes, hash) = kind_of(&version.kind);
+    let here_bytes = hash.map_or(0, |hash| services.node.here_bytes(&hash, size_bytes));
+    gone_in_words(&names_in_order(services, &others), here_bytes, size_bytes)
+}
+
+/// Describes a read of a file with its other holders away or down, and a part of it here.
+fn gone_in_words(holders: &[String], here_bytes: u64, size_bytes: u64) -> String {
+    let (outcome, missing) = match here_bytes {
+        0 => ("fails".to_owned(), "it"),
+        _ => {
+            let part = format!("{here_bytes} of {size_bytes} bytes");
+            (
+                format!("reads the {part} that are here, then fails"),
+                "the rest",
+            )
+        }
+    };
     match holders {
-        [holder] => format!("fails: {holder} is away or down, and no other node has it"),
-        _ => format!(
-            "fails: its holders are away or down: {}",
-            holders.join(", ")
-        ),
+        [holder] => {
+            format!("{outcome}: {holder} is away or down, and no other node has {missing}")
+        }
+        _ => {
+            let holders = holders.join(", ");
+            format!("{outcome}: all nodes that have {missing} are away or down: {holders}")
+        }
     }
 }
 
@@ -562,12 +583,22 @@ mod tests {
 
     #[test]
     fn file_whose_holders_are_gone_is_said_to_fail() {
-        let carlo = gone_in_words(&["carlo".to_owned()]);
+        let carlo = gone_in_words(&["carlo".to_owned()], 0, 9);
         assert_eq!(
             carlo,
             "fails: carlo is away or down, and no other node has it"
         );
-        let both = gone_in_words(&["anna".to_owned(), "carlo".to_owned()]);
-        assert_eq!(both, "fails: its holders are away or down: anna, carlo");
+        let names = ["anna".to_owned(), "carlo".to_owned()];
+        let both = gone_in_words(&names, 0, 9);
+        assert_eq!(
+            both,
+            "fails: all nodes that have it are away or down: anna, carlo"
+        );
+        let part = gone_in_words(&names[..1], 4, 9);
+        assert_eq!(
+            part,
+            "reads the 4 of 9 bytes that are here, then fails: anna is away or down, and no other \
+             node has the rest"
+        );
     }
 }
