@@ -97,7 +97,10 @@ async fn a_joiner_whose_answer_was_lost_gets_the_same_membership_by_the_same_tok
     issuer.keyring.rotate(key).unwrap();
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
     assert_eq!(secret, *issuer.keyring.newest());
-    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    joiner
+        .keyring
+        .join(&joiner.id, secret, &chain, &Default::default())
+        .unwrap();
     issuer.keyring.expel(key, joiner.id).unwrap();
     assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
@@ -130,7 +133,10 @@ async fn a_used_token_brings_back_no_node_that_left() {
     let invites = inviting(&issuer);
     let used = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
-    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    joiner
+        .keyring
+        .join(&joiner.id, secret, &chain, &Default::default())
+        .unwrap();
     let key = &joiner.shared().local.key;
     joiner.keyring.expel(key, joiner.id).unwrap();
     let farewell = joiner.keyring.expulsion_of(&joiner.id).unwrap();
@@ -150,7 +156,10 @@ async fn a_joiner_whose_answer_was_lost_before_its_issuer_restarted_joins_by_a_n
     assert_eq!(refusal(&joiner, &lost).await, NetError::InviteRefused);
     let fresh = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&fresh, &name()).await.unwrap();
-    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    joiner
+        .keyring
+        .join(&joiner.id, secret, &chain, &Default::default())
+        .unwrap();
     assert_eq!(issuer.keyring.certificates().len(), members);
 }
 
