@@ -294,6 +294,12 @@ impl Plan {
                     self.state.wake(node);
                 }
             }
+            PeerNews::Answered => {
+                let peer = self.state.peers.get(&node);
+                if peer.is_some_and(|it| it.backoff.unanswered() > 0) {
+                    self.peer_is(node, PeerNews::Returned);
+                }
+            }
             PeerNews::Unreachable { now, asked_at } => {
                 let jitter = self.scheduler.jitter();
                 if let Some(peer) = self.state.peers.get_mut(&node) {

@@ -139,9 +139,9 @@ impl<'a> SwarmPolicy<'a> {
         weighed.max().map_or(self.me, |(_, node)| node)
     }
 
-    /// Returns whether a node has answered a range request since the last failure to reach it, or
-    /// never failed. Surveys still ask an unreachable node for its ranges. A request for one of
-    /// these ranges can then show that the node is reachable again.
+    /// Returns whether a node has answered since the last failure to reach it, or never failed.
+    /// Surveys still ask an unreachable node for its ranges, and their answer shows that it is
+    /// reachable again.
     fn is_reachable(&self, node: &NodeId) -> bool {
         let peer = self.peers.get(node);
         peer.is_none_or(|it| it.backoff.unanswered() == 0)

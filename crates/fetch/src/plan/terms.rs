@@ -226,6 +226,8 @@ pub enum RequestStage {
 pub enum PeerNews {
     /// It has returned. Its failures are forgotten, but not that it sent wrong bytes.
     Returned,
+    /// It answered a question outside the plan. Failures to reach it are forgotten.
+    Answered,
     /// A question outside the plan could not reach it. The pause is that of a failed request of the
     /// plan.
     Unreachable {

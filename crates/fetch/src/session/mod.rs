@@ -719,6 +719,7 @@ impl<O: Owner> Session<O> {
         let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
             return;
         };
+        self.plan.peer_is(node, PeerNews::Answered);
         let content = ContentKey::new(hash, size_bytes);
         let offer = Offer {
             node,

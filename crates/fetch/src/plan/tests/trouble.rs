@@ -493,3 +493,18 @@ fn all_of_thousands_of_files_read_at_once_arrive() {
     let ready = events.filter(|event| matches!(event, PlanEvent::Ready(_)));
     assert_eq!(ready.count(), contents.len());
 }
+
+#[test]
+fn an_unreachable_peer_that_answers_a_survey_is_reachable_again() {
+    let mut bench = Bench::new(1);
+    let node = bench.peer(1, SimPeer::new(20, LAN));
+    let now = bench.now;
+    let unanswered = |plan: &Plan| plan.state.peers.get(&node).unwrap().backoff.unanswered();
+    bench.plan.peer_is(node, PeerNews::Gave { bytes: 1 });
+    let asked_at = now;
+    let lost = PeerNews::Unreachable { now, asked_at };
+    bench.plan.peer_is(node, lost);
+    assert_eq!(unanswered(&bench.plan), 1);
+    bench.plan.peer_is(node, PeerNews::Answered);
+    assert_eq!(unanswered(&bench.plan), 0);
+}
