@@ -313,9 +313,11 @@ impl ListingState {
     fn note_former(&mut self, slot: Slot, old: &FileBody, seen: &FileIdentity, hash: &ContentHash) {
         let identity = old.identity;
         let is_it = (identity.dev, identity.ino) == (seen.dev, seen.ino);
-        if !is_it || seen.size_bytes < identity.size_bytes {
+        let is_other = old.hash != *hash;
+        let has_grown = seen.size_bytes > identity.size_bytes;
+        if !is_it || (is_other && !has_grown) {
             self.former.forget_at(slot);
-        } else if old.hash != *hash {
+        } else if is_other {
             self.former
                 .insert(old.hash, FormerVersion { slot, identity });
         }
