@@ -103,11 +103,12 @@ fn path(number: usize, files_a_directory: usize) -> SharedPath {
 fn peer(files: usize, files_a_directory: usize) -> Catalogue {
     let mut peer = node(1);
     for number in 0..files {
-        peer.put(SHARE, &path(number, files_a_directory), file(number))
+        peer.own_mut()
+            .put(SHARE, &path(number, files_a_directory), file(number))
             .unwrap();
     }
-    let head = peer.own_head();
-    assert!(peer.sign_own(SignedHead {
+    let head = peer.own().head();
+    assert!(peer.own_mut().sign(SignedHead {
         head,
         signature: [[0; 32]; 2]
     }));
@@ -118,17 +119,18 @@ fn peer(files: usize, files_a_directory: usize) -> Catalogue {
 fn merge(peer: &Catalogue, into: &mut Catalogue) -> Duration {
     let author = NodeId::new([1; 32]);
     into.set_live(author, true).unwrap();
-    let HeadOutcome::Pull(mut pull) = into.handle_head(peer.head_of(&author).unwrap()) else {
+    let HeadOutcome::Pull(mut pull) = into.handle_head(peer.logs().head_of(&author).unwrap())
+    else {
         panic!("a new head is pulled");
     };
     let mut taken = Duration::ZERO;
     loop {
-        let part = peer.log_part(&author, pull.epoch, pull.after).unwrap();
+        let part = peer.logs().part(&author, pull.epoch, pull.after).unwrap();
         let start = cpu_time();
-        let applied = into.apply(author, part).unwrap();
+        let applied = into.intake().apply(author, part).unwrap();
         into.view();
         // the owner would store them
-        into.take_writes(usize::MAX);
+        into.storage().take_writes(usize::MAX);
         taken += cpu_time() - start;
         match applied {
             Applied::More(next) => pull = next,
@@ -147,7 +149,7 @@ fn report_memory(files: usize, files_a_directory: usize) {
     let (allocated, resident) = (LIVE_BYTES.load(Ordering::Relaxed), resident_bytes());
     let mut catalogue = peer(files, files_a_directory);
     let view = catalogue.view();
-    while !catalogue.take_writes(4096).is_empty() {}
+    while !catalogue.storage().take_writes(4096).is_empty() {}
     println!(
         "{files} entries, {files_a_directory} a directory: {} bytes allocated and {} resident an \
          entry, {} MiB resident in all",
@@ -177,6 +179,7 @@ fn report_merge(files: usize) {
     for number in 0..ROUNDS {
         let number = files + number * 7919 % files;
         catalogue
+            .own_mut()
             .put(SHARE, &path(number, FILES_A_DIRECTORY), file(number))
             .unwrap();
         black_box(catalogue.view());
@@ -215,6 +218,7 @@ fn bench_one_file(c: &mut Criterion) {
                 b.iter(|| {
                     number += 1;
                     catalogue
+                        .own_mut()
                         .put(SHARE, &path(number % files, 100), file(number))
                         .unwrap();
                     black_box(catalogue.view());
@@ -230,6 +234,7 @@ fn bench_one_file(c: &mut Criterion) {
                         for _ in 0..100 {
                             number += 1;
                             catalogue
+                                .own_mut()
                                 .put(SHARE, &path(number % files, 100), file(number))
                                 .unwrap();
                         }

@@ -143,6 +143,7 @@ impl Memory {
         state
             .namespace
             .far
+            .own_mut()
             .put(ShareIndex(0), &path, entry)
             .unwrap();
     }
@@ -166,6 +167,7 @@ impl Memory {
         state
             .namespace
             .near
+            .own_mut()
             .put(ShareIndex(0), &path(name), entry)
             .unwrap();
         state.live.insert(hash, file.to_owned());
@@ -246,7 +248,13 @@ impl Memory {
 
     pub(crate) fn remove(&self, name: &str) {
         let mut state = self.state.lock();
-        assert!(state.namespace.far.remove(ShareIndex(0), &path(name)));
+        assert!(
+            state
+                .namespace
+                .far
+                .own_mut()
+                .remove(ShareIndex(0), &path(name))
+        );
     }
 
     pub(crate) fn set_cached(&self, hash: ContentHash, bytes: u64) {

@@ -22,13 +22,13 @@ impl Namespace {
 
     /// Brings what the other says over, as a pull would.
     pub(super) fn merge(&mut self) -> (Arc<View>, Vec<Change>) {
-        let head = self.far.own_head();
+        let head = self.far.own().head();
         let author = head.author;
         let signed = SignedHead {
             head,
             signature: [[0; 32]; 2],
         };
-        assert!(self.far.sign_own(signed.clone()));
+        assert!(self.far.own_mut().sign(signed.clone()));
         let mut next = match self.near.handle_head(&signed) {
             HeadOutcome::Pull(pull) => Some(pull),
             HeadOutcome::Known => None,
@@ -37,9 +37,10 @@ impl Namespace {
         while let Some(pull) = next {
             let part = self
                 .far
-                .log_part(&pull.author, pull.epoch, pull.after)
+                .logs()
+                .part(&pull.author, pull.epoch, pull.after)
                 .unwrap();
-            next = match self.near.apply(author, part).unwrap() {
+            next = match self.near.intake().apply(author, part).unwrap() {
                 Applied::More(pull) => Some(pull),
                 Applied::Complete => None,
                 other => panic!("{other:?}"),

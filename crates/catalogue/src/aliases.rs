@@ -51,6 +51,15 @@ impl Merge {
         steps
     }
 
+    /// Reassigns stale conflict names if their number would delay a view. Returns the steps taken.
+    pub(super) fn refresh_if_many(&mut self, limit: usize) -> usize {
+        if self.naming.stale_aliases.steps() > self.settling.step_records {
+            self.refresh_stale(limit)
+        } else {
+            0
+        }
+    }
+
     /// Reassigns the conflict names that a change of `name` can affect.
     pub(super) fn refresh_aliases(&mut self, dir: DirId, name: &[u8]) {
         let mut group: BTreeMap<Box<[u8]>, LostVersions> = BTreeMap::new();

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::row::NodeIndex;
+use super::row::{Class, NodeIndex, Row};
 use p2pfs_proto::trust::ShareKey;
-use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_proto::wire::native::record::{EntitledReader, Fact, ShareIndex};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
 
 /// Maximum number of private contents without a name that are remembered. Above it, contents
 /// without a name are refused to every node.
@@ -20,6 +21,20 @@ pub const MARKS_MAX_PER_AUTHOR: usize = 1 << 16;
 /// Key of an opaque row: its author, its share number, and a hash of its sealed path.
 pub(super) type SealedPlace = (NodeIndex, ShareIndex, [u8; 16]);
 
+/// Contents of the row of a list of readers: the share, the salt and the readers.
+pub(super) type ReaderList = (ShareIndex, [u8; 16], Vec<EntitledReader>);
+
+/// Returns the contents of the row of a list of readers. Returns `None` for any other row.
+pub(super) fn list_of(row: &Row) -> Option<ReaderList> {
+    let (_, list) = row.seal().filter(|_| row.class == Class::Readers)?;
+    postcard::from_bytes(list).ok()
+}
+
+/// Returns the associated data for wrapping keys under a number.
+pub(super) fn key_context(number: ShareIndex, salt: &[u8; 16]) -> Vec<u8> {
+    [&number.0.to_le_bytes()[..], salt].concat()
+}
+
 /// The readers of a share, as its author stated them once under one number.
 #[derive(Debug)]
 pub(super) struct Audience {
@@ -29,6 +44,35 @@ pub(super) struct Audience {
     pub readers: BTreeSet<NodeId>,
     /// The key of the share. `None` if this node is not one of the readers.
     pub key: Option<ShareKey>,
+}
+
+impl Audience {
+    /// Seals a fact about a name under the number of the audience. Returns `None` if this node has
+    /// no key.
+    pub(crate) fn sealed_form(&self, number: ShareIndex, fact: &Fact) -> Option<Fact> {
+        let key = self.key.as_ref()?;
+        let sealed_path = |path: &SharedPath| {
+            let path = key.seal(&number.0.to_le_bytes(), path.as_bytes());
+            bytes::Bytes::from(path)
+        };
+        Some(match fact {
+            Fact::Entry { path, entry, .. } => {
+                let path = sealed_path(path);
+                let text = postcard::to_stdvec(entry).expect("an entry always encodes");
+                let entry = key.seal(&path, &text).into();
+                Fact::Sealed {
+                    number,
+                    path,
+                    entry,
+                }
+            }
+            Fact::Removed { path, .. } => Fact::SealedRemoved {
+                number,
+                path: sealed_path(path),
+            },
+            other => other.clone(),
+        })
+    }
 }
 
 /// Record that a content stays private although the author's last sealed name of it is gone. Only

@@ -8,8 +8,10 @@
 
 use std::collections::VecDeque;
 
+use super::facts::estimated_bytes;
+use super::intake::IntakeQueue;
+use super::logs::NodeLogs;
 use super::row::{NodeIndex, Row};
-use super::{Catalogue, CatalogueError};
 use p2pfs_proto::trust::SEAL_BYTES;
 use p2pfs_proto::wire::native::record::{Fact, Kind};
 use p2pfs_types::id::NodeId;
@@ -44,11 +46,11 @@ pub struct Cost {
 }
 
 impl Cost {
-    fn is_over(self, limit: Self) -> bool {
+    pub(super) fn is_over(self, limit: Self) -> bool {
         self.bytes > limit.bytes || self.directories > limit.directories
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
             bytes: self.bytes + other.bytes,
             directories: self.directories + other.directories,
@@ -149,85 +151,79 @@ fn row_bytes(row: &Row) -> u64 {
     ROW_BYTES + row.text_bytes() as u64
 }
 
-/// Dropped logs that wait to be reported.
-#[derive(Default)]
-pub(super) struct DroppedLogs {
-    waiting: VecDeque<Dropped>,
-    /// Number of departures of nodes so far. It orders departed nodes by their time of departure.
-    pub departures: u64,
+/// Returns the estimated cost of a fact that this node adds to its own log. Returns `None` for a
+/// removal, which is always allowed.
+pub(super) fn cost_of_own(fact: &Fact) -> Option<Cost> {
+    // The estimate assumes that none of its directories exists yet.
+    Some(match fact {
+        Fact::Removed { .. } | Fact::HaveNot { .. } | Fact::SealedRemoved { .. } => {
+            return None;
+        }
+        // An entry was checked before it was sealed.
+        Fact::Readers { .. } | Fact::Sealed { .. } => Cost {
+            bytes: ROW_BYTES + estimated_bytes(fact) as u64,
+            directories: 0,
+        },
+        Fact::Have { .. } => Cost {
+            bytes: ROW_BYTES,
+            directories: 0,
+        },
+        Fact::Entry { share, path, entry } => {
+            let is_below = u64::from(entry.kind != Kind::Directory);
+            let directories = path.components().count() as u64 - is_below;
+            let sealed_bytes = if share.is_sealed() {
+                estimated_bytes(fact) + 3 * SEAL_BYTES
+            } else {
+                0
+            };
+            let text_bytes = (path.as_bytes().len() + sealed_bytes) as u64;
+            Cost {
+                bytes: ROW_BYTES + text_bytes + directories * DIRECTORY_BYTES,
+                directories,
+            }
+        }
+    })
 }
 
-impl Catalogue {
-    /// Replaces the limits of [`Budgets::default`].
-    #[cfg(any(test, feature = "test-support"))]
-    pub fn set_budgets(&mut self, budgets: Budgets) {
-        self.budgets = budgets;
+/// The limits, and the dropped logs that wait to be reported.
+#[derive(Default)]
+pub(super) struct LogBudget {
+    pub limits: Budgets,
+    dropped: VecDeque<Dropped>,
+}
+
+impl LogBudget {
+    /// Removes and returns the next dropped log that was not reported yet.
+    pub(crate) fn poll_dropped(&mut self) -> Option<Dropped> {
+        self.dropped.pop_front()
     }
 
-    /// Returns the current cost of a node's log, including dropped rows that are still being
-    /// removed.
-    pub fn cost_of(&self, node: &NodeId) -> Cost {
-        let index = self.index_of(node);
-        index.map_or_else(Cost::default, |index| self.merge.costs.of(index))
-    }
-
-    /// Returns the next dropped log that was not reported yet. The owner reports its author, and
-    /// waits a while before it pulls that log again.
-    pub fn poll_dropped(&mut self) -> Option<Dropped> {
-        self.dropped_logs.waiting.pop_front()
-    }
-
-    /// Checks that this node may add a fact to its own log. A removal is always allowed.
-    pub(super) fn check_own_budget(&self, fact: &Fact) -> Result<(), CatalogueError> {
-        // The estimate assumes that none of its directories exists yet.
-        let more = match fact {
-            Fact::Removed { .. } | Fact::HaveNot { .. } | Fact::SealedRemoved { .. } => {
-                return Ok(());
-            }
-            // An entry was checked before it was sealed.
-            Fact::Readers { .. } | Fact::Sealed { .. } => Cost {
-                bytes: ROW_BYTES + super::pull::estimated_bytes(fact) as u64,
-                directories: 0,
-            },
-            Fact::Have { .. } => Cost {
-                bytes: ROW_BYTES,
-                directories: 0,
-            },
-            Fact::Entry { share, path, entry } => {
-                let is_below = u64::from(entry.kind != Kind::Directory);
-                let directories = path.components().count() as u64 - is_below;
-                let sealed_bytes = if share.is_sealed() {
-                    super::pull::estimated_bytes(fact) + 3 * SEAL_BYTES
-                } else {
-                    0
-                };
-                let text_bytes = (path.as_bytes().len() + sealed_bytes) as u64;
-                Cost {
-                    bytes: ROW_BYTES + text_bytes + directories * DIRECTORY_BYTES,
-                    directories,
-                }
-            }
-        };
-        let cost = self.merge.costs.of(self.me).plus(more);
-        if cost.is_over(self.budgets.author) {
-            Err(CatalogueError::OverBudget)
-        } else {
-            Ok(())
+    fn report(&mut self, dropped: Dropped) {
+        if self.dropped.len() == DROPPED_MAX {
+            self.dropped.pop_front();
         }
+        self.dropped.push_back(dropped);
     }
+}
 
+/// Drops the logs of other nodes that exceed a budget.
+pub(super) struct LogEviction<'a> {
+    pub logs: &'a mut NodeLogs,
+    pub queue: &'a mut IntakeQueue,
+    pub budget: &'a mut LogBudget,
+}
+
+impl LogEviction<'_> {
     /// Drops a log that exceeds its author's budget. Returns whether it was dropped.
-    pub(super) fn enforce_author_budget(&mut self, index: NodeIndex) -> bool {
-        let is_over = |catalogue: &Self| {
-            let cost = catalogue.merge.costs.of(index);
-            cost.is_over(catalogue.budgets.author)
-        };
-        if index == self.me || !is_over(self) {
+    pub(crate) fn enforce_author(&mut self, index: NodeIndex) -> bool {
+        let limit = self.budget.limits.author;
+        let is_over = |logs: &NodeLogs| logs.merge.costs.of(index).is_over(limit);
+        if index == self.logs.me || !is_over(self.logs) {
             return false;
         }
         // Rows of an earlier life are only listed until the new life is complete, so they go first.
-        while self.remove_old_row(index) > 0 {
-            if !is_over(self) {
+        while self.logs.remove_old_row(index) > 0 {
+            if !is_over(self.logs) {
                 return false;
             }
         }
@@ -237,7 +233,7 @@ impl Catalogue {
 
     /// Drops logs while all together exceed the total. The logs of departed nodes go first, in
     /// order of departure, then the largest. Returns whether `index` was among them.
-    pub(super) fn enforce_total_budget(&mut self, index: NodeIndex) -> bool {
+    pub(crate) fn enforce_total(&mut self, index: NodeIndex) -> bool {
         let mut was_dropped = false;
         while let Some((victim, why)) = self.next_log_to_drop() {
             self.drop_log(victim, why);
@@ -248,22 +244,22 @@ impl Catalogue {
 
     fn next_log_to_drop(&self) -> Option<(NodeIndex, DropCause)> {
         // The rows of a dropped log are removed in steps and do not count.
-        let kept = self.logs.iter().filter(|(index, log)| {
+        let kept = self.logs.logs.iter().filter(|(index, log)| {
             let is_dropped = log.forgotten || (log.rows.is_empty() && !log.pull.staging);
-            **index != self.me && !is_dropped
+            **index != self.logs.me && !is_dropped
         });
         let kept: Vec<(NodeIndex, u64)> = kept.map(|(index, log)| (*index, log.left)).collect();
-        let cost = |index: NodeIndex| self.merge.costs.of(index);
+        let cost = |index: NodeIndex| self.logs.merge.costs.of(index);
         let total = kept
             .iter()
             .fold(Cost::default(), |sum, (index, _)| sum.plus(cost(*index)));
-        if !total.is_over(self.budgets.total) {
+        if !total.is_over(self.budget.limits.total) {
             return None;
         }
-        let size = |index: NodeIndex| (cost(index).bytes, self.merge.state.node(index).id);
+        let size = |index: NodeIndex| (cost(index).bytes, self.logs.merge.state.node(index).id);
         let gone = kept
             .iter()
-            .filter(|(index, _)| !self.merge.state.node(*index).live);
+            .filter(|(index, _)| !self.logs.merge.state.node(*index).live);
         let first = gone.min_by_key(|(index, left)| (*left, std::cmp::Reverse(size(*index))));
         if let Some((index, _)) = first {
             return Some((*index, DropCause::Gone));
@@ -274,18 +270,12 @@ impl Catalogue {
 
     /// Drops a log. It is unlisted and removed in steps, the last row first.
     fn drop_log(&mut self, index: NodeIndex, why: DropCause) {
-        let log = self.log_mut(index);
-        let outdated = log.begin(0);
-        log.head = None;
+        let log = self.logs.discard(index);
         log.pull.wanted = None;
         log.pull.yielded_to_live = why == DropCause::Gone;
-        self.intakes.cancel(index);
-        self.drop_rows(outdated);
-        let author = self.merge.state.node(index).id;
-        if self.dropped_logs.waiting.len() == DROPPED_MAX {
-            self.dropped_logs.waiting.pop_front();
-        }
-        self.dropped_logs.waiting.push_back(Dropped { author, why });
-        self.advance(self.merge.settling.step_records);
+        self.queue.cancel(index);
+        let author = self.logs.merge.state.node(index).id;
+        self.budget.report(Dropped { author, why });
+        self.logs.advance_step();
     }
 }

@@ -8,9 +8,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::digest::SetDigest;
+use super::facts::check_fact;
 use super::log::Log;
+use super::logs::NodeLogs;
 use super::row::NodeIndex;
-use super::{Applied, Catalogue, FRESH_PULLS_MAX, Pull};
+use super::row_facts::fact_of;
+use super::{CatalogueError, LogPart, PART_MAX_RECORDS, Pull, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::wire::native::record::{Fact, Head, Record};
 
 /// Hash of a name or a content.
@@ -56,6 +59,33 @@ impl LogSum {
         self.count == head.count && self.digest.digest() == head.digest
     }
 
+    /// Adds the next records to the sum of a log, for about `left` steps. Returns whether the sum
+    /// matches the head, once all records were added.
+    pub(crate) fn add_next(
+        &mut self,
+        logs: &NodeLogs,
+        (index, is_anew): (NodeIndex, bool),
+        (records, head): (&[Record], &Head),
+        left: &mut usize,
+    ) -> Option<bool> {
+        while *left > 0 {
+            let Some(Record { fact, .. }) = records.get(self.looked_at) else {
+                return Some(self.fits(head));
+            };
+            let earlier = self.last_of.insert(subject_of(fact), self.looked_at);
+            if let Some(earlier) = earlier {
+                self.superseded.insert(earlier);
+                self.remove(&records[earlier].fact);
+            } else if !is_anew && let Some(said) = said_before(logs, index, fact) {
+                self.remove(&said);
+            }
+            self.add(fact);
+            self.looked_at += 1;
+            *left = left.saturating_sub(if is_anew { 1 } else { steps_of(fact) });
+        }
+        None
+    }
+
     /// Returns whether a later record replaces the record with this index.
     pub(crate) fn is_superseded(&self, record: usize) -> bool {
         self.superseded.contains(&record)
@@ -93,64 +123,83 @@ fn subject_of(fact: &Fact) -> Subject {
     *hash.as_bytes().first_chunk().expect("16 of 32 bytes")
 }
 
-impl Catalogue {
-    /// Adds the next records to the sum of a log, for about `left` steps. Returns whether the sum
-    /// matches the head, once all records were added.
-    pub(super) fn sum_up(
-        &self,
-        (index, is_anew): (NodeIndex, bool),
-        (records, head): (&[Record], &Head),
-        sum: &mut LogSum,
-        left: &mut usize,
-    ) -> Option<bool> {
-        while *left > 0 {
-            let Some(Record { fact, .. }) = records.get(sum.looked_at) else {
-                return Some(sum.fits(head));
-            };
-            let earlier = sum.last_of.insert(subject_of(fact), sum.looked_at);
-            if let Some(earlier) = earlier {
-                sum.superseded.insert(earlier);
-                sum.remove(&records[earlier].fact);
-            } else if !is_anew && let Some(said) = self.said_before(index, fact) {
-                sum.remove(&said);
-            }
-            sum.add(fact);
-            sum.looked_at += 1;
-            *left = left.saturating_sub(if is_anew { 1 } else { steps_of(fact) });
+/// Returns the fact that a log has now about the name or content of another fact.
+fn said_before(logs: &NodeLogs, index: NodeIndex, fact: &Fact) -> Option<Fact> {
+    let merge = &logs.merge;
+    let row = match fact {
+        Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
+            let dir = merge.state.find_dir(&path.parent()?)?;
+            merge.named_row(dir, path.file_name(), index, *share)
         }
-        None
-    }
+        Fact::Have { hash, .. } | Fact::HaveNot { hash } => merge.cached_row(*hash, index),
+        Fact::Readers { number, .. } => merge.sealed.row_sealed_as(index, *number, &[]),
+        Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
+            merge.sealed.row_sealed_as(index, *number, path)
+        }
+    }?;
+    let own = logs.logs.get(&index)?.rows.get(row.sequence)?;
+    own.is(&row).then(|| fact_of(&merge.state, &row))
+}
 
-    /// Returns the fact that the log has now about the same name or content.
-    fn said_before(&self, index: NodeIndex, fact: &Fact) -> Option<Fact> {
-        let row = match fact {
-            Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
-                let dir = self.merge.state.find_dir(&path.parent()?)?;
-                self.merge.named_row(dir, path.file_name(), index, *share)
-            }
-            Fact::Have { hash, .. } | Fact::HaveNot { hash } => self.merge.cached_row(*hash, index),
-            Fact::Readers { number, .. } => self.merge.row_sealed_as(index, *number, &[]),
-            Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
-                self.merge.row_sealed_as(index, *number, path)
-            }
-        }?;
-        let own = self.logs.get(&index)?.rows.get(row.sequence)?;
-        own.is(&row).then(|| self.fact_of(&row))
+/// Checks that a part is well-formed: its length, its sequences and each fact.
+pub(super) fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
+    let (head, records) = (&part.head.head, &part.records);
+    if records.len() > PART_MAX_RECORDS {
+        return Err(CatalogueError::PartTooLong {
+            count: records.len(),
+        });
     }
+    let ascending = records.is_sorted_by(|a, b| a.sequence < b.sequence);
+    let within = records
+        .last()
+        .is_none_or(|record| record.sequence <= head.sequence);
+    let some = part.last || !records.is_empty();
+    if !ascending || !within || !some || records.first().is_some_and(|r| r.sequence == 0) {
+        return Err(CatalogueError::BadOrder);
+    }
+    records
+        .iter()
+        .try_for_each(|Record { fact, .. }| check_fact(fact))
+}
 
-    /// Counts a mismatch between a log and its head. A new pull of the log is requested up to
-    /// [`FRESH_PULLS_MAX`] times.
-    pub(super) fn refuse(&mut self, index: NodeIndex, head: &Head) -> Applied {
-        let log = self.log_mut(index);
-        log.pull.failures += 1;
-        let again = log.pull.failures <= FRESH_PULLS_MAX;
-        let pull = Pull {
+/// Checks that a part continues the log. Returns a pull of the whole log if the part is a suffix
+/// and [`Log::pull_to`] finds no suffix safe.
+pub(super) fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError> {
+    let (head, reach) = (&part.head.head, log.reach());
+    let verified = log
+        .head
+        .as_ref()
+        .map(|signed| signed.head.rank())
+        .unwrap_or_default();
+    let is_known = log.head.as_ref().is_some_and(|known| known.head == *head);
+    // The same head was verified already.
+    let is_no_news = part.fresh && log.pull.complete && is_known;
+    if is_no_news || head.rank() < verified.max((reach.epoch, reach.base)) {
+        return Err(CatalogueError::Stale);
+    }
+    let held = if part.fresh { 0 } else { reach.records };
+    if held + part.records.len() > RECORDS_PER_AUTHOR_MAX {
+        return Err(CatalogueError::TooManyRecords {
+            count: (held + part.records.len()) as u64,
+        });
+    }
+    if part.fresh {
+        return Ok(None);
+    }
+    if log.pull_to(head.author, head).after == 0 {
+        return Ok(Some(Pull {
             author: head.author,
-            epoch: log.pull.wanted.get_or_insert_with(|| head.clone()).epoch,
+            epoch: head.epoch,
             after: 0,
-        };
-        Applied::Mismatch {
-            retry: again.then_some(pull),
-        }
+        }));
     }
+    if part
+        .records
+        .first()
+        .is_some_and(|record| record.sequence <= reach.sequence)
+    {
+        // The answer is late: another node sent the same records in the meantime.
+        return Err(CatalogueError::Stale);
+    }
+    Ok(None)
 }

@@ -3,7 +3,7 @@
 //! A version dated in the future would otherwise win its name for ever. An honest author with a
 //! correct clock never creates one, because a version time is at most the time at which its author
 //! saw the version. Such a version therefore comes from a wrong clock or a dishonest author. When
-//! such a version becomes due, `clock` removes it from [`FutureDated`].
+//! such a version becomes due, `settle` removes it from [`FutureDated`].
 
 use std::collections::BTreeMap;
 

@@ -1,13 +1,16 @@
-//! Checks which facts a log may hold.
+//! Checks which facts a log may hold, and estimates their size in a part.
 
 use super::CatalogueError;
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::{
-    Entry, FILE_MAX_BYTES, Fact, Kind, PATH_MAX_DEPTH, READERS_MAX, SEALED_MAX_BYTES,
-    SENDER_MAX_BYTES, SHARES_MAX, Sender, ShareIndex, Timestamp,
+    EntitledReader, Entry, FILE_MAX_BYTES, Fact, Kind, PATH_MAX_DEPTH, READERS_MAX,
+    SEALED_MAX_BYTES, SENDER_MAX_BYTES, SHARES_MAX, Sender, ShareIndex, Timestamp,
 };
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
+
+/// Estimated bytes of a record without its path, hash and target. The estimate is generous.
+const RECORD_BASE_BYTES: usize = 40;
 
 fn path_fits(path: &SharedPath) -> bool {
     !path.is_root() && path.components().count() <= PATH_MAX_DEPTH
@@ -92,4 +95,29 @@ pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
     } else {
         Err(CatalogueError::BadFact)
     }
+}
+
+/// Returns the estimated bytes of a fact in a part.
+pub(super) fn estimated_bytes(fact: &Fact) -> usize {
+    RECORD_BASE_BYTES
+        + match fact {
+            Fact::Entry { path, entry, .. } => {
+                path.as_bytes().len()
+                    + match &entry.kind {
+                        Kind::File { .. } => 40,
+                        Kind::Directory => 0,
+                        Kind::Symlink { target } => target.len(),
+                    }
+                    + match &entry.sent_by {
+                        Some(Sender::Node(_)) => 40,
+                        Some(Sender::Peer(name)) => name.len(),
+                        None => 0,
+                    }
+            }
+            Fact::Removed { path, .. } => path.as_bytes().len(),
+            Fact::Have { .. } | Fact::HaveNot { .. } => 32,
+            Fact::Readers { readers, .. } => readers.len() * size_of::<EntitledReader>(),
+            Fact::Sealed { path, entry, .. } => path.len() + entry.len(),
+            Fact::SealedRemoved { path, .. } => path.len(),
+        }
 }

@@ -1,4 +1,9 @@
-//! Applies received logs in bounded turns.
+//! Applies received log parts of other nodes in bounded turns.
+//!
+//! Each record replaces the author's previous record about the same name or content. A log that
+//! arrived whole (see `staged`) is applied only if it matches its head (see `checked`). Otherwise
+//! the previous state stays. A log too long for that is listed while it arrives, and is discarded
+//! whole if it does not match its head after its last part.
 //!
 //! A record of some hundred bytes can imply hundreds of directories. One name can have thousands of
 //! versions, and each new version is compared with all others. A log that waited for its last part
@@ -6,16 +11,18 @@
 //! catalogue from its gossip for seconds. A turn therefore ends after [`TURN_STEPS`].
 //!
 //! Logs are applied one after the other, in their order of arrival. Between two turns of one log no
-//! view should be taken ([`Catalogue::is_taking_in`]) and none of it is stored. The log is
+//! view should be taken ([`IntakeQueue::is_taking_in`]) and none of it is stored. The log is
 //! therefore listed and stored as if it had been applied at once.
 
 use std::collections::VecDeque;
 
-use super::budget::LOOK_RECORDS;
-use super::checked::{LogSum, steps_of};
+use super::budget::{LOOK_RECORDS, LogBudget, LogEviction};
+use super::checked::{LogSum, check_place, check_records, steps_of};
+use super::log::Log;
+use super::logs::NodeLogs;
 use super::row::NodeIndex;
-use super::staged::STAGED_MAX_PARTS;
-use super::{Applied, Catalogue, LogPart, Pull};
+use super::staged::{STAGED_MAX_PARTS, StageResult};
+use super::{Applied, CatalogueError, FRESH_PULLS_MAX, LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
@@ -59,7 +66,7 @@ impl Intake {
 }
 
 /// Queue of stretches in their order of arrival, at most one of each author.
-pub(super) struct Intakes {
+pub struct IntakeQueue {
     waiting: VecDeque<Intake>,
     /// Outcomes that were not polled yet.
     done: VecDeque<(NodeId, Applied)>,
@@ -67,10 +74,10 @@ pub(super) struct Intakes {
     /// rows that were just applied are unlisted.
     wrong: Option<(NodeIndex, usize)>,
     /// Steps of one turn: [`TURN_STEPS`], or another value in tests.
-    pub steps: usize,
+    pub(super) steps: usize,
 }
 
-impl Default for Intakes {
+impl Default for IntakeQueue {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -81,7 +88,18 @@ impl Default for Intakes {
     }
 }
 
-impl Intakes {
+impl IntakeQueue {
+    /// Returns whether enough parts wait that the owner should send no further pull.
+    pub fn is_behind(&self) -> bool {
+        self.parts() >= STAGED_MAX_PARTS
+    }
+
+    /// Returns whether a view taken now would show a partly applied log.
+    pub fn is_taking_in(&self) -> bool {
+        let first = self.waiting.front();
+        first.is_some_and(Intake::is_amid) || self.wrong.is_some()
+    }
+
     pub(crate) fn has(&self, index: NodeIndex) -> bool {
         self.waiting.iter().any(|it| it.index == index)
     }
@@ -114,6 +132,12 @@ impl Intakes {
         });
     }
 
+    /// Removes and returns the outcome of one author's log, if it is known.
+    fn remove_outcome(&mut self, author: &NodeId) -> Option<Applied> {
+        let at = self.done.iter().position(|(of, _)| of == author)?;
+        self.done.remove(at).map(|(_, applied)| applied)
+    }
+
     /// Cancels the queued stretch of a log that was dropped.
     pub(crate) fn cancel(&mut self, index: NodeIndex) {
         self.wrong.take_if(|(wrong, _)| *wrong == index);
@@ -124,57 +148,112 @@ impl Intakes {
     }
 }
 
-impl Catalogue {
-    /// Runs the next turn of the parts queued by [`Catalogue::begin_apply`]. Returns whether there
-    /// was work. Call it between other work until it returns `false`. [`Catalogue::poll_taken`]
-    /// returns the outcomes.
+/// Applies received parts of logs. [`Catalogue::intake`](super::Catalogue::intake) returns it.
+pub struct LogIntake<'a> {
+    pub(super) logs: &'a mut NodeLogs,
+    pub(super) queue: &'a mut IntakeQueue,
+    pub(super) budget: &'a mut LogBudget,
+}
+
+impl LogIntake<'_> {
+    /// Applies a part of a log that was pulled. The caller has checked the signature of its head.
+    ///
+    /// # Errors
+    /// [`CatalogueError`]. Nothing was applied, and the pull may be retried with another node.
+    pub fn apply(&mut self, author: NodeId, part: LogPart) -> Result<Applied, CatalogueError> {
+        if let Some(applied) = self.begin(author, part)? {
+            return Ok(applied);
+        }
+        // Discards the outcome of an earlier call.
+        self.queue.remove_outcome(&author);
+        loop {
+            self.take_turn();
+            if let Some(applied) = self.queue.remove_outcome(&author) {
+                return Ok(applied);
+            }
+        }
+    }
+
+    /// Queues a part of a log for [`Self::take_turn`].
+    ///
+    /// Returns `None` if the part was queued. [`Self::poll_applied`] then returns its outcome.
+    /// Until then, further parts of that author are ignored.
+    ///
+    /// # Errors
+    /// The errors of [`Self::apply`].
+    pub fn begin(
+        &mut self,
+        author: NodeId,
+        part: LogPart,
+    ) -> Result<Option<Applied>, CatalogueError> {
+        let head = &part.head.head;
+        if head.author != author || self.logs.index_of(&author) == Some(self.logs.me) {
+            return Err(CatalogueError::WrongAuthor);
+        }
+        check_records(&part)?;
+        if self.logs.forgotten.refuses(head) {
+            return Err(CatalogueError::Stale);
+        }
+        let index = self.logs.admit(author)?;
+        if self.queue.has(index) {
+            return Ok(None);
+        }
+        let log = self.logs.log_mut(index);
+        log.drop_staged_unless_continued(&part);
+        if let Some(pull) = check_place(log, &part)? {
+            log.pull.staged = None;
+            return Ok(Some(Applied::Compacted(pull)));
+        }
+        let waiting = self.logs.logs.values().map(Log::staged_parts).sum();
+        match self.logs.log_mut(index).pull.stage(part, waiting) {
+            StageResult::Waits(pull) => Ok(Some(Applied::More(pull))),
+            StageResult::Ready { part, base, parts } => {
+                self.queue.push(index, part, base, parts);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Runs the next turn of the parts queued by [`Self::begin`]. Returns whether there was work.
+    /// Call it between other work until it returns `false`. [`Self::poll_applied`] returns the
+    /// outcomes.
     pub fn take_turn(&mut self) -> bool {
-        let mut left = self.intakes.steps;
-        left -= self.refresh_if_many(left).min(left);
-        if let Some((index, older)) = self.intakes.wrong {
+        let mut left = self.queue.steps;
+        left -= self.logs.merge.refresh_if_many(left).min(left);
+        if let Some((index, older)) = self.queue.wrong {
             if self.remove_old_rows_down_to(index, older, &mut left) {
-                self.intakes.wrong = None;
+                self.queue.wrong = None;
             }
             return true;
         }
-        let Some(mut intake) = self.intakes.waiting.pop_front() else {
+        let Some(mut intake) = self.queue.waiting.pop_front() else {
             return false;
         };
         match self.apply_some(&mut intake, &mut left) {
-            Some(applied) => self.intakes.done.push_back((intake.author, applied)),
-            None => self.intakes.waiting.push_front(intake),
+            Some(applied) => self.queue.done.push_back((intake.author, applied)),
+            None => self.queue.waiting.push_front(intake),
         }
         true
     }
 
-    /// Returns whether enough parts wait that the owner should send no further pull.
-    pub fn is_behind(&self) -> bool {
-        self.intakes.parts() >= STAGED_MAX_PARTS
-    }
-
     /// Returns the next outcome of an applied log. Call it until it returns `None`.
-    pub fn poll_taken(&mut self) -> Option<(NodeId, Applied)> {
-        self.intakes.done.pop_front()
+    pub fn poll_applied(&mut self) -> Option<(NodeId, Applied)> {
+        self.queue.done.pop_front()
     }
 
-    /// Removes and returns the outcome of one author's log, if it is known.
-    pub(super) fn remove_outcome(&mut self, author: &NodeId) -> Option<Applied> {
-        let done = &mut self.intakes.done;
-        let at = done.iter().position(|(of, _)| of == author)?;
-        done.remove(at).map(|(_, applied)| applied)
-    }
-
-    /// Returns whether a view taken now would show a partly applied log.
-    pub fn is_taking_in(&self) -> bool {
-        let first = self.intakes.waiting.front();
-        first.is_some_and(Intake::is_amid) || self.intakes.wrong.is_some()
+    fn eviction(&mut self) -> LogEviction<'_> {
+        LogEviction {
+            logs: self.logs,
+            queue: self.queue,
+            budget: self.budget,
+        }
     }
 
     /// Continues an intake. Returns the outcome once it ends.
     fn apply_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<Applied> {
         let index = intake.index;
         if !intake.is_amid() && !self.check_some(intake, left)? {
-            return Some(self.refuse(index, &intake.head.head));
+            return Some(self.logs.log_mut(index).count_mismatch(&intake.head.head));
         }
         if intake.progress != IntakeState::Takes && !self.begin_intake(intake, left) {
             return None;
@@ -182,7 +261,7 @@ impl Catalogue {
         while *left > 0 {
             let Some(record) = intake.records.next() else {
                 self.close_sum(intake);
-                let is_wrong = intake.last && !self.log_mut(index).fits(&intake.head.head);
+                let is_wrong = intake.last && !self.logs.log_mut(index).fits(&intake.head.head);
                 // No row of a wrong log stays. Rows of an earlier life are removed first.
                 if is_wrong && !self.remove_old_rows_down_to(index, 0, left) {
                     return None;
@@ -195,15 +274,14 @@ impl Catalogue {
                 *left -= 1;
                 continue;
             }
-            let looks = self.merge.settling.looks;
-            self.apply_record(index, record.sequence, &record.fact);
-            let steps = steps_of(&record.fact) + self.merge.steps_since(looks);
+            let looks = self.logs.merge.settling.looks;
+            self.logs.apply_record(index, record.sequence, &record.fact);
+            let steps = steps_of(&record.fact) + self.logs.merge.steps_since(looks);
             *left = left.saturating_sub(steps);
             intake.taken += 1;
             let is_look_due = intake.taken.is_multiple_of(LOOK_RECORDS);
-            if self.enforce_author_budget(index)
-                || (is_look_due && self.enforce_total_budget(index))
-            {
+            let mut eviction = self.eviction();
+            if eviction.enforce_author(index) || (is_look_due && eviction.enforce_total(index)) {
                 return Some(Applied::OverBudget);
             }
         }
@@ -213,7 +291,7 @@ impl Catalogue {
     /// Checks that a complete log matches its head. Returns `None` if the check continues in the
     /// next turn.
     fn check_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<bool> {
-        let log = self.log_mut(intake.index);
+        let log = self.logs.log_mut(intake.index);
         let is_anew = intake.anew.is_some();
         if !intake.last || !(is_anew || log.pull.complete) {
             return Some(true);
@@ -228,14 +306,14 @@ impl Catalogue {
         let mut sum = intake.sum.take().unwrap_or_else(fresh);
         intake.progress = IntakeState::Checks;
         let came = (intake.records.as_slice(), &intake.head.head);
-        let fits = self.sum_up((intake.index, is_anew), came, &mut sum, left);
+        let fits = sum.add_next(self.logs, (intake.index, is_anew), came, left);
         intake.sum = Some(sum);
         fits
     }
 
     /// Replaces the digest of a log by the sum that was checked before.
     fn close_sum(&mut self, intake: &mut Intake) {
-        let log = self.log_mut(intake.index);
+        let log = self.logs.log_mut(intake.index);
         log.totals.is_summed = false;
         if let Some(sum) = intake.sum.take() {
             log.totals.digest = sum.digest;
@@ -250,25 +328,32 @@ impl Catalogue {
             if !self.remove_old_rows_down_to(intake.index, 0, left) {
                 return false;
             }
-            self.begin(intake.index, &intake.head.head, base);
+            // The previous rows stay listed until the new log is complete.
+            let log = self.logs.log_mut(intake.index);
+            let outdated = log.begin(intake.head.head.epoch);
+            log.pull.staging = true;
+            log.pull.base = base;
+            self.logs.drop_rows(outdated);
         }
-        self.merge.set_name(intake.index, &intake.head.head.name);
-        self.log_mut(intake.index).totals.is_summed = intake.sum.is_some();
+        self.logs
+            .merge
+            .set_name(intake.index, &intake.head.head.name);
+        self.logs.log_mut(intake.index).totals.is_summed = intake.sum.is_some();
         intake.progress = IntakeState::Takes;
         true
     }
 
     fn end_intake(&mut self, intake: &Intake) -> Applied {
-        if self.enforce_total_budget(intake.index) {
+        if self.eviction().enforce_total(intake.index) {
             return Applied::OverBudget;
         }
-        let log = self.log_mut(intake.index);
+        let log = self.logs.log_mut(intake.index);
         if intake.last {
             let older = log.rows.len().saturating_sub(intake.taken);
             let applied = self.conclude(intake.index, intake.head.clone());
-            let is_listed = self.log_mut(intake.index).old.len() > older;
+            let is_listed = self.logs.log_mut(intake.index).old.len() > older;
             if is_listed && matches!(applied, Applied::Mismatch { .. }) {
-                self.intakes.wrong = Some((intake.index, older));
+                self.queue.wrong = Some((intake.index, older));
             }
             return applied;
         }
@@ -280,6 +365,43 @@ impl Catalogue {
         })
     }
 
+    /// Compares a log with its head after the last part.
+    fn conclude(&mut self, index: NodeIndex, signed: SignedHead) -> Applied {
+        let head = signed.head.clone();
+        let log = self.logs.log_mut(index);
+        if !log.fits(&head) {
+            self.logs.discard(index);
+            // `advance` drops the newest rows first, so the rows that were just applied go first.
+            self.logs.advance_step();
+            return self.logs.log_mut(index).count_mismatch(&head);
+        }
+        // The author was live again, or another node knew a newer head.
+        self.logs.forgotten.refused_to.remove(&head.author);
+        let log = self.logs.log_mut(index);
+        log.sequence = head.sequence;
+        log.head = Some(signed);
+        log.pull.complete = true;
+        log.pull.staging = false;
+        log.pull.base = 0;
+        log.pending.state = true;
+        let newer = log
+            .pull
+            .wanted
+            .take()
+            .filter(|wanted| wanted.rank() > head.rank());
+        log.pull.wanted = newer.clone();
+        if newer.is_none() {
+            log.pull.failures = 0;
+        }
+        let is_hopeless = log.pull.failures > FRESH_PULLS_MAX;
+        self.logs.raise_floor(index, head.floor);
+        self.logs.advance_step();
+        match newer.filter(|_| !is_hopeless) {
+            Some(wanted) => Applied::More(self.logs.log_mut(index).pull_to(head.author, &wanted)),
+            None => Applied::Complete,
+        }
+    }
+
     /// Removes old rows of a log from the merge, the last first, until `count` are left or no steps
     /// remain. Returns whether only `count` are left.
     fn remove_old_rows_down_to(
@@ -289,10 +411,10 @@ impl Catalogue {
         left: &mut usize,
     ) -> bool {
         while *left > 0 {
-            if self.log_mut(index).old.len() <= count {
+            if self.logs.log_mut(index).old.len() <= count {
                 return true;
             }
-            *left = left.saturating_sub(self.remove_old_row(index));
+            *left = left.saturating_sub(self.logs.remove_old_row(index));
         }
         false
     }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::Catalogue;
 use super::conflicts::ContestedName;
 use super::merge::Merge;
 use super::row::{DirId, NodeIndex};
@@ -114,35 +113,31 @@ impl Merge {
         }
         steps
     }
-}
 
-impl Catalogue {
-    /// Sets the names that the cluster has given to its nodes. Each of them replaces the name that
-    /// the node gives itself, so that all parts of the program show one name. A node without a
-    /// certified name keeps its own.
-    pub fn set_certified_names(&mut self, names: BTreeMap<NodeId, NodeName>) {
-        if self.merge.certified_names == names {
+    /// Sets the names that the cluster has certified.
+    pub(crate) fn set_certified_names(&mut self, names: BTreeMap<NodeId, NodeName>) {
+        if self.certified_names == names {
             return;
         }
-        let known = self.merge.state.known();
+        let known = self.state.known();
         let named: Vec<(NodeIndex, NodeName)> = known
             .filter(|(_, node)| node.name.is_some())
             .filter_map(|(index, node)| Some((index, names.get(&node.id)?.clone())))
             .collect();
-        self.merge.certified_names = names;
+        self.certified_names = names;
         let mut is_any_new = false;
         for (index, name) in named {
-            self.merge.naming.renames.waiting.remove(&index);
-            is_any_new |= self.merge.change_name(index, name);
+            self.naming.renames.waiting.remove(&index);
+            is_any_new |= self.change_name(index, name);
         }
         if is_any_new {
-            self.merge.relabel();
+            self.relabel();
         }
     }
 
     /// Removes the name of a node that was forgotten, and updates the labels.
-    pub(super) fn forget_name(&mut self, node: NodeIndex) {
-        self.merge.naming.renames.forget(node);
-        self.merge.relabel();
+    pub(crate) fn forget_name(&mut self, node: NodeIndex) {
+        self.naming.renames.forget(node);
+        self.relabel();
     }
 }

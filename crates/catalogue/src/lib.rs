@@ -18,10 +18,12 @@
 //!
 //! | what | files |
 //! |---|---|
-//! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own` |
-//! | transfer and storage of logs | `pull`, `intake`, `staged`, `checked`, `apply`, `writes` |
-//! | the merge | `merge`, `merged`, `settle`; liveness of nodes: `sweep`, `forgotten` |
-//! | which version has a name, and why | `rules`, `versions`, `owners`, `clock`, `early`, `unserved` |
+//! | the interface | `catalogue` |
+//! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own`, `own_readers` |
+//! | all logs and their rows in the merge | `logs`, `row_facts`, `forgotten` |
+//! | transfer and storage of logs | `intake`, `staged`, `checked`, `writes` |
+//! | the merge | `merge`, `merged`, `settle` |
+//! | which version has a name, and why | `rules`, `versions`, `owners`, `early`, `unserved` |
 //! | names of the other versions | `aliases`, `conflicts`, `labels` |
 //! | shares with readers | `sealed`, `audience`, `private` |
 //! | limits of memory | `budget` |
@@ -34,12 +36,11 @@
 )]
 
 mod aliases;
-mod apply;
 mod audience;
 mod budget;
+mod catalogue;
 mod change;
 mod checked;
-mod clock;
 mod conflicts;
 mod digest;
 mod dir;
@@ -52,22 +53,23 @@ mod intake;
 mod labels;
 mod limits;
 mod log;
+mod logs;
 mod merge;
 mod merged;
 mod orders;
 mod own;
+mod own_readers;
 mod owners;
 mod peers;
 mod private;
-mod pull;
 mod row;
+mod row_facts;
 mod rows;
 mod rules;
 mod sealed;
 mod settle;
 mod sorted;
 mod staged;
-mod sweep;
 mod unserved;
 mod versions;
 mod view;
@@ -78,10 +80,7 @@ mod tests;
 
 pub use limits::LIMITS;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-
-use p2pfs_proto::wire::native::record::{READERS_MAX, Record, ShareIndex, SignedHead};
+use p2pfs_proto::wire::native::record::{READERS_MAX, Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
 pub use audience::{MARKS_MAX, MARKS_MAX_PER_AUTHOR, Mark};
@@ -89,21 +88,22 @@ pub use budget::{
     AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, Budgets, Cost, DropCause, Dropped, TOTAL_MAX_BYTES,
     TOTAL_MAX_DIRECTORIES,
 };
+pub use catalogue::Catalogue;
 pub use change::Change;
 pub use digest::SetDigest;
 pub use forgotten::{FORGOTTEN_MAX, Rank};
 pub use found_again::FileNames;
 pub use held::{NameHandle, RecordHandle};
+pub use intake::{IntakeQueue, LogIntake};
+pub use logs::NodeLogs;
 pub use merged::{ContentOfHash, Owners, Totals};
+pub use own::{OwnLog, OwnRecords};
+pub use own_readers::ReaderLists;
 pub use rules::conflict_name;
-pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR};
+pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};
 pub use versions::{Rule, Version};
 pub use view::{Child, Claim, Found, View};
-pub use writes::{LogState, LogWrite};
-
-use log::Log;
-use merge::Merge;
-use row::NodeIndex;
+pub use writes::{CatalogueStorage, LogState, LogWrite};
 
 /// Maximum records in one part of a log.
 pub const PART_MAX_RECORDS: usize = 4096;
@@ -176,8 +176,8 @@ pub enum HeadOutcome {
         /// The author with the copied key.
         author: NodeId,
     },
-    /// The head is this node's own, of a log that it no longer has. Call [`Catalogue::recover_own`]
-    /// with this epoch.
+    /// The head is this node's own, of a log that it no longer has. Call [`OwnLog::recover`] with this
+    /// epoch.
     OwnStateLost {
         /// The epoch of the received head.
         epoch: u64,
@@ -245,41 +245,4 @@ pub enum CatalogueError {
     /// More than [`NODES_MAX`] nodes. It works again once a node was forgotten.
     #[error("more than {NODES_MAX} nodes are known")]
     TooManyNodes,
-}
-
-/// The logs of all nodes and their merge. One thread owns it. Any thread may read its views.
-pub struct Catalogue {
-    me: NodeIndex,
-    indexes: HashMap<NodeId, NodeIndex>,
-    /// Logs in a fixed order, so that messages to other nodes are the same in each run from one
-    /// seed.
-    logs: BTreeMap<NodeIndex, Log>,
-    merge: Merge,
-    recoveries: u32,
-    published: Arc<View>,
-    forgetting: Forgetting,
-    budgets: Budgets,
-    dropped_logs: budget::DroppedLogs,
-    renumbering: ShareNumbers,
-    intakes: intake::Intakes,
-    unserved: unserved::UnservedMarks,
-}
-
-/// The nodes that this node was told to forget.
-#[derive(Default)]
-struct Forgetting {
-    /// Nodes with stored logs that the next writes delete.
-    forgotten: Vec<NodeId>,
-    /// Rank up to which a forgotten node's heads are refused. No log of these nodes is held.
-    forgotten_to: BTreeMap<NodeId, Rank>,
-}
-
-/// The numbers of this node's shares, which change with their readers.
-#[derive(Default)]
-struct ShareNumbers {
-    /// The current number of each share of this node that has or had readers.
-    numbers: BTreeMap<ShareIndex, ShareIndex>,
-    /// Sequence up to which the own log was restated under new numbers. `None` if nothing is left
-    /// to restate.
-    restating: Option<u64>,
 }

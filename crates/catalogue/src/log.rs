@@ -4,7 +4,9 @@ use super::digest::SetDigest;
 use super::row::Row;
 use super::rows::Rows;
 use super::staged::StagedParts;
-use super::{LogPart, Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN};
+use super::{
+    Applied, FRESH_PULLS_MAX, HeadOutcome, LogPart, Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN,
+};
 use p2pfs_proto::wire::native::record::{Fact, Head, SignedHead};
 use p2pfs_types::id::NodeId;
 
@@ -186,6 +188,51 @@ impl Log {
             author,
             epoch: head.epoch,
             after: if safe { reach.sequence } else { 0 },
+        }
+    }
+
+    /// Compares a newly received head with the known ones, and stores it if it is newer. The author
+    /// is another node.
+    pub(crate) fn compare_head(&mut self, head: &Head) -> HeadOutcome {
+        if self.pull.yielded_to_live {
+            return HeadOutcome::Known;
+        }
+        let verified = self.head.as_ref().map(|signed| &signed.head);
+        for known in verified.into_iter().chain(&self.pull.wanted) {
+            if known.rank() == head.rank() && known.digest != head.digest {
+                return HeadOutcome::CopiedKey {
+                    author: head.author,
+                };
+            }
+        }
+        let verified = verified.map(Head::rank).unwrap_or_default();
+        let wanted = self.pull.wanted.as_ref();
+        let wanted = wanted.map(Head::rank).unwrap_or_default();
+        if head.rank() < wanted || head.rank() <= verified {
+            return HeadOutcome::Known;
+        }
+        if head.rank() > wanted {
+            self.pull.wanted = Some(head.clone());
+            self.pull.failures = 0;
+        }
+        if self.pull.failures > FRESH_PULLS_MAX {
+            return HeadOutcome::Known;
+        }
+        HeadOutcome::Pull(self.pull_to(head.author, head))
+    }
+
+    /// Counts a mismatch between the log and its head. A new pull of the log is requested up to
+    /// [`FRESH_PULLS_MAX`] times.
+    pub(crate) fn count_mismatch(&mut self, head: &Head) -> Applied {
+        self.pull.failures += 1;
+        let again = self.pull.failures <= FRESH_PULLS_MAX;
+        let pull = Pull {
+            author: head.author,
+            epoch: self.pull.wanted.get_or_insert_with(|| head.clone()).epoch,
+            after: 0,
+        };
+        Applied::Mismatch {
+            retry: again.then_some(pull),
         }
     }
 

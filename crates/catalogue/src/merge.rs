@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::SWEEP_STEP_RECORDS;
-use super::audience::{Mark, SealedPlace};
 use super::budget::Costs;
 use super::change::{Change, Changes};
 use super::conflicts::{Conflicts, Renames, StaleConflictNames};
@@ -19,7 +18,7 @@ use super::early::FutureDated;
 use super::merged::{Merged, NodeState};
 use super::orders::{ByHash, ByName, DirRef, HashFrom, Named, OwnName};
 use super::row::{Class, DirId, NodeIndex, Row};
-use p2pfs_proto::trust::NodeKey;
+use super::sealed::SealedRecords;
 use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
@@ -67,23 +66,6 @@ pub(super) struct ConflictNaming {
     pub(super) conflicts: Conflicts,
     pub(super) stale_aliases: StaleConflictNames,
     pub(super) renames: Renames,
-}
-
-/// Records that only some nodes may read.
-#[derive(Default)]
-pub(super) struct SealedRecords {
-    /// Lists of readers, and records sealed for other nodes.
-    pub(super) opaque: BTreeMap<SealedPlace, Row>,
-    /// Sealed records that this node could open.
-    pub(super) opened: BTreeMap<SealedPlace, Row>,
-    /// The node key, which opens records sealed for this node.
-    pub(super) vault: Option<Arc<NodeKey>>,
-    /// Marks of private contents that were added (`true`) or removed, and are not stored yet.
-    pub(super) new_marks: BTreeMap<Mark, bool>,
-    /// Number of lists of readers of each share. Shares that all nodes may read are missing.
-    pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
-    /// Cached contents that became private or stopped being private.
-    pub(super) haves_to_review: Vec<ContentHash>,
 }
 
 /// Availability and size of a content before a change.
@@ -136,7 +118,7 @@ impl Merge {
             if let Some(new) = new {
                 merge.insert_row(new);
             }
-            merge.index_opened(gone, new);
+            merge.sealed.index_opened(gone, new);
             new.inspect(|row| merge.update_privacy_of_added(row));
             gone.inspect(|row| merge.update_privacy_of_removed(row));
             merge.count_presence(gone, new);

@@ -1,54 +1,196 @@
 //! This node's own log: the records about its shares and its cache, and its head.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use super::budget::{Budgets, DroppedLogs};
+use super::budget::{Cost, cost_of_own};
 use super::facts::check_in_clear;
-use super::log::{Log, LogPull};
-use super::merge::Merge;
-use super::row::{Class, NodeIndex};
-use super::view::View;
-use super::{
-    Catalogue, CatalogueError, Change, Forgetting, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX,
-    ShareNumbers,
-};
+use super::logs::NodeLogs;
+use super::row::Class;
+use super::unserved::{UnservedContents, UnservedMarks};
+use super::{CatalogueError, HeadOutcome, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::{Entry, Fact, Head, Kind, ShareIndex, SignedHead};
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::id::{NodeId, NodeName};
+use p2pfs_types::id::NodeName;
 use p2pfs_types::path::SharedPath;
 
-impl Catalogue {
-    /// Creates an empty catalogue of a node.
-    pub fn new(me: NodeId, name: NodeName) -> Self {
-        let merge = Merge::new(me, name);
-        let published = Arc::new(View {
-            merged: merge.state.clone(),
-            number: 0,
-        });
-        let index = NodeIndex(0);
-        let own = Log {
-            epoch: 1,
-            pull: LogPull {
-                complete: true,
-                ..LogPull::default()
-            },
-            ..Log::default()
-        };
-        Self {
-            me: index,
-            indexes: HashMap::from([(me, index)]),
-            logs: BTreeMap::from([(index, own)]),
-            merge,
-            recoveries: 0,
-            published,
-            forgetting: Forgetting::default(),
-            budgets: Budgets::default(),
-            dropped_logs: DroppedLogs::default(),
-            renumbering: ShareNumbers::default(),
-            intakes: super::intake::Intakes::default(),
-            unserved: super::unserved::UnservedMarks::default(),
+/// State of the own log besides its records.
+#[derive(Default)]
+pub(super) struct OwnState {
+    /// Number of moves to a higher epoch in this run.
+    recoveries: u32,
+    /// The current number of each share of this node that has or had readers.
+    pub numbers: BTreeMap<ShareIndex, ShareIndex>,
+    /// Sequence up to which the own log was restated under new numbers. `None` if nothing is left
+    /// to restate.
+    pub restating: Option<u64>,
+}
+
+impl OwnState {
+    /// Returns the number under which this node records the entries of a share. It is the share's
+    /// own number if all nodes may read it.
+    pub(crate) fn number_of(&self, share: ShareIndex) -> ShareIndex {
+        self.numbers.get(&share).copied().unwrap_or(share)
+    }
+
+    /// Restores the current number of each share after a start: the number that was begun last.
+    pub(crate) fn restore_numbers(&mut self, logs: &NodeLogs) {
+        let audiences = logs.merge.state.audiences.iter();
+        let own = audiences.filter(|((author, _), _)| *author == logs.me);
+        let mut begun: Vec<(u64, ShareIndex, ShareIndex)> = own
+            .filter_map(|((author, number), audience)| {
+                let row = logs.merge.sealed.list_row(*author, *number)?;
+                Some((row.sequence, audience.share, *number))
+            })
+            .collect();
+        begun.sort_unstable();
+        let numbers = begun.into_iter().map(|(_, share, number)| (share, number));
+        self.numbers = numbers.collect();
+        self.restating = (!self.numbers.is_empty()).then_some(0);
+    }
+}
+
+/// Queries of the own log. [`Catalogue::own`](super::Catalogue::own) returns it.
+#[derive(Clone, Copy)]
+pub struct OwnRecords<'a> {
+    pub(super) logs: &'a NodeLogs,
+    pub(super) state: &'a OwnState,
+}
+
+impl<'a> OwnRecords<'a> {
+    /// Returns this node's entry of a name in one of its shares.
+    pub fn entry(self, share: ShareIndex, path: &SharedPath) -> Option<Entry> {
+        let mut numbers = self.numbers_of(share).into_iter();
+        numbers.find_map(|number| self.entry_under(number, path))
+    }
+
+    pub(super) fn entry_under(self, number: ShareIndex, path: &SharedPath) -> Option<Entry> {
+        let dir = self.logs.merge.state.find_dir(&path.parent()?)?;
+        self.logs
+            .merge
+            .named_row(dir, path.file_name(), self.logs.me, number)?
+            .to_entry()
+    }
+
+    /// Returns all own entries of a share in the order of their records. The owner compares a scan
+    /// of the share with them.
+    pub fn entries(self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + 'a {
+        let rows = self.logs.own_log().rows.after(0);
+        rows.filter(move |row| row.has_name() && self.logs.merge.state.share_of(row) == share)
+            .filter_map(|row| {
+                Some((
+                    self.logs.merge.state.path_of(row.dir, row.name()),
+                    row.to_entry()?,
+                ))
+            })
+    }
+
+    /// Returns all entries of all own shares.
+    pub fn all_entries(self) -> impl Iterator<Item = (ShareIndex, SharedPath, Entry)> + 'a {
+        let rows = self.logs.own_log().rows.after(0);
+        rows.filter(|row| row.has_name()).filter_map(|row| {
+            let path = self.logs.merge.state.path_of(row.dir, row.name());
+            Some((self.logs.merge.state.share_of(row), path, row.to_entry()?))
+        })
+    }
+
+    /// Returns the contents that the log lists as complete in the own cache, with their sizes in
+    /// bytes.
+    pub fn haves(self) -> impl Iterator<Item = (ContentHash, u64)> + 'a {
+        let rows = self.logs.own_log().rows.after(0);
+        let haves = rows.filter(|row| row.class == Class::Have);
+        haves.map(|row| (row.hash(), row.size_bytes()))
+    }
+
+    /// Returns the current own head, for signing.
+    pub fn head(self) -> Head {
+        let log = self.logs.own_log();
+        let node = self.logs.merge.state.node(self.logs.me);
+        Head {
+            author: node.id,
+            name: node.name.clone().unwrap_or_else(|| NodeName::from_host("")),
+            epoch: log.epoch,
+            sequence: log.sequence,
+            count: log.totals.count,
+            floor: log.cleanup.floor,
+            digest: log.totals.digest.digest(),
+        }
+    }
+
+    /// Returns whether the own head changed since it was last signed.
+    pub fn needs_signature(self) -> bool {
+        let signed = self.logs.own_log().head.as_ref();
+        signed.is_none_or(|signed| signed.head != self.head())
+    }
+
+    /// Returns whether [`OwnLog::recover`] may be called again.
+    pub fn can_recover(self) -> bool {
+        self.state.recoveries < OWN_RECOVERIES_MAX
+    }
+
+    /// Returns whether [`ReaderLists::restate`](super::ReaderLists::restate) has work.
+    pub fn is_restating(self) -> bool {
+        self.state.restating.is_some()
+    }
+
+    /// Returns whether [`OwnLog::review_haves`] has work.
+    pub fn has_haves_to_review(self) -> bool {
+        !self.logs.merge.sealed.haves_to_review.is_empty()
+    }
+
+    /// Returns all numbers under which entries of a share may be recorded, the current one first.
+    fn numbers_of(self, share: ShareIndex) -> Vec<ShareIndex> {
+        let now = self.state.number_of(share);
+        let audiences = &self.logs.merge.state.audiences;
+        let sealed =
+            audiences.range((self.logs.me, ShareIndex(0))..=(self.logs.me, ShareIndex(u16::MAX)));
+        let sealed = sealed.filter(|(_, audience)| audience.share == share);
+        let earlier = sealed.map(|((_, number), _)| *number).chain([share]);
+        let mut numbers = vec![now];
+        numbers.extend(earlier.filter(|number| *number != now));
+        numbers
+    }
+
+    /// Compares a received head of this node with the current one.
+    pub(super) fn compare_head(self, head: &Head) -> HeadOutcome {
+        let own = self.head();
+        if head.rank() < own.rank() || *head == own {
+            return HeadOutcome::Known;
+        }
+        let copied = head.rank() == own.rank() && head.digest != own.digest;
+        if copied || !self.can_recover() {
+            return HeadOutcome::CopiedKey {
+                author: head.author,
+            };
+        }
+        if head.rank() == own.rank() {
+            return HeadOutcome::Known;
+        }
+        HeadOutcome::OwnStateLost { epoch: head.epoch }
+    }
+}
+
+/// Changes the own log. [`Catalogue::own_mut`](super::Catalogue::own_mut) returns it.
+pub struct OwnLog<'a> {
+    pub(super) logs: &'a mut NodeLogs,
+    pub(super) state: &'a mut OwnState,
+    /// Maximum cost of the own log. Other nodes drop a log above it.
+    pub(super) limit: Cost,
+    pub(super) unserved: &'a mut UnservedMarks,
+}
+
+impl OwnLog<'_> {
+    pub(super) fn records(&self) -> OwnRecords<'_> {
+        OwnRecords {
+            logs: self.logs,
+            state: self.state,
+        }
+    }
+
+    fn unserved(&mut self) -> UnservedContents<'_> {
+        UnservedContents {
+            marks: self.unserved,
+            logs: self.logs,
         }
     }
 
@@ -65,15 +207,15 @@ impl Catalogue {
         path: &SharedPath,
         mut entry: Entry,
     ) -> Result<bool, CatalogueError> {
-        let known = self.own_entry(share, path);
+        let known = self.records().entry(share, path);
         if let (None, Some(known)) = (&entry.sent_by, &known)
             && known.kind.is_same_file(&entry.kind)
         {
             // The sender of these bytes is still correct, even if it can no longer be queried.
             entry.sent_by.clone_from(&known.sent_by);
         }
-        let number = self.number_of(share);
-        if self.own_entry_under(number, path).as_ref() == Some(&entry) {
+        let number = self.state.number_of(share);
+        if self.records().entry_under(number, path).as_ref() == Some(&entry) {
             return Ok(false);
         }
         self.record(Fact::Entry {
@@ -87,8 +229,8 @@ impl Catalogue {
     /// Records that a name in a share is gone. Returns `false` if it was not there.
     pub fn remove(&mut self, share: ShareIndex, path: &SharedPath) -> bool {
         let mut was_there = false;
-        for number in self.numbers_of(share) {
-            let known = self.own_entry_under(number, path).is_some();
+        for number in self.records().numbers_of(share) {
+            let known = self.records().entry_under(number, path).is_some();
             let (share, path) = (number, path.clone());
             was_there |= known && self.record(Fact::Removed { share, path }).is_ok();
         }
@@ -102,59 +244,33 @@ impl Catalogue {
     /// [`CatalogueError::TooManyRecords`] and [`CatalogueError::OverBudget`] at the limits: other
     /// nodes then do not learn of the content.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
-        self.drop_mark(hash);
-        if self.is_private(&hash) {
-            self.merge.record_own_private(hash, Some(size_bytes));
+        self.unserved().drop_mark(hash);
+        if self.logs.merge.state.is_private(hash) {
+            self.logs.merge.record_own_private(hash, Some(size_bytes));
             return Ok(self.withdraw_have(hash));
         }
-        let known = self.merge.cached_row(hash, self.me);
+        let known = self.logs.merge.cached_row(hash, self.logs.me);
         let is_known =
             known.is_some_and(|row| row.class == Class::Have && row.size_bytes() == size_bytes);
         if is_known {
             return Ok(false);
         }
         self.record(Fact::Have { hash, size_bytes })?;
-        self.merge.record_own_private(hash, None);
+        self.logs.merge.record_own_private(hash, None);
         Ok(true)
     }
 
     /// Records that the own cache no longer holds a content. Returns `false` if the log did not
     /// state it.
     pub fn have_not(&mut self, hash: ContentHash) -> bool {
-        self.merge.record_own_private(hash, None);
+        self.logs.merge.record_own_private(hash, None);
         self.withdraw_have(hash)
     }
 
     fn withdraw_have(&mut self, hash: ContentHash) -> bool {
-        let known = self.merge.cached_row(hash, self.me);
+        let known = self.logs.merge.cached_row(hash, self.logs.me);
         let known = known.is_some_and(|row| row.class == Class::Have);
         known && self.record(Fact::HaveNot { hash }).is_ok()
-    }
-
-    /// Returns this node's entry of a name in one of its shares.
-    pub fn own_entry(&self, share: ShareIndex, path: &SharedPath) -> Option<Entry> {
-        let mut numbers = self.numbers_of(share).into_iter();
-        numbers.find_map(|number| self.own_entry_under(number, path))
-    }
-
-    pub(super) fn own_entry_under(&self, number: ShareIndex, path: &SharedPath) -> Option<Entry> {
-        let dir = self.merge.state.find_dir(&path.parent()?)?;
-        self.merge
-            .named_row(dir, path.file_name(), self.me, number)?
-            .to_entry()
-    }
-
-    /// Returns all own entries of a share in the order of their records. The owner compares a scan
-    /// of the share with them.
-    pub fn own_entries(&self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + '_ {
-        let rows = self.logs[&self.me].rows.after(0);
-        rows.filter(move |row| row.has_name() && self.merge.state.share_of(row) == share)
-            .filter_map(|row| {
-                Some((
-                    self.merge.state.path_of(row.dir, row.name()),
-                    row.to_entry()?,
-                ))
-            })
     }
 
     /// Withdraws own links that a log may not hold. An earlier release of this program may have
@@ -164,7 +280,7 @@ impl Catalogue {
             Kind::Symlink { target } => !link_stays_inside(path, target),
             Kind::File { .. } | Kind::Directory => false,
         };
-        let own = self.all_own_entries();
+        let own = self.records().all_entries();
         let unsound = own.filter(|(_, path, entry)| is_unsound(path, entry));
         let places: Vec<_> = unsound.map(|(share, path, _)| (share, path)).collect();
         for (share, path) in places {
@@ -172,130 +288,81 @@ impl Catalogue {
         }
     }
 
-    /// Returns all entries of all own shares.
-    pub fn all_own_entries(&self) -> impl Iterator<Item = (ShareIndex, SharedPath, Entry)> + '_ {
-        let rows = self.logs[&self.me].rows.after(0);
-        rows.filter(|row| row.has_name()).filter_map(|row| {
-            let path = self.merge.state.path_of(row.dir, row.name());
-            Some((self.merge.state.share_of(row), path, row.to_entry()?))
-        })
-    }
-
-    /// Returns the contents that the log lists as complete in the own cache, with their sizes in
-    /// bytes.
-    pub fn own_haves(&self) -> impl Iterator<Item = (ContentHash, u64)> + '_ {
-        let rows = self.logs[&self.me].rows.after(0);
-        let haves = rows.filter(|row| row.class == Class::Have);
-        haves.map(|row| (row.hash(), row.size_bytes()))
-    }
-
-    /// Returns the current own head, for signing.
-    pub fn own_head(&self) -> Head {
-        let log = &self.logs[&self.me];
-        let node = self.merge.state.node(self.me);
-        Head {
-            author: node.id,
-            name: node.name.clone().unwrap_or_else(|| NodeName::from_host("")),
-            epoch: log.epoch,
-            sequence: log.sequence,
-            count: log.totals.count,
-            floor: log.cleanup.floor,
-            digest: log.totals.digest.digest(),
-        }
-    }
-
     /// Stores the signed own head, so that pulls can be answered. Returns `false` and stores
-    /// nothing if it is not the current [`own_head`](Self::own_head).
-    pub fn sign_own(&mut self, signed: SignedHead) -> bool {
-        let current = signed.head == self.own_head();
+    /// nothing if it is not the current [`head`](OwnRecords::head).
+    pub fn sign(&mut self, signed: SignedHead) -> bool {
+        let current = signed.head == self.records().head();
         if current {
-            self.log_mut(self.me).head = Some(signed);
+            self.logs.log_mut(self.logs.me).head = Some(signed);
         }
         current
-    }
-
-    /// Returns whether the own head changed since it was last signed.
-    pub fn needs_signature(&self) -> bool {
-        let signed = self.logs[&self.me].head.as_ref();
-        signed.is_none_or(|signed| signed.head != self.own_head())
     }
 
     /// Sets the epoch of the own log if the log has no records. Otherwise the log continues
     /// unchanged. A node that lost its state may record as many facts as before, and so reach a
     /// sequence that it has signed already. The epoch distinguishes the two logs, provided that the
     /// caller takes a higher epoch from its clock at each start.
-    pub fn begin_own(&mut self, epoch: u64) {
-        let log = self.log_mut(self.me);
+    pub fn begin(&mut self, epoch: u64) {
+        let log = self.logs.log_mut(self.logs.me);
         if log.sequence == 0 {
             log.epoch = log.epoch.max(epoch);
         }
     }
 
-    /// Returns whether [`recover_own`](Self::recover_own) may be called again.
-    pub fn can_recover(&self) -> bool {
-        self.recoveries < OWN_RECOVERIES_MAX
-    }
-
     /// Resets the count of recoveries, after the node with a copy of this key is gone.
     pub fn forget_recoveries(&mut self) {
-        self.recoveries = 0;
+        self.state.recoveries = 0;
     }
 
     /// Continues the own log above an own epoch that this node no longer remembers. Everything is
     /// published again.
-    pub fn recover_own(&mut self, epoch_heard: u64) {
-        self.recoveries += 1;
-        let me = self.me;
-        let log = self.log_mut(me);
+    pub fn recover(&mut self, epoch_heard: u64) {
+        self.state.recoveries += 1;
+        let me = self.logs.me;
+        let log = self.logs.log_mut(me);
         log.epoch = log.epoch.max(epoch_heard) + 1;
         log.pending.state = true;
         let floor = log.sequence;
-        self.raise_floor(me, floor);
+        self.logs.raise_floor(me, floor);
     }
 
-    /// Returns the current namespace. This is cheap: only the parts that changed since the last
-    /// view are copied.
-    pub fn view(&mut self) -> Arc<View> {
-        self.merge.finish_batch();
-        if std::mem::take(&mut self.merge.dirty) {
-            self.published = Arc::new(View {
-                merged: self.merge.state.clone(),
-                number: self.published.number + 1,
-            });
+    /// Withdraws the announcements of cached contents that became private, and announces those that
+    /// stopped being private.
+    ///
+    /// # Errors
+    /// The first error of [`Self::have`]. The remaining contents are reviewed nevertheless.
+    pub fn review_haves(&mut self) -> Result<(), CatalogueError> {
+        let mut reviewed = Ok(());
+        for hash in std::mem::take(&mut self.logs.merge.sealed.haves_to_review) {
+            let Some(size_bytes) = self.logs.merge.cached_size(hash) else {
+                continue;
+            };
+            reviewed = reviewed.and(self.have(hash, size_bytes).map(drop));
         }
-        self.published.clone()
-    }
-
-    /// Returns whether [`view`](Self::view) would return another view than the last one.
-    pub fn is_dirty(&self) -> bool {
-        self.merge.dirty
-    }
-
-    /// Returns the next change, each once. Call it until it returns `None`, after taking the
-    /// [`view`](Self::view) that shows the changes.
-    pub fn poll_change(&mut self) -> Option<Change> {
-        self.merge.changes.poll()
+        reviewed
     }
 
     /// Adds a fact to the own log. A fact about a name is sealed if its share number is one of a
     /// list of readers.
     pub(super) fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
         check_in_clear(&fact)?;
-        self.check_own_budget(&fact)?;
+        self.check_budget(&fact)?;
         if let Fact::Entry { entry, .. } = &fact
             && let Kind::File { hash, .. } = entry.kind
         {
-            self.drop_mark(hash);
+            self.unserved().drop_mark(hash);
         }
         let fact = match &fact {
             Fact::Entry { share, .. } | Fact::Removed { share, .. } if share.is_sealed() => {
-                let sealed = self.sealed_form(*share, &fact);
+                let audiences = &self.logs.merge.state.audiences;
+                let audience = audiences.get(&(self.logs.me, *share));
+                let sealed = audience.and_then(|it| it.sealed_form(*share, &fact));
                 sealed.ok_or(CatalogueError::BadFact)?
             }
             _ => fact,
         };
-        let me = self.me;
-        let log = self.log_mut(me);
+        let me = self.logs.me;
+        let log = self.logs.log_mut(me);
         if log.rows.len() >= RECORDS_PER_AUTHOR_MAX {
             return Err(CatalogueError::TooManyRecords {
                 count: log.rows.len() as u64,
@@ -303,10 +370,23 @@ impl Catalogue {
         }
         let sequence = log.sequence + 1;
         log.pending.state = true;
-        self.apply_record(me, sequence, &fact);
-        if let Some(floor) = self.logs[&me].floor_to_be() {
-            self.raise_floor(me, floor);
+        self.logs.apply_record(me, sequence, &fact);
+        if let Some(floor) = self.logs.own_log().floor_to_be() {
+            self.logs.raise_floor(me, floor);
         }
         Ok(())
+    }
+
+    /// Checks that this node may add a fact to its own log. A removal is always allowed.
+    fn check_budget(&self, fact: &Fact) -> Result<(), CatalogueError> {
+        let Some(more) = cost_of_own(fact) else {
+            return Ok(());
+        };
+        let cost = self.logs.merge.costs.of(self.logs.me).plus(more);
+        if cost.is_over(self.limit) {
+            Err(CatalogueError::OverBudget)
+        } else {
+            Ok(())
+        }
     }
 }

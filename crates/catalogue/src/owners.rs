@@ -2,7 +2,7 @@
 //! link of another node is listed: it would lead the owned path to files of that node as soon as the
 //! owner's directories are gone.
 //!
-//! The owner of the catalogue sets them with [`Catalogue::set_owners`]. The merge is a function of
+//! The owner of the catalogue sets them with [`Catalogue::set_owners`](super::Catalogue::set_owners). The merge is a function of
 //! them in the same way as of node liveness.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::iter;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use super::Catalogue;
+use super::merge::Merge;
 use super::merged::{Merged, Owners};
 use super::orders::DirRef;
 use super::row::{Class, DirId, Row};
@@ -110,18 +110,18 @@ impl View {
     }
 }
 
-impl Catalogue {
+impl Merge {
     /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
-    /// [`Catalogue::advance`] settles the rest.
-    pub fn set_owners(&mut self, owners: Owners) {
-        let before = &self.merge.state.owners;
+    /// [`Merge::settle_waiting`] settles the rest.
+    pub(crate) fn set_owners(&mut self, owners: Owners) {
+        let before = &self.state.owners;
         if **before == owners {
             return;
         }
         let (old, new) = (before.iter(), owners.iter());
         let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
         let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
-        let state = &self.merge.state;
+        let state = &self.state;
         let (mut rows, mut tops) = (Vec::new(), Vec::new());
         for (top, _) in changed {
             rows.extend(rows_at_and_below(state, top));
@@ -134,20 +134,13 @@ impl Catalogue {
         // A version that lost another name may now use one of these as its conflict name, or no
         // longer do so.
         for (dir, name) in tops {
-            if self.merge.naming.conflicts.contains_key(&dir) {
-                self.merge.naming.stale_aliases.insert(dir, &name, 1);
+            if self.naming.conflicts.contains_key(&dir) {
+                self.naming.stale_aliases.insert(dir, &name, 1);
             }
         }
-        self.merge.state.owners = Arc::new(owners);
-        // A directory that becomes listed or unlisted changes the time of the directory around it.
-        let is_record = |row: &&Row| row.class == Class::Directory;
-        for row in rows.iter().filter(is_record) {
-            self.merge.retime_directory(row);
-        }
-        self.merge.dirty = true;
-        let at_once = rows.len().min(self.merge.settling.step_records);
-        self.merge.settling.unsettled.extend(rows);
-        self.merge.settle_waiting(at_once);
+        self.state.owners = Arc::new(owners);
+        self.dirty = true;
+        self.settle_rows(rows);
     }
 }
 

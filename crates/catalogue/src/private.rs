@@ -8,12 +8,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::View;
 use super::audience::{Audience, Mark};
 use super::merge::Merge;
 use super::merged::Merged;
 use super::orders::{ByHash, HashFrom};
 use super::row::{Class, NodeIndex, Row};
-use super::{Catalogue, CatalogueError, View};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -59,7 +59,7 @@ impl Merged {
     }
 
     /// Returns whether an author lists a content, openly or sealed.
-    fn is_listed_by(&self, hash: ContentHash, author: NodeIndex) -> bool {
+    pub(crate) fn is_listed_by(&self, hash: ContentHash, author: NodeIndex) -> bool {
         self.files_from(hash, author).next().is_some()
     }
 
@@ -91,7 +91,7 @@ impl Merged {
     }
 
     /// Returns all nodes that may receive a private content.
-    fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
+    pub(crate) fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
         let sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
         let readers = sealed.filter_map(|row| self.audience(row));
         readers.flat_map(|it| it.readers.iter().copied()).collect()
@@ -175,7 +175,7 @@ impl Merge {
     }
 
     /// Returns the size of a content in the own cache, whether or not it is announced.
-    fn cached_size(&self, hash: ContentHash) -> Option<u64> {
+    pub(super) fn cached_size(&self, hash: ContentHash) -> Option<u64> {
         let own = self.cached_row(hash, self.state.me);
         let said = own.filter(|row| row.class == Class::Have);
         let kept = self.state.kept.get(&hash).copied();
@@ -188,73 +188,5 @@ impl Merge {
         if self.cached_size(hash).is_some() {
             self.sealed.haves_to_review.push(hash);
         }
-    }
-}
-
-impl Catalogue {
-    /// Returns whether a content is for some nodes alone.
-    pub fn is_private(&self, hash: &ContentHash) -> bool {
-        self.merge.state.is_private(*hash)
-    }
-
-    /// Returns the nodes that a private content may be requested from, including this node.
-    pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
-        self.merge.state.readers_of(*hash)
-    }
-
-    /// Returns whether [`Self::review_haves`] has work.
-    pub fn has_haves_to_review(&self) -> bool {
-        !self.merge.sealed.haves_to_review.is_empty()
-    }
-
-    /// Withdraws the announcements of cached contents that became private, and announces those that
-    /// stopped being private.
-    ///
-    /// # Errors
-    /// The first error of [`Self::have`]. The remaining contents are reviewed nevertheless.
-    pub fn review_haves(&mut self) -> Result<(), CatalogueError> {
-        let mut reviewed = Ok(());
-        for hash in std::mem::take(&mut self.merge.sealed.haves_to_review) {
-            let Some(size_bytes) = self.merge.cached_size(hash) else {
-                continue;
-            };
-            reviewed = reviewed.and(self.have(hash, size_bytes).map(drop));
-        }
-        reviewed
-    }
-
-    /// Restores the marks of contents that stay private although their author's last sealed name
-    /// is gone. A mark whose author lists the content again is skipped. So call this at the start,
-    /// after the logs were restored.
-    pub fn restore_marks(&mut self, marks: impl IntoIterator<Item = Mark>) {
-        for mark in marks {
-            let author = self.index_of(&mark.author);
-            let state = &mut self.merge.state;
-            if !author.is_some_and(|author| state.is_listed_by(mark.content, author)) {
-                state.marks.add(mark);
-            }
-        }
-        self.merge.dirty = true;
-    }
-
-    /// Records that the marks were lost. No content without a name is given from now on, because it
-    /// may be private.
-    pub fn lose_marks(&mut self) {
-        self.merge.state.marks.lose();
-        self.merge.dirty = true;
-    }
-
-    /// Removes the marks of contents of which this node has no bytes. Such a content cannot be
-    /// given to any node.
-    pub fn drop_marks(&mut self, gone: &[Mark]) {
-        for mark in gone {
-            self.merge.state.marks.remove(mark);
-        }
-        self.merge.dirty = true;
-    }
-
-    /// Returns all marks: contents that are private without a name.
-    pub fn marks(&self) -> Vec<Mark> {
-        self.merge.state.marks.iter().copied().collect()
     }
 }

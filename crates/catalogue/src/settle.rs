@@ -3,7 +3,8 @@
 use super::change::Change;
 use super::merge::Merge;
 use super::orders::{ByHash, ByName, DirRef, HashFrom, ListedRow, Named};
-use super::row::{DirId, Row};
+use super::row::{Class, DirId, Row};
+use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 
 /// Number of candidates examined in the time of applying one record.
@@ -31,6 +32,38 @@ impl Merge {
             }
         }
         steps
+    }
+
+    /// Settles the names of rows, the first step at once. There may be very many.
+    pub(super) fn settle_rows(&mut self, rows: Vec<Row>) {
+        // A directory that becomes listed or unlisted changes the time of the directory around it.
+        let is_record = |row: &&Row| row.class == Class::Directory;
+        for row in rows.iter().filter(is_record) {
+            self.retime_directory(row);
+        }
+        let at_once = rows.len().min(self.settling.step_records);
+        self.settling.unsettled.extend(rows);
+        self.settle_waiting(at_once);
+    }
+
+    /// Settles the rows that the clock has reached.
+    pub(super) fn settle_due(&mut self, horizon: Timestamp) {
+        let due = self.settling.early.take_up_to(horizon);
+        self.dirty |= !due.is_empty();
+        self.settle_rows(due);
+        self.apply_waiting_names();
+    }
+
+    /// Hides rows dated ahead of the clock.
+    pub(super) fn hide_early(&mut self, early: Vec<Row>) {
+        self.dirty |= !early.is_empty();
+        for row in &early {
+            self.settling.early.insert(row);
+            if self.state.is_early(row) {
+                self.settling.dated_ahead.insert(row.author);
+            }
+        }
+        self.settle_rows(early);
     }
 
     /// Returns whether names wait to be settled.

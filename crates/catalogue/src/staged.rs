@@ -7,12 +7,12 @@
 //! [`STAGED_MAX_PARTS`] parts of all logs wait. A longer log is applied in stretches of up to that
 //! many parts. Such a log is listed while it arrives, and is consistent once it is complete.
 
-use super::row::NodeIndex;
-use super::{Catalogue, LogPart, Pull};
+use super::log::LogPull;
+use super::{LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Head, Record};
 
 /// Maximum parts that wait, of all logs together: at most 64 MiB of records, as estimated. If this
-/// many parts wait to be applied, no further pull is sent ([`Catalogue::is_behind`]).
+/// many parts wait to be applied, no further pull is sent ([`IntakeQueue::is_behind`](super::IntakeQueue::is_behind)).
 pub(super) const STAGED_MAX_PARTS: usize = 64;
 
 /// The parts of one pull that arrived so far.
@@ -53,11 +53,10 @@ pub(super) enum StageResult {
     },
 }
 
-impl Catalogue {
-    /// Stages a checked part. If the staged parts can be applied now, returns them all, joined into
-    /// one part.
-    pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> StageResult {
-        let waiting: usize = self.logs.values().map(|log| log.staged_parts()).sum();
+impl LogPull {
+    /// Stages a checked part, while `waiting` parts of all logs are staged. If the staged parts can
+    /// be applied now, returns them all, joined into one part.
+    pub(super) fn stage(&mut self, part: LogPart, waiting: usize) -> StageResult {
         let LogPart {
             head,
             fresh,
@@ -70,11 +69,10 @@ impl Catalogue {
             sequence,
             ..
         } = head.head;
-        let log = self.log_mut(index);
-        let mut staged = log.pull.staged.take().unwrap_or(StagedParts {
+        let mut staged = self.staged.take().unwrap_or(StagedParts {
             fresh,
             epoch,
-            base: if fresh { sequence } else { log.pull.base },
+            base: if fresh { sequence } else { self.base },
             records: Vec::new(),
             parts: 0,
         });
@@ -82,7 +80,7 @@ impl Catalogue {
         staged.parts += 1;
         if !last && waiting < STAGED_MAX_PARTS {
             let after = staged.last_sequence();
-            log.pull.staged = Some(staged);
+            self.staged = Some(staged);
             return StageResult::Waits(Pull {
                 author,
                 epoch,

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use imbl::OrdSet;
 
-use super::Catalogue;
+use super::logs::NodeLogs;
 use super::merge::Merge;
 use super::merged::Merged;
 use super::row::{Class, NodeIndex, Row};
@@ -38,7 +38,9 @@ pub(super) struct Unserved {
 
 /// The marks of contents, with what ends them.
 #[derive(Default)]
-pub(super) struct UnservedMarks(BTreeMap<ContentHash, UnservedMark>);
+pub(super) struct UnservedMarks {
+    marks: BTreeMap<ContentHash, UnservedMark>,
+}
 
 struct UnservedMark {
     expires_at: Instant,
@@ -49,11 +51,19 @@ struct UnservedMark {
 impl UnservedMarks {
     fn count_of(&self, author: &NodeId) -> usize {
         let of_author = |mark: &&UnservedMark| mark.authors.contains(author);
-        self.0.values().filter(of_author).count()
+        self.marks.values().filter(of_author).count()
+    }
+
+    /// Returns when the next mark expires.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.first_to_expire().map(|(at, _)| at)
     }
 
     fn first_to_expire(&self) -> Option<(Instant, ContentHash)> {
-        let expiries = self.0.iter().map(|(hash, mark)| (mark.expires_at, *hash));
+        let expiries = self
+            .marks
+            .iter()
+            .map(|(hash, mark)| (mark.expires_at, *hash));
         expiries.min()
     }
 }
@@ -121,37 +131,51 @@ impl Merge {
     }
 }
 
-impl Catalogue {
+/// Ranks contents that proved unserved behind others.
+/// [`Catalogue::unserved`](super::Catalogue::unserved) returns it.
+pub struct UnservedContents<'a> {
+    pub(super) marks: &'a mut UnservedMarks,
+    pub(super) logs: &'a mut NodeLogs,
+}
+
+impl UnservedContents<'_> {
     /// Marks a content as unserved until `expires_at`. A content that this node has itself, or that
     /// no other live node claims to have, is not marked. Returns the authors at fault: those with a
     /// name of the content that has another version, which did not prove unserved.
-    pub fn mark_unserved(&mut self, hash: ContentHash, expires_at: Instant) -> Vec<NodeId> {
-        let holders = self.merge.state.holders(hash);
-        if holders.is_empty() || holders.contains(&self.me) {
+    pub fn mark(&mut self, hash: ContentHash, expires_at: Instant) -> Vec<NodeId> {
+        let holders = self.logs.merge.state.holders(hash);
+        if holders.is_empty() || holders.contains(&self.logs.me) {
             return Vec::new();
         }
-        let authors: Vec<NodeIndex> = self.merge.state.live_authors(hash).collect();
-        let id_of = |index: &NodeIndex| self.merge.state.node(*index).id;
+        let authors: Vec<NodeIndex> = self.logs.merge.state.live_authors(hash).collect();
+        let id_of = |index: &NodeIndex| self.logs.merge.state.node(*index).id;
         let mark = UnservedMark {
             expires_at,
             authors: authors.iter().map(id_of).collect(),
         };
-        self.unserved.0.insert(hash, mark);
-        self.merge.set_unserved(hash, true);
-        if self.unserved.0.len() > UNSERVED_MAX
-            && let Some((_, first)) = self.unserved.first_to_expire()
+        self.marks.marks.insert(hash, mark);
+        self.logs.merge.set_unserved(hash, true);
+        if self.marks.marks.len() > UNSERVED_MAX
+            && let Some((_, first)) = self.marks.first_to_expire()
         {
             self.drop_mark(first);
         }
         for author in &authors {
-            let id = self.merge.state.node(*author).id;
-            if self.unserved.count_of(&id) >= UNSERVED_PER_AUTHOR
-                && self.merge.state.unserved.authors.insert(*author).is_none()
+            let id = self.logs.merge.state.node(*author).id;
+            if self.marks.count_of(&id) >= UNSERVED_PER_AUTHOR
+                && self
+                    .logs
+                    .merge
+                    .state
+                    .unserved
+                    .authors
+                    .insert(*author)
+                    .is_none()
             {
-                self.merge.settle_contested(*author);
+                self.logs.merge.settle_contested(*author);
             }
         }
-        let merge = &self.merge;
+        let merge = &self.logs.merge;
         let at_fault = authors.iter();
         let at_fault = at_fault.filter(|author| merge.has_served_alternative(hash, **author));
         at_fault
@@ -161,35 +185,30 @@ impl Catalogue {
 
     /// Ends the mark of a content after verified bytes of it arrived. The other versions of its
     /// authors no longer rank behind those of other authors.
-    pub fn clear_unserved(&mut self, hash: ContentHash) {
+    pub fn clear(&mut self, hash: ContentHash) {
         self.drop_mark(hash);
-        let authors: Vec<NodeIndex> = self.merge.state.live_authors(hash).collect();
+        let authors: Vec<NodeIndex> = self.logs.merge.state.live_authors(hash).collect();
         authors.into_iter().for_each(|it| self.pardon(it));
     }
 
     /// Ends the marks that expire up to `now`.
-    pub fn expire_unserved(&mut self, now: Instant) {
-        while let Some((at, hash)) = self.unserved.first_to_expire()
+    pub fn expire(&mut self, now: Instant) {
+        while let Some((at, hash)) = self.marks.first_to_expire()
             && at <= now
         {
             self.drop_mark(hash);
         }
     }
 
-    /// Returns when the next mark expires.
-    pub fn next_unserved_expiry(&self) -> Option<Instant> {
-        self.unserved.first_to_expire().map(|(at, _)| at)
-    }
-
     /// Ends the mark of a content, and what followed from it for its authors.
     pub(super) fn drop_mark(&mut self, hash: ContentHash) {
-        let Some(mark) = self.unserved.0.remove(&hash) else {
+        let Some(mark) = self.marks.marks.remove(&hash) else {
             return;
         };
-        self.merge.set_unserved(hash, false);
+        self.logs.merge.set_unserved(hash, false);
         for author in mark.authors {
-            let index = self.index_of(&author);
-            let has_few = self.unserved.count_of(&author) < UNSERVED_PER_AUTHOR;
+            let index = self.logs.index_of(&author);
+            let has_few = self.marks.count_of(&author) < UNSERVED_PER_AUTHOR;
             if let Some(index) = index.filter(|_| has_few) {
                 self.pardon(index);
             }
@@ -197,9 +216,9 @@ impl Catalogue {
     }
 
     fn pardon(&mut self, author: NodeIndex) {
-        let authors = &mut self.merge.state.unserved.authors;
+        let authors = &mut self.logs.merge.state.unserved.authors;
         if authors.remove(&author).is_some() {
-            self.merge.settle_contested(author);
+            self.logs.merge.settle_contested(author);
         }
     }
 }

@@ -9,12 +9,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::audience::Mark;
+use super::budget::{LOOK_RECORDS, LogBudget, LogEviction};
 use super::digest::SetDigest;
 use super::facts::check_fact;
 use super::forgotten::Rank;
+use super::intake::IntakeQueue;
 use super::log::{Log, UnsavedRecords};
+use super::logs::NodeLogs;
+use super::own::OwnState;
 use super::row::NodeIndex;
-use super::{Catalogue, CatalogueError, RECORDS_PER_AUTHOR_MAX, RESTART_GAP};
+use super::row_facts::fact_of;
+use super::{CatalogueError, RECORDS_PER_AUTHOR_MAX, RESTART_GAP};
 use p2pfs_proto::wire::native::record::{Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
@@ -55,25 +60,34 @@ pub struct LogWrite {
     pub forgotten_to: Option<Rank>,
 }
 
-impl Catalogue {
+/// Stores and restores the state of a catalogue.
+/// [`Catalogue::storage`](super::Catalogue::storage) returns it.
+pub struct CatalogueStorage<'a> {
+    pub(super) logs: &'a mut NodeLogs,
+    pub(super) queue: &'a mut IntakeQueue,
+    pub(super) budget: &'a mut LogBudget,
+    pub(super) own: &'a mut OwnState,
+}
+
+impl CatalogueStorage<'_> {
     /// Returns the pending writes, about `limit` records at most. The result is empty if everything
     /// is stored. The owner stores them before it announces the own head. A restart then never
     /// contradicts the heads that other nodes received.
     pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
-        let gone = std::mem::take(&mut self.forgetting.forgotten).into_iter();
+        let gone = std::mem::take(&mut self.logs.forgotten.to_delete).into_iter();
         let mut writes: Vec<LogWrite> = gone.map(|author| self.void(author)).collect();
         let mut left = limit.max(1);
-        let indexes: Vec<NodeIndex> = self.logs.keys().copied().collect();
+        let indexes: Vec<NodeIndex> = self.logs.logs.keys().copied().collect();
         for index in indexes {
             if left == 0 {
                 break;
             }
             // The log is between two heads. The stored form of the previous head stays until the
             // next one.
-            if self.intakes.is_amid(index) {
+            if self.queue.is_amid(index) {
                 continue;
             }
-            let (me, log) = (self.me, self.log_mut(index));
+            let (me, log) = (self.logs.me, self.logs.log_mut(index));
             let due = log.pending.anew || log.pending.state || !log.pending.touched.is_empty();
             if due && (log.pull.complete || index == me) {
                 let write = self.log_write(index, left);
@@ -81,11 +95,11 @@ impl Catalogue {
                 writes.push(write);
             } else if log.pending.anew && !log.pull.staging {
                 log.pending = UnsavedRecords::default();
-                writes.push(self.void(self.merge.state.node(index).id));
+                writes.push(self.void(self.logs.merge.state.node(index).id));
             }
         }
         if let Some(first) = writes.first_mut() {
-            first.marks = std::mem::take(&mut self.merge.sealed.new_marks);
+            first.marks = std::mem::take(&mut self.logs.merge.sealed.new_marks);
         }
         writes
     }
@@ -94,14 +108,14 @@ impl Catalogue {
     /// was replaced.
     pub fn store_anew(&mut self) {
         let marks = self.marks().into_iter();
-        self.merge
+        self.logs
+            .merge
             .sealed
             .new_marks
             .extend(marks.map(|mark| (mark, true)));
-        self.forgetting
-            .forgotten
-            .extend(self.forgetting.forgotten_to.keys());
-        for log in self.logs.values_mut() {
+        let forgotten = &mut self.logs.forgotten;
+        forgotten.to_delete.extend(forgotten.refused_to.keys());
+        for log in self.logs.logs.values_mut() {
             log.pending.restart();
             let sequences: Vec<u64> = log.rows.after(0).map(|row| row.sequence).collect();
             sequences
@@ -111,8 +125,8 @@ impl Catalogue {
     }
 
     fn log_write(&mut self, index: NodeIndex, limit: usize) -> LogWrite {
-        let own = index == self.me;
-        let log = self.log_mut(index);
+        let own = index == self.logs.me;
+        let log = self.logs.log_mut(index);
         let touched = log.pending.take(limit);
         let anew = std::mem::take(&mut log.pending.anew);
         let complete = log.pending.touched.is_empty();
@@ -125,19 +139,19 @@ impl Catalogue {
             head: log.head.clone().filter(|_| !own),
             complete,
         };
-        let log = &self.logs[&index];
+        let log = &self.logs.logs[&index];
         let (mut puts, mut deletes) = (Vec::new(), Vec::new());
         for sequence in touched {
             match log.rows.get(sequence) {
                 Some(row) => puts.push(Record {
                     sequence,
-                    fact: self.fact_of(row),
+                    fact: fact_of(&self.logs.merge.state, row),
                 }),
                 None if !anew => deletes.push(sequence),
                 None => {}
             }
         }
-        let author = self.merge.state.node(index).id;
+        let author = self.logs.merge.state.node(index).id;
         LogWrite {
             author,
             anew,
@@ -157,7 +171,7 @@ impl Catalogue {
             deletes: Vec::new(),
             state: None,
             marks: BTreeMap::new(),
-            forgotten_to: self.forgetting.forgotten_to.get(&author).copied(),
+            forgotten_to: self.logs.forgotten.refused_to.get(&author).copied(),
         }
     }
 
@@ -174,19 +188,19 @@ impl Catalogue {
         state: LogState,
         records: impl IntoIterator<Item = Record>,
     ) -> Result<bool, CatalogueError> {
-        let index = self.admit(author)?;
-        let own = index == self.me;
+        let index = self.logs.admit(author)?;
+        let own = index == self.logs.me;
         if !own && (!state.complete || state.head.is_none()) {
-            self.log_mut(index).pending.anew = true;
+            self.logs.log_mut(index).pending.anew = true;
             return Ok(false);
         }
         let lanes = SetDigest::from_bytes(&state.lanes).filter(|_| state.complete);
         if let Some(signed) = &state.head {
-            self.merge.set_name(index, &signed.head.name);
+            self.logs.merge.set_name(index, &signed.head.name);
         }
         // The store has the digest of its records.
-        self.log_mut(index).totals.is_summed = lanes.is_some();
-        let mut last = self.log_mut(index).sequence;
+        self.logs.log_mut(index).totals.is_summed = lanes.is_some();
+        let mut last = self.logs.log_mut(index).sequence;
         let is_next = |record: &Record| {
             let is_next = record.sequence > std::mem::replace(&mut last, record.sequence);
             // Stored records may be from an earlier release of this program that accepted more
@@ -194,27 +208,91 @@ impl Catalogue {
             is_next && (own || check_fact(&record.fact).is_ok())
         };
         let records = records.into_iter().take(RECORDS_PER_AUTHOR_MAX);
-        let has_room = self.apply_records(index, records.filter(is_next));
-        let log = self.log_mut(index);
+        let has_room = self.apply_stored(index, records.filter(is_next));
+        let log = self.logs.log_mut(index);
         log.totals.is_summed = false;
         if !has_room {
             return Ok(false);
         }
         log.restore_state(state, lanes, own);
         if own {
-            self.restore_numbers();
+            self.own.restore_numbers(self.logs);
             return Ok(true);
         }
-        let log = self.log_mut(index);
+        let log = self.logs.log_mut(index);
         if log.pull.complete {
             return Ok(true);
         }
-        let outdated = log.begin(0);
-        log.head = None;
-        let rows = std::mem::take(&mut log.old);
-        self.drop_rows(outdated);
-        self.drop_rows(rows);
+        let rows = std::mem::take(&mut self.logs.discard(index).old);
+        self.logs.drop_rows(rows);
         Ok(false)
+    }
+
+    /// Applies stored records while they fit the budgets. Returns whether all fitted.
+    fn apply_stored(
+        &mut self,
+        index: NodeIndex,
+        records: impl IntoIterator<Item = Record>,
+    ) -> bool {
+        for (taken, record) in records.into_iter().enumerate() {
+            self.logs.apply_record(index, record.sequence, &record.fact);
+            let is_look_due = (taken + 1).is_multiple_of(LOOK_RECORDS);
+            let mut eviction = self.eviction();
+            if eviction.enforce_author(index) || (is_look_due && eviction.enforce_total(index)) {
+                return false;
+            }
+        }
+        !self.eviction().enforce_total(index)
+    }
+
+    fn eviction(&mut self) -> LogEviction<'_> {
+        LogEviction {
+            logs: self.logs,
+            queue: self.queue,
+            budget: self.budget,
+        }
+    }
+
+    /// Restores the ranks up to which nodes were forgotten before the restart.
+    pub fn restore_forgotten(&mut self, all: impl IntoIterator<Item = (NodeId, Rank)>) {
+        for (node, rank) in all {
+            self.logs.forgotten.refuse_to(node, rank);
+        }
+    }
+
+    /// Restores the marks of contents that stay private although their author's last sealed name
+    /// is gone. A mark whose author lists the content again is skipped. So call this at the start,
+    /// after the logs were restored.
+    pub fn restore_marks(&mut self, marks: impl IntoIterator<Item = Mark>) {
+        for mark in marks {
+            let author = self.logs.index_of(&mark.author);
+            let state = &mut self.logs.merge.state;
+            if !author.is_some_and(|author| state.is_listed_by(mark.content, author)) {
+                state.marks.add(mark);
+            }
+        }
+        self.logs.merge.dirty = true;
+    }
+
+    /// Records that the marks were lost. No content without a name is given from now on, because it
+    /// may be private.
+    pub fn lose_marks(&mut self) {
+        self.logs.merge.state.marks.lose();
+        self.logs.merge.dirty = true;
+    }
+
+    /// Removes the marks of contents of which this node has no bytes. Such a content cannot be
+    /// given to any node.
+    pub fn drop_marks(&mut self, gone: &[Mark]) {
+        for mark in gone {
+            self.logs.merge.state.marks.remove(mark);
+        }
+        self.logs.merge.dirty = true;
+    }
+
+    /// Returns all marks: contents that are private without a name.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.logs.merge.state.marks.iter().copied().collect()
     }
 }
 

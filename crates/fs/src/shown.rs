@@ -88,7 +88,10 @@ mod tests {
                 sent_by: None,
             };
             let path = SharedPath::new(format!("d{n}").into_bytes()).unwrap();
-            catalogue.put(ShareIndex(0), &path, entry).unwrap();
+            catalogue
+                .own_mut()
+                .put(ShareIndex(0), &path, entry)
+                .unwrap();
             catalogue.view()
         })
     }

@@ -43,7 +43,11 @@ impl Names {
             sent_by: None,
         };
         let path = SharedPath::new(name.as_bytes()).unwrap();
-        self.0.lock().put(ShareIndex(0), &path, entry).unwrap();
+        self.0
+            .lock()
+            .own_mut()
+            .put(ShareIndex(0), &path, entry)
+            .unwrap();
     }
 }
 

@@ -33,9 +33,9 @@ pub(super) fn drop_marks(
     store: &mut Store,
     cache: &Cache,
 ) -> Result<(), StoreError> {
-    let mut gone = catalogue.marks();
+    let mut gone = catalogue.storage().marks();
     gone.retain(|mark| cache.cached_bytes(&mark.content) == 0);
-    catalogue.drop_marks(&gone);
+    catalogue.storage().drop_marks(&gone);
     store.drop_marks(&gone)
 }
 

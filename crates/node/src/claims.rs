@@ -145,7 +145,12 @@ mod tests {
             sent_by: None,
         };
         let path = SharedPath::new(b"it".to_vec()).unwrap();
-        assert!(catalogue.put(ShareIndex(0), &path, entry).unwrap());
+        assert!(
+            catalogue
+                .own_mut()
+                .put(ShareIndex(0), &path, entry)
+                .unwrap()
+        );
         published.view.store(catalogue.view());
         let admits = admission(&published, shares);
         let [alice, bob] = [2, 3].map(|it| NodeId::new([it; 32]));

@@ -174,7 +174,7 @@ impl Persister {
         if self.under_way || now < self.next_batch {
             return;
         }
-        let writes = catalogue.take_writes(BATCH_RECORDS);
+        let writes = catalogue.storage().take_writes(BATCH_RECORDS);
         self.has_more = !writes.is_empty();
         if self.has_more {
             self.next_batch = now + BATCH_SPACING;
@@ -258,7 +258,7 @@ impl Persister {
                     Err(_) => return Ok(()),
                 }
             }
-            let writes = catalogue.take_writes(BATCH_RECORDS);
+            let writes = catalogue.storage().take_writes(BATCH_RECORDS);
             if writes.is_empty() {
                 return Ok(());
             }
@@ -284,7 +284,7 @@ impl Persister {
                     self.under_way = false;
                     self.is_failing = true;
                     self.news = Some(StoreNews::Failed(error));
-                    catalogue.store_anew();
+                    catalogue.storage().store_anew();
                     self.next_batch = Instant::now() + RETRY_AFTER;
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
@@ -394,7 +394,10 @@ mod tests {
         let mut catalogue = Catalogue::new(me(), NodeName::from_host("one"));
         for number in names {
             let path = SharedPath::new(format!("d{number}").into_bytes()).unwrap();
-            catalogue.put(ShareIndex(0), &path, entry(number)).unwrap();
+            catalogue
+                .own_mut()
+                .put(ShareIndex(0), &path, entry(number))
+                .unwrap();
         }
         catalogue
     }
@@ -404,7 +407,7 @@ mod tests {
         let catalogue = store
             .load_catalogue(Catalogue::new(me(), NodeName::from_host("one")))
             .unwrap();
-        catalogue.all_own_entries().count()
+        catalogue.own().all_entries().count()
     }
 
     #[test]

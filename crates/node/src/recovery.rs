@@ -75,7 +75,7 @@ fn read(
 ) -> Result<StoredState, StoreError> {
     let mut store = Store::open(dir)?;
     let mut catalogue = store.load_catalogue(empty())?;
-    catalogue.withdraw_unsound_links();
+    catalogue.own_mut().withdraw_unsound_links();
     for node in store.departed(unix_s)? {
         catalogue.forget(&node);
     }

@@ -398,7 +398,8 @@ fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
     let inboxes = [&giving.inbox, &giving.foreign_inbox].into_iter().flatten();
     shares.inboxes = inboxes.map(|inbox| inbox.dir.clone()).collect();
     shares.known = catalogue
-        .all_own_entries()
+        .own()
+        .all_entries()
         .map(|(share, path, entry)| p2pfs_share::Known { share, path, entry })
         .collect();
     shares

@@ -5,7 +5,7 @@
 //! All calls block. Nothing here deletes a file: an unreadable file is an error that states the
 //! remedy, and [`Store::set_aside`] applies it.
 //!
-//! A failed write stores nothing. `Catalogue::store_anew` then makes the catalogue give out
+//! A failed write stores nothing. `CatalogueStorage::store_anew` then makes the catalogue return
 //! everything again.
 
 use std::fs::Permissions;
@@ -145,16 +145,16 @@ impl Store {
                 });
                 decoded.map_err(|error| trouble = Some(error)).ok()
             });
-            let whole = catalogue.restore(author, state, rows)?;
+            let whole = catalogue.storage().restore(author, state, rows)?;
             if let Some(error) = trouble {
                 return Err(error);
             }
             tracing::debug!(%author, whole, "took a stored log up");
         }
-        catalogue.restore_forgotten(self.forgotten()?);
-        catalogue.restore_marks(self.marks()?);
+        catalogue.storage().restore_forgotten(self.forgotten()?);
+        catalogue.storage().restore_marks(self.marks()?);
         if self.value(MARKS_LOST_KEY)?.is_some() {
-            catalogue.lose_marks();
+            catalogue.storage().lose_marks();
         }
         Ok(catalogue)
     }

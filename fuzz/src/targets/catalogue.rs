@@ -85,15 +85,20 @@ impl World {
             0..=3 => {
                 let (path, entry) = (path(choose)?, entry(choose)?);
                 author
+                    .own_mut()
                     .put(share, &path, entry)
                     .expect("within every budget");
             }
-            4 => drop(author.remove(share, &path(choose)?)),
+            4 => drop(author.own_mut().remove(share, &path(choose)?)),
             5 => {
                 let hash = ContentHash::of(&[choose.int_in_range(2..=5)?]);
-                author.have(hash, 1).expect("within every budget");
+                author.own_mut().have(hash, 1).expect("within every budget");
             }
-            6 => drop(author.have_not(ContentHash::of(&[choose.int_in_range(2..=5)?]))),
+            6 => drop(
+                author
+                    .own_mut()
+                    .have_not(ContentHash::of(&[choose.int_in_range(2..=5)?])),
+            ),
             7 | 8 => self.deliver(to, at),
             9 => {
                 let live = choose.arbitrary()?;
@@ -122,14 +127,14 @@ impl World {
         sign(author);
         let who = id(at as u8 + 1);
         let Some(pull) = self.pulls[to][at] else {
-            let head = author.head_of(&who).expect("it is signed");
+            let head = author.logs().head_of(&who).expect("it is signed");
             if let HeadOutcome::Pull(pull) = observer.handle_head(head) {
                 self.pulls[to][at] = Some(pull);
             }
             return;
         };
-        let part = author.log_part(&who, pull.epoch, pull.after);
-        self.pulls[to][at] = match part.map(|part| observer.apply(who, part)) {
+        let part = author.logs().part(&who, pull.epoch, pull.after);
+        self.pulls[to][at] = match part.map(|part| observer.intake().apply(who, part)) {
             None | Some(Ok(Applied::Complete | Applied::OverBudget) | Err(_)) => None,
             Some(Ok(Applied::More(next) | Applied::Compacted(next))) => Some(next),
             Some(Ok(Applied::Mismatch { retry })) => retry,
@@ -146,7 +151,7 @@ impl World {
                 for _ in 0..20 {
                     self.deliver(to, at);
                 }
-                let head = |it: &Catalogue| it.head_of(&who).map(|it| it.head.digest);
+                let head = |it: &Catalogue| it.logs().head_of(&who).map(|it| it.head.digest);
                 assert_eq!(
                     head(&self.observers[to]),
                     head(&self.authors[at]),
@@ -156,7 +161,10 @@ impl World {
             self.observers[to].forget(&id(LIAR));
             self.observers[to].set_owners(owners.clone());
             while self.observers[to].advance(3) {}
-            assert_eq!(self.observers[to].cost_of(&id(LIAR)), Cost::default());
+            assert_eq!(
+                self.observers[to].logs().cost_of(&id(LIAR)),
+                Cost::default()
+            );
         }
     }
 }
@@ -171,10 +179,10 @@ fn owners(choose: &mut Unstructured<'_>) -> Result<Owners> {
 
 fn sign(author: &mut Catalogue) {
     let signed = SignedHead {
-        head: author.own_head(),
+        head: author.own().head(),
         signature: [[7; 32]; 2],
     };
-    assert!(author.sign_own(signed));
+    assert!(author.own_mut().sign(signed));
 }
 
 /// A head that is true of nothing, and some records.
@@ -219,7 +227,7 @@ fn lie(choose: &mut Unstructured<'_>, observer: &mut Catalogue) -> Result<()> {
         records,
         last: choose.arbitrary()?,
     };
-    let _outcome = observer.apply(id(LIAR), part);
+    let _outcome = observer.intake().apply(id(LIAR), part);
     Ok(())
 }
 

@@ -312,7 +312,8 @@ pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     let entry = world
         .machine
         .known()
-        .own_entry(ShareIndex(0), &path("own.txt"));
+        .own()
+        .entry(ShareIndex(0), &path("own.txt"));
     assert_eq!(entry, Some(file(b"own", 1)));
     outcome
 }

@@ -100,7 +100,7 @@ impl World {
             .map(|(id, name)| catalogue(id, name))
             .collect();
         for far in &fars {
-            near.set_live(far.own_head().author, true).unwrap();
+            near.set_live(far.own().head().author, true).unwrap();
         }
         let state = State {
             view: near.view(),
@@ -133,21 +133,21 @@ impl World {
             0..30 => {
                 let entry = random_entry(random);
                 let told = format!("{far} puts {path:?}: {:?}", entry.kind);
-                state.fars[far].put(OWN, &path, entry).unwrap();
+                state.fars[far].own_mut().put(OWN, &path, entry).unwrap();
                 told
             }
             30..45 => {
                 let known: Vec<SharedPath> =
-                    state.fars[far].own_entries(OWN).map(|it| it.0).collect();
+                    state.fars[far].own().entries(OWN).map(|it| it.0).collect();
                 let Some(path) = pick(&known, random) else {
                     return "nothing".to_owned();
                 };
-                state.fars[far].remove(OWN, path);
+                state.fars[far].own_mut().remove(OWN, path);
                 format!("{far} removes {path:?}")
             }
             45..55 => {
                 let live = random.random_bool(0.6);
-                let id = state.fars[far].own_head().author;
+                let id = state.fars[far].own().head().author;
                 state.near.set_live(id, live).unwrap();
                 format!("{far} lives {live}")
             }
@@ -155,9 +155,9 @@ impl World {
                 let content = random_content(random);
                 let (hash, size) = (content.hash, content.bytes.len() as u64);
                 if random.random_bool(0.6) {
-                    state.fars[far].have(hash, size).unwrap();
+                    state.fars[far].own_mut().have(hash, size).unwrap();
                 } else {
-                    state.fars[far].have_not(hash);
+                    state.fars[far].own_mut().have_not(hash);
                 }
                 format!("{far} has or has not {hash}")
             }
@@ -195,7 +195,10 @@ impl World {
                 size_bytes: CONTENTS[1].bytes.len() as u64,
                 executable: false,
             };
-            state.fars[0].put(OWN, &path("theirs"), entry).unwrap();
+            state.fars[0]
+                .own_mut()
+                .put(OWN, &path("theirs"), entry)
+                .unwrap();
             fs::write(self.own_file(&path("own")), b"own").unwrap();
             self.hash_own(state, &path("own"));
         }
@@ -238,7 +241,7 @@ impl World {
     /// The share has looked at an own file.
     fn hash_own(&self, state: &mut State, path: &SharedPath) -> String {
         let Ok(file) = File::open(self.own_file(path)) else {
-            state.near.remove(OWN, path);
+            state.near.own_mut().remove(OWN, path);
             state.own.remove(path);
             return format!("own {path:?} is not there any more");
         };
@@ -258,7 +261,7 @@ impl World {
             version_time: time(state.clock % 8),
             sent_by: None,
         };
-        state.near.put(OWN, path, entry).unwrap();
+        state.near.own_mut().put(OWN, path, entry).unwrap();
         format!("own {path:?} hashed, {} bytes", bytes.len())
     }
 
@@ -267,7 +270,7 @@ impl World {
     pub(super) fn copy_to_own(&self, random: &mut StdRng) -> String {
         let state = &mut *self.lock();
         let far = random.random_range(0..FAR_NAMES.len());
-        let known: Vec<(SharedPath, Entry)> = state.fars[far].own_entries(OWN).collect();
+        let known: Vec<(SharedPath, Entry)> = state.fars[far].own().entries(OWN).collect();
         let Some((path, entry)) = pick(&known, random) else {
             return "nothing".to_owned();
         };
@@ -286,7 +289,7 @@ impl World {
             .set_modified(modified)
             .unwrap();
         state.own.insert(path.clone());
-        state.near.put(OWN, path, entry.clone()).unwrap();
+        state.near.own_mut().put(OWN, path, entry.clone()).unwrap();
         format!("own {path:?} is a copy of {far}'s")
     }
 
@@ -294,19 +297,22 @@ impl World {
     pub(super) fn hear(&self, far: usize) {
         let state = &mut *self.lock();
         let (near, far) = (&mut state.near, &mut state.fars[far % FAR_NAMES.len()]);
-        let head = far.own_head();
+        let head = far.own().head();
         let author = head.author;
         let signature = [[0; 32]; 2];
         let signed = SignedHead { head, signature };
-        assert!(far.sign_own(signed.clone()));
+        assert!(far.own_mut().sign(signed.clone()));
         let mut next = match near.handle_head(&signed) {
             HeadOutcome::Pull(pull) => Some(pull),
             HeadOutcome::Known => None,
             other => panic!("{other:?}"),
         };
         while let Some(pull) = next {
-            let part = far.log_part(&pull.author, pull.epoch, pull.after).unwrap();
-            next = match near.apply(author, part).unwrap() {
+            let part = far
+                .logs()
+                .part(&pull.author, pull.epoch, pull.after)
+                .unwrap();
+            next = match near.intake().apply(author, part).unwrap() {
                 Applied::More(pull) => Some(pull),
                 Applied::Complete => None,
                 other => panic!("{other:?}"),

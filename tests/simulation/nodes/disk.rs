@@ -45,11 +45,13 @@ impl Disk {
                 sequence: *sequence,
                 fact: fact.clone(),
             });
-            let whole = catalogue.restore(*author, state.clone(), records);
+            let whole = catalogue.storage().restore(*author, state.clone(), records);
             // a log that was cut in the middle is pulled anew, and never an error
             assert!(whole.is_ok());
         }
-        catalogue.restore_forgotten(self.forgotten.clone());
+        catalogue
+            .storage()
+            .restore_forgotten(self.forgotten.clone());
         catalogue
     }
 }

@@ -151,7 +151,7 @@ pub(super) fn assert_shut_out(world: &mut World, out: usize, members: &BTreeSet<
         let running = world.running(member);
         assert!(!live_of(running).contains(&own));
         assert!(
-            running.machine.known().head_of(&own).is_none(),
+            running.machine.known().logs().head_of(&own).is_none(),
             "its names are gone"
         );
     }

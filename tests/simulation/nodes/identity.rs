@@ -17,7 +17,7 @@ use crate::support::seeds::each_seed;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn epoch_of(world: &mut World, index: usize) -> u64 {
-    world.with(index, |machine, _| machine.catalogue().own_head().epoch)
+    world.with(index, |machine, _| machine.catalogue().own().head().epoch)
 }
 
 /// Who was told of a copied key of `node`.

@@ -76,7 +76,7 @@ fn remembered(world: &World, author: &NodeId) -> Said {
     let mut newest = (0, 0);
     for running in catalogues {
         let catalogue = running.machine.known();
-        let Some(signed) = catalogue.head_of(author) else {
+        let Some(signed) = catalogue.logs().head_of(author) else {
             continue;
         };
         let rank = (signed.head.epoch, signed.head.sequence);
@@ -108,7 +108,7 @@ fn records_of(catalogue: &Catalogue, author: &NodeId) -> Vec<Record> {
     let (mut records, mut epoch): (Vec<Record>, u64) = (Vec::new(), 0);
     loop {
         let after = records.last().map_or(0, |record| record.sequence);
-        let Some(part) = catalogue.log_part(author, epoch, after) else {
+        let Some(part) = catalogue.logs().part(author, epoch, after) else {
             return records;
         };
         epoch = part.head.head.epoch;

@@ -267,7 +267,7 @@ fn a_newcomer_lists_everything_within_two_seconds() {
 /// Whether a node lists anything of another.
 fn knows(world: &World, index: usize, other: usize) -> bool {
     let known = world.running(index).machine.known();
-    known.authors().contains(&world.nodes[other].id)
+    known.logs().authors().contains(&world.nodes[other].id)
 }
 
 #[test]

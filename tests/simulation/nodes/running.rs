@@ -274,7 +274,11 @@ impl Node {
         };
         running.unstored = true;
         if running.store_at <= now {
-            let writes = running.machine.catalogue().take_writes(STORE_RECORDS);
+            let writes = running
+                .machine
+                .catalogue()
+                .storage()
+                .take_writes(STORE_RECORDS);
             running.unstored = !writes.is_empty();
             if running.unstored {
                 running.store_at = now + STORE_SPACING;
@@ -380,7 +384,8 @@ impl Running {
         let said: Vec<_> = self
             .machine
             .catalogue()
-            .all_own_entries()
+            .own()
+            .all_entries()
             .map(|(share, path, _)| (share, path))
             .collect();
         for (share, path) in said {

@@ -32,7 +32,7 @@ fn a_node_with_another_secret_learns_nothing_and_changes_nothing() {
         assert!(live_of(strange).is_empty() && strange.events.is_empty());
         let own = listing(&strange.view);
         assert_eq!(own.len(), 1, "{own:?}");
-        assert!(strange.machine.known().heads().len() <= 1);
+        assert!(strange.machine.known().logs().heads().len() <= 1);
         for node in 0..3 {
             let running = world.running(node);
             assert_eq!(listing(&running.view), before);

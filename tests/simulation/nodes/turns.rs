@@ -78,7 +78,14 @@ fn a_long_log_is_listed_whole_or_not_at_all_in_any_circumstances() {
         let mut world = furnished(3, seed, Weather::calm());
         world.nodes[SLOW].pace = Some(Duration::from_millis(world.rng.random_range(20..300)));
         put_all(&mut world);
-        let is_taking_in = |world: &World| world.running(SLOW).machine.known().is_taking_in();
+        let is_taking_in = |world: &World| {
+            world
+                .running(SLOW)
+                .machine
+                .known()
+                .intake_queue()
+                .is_taking_in()
+        };
         assert!(world.run_until(10 * SECOND, is_taking_in).is_some());
         assert_eq!(listed(&world, SLOW), 0);
         let has_gone = disturb(&mut world, seed);

@@ -452,7 +452,7 @@ impl World {
         let node = &mut self.nodes[index];
         if let Some(mut running) = node.running.take() {
             loop {
-                let writes = running.machine.catalogue().take_writes(8192);
+                let writes = running.machine.catalogue().storage().take_writes(8192);
                 if writes.is_empty() {
                     break;
                 }

@@ -28,9 +28,9 @@ fn contested() -> (Catalogue, Catalogue) {
 
 /// Takes a view and returns the number of candidates examined for it.
 fn looks_of_a_view(watcher: &mut Catalogue) -> usize {
-    let before = watcher.merge.settling.looks;
+    let before = watcher.logs.merge.settling.looks;
     watcher.view();
-    watcher.merge.settling.looks - before
+    watcher.logs.merge.settling.looks - before
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_change_among_many_conflicts_costs_only_its_own_name() {
         shown(&watcher.view(), "tree/007~early.c"),
         Some(hash("7 at 1"))
     );
-    late.remove(SHARE, &path("tree/007.c"));
+    late.own_mut().remove(SHARE, &path("tree/007.c"));
     put(&mut late, "tree/008~early.c", file("real", 3));
     share(&mut late, &mut watcher);
     let looks = looks_of_a_view(&mut watcher);
@@ -63,7 +63,7 @@ fn a_change_among_many_conflicts_costs_only_its_own_name() {
 #[test]
 fn many_conflicts_that_change_together_are_settled_in_bounded_steps() {
     let (mut late, mut watcher) = contested();
-    watcher.merge.settling.step_records = 20;
+    watcher.logs.merge.settling.step_records = 20;
     for number in 0..MANY {
         put(
             &mut late,
@@ -71,7 +71,7 @@ fn many_conflicts_that_change_together_are_settled_in_bounded_steps() {
             file("changed", 3),
         );
     }
-    watcher.intakes.steps = 20;
+    watcher.queue.steps = 20;
     share(&mut late, &mut watcher);
     let looks = looks_of_a_view(&mut watcher);
     assert!(looks <= 2 * (20 + 20), "{looks}");
@@ -81,12 +81,12 @@ fn many_conflicts_that_change_together_are_settled_in_bounded_steps() {
 #[test]
 fn a_renamed_node_updates_its_conflict_names_in_bounded_steps() {
     let (_, mut watcher) = contested();
-    watcher.merge.settling.step_records = 20;
-    let before = watcher.merge.settling.looks;
-    let index = watcher.index_of(&id(1)).unwrap();
+    watcher.logs.merge.settling.step_records = 20;
+    let before = watcher.logs.merge.settling.looks;
+    let index = watcher.logs.index_of(&id(1)).unwrap();
     let name = NodeName::new("renamed").unwrap();
-    watcher.merge.set_name(index, &name);
-    assert!(watcher.merge.settling.looks - before < 60);
+    watcher.logs.merge.set_name(index, &name);
+    assert!(watcher.logs.merge.settling.looks - before < 60);
     let is_new = |watcher: &mut Catalogue, number: &str| {
         let view = watcher.view();
         let named = |label| path(&format!("tree/{number}~{label}.c"));
@@ -97,9 +97,10 @@ fn a_renamed_node_updates_its_conflict_names_in_bounded_steps() {
     assert!(is_new(&mut watcher, "001") && !is_new(&mut watcher, "599"));
     // The node is renamed again in the middle of the pass.
     watcher
+        .logs
         .merge
         .set_name(index, &NodeName::new("early").unwrap());
-    watcher.merge.set_name(index, &name);
+    watcher.logs.merge.set_name(index, &name);
     while watcher.advance(20) {
         assert!(looks_of_a_view(&mut watcher) < 60);
     }
@@ -113,8 +114,11 @@ fn a_node_that_is_renamed_repeatedly_is_updated_after_a_pause() {
     watcher.set_clock(1_000);
     put(&mut author, "f", file("x", 1));
     let mut called = |watcher: &mut Catalogue, name: &str| {
-        let index = author.me;
-        author.merge.set_name(index, &NodeName::new(name).unwrap());
+        let index = author.logs.me;
+        author
+            .logs
+            .merge
+            .set_name(index, &NodeName::new(name).unwrap());
         put(&mut author, name, file(name, 1));
         share(&mut author, watcher);
         watcher.view().label(&id(1)).unwrap()
@@ -147,7 +151,7 @@ fn a_certified_name_replaces_the_name_that_a_node_gives_itself() {
     assert_eq!(late.view().label(&id(1)).as_deref(), Some("attic3"));
     // The node itself announces its certified name.
     author.set_certified_names(certified("attic3"));
-    assert_eq!(author.own_head().name.as_str(), "attic3");
+    assert_eq!(author.own().head().name.as_str(), "attic3");
 }
 
 /// Names and nodes that compete for the same conflict names.
@@ -183,10 +187,10 @@ proptest! {
             let (share_number, name) = (ShareIndex(*share_number), path(WANTED[*name]));
             // The last second stands for a removal.
             if *seconds == 3 {
-                author.remove(share_number, &name);
+                author.own_mut().remove(share_number, &name);
             } else {
                 let content = format!("{step}");
-                author.put(share_number, &name, file(&content, *seconds)).unwrap();
+                author.own_mut().put(share_number, &name, file(&content, *seconds)).unwrap();
             }
             share(author, &mut watcher);
             if step % 3 == 0 {
@@ -195,8 +199,8 @@ proptest! {
         }
         let (index, called) = renamed;
         let author = &mut authors[index];
-        let me = author.me;
-        author.merge.set_name(me, &NodeName::new(CALLED[called]).unwrap());
+        let me = author.logs.me;
+        author.logs.merge.set_name(me, &NodeName::new(CALLED[called]).unwrap());
         put(author, "c", file("c", 1));
         let mut fresh = node(0xff, "watcher");
         for author in &mut authors {

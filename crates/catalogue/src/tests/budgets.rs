@@ -49,8 +49,12 @@ fn an_author_at_its_budget_is_kept_and_one_more_directory_drops_it_entirely() {
         share(&mut deep(2, "b", 3), &mut keeper);
         work_off(&mut keeper);
         let count = if is_kept { depth as u64 } else { 0 };
-        assert_eq!(keeper.cost_of(&id(1)).directories, count);
-        assert_eq!(keeper.cost_of(&id(2)).directories, 3, "another's stays");
+        assert_eq!(keeper.logs().cost_of(&id(1)).directories, count);
+        assert_eq!(
+            keeper.logs().cost_of(&id(2)).directories,
+            3,
+            "another's stays"
+        );
         let told = dropped(&mut keeper);
         let expected = [(id(1), DropCause::OverAuthor)];
         assert_eq!(told, if is_kept { &[][..] } else { &expected[..] });
@@ -69,14 +73,14 @@ fn counts_are_released_with_their_rows_and_nothing_counts_twice() {
     put(&mut author, "a/a", directory(1));
     put(&mut author, "empty", directory(1));
     share(&mut author, &mut keeper);
-    assert_eq!(keeper.cost_of(&id(1)).directories, 4);
+    assert_eq!(keeper.logs().cost_of(&id(1)).directories, 4);
     author.remove_share(SHARE);
     share(&mut author, &mut keeper);
     // Tombstones keep their directories. The records of directories do not.
-    assert_eq!(keeper.cost_of(&id(1)).directories, 3);
+    assert_eq!(keeper.logs().cost_of(&id(1)).directories, 3);
     keeper.forget(&id(1));
     work_off(&mut keeper);
-    assert_eq!(keeper.cost_of(&id(1)), Cost::default());
+    assert_eq!(keeper.logs().cost_of(&id(1)), Cost::default());
 }
 
 #[test]
@@ -108,11 +112,11 @@ fn a_restarted_log_is_not_counted_with_its_predecessor() {
     let mut keeper = keeper(directories(5), ENDLESS);
     share(&mut deep(1, "a", 4), &mut keeper);
     let mut again = deep(1, "b", 4);
-    again.recover_own(7);
+    again.own_mut().recover(7);
     share(&mut again, &mut keeper);
     work_off(&mut keeper);
     assert_eq!(dropped(&mut keeper), []);
-    assert_eq!(keeper.cost_of(&id(1)).directories, 4);
+    assert_eq!(keeper.logs().cost_of(&id(1)).directories, 4);
     assert!(names(&keeper.view()).contains(&"b/b/b/b/file".to_owned()));
 }
 
@@ -153,17 +157,19 @@ fn stored_logs_obey_the_budgets_at_startup() {
     let mut before = keeper(ENDLESS, ENDLESS);
     share(&mut deep(1, "a", 6), &mut before);
     share(&mut deep(2, "b", 3), &mut before);
-    let stored = before.take_writes(usize::MAX);
+    let stored = before.storage().take_writes(usize::MAX);
     let mut keeper = keeper(directories(5), ENDLESS);
     for write in stored {
-        let whole = keeper.restore(write.author, write.state.unwrap(), write.puts);
+        let whole = keeper
+            .storage()
+            .restore(write.author, write.state.unwrap(), write.puts);
         assert_eq!(whole, Ok(write.author != id(1)));
     }
     work_off(&mut keeper);
     assert_eq!(dropped(&mut keeper), [(id(1), DropCause::OverAuthor)]);
-    assert_eq!(keeper.cost_of(&id(1)).directories, 0);
-    assert_eq!(keeper.cost_of(&id(2)).directories, 3);
-    let voided = keeper.take_writes(usize::MAX);
+    assert_eq!(keeper.logs().cost_of(&id(1)).directories, 0);
+    assert_eq!(keeper.logs().cost_of(&id(2)).directories, 3);
+    let voided = keeper.storage().take_writes(usize::MAX);
     let void = voided.iter().find(|write| write.author == id(1)).unwrap();
     assert!(void.anew && void.state.is_none(), "it is stored no more");
 }
@@ -176,13 +182,15 @@ fn a_node_publishes_no_more_than_others_would_keep() {
         total: ENDLESS,
     });
     put(&mut author, "a/a/a/file", file("x", 1));
-    let refused = author.put(SHARE, &path("b/b/b/file"), file("x", 1));
+    let refused = author
+        .own_mut()
+        .put(SHARE, &path("b/b/b/file"), file("x", 1));
     assert_eq!(refused, Err(CatalogueError::OverBudget));
     let mut keeper = keeper(directories(5), ENDLESS);
     share(&mut author, &mut keeper);
     assert_eq!(dropped(&mut keeper), []);
     assert!(
-        author.remove(SHARE, &path("a/a/a/file")),
+        author.own_mut().remove(SHARE, &path("a/a/a/file")),
         "it may take back"
     );
 }

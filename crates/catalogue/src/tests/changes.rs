@@ -34,7 +34,9 @@ fn a_new_content_changes_the_entry() {
     drain(&mut me);
     put(&mut me, "d/a", file("three", 6));
     assert_eq!(drain(&mut me), [entry("d/a")]);
-    me.put(SHARE, &path("d/a"), file("three", 6)).unwrap();
+    me.own_mut()
+        .put(SHARE, &path("d/a"), file("three", 6))
+        .unwrap();
     assert!(drain(&mut me).is_empty(), "said again, it is no change");
 }
 
@@ -47,15 +49,17 @@ fn a_name_that_becomes_an_own_file_or_stops_being_one_is_reported() {
     share(&mut x, &mut y);
     drain(&mut y);
     for name in ["a", "b"] {
-        let entry_of_x = x.own_entry(SHARE, &path(name)).unwrap();
-        y.put(ShareIndex(1), &path(name), entry_of_x).unwrap();
+        let entry_of_x = x.own().entry(SHARE, &path(name)).unwrap();
+        y.own_mut()
+            .put(ShareIndex(1), &path(name), entry_of_x)
+            .unwrap();
     }
     let told = drain(&mut y);
     assert!(y.view().lookup(&path("a")).unwrap().own.is_some());
     let lost = y.view().lookup(&path("b~x")).unwrap();
     assert!(lost.own.is_none(), "only what has its name is shown live");
     assert_eq!(told, [entry("a"), entry("b"), entry("b~x")]);
-    y.remove(ShareIndex(1), &path("a"));
+    y.own_mut().remove(ShareIndex(1), &path("a"));
     assert_eq!(drain(&mut y), [entry("a")]);
 }
 
@@ -66,7 +70,7 @@ fn an_identical_entry_is_not_a_change() {
     share(&mut x, &mut y);
     drain(&mut y);
     put(&mut x, "hidden by another", file("two", 1));
-    x.remove(SHARE, &path("hidden by another"));
+    x.own_mut().remove(SHARE, &path("hidden by another"));
     share(&mut x, &mut y);
     assert!(drain(&mut y).is_empty());
 }
@@ -78,7 +82,7 @@ fn a_removed_name_is_reported_with_its_conflict_names() {
     put(&mut y, "a.c", file("two", 2));
     share(&mut x, &mut y);
     drain(&mut y);
-    y.remove(SHARE, &path("a.c"));
+    y.own_mut().remove(SHARE, &path("a.c"));
     assert_eq!(names(&y.view()), ["a.c"]);
     assert_eq!(
         drain(&mut y),
@@ -113,7 +117,7 @@ fn directories_above_a_name_are_reported_by_their_own_paths() {
     };
     put(&mut me, &tree("first", "f"), file("one", 1));
     assert_eq!(sorted(&mut me), told_of("first", "f"));
-    me.remove(SHARE, &path(&tree("first", "f")));
+    me.own_mut().remove(SHARE, &path(&tree("first", "f")));
     assert_eq!(sorted(&mut me), told_of("first", "f"));
     // The numbers of its directories are reused.
     put(&mut me, &tree("second", "other"), file("two", 1));

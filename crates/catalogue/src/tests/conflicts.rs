@@ -122,7 +122,7 @@ fn a_real_file_takes_precedence_over_a_conflict_name() {
     assert_eq!(names(&view), ["a.txt", "a~old-01010101.txt", "a~old.txt"]);
     let mut author = node(2, "new");
     put(&mut author, "a.txt", file("two", 2));
-    author.recover_own(1);
+    author.own_mut().recover(1);
     share(&mut author, &mut watcher);
     assert_eq!(
         names(&watcher.view()),
@@ -174,6 +174,7 @@ fn two_shares_of_one_node_follow_the_same_rule() {
     let mut author = node(1, "x");
     for (share, content, seconds) in [(0, "first", 1), (1, "second", 2), (2, "third", 2)] {
         author
+            .own_mut()
             .put(ShareIndex(share), &path("a"), file(content, seconds))
             .unwrap();
     }
@@ -187,7 +188,8 @@ fn two_shares_of_one_node_follow_the_same_rule() {
 fn an_own_copy_replaces_another_nodes_winner_only_with_equal_attributes() {
     let mut me = node(2, "me");
     for (name, mtime) in [("d/a", 2), ("d/older", 1)] {
-        me.put(ShareIndex(4), &path(name), file("same", mtime))
+        me.own_mut()
+            .put(ShareIndex(4), &path(name), file("same", mtime))
             .unwrap();
     }
     let mut other = node(1, "other");
@@ -232,6 +234,7 @@ fn odd_names_are_preserved() {
     let mut author = node(1, "x");
     for name in [&b"\xff\xfe"[..], b" ", b"new\nline", &[b'\x80'; 255]] {
         author
+            .own_mut()
             .put(SHARE, &SharedPath::new(name).unwrap(), file("x", 1))
             .unwrap();
     }
@@ -309,7 +312,7 @@ fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     put(&mut author, "d/later", file("later", 2_000));
     share(&mut author, &mut reader);
     assert_eq!(shown(&mut reader), time(2_000));
-    author.remove(SHARE, &path("d/later"));
+    author.own_mut().remove(SHARE, &path("d/later"));
     share(&mut author, &mut reader);
     assert_eq!(shown(&mut reader), time(1_000));
     // The directory itself is dated by hand at 3000.
@@ -362,7 +365,7 @@ fn a_version_received_before_the_clock_was_set_is_delayed_too() {
     assert_eq!(names(&honest.view()), ["f"]);
     honest.set_clock(2_000);
     assert!(names(&honest.view()).is_empty());
-    liar.remove(SHARE, &path("f"));
+    liar.own_mut().remove(SHARE, &path("f"));
     share(&mut liar, &mut honest);
     assert_eq!(honest.early_count(), 0);
 }
@@ -374,7 +377,7 @@ fn a_departed_nodes_cached_content_wins_over_no_live_share() {
     put(&mut departed, "alone", file("newer", 9));
     put(&mut live, "f", file("older", 1));
     share(&mut departed, &mut live);
-    live.have(hash("newer"), 5).unwrap();
+    live.own_mut().have(hash("newer"), 5).unwrap();
     assert_eq!(live.view().versions(&path("f"))[0].rule, Rule::Newest);
     live.set_live(id(1), false).unwrap();
     let versions = live.view().versions(&path("f"));
@@ -399,12 +402,12 @@ fn a_contents_name_is_as_listed_even_beside_namesakes_or_without_its_author() {
     let named = |node: &mut Catalogue, content: &str| node.view().names_of(&hash(content), 9);
     assert_eq!(named(&mut one, "newer"), [path("v.txt")]);
     assert_eq!(named(&mut one, "older"), [path("v~n2.txt")]);
-    one.have(hash("older"), 5).unwrap();
-    one.have(hash("kept"), 4).unwrap();
+    one.own_mut().have(hash("older"), 5).unwrap();
+    one.own_mut().have(hash("kept"), 4).unwrap();
     one.set_live(id(2), false).unwrap();
     assert_eq!(names(&one.view()), ["only.txt", "v.txt", "v~n2.txt"]);
     assert_eq!(named(&mut one, "older"), [path("v~n2.txt")]);
     assert_eq!(named(&mut one, "kept"), [path("only.txt")]);
-    one.have_not(hash("kept"));
+    one.own_mut().have_not(hash("kept"));
     assert!(named(&mut one, "kept").is_empty(), "it is listed no more");
 }

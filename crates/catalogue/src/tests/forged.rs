@@ -24,14 +24,17 @@ fn a_forged_log_is_never_shown_and_is_pulled_again_a_few_times() {
     let head = signed(&mut author);
     let mut pull = pull_of(watcher.handle_head(&head));
     for _ in 0..FRESH_PULLS_MAX {
-        let outcome = watcher.apply(id(1), forged(&mut author, pull)).unwrap();
+        let outcome = watcher
+            .intake()
+            .apply(id(1), forged(&mut author, pull))
+            .unwrap();
         let Applied::Mismatch { retry: Some(next) } = outcome else {
             panic!("{outcome:?}")
         };
         assert!(names(&watcher.view()).is_empty());
         pull = next;
     }
-    let outcome = watcher.apply(id(1), forged(&mut author, pull));
+    let outcome = watcher.intake().apply(id(1), forged(&mut author, pull));
     assert_eq!(outcome, Ok(Applied::Mismatch { retry: None }));
     assert_eq!(
         watcher.handle_head(&head),
@@ -68,7 +71,7 @@ fn size_zero_is_refused_unless_the_hash_is_that_of_the_empty_file() {
             let pull = pull_of(watcher.handle_head(&head));
             let mut part = part(&author, pull, 4096);
             part.records.last_mut().unwrap().fact = fact;
-            let refused = watcher.apply(id(1), part) == Err(CatalogueError::BadFact);
+            let refused = watcher.intake().apply(id(1), part) == Err(CatalogueError::BadFact);
             assert_eq!(refused, !is_sound, "{content:?}");
             assert!(names(&watcher.view()).is_empty());
         }
@@ -81,7 +84,10 @@ fn a_forged_suffix_is_rolled_back() {
     share(&mut author, &mut watcher);
     put(&mut author, "new", file("new", 1));
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
-    watcher.apply(id(1), forged(&mut author, pull)).unwrap();
+    watcher
+        .intake()
+        .apply(id(1), forged(&mut author, pull))
+        .unwrap();
     assert!(!names(&watcher.view()).contains(&"forged".to_owned()));
     bring(&id(1), &author, &mut watcher, 2);
     assert_eq!(watcher.view().totals().entries, 6);
@@ -107,7 +113,10 @@ fn a_sender_of_a_wrong_log_removes_no_verified_entry_and_is_named() {
     let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
     let mut tries = 0;
     loop {
-        let outcome = watcher.apply(id(1), forged(&mut author, pull)).unwrap();
+        let outcome = watcher
+            .intake()
+            .apply(id(1), forged(&mut author, pull))
+            .unwrap();
         assert_eq!(listing(&watcher.view()), before.1);
         tries += 1;
         match outcome {
@@ -116,7 +125,7 @@ fn a_sender_of_a_wrong_log_removes_no_verified_entry_and_is_named() {
             other => panic!("{other:?}"),
         }
         // Another node sends what it has, which is here already.
-        let known = watcher.apply(id(1), before.0.clone());
+        let known = watcher.intake().apply(id(1), before.0.clone());
         assert_eq!(known, Err(CatalogueError::Stale));
         assert_eq!(listing(&watcher.view()), before.1);
     }
@@ -133,7 +142,11 @@ fn a_sender_of_a_wrong_log_gains_no_tries_from_older_logs_in_between() {
     put(&mut author, "new", file("new", 1));
     let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
     for _ in 0..10 {
-        match watcher.apply(id(1), forged(&mut author, pull)).unwrap() {
+        match watcher
+            .intake()
+            .apply(id(1), forged(&mut author, pull))
+            .unwrap()
+        {
             Applied::Mismatch { retry: Some(next) } => pull = next,
             Applied::Mismatch { retry: None } => {
                 assert_eq!(watcher.view().totals().entries, 5);
@@ -141,7 +154,7 @@ fn a_sender_of_a_wrong_log_gains_no_tries_from_older_logs_in_between() {
             }
             other => panic!("{other:?}"),
         }
-        match watcher.apply(id(1), older.clone()) {
+        match watcher.intake().apply(id(1), older.clone()) {
             Ok(Applied::More(next)) => pull = next,
             Err(CatalogueError::Stale) => {}
             other => panic!("{other:?}"),
@@ -167,7 +180,7 @@ fn an_author_is_not_charged_for_statements_it_never_made() {
         path: path("a/b/c/d/e/f"),
         entry: file("forged", 1_000_000),
     };
-    let outcome = watcher.apply(id(1), part).unwrap();
+    let outcome = watcher.intake().apply(id(1), part).unwrap();
     assert!(matches!(outcome, Applied::Mismatch { retry: Some(_) }));
     assert_eq!(watcher.poll_dropped(), None);
     assert_eq!(watcher.poll_dated_ahead(), None);
@@ -189,6 +202,6 @@ fn the_last_of_duplicate_statements_in_a_log_counts() {
     said.head.head.sequence += 1;
     said.records.insert(1, earlier);
     watcher.handle_head(&said.head);
-    assert_eq!(watcher.apply(id(1), said), Ok(Applied::Complete));
+    assert_eq!(watcher.intake().apply(id(1), said), Ok(Applied::Complete));
     assert_eq!(shown(&watcher.view(), "f1"), Some(hash("1")));
 }

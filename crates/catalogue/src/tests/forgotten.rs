@@ -9,7 +9,7 @@ fn three() -> (Catalogue, Catalogue, Catalogue) {
     let (mut author, mut other, mut watcher) = (node(1, "x"), node(2, "y"), node(3, "z"));
     put(&mut author, "cached", file("cached", 1));
     put(&mut author, "alone", file("alone", 1));
-    other.have(hash("cached"), 6).unwrap();
+    other.own_mut().have(hash("cached"), 6).unwrap();
     share(&mut other, &mut watcher);
     for to in [&mut other, &mut watcher] {
         share(&mut author, to);
@@ -27,7 +27,7 @@ fn forget(watcher: &mut Catalogue, number: u8) {
 fn forgotten_entries_are_not_accepted_again_from_a_third_node() {
     let (_, other, mut watcher) = three();
     assert_eq!(names(&watcher.view()), ["cached"]);
-    let head = other.head_of(&id(1)).unwrap().clone();
+    let head = other.logs().head_of(&id(1)).unwrap().clone();
     forget(&mut watcher, 1);
     assert_eq!(names(&watcher.view()), [""; 0]);
     assert_eq!(watcher.handle_head(&head), HeadOutcome::Known);
@@ -36,9 +36,9 @@ fn forgotten_entries_are_not_accepted_again_from_a_third_node() {
         epoch: head.head.epoch,
         after: 0,
     };
-    let late = watcher.apply(id(1), part(&other, asked, 4096));
+    let late = watcher.intake().apply(id(1), part(&other, asked, 4096));
     assert_eq!(late, Err(CatalogueError::Stale));
-    assert_eq!(watcher.authors(), [id(2)]);
+    assert_eq!(watcher.logs().authors(), [id(2)]);
     assert_eq!(names(&watcher.view()), [""; 0]);
 }
 
@@ -55,10 +55,10 @@ fn a_forgotten_node_is_listed_again_when_it_is_live_or_published_more() {
     let before = other.clone_log_of(&id(1));
     put(&mut author, "more", file("cached", 2));
     share(&mut author, &mut other);
-    let pull = pull_of(watcher.handle_head(author.head_of(&id(1)).unwrap()));
-    let older = watcher.apply(id(1), before);
+    let pull = pull_of(watcher.handle_head(author.logs().head_of(&id(1)).unwrap()));
+    let older = watcher.intake().apply(id(1), before);
     assert_eq!(older, Err(CatalogueError::Stale), "who knows less");
-    let newer = watcher.apply(id(1), part(&other, pull, 4096));
+    let newer = watcher.intake().apply(id(1), part(&other, pull, 4096));
     assert_eq!(newer, Ok(Applied::Complete));
     assert_eq!(names(&watcher.view()), ["cached", "more"]);
 }
@@ -66,7 +66,7 @@ fn a_forgotten_node_is_listed_again_when_it_is_live_or_published_more() {
 impl Catalogue {
     /// Returns the whole of a log, as other nodes receive it now.
     fn clone_log_of(&self, author: &NodeId) -> LogPart {
-        self.log_part(author, 0, 0).expect("it has the log")
+        self.logs().part(author, 0, 0).expect("it has the log")
     }
 }
 
@@ -95,10 +95,10 @@ fn forgetting_is_remembered_for_at_most_the_limit_of_nodes() {
     let mut told = Vec::new();
     (0..FORGOTTEN_MAX).for_each(|number| told = forget_one(&mut watcher, number));
     assert_eq!(refused(&mut watcher, &told), FORGOTTEN_MAX);
-    watcher.take_writes(usize::MAX);
+    watcher.storage().take_writes(usize::MAX);
     told = forget_one(&mut watcher, FORGOTTEN_MAX);
     let stored = |write: &LogWrite| write.author != id(1) && write.forgotten_to.is_none();
-    let writes = watcher.take_writes(usize::MAX);
+    let writes = watcher.storage().take_writes(usize::MAX);
     assert_eq!(writes.iter().filter(|write| stored(write)).count(), 1);
     assert_eq!(refused(&mut watcher, &told[FORGOTTEN_MAX..]), 1, "the last");
     assert_eq!(refused(&mut watcher, &told), FORGOTTEN_MAX);

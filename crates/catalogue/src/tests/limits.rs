@@ -116,13 +116,13 @@ fn limits_of_records_and_bytes_in_a_part_are_inclusive() {
     for (count, is_whole) in around(PART_MAX_RECORDS) {
         let mut author = pulls::author_of(count as i64);
         let pull = pull_of(pulls::watcher().handle_head(&signed(&mut author)));
-        let whole = author.log_part(&id(1), pull.epoch, 0).unwrap();
+        let whole = author.logs().part(&id(1), pull.epoch, 0).unwrap();
         assert_eq!(whole.last, is_whole, "{count}");
         assert_eq!(whole.records.len(), count.min(PART_MAX_RECORDS));
         let forced = part(&author, pull, count);
         let mut watcher = pulls::watcher();
         pull_of(watcher.handle_head(&signed(&mut author)));
-        let taken = watcher.apply(id(1), forced);
+        let taken = watcher.intake().apply(id(1), forced);
         assert_eq!(taken.is_ok(), is_whole, "{count}: {taken:?}");
     }
     let mut author = node(1, "x");

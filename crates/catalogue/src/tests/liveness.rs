@@ -30,13 +30,13 @@ fn a_dead_nodes_file_stays_listed_while_a_live_cache_has_it_complete() {
     put(&mut author, "d/a", file("one", 1));
     put(&mut author, "d/b", file("two", 1));
     let mut cacher = node(2, "y");
-    cacher.have(hash("one"), 3).unwrap();
+    cacher.own_mut().have(hash("one"), 3).unwrap();
     let mut watcher = watched(&mut author);
     share(&mut cacher, &mut watcher);
     watcher.set_live(id(1), false).unwrap();
     assert_eq!(names(&watcher.view()), ["d", "d/a"]);
     assert_eq!(watcher.view().holders(&hash("one")), [id(2)]);
-    cacher.have_not(hash("one"));
+    cacher.own_mut().have_not(hash("one"));
     share(&mut cacher, &mut watcher);
     assert!(names(&watcher.view()).is_empty());
 }
@@ -48,10 +48,10 @@ fn this_nodes_cache_keeps_a_dead_nodes_file_listed() {
     let mut watcher = watched(&mut author);
     watcher.set_live(id(1), false).unwrap();
     assert_eq!(watcher.view().lookup(&path("a")), None);
-    watcher.have(hash("one"), 3).unwrap();
+    watcher.own_mut().have(hash("one"), 3).unwrap();
     assert_eq!(shown(&watcher.view(), "a"), Some(hash("one")));
     assert_eq!(watcher.view().holders(&hash("one")), [id(0xff)]);
-    watcher.have_not(hash("one"));
+    watcher.own_mut().have_not(hash("one"));
     assert_eq!(watcher.view().lookup(&path("a")), None);
 }
 
@@ -72,7 +72,7 @@ fn identical_content_of_a_live_node_keeps_a_dead_nodes_name_listed() {
 #[test]
 fn a_cached_content_without_a_name_is_held_but_neither_listed_nor_counted() {
     let mut cacher = node(2, "y");
-    cacher.have(hash("one"), 3).unwrap();
+    cacher.own_mut().have(hash("one"), 3).unwrap();
     let view = cacher.view();
     assert_eq!(view.by_hash(&hash("one")).unwrap().size_bytes, 3);
     assert_eq!(view.totals(), Default::default());
@@ -89,7 +89,7 @@ fn a_death_is_applied_in_bounded_consistent_steps() {
         );
     }
     let mut watcher = watched(&mut author);
-    watcher.merge.settling.step_records = 1;
+    watcher.logs.merge.settling.step_records = 1;
     watcher.set_live(id(1), false).unwrap();
     let mut entries = watcher.view().totals().entries;
     assert_eq!(entries, 57, "one row is not the last of the content");
@@ -111,8 +111,8 @@ fn a_content_with_many_names_is_settled_in_bounded_steps() {
     (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
     let mut watcher = watched(&mut author);
     watcher.set_live(id(1), false).unwrap();
-    watcher.merge.settling.step_records = 10;
-    watcher.have(hash(""), 0).unwrap();
+    watcher.logs.merge.settling.step_records = 10;
+    watcher.own_mut().have(hash(""), 0).unwrap();
     assert_eq!(watcher.view().totals().entries, 10);
     assert!(watcher.advance(10));
     while watcher.advance(10) {}
@@ -125,14 +125,14 @@ fn a_flapping_content_is_queued_once_with_all_its_names() {
     (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
     let mut watcher = watched(&mut author);
     watcher.set_live(id(1), false).unwrap();
-    watcher.merge.settling.step_records = 10;
+    watcher.logs.merge.settling.step_records = 10;
     for _ in 0..50 {
-        watcher.have(hash(""), 0).unwrap();
+        watcher.own_mut().have(hash(""), 0).unwrap();
         watcher.advance(5);
-        watcher.have_not(hash(""));
+        watcher.own_mut().have_not(hash(""));
     }
-    watcher.have(hash(""), 0).unwrap();
-    let merge = &watcher.merge;
+    watcher.own_mut().have(hash(""), 0).unwrap();
+    let merge = &watcher.logs.merge;
     assert!(merge.settling.unsettled.len() + merge.settling.unsettled_contents.len() <= 1);
     while watcher.advance(10) {}
     assert_eq!(watcher.view().totals().entries, 40);
@@ -143,7 +143,7 @@ fn a_node_that_returns_during_its_removal_is_complete() {
     let mut author = node(1, "x");
     (0..20).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
     let mut watcher = watched(&mut author);
-    watcher.merge.settling.step_records = 3;
+    watcher.logs.merge.settling.step_records = 3;
     watcher.set_live(id(1), false).unwrap();
     watcher.advance(4);
     watcher.set_live(id(1), true).unwrap();
@@ -160,7 +160,7 @@ fn a_directorys_time_is_its_newest_change() {
     assert_eq!(time_of(&mut author), time(5));
     put(&mut author, "d/b", file("two", 8));
     assert_eq!(time_of(&mut author), time(8));
-    author.remove(SHARE, &path("d/b"));
+    author.own_mut().remove(SHARE, &path("d/b"));
     assert_eq!(time_of(&mut author), time(5));
     put(&mut author, "d/e", directory(-7));
     assert_eq!(
@@ -220,7 +220,7 @@ fn a_view_never_changes() {
     put(&mut me, "d/a", file("one", 1));
     let before = me.view();
     let expected = listing(&before);
-    me.remove(SHARE, &path("d/a"));
+    me.own_mut().remove(SHARE, &path("d/a"));
     (0..200).for_each(|n| put(&mut me, &format!("d/{n}"), file(&n.to_string(), n)));
     assert_eq!(listing(&before), expected);
     assert_eq!(me.view().totals().entries, 201);

@@ -32,15 +32,15 @@ pub(super) const SHARE: ShareIndex = ShareIndex(0);
 impl Catalogue {
     /// Records that everything in a share is gone.
     fn remove_share(&mut self, share: ShareIndex) {
-        let paths: Vec<SharedPath> = self.own_entries(share).map(|(path, _)| path).collect();
+        let paths: Vec<SharedPath> = self.own().entries(share).map(|(path, _)| path).collect();
         paths
             .iter()
-            .for_each(|path| assert!(self.remove(share, path)));
+            .for_each(|path| assert!(self.own_mut().remove(share, path)));
     }
 
     /// Returns the number of versions and directory times that wait for their time.
     fn early_count(&self) -> usize {
-        self.merge.settling.early.rows.len()
+        self.logs.merge.settling.early.rows.len()
     }
 }
 
@@ -98,17 +98,17 @@ pub(super) fn link(target: &'static str, seconds: i64) -> Entry {
 }
 
 pub(super) fn put(node: &mut Catalogue, name: &str, entry: Entry) {
-    assert!(node.put(SHARE, &path(name), entry).unwrap());
+    assert!(node.own_mut().put(SHARE, &path(name), entry).unwrap());
 }
 
 /// Signs the own head. The signature is not checked in these tests.
 pub(super) fn signed(node: &mut Catalogue) -> SignedHead {
     let signed = SignedHead {
-        head: node.own_head(),
+        head: node.own().head(),
         signature: [[7; 32]; 2],
     };
-    assert!(node.sign_own(signed.clone()));
-    assert!(!node.needs_signature());
+    assert!(node.own_mut().sign(signed.clone()));
+    assert!(!node.own().needs_signature());
     signed
 }
 
@@ -121,18 +121,19 @@ pub(super) fn pull_of(outcome: HeadOutcome) -> Pull {
 
 /// Returns the part that answers a pull.
 pub(super) fn part(from: &Catalogue, pull: Pull, limit: usize) -> LogPart {
-    from.log_part_within(&pull.author, pull.epoch, pull.after, limit)
+    from.logs()
+        .part_within(&pull.author, pull.epoch, pull.after, limit)
         .expect("it has the log")
 }
 
 /// Transfers a node's log from one node to another, in parts of a few records.
 pub(super) fn bring(author: &NodeId, from: &Catalogue, to: &mut Catalogue, limit: usize) {
-    let head = from.head_of(author).expect("it has the log").clone();
+    let head = from.logs().head_of(author).expect("it has the log").clone();
     let HeadOutcome::Pull(mut pull) = to.handle_head(&head) else {
         return;
     };
     for _ in 0..10_000 {
-        match to.apply(*author, part(from, pull, limit)).unwrap() {
+        match to.intake().apply(*author, part(from, pull, limit)).unwrap() {
             Applied::Complete => return,
             Applied::More(next) | Applied::Compacted(next) => pull = next,
             Applied::Mismatch { retry } => pull = retry.expect("an honest log fits in the end"),

@@ -67,7 +67,8 @@ fn a_dead_node_is_not_shown() {
 fn equal_names_in_two_shares_are_distinguished() {
     let mut x = node(1, "x");
     for share in [2, 1, 5] {
-        x.put(ShareIndex(share), &path("a.c"), file(&share.to_string(), 1))
+        x.own_mut()
+            .put(ShareIndex(share), &path("a.c"), file(&share.to_string(), 1))
             .unwrap();
     }
     put(&mut x, "a~share5.c", file("real", 1));
@@ -97,6 +98,6 @@ fn removed_names_disappear_from_a_peers_folder_with_their_directories() {
     let mut x = node(1, "x");
     put(&mut x, "d/e/a", file("one", 1));
     put(&mut x, "b", file("one", 1));
-    x.remove(SHARE, &path("d/e/a"));
+    x.own_mut().remove(SHARE, &path("d/e/a"));
     assert_eq!(peer_names_in(&x.view(), "x", ""), ["b"]);
 }

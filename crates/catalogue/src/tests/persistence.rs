@@ -36,7 +36,8 @@ impl Plain {
                 fact: fact.clone(),
             });
             let state: &Option<LogState> = state;
-            into.restore(*author, state.clone().unwrap(), records.collect::<Vec<_>>())
+            into.storage()
+                .restore(*author, state.clone().unwrap(), records.collect::<Vec<_>>())
                 .unwrap()
         };
         self.0.iter().map(load).collect()
@@ -47,9 +48,9 @@ fn pair() -> (Catalogue, Catalogue) {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     put(&mut x, "d/a", file("one", 1));
     put(&mut x, "d/b", file("two", 1));
-    x.remove(SHARE, &path("d/a"));
+    x.own_mut().remove(SHARE, &path("d/a"));
     put(&mut y, "own", file("three", 1));
-    y.have(hash("two"), 3).unwrap();
+    y.own_mut().have(hash("two"), 3).unwrap();
     share(&mut x, &mut y);
     (x, y)
 }
@@ -58,39 +59,42 @@ fn pair() -> (Catalogue, Catalogue) {
 fn a_catalogue_continues_from_its_stored_state() {
     let (mut x, mut y) = pair();
     let mut store = Plain::default();
-    store.write(y.take_writes(usize::MAX));
+    store.write(y.storage().take_writes(usize::MAX));
     put(&mut y, "own2", file("four", 1));
-    y.remove(SHARE, &path("own"));
+    y.own_mut().remove(SHARE, &path("own"));
     put(&mut x, "d/c", file("five", 1));
     share(&mut x, &mut y);
-    store.write(y.take_writes(usize::MAX));
-    assert!(y.take_writes(usize::MAX).is_empty(), "all is stored");
+    store.write(y.storage().take_writes(usize::MAX));
+    assert!(
+        y.storage().take_writes(usize::MAX).is_empty(),
+        "all is stored"
+    );
 
     let mut again = node(2, "y");
     assert_eq!(store.load(&mut again), [true, true]);
     again.set_live(id(1), true).unwrap();
     assert_eq!(listing(&again.view()), listing(&y.view()));
-    assert_eq!(again.head_of(&id(1)), x.head_of(&id(1)));
-    let (now, then) = (again.own_head(), y.own_head());
+    assert_eq!(again.logs().head_of(&id(1)), x.logs().head_of(&id(1)));
+    let (now, then) = (again.own().head(), y.own().head());
     assert_eq!(
         (now.digest, now.count, now.epoch),
         (then.digest, then.count, then.epoch)
     );
     assert_eq!(now.sequence, then.sequence + RESTART_GAP);
-    assert_eq!(again.own_haves().collect::<Vec<_>>(), [(hash("two"), 3)]);
+    assert_eq!(again.own().haves().collect::<Vec<_>>(), [(hash("two"), 3)]);
 }
 
 #[test]
 fn others_update_a_restarted_node_by_a_suffix() {
     let (mut x, mut y) = pair();
     let mut store = Plain::default();
-    store.write(x.take_writes(usize::MAX));
+    store.write(x.storage().take_writes(usize::MAX));
     let mut again = node(1, "x");
     store.load(&mut again);
     let pull = pull_of(y.handle_head(&signed(&mut again)));
     let part = part(&again, pull, 4096);
     assert!(!part.fresh && part.records.is_empty());
-    assert_eq!(y.apply(id(1), part), Ok(Applied::Complete));
+    assert_eq!(y.intake().apply(id(1), part), Ok(Applied::Complete));
 }
 
 #[test]
@@ -98,16 +102,16 @@ fn an_unfinished_pull_is_not_stored() {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     (0..6).for_each(|n| put(&mut x, &n.to_string(), file("x", n)));
     let pull = pull_of(y.handle_head(&signed(&mut x)));
-    let Ok(Applied::More(pull)) = y.apply(id(1), part(&x, pull, 3)) else {
+    let Ok(Applied::More(pull)) = y.intake().apply(id(1), part(&x, pull, 3)) else {
         panic!()
     };
     let stored = |y: &mut Catalogue| {
         let mut store = Plain::default();
-        store.write(y.take_writes(usize::MAX));
+        store.write(y.storage().take_writes(usize::MAX));
         store.0.get(&id(1)).map_or(0, |(records, _)| records.len())
     };
     assert_eq!(stored(&mut y), 0);
-    y.apply(id(1), part(&x, pull, 3)).unwrap();
+    y.intake().apply(id(1), part(&x, pull, 3)).unwrap();
     assert_eq!(stored(&mut y), 6);
 }
 
@@ -116,20 +120,20 @@ fn a_partly_stored_log_is_dropped_for_others_and_kept_for_this_node() {
     let (_, mut y) = pair();
     (0..9).for_each(|n| put(&mut y, &n.to_string(), file("x", n)));
     let mut store = Plain::default();
-    store.write(y.take_writes(5));
+    store.write(y.storage().take_writes(5));
     let mut again = node(2, "y");
     store.load(&mut again);
-    let (own, digest) = (again.own_head(), again.own_head().digest);
-    assert!(own.count > 0 && own.count < y.own_head().count);
+    let (own, digest) = (again.own().head(), again.own().head().digest);
+    assert!(own.count > 0 && own.count < y.own().head().count);
     let mut counted = node(2, "y");
-    for (path, entry) in again.own_entries(SHARE).collect::<Vec<_>>() {
-        counted.put(SHARE, &path, entry).unwrap();
+    for (path, entry) in again.own().entries(SHARE).collect::<Vec<_>>() {
+        counted.own_mut().put(SHARE, &path, entry).unwrap();
     }
-    for (hash, size_bytes) in again.own_haves().collect::<Vec<_>>() {
-        counted.have(hash, size_bytes).unwrap();
+    for (hash, size_bytes) in again.own().haves().collect::<Vec<_>>() {
+        counted.own_mut().have(hash, size_bytes).unwrap();
     }
-    assert_eq!(digest, counted.own_head().digest, "summed anew");
-    while !y.take_writes(5).is_empty() {}
+    assert_eq!(digest, counted.own().head().digest, "summed anew");
+    while !y.storage().take_writes(5).is_empty() {}
 }
 
 #[test]
@@ -138,7 +142,7 @@ fn a_stored_own_link_that_is_no_longer_allowed_is_withdrawn_before_publishing() 
     put(&mut author, "sound", link("d/f", 1));
     put(&mut author, "unsound", link("d/f", 2));
     let mut store = Plain::default();
-    store.write(author.take_writes(usize::MAX));
+    store.write(author.storage().take_writes(usize::MAX));
     let (records, state) = store.0.get_mut(&id(1)).unwrap();
     // An earlier version stored it like this. The digest is then computed again.
     for fact in records.values_mut() {
@@ -153,8 +157,8 @@ fn a_stored_own_link_that_is_no_longer_allowed_is_withdrawn_before_publishing() 
     state.as_mut().unwrap().complete = false;
     let mut again = node(1, "x");
     store.load(&mut again);
-    again.withdraw_unsound_links();
-    let listed: Vec<_> = again.own_entries(SHARE).map(|(path, _)| path).collect();
+    again.own_mut().withdraw_unsound_links();
+    let listed: Vec<_> = again.own().entries(SHARE).map(|(path, _)| path).collect();
     assert_eq!(listed, [path("sound")]);
     let mut watcher = node(2, "y");
     share(&mut again, &mut watcher);
@@ -166,10 +170,10 @@ fn a_stored_own_link_that_is_no_longer_allowed_is_withdrawn_before_publishing() 
 fn writes_in_many_steps_end_in_the_same_store() {
     let (_, mut y) = pair();
     let (mut whole, mut stepwise) = (Plain::default(), Plain::default());
-    whole.write(y.take_writes(usize::MAX));
-    y.store_anew();
+    whole.write(y.storage().take_writes(usize::MAX));
+    y.storage().store_anew();
     loop {
-        let writes = y.take_writes(1);
+        let writes = y.storage().take_writes(1);
         if writes.is_empty() {
             break;
         }
@@ -182,14 +186,14 @@ fn writes_in_many_steps_end_in_the_same_store() {
 fn a_stored_log_that_contradicts_its_head_is_left_out() {
     let (_, mut y) = pair();
     let mut store = Plain::default();
-    store.write(y.take_writes(usize::MAX));
+    store.write(y.storage().take_writes(usize::MAX));
     store.0.get_mut(&id(1)).unwrap().0.pop_last();
     store.0.get_mut(&id(1)).unwrap().0.pop_last();
     let mut again = node(2, "y");
     assert_eq!(store.load(&mut again), [false, true]);
     again.set_live(id(1), true).unwrap();
     assert_eq!(names(&again.view()), ["own"]);
-    store.write(again.take_writes(usize::MAX));
+    store.write(again.storage().take_writes(usize::MAX));
     assert!(!store.0.contains_key(&id(1)), "and is deleted");
 }
 
@@ -197,8 +201,8 @@ fn a_stored_log_that_contradicts_its_head_is_left_out() {
 fn a_forgotten_node_is_removed_from_the_store() {
     let (_, mut y) = pair();
     let mut store = Plain::default();
-    store.write(y.take_writes(usize::MAX));
+    store.write(y.storage().take_writes(usize::MAX));
     y.forget(&id(1));
-    store.write(y.take_writes(usize::MAX));
+    store.write(y.storage().take_writes(usize::MAX));
     assert_eq!(store.0.keys().collect::<Vec<_>>(), [&id(2)]);
 }

@@ -26,10 +26,18 @@ fn a_restricted_shares_bytes_go_only_to_its_readers_even_from_a_cache() {
     share(&mut c, &mut b);
     assert!(!a.view().admits(&id_of(3), &hash("bytes")));
     assert!(!b.view().admits(&id_of(3), &hash("bytes")));
-    assert_eq!(b.have(hash("bytes"), 5), Ok(false), "of it nothing is said");
+    assert_eq!(
+        b.own_mut().have(hash("bytes"), 5),
+        Ok(false),
+        "of it nothing is said"
+    );
     // A content that its author also shares openly is open where it is shared.
     let other = ShareIndex(1);
-    assert!(a.put(other, &path("also"), file("bytes", 1)).unwrap());
+    assert!(
+        a.own_mut()
+            .put(other, &path("also"), file("bytes", 1))
+            .unwrap()
+    );
     assert!(a.view().admits(&id_of(3), &hash("bytes")));
 }
 
@@ -40,15 +48,15 @@ fn an_entry_without_its_sealed_name_is_served_to_no_node_until_its_author_opens_
     put(&mut a, "gone", file("gone", 1));
     put(&mut a, "kept", file("kept", 1));
     share(&mut a, &mut b);
-    a.remove(SHARE, &path("gone"));
+    a.own_mut().remove(SHARE, &path("gone"));
     share(&mut a, &mut b);
     let mark = Mark {
         content: hash("gone"),
         author: id_of(1),
     };
-    assert!(!b.view().admits(&id_of(2), &hash("gone")) && b.marks() == [mark]);
+    assert!(!b.view().admits(&id_of(2), &hash("gone")) && b.storage().marks() == [mark]);
     let written = |node: &mut Catalogue| -> Vec<(Mark, bool)> {
-        let writes = node.take_writes(99).into_iter();
+        let writes = node.storage().take_writes(99).into_iter();
         writes.flat_map(|write| write.marks).collect()
     };
     assert_eq!(written(&mut b), [(mark, true)], "it outlives a restart");
@@ -56,9 +64,9 @@ fn an_entry_without_its_sealed_name_is_served_to_no_node_until_its_author_opens_
     share(&mut a, &mut b);
     assert!(b.view().admits(&id_of(9), &hash("kept")));
     let mut anew = keyed(2);
-    anew.restore_marks([mark]);
+    anew.storage().restore_marks([mark]);
     assert!(!anew.view().admits(&id_of(1), &hash("gone")));
-    anew.drop_marks(&[mark]);
+    anew.storage().drop_marks(&[mark]);
     assert!(anew.view().admits(&id_of(1), &hash("gone")));
     // An open listing by another node keeps it private. An open listing by its author does not.
     let mut c = keyed(3);
@@ -67,7 +75,7 @@ fn an_entry_without_its_sealed_name_is_served_to_no_node_until_its_author_opens_
     assert!(!b.view().admits(&id_of(3), &hash("gone")));
     put(&mut a, "open", file("gone", 1));
     share(&mut a, &mut b);
-    assert!(b.view().admits(&id_of(3), &hash("gone")) && b.marks().is_empty());
+    assert!(b.view().admits(&id_of(3), &hash("gone")) && b.storage().marks().is_empty());
     assert!(written(&mut b).contains(&(mark, false)));
 }
 
@@ -76,13 +84,13 @@ fn a_cached_content_that_becomes_private_is_no_longer_announced() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     put(&mut a, "f", file("bytes", 1));
     share(&mut a, &mut b);
-    assert!(b.have(hash("bytes"), 5).unwrap());
+    assert!(b.own_mut().have(hash("bytes"), 5).unwrap());
     read_by(&mut a, Some(&[2]));
     share(&mut a, &mut b);
-    assert!(b.has_haves_to_review());
-    b.review_haves().unwrap();
-    assert_eq!(b.have(hash("bytes"), 5), Ok(false));
-    assert_eq!(b.own_haves().count(), 0);
+    assert!(b.own().has_haves_to_review());
+    b.own_mut().review_haves().unwrap();
+    assert_eq!(b.own_mut().have(hash("bytes"), 5), Ok(false));
+    assert_eq!(b.own().haves().count(), 0);
     // A content that is cached here stays listed here, and on no other node.
     let mut c = keyed(3);
     read_by(&mut a, Some(&[2, 3]));
@@ -96,7 +104,7 @@ fn a_cached_content_that_becomes_private_is_no_longer_announced() {
         (vec!["f".to_owned()], vec![])
     );
     assert_eq!(b.view().totals().unique_bytes, 5);
-    b.have_not(hash("bytes"));
+    b.own_mut().have_not(hash("bytes"));
     assert_eq!(names(&mut b), [""; 0]);
 }
 
@@ -110,21 +118,21 @@ fn restricting_a_content_shared_openly_elsewhere_limits_only_its_readers_caches(
     put(&mut bad, "mine", file("public", 1));
     for node in [&mut reader, &mut other] {
         share(&mut owner, node);
-        node.have(public, 6).unwrap();
+        node.own_mut().have(public, 6).unwrap();
         share(&mut bad, node);
     }
     share(&mut bad, &mut owner);
     let anybody = id_of(9);
     for node in [&mut owner, &mut other] {
         assert!(node.view().admits(&anybody, &public));
-        assert!(!node.has_haves_to_review() && !node.view().is_private(&public));
+        assert!(!node.own().has_haves_to_review() && !node.view().is_private(&public));
     }
     let view = reader.view();
     assert!(!view.admits(&anybody, &public) && view.admits(&id_of(2), &public));
     assert_eq!(names(&mut reader), ["f", "mine"], "it is read as before");
     assert!(reader.view().holders(&public).contains(&id_of(1)));
     // A removal and an open listing by another node do not make it open. An own share of it does.
-    bad.remove(SHARE, &path("mine"));
+    bad.own_mut().remove(SHARE, &path("mine"));
     share(&mut bad, &mut reader);
     assert!(!reader.view().admits(&anybody, &public));
     put(&mut reader, "own", file("public", 1));
@@ -139,16 +147,16 @@ fn a_content_that_becomes_restricted_leaves_no_cache_until_it_is_open_again() {
     put(&mut a, "g", file("also", 1));
     for node in [&mut reader, &mut other] {
         share(&mut a, node);
-        node.have(bytes, 5).unwrap();
-        node.have(also, 4).unwrap();
+        node.own_mut().have(bytes, 5).unwrap();
+        node.own_mut().have(also, 4).unwrap();
     }
     put(&mut other, "copy", file("also", 1));
     share(&mut other, &mut reader);
     read_by(&mut a, Some(&[2]));
     for node in [&mut reader, &mut other] {
         share(&mut a, node);
-        node.review_haves().unwrap();
-        assert!(!node.own_haves().any(|(hash, _)| hash == bytes));
+        node.own_mut().review_haves().unwrap();
+        assert!(!node.own().haves().any(|(hash, _)| hash == bytes));
         assert!(!node.view().admits(&id_of(9), &bytes));
     }
     assert!(reader.view().admits(&id_of(2), &bytes) && !other.view().admits(&id_of(2), &bytes));
@@ -157,12 +165,12 @@ fn a_content_that_becomes_restricted_leaves_no_cache_until_it_is_open_again() {
     read_by(&mut a, None);
     for node in [&mut reader, &mut other] {
         share(&mut a, node);
-        node.review_haves().unwrap();
+        node.own_mut().review_haves().unwrap();
         assert!(
-            node.own_haves().any(|(hash, _)| hash == bytes),
+            node.own().haves().any(|(hash, _)| hash == bytes),
             "it is said again"
         );
-        assert!(node.view().admits(&id_of(9), &bytes) && node.marks().is_empty());
+        assert!(node.view().admits(&id_of(9), &bytes) && node.storage().marks().is_empty());
     }
 }
 
@@ -171,10 +179,10 @@ fn a_file_deleted_from_an_open_share_is_not_a_secret() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     put(&mut a, "f", file("bytes", 1));
     let other = ShareIndex(1);
-    a.put(other, &path("g"), file("more", 1)).unwrap();
+    a.own_mut().put(other, &path("g"), file("more", 1)).unwrap();
     read_by(&mut a, Some(&[2]));
     share(&mut a, &mut b);
-    a.remove(other, &path("g"));
+    a.own_mut().remove(other, &path("g"));
     share(&mut a, &mut b);
-    assert!(b.marks().is_empty() && b.view().admits(&id_of(9), &hash("more")));
+    assert!(b.storage().marks().is_empty() && b.view().admits(&id_of(9), &hash("more")));
 }

@@ -25,14 +25,14 @@ fn a_suffix_contains_only_new_records() {
     let (mut author, mut watcher) = (author_of(10), watcher());
     share(&mut author, &mut watcher);
     put(&mut author, "new", file("new", 1));
-    author.remove(SHARE, &path("f3"));
+    author.own_mut().remove(SHARE, &path("f3"));
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
     let part = part(&author, pull, 4096);
     assert_eq!(
         (part.fresh, part.records.len(), part.last),
         (false, 2, true)
     );
-    assert_eq!(watcher.apply(id(1), part), Ok(Applied::Complete));
+    assert_eq!(watcher.intake().apply(id(1), part), Ok(Applied::Complete));
     assert_eq!(watcher.view().totals().entries, 10);
 }
 
@@ -50,7 +50,10 @@ fn suffix_and_snapshot_end_in_the_same_digest() {
     }
     share(&mut author, &mut by_snapshot);
     assert_eq!(listing(&by_suffix.view()), listing(&by_snapshot.view()));
-    assert_eq!(by_suffix.head_of(&id(1)), by_snapshot.head_of(&id(1)));
+    assert_eq!(
+        by_suffix.logs().head_of(&id(1)),
+        by_snapshot.logs().head_of(&id(1))
+    );
 }
 
 #[test]
@@ -66,13 +69,17 @@ fn a_log_that_changes_between_two_parts_arrives_intact() {
     let (mut author, mut watcher) = (author_of(20), watcher());
     let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
     for round in 0..100 {
-        match watcher.apply(id(1), part(&author, pull, 4)).unwrap() {
+        match watcher
+            .intake()
+            .apply(id(1), part(&author, pull, 4))
+            .unwrap()
+        {
             Applied::More(next) => pull = next,
             Applied::Complete => break,
             other => panic!("{other:?}"),
         }
         if round < 3 {
-            author.remove(SHARE, &path(&format!("f{round}")));
+            author.own_mut().remove(SHARE, &path(&format!("f{round}")));
             put(
                 &mut author,
                 &format!("f{}", 19 - round),
@@ -82,7 +89,10 @@ fn a_log_that_changes_between_two_parts_arrives_intact() {
         }
     }
     assert_eq!(listing(&watcher.view()).len(), 17);
-    assert_eq!(watcher.head_of(&id(1)).unwrap().head, author.own_head());
+    assert_eq!(
+        watcher.logs().head_of(&id(1)).unwrap().head,
+        author.own().head()
+    );
 }
 
 #[test]
@@ -91,18 +101,20 @@ fn a_node_that_missed_expired_tombstones_pulls_the_whole_log() {
     share(&mut author, &mut watcher);
     for n in 0..=TOMBSTONES_MIN {
         put(&mut author, &format!("short-lived {n}"), file("x", 1));
-        author.remove(SHARE, &path(&format!("short-lived {n}")));
+        author
+            .own_mut()
+            .remove(SHARE, &path(&format!("short-lived {n}")));
     }
     let head = signed(&mut author).head;
     assert!(head.floor > 0);
-    assert!(author.logs[&author.me].rows.len() < TOMBSTONES_MIN as usize);
-    let pull = pull_of(watcher.handle_head(author.head_of(&id(1)).unwrap()));
+    assert!(author.logs.logs[&author.logs.me].rows.len() < TOMBSTONES_MIN as usize);
+    let pull = pull_of(watcher.handle_head(author.logs().head_of(&id(1)).unwrap()));
     assert_eq!(pull.after, 0, "a suffix would lack the tombstones");
     assert!(part(&author, pull, 10).fresh);
     bring(&id(1), &author, &mut watcher, 100);
     assert_eq!(watcher.view().totals().entries, 5);
     assert_eq!(
-        watcher.logs[&watcher.index_of(&id(1)).unwrap()]
+        watcher.logs.logs[&watcher.logs.index_of(&id(1)).unwrap()]
             .cleanup
             .floor,
         head.floor
@@ -113,15 +125,18 @@ fn a_node_that_missed_expired_tombstones_pulls_the_whole_log() {
 fn a_compaction_during_a_pull_is_noticed() {
     let (mut author, mut watcher) = (author_of(6), watcher());
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
-    let Ok(Applied::More(pull)) = watcher.apply(id(1), part(&author, pull, 3)) else {
+    let Ok(Applied::More(pull)) = watcher.intake().apply(id(1), part(&author, pull, 3)) else {
         panic!()
     };
-    author.remove(SHARE, &path("f0"));
+    author.own_mut().remove(SHARE, &path("f0"));
     put(&mut author, "last", file("last", 1));
-    let (me, floor) = (author.me, author.own_head().sequence);
-    author.raise_floor(me, floor);
+    let (me, floor) = (author.logs.me, author.own().head().sequence);
+    author.logs.raise_floor(me, floor);
     signed(&mut author);
-    let outcome = watcher.apply(id(1), part(&author, pull, 3)).unwrap();
+    let outcome = watcher
+        .intake()
+        .apply(id(1), part(&author, pull, 3))
+        .unwrap();
     let Applied::Compacted(pull) = outcome else {
         panic!("{outcome:?}")
     };
@@ -150,10 +165,14 @@ fn earlier_statements_are_never_missing_when_later_ones_are_listed() {
         });
         put(&mut author, &format!("other{round}"), file("o", 1));
         let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
-        while let Applied::More(next) = watcher.apply(id(1), part(&author, pull, 3)).unwrap() {
+        while let Applied::More(next) = watcher
+            .intake()
+            .apply(id(1), part(&author, pull, 3))
+            .unwrap()
+        {
             assert!(whole(&watcher.view()), "in the middle of pull {round}");
             // Another head, or the same one again, does not restart the pull.
-            let again = watcher.handle_head(author.head_of(&id(1)).unwrap());
+            let again = watcher.handle_head(author.logs().head_of(&id(1)).unwrap());
             assert_eq!(pull_of(again), next);
             pull = next;
         }
@@ -166,10 +185,20 @@ fn earlier_statements_are_never_missing_when_later_ones_are_listed() {
 fn a_restarted_pull_drops_its_earlier_parts() {
     let (mut author, mut watcher) = (author_of(20), watcher());
     let first = pull_of(watcher.handle_head(&signed(&mut author)));
-    watcher.apply(id(1), part(&author, first, 5)).unwrap();
-    watcher.apply(id(1), part(&author, first, 7)).unwrap();
+    watcher
+        .intake()
+        .apply(id(1), part(&author, first, 5))
+        .unwrap();
+    watcher
+        .intake()
+        .apply(id(1), part(&author, first, 7))
+        .unwrap();
     let mut pull = first;
-    while let Applied::More(next) = watcher.apply(id(1), part(&author, pull, 6)).unwrap() {
+    while let Applied::More(next) = watcher
+        .intake()
+        .apply(id(1), part(&author, pull, 6))
+        .unwrap()
+    {
         pull = next;
     }
     assert_eq!(watcher.view().totals().entries, 20);
@@ -184,14 +213,15 @@ fn endless_parts_use_no_more_memory_than_their_budget() {
         let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
         for _ in 0..4 {
             let part = author
-                .log_part_within(&id(number), pull.epoch, pull.after, 2)
+                .logs()
+                .part_within(&id(number), pull.epoch, pull.after, 2)
                 .unwrap();
-            let Ok(Applied::More(next)) = watcher.apply(id(number), part) else {
+            let Ok(Applied::More(next)) = watcher.intake().apply(id(number), part) else {
                 panic!("more is to come")
             };
             pull = next;
         }
-        let waiting: usize = watcher.logs.values().map(Log::staged_parts).sum();
+        let waiting: usize = watcher.logs.logs.values().map(Log::staged_parts).sum();
         assert!(waiting <= STAGED_MAX_PARTS);
     }
 }
@@ -234,13 +264,13 @@ fn two_logs_under_one_number_reveal_a_copied_key() {
 fn a_node_that_lost_its_state_continues_above_its_old_head() {
     let (mut author, mut watcher) = (author_of(9), watcher());
     share(&mut author, &mut watcher);
-    let old = author.head_of(&id(1)).unwrap().clone();
+    let old = author.logs().head_of(&id(1)).unwrap().clone();
     let mut reborn = node(1, "x");
     put(&mut reborn, "only", file("only", 1));
     let HeadOutcome::OwnStateLost { epoch } = reborn.handle_head(&old) else {
         panic!()
     };
-    reborn.recover_own(epoch);
+    reborn.own_mut().recover(epoch);
     share(&mut reborn, &mut watcher);
     assert_eq!(names(&watcher.view()), ["only"]);
     assert_eq!(reborn.handle_head(&old), HeadOutcome::Known);
@@ -252,11 +282,11 @@ fn a_new_generation_after_lost_state_does_not_contradict_the_earlier_one() {
     for life in [5, 6] {
         // The log has as many names as before, and other contents.
         let mut author = node(1, "x");
-        author.begin_own(life);
+        author.own_mut().begin(life);
         put(&mut author, "p", file(&format!("life {life}"), 1));
         share(&mut author, &mut watcher);
-        author.begin_own(life + 1);
-        assert_eq!(author.own_head().epoch, life, "a log goes on as it began");
+        author.own_mut().begin(life + 1);
+        assert_eq!(author.own().head().epoch, life, "a log goes on as it began");
         let found = watcher.view().lookup(&path("p")).unwrap();
         assert_eq!(found.kind, file(&format!("life {life}"), 1).kind);
     }
@@ -269,7 +299,7 @@ fn two_nodes_that_outbid_each_other_reveal_a_copied_key() {
     for _ in 0..2 * OWN_RECOVERIES_MAX + 2 {
         std::mem::swap(&mut one, &mut two);
         match one.handle_head(&signed(&mut two)) {
-            HeadOutcome::OwnStateLost { epoch } => one.recover_own(epoch),
+            HeadOutcome::OwnStateLost { epoch } => one.own_mut().recover(epoch),
             HeadOutcome::CopiedKey { author } => return assert_eq!(author, id(1)),
             other => panic!("{other:?}"),
         }
@@ -281,15 +311,15 @@ fn two_nodes_that_outbid_each_other_reveal_a_copied_key() {
 fn old_entries_stay_listed_while_a_log_is_replaced() {
     let (mut author, mut watcher) = (author_of(6), watcher());
     share(&mut author, &mut watcher);
-    author.recover_own(1);
-    author.remove(SHARE, &path("f0"));
+    author.own_mut().recover(1);
+    author.own_mut().remove(SHARE, &path("f0"));
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
-    let Ok(Applied::More(pull)) = watcher.apply(id(1), part(&author, pull, 2)) else {
+    let Ok(Applied::More(pull)) = watcher.intake().apply(id(1), part(&author, pull, 2)) else {
         panic!()
     };
     assert_eq!(watcher.view().totals().entries, 6);
     assert_eq!(
-        watcher.apply(id(1), part(&author, pull, 99)),
+        watcher.intake().apply(id(1), part(&author, pull, 99)),
         Ok(Applied::Complete)
     );
     assert_eq!(watcher.view().totals().entries, 5);
@@ -354,10 +384,10 @@ fn an_invalid_part_is_refused_and_changes_nothing() {
             CatalogueError::PartTooLong { count: 4097 },
         ),
     ] {
-        assert_eq!(watcher.apply(id(1), bad), Err(why));
+        assert_eq!(watcher.intake().apply(id(1), bad), Err(why));
     }
     assert!(names(&watcher.view()).is_empty());
-    assert_eq!(watcher.apply(id(1), good), Ok(Applied::Complete));
+    assert_eq!(watcher.intake().apply(id(1), good), Ok(Applied::Complete));
 }
 
 #[test]
@@ -367,7 +397,10 @@ fn a_part_of_an_older_log_is_stale() {
     let old = part(&author, pull, 4096);
     put(&mut author, "new", file("new", 1));
     share(&mut author, &mut watcher);
-    assert_eq!(watcher.apply(id(1), old), Err(CatalogueError::Stale));
+    assert_eq!(
+        watcher.intake().apply(id(1), old),
+        Err(CatalogueError::Stale)
+    );
 }
 
 #[test]
@@ -380,7 +413,10 @@ fn another_node_cannot_write_this_nodes_log() {
         records: vec![],
         last: true,
     };
-    assert_eq!(author.apply(id(1), part), Err(CatalogueError::WrongAuthor));
+    assert_eq!(
+        author.intake().apply(id(1), part),
+        Err(CatalogueError::WrongAuthor)
+    );
 }
 
 #[test]
@@ -407,13 +443,13 @@ fn an_unsigned_own_log_is_not_served() {
     let (mut author, mut watcher) = (author_of(1), watcher());
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
     put(&mut author, "new", file("new", 1));
-    assert!(author.needs_signature());
-    assert_eq!(author.log_part(&id(1), pull.epoch, pull.after), None);
+    assert!(author.own().needs_signature());
+    assert_eq!(author.logs().part(&id(1), pull.epoch, pull.after), None);
     let stale = SignedHead {
-        head: watcher.own_head(),
+        head: watcher.own().head(),
         signature: [[0; 32]; 2],
     };
-    assert!(!author.sign_own(stale));
+    assert!(!author.own_mut().sign(stale));
 }
 
 #[test]
@@ -460,7 +496,7 @@ fn an_invalid_size_link_or_depth_is_refused_on_receipt() {
         let pull = pull_of(watcher.handle_head(&signed(&mut author)));
         let mut part = part(&author, pull, 10);
         part.records[0].fact = fact.clone();
-        let refused = watcher.apply(id(1), part);
+        let refused = watcher.intake().apply(id(1), part);
         assert_eq!(refused, Err(CatalogueError::BadFact), "{fact:?}");
     }
     let mut author = node(1, "x");
@@ -479,5 +515,5 @@ fn put_kind(author: &mut Catalogue, name: &str, kind: Kind) {
         version_time: Timestamp::default(),
         sent_by: None,
     };
-    author.put(SHARE, &path(name), entry).unwrap();
+    author.own_mut().put(SHARE, &path(name), entry).unwrap();
 }

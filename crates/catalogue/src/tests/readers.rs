@@ -30,8 +30,8 @@ pub(super) fn readers(numbers: &[u8]) -> BTreeSet<NodeId> {
 
 pub(super) fn read_by(node: &mut Catalogue, numbers: Option<&[u8]>) {
     let list = numbers.map(readers);
-    node.set_readers(SHARE, list.as_ref()).unwrap();
-    while node.restate() {}
+    node.reader_lists().set(SHARE, list.as_ref()).unwrap();
+    while node.reader_lists().restate() {}
 }
 
 pub(super) fn names(node: &mut Catalogue) -> Vec<String> {
@@ -117,14 +117,15 @@ fn a_changed_list_of_readers_is_applied_to_unchanged_entries() {
                 "{list:?}"
             );
         }
-        assert_eq!(a.own_entries(SHARE).count(), 40);
+        assert_eq!(a.own().entries(SHARE).count(), 40);
         assert_eq!(
-            a.all_own_entries()
+            a.own()
+                .all_entries()
                 .filter(|(share, ..)| *share == SHARE)
                 .count(),
             40
         );
-        assert_eq!(a.own_entry(SHARE, &path("f07")), Some(file("text 7", 7)));
+        assert_eq!(a.own().entry(SHARE, &path("f07")), Some(file("text 7", 7)));
         let own = a.view().lookup(&path("f07")).unwrap().own;
         assert_eq!(
             own,
@@ -132,8 +133,8 @@ fn a_changed_list_of_readers_is_applied_to_unchanged_entries() {
             "the file itself stands for it"
         );
     }
-    assert!(!a.set_readers(SHARE, None).unwrap(), "nothing to do");
-    let count = a.own_head().count;
+    assert!(!a.reader_lists().set(SHARE, None).unwrap(), "nothing to do");
+    let count = a.own().head().count;
     assert_eq!(count, 40, "no list is left over");
 }
 
@@ -143,13 +144,13 @@ fn changes_made_while_a_list_changes_are_published_once_and_correctly() {
     for number in 0..5000 {
         put(&mut a, &format!("f{number:04}"), file("text", number));
     }
-    assert!(a.set_readers(SHARE, Some(&readers(&[2]))).unwrap());
-    assert!(a.restate(), "it is done by pieces");
+    assert!(a.reader_lists().set(SHARE, Some(&readers(&[2]))).unwrap());
+    assert!(a.reader_lists().restate(), "it is done by pieces");
     put(&mut a, "f4999", file("newer", 9000));
     put(&mut a, "f0001", file("newer", 9000));
-    assert!(a.remove(SHARE, &path("f4998")) && a.remove(SHARE, &path("f0002")));
-    assert_eq!(a.own_entry(SHARE, &path("f4998")), None);
-    while a.restate() {}
+    assert!(a.own_mut().remove(SHARE, &path("f4998")) && a.own_mut().remove(SHARE, &path("f0002")));
+    assert_eq!(a.own().entry(SHARE, &path("f4998")), None);
+    while a.reader_lists().restate() {}
     share(&mut a, &mut b);
     assert_eq!(names(&mut b).len(), 4998);
     for name in ["f4999", "f0001"] {
@@ -157,8 +158,9 @@ fn changes_made_while_a_list_changes_are_published_once_and_correctly() {
         assert_eq!(found.kind, file("newer", 9000).kind);
     }
     assert!(
-        a.own_entries(SHARE)
-            .all(|(path, _)| a.own_entry(SHARE, &path).is_some())
+        a.own()
+            .entries(SHARE)
+            .all(|(path, _)| a.own().entry(SHARE, &path).is_some())
     );
 }
 
@@ -170,10 +172,13 @@ fn an_unchanged_list_keeps_its_key_even_with_an_invalid_reader() {
     let mut no_key = [0; 32];
     no_key[0] = 1;
     list.insert(NodeId::new(no_key));
-    assert!(a.set_readers(SHARE, Some(&list)).unwrap());
-    while a.restate() {}
+    assert!(a.reader_lists().set(SHARE, Some(&list)).unwrap());
+    while a.reader_lists().restate() {}
     for again in [&list, &readers(&[2])] {
-        assert!(!a.set_readers(SHARE, Some(again)).unwrap(), "{again:?}");
+        assert!(
+            !a.reader_lists().set(SHARE, Some(again)).unwrap(),
+            "{again:?}"
+        );
     }
 }
 
@@ -185,9 +190,14 @@ fn lists_and_numbers_survive_a_restart() {
     share(&mut a, &mut b);
     let restarted = |node: &mut Catalogue, number: u8| {
         let mut again = keyed(number);
-        for write in node.take_writes(usize::MAX) {
+        for write in node.storage().take_writes(usize::MAX) {
             let state = write.state.expect("nothing was forgotten");
-            assert!(again.restore(write.author, state, write.puts).unwrap());
+            assert!(
+                again
+                    .storage()
+                    .restore(write.author, state, write.puts)
+                    .unwrap()
+            );
         }
         again.set_live(id_of(3 - number), true).unwrap();
         again
@@ -200,10 +210,10 @@ fn lists_and_numbers_survive_a_restart() {
         "before anybody is heard of"
     );
     assert!(
-        !a.set_readers(SHARE, Some(&readers(&[2]))).unwrap(),
+        !a.reader_lists().set(SHARE, Some(&readers(&[2]))).unwrap(),
         "the same list"
     );
-    while a.restate() {}
+    while a.reader_lists().restate() {}
     put(&mut a, "later", file("later", 2));
     share(&mut a, &mut b);
     assert_eq!(names(&mut b), ["later", "secret"]);
@@ -215,7 +225,7 @@ fn lists_and_numbers_survive_a_restart() {
 #[test]
 fn a_node_without_its_key_publishes_nothing_rather_than_openly() {
     let mut a = node(1, "a");
-    assert!(a.set_readers(SHARE, Some(&readers(&[2]))).is_err());
+    assert!(a.reader_lists().set(SHARE, Some(&readers(&[2]))).is_err());
 }
 
 #[test]
@@ -234,14 +244,14 @@ fn a_name_sealed_twice_is_the_same_log_for_readers_and_others() {
             path,
             entry,
         };
-        a.record(sealed).unwrap();
+        a.own_mut().record(sealed).unwrap();
     }
     share(&mut a, &mut b);
     share(&mut a, &mut c);
     assert_eq!(names(&mut b), ["one"]);
     for node in [&b, &c] {
-        let head = node.head_of(&id_of(1)).expect("the log is whole");
-        assert_eq!(head.head, a.own_head());
+        let head = node.logs().head_of(&id_of(1)).expect("the log is whole");
+        assert_eq!(head.head, a.own().head());
     }
 }
 
@@ -258,18 +268,19 @@ fn an_entry_that_cannot_be_decrypted_is_the_same_log_for_readers_and_others() {
         panic!("an entry of a share with readers is sealed")
     };
     let entry = vec![1; 90].into();
-    a.record(Fact::Sealed {
-        number,
-        path,
-        entry,
-    })
-    .unwrap();
+    a.own_mut()
+        .record(Fact::Sealed {
+            number,
+            path,
+            entry,
+        })
+        .unwrap();
     share(&mut a, &mut b);
     share(&mut a, &mut c);
     assert_eq!(names(&mut b), ["two"]);
     for node in [&b, &c] {
-        let head = node.head_of(&id_of(1)).expect("the log is whole");
-        assert_eq!(head.head, a.own_head());
+        let head = node.logs().head_of(&id_of(1)).expect("the log is whole");
+        assert_eq!(head.head, a.own().head());
     }
 }
 
@@ -307,7 +318,7 @@ fn a_log_publishes_nothing_in_clear_under_numbers_of_sealed_shares() {
     for fact in bad {
         let mut part = part(&a, pull, 99);
         part.records = vec![Record { sequence: 1, fact }];
-        let refused = b.apply(id_of(1), part);
+        let refused = b.intake().apply(id_of(1), part);
         assert_eq!(refused, Err(crate::CatalogueError::BadFact));
     }
 }
@@ -332,11 +343,14 @@ fn step(rng: &mut StdRng, nodes: &mut [Catalogue], sharing: &mut [Sharing]) {
     let name = name_of(number, file_number);
     match rng.random_range(0..5) {
         0 | 1 => {
-            author.put(SHARE, &path(&name), file(&name, 1)).unwrap();
+            author
+                .own_mut()
+                .put(SHARE, &path(&name), file(&name, 1))
+                .unwrap();
             sharing[at].files.insert(file_number);
         }
         2 => {
-            author.remove(SHARE, &path(&name));
+            author.own_mut().remove(SHARE, &path(&name));
             sharing[at].files.remove(&file_number);
         }
         3 => {
@@ -344,16 +358,16 @@ fn step(rng: &mut StdRng, nodes: &mut [Catalogue], sharing: &mut [Sharing]) {
             let some: BTreeSet<NodeId> = some.map(id_of).collect();
             sharing[at].readers = rng.random_bool(0.8).then_some(some);
             let readers = sharing[at].readers.as_ref();
-            author.set_readers(SHARE, readers).unwrap();
+            author.reader_lists().set(SHARE, readers).unwrap();
         }
-        _ => drop(author.restate()),
+        _ => drop(author.reader_lists().restate()),
     }
 }
 
 /// Transfers every log to every node, through nodes in random order.
 fn exchange(rng: &mut StdRng, nodes: &mut [Catalogue]) {
     for node in nodes.iter_mut() {
-        while node.restate() {}
+        while node.reader_lists().restate() {}
         signed(node);
     }
     let count = nodes.len();

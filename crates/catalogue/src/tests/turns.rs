@@ -34,17 +34,17 @@ fn watcher() -> Catalogue {
 }
 
 fn directories(of: &Catalogue) -> u64 {
-    of.cost_of(&id(1)).directories
+    of.logs().cost_of(&id(1)).directories
 }
 
 /// Takes turns until there is an outcome. Returns the number of turns with it.
 fn take_turns(watcher: &mut Catalogue) -> (usize, NodeId, Applied) {
     for turns in 0.. {
-        if let Some((author, applied)) = watcher.poll_taken() {
+        if let Some((author, applied)) = watcher.intake().poll_applied() {
             return (turns, author, applied);
         }
         let before = directories(watcher);
-        assert!(watcher.take_turn(), "there is more to take in");
+        assert!(watcher.intake().take_turn(), "there is more to take in");
         let steps = directories(watcher).abs_diff(before) as usize;
         assert!(steps <= TURN_STEPS + SWEEP_STEP_RECORDS + PATH_MAX_DEPTH);
     }
@@ -55,30 +55,36 @@ fn take_turns(watcher: &mut Catalogue) -> (usize, NodeId, Applied) {
 fn a_log_of_many_directories_is_applied_in_bounded_turns_with_the_same_result() {
     let (author, part) = deep();
     let (mut at_once, mut by_turns) = (watcher(), watcher());
-    at_once.intakes.steps = usize::MAX;
+    at_once.queue.steps = usize::MAX;
     bring(&id(1), &author, &mut at_once, FILES);
     by_turns.handle_head(&part.head);
-    assert_eq!(by_turns.begin_apply(id(1), part.clone()), Ok(None));
-    assert!(!by_turns.is_taking_in(), "a view shows nothing of it yet");
-    by_turns.take_turn();
-    assert!(by_turns.is_taking_in() && directories(&by_turns) > 0);
+    assert_eq!(by_turns.intake().begin(id(1), part.clone()), Ok(None));
+    assert!(
+        !by_turns.intake_queue().is_taking_in(),
+        "a view shows nothing of it yet"
+    );
+    by_turns.intake().take_turn();
+    assert!(by_turns.intake_queue().is_taking_in() && directories(&by_turns) > 0);
     // Other work continues in the meantime, and a repeat of the same part changes nothing.
     put(&mut by_turns, "own", file("y", 1));
     put(&mut at_once, "own", file("y", 1));
-    assert_eq!(by_turns.begin_apply(id(1), part), Ok(None));
+    assert_eq!(by_turns.intake().begin(id(1), part), Ok(None));
     let (turns, of, applied) = take_turns(&mut by_turns);
     assert_eq!((of, applied), (id(1), Applied::Complete));
     assert!(turns >= FILES * PATH_MAX_DEPTH / (2 * TURN_STEPS));
-    assert!(!by_turns.is_taking_in() && !by_turns.take_turn());
+    assert!(!by_turns.intake_queue().is_taking_in() && !by_turns.intake().take_turn());
     assert_eq!(listing(&by_turns.view()), listing(&at_once.view()));
-    assert_eq!(by_turns.head_of(&id(1)), at_once.head_of(&id(1)));
+    assert_eq!(
+        by_turns.logs().head_of(&id(1)),
+        at_once.logs().head_of(&id(1))
+    );
 }
 
 /// Fills the room for staged parts, so that no part can wait for the next.
 fn without_room(mut watcher: Catalogue) -> Catalogue {
     watcher.set_live(id(9), true).unwrap();
-    let other = watcher.index_of(&id(9)).unwrap();
-    watcher.log_mut(other).pull.staged = Some(StagedParts {
+    let other = watcher.logs.index_of(&id(9)).unwrap();
+    watcher.logs.log_mut(other).pull.staged = Some(StagedParts {
         fresh: true,
         epoch: 1,
         base: 0,
@@ -98,10 +104,10 @@ fn take_in_parts(watcher: &mut Catalogue, whole: LogPart) -> usize {
         records: rest,
         ..whole
     };
-    assert_eq!(watcher.begin_apply(id(1), first), Ok(None));
+    assert_eq!(watcher.intake().begin(id(1), first), Ok(None));
     let (turns, _, applied) = take_turns(watcher);
     assert!(matches!(applied, Applied::More(_)));
-    assert_eq!(watcher.begin_apply(id(1), second), Ok(None));
+    assert_eq!(watcher.intake().begin(id(1), second), Ok(None));
     let (more_turns, _, applied) = take_turns(watcher);
     assert!(matches!(applied, Applied::Mismatch { .. }));
     turns + more_turns
@@ -113,12 +119,12 @@ fn no_view_ever_shows_a_long_log_that_contradicts_its_head() {
     part.head.head.digest = [9; 32];
     let mut watcher = watcher();
     watcher.handle_head(&part.head);
-    assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
-    let before = watcher.merge.settling.looks;
+    assert_eq!(watcher.intake().begin(id(1), part), Ok(None));
+    let before = watcher.logs.merge.settling.looks;
     let (_, _, applied) = take_turns(&mut watcher);
     assert!(matches!(applied, Applied::Mismatch { .. }));
     assert_eq!(
-        (watcher.merge.settling.looks, directories(&watcher)),
+        (watcher.logs.merge.settling.looks, directories(&watcher)),
         (before, 0)
     );
     assert_eq!(listing(&watcher.view()), []);
@@ -131,9 +137,9 @@ fn a_wrong_log_beyond_the_staging_limit_leaves_nothing() {
     let mut watcher = without_room(watcher());
     watcher.handle_head(&part.head);
     take_in_parts(&mut watcher, part);
-    while watcher.is_taking_in() {
+    while watcher.intake_queue().is_taking_in() {
         let before = directories(&watcher);
-        assert!(watcher.take_turn());
+        assert!(watcher.intake().take_turn());
         let let_go = (before - directories(&watcher)) as usize;
         assert!(let_go <= TURN_STEPS + PATH_MAX_DEPTH);
     }
@@ -149,7 +155,7 @@ fn a_log_over_its_budget_is_removed_in_bounded_steps() {
     budgets.author.directories = (FILES * PATH_MAX_DEPTH - 1000) as u64;
     watcher.set_budgets(budgets);
     watcher.handle_head(&part.head);
-    assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
+    assert_eq!(watcher.intake().begin(id(1), part), Ok(None));
     let (_, _, applied) = take_turns(&mut watcher);
     assert_eq!(applied, Applied::OverBudget);
     let mut steps = 0;
@@ -169,11 +175,11 @@ fn a_node_forgotten_while_its_log_is_applied_leaves_nothing() {
     let (author, part) = deep();
     let mut watcher = watcher();
     watcher.handle_head(&part.head);
-    assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
-    watcher.take_turn();
+    assert_eq!(watcher.intake().begin(id(1), part), Ok(None));
+    watcher.intake().take_turn();
     watcher.forget(&id(1));
     while watcher.advance(SWEEP_STEP_RECORDS) {}
-    assert!(!watcher.is_taking_in() && !watcher.take_turn());
+    assert!(!watcher.intake_queue().is_taking_in() && !watcher.intake().take_turn());
     assert_eq!(
         (listing(&watcher.view()), directories(&watcher)),
         (vec![], 0)
@@ -211,7 +217,7 @@ fn whole_of(author: &mut Catalogue) -> LogPart {
 /// wrong.
 fn later_life(epoch: u64, is_wrong: bool) -> LogPart {
     let mut again = node(1, "one");
-    again.recover_own(epoch);
+    again.own_mut().recover(epoch);
     (0..30).for_each(|n| put(&mut again, &format!("f{n}"), file("y", n)));
     let mut whole = whole_of(&mut again);
     if is_wrong {
@@ -228,7 +234,7 @@ fn an_old_generation_is_removed_in_bounded_turns_when_the_next_is_wrong() {
     let before = listing(&watcher.view());
     let second = later_life(part.head.head.epoch, true);
     watcher.handle_head(&second.head);
-    assert_eq!(watcher.begin_apply(id(1), second.clone()), Ok(None));
+    assert_eq!(watcher.intake().begin(id(1), second.clone()), Ok(None));
     let (_, _, applied) = take_turns(&mut watcher);
     assert!(matches!(applied, Applied::Mismatch { .. }));
     assert_eq!(listing(&watcher.view()), before, "it came at once");
@@ -253,7 +259,7 @@ fn an_old_generation_is_removed_in_bounded_turns_when_a_third_overtakes_the_seco
     let mut watcher = without_room(watcher);
     for (life, is_whole) in [(second, false), (third, true)] {
         watcher.handle_head(&life.head);
-        assert_eq!(watcher.begin_apply(id(1), life), Ok(None));
+        assert_eq!(watcher.intake().begin(id(1), life), Ok(None));
         let (turns, _, applied) = take_turns(&mut watcher);
         assert_eq!(applied == Applied::Complete, is_whole, "{applied:?}");
         assert_eq!(turns > FILES * PATH_MAX_DEPTH / (2 * TURN_STEPS), is_whole);
@@ -264,14 +270,14 @@ fn an_old_generation_is_removed_in_bounded_turns_when_a_third_overtakes_the_seco
 #[test]
 fn logs_are_applied_in_order_of_arrival_and_a_view_can_be_taken_between_two() {
     let mut watcher = watcher();
-    watcher.intakes.steps = 5;
+    watcher.queue.steps = 5;
     let logs: Vec<(Catalogue, LogPart)> =
         [(3, 40), (1, 2), (5, 20)].map(|(n, f)| plain(n, f)).into();
     for (_, part) in &logs {
         let author = part.head.head.author;
         watcher.set_live(author, true).unwrap();
         watcher.handle_head(&part.head);
-        assert_eq!(watcher.begin_apply(author, part.clone()), Ok(None));
+        assert_eq!(watcher.intake().begin(author, part.clone()), Ok(None));
     }
     let mut listed = 0;
     for (_, part) in &logs {
@@ -280,12 +286,15 @@ fn logs_are_applied_in_order_of_arrival_and_a_view_can_be_taken_between_two() {
             (author, applied),
             (part.head.head.author, Applied::Complete)
         );
-        assert!(!watcher.is_taking_in(), "a view shows whole logs");
+        assert!(
+            !watcher.intake_queue().is_taking_in(),
+            "a view shows whole logs"
+        );
         // The count includes the directory that contains them.
         listed += part.records.len() + 1;
         assert_eq!(watcher.view().totals().entries, listed as u64);
     }
-    assert!(!watcher.take_turn());
+    assert!(!watcher.intake().take_turn());
 }
 
 #[test]
@@ -294,21 +303,22 @@ fn while_much_is_being_applied_no_more_is_requested() {
     let (author, whole) = plain(1, STAGED_MAX_PARTS as i64 + 10);
     let mut pull = pull_of(watcher.handle_head(&whole.head));
     while let Some(Applied::More(next)) = watcher
-        .begin_apply(id(1), part(&author, pull, 1))
+        .intake()
+        .begin(id(1), part(&author, pull, 1))
         .expect("it is taken")
     {
-        assert!(!watcher.is_behind());
+        assert!(!watcher.intake_queue().is_behind());
         pull = next;
     }
-    assert_eq!(watcher.intakes.parts(), STAGED_MAX_PARTS + 1);
-    assert!(watcher.is_behind());
+    assert_eq!(watcher.queue.parts(), STAGED_MAX_PARTS + 1);
+    assert!(watcher.intake_queue().is_behind());
     let (another, whole) = plain(5, 3);
     let first = pull_of(watcher.handle_head(&whole.head));
-    let begun = watcher.begin_apply(id(5), part(&another, first, 1));
+    let begun = watcher.intake().begin(id(5), part(&another, first, 1));
     assert!(matches!(begun, Ok(Some(Applied::More(_)))), "{begun:?}");
     let (_, of, applied) = take_turns(&mut watcher);
     assert!(matches!(applied, Applied::More(_)) && of == id(1));
-    assert!(!watcher.is_behind());
+    assert!(!watcher.intake_queue().is_behind());
 }
 
 #[test]
@@ -316,29 +326,33 @@ fn a_stored_log_is_whole_even_while_more_of_it_is_applied() {
     let (mut author, first) = plain(1, 10);
     let mut watcher = watcher();
     watcher.handle_head(&first.head);
-    watcher.apply(id(1), first.clone()).unwrap();
-    let before = watcher.take_writes(usize::MAX);
+    watcher.intake().apply(id(1), first.clone()).unwrap();
+    let before = watcher.storage().take_writes(usize::MAX);
     assert!(before.iter().any(|write| write.author == id(1)));
     (0..10).for_each(|n| put(&mut author, &format!("1/{n}"), file("new", n)));
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));
-    watcher.intakes.steps = 3;
+    watcher.queue.steps = 3;
     assert_eq!(
-        watcher.begin_apply(id(1), part(&author, pull, 99)),
+        watcher.intake().begin(id(1), part(&author, pull, 99)),
         Ok(None)
     );
-    while !watcher.is_taking_in() {
-        assert!(watcher.take_turn());
+    while !watcher.intake_queue().is_taking_in() {
+        assert!(watcher.intake().take_turn());
     }
     let of_it = |writes: &[LogWrite]| writes.iter().any(|write| write.author == id(1));
-    assert!(!of_it(&watcher.take_writes(usize::MAX)));
-    assert_eq!(watcher.log_part(&id(1), 0, 0), None, "nor is it given on");
+    assert!(!of_it(&watcher.storage().take_writes(usize::MAX)));
+    assert_eq!(
+        watcher.logs().part(&id(1), 0, 0),
+        None,
+        "nor is it given on"
+    );
     assert_eq!(take_turns(&mut watcher).2, Applied::Complete);
-    let after = watcher.take_writes(usize::MAX);
+    let after = watcher.storage().take_writes(usize::MAX);
     let stored = after.iter().find(|write| write.author == id(1)).unwrap();
     assert_eq!((stored.anew, stored.puts.len()), (false, 10));
     assert_eq!(
         stored.state.as_ref().unwrap().head,
-        author.head_of(&id(1)).cloned()
+        author.logs().head_of(&id(1)).cloned()
     );
 }
 
@@ -347,7 +361,10 @@ fn one_name(shares: u16) -> LogPart {
     let mut author = node(1, "one");
     for number in 0..shares {
         let entry = file(&number.to_string(), i64::from(number));
-        author.put(ShareIndex(number), &path("x"), entry).unwrap();
+        author
+            .own_mut()
+            .put(ShareIndex(number), &path("x"), entry)
+            .unwrap();
     }
     whole_of(&mut author)
 }
@@ -360,12 +377,12 @@ fn a_name_with_many_versions_is_added_and_removed_in_bounded_turns() {
     const VERSIONS: u16 = 900;
     let (part, mut watcher) = (one_name(VERSIONS), watcher());
     watcher.handle_head(&part.head);
-    assert_eq!(watcher.begin_apply(id(1), part), Ok(None));
+    assert_eq!(watcher.intake().begin(id(1), part), Ok(None));
     let mut turns = 0;
-    while watcher.poll_taken().is_none() {
-        let before = watcher.merge.settling.looks;
-        assert!(watcher.take_turn());
-        let looks = watcher.merge.settling.looks - before;
+    while watcher.intake().poll_applied().is_none() {
+        let before = watcher.logs.merge.settling.looks;
+        assert!(watcher.intake().take_turn());
+        let looks = watcher.logs.merge.settling.looks - before;
         assert!(looks <= TURN_LOOKS + 2 * usize::from(VERSIONS), "{looks}");
         turns += 1;
     }
@@ -375,13 +392,13 @@ fn a_name_with_many_versions_is_added_and_removed_in_bounded_turns() {
     assert_eq!(shown(&watcher.view(), "x"), newest);
 
     let limit = 400;
-    watcher.merge.settling.step_records = limit;
+    watcher.logs.merge.settling.step_records = limit;
     watcher.set_live(id(1), false).unwrap();
     let mut steps = 0;
     loop {
-        let before = watcher.merge.settling.looks;
+        let before = watcher.logs.merge.settling.looks;
         let has_more = watcher.advance(limit);
-        let looks = watcher.merge.settling.looks - before;
+        let looks = watcher.logs.merge.settling.looks - before;
         assert!(looks <= (limit + 1) * LOOKS_PER_STEP + 3 * usize::from(VERSIONS));
         steps += 1;
         if !has_more {
@@ -397,16 +414,19 @@ fn a_content_under_one_name_in_many_shares_is_settled_in_bounded_steps() {
     let mut author = node(1, "one");
     for number in 0..500 {
         let share = ShareIndex(number);
-        author.put(share, &path("x"), file("same", 1)).unwrap();
+        author
+            .own_mut()
+            .put(share, &path("x"), file("same", 1))
+            .unwrap();
     }
     let mut watcher = watcher();
     share(&mut author, &mut watcher);
     watcher.set_live(id(1), false).unwrap();
     while watcher.advance(SWEEP_STEP_RECORDS) {}
-    watcher.merge.settling.step_records = 100;
-    let before = watcher.merge.settling.looks;
-    watcher.have(hash("same"), 4).unwrap();
-    assert!(watcher.merge.settling.looks - before <= 101 * LOOKS_PER_STEP + 500);
+    watcher.logs.merge.settling.step_records = 100;
+    let before = watcher.logs.merge.settling.looks;
+    watcher.own_mut().have(hash("same"), 4).unwrap();
+    assert!(watcher.logs.merge.settling.looks - before <= 101 * LOOKS_PER_STEP + 500);
     assert_eq!(names(&watcher.view()), ["x"]);
     while watcher.advance(100) {}
     assert_eq!(names(&watcher.view()), ["x"]);
@@ -420,7 +440,7 @@ fn versions_that_become_due_together_are_shown_in_bounded_steps() {
     watcher.set_clock(1_000);
     share(&mut author, &mut watcher);
     assert!(names(&watcher.view()).is_empty());
-    watcher.merge.settling.step_records = 10;
+    watcher.logs.merge.settling.step_records = 10;
     watcher.set_clock(1_000_000);
     assert_eq!(watcher.view().totals().entries, 10);
     while watcher.advance(10) {}
@@ -433,15 +453,19 @@ fn tombstones_that_expire_together_are_removed_in_bounded_steps() {
     for number in 0..500 {
         let name = format!("f{number}");
         put(&mut author, &name, file("x", 1));
-        author.remove(SHARE, &path(&name));
+        author.own_mut().remove(SHARE, &path(&name));
     }
     share(&mut author, &mut watcher);
-    let (me, floor) = (author.me, author.own_head().sequence);
+    let (me, floor) = (author.logs.me, author.own().head().sequence);
     put(&mut author, "last", file("last", 1));
-    author.raise_floor(me, floor);
-    let left = |of: &Catalogue| of.logs[&of.index_of(&id(1)).unwrap()].totals.tombstones;
+    author.logs.raise_floor(me, floor);
+    let left = |of: &Catalogue| {
+        of.logs.logs[&of.logs.index_of(&id(1)).unwrap()]
+            .totals
+            .tombstones
+    };
     assert_eq!((left(&author), left(&watcher)), (0, 500));
-    watcher.merge.settling.step_records = 50;
+    watcher.logs.merge.settling.step_records = 50;
     share(&mut author, &mut watcher);
     let mut before = left(&watcher);
     assert!(before >= 400, "{before}");

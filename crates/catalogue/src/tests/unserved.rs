@@ -48,7 +48,7 @@ fn unserved_version_ranks_behind_one_that_can_be_had_and_why_says_so() {
     assert!(!shows_true(&mut watcher, 0));
     while watcher.poll_change().is_some() {}
     let unserved = hash(&false_content(0));
-    assert_eq!(watcher.mark_unserved(unserved, now + LONG), [id(LIAR)]);
+    assert_eq!(watcher.unserved().mark(unserved, now + LONG), [id(LIAR)]);
     assert!(shows_true(&mut watcher, 0));
     assert!(watcher.view().is_unserved(&unserved));
     assert_eq!(names(&watcher.view()), ["a0", "a0~liar"]);
@@ -58,7 +58,7 @@ fn unserved_version_ranks_behind_one_that_can_be_had_and_why_says_so() {
         rules(&mut watcher, "a0"),
         [Rule::OthersUnserved, Rule::Unserved]
     );
-    watcher.clear_unserved(unserved);
+    watcher.unserved().clear(unserved);
     assert!(!shows_true(&mut watcher, 0), "it was served");
     assert_eq!(rules(&mut watcher, "a0"), [Rule::Newest, Rule::Older]);
 }
@@ -69,7 +69,7 @@ fn unserved_version_without_another_keeps_its_name_and_names_no_author() {
     let mut author = node(3, "alone");
     put(&mut author, "a", file("one", 1));
     share(&mut author, &mut watcher);
-    assert!(watcher.mark_unserved(hash("one"), now + LONG).is_empty());
+    assert!(watcher.unserved().mark(hash("one"), now + LONG).is_empty());
     assert_eq!(shown(&watcher.view(), "a"), Some(hash("one")));
     assert_eq!(rules(&mut watcher, "a"), [Rule::Only]);
 }
@@ -78,8 +78,8 @@ fn unserved_version_without_another_keeps_its_name_and_names_no_author() {
 fn two_unserved_versions_rank_by_the_usual_rules() {
     let (mut watcher, now) = (contested(1), Instant::now());
     let both = [false_content(0), true_content(0)].map(|content| hash(&content));
-    assert_eq!(watcher.mark_unserved(both[0], now + LONG), [id(LIAR)]);
-    assert!(watcher.mark_unserved(both[1], now + LONG).is_empty());
+    assert_eq!(watcher.unserved().mark(both[0], now + LONG), [id(LIAR)]);
+    assert!(watcher.unserved().mark(both[1], now + LONG).is_empty());
     assert!(!shows_true(&mut watcher, 0));
     assert_eq!(rules(&mut watcher, "a0"), [Rule::Newest, Rule::Older]);
 }
@@ -87,9 +87,9 @@ fn two_unserved_versions_rank_by_the_usual_rules() {
 #[test]
 fn mark_ends_at_its_expiry_and_not_by_a_new_head_or_another_name() {
     let (mut watcher, now) = (contested(1), Instant::now());
-    watcher.mark_unserved(hash(&false_content(0)), now + LONG);
+    watcher.unserved().mark(hash(&false_content(0)), now + LONG);
     let mut liar = node(LIAR, "liar");
-    liar.begin_own(7);
+    liar.own_mut().begin(7);
     put(&mut liar, "b", file("another", 1));
     share(&mut liar, &mut watcher);
     assert!(shows_true(&mut watcher, 0), "the liar lists it no more");
@@ -100,9 +100,9 @@ fn mark_ends_at_its_expiry_and_not_by_a_new_head_or_another_name() {
     watcher.set_live(id(LIAR), true).unwrap();
     assert!(shows_true(&mut watcher, 0), "a return ended the mark");
     assert_eq!(watcher.next_unserved_expiry(), Some(now + LONG));
-    watcher.expire_unserved(now + LONG / 2);
+    watcher.unserved().expire(now + LONG / 2);
     assert!(shows_true(&mut watcher, 0));
-    watcher.expire_unserved(now + LONG);
+    watcher.unserved().expire(now + LONG);
     assert!(!shows_true(&mut watcher, 0));
     assert_eq!(watcher.next_unserved_expiry(), None);
 }
@@ -111,18 +111,18 @@ fn mark_ends_at_its_expiry_and_not_by_a_new_head_or_another_name() {
 fn content_that_this_node_has_or_no_live_node_claims_is_never_marked() {
     let (mut watcher, now) = (contested(2), Instant::now());
     let kept = hash(&false_content(0));
-    watcher.have(kept, 7).unwrap();
-    assert!(watcher.mark_unserved(kept, now + LONG).is_empty());
+    watcher.own_mut().have(kept, 7).unwrap();
+    assert!(watcher.unserved().mark(kept, now + LONG).is_empty());
     assert!(!watcher.view().is_unserved(&kept));
     let unserved = hash(&false_content(1));
-    watcher.mark_unserved(unserved, now + LONG);
+    watcher.unserved().mark(unserved, now + LONG);
     put(&mut watcher, "own", file(&false_content(1), 1));
     assert!(!watcher.view().is_unserved(&unserved), "it is shared here");
     assert!(!shows_true(&mut watcher, 1));
     watcher.set_live(id(LIAR), false).unwrap();
     watcher.set_live(id(HONEST), false).unwrap();
     let gone = hash(&true_content(0));
-    assert!(watcher.mark_unserved(gone, now + LONG).is_empty());
+    assert!(watcher.unserved().mark(gone, now + LONG).is_empty());
     assert!(!watcher.view().is_unserved(&gone));
 }
 
@@ -132,7 +132,7 @@ fn author_of_several_unserved_contents_ranks_behind_until_one_is_served() {
     for number in 0..UNSERVED_PER_AUTHOR {
         assert!(!shows_true(&mut watcher, 599), "after {number}");
         let unserved = hash(&false_content(number));
-        assert_eq!(watcher.mark_unserved(unserved, now + LONG), [id(LIAR)]);
+        assert_eq!(watcher.unserved().mark(unserved, now + LONG), [id(LIAR)]);
     }
     while watcher.advance(7) {}
     for number in 0..600 {
@@ -142,7 +142,7 @@ fn author_of_several_unserved_contents_ranks_behind_until_one_is_served() {
         rules(&mut watcher, "a500"),
         [Rule::OthersUnserved, Rule::Unserved]
     );
-    watcher.clear_unserved(hash(&false_content(500)));
+    watcher.unserved().clear(hash(&false_content(500)));
     while watcher.advance(7) {}
     for number in 0..600 {
         let is_marked = number < UNSERVED_PER_AUTHOR;
@@ -155,7 +155,9 @@ fn author_ranks_by_the_usual_rules_after_its_marks_expired_or_it_was_forgotten()
     for forgets in [false, true] {
         let (mut watcher, now) = (contested(9), Instant::now());
         for number in 0..UNSERVED_PER_AUTHOR {
-            watcher.mark_unserved(hash(&false_content(number)), now + LONG);
+            watcher
+                .unserved()
+                .mark(hash(&false_content(number)), now + LONG);
         }
         assert!(shows_true(&mut watcher, 8));
         if forgets {
@@ -167,7 +169,7 @@ fn author_ranks_by_the_usual_rules_after_its_marks_expired_or_it_was_forgotten()
             let shown = shown(&watcher.view(), "a8");
             assert_eq!(shown, Some(hash("new")), "it has the number of the liar");
         } else {
-            watcher.expire_unserved(now + LONG);
+            watcher.unserved().expire(now + LONG);
             assert!(!shows_true(&mut watcher, 8));
         }
     }
@@ -180,7 +182,7 @@ fn beyond_the_limit_of_marks_the_first_to_expire_ends() {
     for number in 0..=UNSERVED_MAX {
         let mut liar = node(0, &format!("liar{number}"));
         // Each content has its own author, so that only the marks decide.
-        liar = Catalogue::new(wide_id(number), liar.own_head().name);
+        liar = Catalogue::new(wide_id(number), liar.own().head().name);
         put(
             &mut liar,
             &format!("a{number}"),
@@ -196,7 +198,7 @@ fn beyond_the_limit_of_marks_the_first_to_expire_ends() {
     share(&mut honest, &mut watcher);
     for number in 0..=UNSERVED_MAX {
         let until = now + LONG + Duration::from_secs(number as u64);
-        watcher.mark_unserved(hash(&false_content(number)), until);
+        watcher.unserved().mark(hash(&false_content(number)), until);
     }
     assert!(!shows_true(&mut watcher, 0));
     for number in 1..=UNSERVED_MAX {
@@ -216,7 +218,7 @@ fn same_content_of_another_node_is_marked_with_it() {
     let mut fellow = node(3, "fellow");
     put(&mut fellow, "a0", file(&false_content(0), 8));
     share(&mut fellow, &mut watcher);
-    let at_fault = watcher.mark_unserved(hash(&false_content(0)), now + LONG);
+    let at_fault = watcher.unserved().mark(hash(&false_content(0)), now + LONG);
     assert_eq!(at_fault, [id(LIAR), id(3)]);
     assert!(shows_true(&mut watcher, 0));
 }

@@ -180,8 +180,8 @@ impl Observer {
     fn new(number: u8) -> Self {
         let mut catalogue = node(number, "observer");
         // With small steps, most events happen during a sweep.
-        catalogue.merge.settling.step_records = 2;
-        catalogue.intakes.steps = 3;
+        catalogue.logs.merge.settling.step_records = 2;
+        catalogue.queue.steps = 3;
         Self {
             catalogue,
             pulls: [None; NODES],
@@ -198,24 +198,24 @@ impl Observer {
                 signed.head.digest,
             )
         };
-        self.catalogue.head_of(&head.head.author).map(said) == Some(said(head))
+        self.catalogue.logs().head_of(&head.head.author).map(said) == Some(said(head))
     }
 
     /// Transfers one part of one author's log, or its head.
     fn take_part(&mut self, author: usize, from: &Catalogue, limit: usize) {
         let id = node_id(author);
         let Some(pull) = self.pulls[author] else {
-            let head = from.head_of(&id).unwrap();
+            let head = from.logs().head_of(&id).unwrap();
             if let HeadOutcome::Pull(pull) = self.catalogue.handle_head(head) {
                 self.pulls[author] = Some(pull);
             }
             return;
         };
-        let Some(part) = from.log_part_within(&id, pull.epoch, pull.after, limit) else {
+        let Some(part) = from.logs().part_within(&id, pull.epoch, pull.after, limit) else {
             self.pulls[author] = None;
             return;
         };
-        match self.catalogue.begin_apply(id, part) {
+        match self.catalogue.intake().begin(id, part) {
             Ok(None) => {}
             Ok(Some(applied)) => self.note(author, applied),
             Err(_) => self.pulls[author] = None,
@@ -231,8 +231,8 @@ impl Observer {
     }
 
     fn take_turn(&mut self) {
-        self.catalogue.take_turn();
-        while let Some((id, applied)) = self.catalogue.poll_taken() {
+        self.catalogue.intake().take_turn();
+        while let Some((id, applied)) = self.catalogue.intake().poll_applied() {
             let author = (0..NODES).find(|author| node_id(*author) == id);
             self.note(author.expect("one of the authors"), applied);
         }
@@ -240,12 +240,13 @@ impl Observer {
 
     /// Restarts an observer as after a kill: only the pending writes survive.
     fn restart(&mut self, number: u8, live: impl Iterator<Item = NodeId>) {
-        self.catalogue.store_anew();
-        let writes = self.catalogue.take_writes(usize::MAX);
+        self.catalogue.storage().store_anew();
+        let writes = self.catalogue.storage().take_writes(usize::MAX);
         *self = Self::new(number);
         for write in writes {
             if let Some(state) = write.state {
                 self.catalogue
+                    .storage()
                     .restore(write.author, state, write.puts)
                     .unwrap();
             }
@@ -280,6 +281,7 @@ impl World {
                 entry,
             } => {
                 self.authors[author]
+                    .own_mut()
                     .put(ShareIndex(share), &path, entry.clone())
                     .unwrap();
                 self.said[author]
@@ -289,30 +291,32 @@ impl World {
             Step::Remove { author, nth } => {
                 let keys: Vec<_> = self.said[author].entries.keys().cloned().collect();
                 if let Some((share, path)) = keys.get(nth % keys.len().max(1)) {
-                    assert!(self.authors[author].remove(*share, path));
+                    assert!(self.authors[author].own_mut().remove(*share, path));
                     self.said[author].entries.remove(&(*share, path.clone()));
                 }
             }
             Step::Have { author, content } => {
                 let (hash, size) = (hash(CONTENTS[content]), CONTENTS[content].len() as u64);
-                self.authors[author].have(hash, size).unwrap();
+                self.authors[author].own_mut().have(hash, size).unwrap();
                 self.said[author].haves.insert(hash, size);
             }
             Step::HaveNot { author, content } => {
                 let known = self.said[author].haves.remove(&hash(CONTENTS[content]));
                 assert_eq!(
-                    self.authors[author].have_not(hash(CONTENTS[content])),
+                    self.authors[author]
+                        .own_mut()
+                        .have_not(hash(CONTENTS[content])),
                     known.is_some()
                 );
             }
             Step::Compact { author } => {
-                let floor = self.authors[author].own_head().sequence / 2;
-                let me = self.authors[author].me;
-                self.authors[author].raise_floor(me, floor);
+                let floor = self.authors[author].own().head().sequence / 2;
+                let me = self.authors[author].logs.me;
+                self.authors[author].logs.raise_floor(me, floor);
             }
             Step::Recover { author } => {
-                let epoch = self.authors[author].own_head().epoch;
-                self.authors[author].recover_own(epoch);
+                let epoch = self.authors[author].own().head().epoch;
+                self.authors[author].own_mut().recover(epoch);
             }
             other => self.observe(other),
         }
@@ -343,11 +347,14 @@ impl World {
             Step::MarkUnserved { to, content } => {
                 let hash = hash(CONTENTS[content]);
                 let expires_at = Instant::now();
-                let _authors = self.observers[to].catalogue.mark_unserved(hash, expires_at);
+                let _authors = self.observers[to]
+                    .catalogue
+                    .unserved()
+                    .mark(hash, expires_at);
             }
             Step::ClearUnserved { to, content } => {
                 let hash = hash(CONTENTS[content]);
-                self.observers[to].catalogue.clear_unserved(hash);
+                self.observers[to].catalogue.unserved().clear(hash);
             }
             Step::LookAt { to } => drop(listing(&self.observers[to].catalogue.view())),
             _ => unreachable!("the authors' steps were taken above"),
@@ -358,9 +365,9 @@ impl World {
     pub(super) fn mark_unserved(&mut self, unserved: &BTreeSet<ContentHash>) {
         let expires_at = Instant::now();
         for observer in &mut self.observers {
-            observer.catalogue.expire_unserved(expires_at);
+            observer.catalogue.unserved().expire(expires_at);
             for hash in unserved {
-                observer.catalogue.mark_unserved(*hash, expires_at);
+                observer.catalogue.unserved().mark(*hash, expires_at);
             }
             while observer.catalogue.advance(5) {}
         }

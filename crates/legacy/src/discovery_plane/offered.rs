@@ -384,9 +384,14 @@ mod tests {
                 sent_by: None,
             };
             if is_there {
-                assert!(self.catalogue.put(ShareIndex(0), &path, entry).unwrap())
+                assert!(
+                    self.catalogue
+                        .own_mut()
+                        .put(ShareIndex(0), &path, entry)
+                        .unwrap()
+                )
             } else {
-                assert!(self.catalogue.remove(ShareIndex(0), &path))
+                assert!(self.catalogue.own_mut().remove(ShareIndex(0), &path))
             }
             self.offered.view.store(self.catalogue.view());
             Change::Entry(path)

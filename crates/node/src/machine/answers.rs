@@ -127,7 +127,7 @@ impl Machine {
                 })
             }
             Request::Heads { heads } => {
-                let news = newer_than(self.catalogue.heads(), heads);
+                let news = newer_than(self.catalogue.logs().heads(), heads);
                 self.receive_heads(now, from, heads);
                 Response::Heads { heads: news }
             }
@@ -137,7 +137,8 @@ impl Machine {
                 after,
             } => self
                 .catalogue
-                .log_part(author, *epoch, *after)
+                .logs()
+                .part(author, *epoch, *after)
                 .and_then(encode_part)
                 .map_or(Response::NotHere, Response::Log),
             _ => return None,
@@ -148,7 +149,7 @@ impl Machine {
 
     pub(super) fn ask_for_heads(&mut self, node: NodeId, address: SocketAddr) {
         let request = Request::Heads {
-            heads: self.catalogue.heads(),
+            heads: self.catalogue.logs().heads(),
         };
         if self.ask(node, address, request, RequestContext::Heads { from: node }) {
             self.requests.questions.forget_newcomer(&node);
@@ -209,7 +210,7 @@ impl Machine {
 
     pub(super) fn ask_for_logs(&mut self, now: Instant) {
         let is_due = self.pulls.poll_timeout().is_some_and(|at| at <= now);
-        if !is_due || self.catalogue.is_behind() {
+        if !is_due || self.catalogue.intake_queue().is_behind() {
             return;
         }
         let members: BTreeMap<NodeId, SocketAddr> = self
@@ -291,7 +292,7 @@ impl Machine {
             return self.pulls.fail(now, author);
         }
         let head = part.head.clone();
-        match self.catalogue.begin_apply(author, part) {
+        match self.catalogue.intake().begin(author, part) {
             Ok(Some(applied)) => self.handle_applied(now, (author, from), &head, applied),
             Ok(None) => {
                 self.taken_in.entry(author).or_insert((from, head));
@@ -311,8 +312,8 @@ impl Machine {
 
     /// Merges one step of the received logs and returns whether there was any.
     pub(super) fn merge_step(&mut self, now: Instant) -> bool {
-        let was_there = self.catalogue.take_turn();
-        while let Some((author, applied)) = self.catalogue.poll_taken() {
+        let was_there = self.catalogue.intake().take_turn();
+        while let Some((author, applied)) = self.catalogue.intake().poll_applied() {
             if let Some((from, head)) = self.taken_in.remove(&author) {
                 self.handle_applied(now, (author, from), &head, applied);
             }

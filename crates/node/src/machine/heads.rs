@@ -46,7 +46,7 @@ impl Machine {
     pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
         self.record_own();
         let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
-        let said: Vec<ContentHash> = self.catalogue.own_haves().map(|(hash, _)| hash).collect();
+        let said: Vec<ContentHash> = self.catalogue.own().haves().map(|(hash, _)| hash).collect();
         for hash in said.iter().filter(|hash| !held.contains_key(hash)) {
             self.set_have(now, *hash, None);
         }
@@ -67,12 +67,12 @@ impl Machine {
     /// Records all queued facts in the log.
     pub(super) fn record_own(&mut self) {
         for fact in std::mem::take(&mut self.heads.unsaid) {
-            let catalogue = &mut self.catalogue;
+            let mut own = self.catalogue.own_mut();
             let recorded = match fact {
-                Fact::Entry { share, path, entry } => catalogue.put(share, &path, entry),
-                Fact::Removed { share, path } => Ok(catalogue.remove(share, &path)),
-                Fact::Have { hash, size_bytes } => catalogue.have(hash, size_bytes),
-                Fact::HaveNot { hash } => Ok(catalogue.have_not(hash)),
+                Fact::Entry { share, path, entry } => own.put(share, &path, entry),
+                Fact::Removed { share, path } => Ok(own.remove(share, &path)),
+                Fact::Have { hash, size_bytes } => own.have(hash, size_bytes),
+                Fact::HaveNot { hash } => Ok(own.have_not(hash)),
                 // Only the catalogue makes sealed entries.
                 Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {
                     Ok(false)
@@ -86,7 +86,7 @@ impl Machine {
             }
         }
         // Haves that found no room in the log are announced after the next start.
-        let _full = self.catalogue.review_haves();
+        let _full = self.catalogue.own_mut().review_haves();
     }
 
     /// Schedules a head for changed own facts.
@@ -105,14 +105,14 @@ impl Machine {
     pub(super) fn publish_head(&mut self, now: Instant) {
         self.heads.publish.due = None;
         self.record_own();
-        if !self.catalogue.needs_signature() {
+        if !self.catalogue.own().needs_signature() {
             return;
         }
         self.heads.publish.not_before = Some(now + PUBLISH_SPACING);
-        let head = self.catalogue.own_head();
+        let head = self.catalogue.own().head();
         let signature = self.trust.key.sign(&head.signed_bytes());
         let signed = SignedHead { head, signature };
-        self.catalogue.sign_own(signed.clone());
+        self.catalogue.own_mut().sign(signed.clone());
         self.spread(now, &signed);
     }
 
@@ -156,7 +156,7 @@ impl Machine {
             self.counters.refused_heads += 1;
             return true;
         }
-        match self.catalogue.head_of(&author) {
+        match self.catalogue.logs().head_of(&author) {
             Some(held) if held == signed => {
                 self.spread(now, signed);
                 return true;
@@ -209,7 +209,7 @@ impl Machine {
     /// happens once, and the recovery puts all later facts above both logs. If it repeats, another
     /// machine uses the same key.
     fn handle_other_own_log(&mut self, now: Instant, epoch_heard: u64) {
-        if self.catalogue.can_recover() {
+        if self.catalogue.own().can_recover() {
             self.recover(now, epoch_heard);
         } else if !self.cluster.is_copied(&self.me) {
             self.push_event(NodeEvent::CopiedKey {
@@ -224,7 +224,7 @@ impl Machine {
     pub(super) fn handle_copy_gone(&mut self, node: NodeId) {
         self.push_event(NodeEvent::CopyGone { node });
         if node == self.me {
-            self.catalogue.forget_recoveries();
+            self.catalogue.own_mut().forget_recoveries();
             let member = self.cluster.live().next();
             if let Some(member) = member {
                 self.ask_for_heads(member.node, member.address);
@@ -233,7 +233,7 @@ impl Machine {
     }
 
     fn recover(&mut self, now: Instant, epoch_heard: u64) {
-        self.catalogue.recover_own(epoch_heard);
+        self.catalogue.own_mut().recover(epoch_heard);
         self.publish_soon(now);
     }
 
@@ -244,7 +244,7 @@ impl Machine {
         let is_all_read = is_all_taken && !(self.heads.unshown && self.catalogue.is_dirty());
         let report = |status: MemberStatus| {
             let node = &status.member.node;
-            let head = self.catalogue.head_of(node);
+            let head = self.catalogue.logs().head_of(node);
             MemberReport {
                 entries: head.map_or(0, |signed| signed.head.count),
                 is_read: is_all_read && self.has_told(node),

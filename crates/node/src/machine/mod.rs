@@ -261,7 +261,7 @@ struct HeadSchedule {
 impl Machine {
     /// Creates the machine of a node. `catalogue` is loaded from an earlier run or empty.
     pub fn new(config: MachineConfig, mut catalogue: Catalogue, now: Instant) -> Self {
-        catalogue.begin_own(config.generation.0);
+        catalogue.own_mut().begin(config.generation.0);
         let me = config.key.node_id();
         let cluster = Cluster::new(
             config.cluster,
@@ -317,7 +317,7 @@ impl Machine {
             self.publish_head(now);
         }
         self.ask_for_secret(now);
-        self.catalogue.expire_unserved(now);
+        self.catalogue.unserved().expire(now);
         self.advance(now);
     }
 
@@ -351,7 +351,7 @@ impl Machine {
 
     /// Returns whether the namespace changed since [`Self::view`] was called.
     pub fn has_changes(&self) -> bool {
-        self.catalogue.is_dirty() && !self.catalogue.is_taking_in()
+        self.catalogue.is_dirty() && !self.catalogue.intake_queue().is_taking_in()
     }
 
     /// Returns the next change of the namespace. Call it after [`Self::view`].

@@ -32,7 +32,7 @@ impl Machine {
                 let nodes = nodes.filter_map(|setting| member_meant(&self.trust.keyring, setting));
                 nodes.collect::<BTreeSet<NodeId>>()
             });
-            match self.catalogue.set_readers(*share, meant.as_ref()) {
+            match self.catalogue.reader_lists().set(*share, meant.as_ref()) {
                 Ok(is_news) => has_changed |= is_news,
                 Err(_) => self.counters.refused_facts += 1,
             }
@@ -51,10 +51,10 @@ impl Machine {
 
     /// Records some of the entries whose readers changed and returns whether more are left.
     pub(super) fn restate(&mut self, now: Instant) -> bool {
-        if !self.catalogue.is_restating() {
+        if !self.catalogue.own().is_restating() {
             return false;
         }
-        let has_more = self.catalogue.restate();
+        let has_more = self.catalogue.reader_lists().restate();
         self.publish_soon(now);
         has_more
     }
@@ -63,7 +63,7 @@ impl Machine {
     /// announces private ones, though this node still lists them itself, and announces the others
     /// again.
     pub(super) fn review_haves(&mut self, now: Instant) {
-        if self.catalogue.has_haves_to_review() {
+        if self.catalogue.own().has_haves_to_review() {
             self.publish_soon(now);
         }
     }

@@ -116,7 +116,7 @@ impl MachineBench {
 
     fn note_head(&mut self, index: usize) {
         let me = self.id(index);
-        let Some(signed) = self.machines[index].catalogue().head_of(&me) else {
+        let Some(signed) = self.machines[index].catalogue().logs().head_of(&me) else {
             return;
         };
         let sequence = signed.head.sequence;
@@ -260,7 +260,7 @@ fn a_change_is_published_within_ten_milliseconds_and_at_most_ten_times_a_second(
     let spaced = |pair: &[Instant]| pair[1] - pair[0] >= PUBLISH_SPACING;
     assert!(times.windows(2).all(spaced));
     bench.run(PUBLISH_SPACING + PUBLISH_AFTER);
-    assert!(!bench.machines[0].catalogue().needs_signature());
+    assert!(!bench.machines[0].catalogue().own().needs_signature());
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn after_a_start_the_log_matches_the_cache() {
     }
     bench.machines[0].align_haves(now, &[(kept, 4), (new, 3)]);
     bench.run(Duration::from_secs(1));
-    let mut said: Vec<_> = bench.machines[0].catalogue().own_haves().collect();
+    let mut said: Vec<_> = bench.machines[0].catalogue().own().haves().collect();
     said.sort();
     let mut held = vec![(kept, 4), (new, 3)];
     held.sort();

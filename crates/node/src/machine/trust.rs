@@ -48,7 +48,7 @@ impl Machine {
     /// them. Returns false if the node is here or unknown.
     pub fn forget_node(&mut self, node: &NodeId) -> bool {
         let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
-        let is_known = self.catalogue.head_of(node).is_some();
+        let is_known = self.catalogue.logs().head_of(node).is_some();
         if is_here || !is_known {
             return false;
         }
@@ -89,7 +89,7 @@ impl Machine {
             .set_certified_names(certified_names(&self.trust.keyring));
         self.follow_owners();
         self.follow_readers(now);
-        for author in self.catalogue.authors() {
+        for author in self.catalogue.logs().authors() {
             if !self.trust.keyring.is_member(&author) {
                 self.set_live(author, false);
                 self.forget_log(&author);

@@ -15,7 +15,7 @@ impl Machine {
     /// Ranks a content behind the other versions of its names, because its holders answered no
     /// request for it or sent wrong bytes. Reports its authors if such a version exists.
     pub fn mark_unserved(&mut self, now: Instant, hash: ContentHash) {
-        let at_fault = self.catalogue.mark_unserved(hash, now + UNSERVED_FOR);
+        let at_fault = self.catalogue.unserved().mark(hash, now + UNSERVED_FOR);
         let me = self.me;
         for author in at_fault.into_iter().filter(|author| *author != me) {
             self.report_offence(author, Offence::GivesNothing);
@@ -24,6 +24,6 @@ impl Machine {
 
     /// Ranks a content by the usual rules again, because verified bytes of it arrived.
     pub fn clear_unserved(&mut self, hash: ContentHash) {
-        self.catalogue.clear_unserved(hash);
+        self.catalogue.unserved().clear(hash);
     }
 }

@@ -34,32 +34,33 @@ fn put(node: &mut Catalogue, path: &str, content: &str) {
         nanoseconds: 5,
     };
     let path = SharedPath::new(path.as_bytes()).unwrap();
-    node.put(
-        SHARE,
-        &path,
-        Entry {
-            kind,
-            mtime: time,
-            version_time: time,
-            sent_by: None,
-        },
-    )
-    .unwrap();
+    node.own_mut()
+        .put(
+            SHARE,
+            &path,
+            Entry {
+                kind,
+                mtime: time,
+                version_time: time,
+                sent_by: None,
+            },
+        )
+        .unwrap();
 }
 
 /// Copies the first node's log to the second.
 fn share(from: &mut Catalogue, to: &mut Catalogue) {
-    let head = from.own_head();
+    let head = from.own().head();
     let author = head.author;
-    assert!(from.sign_own(SignedHead {
+    assert!(from.own_mut().sign(SignedHead {
         head,
         signature: [[1; 32]; 2]
     }));
-    let HeadOutcome::Pull(pull) = to.handle_head(from.head_of(&author).unwrap()) else {
+    let HeadOutcome::Pull(pull) = to.handle_head(from.logs().head_of(&author).unwrap()) else {
         panic!()
     };
-    let part = from.log_part(&author, pull.epoch, pull.after).unwrap();
-    assert_eq!(to.apply(author, part), Ok(Applied::Complete));
+    let part = from.logs().part(&author, pull.epoch, pull.after).unwrap();
+    assert_eq!(to.intake().apply(author, part), Ok(Applied::Complete));
     to.set_live(author, true).unwrap();
 }
 
@@ -80,12 +81,17 @@ fn a_catalogue_is_unchanged_after_a_restart() {
     put(&mut other, "replaced", "three");
     share(&mut other, &mut me);
     let mut store = Store::open(dir.path()).unwrap();
-    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    store
+        .write_logs(&me.storage().take_writes(usize::MAX))
+        .unwrap();
     put(&mut other, "replaced", "four");
     share(&mut other, &mut me);
-    me.remove(SHARE, &SharedPath::new(&b"own"[..]).unwrap());
+    me.own_mut()
+        .remove(SHARE, &SharedPath::new(&b"own"[..]).unwrap());
     put(&mut me, "newer", "five");
-    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    store
+        .write_logs(&me.storage().take_writes(usize::MAX))
+        .unwrap();
     drop(store);
 
     let store = Store::open(dir.path()).unwrap();
@@ -94,8 +100,8 @@ fn a_catalogue_is_unchanged_after_a_restart() {
         .unwrap();
     again.set_live(id(2), true).unwrap();
     assert_eq!(listed(&mut again), ["newer", "replaced", "theirs"]);
-    assert_eq!(again.own_head().digest, me.own_head().digest);
-    assert_eq!(again.head_of(&id(2)), me.head_of(&id(2)));
+    assert_eq!(again.own().head().digest, me.own().head().digest);
+    assert_eq!(again.logs().head_of(&id(2)), me.logs().head_of(&id(2)));
 }
 
 #[test]
@@ -200,7 +206,9 @@ fn a_meaningless_record_is_damage() {
     let mut me = node(1);
     put(&mut me, "own", "one");
     let mut store = Store::open(dir.path()).unwrap();
-    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    store
+        .write_logs(&me.storage().take_writes(usize::MAX))
+        .unwrap();
     let writing = store.begin_write().unwrap();
     writing
         .open_table(RECORDS)
@@ -221,9 +229,13 @@ fn a_forgotten_log_leaves_no_record_and_its_number_is_reused() {
         let mut other = node(number);
         put(&mut other, &number.to_string(), "x");
         share(&mut other, &mut me);
-        store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+        store
+            .write_logs(&me.storage().take_writes(usize::MAX))
+            .unwrap();
         me.forget(&id(number));
-        store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+        store
+            .write_logs(&me.storage().take_writes(usize::MAX))
+            .unwrap();
         let reading = store.database.begin_read().unwrap();
         assert_eq!(reading.open_table(RECORDS).unwrap().len().unwrap(), 0);
         assert_eq!(reading.open_table(LOGS).unwrap().len().unwrap(), 0);
@@ -241,7 +253,9 @@ fn a_node_is_departed_thirty_days_after_it_was_last_live() {
         put(&mut other, &number.to_string(), "x");
         share(&mut other, &mut me);
     }
-    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    store
+        .write_logs(&me.storage().take_writes(usize::MAX))
+        .unwrap();
     let start = 1_700_000_000;
     store.record_live(&[id(2)], start).unwrap();
     assert!(
@@ -278,22 +292,28 @@ fn a_forgotten_log_stays_forgotten_over_a_restart_until_more_is_stored() {
     let (mut me, mut other) = (node(1), node(2));
     put(&mut other, "a", "x");
     share(&mut other, &mut me);
-    let head = other.head_of(&id(2)).unwrap().clone();
-    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    let head = other.logs().head_of(&id(2)).unwrap().clone();
+    store
+        .write_logs(&me.storage().take_writes(usize::MAX))
+        .unwrap();
     me.forget_until_back(&id(2));
     // writes that the disk refused are given out again
-    me.take_writes(usize::MAX);
-    me.store_anew();
-    store.write_logs(&me.take_writes(usize::MAX)).unwrap();
+    me.storage().take_writes(usize::MAX);
+    me.storage().store_anew();
+    store
+        .write_logs(&me.storage().take_writes(usize::MAX))
+        .unwrap();
     drop(store);
     let mut store = Store::open(dir.path()).unwrap();
     let mut again = store.load_catalogue(node(1)).unwrap();
-    assert_eq!(again.authors(), []);
+    assert_eq!(again.logs().authors(), []);
     assert_eq!(again.handle_head(&head), HeadOutcome::Known);
     put(&mut other, "b", "y");
     share(&mut other, &mut again);
-    store.write_logs(&again.take_writes(usize::MAX)).unwrap();
+    store
+        .write_logs(&again.storage().take_writes(usize::MAX))
+        .unwrap();
     assert_eq!(store.forgotten().unwrap(), []);
     let again = store.load_catalogue(node(1)).unwrap();
-    assert_eq!(again.authors(), [id(2)]);
+    assert_eq!(again.logs().authors(), [id(2)]);
 }

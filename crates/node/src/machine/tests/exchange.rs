@@ -9,6 +9,7 @@ fn forged(bench: &mut MachineBench, author: usize, change: impl Fn(&mut SignedHe
     let id = bench.id(author);
     let mut signed = bench.machines[author]
         .catalogue()
+        .logs()
         .head_of(&id)
         .unwrap()
         .clone();
@@ -53,7 +54,7 @@ fn a_head_without_its_authors_signature_is_refused_and_counted() {
     assert_eq!(bench.machines[0].counters().bad_heads, 4);
     let author = bench.id(1);
     assert_eq!(
-        bench.machines[0].catalogue().head_of(&author),
+        bench.machines[0].catalogue().logs().head_of(&author),
         Some(&genuine)
     );
     assert!(bench.lists(0, "a"));
@@ -185,7 +186,7 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
             machine.handle_response(now, question.id, Some(Response::Log(part)));
         }
         while machine.sweep(now) {}
-        assert_eq!(machine.catalogue.authors(), []);
+        assert_eq!(machine.catalogue.logs().authors(), []);
         assert_eq!(machine.pulls.poll_timeout(), None, "nothing is asked for");
     }
 }
@@ -262,7 +263,7 @@ fn nodes_exchange_members_and_heads_and_answer_with_news() {
     bench.run(Duration::from_secs(1));
     let now = bench.now;
     let from = bench.id(2);
-    let heads = bench.machines[2].catalogue().heads();
+    let heads = bench.machines[2].catalogue().logs().heads();
     let answer = bench.machines[0].answer(now, from, &Request::Heads { heads });
     assert_eq!(
         answer,
@@ -319,7 +320,11 @@ fn a_log_is_pulled_from_a_third_node_when_its_author_is_gone() {
     bench.run(Duration::from_secs(20));
     let members = bench.machines[0].cluster().live().count();
     assert_eq!(members, 1);
-    let held = bench.machines[0].catalogue().head_of(&author).cloned();
+    let held = bench.machines[0]
+        .catalogue()
+        .logs()
+        .head_of(&author)
+        .cloned();
     assert!(held.is_some_and(|signed| signed.head.count == 1));
     assert!(
         !bench.lists(0, "a"),
@@ -381,18 +386,18 @@ fn an_own_head_that_we_forgot_is_outbid() {
     let mut bench = MachineBench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));
-    let epoch = bench.machines[0].catalogue().own_head().epoch;
+    let epoch = bench.machines[0].catalogue().own().head().epoch;
     let head = Head {
         epoch: epoch + 4,
-        ..bench.machines[0].catalogue().own_head()
+        ..bench.machines[0].catalogue().own().head()
     };
     let signature = key(0).sign(&head.signed_bytes());
     let now = bench.now;
     bench.machines[0].handle_head(now, &SignedHead { head, signature }, None);
     bench.run(Duration::from_secs(1));
-    let own = bench.machines[0].catalogue().own_head();
+    let own = bench.machines[0].catalogue().own().head();
     assert_eq!(own.epoch, epoch + 5);
-    assert!(!bench.machines[0].catalogue().needs_signature());
+    assert!(!bench.machines[0].catalogue().own().needs_signature());
     assert!(bench.lists(0, "a"));
 }
 
@@ -406,13 +411,13 @@ fn a_second_log_under_our_number_is_outbid_a_few_times_and_then_reported() {
     for round in 0..6 {
         let head = Head {
             digest: [round; 32],
-            ..bench.machines[0].catalogue().own_head()
+            ..bench.machines[0].catalogue().own().head()
         };
         let signature = key(0).sign(&head.signed_bytes());
         let now = bench.now;
         bench.machines[0].handle_head(now, &SignedHead { head, signature }, None);
         bench.run(Duration::from_secs(1));
-        epochs.push(bench.machines[0].catalogue().own_head().epoch);
+        epochs.push(bench.machines[0].catalogue().own().head().epoch);
     }
     // a restored disk makes such a log too
     let outbid = p2pfs_catalogue::OWN_RECOVERIES_MAX as usize;

@@ -1,0 +1,291 @@
+//! The interface of the catalogue. Its owner gets a handle for each subject from it: the own log,
+//! received logs, storage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[cfg(any(test, feature = "test-support"))]
+use super::budget::Budgets;
+use super::budget::{Dropped, LogBudget};
+use super::change::Change;
+use super::intake::{IntakeQueue, LogIntake};
+use super::logs::NodeLogs;
+use super::merged::Owners;
+use super::own::{OwnLog, OwnRecords, OwnState};
+use super::own_readers::ReaderLists;
+use super::unserved::{UnservedContents, UnservedMarks};
+use super::view::View;
+use super::writes::CatalogueStorage;
+use super::{CatalogueError, EARLY_TOLERANCE_SECONDS, HeadOutcome, RECORDS_PER_AUTHOR_MAX};
+use p2pfs_proto::trust::NodeKey;
+use p2pfs_proto::wire::native::record::{Head, SignedHead, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{NodeId, NodeName};
+
+/// The logs of all nodes and their merge. One thread owns it. Any thread may read its views.
+pub struct Catalogue {
+    pub(super) logs: NodeLogs,
+    own: OwnState,
+    pub(super) queue: IntakeQueue,
+    budget: LogBudget,
+    unserved: UnservedMarks,
+    published: Arc<View>,
+}
+
+impl Catalogue {
+    /// Creates an empty catalogue of a node.
+    pub fn new(me: NodeId, name: NodeName) -> Self {
+        let logs = NodeLogs::new(me, name);
+        let published = Arc::new(View {
+            merged: logs.merge.state.clone(),
+            number: 0,
+        });
+        Self {
+            logs,
+            own: OwnState::default(),
+            queue: IntakeQueue::default(),
+            budget: LogBudget::default(),
+            unserved: UnservedMarks::default(),
+            published,
+        }
+    }
+
+    /// Creates an empty catalogue of the node with this key. The catalogue opens records sealed for
+    /// the node.
+    pub fn of_key(key: Arc<NodeKey>, name: NodeName) -> Self {
+        let mut catalogue = Self::new(key.node_id(), name);
+        catalogue.logs.merge.sealed.vault = Some(key);
+        catalogue
+    }
+
+    /// Returns the logs of all nodes, which answer the pulls of other nodes.
+    pub fn logs(&self) -> &NodeLogs {
+        &self.logs
+    }
+
+    /// Returns the queries of the own log.
+    pub fn own(&self) -> OwnRecords<'_> {
+        OwnRecords {
+            logs: &self.logs,
+            state: &self.own,
+        }
+    }
+
+    /// Returns the handle that changes the own log.
+    pub fn own_mut(&mut self) -> OwnLog<'_> {
+        OwnLog {
+            logs: &mut self.logs,
+            state: &mut self.own,
+            limit: self.budget.limits.author,
+            unserved: &mut self.unserved,
+        }
+    }
+
+    /// Returns the handle that changes the readers of this node's shares.
+    pub fn reader_lists(&mut self) -> ReaderLists<'_> {
+        ReaderLists {
+            log: self.own_mut(),
+        }
+    }
+
+    /// Returns the handle that applies received parts of logs.
+    pub fn intake(&mut self) -> LogIntake<'_> {
+        LogIntake {
+            logs: &mut self.logs,
+            queue: &mut self.queue,
+            budget: &mut self.budget,
+        }
+    }
+
+    /// Returns the queue of received parts of logs.
+    pub fn intake_queue(&self) -> &IntakeQueue {
+        &self.queue
+    }
+
+    /// Returns the handle that stores and restores the catalogue.
+    pub fn storage(&mut self) -> CatalogueStorage<'_> {
+        CatalogueStorage {
+            logs: &mut self.logs,
+            queue: &mut self.queue,
+            budget: &mut self.budget,
+            own: &mut self.own,
+        }
+    }
+
+    /// Returns the handle that ranks unserved contents behind others.
+    pub fn unserved(&mut self) -> UnservedContents<'_> {
+        UnservedContents {
+            marks: &mut self.unserved,
+            logs: &mut self.logs,
+        }
+    }
+
+    /// Returns when the next mark of an unserved content expires.
+    pub fn next_unserved_expiry(&self) -> Option<Instant> {
+        self.unserved.next_expiry()
+    }
+
+    /// Processes a head. The caller has checked its signature.
+    pub fn handle_head(&mut self, signed: &SignedHead) -> HeadOutcome {
+        let head = &signed.head;
+        if head.count > RECORDS_PER_AUTHOR_MAX as u64 {
+            return HeadOutcome::Refused(CatalogueError::TooManyRecords { count: head.count });
+        }
+        if self.logs.forgotten.refuses(head) {
+            return HeadOutcome::Known;
+        }
+        match self.logs.admit(head.author) {
+            Ok(index) if index == self.logs.me => self.own().compare_head(head),
+            Ok(index) => self.logs.log_mut(index).compare_head(head),
+            Err(error) => HeadOutcome::Refused(error),
+        }
+    }
+
+    /// Sets whether a node is live. This node itself is always live. At most
+    /// [`SWEEP_STEP_RECORDS`](super::SWEEP_STEP_RECORDS) of the node's records are processed at
+    /// once. [`advance`](Self::advance) processes the rest.
+    ///
+    /// # Errors
+    /// [`CatalogueError::TooManyNodes`] for a node not known before.
+    pub fn set_live(&mut self, node: NodeId, live: bool) -> Result<(), CatalogueError> {
+        let index = self.logs.admit(node)?;
+        if live {
+            self.logs.forgotten.refused_to.remove(&node);
+        }
+        if index != self.logs.me && self.logs.merge.state.node(index).live != live {
+            self.logs.set_live(index, live);
+        }
+        Ok(())
+    }
+
+    /// Forgets a node and its log. All of it is unlisted once [`advance`](Self::advance) returns
+    /// `false`.
+    pub fn forget(&mut self, node: &NodeId) {
+        let index = self.logs.index_of(node);
+        let Some(index) = index.filter(|index| *index != self.logs.me) else {
+            return;
+        };
+        let log = self.logs.discard(index);
+        log.pull.wanted = None;
+        log.forgotten = true;
+        self.queue.cancel(index);
+        self.logs.advance_step();
+    }
+
+    /// Forgets a node as [`forget`](Self::forget) does, and refuses its log up to the newest head
+    /// heard so far. The log is applied again once the node is live or has a newer head.
+    pub fn forget_until_back(&mut self, node: &NodeId) {
+        let index = self.logs.index_of(node);
+        let index = index.filter(|index| *index != self.logs.me);
+        let log = index.and_then(|index| self.logs.logs.get(&index));
+        let verified = log
+            .and_then(|log| log.head.as_ref())
+            .map(|it| it.head.rank());
+        let wanted = log.and_then(|log| log.pull.wanted.as_ref()).map(Head::rank);
+        if let Some(rank) = verified.max(wanted) {
+            self.logs.forgotten.refuse_to(*node, rank);
+        }
+        self.forget(node);
+    }
+
+    /// Processes up to about `limit` of the remaining records, including the directories that end
+    /// with them. Returns whether more are left. Call it between other work until it returns
+    /// `false`, and take a view now and then.
+    pub fn advance(&mut self, limit: usize) -> bool {
+        self.logs.advance(limit)
+    }
+
+    /// Sets the clock, in seconds since 1970. The owner calls it regularly. Versions at most
+    /// [`EARLY_TOLERANCE_SECONDS`] ahead of it are shown. A clock that goes back hides nothing.
+    pub fn set_clock(&mut self, now_seconds: i64) {
+        let horizon = Timestamp {
+            seconds: now_seconds.saturating_add(EARLY_TOLERANCE_SECONDS),
+            nanoseconds: 0,
+        };
+        let before = self.logs.merge.state.horizon;
+        if before.is_some_and(|before| before >= horizon) {
+            return;
+        }
+        self.logs.merge.state.horizon = Some(horizon);
+        match before {
+            None => self.logs.hide_early(),
+            Some(_) => self.logs.merge.settle_due(horizon),
+        }
+    }
+
+    /// Returns whether versions of files or links wait for their time. Waiting directory times do
+    /// not count.
+    pub fn has_early_versions(&self) -> bool {
+        self.logs.merge.settling.early.has_versions()
+    }
+
+    /// Returns the next node that sent versions dated ahead of the clock and was not reported yet.
+    pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
+        let merge = &mut self.logs.merge;
+        let index = merge.settling.dated_ahead.pop_first()?;
+        // The node may have been forgotten in the meantime.
+        let node = merge.state.nodes.get(usize::from(index.0))?;
+        node.as_ref().map(|node| node.id)
+    }
+
+    /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
+    /// [`Catalogue::advance`] settles the rest.
+    pub fn set_owners(&mut self, owners: Owners) {
+        self.logs.merge.set_owners(owners);
+    }
+
+    /// Sets the names that the cluster has given to its nodes. Each of them replaces the name that
+    /// the node gives itself, so that all parts of the program show one name. A node without a
+    /// certified name keeps its own.
+    pub fn set_certified_names(&mut self, names: BTreeMap<NodeId, NodeName>) {
+        self.logs.merge.set_certified_names(names);
+    }
+
+    /// Returns the current namespace. This is cheap: only the parts that changed since the last
+    /// view are copied.
+    pub fn view(&mut self) -> Arc<View> {
+        let merge = &mut self.logs.merge;
+        merge.finish_batch();
+        if std::mem::take(&mut merge.dirty) {
+            self.published = Arc::new(View {
+                merged: merge.state.clone(),
+                number: self.published.number + 1,
+            });
+        }
+        self.published.clone()
+    }
+
+    /// Returns whether [`view`](Self::view) would return another view than the last one.
+    pub fn is_dirty(&self) -> bool {
+        self.logs.merge.dirty
+    }
+
+    /// Returns the next change, each once. Call it until it returns `None`, after taking the
+    /// [`view`](Self::view) that shows the changes.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.logs.merge.changes.poll()
+    }
+
+    /// Returns the next dropped log that was not reported yet. The owner reports its author, and
+    /// waits a while before it pulls that log again.
+    pub fn poll_dropped(&mut self) -> Option<Dropped> {
+        self.budget.poll_dropped()
+    }
+
+    /// Replaces the limits of [`Budgets::default`].
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn set_budgets(&mut self, budgets: Budgets) {
+        self.budget.limits = budgets;
+    }
+
+    /// Returns whether a content is for some nodes alone.
+    pub fn is_private(&self, hash: &ContentHash) -> bool {
+        self.logs.merge.state.is_private(*hash)
+    }
+
+    /// Returns the nodes that a private content may be requested from, including this node.
+    pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
+        self.logs.merge.state.readers_of(*hash)
+    }
+}
