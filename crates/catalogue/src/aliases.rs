@@ -11,17 +11,15 @@
 //! conflict names.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound::{Excluded, Unbounded};
 
 use imbl::OrdSet;
 
 use super::change::Change;
-use super::conflicts::ContestedName;
-use super::merge::Merge;
 use super::merged::Merged;
 use super::orders::{Alias, Named};
 use super::row::{DirId, NodeIndex, Row};
 use super::rules::conflict_name;
+use super::settle::NameSettler;
 use p2pfs_types::path::PATH_MAX_BYTES;
 
 /// Digits of the author's key in the second form of a conflict name.
@@ -33,7 +31,7 @@ const FORMS: usize = 2;
 /// The versions that lost one name, the best first, each with its possible conflict names.
 type LostVersions = Vec<(Row, Vec<Vec<u8>>)>;
 
-impl Merge {
+impl NameSettler<'_> {
     /// Reassigns stale conflict names for about `limit` steps, and returns the steps taken.
     pub(super) fn refresh_stale(&mut self, limit: usize) -> usize {
         let mut steps = 0;
@@ -43,10 +41,10 @@ impl Merge {
             };
             let before = self.settling.looks;
             // The directory may be gone by now, or its number reused. Then nothing changes.
-            if self.state.dirs[dir.0 as usize].is_some() {
+            if self.tracked.state.dirs[dir.0 as usize].is_some() {
                 self.refresh_aliases(dir, &name);
             }
-            steps += 1 + self.steps_since(before);
+            steps += 1 + self.settling.steps_since(before);
         }
         steps
     }
@@ -78,7 +76,7 @@ impl Merge {
             for form in lost.iter().flat_map(|(_, forms)| forms) {
                 open.extend(names_behind(form));
                 // The version that has this form now may belong to another name.
-                let holder = self.state.dir(dir).aliases.get(&Named(form));
+                let holder = self.tracked.state.dir(dir).aliases.get(&Named(form));
                 open.extend(holder.map(|alias| alias.row().name().into()));
             }
             group.insert(name, lost);
@@ -91,9 +89,9 @@ impl Merge {
     /// Returns the versions that lost a name and may have a conflict name.
     fn lost(&mut self, dir: DirId, name: &[u8]) -> LostVersions {
         let mut versions = self.versions(dir, name);
-        let here = self.state.dir(dir);
+        let here = self.tracked.state.dir(dir);
         let won = usize::from(!here.dirs.contains(&Named(name)));
-        let path_bytes = self.state.path_of(dir, &[]).as_bytes().len();
+        let path_bytes = self.tracked.state.path_of(dir, &[]).as_bytes().len();
         let room_bytes = PATH_MAX_BYTES.saturating_sub(path_bytes + 1);
         let mut of_author: HashMap<NodeIndex, usize> = HashMap::new();
         let lost = versions.split_off(won.min(versions.len()));
@@ -104,7 +102,7 @@ impl Merge {
         });
         may_have_one
             .map(|row| {
-                let forms = forms(&self.state, room_bytes, &row);
+                let forms = forms(&self.tracked.state, room_bytes, &row);
                 (row, forms)
             })
             .collect()
@@ -112,7 +110,7 @@ impl Merge {
 
     fn assign_aliases(&mut self, dir: DirId, group: BTreeMap<Box<[u8]>, LostVersions>) {
         let (mut old, mut new) = (OrdSet::new(), OrdSet::new());
-        let mut all = self.state.dir(dir).aliases.clone();
+        let mut all = self.tracked.state.dir(dir).aliases.clone();
         let names = self.naming.conflicts.entry(dir).or_default();
         for name in group.keys() {
             for alias in names.remove(name).into_iter().flatten() {
@@ -139,14 +137,14 @@ impl Merge {
         if names.is_empty() {
             self.naming.conflicts.remove(&dir);
         }
-        self.dir_mut(dir).aliases = all;
+        self.tracked.dir_mut(dir).aliases = all;
         self.record_alias_changes(dir, &old, &new);
     }
 
     fn record_alias_changes(&mut self, dir: DirId, old: &OrdSet<Alias>, new: &OrdSet<Alias>) {
         let same_names = old == new;
         if !same_names {
-            self.record_change(dir, &[], Change::Listing);
+            self.tracked.record_change(dir, &[], Change::Listing);
         }
         let shows = |set: &OrdSet<Alias>, name: &[u8]| {
             set.get(&Named(name))
@@ -155,22 +153,9 @@ impl Merge {
         for alias in old.iter().chain(new) {
             // If the real name appeared, its own change was recorded already.
             if shows(old, alias.name()) != shows(new, alias.name()) {
-                self.record_change(dir, alias.name(), Change::Entry);
+                self.tracked.record_change(dir, alias.name(), Change::Entry);
             }
         }
-    }
-
-    /// Returns the first contested name after a place.
-    pub(super) fn conflict_after(&self, (dir, name): &ContestedName) -> Option<ContestedName> {
-        let here = self.naming.conflicts.get(dir);
-        let next = here.and_then(|names| {
-            let mut after = names.range::<[u8], _>((Excluded(&**name), Unbounded));
-            Some((*dir, after.next()?.0.clone()))
-        });
-        next.or_else(|| {
-            let mut dirs = self.naming.conflicts.range((Excluded(dir), Unbounded));
-            dirs.find_map(|(dir, names)| Some((*dir, names.first_key_value()?.0.clone())))
-        })
     }
 }
 

@@ -256,10 +256,10 @@ impl LogEviction<'_> {
         if !total.is_over(self.budget.limits.total) {
             return None;
         }
-        let size = |index: NodeIndex| (cost(index).bytes, self.logs.merge.state.node(index).id);
+        let size = |index: NodeIndex| (cost(index).bytes, self.logs.merge.state().node(index).id);
         let gone = kept
             .iter()
-            .filter(|(index, _)| !self.logs.merge.state.node(*index).live);
+            .filter(|(index, _)| !self.logs.merge.state().node(*index).live);
         let first = gone.min_by_key(|(index, left)| (*left, std::cmp::Reverse(size(*index))));
         if let Some((index, _)) = first {
             return Some((*index, DropCause::Gone));
@@ -274,7 +274,7 @@ impl LogEviction<'_> {
         log.pull.wanted = None;
         log.pull.yielded_to_live = why == DropCause::Gone;
         self.queue.cancel(index);
-        let author = self.logs.merge.state.node(index).id;
+        let author = self.logs.merge.state().node(index).id;
         self.budget.report(Dropped { author, why });
         self.logs.advance_step();
     }

@@ -38,7 +38,7 @@ impl Catalogue {
     pub fn new(me: NodeId, name: NodeName) -> Self {
         let logs = NodeLogs::new(me, name);
         let published = Arc::new(View {
-            merged: logs.merge.state.clone(),
+            merged: logs.merge.state().clone(),
             number: 0,
         });
         Self {
@@ -153,7 +153,7 @@ impl Catalogue {
         if live {
             self.logs.forgotten.refused_to.remove(&node);
         }
-        if index != self.logs.me && self.logs.merge.state.node(index).live != live {
+        if index != self.logs.me && self.logs.merge.state().node(index).live != live {
             self.logs.set_live(index, live);
         }
         Ok(())
@@ -203,14 +203,17 @@ impl Catalogue {
             seconds: now_seconds.saturating_add(EARLY_TOLERANCE_SECONDS),
             nanoseconds: 0,
         };
-        let before = self.logs.merge.state.horizon;
+        let before = self.logs.merge.state().horizon;
         if before.is_some_and(|before| before >= horizon) {
             return;
         }
-        self.logs.merge.state.horizon = Some(horizon);
+        self.logs.merge.tracked.state.horizon = Some(horizon);
         match before {
             None => self.logs.hide_early(),
-            Some(_) => self.logs.merge.settle_due(horizon),
+            Some(_) => {
+                self.logs.merge.settler().settle_due(horizon);
+                self.logs.merge.node_names().apply_waiting();
+            }
         }
     }
 
@@ -225,21 +228,21 @@ impl Catalogue {
         let merge = &mut self.logs.merge;
         let index = merge.settling.dated_ahead.pop_first()?;
         // The node may have been forgotten in the meantime.
-        let node = merge.state.nodes.get(usize::from(index.0))?;
+        let node = merge.state().nodes.get(usize::from(index.0))?;
         node.as_ref().map(|node| node.id)
     }
 
     /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
     /// [`Catalogue::advance`] settles the rest.
     pub fn set_owners(&mut self, owners: Owners) {
-        self.logs.merge.set_owners(owners);
+        self.logs.merge.settler().set_owners(owners);
     }
 
     /// Sets the names that the cluster has given to its nodes. Each of them replaces the name that
     /// the node gives itself, so that all parts of the program show one name. A node without a
     /// certified name keeps its own.
     pub fn set_certified_names(&mut self, names: BTreeMap<NodeId, NodeName>) {
-        self.logs.merge.set_certified_names(names);
+        self.logs.merge.node_names().set_certified(names);
     }
 
     /// Returns the current namespace. This is cheap: only the parts that changed since the last
@@ -247,9 +250,9 @@ impl Catalogue {
     pub fn view(&mut self) -> Arc<View> {
         let merge = &mut self.logs.merge;
         merge.finish_batch();
-        if std::mem::take(&mut merge.dirty) {
+        if std::mem::take(&mut merge.tracked.dirty) {
             self.published = Arc::new(View {
-                merged: merge.state.clone(),
+                merged: merge.state().clone(),
                 number: self.published.number + 1,
             });
         }
@@ -258,13 +261,13 @@ impl Catalogue {
 
     /// Returns whether [`view`](Self::view) would return another view than the last one.
     pub fn is_dirty(&self) -> bool {
-        self.logs.merge.dirty
+        self.logs.merge.tracked.dirty
     }
 
     /// Returns the next change, each once. Call it until it returns `None`, after taking the
     /// [`view`](Self::view) that shows the changes.
     pub fn poll_change(&mut self) -> Option<Change> {
-        self.logs.merge.changes.poll()
+        self.logs.merge.tracked.changes.poll()
     }
 
     /// Returns the next dropped log that was not reported yet. The owner reports its author, and
@@ -281,11 +284,11 @@ impl Catalogue {
 
     /// Returns whether a content is for some nodes alone.
     pub fn is_private(&self, hash: &ContentHash) -> bool {
-        self.logs.merge.state.is_private(*hash)
+        self.logs.merge.state().is_private(*hash)
     }
 
     /// Returns the nodes that a private content may be requested from, including this node.
     pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
-        self.logs.merge.state.readers_of(*hash)
+        self.logs.merge.state().readers_of(*hash)
     }
 }

@@ -128,17 +128,21 @@ fn said_before(logs: &NodeLogs, index: NodeIndex, fact: &Fact) -> Option<Fact> {
     let merge = &logs.merge;
     let row = match fact {
         Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
-            let dir = merge.state.find_dir(&path.parent()?)?;
-            merge.named_row(dir, path.file_name(), index, *share)
+            let dir = merge.state().find_dir(&path.parent()?)?;
+            merge
+                .state()
+                .dir(dir)
+                .row_of(path.file_name(), index, *share)
+                .cloned()
         }
-        Fact::Have { hash, .. } | Fact::HaveNot { hash } => merge.cached_row(*hash, index),
+        Fact::Have { hash, .. } | Fact::HaveNot { hash } => merge.state().cached_row(*hash, index),
         Fact::Readers { number, .. } => merge.sealed.row_sealed_as(index, *number, &[]),
         Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
             merge.sealed.row_sealed_as(index, *number, path)
         }
     }?;
     let own = logs.logs.get(&index)?.rows.get(row.sequence)?;
-    own.is(&row).then(|| fact_of(&merge.state, &row))
+    own.is(&row).then(|| fact_of(merge.state(), &row))
 }
 
 /// Checks that a part is well-formed: its length, its sequences and each fact.

@@ -6,10 +6,10 @@
 
 use imbl::OrdSet;
 
-use super::orders::{Alias, Before, ByName, DirRef, ListedRow, Named};
+use super::orders::{Alias, Before, ByName, DirRef, ListedRow, Named, OwnName};
 use super::row::{DirId, NodeIndex, Row};
 use super::sorted::SortedSet;
-use p2pfs_proto::wire::native::record::Timestamp;
+use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
 
 /// Time of a directory without listed entries. It is before all other times.
 pub(super) const NEVER: Timestamp = Timestamp {
@@ -76,6 +76,21 @@ impl Dir {
             .map(|row| &row.0)
             .into_iter()
             .chain(others)
+    }
+
+    /// Returns one author's row of a name, including tombstones.
+    pub(crate) fn row_of(&self, name: &[u8], author: NodeIndex, share: ShareIndex) -> Option<&Row> {
+        let listed = self.listed.get(&Named(name)).map(|row| &row.0);
+        listed
+            .filter(|row| (row.author, row.share) == (author, share))
+            .or_else(|| {
+                let name = OwnName {
+                    name,
+                    author,
+                    share,
+                };
+                self.rest.get(&name).map(|row| &row.0)
+            })
     }
 
     /// Returns all candidates in the directory.

@@ -219,7 +219,7 @@ impl LogIntake<'_> {
     /// outcomes.
     pub fn take_turn(&mut self) -> bool {
         let mut left = self.queue.steps;
-        left -= self.logs.merge.refresh_if_many(left).min(left);
+        left -= self.logs.merge.settler().refresh_if_many(left).min(left);
         if let Some((index, older)) = self.queue.wrong {
             if self.remove_old_rows_down_to(index, older, &mut left) {
                 self.queue.wrong = None;
@@ -276,7 +276,7 @@ impl LogIntake<'_> {
             }
             let looks = self.logs.merge.settling.looks;
             self.logs.apply_record(index, record.sequence, &record.fact);
-            let steps = steps_of(&record.fact) + self.logs.merge.steps_since(looks);
+            let steps = steps_of(&record.fact) + self.logs.merge.settling.steps_since(looks);
             *left = left.saturating_sub(steps);
             intake.taken += 1;
             let is_look_due = intake.taken.is_multiple_of(LOOK_RECORDS);
@@ -337,7 +337,8 @@ impl LogIntake<'_> {
         }
         self.logs
             .merge
-            .set_name(intake.index, &intake.head.head.name);
+            .node_names()
+            .set(intake.index, &intake.head.head.name);
         self.logs.log_mut(intake.index).totals.is_summed = intake.sum.is_some();
         intake.progress = IntakeState::Takes;
         true

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::conflicts::ContestedName;
-use super::merge::Merge;
 use super::row::{DirId, NodeIndex};
 use super::rules;
+use super::settle::NameSettler;
 use p2pfs_types::id::{NodeId, NodeName};
 
 /// Minimum time between two name changes of a node. An honest node changes its name at most when it
@@ -20,59 +20,74 @@ fn begin() -> ContestedName {
     (DirId::ROOT, Box::default())
 }
 
-impl Merge {
+/// The names of nodes, and their labels in conflict names.
+pub(super) struct NodeNames<'a> {
+    pub settler: NameSettler<'a>,
+    /// Node names that the cluster has certified.
+    pub certified: &'a mut BTreeMap<NodeId, NodeName>,
+}
+
+impl NodeNames<'_> {
     /// Sets the name that a node gives itself, unless the cluster has certified another one. If
     /// labels change, the conflict names are reassigned too.
-    pub(crate) fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
-        self.naming.renames.waiting.remove(&node);
-        let certified = self.certified_names.get(&self.state.node(node).id);
+    pub(crate) fn set(&mut self, node: NodeIndex, name: &NodeName) {
+        self.settler.naming.renames.waiting.remove(&node);
+        let certified = self
+            .certified
+            .get(&self.settler.tracked.state.node(node).id);
         if let Some(certified) = certified.cloned() {
-            if self.change_name(node, certified) {
+            if self.change(node, certified) {
                 self.relabel();
             }
             return;
         }
-        let known = self.state.node(node).name.as_ref();
+        let known = self.settler.tracked.state.node(node).name.as_ref();
         if known == Some(name) {
             return;
         }
-        if let (Some(_), Some(now)) = (known, self.state.horizon) {
-            let changed = self.naming.renames.changed.get(&node);
+        if let (Some(_), Some(now)) = (known, self.settler.tracked.state.horizon) {
+            let changed = self.settler.naming.renames.changed.get(&node);
             if changed.is_some_and(|at| now.seconds < at.seconds + RENAME_PAUSE_SECONDS) {
-                self.naming.renames.waiting.insert(node, name.clone());
+                self.settler
+                    .naming
+                    .renames
+                    .waiting
+                    .insert(node, name.clone());
                 return;
             }
-            self.naming.renames.changed.insert(node, now);
+            self.settler.naming.renames.changed.insert(node, now);
         }
-        self.node_mut(node).name = Some(name.clone());
+        self.settler.tracked.node_mut(node).name = Some(name.clone());
         self.relabel();
     }
 
     /// Sets the name of a node without updating labels. Returns whether the name changed.
-    fn change_name(&mut self, node: NodeIndex, name: NodeName) -> bool {
-        let is_new = self.state.node(node).name.as_ref() != Some(&name);
+    fn change(&mut self, node: NodeIndex, name: NodeName) -> bool {
+        let is_new = self.settler.tracked.state.node(node).name.as_ref() != Some(&name);
         if is_new {
-            self.node_mut(node).name = Some(name);
+            self.settler.tracked.node_mut(node).name = Some(name);
         }
         is_new
     }
 
     /// Sets the names that waited, if their pause has ended.
-    pub(crate) fn apply_waiting_names(&mut self) {
-        for (node, name) in std::mem::take(&mut self.naming.renames.waiting) {
-            self.set_name(node, &name);
+    pub(crate) fn apply_waiting(&mut self) {
+        for (node, name) in std::mem::take(&mut self.settler.naming.renames.waiting) {
+            self.set(node, &name);
         }
     }
 
     /// Computes the label of each node.
     fn relabel(&mut self) {
         let mut named: BTreeMap<&NodeName, Vec<NodeId>> = BTreeMap::new();
-        for (_, node) in self.state.known() {
+        for (_, node) in self.settler.tracked.state.known() {
             if let Some(name) = &node.name {
                 named.entry(name).or_default().push(node.id);
             }
         }
         let labels: Vec<(NodeIndex, String)> = self
+            .settler
+            .tracked
             .state
             .known()
             .filter_map(|(index, node)| {
@@ -87,48 +102,48 @@ impl Merge {
             return;
         }
         for (index, label) in labels {
-            self.node_mut(index).label = label.into();
+            self.settler.tracked.node_mut(index).label = label.into();
         }
-        self.naming.renames.is_due_again = self.naming.renames.is_amid();
-        self.naming.renames.at.get_or_insert_with(begin);
-        self.reassign_renamed(self.settling.step_records);
+        self.settler.naming.renames.is_due_again = self.settler.naming.renames.is_amid();
+        self.settler.naming.renames.at.get_or_insert_with(begin);
+        self.reassign_renamed(self.settler.settling.step_records);
     }
 
     /// Reassigns conflict names after a rename, for about `limit` steps. Returns the steps taken.
     pub(crate) fn reassign_renamed(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {
-            let Some(at) = &self.naming.renames.at else {
+            let Some(at) = &self.settler.naming.renames.at else {
                 break;
             };
-            let Some((dir, name)) = self.conflict_after(at) else {
-                let is_due = std::mem::take(&mut self.naming.renames.is_due_again);
-                self.naming.renames.at = is_due.then(begin);
+            let Some((dir, name)) = self.settler.naming.conflict_after(at) else {
+                let is_due = std::mem::take(&mut self.settler.naming.renames.is_due_again);
+                self.settler.naming.renames.at = is_due.then(begin);
                 continue;
             };
-            let before = self.settling.looks;
-            self.refresh_aliases(dir, &name);
-            self.naming.renames.at = Some((dir, name));
-            steps += 1 + self.steps_since(before);
+            let before = self.settler.settling.looks;
+            self.settler.refresh_aliases(dir, &name);
+            self.settler.naming.renames.at = Some((dir, name));
+            steps += 1 + self.settler.settling.steps_since(before);
         }
         steps
     }
 
     /// Sets the names that the cluster has certified.
-    pub(crate) fn set_certified_names(&mut self, names: BTreeMap<NodeId, NodeName>) {
-        if self.certified_names == names {
+    pub(crate) fn set_certified(&mut self, names: BTreeMap<NodeId, NodeName>) {
+        if *self.certified == names {
             return;
         }
-        let known = self.state.known();
+        let known = self.settler.tracked.state.known();
         let named: Vec<(NodeIndex, NodeName)> = known
             .filter(|(_, node)| node.name.is_some())
             .filter_map(|(index, node)| Some((index, names.get(&node.id)?.clone())))
             .collect();
-        self.certified_names = names;
+        *self.certified = names;
         let mut is_any_new = false;
         for (index, name) in named {
-            self.naming.renames.waiting.remove(&index);
-            is_any_new |= self.change_name(index, name);
+            self.settler.naming.renames.waiting.remove(&index);
+            is_any_new |= self.change(index, name);
         }
         if is_any_new {
             self.relabel();
@@ -136,8 +151,8 @@ impl Merge {
     }
 
     /// Removes the name of a node that was forgotten, and updates the labels.
-    pub(crate) fn forget_name(&mut self, node: NodeIndex) {
-        self.naming.renames.forget(node);
+    pub(crate) fn forget(&mut self, node: NodeIndex) {
+        self.settler.naming.renames.forget(node);
         self.relabel();
     }
 }

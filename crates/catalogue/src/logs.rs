@@ -99,7 +99,7 @@ impl NodeLogs {
         let mut rows = log.rows.after(after).peekable();
         let (mut records, mut part_bytes) = (Vec::new(), 0);
         while let Some(row) = rows.peek() {
-            let fact = fact_of(&self.merge.state, row);
+            let fact = fact_of(self.merge.state(), row);
             let fact_bytes = estimated_bytes(&fact);
             let full = records.len() == limit
                 || (part_bytes + fact_bytes > PART_MAX_BYTES && !records.is_empty());
@@ -127,7 +127,7 @@ impl NodeLogs {
     pub fn authors(&self) -> Vec<NodeId> {
         let others = self.logs.iter();
         let others = others.filter(|(index, log)| **index != self.me && !log.forgotten);
-        let id = |(index, _): (&NodeIndex, &Log)| self.merge.state.node(*index).id;
+        let id = |(index, _): (&NodeIndex, &Log)| self.merge.state().node(*index).id;
         others.map(id).collect()
     }
 
@@ -161,7 +161,7 @@ impl NodeLogs {
         if self.indexes.len() >= NODES_MAX {
             return Err(CatalogueError::TooManyNodes);
         }
-        let nodes = Arc::make_mut(&mut self.merge.state.nodes);
+        let nodes = Arc::make_mut(&mut self.merge.tracked.state.nodes);
         let free = nodes
             .iter()
             .position(Option::is_none)
@@ -203,12 +203,17 @@ impl NodeLogs {
         let row = builder.row_of(stamp, fact);
         let known = match row.class {
             _ if row.is_opaque() => self.merge.sealed.row_of_seal(&row),
-            Class::Have | Class::HaveNot => self.merge.cached_row(row.hash(), index),
-            _ => self.merge.named_row(row.dir, row.name(), index, row.share),
+            Class::Have | Class::HaveNot => self.merge.state().cached_row(row.hash(), index),
+            _ => self
+                .merge
+                .state()
+                .dir(row.dir)
+                .row_of(row.name(), index, row.share)
+                .cloned(),
         };
         let said = known
             .as_ref()
-            .map(|known| fact_of(&self.merge.state, known));
+            .map(|known| fact_of(self.merge.state(), known));
         let log = self.log_mut(index);
         if let (Some(known), Some(said)) = (&known, &said) {
             log.take(known, said);
@@ -251,7 +256,7 @@ impl NodeLogs {
     fn clear_tombstones(&mut self, index: NodeIndex, limit: usize) -> usize {
         let (tombstones, looked_at) = self.log_mut(index).tombstones_to_clear(limit);
         for row in tombstones {
-            let fact = fact_of(&self.merge.state, &row);
+            let fact = fact_of(self.merge.state(), &row);
             self.log_mut(index).take(&row, &fact);
             self.merge.change(Some(&row), None);
         }
@@ -271,7 +276,7 @@ impl NodeLogs {
             .logs
             .get(&index)
             .is_some_and(|log| !log.rows.is_empty() || !log.old.is_empty());
-        let node = self.merge.node_mut(index);
+        let node = self.merge.tracked.node_mut(index);
         node.live = live;
         node.sweep = has_rows.then_some(0);
         self.advance_step();
@@ -286,15 +291,15 @@ impl NodeLogs {
     /// with them. Returns whether more are left.
     pub(super) fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
-        left -= self.merge.refresh_if_many(left).min(left);
-        left -= self.merge.reassign_renamed(left).min(left);
-        left -= self.merge.settle_waiting(left).min(left);
+        left -= self.merge.settler().refresh_if_many(left).min(left);
+        left -= self.merge.node_names().reassign_renamed(left).min(left);
+        left -= self.merge.settler().settle_waiting(left).min(left);
         if left == 0 {
             return true;
         }
         let sweeping: Vec<NodeIndex> = self
             .merge
-            .state
+            .state()
             .known()
             .filter(|(_, n)| n.sweep.is_some())
             .map(|(i, _)| i)
@@ -330,7 +335,7 @@ impl NodeLogs {
             }
             self.drop_forgotten(index);
         }
-        self.merge.is_unsettled() || self.merge.naming.renames.is_amid()
+        !self.merge.settling.is_done() || self.merge.naming.renames.is_amid()
     }
 
     /// Removes the last of a log's old rows from the merge. Returns the steps taken, including the
@@ -343,19 +348,19 @@ impl NodeLogs {
         let looks = self.merge.settling.looks;
         self.merge.change(Some(&row), None);
         let ended = before.saturating_sub(self.merge.costs.of(index).directories) as usize;
-        1 + ended + self.merge.steps_since(looks)
+        1 + ended + self.merge.settling.steps_since(looks)
     }
 
     /// Finishes the sweep of a node.
     fn finish_sweep(&mut self, index: NodeIndex) {
-        while self.merge.state.node(index).sweep.is_some() {
+        while self.merge.state().node(index).sweep.is_some() {
             self.sweep_step(index, self.merge.settling.step_records);
         }
     }
 
     /// Sweeps about `limit` more rows of a node. Returns the steps taken.
     fn sweep_step(&mut self, index: NodeIndex, limit: usize) -> usize {
-        let Some(done) = self.merge.state.node(index).sweep else {
+        let Some(done) = self.merge.state().node(index).sweep else {
             return 0;
         };
         let log = self.log_mut(index);
@@ -372,39 +377,39 @@ impl NodeLogs {
         rows.sort_by_key(|row| row.sequence);
         let (looks, mut steps) = (self.merge.settling.looks, 0);
         for same in rows.chunk_by(|a, b| a.sequence == b.sequence) {
-            if steps + self.merge.steps_since(looks) >= limit {
+            if steps + self.merge.settling.steps_since(looks) >= limit {
                 return limit;
             }
             self.merge.sweep(index, same, same[0].sequence);
             steps += same.len();
         }
         if end == u64::MAX {
-            self.merge.node_mut(index).sweep = None;
+            self.merge.tracked.node_mut(index).sweep = None;
         }
-        steps + self.merge.steps_since(looks)
+        steps + self.merge.settling.steps_since(looks)
     }
 
     fn drop_forgotten(&mut self, index: NodeIndex) {
         if !self.logs.get(&index).is_some_and(|log| log.forgotten) {
             return;
         }
-        let id = self.merge.state.node(index).id;
+        let id = self.merge.state().node(index).id;
         self.logs.remove(&index);
         self.indexes.remove(&id);
         self.forgotten.to_delete.push(id);
-        Arc::make_mut(&mut self.merge.state.nodes)[usize::from(index.0)] = None;
-        self.merge.state.unserved.authors.remove(&index);
-        self.merge.dirty = true;
-        self.merge.forget_name(index);
+        Arc::make_mut(&mut self.merge.tracked.state.nodes)[usize::from(index.0)] = None;
+        self.merge.tracked.state.unserved.authors.remove(&index);
+        self.merge.tracked.dirty = true;
+        self.merge.node_names().forget(index);
     }
 
     /// Hides the rows dated ahead of the clock, when the clock is set for the first time.
     pub(super) fn hide_early(&mut self) {
-        let state = &self.merge.state;
+        let state = self.merge.state();
         let logs = self.logs.values().flat_map(|log| [&log.rows, &log.old]);
         let rows = logs.flat_map(|rows| rows.after(0));
         let early = rows.filter(|row| !row.is_tombstone() && state.is_ahead(row));
         let early: Vec<Row> = early.cloned().collect();
-        self.merge.hide_early(early);
+        self.merge.settler().hide_early(early);
     }
 }

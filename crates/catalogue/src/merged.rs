@@ -218,6 +218,20 @@ impl Merged {
             .chain(self.givers(hash, Class::Have))
     }
 
+    /// Returns one author's row of a cached content, including tombstones.
+    pub(crate) fn cached_row(&self, hash: ContentHash, author: NodeIndex) -> Option<Row> {
+        [Class::Have, Class::HaveNot].into_iter().find_map(|class| {
+            let from = HashFrom {
+                hash,
+                class,
+                author: u32::from(author.0),
+            };
+            let row = &self.by_hash.from(&from).next()?.row;
+            let own = row.hash == *hash.as_bytes() && row.class == class && row.author == author;
+            own.then(|| row.clone())
+        })
+    }
+
     /// Returns all file rows of a content.
     pub(crate) fn files_of(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
         let rows = self.by_hash.from(&HashFrom::files(hash));

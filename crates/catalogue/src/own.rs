@@ -35,7 +35,7 @@ impl OwnState {
 
     /// Restores the current number of each share after a start: the number that was begun last.
     pub(crate) fn restore_numbers(&mut self, logs: &NodeLogs) {
-        let audiences = logs.merge.state.audiences.iter();
+        let audiences = logs.merge.state().audiences.iter();
         let own = audiences.filter(|((author, _), _)| *author == logs.me);
         let mut begun: Vec<(u64, ShareIndex, ShareIndex)> = own
             .filter_map(|((author, number), audience)| {
@@ -65,10 +65,13 @@ impl<'a> OwnRecords<'a> {
     }
 
     pub(super) fn entry_under(self, number: ShareIndex, path: &SharedPath) -> Option<Entry> {
-        let dir = self.logs.merge.state.find_dir(&path.parent()?)?;
+        let dir = self.logs.merge.state().find_dir(&path.parent()?)?;
         self.logs
             .merge
-            .named_row(dir, path.file_name(), self.logs.me, number)?
+            .state()
+            .dir(dir)
+            .row_of(path.file_name(), self.logs.me, number)
+            .cloned()?
             .to_entry()
     }
 
@@ -76,10 +79,10 @@ impl<'a> OwnRecords<'a> {
     /// of the share with them.
     pub fn entries(self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + 'a {
         let rows = self.logs.own_log().rows.after(0);
-        rows.filter(move |row| row.has_name() && self.logs.merge.state.share_of(row) == share)
+        rows.filter(move |row| row.has_name() && self.logs.merge.state().share_of(row) == share)
             .filter_map(|row| {
                 Some((
-                    self.logs.merge.state.path_of(row.dir, row.name()),
+                    self.logs.merge.state().path_of(row.dir, row.name()),
                     row.to_entry()?,
                 ))
             })
@@ -89,8 +92,8 @@ impl<'a> OwnRecords<'a> {
     pub fn all_entries(self) -> impl Iterator<Item = (ShareIndex, SharedPath, Entry)> + 'a {
         let rows = self.logs.own_log().rows.after(0);
         rows.filter(|row| row.has_name()).filter_map(|row| {
-            let path = self.logs.merge.state.path_of(row.dir, row.name());
-            Some((self.logs.merge.state.share_of(row), path, row.to_entry()?))
+            let path = self.logs.merge.state().path_of(row.dir, row.name());
+            Some((self.logs.merge.state().share_of(row), path, row.to_entry()?))
         })
     }
 
@@ -105,7 +108,7 @@ impl<'a> OwnRecords<'a> {
     /// Returns the current own head, for signing.
     pub fn head(self) -> Head {
         let log = self.logs.own_log();
-        let node = self.logs.merge.state.node(self.logs.me);
+        let node = self.logs.merge.state().node(self.logs.me);
         Head {
             author: node.id,
             name: node.name.clone().unwrap_or_else(|| NodeName::from_host("")),
@@ -141,7 +144,7 @@ impl<'a> OwnRecords<'a> {
     /// Returns all numbers under which entries of a share may be recorded, the current one first.
     fn numbers_of(self, share: ShareIndex) -> Vec<ShareIndex> {
         let now = self.state.number_of(share);
-        let audiences = &self.logs.merge.state.audiences;
+        let audiences = &self.logs.merge.state().audiences;
         let sealed =
             audiences.range((self.logs.me, ShareIndex(0))..=(self.logs.me, ShareIndex(u16::MAX)));
         let sealed = sealed.filter(|(_, audience)| audience.share == share);
@@ -245,11 +248,11 @@ impl OwnLog<'_> {
     /// nodes then do not learn of the content.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
         self.unserved().drop_mark(hash);
-        if self.logs.merge.state.is_private(hash) {
+        if self.logs.merge.state().is_private(hash) {
             self.logs.merge.record_own_private(hash, Some(size_bytes));
             return Ok(self.withdraw_have(hash));
         }
-        let known = self.logs.merge.cached_row(hash, self.logs.me);
+        let known = self.logs.merge.state().cached_row(hash, self.logs.me);
         let is_known =
             known.is_some_and(|row| row.class == Class::Have && row.size_bytes() == size_bytes);
         if is_known {
@@ -268,7 +271,7 @@ impl OwnLog<'_> {
     }
 
     fn withdraw_have(&mut self, hash: ContentHash) -> bool {
-        let known = self.logs.merge.cached_row(hash, self.logs.me);
+        let known = self.logs.merge.state().cached_row(hash, self.logs.me);
         let known = known.is_some_and(|row| row.class == Class::Have);
         known && self.record(Fact::HaveNot { hash }).is_ok()
     }
@@ -354,7 +357,7 @@ impl OwnLog<'_> {
         }
         let fact = match &fact {
             Fact::Entry { share, .. } | Fact::Removed { share, .. } if share.is_sealed() => {
-                let audiences = &self.logs.merge.state.audiences;
+                let audiences = &self.logs.merge.state().audiences;
                 let audience = audiences.get(&(self.logs.me, *share));
                 let sealed = audience.and_then(|it| it.sealed_form(*share, &fact));
                 sealed.ok_or(CatalogueError::BadFact)?

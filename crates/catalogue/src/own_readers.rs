@@ -45,7 +45,7 @@ impl ReaderLists<'_> {
             .log
             .logs
             .merge
-            .state
+            .state()
             .audiences
             .get(&(self.log.logs.me, before));
         let number = match readers {
@@ -53,7 +53,7 @@ impl ReaderLists<'_> {
             None => share,
             Some(readers) => {
                 let mut readers = readers.clone();
-                readers.insert(self.log.logs.merge.state.node(self.log.logs.me).id);
+                readers.insert(self.log.logs.merge.state().node(self.log.logs.me).id);
                 // A node id that is not a valid key cannot read. Without it, the list may equal the
                 // known list.
                 readers.retain(has_key);
@@ -148,11 +148,11 @@ impl ReaderLists<'_> {
         let now = self
             .log
             .state
-            .number_of(self.log.logs.merge.state.share_of(row));
+            .number_of(self.log.logs.merge.state().share_of(row));
         let Some(entry) = row.to_entry().filter(|_| now != row.share) else {
             return;
         };
-        let path = self.log.logs.merge.state.path_of(row.dir, row.name());
+        let path = self.log.logs.merge.state().path_of(row.dir, row.name());
         if self.log.records().entry_under(now, &path).is_none() {
             let again = Fact::Entry {
                 share: now,
@@ -168,7 +168,7 @@ impl ReaderLists<'_> {
     }
 
     fn withdraw_numbers(&mut self) {
-        let audiences = self.log.logs.merge.state.audiences.iter();
+        let audiences = self.log.logs.merge.state().audiences.iter();
         let own = audiences.filter(|((author, _), _)| *author == self.log.logs.me);
         let stale = own
             .filter(|((_, number), audience)| self.log.state.number_of(audience.share) != *number);

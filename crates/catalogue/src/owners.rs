@@ -10,10 +10,10 @@ use std::iter;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use super::merge::Merge;
 use super::merged::{Merged, Owners};
 use super::orders::DirRef;
 use super::row::{Class, DirId, Row};
+use super::settle::NameSettler;
 use super::versions::listed_name;
 use super::view::View;
 use p2pfs_types::id::NodeId;
@@ -110,18 +110,18 @@ impl View {
     }
 }
 
-impl Merge {
+impl NameSettler<'_> {
     /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
-    /// [`Merge::settle_waiting`] settles the rest.
+    /// [`Self::settle_waiting`] settles the rest.
     pub(crate) fn set_owners(&mut self, owners: Owners) {
-        let before = &self.state.owners;
+        let before = &self.tracked.state.owners;
         if **before == owners {
             return;
         }
         let (old, new) = (before.iter(), owners.iter());
         let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
         let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
-        let state = &self.state;
+        let state = &self.tracked.state;
         let (mut rows, mut tops) = (Vec::new(), Vec::new());
         for (top, _) in changed {
             rows.extend(rows_at_and_below(state, top));
@@ -138,8 +138,8 @@ impl Merge {
                 self.naming.stale_aliases.insert(dir, &name, 1);
             }
         }
-        self.state.owners = Arc::new(owners);
-        self.dirty = true;
+        self.tracked.state.owners = Arc::new(owners);
+        self.tracked.dirty = true;
         self.settle_rows(rows);
     }
 }

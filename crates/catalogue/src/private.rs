@@ -121,7 +121,7 @@ impl Merge {
     fn mark_of(&self, row: &Row) -> Mark {
         Mark {
             content: row.hash(),
-            author: self.state.node(row.author).id,
+            author: self.tracked.state.node(row.author).id,
         }
     }
 
@@ -131,9 +131,9 @@ impl Merge {
         if row.class != Class::File {
             return;
         }
-        if !self.state.marks.is_empty() {
+        if !self.tracked.state.marks.is_empty() {
             let mark = self.mark_of(row);
-            if self.state.marks.remove(&mark) {
+            if self.tracked.state.marks.remove(&mark) {
                 self.sealed.new_marks.insert(mark, false);
                 self.review_have(row);
             }
@@ -141,7 +141,7 @@ impl Merge {
         if !row.share.is_sealed() {
             return;
         }
-        self.state.private.insert(ByHash::new(row.clone()));
+        self.tracked.state.private.insert(ByHash::new(row.clone()));
         self.review_have(row);
     }
 
@@ -154,18 +154,18 @@ impl Merge {
         }
         let hash = row.hash();
         let becomes_private = if row.share.is_sealed() {
-            self.state.private.remove(&ByHash::new(row.clone()));
-            !self.state.is_listed_by(hash, row.author)
+            self.tracked.state.private.remove(&ByHash::new(row.clone()));
+            !self.tracked.state.is_listed_by(hash, row.author)
         } else {
             // A content that is also listed in a share for all nodes is not private.
             self.sealed
                 .restricted
                 .contains_key(&(row.author, row.share))
-                && !self.state.is_listed(hash)
+                && !self.tracked.state.is_listed(hash)
         };
         if becomes_private {
             let mark = self.mark_of(row);
-            if self.state.marks.add(mark) {
+            if self.tracked.state.marks.add(mark) {
                 self.sealed.new_marks.insert(mark, true);
             }
         }
@@ -176,9 +176,9 @@ impl Merge {
 
     /// Returns the size of a content in the own cache, whether or not it is announced.
     pub(super) fn cached_size(&self, hash: ContentHash) -> Option<u64> {
-        let own = self.cached_row(hash, self.state.me);
+        let own = self.tracked.state.cached_row(hash, self.tracked.state.me);
         let said = own.filter(|row| row.class == Class::Have);
-        let kept = self.state.kept.get(&hash).copied();
+        let kept = self.tracked.state.kept.get(&hash).copied();
         said.map(|row| row.size_bytes()).or(kept)
     }
 

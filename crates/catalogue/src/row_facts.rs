@@ -23,11 +23,17 @@ impl RowBuilder<'_> {
     pub(crate) fn row_of(&mut self, stamp: Stamp, fact: &Fact) -> Row {
         match fact {
             Fact::Entry { share, path, entry } => {
-                let dir = self.merge.dir_of(&path.parent().unwrap_or_default());
+                let dir = self
+                    .merge
+                    .tracked
+                    .dir_of(&path.parent().unwrap_or_default());
                 Row::entry(stamp, *share, dir, path.file_name(), entry)
             }
             Fact::Removed { share, path } => {
-                let dir = self.merge.dir_of(&path.parent().unwrap_or_default());
+                let dir = self
+                    .merge
+                    .tracked
+                    .dir_of(&path.parent().unwrap_or_default());
                 Row::removed(stamp, *share, dir, path.file_name())
             }
             Fact::Have { hash, size_bytes } => Row::have(stamp, hash, *size_bytes),
@@ -76,7 +82,7 @@ impl RowBuilder<'_> {
         if sealed_path.is_empty() || self.merge.sealed.is_opaque(author, number, sealed_path) {
             return None;
         }
-        let audience = self.merge.state.audiences.get(&(author, number))?;
+        let audience = self.merge.state().audiences.get(&(author, number))?;
         let (key, share) = (audience.key.as_ref()?, audience.share);
         let (path, entry) = opened_text(key, number, sealed_path, sealed)?;
         let fact = match entry.clone() {
@@ -94,7 +100,10 @@ impl RowBuilder<'_> {
         if self.is_of_another_seal(author, number, &path, sealed_path) {
             return None;
         }
-        let dir = self.merge.dir_of(&path.parent().unwrap_or_default());
+        let dir = self
+            .merge
+            .tracked
+            .dir_of(&path.parent().unwrap_or_default());
         let kept = seal(sealed_path, sealed.unwrap_or_default());
         let name = (dir, path.file_name());
         Some(match entry {
@@ -114,11 +123,16 @@ impl RowBuilder<'_> {
     ) -> bool {
         let Some(dir) = path
             .parent()
-            .and_then(|parent| self.merge.state.find_dir(&parent))
+            .and_then(|parent| self.merge.state().find_dir(&parent))
         else {
             return false;
         };
-        let known = self.merge.named_row(dir, path.file_name(), author, number);
+        let known = self
+            .merge
+            .state()
+            .dir(dir)
+            .row_of(path.file_name(), author, number)
+            .cloned();
         let Some(known) = known else { return false };
         let log = self.logs.get(&author);
         let is_current = log

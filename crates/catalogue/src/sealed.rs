@@ -10,8 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::audience::{Audience, Mark, ReaderList, SealedPlace, key_context, list_of};
-use super::merge::Merge;
+use super::audience::{Audience, Mark, ReaderList, SealedPlace, key_context};
 use super::row::{Class, NodeIndex, Row};
 use p2pfs_proto::trust::NodeKey;
 use p2pfs_proto::wire::native::record::ShareIndex;
@@ -22,9 +21,9 @@ use p2pfs_types::id::NodeId;
 #[derive(Default)]
 pub(super) struct SealedRecords {
     /// Lists of readers, and records sealed for other nodes.
-    pub(super) opaque: BTreeMap<SealedPlace, Row>,
+    opaque: BTreeMap<SealedPlace, Row>,
     /// Sealed records that this node could open.
-    pub(super) opened: BTreeMap<SealedPlace, Row>,
+    opened: BTreeMap<SealedPlace, Row>,
     /// The node key, which opens records sealed for this node.
     pub(super) vault: Option<Arc<NodeKey>>,
     /// Marks of private contents that were added (`true`) or removed, and are not stored yet.
@@ -77,6 +76,16 @@ impl SealedRecords {
         self.opaque.contains_key(&place(author, number, path))
     }
 
+    /// Inserts a row that this node cannot open, or a list of readers.
+    pub(crate) fn insert_opaque(&mut self, row: &Row) {
+        self.opaque.insert(place_of(row), row.clone());
+    }
+
+    /// Removes a row that was inserted by [`Self::insert_opaque`].
+    pub(crate) fn remove_opaque(&mut self, row: &Row) {
+        self.opaque.remove(&place_of(row));
+    }
+
     /// Returns the row of the list of readers under a number.
     pub(crate) fn list_row(&self, author: NodeIndex, number: ShareIndex) -> Option<&Row> {
         self.opaque.get(&place(author, number, &[]))
@@ -93,7 +102,8 @@ impl SealedRecords {
         }
     }
 
-    fn count_list(&mut self, author: NodeIndex, share: ShareIndex, is_new: bool) {
+    /// Counts a list of readers of a share, or discounts it.
+    pub(crate) fn count_list(&mut self, author: NodeIndex, share: ShareIndex, is_new: bool) {
         let count = self.restricted.entry((author, share)).or_default();
         if is_new {
             *count += 1
@@ -106,7 +116,7 @@ impl SealedRecords {
     }
 
     /// Returns the audience that an author states in the row of a list of readers.
-    fn audience_of(
+    pub(crate) fn audience_of(
         &self,
         me: &NodeId,
         author: &NodeId,
@@ -122,33 +132,6 @@ impl SealedRecords {
             share,
             readers: readers.into_iter().map(|reader| reader.node).collect(),
             key,
-        }
-    }
-}
-
-impl Merge {
-    /// Replaces an opaque row by another with the same sealed path.
-    pub(super) fn change_opaque(&mut self, gone: Option<&Row>, new: Option<&Row>) {
-        if let Some(gone) = gone {
-            self.sealed.opaque.remove(&place_of(gone));
-            self.costs.drop_row(gone);
-            if gone.class == Class::Readers {
-                self.dirty = true;
-                let audiences = Arc::make_mut(&mut self.state.audiences);
-                let audience = audiences.remove(&(gone.author, gone.share));
-                audience.inspect(|it| self.sealed.count_list(gone.author, it.share, false));
-            }
-        }
-        let Some(new) = new else { return };
-        self.sealed.opaque.insert(place_of(new), new.clone());
-        self.costs.add_row(new);
-        if let Some(list) = list_of(new) {
-            let (me, author) = (self.state.node(self.state.me).id, *self.state.node_of(new));
-            let audience = self.sealed.audience_of(&me, &author, (new.share, list));
-            self.dirty = true;
-            self.sealed.count_list(new.author, audience.share, true);
-            let audiences = Arc::make_mut(&mut self.state.audiences);
-            audiences.insert((new.author, new.share), Arc::new(audience));
         }
     }
 }

@@ -1,16 +1,77 @@
 //! Computes the version that a name shows, and updates the directories above it.
+//!
+//! To *settle* a name is to compute the version that it shows. A name is settled whenever one of
+//! its rows is added or removed, or whenever the availability of a row changes. Each step examines
+//! only the name, its content and the directories above it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::SWEEP_STEP_RECORDS;
 use super::change::Change;
-use super::merge::Merge;
+use super::conflicts::ConflictNaming;
+use super::early::FutureDated;
 use super::orders::{ByHash, ByName, DirRef, HashFrom, ListedRow, Named};
-use super::row::{Class, DirId, Row};
+use super::row::{Class, DirId, NodeIndex, Row};
+use super::tracked::TrackedState;
 use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 
 /// Number of candidates examined in the time of applying one record.
 pub(super) const LOOKS_PER_STEP: usize = 8;
 
-impl Merge {
+/// The names that still need to be settled, and the bounds of one step of that work.
+pub(super) struct Unsettled {
+    /// Names that another version may have now, or with a waiting version whose time came.
+    pub(super) unsettled: Vec<Row>,
+    /// Contents with a changed availability, and the last name of each that was settled. Names
+    /// after it still need to be settled. Each content is here once, however often its availability
+    /// changes.
+    pub(super) unsettled_contents: BTreeMap<ContentHash, Option<ByHash>>,
+    /// Number of candidates examined so far. One name may have very many.
+    pub(super) looks: usize,
+    /// Records of one step: [`SWEEP_STEP_RECORDS`], or fewer in tests.
+    pub(super) step_records: usize,
+    pub(super) early: FutureDated,
+    /// Authors of versions dated ahead of the clock that were not reported yet.
+    pub(super) dated_ahead: BTreeSet<NodeIndex>,
+    /// A listed row that is being removed. It is still in the listing, but is not a candidate.
+    pub(super) leaving: Option<Row>,
+}
+
+impl Default for Unsettled {
+    fn default() -> Self {
+        Self {
+            unsettled: Vec::new(),
+            unsettled_contents: BTreeMap::new(),
+            looks: 0,
+            step_records: SWEEP_STEP_RECORDS,
+            early: FutureDated::default(),
+            dated_ahead: BTreeSet::new(),
+            leaving: None,
+        }
+    }
+}
+
+impl Unsettled {
+    /// Returns whether no names wait to be settled.
+    pub(crate) fn is_done(&self) -> bool {
+        self.unsettled.is_empty() && self.unsettled_contents.is_empty()
+    }
+
+    /// Converts the candidates examined since `looks` into steps.
+    pub(crate) fn steps_since(&self, looks: usize) -> usize {
+        (self.looks - looks) / LOOKS_PER_STEP
+    }
+}
+
+/// Computes the versions that names show.
+pub(super) struct NameSettler<'a> {
+    pub tracked: &'a mut TrackedState,
+    pub settling: &'a mut Unsettled,
+    pub naming: &'a mut ConflictNaming,
+}
+
+impl NameSettler<'_> {
     /// Settles the names of a content, the first step at once. There may be very many, as for the
     /// empty file.
     pub(super) fn settle_content(&mut self, hash: ContentHash) {
@@ -39,7 +100,7 @@ impl Merge {
         // A directory that becomes listed or unlisted changes the time of the directory around it.
         let is_record = |row: &&Row| row.class == Class::Directory;
         for row in rows.iter().filter(is_record) {
-            self.retime_directory(row);
+            self.tracked.retime_directory(row);
         }
         let at_once = rows.len().min(self.settling.step_records);
         self.settling.unsettled.extend(rows);
@@ -49,34 +110,31 @@ impl Merge {
     /// Settles the rows that the clock has reached.
     pub(super) fn settle_due(&mut self, horizon: Timestamp) {
         let due = self.settling.early.take_up_to(horizon);
-        self.dirty |= !due.is_empty();
+        self.tracked.dirty |= !due.is_empty();
         self.settle_rows(due);
-        self.apply_waiting_names();
     }
 
     /// Hides rows dated ahead of the clock.
     pub(super) fn hide_early(&mut self, early: Vec<Row>) {
-        self.dirty |= !early.is_empty();
+        self.tracked.dirty |= !early.is_empty();
         for row in &early {
             self.settling.early.insert(row);
-            if self.state.is_early(row) {
+            if self.tracked.state.is_early(row) {
                 self.settling.dated_ahead.insert(row.author);
             }
         }
         self.settle_rows(early);
     }
 
-    /// Returns whether names wait to be settled.
-    pub(super) fn is_unsettled(&self) -> bool {
-        !self.settling.unsettled.is_empty() || !self.settling.unsettled_contents.is_empty()
-    }
-
     /// Settles the names of a content after a given one, for about `limit` steps. Returns the steps
     /// taken. The remaining names wait.
     fn settle_files(&mut self, hash: ContentHash, after: Option<ByHash>, limit: usize) -> usize {
         let files: Vec<ByHash> = match &after {
-            None => self.state.files_after(hash, &HashFrom::files(hash), limit),
-            Some(after) => self.state.files_after(hash, after, limit),
+            None => self
+                .tracked
+                .state
+                .files_after(hash, &HashFrom::files(hash), limit),
+            Some(after) => self.tracked.state.files_after(hash, after, limit),
         };
         let (mut steps, mut last) = (0, after);
         for file in files {
@@ -93,15 +151,10 @@ impl Merge {
     fn settle_row(&mut self, row: &Row) -> usize {
         let before = self.settling.looks;
         // The directory may be gone by now, or its number reused. Then nothing changes.
-        if self.state.dirs[row.dir.0 as usize].is_some() {
+        if self.tracked.state.dirs[row.dir.0 as usize].is_some() {
             self.settle(row.dir, row.name());
         }
-        1 + self.steps_since(before)
-    }
-
-    /// Converts the candidates examined since `looks` into steps.
-    pub(super) fn steps_since(&self, looks: usize) -> usize {
-        (self.settling.looks - looks) / LOOKS_PER_STEP
+        1 + self.settling.steps_since(before)
     }
 
     /// Settles a name, and each directory above it that becomes occupied or empty.
@@ -111,13 +164,13 @@ impl Merge {
             let name = place.as_ref().map_or(name, DirRef::name);
             let kept = self.settle_directory(dir, name);
             self.settle_file(dir, name, kept);
-            let here = self.state.dir(dir);
+            let here = self.tracked.state.dir(dir);
             let occupied = !here.listed.is_empty() || !here.dirs.is_empty();
             if here.occupied == occupied {
                 return;
             }
             let (parent, above) = (here.parent, here.place.clone());
-            self.dir_mut(dir).occupied = occupied;
+            self.tracked.dir_mut(dir).occupied = occupied;
             if dir == DirId::ROOT {
                 return;
             }
@@ -128,30 +181,30 @@ impl Merge {
     /// Lists or unlists the directory of a name. Returns whether a listed directory has the name
     /// now.
     fn settle_directory(&mut self, dir: DirId, name: &[u8]) -> bool {
-        let here = self.state.dir(dir);
+        let here = self.tracked.state.dir(dir);
         let Some(child) = here.child(name) else {
             return false;
         };
-        let place = self.state.dir(child).place.clone();
+        let place = self.tracked.state.dir(child).place.clone();
         let recorded = here
             .candidates(name)
-            .any(|row| self.state.lists_directory(row));
-        let listed = recorded || self.state.dir(child).occupied;
+            .any(|row| self.tracked.state.lists_directory(row));
+        let listed = recorded || self.tracked.state.dir(child).occupied;
         if listed == here.dirs.contains(&place) {
             return listed;
         }
-        let here = self.dir_mut(dir);
+        let here = self.tracked.dir_mut(dir);
         if listed {
             here.absent_dirs.remove(&place);
             here.dirs.insert(place);
-            self.state.totals.entries += 1;
+            self.tracked.state.totals.entries += 1;
         } else {
             here.dirs.remove(&place);
             here.absent_dirs.insert(place);
-            self.state.totals.entries -= 1;
+            self.tracked.state.totals.entries -= 1;
         }
-        self.record_change(dir, name, Change::Entry);
-        self.record_change(dir, &[], Change::Listing);
+        self.tracked.record_change(dir, name, Change::Entry);
+        self.tracked.record_change(dir, &[], Change::Listing);
         self.mark_wanted_alias(dir, name);
         listed
     }
@@ -160,10 +213,11 @@ impl Merge {
     fn settle_file(&mut self, dir: DirId, name: &[u8], directory_has_it: bool) {
         let before = self.settling.looks;
         let (best, has_others) = self.best(dir, name);
-        let steps = 1 + self.steps_since(before);
+        let steps = 1 + self.settling.steps_since(before);
         let conflict = has_others || (directory_has_it && best.is_some());
         let winner = best.filter(|_| !directory_has_it);
         let old = self
+            .tracked
             .state
             .dir(dir)
             .listed
@@ -181,46 +235,46 @@ impl Merge {
     }
 
     fn relist(&mut self, dir: DirId, old: Option<&Row>, new: Option<&Row>) {
-        let leaving = self.leaving.clone();
-        let here = self.dir_mut(dir);
+        let leaving = self.settling.leaving.clone();
+        let here = self.tracked.dir_mut(dir);
         if let Some(old) = old {
             here.listed.remove(&ListedRow(old.clone()));
             if !leaving.is_some_and(|row| row.is(old)) {
                 here.rest.insert(ByName(old.clone()));
             }
-            self.lower_time(dir, old.version_time());
+            self.tracked.lower_time(dir, old.version_time());
         }
         if let Some(new) = new {
-            let here = self.dir_mut(dir);
+            let here = self.tracked.dir_mut(dir);
             here.rest.remove(&ByName(new.clone()));
             here.listed.insert(ListedRow(new.clone()));
-            self.raise_time(dir, new.version_time());
+            self.tracked.raise_time(dir, new.version_time());
         }
         let Some(name) = new.or(old).map(Row::name) else {
             return;
         };
         if old.is_some() != new.is_some() {
-            let entries = self.state.totals.entries;
-            self.state.totals.entries = if new.is_some() {
+            let entries = self.tracked.state.totals.entries;
+            self.tracked.state.totals.entries = if new.is_some() {
                 entries + 1
             } else {
                 entries - 1
             };
-            self.record_change(dir, &[], Change::Listing);
+            self.tracked.record_change(dir, &[], Change::Listing);
             self.mark_wanted_alias(dir, name);
         }
         let same = old
             .zip(new)
             .is_some_and(|(old, new)| old.to_entry() == new.to_entry());
         if !same {
-            self.record_change(dir, name, Change::Entry);
+            self.tracked.record_change(dir, name, Change::Entry);
         }
     }
 
     /// Returns the versions of a name that a live node can give, the best first.
     pub(super) fn versions(&mut self, dir: DirId, name: &[u8]) -> Vec<Row> {
         let (rows, looks) = self.givable(dir, name);
-        let ranked = self.state.rank(rows.into_iter().cloned().collect());
+        let ranked = self.tracked.state.rank(rows.into_iter().cloned().collect());
         self.settling.looks += looks;
         ranked
     }
@@ -228,7 +282,10 @@ impl Merge {
     /// Returns the best version of a name, and whether other versions exist.
     fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
         let (rows, looks) = self.givable(dir, name);
-        let best = rows.iter().copied().min_by(|a, b| self.state.order(a, b));
+        let best = rows
+            .iter()
+            .copied()
+            .min_by(|a, b| self.tracked.state.order(a, b));
         let is_other = |row: &&Row| best.is_some_and(|best| !best.same_content(row));
         let has_others = rows.iter().any(is_other);
         let best = best.cloned();
@@ -239,11 +296,11 @@ impl Merge {
     /// Returns the candidates of a name that a live node can give, and the number of candidates
     /// examined.
     fn givable<'a>(&'a self, dir: DirId, name: &'a [u8]) -> (Vec<&'a Row>, usize) {
-        let leaving = |row: &Row| self.leaving.as_ref().is_some_and(|l| l.is(row));
+        let leaving = |row: &Row| self.settling.leaving.as_ref().is_some_and(|l| l.is(row));
         let mut looks = 0;
-        let rows = self.state.dir(dir).candidates(name);
+        let rows = self.tracked.state.dir(dir).candidates(name);
         let rows = rows.inspect(|_| looks += 1);
-        let rows = rows.filter(|row| !leaving(row) && self.state.is_givable(row));
+        let rows = rows.filter(|row| !leaving(row) && self.tracked.state.is_givable(row));
         (rows.collect(), looks)
     }
 

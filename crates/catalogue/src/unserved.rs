@@ -16,7 +16,6 @@ use std::time::Instant;
 use imbl::OrdSet;
 
 use super::logs::NodeLogs;
-use super::merge::Merge;
 use super::merged::Merged;
 use super::row::{Class, NodeIndex, Row};
 use super::view::View;
@@ -84,53 +83,6 @@ impl Merged {
     }
 }
 
-impl Merge {
-    /// Settles the contested names of an author. Other names do not depend on the ranking.
-    fn settle_contested(&mut self, author: NodeIndex) {
-        let is_version =
-            |row: &&Row| row.author == author && matches!(row.class, Class::File | Class::Symlink);
-        let places = self.naming.conflicts.iter();
-        let places = places.flat_map(|(dir, names)| names.keys().map(|name| (*dir, name)));
-        let versions = places.filter_map(|(dir, name)| {
-            let mut candidates = self.state.dir(dir).candidates(name);
-            candidates.find(is_version).cloned()
-        });
-        let versions: Vec<Row> = versions.collect();
-        self.dirty = true;
-        let at_once = versions.len().min(self.settling.step_records);
-        self.settling.unsettled.extend(versions);
-        self.settle_waiting(at_once);
-    }
-
-    fn set_unserved(&mut self, hash: ContentHash, is_unserved: bool) {
-        let contents = &mut self.state.unserved.contents;
-        let before = if is_unserved {
-            contents.insert(hash).is_some()
-        } else {
-            contents.remove(&hash).is_none()
-        };
-        if !before {
-            self.dirty = true;
-            self.settle_content(hash);
-        }
-    }
-
-    /// Returns whether a name of one of the author's files of this content has another version that
-    /// did not prove unserved.
-    fn has_served_alternative(&self, hash: ContentHash, author: NodeIndex) -> bool {
-        let files = self.state.files_of(hash).take(self.settling.step_records);
-        let mut files = files.filter(|row| row.author == author);
-        files.any(|row| {
-            let mut others = self.state.dir(row.dir).candidates(row.name());
-            others.any(|other| {
-                !other.same_content(row)
-                    && self.state.is_givable(other)
-                    && !self.state.is_unserved(other)
-            })
-        })
-    }
-}
-
 /// Ranks contents that proved unserved behind others.
 /// [`Catalogue::unserved`](super::Catalogue::unserved) returns it.
 pub struct UnservedContents<'a> {
@@ -143,43 +95,35 @@ impl UnservedContents<'_> {
     /// no other live node claims to have, is not marked. Returns the authors at fault: those with a
     /// name of the content that has another version, which did not prove unserved.
     pub fn mark(&mut self, hash: ContentHash, expires_at: Instant) -> Vec<NodeId> {
-        let holders = self.logs.merge.state.holders(hash);
+        let holders = self.logs.merge.state().holders(hash);
         if holders.is_empty() || holders.contains(&self.logs.me) {
             return Vec::new();
         }
-        let authors: Vec<NodeIndex> = self.logs.merge.state.live_authors(hash).collect();
-        let id_of = |index: &NodeIndex| self.logs.merge.state.node(*index).id;
+        let authors: Vec<NodeIndex> = self.logs.merge.state().live_authors(hash).collect();
+        let id_of = |index: &NodeIndex| self.logs.merge.state().node(*index).id;
         let mark = UnservedMark {
             expires_at,
             authors: authors.iter().map(id_of).collect(),
         };
         self.marks.marks.insert(hash, mark);
-        self.logs.merge.set_unserved(hash, true);
+        self.set_unserved(hash, true);
         if self.marks.marks.len() > UNSERVED_MAX
             && let Some((_, first)) = self.marks.first_to_expire()
         {
             self.drop_mark(first);
         }
         for author in &authors {
-            let id = self.logs.merge.state.node(*author).id;
-            if self.marks.count_of(&id) >= UNSERVED_PER_AUTHOR
-                && self
-                    .logs
-                    .merge
-                    .state
-                    .unserved
-                    .authors
-                    .insert(*author)
-                    .is_none()
-            {
-                self.logs.merge.settle_contested(*author);
+            let state = &mut self.logs.merge.tracked.state;
+            let has_many = self.marks.count_of(&state.node(*author).id) >= UNSERVED_PER_AUTHOR;
+            if has_many && state.unserved.authors.insert(*author).is_none() {
+                self.settle_contested(*author);
             }
         }
-        let merge = &self.logs.merge;
         let at_fault = authors.iter();
-        let at_fault = at_fault.filter(|author| merge.has_served_alternative(hash, **author));
+        let at_fault = at_fault.filter(|author| self.has_served_alternative(hash, **author));
+        let merge = &self.logs.merge;
         at_fault
-            .map(|author| merge.state.node(*author).id)
+            .map(|author| merge.state().node(*author).id)
             .collect()
     }
 
@@ -187,7 +131,7 @@ impl UnservedContents<'_> {
     /// authors no longer rank behind those of other authors.
     pub fn clear(&mut self, hash: ContentHash) {
         self.drop_mark(hash);
-        let authors: Vec<NodeIndex> = self.logs.merge.state.live_authors(hash).collect();
+        let authors: Vec<NodeIndex> = self.logs.merge.state().live_authors(hash).collect();
         authors.into_iter().for_each(|it| self.pardon(it));
     }
 
@@ -205,7 +149,7 @@ impl UnservedContents<'_> {
         let Some(mark) = self.marks.marks.remove(&hash) else {
             return;
         };
-        self.logs.merge.set_unserved(hash, false);
+        self.set_unserved(hash, false);
         for author in mark.authors {
             let index = self.logs.index_of(&author);
             let has_few = self.marks.count_of(&author) < UNSERVED_PER_AUTHOR;
@@ -216,10 +160,56 @@ impl UnservedContents<'_> {
     }
 
     fn pardon(&mut self, author: NodeIndex) {
-        let authors = &mut self.logs.merge.state.unserved.authors;
+        let authors = &mut self.logs.merge.tracked.state.unserved.authors;
         if authors.remove(&author).is_some() {
-            self.logs.merge.settle_contested(author);
+            self.settle_contested(author);
         }
+    }
+
+    /// Settles the contested names of an author. Other names do not depend on the ranking.
+    fn settle_contested(&mut self, author: NodeIndex) {
+        let is_version =
+            |row: &&Row| row.author == author && matches!(row.class, Class::File | Class::Symlink);
+        let merge = &mut self.logs.merge;
+        let places = merge.naming.conflicts.iter();
+        let places = places.flat_map(|(dir, names)| names.keys().map(|name| (*dir, name)));
+        let versions = places.filter_map(|(dir, name)| {
+            let mut candidates = merge.state().dir(dir).candidates(name);
+            candidates.find(is_version).cloned()
+        });
+        let versions: Vec<Row> = versions.collect();
+        merge.tracked.dirty = true;
+        let at_once = versions.len().min(merge.settling.step_records);
+        merge.settling.unsettled.extend(versions);
+        merge.settler().settle_waiting(at_once);
+    }
+
+    fn set_unserved(&mut self, hash: ContentHash, is_unserved: bool) {
+        let contents = &mut self.logs.merge.tracked.state.unserved.contents;
+        let before = if is_unserved {
+            contents.insert(hash).is_some()
+        } else {
+            contents.remove(&hash).is_none()
+        };
+        if !before {
+            self.logs.merge.tracked.dirty = true;
+            self.logs.merge.settler().settle_content(hash);
+        }
+    }
+
+    /// Returns whether a name of one of the author's files of this content has another version that
+    /// did not prove unserved.
+    fn has_served_alternative(&self, hash: ContentHash, author: NodeIndex) -> bool {
+        let merge = &self.logs.merge;
+        let state = merge.state();
+        let files = state.files_of(hash).take(merge.settling.step_records);
+        let mut files = files.filter(|row| row.author == author);
+        files.any(|row| {
+            let mut others = state.dir(row.dir).candidates(row.name());
+            others.any(|other| {
+                !other.same_content(row) && state.is_givable(other) && !state.is_unserved(other)
+            })
+        })
     }
 }
 

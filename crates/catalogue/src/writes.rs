@@ -95,7 +95,7 @@ impl CatalogueStorage<'_> {
                 writes.push(write);
             } else if log.pending.anew && !log.pull.staging {
                 log.pending = UnsavedRecords::default();
-                writes.push(self.void(self.logs.merge.state.node(index).id));
+                writes.push(self.void(self.logs.merge.state().node(index).id));
             }
         }
         if let Some(first) = writes.first_mut() {
@@ -145,13 +145,13 @@ impl CatalogueStorage<'_> {
             match log.rows.get(sequence) {
                 Some(row) => puts.push(Record {
                     sequence,
-                    fact: fact_of(&self.logs.merge.state, row),
+                    fact: fact_of(self.logs.merge.state(), row),
                 }),
                 None if !anew => deletes.push(sequence),
                 None => {}
             }
         }
-        let author = self.logs.merge.state.node(index).id;
+        let author = self.logs.merge.state().node(index).id;
         LogWrite {
             author,
             anew,
@@ -196,7 +196,7 @@ impl CatalogueStorage<'_> {
         }
         let lanes = SetDigest::from_bytes(&state.lanes).filter(|_| state.complete);
         if let Some(signed) = &state.head {
-            self.logs.merge.set_name(index, &signed.head.name);
+            self.logs.merge.node_names().set(index, &signed.head.name);
         }
         // The store has the digest of its records.
         self.logs.log_mut(index).totals.is_summed = lanes.is_some();
@@ -266,33 +266,40 @@ impl CatalogueStorage<'_> {
     pub fn restore_marks(&mut self, marks: impl IntoIterator<Item = Mark>) {
         for mark in marks {
             let author = self.logs.index_of(&mark.author);
-            let state = &mut self.logs.merge.state;
+            let state = &mut self.logs.merge.tracked.state;
             if !author.is_some_and(|author| state.is_listed_by(mark.content, author)) {
                 state.marks.add(mark);
             }
         }
-        self.logs.merge.dirty = true;
+        self.logs.merge.tracked.dirty = true;
     }
 
     /// Records that the marks were lost. No content without a name is given from now on, because it
     /// may be private.
     pub fn lose_marks(&mut self) {
-        self.logs.merge.state.marks.lose();
-        self.logs.merge.dirty = true;
+        self.logs.merge.tracked.state.marks.lose();
+        self.logs.merge.tracked.dirty = true;
     }
 
     /// Removes the marks of contents of which this node has no bytes. Such a content cannot be
     /// given to any node.
     pub fn drop_marks(&mut self, gone: &[Mark]) {
         for mark in gone {
-            self.logs.merge.state.marks.remove(mark);
+            self.logs.merge.tracked.state.marks.remove(mark);
         }
-        self.logs.merge.dirty = true;
+        self.logs.merge.tracked.dirty = true;
     }
 
     /// Returns all marks: contents that are private without a name.
     pub fn marks(&self) -> Vec<Mark> {
-        self.logs.merge.state.marks.iter().copied().collect()
+        self.logs
+            .merge
+            .tracked
+            .state
+            .marks
+            .iter()
+            .copied()
+            .collect()
     }
 }
 

@@ -85,7 +85,7 @@ fn a_renamed_node_updates_its_conflict_names_in_bounded_steps() {
     let before = watcher.logs.merge.settling.looks;
     let index = watcher.logs.index_of(&id(1)).unwrap();
     let name = NodeName::new("renamed").unwrap();
-    watcher.logs.merge.set_name(index, &name);
+    watcher.logs.merge.node_names().set(index, &name);
     assert!(watcher.logs.merge.settling.looks - before < 60);
     let is_new = |watcher: &mut Catalogue, number: &str| {
         let view = watcher.view();
@@ -99,8 +99,9 @@ fn a_renamed_node_updates_its_conflict_names_in_bounded_steps() {
     watcher
         .logs
         .merge
-        .set_name(index, &NodeName::new("early").unwrap());
-    watcher.logs.merge.set_name(index, &name);
+        .node_names()
+        .set(index, &NodeName::new("early").unwrap());
+    watcher.logs.merge.node_names().set(index, &name);
     while watcher.advance(20) {
         assert!(looks_of_a_view(&mut watcher) < 60);
     }
@@ -118,7 +119,8 @@ fn a_node_that_is_renamed_repeatedly_is_updated_after_a_pause() {
         author
             .logs
             .merge
-            .set_name(index, &NodeName::new(name).unwrap());
+            .node_names()
+            .set(index, &NodeName::new(name).unwrap());
         put(&mut author, name, file(name, 1));
         share(&mut author, watcher);
         watcher.view().label(&id(1)).unwrap()
@@ -200,7 +202,7 @@ proptest! {
         let (index, called) = renamed;
         let author = &mut authors[index];
         let me = author.logs.me;
-        author.logs.merge.set_name(me, &NodeName::new(CALLED[called]).unwrap());
+        author.logs.merge.node_names().set(me, &NodeName::new(CALLED[called]).unwrap());
         put(author, "c", file("c", 1));
         let mut fresh = node(0xff, "watcher");
         for author in &mut authors {

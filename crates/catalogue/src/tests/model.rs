@@ -305,7 +305,7 @@ proptest! {
         let [observer, _] = &mut world.observers;
         (0..NODES).for_each(|author| observer.catalogue.forget(&node_id(author)));
         while observer.catalogue.advance(5) {}
-        let state = &observer.catalogue.logs.merge.state;
+        let state = &observer.catalogue.logs.merge.state();
         prop_assert_eq!(state.dirs.iter().flatten().count(), 1, "only the root is left");
         prop_assert!(state.by_hash.is_empty());
         prop_assert_eq!(state.totals, Totals::default());
