@@ -27,7 +27,7 @@
 //! | names of the other versions | `aliases`, `conflicts`, `labels` |
 //! | shares with readers | `sealed`, `audience`, `private` |
 //! | limits of memory | `budget` |
-//! | queries | `view`, `dir`, `peers`, `change`, `found_again` |
+//! | queries | `view`, `dir`, `contents`, `peers`, `change` |
 //! | containers of rows and names | `orders`, `sorted`, `held` |
 
 #![cfg_attr(
@@ -42,12 +42,12 @@ mod catalogue;
 mod change;
 mod checked;
 mod conflicts;
+mod contents;
 mod digest;
 mod dir;
 mod early;
 mod facts;
 mod forgotten;
-mod found_again;
 mod held;
 mod intake;
 mod labels;
@@ -91,19 +91,20 @@ pub use budget::{
 };
 pub use catalogue::Catalogue;
 pub use change::Change;
+pub use contents::{Claim, ContentQueries, FileNames};
 pub use digest::SetDigest;
 pub use forgotten::{FORGOTTEN_MAX, Rank};
-pub use found_again::FileNames;
 pub use held::{NameHandle, RecordHandle};
 pub use intake::{IntakeQueue, LogIntake};
 pub use logs::NodeLogs;
 pub use merged::{ContentOfHash, Owners, Totals};
 pub use own::{OwnLog, OwnRecords};
 pub use own_readers::ReaderLists;
+pub use peers::PeerFiles;
 pub use rules::conflict_name;
 pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};
 pub use versions::{Rule, Version};
-pub use view::{Child, Claim, Found, View};
+pub use view::{Child, Found, View};
 pub use writes::{CatalogueStorage, LogState, LogWrite};
 
 /// Maximum records in one part of a log.

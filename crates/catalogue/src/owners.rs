@@ -66,6 +66,11 @@ impl Merged {
 }
 
 impl View {
+    /// Returns the owner of a path. Only the owner's versions are listed there.
+    pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        self.merged.owner_of(path)
+    }
+
     /// Returns the nearest owned path at or above a path, with its owner.
     pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
         self.merged.owned_above(path)

@@ -12,10 +12,16 @@ use super::rules::conflict_name;
 use super::view::{Child, DATING_MAX, Found, View};
 use p2pfs_types::path::SharedPath;
 
-impl View {
+/// Queries of the unmerged files of single nodes. [`View::peers`] returns it.
+#[derive(Clone, Copy)]
+pub struct PeerFiles<'a> {
+    pub(super) view: &'a View,
+}
+
+impl<'a> PeerFiles<'a> {
     /// Returns the labels of the live nodes in ascending order. Nodes of the same name have
     /// different labels.
-    pub fn peer_names(&self) -> Vec<String> {
+    pub fn names(self) -> Vec<String> {
         let live = self.named_live();
         let mut names: Vec<String> = live.map(|(_, node)| node.label.to_string()).collect();
         names.sort_unstable();
@@ -24,59 +30,59 @@ impl View {
     }
 
     /// Returns the object at a path of one live node. The node's root is always a directory.
-    pub fn peer_lookup(&self, name: &str, path: &SharedPath) -> Option<Found> {
-        let node = self.peer(name)?;
+    pub fn lookup(self, name: &str, path: &SharedPath) -> Option<Found> {
+        let node = self.node_called(name)?;
         let Some(parent) = path.parent() else {
-            return Some(self.peer_directory(node, DirId::ROOT, None));
+            return Some(self.directory(node, DirId::ROOT, None));
         };
-        let dir = self.peer_dir(node, &parent)?;
+        let dir = self.dir(node, &parent)?;
         let name = path.file_name();
         let plain = self.shared_as(node, dir, name).into_iter().next();
-        let shared = plain.or_else(|| self.peer_listing(node, dir).remove(name));
-        self.peer_found(node, shared?)
+        let shared = plain.or_else(|| self.listing(node, dir).remove(name));
+        self.found(node, shared?)
     }
 
     /// Returns at most `limit` names of one live node's directory after `after`, in ascending
     /// order. Its cost grows with the size of the directory, whatever the limit.
-    pub fn peer_children(
-        &self,
+    pub fn children(
+        self,
         name: &str,
         dir: &SharedPath,
         after: Option<&[u8]>,
         limit: usize,
     ) -> Vec<Child> {
-        let Some(node) = self.peer(name) else {
+        let Some(node) = self.node_called(name) else {
             return Vec::new();
         };
-        let Some(id) = self.peer_dir(node, dir) else {
+        let Some(id) = self.dir(node, dir) else {
             return Vec::new();
         };
-        self.peer_listing(node, id)
+        self.listing(node, id)
             .into_iter()
             .filter(|(name, _)| after.is_none_or(|after| name.as_slice() > after))
             .filter_map(|(name, shared)| {
                 Some(Child {
                     name: name.into(),
-                    found: self.peer_found(node, shared)?,
+                    found: self.found(node, shared)?,
                 })
             })
             .take(limit)
             .collect()
     }
 
-    fn peer(&self, name: &str) -> Option<NodeIndex> {
+    fn node_called(self, name: &str) -> Option<NodeIndex> {
         self.named_live()
             .filter(|(_, node)| *node.label == *name)
             .min_by_key(|(_, n)| n.id)
             .map(|(i, _)| i)
     }
 
-    fn named_live(&self) -> impl Iterator<Item = (NodeIndex, &NodeState)> {
-        let known = self.merged.known();
+    fn named_live(self) -> impl Iterator<Item = (NodeIndex, &'a NodeState)> {
+        let known = self.view.merged.known();
         known.filter(|(_, node)| node.live && node.name.is_some())
     }
 
-    fn peer_dir(&self, node: NodeIndex, path: &SharedPath) -> Option<DirId> {
+    fn dir(self, node: NodeIndex, path: &SharedPath) -> Option<DirId> {
         path.components().try_fold(DirId::ROOT, |dir, name| {
             self.shared_as(node, dir, name)
                 .into_iter()
@@ -88,8 +94,8 @@ impl View {
     }
 
     /// Returns a node's objects under one name: a directory first, then files by share.
-    fn shared_as(&self, node: NodeIndex, dir: DirId, name: &[u8]) -> Vec<SharedObject> {
-        let here = self.merged.dir(dir);
+    fn shared_as(self, node: NodeIndex, dir: DirId, name: &[u8]) -> Vec<SharedObject> {
+        let here = self.view.merged.dir(dir);
         let rows: Vec<&Row> = here
             .candidates(name)
             .filter(|row| row.author == node)
@@ -97,7 +103,7 @@ impl View {
         let record = rows.iter().find(|row| row.class == Class::Directory);
         let below = here
             .child(name)
-            .filter(|id| self.merged.dir(*id).has_of(node));
+            .filter(|id| self.view.merged.dir(*id).has_of(node));
         let id = below.or_else(|| record.and_then(|row| here.child(row.name())));
         let directory = id.map(|id| SharedObject::Directory(id, record.map(|row| (*row).clone())));
         let mut files: Vec<&Row> = rows
@@ -112,10 +118,10 @@ impl View {
     }
 
     /// Returns all objects of a node in a directory, by the name under which they are shown.
-    fn peer_listing(&self, node: NodeIndex, dir: DirId) -> BTreeMap<Vec<u8>, SharedObject> {
+    fn listing(self, node: NodeIndex, dir: DirId) -> BTreeMap<Vec<u8>, SharedObject> {
         let mut names: BTreeMap<Vec<u8>, SharedObject> = BTreeMap::new();
         let mut doubles = Vec::new();
-        for name in names_of(&self.merged, node, dir) {
+        for name in names_of(&self.view.merged, node, dir) {
             let mut shared = self.shared_as(node, dir, name).into_iter();
             if let Some(first) = shared.next() {
                 names.insert(name.to_vec(), first);
@@ -126,7 +132,7 @@ impl View {
             let SharedObject::File(row) = &double else {
                 continue;
             };
-            let label = format!("share{}", self.merged.share_of(row).0);
+            let label = format!("share{}", self.view.merged.share_of(row).0);
             if let Some(name) = conflict_name(row.name(), &label) {
                 names.entry(name).or_insert(double);
             }
@@ -134,30 +140,31 @@ impl View {
         names
     }
 
-    fn peer_found(&self, node: NodeIndex, shared: SharedObject) -> Option<Found> {
+    fn found(self, node: NodeIndex, shared: SharedObject) -> Option<Found> {
         match shared {
             SharedObject::File(row) => {
-                let is_own = row.author == self.merged.me;
-                self.found_as(&row, is_own.then(|| self.place_of(&row)))
+                let is_own = row.author == self.view.merged.me;
+                self.view
+                    .found_as(&row, is_own.then(|| self.view.place_of(&row)))
             }
-            SharedObject::Directory(id, row) => Some(self.peer_directory(node, id, row.as_ref())),
+            SharedObject::Directory(id, row) => Some(self.directory(node, id, row.as_ref())),
         }
     }
 
     /// Returns a node's directory. Its time is that of the node's record, or of the merged
     /// directory if the node has none.
-    fn peer_directory(&self, node: NodeIndex, id: DirId, row: Option<&Row>) -> Found {
-        let dir = self.merged.dir(id);
+    fn directory(self, node: NodeIndex, id: DirId, row: Option<&Row>) -> Found {
+        let dir = self.view.merged.dir(id);
         let recorded = |place: &DirRef| {
             let mut rows = dir.candidates(place.name());
             rows.any(|row| row.author == node && row.class == Class::Directory)
         };
         let below = dir.all_dirs();
         let below =
-            below.filter(|place| self.merged.dir(place.id()).has_of(node) || recorded(place));
-        let merged = || self.time_of_directory(id, &mut { DATING_MAX });
+            below.filter(|place| self.view.merged.dir(place.id()).has_of(node) || recorded(place));
+        let merged = || self.view.time_of_directory(id, &mut { DATING_MAX });
         let mtime = row.map_or_else(merged, Row::mtime);
-        self.directory_of(node, mtime, below.count())
+        self.view.directory_of(node, mtime, below.count())
     }
 }
 

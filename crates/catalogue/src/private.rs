@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::View;
 use super::audience::{Audience, Mark};
 use super::merge::Merge;
 use super::merged::Merged;
@@ -53,7 +52,7 @@ impl Merged {
     }
 
     /// Returns whether an author lists a content openly.
-    fn is_open_from(&self, hash: ContentHash, author: NodeIndex) -> bool {
+    pub(crate) fn is_open_from(&self, hash: ContentHash, author: NodeIndex) -> bool {
         let mut own = self.files_from(hash, author).take(NAMES_LOOKED_AT);
         own.any(|row| !row.share.is_sealed())
     }
@@ -95,25 +94,6 @@ impl Merged {
         let sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
         let readers = sealed.filter_map(|row| self.audience(row));
         readers.flat_map(|it| it.readers.iter().copied()).collect()
-    }
-}
-
-impl View {
-    /// Returns whether this node may give the bytes of a content to another node. The bytes of a
-    /// share with readers go only to those readers, also from a cache. After the last sealed name
-    /// of a private content is gone, they go to no node.
-    pub fn admits(&self, node: &NodeId, hash: &ContentHash) -> bool {
-        self.merged.admits(node, *hash)
-    }
-
-    /// Returns whether this node lists a content openly.
-    pub fn is_open_here(&self, hash: &ContentHash) -> bool {
-        self.merged.is_open_from(*hash, self.merged.me)
-    }
-
-    /// Returns whether a content is for some nodes alone.
-    pub fn is_private(&self, hash: &ContentHash) -> bool {
-        self.merged.is_private(*hash)
     }
 }
 

@@ -18,7 +18,6 @@ use imbl::OrdSet;
 use super::logs::NodeLogs;
 use super::merged::Merged;
 use super::row::{Class, NodeIndex, Row};
-use super::view::View;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
@@ -78,7 +77,7 @@ impl Merged {
     }
 
     /// Returns the live authors of a content, each once.
-    fn live_authors(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
+    pub(crate) fn live_authors(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
         self.givers(hash, Class::File).map(|row| row.author)
     }
 }
@@ -210,16 +209,5 @@ impl UnservedContents<'_> {
                 !other.same_content(row) && state.is_givable(other) && !state.is_unserved(other)
             })
         })
-    }
-}
-
-impl View {
-    /// Returns whether a content proved unserved, or is a version of an author whose versions rank
-    /// behind others.
-    pub fn is_unserved(&self, hash: &ContentHash) -> bool {
-        let unserved = &self.merged.unserved;
-        let is_of_author = |author| unserved.authors.contains(&author);
-        unserved.contents.contains(hash)
-            || (!unserved.authors.is_empty() && self.merged.live_authors(*hash).any(is_of_author))
     }
 }

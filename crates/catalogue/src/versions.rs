@@ -1,6 +1,7 @@
 //! The versions of a path, and the rule that decided about each.
 
 use super::dir::Dir;
+use super::merged::Merged;
 use super::orders::Named;
 use super::row::{Class, DirId, Row};
 use super::rules;
@@ -100,7 +101,7 @@ impl View {
             let rule = match () {
                 () if kept => Rule::DirectoryKeeps,
                 () if at == 0 && is_contested => Rule::Owner,
-                () => self.rule_of(at, &ranked),
+                () => rule_of(&self.merged, at, &ranked),
             };
             versions.extend(self.version(row, &rows, rule));
         }
@@ -115,11 +116,6 @@ impl View {
         versions
     }
 
-    /// Returns the owner of a path. Only the owner's versions are listed there.
-    pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
-        self.merged.owner_of(path)
-    }
-
     fn version(&self, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
         let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
         same.sort_by(|a, b| {
@@ -127,7 +123,7 @@ impl View {
             rules::precedence((a, a_id), (b, b_id))
         });
         let holders = match row.class {
-            Class::File => self.holders(&row.hash()),
+            Class::File => self.contents().holders(&row.hash()),
             _ => {
                 let live = same.iter().filter(|r| self.merged.is_live(r));
                 live.map(|r| *self.merged.node_of(r)).collect()
@@ -191,34 +187,30 @@ pub(super) fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
         .map(|alias| alias.name())
 }
 
-impl View {
-    /// Returns the rule for the version at an index of the ranking.
-    fn rule_of(&self, at: usize, ranked: &[Row]) -> Rule {
-        let (first, row) = (&ranked[0], &ranked[at]);
-        let lives = |row: &Row| self.merged.is_live(row);
-        let overrules = |winner: &Row, loser: &Row| {
-            lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
+/// Returns the rule for the version at an index of the ranking.
+fn rule_of(merged: &Merged, at: usize, ranked: &[Row]) -> Rule {
+    let (first, row) = (&ranked[0], &ranked[at]);
+    let lives = |row: &Row| merged.is_live(row);
+    let overrules = |winner: &Row, loser: &Row| {
+        lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
+    };
+    let served_instead = |winner: &Row, loser: &Row| {
+        let unserved = |row| merged.is_unserved(row);
+        unserved(loser) && !unserved(winner) && merged.order_if_served(loser, winner).is_lt()
+    };
+    if at > 0 {
+        return match row.version_time() == first.version_time() {
+            _ if served_instead(first, row) => Rule::Unserved,
+            _ if overrules(first, row) => Rule::AuthorGone,
+            true => Rule::LargerHash,
+            false => Rule::Older,
         };
-        let served_instead = |winner: &Row, loser: &Row| {
-            let unserved = |row| self.merged.is_unserved(row);
-            unserved(loser)
-                && !unserved(winner)
-                && self.merged.order_if_served(loser, winner).is_lt()
-        };
-        if at > 0 {
-            return match row.version_time() == first.version_time() {
-                _ if served_instead(first, row) => Rule::Unserved,
-                _ if overrules(first, row) => Rule::AuthorGone,
-                true => Rule::LargerHash,
-                false => Rule::Older,
-            };
-        }
-        match ranked.get(1) {
-            None => Rule::Only,
-            _ if ranked.iter().any(|other| served_instead(first, other)) => Rule::OthersUnserved,
-            _ if ranked.iter().any(|other| overrules(first, other)) => Rule::AuthorLives,
-            Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
-            Some(_) => Rule::Newest,
-        }
+    }
+    match ranked.get(1) {
+        None => Rule::Only,
+        _ if ranked.iter().any(|other| served_instead(first, other)) => Rule::OthersUnserved,
+        _ if ranked.iter().any(|other| overrules(first, other)) => Rule::AuthorLives,
+        Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
+        Some(_) => Rule::Newest,
     }
 }

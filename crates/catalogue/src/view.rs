@@ -7,10 +7,14 @@ use std::cmp::Ordering;
 use std::iter::Peekable;
 use std::ops::Bound;
 
+use bytes::Bytes;
+
+use super::contents::ContentQueries;
 use super::dir::{Dir, NEVER};
 use super::held::{NameHandle, RecordHandle};
-use super::merged::{ContentOfHash, Merged, Totals};
+use super::merged::{Merged, Totals};
 use super::orders::{After, DirRef, Named};
+use super::peers::PeerFiles;
 use super::row::{Class, DirId, NodeIndex, Row};
 use p2pfs_proto::wire::native::record::{Kind, Sender, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
@@ -42,17 +46,6 @@ pub struct Found {
     pub said: Option<RecordHandle>,
 }
 
-/// Statement of a live node that it has all of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The stating node.
-    pub node: NodeId,
-    /// Size of the content in bytes, as the node states it.
-    pub size_bytes: u64,
-    /// Sequence of the statement in the node's log. A repeated statement has a higher one.
-    pub sequence: u64,
-}
-
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
@@ -79,6 +72,16 @@ impl View {
     /// the same.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Returns the queries by content.
+    pub fn contents(&self) -> ContentQueries<'_> {
+        ContentQueries { view: self }
+    }
+
+    /// Returns the queries of the unmerged files of single nodes.
+    pub fn peers(&self) -> PeerFiles<'_> {
+        PeerFiles { view: self }
     }
 
     /// Returns the object at a path. The root is always a directory.
@@ -143,62 +146,6 @@ impl View {
         self.found(self.merged.dir(said.0.dir), &said.0)
     }
 
-    /// Returns the properties of a content that a live node has, under any name or in its cache.
-    pub fn by_hash(&self, hash: &ContentHash) -> Option<ContentOfHash> {
-        self.merged.content(*hash)
-    }
-
-    /// Returns the live nodes that have all of a content, as a file or in their cache, including
-    /// this one.
-    pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
-        let nodes = self.merged.holders(*hash);
-        nodes
-            .into_iter()
-            .map(|node| self.merged.node(node).id)
-            .collect()
-    }
-
-    /// Returns the statements of live nodes that they have all of a content. A node may appear
-    /// twice.
-    pub fn claims(&self, hash: &ContentHash) -> Vec<Claim> {
-        let claim = |row: &Row| Claim {
-            node: self.merged.node(row.author).id,
-            size_bytes: row.size_bytes(),
-            sequence: row.sequence,
-        };
-        self.merged.claims(*hash).map(claim).collect()
-    }
-
-    /// Returns whether this node is the only live one that states it has a content.
-    pub fn is_mine_alone(&self, hash: &ContentHash) -> bool {
-        self.merged.is_mine_alone(*hash)
-    }
-
-    /// Returns whether another live node states that it has a content.
-    pub fn is_elsewhere(&self, hash: &ContentHash) -> bool {
-        self.merged.is_elsewhere(*hash)
-    }
-
-    /// Returns whether any node's log, live or not, still has a file of a content.
-    pub fn is_named(&self, hash: &ContentHash) -> bool {
-        self.merged.files_of(*hash).next().is_some()
-    }
-
-    /// Returns up to `limit` paths under which a content is listed, including conflict names. If
-    /// there are none, returns paths under which live nodes share it.
-    pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
-        let rows = || self.merged.files_of(*hash);
-        let listed = rows().filter_map(|row| self.listed_path(row));
-        let mut names: Vec<SharedPath> = listed.take(limit).collect();
-        if names.is_empty() {
-            let live = rows().filter(|row| self.merged.is_live(row)).take(limit);
-            names.extend(live.map(|row| self.merged.path_of(row.dir, row.name())));
-        }
-        names.sort();
-        names.dedup();
-        names
-    }
-
     /// Returns the totals of the namespace.
     pub fn totals(&self) -> Totals {
         self.merged.totals
@@ -234,6 +181,25 @@ impl View {
                 let mut rows = self.merged.files_of(*hash);
                 rows.find_map(|row| self.gives(row, hash).then(|| row.sent_by())?)
             }
+        }
+    }
+
+    /// Passes all listed directories, the root first, and all links with their targets to `take`.
+    /// Its cost grows with the number of names.
+    pub fn directories_and_links(&self, mut take: impl FnMut(SharedPath, Option<Bytes>)) {
+        let mut waiting = vec![DirId::ROOT];
+        while let Some(id) = waiting.pop() {
+            let dir = self.merged.dir(id);
+            take(self.merged.path_of(id, &[]), None);
+            let own_names = dir.listed.iter().map(|row| (&row.0, row.0.name()));
+            let aliases = dir.aliases.iter().map(|it| (it.row(), it.name()));
+            for (row, name) in own_names.chain(aliases) {
+                if row.class == Class::Symlink {
+                    let target = Bytes::copy_from_slice(row.target());
+                    take(self.merged.path_of(id, name), Some(target));
+                }
+            }
+            waiting.extend(dir.dirs.iter().map(|place| place.id()));
         }
     }
 

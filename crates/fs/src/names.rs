@@ -151,12 +151,13 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<ResolvedName> {
     match name {
         Name::Union(path) => view.lookup(path).map(|found| listed(view, path, found)),
         Name::Hidden => Some(hidden(Node::Directory, HIDDEN_DIRECTORIES.len())),
-        Name::Peers => Some(hidden(Node::Directory, view.peer_names().len())),
+        Name::Peers => Some(hidden(Node::Directory, view.peers().names().len())),
         Name::Hashes => Some(hidden(Node::Directory, 0)),
         Name::Status => Some(hidden(Node::Status, 0)),
         Name::Hash(hash) => by_hash(view, *hash),
         Name::Peer(peer, path) => view
-            .peer_lookup(peer, path)
+            .peers()
+            .lookup(peer, path)
             .map(|found| listed(view, path, found)),
     }
 }
@@ -193,7 +194,7 @@ pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>, limit: us
     let root = SharedPath::root();
     let mut directories: Vec<Child> = match hidden_name(path).flatten() {
         Some(Name::Peer(peer, path)) => {
-            return view.peer_children(&peer, &path, after, limit);
+            return view.peers().children(&peer, &path, after, limit);
         }
         Some(Name::Hidden) => {
             let found = view.lookup(&root).into_iter();
@@ -201,9 +202,13 @@ pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>, limit: us
             both.map(|(name, found)| directory(name, found)).collect()
         }
         Some(Name::Peers) => {
-            let names = view.peer_names().into_iter();
-            let found =
-                |name: String| Some(directory(name.as_bytes(), view.peer_lookup(&name, &root)?));
+            let names = view.peers().names().into_iter();
+            let found = |name: String| {
+                Some(directory(
+                    name.as_bytes(),
+                    view.peers().lookup(&name, &root)?,
+                ))
+            };
             names.filter_map(found).collect()
         }
         _ => Vec::new(),
@@ -231,13 +236,13 @@ pub(super) fn children(view: &View, directory: &Name) -> Vec<NameHandle> {
     match directory {
         Name::Union(path) => view.names(path),
         Name::Peer(peer, path) => {
-            in_parts(|after| view.peer_children(peer, path, after, PART_NAMES))
+            in_parts(|after| view.peers().children(peer, path, after, PART_NAMES))
         }
         Name::Hidden => HIDDEN_NAMES
             .map(|name| NameHandle::Other(name.into()))
             .into(),
         Name::Peers => {
-            let names = view.peer_names().into_iter();
+            let names = view.peers().names().into_iter();
             names
                 .map(|name| NameHandle::Other(name.into_bytes().into()))
                 .collect()
@@ -285,7 +290,7 @@ thread_local! {
 
 /// Returns a content by its hash. It has the hash as its name and the time 0.
 fn by_hash(view: &View, hash: ContentHash) -> Option<ResolvedName> {
-    let content = view.by_hash(&hash)?;
+    let content = view.contents().get(&hash)?;
     let mtime = Timestamp::default();
     let file = FileVersion {
         path: SharedPath::new(hash.to_string().into_bytes()).ok()?,

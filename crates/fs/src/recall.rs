@@ -77,7 +77,7 @@ impl Filesystem {
         };
         match NumberKind::of(ino) {
             NumberKind::File(start) => {
-                let alike = view.files_like(&start, CONTENT_BITS, ALIKE_MAX);
+                let alike = view.contents().files_like(&start, CONTENT_BITS, ALIKE_MAX);
                 let names = alike.into_iter().filter_map(|file| name_of_file(ino, file));
                 names.into_iter().find_map(now)
             }
@@ -132,7 +132,7 @@ fn name_of_file(ino: u64, file: FileNames) -> Option<Name> {
 }
 
 fn hidden_directories(view: &View) -> Vec<Name> {
-    let peers = view.peer_names().into_iter();
+    let peers = view.peers().names().into_iter();
     let peers = peers.map(|peer| Name::Peer(peer.into(), SharedPath::root()));
     let fixed = [Name::Hidden, Name::Hashes, Name::Peers];
     fixed.into_iter().chain(peers).collect()

@@ -62,7 +62,7 @@ impl Filesystem {
 
 /// Returns the names of the holders of the content, sorted and separated by commas.
 fn holders(view: &View, file: &FileVersion) -> String {
-    let holders = view.holders(&file.hash);
+    let holders = view.contents().holders(&file.hash);
     let name = |node| {
         view.label(node)
             .unwrap_or_else(|| node.short(NAMELESS_DIGITS))

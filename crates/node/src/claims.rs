@@ -25,10 +25,10 @@ pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
             SharedFor::All => true,
             SharedFor::ReadersOf(shares) => {
                 is_reader_of(&shares, &readers, asker)
-                    || (view.is_private(hash) && view.admits(asker, hash))
+                    || (view.contents().is_private(hash) && view.contents().admits(asker, hash))
                     || is_still_open(&shares, &readers, hash, &view)
             }
-            SharedFor::Nobody => view.admits(asker, hash),
+            SharedFor::Nobody => view.contents().admits(asker, hash),
         }
     })
 }
@@ -46,7 +46,7 @@ fn is_still_open(
     hash: &ContentHash,
     view: &View,
 ) -> bool {
-    shares.iter().any(|share| !readers.contains_key(share)) && view.is_open_here(hash)
+    shares.iter().any(|share| !readers.contains_key(share)) && view.contents().is_open_here(hash)
 }
 
 /// Returns a function that lists the holders of a content by the published namespace and addresses
@@ -55,7 +55,7 @@ pub(super) fn holders_of(published: &Published, me: NodeId) -> HoldersOf {
     let published = published.clone();
     Arc::new(move |hash: &ContentHash| {
         let addresses = published.addresses.load();
-        let claims = published.view.load().claims(hash).into_iter();
+        let claims = published.view.load().contents().claims(hash).into_iter();
         let others = claims.filter(|claim| claim.node != me);
         let at = |claim: Claim| {
             Some(Holder {

@@ -106,14 +106,16 @@ impl NodeContent {
         let view = self.published.view.load();
         // If another node has the content, reads can do without the local copy.
         match version.hindrance() {
-            Some(MissedReason::Want) if view.is_mine_alone(&file.hash) => {
+            Some(MissedReason::Want) if view.contents().is_mine_alone(&file.hash) => {
                 Err(FsError::TooManyHandles)
             }
-            Some(MissedReason::Beginning) if view.is_mine_alone(&file.hash) => {
+            Some(MissedReason::Beginning) if view.contents().is_mine_alone(&file.hash) => {
                 Err(FsError::Unreachable)
             }
             // The own file may have changed, and no other node lists this content.
-            Some(MissedReason::Unsettled) if !view.is_elsewhere(&file.hash) => Err(FsError::Gone),
+            Some(MissedReason::Unsettled) if !view.contents().is_elsewhere(&file.hash) => {
+                Err(FsError::Gone)
+            }
             _ => Ok(version),
         }
     }
@@ -121,7 +123,7 @@ impl NodeContent {
     /// Returns how long a read of a version waits without progress.
     fn patience(&self, version: &FixedVersion, now: &View) -> Duration {
         let (hash, size_bytes) = (version.hash(), version.size_bytes());
-        let is_listed = now.is_named(&hash) || now.is_elsewhere(&hash);
+        let is_listed = now.contents().is_named(&hash) || now.contents().is_elsewhere(&hash);
         let content = ContentKey::new(hash, size_bytes);
         if is_listed || self.fetcher.has_holder(&content) {
             self.read_deadline
@@ -140,8 +142,8 @@ impl NodeContent {
         let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
         let now = view.load();
         // No other node has the content, and its own file is no longer here: the file has changed.
-        let is_gone =
-            now.is_mine_alone(&hash) || (version.was_shared() && !now.is_elsewhere(&hash));
+        let is_gone = now.contents().is_mine_alone(&hash)
+            || (version.was_shared() && !now.contents().is_elsewhere(&hash));
         if is_gone {
             reply(Err(FsError::Gone));
             return ReadTicket(0);
@@ -151,7 +153,7 @@ impl NodeContent {
         let served = self.served.clone();
         let answer = Box::new(move |result: Result<Bytes, TransferError>| {
             drop(waiting);
-            if result.is_ok() && view.load().is_unserved(&hash) {
+            if result.is_ok() && view.load().contents().is_unserved(&hash) {
                 // If the queue is full, the next read reports it.
                 let _busy = served.try_send(hash);
             }
@@ -385,7 +387,7 @@ fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsErr
     match error {
         TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,
         TransferError::Plan(PlanError::Gone) => FsError::Gone,
-        TransferError::Plan(_) if !view.is_named(hash) => FsError::Gone,
+        TransferError::Plan(_) if !view.contents().is_named(hash) => FsError::Gone,
         TransferError::Plan(PlanError::NoHolder) => FsError::Unreachable,
         TransferError::Plan(_) => FsError::DeadlinePassed,
         TransferError::Cancelled => FsError::Interrupted,

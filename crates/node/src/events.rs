@@ -394,7 +394,7 @@ impl EventLog {
         let fetched = |hash: &ContentHash, size_bytes| Fetched {
             hash: *hash,
             size_bytes,
-            name: view.names_of(hash, 1).pop(),
+            name: view.contents().names_of(hash, 1).pop(),
         };
         match event {
             FetchEvent::Started { hash, size_bytes } => {

@@ -170,12 +170,12 @@ mod tests {
         let hash = p2pfs_types::digest::ContentHash::of(b"without a name");
         let asker = NodeId::new([9; 32]);
         let mut kept = open(dir.path(), empty, 1).unwrap().0;
-        assert!(kept.catalogue.view().admits(&asker, &hash));
+        assert!(kept.catalogue.view().contents().admits(&asker, &hash));
         drop(kept);
         fs::write(dir.path().join(STORE_FILE), "no store").unwrap();
         for _ in 0..2 {
             let mut kept = open(dir.path(), empty, 1).unwrap().0;
-            assert!(!kept.catalogue.view().admits(&asker, &hash));
+            assert!(!kept.catalogue.view().contents().admits(&asker, &hash));
         }
     }
 

@@ -365,7 +365,7 @@ impl EventLoop {
             let mut peers = peers.iter();
             peers.any(|peer| peer.node == *holder && peer.shunned)
         };
-        let holders = self.handles.published.view.load().holders(hash);
+        let holders = self.handles.published.view.load().contents().holders(hash);
         holders.iter().all(is_shunned)
     }
 

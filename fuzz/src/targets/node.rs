@@ -307,7 +307,7 @@ pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     }
     world.pass(Duration::from_secs(1));
     let hash = ContentHash::of(b"own");
-    let own = world.machine.view().holders(&hash);
+    let own = world.machine.view().contents().holders(&hash);
     assert!(own.contains(&HONEST.node_id()), "the node has its own file");
     let entry = world
         .machine

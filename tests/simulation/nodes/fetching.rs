@@ -161,7 +161,7 @@ impl Node {
         };
         let size_bytes = match cached {
             Some(cached) => cached.size_bytes(),
-            None => self.running.as_ref()?.view.by_hash(hash)?.size_bytes,
+            None => self.running.as_ref()?.view.contents().get(hash)?.size_bytes,
         };
         (all || !ranges.is_empty()).then_some(OfferSummary {
             hash: *hash,
@@ -335,7 +335,7 @@ fn fill_from(
 
 impl Running {
     fn look_for_holders(&mut self, now: Instant, me: NodeId, hash: &ContentHash) {
-        let claims = self.view.claims(hash).into_iter();
+        let claims = self.view.contents().claims(hash).into_iter();
         let others = claims.filter(|claim| claim.node != me);
         let holders = others.filter_map(|claim| {
             Some(Holder {

@@ -81,7 +81,7 @@ fn the_same_content_is_one_entry_with_several_holders() {
     ]);
     let view = watcher.view();
     assert_eq!(names(&view), ["a"]);
-    assert_eq!(view.holders(&hash("same")), [id(1), id(2)]);
+    assert_eq!(view.contents().holders(&hash("same")), [id(1), id(2)]);
     let found = view.lookup(&path("a")).unwrap();
     assert_eq!(
         (found.author, found.mtime),
@@ -147,7 +147,7 @@ fn a_version_without_a_possible_conflict_name_is_left_out_and_explained() {
         (Rule::Older, &None)
     );
     assert_eq!(versions[1].holders, [id(1)]);
-    assert!(view.by_hash(&hash("one")).is_some());
+    assert!(view.contents().get(&hash("one")).is_some());
 }
 
 #[test]
@@ -399,7 +399,8 @@ fn a_contents_name_is_as_listed_even_beside_namesakes_or_without_its_author() {
     put(&mut two, "v.txt", file("older", 1));
     put(&mut two, "only.txt", file("kept", 1));
     share(&mut two, &mut one);
-    let named = |node: &mut Catalogue, content: &str| node.view().names_of(&hash(content), 9);
+    let named =
+        |node: &mut Catalogue, content: &str| node.view().contents().names_of(&hash(content), 9);
     assert_eq!(named(&mut one, "newer"), [path("v.txt")]);
     assert_eq!(named(&mut one, "older"), [path("v~n2.txt")]);
     one.own_mut().have(hash("older"), 5).unwrap();

@@ -35,7 +35,7 @@ fn a_dead_nodes_file_stays_listed_while_a_live_cache_has_it_complete() {
     share(&mut cacher, &mut watcher);
     watcher.set_live(id(1), false).unwrap();
     assert_eq!(names(&watcher.view()), ["d", "d/a"]);
-    assert_eq!(watcher.view().holders(&hash("one")), [id(2)]);
+    assert_eq!(watcher.view().contents().holders(&hash("one")), [id(2)]);
     cacher.own_mut().have_not(hash("one"));
     share(&mut cacher, &mut watcher);
     assert!(names(&watcher.view()).is_empty());
@@ -50,7 +50,7 @@ fn this_nodes_cache_keeps_a_dead_nodes_file_listed() {
     assert_eq!(watcher.view().lookup(&path("a")), None);
     watcher.own_mut().have(hash("one"), 3).unwrap();
     assert_eq!(shown(&watcher.view(), "a"), Some(hash("one")));
-    assert_eq!(watcher.view().holders(&hash("one")), [id(0xff)]);
+    assert_eq!(watcher.view().contents().holders(&hash("one")), [id(0xff)]);
     watcher.own_mut().have_not(hash("one"));
     assert_eq!(watcher.view().lookup(&path("a")), None);
 }
@@ -74,7 +74,7 @@ fn a_cached_content_without_a_name_is_held_but_neither_listed_nor_counted() {
     let mut cacher = node(2, "y");
     cacher.own_mut().have(hash("one"), 3).unwrap();
     let view = cacher.view();
-    assert_eq!(view.by_hash(&hash("one")).unwrap().size_bytes, 3);
+    assert_eq!(view.contents().get(&hash("one")).unwrap().size_bytes, 3);
     assert_eq!(view.totals(), Default::default());
 }
 
@@ -181,7 +181,7 @@ fn directory_that_only_names_below_it_imply_has_their_newest_time() {
         assert_eq!(time_of(&mut author, name), time(seconds), "{name}");
     }
     let of_peer = author.view();
-    let of_peer = of_peer.peer_lookup("x", &path("a/b")).unwrap();
+    let of_peer = of_peer.peers().lookup("x", &path("a/b")).unwrap();
     assert_eq!(of_peer.mtime, time(3));
     while author.poll_change().is_some() {}
     put(&mut author, "a/b/c/newest", file("three", 9));

@@ -260,7 +260,11 @@ fn check(view: &View, model: &Model<'_>) {
     let root = view.lookup(&SharedPath::root()).unwrap();
     assert_eq!(root.mtime, root_time);
     for content in CONTENTS {
-        let holders: BTreeSet<NodeId> = view.holders(&hash(content)).into_iter().collect();
+        let holders: BTreeSet<NodeId> = view
+            .contents()
+            .holders(&hash(content))
+            .into_iter()
+            .collect();
         assert_eq!(holders, model.holders(&hash(content)));
     }
     for (path, versions) in model.versions() {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn peer_names_in(view: &View, peer: &str, dir: &str) -> Vec<String> {
-    let children = view.peer_children(peer, &path(dir), None, 100);
+    let children = view.peers().children(peer, &path(dir), None, 100);
     children
         .iter()
         .map(|child| String::from_utf8_lossy(&child.name).into_owned())
@@ -17,7 +17,7 @@ fn empty_directories_of_a_node_count_as_its_subdirectories() {
     put(&mut x, "d/full/a", file("one", 1));
     put(&mut y, "d/other", directory(1));
     share(&mut x, &mut y);
-    let found = y.view().peer_lookup("x", &path("d")).unwrap();
+    let found = y.view().peers().lookup("x", &path("d")).unwrap();
     assert_eq!(found.subdirectories, 2);
 }
 
@@ -29,21 +29,24 @@ fn each_live_node_shows_its_own_version() {
     put(&mut y, "d/sub/b", file("three", 2));
     share(&mut x, &mut y);
     let view = y.view();
-    assert_eq!(view.peer_names(), ["x", "y"]);
-    let hash_of = |peer: &str| view.peer_lookup(peer, &path("d/a")).unwrap().kind;
+    assert_eq!(view.peers().names(), ["x", "y"]);
+    let hash_of = |peer: &str| view.peers().lookup(peer, &path("d/a")).unwrap().kind;
     assert_eq!(hash_of("x"), file("one", 1).kind);
     assert_eq!(hash_of("y"), file("two", 2).kind);
     assert_eq!(peer_names_in(&view, "x", "d"), ["a"]);
     assert_eq!(peer_names_in(&view, "y", "d"), ["a", "sub"]);
     assert_eq!(
-        view.peer_lookup("x", &path("d/sub")),
+        view.peers().lookup("x", &path("d/sub")),
         None,
         "not its directory"
     );
-    assert_eq!(view.peer_lookup("y", &path("d")).unwrap().subdirectories, 1);
-    assert_eq!(view.peer_lookup("z", &SharedPath::root()), None);
     assert_eq!(
-        view.peer_lookup("y", &path("d/a")).unwrap().own,
+        view.peers().lookup("y", &path("d")).unwrap().subdirectories,
+        1
+    );
+    assert_eq!(view.peers().lookup("z", &SharedPath::root()), None);
+    assert_eq!(
+        view.peers().lookup("y", &path("d/a")).unwrap().own,
         Some((SHARE, path("d/a")))
     );
 }
@@ -54,8 +57,8 @@ fn a_dead_node_is_not_shown() {
     put(&mut x, "a", file("one", 1));
     share(&mut x, &mut y);
     y.set_live(id(1), false).unwrap();
-    assert_eq!(y.view().peer_names(), ["y"]);
-    assert_eq!(y.view().peer_lookup("x", &path("a")), None);
+    assert_eq!(y.view().peers().names(), ["y"]);
+    assert_eq!(y.view().peers().lookup("x", &path("a")), None);
     assert_eq!(
         y.view().label(&id(1)),
         Some("x".to_owned()),
@@ -77,7 +80,7 @@ fn equal_names_in_two_shares_are_distinguished() {
         peer_names_in(&view, "x", ""),
         ["a.c", "a~share2.c", "a~share5.c"]
     );
-    let kind = |name: &str| view.peer_lookup("x", &path(name)).unwrap().kind;
+    let kind = |name: &str| view.peers().lookup("x", &path(name)).unwrap().kind;
     assert_eq!(kind("a.c"), file("1", 1).kind);
     assert_eq!(kind("a~share2.c"), file("2", 1).kind);
     assert_eq!(kind("a~share5.c"), file("real", 1).kind);
@@ -88,7 +91,9 @@ fn a_peers_directory_can_be_read_from_any_name() {
     let mut x = node(1, "x");
     (0..10).for_each(|n| put(&mut x, &format!("f{n}"), file("same", n)));
     let view = x.view();
-    let page = view.peer_children("x", &SharedPath::root(), Some(b"f3"), 2);
+    let page = view
+        .peers()
+        .children("x", &SharedPath::root(), Some(b"f3"), 2);
     let names: Vec<&[u8]> = page.iter().map(|child| &*child.name).collect();
     assert_eq!(names, [b"f4", b"f5"]);
 }

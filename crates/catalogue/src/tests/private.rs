@@ -16,16 +16,25 @@ fn a_restricted_shares_bytes_go_only_to_its_readers_even_from_a_cache() {
     share(&mut c, &mut b);
     for node in [&mut a, &mut b] {
         let view = node.view();
-        assert!(view.admits(&id_of(1), &hash("bytes")) && view.admits(&id_of(2), &hash("bytes")));
-        assert!(!view.admits(&id_of(3), &hash("bytes")) && view.is_private(&hash("bytes")));
-        assert!(view.admits(&id_of(3), &hash("open")) && view.admits(&id_of(3), &hash("other")));
+        assert!(
+            view.contents().admits(&id_of(1), &hash("bytes"))
+                && view.contents().admits(&id_of(2), &hash("bytes"))
+        );
+        assert!(
+            !view.contents().admits(&id_of(3), &hash("bytes"))
+                && view.contents().is_private(&hash("bytes"))
+        );
+        assert!(
+            view.contents().admits(&id_of(3), &hash("open"))
+                && view.contents().admits(&id_of(3), &hash("other"))
+        );
     }
     // A node that learnt the hash lists the content openly.
     put(&mut c, "claimed", file("bytes", 1));
     share(&mut c, &mut a);
     share(&mut c, &mut b);
-    assert!(!a.view().admits(&id_of(3), &hash("bytes")));
-    assert!(!b.view().admits(&id_of(3), &hash("bytes")));
+    assert!(!a.view().contents().admits(&id_of(3), &hash("bytes")));
+    assert!(!b.view().contents().admits(&id_of(3), &hash("bytes")));
     assert_eq!(
         b.own_mut().have(hash("bytes"), 5),
         Ok(false),
@@ -38,7 +47,7 @@ fn a_restricted_shares_bytes_go_only_to_its_readers_even_from_a_cache() {
             .put(other, &path("also"), file("bytes", 1))
             .unwrap()
     );
-    assert!(a.view().admits(&id_of(3), &hash("bytes")));
+    assert!(a.view().contents().admits(&id_of(3), &hash("bytes")));
 }
 
 #[test]
@@ -54,7 +63,7 @@ fn an_entry_without_its_sealed_name_is_served_to_no_node_until_its_author_opens_
         content: hash("gone"),
         author: id_of(1),
     };
-    assert!(!b.view().admits(&id_of(2), &hash("gone")) && b.storage().marks() == [mark]);
+    assert!(!b.view().contents().admits(&id_of(2), &hash("gone")) && b.storage().marks() == [mark]);
     let written = |node: &mut Catalogue| -> Vec<(Mark, bool)> {
         let writes = node.storage().take_writes(99).into_iter();
         writes.flat_map(|write| write.marks).collect()
@@ -62,20 +71,20 @@ fn an_entry_without_its_sealed_name_is_served_to_no_node_until_its_author_opens_
     assert_eq!(written(&mut b), [(mark, true)], "it outlives a restart");
     read_by(&mut a, None);
     share(&mut a, &mut b);
-    assert!(b.view().admits(&id_of(9), &hash("kept")));
+    assert!(b.view().contents().admits(&id_of(9), &hash("kept")));
     let mut anew = keyed(2);
     anew.storage().restore_marks([mark]);
-    assert!(!anew.view().admits(&id_of(1), &hash("gone")));
+    assert!(!anew.view().contents().admits(&id_of(1), &hash("gone")));
     anew.storage().drop_marks(&[mark]);
-    assert!(anew.view().admits(&id_of(1), &hash("gone")));
+    assert!(anew.view().contents().admits(&id_of(1), &hash("gone")));
     // An open listing by another node keeps it private. An open listing by its author does not.
     let mut c = keyed(3);
     put(&mut c, "claimed", file("gone", 1));
     share(&mut c, &mut b);
-    assert!(!b.view().admits(&id_of(3), &hash("gone")));
+    assert!(!b.view().contents().admits(&id_of(3), &hash("gone")));
     put(&mut a, "open", file("gone", 1));
     share(&mut a, &mut b);
-    assert!(b.view().admits(&id_of(3), &hash("gone")) && b.storage().marks().is_empty());
+    assert!(b.view().contents().admits(&id_of(3), &hash("gone")) && b.storage().marks().is_empty());
     assert!(written(&mut b).contains(&(mark, false)));
 }
 
@@ -124,19 +133,27 @@ fn restricting_a_content_shared_openly_elsewhere_limits_only_its_readers_caches(
     share(&mut bad, &mut owner);
     let anybody = id_of(9);
     for node in [&mut owner, &mut other] {
-        assert!(node.view().admits(&anybody, &public));
-        assert!(!node.own().has_haves_to_review() && !node.view().is_private(&public));
+        assert!(node.view().contents().admits(&anybody, &public));
+        assert!(!node.own().has_haves_to_review() && !node.view().contents().is_private(&public));
     }
     let view = reader.view();
-    assert!(!view.admits(&anybody, &public) && view.admits(&id_of(2), &public));
+    assert!(
+        !view.contents().admits(&anybody, &public) && view.contents().admits(&id_of(2), &public)
+    );
     assert_eq!(names(&mut reader), ["f", "mine"], "it is read as before");
-    assert!(reader.view().holders(&public).contains(&id_of(1)));
+    assert!(
+        reader
+            .view()
+            .contents()
+            .holders(&public)
+            .contains(&id_of(1))
+    );
     // A removal and an open listing by another node do not make it open. An own share of it does.
     bad.own_mut().remove(SHARE, &path("mine"));
     share(&mut bad, &mut reader);
-    assert!(!reader.view().admits(&anybody, &public));
+    assert!(!reader.view().contents().admits(&anybody, &public));
     put(&mut reader, "own", file("public", 1));
-    assert!(reader.view().admits(&anybody, &public));
+    assert!(reader.view().contents().admits(&anybody, &public));
 }
 
 #[test]
@@ -157,11 +174,17 @@ fn a_content_that_becomes_restricted_leaves_no_cache_until_it_is_open_again() {
         share(&mut a, node);
         node.own_mut().review_haves().unwrap();
         assert!(!node.own().haves().any(|(hash, _)| hash == bytes));
-        assert!(!node.view().admits(&id_of(9), &bytes));
+        assert!(!node.view().contents().admits(&id_of(9), &bytes));
     }
-    assert!(reader.view().admits(&id_of(2), &bytes) && !other.view().admits(&id_of(2), &bytes));
+    assert!(
+        reader.view().contents().admits(&id_of(2), &bytes)
+            && !other.view().contents().admits(&id_of(2), &bytes)
+    );
     // A node that could read it and shares it itself may continue to do so.
-    assert!(other.view().admits(&id_of(9), &also) && !reader.view().admits(&id_of(9), &also));
+    assert!(
+        other.view().contents().admits(&id_of(9), &also)
+            && !reader.view().contents().admits(&id_of(9), &also)
+    );
     read_by(&mut a, None);
     for node in [&mut reader, &mut other] {
         share(&mut a, node);
@@ -170,7 +193,9 @@ fn a_content_that_becomes_restricted_leaves_no_cache_until_it_is_open_again() {
             node.own().haves().any(|(hash, _)| hash == bytes),
             "it is said again"
         );
-        assert!(node.view().admits(&id_of(9), &bytes) && node.storage().marks().is_empty());
+        assert!(
+            node.view().contents().admits(&id_of(9), &bytes) && node.storage().marks().is_empty()
+        );
     }
 }
 
@@ -184,5 +209,5 @@ fn a_file_deleted_from_an_open_share_is_not_a_secret() {
     share(&mut a, &mut b);
     a.own_mut().remove(other, &path("g"));
     share(&mut a, &mut b);
-    assert!(b.storage().marks().is_empty() && b.view().admits(&id_of(9), &hash("more")));
+    assert!(b.storage().marks().is_empty() && b.view().contents().admits(&id_of(9), &hash("more")));
 }

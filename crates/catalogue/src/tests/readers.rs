@@ -47,11 +47,14 @@ pub(super) fn hash(text: &str) -> ContentHash {
 fn assert_knows_nothing(node: &mut Catalogue, name: &str, content: &str, author: &str) {
     let view = node.view();
     assert_eq!(view.lookup(&path(name)), None);
-    assert_eq!(view.peer_lookup(author, &path(name)), None);
-    assert_eq!(view.by_hash(&hash(content)), None);
+    assert_eq!(view.peers().lookup(author, &path(name)), None);
+    assert_eq!(view.contents().get(&hash(content)), None);
     assert_eq!(view.versions(&path(name)), []);
-    assert!(view.holders(&hash(content)).is_empty() && !view.is_named(&hash(content)));
-    assert!(view.names_of(&hash(content), 9).is_empty());
+    assert!(
+        view.contents().holders(&hash(content)).is_empty()
+            && !view.contents().is_named(&hash(content))
+    );
+    assert!(view.contents().names_of(&hash(content), 9).is_empty());
 }
 
 #[test]
@@ -67,8 +70,8 @@ fn readers_list_their_entries_and_others_learn_nothing_of_them() {
     bring(&id_of(1), &c, &mut b, 2);
     assert_eq!(names(&mut a), ["d", "d/link", "d/secret"]);
     assert_eq!(names(&mut b), names(&mut a));
-    assert_eq!(b.view().peer_names(), ["n1", "n2"]);
-    assert!(b.view().peer_lookup("n1", &path("d/secret")).is_some());
+    assert_eq!(b.view().peers().names(), ["n1", "n2"]);
+    assert!(b.view().peers().lookup("n1", &path("d/secret")).is_some());
     assert_eq!(names(&mut c), [""; 0]);
     for name in ["d", "d/secret", "d/link"] {
         assert_knows_nothing(&mut c, name, "bytes", "n1");
@@ -206,7 +209,7 @@ fn lists_and_numbers_survive_a_restart() {
     let mut b = restarted(&mut b, 2);
     assert_eq!(names(&mut b), ["secret"]);
     assert!(
-        !b.view().admits(&id_of(3), &hash("bytes")),
+        !b.view().contents().admits(&id_of(3), &hash("bytes")),
         "before anybody is heard of"
     );
     assert!(
@@ -423,12 +426,12 @@ fn assert_as_shared(seed: u64, at: usize, node: &mut Catalogue, sharing: &[Shari
             let name = name_of(author as u8 + 1, *file);
             let bytes = hash(&name);
             if !may(author, &me) {
-                let found = view.by_hash(&bytes);
+                let found = view.contents().get(&bytes);
                 assert_eq!(found, None, "seed {seed}: node {at} finds {name}");
                 continue;
             }
             for asker in (1..=WALKERS).map(id_of) {
-                let admitted = view.admits(&asker, &bytes);
+                let admitted = view.contents().admits(&asker, &bytes);
                 assert_eq!(
                     admitted,
                     may(author, &asker),

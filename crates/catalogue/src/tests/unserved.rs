@@ -50,7 +50,7 @@ fn unserved_version_ranks_behind_one_that_can_be_had_and_why_says_so() {
     let unserved = hash(&false_content(0));
     assert_eq!(watcher.unserved().mark(unserved, now + LONG), [id(LIAR)]);
     assert!(shows_true(&mut watcher, 0));
-    assert!(watcher.view().is_unserved(&unserved));
+    assert!(watcher.view().contents().is_unserved(&unserved));
     assert_eq!(names(&watcher.view()), ["a0", "a0~liar"]);
     let of_name = crate::Change::Entry(path("a0"));
     assert!(std::iter::from_fn(|| watcher.poll_change()).any(|it| it == of_name));
@@ -113,17 +113,20 @@ fn content_that_this_node_has_or_no_live_node_claims_is_never_marked() {
     let kept = hash(&false_content(0));
     watcher.own_mut().have(kept, 7).unwrap();
     assert!(watcher.unserved().mark(kept, now + LONG).is_empty());
-    assert!(!watcher.view().is_unserved(&kept));
+    assert!(!watcher.view().contents().is_unserved(&kept));
     let unserved = hash(&false_content(1));
     watcher.unserved().mark(unserved, now + LONG);
     put(&mut watcher, "own", file(&false_content(1), 1));
-    assert!(!watcher.view().is_unserved(&unserved), "it is shared here");
+    assert!(
+        !watcher.view().contents().is_unserved(&unserved),
+        "it is shared here"
+    );
     assert!(!shows_true(&mut watcher, 1));
     watcher.set_live(id(LIAR), false).unwrap();
     watcher.set_live(id(HONEST), false).unwrap();
     let gone = hash(&true_content(0));
     assert!(watcher.unserved().mark(gone, now + LONG).is_empty());
-    assert!(!watcher.view().is_unserved(&gone));
+    assert!(!watcher.view().contents().is_unserved(&gone));
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl OfferedFiles {
         let shares = self.legacy_shares();
         let own = paths
             .iter()
-            .filter_map(|path| Some((path, view.peer_lookup(label.as_ref()?, path)?)));
+            .filter_map(|path| Some((path, view.peers().lookup(label.as_ref()?, path)?)));
         let mut own = own.filter_map(|(path, found)| self.own(path, &found, &shares));
         let others = || {
             let found = paths
@@ -204,7 +204,7 @@ impl OfferedFiles {
             return None;
         }
         let file = self.carried(path, found)?;
-        if view.is_private(&file.hash) {
+        if view.contents().is_private(&file.hash) {
             return None;
         }
         if self.cache.is_complete(&file.hash) {
@@ -212,7 +212,7 @@ impl OfferedFiles {
         }
         let addresses = self.addresses.load();
         let is_there = |node: &NodeId| *node != self.me && addresses.contains_key(node);
-        let holders = view.holders(&file.hash);
+        let holders = view.contents().holders(&file.hash);
         holders.iter().any(is_there).then_some(file)
     }
 
@@ -251,7 +251,7 @@ impl OfferedFiles {
         };
         for change in changes {
             if let Change::Entry(path) = change
-                && let Some(found) = view.peer_lookup(&label, path)
+                && let Some(found) = view.peers().lookup(&label, path)
             {
                 self.warn_if_refused(path, &found);
             }
@@ -282,7 +282,7 @@ impl OfferedFiles {
 /// Returns whether a path is a file in the merged namespace or among the files of this node.
 /// `label` is the label of this node.
 fn is_file(view: &View, label: Option<&str>, path: &SharedPath) -> bool {
-    let own = || view.peer_lookup(label?, path);
+    let own = || view.peers().lookup(label?, path);
     let is_file = |found: &Found| matches!(found.kind, Kind::File { .. });
     view.lookup(path).is_some_and(|found| is_file(&found))
         || own().is_some_and(|found| is_file(&found))

@@ -298,7 +298,7 @@ impl Node {
         // The size of a content is unknown if no node lists it and no byte of it is here.
         let view = self.view();
         let sized = |hash: &ContentHash| {
-            let listed = view.by_hash(hash).map(|content| content.size_bytes);
+            let listed = view.contents().get(hash).map(|content| content.size_bytes);
             let known = listed.or_else(|| self.cache.size_bytes(hash));
             known.unwrap_or_default()
         };
@@ -392,8 +392,8 @@ impl Node {
         let unfinished = pins.filter(|hash| !here.has(hash));
         unfinished
             .filter_map(|hash| {
-                let content = view.by_hash(&hash)?;
-                let path = view.names_of(&hash, 1).pop()?;
+                let content = view.contents().get(&hash)?;
+                let path = view.contents().names_of(&hash, 1).pop()?;
                 Some((hash, (content.size_bytes, path)))
             })
             .collect()

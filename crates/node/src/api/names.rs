@@ -181,12 +181,12 @@ impl Node {
 
     /// Returns the live nodes that have a complete content, including this one.
     pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
-        self.view().holders(hash)
+        self.view().contents().holders(hash)
     }
 
     /// Returns up to `limit` paths under which a content is listed.
     pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
-        self.view().names_of(hash, limit)
+        self.view().contents().names_of(hash, limit)
     }
 
     /// Returns the entry of a path from the root of the mount if it leads below `.p2pfs`, else

@@ -1,0 +1,161 @@
+//! Queries by content: its holders, its names, and the nodes that may receive it.
+
+use super::merged::ContentOfHash;
+use super::orders::HashFrom;
+use super::row::Row;
+use super::view::View;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
+
+/// Statement of a live node that it has all of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The stating node.
+    pub node: NodeId,
+    /// Size of the content in bytes, as the node states it.
+    pub size_bytes: u64,
+    /// Sequence of the statement in the node's log. A repeated statement has a higher one.
+    pub sequence: u64,
+}
+
+/// The names of a content, by one record of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileNames {
+    /// The content.
+    pub hash: ContentHash,
+    /// The path under which the file is listed, which may be a conflict name. If the file is not
+    /// listed, its own path, which may show another version. `None` if a node has the content only
+    /// in its cache.
+    pub listed: Option<SharedPath>,
+    /// The label of the sharing node, and the path among that node's files.
+    pub shared: Option<(String, SharedPath)>,
+}
+
+/// Queries by content. [`View::contents`] returns it.
+#[derive(Clone, Copy)]
+pub struct ContentQueries<'a> {
+    pub(super) view: &'a View,
+}
+
+impl ContentQueries<'_> {
+    /// Returns the properties of a content that a live node has, under any name or in its cache.
+    pub fn get(self, hash: &ContentHash) -> Option<ContentOfHash> {
+        self.view.merged.content(*hash)
+    }
+
+    /// Returns the live nodes that have all of a content, as a file or in their cache, including
+    /// this one.
+    pub fn holders(self, hash: &ContentHash) -> Vec<NodeId> {
+        let nodes = self.view.merged.holders(*hash);
+        nodes
+            .into_iter()
+            .map(|node| self.view.merged.node(node).id)
+            .collect()
+    }
+
+    /// Returns the statements of live nodes that they have all of a content. A node may appear
+    /// twice.
+    pub fn claims(self, hash: &ContentHash) -> Vec<Claim> {
+        let claim = |row: &Row| Claim {
+            node: self.view.merged.node(row.author).id,
+            size_bytes: row.size_bytes(),
+            sequence: row.sequence,
+        };
+        self.view.merged.claims(*hash).map(claim).collect()
+    }
+
+    /// Returns whether this node is the only live one that states it has a content.
+    pub fn is_mine_alone(self, hash: &ContentHash) -> bool {
+        self.view.merged.is_mine_alone(*hash)
+    }
+
+    /// Returns whether another live node states that it has a content.
+    pub fn is_elsewhere(self, hash: &ContentHash) -> bool {
+        self.view.merged.is_elsewhere(*hash)
+    }
+
+    /// Returns whether any node's log, live or not, still has a file of a content.
+    pub fn is_named(self, hash: &ContentHash) -> bool {
+        self.view.merged.files_of(*hash).next().is_some()
+    }
+
+    /// Returns up to `limit` paths under which a content is listed, including conflict names. If
+    /// there are none, returns paths under which live nodes share it.
+    pub fn names_of(self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
+        let rows = || self.view.merged.files_of(*hash);
+        let listed = rows().filter_map(|row| self.view.listed_path(row));
+        let mut names: Vec<SharedPath> = listed.take(limit).collect();
+        if names.is_empty() {
+            let live = rows()
+                .filter(|row| self.view.merged.is_live(row))
+                .take(limit);
+            names.extend(live.map(|row| self.view.merged.path_of(row.dir, row.name())));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Returns the names of the contents with hashes that begin with the first `bits` bits of
+    /// `start`. At most `limit` records are examined.
+    pub fn files_like(self, start: &ContentHash, bits: u32, limit: usize) -> Vec<FileNames> {
+        let leading = |hash: &[u8; 32]| {
+            let [a, b, c, d, ..] = *hash;
+            u32::from_be_bytes([a, b, c, d]) >> (u32::BITS - bits)
+        };
+        let wanted = leading(start.as_bytes());
+        let mut first = [0; 32];
+        first[..4].copy_from_slice(&(wanted << (u32::BITS - bits)).to_be_bytes());
+        let from = HashFrom::files(ContentHash::new(first));
+        let rows = self.view.merged.by_hash.from(&from).map(|by| &by.row);
+        rows.take_while(|row| leading(&row.hash) == wanted)
+            .take(limit)
+            .filter(|row| row.gives_content())
+            .map(|row| self.file_names(row))
+            .collect()
+    }
+
+    fn file_names(self, row: &Row) -> FileNames {
+        if !row.has_name() {
+            return FileNames {
+                hash: row.hash(),
+                listed: None,
+                shared: None,
+            };
+        }
+        let shared = self.view.merged.path_of(row.dir, row.name());
+        FileNames {
+            hash: row.hash(),
+            listed: self.view.listed_path(row).or_else(|| Some(shared.clone())),
+            shared: Some((self.view.merged.node(row.author).label.to_string(), shared)),
+        }
+    }
+
+    /// Returns whether this node may give the bytes of a content to another node. The bytes of a
+    /// share with readers go only to those readers, also from a cache. After the last sealed name
+    /// of a private content is gone, they go to no node.
+    pub fn admits(self, node: &NodeId, hash: &ContentHash) -> bool {
+        self.view.merged.admits(node, *hash)
+    }
+
+    /// Returns whether this node lists a content openly.
+    pub fn is_open_here(self, hash: &ContentHash) -> bool {
+        self.view.merged.is_open_from(*hash, self.view.merged.me)
+    }
+
+    /// Returns whether a content is for some nodes alone.
+    pub fn is_private(self, hash: &ContentHash) -> bool {
+        self.view.merged.is_private(*hash)
+    }
+
+    /// Returns whether a content proved unserved, or is a version of an author whose versions rank
+    /// behind others.
+    pub fn is_unserved(self, hash: &ContentHash) -> bool {
+        let unserved = &self.view.merged.unserved;
+        let is_of_author = |author| unserved.authors.contains(&author);
+        unserved.contents.contains(hash)
+            || (!unserved.authors.is_empty()
+                && self.view.merged.live_authors(*hash).any(is_of_author))
+    }
+}
