@@ -135,7 +135,9 @@ fn said_before(logs: &NodeLogs, index: NodeIndex, fact: &Fact) -> Option<Fact> {
                 .row_of(path.file_name(), index, *share)
                 .cloned()
         }
-        Fact::Have { hash, .. } | Fact::HaveNot { hash } => merge.state().cached_row(*hash, index),
+        Fact::Have { hash, .. } | Fact::HaveNot { hash } => {
+            merge.state().contents.cached_row(*hash, index)
+        }
         Fact::Readers { number, .. } => merge.sealed.row_sealed_as(index, *number, &[]),
         Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
             merge.sealed.row_sealed_as(index, *number, path)

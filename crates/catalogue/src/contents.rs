@@ -2,7 +2,7 @@
 
 use super::merged::ContentOfHash;
 use super::orders::HashFrom;
-use super::row::Row;
+use super::row::{Class, NodeIndex, Row};
 use super::view::View;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -41,7 +41,17 @@ pub struct ContentQueries<'a> {
 impl ContentQueries<'_> {
     /// Returns the properties of a content that a live node has, under any name or in its cache.
     pub fn get(self, hash: &ContentHash) -> Option<ContentOfHash> {
-        self.view.merged.content(*hash)
+        let merged = &self.view.merged;
+        let first = merged.contents.rows.from(&HashFrom::files(*hash)).next();
+        let first = first.map(|by| &by.row)?;
+        let is_found = first.hash() == *hash && first.gives_content();
+        if !is_found || !merged.is_available(*hash) {
+            return None;
+        }
+        Some(ContentOfHash {
+            size_bytes: first.size_bytes(),
+            executable: first.executable(),
+        })
     }
 
     /// Returns the live nodes that have all of a content, as a file or in their cache, including
@@ -62,28 +72,35 @@ impl ContentQueries<'_> {
             size_bytes: row.size_bytes(),
             sequence: row.sequence,
         };
-        self.view.merged.claims(*hash).map(claim).collect()
+        let merged = &self.view.merged;
+        let rows = merged.givers(*hash, Class::File);
+        let rows = rows.chain(merged.givers(*hash, Class::Have));
+        rows.map(claim).collect()
     }
 
     /// Returns whether this node is the only live one that states it has a content.
     pub fn is_mine_alone(self, hash: &ContentHash) -> bool {
-        self.view.merged.is_mine_alone(*hash)
+        // Each read that has to wait asks this, so the search ends at the first other node.
+        let mut nodes = self.view.merged.having(*hash);
+        let mine = |node: NodeIndex| node == self.view.merged.me;
+        nodes.next().is_some_and(mine) && nodes.all(mine)
     }
 
     /// Returns whether another live node states that it has a content.
     pub fn is_elsewhere(self, hash: &ContentHash) -> bool {
-        self.view.merged.is_elsewhere(*hash)
+        let mut nodes = self.view.merged.having(*hash);
+        nodes.any(|node| node != self.view.merged.me)
     }
 
     /// Returns whether any node's log, live or not, still has a file of a content.
     pub fn is_named(self, hash: &ContentHash) -> bool {
-        self.view.merged.files_of(*hash).next().is_some()
+        self.view.merged.contents.files_of(*hash).next().is_some()
     }
 
     /// Returns up to `limit` paths under which a content is listed, including conflict names. If
     /// there are none, returns paths under which live nodes share it.
     pub fn names_of(self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
-        let rows = || self.view.merged.files_of(*hash);
+        let rows = || self.view.merged.contents.files_of(*hash);
         let listed = rows().filter_map(|row| self.view.listed_path(row));
         let mut names: Vec<SharedPath> = listed.take(limit).collect();
         if names.is_empty() {
@@ -108,7 +125,7 @@ impl ContentQueries<'_> {
         let mut first = [0; 32];
         first[..4].copy_from_slice(&(wanted << (u32::BITS - bits)).to_be_bytes());
         let from = HashFrom::files(ContentHash::new(first));
-        let rows = self.view.merged.by_hash.from(&from).map(|by| &by.row);
+        let rows = self.view.merged.contents.rows.from(&from).map(|by| &by.row);
         rows.take_while(|row| leading(&row.hash) == wanted)
             .take(limit)
             .filter(|row| row.gives_content())
@@ -141,7 +158,10 @@ impl ContentQueries<'_> {
 
     /// Returns whether this node lists a content openly.
     pub fn is_open_here(self, hash: &ContentHash) -> bool {
-        self.view.merged.is_open_from(*hash, self.view.merged.me)
+        self.view
+            .merged
+            .contents
+            .is_open_from(*hash, self.view.merged.me)
     }
 
     /// Returns whether a content is for some nodes alone.

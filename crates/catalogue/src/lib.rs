@@ -22,7 +22,7 @@
 //! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own`, `own_readers` |
 //! | all logs and their rows in the merge | `logs`, `row_facts`, `forgotten` |
 //! | transfer and storage of logs | `intake`, `staged`, `checked`, `writes` |
-//! | the merge | `merge`, `merged`, `tracked`, `settle` |
+//! | the merge | `merge`, `merged`, `content_index`, `tracked`, `settle` |
 //! | which version has a name, and why | `rules`, `versions`, `owners`, `early`, `unserved` |
 //! | names of the other versions | `aliases`, `conflicts`, `labels` |
 //! | shares with readers | `sealed`, `audience`, `private` |
@@ -42,6 +42,7 @@ mod catalogue;
 mod change;
 mod checked;
 mod conflicts;
+mod content_index;
 mod contents;
 mod digest;
 mod dir;

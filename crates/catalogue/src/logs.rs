@@ -203,7 +203,9 @@ impl NodeLogs {
         let row = builder.row_of(stamp, fact);
         let known = match row.class {
             _ if row.is_opaque() => self.merge.sealed.row_of_seal(&row),
-            Class::Have | Class::HaveNot => self.merge.state().cached_row(row.hash(), index),
+            Class::Have | Class::HaveNot => {
+                self.merge.state().contents.cached_row(row.hash(), index)
+            }
             _ => self
                 .merge
                 .state()

@@ -241,24 +241,23 @@ impl Merge {
     }
 
     fn standing(&self, hash: ContentHash) -> ContentAvailability {
-        let first = self.tracked.state.files_of(hash).next();
-        match first {
-            Some(row) if self.tracked.state.is_live(row) => ContentAvailability {
-                hash,
-                available: true,
-                shared_bytes: row.size_bytes(),
-            },
-            _ => ContentAvailability {
-                hash,
-                available: self.tracked.state.is_available(hash),
-                shared_bytes: self.tracked.state.shared_bytes(hash),
-            },
+        let state = self.state();
+        let first = state.contents.files_of(hash).next();
+        let available = first.is_some_and(|row| state.is_live(row)) || state.is_available(hash);
+        ContentAvailability {
+            hash,
+            available,
+            shared_bytes: first.filter(|_| available).map_or(0, Row::size_bytes),
         }
     }
 
     fn remove_row(&mut self, row: &Row) {
         if row.class == Class::File || !row.has_name() {
-            self.tracked.state.by_hash.remove(&ByHash::new(row.clone()));
+            self.tracked
+                .state
+                .contents
+                .rows
+                .remove(&ByHash::new(row.clone()));
         }
         if !row.has_name() {
             return;
@@ -283,7 +282,11 @@ impl Merge {
 
     fn insert_row(&mut self, row: &Row) {
         if row.class == Class::File || !row.has_name() {
-            self.tracked.state.by_hash.insert(ByHash::new(row.clone()));
+            self.tracked
+                .state
+                .contents
+                .rows
+                .insert(ByHash::new(row.clone()));
         }
         if !row.has_name() {
             return;

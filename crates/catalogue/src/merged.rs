@@ -7,15 +7,15 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use equivalent::Comparable;
-use imbl::{OrdMap, OrdSet, Vector};
+use imbl::{OrdMap, Vector};
 
 use super::audience::{Audience, Marks};
-use super::dir::Dir;
-use super::orders::{ByHash, DirRef, HashFrom};
+use super::content_index::ContentIndex;
+use super::dir::{Dir, NEVER};
+use super::orders::{DirRef, HashFrom};
+use super::owners::PathOwners;
 use super::row::{Class, DirId, NodeIndex, Row};
 use super::rules;
-use super::sorted::SortedSet;
 use super::unserved::Unserved;
 use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
@@ -66,15 +66,13 @@ pub(super) struct Merged {
     pub nodes: Arc<Vec<Option<NodeState>>>,
     /// Directories by [`DirId`]. `None` if a number is free.
     pub dirs: Vector<Option<Arc<Dir>>>,
-    pub by_hash: SortedSet<ByHash>,
+    pub contents: ContentIndex,
     pub totals: Totals,
     /// Versions with a later time are not shown yet. `None` until the clock was set.
     pub horizon: Option<Timestamp>,
-    pub owners: Arc<Owners>,
+    pub owners: PathOwners,
     /// Readers of the records sealed under each author's numbers.
     pub audiences: Arc<BTreeMap<(NodeIndex, ShareIndex), Arc<Audience>>>,
-    /// The rows of `by_hash` with names that arrived sealed.
-    pub private: OrdSet<ByHash>,
     pub marks: Marks,
     /// Private contents that the own cache holds completely, with their sizes. They are not
     /// announced to other nodes.
@@ -97,12 +95,11 @@ impl Merged {
             me: NodeIndex(0),
             nodes: Arc::new(vec![Some(node)]),
             dirs: Vector::unit(Some(Arc::new(root))),
-            by_hash: SortedSet::new(),
+            contents: ContentIndex::new(),
             totals: Totals::default(),
             horizon: None,
-            owners: Arc::default(),
+            owners: PathOwners::default(),
             audiences: Arc::default(),
-            private: OrdSet::new(),
             marks: Marks::default(),
             kept: OrdMap::new(),
             unserved: Unserved::default(),
@@ -152,7 +149,7 @@ impl Merged {
                     class,
                     author,
                 };
-                let first = self.by_hash.from(&from).next().map(|by| &by.row)?;
+                let first = self.contents.rows.from(&from).next().map(|by| &by.row)?;
                 if first.hash != *hash.as_bytes() || first.class != class {
                     return None;
                 }
@@ -165,7 +162,10 @@ impl Merged {
                         class,
                         author,
                     };
-                    self.by_hash.last_before(&end).map_or(first, |by| &by.row)
+                    self.contents
+                        .rows
+                        .last_before(&end)
+                        .map_or(first, |by| &by.row)
                 } else {
                     first
                 };
@@ -189,21 +189,8 @@ impl Merged {
         nodes
     }
 
-    /// Returns whether this node is the only live node that states it has all the bytes. Each read
-    /// that has to wait asks this, so the search ends at the first other node.
-    pub(crate) fn is_mine_alone(&self, hash: ContentHash) -> bool {
-        let mut nodes = self.having(hash);
-        let mine = |node: NodeIndex| node == self.me;
-        nodes.next().is_some_and(mine) && nodes.all(mine)
-    }
-
-    /// Returns whether another live node states that it has all the bytes.
-    pub(crate) fn is_elsewhere(&self, hash: ContentHash) -> bool {
-        self.having(hash).any(|node| node != self.me)
-    }
-
     /// Returns the live nodes that have all the bytes. A node may appear twice.
-    fn having(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
+    pub(crate) fn having(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
         let kept = self.kept.contains_key(&hash).then_some(self.me);
         self.givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have))
@@ -211,73 +198,16 @@ impl Merged {
             .chain(kept)
     }
 
-    /// Returns the rows in which live nodes state that they have all the bytes. A node may have
-    /// two.
-    pub(crate) fn claims(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
-        self.givers(hash, Class::File)
-            .chain(self.givers(hash, Class::Have))
-    }
-
-    /// Returns one author's row of a cached content, including tombstones.
-    pub(crate) fn cached_row(&self, hash: ContentHash, author: NodeIndex) -> Option<Row> {
-        [Class::Have, Class::HaveNot].into_iter().find_map(|class| {
-            let from = HashFrom {
-                hash,
-                class,
-                author: u32::from(author.0),
-            };
-            let row = &self.by_hash.from(&from).next()?.row;
-            let own = row.hash == *hash.as_bytes() && row.class == class && row.author == author;
-            own.then(|| row.clone())
-        })
-    }
-
-    /// Returns all file rows of a content.
-    pub(crate) fn files_of(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
-        let rows = self.by_hash.from(&HashFrom::files(hash));
-        let rows = rows.map(|by| &by.row);
-        rows.take_while(move |row| row.hash == *hash.as_bytes() && row.class == Class::File)
-    }
-
-    /// Returns up to `limit + 1` file rows of a content after a place, without the row at that
-    /// place.
-    pub(crate) fn files_after(
-        &self,
-        hash: ContentHash,
-        place: &impl Comparable<ByHash>,
-        limit: usize,
-    ) -> Vec<ByHash> {
-        let rows = self.by_hash.from(place);
-        let rows = rows.skip_while(|by| place.compare(by).is_eq());
-        let is_file = |row: &Row| row.hash == *hash.as_bytes() && row.class == Class::File;
-        let rows = rows.take_while(|by| is_file(&by.row));
-        rows.take(limit.saturating_add(1)).cloned().collect()
-    }
-
-    /// Returns the properties of a content if a live node has it.
-    pub(crate) fn content(&self, hash: ContentHash) -> Option<ContentOfHash> {
-        let given = self.is_available(hash);
-        let first = self.by_hash.from(&HashFrom::files(hash)).next();
-        let first = first.map(|by| &by.row)?;
-        let found = given && first.hash == *hash.as_bytes() && first.gives_content();
-        found.then_some(ContentOfHash {
-            size_bytes: first.size_bytes(),
-            executable: first.executable(),
-        })
-    }
-
-    /// Returns the bytes that a content adds to the cluster's total. It is 0 if no file of it is
-    /// available.
-    pub(crate) fn shared_bytes(&self, hash: ContentHash) -> u64 {
-        let size_bytes = self.files_of(hash).next().map(|row| row.size_bytes());
-        size_bytes.filter(|_| self.is_available(hash)).unwrap_or(0)
+    /// Returns the live authors of a content, each once.
+    pub(crate) fn live_authors(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
+        self.givers(hash, Class::File).map(|row| row.author)
     }
 
     /// Returns whether a row may show at its name: a live node can give it, it is due, and its
     /// author may have the name.
     pub(crate) fn is_givable(&self, row: &Row) -> bool {
         match row.class {
-            _ if self.is_early(row) || !self.may_have_name(row) => false,
+            _ if self.is_early(row) || !self.may_have(row, row.name()) => false,
             Class::File => self.is_live(row) || self.is_available(row.hash()),
             Class::Symlink => self.is_live(row),
             _ => false,
@@ -291,7 +221,7 @@ impl Merged {
 
     /// Orders two candidates of a name by rank.
     pub(crate) fn order(&self, a: &Row, b: &Row) -> Ordering {
-        let served_first = self.is_unserved(a).cmp(&self.is_unserved(b));
+        let served_first = self.unserved.covers(a).cmp(&self.unserved.covers(b));
         served_first.then_with(|| self.order_if_served(a, b))
     }
 
@@ -304,7 +234,7 @@ impl Merged {
 
     /// Returns whether a row makes a directory listed at its name.
     pub(crate) fn lists_directory(&self, row: &Row) -> bool {
-        row.class == Class::Directory && self.is_live(row) && self.may_have_name(row)
+        row.class == Class::Directory && self.is_live(row) && self.may_have(row, row.name())
     }
 
     /// Returns whether a file or link is dated so far ahead of the clock that it must wait.
@@ -323,6 +253,40 @@ impl Merged {
     /// directory until its time comes. Otherwise it would hide every change until then.
     pub(crate) fn dates_directory(&self, row: &Row) -> bool {
         self.lists_directory(row) && !self.is_ahead(row)
+    }
+
+    /// Returns the newest record that dates a directory.
+    pub(crate) fn record_of_directory<'a>(&'a self, dir: &'a Dir) -> Option<&'a Row> {
+        let records = self.dir(dir.parent).candidates(dir.place.name());
+        records
+            .filter(|row| self.dates_directory(row))
+            .max_by_key(|row| {
+                let author = std::cmp::Reverse(*self.node_of(row));
+                (row.version_time(), row.mtime(), author)
+            })
+    }
+
+    /// Returns the time of a directory. A directory that only names below it imply, such as the
+    /// place of a share, has the newest time of its subdirectories. Visits at most `left`
+    /// directories, in the order of their names, so that every node finds the same time.
+    pub(crate) fn time_of_directory(&self, id: DirId, left: &mut usize) -> Timestamp {
+        let dir = self.dir(id);
+        match self.record_of_directory(dir) {
+            // The directory may have been dated by hand. That date applies until something in it
+            // changes.
+            Some(row) if row.version_time() >= dir.newest => return row.mtime(),
+            None if dir.newest == NEVER => {}
+            _ => return dir.newest,
+        }
+        let mut newest = NEVER;
+        for below in &dir.dirs {
+            let Some(rest) = left.checked_sub(1) else {
+                break;
+            };
+            *left = rest;
+            newest = newest.max(self.time_of_directory(below.id(), left));
+        }
+        newest
     }
 
     /// Returns the directory of a path, listed or not.

@@ -252,7 +252,12 @@ impl OwnLog<'_> {
             self.logs.merge.record_own_private(hash, Some(size_bytes));
             return Ok(self.withdraw_have(hash));
         }
-        let known = self.logs.merge.state().cached_row(hash, self.logs.me);
+        let known = self
+            .logs
+            .merge
+            .state()
+            .contents
+            .cached_row(hash, self.logs.me);
         let is_known =
             known.is_some_and(|row| row.class == Class::Have && row.size_bytes() == size_bytes);
         if is_known {
@@ -271,7 +276,12 @@ impl OwnLog<'_> {
     }
 
     fn withdraw_have(&mut self, hash: ContentHash) -> bool {
-        let known = self.logs.merge.state().cached_row(hash, self.logs.me);
+        let known = self
+            .logs
+            .merge
+            .state()
+            .contents
+            .cached_row(hash, self.logs.me);
         let known = known.is_some_and(|row| row.class == Class::Have);
         known && self.record(Fact::HaveNot { hash }).is_ok()
     }

@@ -19,44 +19,29 @@ use super::view::View;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-impl Merged {
-    /// Returns whether the author of a row may have the row's name.
-    pub(super) fn may_have_name(&self, row: &Row) -> bool {
-        self.may_have(row, row.name())
-    }
+/// The owners of paths.
+#[derive(Clone, Default)]
+pub(super) struct PathOwners(Arc<Owners>);
 
-    /// Returns whether the author of a row may have a name in its directory. The name is the row's
-    /// own, or a possible conflict name of it.
-    pub(super) fn may_have(&self, row: &Row, name: &[u8]) -> bool {
-        if self.owners.is_empty() {
-            return true;
-        }
-        let path = self.path_of(row.dir, name);
-        let author = self.node_of(row);
-        let owner = self.owner_of(&path);
-        let is_link = row.class == Class::Symlink;
-        owner.is_none_or(|owner| owner == *author)
-            && !(is_link && self.is_owned_beneath(&path, author))
-    }
-
+impl PathOwners {
     /// Returns whether a node other than `author` owns a path below this one.
-    fn is_owned_beneath(&self, path: &SharedPath, author: &NodeId) -> bool {
-        let after = self.owners.range((Excluded(path), Unbounded));
+    pub(crate) fn is_owned_beneath(&self, path: &SharedPath, author: &NodeId) -> bool {
+        let after = self.0.range((Excluded(path), Unbounded));
         let mut below =
             after.take_while(|(owned, _)| owned.as_bytes().starts_with(path.as_bytes()));
         below.any(|(owned, owner)| owned.is_beneath(path) && owner != author)
     }
 
     /// Returns the owner of a path, if it has one.
-    pub(super) fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+    pub(crate) fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
         self.owned_above(path).map(|(_, owner)| owner)
     }
 
     /// Returns the nearest owned path at or above a path, with its owner.
-    fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
+    pub(crate) fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
         let mut at = Some(path.clone());
         while let Some(path) = at {
-            if let Some(owner) = self.owners.get(&path) {
+            if let Some(owner) = self.0.get(&path) {
                 return Some((path, *owner));
             }
             at = path.parent();
@@ -65,15 +50,31 @@ impl Merged {
     }
 }
 
+impl Merged {
+    /// Returns whether the author of a row may have a name in its directory. The name is the row's
+    /// own, or a possible conflict name of it.
+    pub(super) fn may_have(&self, row: &Row, name: &[u8]) -> bool {
+        if self.owners.0.is_empty() {
+            return true;
+        }
+        let path = self.path_of(row.dir, name);
+        let author = self.node_of(row);
+        let owner = self.owners.owner_of(&path);
+        let is_link = row.class == Class::Symlink;
+        owner.is_none_or(|owner| owner == *author)
+            && !(is_link && self.owners.is_owned_beneath(&path, author))
+    }
+}
+
 impl View {
     /// Returns the owner of a path. Only the owner's versions are listed there.
     pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
-        self.merged.owner_of(path)
+        self.merged.owners.owner_of(path)
     }
 
     /// Returns the nearest owned path at or above a path, with its owner.
     pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
-        self.merged.owned_above(path)
+        self.merged.owners.owned_above(path)
     }
 
     /// Returns whether any log has an entry at or below a path, listed or not.
@@ -102,7 +103,7 @@ impl View {
                 continue;
             }
             let path = state.path_of(row.dir, row.name());
-            let nearer = state.owned_above(&path).map(|(owned, _)| owned);
+            let nearer = state.owners.owned_above(&path).map(|(owned, _)| owned);
             if nearer.is_some_and(|owned| owned.is_beneath(top)) {
                 continue;
             }
@@ -119,7 +120,7 @@ impl NameSettler<'_> {
     /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
     /// [`Self::settle_waiting`] settles the rest.
     pub(crate) fn set_owners(&mut self, owners: Owners) {
-        let before = &self.tracked.state.owners;
+        let before = &self.tracked.state.owners.0;
         if **before == owners {
             return;
         }
@@ -143,7 +144,7 @@ impl NameSettler<'_> {
                 self.naming.stale_aliases.insert(dir, &name, 1);
             }
         }
-        self.tracked.state.owners = Arc::new(owners);
+        self.tracked.state.owners = PathOwners(Arc::new(owners));
         self.tracked.dirty = true;
         self.settle_rows(rows);
     }

@@ -162,7 +162,7 @@ impl<'a> PeerFiles<'a> {
         let below = dir.all_dirs();
         let below =
             below.filter(|place| self.view.merged.dir(place.id()).has_of(node) || recorded(place));
-        let merged = || self.view.time_of_directory(id, &mut { DATING_MAX });
+        let merged = || self.view.merged.time_of_directory(id, &mut { DATING_MAX });
         let mtime = row.map_or_else(merged, Row::mtime);
         self.view.directory_of(node, mtime, below.count())
     }

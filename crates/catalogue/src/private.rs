@@ -9,17 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::audience::{Audience, Mark};
+use super::content_index::NAMES_LOOKED_AT;
 use super::merge::Merge;
 use super::merged::Merged;
-use super::orders::{ByHash, HashFrom};
-use super::row::{Class, NodeIndex, Row};
+use super::orders::ByHash;
+use super::row::{Class, Row};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
-
-/// Maximum names of one content that are examined for one answer. If none of them admits the
-/// requesting node, the node is refused.
-const NAMES_LOOKED_AT: usize = 4096;
 
 impl Merged {
     /// Returns the readers of the records sealed under the number of a row.
@@ -33,55 +30,21 @@ impl Merged {
         audience.map_or(row.share, |audience| audience.share)
     }
 
-    fn sealed_names(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
-        let rows = self.private.range(HashFrom::files(hash)..);
-        let rows = rows.map(|by| &by.row);
-        rows.take_while(move |row| row.hash == *hash.as_bytes())
-    }
-
-    /// Returns the rows under which an author lists a content, openly or sealed.
-    fn files_from(&self, hash: ContentHash, author: NodeIndex) -> impl Iterator<Item = &Row> {
-        let from = HashFrom {
-            author: u32::from(author.0),
-            ..HashFrom::files(hash)
-        };
-        let rows = self.by_hash.from(&from).map(|by| &by.row);
-        rows.take_while(move |row| {
-            row.hash == *hash.as_bytes() && row.class == Class::File && row.author == author
-        })
-    }
-
-    /// Returns whether an author lists a content openly.
-    pub(crate) fn is_open_from(&self, hash: ContentHash, author: NodeIndex) -> bool {
-        let mut own = self.files_from(hash, author).take(NAMES_LOOKED_AT);
-        own.any(|row| !row.share.is_sealed())
-    }
-
-    /// Returns whether an author lists a content, openly or sealed.
-    pub(crate) fn is_listed_by(&self, hash: ContentHash, author: NodeIndex) -> bool {
-        self.files_from(hash, author).next().is_some()
-    }
-
-    /// Returns whether any node lists a content, openly or sealed for this node.
-    fn is_listed(&self, hash: ContentHash) -> bool {
-        self.files_of(hash).next().is_some()
-    }
-
     /// Returns whether this node gives a content only to some nodes, or to none.
     pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
-        let is_sealed = self.marks.has(hash) || self.sealed_names(hash).next().is_some();
-        is_sealed && !self.is_open_from(hash, self.me)
+        let is_sealed = self.marks.has(hash) || self.contents.sealed_names(hash).next().is_some();
+        is_sealed && !self.contents.is_open_from(hash, self.me)
     }
 
     /// Returns whether this node may give the bytes of a content to another node.
     pub(crate) fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
-        if self.private.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
+        if self.contents.sealed.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
             return true;
         }
-        if self.marks.is_full() && !self.is_listed(hash) {
+        if self.marks.is_full() && !self.contents.is_listed(hash) {
             return false;
         }
-        let mut sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
+        let mut sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
         !self.is_private(hash)
             || sealed.any(|row| {
                 self.audience(row)
@@ -91,7 +54,7 @@ impl Merged {
 
     /// Returns all nodes that may receive a private content.
     pub(crate) fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
-        let sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
+        let sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
         let readers = sealed.filter_map(|row| self.audience(row));
         readers.flat_map(|it| it.readers.iter().copied()).collect()
     }
@@ -121,7 +84,11 @@ impl Merge {
         if !row.share.is_sealed() {
             return;
         }
-        self.tracked.state.private.insert(ByHash::new(row.clone()));
+        self.tracked
+            .state
+            .contents
+            .sealed
+            .insert(ByHash::new(row.clone()));
         self.review_have(row);
     }
 
@@ -134,14 +101,18 @@ impl Merge {
         }
         let hash = row.hash();
         let becomes_private = if row.share.is_sealed() {
-            self.tracked.state.private.remove(&ByHash::new(row.clone()));
-            !self.tracked.state.is_listed_by(hash, row.author)
+            self.tracked
+                .state
+                .contents
+                .sealed
+                .remove(&ByHash::new(row.clone()));
+            !self.tracked.state.contents.is_listed_by(hash, row.author)
         } else {
             // A content that is also listed in a share for all nodes is not private.
             self.sealed
                 .restricted
                 .contains_key(&(row.author, row.share))
-                && !self.tracked.state.is_listed(hash)
+                && !self.tracked.state.contents.is_listed(hash)
         };
         if becomes_private {
             let mark = self.mark_of(row);
@@ -156,7 +127,11 @@ impl Merge {
 
     /// Returns the size of a content in the own cache, whether or not it is announced.
     pub(super) fn cached_size(&self, hash: ContentHash) -> Option<u64> {
-        let own = self.tracked.state.cached_row(hash, self.tracked.state.me);
+        let own = self
+            .tracked
+            .state
+            .contents
+            .cached_row(hash, self.tracked.state.me);
         let said = own.filter(|row| row.class == Class::Have);
         let kept = self.tracked.state.kept.get(&hash).copied();
         said.map(|row| row.size_bytes()).or(kept)

@@ -133,8 +133,9 @@ impl NameSettler<'_> {
             None => self
                 .tracked
                 .state
+                .contents
                 .files_after(hash, &HashFrom::files(hash), limit),
-            Some(after) => self.tracked.state.files_after(hash, after, limit),
+            Some(after) => self.tracked.state.contents.files_after(hash, after, limit),
         };
         let (mut steps, mut last) = (0, after);
         for file in files {

@@ -16,7 +16,6 @@ use std::time::Instant;
 use imbl::OrdSet;
 
 use super::logs::NodeLogs;
-use super::merged::Merged;
 use super::row::{Class, NodeIndex, Row};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -32,6 +31,17 @@ pub const UNSERVED_PER_AUTHOR: usize = 3;
 pub(super) struct Unserved {
     pub contents: OrdSet<ContentHash>,
     pub authors: OrdSet<NodeIndex>,
+}
+
+impl Unserved {
+    /// Returns whether a row ranks behind all versions that did not prove unserved.
+    pub(crate) fn covers(&self, row: &Row) -> bool {
+        match row.class {
+            Class::File if self.contents.contains(&row.hash()) => true,
+            Class::File | Class::Symlink => self.authors.contains(&row.author),
+            _ => false,
+        }
+    }
 }
 
 /// The marks of contents, with what ends them.
@@ -63,22 +73,6 @@ impl UnservedMarks {
             .iter()
             .map(|(hash, mark)| (mark.expires_at, *hash));
         expiries.min()
-    }
-}
-
-impl Merged {
-    /// Returns whether a row ranks behind all versions that did not prove unserved.
-    pub(super) fn is_unserved(&self, row: &Row) -> bool {
-        match row.class {
-            Class::File if self.unserved.contents.contains(&row.hash()) => true,
-            Class::File | Class::Symlink => self.unserved.authors.contains(&row.author),
-            _ => false,
-        }
-    }
-
-    /// Returns the live authors of a content, each once.
-    pub(crate) fn live_authors(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
-        self.givers(hash, Class::File).map(|row| row.author)
     }
 }
 
@@ -201,12 +195,15 @@ impl UnservedContents<'_> {
     fn has_served_alternative(&self, hash: ContentHash, author: NodeIndex) -> bool {
         let merge = &self.logs.merge;
         let state = merge.state();
-        let files = state.files_of(hash).take(merge.settling.step_records);
+        let files = state
+            .contents
+            .files_of(hash)
+            .take(merge.settling.step_records);
         let mut files = files.filter(|row| row.author == author);
         files.any(|row| {
             let mut others = state.dir(row.dir).candidates(row.name());
             others.any(|other| {
-                !other.same_content(row) && state.is_givable(other) && !state.is_unserved(other)
+                !other.same_content(row) && state.is_givable(other) && !state.unserved.covers(other)
             })
         })
     }

@@ -90,7 +90,9 @@ impl View {
         let lost = lost
             .into_iter()
             .filter(|row| !ranked.iter().any(|r| r.same_content(row)));
-        let is_contested = lost.clone().any(|row| !self.merged.may_have_name(&row));
+        let is_contested = lost
+            .clone()
+            .any(|row| !self.merged.may_have(&row, row.name()));
         let kept = here.dirs.contains(&Named(name));
         let mut versions: Vec<Version> = self
             .directory_version(dir, name)
@@ -107,7 +109,7 @@ impl View {
         }
         versions.extend(lost.filter_map(|row| {
             let rule = match () {
-                () if !self.merged.may_have_name(&row) => Rule::NotOwner,
+                () if !self.merged.may_have(&row, row.name()) => Rule::NotOwner,
                 () if self.merged.is_early(&row) => Rule::Early,
                 () => Rule::NotGivable,
             };
@@ -195,7 +197,7 @@ fn rule_of(merged: &Merged, at: usize, ranked: &[Row]) -> Rule {
         lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
     };
     let served_instead = |winner: &Row, loser: &Row| {
-        let unserved = |row| merged.is_unserved(row);
+        let unserved = |row| merged.unserved.covers(row);
         unserved(loser) && !unserved(winner) && merged.order_if_served(loser, winner).is_lt()
     };
     if at > 0 {

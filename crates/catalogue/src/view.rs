@@ -178,7 +178,7 @@ impl View {
         match of_path {
             Some(rows) => rows.into_iter().find_map(Row::sent_by),
             None => {
-                let mut rows = self.merged.files_of(*hash);
+                let mut rows = self.merged.contents.files_of(*hash);
                 rows.find_map(|row| self.gives(row, hash).then(|| row.sent_by())?)
             }
         }
@@ -259,44 +259,10 @@ impl View {
 
     pub(super) fn directory(&self, id: DirId) -> Found {
         let dir = self.merged.dir(id);
-        let newest = self.record_of_directory(dir);
+        let newest = self.merged.record_of_directory(dir);
         let author = newest.map_or(self.merged.me, |row| row.author);
-        let mtime = self.time_of_directory(id, &mut { DATING_MAX });
+        let mtime = self.merged.time_of_directory(id, &mut { DATING_MAX });
         self.directory_of(author, mtime, dir.dirs.len())
-    }
-
-    /// Returns the newest record that dates a directory.
-    fn record_of_directory<'a>(&'a self, dir: &'a Dir) -> Option<&'a Row> {
-        let records = self.merged.dir(dir.parent).candidates(dir.place.name());
-        records
-            .filter(|row| self.merged.dates_directory(row))
-            .max_by_key(|row| {
-                let author = std::cmp::Reverse(*self.merged.node_of(row));
-                (row.version_time(), row.mtime(), author)
-            })
-    }
-
-    /// Returns the time of a directory. A directory that only names below it imply, such as the
-    /// place of a share, has the newest time of its subdirectories. Visits at most `left`
-    /// directories, in the order of their names, so that every node finds the same time.
-    pub(super) fn time_of_directory(&self, id: DirId, left: &mut usize) -> Timestamp {
-        let dir = self.merged.dir(id);
-        match self.record_of_directory(dir) {
-            // The directory may have been dated by hand. That date applies until something in it
-            // changes.
-            Some(row) if row.version_time() >= dir.newest => return row.mtime(),
-            None if dir.newest == NEVER => {}
-            _ => return dir.newest,
-        }
-        let mut newest = NEVER;
-        for below in &dir.dirs {
-            let Some(rest) = left.checked_sub(1) else {
-                break;
-            };
-            *left = rest;
-            newest = newest.max(self.time_of_directory(below.id(), left));
-        }
-        newest
     }
 
     /// Converts a directory. One that never changed has the time 0.

@@ -267,7 +267,7 @@ impl CatalogueStorage<'_> {
         for mark in marks {
             let author = self.logs.index_of(&mark.author);
             let state = &mut self.logs.merge.tracked.state;
-            if !author.is_some_and(|author| state.is_listed_by(mark.content, author)) {
+            if !author.is_some_and(|author| state.contents.is_listed_by(mark.content, author)) {
                 state.marks.add(mark);
             }
         }

@@ -311,7 +311,7 @@ proptest! {
         while observer.catalogue.advance(5) {}
         let state = &observer.catalogue.logs.merge.state();
         prop_assert_eq!(state.dirs.iter().flatten().count(), 1, "only the root is left");
-        prop_assert!(state.by_hash.is_empty());
+        prop_assert!(state.contents.rows.is_empty());
         prop_assert_eq!(state.totals, Totals::default());
         prop_assert_eq!(state.known().count(), 1);
         prop_assert!(names(&observer.catalogue.view()).is_empty());
