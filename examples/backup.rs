@@ -17,12 +17,12 @@ use p2pfs_types::path::SharedPath;
 /// Shares `folder`, waits until `wanted` is listed, and returns when all beneath it is kept here.
 /// Gives how many bytes of it were not here before.
 pub async fn back_up(node: &Node, folder: &Path, wanted: &str) -> Result<u64, Box<dyn Error>> {
-    node.share(folder).await?;
+    node.shares().share(folder).await?;
     let wanted = SharedPath::new(wanted.as_bytes())?;
-    if node.wait_for(&wanted).await.is_none() {
+    if node.names().wait_for(&wanted).await.is_none() {
         return Err("the node ended".into());
     }
-    let mut copies = node.pin(&wanted).await?;
+    let mut copies = node.pins().pin(&wanted).await?;
     let bytes = copies.bytes();
     while let Some(copy) = copies.next().await {
         copy.outcome?;
@@ -33,7 +33,7 @@ pub async fn back_up(node: &Node, folder: &Path, wanted: &str) -> Result<u64, Bo
 
 /// Tells of warnings and of nodes that come and go, for as long as the node runs.
 async fn tell(node: &Node) {
-    let mut events = node.follow();
+    let mut events = node.events().follow();
     while let Some(event) = events.next().await {
         match event.news {
             News::Warning(text, _) => eprintln!("warning: {text}"),
@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let node = node.start().await?;
     let work = async {
         if token != "-" {
-            node.join(&InviteToken::parse(token)?).await?;
+            node.membership().join(&InviteToken::parse(token)?).await?;
         }
         let bytes = back_up(&node, Path::new(folder), wanted).await?;
         println!("{bytes} bytes were fetched, and all is kept; Ctrl-C ends the sharing");

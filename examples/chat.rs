@@ -38,8 +38,16 @@ pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<boo
     match word {
         "" => {}
         "/quit" => return Ok(false),
-        "/send" => deliver(node.send_file(rest, &[]).await?, tell).await,
-        "/bytes" => deliver(node.send_bytes(rest.to_owned().into(), &[]).await?, tell).await,
+        "/send" => deliver(node.messenger().send_file(rest, &[]).await?, tell).await,
+        "/bytes" => {
+            deliver(
+                node.messenger()
+                    .send_bytes(rest.to_owned().into(), &[])
+                    .await?,
+                tell,
+            )
+            .await
+        }
         "/peers" => {
             if let Some(mesh) = LegacyPeers::of_node(node).and_then(LegacyPeers::mesh) {
                 let here = mesh.peers().await.into_iter().filter(|it| it.peer.is_up);
@@ -47,7 +55,7 @@ pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<boo
             }
         }
         _ => {
-            let heard = node.broadcast(line).await;
+            let heard = node.messenger().broadcast(line).await;
             tell(format!("heard by {} of the others", heard.len()));
         }
     }
@@ -69,7 +77,7 @@ async fn deliver(mut delivery: Delivery, tell: &impl Fn(String)) {
 
 /// Shows what the others do, until the node ends.
 pub async fn show(node: &Node, tell: &impl Fn(String)) {
-    let (mut events, mut messages) = (node.follow(), node.messages());
+    let (mut events, mut messages) = (node.events().follow(), node.messenger().messages());
     loop {
         tokio::select! {
             Some(event) = events.next() => {

@@ -26,14 +26,14 @@ pub async fn stream(
 ) -> Result<u64, Box<dyn Error>> {
     let path = SharedPath::new(path.as_bytes())?;
     // a node that has just begun does not know yet what the others have
-    let listed = tokio::time::timeout(PATIENCE, node.wait_for(&path)).await;
+    let listed = tokio::time::timeout(PATIENCE, node.names().wait_for(&path)).await;
     if listed
         .map_err(|_| format!("{path} was not listed within {PATIENCE:?}"))?
         .is_none()
     {
         return Err("the node ended".into());
     }
-    let mut file = node.open(&path).await?;
+    let mut file = node.files().open(&path).await?;
     let copied = tokio::io::copy(&mut file, to).await?;
     to.flush().await?;
     Ok(copied)
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let node = node.start().await?;
     let outcome = async {
         if token != "-" {
-            node.join(&InviteToken::parse(token)?).await?;
+            node.membership().join(&InviteToken::parse(token)?).await?;
         }
         stream(&node, path, &mut tokio::io::stdout()).await
     };

@@ -80,8 +80,8 @@ impl Pair {
     async fn shared(name: &str, bytes: &[u8]) -> Self {
         let pair = Self::start().await;
         pair.write("far", name, bytes);
-        pair.far.share(pair.share_of("far")).await.unwrap();
-        pair.near.wait_for(&path(name)).await.unwrap();
+        pair.far.shares().share(pair.share_of("far")).await.unwrap();
+        pair.near.names().wait_for(&path(name)).await.unwrap();
         pair
     }
 
@@ -123,18 +123,18 @@ fn the_backup_example_keeps_files_that_their_holder_removes() {
         pair.write("far", "docs/a", &noise(2, 3 * MIB));
         pair.write("far", "docs/deep/b", &noise(3, 100));
         pair.write("near", "mine", b"bytes");
-        pair.far.share(pair.share_of("far")).await.unwrap();
+        pair.far.shares().share(pair.share_of("far")).await.unwrap();
         // both names, before the directory is kept as it is then
         for name in ["docs/a", "docs/deep/b"] {
-            pair.near.wait_for(&path(name)).await.unwrap();
+            pair.near.names().wait_for(&path(name)).await.unwrap();
         }
         let kept = backup::back_up(&pair.near, &pair.share_of("near"), "docs").await;
         assert_eq!(kept.unwrap(), 3 * MIB as u64 + 100);
-        pair.far.wait_for(&path("mine")).await.unwrap();
+        pair.far.names().wait_for(&path("mine")).await.unwrap();
         let Pair { near, far, folder } = pair;
         far.stop(Leave::Final).await;
         drop(far);
-        let mut file = near.open(&path("docs/a")).await.unwrap();
+        let mut file = near.files().open(&path("docs/a")).await.unwrap();
         let mut came = Vec::new();
         file.read_to_end(&mut came).await.unwrap();
         assert!(came == noise(2, 3 * MIB), "other bytes");
@@ -148,7 +148,7 @@ fn a_reader_seeks_and_ends_past_the_last_byte() {
     within_limit(async {
         let bytes = noise(4, 3 * MIB + 5);
         let pair = Pair::shared("file", &bytes).await;
-        let mut file = pair.near.open(&path("file")).await.unwrap();
+        let mut file = pair.near.files().open(&path("file")).await.unwrap();
         let mut part = vec![0; 70_000];
         for at in [2 * MIB + 1, 0, MIB - 3, MIB + 69_998, 3 * MIB - 69_995] {
             let told = file.seek(SeekFrom::Start(at as u64)).await.unwrap();
@@ -178,11 +178,11 @@ fn get_leaves_the_whole_file_or_the_previous_one() {
         let pair = Pair::shared("file", &bytes).await;
         let to = pair.folder.path().join("copy");
         fs::write(&to, "before").unwrap();
-        let absent = pair.near.get(&path("absent"), &to).await;
+        let absent = pair.near.files().get(&path("absent"), &to).await;
         assert!(matches!(absent, Err(FileError::NotFound { .. })));
         assert_eq!(fs::read(&to).unwrap(), b"before");
         assert_eq!(
-            pair.near.get(&path("file"), &to).await.unwrap(),
+            pair.near.files().get(&path("file"), &to).await.unwrap(),
             2 * MIB as u64
         );
         assert!(fs::read(&to).unwrap() == bytes, "other bytes");
@@ -203,9 +203,9 @@ fn a_file_that_does_not_fit_is_not_pinned() {
         let small = builder(pair.folder.path(), "small").cache(MIB as u64, 0);
         let small = small.seed(pair.far.address()).start().await.unwrap();
         pair.write("far", "large", &noise(6, 2 * MIB));
-        pair.far.share(pair.share_of("far")).await.unwrap();
-        small.wait_for(&path("large")).await.unwrap();
-        let refused = small.pin(&path("large")).await;
+        pair.far.shares().share(pair.share_of("far")).await.unwrap();
+        small.names().wait_for(&path("large")).await.unwrap();
+        let refused = small.pins().pin(&path("large")).await;
         // its proofs take some, too
         assert!(matches!(refused, Err(FileError::NoRoom { bytes, .. }) if bytes > 2 * MIB as u64));
         assert_eq!(small.status().cache.pinned_bytes, 0);
@@ -223,10 +223,10 @@ fn an_own_file_is_read_as_the_opened_version_or_fails() {
             pair.write("far", name, &old);
         }
         let folder = pair.share_of("far");
-        pair.far.share(&folder).await.unwrap();
+        pair.far.shares().share(&folder).await.unwrap();
         let begun = async |name| {
-            pair.far.wait_for(&path(name)).await.unwrap();
-            let mut open = pair.far.open(&path(name)).await.unwrap();
+            pair.far.names().wait_for(&path(name)).await.unwrap();
+            let mut open = pair.far.files().open(&path(name)).await.unwrap();
             let mut start = vec![0; MIB];
             open.read_exact(&mut start).await.unwrap();
             assert!(start == old[..MIB]);
@@ -259,10 +259,10 @@ fn status_needs_no_event_loop() {
             members.map(|it| it.status.member.node).collect::<Vec<_>>()
         };
         // what the loop has said is told at once, by whatever asks next
-        assert_eq!(near.members().await.unwrap().len(), 1);
+        assert_eq!(near.peers().members().await.unwrap().len(), 1);
         assert_eq!(others(&near), [far.id()]);
         near.stop(Leave::Away).await;
-        assert!(near.members().await.is_err(), "the loop has ended");
+        assert!(near.peers().members().await.is_err(), "the loop has ended");
         assert_eq!(others(&near), [far.id()]);
         assert_eq!(near.status().folder.entries, 1);
         far.stop(Leave::Away).await;
@@ -273,28 +273,39 @@ fn status_needs_no_event_loop() {
 fn names_events_and_reasons_come_from_the_node_itself() {
     within_limit(async {
         let pair = Pair::shared("docs/file", b"bytes").await;
-        let listed = pair.near.list(&path("docs")).unwrap();
+        let listed = pair.near.names().list(&path("docs")).unwrap();
         let names: Vec<_> = listed.iter().map(|it| it.path.to_string()).collect();
         assert_eq!(names, ["docs/file"]);
         assert_eq!(listed[0].cached_bytes, 0);
         assert!(matches!(
-            pair.near.list(&path("docs/file")),
+            pair.near.names().list(&path("docs/file")),
             Err(FileError::WrongKind { .. })
         ));
-        let why = pair.near.why(&path("docs/file")).unwrap();
+        let why = pair.near.names().why(&path("docs/file")).unwrap();
         assert!(why.is_listed);
         assert_eq!(why.versions[0].holders, [pair.far.id()]);
-        let mut events = pair.near.follow();
+        let mut events = pair.near.events().follow();
         let added = News::Added(path("docs/file"));
         while events.next().await.expect("the node runs").news != added {}
         pair.near
+            .files()
             .prefetch(&path("docs"))
             .unwrap()
             .finish()
             .await
             .unwrap();
-        assert_eq!(pair.near.find(&path("docs/file")).unwrap().cached_bytes, 5);
-        assert_eq!(pair.near.prefetch(&path("docs")).unwrap().files(), 0);
+        assert_eq!(
+            pair.near
+                .names()
+                .find(&path("docs/file"))
+                .unwrap()
+                .cached_bytes,
+            5
+        );
+        assert_eq!(
+            pair.near.files().prefetch(&path("docs")).unwrap().files(),
+            0
+        );
         pair.stop().await;
     });
 }
@@ -333,7 +344,7 @@ fn a_node_starved_of_processor_time_is_not_considered_dead() {
         runtime.block_on(node).unwrap()
     };
     let far = start(&busy, "far");
-    let mut events = near.follow();
+    let mut events = near.events().follow();
     let mut next = |wanted: fn(&News) -> Option<&Who>| {
         here.block_on(async {
             loop {
@@ -377,14 +388,18 @@ fn a_joiner_has_the_whole_ledger_when_the_join_returns() {
         let (near, far) = (start("near").await.unwrap(), start("far").await.unwrap());
         let other = start("other").await.unwrap();
         let invite = || {
-            far.invite(Duration::from_secs(60), Grant::default())
+            far.membership()
+                .invite(Duration::from_secs(60), Grant::default())
                 .unwrap()
         };
-        other.join(&invite()).await.unwrap();
-        far.expel(other.id()).await.unwrap();
-        near.join(&invite()).await.unwrap();
+        other.membership().join(&invite()).await.unwrap();
+        far.membership().expel(other.id()).await.unwrap();
+        near.membership().join(&invite()).await.unwrap();
         // at once, so that nothing it says next is apart from what was said before
-        assert_eq!(near.keyring().history(), far.keyring().history());
+        assert_eq!(
+            near.membership().keyring().history(),
+            far.membership().keyring().history()
+        );
         for node in [near, far, other] {
             node.stop(Leave::Away).await;
         }

@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 
-use super::Node;
-use super::conditions::Condition;
 use p2pfs_types::id::NodeId;
 
 /// Beginning of the warning that this node's key was copied.
@@ -54,15 +52,6 @@ impl CopiedKey {
             _ => format!(", at {}", at.join(" and ")),
         };
         format!("{}{name}{at}", self.beginning())
-    }
-}
-
-impl Node {
-    /// Returns whether another machine is known to use this node's key. If so, reports about
-    /// connections between nodes may be about either machine.
-    pub fn is_copied(&self) -> bool {
-        let copied = self.handles.events.standing_of(Condition::KeyCopied);
-        copied.iter().any(|it| it.subject.is_empty())
     }
 }
 

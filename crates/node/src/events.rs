@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::conditions::{Condition, Finding, StandingCondition, StandingConditions, Turn};
 use super::copied::CopiedKey;
@@ -97,8 +98,8 @@ pub enum News {
         /// The text.
         text: String,
     },
-    /// A message of bytes that are not a file. [`Node::messages`](super::Node::messages) delivers
-    /// the bytes.
+    /// A message of bytes that are not a file. [`Messenger::messages`](super::Messenger::messages)
+    /// delivers the bytes.
     Bytes {
         /// The name that the sender gives itself.
         from: String,
@@ -194,6 +195,13 @@ pub struct Who {
     pub name: Option<String>,
 }
 
+/// Events in their order: first the remembered ones, then each new one as it happens.
+pub struct EventStream {
+    remembered: VecDeque<Noted>,
+    live: broadcast::Receiver<Noted>,
+    lost: u64,
+}
+
 /// The log of events and warnings. Clones share their state.
 #[derive(Clone)]
 pub struct EventLog {
@@ -219,10 +227,29 @@ impl Default for EventLog {
 }
 
 impl EventLog {
+    /// Returns a stream of the recent events and all future ones.
+    pub fn follow(&self) -> EventStream {
+        let (remembered, live) = self.subscribe();
+        EventStream {
+            remembered: remembered.into(),
+            live,
+            lost: 0,
+        }
+    }
+
     /// Returns the remembered events, oldest first, and a receiver for all later ones.
-    pub fn follow(&self) -> (Vec<Noted>, broadcast::Receiver<Noted>) {
+    pub(super) fn subscribe(&self) -> (Vec<Noted>, broadcast::Receiver<Noted>) {
         let kept = self.kept.lock();
         (kept.events.iter().cloned().collect(), self.live.subscribe())
+    }
+
+    /// Returns the warnings about happenings, oldest first. For other users than the owner, leaves
+    /// out those that name local files.
+    pub fn happenings(&self, audience: Audience) -> Vec<String> {
+        match audience {
+            Audience::Owner => self.warnings(),
+            Audience::Everybody => self.public_warnings(),
+        }
     }
 
     /// Returns the remembered warnings, oldest first.
@@ -478,6 +505,34 @@ fn is_file(found: &Found) -> bool {
     !matches!(found.kind, Kind::Directory)
 }
 
+impl EventStream {
+    /// Returns the next event, or `None` once the node has ended. The future may be dropped early
+    /// without losing an event.
+    pub async fn next(&mut self) -> Option<Noted> {
+        if let Some(noted) = self.next_remembered() {
+            return Some(noted);
+        }
+        loop {
+            match self.live.recv().await {
+                Ok(noted) => return Some(noted),
+                Err(RecvError::Lagged(events)) => self.lost += events,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Returns the next of the events that were remembered when the stream began, or `None` after
+    /// the last one.
+    pub fn next_remembered(&mut self) -> Option<Noted> {
+        self.remembered.pop_front()
+    }
+
+    /// Returns how many events were dropped because they were not taken in time.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -496,7 +551,7 @@ mod tests {
         for number in 0..EVENTS_KEPT + 10 {
             log.record(learned(number));
         }
-        let (events, _) = log.follow();
+        let (events, _) = log.subscribe();
         assert_eq!(events.len(), EVENTS_KEPT);
         assert_eq!(events[0].news, learned(10));
     }
@@ -544,7 +599,7 @@ mod tests {
     fn a_follower_receives_past_and_future_events_once_each() {
         let log = EventLog::default();
         log.warn("before".into());
-        let (past, mut live) = log.follow();
+        let (past, mut live) = log.subscribe();
         log.warn("after".into());
         assert_eq!(past.len(), 1);
         let after = News::Warning("after".into(), Audience::Everybody);

@@ -17,26 +17,27 @@
 //!     .start()
 //!     .await?;
 //! let path = SharedPath::new(&b"docs/resume.pdf"[..])?;
-//! node.wait_for(&path).await;
+//! node.names().wait_for(&path).await;
 //! let mut text = Vec::new();
-//! node.open(&path).await?.read_to_end(&mut text).await?;
+//! node.files().open(&path).await?.read_to_end(&mut text).await?;
 //! # Ok(()) }
 //! ```
 //!
 //! The node keeps its key, cluster secret and cache below the given directory, listens on any port
 //! and uses the LAN unless told otherwise. Without a secret file it joins with a token:
-//! [`Node::join`] takes a `p2pfs_proto::trust::InviteToken`. [`Node::stop`] ends it; a program that
-//! exits without it lets the others find its death by themselves.
+//! [`NodeMembership::join`] takes a `p2pfs_proto::trust::InviteToken`. [`Node::stop`] ends it; a
+//! program that exits without it lets the others find its death by themselves.
 //!
 //! | to do | call |
 //! |---|---|
-//! | list and find names | [`Node::list`], [`Node::find`], [`Node::wait_for`] |
-//! | read while bytes arrive | [`Node::open`], which returns a [`Reader`] (`AsyncRead`) |
-//! | fetch, keep, drop | [`Node::get`], [`Node::prefetch`], [`Node::pin`], [`Node::unpin`] |
-//! | share a folder | [`NodeBuilder::share`], [`Node::share`] |
-//! | send files, bytes and text | [`Node::send_file`], [`Node::send_bytes`], [`Node::broadcast`]; received bytes: [`Node::messages`] |
-//! | follow events | [`Node::follow`] |
-//! | see peers, rates and status | [`Node::peers`], [`Node::status`] |
+//! | list and find names | [`NameLookup::list`], [`NameLookup::find`], [`NameLookup::wait_for`] |
+//! | read while bytes arrive | [`FileAccess::open`], which returns a [`Reader`] (`AsyncRead`) |
+//! | fetch and copy | [`FileAccess::prefetch`], [`FileAccess::get`] |
+//! | keep, drop | [`NodePins::pin`], [`NodePins::unpin`] |
+//! | share a folder | [`NodeBuilder::share`], [`NodeShares::share`] |
+//! | send files, bytes and text | [`Messenger::send_file`], [`Messenger::send_bytes`], [`Messenger::broadcast`]; received bytes: [`Messenger::messages`] |
+//! | follow events | [`EventLog::follow`] |
+//! | see peers, rates and status | [`NodePeers::reports`], [`NodeTraffic::rates`], [`Node::status`] |
 //!
 //! [`api`] lists all of them, with the types that they use. A program also depends on
 //! `p2pfs-types` (paths, ids, hashes) and, for tokens, `p2pfs-proto`. `examples/` of the repository
@@ -53,7 +54,7 @@
 //! | subject | files |
 //! |---|---|
 //! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
-//! | the event loop, its state and its publications | `run`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
+//! | the event loop, its state and its publications | `run`, `commands`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
 //! | questions answered beside the loop | `prompt`, `claims`, `offers` |
 //! | the address of this node | `address`, `reach` |
 //! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
@@ -68,6 +69,7 @@ pub mod api;
 mod cache_news;
 mod checks;
 mod claims;
+mod commands;
 mod conditions;
 mod content;
 mod copied;
@@ -110,18 +112,24 @@ mod wake;
 
 pub use limits::LIMITS;
 
-pub use api::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
+pub use api::{
+    Delivered, Delivery, FileAccess, FileError, Messages, Messenger, NameLookup, NodeBuilder,
+    NodeCache, NodeHealth, NodeMembership, NodePeers, NodePins, NodeShares, NodeTraffic, Reached,
+    Reader,
+};
 pub use conditions::{Condition, ConditionText, Finding, Severity, StandingCondition};
 pub use content::NodeContent;
 pub use error::NodeError;
-pub use events::{Audience, EventLog, Fetched, Given, News, Noted, Push, PushStage, Who};
+pub use events::{
+    Audience, EventLog, EventStream, Fetched, Given, News, Noted, Push, PushStage, Who,
+};
 pub use file_sender::{FileSender, Recipient, SendError};
 pub use foreign::{
     ForeignHost, ForeignPeer, ForeignPeers, ForeignPushes, ForeignReads, ForeignTraffic, Later,
     OfferSources, foreign_id,
 };
 pub use giving::GivingSettings;
-pub use handle::{Node, Reached};
+pub use handle::Node;
 pub use machine::{Machine, MachineConfig};
 pub use mailbox::{Mailbox, Message};
 pub use offence::Offence;

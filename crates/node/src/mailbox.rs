@@ -66,7 +66,7 @@ mod tests {
         mailbox.deliver("bob".to_owned(), 1 << 24, None);
         assert_eq!(reader.try_recv().unwrap().bytes, b"yes"[..]);
         assert!(reader.try_recv().is_err());
-        assert_eq!(events.follow().0.len(), 3);
+        assert_eq!(events.subscribe().0.len(), 3);
     }
 
     #[test]

@@ -10,16 +10,22 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
+use super::api::{
+    FileAccess, LocalContents, Messenger, NameLookup, NodeCache, NodeHealth, NodeMembership,
+    NodePeers, NodePins, NodeShares, NodeTraffic,
+};
 use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_was_found};
 use super::claims::{admission, holders_of};
+use super::commands::CommandSender;
 use super::content::NodeContent;
 use super::events::EventLog;
+use super::file_sender::FileSender;
 use super::floods::FloodMeter;
 use super::foreign::{ForeignHost, ForeignPeers, ForeignReads, ForeignTraffic, OfferSources};
 use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingContext, GivingSettings};
-use super::handle::{LoopControl, Node, NodeIdentity};
-use super::inbox::SenderLookup;
+use super::handle::{LoopControl, Node};
+use super::inbox::{InboxHandle, SenderLookup};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
 use super::offenders::Offenders;
@@ -31,7 +37,7 @@ use super::published::{Outdated, Published};
 use super::read_counters::ReadCounters;
 use super::receivers::Receivers;
 use super::recovery::{self, StoredState};
-use super::run::{COMMANDS_MAX, EventLoop, LoopParts, NodeHandles};
+use super::run::{COMMANDS_MAX, EventLoop, LoopCommand, LoopParts, NodeHandles};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{ForeignThrottle, Traffic};
@@ -171,6 +177,13 @@ fn foreign_traffic(handles: &NodeHandles) -> ForeignTraffic {
     }
 }
 
+/// The channels between the handle of the node, the event loop and the inboxes.
+struct NodeChannels {
+    commands: mpsc::Sender<LoopCommand>,
+    control: LoopControl,
+    inboxes: Vec<InboxHandle>,
+}
+
 struct Builder {
     config: NodeConfig,
     state: StateDir,
@@ -241,14 +254,16 @@ impl Builder {
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
         receivers.feed(event_loop, fetches, served, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone());
-        let control = LoopControl {
+        let channels = NodeChannels {
             commands,
-            stopping,
-            courier: giving.courier,
+            control: LoopControl {
+                stopping,
+                lan: Mutex::new(lan),
+                changes: Some(changes.1),
+            },
             inboxes: giving.inboxes,
-            lan: Mutex::new(lan),
         };
-        self.into_node(handles, control, content, changes.1)
+        self.into_node(handles, channels, content, giving.courier)
     }
 
     /// Starts the parts that the handle and the event loop share.
@@ -269,32 +284,94 @@ impl Builder {
         (handles, fetches)
     }
 
+    /// Returns the handle of the node.
     fn into_node(
         self,
         handles: NodeHandles,
-        control: LoopControl,
+        channels: NodeChannels,
         content: Arc<NodeContent>,
-        changes: mpsc::Receiver<Outdated>,
+        sender: FileSender,
     ) -> Node {
+        let NodeChannels {
+            commands,
+            control,
+            inboxes,
+        } = channels;
         let (configured, bound) = (self.config.network.advertise, self.net.local_addr());
         let advertised = **handles.published.own_address.load();
-        address::follow(configured, bound, advertised, &control.commands);
-        Node {
-            identity: NodeIdentity {
-                name: self.config.name,
-                secret_file: self.config.secret_file,
-                key: self.key,
-                keyring: self.keyring,
-                invites: self.invites,
-            },
-            cache: self.cache,
-            shares: self.shares,
-            content,
-            handles,
-            control,
-            pins: watch::Sender::default(),
-            changes: Some(changes),
+        address::follow(configured, bound, advertised, &commands);
+        let commands = CommandSender::new(commands);
+        let pins = self.pins(&handles, content);
+        let membership = NodeMembership {
+            name: self.config.name,
+            secret_file: self.config.secret_file,
+            key: self.key,
+            keyring: self.keyring.clone(),
+            invites: self.invites,
+            shares: self.shares.clone(),
+            net: self.net,
+            published: handles.published.clone(),
+            commands: commands.clone(),
+        };
+        let shares = NodeShares {
+            set: self.shares,
+            server: handles.server.clone(),
+            keyring: self.keyring,
+        };
+        let health = NodeHealth {
             state: self.state,
+            cache: self.cache,
+            shares: shares.clone(),
+            inboxes,
+            published: handles.published.clone(),
+            events: handles.events.clone(),
+        };
+        Node {
+            membership,
+            pins,
+            shares,
+            peers: NodePeers {
+                commands,
+                handles: handles.clone(),
+            },
+            traffic: NodeTraffic { handles },
+            messenger: Messenger { sender },
+            health,
+            control,
+        }
+    }
+
+    /// Returns the pins, with the cache, the files and the names that they use.
+    fn pins(&self, handles: &NodeHandles, content: Arc<NodeContent>) -> NodePins {
+        let local = LocalContents {
+            cache: self.cache.clone(),
+            shares: self.shares.clone(),
+        };
+        let names = NameLookup {
+            me: self.key.node_id(),
+            published: handles.published.clone(),
+            labels: handles.names.clone(),
+            local: local.clone(),
+            fetcher: handles.fetcher.clone(),
+            events: handles.events.clone(),
+        };
+        let cache = NodeCache {
+            local: local.clone(),
+            content: content.clone(),
+            fetcher: handles.fetcher.clone(),
+            view: handles.published.view.clone(),
+        };
+        let files = FileAccess {
+            names,
+            local: local.clone(),
+            content,
+            fetcher: handles.fetcher.clone(),
+        };
+        NodePins {
+            local,
+            cache,
+            files,
+            changed: watch::Sender::default(),
         }
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn review(services: &Arc<Services>) {
 }
 
 fn review_now(services: &Services) {
-    services.node.review();
+    services.node.health().review();
     former_names::review(services);
     let refused = refused_config_finding(services);
     let expelled = membership::check_membership(services);
@@ -67,6 +67,7 @@ fn review_now(services: &Services) {
         let found = found.map(|found| (String::new(), found));
         services
             .node
+            .events()
             .replace(condition, found.into_iter().collect());
     }
 }
@@ -81,6 +82,6 @@ fn refused_config_finding(services: &Services) -> Option<Finding> {
 
 /// Returns the standing conditions that these users may see.
 pub(super) fn standing(services: &Services, audience: Audience) -> Vec<StandingCondition> {
-    let standing = services.node.standing().into_iter();
+    let standing = services.node.events().standing().into_iter();
     standing.filter_map(|it| it.seen_by(audience)).collect()
 }

@@ -49,7 +49,7 @@ impl Folder {
         pending: Option<PendingMount>,
     ) -> Result<Arc<Self>, MountError> {
         let (dir, options) = (config.mount.dir.clone(), options(config));
-        let (content, at) = (services.node.content(), dir.clone());
+        let (content, at) = (services.node.files().content(), dir.clone());
         let started = spawn_blocking(move || match pending {
             Some(pending) => pending.serve(content, &options),
             None => Mount::start(&at, content, &options),
@@ -58,7 +58,10 @@ impl Folder {
         if let Some(why) = mount.passthrough_refusal() {
             let said = "files are read through the daemon, not by the kernel itself";
             let found = Finding::new(format!("{said}: {why}"));
-            services.node.begin(Condition::NoPassthrough, "", found);
+            services
+                .node
+                .events()
+                .begin(Condition::NoPassthrough, "", found);
         }
         let this = Self {
             services: services.clone(),
@@ -103,7 +106,7 @@ impl Folder {
         }
         if is_mounted {
             // A mount that covered the folder is gone.
-            self.services.node.end(Condition::FolderGone, "");
+            self.services.node.events().end(Condition::FolderGone, "");
             return self.status.send_modify(|status| {
                 status.mounted = true;
                 status.problem = None;
@@ -145,7 +148,7 @@ impl Folder {
     }
 
     async fn try_to_mount_again(&self) -> Result<(), MountError> {
-        let (content, before) = (self.services.node.content(), self.current());
+        let (content, before) = (self.services.node.files().content(), self.current());
         let (dir, options) = (self.dir.clone(), self.options);
         let again = spawn_blocking(move || before.start_again(&dir, content, &options));
         let mount = Arc::new(again.await.map_err(panicked(&self.dir))??);
@@ -167,7 +170,7 @@ impl Folder {
             status.dir = Named::from_local(mount.dir());
             status.problem = None;
         });
-        self.services.node.end(Condition::FolderGone, "");
+        self.services.node.events().end(Condition::FolderGone, "");
         tracing::info!("mounted at {}", mount.dir().display());
         if let Some(why) = mount.not_taken_over() {
             tracing::warn!(
@@ -183,7 +186,10 @@ impl Folder {
             Some(trouble) => found.remedy(trouble),
             None => found,
         };
-        self.services.node.begin(Condition::FolderGone, "", found);
+        self.services
+            .node
+            .events()
+            .begin(Condition::FolderGone, "", found);
         self.status.send_modify(|status| {
             status.mounted = false;
             status.problem = Some(why);

@@ -41,7 +41,11 @@ pub(super) fn confirm(
 ) -> Result<(), TrustError> {
     let given = given_names(services);
     let is_former = |name: &str| given.contains(name) && !is_confirmed(name);
-    services.node.keyring().retain_former_names(is_former)
+    services
+        .node
+        .membership()
+        .keyring()
+        .retain_former_names(is_former)
 }
 
 /// Forgets the names of an earlier cluster that the settings no longer have, so that they can be
@@ -54,7 +58,7 @@ pub(super) fn drop_names_not_given(services: &Services) {
 
 /// Begins and ends the condition of settings with names of an earlier cluster.
 pub(super) fn review(services: &Services) {
-    let former = services.node.keyring().former_names();
+    let former = services.node.membership().keyring().former_names();
     let mut found = Vec::new();
     if !former.is_empty() {
         let in_force = services.settings.in_force.load();
@@ -70,7 +74,10 @@ pub(super) fn review(services: &Services) {
         let senders: Vec<_> = senders.filter(|it| former.contains(*it)).collect();
         found.extend((!senders.is_empty()).then(|| finding_of_inbox(&senders)));
     }
-    services.node.replace(Condition::FormerNames, found);
+    services
+        .node
+        .events()
+        .replace(Condition::FormerNames, found);
 }
 
 /// Returns whether a listed reader or sender is the name of a node: no key, group or pattern.

@@ -23,7 +23,7 @@ pub(super) async fn watch(services: Arc<Services>) {
     for look in 0_u32.. {
         tick.tick().await;
         // An open finding is checked each time, so that it is not reported longer than it holds.
-        let mut standing = services.node.standing().into_iter();
+        let mut standing = services.node.events().standing().into_iter();
         let stands = standing.any(|it| it.condition == Condition::CutOff);
         let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || stands;
         let found = match network::is_alone(&services).await {
@@ -38,5 +38,8 @@ pub(super) async fn watch(services: Arc<Services>) {
 fn tell(services: &Services, mut found: Vec<Check>) {
     found.retain(|check| check.state == CheckState::Failed);
     let found = found.iter().map(|it| (it.name.clone(), finding_of(it)));
-    services.node.replace(Condition::CutOff, found.collect());
+    services
+        .node
+        .events()
+        .replace(Condition::CutOff, found.collect());
 }

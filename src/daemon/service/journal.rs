@@ -62,7 +62,7 @@ fn tell_ended(standing: &StandingCondition) {
 
 /// Logs all events from now on, and the earlier warnings.
 pub(super) fn follow(services: &Arc<Services>) {
-    let mut events = services.node.follow();
+    let mut events = services.node.events().follow();
     let mut teller = Teller {
         services: services.clone(),
         begun: HashMap::new(),

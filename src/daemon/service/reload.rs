@@ -52,10 +52,10 @@ pub(super) async fn apply(
     }
     if let Some(budget_bytes) = changes.cache_size_bytes {
         let node = services.node.clone();
-        let _resized = spawn_blocking(move || node.resize_cache(budget_bytes)).await;
+        let _resized = spawn_blocking(move || node.cache().resize(budget_bytes)).await;
     }
     for address in seeds::addresses(changes.seeds.as_deref().unwrap_or_default()) {
-        let _stopping = services.node.add_seed(address).await;
+        let _stopping = services.node.peers().add_seed(address).await;
     }
     change_shares(services, &changes).await;
     former_names::drop_names_not_given(services);
@@ -63,7 +63,10 @@ pub(super) async fn apply(
     let found = Finding::new(format!("these settings need a restart: {settings}"));
     let found = (!restart.is_empty()).then_some((settings, found));
     let found = found.into_iter().collect();
-    services.node.replace(Condition::RestartNeeded, found);
+    services
+        .node
+        .events()
+        .replace(Condition::RestartNeeded, found);
     Ok(new)
 }
 
@@ -90,7 +93,7 @@ async fn change_shares(services: &Arc<Services>, changes: &Changes) {
     unshare_all(services, removed).await;
     // A share that was added by command stays when the configuration drops it, with the settings of
     // the command. The configuration may have named it through a link.
-    let shared = services.node.shared();
+    let shared = services.node.shares().list();
     let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
     let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);
     saved.retain(|it| changes.has_other_groups || was_configured(it) || !is_shared(it));

@@ -287,7 +287,7 @@ impl Daemon {
     async fn start_tasks(&mut self) {
         self.add_shares().await;
         if !self.services.shares.missing.lock().awaits_any() {
-            self.services.node.all_shares_added();
+            self.services.node.shares().all_added();
         }
         tokio::spawn(retry_later(self.services.clone(), self.config.clone()));
         let node = &self.services.node;
@@ -300,7 +300,7 @@ impl Daemon {
         tokio::spawn(self.seeds.clone().follow(node.clone()));
         tokio::spawn(pulse(self.services.clone()));
         let node = self.services.node.clone();
-        tokio::spawn(async move { node.keep_pins().await });
+        tokio::spawn(async move { node.pins().maintain().await });
         metrics::start(&self.services).await;
         tokio::spawn(isolation::watch(self.services.clone()));
     }
@@ -382,7 +382,7 @@ impl Daemon {
     /// A configured secret file brings it back all the same.
     fn forget_cluster(&self) {
         let given = former_names::given_names(&self.services);
-        match self.services.node.keyring().forget(&given) {
+        match self.services.node.membership().keyring().forget(&given) {
             Ok(true) => {}
             Ok(false) => tracing::warn!("the secret file brings this node back at its next start"),
             Err(error) => tracing::error!("this node is back at its next start: {error}"),
@@ -410,7 +410,7 @@ impl Daemon {
             Ok(Ok(())) => {}
         }
         let node = self.services.node.clone();
-        let _flushed = spawn_blocking(move || node.flush_cache()).await;
+        let _flushed = spawn_blocking(move || node.cache().flush()).await;
         tracing::info!("stopped");
     }
 }
@@ -428,10 +428,10 @@ async fn pulse(services: Arc<Services>) {
             let node = &services.node;
             let done = Done {
                 names: status.namespace.entries,
-                told_bytes: node.sent_log_bytes(),
-                moved_bytes: node.received_bytes() + node.sent_bytes(),
+                told_bytes: node.traffic().sent_log_bytes(),
+                moved_bytes: node.traffic().received_bytes() + node.traffic().sent_bytes(),
             };
-            node.release_unused_buffers();
+            node.traffic().release_unused_buffers();
             memory.look(done).await;
             let summary = systemd::summary(&status);
             if summary != told {
@@ -460,7 +460,11 @@ async fn use_waiting_token(services: &Services, config: &Config) {
     let outcome = match InviteToken::parse(&text) {
         Ok(token) => {
             let given = former_names::given_names(services);
-            services.node.join_with_names(&token, &given).await
+            services
+                .node
+                .membership()
+                .join_with_names(&token, &given)
+                .await
         }
         Err(error) => Err(NodeError::Trust(error)),
     };
@@ -470,11 +474,14 @@ async fn use_waiting_token(services: &Services, config: &Config) {
         Err(NodeError::Stopping) => return,
         Err(error @ NodeError::Net(_)) if !is_over(&error) => {
             let found = Finding::new(format!("{TOKEN_WAITS} not used yet: {error}"));
-            return services.node.begin(Condition::TokenWaits, "", found);
+            return services
+                .node
+                .events()
+                .begin(Condition::TokenWaits, "", found);
         }
         Err(error) => {
             let warning = format!("the token of before the start is of no use: {error}");
-            services.node.warn(warning);
+            services.node.events().warn(warning);
         }
     }
     forget_waiting_token(services);
@@ -490,5 +497,5 @@ pub(super) fn forget_waiting_token(services: &Services) {
     if let Err(error) = saved::forget_token(&services.settings.at_start.state_dir) {
         tracing::warn!("the used token stays in the state directory: {error}");
     }
-    services.node.end(Condition::TokenWaits, "");
+    services.node.events().end(Condition::TokenWaits, "");
 }

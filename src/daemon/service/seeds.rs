@@ -83,7 +83,7 @@ impl NamedSeeds {
             let (this, node) = (self.clone(), node.clone());
             asked.spawn(async move {
                 for address in this.resolve(&seed).await {
-                    let _stopping = node.add_seed(address).await;
+                    let _stopping = node.peers().add_seed(address).await;
                 }
             });
         }

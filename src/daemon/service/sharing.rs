@@ -77,7 +77,7 @@ pub(super) async fn share_missing(services: &Arc<Services>) {
 async fn forget_absent(services: &Arc<Services>) {
     let missing = services.shares.missing.lock().outlook();
     let node = services.node.clone();
-    let _done = spawn_blocking(move || node.forget_absent_shares(&missing)).await;
+    let _done = spawn_blocking(move || node.shares().forget_absent(&missing)).await;
 }
 
 /// Stops sharing these folders, whether they were shared or missing, on a thread that may wait for
@@ -88,7 +88,7 @@ pub(super) async fn unshare_all(services: &Arc<Services>, dirs: Vec<PathBuf>) {
         for dir in dirs {
             want_no_more(&services, &dir);
             // A missing share was not shared.
-            let _was_missing = services.node.remove_share(&dir);
+            let _was_missing = services.node.shares().remove(&dir);
         }
     });
     let _stopping = work.await;
@@ -101,6 +101,7 @@ pub(super) fn want_no_more(services: &Services, dir: &Path) -> bool {
     let was_missing = missing.want_no_more(dir);
     services
         .node
+        .events()
         .end(Condition::ShareMissing, &dir.display().to_string());
     was_missing
 }
@@ -115,7 +116,7 @@ fn try_to_share(services: &Services, share: &ShareSettings) {
     let configured = services.settings.in_force.load().config.share.clone();
     let is_configured = configured.iter().any(|it| it.dir == share.dir);
     let spec = share_spec(share, &groups);
-    let outcome = services.node.add_share(ShareSpec {
+    let outcome = services.node.shares().add(ShareSpec {
         is_resolved,
         is_by_command: is_resolved && !is_configured,
         ..spec
@@ -130,7 +131,7 @@ fn try_to_share(services: &Services, share: &ShareSettings) {
         }
         Ok(()) => {
             drop(missing);
-            let _wanted_no_more_since = services.node.remove_share(&share.dir);
+            let _wanted_no_more_since = services.node.shares().remove(&share.dir);
         }
         Err(error) if is_wanted => tell_not_shared(services, &mut missing, &share.dir, &error),
         Err(_) => {}
@@ -154,6 +155,7 @@ fn tell_not_shared(services: &Services, missing: &mut Missing, dir: &Path, why: 
     let found = Finding::with_own_remedy(&said).for_owner();
     services
         .node
+        .events()
         .begin(Condition::ShareMissing, &subject, found);
     missing.record(dir, why.to_string());
 }

@@ -38,7 +38,7 @@ pub(super) async fn keep(services: Arc<Services>) {
 /// Returns the part that does not answer, if any.
 async fn stuck(services: &Arc<Services>) -> Option<&'static str> {
     if !matches!(
-        timeout(ANSWER_TIME, services.node.members()).await,
+        timeout(ANSWER_TIME, services.node.peers().members()).await,
         Ok(Ok(_))
     ) {
         return Some("the node's loop");

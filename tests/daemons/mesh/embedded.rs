@@ -79,7 +79,7 @@ impl Room {
             (&room.bob, "alice"),
         ] {
             let to = [name.to_owned()];
-            while node.send_bytes("".into(), &to).await.is_err() {
+            while node.messenger().send_bytes("".into(), &to).await.is_err() {
                 again.tick().await;
             }
         }
@@ -111,7 +111,7 @@ fn within_limit(test: impl Future<Output = ()>) {
 }
 
 async fn next_news(node: &Node, wanted: impl Fn(&News) -> bool) -> News {
-    let mut events = node.follow();
+    let mut events = node.events().follow();
     loop {
         let news = events.next().await.expect("the node runs").news;
         if wanted(&news) {
@@ -128,12 +128,12 @@ fn the_chat_example_talks_and_sends_bytes_and_files_on_both_planes() {
         let heard = next_news(&room.bob, |news| matches!(news, News::Chat { .. })).await;
         let (from, text) = ("alice".to_owned(), "hello all".to_owned());
         assert_eq!(heard, News::Chat { from, text });
-        let mut of_bob = room.bob.messages();
+        let mut of_bob = room.bob.messenger().messages();
         let both = ["bob has its 3 bytes", "old was sent its 3 bytes"];
         assert_eq!(room.types("/bytes raw").await, both);
         let message = of_bob.next().await.unwrap();
         assert_eq!((&*message.from, &message.bytes[..]), ("alice", &b"raw"[..]));
-        let mut of_alice = room.alice.messages();
+        let mut of_alice = room.alice.messenger().messages();
         room.old.send_bytes(b"\x00\n\xff");
         let message = of_alice.next().await.unwrap();
         assert_eq!(
@@ -169,7 +169,11 @@ fn an_open_file_goes_to_the_named_receivers_whatever_its_path_becomes() {
         let file = fs::File::open(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let to = ["bob".to_owned()];
-        let sent = room.alice.send_open_file(file, b"../dir/given", &to).await;
+        let sent = room
+            .alice
+            .messenger()
+            .send_open_file(file, b"../dir/given", &to)
+            .await;
         let sent = sent.unwrap();
         assert_eq!(sent.size_bytes(), 5);
         let sent = sent.finish().await;
@@ -180,7 +184,7 @@ fn an_open_file_goes_to_the_named_receivers_whatever_its_path_becomes() {
         assert!(room.old.files().is_empty());
         // it is a share of its node like any other
         let path = p2pfs_types::path::SharedPath::new(&b"given"[..]).unwrap();
-        room.alice.wait_for(&path).await.unwrap();
+        room.alice.names().wait_for(&path).await.unwrap();
         room.close().await;
     });
 }
@@ -191,7 +195,13 @@ fn an_unsendable_file_is_refused_before_any_receiver_gets_anything() {
         let room = Room::open().await;
         let send = |bytes: Vec<u8>, to: &str| {
             let (alice, to) = (&room.alice, [to.to_owned()]);
-            async move { alice.send_bytes(bytes.into(), &to).await.map(drop) }
+            async move {
+                alice
+                    .messenger()
+                    .send_bytes(bytes.into(), &to)
+                    .await
+                    .map(drop)
+            }
         };
         let long = send(vec![0; MESSAGE_MAX_BYTES + 1], "old").await;
         assert!(matches!(long, Err(SendError::TooLong { .. })));
@@ -199,7 +209,11 @@ fn an_unsendable_file_is_refused_before_any_receiver_gets_anything() {
         assert!(matches!(file, Err(SendError::Reserved)));
         let nobody = send(b"x".to_vec(), "nobody").await;
         assert!(matches!(nobody, Err(SendError::Unknown { name }) if name == "nobody"));
-        let missing = room.alice.send_file("/nowhere/at/all", &[]).await;
+        let missing = room
+            .alice
+            .messenger()
+            .send_file("/nowhere/at/all", &[])
+            .await;
         assert!(matches!(missing, Err(SendError::Unreadable(_))));
         let full = send(vec![7; MESSAGE_MAX_BYTES], "bob").await;
         assert!(full.is_ok());

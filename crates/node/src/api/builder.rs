@@ -18,12 +18,9 @@ pub struct NodeBuilder {
     shares: Vec<PathBuf>,
 }
 
-impl Node {
-    /// Returns a builder for a node that keeps its key, its secret and its cache beneath `dir`,
-    /// which is created if it is missing. By default the node is called `name`, listens on any port
-    /// of every interface, finds other nodes on the LAN, caches up to 10 GiB and shares nothing.
-    pub fn builder(name: NodeName, dir: impl AsRef<Path>) -> NodeBuilder {
-        let dir = dir.as_ref();
+impl NodeBuilder {
+    /// Returns a builder with the default settings. [`Node::builder`] describes them.
+    pub(crate) fn new(name: NodeName, dir: &Path) -> Self {
         let config = NodeConfig {
             name,
             network: NetworkConfig {
@@ -48,14 +45,12 @@ impl Node {
             giving: GivingSettings::default(),
             refuse_beneath: Vec::new(),
         };
-        NodeBuilder {
+        Self {
             config,
             shares: Vec::new(),
         }
     }
-}
 
-impl NodeBuilder {
     /// Sets the address to listen on, for UDP and TCP. Port 0 takes any free port.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
@@ -71,8 +66,8 @@ impl NodeBuilder {
     }
 
     /// Sets the file with the cluster's secret: 64 hexadecimal digits, mode 0600. Without it the
-    /// node makes its own secret, and [`Node::join`] takes the secret of another cluster by
-    /// invitation.
+    /// node makes its own secret, and [`NodeMembership::join`](super::NodeMembership::join) takes
+    /// the secret of another cluster by invitation.
     #[must_use]
     pub fn secret_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.config.secret_file = Some(file.into());
@@ -155,9 +150,9 @@ impl NodeBuilder {
         // No mount needs these changes.
         drop(node.take_changes());
         for dir in self.shares.into_iter().chain(inbox) {
-            node.share(dir).await?;
+            node.shares().share(dir).await?;
         }
-        node.all_shares_added();
+        node.shares().all_added();
         Ok(node)
     }
 }

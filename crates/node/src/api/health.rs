@@ -3,11 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::NodeShares;
 use crate::checks::warn_of_a_wrong_clock;
+use crate::events::EventLog;
 use crate::inbox::{InboxError, InboxHandle};
-use crate::{Condition, Finding, Node};
-use p2pfs_cache::Lack;
+use crate::published::Published;
+use crate::state_dir::StateDir;
+use crate::{Condition, Finding};
+use p2pfs_cache::{Cache, Lack};
 use p2pfs_membership::MemberState;
+use p2pfs_types::files::Whereabouts;
 
 /// Smallest free space of a disk with room: some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
@@ -40,11 +45,22 @@ impl DiskRoom {
     }
 }
 
-impl Node {
+/// The health of a node. [`Node::health`](crate::Node::health) returns it.
+pub struct NodeHealth {
+    pub(crate) state: StateDir,
+    pub(crate) cache: Cache,
+    pub(crate) shares: NodeShares,
+    /// The folders for files of others.
+    pub(crate) inboxes: Vec<InboxHandle>,
+    pub(crate) published: Published,
+    pub(crate) events: EventLog,
+}
+
+impl NodeHealth {
     /// Checks the state directory, the cache, the shares' disks, the clock and the other nodes, and
     /// begins and ends their conditions. Blocks on the disks of state and cache.
     pub fn review(&self) {
-        let events = &self.handles.events;
+        let events = &self.events;
         events.expire(SystemTime::now());
         warn_of_a_wrong_clock(events);
         let set = |condition, found: Option<Finding>| {
@@ -53,7 +69,7 @@ impl Node {
         };
         let state_gone = self.trouble_with_state().map(Finding::new);
         let state_gone = state_gone.map(|found| {
-            if self.keyring().has_ledger() {
+            if self.shares.keyring.has_ledger() {
                 found
             } else {
                 found.remedy(WITHOUT_INVITATIONS)
@@ -73,7 +89,7 @@ impl Node {
             self.cache_is_full().filter(|_| is_there),
         );
         set(Condition::CacheDamaged, self.cache_is_damaged());
-        let silent = self.standing_shares().into_iter().map(|dir| {
+        let silent = self.shares.standing().into_iter().map(|dir| {
             let dir = dir.display().to_string();
             let said = format!(
                 "the disk of {dir} does not answer: its files stay listed, and reads of them wait"
@@ -88,8 +104,8 @@ impl Node {
     /// Checks the room of inboxes that refused a file. Blocks on their disks, except for one that
     /// is known not to answer.
     fn review_inboxes(&self) {
-        let silent = self.standing_shares();
-        let inboxes = self.control.inboxes.iter().filter_map(InboxHandle::get);
+        let silent = self.shares.standing();
+        let inboxes = self.inboxes.iter().filter_map(InboxHandle::get);
         let answering = inboxes.filter(|inbox| !silent.contains(inbox.dir()));
         let full = answering.filter_map(|inbox| {
             let lack = inbox.still_lacks()?;
@@ -101,13 +117,42 @@ impl Node {
             };
             Some((dir, found))
         });
-        let events = &self.handles.events;
-        events.replace(Condition::InboxFull, full.collect());
+        self.events.replace(Condition::InboxFull, full.collect());
+    }
+
+    /// Returns whether another machine is known to use this node's key. If so, reports about
+    /// connections between nodes may be about either machine.
+    pub fn is_copied(&self) -> bool {
+        let copied = self.events.standing_of(Condition::KeyCopied);
+        copied.iter().any(|it| it.subject.is_empty())
+    }
+
+    /// Returns why the cache stores nothing, if its disk refused the last write.
+    pub fn trouble_with_caching(&self) -> Option<String> {
+        let events = &self.events;
+        let found = events.standing_of(Condition::CacheNotStored).pop()?;
+        Some(found.finding.found)
+    }
+
+    /// Describes the problem if the state directory was emptied, moved or replaced. In that case
+    /// the next restart loses the stored state.
+    fn trouble_with_state(&self) -> Option<String> {
+        let place = format!("the state directory {}", self.state.path().display());
+        let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
+        trouble_with_place(self.state.whereabouts(), &place, moved)
+    }
+
+    /// Describes the problem if the cache directory was emptied, moved or replaced. In that case
+    /// the next restart loses the cached and pinned contents.
+    fn trouble_with_cache_dir(&self) -> Option<String> {
+        let place = format!("the cache directory {}", self.cache.dir().display());
+        let moved = "was emptied, moved or replaced while p2pfs runs";
+        trouble_with_place(self.cache.whereabouts(), &place, moved)
     }
 
     fn state_is_full(&self) -> Option<Finding> {
         let room = DiskRoom::of(self.state.path())?;
-        let not_stored = self.handles.events.standing_of(Condition::StateNotStored);
+        let not_stored = self.events.standing_of(Condition::StateNotStored);
         let found = "the state is stored so far, and its disk is full";
         let is_full = room.free_bytes < LITTLE_BYTES && not_stored.is_empty();
         is_full.then(|| Finding::new(found))
@@ -144,7 +189,7 @@ impl Node {
     }
 
     fn peers_are_down(&self) -> Option<Finding> {
-        let members = self.handles.published.members.load();
+        let members = self.published.members.load();
         let count = |state| {
             let states = members.iter().map(|it| it.status.state);
             states.filter(|it| *it == state).count()
@@ -156,5 +201,13 @@ impl Node {
                 "no other node answers ({down} known): only what is here can be read"
             ))
         })
+    }
+}
+
+fn trouble_with_place(now: Whereabouts, place: &str, moved: &str) -> Option<String> {
+    match now {
+        Whereabouts::InPlace => None,
+        Whereabouts::Lost => Some(format!("{place} {moved}")),
+        Whereabouts::Unknown => Some(format!("the disk of {place} does not answer")),
     }
 }

@@ -4,39 +4,16 @@
 use std::collections::VecDeque;
 
 use super::FileError;
-use crate::Node;
-use p2pfs_catalogue::Found;
 use p2pfs_proto::wire::native::record::Kind;
 use p2pfs_types::path::SharedPath;
 
 /// Maximum number of links followed on the way to one file, as on Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-impl Node {
-    /// Returns the entry that a path leads to and the name under which it is listed. If the path
-    /// itself is listed and is not a link, the result is that entry. `.` and `..` are understood in
-    /// targets of links only.
-    ///
-    /// # Errors
-    /// [`FileError::NotFound`]; [`FileError::LinkToNothing`] if a link leads nowhere or out of the
-    /// namespace; [`FileError::TooManyLinks`] after [`LINKS_MAX`] links.
-    pub(super) fn follow_links(&self, path: &SharedPath) -> Result<(SharedPath, Found), FileError> {
-        let view = self.view();
-        let meant = follow(path, |path| Some(view.lookup(path)?.kind))?;
-        let found = view.lookup(&meant);
-        let found = found.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
-        Ok((meant, found))
-    }
-
-    /// Returns the path with the links among its directories resolved. The last name stays as it
-    /// is, as for lstat(2). Returns the path unchanged if it is listed or leads nowhere.
-    pub fn through_links(&self, path: &SharedPath) -> SharedPath {
-        let view = self.view();
-        through(path, |path| Some(view.lookup(path)?.kind))
-    }
-}
-
-fn through(path: &SharedPath, kind_of: impl Fn(&SharedPath) -> Option<Kind>) -> SharedPath {
+pub(super) fn through(
+    path: &SharedPath,
+    kind_of: impl Fn(&SharedPath) -> Option<Kind>,
+) -> SharedPath {
     let dir = match path.parent() {
         Some(parent) if kind_of(path).is_none() => follow(&parent, kind_of),
         _ => return path.clone(),
@@ -45,7 +22,7 @@ fn through(path: &SharedPath, kind_of: impl Fn(&SharedPath) -> Option<Kind>) -> 
     meant.unwrap_or_else(|| path.clone())
 }
 
-fn follow(
+pub(super) fn follow(
     path: &SharedPath,
     kind_of: impl Fn(&SharedPath) -> Option<Kind>,
 ) -> Result<SharedPath, FileError> {

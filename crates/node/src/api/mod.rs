@@ -1,39 +1,53 @@
 //! The interface for programs that embed a node: start a node, look up names, read, fetch and pin
 //! files, share folders, send files, bytes and talk, and follow events.
 //!
-//! All calls except the builder and its [`defaults`] are methods of a running
-//! [`Node`](super::Node). They may be called from any task of its runtime. The only state here is
-//! in the objects that callers hold ([`Reader`], [`Prefetch`], [`Delivery`], [`EventStream`],
-//! [`Messages`]). Dropping such an object cancels its request.
+//! A running [`Node`](super::Node) returns one handle for each subject: names ([`NameLookup`]), the
+//! bytes of files ([`FileAccess`]), the cache ([`NodeCache`]) and its pins ([`NodePins`]), shared
+//! folders ([`NodeShares`]), other nodes ([`NodePeers`]) and the traffic with them
+//! ([`NodeTraffic`]), the membership ([`NodeMembership`]), files and bytes sent unasked
+//! ([`Messenger`]), the node's health ([`NodeHealth`]) and its events
+//! ([`EventLog`](super::EventLog)). Their methods may be called from any task of its runtime. The
+//! only state here is in the objects that callers hold ([`Reader`], [`Prefetch`], [`Delivery`],
+//! [`EventStream`], [`Messages`]). Dropping such an object cancels its request.
 
 mod builder;
 mod cache;
+mod contents;
 pub mod defaults;
 mod error;
-mod events;
-mod giving;
+mod files;
 mod health;
-mod keeping;
 mod links;
+mod membership;
+mod messenger;
 mod names;
 mod peers;
+mod pins;
+mod prefetch;
 mod reader;
-mod sharing;
+mod shares;
 mod status;
+mod traffic;
 
-pub use crate::read_counters::CacheOpens;
+pub use super::events::EventStream;
+pub use super::read_counters::CacheOpens;
 pub use builder::NodeBuilder;
-pub use cache::{NotPinned, WhyNotPinned};
+pub use cache::NodeCache;
+pub(crate) use contents::LocalContents;
+pub use contents::{Contents, FILES_MAX};
 pub use error::FileError;
-pub use events::EventStream;
-pub use giving::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages};
-pub use health::DiskRoom;
-pub use keeping::{Contents, FILES_MAX, Fetched, Prefetch};
-pub use names::{Listed, NextRead, Page, Why};
-pub use peers::{PeerReport, RateLimits};
+pub use files::FileAccess;
+pub use health::{DiskRoom, NodeHealth};
+pub use membership::NodeMembership;
+pub use messenger::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages, Messenger};
+pub use names::{Listed, NameLookup, NextRead, Page, Why};
+pub use peers::{NodePeers, PeerReport, Reached};
+pub use pins::{NodePins, NotPinned, WhyNotPinned};
+pub use prefetch::{Fetched, Prefetch};
 pub use reader::Reader;
-pub use sharing::GivenName;
+pub use shares::{GivenName, NodeShares};
 pub use status::{DropTotals, FolderTotals, NodeStatus, OpenReads};
+pub use traffic::{NodeTraffic, RateLimits};
 
 pub use super::names::in_history;
 

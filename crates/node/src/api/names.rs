@@ -1,14 +1,20 @@
 //! Lookups of names, answered from memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::FileError;
-use crate::Node;
-use p2pfs_catalogue::{Child, Found, Rule, Version};
+use super::contents::{Contents, LocalContents, collect, collect_hidden, within_peer};
+use super::links::{follow, through};
+use crate::events::EventLog;
+use crate::names::Names;
+use crate::published::Published;
+use p2pfs_catalogue::{Child, Found, Rule, Version, View};
 use p2pfs_fs::{FileVersion, Hidden};
 use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
+use p2pfs_transfer::Fetcher;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{ARRIVING, SharedPath};
@@ -108,7 +114,19 @@ impl Why {
     }
 }
 
-impl Node {
+/// The names of the folder, answered from the published namespace.
+/// [`Node::names`](crate::Node::names) returns it. Clones share their state.
+#[derive(Clone)]
+pub struct NameLookup {
+    pub(crate) me: NodeId,
+    pub(crate) published: Published,
+    pub(crate) labels: Names,
+    pub(crate) local: LocalContents,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) events: EventLog,
+}
+
+impl NameLookup {
     /// Returns the current entry of a path.
     ///
     /// # Errors
@@ -135,7 +153,7 @@ impl Node {
     /// Returns at most `limit` entries of a directory, beginning after the name `after`.
     ///
     /// # Errors
-    /// As [`Node::list`].
+    /// As [`NameLookup::list`].
     pub fn list_page(
         &self,
         dir: &SharedPath,
@@ -160,11 +178,44 @@ impl Node {
         })
     }
 
+    /// Returns the different contents of a file, or of all files beneath a directory. The path
+    /// itself may lead through links. Links inside a directory are skipped.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::LinkToNothing`],
+    /// [`FileError::TooManyLinks`].
+    pub fn contents_of(&self, path: &SharedPath) -> Result<Contents, FileError> {
+        let mut contents = Contents::new();
+        let (path, found) = self.follow_links(path)?;
+        collect(&self.view(), path, &found, &mut contents)?;
+        Ok(contents)
+    }
+
+    /// Returns the different contents beneath a path below `.p2pfs`, each with its name in the
+    /// folder. Returns `None` if the path leads elsewhere or names nothing that can be pinned.
+    ///
+    /// # Errors
+    /// [`FileError::TooMany`].
+    pub fn hidden_contents(&self, path: &[u8]) -> Result<Option<Contents>, FileError> {
+        let mut contents = Contents::new();
+        match self.hidden(path) {
+            Some(Hidden::File(file)) => {
+                let name = within_peer(path);
+                let name = name.or_else(|| self.names_of(&file.hash, 1).pop());
+                let name = name.unwrap_or_else(SharedPath::root);
+                contents.insert(file.hash, (file.size_bytes, name));
+            }
+            Some(Hidden::Directory) => collect_hidden(&self.view(), path, &mut contents)?,
+            _ => return Ok(None),
+        }
+        Ok(Some(contents))
+    }
+
     /// Returns the files of this node's shares beneath a directory that are not hashed and listed
     /// yet.
     pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
         let view = self.view();
-        let unread = self.shares().unread_in(dir).into_iter();
+        let unread = self.local.shares.unread_in(dir).into_iter();
         unread.filter(|path| view.lookup(path).is_none()).collect()
     }
 
@@ -172,11 +223,11 @@ impl Node {
     /// soon. Reads the disk.
     pub fn is_being_read(&self, path: &SharedPath) -> bool {
         let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
-        if path.is_root() || is_arriving || !self.shares().left_out_at(path).is_empty() {
+        if path.is_root() || is_arriving || !self.local.shares.left_out_at(path).is_empty() {
             return false;
         }
-        let mut shares = self.shares().list().into_iter();
-        shares.any(|share| self.shares().stat(share.index, path).is_ok())
+        let mut shares = self.local.shares.list().into_iter();
+        shares.any(|share| self.local.shares.stat(share.index, path).is_ok())
     }
 
     /// Returns the live nodes that have a complete content, including this one.
@@ -224,6 +275,18 @@ impl Node {
         self.view().hidden_by_owner(path, owner)
     }
 
+    /// Returns the node of this name that has listed anything, alive or not.
+    pub fn author_called(&self, name: &str) -> Option<NodeId> {
+        self.view().node_called(name)
+    }
+
+    /// Returns the name of the node or peer that sent a file, as stated by the node that received
+    /// it. Returns `None` if the file was not sent.
+    pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<String> {
+        let sender = self.view().sent_by(path, hash)?;
+        Some(self.labels.of_sender(&sender))
+    }
+
     /// Returns every version of a name, with the rule that decided.
     ///
     /// # Errors
@@ -255,21 +318,21 @@ impl Node {
         else {
             return NextRead::NoFile;
         };
-        if found.own.is_some() || self.shares().holds(&hash) {
+        if found.own.is_some() || self.local.shares.holds(&hash) {
             return NextRead::OwnShare;
         }
-        let here_bytes = self.here_bytes(&hash, size_bytes);
+        let here_bytes = self.local.bytes(&hash, size_bytes);
         if here_bytes >= size_bytes {
             return NextRead::Cache;
         }
         let mut holders = self.holders(&hash);
-        holders.retain(|node| *node != self.id());
+        holders.retain(|node| *node != self.me);
         let is_known = !holders.is_empty();
         holders.retain(|node| self.may_answer(node));
         if is_known && holders.is_empty() {
             return NextRead::HoldersGone;
         }
-        let rates = self.rates();
+        let rates = self.fetcher.peers();
         let mut known = rates.iter().map(|rate| rate.node);
         let known_first = known.find(|node| holders.contains(node));
         match known_first.or(holders.first().copied()) {
@@ -284,7 +347,7 @@ impl Node {
 
     /// Returns whether a node is alive, or may still contradict a suspicion.
     fn may_answer(&self, node: &NodeId) -> bool {
-        let members = self.handles.published.members.load();
+        let members = self.published.members.load();
         let state = members.iter().find(|it| it.status.member.node == *node);
         state.is_some_and(|it| matches!(it.status.state, MemberState::Alive | MemberState::Suspect))
     }
@@ -293,7 +356,7 @@ impl Node {
     /// Returns `None` if the node ends before.
     pub async fn wait_for(&self, path: &SharedPath) -> Option<Listed> {
         // Subscribed before the first lookup, so that no change is missed.
-        let mut events = self.follow();
+        let mut events = self.events.follow();
         loop {
             if let Ok(listed) = self.find(path) {
                 return Some(listed);
@@ -321,6 +384,28 @@ impl Node {
         FileVersion::found(&path, &found).ok_or_else(|| wrong_kind(&path, &found.kind))
     }
 
+    /// Returns the entry that a path leads to and the name under which it is listed. If the path
+    /// itself is listed and is not a link, the result is that entry. `.` and `..` are understood in
+    /// targets of links only.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`]; [`FileError::LinkToNothing`] if a link leads nowhere or out of the
+    /// namespace; [`FileError::TooManyLinks`] after [`LINKS_MAX`] links.
+    fn follow_links(&self, path: &SharedPath) -> Result<(SharedPath, Found), FileError> {
+        let view = self.view();
+        let meant = follow(path, |path| Some(view.lookup(path)?.kind))?;
+        let found = view.lookup(&meant);
+        let found = found.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
+        Ok((meant, found))
+    }
+
+    /// Returns the path with the links among its directories resolved. The last name stays as it
+    /// is, as for lstat(2). Returns the path unchanged if it is listed or leads nowhere.
+    pub fn through_links(&self, path: &SharedPath) -> SharedPath {
+        let view = self.view();
+        through(path, |path| Some(view.lookup(path)?.kind))
+    }
+
     fn listed(&self, path: SharedPath, found: Found) -> Listed {
         Listed {
             path,
@@ -335,9 +420,14 @@ impl Node {
             Kind::File { size_bytes, .. } if found.own.is_some() => *size_bytes,
             Kind::File {
                 hash, size_bytes, ..
-            } => self.here_bytes(hash, *size_bytes),
+            } => self.local.bytes(hash, *size_bytes),
             Kind::Directory | Kind::Symlink { .. } => 0,
         }
+    }
+
+    /// Returns the current namespace.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.published.view.load_full()
     }
 }
 

@@ -1,12 +1,17 @@
-//! The other nodes: their names, their state, and the bytes exchanged with them.
+//! The other nodes: their names, their state, and whether they answer.
 
-use std::fs::File;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use crate::names::Names;
-use crate::{MemberReport, Node, NodeError, Offence};
-use p2pfs_fetch::{FetchReport, PeerRate};
-use p2pfs_fs::FileVersion;
-use p2pfs_types::files::opened_anew;
+use tokio::sync::oneshot;
+
+use crate::commands::CommandSender;
+use crate::run::{LoopCommand, NodeHandles};
+use crate::{MemberReport, NodeError, Offence};
+use p2pfs_fetch::PeerRate;
+use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
+use p2pfs_transfer::net::peer::Probed;
+use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
 /// One other node.
@@ -24,23 +29,40 @@ pub struct PeerReport {
     pub offences: Option<(u64, Offence)>,
 }
 
-/// Rate limits for traffic between nodes, including foreign peers. `None` means no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RateLimits {
-    /// Limit for all traffic to others, in bytes per second.
-    pub up_bytes_per_s: Option<u64>,
-    /// Limit for all traffic from others, in bytes per second.
-    pub down_bytes_per_s: Option<u64>,
+/// The result when another node dialled this one back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Clock of the other node at the end of its attempt, in Unix milliseconds; `None` if it made
+    /// no attempt.
+    pub unix_ms: Option<u64>,
+    /// The reason why the attempt failed.
+    pub trouble: Option<String>,
 }
 
-impl Node {
+/// The other nodes, as a node knows them. [`Node::peers`](crate::Node::peers) returns it.
+pub struct NodePeers {
+    pub(crate) commands: CommandSender,
+    pub(crate) handles: NodeHandles,
+}
+
+impl NodePeers {
+    /// Returns every other known node.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn members(&self) -> Result<Vec<MemberReport>, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(LoopCommand::Members(reply)).await?;
+        answer.await.map_err(|_| NodeError::Stopping)
+    }
+
     /// Returns every other known node and its state.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
-    pub async fn peers(&self) -> Result<Vec<PeerReport>, NodeError> {
+    pub async fn reports(&self) -> Result<Vec<PeerReport>, NodeError> {
         let members = self.members().await?;
-        let rates = self.rates();
+        let rates = self.handles.fetcher.peers();
         let report = |member: MemberReport| {
             let node = member.status.member.node;
             let rate = rates.iter().find(|rate| rate.node == node).cloned();
@@ -56,66 +78,26 @@ impl Node {
         Ok(members.into_iter().map(report).collect())
     }
 
-    /// Returns the bytes fetched from each node that received a request, and their rate.
-    pub fn rates(&self) -> Vec<PeerRate> {
-        self.handles.fetcher.peers()
-    }
-
-    /// Returns how many bytes of files came from others since the start, fetched or pushed,
-    /// including foreign peers.
-    pub fn received_bytes(&self) -> u64 {
-        let rates = self.rates();
-        let fetched_bytes: u64 = rates.iter().map(|rate| rate.delivered_bytes).sum();
-        fetched_bytes + self.handles.traffic.taken.total()
-    }
-
-    /// Returns how many bytes of files each node that answered has sent to this one.
-    pub fn received_bytes_by_peer(&self) -> Vec<(NodeId, u64)> {
-        let taken = &self.handles.traffic.taken;
-        let rates = self.rates().into_iter();
-        let received = rates.map(|rate| (rate.node, rate.delivered_bytes + taken.of(&rate.node)));
-        received.collect()
-    }
-
-    /// Returns how many bytes of files went to others since the start, including foreign peers.
-    pub fn sent_bytes(&self) -> u64 {
-        self.handles.traffic.sent.total()
-    }
-
-    /// Returns how many bytes of logs, as compressed for transfer, went to others since the start.
-    pub fn sent_log_bytes(&self) -> u64 {
-        self.handles.published.sent_log_bytes()
-    }
-
-    /// Returns the memory of buffers that were not used for ten seconds to the kernel. Call it once a
-    /// second.
-    pub fn release_unused_buffers(&self) {
-        self.handles.net.pieces().release_unused();
-    }
-
-    /// Returns the files that are being fetched.
-    pub fn fetches(&self) -> Vec<FetchReport> {
-        self.handles.fetcher.fetches()
+    /// Forgets the listings of a node that is not here. Returns false if the node is here or
+    /// unknown.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn forget(&self, node: NodeId) -> Result<bool, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(LoopCommand::Forget(node, reply)).await?;
+        answer.await.map_err(|_| NodeError::Stopping)
     }
 
     /// Returns the name of a node: the one in its certificate or from its last admission, else the
     /// one that it gives itself, else the start of its key.
     pub fn name_of(&self, node: &NodeId) -> String {
-        self.names().of(node)
+        self.handles.names.of(node)
     }
 
     /// Returns the name of a node, once known.
     pub fn label_of(&self, node: &NodeId) -> Option<String> {
-        self.names().known(node)
-    }
-
-    fn names(&self) -> &Names {
-        &self.handles.names
-    }
-
-    /// Returns the node of this name that has listed anything, alive or not.
-    pub fn author_called(&self, name: &str) -> Option<NodeId> {
-        self.view().node_called(name)
+        self.handles.names.known(node)
     }
 
     /// Returns whether `wanted` means that node: its name, or the start of its key.
@@ -123,42 +105,73 @@ impl Node {
         node.begins_with(wanted) || self.name_of(node) == wanted
     }
 
-    /// Returns the current rate limits.
-    pub fn limits(&self) -> RateLimits {
-        RateLimits {
-            up_bytes_per_s: self.handles.server.upload().bytes_per_s(),
-            down_bytes_per_s: self.handles.fetcher.download().bytes_per_s(),
-        }
+    /// Returns the addresses at which members were last reached, including those from before this
+    /// start.
+    pub fn last_addresses(&self) -> Vec<SocketAddr> {
+        self.handles.published.last_addresses.load().to_vec()
     }
 
-    /// Sets the rate limits.
-    pub fn set_limits(&self, limits: RateLimits) {
-        self.handles.server.upload().set(limits.up_bytes_per_s);
-        self.handles.fetcher.download().set(limits.down_bytes_per_s);
+    /// Adds another address to join through.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn add_seed(&self, address: SocketAddr) -> Result<(), NodeError> {
+        self.commands.send(LoopCommand::AddSeed(address)).await
     }
 
-    /// Sets whether the network is metered. On a metered network only requested bytes are fetched:
-    /// there is no read-ahead, and pinned contents are fetched later.
-    pub fn set_metered(&self, metered: bool) {
-        self.handles.fetcher.set_metered(metered);
+    /// Finds out which node answers at an address over TCP.
+    pub async fn probe(&self, address: SocketAddr) -> Probed {
+        self.handles.net.probe(address).await
     }
 
-    /// Returns whether the network is metered.
-    pub fn is_metered(&self) -> bool {
-        self.handles.fetcher.is_metered()
+    /// Measures how long another node takes to answer a request over an open TCP connection.
+    ///
+    /// # Errors
+    /// [`NodeError::Net`] if it does not answer.
+    pub async fn tcp_round_trip(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+    ) -> Result<Duration, NodeError> {
+        self.handles.net.warm(node, address, Lane::Urgent).await?;
+        let begun = Instant::now();
+        // The cheapest request: the holdings of the empty content.
+        let hash = ContentHash::of(&[]);
+        let question = Request::Holdings { hash };
+        self.handles
+            .net
+            .request(node, address, Lane::Urgent, question)
+            .await?;
+        Ok(begun.elapsed())
     }
 
-    /// Returns a version as a complete local file, open for reading: an own file that still is that
-    /// version, or a complete copy in the cache. Reads the disk.
-    pub fn local_file(&self, version: &FileVersion) -> Option<File> {
-        let own = version.own.as_ref();
-        let own = own.and_then(|(share, path)| {
-            let opened = self.shares.own_with(*share, path, &version.hash);
-            opened.ok()
-        });
-        own.or_else(|| {
-            let cached = self.cache.existing(&version.hash).ok()??;
-            opened_anew(&*cached.backing()?).ok()
+    /// Asks another node to dial this one, to find out whether it can reach this node.
+    ///
+    /// # Errors
+    /// [`NodeError::Net`] if it does not answer, or does not know the request.
+    pub async fn ask_to_dial_back(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+    ) -> Result<Reached, NodeError> {
+        let question = Request::Reach;
+        let answer = self
+            .handles
+            .net
+            .request_repeated(node, address, Lane::Urgent, question)
+            .await?;
+        Ok(match answer {
+            Response::Reached { unix_ms, trouble } => Reached {
+                unix_ms: Some(unix_ms),
+                trouble: (!trouble.is_empty()).then_some(trouble),
+            },
+            // It is too busy to try.
+            _ => Reached::default(),
         })
+    }
+
+    /// Returns the number of offences of other nodes by kind, since the start.
+    pub fn offences(&self) -> Vec<(&'static str, u64)> {
+        self.handles.offenders.counts()
     }
 }

@@ -17,11 +17,9 @@ use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::FileError;
-use crate::{Node, NodeContent};
+use crate::NodeContent;
 use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow, ReadTicket};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
-use p2pfs_types::path::SharedPath;
 
 /// Maximum length of a step: the largest request between nodes.
 const STEP_MAX_BYTES: u64 = 1 << 20;
@@ -45,33 +43,17 @@ pub struct Reader {
     step_bytes: u64,
 }
 
-impl Node {
-    /// Opens a file for reading; links are followed.
-    ///
-    /// # Errors
-    /// [`FileError::NotFound`], [`FileError::WrongKind`], [`FileError::LinkToNothing`],
-    /// [`FileError::TooManyLinks`], and [`FileError::Unreadable`] if neither its bytes nor a holder
-    /// exist.
-    pub async fn open(&self, path: &SharedPath) -> Result<Reader, FileError> {
-        let opened = self.open_version(self.version(path)?).await;
-        opened.map_err(|source| FileError::Unreadable {
-            path: path.clone(),
-            source,
-        })
-    }
-
-    /// Opens one version, whatever its name shows by now. The mount shows an own file as it is on
-    /// the disk; this reader returns the version only.
-    ///
-    /// # Errors
-    /// As [`Content::open`].
-    pub async fn open_version(&self, version: FileVersion) -> Result<Reader, FsError> {
-        let (content, size_bytes) = (self.content.clone(), version.size_bytes);
-        let opener = content.clone();
+impl Reader {
+    /// Opens one version, whatever its name shows by now.
+    pub(super) async fn open(
+        content: Arc<NodeContent>,
+        version: FileVersion,
+    ) -> Result<Self, FsError> {
+        let (opener, size_bytes) = (content.clone(), version.size_bytes);
         let opened = spawn_blocking(move || opener.open_unchanging(&version)).await;
         let opened = opened.map_err(|_| FsError::Fault)??;
         let file = Some(opened);
-        Ok(Reader {
+        Ok(Self {
             open: Arc::new(ReaderFile { content, file }),
             size_bytes,
             position: 0,
@@ -81,9 +63,7 @@ impl Node {
             step_bytes: CHUNK_BYTES,
         })
     }
-}
 
-impl Reader {
     /// Returns the length of the file in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes

@@ -1,10 +1,8 @@
 //! The status of a node.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use crate::{Audience, MemberReport, Node};
+use crate::MemberReport;
 use p2pfs_cache::CacheUsage;
 use p2pfs_share::ShareStatus;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
@@ -63,59 +61,4 @@ pub struct DropTotals {
     pub datagrams: u64,
     /// Number of connections ended since the start, for any reason.
     pub connections: u64,
-}
-
-impl Node {
-    /// Returns the current status, at most a tenth of a second old. It does not ask the event loop,
-    /// so it answers however busy the node is. For a stopped node it returns the last status.
-    pub fn status(&self) -> NodeStatus {
-        let foreign = self
-            .foreign()
-            .map_or(0, |foreign| foreign.dropped_datagrams());
-        let totals = self.view().totals();
-        let shares = self.shared();
-        let standing = self.handles.events.standing();
-        let of = |happenings: Vec<String>, audience| {
-            let standing = standing.iter().cloned();
-            let seen = standing.filter_map(|it| it.seen_by(audience));
-            let said = seen.map(|it| it.sentence());
-            happenings.into_iter().chain(said).collect()
-        };
-        NodeStatus {
-            id: self.id(),
-            name: self.name().clone(),
-            address: self.address(),
-            members: self.handles.published.members.load().to_vec(),
-            shares,
-            cache: self.cache_usage(),
-            folder: FolderTotals {
-                entries: totals.entries,
-                unique_bytes: totals.unique_bytes,
-            },
-            epoch: self.identity.keyring.current().id(),
-            reads: OpenReads {
-                waiting: self.content.waiting_reads(),
-                open_versions: self.content.open_versions(),
-            },
-            dropped: DropTotals {
-                datagrams: self.handles.published.dropped_datagrams() + foreign,
-                connections: self.handles.net.counters().dropped.iter().sum(),
-            },
-            warnings: of(self.handles.events.warnings(), Audience::Owner),
-            public_warnings: of(self.handles.events.public_warnings(), Audience::Everybody),
-        }
-    }
-
-    /// Returns the shares whose disks do not answer, according to the scanner or to requests that
-    /// are waiting for them.
-    pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
-        self.standing_of(&self.shared())
-    }
-
-    fn standing_of(&self, shares: &[ShareStatus]) -> BTreeSet<PathBuf> {
-        let mut standing = self.handles.server.standing_shares();
-        let looked_at = shares.iter().filter(|share| share.stands_still);
-        standing.extend(looked_at.map(|share| share.dir.clone()));
-        standing
-    }
 }

@@ -81,9 +81,9 @@ pub(super) fn list_cache(
         .map(|text| text.parse())
         .transpose()
         .map_err(|_| Failure::new(FailureKind::Invalid, "not a content hash"))?;
-    let mut files = services.node.cached();
+    let mut files = services.node.cache().list();
     let here: BTreeSet<ContentHash> = files.iter().map(|file| file.hash).collect();
-    let to_come = services.node.pins_to_come().into_iter();
+    let to_come = services.node.pins().to_come().into_iter();
     files.extend(to_come.filter(|file| !here.contains(&file.hash)));
     files.retain(|file| after.is_none_or(|after| file.hash > after));
     files.sort_by_key(|file| file.hash);
@@ -108,10 +108,10 @@ pub(super) fn list_cache(
 }
 
 fn cache_entry(services: &Services, file: &CachedFile) -> CacheEntry {
-    let names = services.node.names_of(&file.hash, NAMES_MAX);
+    let names = services.node.names().names_of(&file.hash, NAMES_MAX);
     let is_begun = file.last_use != SystemTime::UNIX_EPOCH;
     let is_unlisted = file.pinned && names.is_empty();
-    let pinned_as = is_unlisted.then(|| services.node.pinned_as(&file.hash));
+    let pinned_as = is_unlisted.then(|| services.node.pins().name_of(&file.hash));
     CacheEntry {
         hash: file.hash.to_string(),
         size_bytes: file.size_bytes,
@@ -130,7 +130,7 @@ fn cache_entry(services: &Services, file: &CachedFile) -> CacheEntry {
 }
 
 pub(super) fn clear_cache(services: &Services) -> Result<CacheCleared, Failure> {
-    let cleared = services.node.clear_cache();
+    let cleared = services.node.cache().clear();
     Ok(CacheCleared {
         removed_files: cleared.removed_files as u64,
         removed_bytes: cleared.removed_bytes,
@@ -145,17 +145,17 @@ pub(super) fn resize_cache(services: &Services, budget_bytes: u64) -> Result<Cac
             "the cache cannot have 0 bytes",
         ));
     }
-    let cost_bytes = services.node.pinned_cost_bytes();
+    let cost_bytes = services.node.pins().cost_bytes();
     if budget_bytes < cost_bytes {
         let message = format!(
             "{} are pinned, which take {} with their proofs",
-            write_size(services.node.pinned_bytes()),
+            write_size(services.node.pins().bytes()),
             write_size(cost_bytes)
         );
         return Err(Failure::new(FailureKind::Invalid, message)
             .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));
     }
-    services.node.resize_cache(budget_bytes);
+    services.node.cache().resize(budget_bytes);
     Ok(status::cache_usage(services))
 }
 
@@ -166,13 +166,12 @@ async fn verify_cache(
 ) -> Result<CacheVerified, Failure> {
     let (reports, mut report_queue) = mpsc::channel(PROGRESS_WAITING_MAX);
     let work = super::blocking(services, move |services| {
-        let verified =
-            services
-                .node
-                .verify_cache(|progress| match reports.try_send(progress_of(progress)) {
-                    Err(mpsc::error::TrySendError::Closed(_)) => ControlFlow::Break(()),
-                    _ => ControlFlow::Continue(()),
-                });
+        let verified = services.node.cache().verify(|progress| {
+            match reports.try_send(progress_of(progress)) {
+                Err(mpsc::error::TrySendError::Closed(_)) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
         Ok(verified)
     });
     tokio::pin!(work);

@@ -42,7 +42,10 @@ pub(super) async fn get(
     let started = GetStarted {
         hash: file.hash.to_string(),
         size_bytes: file.size_bytes,
-        cached_bytes: services.node.here_bytes(&file.hash, file.size_bytes),
+        cached_bytes: services
+            .node
+            .cache()
+            .here_bytes(&file.hash, file.size_bytes),
         executable: file.executable,
     };
     if let Some(local) = local_descriptor(services, &file, caller_uid) {
@@ -65,7 +68,7 @@ async fn copy_all(
     mut to: pipe::Sender,
     reply: &ReplySink,
 ) -> Result<(), FsError> {
-    let mut open = services.node.open_version(file).await?.to_the_end();
+    let mut open = services.node.files().open_version(file).await?.to_the_end();
     loop {
         let bytes = tokio::select! {
             bytes = open.next_bytes() => bytes?,
@@ -82,7 +85,7 @@ async fn copy_all(
 pub(super) fn file_version(services: &Services, named: &Named) -> Result<FileVersion, Failure> {
     let bytes = trimmed(named);
     let shown = escape(bytes);
-    match services.node.hidden(bytes) {
+    match services.node.names().hidden(bytes) {
         None => {}
         Some(Hidden::File(file)) => return Ok(file),
         Some(Hidden::Directory) => {
@@ -94,31 +97,35 @@ pub(super) fn file_version(services: &Services, named: &Named) -> Result<FileVer
         Some(Hidden::Nothing) => return Err(nothing_hidden(bytes)),
     }
     let path = shared_path(named)?;
-    services.node.version(&path).map_err(|error| match error {
-        FileError::NotFound { path } => names::not_listed(services, &path),
-        FileError::LinkToNothing { path, target } => link_to_nothing(&path, &target),
-        FileError::WrongKind { path, what } => {
-            let name = match path.as_bytes() {
-                b"" => "/".to_owned(),
-                name => escape(name),
-            };
-            Failure::new(
-                FailureKind::Invalid,
-                format!("{name} is {what}, not a file"),
-            )
-            .with_remedy("name a file in it; cp -r takes a directory from the mount")
-        }
-        error => failed(error.to_string()),
-    })
+    services
+        .node
+        .names()
+        .version(&path)
+        .map_err(|error| match error {
+            FileError::NotFound { path } => names::not_listed(services, &path),
+            FileError::LinkToNothing { path, target } => link_to_nothing(&path, &target),
+            FileError::WrongKind { path, what } => {
+                let name = match path.as_bytes() {
+                    b"" => "/".to_owned(),
+                    name => escape(name),
+                };
+                Failure::new(
+                    FailureKind::Invalid,
+                    format!("{name} is {what}, not a file"),
+                )
+                .with_remedy("name a file in it; cp -r takes a directory from the mount")
+            }
+            error => failed(error.to_string()),
+        })
 }
 
 fn local_descriptor(services: &Services, file: &FileVersion, caller_uid: u32) -> Option<OwnedFd> {
-    let local = services.node.local_file(file)?;
+    let local = services.node.files().local_file(file)?;
     may_have(caller_uid, &local).then(|| OwnedFd::from(local))
 }
 
 fn received_by_peer(services: &Services) -> BTreeMap<NodeId, u64> {
-    let rates = services.node.rates();
+    let rates = services.node.traffic().rates();
     rates
         .iter()
         .map(|rate| (rate.node, rate.delivered_bytes))
@@ -129,7 +136,7 @@ fn sources_since(services: &Services, before: &BTreeMap<NodeId, u64>) -> Vec<Sou
     let gained = |(node, bytes): (NodeId, u64)| {
         let received_bytes = bytes - before.get(&node).copied().unwrap_or(0).min(bytes);
         (received_bytes > 0).then(|| SourceShare {
-            name: services.node.name_of(&node),
+            name: services.node.peers().name_of(&node),
             received_bytes,
         })
     };

@@ -84,7 +84,7 @@ fn check_shares(services: &Services, sight: Sight) -> Vec<Check> {
         let remedy = "to give files to the others: p2pfs share add DIR";
         return vec![Check::warning("share", "this node shares nothing", remedy)];
     }
-    let standing = services.node.standing_shares();
+    let standing = services.node.shares().standing();
     let saved = services.shares.saved.lock();
     let is_saved = |share: &ShareInfo| {
         let dir = share.dir.as_local();

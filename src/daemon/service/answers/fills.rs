@@ -38,7 +38,7 @@ pub(super) async fn pin(
         } else {
             kept_of(services, &paths)?
         };
-        let (_, not_pinned) = services.node.pin_contents(contents, pinned);
+        let (_, not_pinned) = services.node.pins().set_contents(contents, pinned);
         Ok((not_pinned, touched))
     };
     // `Node::keep_pins` fetches the missing bytes.
@@ -66,7 +66,7 @@ pub(super) async fn prefetch(
     viewer: Viewer,
     reply: &ReplySink,
 ) -> Result<Touched, Failure> {
-    if services.node.is_metered() && !anyway {
+    if services.node.traffic().is_metered() && !anyway {
         return Err(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
     }
     let checking = move |services: &Services| {
@@ -75,7 +75,7 @@ pub(super) async fn prefetch(
         Ok((check_room(services, contents)?, touched))
     };
     let (contents, mut touched) = super::blocking(services, checking).await?;
-    let mut fetches = services.node.fetch(contents);
+    let mut fetches = services.node.files().fetch(contents);
     let here_bytes = touched.bytes - fetches.bytes();
     let mut progress = Progress {
         done_files: touched.files - fetches.files() as u64,
@@ -111,11 +111,11 @@ fn check_may_fetch<'a>(
 ) -> Result<(), Failure> {
     paths.try_for_each(|named| {
         viewer.check_read(named)?;
-        let is_directory = match services.node.hidden(trimmed(named)) {
+        let is_directory = match services.node.names().hidden(trimmed(named)) {
             Some(hidden) => matches!(hidden, Hidden::Directory),
             None => {
-                let path = services.node.through_links(&shared_path(named)?);
-                let found = services.node.find(&path);
+                let path = services.node.names().through_links(&shared_path(named)?);
+                let found = services.node.names().find(&path);
                 found.is_ok_and(|found| found.kind == Kind::Directory)
             }
         };
@@ -127,7 +127,7 @@ fn check_may_fetch<'a>(
 }
 
 fn why_not_fetched(services: &Services, ended: &Fetched, error: &impl Display) -> String {
-    let trouble = services.node.trouble_with_caching();
+    let trouble = services.node.health().trouble_with_caching();
     match trouble.filter(|_| ended.is_not_kept()) {
         Some(trouble) => format!("{}: p2pfs doctor says what helps", told(&trouble).0),
         None => format!("{error}: p2pfs why says who has it"),
@@ -136,8 +136,8 @@ fn why_not_fetched(services: &Services, ended: &Fetched, error: &impl Display) -
 
 /// Checks that the cache can hold all contents at once, in addition to pinned and open ones.
 fn check_room(services: &Services, contents: Contents) -> Result<Contents, Failure> {
-    let needed_bytes = services.node.room_needed(&contents);
-    let Some(lack) = services.node.lack_of_room(needed_bytes) else {
+    let needed_bytes = services.node.cache().room_needed(&contents);
+    let Some(lack) = services.node.cache().lack_of_room(needed_bytes) else {
         return Ok(contents);
     };
     let (found, remedy) = lack_words(&lack);
@@ -157,7 +157,7 @@ fn contents_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touche
             continue;
         }
         let path = shared_path(named)?;
-        match services.node.contents_of(&path) {
+        match services.node.names().contents_of(&path) {
             Ok(found) => all.add(found)?,
             Err(FileError::TooMany) => return Err(too_many()),
             Err(error) => {
@@ -179,10 +179,10 @@ fn contents_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touche
 /// Returns the contents below a path in `.p2pfs`; `None` if the path is elsewhere.
 fn hidden_contents(services: &Services, named: &Named) -> Result<Option<Contents>, Failure> {
     let path = trimmed(named);
-    if services.node.hidden(path).is_none() {
+    if services.node.names().hidden(path).is_none() {
         return Ok(None);
     }
-    match services.node.hidden_contents(path) {
+    match services.node.names().hidden_contents(path) {
         Ok(None) => Err(nothing_hidden(path)),
         Ok(found) => Ok(found),
         Err(_) => Err(too_many()),
@@ -194,17 +194,17 @@ fn kept_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touched), 
     let mut all = Found::default();
     let mut touched = Touched::default();
     for named in paths {
-        let by_hash = hash_start(named).map(|start| services.node.pinned_with_hash(start));
+        let by_hash = hash_start(named).map(|start| services.node.pins().with_hash(start));
         if let Some(kept) = by_hash.filter(|kept| !kept.is_empty()) {
             all.add(kept)?;
             continue;
         }
         if let Ok(Some(mut hidden)) = hidden_contents(services, named) {
-            hidden.retain(|hash, _| services.node.is_pinned(hash));
+            hidden.retain(|hash, _| services.node.pins().is_pinned(hash));
             all.add(hidden)?;
             continue;
         }
-        match shared_path(named).map(|path| services.node.pinned_at(&path)) {
+        match shared_path(named).map(|path| services.node.pins().at(&path)) {
             Ok(Ok(kept)) => all.add(kept)?,
             Ok(Err(FileError::TooMany)) => return Err(too_many()),
             Ok(Err(_)) | Err(_) => touched.failed.push(Problem {

@@ -20,7 +20,7 @@ pub(super) fn foreign_entries(services: &Services) -> Vec<LsEntry> {
     let paths = names
         .into_iter()
         .filter_map(|name| SharedPath::new(name).ok());
-    let paths = paths.filter(|path| services.node.find(path).is_err());
+    let paths = paths.filter(|path| services.node.names().find(path).is_err());
     let files = paths.filter_map(|path| Some((foreign_file(services, &path)?, path)));
     files
         .map(|(file, path)| foreign_entry(&path, &file))
@@ -72,7 +72,7 @@ fn next_foreign_read(services: &Services, file: &ForeignFile) -> String {
     if here > 0 {
         return format!("join its transfer: {here} of {size_bytes} bytes have come");
     }
-    if !services.node.has_room_for(size_bytes) {
+    if !services.node.cache().has_room_for(size_bytes) {
         return format!(
             "fetch its {size_bytes} bytes from the legacy peer {peer} as they are read: the \
              cache has no room for them"

@@ -52,7 +52,10 @@ async fn send(
     reply: &ReplySink,
 ) -> Result<SendDone, Failure> {
     let file = regular_file(descriptor)?;
-    let sending = services.node.send_open_file(file, name.as_bytes(), to);
+    let sending = services
+        .node
+        .messenger()
+        .send_open_file(file, name.as_bytes(), to);
     let sent = tokio::select! {
         sent = sending => sent.map_err(not_sent)?,
         () = reply.closed() => return Err(CallerGone.into()),
@@ -65,7 +68,7 @@ async fn say(services: &Services, text: &str) -> Result<Said, Failure> {
         let failure = Failure::new(FailureKind::Invalid, "there is nothing to say");
         return Err(failure.with_remedy("say it behind the command: p2pfs say TEXT"));
     }
-    let peers = services.node.broadcast(text).await;
+    let peers = services.node.messenger().broadcast(text).await;
     if peers.is_empty() {
         let message = "nobody is there to hear it";
         return Err(Failure::new(FailureKind::NotFound, message)

@@ -77,7 +77,7 @@ pub(super) async fn keep_asking(services: &Services, file: Option<&Named>) -> In
         return std::future::pending().await;
     };
     loop {
-        if services.node.find(&path).is_err() {
+        if services.node.names().find(&path).is_err() {
             let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
         }
         tokio::time::sleep(ASK_PERIOD).await;

@@ -7,13 +7,13 @@ use p2pfs_node::api::RateLimits;
 
 pub(super) fn limits(services: &Services) -> Limits {
     let configured = &services.settings.in_force.load().config.limits;
-    let now = services.node.limits();
+    let now = services.node.traffic().limits();
     Limits {
         up_bytes_per_s: now.up_bytes_per_s,
         down_bytes_per_s: now.down_bytes_per_s,
         configured_up_bytes_per_s: configured.up.0,
         configured_down_bytes_per_s: configured.down.0,
-        metered: services.node.is_metered(),
+        metered: services.node.traffic().is_metered(),
         configured_metered: configured.metered,
     }
 }
@@ -34,13 +34,13 @@ pub(super) fn set_limits(
         return Err(Failure::new(FailureKind::Invalid, message));
     }
     let limit = |rate: u64| (rate > 0).then_some(rate);
-    let now = services.node.limits();
-    services.node.set_limits(RateLimits {
+    let now = services.node.traffic().limits();
+    services.node.traffic().set_limits(RateLimits {
         up_bytes_per_s: up.map_or(now.up_bytes_per_s, limit),
         down_bytes_per_s: down.map_or(now.down_bytes_per_s, limit),
     });
     if let Some(metered) = metered {
-        services.node.set_metered(metered);
+        services.node.traffic().set_metered(metered);
     }
     Ok(limits(services))
 }
@@ -49,10 +49,10 @@ pub(super) fn set_limits(
 pub(in crate::daemon::service) fn limit_as_configured(services: &Services) -> Limits {
     let in_force = services.settings.in_force.load();
     let configured = &in_force.config.limits;
-    services.node.set_limits(RateLimits {
+    services.node.traffic().set_limits(RateLimits {
         up_bytes_per_s: configured.up.0,
         down_bytes_per_s: configured.down.0,
     });
-    services.node.set_metered(configured.metered);
+    services.node.traffic().set_metered(configured.metered);
     limits(services)
 }

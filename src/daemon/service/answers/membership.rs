@@ -27,10 +27,15 @@ pub(super) const SAME_SECRET: &str = "give both nodes the same secret file";
 /// Reports which node expelled this node and when, with the remedy; `None` if it is a member.
 pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
     let me = services.node.id();
-    let word = services.node.keyring().expulsion_of(&me)?.statement;
+    let word = services
+        .node
+        .membership()
+        .keyring()
+        .expulsion_of(&me)?
+        .statement;
     // A node that left by itself needs no report.
     (word.by != me).then(|| {
-        let by = services.node.name_of(&word.by);
+        let by = services.node.peers().name_of(&word.by);
         let at = time_of(word.at_s).strftime("%Y-%m-%d %H:%M UTC");
         let found = format!("this node was expelled by {by} on {at}");
         Check::failed("membership", found, COME_BACK)
@@ -40,7 +45,7 @@ pub(in crate::daemon::service) fn check_membership(services: &Services) -> Optio
 /// Replaces the remedies for failures of other nodes if another machine uses this node's key.
 /// These failures may then concern the other machine, and no firewall is to blame.
 pub(super) fn unless_copied(services: &Services, mut checks: Vec<Check>) -> Vec<Check> {
-    let is_copied = services.node.is_copied();
+    let is_copied = services.node.health().is_copied();
     let is_of_others =
         |check: &Check| check.name.starts_with("seed ") || check.name.starts_with("peer ");
     let doubtful = checks
@@ -54,7 +59,7 @@ pub(super) fn unless_copied(services: &Services, mut checks: Vec<Check>) -> Vec<
 
 /// Returns whether a node that refused this one is a member as far as this node knows.
 pub(super) fn refuses(services: &Services, node: &NodeId) -> bool {
-    let keyring = services.node.keyring();
+    let keyring = services.node.membership().keyring();
     keyring.has_ledger() && keyring.is_member(node)
 }
 
@@ -64,7 +69,7 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
     match check_membership(services) {
         Some(_) => Check::failed(name, found, "do what the line of membership says"),
         // No node can be expelled from such a cluster.
-        None if !services.node.keyring().has_ledger() => {
+        None if !services.node.membership().keyring().has_ledger() => {
             let found = format!("{found}: it has another secret now");
             Check::failed(name, found, SAME_SECRET)
         }
@@ -81,19 +86,19 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
 /// Probes the last known members that are not seeds. Reports members that refuse this node. For
 /// members that answer over TCP, reports why no datagram arrives from them.
 pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
-    if !services.node.keyring().has_ledger() {
+    if !services.node.membership().keyring().has_ledger() {
         return vec![];
     }
     let seeds = seeds::addresses(&services.settings.in_force.load().config.seeds);
-    let mut known = services.node.last_addresses();
+    let mut known = services.node.peers().last_addresses();
     known.retain(|address| !seeds.contains(address));
     let mut asked = JoinSet::new();
     for address in known.into_iter().take(ASKED_WHEN_ALONE) {
         let node = services.node.clone();
         asked.spawn(async move {
-            let probed = node.probe(address).await;
+            let probed = node.peers().probe(address).await;
             let reached = match probed {
-                Probed::Member(there) => node.ask_to_dial_back(there, address).await.ok(),
+                Probed::Member(there) => node.peers().ask_to_dial_back(there, address).await.ok(),
                 _ => None,
             };
             (address, probed, reached.and_then(|it| ClockGap::now(&it)))
@@ -102,11 +107,11 @@ pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
     let answers = asked.join_all().await.into_iter();
     let found = answers.filter_map(|(address, probed, gap)| match probed {
         Probed::Stranger(node) if refuses(services, &node) => {
-            let name = format!("peer {}", services.node.name_of(&node));
+            let name = format!("peer {}", services.node.peers().name_of(&node));
             Some(refused(services, name, address))
         }
         Probed::Member(node) => Some(unheard(
-            &services.node.name_of(&node),
+            &services.node.peers().name_of(&node),
             address.port(),
             gap.as_ref(),
         )),
@@ -117,7 +122,7 @@ pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
 
 /// Reports that no other node is there and no seed is configured.
 pub(super) fn check_peerless(services: &Services) -> Check {
-    let keyring = services.node.keyring();
+    let keyring = services.node.membership().keyring();
     let others = keyring.certificates().len().saturating_sub(1);
     match others {
         0 if !keyring.has_ledger() => Check::warning(

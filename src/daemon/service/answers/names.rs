@@ -87,22 +87,27 @@ fn list_as(
     after: Option<&Named>,
     viewer: &Viewer,
 ) -> Result<Listing, Failure> {
-    if let Some(hidden) = services.node.hidden(trimmed(named)) {
+    if let Some(hidden) = services.node.names().hidden(trimmed(named)) {
         if matches!(hidden, Hidden::Directory) {
             viewer.check_list(named)?;
         }
         return list_hidden(services, trimmed(named), hidden, after);
     }
-    let path = services.node.through_links(&shared_path(named)?);
+    let path = services.node.names().through_links(&shared_path(named)?);
     let after = after.map(shared_path).transpose()?;
     let after_name = after.as_ref().map(SharedPath::file_name);
     let page = match services
         .node
+        .names()
         .list_page(&path, after_name, LS_PAGE_MAX_ENTRIES)
     {
         Ok(page) => page,
         Err(FileError::WrongKind { .. }) => {
-            let listed = services.node.find(&path).map_err(|_| not_found(&path))?;
+            let listed = services
+                .node
+                .names()
+                .find(&path)
+                .map_err(|_| not_found(&path))?;
             return Ok(only(ls_entry(services, &listed)));
         }
         Err(_) => {
@@ -134,7 +139,7 @@ fn list_as(
         entries.truncate(LS_PAGE_MAX_ENTRIES);
     }
     let being_read = match after_name {
-        None => services.node.unread_in(&path),
+        None => services.node.names().unread_in(&path),
         Some(_) => Vec::new(),
     };
     Ok(Listing {
@@ -160,7 +165,10 @@ fn list_hidden(
     if let Some(file) = file {
         let cached_bytes = match file.own {
             Some(_) => file.size_bytes,
-            None => services.node.here_bytes(&file.hash, file.size_bytes),
+            None => services
+                .node
+                .cache()
+                .here_bytes(&file.hash, file.size_bytes),
         };
         let kind = Kind::File {
             hash: file.hash,
@@ -179,6 +187,7 @@ fn list_hidden(
     let after_name = after.and_then(|last| last.rsplit(|byte| *byte == b'/').next());
     let mut listed = services
         .node
+        .names()
         .list_hidden(path, after_name, LS_PAGE_MAX_ENTRIES + 1);
     let more = listed.len() > LS_PAGE_MAX_ENTRIES;
     listed.truncate(LS_PAGE_MAX_ENTRIES);
@@ -195,7 +204,7 @@ fn list_hidden(
 
 /// Returns the failure for an unlisted name: it is being read, or it does not exist.
 pub(super) fn not_listed(services: &Services, path: &SharedPath) -> Failure {
-    if !services.node.is_being_read(path) {
+    if !services.node.names().is_being_read(path) {
         return not_found(path);
     }
     let message = format!(
@@ -226,7 +235,7 @@ fn entry(
 ) -> LsEntry {
     let executable = matches!(kind, Kind::File { executable, .. } if *executable);
     let (kind, size_bytes, hash) = kind_of(kind);
-    let holders = hash.map(|hash| names_in_order(services, &services.node.holders(&hash)));
+    let holders = hash.map(|hash| names_in_order(services, &services.node.names().holders(&hash)));
     LsEntry {
         path,
         kind,
@@ -236,7 +245,7 @@ fn entry(
         hash: hash.map(|hash| hash.to_string()),
         holders: holders.unwrap_or_default(),
         cached_bytes,
-        pinned: hash.is_some_and(|hash| services.node.is_pinned(&hash)),
+        pinned: hash.is_some_and(|hash| services.node.pins().is_pinned(&hash)),
         plane: Plane::Native,
     }
 }
@@ -244,7 +253,7 @@ fn entry(
 fn names_in_order(services: &Services, nodes: &[NodeId]) -> Vec<String> {
     let mut names: Vec<String> = nodes
         .iter()
-        .map(|node| services.node.name_of(node))
+        .map(|node| services.node.peers().name_of(node))
         .collect();
     names.sort();
     names
@@ -259,17 +268,17 @@ pub(super) fn why(
 ) -> Result<Provenance, Failure> {
     viewer.check_read(named)?;
     let named = name_behind(services, named)?;
-    let path = services.node.through_links(&named);
+    let path = services.node.names().through_links(&named);
     let is_owner = viewer.sight == Sight::All;
     let left_out = is_owner.then(|| why_left_out(services, &path)).flatten();
-    let Ok(why) = services.node.why(&path) else {
+    let Ok(why) = services.node.names().why(&path) else {
         if let Some(foreign) = foreign::foreign_file(services, &path) {
             return Ok(foreign::foreign_provenance(services, &path, &foreign));
         }
         return match left_out.ok_or_else(|| why_hidden(services, &path)) {
             Ok(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
             Err(Some(hidden)) => Ok(hidden),
-            Err(None) if services.node.is_being_read(&path) => {
+            Err(None) if services.node.names().is_being_read(&path) => {
                 Ok(unlisted_provenance(&path, UNREAD, SOON, None))
             }
             Err(None) => Err(not_found(&path)),
@@ -279,7 +288,7 @@ pub(super) fn why(
     Ok(Provenance {
         path: named_as(&path),
         listed: why.is_listed,
-        rule: rule_in_words(&why, |node| services.node.name_of(node)),
+        rule: rule_in_words(&why, |node| services.node.peers().name_of(node)),
         next_read: match why.rule() {
             Rule::Early | Rule::NotOwner => NOT_OWNED.to_owned(),
             _ => next_read(services, why.next_read, &why.versions),
@@ -288,24 +297,24 @@ pub(super) fn why(
             .map(|version| version_info(services, version))
             .collect(),
         sent_by: why.sent_by,
-        owner: why.owner.map(|owner| services.node.name_of(&owner)),
+        owner: why.owner.map(|owner| services.node.peers().name_of(&owner)),
         left_out,
     })
 }
 
 /// Explains a name that is not listed because another node owns it or a directory above it.
 fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
-    let (owned, owner) = services.node.owned_above(path)?;
-    let is_explained = if services.node.is_being_read(path) {
+    let (owned, owner) = services.node.names().owned_above(path)?;
+    let is_explained = if services.node.names().is_being_read(path) {
         // the own files of this node are listed soon
         owner != services.node.id()
     } else {
-        services.node.is_known(path)
+        services.node.names().is_known(path)
     };
     if !is_explained {
         return None;
     }
-    let owner = services.node.name_of(&owner);
+    let owner = services.node.peers().name_of(&owner);
     let owned = escape_or_top(&owned);
     let rule = format!("{owner} owns {owned}: at and below it, only files of {owner} are listed");
     Some(Provenance {
@@ -318,10 +327,10 @@ fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
 /// of that node's file, or a name that shows the content.
 fn name_behind(services: &Services, named: &Named) -> Result<SharedPath, Failure> {
     let bytes = trimmed(named);
-    match services.node.hidden(bytes) {
+    match services.node.names().hidden(bytes) {
         None => shared_path(named),
         Some(Hidden::File(file)) if bytes.starts_with(BY_HASH) => {
-            let name = services.node.names_of(&file.hash, 1).pop();
+            let name = services.node.names().names_of(&file.hash, 1).pop();
             name.ok_or_else(|| {
                 let message = format!("no name shows the content {} any more", file.hash);
                 Failure::new(FailureKind::NotFound, message)
@@ -335,7 +344,7 @@ fn name_behind(services: &Services, named: &Named) -> Result<SharedPath, Failure
 
 /// Returns why this node does not share its own file of a name.
 fn why_left_out(services: &Services, path: &SharedPath) -> Option<String> {
-    let left_out = services.node.left_out(path).into_iter().next()?;
+    let left_out = services.node.shares().left_out(path).into_iter().next()?;
     let remedy = match &*left_out.remedy {
         "" => String::new(),
         remedy => format!(": {remedy}"),
@@ -354,7 +363,7 @@ fn version_info(services: &Services, version: &Version) -> VersionInfo {
         shown_as: version.listed_as.as_ref().map(named_as),
         won: has_name(version),
         waits: version.rule == Rule::Early,
-        author: author.map_or_else(String::new, |node| services.node.name_of(&node)),
+        author: author.map_or_else(String::new, |node| services.node.peers().name_of(&node)),
         author_node: author.map_or_else(String::new, |node| node.to_string()),
         kind,
         hash: hash.map(|hash| hash.to_string()),
@@ -362,7 +371,9 @@ fn version_info(services: &Services, version: &Version) -> VersionInfo {
         modified: calendar_time(version.mtime),
         version_time: calendar_time(version.version_time),
         holders: names_in_order(services, &version.holders),
-        cached_bytes: hash.map_or(0, |hash| services.node.here_bytes(&hash, size_bytes)),
+        cached_bytes: hash.map_or(0, |hash| {
+            services.node.cache().here_bytes(&hash, size_bytes)
+        }),
         verified: "blake3".to_owned(),
     }
 }
@@ -380,9 +391,9 @@ fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> Strin
             size_bytes,
             first,
         } => {
-            let rates = services.node.rates();
+            let rates = services.node.traffic().rates();
             let why_it = why_first(rates.iter().find(|rate| rate.node == first));
-            let first = services.node.name_of(&first);
+            let first = services.node.peers().name_of(&first);
             return format!(
                 "fetch {missing_bytes} of {size_bytes} bytes, asking {first} first ({why_it})"
             );
@@ -400,7 +411,9 @@ fn gone(services: &Services, versions: &[Version]) -> String {
     let others = version.holders.iter().filter(|it| **it != me);
     let others: Vec<NodeId> = others.copied().collect();
     let (_, size_bytes, hash) = kind_of(&version.kind);
-    let here_bytes = hash.map_or(0, |hash| services.node.here_bytes(&hash, size_bytes));
+    let here_bytes = hash.map_or(0, |hash| {
+        services.node.cache().here_bytes(&hash, size_bytes)
+    });
     gone_in_words(&names_in_order(services, &others), here_bytes, size_bytes)
 }
 

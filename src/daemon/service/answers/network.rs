@@ -34,7 +34,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
 
 pub(super) async fn members(services: &Services) -> Result<Vec<MemberReport>, Failure> {
-    Ok(services.node.members().await?)
+    Ok(services.node.peers().members().await?)
 }
 
 /// Finds a node by its name, its address or the start of its key.
@@ -42,7 +42,8 @@ pub(super) async fn find_node(services: &Services, wanted: &str) -> Result<Membe
     let all = members(services).await?;
     let is_it = |member: &&MemberReport| {
         let contact = &member.status.member;
-        services.node.is_called(&contact.node, wanted) || contact.address.to_string() == wanted
+        services.node.peers().is_called(&contact.node, wanted)
+            || contact.address.to_string() == wanted
     };
     let mut found: Vec<_> = all.iter().filter(is_it).collect();
     // If one of several matches is alive, the dead ones are not meant.
@@ -68,7 +69,7 @@ pub(super) async fn find_node(services: &Services, wanted: &str) -> Result<Membe
 fn called_alike(services: &Services, all: &[MemberReport], wanted: &str) -> String {
     let names = all
         .iter()
-        .map(|it| services.node.name_of(&it.status.member.node));
+        .map(|it| services.node.peers().name_of(&it.status.member.node));
     let is_alike = |name: &String| {
         let rest = name.strip_prefix(wanted);
         rest.is_some_and(|rest| rest.starts_with('-'))
@@ -87,11 +88,11 @@ pub(super) async fn ping(services: &Services, wanted: &str, sight: Sight) -> Res
     let member = find_node(services, wanted).await?;
     let contact = member.status.member;
     let (node, address) = (contact.node, contact.address);
-    let round_trip = services.node.tcp_round_trip(node, address).await;
+    let round_trip = services.node.peers().tcp_round_trip(node, address).await;
     let round_trip = round_trip
         .map_err(|error| Failure::from(error).with_remedy("p2pfs doctor looks for the reason"))?;
     Ok(Pong {
-        name: services.node.name_of(&node),
+        name: services.node.peers().name_of(&node),
         node: node.to_string(),
         address: address.to_string(),
         tcp_ms: round_trip.as_secs_f64() * 1e3,
@@ -117,7 +118,7 @@ pub(super) async fn check_network(services: &Arc<Services>) -> Result<Vec<Check>
 
 /// Returns whether no other node is alive.
 pub(in crate::daemon::service) async fn is_alone(services: &Services) -> bool {
-    let members = services.node.members().await;
+    let members = services.node.peers().members().await;
     members.is_ok_and(|members| alive_of(&members) == 0)
 }
 
@@ -128,7 +129,7 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
     match membership::check_membership(services) {
         // The check of the membership explains it all, and every answer includes it.
         Some(_) => vec![],
-        None if services.node.is_copied() => vec![],
+        None if services.node.health().is_copied() => vec![],
         None => checks,
     }
 }
@@ -136,7 +137,7 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
 /// Checks whether other nodes reach this node.
 pub(in crate::daemon::service) async fn check_reached(services: &Services) -> Vec<Check> {
     let checks = check_peers(services, ASKED_IN_PASSING).await;
-    if services.node.is_copied() {
+    if services.node.health().is_copied() {
         // a copied node has a check of its own, and peers cannot tell the two apart
         vec![]
     } else {
@@ -149,7 +150,7 @@ async fn check_address(services: &Services) -> Check {
     if address.ip().is_loopback() {
         return loopback_alone(address, services.settings.at_start.listen);
     }
-    match services.node.probe(address).await {
+    match services.node.peers().probe(address).await {
         Probed::Ourselves => Check::ok("address", address.to_string()),
         _ => Check::warning(
             "address",
@@ -183,7 +184,7 @@ async fn check_seed(services: &Services, seed: &Seed) -> Check {
             last.get_or_insert(other_family(&name, address));
             continue;
         }
-        let probed = services.node.probe(address).await;
+        let probed = services.node.peers().probe(address).await;
         if let Probed::Member(node) = probed {
             return check_heard(services, name, node, address).await;
         }
@@ -195,7 +196,7 @@ async fn check_seed(services: &Services, seed: &Seed) -> Check {
         {
             return membership::refused(services, name, address);
         }
-        let has_certificates = services.node.keyring().has_ledger();
+        let has_certificates = services.node.membership().keyring().has_ledger();
         last = Some(seed_trouble(&name, address, &probed, has_certificates));
     }
     last.unwrap_or_else(|| {
@@ -213,14 +214,14 @@ async fn check_heard(
 ) -> Check {
     let begun = Instant::now();
     while begun.elapsed() < HEARD_WITHIN {
-        let members = services.node.members().await.unwrap_or_default();
+        let members = services.node.peers().members().await.unwrap_or_default();
         let mut live = members.iter().filter(|member| is_alive(member));
         if live.any(|member| member.status.member.node == node) {
-            return Check::ok(name, format!("is {}", services.node.name_of(&node)));
+            return Check::ok(name, format!("is {}", services.node.peers().name_of(&node)));
         }
         sleep(LOOK_PERIOD).await;
     }
-    let reached = services.node.ask_to_dial_back(node, address).await;
+    let reached = services.node.peers().ask_to_dial_back(node, address).await;
     let gap = reached.ok().and_then(|it| ClockGap::now(&it));
     silence(name, address.port(), gap.as_ref())
 }
@@ -232,9 +233,15 @@ pub(super) async fn check_peers(services: &Services, limit: usize) -> Result<Vec
     let mut asked = JoinSet::new();
     for member in live {
         let contact = member.status.member;
-        let (node, services) = (services.node.clone(), services.node.name_of(&contact.node));
+        let (node, services) = (
+            services.node.clone(),
+            services.node.peers().name_of(&contact.node),
+        );
         asked.spawn(async move {
-            let reached = node.ask_to_dial_back(contact.node, contact.address).await;
+            let reached = node
+                .peers()
+                .ask_to_dial_back(contact.node, contact.address)
+                .await;
             (services, contact.address, reached, now_ms())
         });
     }

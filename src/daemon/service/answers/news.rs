@@ -33,7 +33,7 @@ pub(super) async fn tell_events(
     viewer: &Viewer,
     reply: &ReplySink,
 ) -> Result<Nothing, Failure> {
-    let mut events = services.node.follow();
+    let mut events = services.node.events().follow();
     let read_before = transfers::read_by(services, viewer);
     let mut left_out = LeftOut::default();
     let mut lost_before = 0;
@@ -101,7 +101,7 @@ pub(in crate::daemon::service) async fn named(
     let patience = if waits { NAMING_TIME } else { Duration::ZERO };
     let until = Instant::now() + patience;
     while who.name.is_none() {
-        who.name = services.node.label_of(&who.node);
+        who.name = services.node.peers().label_of(&who.node);
         if Instant::now() >= until {
             break;
         }
@@ -127,7 +127,7 @@ impl Shown {
             return;
         }
         // The name may have been removed again.
-        while !services.activity.served.shows(path) && services.node.find(path).is_ok() {
+        while !services.activity.served.shows(path) && services.node.names().find(path).is_ok() {
             if begun.elapsed() > SHOWING_TIME {
                 self.given_up_until = Some(Instant::now() + SHOWING_PAUSE);
                 return;

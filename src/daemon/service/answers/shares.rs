@@ -57,7 +57,7 @@ impl Answer<Asked> for parameters::Shares {
 /// Returns the shares. The names of left out files reveal private files, so other users see
 /// only their number.
 pub(super) fn shares(services: &Services, sight: Sight) -> Shares {
-    let list = services.node.shared().into_iter();
+    let list = services.node.shares().list().into_iter();
     let mut shares: Vec<ShareInfo> = list
         .map(|share| share_with_readers(services, share))
         .collect();
@@ -66,7 +66,7 @@ pub(super) fn shares(services: &Services, sight: Sight) -> Shares {
     }
     Shares {
         shares,
-        read_bytes: services.node.hashed_bytes(),
+        read_bytes: services.node.shares().hashed_bytes(),
         missing: not_shared_yet(services, sight),
     }
 }
@@ -87,7 +87,7 @@ fn not_shared_yet(services: &Services, sight: Sight) -> Vec<Problem> {
 /// Returns a page of the entries that other nodes can read.
 fn mine(services: &Services, after: Option<u32>, viewer: &Viewer) -> Result<Mine, Failure> {
     viewer.check_list(&Named::default())?;
-    let (given, next) = services.node.given(after, LS_PAGE_MAX_ENTRIES);
+    let (given, next) = services.node.shares().given(after, LS_PAGE_MAX_ENTRIES);
     let entry = |given: api::GivenName| {
         let (kind, size_bytes, _) = kind_of(&given.kind);
         MyEntry {
@@ -117,7 +117,7 @@ fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares
         is_by_command: true,
         ..share_spec(&settings, &groups)
     };
-    services.node.add_share(spec).map_err(|error| {
+    services.node.shares().add(spec).map_err(|error| {
         let kind = if error.is_denied() {
             FailureKind::Failed
         } else {
@@ -159,8 +159,8 @@ pub(super) fn remove_share(services: &Services, dir: &Path) -> Result<Shares, Fa
     refuse_configured(services, &[dir, &real])?;
     refuse_inbox(services, &[dir, &real])?;
     let was_missing = sharing::want_no_more(services, dir) | sharing::want_no_more(services, &real);
-    let removed = services.node.remove_share(dir);
-    let removed = removed.or_else(|_| services.node.remove_share(&real));
+    let removed = services.node.shares().remove(dir);
+    let removed = removed.or_else(|_| services.node.shares().remove(&real));
     let mut kept = services.shares.saved.lock();
     let kept_before = kept.len();
     kept.retain(|other| other.dir != dir && other.dir != real);
@@ -182,9 +182,10 @@ fn share_with_readers(services: &Services, status: api::ShareStatus) -> ShareInf
         let info = |reader: String| ShareReader {
             node: services
                 .node
+                .shares()
                 .member_meant(&reader)
                 .map(|node| node.to_string()),
-            former: services.node.keyring().is_former_name(&reader),
+            former: services.node.membership().keyring().is_former_name(&reader),
             reader,
         };
         readers.into_iter().map(info).collect()

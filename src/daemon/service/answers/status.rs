@@ -17,11 +17,11 @@ pub(super) fn status(services: &Services, sight: Sight) -> Status {
     let mut mount = services.lifecycle.mount.borrow().clone();
     mount.activity = services.activity.served.activity();
     let audience = sight.audience();
-    let mut warnings = services.node.happenings(audience);
+    let mut warnings = services.node.events().happenings(audience);
     let standing = conditions::standing(services, audience);
     warnings.extend(standing.iter().map(StandingCondition::sentence));
     Status {
-        name: services.node.name_of(&status.id),
+        name: services.node.peers().name_of(&status.id),
         node: status.id.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -75,12 +75,12 @@ pub(in crate::daemon::service) async fn for_metrics(
 pub(in crate::daemon::service) fn take_rates(services: &Services) {
     let now = Instant::now();
     let node = [
-        (Counter::Received, services.node.received_bytes()),
-        (Counter::Sent, services.node.sent_bytes()),
+        (Counter::Received, services.node.traffic().received_bytes()),
+        (Counter::Sent, services.node.traffic().sent_bytes()),
     ];
-    let fetches = services.node.fetches().into_iter();
+    let fetches = services.node.files().fetches().into_iter();
     let files = fetches.map(|it| (Counter::File(it.hash), it.received_bytes()));
-    let peers = services.node.received_bytes_by_peer().into_iter();
+    let peers = services.node.traffic().received_bytes_by_peer().into_iter();
     let peers = peers.map(|(node, bytes)| (Counter::Peer(node), bytes));
     let readers = services.activity.served.read_bytes().into_iter();
     let counters = node.into_iter().chain(files).chain(peers).chain(readers);
@@ -89,19 +89,22 @@ pub(in crate::daemon::service) fn take_rates(services: &Services) {
 }
 
 pub(super) fn cache_usage(services: &Services) -> CacheUsage {
-    let usage = services.node.cache_usage();
+    let usage = services.node.cache().usage();
     CacheUsage {
         used_bytes: usage.used_bytes,
         budget_bytes: usage.budget_bytes,
         floor_bytes: services.settings.at_start.cache.floor_bytes,
-        pinned_bytes: services.node.pinned_bytes(),
+        pinned_bytes: services.node.pins().bytes(),
         files: usage.files as u64,
         complete_files: usage.complete_files as u64,
     }
 }
 
 pub(super) fn traffic(services: &Services) -> Traffic {
-    let (received_bytes, sent_bytes) = (services.node.received_bytes(), services.node.sent_bytes());
+    let (received_bytes, sent_bytes) = (
+        services.node.traffic().received_bytes(),
+        services.node.traffic().sent_bytes(),
+    );
     let now = Instant::now();
     let rate = |counter, bytes| services.activity.rates.per_second(now, counter, bytes);
     Traffic {
@@ -109,12 +112,12 @@ pub(super) fn traffic(services: &Services) -> Traffic {
         sent_bytes,
         receive_bytes_per_s: rate(Counter::Received, received_bytes),
         send_bytes_per_s: rate(Counter::Sent, sent_bytes),
-        metered: services.node.is_metered(),
+        metered: services.node.traffic().is_metered(),
     }
 }
 
 pub(super) async fn peers(services: &Services) -> Result<Peers, Failure> {
-    let reports = services.node.peers().await?;
+    let reports = services.node.peers().reports().await?;
     let mut peers: Vec<PeerInfo> = reports.iter().map(|it| peer_info(services, it)).collect();
     peers.extend(legacy::legacy_peers(services, &peers).await);
     peers.extend(mesh::mesh_peers(services, &peers).await);
@@ -126,7 +129,7 @@ fn peer_info(services: &Services, peer: &PeerReport) -> PeerInfo {
     let (member, rate) = (&peer.member, peer.rate.as_ref());
     let contact = member.status.member;
     PeerInfo {
-        name: services.node.name_of(&contact.node),
+        name: services.node.peers().name_of(&contact.node),
         node: contact.node.to_string(),
         address: contact.address.to_string(),
         state: member.status.state,

@@ -38,7 +38,7 @@ fn top_beside(services: &Services, peers: Vec<PeerInfo>, viewer: &Viewer) -> Top
     let (transfers, other_transfers) = transfers(services, viewer);
     Top {
         time: Timestamp::now(),
-        name: services.node.name_of(&services.node.id()),
+        name: services.node.peers().name_of(&services.node.id()),
         cache: status::cache_usage(services),
         traffic: status::traffic(services),
         transfers,
@@ -52,7 +52,7 @@ fn top_beside(services: &Services, peers: Vec<PeerInfo>, viewer: &Viewer) -> Top
 /// Returns the transfers that a caller may see, and the number of further transfers of other
 /// users.
 fn transfers(services: &Services, viewer: &Viewer) -> (Vec<TransferInfo>, u64) {
-    let fetches = services.node.fetches().into_iter();
+    let fetches = services.node.files().fetches().into_iter();
     let (rates, now) = (&services.activity.rates, Instant::now());
     let speed = |fetch: &FetchReport| {
         rates.per_second(now, Counter::File(fetch.hash), fetch.received_bytes())
@@ -83,7 +83,7 @@ fn transfer_info(
     let sources = fetch.sources.iter();
     let mut sources: Vec<_> = sources
         .map(|(node, source)| TransferSource {
-            name: services.node.name_of(node),
+            name: services.node.peers().name_of(node),
             received_bytes: source.received_bytes,
             asked_bytes: source.asked_bytes,
         })
@@ -103,7 +103,7 @@ fn transfer_info(
 }
 
 fn any_name_of(services: &Services, hash: &ContentHash) -> Named {
-    let names = services.node.names_of(hash, 1);
+    let names = services.node.names().names_of(hash, 1);
     match names.first() {
         Some(path) => Named::new(path.as_bytes()),
         None => Named::new(format!(".p2pfs/by-hash/{hash}")),

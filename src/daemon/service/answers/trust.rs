@@ -96,7 +96,7 @@ pub(super) fn invite(
         check_free(services, name)?;
     }
     let lifetime = Duration::from_secs(lifetime_s);
-    let token = services.node.invite(lifetime, grant)?;
+    let token = services.node.membership().invite(lifetime, grant)?;
     let expires = i64::try_from(token.expires_unix_s).unwrap_or(i64::MAX);
     let expires = Timestamp::from_second(expires).unwrap_or(Timestamp::MAX);
     Ok(Invitation {
@@ -108,10 +108,13 @@ pub(super) fn invite(
 /// Prevents a joining node from choosing a name to which the settings in force give rights.
 pub(in crate::daemon::service) fn reserve_names(services: &Arc<Services>) {
     let weak = Arc::downgrade(services);
-    services.node.reserve_names(Box::new(move |name| {
-        let services = weak.upgrade();
-        services.is_some_and(|services| is_reserved(&services, name.as_str()))
-    }));
+    services
+        .node
+        .membership()
+        .reserve_names(Box::new(move |name| {
+            let services = weak.upgrade();
+            services.is_some_and(|services| is_reserved(&services, name.as_str()))
+        }));
 }
 
 /// Returns whether a group, a reader of a share or a sender to the inbox has the name.
@@ -125,7 +128,7 @@ fn is_reserved(services: &Services, name: &str) -> bool {
 /// Refuses a name that a member has. As readers of a share, two members of one name could not
 /// be distinguished.
 fn check_free(services: &Services, name: &NodeName) -> Result<(), Failure> {
-    let members = services.node.keyring().certificates();
+    let members = services.node.membership().keyring().certificates();
     if members.iter().all(|it| it.name != *name) {
         return Ok(());
     }
@@ -143,10 +146,20 @@ pub(super) async fn join(services: &Services, token: &str) -> Result<Joined, Fai
         return Err(own.with_remedy(remedy));
     }
     let given = former_names::given_names(services);
-    services.node.join_with_names(&token, &given).await?;
+    services
+        .node
+        .membership()
+        .join_with_names(&token, &given)
+        .await?;
     run::forget_waiting_token(services);
     Ok(Joined {
-        epoch: services.node.keyring().current().id().to_string(),
+        epoch: services
+            .node
+            .membership()
+            .keyring()
+            .current()
+            .id()
+            .to_string(),
         issuer: token.issuer.to_string(),
     })
 }
@@ -167,19 +180,22 @@ pub(super) async fn expel(
     let node = find_expelled(services, wanted, with)?;
     let admitted = admitted_by(services, node)?;
     let epoch = if with {
-        services.node.expel_with_admitted(node).await?
+        services.node.membership().expel_with_admitted(node).await?
     } else {
-        services.node.expel(node).await?
+        services.node.membership().expel(node).await?
     };
     Ok(Expelled {
         epoch: epoch.to_string(),
         admitted,
-        invitations: services.node.waiting_invitations() as u64,
+        invitations: services.node.membership().waiting_invitations() as u64,
     })
 }
 
 fn admitted_by(services: &Services, node: NodeId) -> Result<Vec<TrustedNode>, Failure> {
-    Ok(trusted(services, services.node.admitted_by_it_alone(node)?))
+    Ok(trusted(
+        services,
+        services.node.membership().admitted_by_it_alone(node)?,
+    ))
 }
 
 /// Finds another node that may be expelled: a member or a node that left by itself. If the
@@ -190,7 +206,7 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
         Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
         Err(failure) => {
             let former = find_former(services, wanted);
-            let keyring = services.node.keyring();
+            let keyring = services.node.membership().keyring();
             let may_be = former.filter(|it| with || keyring.has_resigned(it));
             may_be.ok_or(failure)?
         }
@@ -205,10 +221,10 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
 
 /// Finds the only former member of that name.
 fn find_former(services: &Services, wanted: &str) -> Option<NodeId> {
-    let keyring = services.node.keyring();
+    let keyring = services.node.membership().keyring();
     let names = in_history(keyring).into_iter();
     let called = names.filter(|(node, name)| {
-        let is_it = name == wanted || services.node.is_called(node, wanted);
+        let is_it = name == wanted || services.node.peers().is_called(node, wanted);
         is_it && keyring.is_expelled(node)
     });
     match called.collect::<Vec<_>>()[..] {
@@ -239,7 +255,7 @@ pub(super) async fn own(
         })
         .await?;
     }
-    services.node.own(&path, owner).await?;
+    services.node.membership().own(&path, owner).await?;
     Ok(Nothing {})
 }
 
@@ -248,36 +264,38 @@ pub(super) async fn own(
 fn check_new_owner(services: &Services, path: &SharedPath, owner: &NodeId) -> Result<(), Failure> {
     let unconfirmed = |why: String| Failure::new(FailureKind::Unconfirmed, why);
     let shown = escape_or_top(path);
-    if !services.node.is_known(path) {
+    if !services.node.names().is_known(path) {
         let why = format!("{shown}: no node shares such a name");
         let remedy = "name a path that p2pfs ls shows; or --yes to own it before it is there";
         return Err(unconfirmed(why).with_remedy(remedy));
     }
-    let hidden = services.node.hidden_by_owner(path, owner);
+    let hidden = services.node.names().hidden_by_owner(path, owner);
     if hidden.is_empty() {
         return Ok(());
     }
     let files = write_count(hidden.values().sum(), "file", "files");
-    let authors = hidden.keys().map(|node| services.node.name_of(node));
+    let authors = hidden
+        .keys()
+        .map(|node| services.node.peers().name_of(node));
     let authors = list_of_some(authors.collect());
-    let owner = services.node.name_of(owner);
+    let owner = services.node.peers().name_of(owner);
     let why = format!("{shown}: with {owner} as its owner, that hides {files} of {authors}");
     Err(unconfirmed(why).with_remedy("--yes to go on"))
 }
 
 /// Returns the owned paths.
 fn owners(services: &Services) -> Vec<OwnedPath> {
-    let owners = services.node.keyring().owners().into_iter();
+    let owners = services.node.membership().keyring().owners().into_iter();
     let owned = |(path, node): (Vec<u8>, NodeId)| OwnedPath {
         path: Named::new(path),
-        name: services.node.name_of(&node),
+        name: services.node.peers().name_of(&node),
         node: node.to_string(),
     };
     owners.map(owned).collect()
 }
 
 pub(super) async fn rotate(services: &Services) -> Result<Rotated, Failure> {
-    let epoch = services.node.rotate().await?;
+    let epoch = services.node.membership().rotate().await?;
     Ok(Rotated {
         epoch: epoch.to_string(),
     })
@@ -285,7 +303,7 @@ pub(super) async fn rotate(services: &Services) -> Result<Rotated, Failure> {
 
 pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing, Failure> {
     // A node that has long been gone may not be a member, but its entries are still here.
-    let node = match services.node.author_called(wanted) {
+    let node = match services.node.names().author_called(wanted) {
         Some(node) => node,
         None => match network::find_node(services, wanted).await {
             Ok(found) => found.status.member.node,
@@ -297,7 +315,7 @@ pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing,
             }
         },
     };
-    if services.node.forget(node).await? {
+    if services.node.peers().forget(node).await? {
         Ok(Nothing {})
     } else {
         let message = format!("{wanted} is here, or has listed nothing");
@@ -308,9 +326,9 @@ pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing,
 
 /// Returns the members and their history.
 pub(super) fn trust(services: &Services) -> Trust {
-    let keyring = services.node.keyring();
+    let keyring = services.node.membership().keyring();
     let history = keyring.history();
-    let name = |node: &NodeId| services.node.name_of(node);
+    let name = |node: &NodeId| services.node.peers().name_of(node);
     Trust {
         epoch: keyring.newest().id().to_string(),
         certificates: keyring.has_ledger(),
@@ -336,7 +354,7 @@ pub(super) fn trust(services: &Services) -> Trust {
 /// Converts members for the reply, the first to join first.
 fn trusted(services: &Services, mut certificates: Vec<Certificate>) -> Vec<TrustedNode> {
     certificates.sort_by_key(|it| (it.since_s, it.node));
-    let name = |node: &NodeId| services.node.name_of(node);
+    let name = |node: &NodeId| services.node.peers().name_of(node);
     let member = |it: &Certificate| TrustedNode {
         name: name(&it.node),
         node: it.node.to_string(),
@@ -351,20 +369,20 @@ fn trusted(services: &Services, mut certificates: Vec<Certificate>) -> Vec<Trust
 
 /// Finds a member by its name or the start of its key.
 fn find_member(services: &Services, wanted: &str) -> Result<NodeId, Failure> {
-    let certificates = services.node.keyring().certificates();
+    let certificates = services.node.membership().keyring().certificates();
     let mut called: Vec<_> = certificates.iter().collect();
     called.retain(|it| it.name.as_str() == wanted);
     if called.is_empty() {
         // The names in certificates come first, because any node can give itself the name of
         // another node's certificate.
         called.extend(&certificates);
-        called.retain(|it| services.node.is_called(&it.node, wanted));
+        called.retain(|it| services.node.peers().is_called(&it.node, wanted));
     }
     match called[..] {
         [one] => Ok(one.node),
-        [] if !services.node.keyring().has_ledger() => {
+        [] if !services.node.membership().keyring().has_ledger() => {
             // The error contains the reason and the remedy.
-            let refused = services.node.keyring().check_ledger();
+            let refused = services.node.membership().keyring().check_ledger();
             Err(failed(
                 refused.map_or_else(|error| error.to_string(), |()| String::new()),
             ))

@@ -77,7 +77,7 @@ async fn missing(services: &Services, wanted: &Wait) -> Result<Option<String>, F
         // A caller that lists the folder next must see all entries.
         let unread = members.iter().filter(|it| is_alive(it) && !it.is_read);
         if let Some(unread) = unread.map(|it| it.status.member.node).next() {
-            let name = services.node.name_of(&unread);
+            let name = services.node.peers().name_of(&unread);
             return Ok(Some(format!("not all that {name} lists is here yet")));
         }
         if !services.activity.served.is_up_to_date() {
@@ -93,7 +93,7 @@ async fn missing(services: &Services, wanted: &Wait) -> Result<Option<String>, F
 
 fn missing_file(services: &Services, named: &Named) -> Result<Option<String>, Failure> {
     let said = |path: &[u8], what| Ok(Some(format!("{} {what}", escape(path))));
-    if let Some(hidden) = services.node.hidden(trimmed(named)) {
+    if let Some(hidden) = services.node.names().hidden(trimmed(named)) {
         return match hidden {
             Hidden::Nothing => said(trimmed(named), "is not there"),
             Hidden::File(_) | Hidden::Directory | Hidden::Other
@@ -104,8 +104,10 @@ fn missing_file(services: &Services, named: &Named) -> Result<Option<String>, Fa
             Hidden::File(_) | Hidden::Directory | Hidden::Other => Ok(None),
         };
     }
-    let path = services.node.through_links(&shared_path(named)?);
-    if services.node.find(&path).is_err() && foreign::foreign_file(services, &path).is_none() {
+    let path = services.node.names().through_links(&shared_path(named)?);
+    if services.node.names().find(&path).is_err()
+        && foreign::foreign_file(services, &path).is_none()
+    {
         return said(path.as_bytes(), "is not listed");
     }
     if !services.activity.served.shows(&path) {

@@ -85,11 +85,11 @@ impl Health {
         });
         let disks = tokio::time::timeout(DISK_PATIENCE, look).await;
         Self {
-            standing: services.node.standing(),
-            offences: services.node.offences(),
-            failed_reads: services.node.failed_reads(),
-            damaged_bytes: services.node.cache_usage().damaged_bytes,
-            cache_opens: services.node.cache_opens(),
+            standing: services.node.events().standing(),
+            offences: services.node.peers().offences(),
+            failed_reads: services.node.events().failed_reads(),
+            damaged_bytes: services.node.cache().usage().damaged_bytes,
+            cache_opens: services.node.files().cache_opens(),
             disks: disks.ok().and_then(Result::ok).unwrap_or_default(),
         }
     }

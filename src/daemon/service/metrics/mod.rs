@@ -39,7 +39,10 @@ pub(super) async fn start(services: &Arc<Services>) {
         Ok(endpoint) => drop(tokio::spawn(endpoint.serve(services.clone()))),
         Err(error) => {
             let found = Finding::new(format!("no metrics on {address}: {error}"));
-            services.node.begin(Condition::NoMetrics, "", found);
+            services
+                .node
+                .events()
+                .begin(Condition::NoMetrics, "", found);
         }
     }
 }

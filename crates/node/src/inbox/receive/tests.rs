@@ -133,7 +133,7 @@ impl InboxWorld {
             _ => None,
         };
         self.events
-            .follow()
+            .subscribe()
             .0
             .into_iter()
             .filter_map(told)

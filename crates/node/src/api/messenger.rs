@@ -13,10 +13,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
-use crate::{Message, Node, Parcel, PushError, Recipient, SendError};
+use crate::{FileSender, Message, Parcel, PushError, Recipient, SendError};
 use p2pfs_proto::wire::native::tcp::GIVEN_MAX_BYTES;
 
-/// Maximum size of one message of [`Node::send_bytes`]: 256 KiB.
+/// Maximum size of one message of [`Messenger::send_bytes`]: 256 KiB.
 pub const MESSAGE_MAX_BYTES: usize = GIVEN_MAX_BYTES;
 /// How long to wait for an unknown recipient to appear: a few rounds of gossip.
 const NAME_PATIENCE: Duration = Duration::from_secs(3);
@@ -43,8 +43,8 @@ pub struct Delivered {
     /// Whether the peer acknowledges the whole file. A foreign peer cannot. For such a peer,
     /// `Ok` means that all bytes were written to its connection.
     pub confirmed: bool,
-    /// The name under which the peer keeps the file, if it can tell. It has a number if another file
-    /// of its name was there.
+    /// The name under which the peer keeps the file, if it can tell. It has a number if another
+    /// file of its name was there.
     pub kept_as: Option<Vec<u8>>,
     /// The error if the peer has received nothing.
     pub outcome: Result<(), PushError>,
@@ -129,16 +129,23 @@ impl Messages {
     }
 }
 
-impl Node {
+/// The sender of files, bytes and talk to other nodes and to foreign peers, and the receiver of
+/// their bytes. [`Node::messenger`](crate::Node::messenger) returns it. Clones share their state.
+#[derive(Clone)]
+pub struct Messenger {
+    pub(crate) sender: FileSender,
+}
+
+impl Messenger {
     /// Sends a line of talk to every node and every foreign peer. Returns the names of the
-    /// nodes that acknowledged it and of the foreign peers to which it was written. The text is cut to
-    /// 4096 bytes.
+    /// nodes that acknowledged it and of the foreign peers to which it was written. The text is cut
+    /// to 4096 bytes.
     pub async fn broadcast(&self, text: &str) -> Vec<String> {
-        self.courier().say(text).await
+        self.sender.say(text).await
     }
 
     /// Sends bytes that are not a file to the named peers (by name, start of the key, ID or
-    /// address), or to all peers if none is named. They arrive there as [`Node::messages`].
+    /// address), or to all peers if none is named. They arrive there as [`Messenger::messages`].
     ///
     /// # Errors
     /// [`SendError`]; then nothing is sent. The delivery reports later failures.
@@ -148,12 +155,12 @@ impl Node {
             return Err(SendError::TooLong { size_bytes });
         }
         let recipients = self.recipients(to).await?;
-        self.courier().check_carried(&bytes, &recipients)?;
+        self.sender.check_carried(&bytes, &recipients)?;
         let mut delivery = Delivery::new(size_bytes);
         for to in recipients {
             let sent = Arc::<AtomicU64>::default();
             let index = delivery.add(to.clone(), sent.clone());
-            let (courier, bytes) = (self.courier().clone(), bytes.clone());
+            let (courier, bytes) = (self.sender.clone(), bytes.clone());
             delivery.tasks.spawn(async move {
                 let outcome = courier.send_bytes(bytes, &to).await;
                 if outcome.is_ok() {
@@ -183,9 +190,9 @@ impl Node {
         self.send_open_file(file, &name, to).await
     }
 
-    /// Sends a regular file that the caller has opened, as [`Node::send_file`] does. So a service
-    /// can send files with the rights of its user instead of its own. The file is read from its
-    /// beginning, whatever its position is. Only the last part of `name` is used.
+    /// Sends a regular file that the caller has opened, as [`Messenger::send_file`] does. So a
+    /// service can send files with the rights of its user instead of its own. The file is read from
+    /// its beginning, whatever its position is. Only the last part of `name` is used.
     ///
     /// # Errors
     /// [`SendError`]; then nothing is sent. The delivery reports later failures.
@@ -208,7 +215,7 @@ impl Node {
         for to in recipients {
             let sent = Arc::<AtomicU64>::default();
             let index = delivery.add(to.clone(), sent.clone());
-            let (courier, parcel) = (self.courier().clone(), parcel.clone());
+            let (courier, parcel) = (self.sender.clone(), parcel.clone());
             delivery.tasks.spawn(async move {
                 let outcome = courier.send(&parcel, &to, &sent).await;
                 (index, outcome)
@@ -217,11 +224,11 @@ impl Node {
         Ok(delivery)
     }
 
-    /// Returns a stream of the bytes that nodes send with [`Node::send_bytes`] and that
+    /// Returns a stream of the bytes that nodes send with [`Messenger::send_bytes`] and that
     /// foreign peers send.
     pub fn messages(&self) -> Messages {
         Messages {
-            live: self.courier().mailbox.follow(),
+            live: self.sender.mailbox.follow(),
             lost: 0,
         }
     }
@@ -231,7 +238,7 @@ impl Node {
     async fn recipients(&self, named: &[String]) -> Result<Vec<Recipient>, SendError> {
         let begun = Instant::now();
         loop {
-            match self.courier().recipients(named).await {
+            match self.sender.recipients(named).await {
                 Ok(recipients) if recipients.is_empty() => return Err(SendError::Nobody),
                 Err(SendError::Unknown { .. }) if begun.elapsed() < NAME_PATIENCE => {
                     sleep(LOOK_PERIOD).await;

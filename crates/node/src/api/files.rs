@@ -1,0 +1,139 @@
+//! The bytes of files: read while they arrive, copied to local files, and fetched into the cache.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::NamedTempFile;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+
+use super::contents::{Contents, LocalContents};
+use super::{FileError, NameLookup, Prefetch, Reader};
+use crate::NodeContent;
+use crate::read_counters::CacheOpens;
+use p2pfs_fetch::FetchReport;
+use p2pfs_fs::{FileVersion, FsError};
+use p2pfs_transfer::Fetcher;
+use p2pfs_types::files::opened_anew;
+use p2pfs_types::path::SharedPath;
+
+/// The bytes of files. [`Node::files`](crate::Node::files) returns it. Clones share their state.
+#[derive(Clone)]
+pub struct FileAccess {
+    pub(crate) names: NameLookup,
+    pub(crate) local: LocalContents,
+    pub(crate) content: Arc<NodeContent>,
+    pub(crate) fetcher: Fetcher,
+}
+
+impl FileAccess {
+    /// Opens a file for reading; links are followed.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], [`FileError::WrongKind`], [`FileError::LinkToNothing`],
+    /// [`FileError::TooManyLinks`], and [`FileError::Unreadable`] if neither its bytes nor a holder
+    /// exist.
+    pub async fn open(&self, path: &SharedPath) -> Result<Reader, FileError> {
+        let opened = self.open_version(self.names.version(path)?).await;
+        opened.map_err(|source| FileError::Unreadable {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// Opens one version, whatever its name shows by now. The mount shows an own file as it is on
+    /// the disk; this reader returns the version only.
+    ///
+    /// # Errors
+    /// As [`Content::open`](p2pfs_fs::Content::open).
+    pub async fn open_version(&self, version: FileVersion) -> Result<Reader, FsError> {
+        Reader::open(self.content.clone(), version).await
+    }
+
+    /// Copies a file to a local one and returns its length. The local file appears under its name
+    /// when it is complete, and replaces an existing file.
+    ///
+    /// # Errors
+    /// As [`FileAccess::open`], [`FileError::Unreadable`] if its bytes do not arrive, and
+    /// [`FileError::Local`]. Then no part of the file is left.
+    pub async fn get(&self, path: &SharedPath, to: impl AsRef<Path>) -> Result<u64, FileError> {
+        let to = to.as_ref();
+        let mut reader = self.open(path).await?.to_the_end();
+        let local = |source| FileError::Local {
+            file: to.to_owned(),
+            source,
+        };
+        let part = part_beside(to).map_err(local)?;
+        let mut file = File::from_std(part.reopen().map_err(local)?);
+        loop {
+            let came = reader.next_bytes().await;
+            let bytes = came.map_err(|source| FileError::Unreadable {
+                path: path.clone(),
+                source,
+            })?;
+            if bytes.is_empty() {
+                break;
+            }
+            file.write_all(&bytes).await.map_err(local)?;
+        }
+        file.sync_data().await.map_err(local)?;
+        part.persist(to).map_err(|error| local(error.error))?;
+        Ok(reader.size_bytes())
+    }
+
+    /// Fetches a file, or all files beneath a directory, into the cache.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::TooManyLinks`]; then nothing
+    /// is fetched.
+    pub fn prefetch(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
+        Ok(self.fetch(self.names.contents_of(path)?))
+    }
+
+    /// Fetches contents into the cache, except those that are already here.
+    pub fn fetch(&self, contents: Contents) -> Prefetch {
+        Prefetch::of(contents, self.local.clone(), self.fetcher.clone())
+    }
+
+    /// Returns the files that are being fetched.
+    pub fn fetches(&self) -> Vec<FetchReport> {
+        self.fetcher.fetches()
+    }
+
+    /// Returns a version as a complete local file, open for reading: an own file that still is that
+    /// version, or a complete copy in the cache. Reads the disk.
+    pub fn local_file(&self, version: &FileVersion) -> Option<fs::File> {
+        let own = version.own.as_ref();
+        let own = own.and_then(|(share, path)| {
+            let opened = self.local.shares.own_with(*share, path, &version.hash);
+            opened.ok()
+        });
+        own.or_else(|| {
+            let cached = self.local.cache.existing(&version.hash).ok()??;
+            opened_anew(&*cached.backing()?).ok()
+        })
+    }
+
+    /// Returns how many opened versions of other nodes' files the cache had, since the start.
+    pub fn cache_opens(&self) -> CacheOpens {
+        self.content.cache_opens()
+    }
+
+    /// Returns the content for the filesystem.
+    pub fn content(&self) -> Arc<NodeContent> {
+        self.content.clone()
+    }
+}
+
+/// Creates a temporary file in the directory of `file`. It is removed unless it gets that name.
+fn part_beside(file: &Path) -> io::Result<NamedTempFile> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    // The umask of the process applies, as for any new file.
+    tempfile::Builder::new()
+        .prefix(".p2pfs-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(dir.unwrap_or(Path::new(".")))
+}

@@ -1,0 +1,214 @@
+//! The membership of this node in its cluster, and the statements about other members: invitations,
+//! expulsions, owners of paths and secrets.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::NodeError;
+use crate::commands::CommandSender;
+use crate::persist::unix_now_s;
+use crate::published::Published;
+use crate::run::LoopCommand;
+use p2pfs_proto::trust::{
+    Certificate, Grant, InviteToken, Invites, IsReserved, Keyring, NodeKey, TOKEN_SEEDS_MAX,
+};
+use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
+use p2pfs_share::ShareSet;
+use p2pfs_transfer::net::peer::{Joining, PeerNet};
+use p2pfs_types::id::{EpochId, NodeId, NodeName};
+use p2pfs_types::path::SharedPath;
+
+/// How long a resignation spreads, in some rounds of gossip, before the farewell.
+const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
+
+/// How long a join waits for the statements on record. Other nodes send them soon after anyway.
+const RECORD_LIMIT: Duration = Duration::from_secs(5);
+
+/// The keys of a node and its membership. [`Node::membership`](crate::Node::membership) returns it.
+pub struct NodeMembership {
+    pub(crate) name: NodeName,
+    pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) key: Arc<NodeKey>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) invites: Arc<Invites>,
+    pub(crate) shares: ShareSet,
+    pub(crate) net: PeerNet,
+    pub(crate) published: Published,
+    pub(crate) commands: CommandSender,
+}
+
+impl NodeMembership {
+    /// Returns the secrets and the ledger that the node knows.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Makes a token for one new node. The token can be used once, and only while this node runs
+    /// and is in this cluster.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] if too many tokens are outstanding, if this node may not admit nodes or
+    /// is too far from the founder to do so, or if the cluster has a secret file.
+    pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
+        // A token contains no secret file, and no node could certify the new one.
+        self.keyring.check_admits(&self.key.node_id())?;
+        let mut seeds = vec![**self.published.own_address.load()];
+        seeds.extend(self.published.addresses.load().values().copied());
+        seeds.truncate(TOKEN_SEEDS_MAX);
+        let (me, known, now_s) = (self.key.node_id(), self.keyring.known(), unix_now_s());
+        let issued = self.invites.issue(me, seeds, lifetime, grant, known, now_s);
+        Ok(issued?)
+    }
+
+    /// Sets which names a joining node may not use, because settings give rights by these names.
+    /// Only the first call has an effect.
+    pub fn reserve_names(&self, is_reserved: IsReserved) {
+        self.invites.reserve(is_reserved);
+    }
+
+    /// Returns how many invitations of this node into its current cluster are unused.
+    pub fn waiting_invitations(&self) -> usize {
+        self.invites.waiting(self.keyring.cluster(), unix_now_s())
+    }
+
+    /// Joins the cluster of the token. The previous membership of this node is dropped. In another
+    /// cluster, the names of readers of the present shares mean no member until they are confirmed.
+    ///
+    /// # Errors
+    /// Those of [`Self::join_with_names`].
+    pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
+        let shares = self.shares.list().into_iter();
+        let readers = shares.flat_map(|share| share.readers.unwrap_or_default());
+        let names = readers.filter(|reader| reader.parse::<NodeId>().is_err());
+        self.join_with_names(token, &names.collect()).await
+    }
+
+    /// Joins the cluster of the token as [`Self::join`] does. In another cluster, the names `given`
+    /// by the settings mean no member until they are confirmed.
+    ///
+    /// # Errors
+    /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`] if
+    /// its issuer does not answer or refuses: the node stays in its cluster.
+    /// [`NodeError::Stopping`]: the token was not used.
+    pub async fn join_with_names(
+        &self,
+        token: &InviteToken,
+        given: &BTreeSet<String>,
+    ) -> Result<(), NodeError> {
+        if let Some(file) = &self.secret_file {
+            return Err(NodeError::SecretFromFile { file: file.clone() });
+        }
+        // A stopping node must not use up the token.
+        self.commands.send(LoopCommand::MembershipChanged).await?;
+        let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
+        self.keyring
+            .join(&self.key.node_id(), secret, &chain, given)?;
+        let _later = tokio::time::timeout(RECORD_LIMIT, self.fetch_record(token)).await;
+        let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
+        let reached = LoopCommand::LetIn(reached.collect());
+        for news in [LoopCommand::MembershipChanged, reached] {
+            // The membership is on the disk by now, even if the node is stopping.
+            let _stopping = self.commands.send(news).await;
+        }
+        Ok(())
+    }
+
+    /// Requests the statements on record from the issuer; the token brought only a part of them.
+    /// The next statements of this node then continue its earlier ones, including those of an
+    /// earlier membership. Otherwise the end of one membership would remove the statements made in
+    /// it, and the nodes that they admitted.
+    async fn fetch_record(&self, token: &InviteToken) {
+        for seed in &token.seeds {
+            let question = self.keyring.question(false).into();
+            let asked = Request::Trust { question };
+            let answer = self
+                .net
+                .request(token.issuer, *seed, Lane::Bulk, asked)
+                .await;
+            if let Ok(Response::Trust { answer }) = answer {
+                let (_lacks_some, _fault) = self.keyring.receive_answer(&answer);
+                return;
+            }
+        }
+    }
+
+    /// Expels a node from the cluster, then gives the other members a fresh secret as
+    /// [`Self::rotate`] does. If the rotation fails, the node is expelled all the same.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] if this node may not expel, or the other one is not a member;
+    /// [`NodeError::Stopping`].
+    pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
+        self.keyring.expel(&self.key, node)?;
+        self.rotate_after_expulsion().await
+    }
+
+    /// Expels a node and all nodes that are members by its word alone, then rotates the secret. The
+    /// node may have been expelled before.
+    ///
+    /// # Errors
+    /// As [`Self::expel`].
+    pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
+        self.keyring.expel_with_admitted(&self.key, node)?;
+        self.rotate_after_expulsion().await
+    }
+
+    async fn rotate_after_expulsion(&self) -> Result<EpochId, NodeError> {
+        // The expulsion takes effect even if the new secret cannot be stored.
+        self.commands.send(LoopCommand::MembershipChanged).await?;
+        self.rotate().await
+    }
+
+    /// Returns the nodes that are members by this node's word alone, directly or through nodes that
+    /// they admitted.
+    ///
+    /// # Errors
+    /// As [`Self::expel`].
+    pub fn admitted_by_it_alone(&self, node: NodeId) -> Result<Vec<Certificate>, NodeError> {
+        Ok(self.keyring.admitted_by_it_alone(&self.key, node)?)
+    }
+
+    /// Makes a member the owner of a path, or removes the owner. At and below an owned path, every
+    /// node lists only the owner's versions.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] if this node may not, if the owner is not a member, or if the path is
+    /// longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES);
+    /// [`NodeError::Stopping`].
+    pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
+        self.keyring.own(&self.key, path.as_bytes(), owner)?;
+        self.commands.send(LoopCommand::MembershipChanged).await
+    }
+
+    /// Gives the members a fresh secret. The old one expires soon after.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] if this node may not; [`NodeError::Stopping`].
+    pub async fn rotate(&self) -> Result<EpochId, NodeError> {
+        let epoch = self.keyring.rotate(&self.key)?;
+        self.commands.send(LoopCommand::MembershipChanged).await?;
+        Ok(epoch)
+    }
+
+    /// States in the ledger that this node leaves for good. The others learn of it before the
+    /// farewell.
+    pub(crate) async fn resign(&self) {
+        let me = self.key.node_id();
+        if let Err(error) = self.keyring.expel(&self.key, me) {
+            if self.keyring.has_ledger() && self.keyring.is_member(&me) {
+                tracing::warn!(
+                    "the others take this node for a member until it is expelled: {error}"
+                );
+            }
+        } else if self
+            .commands
+            .send(LoopCommand::MembershipChanged)
+            .await
+            .is_ok()
+        {
+            tokio::time::sleep(RESIGNATION_HEARD).await;
+        }
+    }
+}

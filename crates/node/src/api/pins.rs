@@ -1,0 +1,347 @@
+//! The pinned contents, which the cache does not evict.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::contents::{Contents, LocalContents};
+use super::{FileAccess, FileError, NodeCache, Prefetch};
+use p2pfs_cache::{Cache, CacheError, CachedFile, Lack, cost_bytes};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
+
+/// Interval at which unfinished pins are tried again after a holder came back or space became free.
+/// Each check walks over the pins once, in memory.
+const PINS_LOOK_PERIOD: Duration = Duration::from_secs(5);
+
+/// A content whose pin could not be set or removed.
+#[derive(Debug)]
+pub struct NotPinned {
+    /// One of the names of the content.
+    pub path: SharedPath,
+    /// Size of the content in bytes.
+    pub size_bytes: u64,
+    /// The reason.
+    pub why: WhyNotPinned,
+}
+
+/// The reason why a pin was not changed.
+#[derive(Debug)]
+pub enum WhyNotPinned {
+    /// The cache has no room for the content beside the contents that it must keep.
+    Lack(Lack),
+    /// The error of the cache.
+    Cache(CacheError),
+}
+
+/// The pins of a node. [`Node::pins`](crate::Node::pins) returns it. Clones share their state.
+#[derive(Clone)]
+pub struct NodePins {
+    pub(crate) local: LocalContents,
+    pub(crate) cache: NodeCache,
+    pub(crate) files: FileAccess,
+    /// Notified of each change of the pins.
+    pub(crate) changed: watch::Sender<()>,
+}
+
+impl NodePins {
+    /// Pins the current contents of a file, or of all files beneath a directory. Pinned contents
+    /// are not evicted, whatever happens to their names. The returned [`Prefetch`] fetches them.
+    ///
+    /// # Errors
+    /// As [`FileAccess::prefetch`], and [`FileError::NoRoom`] and [`FileError::NotKept`]. Then no
+    /// pin was changed.
+    pub async fn pin(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
+        let contents = self.files.names.contents_of(path)?;
+        self.set_pins(path, &contents, true).await?;
+        Ok(self.files.fetch(contents))
+    }
+
+    /// Unpins the current contents of a path, and the contents that were pinned by names there and
+    /// are no longer listed under them.
+    ///
+    /// # Errors
+    /// As [`NodePins::pin`].
+    pub async fn unpin(&self, path: &SharedPath) -> Result<(), FileError> {
+        let contents = self.at(path)?;
+        self.set_pins(path, &contents, false).await
+    }
+
+    async fn set_pins(
+        &self,
+        path: &SharedPath,
+        contents: &Contents,
+        pinned: bool,
+    ) -> Result<(), FileError> {
+        let (cache, lack_of_room) = (self.local.cache.clone(), self.cache.room());
+        let close_idle = self.cache.idle_closer();
+        let pins = named_pins(contents);
+        let bytes = self.cache.room_needed(contents);
+        let own = path.clone();
+        let told = self.changed.clone();
+        let changed = spawn_blocking(move || {
+            if pinned && lack_of_room(bytes).is_some() {
+                return Err(FileError::NoRoom { path: own, bytes });
+            }
+            let changed = set_all(&cache, &pins, pinned, close_idle);
+            told.send_replace(());
+            changed.map_err(|source| FileError::NotKept { path: own, source })
+        });
+        // A panic, or the end of the runtime. Which contents are pinned is unknown.
+        changed.await.unwrap_or_else(|died| {
+            let source = CacheError::Io {
+                action: "change the pins in",
+                path: self.local.cache.dir().to_owned(),
+                source: io::Error::other(died),
+            };
+            let path = path.clone();
+            Err(FileError::NotKept { path, source })
+        })
+    }
+
+    /// Pins or unpins contents, each independently, as far as the budget and the disk allow.
+    /// Returns the changed contents and the failed ones. Blocks on the disk.
+    pub fn set_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
+        let changed = self.set_each(contents, pinned);
+        self.changed.send_replace(());
+        changed
+    }
+
+    fn set_each(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
+        let (fitting, mut failed) = if pinned {
+            self.fitting(contents)
+        } else {
+            (contents, Vec::new())
+        };
+        let close_idle = self.cache.idle_closer();
+        // The list of pins is written once for all contents.
+        if set_all(
+            &self.local.cache,
+            &named_pins(&fitting),
+            pinned,
+            &close_idle,
+        )
+        .is_ok()
+        {
+            return (fitting, failed);
+        }
+        let mut changed = Contents::new();
+        for (hash, (size_bytes, path)) in fitting {
+            let one = Contents::from([(hash, (size_bytes, path.clone()))]);
+            match set_all(&self.local.cache, &named_pins(&one), pinned, &close_idle) {
+                Ok(()) => changed.extend(one),
+                Err(why) => failed.push(NotPinned {
+                    path,
+                    size_bytes,
+                    why: WhyNotPinned::Cache(why),
+                }),
+            }
+        }
+        (changed, failed)
+    }
+
+    /// Splits contents, in their order, into those that fit into the cache together and those that
+    /// do not.
+    fn fitting(&self, contents: Contents) -> (Contents, Vec<NotPinned>) {
+        let mut room = self.local.cache.room_to_stay();
+        room.take(self.cache.pins_to_begin_bytes());
+        let (mut fitting, mut failed) = (Contents::new(), Vec::new());
+        for (hash, (size_bytes, path)) in contents {
+            // A pinned content already has its room, and an own file needs none.
+            let needs_none = self.is_pinned(&hash) || self.local.shares.holds(&hash);
+            let needed_bytes = if needs_none {
+                0
+            } else {
+                cost_bytes(size_bytes)
+            };
+            match room.lack(needed_bytes).filter(|_| needed_bytes > 0) {
+                Some(lack) => failed.push(NotPinned {
+                    path,
+                    size_bytes,
+                    why: WhyNotPinned::Lack(lack),
+                }),
+                None => {
+                    room.take(needed_bytes);
+                    fitting.insert(hash, (size_bytes, path));
+                }
+            }
+        }
+        (fitting, failed)
+    }
+
+    /// Returns whether a content is pinned.
+    pub fn is_pinned(&self, hash: &ContentHash) -> bool {
+        self.local.cache.is_pinned(hash)
+    }
+
+    /// Returns the pinned contents that are not complete here and that some node can give. Their
+    /// last use is set to the Unix epoch.
+    pub fn to_come(&self) -> Vec<CachedFile> {
+        let to_come = self.cache.unfinished_pins().into_iter();
+        let none_yet = to_come.map(|(hash, (size_bytes, _))| CachedFile {
+            hash,
+            size_bytes,
+            cached_bytes: self.local.cache.cached_bytes(&hash),
+            complete: false,
+            pinned: true,
+            open: false,
+            last_use: SystemTime::UNIX_EPOCH,
+        });
+        none_yet.collect()
+    }
+
+    /// Returns the pinned contents of a path: those that are listed there now, and those that were
+    /// pinned by a name there and are no longer listed under it.
+    ///
+    /// # Errors
+    /// As [`NameLookup::contents_of`](super::NameLookup::contents_of), unless a content is pinned
+    /// by a name there.
+    pub fn at(&self, path: &SharedPath) -> Result<Contents, FileError> {
+        let once = self.filtered(|_, name| {
+            name.is_some_and(|name| name == path || name.is_beneath(path)) || path.is_root()
+        });
+        if path.is_root() {
+            return Ok(once);
+        }
+        let now = match self.files.names.contents_of(path) {
+            Err(FileError::NotFound { .. } | FileError::LinkToNothing { .. })
+                if !once.is_empty() =>
+            {
+                Contents::new()
+            }
+            found => found?,
+        };
+        let mut kept = once;
+        kept.extend(now.into_iter().filter(|(hash, _)| self.is_pinned(hash)));
+        Ok(kept)
+    }
+
+    /// Returns the pinned contents whose hash begins with these hexadecimal digits.
+    pub fn with_hash(&self, hash_start: &str) -> Contents {
+        self.filtered(|hash, _| hash.to_string().starts_with(hash_start))
+    }
+
+    /// Returns the name by which a content was pinned.
+    pub fn name_of(&self, hash: &ContentHash) -> Option<SharedPath> {
+        let name = SharedPath::new(self.local.cache.pin_label(hash)?).ok();
+        name.filter(|path| !path.is_root())
+    }
+
+    fn filtered(&self, is_meant: impl Fn(&ContentHash, Option<&SharedPath>) -> bool) -> Contents {
+        let pins = self.local.cache.labelled_pins().into_iter();
+        let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
+        let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
+        // The size of a content is unknown if no node lists it and no byte of it is here.
+        let view = self.cache.view.load();
+        let sized = |hash: &ContentHash| {
+            let listed = view.contents().get(hash).map(|content| content.size_bytes);
+            let known = listed.or_else(|| self.local.cache.size_bytes(hash));
+            known.unwrap_or_default()
+        };
+        meant
+            .map(|(hash, name)| (hash, (sized(&hash), name.unwrap_or_else(SharedPath::root))))
+            .collect()
+    }
+
+    /// Returns the size in bytes of all pinned contents, including bytes not fetched yet.
+    pub fn bytes(&self) -> u64 {
+        let to_come_bytes = self.bytes_to_come();
+        self.cache
+            .local
+            .cache
+            .usage()
+            .pinned_bytes
+            .saturating_add(to_come_bytes)
+    }
+
+    /// Returns how many bytes of the budget all pinned contents take once they are complete.
+    pub fn cost_bytes(&self) -> u64 {
+        self.cache
+            .local
+            .cache
+            .pinned_cost_bytes()
+            .saturating_add(self.cache.pins_to_begin_bytes())
+    }
+
+    fn bytes_to_come(&self) -> u64 {
+        let missing = |(hash, (size_bytes, _)): (_, &(u64, _))| {
+            size_bytes.saturating_sub(self.local.cache.cached_bytes(hash))
+        };
+        self.cache.unfinished_pins().iter().map(missing).sum()
+    }
+
+    /// Fetches the pinned contents that are not complete, for as long as this future is polled. A
+    /// pin outlives the process, its holders, and a cache that was too small. The fetch of an
+    /// unpinned content stops. While the network is metered, all of these fetches are paused.
+    pub async fn maintain(&self) {
+        let mut look = interval(PINS_LOOK_PERIOD);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut metered = self.files.fetcher.metered();
+        let mut pins = self.changed.subscribe();
+        let mut fetches = None;
+        loop {
+            if self.files.fetcher.is_metered() {
+                fetches = None;
+                // An error means that the node is stopping.
+                drop(metered.wait_for(|metered| !metered).await);
+            }
+            pins.mark_unchanged();
+            let mut anew = self.files.fetch(self.pins_that_fit().await);
+            // Begun before the fetches of the last round are cancelled, so that fetches in both
+            // rounds continue.
+            let _came_meanwhile = anew.begin();
+            let fetches = fetches.insert(anew);
+            let all_ended = async {
+                while fetches.next().await.is_some() {}
+                // Failed and cancelled fetches are tried again.
+                look.tick().await;
+            };
+            tokio::select! {
+                () = all_ended => {}
+                _pins = pins.changed() => {}
+                _metered = metered.wait_for(|metered| *metered) => {}
+            }
+        }
+    }
+
+    async fn pins_that_fit(&self) -> Contents {
+        let (cache, unfinished) = (self.local.cache.clone(), self.cache.unfinished_pins());
+        let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
+            cache.could_hold(cache.bytes_to_come(hash, *size_bytes))
+        };
+        // The free space is read from the disk.
+        let fitting = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
+        fitting.await.unwrap_or_default()
+    }
+}
+
+/// Returns contents in the form of the cache's pin list, each with one of its names.
+fn named_pins(contents: &Contents) -> Vec<(ContentHash, Box<[u8]>)> {
+    let named = contents.iter();
+    named
+        .map(|(hash, (_, path))| (*hash, path.as_bytes().into()))
+        .collect()
+}
+
+fn set_all(
+    cache: &Cache,
+    pins: &[(ContentHash, Box<[u8]>)],
+    pinned: bool,
+    close_idle: impl Fn(),
+) -> Result<(), CacheError> {
+    let set = || {
+        if pinned {
+            cache.pin_all(pins)
+        } else {
+            cache.unpin_all(&pins.iter().map(|(hash, _)| *hash).collect::<Vec<_>>())
+        }
+    };
+    // On a full disk, closing the idle files makes room for the list.
+    set().or_else(|_| {
+        close_idle();
+        set()
+    })
+}

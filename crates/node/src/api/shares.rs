@@ -1,0 +1,132 @@
+//! The shared folders, the names in them, and the ones that are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use crate::NodeError;
+use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
+use p2pfs_share::{Known, LeftOut, MissingShare, ShareError, ShareSet, ShareSpec, ShareStatus};
+use p2pfs_transfer::Server;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
+
+/// A name that this node shares with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenName {
+    /// The shared folder.
+    pub share: PathBuf,
+    /// The path in the namespace, which shows it unless another version wins the name.
+    pub path: SharedPath,
+    /// A file, a directory or a link.
+    pub kind: Kind,
+    /// Modification time.
+    pub mtime: Timestamp,
+}
+
+/// The shared folders of a node. [`Node::shares`](crate::Node::shares) returns it. Clones share
+/// their state.
+#[derive(Clone)]
+pub struct NodeShares {
+    pub(crate) set: ShareSet,
+    pub(crate) server: Server,
+    pub(crate) keyring: Arc<Keyring>,
+}
+
+impl NodeShares {
+    /// Shares a folder from now on, for as long as this node runs. Its files are listed as they are
+    /// hashed.
+    ///
+    /// # Errors
+    /// [`NodeError::Share`], which names the folder and the problem.
+    pub async fn share(&self, dir: impl Into<PathBuf>) -> Result<(), NodeError> {
+        let spec = ShareSpec::new(dir);
+        let shares = self.set.clone();
+        let added = spawn_blocking(move || shares.add(spec)).await;
+        added.map_err(|_| NodeError::Stopping)??;
+        Ok(())
+    }
+
+    /// Shares a folder with the options of `spec`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ShareError`], which names the folder and the problem.
+    pub fn add(&self, spec: ShareSpec) -> Result<(), ShareError> {
+        self.set.add(spec).map(drop)
+    }
+
+    /// Stops sharing a folder. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ShareError`] if the folder is not shared.
+    pub fn remove(&self, dir: &Path) -> Result<(), ShareError> {
+        self.set.remove(dir)
+    }
+
+    /// Declares that all shares of the start have been added or are missing for now. Until then,
+    /// and for 10 s at most, nodes that request a content that is not found are told to retry.
+    pub fn all_added(&self) {
+        self.set.all_added();
+    }
+
+    /// Removes the stored listings of formerly shared folders that were not added since the start.
+    /// Folders in `missing` are still to be added, and their expected files stay listed. Blocks on
+    /// the disk.
+    pub fn forget_absent(&self, missing: &[MissingShare]) {
+        self.set.forget_absent(missing);
+    }
+
+    /// Returns the shared folders and their progress.
+    pub fn list(&self) -> Vec<ShareStatus> {
+        self.set.list()
+    }
+
+    /// Returns the shares whose disks do not answer, according to the scanner or to requests that
+    /// are waiting for them.
+    pub fn standing(&self) -> BTreeSet<PathBuf> {
+        let shares = self.list();
+        let mut standing = self.server.standing_shares();
+        let looked_at = shares.into_iter().filter(|share| share.stands_still);
+        standing.extend(looked_at.map(|share| share.dir));
+        standing
+    }
+
+    /// Returns how many bytes were read for hashing since the start.
+    pub fn hashed_bytes(&self) -> u64 {
+        self.set.read_bytes()
+    }
+
+    /// Returns at most `limit` names that this node shares, in no order, beginning after the
+    /// position that an earlier call returned. The second value is the position to continue from,
+    /// if there are more names.
+    pub fn given(&self, after: Option<u32>, limit: usize) -> (Vec<GivenName>, Option<u32>) {
+        let shares = self.set.list().into_iter();
+        let dirs: BTreeMap<ShareIndex, PathBuf> =
+            shares.map(|share| (share.index, share.dir)).collect();
+        let (listed, next) = self.set.listed(after, limit);
+        let given = |known: Known| {
+            Some(GivenName {
+                share: dirs.get(&known.share)?.clone(),
+                path: known.path,
+                kind: known.entry.kind,
+                mtime: known.entry.mtime,
+            })
+        };
+        (listed.into_iter().filter_map(given).collect(), next)
+    }
+
+    /// Returns why this node does not share what it has under a name, or the directory around it.
+    /// There is one reason for each share that contains the name.
+    pub fn left_out(&self, path: &SharedPath) -> Vec<LeftOut> {
+        self.set.left_out_at(path)
+    }
+
+    /// Returns the member that a reader of a share means: the member with that key, or the one with
+    /// that name in its certificate.
+    pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
+        crate::names::member_meant(&self.keyring, reader)
+    }
+}
