@@ -15,7 +15,7 @@ use super::checks::believable_now_s;
 use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::foreign::ForeignPeers;
-use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
+use super::machine::{AddressNews, Machine, NodeEvent, Outgoing, RequestId};
 use super::names::Names;
 use super::offence::Offence;
 use super::offenders::Offenders;
@@ -181,13 +181,13 @@ impl EventLoop {
                     cache_news.drain(..).for_each(|news| self.handle_cache(news));
                 }
                 Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
-                Some(hash) = inputs.served.recv() => self.machine.clear_unserved(hash),
+                Some(hash) = inputs.served.recv() => self.machine.catalogue().unserved().clear(hash),
                 Some(event) = inputs.lan.recv() => self.handle_lan(event),
                 Some((id, response)) = self.pending.answers.1.recv() => {
                     self.machine.handle_response(Instant::now(), id, response);
                 }
                 Some((node, address)) = self.pending.knocked.1.recv() => {
-                    self.machine.knocked(Instant::now(), node, address);
+                    self.machine.handle_address(Instant::now(), address, AddressNews::Member(node));
                 }
                 Some((to, offer)) = self.pending.offers.next() => {
                     self.machine.send(Instant::now(), to, &Message::Offer(offer));
@@ -281,10 +281,12 @@ impl EventLoop {
         match event {
             ShareEvent::Put { share, path, entry } => {
                 let entry = self.parts.senders.add_sender(share, &path, entry);
-                self.machine.put(now, share, path, entry);
+                self.machine.own().put(now, share, path, entry);
             }
-            ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
-            ShareEvent::Readers { share, readers } => self.machine.set_readers(now, share, readers),
+            ShareEvent::Removed { share, path } => self.machine.own().remove(now, share, &path),
+            ShareEvent::Readers { share, readers } => {
+                self.machine.own().set_readers(now, share, readers)
+            }
             ShareEvent::Scanned { .. } => {}
             ShareEvent::Warning { path, why, .. } => {
                 let subject = format!("{}: {why}", path.display());
@@ -303,7 +305,7 @@ impl EventLoop {
         let now = Instant::now();
         let event = match news {
             CacheNews::Event(event) => event,
-            CacheNews::Complete(complete) => return self.machine.align_haves(now, &complete),
+            CacheNews::Complete(complete) => return self.machine.own().align_haves(now, &complete),
         };
         if let CacheEvent::Completed { hash, .. }
         | CacheEvent::Evicted { hash, .. }
@@ -314,7 +316,7 @@ impl EventLoop {
         }
         match event {
             CacheEvent::Completed { hash, size_bytes } => {
-                self.machine.set_have(now, hash, Some(size_bytes));
+                self.machine.own().set_have(now, hash, Some(size_bytes));
             }
             CacheEvent::Evicted {
                 hash,
@@ -325,7 +327,7 @@ impl EventLoop {
                 was_complete: true,
                 ..
             } => {
-                self.machine.set_have(now, hash, None);
+                self.machine.own().set_have(now, hash, None);
             }
             CacheEvent::Evicted { .. } | CacheEvent::Dropped { .. } => {}
             CacheEvent::DiskTrouble { why } => {
@@ -348,11 +350,11 @@ impl EventLoop {
             self.handles.offenders.record(*node, Offence::WrongBytes);
             self.parts.persister.expedite_responders();
             if self.are_all_shunned(hash) {
-                self.machine.mark_unserved(Instant::now(), *hash);
+                self.machine.intake(Instant::now()).mark_unserved(*hash);
             }
         }
         if let FetchEvent::Unanswered { hash } = &event {
-            self.machine.mark_unserved(Instant::now(), *hash);
+            self.machine.intake(Instant::now()).mark_unserved(*hash);
         }
         let view = self.handles.published.view.load();
         self.handles.events.record_fetch(&event, &view);
@@ -371,7 +373,10 @@ impl EventLoop {
 
     fn handle_lan(&mut self, event: LanEvent) {
         match event {
-            LanEvent::Hint(address) => self.machine.hint(Instant::now(), address),
+            LanEvent::Hint(address) => {
+                self.machine
+                    .handle_address(Instant::now(), address, AddressNews::Announced)
+            }
             LanEvent::NoMulticast(why) => {
                 let found = Finding::new(format!("no nodes are found by mDNS: {why}"));
                 self.handles.events.begin(Condition::NoMulticast, "", found);
@@ -383,11 +388,13 @@ impl EventLoop {
     fn handle_command(&mut self, command: LoopCommand) {
         let now = Instant::now();
         match command {
-            LoopCommand::AddSeed(address) => self.machine.add_seed(now, address),
+            LoopCommand::AddSeed(address) => {
+                self.machine.handle_address(now, address, AddressNews::Seed)
+            }
             LoopCommand::LetIn(reached) => {
                 reached
                     .iter()
-                    .for_each(|(_, at)| self.machine.add_seed(now, *at));
+                    .for_each(|(_, at)| self.machine.handle_address(now, *at, AddressNews::Seed));
                 self.parts.persister.set_reachable(reached);
             }
             LoopCommand::Members(reply) => {
@@ -395,13 +402,13 @@ impl EventLoop {
                 let _gone = reply.send(self.handles.published.members.load().to_vec());
             }
             LoopCommand::Moved(address) => {
-                self.machine.move_to(now, address);
+                self.machine.handle_address(now, address, AddressNews::Own);
                 self.handles.published.own_address.store(Arc::new(address));
             }
             LoopCommand::Leave(leave) => self.machine.leave(now, leave),
-            LoopCommand::MembershipChanged => self.machine.membership_changed(now),
+            LoopCommand::MembershipChanged => self.machine.advance(now),
             LoopCommand::Forget(node, reply) => {
-                let _gone = reply.send(self.machine.forget_node(&node));
+                let _gone = reply.send(self.machine.intake(now).forget_node(&node));
             }
         }
     }
@@ -506,10 +513,11 @@ impl EventLoop {
         }
     }
 
-    fn publish_readers(&self) {
-        let (readers, published) = (self.machine.own_readers(), &self.handles.published.readers);
-        if !Arc::ptr_eq(readers, &published.load()) {
-            published.store(readers.clone());
+    fn publish_readers(&mut self) {
+        let published = &self.handles.published.readers;
+        let own = self.machine.own();
+        if !Arc::ptr_eq(own.readers(), &published.load()) {
+            published.store(own.readers().clone());
         }
     }
 
@@ -534,7 +542,8 @@ impl EventLoop {
         };
         self.views.mark_taken(now);
         let view = self.machine.view();
-        let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
+        let changes: Vec<Change> =
+            std::iter::from_fn(|| self.machine.catalogue().poll_change()).collect();
         let before = self.handles.published.view.swap(view.clone());
         // Reported after the view is published, so that a name can be found as soon as it is
         // reported.

@@ -462,7 +462,9 @@ impl Builder {
             seed: random_seed(),
         };
         let mut machine = Machine::new(config, catalogue, Instant::now());
-        machine.align_haves(Instant::now(), &self.cache.complete());
+        machine
+            .own()
+            .align_haves(Instant::now(), &self.cache.complete());
         machine
     }
 }

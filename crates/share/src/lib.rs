@@ -53,8 +53,8 @@
 //! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
 //! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `list_file`: the file is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] in the file's turn |
 //! | | | `Scanner::send_events`: `EventOrder::release` releases the events that no earlier change blocks → the channel of [`ShareSet::open`] |
-//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `Machine::put` → `Machine::queue_own_fact` (`node::machine::heads`) queues the entry and schedules a head in 10 ms |
-//! | | | `Machine::publish_head`: `record_own` appends all queued entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`membership::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest of the log |
+//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `OwnLogAccess::put` → `OwnLogAccess::queue` (`node::machine::own_log`) queues the entry and schedules a head in 10 ms |
+//! | | | `LogIntake::publish_head` → `OwnLogAccess::sign`: `record` appends all queued entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`membership::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest of the log |
 //!
 //! # Errors
 //!

@@ -63,7 +63,9 @@ impl World {
         };
         let catalogue = Catalogue::new(HONEST.node_id(), name);
         let mut machine = Machine::new(machine, catalogue, now);
-        machine.put(now, ShareIndex(0), path("own.txt"), file(b"own", 1));
+        machine
+            .own()
+            .put(now, ShareIndex(0), path("own.txt"), file(b"own", 1));
         let eve = Cluster::new(
             config(2),
             EVE.clone(),
@@ -120,7 +122,7 @@ impl World {
         while self.eve.poll_event().is_some() {}
         let events = std::iter::from_fn(|| self.machine.poll_event()).count();
         assert!(events <= EVENTS_MAX + REQUESTS_MAX + LOG_REQUESTS_MAX);
-        while self.machine.poll_change().is_some() {}
+        while self.machine.catalogue().poll_change().is_some() {}
         self.asked
             .extend(std::iter::from_fn(|| self.machine.poll_request()));
         assert!(self.asked.len() <= REQUESTS_MAX + LOG_REQUESTS_MAX);

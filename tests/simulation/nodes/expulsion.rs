@@ -88,7 +88,7 @@ pub(super) fn rotate(world: &mut World, admin: usize) {
 pub(super) fn membership_changed(world: &mut World, admin: usize) {
     let now = world.now;
     let running = world.nodes[admin].running.as_mut().expect("it runs");
-    running.machine.membership_changed(now);
+    running.machine.advance(now);
     world.settle(admin);
 }
 

@@ -259,7 +259,7 @@ impl Node {
             match event {
                 FetchEvent::Liar { node, .. } => running.liars.push((now, node)),
                 FetchEvent::Wanted { hashes } => running.machine.broadcast_wanted(now, hashes),
-                FetchEvent::Unanswered { hash } => running.machine.mark_unserved(now, hash),
+                FetchEvent::Unanswered { hash } => running.machine.intake(now).mark_unserved(hash),
                 FetchEvent::Started { .. }
                 | FetchEvent::Done { .. }
                 | FetchEvent::Failed { .. } => {}
@@ -299,7 +299,7 @@ impl Node {
             cached.store(&verified);
             let is_complete = cached.is_complete();
             if is_complete {
-                running.machine.set_have(now, hash, Some(size_bytes));
+                running.machine.own().set_have(now, hash, Some(size_bytes));
             }
             let (content, range) = (request.content, verified.range);
             running.session.stored(content, range, is_complete);

@@ -287,7 +287,7 @@ fn forgotten_entries_return_only_with_their_author() {
             others.all(|live| live.len() == 1 && !live.contains(&gone))
         };
         assert!(world.run_until(120 * SECOND, is_gone).is_some());
-        assert!(world.with(0, |machine, _| machine.forget_node(&gone)));
+        assert!(world.with(0, |machine, now| machine.intake(now).forget_node(&gone)));
         for second in 0..90 {
             world.run_for(SECOND);
             assert!(!knows(&world, 0, 2), "it is back after {second} s");

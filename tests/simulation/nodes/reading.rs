@@ -5,7 +5,7 @@ use std::time::Duration;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_node::Offence;
 use p2pfs_node::machine::NodeEvent;
-use p2pfs_node::machine::unserved::UNSERVED_FOR;
+use p2pfs_node::machine::UNSERVED_FOR;
 use p2pfs_proto::wire::native::record::Kind;
 use p2pfs_types::digest::ContentHash;
 use rand::RngExt;

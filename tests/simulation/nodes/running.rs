@@ -135,7 +135,7 @@ impl Node {
         let mut machine = Machine::new(config, catalogue, now);
         let complete = self.cache.iter().filter(|(_, cached)| cached.is_complete());
         let complete: Vec<_> = complete.map(|(hash, c)| (*hash, c.size_bytes())).collect();
-        machine.align_haves(now, &complete);
+        machine.own().align_haves(now, &complete);
         self.running = Some(Running {
             machine,
             session: Session::new(fetching_as(self.id), seed, UNCACHED_WINDOW_BYTES),
@@ -184,8 +184,8 @@ impl Node {
         };
         let (share, path) = name;
         match entry {
-            Some(entry) => running.machine.put(now, share, path, entry),
-            None => running.machine.remove(now, share, &path),
+            Some(entry) => running.machine.own().put(now, share, path, entry),
+            None => running.machine.own().remove(now, share, &path),
         }
     }
 
@@ -205,7 +205,7 @@ impl Node {
             !running.session.plan.files().is_open(&content)
         };
         if self.cache.get(hash).is_some_and(is_idle) && self.cache.remove(hash).is_some() {
-            running.machine.set_have(now, *hash, None);
+            running.machine.own().set_have(now, *hash, None);
         }
     }
 
@@ -316,7 +316,7 @@ impl Node {
         }
         if running.machine.has_changes() {
             running.view = running.machine.view();
-            while running.machine.poll_change().is_some() {}
+            while running.machine.catalogue().poll_change().is_some() {}
         }
         let acted = !events.is_empty();
         for event in events {
@@ -368,7 +368,7 @@ impl Node {
         let Some(running) = &mut self.running else {
             return;
         };
-        let members = running.machine.members().into_iter();
+        let members = running.machine.cluster().members().into_iter();
         let reachable = members
             .filter(|status| matches!(status.state, MemberState::Alive | MemberState::Suspect));
         running.addresses = reachable
@@ -390,11 +390,13 @@ impl Running {
             .collect();
         for (share, path) in said {
             if !shares.contains_key(&(share, path.clone())) {
-                self.machine.remove(now, share, &path);
+                self.machine.own().remove(now, share, &path);
             }
         }
         for ((share, path), entry) in shares {
-            self.machine.put(now, *share, path.clone(), entry.clone());
+            self.machine
+                .own()
+                .put(now, *share, path.clone(), entry.clone());
         }
     }
 }

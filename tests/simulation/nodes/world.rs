@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use p2pfs_membership::{ClusterConfig, Leave};
 use p2pfs_node::Machine;
+use p2pfs_node::machine::AddressNews;
 use p2pfs_proto::trust::NodeKey;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 use p2pfs_proto::wire::native::tcp::{FrameHeader, Phase, Response};
@@ -442,7 +443,9 @@ impl World {
         let is_mutual =
             theirs.admits(&us.id, &shown) && ours.admits(&id, &theirs.chain_of(&them.id));
         if is_mutual && let Some(running) = &mut self.nodes[index].running {
-            running.machine.knocked(self.now, id, address);
+            running
+                .machine
+                .handle_address(self.now, address, AddressNews::Member(id));
             self.settle(index);
         }
     }

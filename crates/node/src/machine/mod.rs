@@ -7,19 +7,30 @@
 //! responses are arguments, and a seed makes it repeatable. So tests run whole clusters of it in
 //! virtual time.
 //!
+//! | part | file |
+//! |---|---|
+//! | own facts, the own head, readers of own shares | `own_log` |
+//! | heads and logs of other nodes | `intake`, `lists` |
+//! | requests to other nodes | `requests`, `questions` |
+//! | applied changes of the keyring | `trust` |
+//! | events for the owner, counts of dropped input | `events` |
+//!
 //! An error here is always caused by another node: a bad head or part is dropped and counted, and
 //! the state stays as it was.
 
-mod answers;
-mod blame;
-mod heads;
+mod events;
+mod intake;
 pub mod lists;
+mod own_log;
 pub mod questions;
-mod readers;
+mod requests;
 mod trust;
-pub mod unserved;
 
-use std::collections::{BTreeMap, VecDeque};
+pub use events::{MachineCounters, NodeEvent};
+pub use intake::{LogIntake, UNSERVED_FOR};
+pub use own_log::OwnLogAccess;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,21 +40,25 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tracing::{debug, trace};
 
-use super::offence::Offence;
-use super::published::OwnReaders;
+use super::names::certified_names;
+use super::published::MemberReport;
 use super::pulls::Pulls;
-use p2pfs_catalogue::{Catalogue, Change, SWEEP_STEP_RECORDS, View};
+use events::MachineEvents;
+use intake::LogExchange;
+use own_log::OwnLog;
+use p2pfs_catalogue::{Catalogue, LogPart, SWEEP_STEP_RECORDS, View};
 use p2pfs_membership::{
-    Cluster, ClusterConfig, DownReason, Event as ClusterEvent, Leave, Member, MemberStatus,
-    Transmit,
+    Cluster, ClusterConfig, Event as ClusterEvent, Leave, Member, MemberStatus, Transmit,
 };
-use p2pfs_proto::trust::{Keyring, NodeKey, SignedStatement};
-use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex, SignedHead};
-use p2pfs_proto::wire::native::tcp::Request;
-use p2pfs_proto::wire::native::udp::{GET_HASHES_MAX, Message, OfferSummary};
+use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::wire::native::record::SignedHead;
+use p2pfs_proto::wire::native::tcp::{self, Request, Response};
+use p2pfs_proto::wire::native::udp::{GET_HASHES_MAX, Message};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeId, NodeName};
-use p2pfs_types::path::SharedPath;
+use questions::{QuestionTable, RequestContext};
+use requests::PeerRequests;
+use trust::TrustProgress;
 
 /// How long own changes are collected before a head is signed for them. A scan of many files makes
 /// few heads, and a single file waits unnoticeably.
@@ -77,6 +92,20 @@ pub struct MachineConfig {
     pub seed: u64,
 }
 
+/// News about an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressNews {
+    /// This node may join through the address.
+    Seed,
+    /// This node is now reached at the address.
+    Own,
+    /// The address was announced on the LAN.
+    Announced,
+    /// The address was probed and belongs to this member. Both nodes then exchange their knowledge
+    /// of the membership.
+    Member(NodeId),
+}
+
 /// A request to another node, to be sent over TCP.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -94,168 +123,16 @@ pub struct Outgoing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// An event or a task for the owner of the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeEvent {
-    /// Another node is alive.
-    PeerUp(Member),
-    /// A live node is now reached at another address.
-    PeerMoved(Member),
-    /// Another node is gone.
-    PeerDown {
-        /// The node that is gone.
-        node: NodeId,
-        /// How it ended.
-        why: DownReason,
-    },
-    /// Another node stopped cleanly. Its entries stay for a while.
-    PeerAway {
-        /// The stopped node.
-        node: NodeId,
-    },
-    /// Another node asks which nodes have these contents: answer with [`Machine::send`].
-    Wanted {
-        /// The asking node.
-        from: NodeId,
-        /// Hashes of the contents.
-        hashes: Vec<ContentHash>,
-    },
-    /// Another node offers a content.
-    Offered {
-        /// The offering node.
-        from: NodeId,
-        /// Its address.
-        address: SocketAddr,
-        /// The offer.
-        offer: OfferSummary,
-    },
-    /// This node has a new generation: store it as the lower bound for the next start.
-    Renewed {
-        /// The new generation.
-        generation: Generation,
-    },
-    /// Two machines use one key, and a person must act. The event is repeated for each further
-    /// address.
-    CopiedKey {
-        /// The node whose key is copied, possibly this one.
-        node: NodeId,
-        /// The known addresses of the other machine, or of both machines if the key is another
-        /// node's.
-        addresses: Vec<SocketAddr>,
-    },
-    /// One of the two machines has been silent for a while.
-    CopyGone {
-        /// The node whose key was copied.
-        node: NodeId,
-    },
-    /// Another node breaks the rules of the cluster, and a person should know.
-    Offended {
-        /// The node that broke a rule.
-        node: NodeId,
-        /// The broken rule.
-        what: Offence,
-    },
-    /// A new statement of a member admits or expels a node, or changes the secret or an owner.
-    Stated(Box<SignedStatement>),
-    /// The set of members has changed: end the connections with former members.
-    MembershipChanged,
-    /// Find out over TCP which node is at this address, and report it with [`Machine::knocked`].
-    Knock {
-        /// The address to probe.
-        address: SocketAddr,
-    },
-    /// This node has more names than other nodes keep of one node. The excess is not announced.
-    NamesRefused,
-    /// The farewell is sent.
-    Left,
-}
-
-/// Counts of dropped input, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MachineCounters {
-    /// Heads that did not decode or whose signature is wrong.
-    pub bad_heads: u64,
-    /// Parts of logs that did not match their head.
-    pub bad_parts: u64,
-    /// Own facts that the log could not take.
-    pub refused_facts: u64,
-    /// Heads of non-members, or beyond the limits on nodes and records.
-    pub refused_heads: u64,
-    /// Member lists that did not decode.
-    pub bad_member_lists: u64,
-    /// Application messages that did not decode.
-    pub bad_messages: u64,
-}
-
 /// The state machines of one node.
 pub struct Machine {
     me: NodeId,
     trust: TrustProgress,
-    rng: StdRng,
     cluster: Cluster,
     catalogue: Catalogue,
-    pulls: Pulls,
-    /// Logs that are being merged: by author, the node that sent the part, and its head.
-    taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
-    heads: HeadExchange,
-    readers: ShareReaders,
-    requests: RequestTables,
-    events: VecDeque<NodeEvent>,
-    counters: MachineCounters,
-}
-
-/// The key of this node, and how far the changes of the cluster are applied.
-struct TrustProgress {
-    key: Arc<NodeKey>,
-    keyring: Arc<Keyring>,
-    /// Revision of the keyring that was last applied.
-    seen_revision: u64,
-    /// When to ask a member for the secret of a new epoch.
-    secret_due: Option<Instant>,
-}
-
-/// The exchange of heads with other nodes.
-struct HeadExchange {
-    /// Whether another node's log or presence has changed since the last view.
-    unshown: bool,
-    /// The live members that were asked for their heads, and whether they answered.
-    told: BTreeMap<NodeId, HeadsAnswer>,
-    publish: HeadSchedule,
-    /// Own facts that are not in the log yet. So the log matches its head until the next one: a log
-    /// ahead of its head cannot be pulled.
-    unsaid: Vec<Fact>,
-}
-
-/// The readers of this node's shares.
-#[derive(Default)]
-struct ShareReaders {
-    /// The readers of each own share, as configured.
-    configured: BTreeMap<ShareIndex, Option<Vec<String>>>,
-    meant: Arc<OwnReaders>,
-}
-
-/// The requests to other nodes and from them.
-#[derive(Default)]
-struct RequestTables {
-    questions: questions::QuestionTable,
-    list_paces: lists::ListPaces,
-}
-
-/// The outcome of the requests to a node for its heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeadsAnswer {
-    Arrived,
-    /// The node was not reached at its address, or did not answer, this many times in a row.
-    Failed {
-        tries: u32,
-    },
-}
-
-/// The schedule of the next head.
-#[derive(Debug, Default)]
-struct HeadSchedule {
-    due: Option<Instant>,
-    not_before: Option<Instant>,
+    own: OwnLog,
+    logs: LogExchange,
+    questions: QuestionTable,
+    events: MachineEvents,
 }
 
 impl Machine {
@@ -280,27 +157,16 @@ impl Machine {
                 seen_revision: 0,
                 keyring: config.keyring,
                 secret_due: None,
+                rng: StdRng::seed_from_u64(config.seed ^ SECRETS_STREAM),
             },
-            rng: StdRng::seed_from_u64(config.seed ^ SECRETS_STREAM),
             cluster,
             catalogue,
-            pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
-            taken_in: BTreeMap::new(),
-            heads: HeadExchange {
-                unshown: false,
-                told: BTreeMap::new(),
-                publish: HeadSchedule {
-                    due: Some(now),
-                    not_before: None,
-                },
-                unsaid: Vec::new(),
-            },
-            readers: ShareReaders::default(),
-            requests: RequestTables::default(),
-            events: VecDeque::new(),
-            counters: MachineCounters::default(),
+            own: OwnLog::new(now),
+            logs: LogExchange::new(Pulls::new(StdRng::seed_from_u64(config.seed))),
+            questions: QuestionTable::default(),
+            events: MachineEvents::default(),
         };
-        machine.follow_owners();
+        machine.catalogue.set_owners(machine.trust.owners());
         machine
     }
 
@@ -313,10 +179,13 @@ impl Machine {
     /// Handles the time of [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.cluster.handle_timeout(now);
-        if self.heads.publish.due.is_some_and(|due| due <= now) {
-            self.publish_head(now);
+        if self.own.due.is_some_and(|due| due <= now) {
+            self.intake(now).publish_head();
         }
-        self.ask_for_secret(now);
+        if let Some(member) = self.trust.secret_source(now, &self.cluster) {
+            self.requests()
+                .ask_for_trust(member.node, member.address, false);
+        }
         self.catalogue.unserved().expire(now);
         self.advance(now);
     }
@@ -325,10 +194,10 @@ impl Machine {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let times = [
             self.cluster.poll_timeout(),
-            self.pulls.poll_timeout(),
-            self.heads.publish.due,
+            self.logs.pulls.poll_timeout(),
+            self.own.due,
             self.trust.secret_due,
-            self.requests.questions.next_again(),
+            self.questions.next_again(),
             self.catalogue.next_unserved_expiry(),
         ];
         times.into_iter().flatten().min()
@@ -341,12 +210,12 @@ impl Machine {
 
     /// Returns the next request to send.
     pub fn poll_request(&mut self) -> Option<Outgoing> {
-        self.requests.questions.poll()
+        self.questions.poll()
     }
 
     /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
-        self.events.pop_front()
+        self.events.queue.pop_front()
     }
 
     /// Returns whether the namespace changed since [`Self::view`] was called.
@@ -354,14 +223,9 @@ impl Machine {
         self.catalogue.is_dirty() && !self.catalogue.intake_queue().is_taking_in()
     }
 
-    /// Returns the next change of the namespace. Call it after [`Self::view`].
-    pub fn poll_change(&mut self) -> Option<Change> {
-        self.catalogue.poll_change()
-    }
-
     /// Returns the current namespace.
     pub fn view(&mut self) -> Arc<View> {
-        self.heads.unshown = false;
+        self.logs.unshown = false;
         self.catalogue.view()
     }
 
@@ -375,45 +239,69 @@ impl Machine {
         &self.catalogue
     }
 
-    /// Records the current entry of a name in the own shares.
-    pub fn put(&mut self, now: Instant, share: ShareIndex, path: SharedPath, entry: Entry) {
-        self.queue_own_fact(now, Fact::Entry { share, path, entry });
+    /// Returns access to the own log.
+    pub fn own(&mut self) -> OwnLogAccess<'_> {
+        OwnLogAccess {
+            log: &mut self.own,
+            catalogue: &mut self.catalogue,
+            key: &self.trust.key,
+            keyring: &self.trust.keyring,
+            events: &mut self.events,
+        }
     }
 
-    /// Records that a name in the own shares is gone.
-    pub fn remove(&mut self, now: Instant, share: ShareIndex, path: &SharedPath) {
-        let path = path.clone();
-        self.queue_own_fact(now, Fact::Removed { share, path });
+    /// Returns the handling of other nodes' logs.
+    pub fn intake(&mut self, now: Instant) -> LogIntake<'_> {
+        LogIntake {
+            now,
+            me: self.me,
+            own: OwnLogAccess {
+                log: &mut self.own,
+                catalogue: &mut self.catalogue,
+                key: &self.trust.key,
+                keyring: &self.trust.keyring,
+                events: &mut self.events,
+            },
+            cluster: &mut self.cluster,
+            logs: &mut self.logs,
+        }
     }
 
-    /// Returns every known node.
-    pub fn members(&self) -> Vec<MemberStatus> {
-        self.cluster.members()
+    /// Returns the membership.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
-    /// Returns the address of a live member.
-    pub fn address_of(&self, node: &NodeId) -> Option<SocketAddr> {
-        self.cluster
-            .live()
-            .find(|member| member.node == *node)
-            .map(|member| member.address)
+    /// Returns the secrets and the ledger of this node's membership.
+    pub fn keyring(&self) -> &Keyring {
+        &self.trust.keyring
     }
 
-    /// Adds another address to join through.
-    pub fn add_seed(&mut self, now: Instant, address: SocketAddr) {
-        self.cluster.add_seed(now, address);
-        self.advance(now);
+    /// Returns the counters of the state machine.
+    pub fn counters(&self) -> MachineCounters {
+        self.events.counters
     }
 
-    /// Changes the address at which this node is reached.
-    pub fn move_to(&mut self, now: Instant, address: SocketAddr) {
-        self.cluster.move_to(now, address);
-        self.advance(now);
+    /// Sets the time of the wall clock, or `None` if it is not believable.
+    pub fn set_clock(&mut self, unix_s: Option<u64>) {
+        self.cluster.set_clock(unix_s);
+        if let Some(now_s) = unix_s {
+            self.catalogue.set_clock(now_s.cast_signed());
+        }
     }
 
-    /// Handles an address announced on the LAN.
-    pub fn hint(&mut self, now: Instant, address: SocketAddr) {
-        self.cluster.hint(now, address);
+    /// Handles news about an address.
+    pub fn handle_address(&mut self, now: Instant, address: SocketAddr, news: AddressNews) {
+        match news {
+            AddressNews::Seed => self.cluster.add_seed(now, address),
+            AddressNews::Own => self.cluster.move_to(now, address),
+            AddressNews::Announced => self.cluster.hint(now, address),
+            AddressNews::Member(node) => {
+                self.follow_membership(now);
+                self.requests().ask_for_trust(node, address, false);
+                self.cluster.hint(now, address);
+            }
+        }
         self.advance(now);
     }
 
@@ -423,7 +311,19 @@ impl Machine {
         let (private, hashes): (Vec<_>, Vec<_>) = hashes
             .into_iter()
             .partition(|hash| self.catalogue.is_private(hash));
-        self.ask_readers(now, &private);
+        for hash in &private {
+            let question = Message::Get {
+                hashes: vec![*hash],
+            };
+            let Ok(body) = question.encode().map(Bytes::from) else {
+                continue;
+            };
+            let readers = self.catalogue.readers_of(hash).into_iter();
+            for node in readers.filter(|node| *node != self.me) {
+                // If it is gone, it is asked again next time.
+                let _gone = self.cluster.send(now, node, body.clone());
+            }
+        }
         for some in hashes.chunks(GET_HASHES_MAX) {
             if let Ok(body) = (Message::Get {
                 hashes: some.to_vec(),
@@ -448,30 +348,135 @@ impl Machine {
 
     /// Begins the farewell. [`NodeEvent::Left`] follows once it is sent.
     pub fn leave(&mut self, now: Instant, leave: Leave) {
-        self.record_own();
+        self.own().record();
         self.cluster.leave(now, leave);
         self.advance(now);
-    }
-
-    /// Returns the counters of the state machine.
-    pub fn counters(&self) -> MachineCounters {
-        self.counters
     }
 
     /// Continues the work on a large change and returns whether more is left. Call it between other
     /// work.
     pub fn sweep(&mut self, now: Instant) -> bool {
-        let has_more = self.restate(now) | self.merge_step(now);
+        let has_more = self.own().restate(now) | self.merge_step(now);
         self.catalogue.advance(SWEEP_STEP_RECORDS) || has_more
     }
 
-    /// Returns the membership.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+    /// Handles the response to a request of [`Machine::poll_request`], or `None` if it failed.
+    pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
+        match (self.questions.remove(id), response) {
+            (Some(RequestContext::Log { author, from }), Some(Response::Log(part))) => {
+                self.logs.pulls.mark_answered(&from);
+                if self.intake(now).handle_log_part(author, from, part) {
+                    self.merge_step(now);
+                }
+            }
+            (Some(RequestContext::Log { author, .. }), Some(_)) => {
+                self.logs.pulls.fail(now, author)
+            }
+            (Some(RequestContext::Log { author, .. }), None) => {
+                self.logs.pulls.fail_silently(now, author)
+            }
+            (Some(RequestContext::Heads { from }), response) => {
+                if let Some(Response::Heads { heads }) = response {
+                    self.intake(now).receive_heads(from, &heads);
+                    self.questions.mark_heads_told(from);
+                } else {
+                    let address = live_address(&self.cluster, &from);
+                    self.questions.mark_heads_missed(now, from, address);
+                }
+            }
+            (
+                Some(RequestContext::Trust {
+                    from,
+                    address,
+                    told_all,
+                }),
+                Some(Response::Trust { answer }),
+            ) => {
+                let (lacks_some, fault) = self.trust.keyring.receive_answer(&answer);
+                self.events.report_bad_statement(from, fault);
+                if lacks_some && !told_all {
+                    self.requests().ask_for_trust(from, address, true);
+                }
+                self.follow_membership(now);
+            }
+            (Some(RequestContext::Members { from }), Some(Response::Members { members })) => {
+                let merged = self.cluster.merge_members(now, &members);
+                self.events.report_member_list(from, merged);
+            }
+            _ => {}
+        }
+        self.advance(now);
     }
 
-    /// Handles the events of the membership, then sends the requests that are due.
-    fn advance(&mut self, now: Instant) {
+    /// Answers a request for members, statements, heads or logs; returns `None` for other requests.
+    pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
+        // A request from before the node's expulsion may be queued here until the secret is
+        // rotated.
+        let is_member = self.trust.keyring.is_member(&from);
+        let response = match request {
+            Request::Members { .. }
+            | Request::Trust { .. }
+            | Request::Heads { .. }
+            | Request::Log { .. }
+                if !is_member =>
+            {
+                return Some(Response::NotHere);
+            }
+            Request::Members { members } => {
+                let merged = self.cluster.merge_members(now, members);
+                self.events.report_member_list(from, merged);
+                Response::Members {
+                    members: self.cluster.export_members(),
+                }
+            }
+            Request::Trust { question } => {
+                let (answer, fault) = self.trust.keyring.answer(question);
+                self.events.report_bad_statement(from, fault);
+                answer.map_or(Response::NotHere, |answer| Response::Trust {
+                    answer: answer.into(),
+                })
+            }
+            Request::Heads { heads } => {
+                let news = newer_than(self.catalogue.logs().heads(), heads);
+                self.intake(now).receive_heads(from, heads);
+                Response::Heads { heads: news }
+            }
+            Request::Log {
+                author,
+                epoch,
+                after,
+            } => self
+                .catalogue
+                .logs()
+                .part(author, *epoch, *after)
+                .and_then(encode_part)
+                .map_or(Response::NotHere, Response::Log),
+            _ => return None,
+        };
+        self.advance(now);
+        Some(response)
+    }
+
+    /// Returns every known node with the number of entries in its log. `is_read` says whether all
+    /// that the node has announced is here and in the last view.
+    pub fn member_reports(&self) -> Vec<MemberReport> {
+        let is_all_taken = self.logs.taken_in.is_empty() && !self.logs.pulls.is_any_coming();
+        let is_all_read = is_all_taken && !(self.logs.unshown && self.catalogue.is_dirty());
+        let report = |status: MemberStatus| {
+            let node = &status.member.node;
+            let head = self.catalogue.logs().head_of(node);
+            MemberReport {
+                entries: head.map_or(0, |signed| signed.head.count),
+                is_read: is_all_read && self.questions.has_told(node),
+                status,
+            }
+        };
+        self.cluster.members().into_iter().map(report).collect()
+    }
+
+    /// Handles the events of the membership and a changed keyring, then sends the requests that are
+    /// due. Call it after a command changed the keyring.
+    pub fn advance(&mut self, now: Instant) {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
         }
@@ -479,104 +484,168 @@ impl Machine {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
         }
-        self.review_haves(now);
-        self.report_dropped_logs(now);
-        self.ask_newcomers(now);
-        self.ask_for_logs(now);
+        self.own().review_haves(now);
+        self.intake(now).report_dropped_logs();
+        self.requests().ask_newcomers(now);
+        self.requests().ask_for_logs(now);
     }
 
     fn handle_cluster_event(&mut self, now: Instant, event: ClusterEvent) {
         trace_membership(&event);
         match event {
-            ClusterEvent::Up(member) => self.handle_up(member),
-            ClusterEvent::Moved(member) => self.handle_move(member),
-            ClusterEvent::Down { node, why } => self.handle_down(now, node, why),
-            ClusterEvent::Away { node } => self.push_event(NodeEvent::PeerAway { node }),
-            ClusterEvent::Head(head) => self.handle_head_bytes(now, &head.bytes),
-            ClusterEvent::Message { from, body } => self.handle_application(from, &body),
-            ClusterEvent::PushPull { node, address } => self.ask_push_pull(node, address),
+            ClusterEvent::Up(member) => {
+                self.intake(now).set_live(member.node, true);
+                self.questions.add_newcomer(member.node, member.address);
+                self.events.push(NodeEvent::PeerUp(member));
+            }
+            ClusterEvent::Moved(member) => {
+                self.questions.readdress(member.node, member.address);
+                self.events.push(NodeEvent::PeerMoved(member));
+            }
+            ClusterEvent::Down { node, why } => {
+                self.intake(now).set_live(node, false);
+                self.questions.forget_member(&node);
+                self.logs.pulls.forget_member(now, node);
+                self.events.push(NodeEvent::PeerDown { node, why });
+            }
+            ClusterEvent::Away { node } => self.events.push(NodeEvent::PeerAway { node }),
+            ClusterEvent::Head(head) => self.intake(now).handle_head_bytes(&head.bytes),
+            ClusterEvent::Message { from, body } => {
+                let address = live_address(&self.cluster, &from);
+                self.events.receive_message(from, address, &body);
+            }
+            ClusterEvent::PushPull { node, address } => {
+                self.requests().ask_push_pull(node, address)
+            }
             ClusterEvent::Renewed { generation } => {
-                self.push_event(NodeEvent::Renewed { generation });
+                self.events.push(NodeEvent::Renewed { generation });
             }
             ClusterEvent::CopiedKey { node, addresses } => {
-                self.push_event(NodeEvent::CopiedKey { node, addresses });
+                self.events.push(NodeEvent::CopiedKey { node, addresses });
             }
-            ClusterEvent::CopyGone { node } => self.handle_copy_gone(node),
-            ClusterEvent::Statement { from, bytes } => self.receive_statement(now, from, &bytes),
-            ClusterEvent::Stranger { address } => self.push_event(NodeEvent::Knock { address }),
+            ClusterEvent::CopyGone { node } => {
+                self.events.push(NodeEvent::CopyGone { node });
+                if node == self.me {
+                    self.catalogue.own_mut().forget_recoveries();
+                    // The last facts of the other machine may rank above ours. Any member knows
+                    // them.
+                    let member = self.cluster.live().next();
+                    if let Some(member) = member {
+                        self.requests().ask_for_heads(member.node, member.address);
+                    }
+                }
+            }
+            ClusterEvent::Statement { from, bytes } => {
+                let fault = self.trust.keyring.receive_news(&bytes);
+                self.events.report_bad_statement(from, fault);
+                self.follow_membership(now);
+                if self.trust.keyring.wanted_epoch().is_some()
+                    && let Some(address) = live_address(&self.cluster, &from)
+                {
+                    self.requests().ask_for_trust(from, address, false);
+                }
+            }
+            ClusterEvent::Stranger { address } => self.events.push(NodeEvent::Knock { address }),
             ClusterEvent::Offended { node, what } => {
-                self.report_offence(node, what.into());
+                self.events.report_offence(node, what.into());
             }
-            ClusterEvent::Left => self.push_event(NodeEvent::Left),
+            ClusterEvent::Left => self.events.push(NodeEvent::Left),
         }
     }
 
-    fn handle_up(&mut self, member: Member) {
-        self.set_live(member.node, true);
-        // A late answer may be from an earlier life of the node.
-        self.heads.told.remove(&member.node);
-        self.requests
-            .questions
-            .add_newcomer(member.node, member.address);
-        self.push_event(NodeEvent::PeerUp(member));
-    }
-
-    fn handle_move(&mut self, member: Member) {
-        self.requests
-            .questions
-            .readdress(member.node, member.address);
-        // The last requests may have failed because they went to an address where the node is not.
-        if let Some(HeadsAnswer::Failed { .. }) = self.heads.told.get(&member.node) {
-            self.heads.told.remove(&member.node);
-            self.requests
-                .questions
-                .add_newcomer(member.node, member.address);
+    /// Merges one step of the received logs and returns whether there was any.
+    fn merge_step(&mut self, now: Instant) -> bool {
+        let was_there = self.catalogue.intake().take_turn();
+        while let Some((author, applied)) = self.catalogue.intake().poll_applied() {
+            self.intake(now).handle_merged(author, applied);
+            self.requests().ask_for_logs(now);
         }
-        self.push_event(NodeEvent::PeerMoved(member));
+        was_there
     }
 
-    fn handle_down(&mut self, now: Instant, node: NodeId, why: DownReason) {
-        self.set_live(node, false);
-        self.heads.told.remove(&node);
-        self.requests.questions.forget_newcomer(&node);
-        self.pulls.forget_member(now, node);
-        self.push_event(NodeEvent::PeerDown { node, why });
-    }
-
-    fn set_live(&mut self, node: NodeId, is_live: bool) {
-        // Its known entries enter or leave the next view.
-        self.heads.unshown = true;
-        if self.catalogue.set_live(node, is_live).is_err() {
-            self.counters.refused_heads += 1;
+    /// Applies a changed keyring: spreads new statements, removes former members, and asks for a
+    /// missing secret.
+    fn follow_membership(&mut self, now: Instant) {
+        let revision = self.trust.keyring.revision();
+        if revision == self.trust.seen_revision {
+            return;
         }
-    }
-
-    fn handle_application(&mut self, from: NodeId, body: &Bytes) {
-        let event = match (Message::decode(body), self.address_of(&from)) {
-            (Ok(Message::Get { hashes }), _) => NodeEvent::Wanted { from, hashes },
-            (Ok(Message::Offer(offer)), Some(address)) => NodeEvent::Offered {
-                from,
-                address,
-                offer,
-            },
-            (Ok(Message::Offer(_)), None) => return,
-            (Err(_), _) => {
-                self.counters.bad_messages += 1;
-                return self.report_offence(from, Offence::Garbage);
+        self.trust.seen_revision = revision;
+        if !self.trust.keyring.has_ledger() {
+            return;
+        }
+        // if the disk refuses it, the next change of the ledger tries again
+        let _unsaid = self.trust.keyring.confirm_departures(&self.trust.key);
+        self.trust.seen_revision = self.trust.keyring.revision();
+        for statement in self.trust.keyring.take_news() {
+            self.cluster
+                .spread_statement(now, statement.encode().into());
+            // The farewell that it confirms was already reported.
+            if !self.trust.keyring.confirms(&statement) {
+                self.events.push(NodeEvent::Stated(Box::new(statement)));
             }
-        };
-        if self.events.len() < EVENTS_MAX {
-            self.push_event(event);
         }
+        self.cluster.enforce_membership(now);
+        self.catalogue
+            .set_certified_names(certified_names(&self.trust.keyring));
+        self.catalogue.set_owners(self.trust.owners());
+        self.own().follow_readers(now);
+        for author in self.catalogue.logs().authors() {
+            if !self.trust.keyring.is_member(&author) {
+                let mut intake = self.intake(now);
+                intake.set_live(author, false);
+                intake.forget_log(&author);
+            }
+        }
+        if self.trust.keyring.wanted_epoch().is_some() {
+            self.trust.secret_due.get_or_insert(now);
+        }
+        self.events.push(NodeEvent::MembershipChanged);
     }
 
-    fn push_event(&mut self, event: NodeEvent) {
-        self.events.push_back(event);
+    fn requests(&mut self) -> PeerRequests<'_> {
+        PeerRequests {
+            cluster: &self.cluster,
+            catalogue: &self.catalogue,
+            keyring: &self.trust.keyring,
+            questions: &mut self.questions,
+            pulls: &mut self.logs.pulls,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Returns the address of a live member.
+fn live_address(cluster: &Cluster, node: &NodeId) -> Option<SocketAddr> {
+    let mut live = cluster.live();
+    let member = live.find(|member| member.node == *node);
+    member.map(|member| member.address)
+}
+
+/// Returns the heads of `ours` that are newer than in `theirs` or missing there.
+fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
+    let known: BTreeMap<NodeId, (u64, u64)> = theirs
+        .iter()
+        .map(|signed| (signed.head.author, signed.head.rank()))
+        .collect();
+    let is_news = |signed: &SignedHead| {
+        known
+            .get(&signed.head.author)
+            .is_none_or(|at| *at < signed.head.rank())
+    };
+    ours.into_iter().filter(is_news).collect()
+}
+
+fn encode_part(part: LogPart) -> Option<tcp::LogPart> {
+    let packed = tcp::pack_records(&part.records).ok()?;
+    // Records that do not fit are requested next, after the last one that did.
+    let last = part.last && packed.count == part.records.len();
+    Some(tcp::LogPart {
+        head: part.head,
+        fresh: part.fresh,
+        records: packed.bytes,
+        last,
+    })
+}
 
 /// Logs what the membership decided about a node.
 fn trace_membership(event: &ClusterEvent) {
@@ -601,3 +670,6 @@ fn trace_membership(event: &ClusterEvent) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

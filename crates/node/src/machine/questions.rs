@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::answers::RequestContext;
 use super::{Outgoing, RequestId};
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
@@ -21,6 +20,58 @@ pub const REQUESTS_EACH_MAX: usize = 6;
 /// answered.
 pub const LOG_REQUESTS_MAX: usize = 64;
 
+/// How long a live member that did not answer a request for heads is left alone.
+const HEADS_RETRY: Duration = Duration::from_secs(1);
+/// Number of failed requests for heads after which a live member is not waited for. It answers
+/// datagrams but no connection, and the exchange of members asks it again.
+const HEADS_TRIES: u32 = 10;
+
+/// The kind of a request in flight, with the context for its response.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RequestContext {
+    Log {
+        author: NodeId,
+        from: NodeId,
+    },
+    Heads {
+        from: NodeId,
+    },
+    Members {
+        from: NodeId,
+    },
+    Trust {
+        from: NodeId,
+        address: SocketAddr,
+        told_all: bool,
+    },
+}
+
+impl RequestContext {
+    pub(super) fn is_log(&self) -> bool {
+        matches!(self, Self::Log { .. })
+    }
+
+    /// Returns the node that received the request.
+    pub(super) fn of(&self) -> NodeId {
+        match self {
+            Self::Log { from, .. }
+            | Self::Heads { from }
+            | Self::Members { from }
+            | Self::Trust { from, .. } => *from,
+        }
+    }
+}
+
+/// The outcome of the requests to a node for its heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeadsAnswer {
+    Arrived,
+    /// The node was not reached at its address, or did not answer, this many times in a row.
+    Failed {
+        tries: u32,
+    },
+}
+
 /// The requests in flight and the members still to be asked.
 #[derive(Default)]
 pub(super) struct QuestionTable {
@@ -30,6 +81,8 @@ pub(super) struct QuestionTable {
     /// Live members to be asked for their heads, with their addresses, and when to ask those that
     /// did not answer.
     newcomers: BTreeMap<NodeId, (SocketAddr, Option<Instant>)>,
+    /// The live members that were asked for their heads, and whether they answered.
+    told: BTreeMap<NodeId, HeadsAnswer>,
 }
 
 impl QuestionTable {
@@ -84,14 +137,49 @@ impl QuestionTable {
         self.asked.values().filter(|asked| asked.is_log()).count()
     }
 
-    /// Records a live member that must be asked.
+    /// Records that a member is live and must be asked.
     pub(super) fn add_newcomer(&mut self, node: NodeId, address: SocketAddr) {
+        // A late answer may be from an earlier life of the node.
+        self.told.remove(&node);
         self.newcomers.insert(node, (address, None));
     }
 
-    /// Records a live member that did not answer and must be asked again.
-    pub(super) fn ask_again(&mut self, node: NodeId, address: SocketAddr, due: Instant) {
-        self.newcomers.insert(node, (address, Some(due)));
+    /// Records that a live member told its heads.
+    pub(super) fn mark_heads_told(&mut self, node: NodeId) {
+        self.told.insert(node, HeadsAnswer::Arrived);
+    }
+
+    /// Records that a live member did not tell its heads, and asks it again later. An earlier
+    /// answer stays one. `address` is `None` if the member is no longer live.
+    pub(super) fn mark_heads_missed(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        address: Option<SocketAddr>,
+    ) {
+        let before = match self.told.get(&node) {
+            Some(HeadsAnswer::Arrived) => return,
+            Some(HeadsAnswer::Failed { tries }) => *tries,
+            None => 0,
+        };
+        let Some(address) = address else {
+            return;
+        };
+        let tries = before + 1;
+        self.told.insert(node, HeadsAnswer::Failed { tries });
+        if tries < HEADS_TRIES {
+            let due = Some(now + HEADS_RETRY);
+            self.newcomers.insert(node, (address, due));
+        }
+    }
+
+    /// Returns whether a live member has told its heads, or is not waited for.
+    pub(super) fn has_told(&self, node: &NodeId) -> bool {
+        match self.told.get(node) {
+            Some(HeadsAnswer::Arrived) => true,
+            Some(HeadsAnswer::Failed { tries }) => *tries >= HEADS_TRIES,
+            None => false,
+        }
     }
 
     /// Returns when the next member must be asked again.
@@ -107,14 +195,24 @@ impl QuestionTable {
         }
     }
 
-    /// Changes the address of a member that must still be asked.
+    /// Changes the address of a member. Asks it again if it did not answer at the last one.
     pub(super) fn readdress(&mut self, node: NodeId, address: SocketAddr) {
         if let Some(known) = self.newcomers.get_mut(&node) {
             known.0 = address;
         }
+        // The last requests may have failed because they went to an address where the node is not.
+        if let Some(HeadsAnswer::Failed { .. }) = self.told.get(&node) {
+            self.add_newcomer(node, address);
+        }
     }
 
-    /// Forgets a new member that was asked or is gone.
+    /// Forgets a member that is gone.
+    pub(super) fn forget_member(&mut self, node: &NodeId) {
+        self.told.remove(node);
+        self.newcomers.remove(node);
+    }
+
+    /// Forgets a new member that was asked.
     pub(super) fn forget_newcomer(&mut self, node: &NodeId) {
         self.newcomers.remove(node);
     }

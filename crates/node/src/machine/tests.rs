@@ -7,10 +7,14 @@ mod questions;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::Offence;
+use bytes::Bytes;
 use p2pfs_catalogue::{Budgets, Cost};
+use p2pfs_membership::DownReason;
 use p2pfs_proto::trust::EpochSecret;
-use p2pfs_proto::wire::native::record::{Kind, Timestamp};
-use p2pfs_proto::wire::native::tcp::{Request, Response};
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use p2pfs_proto::wire::native::udp::OfferSummary;
+use p2pfs_types::path::SharedPath;
 
 const STEP: Duration = Duration::from_millis(1);
 
@@ -24,6 +28,12 @@ struct MachineBench {
     questions: Vec<(usize, Outgoing)>,
     events: Vec<(usize, NodeEvent)>,
     heads: BTreeMap<usize, Vec<(Instant, u64)>>,
+}
+
+/// Makes a machine take a member for failed.
+fn go_down(machine: &mut Machine, now: Instant, node: NodeId) {
+    let why = DownReason::Failed;
+    machine.handle_cluster_event(now, ClusterEvent::Down { node, why });
 }
 
 fn address(index: usize) -> SocketAddr {
@@ -91,7 +101,9 @@ impl MachineBench {
 
     fn put(&mut self, index: usize, name: &str, content: &str) {
         let now = self.now;
-        self.machines[index].put(now, ShareIndex(0), path(name), file(content));
+        self.machines[index]
+            .own()
+            .put(now, ShareIndex(0), path(name), file(content));
     }
 
     /// Advances the time; requests are answered as they arise.
@@ -174,6 +186,17 @@ impl MachineBench {
             Some((*asker, question.node, author))
         });
         logs.collect()
+    }
+
+    /// Makes the first machine receive a part of a log from its author.
+    fn receive_part(&mut self, author: NodeId, part: tcp::LogPart) {
+        let machine = &mut self.machines[0];
+        if machine
+            .intake(self.now)
+            .handle_log_part(author, author, part)
+        {
+            machine.merge_step(self.now);
+        }
     }
 
     fn take_log_question(&mut self) -> (usize, Outgoing) {
@@ -271,10 +294,14 @@ fn a_repeated_statement_causes_no_new_head() {
     let before = bench.heads[&0].len();
     bench.put(0, "a", "1");
     let now = bench.now;
-    bench.machines[0].remove(now, ShareIndex(0), &path("never was"));
-    bench.machines[0].set_have(now, ContentHash::of(b"never was"), None);
+    bench.machines[0]
+        .own()
+        .remove(now, ShareIndex(0), &path("never was"));
+    bench.machines[0]
+        .own()
+        .set_have(now, ContentHash::of(b"never was"), None);
     bench.run(Duration::from_secs(1));
-    assert_eq!(bench.machines[0].heads.publish.due, None);
+    assert_eq!(bench.machines[0].own.due, None);
     assert_eq!(bench.heads[&0].len(), before);
 }
 
@@ -284,9 +311,11 @@ fn after_a_start_the_log_matches_the_cache() {
     let now = bench.now;
     let [kept, lost, new] = ["kept", "lost", "new"].map(|t| ContentHash::of(t.as_bytes()));
     for hash in [kept, lost] {
-        bench.machines[0].set_have(now, hash, Some(4));
+        bench.machines[0].own().set_have(now, hash, Some(4));
     }
-    bench.machines[0].align_haves(now, &[(kept, 4), (new, 3)]);
+    bench.machines[0]
+        .own()
+        .align_haves(now, &[(kept, 4), (new, 3)]);
     bench.run(Duration::from_secs(1));
     let mut said: Vec<_> = bench.machines[0].catalogue().own().haves().collect();
     said.sort();
@@ -325,7 +354,7 @@ fn own_facts_beyond_the_queue_limit_are_recorded_at_once() {
     for number in 0..UNSAID_MAX + 10 {
         bench.put(0, &format!("f{number}"), "x");
     }
-    assert_eq!(bench.machines[0].heads.unsaid.len(), 10);
+    assert_eq!(bench.machines[0].own.unsaid.len(), 10);
     assert!(bench.lists(0, "f7"));
     let leave = Leave::Away;
     let now = bench.now;
@@ -344,11 +373,11 @@ fn unread_messages_are_bounded() {
     let hashes = vec![ContentHash::of(b"x")];
     let get = Bytes::from(Message::Get { hashes }.encode().unwrap());
     for told in 0..EVENTS_MAX {
-        assert_eq!(machine.events.len(), told);
-        machine.handle_application(other, &get);
+        assert_eq!(machine.events.queue.len(), told);
+        machine.events.receive_message(other, None, &get);
     }
-    machine.handle_application(other, &get);
-    assert_eq!(machine.events.len(), EVENTS_MAX);
+    machine.events.receive_message(other, None, &get);
+    assert_eq!(machine.events.queue.len(), EVENTS_MAX);
 }
 
 #[test]
@@ -358,21 +387,21 @@ fn a_member_that_was_asked_at_a_wrong_address_is_not_read_until_it_answers_at_th
     let machine = &mut bench.machines[0];
     machine.view();
     let member = machine.cluster.live().next().unwrap();
-    machine.handle_down(now, peer, DownReason::Failed);
-    machine.handle_up(member);
+    go_down(machine, now, peer);
+    machine.handle_cluster_event(now, ClusterEvent::Up(member));
     let asked = |machine: &mut Machine| {
-        machine.ask_newcomers(now);
+        machine.requests().ask_newcomers(now);
         std::iter::from_fn(|| machine.poll_request()).collect::<Vec<_>>()
     };
     for outgoing in asked(machine) {
         machine.handle_response(now, outgoing.id, None);
     }
     let address = address(9);
-    machine.handle_move(Member { address, ..member });
+    machine.handle_cluster_event(now, ClusterEvent::Moved(Member { address, ..member }));
     assert!(!is_read(machine, peer));
     let again = asked(machine);
     assert!(!again.is_empty() && again.iter().all(|it| it.address == address));
-    machine.handle_move(Member { address, ..member });
+    machine.handle_cluster_event(now, ClusterEvent::Moved(Member { address, ..member }));
     assert!(asked(machine).is_empty(), "it is asked once");
 }
 
@@ -406,11 +435,11 @@ fn a_members_statement_before_it_left_does_not_count_after_its_return() {
     machine.view();
     assert!(is_read(machine));
     let member = machine.cluster.live().next().unwrap();
-    machine.ask_for_heads(peer, member.address);
+    machine.requests().ask_for_heads(peer, member.address);
     let late = machine.poll_request().unwrap().id;
-    machine.handle_down(now, peer, DownReason::Failed);
+    go_down(machine, now, peer);
     machine.handle_response(now, late, None);
-    machine.handle_up(member);
+    machine.handle_cluster_event(now, ClusterEvent::Up(member));
     assert!(!is_read(machine));
 }
 
@@ -421,14 +450,14 @@ fn a_member_that_did_not_answer_is_not_read_and_is_asked_again() {
     let machine = &mut bench.machines[0];
     machine.view();
     let member = machine.cluster.live().next().unwrap();
-    machine.handle_up(member);
+    machine.handle_cluster_event(now, ClusterEvent::Up(member));
     machine.handle_timeout(now);
     while let Some(question) = machine.poll_request() {
         machine.handle_response(now, question.id, None);
     }
     machine.view();
     assert!(!is_read(machine, peer), "it has told nothing");
-    let again = machine.requests.questions.next_again().unwrap();
+    let again = machine.questions.next_again().unwrap();
     assert!(again > now);
     machine.handle_timeout(again);
     let mut asked = Vec::new();
@@ -447,10 +476,10 @@ fn known_entries_of_a_returned_member_count_once_a_view_shows_them() {
     bench.run(Duration::from_secs(2));
     let machine = &mut bench.machines[0];
     let member = machine.cluster.live().next().unwrap();
-    machine.handle_down(now, peer, DownReason::Failed);
+    go_down(machine, now, peer);
     assert!(machine.view().lookup(&path("docs")).is_none());
-    machine.handle_up(member);
-    machine.heads.told.insert(peer, HeadsAnswer::Arrived);
+    machine.handle_cluster_event(now, ClusterEvent::Up(member));
+    machine.questions.mark_heads_told(peer);
     assert!(!is_read(machine, peer), "no view shows its entries yet");
     assert!(machine.view().lookup(&path("docs")).is_some());
     assert!(is_read(machine, peer));

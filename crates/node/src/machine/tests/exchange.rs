@@ -35,7 +35,7 @@ fn a_head_without_its_authors_signature_is_refused_and_counted() {
     for (count, wrong) in [other, by_another, in_another_name].into_iter().enumerate() {
         let bytes = postcard::to_stdvec(&wrong).unwrap();
         match count % 2 {
-            0 => bench.machines[0].handle_head_bytes(now, &bytes),
+            0 => bench.machines[0].intake(now).handle_head_bytes(&bytes),
             _ => {
                 let heads = vec![wrong];
                 let from = bench.id(1);
@@ -45,12 +45,12 @@ fn a_head_without_its_authors_signature_is_refused_and_counted() {
         }
         assert_eq!(bench.machines[0].counters().bad_heads, count as u64 + 1);
         assert_eq!(
-            bench.machines[0].pulls.poll_timeout(),
+            bench.machines[0].logs.pulls.poll_timeout(),
             None,
             "nothing is pulled for it"
         );
     }
-    bench.machines[0].handle_head_bytes(now, b"garbage");
+    bench.machines[0].intake(now).handle_head_bytes(b"garbage");
     assert_eq!(bench.machines[0].counters().bad_heads, 4);
     let author = bench.id(1);
     assert_eq!(
@@ -92,10 +92,10 @@ fn a_sender_of_a_member_list_with_a_forged_generation_is_named_and_its_list_igno
     let mut members = bench.machines[2].cluster().export_members().to_vec();
     // the end of the last signature
     *members.last_mut().unwrap() ^= 1;
-    let before = bench.machines[0].members();
+    let before = bench.machines[0].cluster().members();
     let members = Bytes::from(members);
     bench.machines[0].answer(now, from, &Request::Members { members });
-    assert_eq!(bench.machines[0].members(), before);
+    assert_eq!(bench.machines[0].cluster().members(), before);
     bench.run(STEP);
     let named = NodeEvent::Offended {
         node: from,
@@ -181,13 +181,17 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
         }
         let machine = &mut bench.machines[0];
         machine.trust.keyring.expel(&founder, author).unwrap();
-        machine.membership_changed(now);
+        machine.advance(now);
         if comes_later {
             machine.handle_response(now, question.id, Some(Response::Log(part)));
         }
         while machine.sweep(now) {}
         assert_eq!(machine.catalogue.logs().authors(), []);
-        assert_eq!(machine.pulls.poll_timeout(), None, "nothing is asked for");
+        assert_eq!(
+            machine.logs.pulls.poll_timeout(),
+            None,
+            "nothing is asked for"
+        );
     }
 }
 
@@ -235,7 +239,7 @@ fn a_late_answer_to_a_request_served_by_another_is_not_blamed() {
         panic!("{answer:?}")
     };
     for _ in 0..2 {
-        bench.machines[0].handle_log_part(now, author, author, part.clone());
+        bench.receive_part(author, part.clone());
     }
     assert!(bench.lists(0, "b"));
     bench.run(STEP);
@@ -290,11 +294,11 @@ fn heads_missed_by_gossip_are_learned_in_the_exchange() {
     // the datagrams of the change are lost, but no member is missing
     bench.put(1, "a", "1");
     let now = bench.now + PUBLISH_AFTER;
-    bench.machines[1].publish_head(now);
+    bench.machines[1].intake(now).publish_head();
     while bench.machines[1].poll_transmit().is_some() {}
     assert!(!bench.lists(0, "a"));
     let (node, at) = (bench.id(1), address(1));
-    bench.machines[0].ask_push_pull(node, at);
+    bench.machines[0].requests().ask_push_pull(node, at);
     while bench.exchange(true) {}
     bench.run(Duration::from_millis(5));
     assert!(bench.lists(0, "a"));
@@ -377,7 +381,9 @@ fn gets_and_offers_reach_their_owner_and_garbage_is_counted() {
         offer,
     };
     assert_eq!(bench.events, [(0, offered)]);
-    bench.machines[0].handle_application(from, &Bytes::from_static(b"\xff\xff"));
+    bench.machines[0]
+        .events
+        .receive_message(from, None, &Bytes::from_static(b"\xff\xff"));
     assert_eq!(bench.machines[0].counters().bad_messages, 1);
 }
 
@@ -393,7 +399,9 @@ fn an_own_head_that_we_forgot_is_outbid() {
     };
     let signature = key(0).sign(&head.signed_bytes());
     let now = bench.now;
-    bench.machines[0].handle_head(now, &SignedHead { head, signature }, None);
+    bench.machines[0]
+        .intake(now)
+        .handle_head(&SignedHead { head, signature }, None);
     bench.run(Duration::from_secs(1));
     let own = bench.machines[0].catalogue().own().head();
     assert_eq!(own.epoch, epoch + 5);
@@ -415,7 +423,9 @@ fn a_second_log_under_our_number_is_outbid_a_few_times_and_then_reported() {
         };
         let signature = key(0).sign(&head.signed_bytes());
         let now = bench.now;
-        bench.machines[0].handle_head(now, &SignedHead { head, signature }, None);
+        bench.machines[0]
+            .intake(now)
+            .handle_head(&SignedHead { head, signature }, None);
         bench.run(Duration::from_secs(1));
         epochs.push(bench.machines[0].catalogue().own().head().epoch);
     }

@@ -8,14 +8,16 @@ fn an_endless_sender_of_reader_lists_delays_only_itself() {
     let mut bench = MachineBench::new(3);
     let (reader, author, other) = (bench.id(0), bench.id(1), bench.id(2));
     let now = bench.now;
-    let paces = &mut bench.machines[0].requests.list_paces;
+    let paces = &mut bench.machines[0].logs.list_paces;
     assert!(paces.count_against_limit(now, author, LISTS_AT_ONCE));
     for index in [1, 2] {
         let list = Some(vec![reader.to_string()]);
-        bench.machines[index].set_readers(now, ShareIndex(0), list);
+        bench.machines[index]
+            .own()
+            .set_readers(now, ShareIndex(0), list);
         bench.put(index, &format!("of{index}"), "for one");
         let machine = &mut bench.machines[index];
-        machine.publish_head(now);
+        machine.intake(now).publish_head();
         let request = Request::Log {
             author: machine.me,
             epoch: 0,
@@ -25,7 +27,7 @@ fn an_endless_sender_of_reader_lists_delays_only_itself() {
             panic!("{index} says nothing");
         };
         let author = machine.me;
-        bench.machines[0].handle_log_part(now, author, author, part);
+        bench.receive_part(author, part);
     }
     assert!(bench.lists(0, "of2") && !bench.lists(0, "of1"));
     bench.run(STEP);
@@ -40,7 +42,7 @@ fn an_endless_sender_of_reader_lists_delays_only_itself() {
             .iter()
             .all(|it| *it == (author, Offence::ListsReadersTooFast))
     );
-    let paces = &mut bench.machines[0].requests.list_paces;
+    let paces = &mut bench.machines[0].logs.list_paces;
     assert!(
         !paces.count_against_limit(now, other, LISTS_AT_ONCE),
         "one was counted"

@@ -8,15 +8,17 @@ fn pending_requests_are_bounded_for_each_node_and_in_total_and_logs_have_their_o
     let mut bench = MachineBench::new(2);
     bench.run(Duration::from_secs(3));
     let machine = &mut bench.machines[0];
-    machine.requests.questions.forget_all();
+    machine.questions.forget_all();
     let mut ask = |n: usize, is_log: bool| {
         let from = key(n).node_id();
         let asked = if is_log {
-            answers::RequestContext::Log { author: from, from }
+            RequestContext::Log { author: from, from }
         } else {
-            answers::RequestContext::Members { from }
+            RequestContext::Members { from }
         };
-        machine.ask(from, address(n), Request::Reach, asked)
+        machine
+            .questions
+            .ask(from, address(n), Request::Reach, asked)
     };
     for n in 0..REQUESTS_MAX / REQUESTS_EACH_MAX {
         assert!((0..REQUESTS_EACH_MAX).all(|_| ask(n, false)));
@@ -38,7 +40,7 @@ fn a_member_with_endless_generations_and_no_answers_blocks_no_other_log() {
             address: SocketAddr::from(([10, 0, 1, life], 1378)),
             generation: Generation(1000 + u64::from(life)),
         };
-        machine.handle_up(member);
+        machine.handle_cluster_event(now, ClusterEvent::Up(member));
         machine.advance(now);
     }
     bench.put(2, "a", "1");

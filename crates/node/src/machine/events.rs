@@ -1,0 +1,194 @@
+//! The events and tasks for the owner of the machine, and the counts of dropped input.
+//!
+//! Detected behaviour of other nodes that no honest node shows is reported as an event; no decision
+//! is made here.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::EVENTS_MAX;
+use crate::offence::Offence;
+use p2pfs_catalogue::CatalogueError;
+use p2pfs_membership::{ClusterError, DownReason, Member};
+use p2pfs_proto::trust::{Fault, SignedStatement};
+use p2pfs_proto::wire::native::udp::{Message, OfferSummary};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::{Generation, NodeId};
+
+/// An event or a task for the owner of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// Another node is alive.
+    PeerUp(Member),
+    /// A live node is now reached at another address.
+    PeerMoved(Member),
+    /// Another node is gone.
+    PeerDown {
+        /// The node that is gone.
+        node: NodeId,
+        /// How it ended.
+        why: DownReason,
+    },
+    /// Another node stopped cleanly. Its entries stay for a while.
+    PeerAway {
+        /// The stopped node.
+        node: NodeId,
+    },
+    /// Another node asks which nodes have these contents: answer with
+    /// [`Machine::send`](super::Machine::send).
+    Wanted {
+        /// The asking node.
+        from: NodeId,
+        /// Hashes of the contents.
+        hashes: Vec<ContentHash>,
+    },
+    /// Another node offers a content.
+    Offered {
+        /// The offering node.
+        from: NodeId,
+        /// Its address.
+        address: SocketAddr,
+        /// The offer.
+        offer: OfferSummary,
+    },
+    /// This node has a new generation: store it as the lower bound for the next start.
+    Renewed {
+        /// The new generation.
+        generation: Generation,
+    },
+    /// Two machines use one key, and a person must act. The event is repeated for each further
+    /// address.
+    CopiedKey {
+        /// The node whose key is copied, possibly this one.
+        node: NodeId,
+        /// The known addresses of the other machine, or of both machines if the key is another
+        /// node's.
+        addresses: Vec<SocketAddr>,
+    },
+    /// One of the two machines has been silent for a while.
+    CopyGone {
+        /// The node whose key was copied.
+        node: NodeId,
+    },
+    /// Another node breaks the rules of the cluster, and a person should know.
+    Offended {
+        /// The node that broke a rule.
+        node: NodeId,
+        /// The broken rule.
+        what: Offence,
+    },
+    /// A new statement of a member admits or expels a node, or changes the secret or an owner.
+    Stated(Box<SignedStatement>),
+    /// The set of members has changed: end the connections with former members.
+    MembershipChanged,
+    /// Find out over TCP which node is at this address, and report it with
+    /// [`AddressNews::Member`](super::AddressNews::Member).
+    Knock {
+        /// The address to probe.
+        address: SocketAddr,
+    },
+    /// This node has more names than other nodes keep of one node. The excess is not announced.
+    NamesRefused,
+    /// The farewell is sent.
+    Left,
+}
+
+/// Counts of dropped input, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineCounters {
+    /// Heads that did not decode or whose signature is wrong.
+    pub bad_heads: u64,
+    /// Parts of logs that did not match their head.
+    pub bad_parts: u64,
+    /// Own facts that the log could not take.
+    pub refused_facts: u64,
+    /// Heads of non-members, or beyond the limits on nodes and records.
+    pub refused_heads: u64,
+    /// Member lists that did not decode.
+    pub bad_member_lists: u64,
+    /// Application messages that did not decode.
+    pub bad_messages: u64,
+}
+
+/// The queued events and the counts of dropped input.
+#[derive(Default)]
+pub(super) struct MachineEvents {
+    pub(super) queue: VecDeque<NodeEvent>,
+    pub(super) counters: MachineCounters,
+}
+
+impl MachineEvents {
+    pub(super) fn push(&mut self, event: NodeEvent) {
+        self.queue.push_back(event);
+    }
+
+    pub(super) fn report_offence(&mut self, node: NodeId, what: Offence) {
+        if self.queue.len() < EVENTS_MAX {
+            self.push(NodeEvent::Offended { node, what });
+        }
+    }
+
+    /// Reports the offence in a rejected part of `author`'s log that `from` sent.
+    pub(super) fn report_bad_part(&mut self, author: NodeId, from: NodeId, why: &CatalogueError) {
+        match why {
+            CatalogueError::WrongAuthor
+            | CatalogueError::BadOrder
+            | CatalogueError::PartTooLong { .. }
+            | CatalogueError::BadFact => self.report_offence(from, Offence::BadLog),
+            CatalogueError::TooManyRecords { .. } => {
+                self.report_offence(author, Offence::ListsTooMuch)
+            }
+            CatalogueError::Stale
+            | CatalogueError::TooManyNodes
+            | CatalogueError::TooManyReaders
+            | CatalogueError::OverBudget => {}
+        }
+    }
+
+    /// Reports the offence in statements that `from` sent.
+    pub(super) fn report_bad_statement(&mut self, from: NodeId, fault: Option<Fault>) {
+        match fault {
+            Some(Fault::Garbage) => self.report_offence(from, Offence::Garbage),
+            // An honest node verifies statements before it forwards them.
+            Some(Fault::Forged) => self.report_offence(from, Offence::SpeaksForOthers),
+            Some(Fault::Over(signer)) => self.report_offence(signer, Offence::StatesTooMuch),
+            None => {}
+        }
+    }
+
+    /// Reports the offence in a list of members that `from` sent.
+    pub(super) fn report_member_list(&mut self, from: NodeId, merged: Result<(), ClusterError>) {
+        let offence = match merged {
+            Ok(()) => return,
+            Err(ClusterError::ForgedMemberList) => Offence::SpeaksForOthers,
+            Err(_) => Offence::Garbage,
+        };
+        self.counters.bad_member_lists += 1;
+        self.report_offence(from, offence);
+    }
+
+    /// Queues the request or offer in a datagram of `from`, which is live at `address`.
+    pub(super) fn receive_message(
+        &mut self,
+        from: NodeId,
+        address: Option<SocketAddr>,
+        body: &[u8],
+    ) {
+        let event = match (Message::decode(body), address) {
+            (Ok(Message::Get { hashes }), _) => NodeEvent::Wanted { from, hashes },
+            (Ok(Message::Offer(offer)), Some(address)) => NodeEvent::Offered {
+                from,
+                address,
+                offer,
+            },
+            (Ok(Message::Offer(_)), None) => return,
+            (Err(_), _) => {
+                self.counters.bad_messages += 1;
+                return self.report_offence(from, Offence::Garbage);
+            }
+        };
+        if self.queue.len() < EVENTS_MAX {
+            self.push(event);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The own log: the facts of this node on their way into it, the schedule of its heads, and the
+//! readers of the own shares.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::events::{MachineEvents, NodeEvent};
+use super::{PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
+use crate::names::member_meant;
+use crate::published::OwnReaders;
+use p2pfs_catalogue::Catalogue;
+use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex, SignedHead};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
+
+/// The state of the own log outside the catalogue.
+pub(super) struct OwnLog {
+    /// When to sign the next head.
+    pub(super) due: Option<Instant>,
+    not_before: Option<Instant>,
+    /// Own facts that are not in the log yet. So the log matches its head until the next one: a log
+    /// ahead of its head cannot be pulled.
+    pub(super) unsaid: Vec<Fact>,
+    /// The readers of each own share, as configured.
+    configured: BTreeMap<ShareIndex, Option<Vec<String>>>,
+    readers: Arc<OwnReaders>,
+}
+
+impl OwnLog {
+    /// Returns the state of a log whose first head is due at once.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            due: Some(now),
+            not_before: None,
+            unsaid: Vec::new(),
+            configured: BTreeMap::new(),
+            readers: Arc::default(),
+        }
+    }
+}
+
+/// Access to the own log and the parts of the machine that its changes concern.
+/// [`Machine::own`](super::Machine::own) returns it.
+pub struct OwnLogAccess<'a> {
+    pub(super) log: &'a mut OwnLog,
+    pub(super) catalogue: &'a mut Catalogue,
+    pub(super) key: &'a NodeKey,
+    pub(super) keyring: &'a Keyring,
+    pub(super) events: &'a mut MachineEvents,
+}
+
+impl OwnLogAccess<'_> {
+    /// Records the current entry of a name in the own shares.
+    pub fn put(&mut self, now: Instant, share: ShareIndex, path: SharedPath, entry: Entry) {
+        self.queue(now, Fact::Entry { share, path, entry });
+    }
+
+    /// Records that a name in the own shares is gone.
+    pub fn remove(&mut self, now: Instant, share: ShareIndex, path: &SharedPath) {
+        let path = path.clone();
+        self.queue(now, Fact::Removed { share, path });
+    }
+
+    /// Records that the cache has this complete content, or no longer has it if `size_bytes` is
+    /// `None`.
+    pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
+        self.queue(
+            now,
+            match size_bytes {
+                Some(size_bytes) => Fact::Have { hash, size_bytes },
+                None => Fact::HaveNot { hash },
+            },
+        );
+    }
+
+    /// Aligns the own log with the complete contents of the cache, after a start or lost cache
+    /// events.
+    pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
+        self.record();
+        let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
+        let said: Vec<ContentHash> = self.catalogue.own().haves().map(|(hash, _)| hash).collect();
+        for hash in said.iter().filter(|hash| !held.contains_key(hash)) {
+            self.set_have(now, *hash, None);
+        }
+        for (hash, size_bytes) in complete {
+            self.set_have(now, *hash, Some(*size_bytes));
+        }
+    }
+
+    /// Sets the readers of a share of this node by names and keys; `None` means all nodes. Names
+    /// are resolved again when the membership changes.
+    pub fn set_readers(&mut self, now: Instant, share: ShareIndex, readers: Option<Vec<String>>) {
+        self.log.configured.insert(share, readers);
+        self.follow_readers(now);
+    }
+
+    /// Returns the readers of each own share. The log may not contain the latest change yet.
+    pub fn readers(&self) -> &Arc<OwnReaders> {
+        &self.log.readers
+    }
+
+    /// Queues an own fact, to be recorded with the next head.
+    pub(super) fn queue(&mut self, now: Instant, fact: Fact) {
+        self.log.unsaid.push(fact);
+        if self.log.unsaid.len() >= UNSAID_MAX {
+            self.record();
+        }
+        self.publish_soon(now);
+    }
+
+    /// Records all queued facts in the log.
+    pub(super) fn record(&mut self) {
+        for fact in std::mem::take(&mut self.log.unsaid) {
+            let catalogue = &mut *self.catalogue;
+            let recorded = match fact {
+                Fact::Entry { share, path, entry } => catalogue.own_mut().put(share, &path, entry),
+                Fact::Removed { share, path } => Ok(catalogue.own_mut().remove(share, &path)),
+                Fact::Have { hash, size_bytes } => catalogue.own_mut().have(hash, size_bytes),
+                Fact::HaveNot { hash } => Ok(catalogue.own_mut().have_not(hash)),
+                // Only the catalogue makes sealed entries.
+                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {
+                    Ok(false)
+                }
+            };
+            if recorded.is_err() {
+                self.events.counters.refused_facts += 1;
+                if self.events.counters.refused_facts == 1 {
+                    self.events.push(NodeEvent::NamesRefused);
+                }
+            }
+        }
+        // Haves that found no room in the log are announced after the next start.
+        let _full = self.catalogue.own_mut().review_haves();
+    }
+
+    /// Schedules a head for changed own facts.
+    pub(super) fn publish_soon(&mut self, now: Instant) {
+        let soonest = now + PUBLISH_AFTER;
+        let due = self
+            .log
+            .not_before
+            .map_or(soonest, |after| after.max(soonest));
+        self.log.due.get_or_insert(due);
+    }
+
+    /// Records the queued facts and signs the log. Returns the new head, or `None` if nothing
+    /// changed.
+    pub(super) fn sign(&mut self, now: Instant) -> Option<SignedHead> {
+        self.log.due = None;
+        self.record();
+        if !self.catalogue.own().needs_signature() {
+            return None;
+        }
+        self.log.not_before = Some(now + PUBLISH_SPACING);
+        let head = self.catalogue.own().head();
+        let signature = self.key.sign(&head.signed_bytes());
+        let signed = SignedHead { head, signature };
+        self.catalogue.own_mut().sign(signed.clone());
+        Some(signed)
+    }
+
+    /// Applies the readers of all shares, as the configured names resolve now.
+    pub(super) fn follow_readers(&mut self, now: Instant) {
+        let mut has_changed = false;
+        let mut all = OwnReaders::new();
+        for (share, readers) in &self.log.configured {
+            let meant = readers.as_ref().map(|readers| {
+                let nodes = readers.iter();
+                let nodes = nodes.filter_map(|setting| member_meant(self.keyring, setting));
+                nodes.collect::<BTreeSet<NodeId>>()
+            });
+            match self.catalogue.reader_lists().set(*share, meant.as_ref()) {
+                Ok(is_news) => has_changed |= is_news,
+                Err(_) => self.events.counters.refused_facts += 1,
+            }
+            all.extend(meant.map(|meant| (*share, meant)));
+        }
+        self.log.readers = Arc::new(all);
+        if has_changed {
+            self.publish_soon(now);
+        }
+    }
+
+    /// Records some of the entries whose readers changed and returns whether more are left.
+    pub(super) fn restate(&mut self, now: Instant) -> bool {
+        if !self.catalogue.own().is_restating() {
+            return false;
+        }
+        let has_more = self.catalogue.reader_lists().restate();
+        self.publish_soon(now);
+        has_more
+    }
+
+    /// Schedules a head if cached contents became private or public. The next head no longer
+    /// announces private ones, though this node still lists them itself, and announces the others
+    /// again.
+    pub(super) fn review_haves(&mut self, now: Instant) {
+        if self.catalogue.own().has_haves_to_review() {
+            self.publish_soon(now);
+        }
+    }
+
+    pub(super) fn recover(&mut self, now: Instant, epoch_heard: u64) {
+        self.catalogue.own_mut().recover(epoch_heard);
+        self.publish_soon(now);
+    }
+}

@@ -1,0 +1,120 @@
+//! Requests to other nodes over TCP.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use tracing::debug;
+
+use super::intake::{PULL_TARGET, pull_span};
+use super::questions::{QuestionTable, RequestContext};
+use crate::pulls::{LogPosition, Pulls};
+use p2pfs_catalogue::Catalogue;
+use p2pfs_membership::Cluster;
+use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::wire::native::tcp::Request;
+use p2pfs_types::id::NodeId;
+
+/// Number of requests sent at once to a new member.
+const NEWCOMER_QUESTIONS: usize = 2;
+
+/// The making of requests, with the parts of the machine that they tell about.
+pub(super) struct PeerRequests<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) keyring: &'a Keyring,
+    pub(super) questions: &'a mut QuestionTable,
+    pub(super) pulls: &'a mut Pulls,
+}
+
+impl PeerRequests<'_> {
+    /// Sends the first requests to new members, as far as there is room. The rest follows when
+    /// other requests are answered.
+    pub(super) fn ask_newcomers(&mut self, now: Instant) {
+        self.questions.mark_due(now);
+        while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
+            self.ask_for_trust(node, address, false);
+            self.ask_for_heads(node, address);
+        }
+    }
+
+    /// Exchanges the lists of members, statements and heads with a member.
+    pub(super) fn ask_push_pull(&mut self, node: NodeId, address: SocketAddr) {
+        let request = Request::Members {
+            members: self.cluster.export_members(),
+        };
+        self.questions.ask(
+            node,
+            address,
+            request,
+            RequestContext::Members { from: node },
+        );
+        self.ask_for_trust(node, address, false);
+        self.ask_for_heads(node, address);
+    }
+
+    /// Asks a member for the heads that it knows.
+    pub(super) fn ask_for_heads(&mut self, node: NodeId, address: SocketAddr) {
+        let request = Request::Heads {
+            heads: self.catalogue.logs().heads(),
+        };
+        if self
+            .questions
+            .ask(node, address, request, RequestContext::Heads { from: node })
+        {
+            self.questions.forget_newcomer(&node);
+        }
+    }
+
+    /// Asks a member for its statements. With `all` the request also contains all that is known
+    /// here.
+    pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
+        if self.keyring.has_ledger() {
+            let question = self.keyring.question(all).into();
+            let asked = RequestContext::Trust {
+                from: node,
+                address,
+                told_all: all,
+            };
+            self.questions
+                .ask(node, address, Request::Trust { question }, asked);
+        }
+    }
+
+    /// Requests the next parts of the logs that are to be pulled.
+    pub(super) fn ask_for_logs(&mut self, now: Instant) {
+        let is_due = self.pulls.poll_timeout().is_some_and(|at| at <= now);
+        if !is_due || self.catalogue.intake_queue().is_behind() {
+            return;
+        }
+        let members: BTreeMap<NodeId, SocketAddr> = self
+            .cluster
+            .live()
+            .map(|member| (member.node, member.address))
+            .collect();
+        let nodes: Vec<NodeId> = members.keys().copied().collect();
+        while let Some(step) = self.pulls.next_step(now, &nodes) {
+            let Some(address) = members.get(&step.from).copied() else {
+                self.pulls.fail(now, step.author);
+                continue;
+            };
+            let LogPosition { epoch, after } = step.position;
+            let request = Request::Log {
+                author: step.author,
+                epoch,
+                after,
+            };
+            let asked = RequestContext::Log {
+                author: step.author,
+                from: step.from,
+            };
+            if self.questions.ask(step.from, address, request, asked) {
+                pull_span(step.author).in_scope(|| {
+                    debug!(target: PULL_TARGET, peer = %step.from, epoch, after, "requested");
+                });
+            } else {
+                self.pulls.fail(now, step.author);
+            }
+        }
+    }
+}
