@@ -19,18 +19,21 @@
 //! | 4 KiB at random, repeated | 2 µs | 42 µs |
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::error::FsError;
-use super::filesystem::Filesystem;
-use super::handles::{FileState, Handle, OpenFile, Reach};
+use super::handles::{FileState, Handle, Handles, OpenFile, PendingRead, Reach};
 use super::inherited::{Inherited, OpenRecord, OpenedVersion};
 use super::inode::Node;
-use super::modes::Mode;
+use super::modes::{Mode, Modes};
+use super::namespace::MountNamespace;
 use super::replaced;
-use super::traits::{BackingFile, FileVersion, Opened, ReadNow, ReadReply, ReadTicket, Stale};
-use p2pfs_types::extent::ByteRange;
+use super::resolver::InodeResolver;
+use super::staleness::KernelCaches;
+use super::traits::{BackingFile, BackingFiles, FileVersion, Opened, Stale};
 
 /// Reply to an open request of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,24 +59,23 @@ pub enum Caching {
     Backed(BackingFile),
 }
 
-/// Result of a read that does not wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadStep {
-    /// Number of bytes at the start of the buffer that were read.
-    Done(usize),
-    /// The bytes that the read must wait for.
-    Wait(ByteRange),
+/// The open files of the mount.
+pub struct OpenFiles {
+    pub(super) namespace: Arc<MountNamespace>,
+    pub(super) inodes: Arc<InodeResolver>,
+    pub(super) caches: Arc<KernelCaches>,
+    pub(super) handles: Arc<Handles>,
+    pub(super) modes: Arc<Modes>,
+    pub(super) inherited: Arc<OnceLock<Inherited>>,
+    pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
 }
 
-/// A read that waits for bytes.
-#[derive(Clone)]
-pub struct PendingRead {
-    handle: Weak<Handle>,
-    range: ByteRange,
-    ticket: ReadTicket,
-}
+impl OpenFiles {
+    /// Sets the interface that passes complete files to the kernel. Only the first call counts.
+    pub fn set_backing_files(&self, backing: Arc<dyn BackingFiles>) {
+        let _ = self.backing.set(backing);
+    }
 
-impl Filesystem {
     /// Opens a file for reading. A fetch may begin, but the open does not wait for it.
     ///
     /// # Errors
@@ -82,12 +84,12 @@ impl Filesystem {
     ///
     /// [`Content::open`]: super::traits::Content::open
     pub fn open(&self, ino: u64, flags: i32, reach: Reach) -> Result<OpenReply, FsError> {
-        let inode = self.inode(ino)?;
+        let inode = self.inodes.inode(ino)?;
         check_reading(flags)?;
-        match self.current(&self.view(), ino, &inode) {
+        match self.inodes.current(&self.namespace.view(), ino, &inode) {
             Node::File(file) => self.open_file(ino, &file, flags, reach),
             Node::Status => {
-                let status = Handle::Status(self.content.status_json());
+                let status = Handle::Status(self.namespace.content.status_json());
                 let handle = self.handles.insert(status)?;
                 Ok(OpenReply {
                     handle,
@@ -96,7 +98,7 @@ impl Filesystem {
             }
             Node::Directory => Err(FsError::IsADirectory),
             Node::Symlink(_) => Err(FsError::Unsupported),
-            // `open_foreign` opens these, because it can wait.
+            // `ForeignInodes::open` opens these, because it can wait.
             Node::Foreign => Err(FsError::Fault),
         }
     }
@@ -108,7 +110,7 @@ impl Filesystem {
         flags: i32,
         reach: Reach,
     ) -> Result<OpenReply, FsError> {
-        let opened = self.content.clone().open(file)?;
+        let opened = self.namespace.content.clone().open(file)?;
         let size_bytes = file.size_bytes;
         let mode = self.mode(ino, &opened);
         let (state, caching) = match mode {
@@ -211,10 +213,10 @@ impl Filesystem {
     }
 
     fn reopen(&self, number: u64, ino: u64, inherited: &Inherited) -> Result<Arc<Handle>, FsError> {
-        let inode = self.inode(ino).map_err(|_| FsError::Gone)?;
-        let handle = match self.current(&self.view(), ino, &inode) {
+        let inode = self.inodes.inode(ino).map_err(|_| FsError::Gone)?;
+        let handle = match self.inodes.current(&self.namespace.view(), ino, &inode) {
             Node::File(file) => {
-                let opened = self.content.clone().open(&file)?;
+                let opened = self.namespace.content.clone().open(&file)?;
                 let size_bytes = file.size_bytes;
                 let state = if opened.live {
                     FileState::Live
@@ -225,7 +227,7 @@ impl Filesystem {
                 // readers.
                 Handle::File(OpenFile::new(ino, opened.content, state))
             }
-            Node::Status => Handle::Status(self.content.status_json()),
+            Node::Status => Handle::Status(self.namespace.content.status_json()),
             _ => return Err(FsError::Gone),
         };
         let (there, is_ours) = self.handles.insert_as(number, handle);
@@ -237,108 +239,10 @@ impl Filesystem {
         Ok(there)
     }
 
-    /// Reads bytes that are available without waiting. The reader's reach is limited by `reach` and
-    /// by the reach at the open.
-    ///
-    /// # Errors
-    /// The errors of the content, or a remembered failure of the same bytes.
-    pub fn read_now(
-        &self,
-        handle: &Handle,
-        offset: u64,
-        buffer: &mut [u8],
-        reach: Reach,
-    ) -> Result<ReadStep, FsError> {
-        let file = match handle {
-            Handle::File(file) => file,
-            Handle::Status(status) => return Ok(ReadStep::Done(copy_from(status, offset, buffer))),
-        };
-        let range = file.cut(offset, u32::try_from(buffer.len()).unwrap_or(u32::MAX));
-        if range.is_empty() {
-            return Ok(ReadStep::Done(0));
-        }
-        let wanted = &mut buffer[..range.len() as usize];
-        let reach = file.reach.min(reach);
-        let read = match reach {
-            Reach::Everything => file.content.read_now(range.start, wanted),
-            Reach::Asked | Reach::Cached => file.content.read_here(range.start, wanted),
-        };
-        match read {
-            ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
-            ReadNow::Done(_) => Err(FsError::Fault),
-            ReadNow::Failed(error) => Err(error),
-            ReadNow::Wait if reach == Reach::Cached => Err(FsError::Denied),
-            ReadNow::Wait => match file.recent_failure(range, Instant::now()) {
-                Some(error) => Err(error),
-                None => Ok(ReadStep::Wait(range)),
-            },
-        }
-    }
-
-    /// Requests bytes for which [`Filesystem::read_now`] returned [`ReadStep::Wait`]. The reply is
-    /// called once, from any thread, possibly before this returns.
-    pub fn read(
-        &self,
-        handle: &Arc<Handle>,
-        range: ByteRange,
-        reach: Reach,
-        reply: ReadReply,
-    ) -> PendingRead {
-        let (content, reach) = match &**handle {
-            Handle::File(file) => (&file.content, file.reach.min(reach)),
-            _ => unreachable!("only files have bytes to wait for"),
-        };
-        // A pending read does not keep the handle open.
-        let asked = Arc::downgrade(handle);
-        let checked: ReadReply = Box::new(move |result| {
-            let asked = asked.upgrade();
-            let Some(Handle::File(file)) = asked.as_deref() else {
-                return reply(Err(FsError::BadHandle));
-            };
-            reply(match result {
-                Ok(bytes) if !file.is_whole(range, bytes.len()) => Err(FsError::Fault),
-                Ok(bytes) => {
-                    file.record_fetched();
-                    Ok(bytes)
-                }
-                Err(error) => {
-                    file.remember_failure(range, error, Instant::now());
-                    Err(error)
-                }
-            });
-        });
-        let ticket = match reach {
-            Reach::Everything => content.read(range, checked),
-            Reach::Asked | Reach::Cached => content.read_just(range, checked),
-        };
-        PendingRead {
-            handle: Arc::downgrade(handle),
-            range,
-            ticket,
-        }
-    }
-
-    /// Returns the number of bytes of a range that must be fetched.
-    pub fn missing_bytes(&self, handle: &Handle, range: ByteRange) -> u64 {
-        match handle {
-            Handle::File(file) => file.content.missing_bytes(range),
-            Handle::Status(_) => 0,
-        }
-    }
-
-    /// Returns the number of bytes of a range that arrived from other nodes since the file was
-    /// opened.
-    pub fn arrived_bytes(&self, handle: &Handle, range: ByteRange) -> u64 {
-        match handle {
-            Handle::File(file) => file.content.arrived_bytes(range),
-            Handle::Status(_) => 0,
-        }
-    }
-
     /// Returns the deadline of a read if no further bytes arrive. Returns `None` if it is not
     /// known.
     pub fn waits_until(&self, read: &PendingRead) -> Option<Instant> {
-        self.content.waits_until(read.ticket)
+        self.namespace.content.waits_until(read.ticket)
     }
 
     /// Cancels a read that no reader waits for, and remembers the failure `why`.
@@ -346,7 +250,7 @@ impl Filesystem {
         if let Some(Handle::File(file)) = read.handle.upgrade().as_deref() {
             file.remember_failure(read.range, why, Instant::now());
         }
-        self.content.cancel(read.ticket);
+        self.namespace.content.cancel(read.ticket);
     }
 
     /// Closes a handle. It may wait for the disk of the cache.
@@ -379,17 +283,15 @@ impl Filesystem {
         // The next open is passthrough, and would wait for the kernel to drop these pages.
         let is_backed_next = self.backing.get().is_some() && file.content.backing().is_some();
         if file.fills_pages && is_backed_next && !self.modes.is_open(ino) {
-            self.invalidate(Stale::Pages { ino });
+            self.caches.invalidate(Stale::Pages { ino });
         }
         drop(handle);
         // Fetched bytes show in st_blocks.
         if was_fetched {
-            self.invalidate(Stale::Attributes { ino });
+            self.caches.invalidate(Stale::Attributes { ino });
         }
     }
-}
 
-impl Filesystem {
     fn leave(&self, ino: u64) {
         let Some(unused) = self.modes.leave(ino) else {
             return;
@@ -398,6 +300,25 @@ impl Filesystem {
             backing.release(unused);
         }
         drop(self.inherited.get().map(|it| it.release(ino)));
+    }
+
+    /// Takes over the open files of the previous process from this file, and keeps the file for the
+    /// next process. Call it once, before the first request.
+    ///
+    /// # Errors
+    /// The file cannot be read, or records of an earlier format cannot be rewritten.
+    pub fn inherit(&self, table: File) -> io::Result<()> {
+        let inherited = Inherited::read(table)?;
+        // New handles get numbers that no previous process has used.
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanoseconds = since_1970.unwrap_or_default().as_nanos();
+        self.handles
+            .number_after(u64::try_from(nanoseconds).unwrap_or(u64::MAX / 2));
+        for open in inherited.before() {
+            self.modes.enter(open.ino, open.mode, None);
+        }
+        let _ = self.inherited.set(inherited);
+        Ok(())
     }
 
     /// Opens the files that the kernel still reads itself for programs that opened them with the
@@ -413,9 +334,9 @@ impl Filesystem {
         let backed = before.filter(|open| open.mode != Mode::Asked);
         let inodes: BTreeSet<u64> = backed.map(|open| open.ino).collect();
         for ino in inodes {
-            if let Ok(Node::File(file)) = self.inode(ino).map(|inode| inode.node)
+            if let Ok(Node::File(file)) = self.inodes.inode(ino).map(|inode| inode.node)
                 && file.own.is_none()
-                && let Ok(opened) = self.content.clone().open(&file)
+                && let Ok(opened) = self.namespace.content.clone().open(&file)
                 && opened.content.backing().is_some()
             {
                 inherited.keep_open(ino, opened.content);
@@ -431,13 +352,4 @@ pub(super) fn check_reading(flags: i32) -> Result<(), FsError> {
         return Err(FsError::ReadOnly);
     }
     Ok(())
-}
-
-fn copy_from(bytes: &[u8], offset: u64, buffer: &mut [u8]) -> usize {
-    let start = usize::try_from(offset)
-        .unwrap_or(usize::MAX)
-        .min(bytes.len());
-    let length = buffer.len().min(bytes.len() - start);
-    buffer[..length].copy_from_slice(&bytes[start..start + length]);
-    length
 }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::ahead::{Needs, OpenPredictor, Prediction};
 use super::directory::cookie;
-use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
+use super::inodes::Inodes;
 use super::names;
+use super::namespace::MountNamespace;
 use super::order::{DIRECTORY_MAX_FILES, FileOrders, OrderedFile, SortKey};
 use super::traits::WholeFile;
 use p2pfs_catalogue::{Child, View};
@@ -21,7 +24,23 @@ pub(crate) const AHEAD_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// Maximum directories examined for one open, because some may have no small files.
 const DIRECTORIES_A_LOOK: usize = 16;
 
-impl Filesystem {
+/// Follows the opens and listings of programs.
+pub struct OpenFollower {
+    namespace: Arc<MountNamespace>,
+    inodes: Arc<Inodes>,
+    predictor: Mutex<OpenPredictor<SharedPath, WholeFile>>,
+}
+
+impl OpenFollower {
+    /// Creates a follower that knows no programs.
+    pub(super) fn new(namespace: Arc<MountNamespace>, inodes: Arc<Inodes>) -> Self {
+        Self {
+            namespace,
+            inodes,
+            predictor: Mutex::new(OpenPredictor::new()),
+        }
+    }
+
     /// Records that a program opened an inode, and requests the files that it will probably open
     /// next. The program must be allowed to receive such prefetches. This never waits.
     pub fn follow_open(&self, program: u32, ino: u64) {
@@ -34,7 +53,7 @@ impl Filesystem {
         };
         if let Some(directory) = path.parent() {
             let (now, name) = (Instant::now(), path.file_name());
-            let follow = self.with_ahead(|ahead| ahead.opened(now, program, &directory, name));
+            let follow = self.with_predictor(|ahead| ahead.opened(now, program, &directory, name));
             self.request_ahead(program, follow);
         }
     }
@@ -42,7 +61,7 @@ impl Filesystem {
     /// Records that a program begins to list a directory, and requests its first files.
     pub fn follow_listing(&self, program: u32, ino: u64) {
         if let Some(Name::Union(directory)) = self.inodes.get(ino).map(|inode| inode.name) {
-            let follow = self.with_ahead(|ahead| ahead.lists(program, &directory));
+            let follow = self.with_predictor(|ahead| ahead.lists(program, &directory));
             self.request_ahead(program, follow);
         }
     }
@@ -50,31 +69,31 @@ impl Filesystem {
     fn request_ahead(&self, program: u32, mut follow: Prediction<SharedPath, WholeFile>) {
         for _ in 0..DIRECTORIES_A_LOOK {
             if !follow.ask.is_empty() {
-                self.content.ask_ahead(&follow.ask);
+                self.namespace.content.ask_ahead(&follow.ask);
             }
             let Some(needs) = follow.needs else { return };
-            let (now, view) = (Instant::now(), self.view());
+            let (now, view) = (Instant::now(), self.namespace.view());
             follow = match needs {
                 Needs::Order(directory) => {
                     let order = order_of(&view, &directory);
-                    self.with_ahead(|ahead| ahead.listed(now, program, &directory, order))
+                    self.with_predictor(|ahead| ahead.listed(now, program, &directory, order))
                 }
                 Needs::After(directory, by) => {
                     let Some(next) = directory_after(&view, &directory, by) else {
                         return;
                     };
                     let order = || order_of(&view, &next);
-                    self.with_ahead(|ahead| ahead.comes_next(now, program, &next, order))
+                    self.with_predictor(|ahead| ahead.comes_next(now, program, &next, order))
                 }
             };
         }
     }
 
-    fn with_ahead<R>(
+    fn with_predictor<R>(
         &self,
         change: impl FnOnce(&mut OpenPredictor<SharedPath, WholeFile>) -> R,
     ) -> R {
-        change(&mut self.ahead.lock())
+        change(&mut self.predictor.lock())
     }
 }
 

@@ -4,14 +4,14 @@
 //! kernel's limit of open files bounds the table, and [`OPEN_HANDLES_MAX`] bounds it as well.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::error::FsError;
-use super::traits::OpenContent;
+use super::traits::{OpenContent, ReadNow, ReadReply, ReadTicket};
 use p2pfs_types::extent::ByteRange;
 
 /// Maximum open handles. A further open gets ENFILE. The limit is far above the number of files
@@ -79,6 +79,116 @@ struct FailedRead {
     range: ByteRange,
     error: FsError,
     until: Instant,
+}
+
+/// Result of a read that does not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadStep {
+    /// Number of bytes at the start of the buffer that were read.
+    Done(usize),
+    /// The bytes that the read must wait for.
+    Wait(ByteRange),
+}
+
+/// A read that waits for bytes.
+#[derive(Clone)]
+pub struct PendingRead {
+    pub(super) handle: Weak<Handle>,
+    pub(super) range: ByteRange,
+    pub(super) ticket: ReadTicket,
+}
+
+impl Handle {
+    /// Reads bytes that are available without waiting. The reader's reach is limited by `reach` and
+    /// by the reach at the open.
+    ///
+    /// # Errors
+    /// The errors of the content, or a remembered failure of the same bytes.
+    pub fn read_now(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        reach: Reach,
+    ) -> Result<ReadStep, FsError> {
+        let file = match self {
+            Self::File(file) => file,
+            Self::Status(status) => return Ok(ReadStep::Done(copy_from(status, offset, buffer))),
+        };
+        let range = file.cut(offset, u32::try_from(buffer.len()).unwrap_or(u32::MAX));
+        if range.is_empty() {
+            return Ok(ReadStep::Done(0));
+        }
+        let wanted = &mut buffer[..range.len() as usize];
+        let reach = file.reach.min(reach);
+        let read = match reach {
+            Reach::Everything => file.content.read_now(range.start, wanted),
+            Reach::Asked | Reach::Cached => file.content.read_here(range.start, wanted),
+        };
+        match read {
+            ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
+            ReadNow::Done(_) => Err(FsError::Fault),
+            ReadNow::Failed(error) => Err(error),
+            ReadNow::Wait if reach == Reach::Cached => Err(FsError::Denied),
+            ReadNow::Wait => match file.recent_failure(range, Instant::now()) {
+                Some(error) => Err(error),
+                None => Ok(ReadStep::Wait(range)),
+            },
+        }
+    }
+
+    /// Requests bytes for which [`Handle::read_now`] returned [`ReadStep::Wait`]. The reply is
+    /// called once, from any thread, possibly before this returns.
+    pub fn read(self: &Arc<Self>, range: ByteRange, reach: Reach, reply: ReadReply) -> PendingRead {
+        let (content, reach) = match &**self {
+            Self::File(file) => (&file.content, file.reach.min(reach)),
+            _ => unreachable!("only files have bytes to wait for"),
+        };
+        // A pending read does not keep the handle open.
+        let asked = Arc::downgrade(self);
+        let checked: ReadReply = Box::new(move |result| {
+            let asked = asked.upgrade();
+            let Some(Self::File(file)) = asked.as_deref() else {
+                return reply(Err(FsError::BadHandle));
+            };
+            reply(match result {
+                Ok(bytes) if !file.is_whole(range, bytes.len()) => Err(FsError::Fault),
+                Ok(bytes) => {
+                    file.record_fetched();
+                    Ok(bytes)
+                }
+                Err(error) => {
+                    file.remember_failure(range, error, Instant::now());
+                    Err(error)
+                }
+            });
+        });
+        let ticket = match reach {
+            Reach::Everything => content.read(range, checked),
+            Reach::Asked | Reach::Cached => content.read_just(range, checked),
+        };
+        PendingRead {
+            handle: Arc::downgrade(self),
+            range,
+            ticket,
+        }
+    }
+
+    /// Returns the number of bytes of a range that must be fetched.
+    pub fn missing_bytes(&self, range: ByteRange) -> u64 {
+        match self {
+            Self::File(file) => file.content.missing_bytes(range),
+            Self::Status(_) => 0,
+        }
+    }
+
+    /// Returns the number of bytes of a range that arrived from other nodes since the file was
+    /// opened.
+    pub fn arrived_bytes(&self, range: ByteRange) -> u64 {
+        match self {
+            Self::File(file) => file.content.arrived_bytes(range),
+            Self::Status(_) => 0,
+        }
+    }
 }
 
 impl OpenFile {
@@ -222,11 +332,19 @@ impl Handles {
     }
 }
 
+fn copy_from(bytes: &[u8], offset: u64, buffer: &mut [u8]) -> usize {
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    let length = buffer.len().min(bytes.len() - start);
+    buffer[..length].copy_from_slice(&bytes[start..start + length]);
+    length
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
 
-    use super::super::traits::{ReadNow, ReadReply, ReadTicket};
     use super::*;
 
     struct Unread;

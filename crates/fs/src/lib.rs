@@ -1,10 +1,11 @@
 //! The filesystem: names, inodes, open handles, and the errno that a program gets for each error.
 //!
 //! The crate owns inodes and their lookup counts, handles, directory cookies, attributes, extended
-//! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). Four traits
-//! ([`traits`]) connect it to the other crates. [`Content`] provides names, [`OpenContent`]
-//! provides bytes, [`Invalidator`] drops the kernel's caches, and [`BackingFiles`] passes complete
-//! files to the kernel. The crate never names FUSE, a socket or a peer. No metadata call waits for
+//! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). Start reading at
+//! [`Filesystem`], which lists its parts. Five traits ([`traits`]) connect the crate to the other
+//! crates. [`Content`] provides names, [`OpenContent`] provides bytes, [`ForeignFiles`] provides the
+//! files of foreign peers, [`Invalidator`] drops the kernel's caches, and [`BackingFiles`] passes
+//! complete files to the kernel. The crate never names FUSE, a socket or a peer. No metadata call waits for
 //! the network, except GETATTR and OPEN of a name that only a foreign peer may have. [`ahead`]
 //! predicts the small files that a program will open next.
 //!
@@ -26,11 +27,13 @@ mod inodes;
 pub mod listing;
 mod modes;
 mod names;
+mod namespace;
 mod order;
 mod own_attributes;
 mod places;
 mod recall;
 mod replaced;
+mod resolver;
 mod shown;
 mod staleness;
 #[cfg(any(test, feature = "test-support"))]
@@ -41,12 +44,17 @@ mod xattr;
 
 pub use attributes::{Attributes, Entry, FileKind, StatFs};
 pub use error::FsError;
-pub use files::{Caching, OpenReply, PendingRead, ReadStep};
+pub use files::{Caching, OpenFiles, OpenReply};
 pub use filesystem::{DEFAULT_MASK, Filesystem, Options};
-pub use handles::Reach;
+pub use follow::OpenFollower;
+pub use foreign::ForeignInodes;
+pub use handles::{PendingRead, Reach, ReadStep};
 pub use inode::ROOT_INO;
-pub use listing::{DirectoryEntry, LISTED_LIVE_LIFETIME};
+pub use listing::{Directories, DirectoryEntry, LISTED_LIVE_LIFETIME};
 pub use names::{Hidden, LIFETIME, hidden, hidden_children};
+pub use namespace::MountNamespace;
+pub use resolver::InodeResolver;
+pub use staleness::KernelCaches;
 pub use traits::{
     Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
     Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow, ReadReply,

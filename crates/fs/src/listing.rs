@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attributes::{Attributes, FileKind};
-use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
+use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing, Listings};
 use super::error::FsError;
-use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
 use super::names::{self, ResolvedName};
+use super::namespace::MountNamespace;
 use super::own_attributes::LiveLooks;
+use super::resolver::InodeResolver;
+use super::staleness::KernelCaches;
+use super::stat::AttributeReader;
 use super::traits::{FileVersion, Stale};
 use p2pfs_catalogue::{NameHandle, View};
 
@@ -40,13 +43,22 @@ pub type Sink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>) -> bool;
 /// Receives entries with their attributes until it returns `true`, as a [`Sink`] does.
 pub type PlusSink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>, &Attributes) -> bool;
 
-impl Filesystem {
+/// The directories of the mount, and their listings that are being read in parts.
+pub struct Directories {
+    pub(super) namespace: Arc<MountNamespace>,
+    pub(super) inodes: Arc<InodeResolver>,
+    pub(super) attributes: Arc<AttributeReader>,
+    pub(super) caches: Arc<KernelCaches>,
+    pub(super) listings: Listings,
+}
+
+impl Directories {
     /// Lists names after a cookie (0: from the start), without counting lookups.
     ///
     /// # Errors
     /// [`FsError::NotADirectory`] for another type of inode.
     pub fn readdir(&self, ino: u64, cookie: u64, full: Sink<'_>) -> Result<(), FsError> {
-        let view = self.view();
+        let view = self.namespace.view();
         let reader = self.reader(&view, ino, cookie)?;
         for (dot, _) in self.dots(&view, &reader) {
             if dot.cookie > cookie && full(dot) {
@@ -86,9 +98,9 @@ impl Filesystem {
     /// except `.` and `..`.
     ///
     /// # Errors
-    /// The errors of [`Filesystem::readdir`].
+    /// The errors of [`Directories::readdir`].
     pub fn readdir_plus(&self, ino: u64, cookie: u64, full: PlusSink<'_>) -> Result<(), FsError> {
-        let view = self.view();
+        let view = self.namespace.view();
         let reader = self.reader(&view, ino, cookie)?;
         for (dot, attributes) in self.dots(&view, &reader) {
             if dot.cookie > cookie && full(dot, &attributes) {
@@ -97,7 +109,7 @@ impl Filesystem {
         }
         let mut is_end = true;
         let cookie = cookie.max(DOT_DOT_COOKIE);
-        let mut looks = LiveLooks::new(&self.content, &reader.listing);
+        let mut looks = LiveLooks::new(&self.namespace.content, &reader.listing);
         let first = reader.listing.place_after(cookie);
         for (at, (cookie, name)) in (first..).zip(reader.listing.after(cookie)) {
             let Some((child, listed)) = self.child(&view, &reader, name) else {
@@ -111,8 +123,8 @@ impl Filesystem {
                 age = looked;
                 Some(look)
             };
-            let attributes = self.attributes_by(&child, &listed, look);
-            let entry = self.enter_with(Some(ino), child, listed, attributes);
+            let attributes = self.attributes.attributes_by(&child, &listed, look);
+            let entry = self.inodes.enter_with(Some(ino), child, listed, attributes);
             let mut attributes = entry.attributes;
             if is_own {
                 reader.listing.record_live();
@@ -130,7 +142,7 @@ impl Filesystem {
                 },
                 &attributes,
             ) {
-                self.forget(child, 1);
+                self.inodes.forget(child, 1);
                 return Ok(());
             }
             is_end = false;
@@ -147,16 +159,19 @@ impl Filesystem {
     fn end_of(&self, reader: &ListingReader) {
         self.listings.forget(reader.ino);
         if reader.listing.shows_live() {
-            self.invalidate(Stale::Listing { ino: reader.ino });
+            self.caches.invalidate(Stale::Listing { ino: reader.ino });
         }
     }
 
     /// Returns the directory and its names, as they were when a reader last began to list it.
     fn reader(&self, view: &View, ino: u64, cookie: u64) -> Result<ListingReader, FsError> {
-        let inode = self.directory(ino)?;
+        let inode = self.inodes.directory(ino)?;
         let taken = self.listings.get(ino).filter(|_| cookie != 0);
         let listing = taken.unwrap_or_else(|| {
-            let taken = Arc::new(Listing::new(view, self.names_in(view, &inode.name)));
+            let taken = Arc::new(Listing::new(
+                view,
+                self.namespace.names_in(view, &inode.name),
+            ));
             self.listings.put(ino, taken.clone());
             taken
         });
@@ -180,7 +195,7 @@ impl Filesystem {
             (NameHandle::Said(said), Name::Union(path)) if reader.listing.is_of(view) => {
                 names::listed(view, path, view.found_of(said)?)
             }
-            _ => self.resolve(view, &child)?,
+            _ => self.namespace.resolve(view, &child)?,
         };
         Some((child, listed))
     }
@@ -191,11 +206,11 @@ impl Filesystem {
         reader: &ListingReader,
     ) -> [(DirectoryEntry<'static>, Attributes); 2] {
         let attributes = |ino: u64, name: &Name| {
-            let gone = || ResolvedName::last_known(&Node::Directory, self.started);
+            let gone = || ResolvedName::last_known(&Node::Directory, self.namespace.started);
             let listed = names::resolve(view, name).unwrap_or_else(gone);
             Attributes {
                 ino,
-                ..self.attributes(name, &listed)
+                ..self.attributes.attributes(name, &listed)
             }
         };
         let above = names::parent(&reader.inode.name);
@@ -238,7 +253,7 @@ mod tests {
     use crate::own_attributes::USED_FOR;
     use crate::standin::Names;
     use crate::traits::Content;
-    use crate::{DEFAULT_MASK, Options};
+    use crate::{DEFAULT_MASK, Filesystem, Options};
 
     const FILES: usize = 100;
 
@@ -271,7 +286,7 @@ mod tests {
             last = if is_full { last } else { entry.cookie };
             is_full
         };
-        fs.readdir_plus(ROOT_INO, from, full).unwrap();
+        fs.directories.readdir_plus(ROOT_INO, from, full).unwrap();
         (shown, last)
     }
 
@@ -281,7 +296,7 @@ mod tests {
         let found_before = RESOLVED.get();
         let (shown, _) = list(&fs, 0, FILES);
         for (ino, attributes) in &shown {
-            assert_eq!(fs.getattr(*ino).unwrap().mtime, attributes.mtime);
+            assert_eq!(fs.inodes.getattr(*ino).unwrap().mtime, attributes.mtime);
         }
         let of_dots = 2;
         assert_eq!(shown.len(), FILES);
@@ -326,13 +341,13 @@ mod tests {
         let (names, fs) = mounted();
         let (before, cookie) = list(&fs, 0, FILES / 2);
         (0..FILES).for_each(|n| names.put(&format!("f{n}"), b"longer"));
-        fs.shown.show(names.view());
+        fs.namespace.show(Some(names.view()));
         let (after, _) = list(&fs, cookie, FILES);
         assert_eq!((before.len(), after.len()), (FILES / 2, FILES - FILES / 2));
         assert!(before.values().all(|it| it.size_bytes == 1));
         assert!(after.values().all(|it| it.size_bytes == 6));
         // An own file that was written to is the same file, and shows its present size.
-        let now = before.keys().map(|ino| fs.getattr(*ino).unwrap());
+        let now = before.keys().map(|ino| fs.inodes.getattr(*ino).unwrap());
         assert!(now.into_iter().all(|it| it.size_bytes == 6));
     }
 }

@@ -7,11 +7,9 @@
 //! ESTALE. The exception is an inode that was open with the previous process
 //! ([`super::inherited`]).
 
-use super::attributes::Entry;
-use super::error::FsError;
-use super::filesystem::Filesystem;
 use super::inode::{CONTENT_BITS, Inode, Name, Node, NumberKind};
-use super::names::{self, ResolvedName};
+use super::names::ResolvedName;
+use super::namespace::MountNamespace;
 use super::traits::FileVersion;
 use p2pfs_catalogue::{FileNames, View};
 use p2pfs_proto::wire::native::record::ShareIndex;
@@ -21,84 +19,39 @@ use p2pfs_types::path::SharedPath;
 /// there, so a handle costs little whatever the size of the namespace.
 const ALIKE_MAX: usize = 1 << 14;
 
-impl Filesystem {
-    /// Looks up `.` of an inode: the inode itself, in its present state.
-    pub(super) fn lookup_itself(&self, ino: u64) -> Result<Entry, FsError> {
-        let (name, listed) = match self.inodes.get(ino) {
-            None => self.recall(ino).ok_or(FsError::Gone)?,
-            Some(inode) => {
-                let now = self.resolve(&self.view(), &inode.name);
-                let now = now.filter(|now| inode.is_version(&now.node));
-                (inode.name, now.ok_or(FsError::Gone)?)
-            }
-        };
-        self.enter_as(ino, name, listed)
-    }
-
-    /// Looks up `..` of a directory.
-    pub(super) fn lookup_above(&self, ino: u64) -> Result<Entry, FsError> {
-        let name = names::parent(&self.inode(ino)?.name);
-        let listed = self.resolve(&self.view(), &name);
-        Ok(self.enter(None, name, listed.ok_or(FsError::Gone)?))
-    }
-
-    /// Adds an inode that the kernel uses and that is not in the table, because the kernel looked
-    /// it up with a previous process. It counts as looked up once.
-    pub(super) fn adopt(&self, ino: u64) -> Result<Inode, FsError> {
-        let (name, listed) = self.recall(ino).ok_or(FsError::Gone)?;
+/// Returns the name and the present node of an inode number.
+pub(super) fn recall(namespace: &MountNamespace, ino: u64) -> Option<(Name, ResolvedName)> {
+    let view = namespace.view();
+    let now = |name: Name| {
+        let listed = namespace.resolve(&view, &name)?;
         let node = listed.node.clone();
-        self.enter_as(ino, name.clone(), listed)?;
-        Ok(Inode { name, node })
-    }
-
-    /// Drops the index of directories and links.
-    pub(super) fn forget_places(&self) {
-        self.places.forget();
-    }
-
-    fn enter_as(&self, ino: u64, name: Name, listed: ResolvedName) -> Result<Entry, FsError> {
-        let entry = self.enter(None, name, listed);
-        if entry.attributes.ino == ino {
-            return Ok(entry);
+        let inode = Inode { name, node };
+        let is_it = inode.numbers().any(|number| number == ino);
+        is_it.then_some((inode.name, listed))
+    };
+    match NumberKind::of(ino) {
+        NumberKind::File(start) => {
+            let alike = view.contents().files_like(&start, CONTENT_BITS, ALIKE_MAX);
+            let names = alike.into_iter().filter_map(|file| name_of_file(ino, file));
+            names.into_iter().find_map(now)
         }
-        self.forget(entry.attributes.ino, 1);
-        Err(FsError::Gone)
-    }
-
-    /// Returns the name and the present node of a number.
-    fn recall(&self, ino: u64) -> Option<(Name, ResolvedName)> {
-        let view = self.view();
-        let now = |name: Name| {
-            let listed = self.resolve(&view, &name)?;
-            let node = listed.node.clone();
-            let inode = Inode { name, node };
-            let is_it = inode.numbers().any(|number| number == ino);
-            is_it.then_some((inode.name, listed))
-        };
-        match NumberKind::of(ino) {
-            NumberKind::File(start) => {
-                let alike = view.contents().files_like(&start, CONTENT_BITS, ALIKE_MAX);
-                let names = alike.into_iter().filter_map(|file| name_of_file(ino, file));
-                names.into_iter().find_map(now)
-            }
-            mark => {
-                let found = self.places.path_of(&view, ino).map(Name::Union);
-                let rest = || match mark {
-                    NumberKind::Directory => hidden_directories(&view),
-                    _ => self.other_names(),
-                };
-                let rest = std::iter::once_with(rest).flatten();
-                found.into_iter().chain(rest).find_map(now)
-            }
+        mark => {
+            let found = namespace.path_of_number(&view, ino).map(Name::Union);
+            let rest = || match mark {
+                NumberKind::Directory => hidden_directories(&view),
+                _ => other_names(namespace),
+            };
+            let rest = std::iter::once_with(rest).flatten();
+            found.into_iter().chain(rest).find_map(now)
         }
     }
+}
 
-    /// Returns the names of other inodes: foreign files, and the status.
-    fn other_names(&self) -> Vec<Name> {
-        let foreign = self.foreign_names().into_iter();
-        let foreign = foreign.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
-        foreign.chain([Name::Status]).collect()
-    }
+/// Returns the names of other inodes: foreign files, and the status.
+fn other_names(namespace: &MountNamespace) -> Vec<Name> {
+    let foreign = namespace.foreign_names().into_iter();
+    let foreign = foreign.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
+    foreign.chain([Name::Status]).collect()
 }
 
 /// Returns the name under which a file has this number, if there is one.

@@ -9,15 +9,24 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::filesystem::Filesystem;
 use super::inode::{Inode, Node};
+use super::inodes::Inodes;
+use super::modes::Modes;
 use super::names::NameRecord;
+use super::traits::Content;
 
-impl Filesystem {
+/// The own files that programs have open, and the inodes under which they are open.
+pub(super) struct OpenOwnFiles<'a> {
+    pub content: &'a Arc<dyn Content>,
+    pub modes: &'a Modes,
+    pub inodes: &'a Inodes,
+}
+
+impl OpenOwnFiles<'_> {
     /// Returns the number for an own file that was looked up as `number`. If the file is open under
     /// one of its numbers, that one is returned. Otherwise the first of them without an open own
     /// file is returned. The lookup is counted on the result.
-    pub(super) fn look_up_file(
+    pub(crate) fn look_up_file(
         &self,
         above: Option<u64>,
         inode: &Inode,
@@ -42,7 +51,7 @@ impl Filesystem {
             return number;
         };
         if self.inodes.look_up_as(best, above, inode, said) {
-            self.forget(number, 1);
+            self.inodes.forget(number, 1);
             best
         } else {
             number
@@ -51,7 +60,7 @@ impl Filesystem {
 
     /// Returns whether the own file that is open as `number` differs from the file that has its
     /// name now.
-    pub(super) fn is_replaced(&self, number: u64, node: &Node) -> bool {
+    pub(crate) fn is_replaced(&self, number: u64, node: &Node) -> bool {
         let open = self.modes.live(number);
         let named = open.as_ref().and_then(|_| self.named_file(node));
         open.zip(named)

@@ -1,13 +1,15 @@
 //! Invalidations of the kernel's caches after the namespace or the cache changed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::filesystem::Filesystem;
+use super::handles::Handles;
 use super::inherited::Inherited;
 use super::inode::{Inode, Name, Node};
+use super::inodes::Inodes;
 use super::names;
-use super::traits::Stale;
+use super::namespace::MountNamespace;
+use super::traits::{Invalidator, Stale};
 use p2pfs_catalogue::{Change, View};
 use p2pfs_types::digest::ContentHash;
 
@@ -26,21 +28,43 @@ impl Invalidations {
     }
 }
 
-impl Filesystem {
+/// The data that the kernel may have cached, and the means to invalidate it.
+pub struct KernelCaches {
+    pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
+    pub(super) namespace: Arc<MountNamespace>,
+    pub(super) inodes: Arc<Inodes>,
+    pub(super) handles: Arc<Handles>,
+    pub(super) inherited: Arc<OnceLock<Inherited>>,
+}
+
+impl KernelCaches {
+    /// Sets the invalidator of the kernel's caches. Only the first call counts.
+    pub fn set_invalidator(&self, invalidator: Arc<dyn Invalidator>) {
+        let _ = self.invalidator.set(invalidator);
+    }
+
+    /// Requests one invalidation.
+    pub(super) fn invalidate(&self, stale: Stale) {
+        if let Some(invalidator) = self.invalidator.get() {
+            invalidator.invalidate(stale);
+        }
+    }
+
     /// Notifies the kernel of changes of the namespace, and then shows the namespace that has them.
     /// `view` is `None` for changes of foreign peers. This never waits.
     pub fn namespace_changed(self: &Arc<Self>, view: Option<Arc<View>>, changes: Vec<Change>) {
-        let newest = view.clone().unwrap_or_else(|| self.content.view());
+        let newest = view
+            .clone()
+            .unwrap_or_else(|| self.namespace.content.view());
         let stale = self.outdated_by(&newest, &changes);
-        let fs = Arc::downgrade(self);
+        let caches = Arc::downgrade(self);
         let show = move || {
-            let Some(fs) = fs.upgrade() else {
+            let Some(caches) = caches.upgrade() else {
                 return Vec::new();
             };
-            view.into_iter().for_each(|view| fs.shown.show(view));
-            fs.forget_places();
+            caches.namespace.show(view);
             // This includes names that the kernel has requested in the meantime.
-            fs.outdated_by(&newest, &changes)
+            caches.outdated_by(&newest, &changes)
         };
         match self.invalidator.get() {
             Some(invalidator) => invalidator.invalidate_around(stale, Box::new(show)),
@@ -50,7 +74,10 @@ impl Filesystem {
 
     /// Notifies the kernel that everything changed, and then shows the newest namespace.
     pub fn everything_changed(self: &Arc<Self>) {
-        self.namespace_changed(Some(self.content.view()), vec![Change::Everything]);
+        self.namespace_changed(
+            Some(self.namespace.content.view()),
+            vec![Change::Everything],
+        );
     }
 
     /// Returns the kernel's cached objects that these changes made stale.
@@ -112,7 +139,7 @@ impl Filesystem {
     pub fn known_names(&self) -> Vec<Stale> {
         let mut directories: BTreeSet<u64> = self.inodes.directories().into_iter().collect();
         if self.is_taken_over() {
-            self.view().directories_and_links(|path, target| {
+            self.namespace.view().directories_and_links(|path, target| {
                 let is_directory = target.is_none();
                 let directory = Inode::directory(Name::Union(path));
                 directories.extend(is_directory.then(|| directory.number()));

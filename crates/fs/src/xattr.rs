@@ -2,9 +2,7 @@
 //! Otherwise copies would carry them to a disk, where they would soon be outdated.
 
 use super::error::FsError;
-use super::filesystem::Filesystem;
-use super::inode::{Inode, Node};
-use super::traits::FileVersion;
+use super::traits::{Content, FileVersion, ForeignFile};
 use p2pfs_catalogue::View;
 
 const HASH: &[u8] = b"user.p2pfs.hash";
@@ -19,44 +17,38 @@ const NAMES: [&[u8]; 5] = [HASH, HOLDERS, CACHED, VERIFIED, FROM];
 /// Digits of the key that stand for a holder without a known name.
 const NAMELESS_DIGITS: usize = 8;
 
-impl Filesystem {
-    /// Returns the value of an attribute.
-    ///
-    /// # Errors
-    /// [`FsError::NoAttribute`] for inodes other than files. For unsupported names, the error of
-    /// [`absence`].
-    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
-        if let Some(error) = absence(name) {
-            return Err(error);
+/// Returns an attribute of a file with a hash.
+///
+/// # Errors
+/// [`FsError::NoAttribute`] if the file does not have it.
+pub(super) fn of_file(
+    content: &dyn Content,
+    view: &View,
+    file: &FileVersion,
+    name: &[u8],
+) -> Result<Vec<u8>, FsError> {
+    Ok(match name {
+        HASH => file.hash.to_string().into_bytes(),
+        HOLDERS => holders(view, file).into_bytes(),
+        CACHED => content.cached_bytes(file).to_string().into_bytes(),
+        FROM => {
+            let sender = content.sender(file).ok_or(FsError::NoAttribute)?;
+            sender.into_bytes()
         }
-        let view = self.view();
-        let inode = self.inode(ino)?;
-        let file = match self.current(&view, ino, &inode) {
-            Node::File(file) => file,
-            Node::Foreign => return self.foreign_attribute(&inode, name),
-            _ => return Err(FsError::NoAttribute),
-        };
-        Ok(match name {
-            HASH => file.hash.to_string().into_bytes(),
-            HOLDERS => holders(&view, &file).into_bytes(),
-            CACHED => self.content.cached_bytes(&file).to_string().into_bytes(),
-            FROM => {
-                let sender = self.content.sender(&file).ok_or(FsError::NoAttribute)?;
-                sender.into_bytes()
-            }
-            _ => b"blake3".to_vec(),
-        })
-    }
+        _ => b"blake3".to_vec(),
+    })
+}
 
-    /// Returns an attribute of a foreign file. It has no hash, so none of it is verified.
-    fn foreign_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
-        let known = self.foreign_file_of(&inode.name);
-        match (name, known) {
-            (VERIFIED, _) => Ok(b"none".to_vec()),
-            (HOLDERS, Some(file)) => Ok(file.holder.into_bytes()),
-            (CACHED, Some(file)) => Ok(file.cached_bytes.to_string().into_bytes()),
-            _ => Err(FsError::NoAttribute),
-        }
+/// Returns an attribute of a foreign file. It has no hash, so none of it is verified.
+///
+/// # Errors
+/// [`FsError::NoAttribute`] if the file is not known or does not have the attribute.
+pub(super) fn of_foreign(known: Option<ForeignFile>, name: &[u8]) -> Result<Vec<u8>, FsError> {
+    match (name, known) {
+        (VERIFIED, _) => Ok(b"none".to_vec()),
+        (HOLDERS, Some(file)) => Ok(file.holder.into_bytes()),
+        (CACHED, Some(file)) => Ok(file.cached_bytes.to_string().into_bytes()),
+        _ => Err(FsError::NoAttribute),
     }
 }
 

@@ -34,7 +34,7 @@ impl Device {
         begun: Instant,
     ) -> bool {
         let may_wait = matches!(header.opcode, opcode::GETATTR | opcode::OPEN);
-        if may_wait && self.fs.is_foreign(header.nodeid) {
+        if may_wait && self.fs.foreign.is_foreign(header.nodeid) {
             return false;
         }
         let deadline = begun + self.deadlines.metadata;
@@ -80,10 +80,10 @@ impl Device {
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
         let name = abi::looked_up(message).ok_or(FsError::Fault)?;
-        match self.fs.lookup(header.nodeid, name) {
+        match self.fs.inodes.lookup(header.nodeid, name) {
             Ok(entry) => body.put_entry(&entry.attributes, entry.lifetime),
             Err(FsError::NotFound) => {
-                body.put_absence(self.fs.absence_lifetime(header.nodeid));
+                body.put_absence(self.fs.inodes.absence_lifetime(header.nodeid));
             }
             Err(error) => return Err(error),
         }
@@ -95,7 +95,7 @@ impl Device {
         header: &RequestHeader,
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
-        body.put_attributes(&self.fs.getattr(header.nodeid)?);
+        body.put_attributes(&self.fs.inodes.getattr(header.nodeid)?);
         Ok(())
     }
 
@@ -107,10 +107,12 @@ impl Device {
     ) -> Result<(), FsError> {
         let flags = abi::open_flags(message).ok_or(FsError::Fault)?;
         let opener = self.readers.opener(header.pid, header.uid);
-        let opened = self.fs.open(header.nodeid, flags, opener.reach())?;
+        let opened = self.fs.files.open(header.nodeid, flags, opener.reach())?;
         self.note_opened(&opener, header.nodeid, opened);
         if opener.reach() == Reach::Everything {
-            self.fs.follow_open(opener.program(), header.nodeid);
+            self.fs
+                .follower
+                .follow_open(opener.program(), header.nodeid);
         }
         let (flags, backing) = match opened.caching {
             // Without KEEP_CACHE an open waits, unkillable, for the reads in flight.
@@ -137,10 +139,14 @@ impl Device {
         }
         body.bound(asked.size_bytes as usize);
         match header.opcode {
-            opcode::READDIR => (self.fs).readdir(ino, cookie, &mut |entry| !body.put_name(&entry)),
-            _ => (self.fs).readdir_plus(ino, cookie, &mut |entry, attributes| {
-                !body.put_name_with(&entry, attributes)
-            }),
+            opcode::READDIR => (self.fs)
+                .directories
+                .readdir(ino, cookie, &mut |entry| !body.put_name(&entry)),
+            _ => (self.fs)
+                .directories
+                .readdir_plus(ino, cookie, &mut |entry, attributes| {
+                    !body.put_name_with(&entry, attributes)
+                }),
         }
     }
 
@@ -148,13 +154,15 @@ impl Device {
     fn follow_listing(&self, header: &RequestHeader) {
         let lister = self.readers.opener(header.pid, header.uid);
         if lister.reach() == Reach::Everything {
-            self.fs.follow_listing(lister.program(), header.nodeid);
+            self.fs
+                .follower
+                .follow_listing(lister.program(), header.nodeid);
         }
     }
 
     fn note_opened(&self, opener: &OpeningThread, ino: u64, opened: OpenReply) {
         let by_kernel = matches!(opened.caching, Caching::Backed(_));
-        let path = self.fs.path_of(ino).unwrap_or_default();
+        let path = self.fs.inodes.path_of(ino).unwrap_or_default();
         self.readers
             .opened(opener, opened.handle, ino, &path, by_kernel);
     }

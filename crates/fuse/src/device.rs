@@ -160,7 +160,7 @@ impl Device {
             opcode::INTERRUPT => self.take_interrupt(message),
             opcode::FORGET | opcode::BATCH_FORGET => {
                 for (ino, lookups) in abi::forgotten(&header, message) {
-                    self.fs.forget(ino, lookups);
+                    self.fs.inodes.forget(ino, lookups);
                 }
             }
             opcode::GETXATTR => match absent_attribute(message) {
@@ -200,7 +200,7 @@ impl Device {
             .record(opcode::RELEASE, begun.elapsed(), false);
         self.readers.closed(handle);
         self.threads.ensure_one_reads(self.liveness.waiting());
-        self.fs.release(handle);
+        self.fs.files.release(handle);
     }
 
     /// Answers a LISTXATTR with an empty list. If the kernel requests the needed size, the answer
@@ -233,7 +233,7 @@ impl Device {
     fn fail(&self, unique: u64, waiting: PendingRequest, why: FsError) {
         self.answer_error(unique, why);
         if let Some(read) = waiting.read {
-            self.fs.abandon(&read, why);
+            self.fs.files.abandon(&read, why);
         }
     }
 
@@ -337,10 +337,10 @@ impl Device {
     pub(super) fn undo(&self, operation: u32, answer: &[u8]) {
         match abi::undo(operation, answer) {
             Undo::Nothing => {}
-            Undo::Lookups(inodes) => inodes.iter().for_each(|ino| self.fs.forget(*ino, 1)),
+            Undo::Lookups(inodes) => inodes.iter().for_each(|ino| self.fs.inodes.forget(*ino, 1)),
             Undo::Handle(handle) => {
                 self.readers.closed(handle);
-                self.fs.release(handle);
+                self.fs.files.release(handle);
             }
         }
     }
@@ -361,7 +361,7 @@ impl Device {
     }
 
     fn more_time(&self, waiting: &PendingRequest) -> Option<Instant> {
-        let until = self.fs.waits_until(waiting.read.as_ref()?)?;
+        let until = self.fs.files.waits_until(waiting.read.as_ref()?)?;
         // Past its own deadline, the content should have answered, or should do so soon.
         Some(until + CONTENT_GRACE).filter(|later| *later > Instant::now())
     }

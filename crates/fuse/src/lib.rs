@@ -168,9 +168,9 @@ impl Server {
         let greeting = greeted.recv_timeout(HANDSHAKE_TIMEOUT);
         let greeting = greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let greeting = greeting.inspect_err(closed)?;
-        fs.set_invalidator(server.queues.clone());
+        fs.caches.set_invalidator(server.queues.clone());
         if options.passthrough && server.passthrough.attempt(agrees_to_passthrough) {
-            fs.set_backing_files(server.passthrough.clone());
+            fs.files.set_backing_files(server.passthrough.clone());
         }
         if let (Some(greeting), Some(held)) = (greeting, held) {
             held.broker.store_handshake(greeting.to_bytes())?;
@@ -267,7 +267,7 @@ fn serve(device: &Arc<Device>, queues: &NotifyQueues, end: &MountEnd) {
     if device.serve() {
         device.close();
         queues.close();
-        device.fs.release_all();
+        device.fs.files.release_all();
         end.declare();
     }
 }

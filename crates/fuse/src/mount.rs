@@ -200,9 +200,9 @@ impl Mount {
         };
         let fs = Arc::new(Filesystem::new(content, fs_options));
         let inherit = |held: &KeptMountState| {
-            fs.inherit(held.table.try_clone()?)?;
+            fs.files.inherit(held.table.try_clone()?)?;
             fs.await_entries(NAMESPACE_TIME);
-            fs.hold_inherited();
+            fs.files.hold_inherited();
             Ok(())
         };
         let inherited = held.as_ref().map_or(Ok(()), inherit);
@@ -234,28 +234,28 @@ impl Mount {
     /// Notifies the kernel of changes, and then shows the namespace that includes them. `view` is
     /// `None` for changes of files of foreign peers. Never waits.
     pub fn invalidate(&self, view: Option<Arc<View>>, changes: Vec<Change>) {
-        self.fs.namespace_changed(view, changes);
+        self.fs.caches.namespace_changed(view, changes);
     }
 
     /// Makes the kernel revalidate everything, for changes that this mount was not notified of.
     /// Never waits.
     pub fn invalidate_all(&self) {
-        self.fs.everything_changed();
+        self.fs.caches.everything_changed();
     }
 
     /// Returns whether a lookup finds this name now.
     pub fn shows(&self, path: &SharedPath) -> bool {
-        self.fs.shows(path)
+        self.fs.namespace.shows(path)
     }
 
     /// Returns whether lookups reflect everything that is known by now.
     pub fn is_up_to_date(&self) -> bool {
-        self.fs.is_up_to_date()
+        self.fs.namespace.is_up_to_date()
     }
 
     /// Notifies the kernel that another part of a content is cached (`st_blocks`).
     pub fn cached_changed(&self, hash: &ContentHash) {
-        self.fs.cached_changed(hash);
+        self.fs.caches.cached_changed(hash);
     }
 
     /// Returns the interface for invalidating single inodes.

@@ -179,7 +179,7 @@ fn send(device: &Arc<Device>, stale: &Stale) {
     // The notification for everything covers only names. Before Linux 6.16 it does not exist, and
     // each known name is invalidated.
     if *stale == Stale::Everything {
-        let names = device.fs.known_names();
+        let names = device.fs.caches.known_names();
         for known in names {
             if sent.is_err() || !matches!(known, Stale::Directory { .. }) {
                 let _ = device.notify(&known);

@@ -51,11 +51,11 @@ impl Device {
                 .push(begun + CHECK_AFTER, DueWork::CheckInlineReads);
         }
         self.threads.ensure_one_reads(self.liveness.waiting());
-        let handle = self.fs.handle_of(read.handle, header.nodeid);
+        let handle = self.fs.files.handle_of(read.handle, header.nodeid);
         let step = handle.and_then(|handle| {
             let reader = self.reader(read.handle, header, begun);
             let reach = reach_of(reader.as_ref());
-            let step = self.fs.read_now(&handle, read.offset, room, reach)?;
+            let step = handle.read_now(read.offset, room, reach)?;
             Ok((handle, reader, step))
         });
         if !inline_read.finish(header.unique, &self.table) {
@@ -71,7 +71,7 @@ impl Device {
                 // includes all of its reads.
                 if let Some(ReadingThread { reading, .. }) = reader {
                     let range = ByteRange::at(read.offset, length as u64);
-                    let arrived_bytes = self.fs.arrived_bytes(&handle, range);
+                    let arrived_bytes = handle.arrived_bytes(range);
                     self.readers
                         .record_read(&reading, range.len(), arrived_bytes, begun);
                 }
@@ -98,7 +98,7 @@ impl Device {
         let known = self.readers.reader(handle, header, now);
         known.or_else(|| {
             let opener = self.readers.opener(header.pid, header.uid);
-            let path = self.fs.path_of(header.nodeid).unwrap_or_default();
+            let path = self.fs.inodes.path_of(header.nodeid).unwrap_or_default();
             let readers = &self.readers;
             readers.inherited(&opener, handle, header.nodeid, &path);
             readers.reader(handle, header, now)
@@ -154,7 +154,7 @@ impl Device {
         range: ByteRange,
         now: Instant,
     ) -> Option<(Arc<Budget>, u64, Instant)> {
-        let bytes = self.fs.missing_bytes(handle, range);
+        let bytes = handle.missing_bytes(range);
         let begin = (bytes > 0).then(|| budget.spend(bytes, now))?;
         Some((budget, bytes, begin))
     }
@@ -175,9 +175,9 @@ impl Device {
                 device.answer_read(unique, read.upgrade().as_deref(), range, result);
             }
         });
-        let read = self.fs.read(handle, range, reach, reply);
+        let read = handle.read(range, reach, reply);
         if let Some(unwanted) = self.table.attach(unique, read) {
-            self.fs.abandon(&unwanted, FsError::Interrupted);
+            self.fs.files.abandon(&unwanted, FsError::Interrupted);
         }
     }
 
@@ -197,7 +197,7 @@ impl Device {
             Ok(bytes) => {
                 self.counters.record_bytes(bytes.len());
                 if let (Some(reading), Some(handle)) = (&waiting.reading, handle) {
-                    let arrived_bytes = self.fs.arrived_bytes(handle, range);
+                    let arrived_bytes = handle.arrived_bytes(range);
                     let given_bytes = bytes.len() as u64;
                     self.readers
                         .record_read(reading, given_bytes, arrived_bytes, Instant::now());

@@ -83,7 +83,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
-        self.fs.forget(ino.0, lookups);
+        self.fs.inodes.forget(ino.0, lookups);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -96,11 +96,12 @@ impl fuser::Filesystem for Handlers {
         };
         let handle = fh.map(|handle| handle.0);
         self.fs
-            .getattr_foreign(ino.0, handle, may_ask, Box::new(answer));
+            .foreign
+            .getattr(ino.0, handle, may_ask, Box::new(answer));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match ask(|| self.fs.readlink(ino.0)) {
+        match ask(|| self.fs.inodes.readlink(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
@@ -127,7 +128,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match ask(|| Ok(self.fs.statfs())) {
+        match ask(|| Ok(self.fs.namespace.statfs())) {
             Ok(stat) => {
                 let unit = u64::from(STATFS_BLOCK_BYTES);
                 let used = stat.used_bytes.div_ceil(unit);
@@ -142,7 +143,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
-        let value = ask(|| self.fs.getxattr(ino.0, name.as_bytes()));
+        let value = ask(|| self.fs.inodes.getxattr(ino.0, name.as_bytes()));
         answer_xattr(reply, value, room);
     }
 

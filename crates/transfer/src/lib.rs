@@ -19,7 +19,7 @@
 //!
 //! | | thread | steps |
 //! |---|---|---|
-//! | 1 | a thread of the mount | `Device::take_read` → `Filesystem::read_now` finds that the bytes are not here → `Device::wait_read` puts the request into the table of waiting reads, with its deadline → `Device::begin_read` → `Filesystem::read` → `OpenVersion::fetch` → `NodeContent::fetch` → [`Fetcher::read`] |
+//! | 1 | a thread of the mount | `Device::take_read` → `Handle::read_now` finds that the bytes are not here → `Device::wait_read` puts the request into the table of waiting reads, with its deadline → `Device::begin_read` → `Handle::read` → `OpenVersion::fetch` → `NodeContent::fetch` → [`Fetcher::read`] |
 //! | | | `Session::open` returns the cache's file, which has nothing of the range → [`Session::read`](p2pfs_fetch::session::Session::read) → `Plan::demand` |
 //! | | | [`Session::actions`](p2pfs_fetch::session::Session::actions) → `Plan::poll_request` chooses the holder: one range, on the urgent lane, marked prompt (`is_prompt`) |
 //! | | | `client::FetcherInner::begin` → `ask_at_once` → `PeerNet::request_at_once` encrypts the request and writes it to the socket; the thread takes the next read |

@@ -167,9 +167,9 @@ impl Kernel {
     }
 
     fn prepare(&self) {
-        self.fs.set_invalidator(self.notifications.clone());
+        self.fs.caches.set_invalidator(self.notifications.clone());
         if self.passthrough {
-            self.fs.set_backing_files(self.backings.clone());
+            self.fs.files.set_backing_files(self.backings.clone());
         }
     }
 
@@ -188,9 +188,10 @@ impl Kernel {
         let version = match kind {
             FileKind::Regular => self
                 .fs
+                .inodes
                 .getxattr(ino, b"user.p2pfs.hash")
                 .unwrap_or_default(),
-            FileKind::Symlink => self.fs.readlink(ino).unwrap().to_vec(),
+            FileKind::Symlink => self.fs.inodes.readlink(ino).unwrap().to_vec(),
             FileKind::Directory => vec![],
         };
         Identity {
@@ -235,7 +236,7 @@ impl Kernel {
         {
             return *ino;
         }
-        match self.fs.lookup(parent, name) {
+        match self.fs.inodes.lookup(parent, name) {
             Ok(entry) => {
                 self.take_entry(at, entry.attributes, entry.lifetime);
                 self.forget_unused();
@@ -243,7 +244,7 @@ impl Kernel {
             }
             Err(FsError::NotFound) => {
                 self.drop_name(&at);
-                if self.fs.absence_lifetime(parent) > BELIEVED {
+                if self.fs.inodes.absence_lifetime(parent) > BELIEVED {
                     let believed = true;
                     self.names.insert(
                         at,
@@ -271,7 +272,7 @@ impl Kernel {
         if let Some(known) = self.inode(ino).attributes {
             return known;
         }
-        let asked = self.fs.getattr(ino).unwrap();
+        let asked = self.fs.inodes.getattr(ino).unwrap();
         self.inode(ino).attributes = (asked.lifetime > BELIEVED).then_some(asked);
         asked
     }
@@ -316,7 +317,7 @@ impl Kernel {
             .collect();
         for ino in unused {
             let known = self.inodes.remove(&ino).unwrap();
-            self.fs.forget(ino, known.lookups);
+            self.fs.inodes.forget(ino, known.lookups);
         }
     }
 
@@ -374,7 +375,7 @@ impl Kernel {
             Stale::Everything => {
                 self.names.values_mut().for_each(|it| it.believed = false);
                 // as `fuse::notify` sends it
-                for known in self.fs.known_names() {
+                for known in self.fs.caches.known_names() {
                     if !matches!(known, Stale::Directory { .. }) {
                         self.apply(&known);
                     }
@@ -402,9 +403,13 @@ impl Kernel {
             next += 1;
             let below = self.names.iter().filter(|((parent, _), _)| *parent == ino);
             for ((_, name), dentry) in below.filter(|it| it.1.believed) {
-                let fresh = self.fs.lookup(ino, name).map(|entry| entry.attributes.ino);
+                let fresh = self
+                    .fs
+                    .inodes
+                    .lookup(ino, name)
+                    .map(|entry| entry.attributes.ino);
                 if let Ok(fresh) = fresh {
-                    self.fs.forget(fresh, 1);
+                    self.fs.inodes.forget(fresh, 1);
                 }
                 let at = &self.identities[&ino];
                 let name = name.escape_ascii();
@@ -424,7 +429,7 @@ impl Kernel {
         let Some(mut believed) = self.inodes[&ino].attributes else {
             return;
         };
-        let fresh = self.fs.getattr(ino).unwrap();
+        let fresh = self.fs.inodes.getattr(ino).unwrap();
         let version = &self.identities[&ino].version;
         if self.files.iter().any(|it| it.hash.as_bytes() == version) {
             // what is read is counted when it is closed
@@ -444,7 +449,7 @@ impl Kernel {
             }
             false
         };
-        self.fs.readdir(ino, 0, &mut take).unwrap();
+        self.fs.directories.readdir(ino, 0, &mut take).unwrap();
         assert_eq!(*believed, fresh, "listing of {:?}", self.identities[&ino]);
     }
 }

@@ -49,24 +49,31 @@ fn names_are_cached_for_a_minute_and_own_files_and_hidden_names_for_a_second_at_
     world.put_one_of_each(random);
     let fs = Filesystem::new(world.clone(), options());
     let lifetimes = |parent, name: &str| {
-        let entry = fs.lookup(parent, name.as_bytes()).unwrap();
+        let entry = fs.inodes.lookup(parent, name.as_bytes()).unwrap();
         (
             entry.lifetime.as_secs(),
             entry.attributes.lifetime.as_secs(),
         )
     };
     assert_eq!(lifetimes(ROOT_INO, "theirs"), (60, 60));
-    assert_eq!(fs.absence_lifetime(ROOT_INO).as_secs(), 60);
+    assert_eq!(fs.inodes.absence_lifetime(ROOT_INO).as_secs(), 60);
     assert_eq!(lifetimes(ROOT_INO, "own"), (60, 0));
     assert_eq!(lifetimes(ROOT_INO, ".p2pfs"), (0, 0));
-    let hidden = fs.lookup(ROOT_INO, b".p2pfs").unwrap().attributes.ino;
+    let hidden = fs
+        .inodes
+        .lookup(ROOT_INO, b".p2pfs")
+        .unwrap()
+        .attributes
+        .ino;
     assert_eq!(lifetimes(hidden, "peers"), (0, 0));
-    assert_eq!(fs.absence_lifetime(hidden).as_secs(), 0);
+    assert_eq!(fs.inodes.absence_lifetime(hidden).as_secs(), 0);
     let mut listed = vec![];
-    let listing = fs.readdir_plus(ROOT_INO, 0, &mut |entry, attributes| {
-        listed.push((entry.name.to_vec(), attributes.lifetime.as_secs()));
-        false
-    });
+    let listing = fs
+        .directories
+        .readdir_plus(ROOT_INO, 0, &mut |entry, attributes| {
+            listed.push((entry.name.to_vec(), attributes.lifetime.as_secs()));
+            false
+        });
     listing.unwrap();
     assert!(listed.contains(&(b"own".to_vec(), 1)), "as in ls -l");
     assert!(listed.contains(&(b"theirs".to_vec(), 60)));
@@ -216,9 +223,9 @@ impl Trial {
     fn tell(&mut self) -> Option<&'static str> {
         match self.world.next_told()? {
             Told::Names(view, changes) => {
-                self.kernel.fs.namespace_changed(Some(view), changes);
+                self.kernel.fs.caches.namespace_changed(Some(view), changes);
             }
-            Told::CachedBytes(hash) => self.kernel.fs.cached_changed(&hash),
+            Told::CachedBytes(hash) => self.kernel.fs.caches.cached_changed(&hash),
         }
         Some("tell")
     }

@@ -16,16 +16,16 @@ impl Kernel {
             return;
         };
         let stands = self.stands_for_its_name(ino);
-        match self.fs.lookup(ino, b".") {
+        match self.fs.inodes.lookup(ino, b".") {
             Ok(entry) => {
                 assert_eq!(entry.attributes.ino, ino);
                 self.expect_identity(ino, entry.attributes.kind);
                 if entry.attributes.kind == FileKind::Directory {
-                    let above = self.fs.lookup(ino, b"..").unwrap().attributes;
+                    let above = self.fs.inodes.lookup(ino, b"..").unwrap().attributes;
                     assert_eq!(above.kind, FileKind::Directory);
-                    self.fs.forget(above.ino, 1);
+                    self.fs.inodes.forget(above.ino, 1);
                 }
-                self.fs.forget(ino, 1);
+                self.fs.inodes.forget(ino, 1);
             }
             Err(FsError::Gone) => assert!(!stands, "{:?} is not found", self.identities[&ino]),
             Err(error) => panic!("{:?}: {error}", self.identities[&ino]),
@@ -39,7 +39,7 @@ impl Kernel {
         let known: Vec<u64> = self.inodes.keys().copied().collect();
         for ino in known.into_iter().filter(|ino| *ino != ROOT_INO) {
             let stands = self.stands_for_its_name(ino);
-            match self.fs.getattr(ino) {
+            match self.fs.inodes.getattr(ino) {
                 Ok(attributes) => {
                     assert_eq!(attributes.ino, ino);
                     self.expect_identity(ino, attributes.kind);
@@ -54,7 +54,7 @@ impl Kernel {
         let known = &self.identities[&ino];
         let now = self.identify(ino, kind, known.path.clone());
         assert_eq!(*known, now, "inode {ino} stands for two things");
-        let path = self.fs.path_of(ino).unwrap();
+        let path = self.fs.inodes.path_of(ino).unwrap();
         assert_eq!(
             known.path.escape_ascii().to_string(),
             path.escape_ascii().to_string()
@@ -70,14 +70,16 @@ impl Kernel {
         let mut at = ROOT_INO;
         let mut counted = vec![];
         for name in path.split(|byte| *byte == b'/') {
-            match self.fs.lookup(at, name) {
+            match self.fs.inodes.lookup(at, name) {
                 Ok(entry) => at = entry.attributes.ino,
                 Err(_) => break,
             }
             counted.push(at);
         }
         let is_whole = counted.len() == path.split(|byte| *byte == b'/').count();
-        counted.iter().for_each(|ino| self.fs.forget(*ino, 1));
+        counted
+            .iter()
+            .for_each(|ino| self.fs.inodes.forget(*ino, 1));
         is_whole && at == ino
     }
 }

@@ -18,7 +18,7 @@ impl Handlers {
             // Opening the file means a transfer.
             return reply.error(errno(FsError::Denied));
         }
-        let (readers, path) = (self.readers.clone(), self.fs.path_of(ino.0));
+        let (readers, path) = (self.readers.clone(), self.fs.inodes.path_of(ino.0));
         let answer = move |opened: Result<OpenReply, FsError>| match opened {
             Ok(opened) => {
                 let path = path.unwrap_or_default();
@@ -27,6 +27,6 @@ impl Handlers {
             }
             Err(error) => reply.error(errno(error)),
         };
-        self.fs.open_foreign(ino.0, flags.0, Box::new(answer));
+        self.fs.foreign.open(ino.0, flags.0, Box::new(answer));
     }
 }

@@ -20,7 +20,7 @@ impl Kernel {
             .map(|it| it.caching)
             .collect();
         let backed = |it: &Caching| matches!(it, Caching::Backed(_));
-        let opened = match self.fs.open(ino, libc::O_RDONLY, Reach::Everything) {
+        let opened = match self.fs.files.open(ino, libc::O_RDONLY, Reach::Everything) {
             Ok(opened) => opened,
             Err(FsError::Gone) if others.iter().any(backed) => return,
             Err(error) => panic!("open of {:?}: {error}", self.identities[&ino]),
@@ -98,19 +98,15 @@ impl Kernel {
     }
 
     fn ask(&self, at: usize, offset: u64, length: usize) -> Vec<u8> {
-        let handle = self.fs.handle(self.files[at].handle).unwrap();
+        let handle = self.fs.files.handle(self.files[at].handle).unwrap();
         let mut bytes = vec![0; length];
         let reach = Reach::Everything;
-        match self
-            .fs
-            .read_now(&handle, offset, &mut bytes, reach)
-            .unwrap()
-        {
+        match handle.read_now(offset, &mut bytes, reach).unwrap() {
             ReadStep::Done(got) => bytes.truncate(got),
             ReadStep::Wait(range) => {
                 let (sender, receiver) = std::sync::mpsc::channel();
                 let reply = Box::new(move |result| sender.send(result).unwrap());
-                self.fs.read(&handle, range, reach, reply);
+                handle.read(range, reach, reply);
                 bytes = receiver.try_recv().unwrap().unwrap().to_vec();
             }
         }
@@ -143,7 +139,7 @@ impl Kernel {
     pub(crate) fn close(&mut self, nth: usize) {
         if !self.files.is_empty() {
             let file = self.files.swap_remove(nth % self.files.len());
-            self.fs.release(file.handle);
+            self.fs.files.release(file.handle);
             self.forget_unused();
         }
     }

@@ -40,11 +40,13 @@ impl Kernel {
             is_full
         };
         let listed = if plus {
-            self.fs.readdir_plus(ino, cookie, &mut |entry, it| {
-                take(entry.name, entry.ino, entry.cookie, Some(*it))
-            })
+            self.fs
+                .directories
+                .readdir_plus(ino, cookie, &mut |entry, it| {
+                    take(entry.name, entry.ino, entry.cookie, Some(*it))
+                })
         } else {
-            self.fs.readdir(ino, cookie, &mut |entry| {
+            self.fs.directories.readdir(ino, cookie, &mut |entry| {
                 take(entry.name, entry.ino, entry.cookie, None)
             })
         };
@@ -84,7 +86,10 @@ impl Kernel {
     fn shown_children(&self, ino: u64) -> BTreeSet<Vec<u8>> {
         let dir = self.shared_path(ino);
         let mut names = self.world.children(&dir);
-        names.retain(|name| dir.join(name).is_ok_and(|path| self.fs.shows(&path)));
+        names.retain(|name| {
+            dir.join(name)
+                .is_ok_and(|path| self.fs.namespace.shows(&path))
+        });
         names
     }
 

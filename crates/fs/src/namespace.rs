@@ -1,0 +1,147 @@
+//! The names of the mount: the shown view of the catalogue, and the known files of foreign peers,
+//! which are all in the root.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::attributes::StatFs;
+use super::inode::{Name, Node};
+use super::names::{self, ResolvedName};
+use super::places::PathsByNumber;
+use super::shown::ShownView;
+use super::traits::{Content, ForeignFile, ForeignFiles};
+use p2pfs_catalogue::{NameHandle, View};
+use p2pfs_proto::wire::native::record::Timestamp;
+use p2pfs_types::path::SharedPath;
+
+/// Further names for which `df -i` shows room. No such limit exists, and programs that check before
+/// they work take 0 for a full disk.
+const FREE_ENTRIES: u64 = 1 << 30;
+
+/// The names of the mount, and the [`Content`] that provides them.
+pub struct MountNamespace {
+    pub(super) content: Arc<dyn Content>,
+    /// Start of the filesystem. It is the modification time of names without one of their own.
+    pub(super) started: Timestamp,
+    shown: ShownView,
+    paths: PathsByNumber,
+}
+
+impl MountNamespace {
+    /// Creates the namespace of a content. No view is shown before the first request.
+    pub(super) fn new(content: Arc<dyn Content>) -> Self {
+        Self {
+            content,
+            started: Timestamp::from(SystemTime::now()),
+            shown: ShownView::default(),
+            paths: PathsByNumber::default(),
+        }
+    }
+
+    /// Returns whether a lookup of this path would succeed now.
+    pub fn shows(&self, path: &SharedPath) -> bool {
+        let name = Name::Union(path.clone());
+        self.resolve(&self.view(), &name).is_some()
+    }
+
+    /// Returns whether the shown namespace is the newest.
+    pub fn is_up_to_date(&self) -> bool {
+        let newest = self.content.view();
+        let shown = self.shown.of(newest.clone(), Instant::now());
+        !newest.is_newer_than(&shown)
+    }
+
+    /// Returns the figures for `df`. Used bytes are those that the cluster shares. Available bytes
+    /// are those that the cache may still store.
+    pub fn statfs(&self) -> StatFs {
+        let totals = self.view().totals();
+        let space = self.content.space();
+        StatFs {
+            used_bytes: totals.unique_bytes,
+            available_bytes: space.budget_bytes.saturating_sub(space.used_bytes),
+            entries: totals.entries,
+            free_entries: FREE_ENTRIES,
+        }
+    }
+
+    /// Returns the view that is shown.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.shown.of(self.content.view(), Instant::now())
+    }
+
+    /// Shows a view after the kernel was notified of its changes, and drops the index of directories
+    /// and links. `view` is `None` for changes of foreign peers.
+    pub(super) fn show(&self, view: Option<Arc<View>>) {
+        view.into_iter().for_each(|view| self.shown.show(view));
+        self.paths.forget();
+    }
+
+    /// Returns the path of the directory or link with an inode number.
+    pub(super) fn path_of_number(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
+        self.paths.path_of(view, ino)
+    }
+
+    /// Returns what a name stands for, including known foreign files.
+    pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<ResolvedName> {
+        let native = names::resolve(view, name);
+        native.or_else(|| {
+            let known = self.known_foreign(in_root(name)?);
+            known.map(|_| self.foreign_listed())
+        })
+    }
+
+    /// Returns the names of a directory, including known foreign files.
+    pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<NameHandle> {
+        let mut children = names::children(view, directory);
+        if matches!(directory, Name::Union(path) if path.is_root()) {
+            let is_native = |name: &[u8]| {
+                let child = names::child(directory, name);
+                child.is_none_or(|child| names::resolve(view, &child).is_some())
+            };
+            let foreign = self.foreign_names().into_iter();
+            children.extend(
+                foreign
+                    .filter(|name| !is_native(name))
+                    .map(NameHandle::from),
+            );
+        }
+        children
+    }
+
+    /// Returns what a name stands for that no native node shares. It is a file if a foreign peer
+    /// has it or may have it.
+    pub(super) fn possible_foreign(&self, name: &Name) -> Option<ResolvedName> {
+        let name = in_root(name)?;
+        let foreign = self.content.foreign()?;
+        let is_possible = foreign.known(name).is_some() || foreign.may_have(name);
+        is_possible.then(|| self.foreign_listed())
+    }
+
+    /// Returns the known foreign file of this name.
+    pub(super) fn foreign_file_of(&self, name: &Name) -> Option<ForeignFile> {
+        self.known_foreign(in_root(name)?)
+    }
+
+    /// Returns the names of the known foreign files.
+    pub(super) fn foreign_names(&self) -> Vec<Box<[u8]>> {
+        let foreign = self.content.foreign();
+        foreign.map(ForeignFiles::names).unwrap_or_default()
+    }
+
+    /// Returns the known foreign file with this name in the root.
+    pub(super) fn known_foreign(&self, name: &[u8]) -> Option<ForeignFile> {
+        self.content.foreign()?.known(name)
+    }
+
+    fn foreign_listed(&self) -> ResolvedName {
+        ResolvedName::new(Node::Foreign, self.started)
+    }
+}
+
+/// Returns the name if it is directly in the root. Foreign peers have no folders.
+pub(super) fn in_root(name: &Name) -> Option<&[u8]> {
+    match name {
+        Name::Union(path) if path.components().count() == 1 => Some(path.as_bytes()),
+        _ => None,
+    }
+}
