@@ -11,23 +11,35 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, opcode};
+use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, Undo, opcode};
 use super::body::AnswerBody;
-use super::device::Device;
-use super::readers::OpeningThread;
-use super::table::PendingRequest;
-use p2pfs_fs::{Caching, FsError, OpenReply, Reach};
+use super::kernel_link::KernelLink;
+use super::pulse::Liveness;
+use super::readers::{OpeningThread, Readers};
+use super::requests::Requests;
+use super::threads::Threads;
+use p2pfs_fs::{Caching, Filesystem, FsError, OpenReply, Reach};
 
 /// Flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
 const DIRECT_IO: u32 = 1;
 const KEEP_CACHE: u32 = 1 << 1;
 const PASSTHROUGH: u32 = 1 << 7;
 
-impl Device {
+/// Answers the requests that need no bytes of files.
+pub(super) struct NameAnswers {
+    pub kernel: Arc<KernelLink>,
+    pub requests: Arc<Requests>,
+    pub fs: Arc<Filesystem>,
+    pub readers: Arc<Readers>,
+    pub threads: Arc<Threads>,
+    pub liveness: Arc<Liveness>,
+}
+
+impl NameAnswers {
     /// Answers one of these operations, using `answer` as the buffer. Returns `false` if the
     /// operation may have to ask foreign peers, which is left to the session.
-    pub(super) fn answer_itself(
-        self: &Arc<Self>,
+    pub(crate) fn answer(
+        &self,
         header: &RequestHeader,
         message: &[u8],
         answer: &mut [u8],
@@ -37,10 +49,8 @@ impl Device {
         if may_wait && self.fs.foreign.is_foreign(header.nodeid) {
             return false;
         }
-        let deadline = begun + self.deadlines.metadata;
-        let waiting = PendingRequest::of_names(header, begun, deadline);
-        if !self.table.insert(header.unique, waiting) {
-            self.answer_error(header.unique, FsError::Stopping);
+        if !self.requests.expect(header, begun) {
+            self.kernel.answer_error(header.unique, FsError::Stopping);
             return true;
         }
         self.threads.ensure_one_reads(self.liveness.waiting());
@@ -56,21 +66,35 @@ impl Device {
         let length = if errno == 0 { body.length() } else { 0 };
         head.copy_from_slice(&abi::out_header(header.unique, errno, length));
         let answer = &answer[..OUT_HEADER_BYTES + length];
-        let Some(waiting) = self.table.take(header.unique) else {
+        let Some(waiting) = self.requests.table.take(header.unique) else {
             // The request was answered early, by an interrupt or the deadline.
-            self.table.take_late(header.unique);
+            self.requests.table.take_late(header.unique);
             if errno == 0 {
                 self.undo(header.opcode, answer);
             }
             return true;
         };
-        self.counters
+        self.requests
+            .counters
             .record(header.opcode, waiting.since.elapsed(), errno != 0);
-        let written = self.write(&[IoSlice::new(answer)]);
+        let written = self.kernel.write(&[IoSlice::new(answer)]);
         if written.is_err() && errno == 0 {
             self.undo(header.opcode, answer);
         }
         true
+    }
+
+    /// Releases the references that the filesystem counted for an answer that the kernel did not
+    /// take. May wait for a disk.
+    pub(crate) fn undo(&self, operation: u32, answer: &[u8]) {
+        match abi::undo(operation, answer) {
+            Undo::Nothing => {}
+            Undo::Lookups(inodes) => inodes.iter().for_each(|ino| self.fs.inodes.forget(*ino, 1)),
+            Undo::Handle(handle) => {
+                self.readers.closed(handle);
+                self.fs.files.release(handle);
+            }
+        }
     }
 
     fn look_up(
@@ -108,7 +132,7 @@ impl Device {
         let flags = abi::open_flags(message).ok_or(FsError::Fault)?;
         let opener = self.readers.opener(header.pid, header.uid);
         let opened = self.fs.files.open(header.nodeid, flags, opener.reach())?;
-        self.note_opened(&opener, header.nodeid, opened);
+        self.record_opened(&opener, header.nodeid, opened);
         if opener.reach() == Reach::Everything {
             self.fs
                 .follower
@@ -160,7 +184,7 @@ impl Device {
         }
     }
 
-    fn note_opened(&self, opener: &OpeningThread, ino: u64, opened: OpenReply) {
+    fn record_opened(&self, opener: &OpeningThread, ino: u64, opened: OpenReply) {
         let by_kernel = matches!(opened.caching, Caching::Backed(_));
         let path = self.fs.inodes.path_of(ino).unwrap_or_default();
         self.readers

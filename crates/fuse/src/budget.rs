@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::interrupts::Interrupt;
 use p2pfs_fs::handles::Handle;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::extent::ByteRange;
@@ -71,8 +72,8 @@ pub(super) struct DelayedRead {
 pub(super) enum DueWork {
     /// A read may begin.
     Begin(DelayedRead),
-    /// Check a request again whose thread received a signal at `since`.
-    Interrupted { unique: u64, since: Instant },
+    /// Check an interrupted request again.
+    Interrupted(Interrupt),
     /// Check the threads for slow reads.
     CheckInlineReads,
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::abi;
 use super::budget::DueWork;
-use super::device::Device;
+use super::requests::Requests;
 use super::signals::is_ending;
 use super::table::{SIGNAL_GRACE, SignalPatience};
 use p2pfs_fs::FsError;
@@ -15,28 +15,40 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Delay until a request that was not found is searched for again. It doubles with each attempt.
 const SEEK_AGAIN: Duration = Duration::from_millis(1);
 
-impl Device {
-    /// Handles an interrupt of the kernel for the request that it names.
-    pub(super) fn take_interrupt(&self, message: &[u8]) {
-        if let Some(named) = abi::interrupted_unique(message) {
-            self.interrupt(named, Instant::now());
-        }
+/// An interrupt of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Interrupt {
+    /// Number of the interrupted request.
+    unique: u64,
+    /// Time at which its thread received the signal.
+    since: Instant,
+}
+
+impl Interrupt {
+    /// Returns the interrupt that a message of the kernel contains, with the present time.
+    pub(crate) fn parse(message: &[u8]) -> Option<Self> {
+        let unique = abi::interrupted_unique(message)?;
+        Some(Self {
+            unique,
+            since: Instant::now(),
+        })
     }
 
-    /// Handles an interrupt of a request whose thread received a signal at `since`. A request that
-    /// waits as for a disk ends only if its thread is ending or its patience is over. The kernel
-    /// reports only one signal, so the thread is checked again.
+    /// Ends the request if it can be ended. A request that waits as for a disk ends only if its
+    /// thread is ending or its patience is over. The kernel reports only one signal, so the thread
+    /// is checked again.
     ///
     /// A request that is not found is still with the thread that took it from the kernel, was
     /// already answered, or was taken by a previous process that never answers. If its interrupt
     /// were refused, the kernel would send it again at once. The request is therefore searched for
     /// a while and then ended. An answer that the kernel does not wait for does no harm.
-    pub(super) fn interrupt(&self, unique: u64, since: Instant) {
+    pub(crate) fn handle(self, requests: &Requests) {
+        let Self { unique, since } = self;
         let now = Instant::now();
-        if self.table.patience_of(unique).is_none() {
-            self.inline_reads.move_to_table(&self.table, unique);
+        if requests.table.patience_of(unique).is_none() {
+            requests.inline_reads.move_to_table(&requests.table, unique);
         }
-        let again = match self.table.patience_of(unique) {
+        let again = match requests.table.patience_of(unique) {
             Some(None) => None,
             Some(Some(SignalPatience { thread, until })) => {
                 let is_over = until.is_some_and(|until| until <= now);
@@ -50,11 +62,9 @@ impl Device {
             }
         };
         match again {
-            Some(again) => self
-                .delayed
-                .push(again, DueWork::Interrupted { unique, since }),
-            None if self.end_early(unique, FsError::Interrupted) => {}
-            None => self.answer_error(unique, FsError::Interrupted),
+            Some(again) => requests.delayed.push(again, DueWork::Interrupted(self)),
+            None if requests.end_early(unique, FsError::Interrupted) => {}
+            None => requests.kernel.answer_error(unique, FsError::Interrupted),
         }
     }
 }
@@ -68,7 +78,8 @@ mod tests {
     use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
     use super::super::abi::{RequestHeader, answered, opcode, request};
-    use super::super::device::Deadlines;
+    use super::super::device::Device;
+    use super::super::requests::Deadlines;
     use super::super::table::PendingRequest;
     use super::*;
     use p2pfs_fs::standin::Names;
@@ -92,7 +103,7 @@ mod tests {
         };
         let (device, _) = Device::new(ours, fs, deadlines, mpsc::channel().0, None).unwrap();
         let serving = device.clone();
-        thread::spawn(move || serving.serve_budgets());
+        thread::spawn(move || serving.reads.serve_budgets());
         (device, kernel)
     }
 
@@ -103,16 +114,17 @@ mod tests {
         (answered(&message[..length]), since.elapsed())
     }
 
-    fn interrupt_of(unique: u64) -> Vec<u8> {
+    fn take_interrupt(device: &Device, unique: u64) {
         let head = request(opcode::INTERRUPT, unique | 1, 0);
-        [&head[..], &unique.to_ne_bytes()].concat()
+        let message = [&head[..], &unique.to_ne_bytes()].concat();
+        Interrupt::parse(&message).unwrap().handle(&device.requests);
     }
 
     #[test]
     fn an_interrupt_for_an_unknown_request_is_retried_for_a_while_and_then_dropped() {
         let (device, kernel) = device();
         let begun = Instant::now();
-        device.take_interrupt(&interrupt_of(6));
+        take_interrupt(&device, 6);
         let (ended, after) = heard(&kernel, begun);
         assert_eq!(ended, Some((6, libc::EINTR)), "nothing before that");
         assert!(after >= SIGNAL_GRACE);
@@ -124,11 +136,11 @@ mod tests {
         let (device, kernel) = device();
         let begun = Instant::now();
         let far = begun + Duration::from_secs(3600);
-        device.take_interrupt(&interrupt_of(6));
+        take_interrupt(&device, 6);
         let waiting = PendingRequest::new(opcode::READ, begun, far);
-        assert!(device.table.insert(6, waiting));
+        assert!(device.requests.table.insert(6, waiting));
         assert_eq!(heard(&kernel, begun).0, Some((6, libc::EINTR)));
-        assert_eq!(device.table.count(), 0);
+        assert_eq!(device.requests.table.count(), 0);
 
         // The thread of this test, which is alive.
         let message = request(opcode::READ, 8, 2);
@@ -136,14 +148,14 @@ mod tests {
             pid: std::process::id(),
             ..RequestHeader::parse(&message).unwrap()
         };
-        let inline_read = device.inline_reads.add_thread();
+        let inline_read = device.requests.inline_reads.add_thread();
         let since = Instant::now();
         inline_read.begin(8, PendingRequest::of_names(&header, since, far));
-        device.take_interrupt(&interrupt_of(8));
+        take_interrupt(&device, 8);
         let (ended, after) = heard(&kernel, since);
         assert_eq!(ended, Some((8, libc::EINTR)));
         assert!(after >= SIGNAL_GRACE);
-        assert!(!inline_read.finish(8, &device.table));
+        assert!(!inline_read.finish(8, &device.requests.table));
         device.close();
     }
 }

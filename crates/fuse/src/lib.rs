@@ -36,6 +36,7 @@ mod counters;
 mod device;
 mod inline_reads;
 mod interrupts;
+mod kernel_link;
 mod mount;
 mod mounter;
 pub mod mounting;
@@ -45,11 +46,12 @@ mod pulse;
 mod readers;
 mod reading;
 mod reads;
+mod requests;
 mod saved_init;
 mod session;
+mod session_link;
 mod signals;
 mod table;
-mod takeover;
 mod threads;
 
 use std::io;
@@ -62,11 +64,12 @@ use parking_lot::{Condvar, Mutex};
 
 pub use budget::{ReaderBudget, WAIT_MAX as BUDGET_WAIT_MAX};
 pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
-pub use device::{Deadlines, TRANSFER_MAX_BYTES};
+pub use device::TRANSFER_MAX_BYTES;
 pub use mount::{Mount, MountError, MountOptions, PendingMount};
 pub use mounter::{check_device, device_trouble, has_broker};
 pub use notify::WAITING_MAX as MAX_WAITING_NOTIFICATIONS;
 pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
+pub use requests::Deadlines;
 pub use session::BACKGROUND_MAX;
 
 use device::Device;
@@ -158,7 +161,7 @@ impl Server {
         };
         let agreed = server.start_threads(pair, fs.clone(), options)?;
         match &kept {
-            Some(kept) => server.device.repeat_greeting(kept)?,
+            Some(kept) => server.device.repeat_init(kept)?,
             None => server.read_requests(options.threads)?,
         }
         let closed = |_: &io::Error| server.device.close();
@@ -177,7 +180,7 @@ impl Server {
         }
         if kept.is_some() {
             server.read_requests(options.threads)?;
-            let repeated = server.device.ask_again();
+            let repeated = server.device.kernel.resend_requests();
             tracing::debug!(?repeated, "took over the mount");
             // Changes during the takeover were not sent to the kernel.
             p2pfs_fs::Invalidator::invalidate(&*server.queues, p2pfs_fs::Stale::Everything);
@@ -205,10 +208,10 @@ impl Server {
         })?;
         let answers = device.clone();
         spawn("fuse-answers", move || answers.return_answers())?;
-        let deadlines = device.clone();
-        spawn("fuse-deadlines", move || deadlines.enforce_deadlines())?;
-        let delayed = device.clone();
-        spawn("fuse-budgets", move || delayed.serve_budgets())?;
+        let requests = device.requests.clone();
+        spawn("fuse-deadlines", move || requests.enforce_deadlines())?;
+        let reads = device.reads.clone();
+        spawn("fuse-budgets", move || reads.serve_budgets())?;
         let (queues, notified) = (self.queues.clone(), device.clone());
         spawn("fuse-notify", move || queues.names.send_all(&notified))?;
         let (queues, notified) = (self.queues.clone(), device.clone());

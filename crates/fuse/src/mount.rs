@@ -312,7 +312,7 @@ impl Mount {
     /// because a process that waits for its own mount cannot be killed.
     pub fn answers(&self, timeout: Duration) -> bool {
         let device = &self.server.device;
-        let ask = |message: &[u8]| device.ask_session(message);
+        let ask = |message: &[u8]| device.session.send(message);
         device.liveness.is_alive(ask, timeout)
     }
 
@@ -348,7 +348,7 @@ impl Mount {
     /// Returns the readers and their files: waiting ones first, then by rate, then by bytes read.
     pub fn readers(&self) -> Vec<ReaderReport> {
         let device = &self.server.device;
-        device.readers.report(&device.table.waits())
+        device.readers.report(&device.requests.table.waits())
     }
 
     /// Returns the counters since the mount began, and its current state.
@@ -356,10 +356,10 @@ impl Mount {
         let (inodes, handles) = self.fs.open_counts();
         let device = &self.server.device;
         Activity {
-            waiting: device.table.count() as u64,
+            waiting: device.requests.table.count() as u64,
             inodes: inodes as u64,
             handles: handles as u64,
-            ..device.counters.activity()
+            ..device.requests.counters.activity()
         }
     }
 
@@ -385,7 +385,7 @@ impl Mount {
     /// Leaves the mount with the broker. Its waiting readers wait for the next process.
     fn hand_over(&self) {
         self.fs.record_listed();
-        self.server.device.hand_over();
+        self.server.device.kernel.hand_over();
     }
 
     /// Unmounts, even under load. All waiting requests get an error at once.

@@ -138,7 +138,7 @@ impl NotifyQueue {
             // Pages that a reader needs again would be dropped twice.
             stale.retain(|stale| !matches!(stale, Stale::Pages { .. }));
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
-            if device.table.any_since(lately, carries_names) {
+            if device.requests.table.any_since(lately, carries_names) {
                 again.record(stale, Instant::now());
             }
         }
@@ -175,14 +175,14 @@ fn carries_names(operation: u32) -> bool {
 }
 
 fn send(device: &Arc<Device>, stale: &Stale) {
-    let sent = device.notify(stale);
+    let sent = device.kernel.notify(stale);
     // The notification for everything covers only names. Before Linux 6.16 it does not exist, and
     // each known name is invalidated.
     if *stale == Stale::Everything {
         let names = device.fs.caches.known_names();
         for known in names {
             if sent.is_err() || !matches!(known, Stale::Directory { .. }) {
-                let _ = device.notify(&known);
+                let _ = device.kernel.notify(&known);
             }
         }
     }

@@ -10,12 +10,16 @@ use bytes::Bytes;
 
 use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, opcode};
 use super::budget::{Budget, DelayedRead, DueWork};
-use super::device::{Device, TRANSFER_MAX_BYTES};
+use super::device::TRANSFER_MAX_BYTES;
 use super::inline_reads::{CHECK_AFTER, InlineRead};
-use super::readers::ReadingThread;
+use super::kernel_link::KernelLink;
+use super::pulse::Liveness;
+use super::readers::{Readers, ReadingThread};
+use super::requests::Requests;
 use super::table::{PendingRequest, SignalPatience};
+use super::threads::Threads;
 use p2pfs_fs::handles::Handle;
-use p2pfs_fs::{FsError, Reach, ReadStep};
+use p2pfs_fs::{Filesystem, FsError, Reach, ReadStep};
 use p2pfs_types::extent::ByteRange;
 
 /// A read that must wait.
@@ -27,9 +31,19 @@ struct BlockedRead {
     begun: Instant,
 }
 
-impl Device {
+/// Answers the READ requests of one mount.
+pub(super) struct ReadServer {
+    pub kernel: Arc<KernelLink>,
+    pub requests: Arc<Requests>,
+    pub fs: Arc<Filesystem>,
+    pub readers: Arc<Readers>,
+    pub threads: Arc<Threads>,
+    pub liveness: Arc<Liveness>,
+}
+
+impl ReadServer {
     /// Answers a read at once if its bytes are present, or lets it wait for them.
-    pub(super) fn take_read(
+    pub(crate) fn take_read(
         self: &Arc<Self>,
         header: &RequestHeader,
         message: &[u8],
@@ -38,16 +52,17 @@ impl Device {
     ) {
         let begun = Instant::now();
         let Some(read) = ReadIn::parse(message) else {
-            return self.answer_error(header.unique, FsError::Fault);
+            return self.kernel.answer_error(header.unique, FsError::Fault);
         };
         let size_bytes = (read.size_bytes as usize).min(TRANSFER_MAX_BYTES);
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let room = &mut room[..size_bytes];
-        let deadline = begun + self.deadlines.read;
+        let deadline = begun + self.requests.deadlines.read;
         let in_hand = PendingRequest::of_disk(header, &read, begun, deadline);
         inline_read.begin(header.unique, in_hand);
-        if self.inline_reads.needs_check() {
-            self.delayed
+        if self.requests.inline_reads.needs_check() {
+            self.requests
+                .delayed
                 .push(begun + CHECK_AFTER, DueWork::CheckInlineReads);
         }
         self.threads.ensure_one_reads(self.liveness.waiting());
@@ -58,15 +73,17 @@ impl Device {
             let step = handle.read_now(read.offset, room, reach)?;
             Ok((handle, reader, step))
         });
-        if !inline_read.finish(header.unique, &self.table) {
+        if !inline_read.finish(header.unique, &self.requests.table) {
             // The request was answered early, by an interrupt or the deadline.
             return;
         }
         match step {
             Ok((handle, reader, ReadStep::Done(length))) => {
                 head.copy_from_slice(&abi::out_header(header.unique, 0, length));
-                self.counters.record(opcode::READ, begun.elapsed(), false);
-                self.counters.record_bytes(length);
+                self.requests
+                    .counters
+                    .record(opcode::READ, begun.elapsed(), false);
+                self.requests.counters.record_bytes(length);
                 // Recorded before the program has the bytes, so that a report after its end
                 // includes all of its reads.
                 if let Some(ReadingThread { reading, .. }) = reader {
@@ -75,7 +92,9 @@ impl Device {
                     self.readers
                         .record_read(&reading, range.len(), arrived_bytes, begun);
                 }
-                let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
+                let _ = self
+                    .kernel
+                    .write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
             }
             Ok((handle, reader, ReadStep::Wait(range))) => {
                 let asked = BlockedRead {
@@ -87,8 +106,10 @@ impl Device {
                 self.wait_read(&asked, &handle, range, reader);
             }
             Err(error) => {
-                self.counters.record(opcode::READ, begun.elapsed(), true);
-                self.answer_error(header.unique, error);
+                self.requests
+                    .counters
+                    .record(opcode::READ, begun.elapsed(), true);
+                self.kernel.answer_error(header.unique, error);
             }
         }
     }
@@ -125,10 +146,10 @@ impl Device {
                 thread: asked.thread,
                 until: None,
             }),
-            ..PendingRequest::new(opcode::READ, begun, begin + self.deadlines.read)
+            ..PendingRequest::new(opcode::READ, begun, begin + self.requests.deadlines.read)
         };
-        if !self.table.insert(unique, waiting) {
-            return self.answer_error(unique, FsError::Stopping);
+        if !self.requests.table.insert(unique, waiting) {
+            return self.kernel.answer_error(unique, FsError::Stopping);
         }
         match cost {
             Some((budget, bytes, begin)) if begin > begun => {
@@ -140,7 +161,7 @@ impl Device {
                     bytes,
                     budget,
                 };
-                self.delayed.push(begin, DueWork::Begin(delayed));
+                self.requests.delayed.push(begin, DueWork::Begin(delayed));
             }
             _ => self.begin_read(unique, handle, range, reach),
         }
@@ -168,15 +189,15 @@ impl Device {
     ) {
         // Weak references: a reply that never arrives keeps neither the file open nor the mount
         // alive.
-        let device: Weak<Self> = Arc::downgrade(self);
+        let server: Weak<Self> = Arc::downgrade(self);
         let read = Arc::downgrade(handle);
         let reply = Box::new(move |result: Result<Bytes, FsError>| {
-            if let Some(device) = device.upgrade() {
-                device.answer_read(unique, read.upgrade().as_deref(), range, result);
+            if let Some(server) = server.upgrade() {
+                server.answer_read(unique, read.upgrade().as_deref(), range, result);
             }
         });
         let read = handle.read(range, reach, reply);
-        if let Some(unwanted) = self.table.attach(unique, read) {
+        if let Some(unwanted) = self.requests.table.attach(unique, read) {
             self.fs.files.abandon(&unwanted, FsError::Interrupted);
         }
     }
@@ -188,14 +209,15 @@ impl Device {
         range: ByteRange,
         result: Result<Bytes, FsError>,
     ) {
-        let Some(waiting) = self.table.take(unique) else {
+        let Some(waiting) = self.requests.table.take(unique) else {
             return;
         };
-        self.counters
+        self.requests
+            .counters
             .record(opcode::READ, waiting.since.elapsed(), result.is_err());
         match result {
             Ok(bytes) => {
-                self.counters.record_bytes(bytes.len());
+                self.requests.counters.record_bytes(bytes.len());
                 if let (Some(reading), Some(handle)) = (&waiting.reading, handle) {
                     let arrived_bytes = handle.arrived_bytes(range);
                     let given_bytes = bytes.len() as u64;
@@ -203,34 +225,39 @@ impl Device {
                         .record_read(reading, given_bytes, arrived_bytes, Instant::now());
                 }
                 let head = abi::out_header(unique, 0, bytes.len());
-                let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
+                let _ = self
+                    .kernel
+                    .write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
             }
-            Err(error) => self.answer_error(unique, error),
+            Err(error) => self.kernel.answer_error(unique, error),
         }
     }
 
     /// Runs due work, mainly reads delayed by a budget, until the mount is gone.
     pub(crate) fn serve_budgets(self: &Arc<Self>) {
-        while let Some(due) = self.delayed.wait_due() {
+        while let Some(due) = self.requests.delayed.wait_due() {
             match due {
                 DueWork::Begin(delayed) => self.begin_delayed(&delayed),
-                DueWork::Interrupted { unique, since } => self.interrupt(unique, since),
-                DueWork::CheckInlineReads => self.inline_reads.move_all_to_table(&self.table),
+                DueWork::Interrupted(interrupt) => interrupt.handle(&self.requests),
+                DueWork::CheckInlineReads => self
+                    .requests
+                    .inline_reads
+                    .move_all_to_table(&self.requests.table),
             }
         }
     }
 
     fn begin_delayed(self: &Arc<Self>, delayed: &DelayedRead) {
         let unique = delayed.unique;
-        if !self.table.begin(unique) {
+        if !self.requests.table.begin(unique) {
             // The read was interrupted meanwhile.
             return delayed.budget.give_back(delayed.bytes);
         }
         let begun = catch_unwind(AssertUnwindSafe(|| {
             self.begin_read(unique, &delayed.handle, delayed.range, Reach::Asked);
         }));
-        if begun.is_err() && self.table.take(unique).is_some() {
-            self.answer_error(unique, FsError::Fault);
+        if begun.is_err() && self.requests.table.take(unique).is_some() {
+            self.kernel.answer_error(unique, FsError::Fault);
         }
     }
 }

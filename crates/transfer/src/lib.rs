@@ -19,13 +19,13 @@
 //!
 //! | | thread | steps |
 //! |---|---|---|
-//! | 1 | a thread of the mount | `Device::take_read` → `Handle::read_now` finds that the bytes are not here → `Device::wait_read` puts the request into the table of waiting reads, with its deadline → `Device::begin_read` → `Handle::read` → `OpenVersion::fetch` → `NodeContent::fetch` → [`Fetcher::read`] |
+//! | 1 | a thread of the mount | `ReadServer::take_read` → `Handle::read_now` finds that the bytes are not here → `ReadServer::wait_read` puts the request into the table of waiting reads, with its deadline → `ReadServer::begin_read` → `Handle::read` → `OpenVersion::fetch` → `NodeContent::fetch` → [`Fetcher::read`] |
 //! | | | `Session::open` returns the cache's file, which has nothing of the range → [`Session::read`](p2pfs_fetch::session::Session::read) → `Plan::demand` |
 //! | | | [`Session::actions`](p2pfs_fetch::session::Session::actions) → `Plan::poll_request` chooses the holder: one range, on the urgent lane, marked prompt (`is_prompt`) |
 //! | | | `client::FetcherInner::begin` → `ask_at_once` → `PeerNet::request_at_once` encrypts the request and writes it to the socket; the thread takes the next read |
 //! | 2 | the server's task of that connection | reads the request → `node::prompt::answer_beside` → [`Server::serve`] → [`Server::answer_at_once`]: the file is open and no other peer waits for its turn (`FairQueue::pass_at_once`) → `Source::encode_at_once` reads, checks and proves → `ReplyTo::send` |
 //! | 3 | the asker's task of that connection | reads the answer → `client::FetcherInner::take_prompt_answer` → [`session::verify`](p2pfs_fetch::session::verify) hashes (80 µs) → [`Session::accept`](p2pfs_fetch::session::Session::accept): the bytes are in the window, the demand is ready |
-//! | | | `client::FetcherInner::deliver` → `Sources::gather` returns a part of the answer without a copy → `Device::answer_read` writes to `/dev/fuse` |
+//! | | | `client::FetcherInner::deliver` → `Sources::gather` returns a part of the answer without a copy → `ReadServer::answer_read` writes to `/dev/fuse` |
 //! | 4 | a blocking thread, 2 ms later | `client::FetcherInner::store_pending` writes all pending answers together → [`Session::stored`](p2pfs_fetch::session::Session::stored): the window drops the bytes |
 //!
 //! Three kinds of requests take the long way: those above 128 KiB, those without a waiting reader,

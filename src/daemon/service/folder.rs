@@ -228,7 +228,7 @@ pub(super) fn options(config: &Config) -> MountOptions {
     };
     // The deadline of the device is a safety net below the node's own, so it is longer. It sets the
     // first check only. If the content still knows a deadline for a read, the device waits for it
-    // (`Device::more_time`). Only a read that the content no longer knows ends here.
+    // (`Requests::more_time`). Only a read that the content no longer knows ends here.
     options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
     if config.legacy.enabled {
         // A lookup may wait for legacy peers, and then an open for the header of a transfer.

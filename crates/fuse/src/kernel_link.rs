@@ -1,0 +1,68 @@
+//! Writes messages to the kernel: answers to requests, and notifications.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+
+use super::abi;
+use p2pfs_fs::{FsError, Stale};
+
+/// Descriptor of /dev/fuse of one mount.
+pub(super) struct KernelLink {
+    fuse: OwnedFd,
+    /// Whether answers are withheld, because the next process will give them.
+    handed_over: AtomicBool,
+}
+
+impl KernelLink {
+    /// Creates the link from the descriptor of /dev/fuse.
+    pub(crate) fn new(fuse: OwnedFd) -> Self {
+        Self {
+            fuse,
+            handed_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the descriptor of /dev/fuse.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fuse.as_fd()
+    }
+
+    /// Waits for a request of the kernel and returns its length in bytes.
+    pub(crate) fn read(&self, request: &mut [u8]) -> Result<usize, Errno> {
+        rustix::io::read(&self.fuse, request)
+    }
+
+    /// Writes a message to the kernel, which takes it completely or not at all.
+    pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        if self.handed_over.load(Ordering::Acquire) {
+            return Err(Errno::SHUTDOWN);
+        }
+        rustix::io::writev(&self.fuse, parts).map(drop)
+    }
+
+    /// Answers a request with an error.
+    pub(crate) fn answer_error(&self, unique: u64, error: FsError) {
+        // A failure means that the request is no longer waiting.
+        let _ = self.write(&[IoSlice::new(&abi::out_header(unique, error.errno(), 0))]);
+    }
+
+    /// Notifies the kernel that cached data is stale. Blocks while the kernel holds the locks of
+    /// that data.
+    pub(crate) fn notify(&self, stale: &Stale) -> Result<(), Errno> {
+        self.write(&[IoSlice::new(&abi::notification(stale))])
+    }
+
+    /// Makes the kernel resend the unanswered requests of the previous process. Before Linux 6.9 it
+    /// cannot; such a request then waits until a signal or the end of the mount.
+    pub(crate) fn resend_requests(&self) -> io::Result<()> {
+        Ok(self.write(&[IoSlice::new(&abi::resend())])?)
+    }
+
+    /// Stops answering: the next process answers the requests in flight.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
+    }
+}
