@@ -2,12 +2,12 @@
 //! listed order, or by name, or by inode number.
 //!
 //! The state machine is pure: it receives every open and returns the files to request. If a program
-//! opens three files in a row in one of these orders, it is expected to continue. The more of the
-//! requested files it opens, the more are requested ahead of it. Each file that it skips reduces
-//! that number. The requests in vain are therefore limited by the requests that were useful before,
-//! and a program that reads scattered files causes none. The detected order also applies to the
-//! next directories of the same program. Once the program has moved from one directory to the next,
-//! the following directory is requested before the program reaches it.
+//! opens three files in a row in one of these orders, it is expected to continue. Each requested
+//! file that it opens raises the number of files requested ahead by one. Each file that it skips
+//! halves that number. The number of useless requests is therefore limited by the number of useful
+//! requests before them, and a program that reads scattered files causes none. The detected order
+//! also applies to the next directories of the same program. Once the program has moved from one
+//! directory to the next, the following directory is requested before the program reaches it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -20,26 +20,29 @@ use super::order::{FileOrders, ORDERS, SortKey};
 
 /// Consecutive neighbours that a program must have opened before files are requested ahead.
 const RUN_MIN: usize = 2;
-/// Initial number of files requested ahead. Each of them that is opened adds one.
+/// Initial number of files requested ahead. Each requested file that the program opens adds one.
 const WINDOW_START: usize = 4;
 /// Maximum files of one program that are requested and not opened yet.
 pub const WINDOW_MAX_FILES: usize = 256;
-/// Maximum bytes of these files: twice the amount that 20 ms at 100 MB/s transfer.
+/// Maximum bytes of the files of one program that are requested and not opened yet: twice the
+/// amount that 20 ms at 100 MB/s transfer.
 pub const WINDOW_MAX_BYTES: u64 = 4 << 20;
 /// Maximum programs that are tracked. The one with the oldest open is forgotten.
 const PROGRAMS_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
-/// Distance by which a program's threads may deviate from the order before a file counts as
-/// skipped.
+/// A requested file counts as skipped once the program opens a file more than this many positions
+/// after it. The threads of a program open files slightly out of order.
 const SLACK_FILES: usize = 8;
-/// How long the order of a directory stays valid.
+/// How long the order of a directory stays valid. The next open after that drops the state of the
+/// directory.
 const ORDER_LIFETIME: Duration = Duration::from_secs(30);
-/// Maximum directories of one program that are tracked: as many as a window of small directories
-/// covers.
+/// Maximum directories of one program that are tracked. A full window then covers directories with
+/// two files each.
 const DIRECTORIES_MAX: usize = 128;
-/// Maximum files in these directories together, so that their names take a few megabytes at most.
+/// Maximum files in the tracked directories of one program, so that their names take a few
+/// megabytes at most.
 const KNOWN_FILES_MAX: usize = 32_768;
 
-/// Consequences of an open.
+/// Files to request after an open or a listing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Prediction<D, T> {
     /// The files to request, in this order.
@@ -68,9 +71,10 @@ struct TrackedProgram<D, T> {
     window: usize,
     /// The detected order, if there is one.
     by: Option<SortKey>,
-    /// Whether the program moved from one directory to the next.
+    /// Whether the program continued in a second directory. Only then are files of the following
+    /// directory requested.
     goes_on: bool,
-    /// The directory in which requests continue.
+    /// The directory of the next files to request.
     asking: Option<D>,
 }
 
@@ -84,7 +88,7 @@ struct TrackedDirectory<D, T> {
     last: Option<[usize; ORDERS]>,
     /// The number of consecutive neighbours in each order.
     runs: [usize; ORDERS],
-    /// The position at which requests continue.
+    /// The position of the next file to request, in the detected order.
     next: usize,
     /// Positions of files that were requested and not opened yet.
     unread: BTreeSet<usize>,
@@ -172,8 +176,8 @@ impl<D: Clone + PartialEq, T: Clone> OpenPredictor<D, T> {
         program.ask()
     }
 
-    /// Sets the directory that follows the fully requested one. `order` is called if the
-    /// directory's order is not known yet.
+    /// Sets the directory to continue with, as requested by [`Needs::After`]. `order` is called if
+    /// the order of `dir` is not known yet.
     pub(crate) fn comes_next(
         &mut self,
         now: Instant,
@@ -220,8 +224,9 @@ impl<D: Clone + PartialEq, T: Clone> TrackedProgram<D, T> {
         self.directories.back_mut().expect("one was pushed")
     }
 
-    /// Forgets the directories that were left longest ago. If files requested there were not
-    /// opened, the window is halved.
+    /// Forgets directories beyond the limits, first those without an open and then those with the
+    /// oldest open. Each forgotten directory with requested files that were not opened halves the
+    /// window.
     fn bound(&mut self) {
         let files = |it: &TrackedDirectory<D, T>| it.order.as_ref().map_or(0, |order| order.len());
         let mut known: usize = self.directories.iter().map(files).sum();
@@ -265,8 +270,8 @@ impl<D: Clone + PartialEq, T: Clone> TrackedProgram<D, T> {
                 self.goes_on = false;
             }
             Some(_) if is_first => self.goes_on = true,
-            // The file is next in order, but was not requested: it is too large, or was opened
-            // earlier than that.
+            // The file is next in order, but was not requested: it is too large, or the program
+            // opened it before the request.
             Some(by) if here.runs[by as usize] > 0 => {}
             Some(_) => self.window /= 2,
             None => {}
@@ -293,7 +298,8 @@ impl<D: Clone + PartialEq, T: Clone> TrackedProgram<D, T> {
         self.directories.iter().map(|it| it.unread.len()).sum()
     }
 
-    /// Returns the files to request now: enough for a batch, or none yet.
+    /// Returns the files to request now. Returns none while more than half of the window is
+    /// requested and not opened, so that files are requested in batches.
     fn ask(&mut self) -> Prediction<D, T> {
         let unread = self.unread();
         let unread_bytes: u64 = self.directories.iter().map(|it| it.unread_bytes).sum();
@@ -345,7 +351,8 @@ impl<D, T: Clone> TrackedDirectory<D, T> {
         self.last = Some(places);
     }
 
-    /// Records that a requested file was opened. Returns how many earlier ones were skipped.
+    /// Records that a requested file was opened. Returns how many requested files count as skipped,
+    /// because they are more than [`SLACK_FILES`] positions before it.
     fn read(&mut self, by: SortKey, place: usize) -> usize {
         let before = ..place.saturating_sub(SLACK_FILES);
         let left_out: Vec<usize> = self.unread.range(before).copied().collect();

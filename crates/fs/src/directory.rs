@@ -20,8 +20,8 @@ pub const DOT_COOKIE: u64 = 1;
 /// The cookie of `..`.
 pub const DOT_DOT_COOKIE: u64 = 2;
 const FIRST_NAME_COOKIE: u64 = 3;
-/// Maximum listings that are kept while they are read in parts. An evicted one is taken again from
-/// the reader's position.
+/// Maximum listings that are kept while they are read in parts. If a listing is evicted, its reader
+/// continues in a new listing after the same cookie.
 pub const LISTINGS_MAX: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// Returns the cookie after which a listing continues behind this name. It is below 2^63, because
@@ -134,8 +134,8 @@ impl Listings {
         self.0.lock().put(ino, listing);
     }
 
-    /// Forgets a listing after a reader reached its end. A reader in the middle of it takes it
-    /// again.
+    /// Forgets a listing after a reader reached its end. Another reader in the middle of it
+    /// continues in a new listing.
     pub fn forget(&self, ino: u64) {
         self.0.lock().pop(&ino);
     }

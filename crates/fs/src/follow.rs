@@ -42,7 +42,8 @@ impl OpenFollower {
     }
 
     /// Records that a program opened an inode, and requests the files that it will probably open
-    /// next. The program must be allowed to receive such prefetches. This never waits.
+    /// next. Call it only for programs that may read from other nodes with read-ahead
+    /// ([`Reach::Everything`](super::handles::Reach::Everything)). This never waits.
     pub fn follow_open(&self, program: u32, ino: u64) {
         let Some(Inode {
             name: Name::Union(path),
@@ -58,7 +59,8 @@ impl OpenFollower {
         }
     }
 
-    /// Records that a program begins to list a directory, and requests its first files.
+    /// Records that a program begins to list a directory, and requests its first files if the
+    /// program reads directories in order.
     pub fn follow_listing(&self, program: u32, ino: u64) {
         if let Some(Name::Union(directory)) = self.inodes.get(ino).map(|inode| inode.name) {
             let follow = self.with_predictor(|ahead| ahead.lists(program, &directory));

@@ -103,7 +103,8 @@ impl Handle {
     /// by the reach at the open.
     ///
     /// # Errors
-    /// The errors of the content, or a remembered failure of the same bytes.
+    /// The errors of the content, or a remembered failure of the same bytes. [`FsError::Denied`] if
+    /// bytes are missing and the reach is [`Reach::Cached`].
     pub fn read_now(
         &self,
         offset: u64,

@@ -1,12 +1,12 @@
 //! Records of the open handles for the process that serves the mount next.
 //!
-//! The kernel continues to use the handles, and the modes of their inodes, that this process gave
-//! it. Each open is therefore a record in a file that outlives this process. The mount broker keeps
-//! one in memory. The next process reads it and answers for handles that it never gave. A record is
-//! written before the kernel learns of its handle. After a kill the file may have one record too
-//! many, but never one too few: an inode then keeps its mode as long as the mount exists. A record
-//! has the version that was opened, because its name may stand for another one when the next
-//! process starts.
+//! After this process has ended, the kernel continues to use the handles of this process and the
+//! modes of their inodes. Each open is therefore a record in a file that outlives this process. The
+//! mount broker keeps one in memory. The next process reads it and answers for handles that it
+//! never gave. A record is written before the kernel learns of its handle. If the process is
+//! killed, the file may have one record without an open, but never an open without a record. The
+//! inode of such a record keeps its mode as long as the mount exists. A record has the version that
+//! was opened, because its name may stand for another version when the next process starts.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -104,7 +104,7 @@ pub(crate) struct Inherited {
     held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
     /// The versions of the inodes that the previous process had open.
     versions: HashMap<u64, OpenedVersion>,
-    /// Time at which this process followed a previous one, if it did.
+    /// Time at which this process took the mount over. `None` if there was no previous process.
     followed: Option<Instant>,
 }
 
@@ -113,7 +113,7 @@ struct RecordTable {
     slots: HashMap<u64, u64>,
     free: Vec<u64>,
     end: u64,
-    /// Opens of the previous process, which has ended, that this process has not used yet.
+    /// Opens of the previous process for which this process has no handle yet.
     before: HashMap<u64, OpenRecord>,
 }
 

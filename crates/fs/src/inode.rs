@@ -15,11 +15,12 @@ use p2pfs_types::path::SharedPath;
 
 /// The root's number (`FUSE_ROOT_ID`, include/uapi/linux/fuse.h).
 pub const ROOT_INO: u64 = 1;
-/// Numbers that an inode may have. If all are taken by other inodes, it has none.
+/// How many numbers an inode may have. If another inode has the first number, the second is used,
+/// and so on.
 pub(super) const SALTS: u8 = 8;
 
-/// Bits of a content's hash in the numbers of its files. They suffice to leave few other contents
-/// among millions. The remaining bits distinguish many files of one content.
+/// Bits of a content's hash in the numbers of its files. Among millions of contents, only a few
+/// have the same bits. The remaining bits of the number distinguish the files of one content.
 pub(super) const CONTENT_BITS: u32 = 20;
 const FILE_MARK_BITS: u32 = 2;
 const OTHER_MARK_BITS: u32 = 3;

@@ -1,9 +1,9 @@
 //! The table of inodes that the kernel knows: the name, the parent directory and the node of each.
 //!
-//! A million inodes cost little memory beyond the namespace itself. A name is stored as a record of
-//! the catalogue, which the catalogue holds as well, and paths are not stored. The kernel bounds
-//! the table. An inode is in it from its first lookup until the kernel forgets it. A directory also
-//! stays while an inode below it is in the table.
+//! A million inodes cost little memory beyond the namespace itself. The table stores no paths, and
+//! it shares the record of a file or link with the catalogue. The kernel bounds the table. An inode
+//! is in it from its first lookup until the kernel forgets it. A directory also stays while an
+//! inode below it is in the table.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,8 @@ struct InodeTable {
     known: BTreeMap<u64, InodeEntry>,
     /// The directories outside the union.
     hidden: BTreeSet<u64>,
-    /// The inodes that do not have the best of their numbers, because it was taken.
+    /// Inodes with another number than the first of their numbers, because another inode had that
+    /// number or an own file that was replaced is open under it.
     second: BTreeSet<u64>,
 }
 
@@ -42,7 +43,8 @@ struct InodeEntry {
     below: u32,
     /// Lookups that the kernel has not forgotten. It saturates at the maximum.
     lookups: u32,
-    /// Low bits of the number of the view in which its name stood for it.
+    /// Low 32 bits of the number of the view that the record in `what` is from. It is 0 without a
+    /// record.
     view: u32,
 }
 
@@ -86,8 +88,8 @@ impl Inodes {
         number
     }
 
-    /// Counts a lookup of an inode under one given number. Returns `false` if another inode has
-    /// that number.
+    /// Counts a lookup of an inode under one given number. Returns `false` if this is not a number
+    /// of the inode, or if another inode has it.
     pub(crate) fn look_up_as(
         &self,
         number: u64,
@@ -317,7 +319,8 @@ impl InodeTable {
     }
 }
 
-/// Returns the stored form of a node. `last` is the last part of its name.
+/// Returns the stored form of a node, and its share if it is an own file. `last` is the last part
+/// of its name.
 fn kept(
     inode: &Inode,
     last: &[u8],

@@ -1,16 +1,16 @@
 //! The filesystem: names, inodes, open handles, and the errno that a program gets for each error.
 //!
 //! The crate owns inodes and their lookup counts, handles, directory cookies, attributes, extended
-//! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). Start reading at
-//! [`Filesystem`], which lists its parts. Five traits ([`traits`]) connect the crate to the other
-//! crates. [`Content`] provides names, [`OpenContent`] provides bytes, [`ForeignFiles`] provides the
-//! files of foreign peers, [`Invalidator`] drops the kernel's caches, and [`BackingFiles`] passes
-//! complete files to the kernel. The crate never names FUSE, a socket or a peer. No metadata call waits for
-//! the network, except GETATTR and OPEN of a name that only a foreign peer may have. [`ahead`]
-//! predicts the small files that a program will open next.
+//! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). Start
+//! reading at [`Filesystem`], which lists its parts. Five traits ([`traits`]) connect the crate to
+//! the other crates. [`Content`] provides names, [`OpenContent`] provides bytes, [`ForeignFiles`]
+//! provides the files of foreign peers, [`Invalidator`] drops the kernel's caches, and
+//! [`BackingFiles`] passes complete files to the kernel. The crate never names FUSE, a socket or a
+//! peer. No metadata call waits for the network, except GETATTR and OPEN of a name that only a
+//! foreign peer may have. [`ahead`] predicts the small files that a program will open next.
 //!
-//! After an error the filesystem is as it was before the call. A failed lookup counts nothing, and
-//! a failed open holds nothing.
+//! After an error the filesystem is as it was before the call. A failed lookup does not count a
+//! lookup, and a failed open leaves no handle.
 
 pub mod ahead;
 mod attributes;

@@ -163,7 +163,8 @@ impl Directories {
         }
     }
 
-    /// Returns the directory and its names, as they were when a reader last began to list it.
+    /// Returns the directory and its names, as they were when a reader last began to list it. The
+    /// cookie 0 begins a new listing.
     fn reader(&self, view: &View, ino: u64, cookie: u64) -> Result<ListingReader, FsError> {
         let inode = self.inodes.directory(ino)?;
         let taken = self.listings.get(ino).filter(|_| cookie != 0);

@@ -65,7 +65,8 @@ impl Modes {
         self.open.lock().contains_key(&ino)
     }
 
-    /// Counts one open less. After the last, returns the backing file for release.
+    /// Counts one open less. After the last open, returns the backing file, which the caller must
+    /// release.
     pub(crate) fn leave(&self, ino: u64) -> Option<BackingFile> {
         let mut open = self.open.lock();
         let Entry::Occupied(mut entry) = open.entry(ino) else {

@@ -69,8 +69,8 @@ impl MountNamespace {
         self.shown.of(self.content.view(), Instant::now())
     }
 
-    /// Shows a view after the kernel was notified of its changes, and drops the index of directories
-    /// and links. `view` is `None` for changes of foreign peers.
+    /// Shows a view after the kernel was notified of its changes, and drops the index of
+    /// directories and links. `view` is `None` for changes of foreign peers.
     pub(super) fn show(&self, view: Option<Arc<View>>) {
         view.into_iter().for_each(|view| self.shown.show(view));
         self.paths.forget();

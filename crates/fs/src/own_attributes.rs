@@ -22,7 +22,8 @@ const BATCH: usize = 4096;
 /// Names that are passed to the reader at once. This needs far fewer wake-ups than names, and the
 /// results are still fresh.
 const GROUP: usize = 256;
-/// Names that are examined one by one, before a reader is expected to want the rest.
+/// Names at the start of a listing that are examined one by one. A reader that continues after them
+/// is expected to read the whole listing.
 const ALONE: usize = 256;
 /// Maximum age of a result that is used. It is a part of [`super::LISTED_LIVE_LIFETIME`], from
 /// which the age is subtracted.
@@ -48,7 +49,7 @@ pub(crate) type Look = Option<(LiveAttributes, Duration)>;
 pub(crate) struct LooksAhead {
     batch: Option<LookBatch>,
     next: Option<LookBatch>,
-    /// Whether prefetching has ended because few of the results could be used.
+    /// Whether prefetching has ended because less than half of a batch could be used.
     is_useless: bool,
 }
 
@@ -163,7 +164,7 @@ impl LooksAhead {
 }
 
 impl LookBatch {
-    /// Starts a thread for the names after an index. Returns `None` if no thread can be started.
+    /// Starts a thread for the names from an index on. Returns `None` if no thread can be started.
     fn begin(
         content: &Arc<dyn Content>,
         listing: &Arc<impl InOrder>,

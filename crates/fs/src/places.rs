@@ -9,8 +9,9 @@ use super::inode::{Inode, Name, Node};
 use p2pfs_catalogue::View;
 use p2pfs_types::path::SharedPath;
 
-/// Index of the directories and links of one view, by number. It is built for a number that is not
-/// in the previous index, and dropped after the namespace has changed.
+/// Index of the directories and links of one view, by number. An index of an earlier view still
+/// serves the numbers that it contains. For any other number, the index of the present view
+/// replaces it. The index is dropped after the kernel was notified of a change.
 #[derive(Default)]
 pub(super) struct PathsByNumber(Mutex<Option<NumberedPaths>>);
 

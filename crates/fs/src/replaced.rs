@@ -1,9 +1,9 @@
 //! Own files that were replaced while programs have them open.
 //!
-//! A number stands for the bytes of a name. A replaced file may have the same bytes as an earlier
-//! file of its name. For example, a log is empty after each rotation. A program that has the
-//! earlier file open reads it under that number, so the new file gets the next number. This happens
-//! even before the new file is hashed, because it is another file whatever its bytes are.
+//! An inode number stands for one content under one name. A replaced file may have the same bytes
+//! as an earlier file of its name. For example, a log is empty after each rotation. A program that
+//! has the earlier file open reads it under that number, so the new file gets the next number. This
+//! happens even before the new file is hashed, because it is another file whatever its bytes are.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

@@ -105,12 +105,12 @@ impl InodeResolver {
         Ok(attributes)
     }
 
-    /// Returns the target of a symbolic link. The kernel follows any target, also out of the mount,
-    /// so the target is checked here once more.
+    /// Returns the target of a symbolic link. The kernel would follow any target, also one outside
+    /// the mount, so the target is checked here again.
     ///
     /// # Errors
-    /// [`FsError::NotALink`] for another type of inode. [`FsError::Fault`] for a target that no log
-    /// may hold.
+    /// [`FsError::NotALink`] for another type of inode. [`FsError::Fault`] for a target that leads
+    /// out of the mount, which no log may contain.
     pub fn readlink(&self, ino: u64) -> Result<Bytes, FsError> {
         let inode = self.inode(ino)?;
         let Node::Symlink(target) = &inode.node else {
@@ -154,8 +154,9 @@ impl InodeResolver {
         self.enter_with(above, name, listed, attributes)
     }
 
-    /// Counts a lookup of an inode and returns its entry with the given attributes. Only their
-    /// inode number is set.
+    /// Counts a lookup of an inode and returns its entry. `attributes` are those of the name,
+    /// without the inode number. If an own file is open as the inode, the entry has the attributes
+    /// of that file instead.
     pub(super) fn enter_with(
         &self,
         above: Option<u64>,
@@ -192,8 +193,8 @@ impl InodeResolver {
         match self.known.get(ino) {
             Some(inode) => Ok(inode),
             None => self.adopt(ino).or_else(|error| {
-                // A program that opened it with the previous process still has it open, whatever
-                // its name stands for by now.
+                // A program may have opened this inode with the previous process. It can still read
+                // that version, whatever the name stands for now.
                 let before = self.inherited.get();
                 let version = before.and_then(|inherited| inherited.version(ino));
                 version.map(OpenedVersion::inode).ok_or(error)
@@ -213,7 +214,7 @@ impl InodeResolver {
         }
     }
 
-    /// Returns what an inode's name stands for now.
+    /// Returns the node that an inode's name has in this view. Returns `None` for foreign files.
     fn now(&self, view: &View, ino: u64, inode: &Inode) -> Option<ResolvedName> {
         let known = self.known.looked_up_in(view, ino, &inode.name);
         known.or_else(|| names::resolve(view, &inode.name))

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use p2pfs_catalogue::View;
 
 /// How long a newer namespace waits until the kernel is notified of it. After that it is shown
-/// anyway. A notification takes microseconds a name, unless one of our requests is stalled on a
-/// disk and holds the kernel's locks. The limit is half of the time that may pass between a file's
-/// close and its name on every node.
+/// anyway. A notification takes microseconds a name, unless the kernel holds the locks for a
+/// request that is stalled on a disk here. The limit is half of the time that may pass between a
+/// file's close and its name on every node.
 pub(super) const TELLING_LIMIT: Duration = Duration::from_secs(1);
 
 /// The shown namespace. It is empty before the first request, and never goes back to an older one.
@@ -37,10 +37,9 @@ impl ShownState {
 }
 
 impl ShownView {
-    /// Shows a namespace after the kernel was notified of all its changes. A namespace that is not
-    /// newer than the shown one arrives late and is ignored. It is also ignored before the first
-    /// request, which is answered from the newest namespace: the notified one is from before the
-    /// mount.
+    /// Shows a namespace after the kernel was notified of all its changes. Ignores a namespace that
+    /// is not newer than the shown one. Ignores every namespace before the first request, which is
+    /// answered from the newest namespace at that time.
     pub(crate) fn show(&self, view: Arc<View>) {
         let mut state = self.0.lock();
         let shown = state.shown.as_ref();

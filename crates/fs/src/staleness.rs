@@ -50,8 +50,8 @@ impl KernelCaches {
         }
     }
 
-    /// Notifies the kernel of changes of the namespace, and then shows the namespace that has them.
-    /// `view` is `None` for changes of foreign peers. This never waits.
+    /// Notifies the kernel of changes of the namespace, and then shows the namespace that includes
+    /// them. `view` is `None` for changes of foreign peers. This never waits.
     pub fn namespace_changed(self: &Arc<Self>, view: Option<Arc<View>>, changes: Vec<Change>) {
         let newest = view
             .clone()

@@ -62,8 +62,8 @@ pub trait Content: Send + Sync + 'static {
         None
     }
 
-    /// Returns the present attributes of an own file that wins its name. Returns `None` if
-    /// `file.own` is `None` or the file no longer exists. It makes at most one local `stat`.
+    /// Returns the present attributes of the own file at `file.own`. Returns `None` if `file.own`
+    /// is `None` or the file no longer exists. It makes at most one local `stat`.
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes>;
 
     /// Returns a function that reads the attributes of the own files in one directory, for a
@@ -189,7 +189,7 @@ pub struct FileVersion {
     pub mtime: Timestamp,
     /// Whether it is executable.
     pub executable: bool,
-    /// Its path in this node's own shares, if it is an own file that wins its name.
+    /// Share and path of the file on this node, if the name stands for this node's own file.
     pub own: Option<(ShareIndex, SharedPath)>,
 }
 
@@ -243,7 +243,7 @@ pub struct Opened {
     /// The content that provides the bytes.
     pub content: Arc<dyn OpenContent>,
     /// Whether it is an own file that is read in its present state. Its length may change, and the
-    /// kernel caches no bytes of it, except those that it reads itself.
+    /// kernel caches bytes of it only if it reads the file itself (passthrough).
     pub live: bool,
 }
 
