@@ -1,4 +1,4 @@
-//! The filesystem of one mount: its parts, and the takeover of a mount from a previous process.
+//! The filesystem of one mount, and its parts.
 //!
 //! Each call of the kernel is one method of a part. Start reading at [`InodeResolver`].
 //!

@@ -1,11 +1,10 @@
-//! Operations other than reads that the device threads answer themselves: LOOKUP, GETATTR, OPEN and
-//! listings.
+//! Answers to LOOKUP, GETATTR, OPEN and listings, which the device threads give themselves.
 //!
 //! Programs that walk a tree or copy small files send almost only these. The session would cost two
 //! thread switches per call. The call is in the table during the work, like any other request. If a
 //! disk under a share or the cache stalls, an interrupt or the deadline therefore still ends the
-//! wait. The resources of a late answer are then released. If all threads are busy, another one is
-//! started.
+//! wait. If the handler finishes later, the lookups or the handle of its answer are released. If
+//! all threads are busy, another one is started.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ const DIRECT_IO: u32 = 1;
 const KEEP_CACHE: u32 = 1 << 1;
 const PASSTHROUGH: u32 = 1 << 7;
 
-/// Answers the requests that need no bytes of files.
+/// Answers LOOKUP, GETATTR, OPEN and listings.
 pub(super) struct NameAnswers {
     pub kernel: Arc<KernelLink>,
     pub requests: Arc<Requests>,
@@ -36,8 +35,8 @@ pub(super) struct NameAnswers {
 }
 
 impl NameAnswers {
-    /// Answers one of these operations, using `answer` as the buffer. Returns `false` if the
-    /// operation may have to ask foreign peers, which is left to the session.
+    /// Answers a request, using `answer` as the buffer. Returns `false` without an answer if the
+    /// request may have to wait for foreign peers. The session must then answer it.
     pub(crate) fn answer(
         &self,
         header: &RequestHeader,

@@ -143,7 +143,7 @@ impl<'a> AnswerBody<'a> {
         self.length += bytes.len();
     }
 
-    /// Fills with zeros up to `length`. The buffer contains a previous answer.
+    /// Fills with zeros up to `length`, because the buffer contains a previous answer.
     fn fill(&mut self, length: usize) {
         self.room[self.length..length].fill(0);
         self.length = length;

@@ -14,7 +14,7 @@ use p2pfs_fs::handles::Handle;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::extent::ByteRange;
 
-/// Time at the full rate that an idle program may use at once.
+/// Bytes that an idle program may fetch at once, as the time in which its rate allows them.
 const BURST: Duration = Duration::from_secs(1);
 /// Maximum delay of a read by its budget. If a program has more in flight than its rate allows in
 /// this time, the rate is exceeded.

@@ -71,7 +71,7 @@ pub struct Activity {
     pub waiting: u64,
     /// Inodes that the kernel knows.
     pub inodes: u64,
-    /// Files and directories that are open.
+    /// Open files. The kernel opens directories without the daemon.
     pub handles: u64,
 }
 

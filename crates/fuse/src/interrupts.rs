@@ -1,5 +1,5 @@
-//! Handling of interrupts. The kernel sends one, once, for each request whose thread receives a
-//! signal.
+//! Interrupts of requests. The kernel sends one interrupt when the thread of a request receives a
+//! signal, and none for further signals.
 
 use std::time::{Duration, Instant};
 

@@ -268,7 +268,8 @@ impl Mount {
         self.place.standing.dir()
     }
 
-    /// Records the number of listed entries for a next process. To be called about once a second.
+    /// Records the number of entries in the namespace for the next process. To be called about once
+    /// a second.
     pub fn record_listed(&self) {
         self.fs.record_listed();
     }

@@ -135,7 +135,8 @@ impl NotifyQueue {
                 once_more.iter().for_each(|stale| send(device, stale));
                 stale.extend(once_more.into_iter().filter(|it| known.insert(it.clone())));
             }
-            // Pages that a reader needs again would be dropped twice.
+            // An invalidation of pages is not repeated, because a reader may have filled them
+            // again.
             stale.retain(|stale| !matches!(stale, Stale::Pages { .. }));
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
             if device.requests.table.any_since(lately, carries_names) {

@@ -26,7 +26,7 @@ const KNOWN_MAX: usize = 1024;
 /// Maximum number of reported processes. Beyond it, the process that read longest ago is dropped,
 /// except processes with open files.
 const PROCESSES_MAX: usize = 512;
-/// How long a process without open files and reads is reported.
+/// How long a process without open files is reported after its last open or read.
 const TOLD_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Reading programs and their rules.
@@ -71,7 +71,8 @@ pub(super) struct OpeningThread(KnownThread);
 pub(super) struct ReadingThread {
     pub reading: Arc<FileReads>,
     pub budget: Option<Arc<Budget>>,
-    /// Allowed sources of the bytes, at most those of the opener.
+    /// Allowed sources of the bytes by the rules for this thread. The reach of the open file limits
+    /// them further.
     pub reach: Reach,
 }
 

@@ -1,6 +1,6 @@
 //! FUSE handshake of a mount. The kernel sends FUSE_INIT only once, so the mount broker keeps it
-//! and its answer. The session of the next process receives the same request and must give the same
-//! answer.
+//! and its answer. The session of the next process receives the same request from its own device,
+//! and must give the same answer.
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

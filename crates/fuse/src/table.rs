@@ -15,13 +15,14 @@ use super::abi::{ReadIn, RequestHeader, opcode};
 use super::reading::{FileReads, WaitingReads};
 use p2pfs_fs::PendingRead;
 
-/// How long a request for names waits on after its thread caught a signal. This is longer than such
-/// an answer takes on a busy machine, and shorter than people notice (200 ms for any interrupt).
+/// How long a request for names runs before a signal that its thread caught ends it. This is longer
+/// than such an answer takes on a busy machine, and shorter than people notice (200 ms for any
+/// interrupt). An interrupted request that is not found is searched for during the same time.
 pub(super) const SIGNAL_GRACE: Duration = Duration::from_millis(150);
 
 /// Number of early answered requests that are remembered, so that the late answers of their
-/// handlers can be undone. The oldest is dropped first, which leaks an inode or handle until the
-/// mount ends.
+/// handlers can be undone. The oldest is dropped first. Its late answer, if any, then leaks lookups
+/// or a handle until the mount ends.
 const LATE_MAX: usize = 256;
 
 /// A request that waits for its answer.
@@ -45,7 +46,8 @@ pub(super) struct PendingRequest {
 pub(super) struct SignalPatience {
     /// Thread that waits.
     pub thread: u32,
-    /// End of the patience; `None` lasts until the wait ends.
+    /// Time from which a caught signal ends the request. If it is `None`, a caught signal never
+    /// does.
     pub until: Option<Instant>,
 }
 
@@ -63,7 +65,7 @@ impl PendingRequest {
     }
 
     /// Creates a request for names or attributes. A caught signal during the work must not break a
-    /// listing, so the request waits on for a short time.
+    /// listing, so the request continues until [`SIGNAL_GRACE`] after `since`.
     pub(crate) fn of_names(header: &RequestHeader, since: Instant, deadline: Instant) -> Self {
         let patience = SignalPatience {
             thread: header.pid,
@@ -75,8 +77,8 @@ impl PendingRequest {
         }
     }
 
-    /// Creates a read that its thread processes inline and that may wait for a local disk. After a
-    /// caught signal an ordinary read continues to wait. A direct read waits on as long as a
+    /// Creates a read that its thread processes inline and that may wait for a local disk. A caught
+    /// signal never ends an ordinary read. It ends a direct read under the same condition as a
     /// request for names.
     pub(crate) fn of_disk(
         header: &RequestHeader,
@@ -104,7 +106,7 @@ struct TableState {
     waiting: HashMap<u64, PendingRequest>,
     deadlines: BTreeSet<(Instant, u64)>,
     late: VecDeque<(u64, u32)>,
-    /// Time at which a request of each operation was last taken.
+    /// Time at which a request of each operation was last taken out of the table.
     taken: HashMap<u32, Instant>,
     /// Time until which the thread that waits for expired requests sleeps; `None` until it is
     /// woken.
@@ -193,7 +195,8 @@ impl RequestTable {
         waits
     }
 
-    /// Returns whether a request of the given operations is waiting or was taken since `since`.
+    /// Returns whether a request of the given operations is in the table or was taken out of it
+    /// since `since`.
     pub(crate) fn any_since(&self, since: Instant, wanted: impl Fn(u32) -> bool) -> bool {
         let state = self.state.lock();
         let waits = || state.waiting.values().any(|it| wanted(it.opcode));
@@ -207,8 +210,8 @@ impl RequestTable {
     }
 
     /// Waits until requests are past their deadline and returns copies of them. Each must be [taken
-    /// out](Table::take_early) and answered, or [postponed](Table::postpone). Returns `None` once
-    /// the table is closed.
+    /// out](RequestTable::take_early) and answered, or [postponed](RequestTable::postpone). Returns
+    /// `None` once the table is closed.
     pub(crate) fn wait_expired(&self) -> Option<Vec<(u64, PendingRequest)>> {
         let mut state = self.state.lock();
         loop {
@@ -273,7 +276,7 @@ impl TableState {
     }
 
     fn record_late(&mut self, unique: u64, waiting: &PendingRequest) {
-        // A read has no handler in the session.
+        // A late answer to a read leaves nothing to undo.
         if waiting.opcode != opcode::READ {
             self.late.truncate(LATE_MAX - 1);
             self.late.push_front((unique, waiting.opcode));
