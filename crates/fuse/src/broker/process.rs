@@ -46,7 +46,8 @@ struct BrokerProcess {
     allowed: Vec<PathBuf>,
     /// Time from which a restart may allow other mount points; `None` if it cannot.
     settled: Option<Instant>,
-    /// Whether the process ends to be started again.
+    /// Whether the process must end, because a daemon requested a mount point that only the next
+    /// start may allow.
     is_outdated: bool,
     socket: PathBuf,
     kept: Vec<KeptMount>,
@@ -66,7 +67,7 @@ struct BrokerClient {
 pub fn run(settings: Settings) -> io::Result<()> {
     let listener = listen(&settings.socket)?;
     let signals = end_signals()?;
-    // Without a service manager there is no receiver.
+    // Without a service manager, no process receives the notification.
     let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     filter::confine()?;
     let settled = Instant::now() + CONFIGURATION_HOLDS;

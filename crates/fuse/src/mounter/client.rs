@@ -145,7 +145,8 @@ impl Broker {
     }
 
     /// Records whether the broker is gone while its mount exists. A broker that ends normally
-    /// unmounts before it hangs up, so such a mount is ended by others later. Never waits.
+    /// unmounts before it hangs up. A mount that exists after the hangup is therefore not ended by
+    /// the broker. Never waits.
     pub(crate) fn record_hangup(&self, is_mounted: impl Fn() -> bool) {
         if self.has_hung_up() && is_mounted() {
             self.left_mount_behind.store(true, Relaxed);
@@ -228,9 +229,9 @@ impl Broker {
 
 type Answer = (Reply, Vec<OwnedFd>);
 
-/// Socket to the broker. Answers have no number, so an answer belongs to its request only while
-/// none is outstanding. Otherwise a late answer with a file number could make the kernel read the
-/// wrong file.
+/// Socket to the broker. Answers have no number, so an answer belongs to its request only while no
+/// earlier answer is outstanding. Otherwise a late answer with a file number could make the kernel
+/// read the wrong file.
 #[derive(Debug)]
 struct BrokerSocket {
     socket: OwnedFd,

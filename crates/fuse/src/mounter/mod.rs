@@ -49,8 +49,8 @@ enum MountMeans {
 
 /// Mounts. A stale p2pfs mount at the same place, whose daemon is gone, is removed first.
 ///
-/// Asks the mount broker first, if this user is not root and has one. Otherwise tries `mount(2)`,
-/// and `fusermount3` if the permission is missing.
+/// Asks the mount broker if this process has one. Otherwise tries `mount(2)`, and `fusermount3` if
+/// the permission is missing.
 ///
 /// # Errors
 /// [`MountingError`], with the place and the remedy.
