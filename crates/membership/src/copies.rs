@@ -15,9 +15,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::config::MEMBERS_MAX;
-use super::event::Event;
-use super::{Cluster, oldest};
-use p2pfs_proto::wire::native::udp::{Contact, Salt};
+use super::oldest;
+use p2pfs_proto::wire::native::udp::Salt;
 use p2pfs_types::id::NodeId;
 
 /// Minimum time between two contradictions of this node that count.
@@ -41,7 +40,7 @@ const PLACES_MAX: usize = 8;
 /// contradicts this node once or twice, after a partition has healed.
 const CONTRADICTIONS: u32 = 3;
 /// Salt that stands for a process that members report but that this node does not hear.
-const UNREACHED: Salt = [0; 16];
+pub(super) const UNREACHED: Salt = [0; 16];
 
 /// A process that speaks, or did so a while ago.
 struct SpeakingProcess {
@@ -104,6 +103,38 @@ impl Copies {
         self.told.contains_key(node)
     }
 
+    /// Records that a process speaks for the node `node`, which is `me` or another one. If that
+    /// reveals a copied key that was not reported yet, returns all addresses of its processes.
+    pub(super) fn record_speaker(
+        &mut self,
+        now: Instant,
+        me: NodeId,
+        node: NodeId,
+        spoken: Spoken,
+    ) -> Option<Vec<SocketAddr>> {
+        if node == me {
+            self.record_own_process(now, me, spoken)
+        } else {
+            self.record_process(now, node, spoken)
+        }
+    }
+
+    /// Records that a process announced its end.
+    pub(super) fn record_end(&mut self, node: NodeId, salt: Salt) {
+        let all = self.processes.entry(node).or_default();
+        let left = all.iter().find(|it| it.salt == salt);
+        if let Some(address) = left.map(|it| it.address) {
+            // Also removes the entry of an unreached process at that address.
+            all.retain(|it| it.address != address);
+        }
+    }
+
+    /// Returns the addresses of the processes that use this node's key.
+    pub(super) fn addresses_of(&self, node: &NodeId) -> Vec<SocketAddr> {
+        let all = self.processes.get(node);
+        all.into_iter().flatten().map(|it| it.address).collect()
+    }
+
     /// Records that a process speaks for another node. If that reveals a copied key that was not
     /// reported yet, returns all addresses of its processes.
     fn record_process(
@@ -122,7 +153,7 @@ impl Copies {
 
     /// Returns whether to challenge the process that just spoke, to see whether it lives beside
     /// another one.
-    fn is_to_be_challenged(&mut self, now: Instant, node: &NodeId, salt: &Salt) -> bool {
+    pub(super) fn is_to_be_challenged(&mut self, now: Instant, node: &NodeId, salt: &Salt) -> bool {
         let Some(all) = self.processes.get_mut(node) else {
             return false;
         };
@@ -199,7 +230,7 @@ impl Copies {
 
     /// Returns whether to look for another process of this node at `address`, where a member says
     /// that a later life of this node is.
-    fn is_worth_a_look(&mut self, now: Instant, address: SocketAddr) -> bool {
+    pub(super) fn is_worth_a_look(&mut self, now: Instant, address: SocketAddr) -> bool {
         let looked = self.looked.get(&address);
         if looked.is_some_and(|at| now.saturating_duration_since(*at) < LOOK_PERIOD) {
             return false;
@@ -214,7 +245,7 @@ impl Copies {
 
     /// Counts a reported life of this node that is later than the present one. Returns true from
     /// the third one on, if they are at least [`APART`] apart ([`CONTRADICTIONS`]).
-    fn is_contradicted_again(&mut self, now: Instant) -> bool {
+    pub(super) fn is_contradicted_again(&mut self, now: Instant) -> bool {
         let past = |it: &ContradictionCount| now.saturating_duration_since(it.last);
         let known = self.contradicted.take();
         let known = known.filter(|it| past(it) < UNHEARD);
@@ -231,13 +262,22 @@ impl Copies {
         count >= CONTRADICTIONS
     }
 
-    fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         (!self.processes.is_empty()).then_some(self.next)
+    }
+
+    /// Returns whether a check for silent processes is due, and schedules the next one.
+    pub(super) fn take_check(&mut self, now: Instant) -> bool {
+        let is_due = self.poll_timeout().is_some_and(|at| at <= now);
+        if is_due {
+            self.next = now + LOOK_PERIOD;
+        }
+        is_due
     }
 
     /// Forgets silent processes. Returns the nodes with a reported copied key that two processes no
     /// longer use.
-    fn forget_silent(&mut self, now: Instant, me: &NodeId) -> Vec<NodeId> {
+    pub(super) fn forget_silent(&mut self, now: Instant, me: &NodeId) -> Vec<NodeId> {
         let mut over = Vec::new();
         self.processes.retain(|node, all| {
             all.retain(|it| !is_silent(it, now));
@@ -268,95 +308,6 @@ fn living_together(all: &[SpeakingProcess]) -> Vec<SocketAddr> {
 
 fn is_silent(process: &SpeakingProcess, now: Instant) -> bool {
     now.saturating_duration_since(process.last) >= UNHEARD
-}
-
-impl Cluster {
-    /// Returns whether two processes are known to use the key of this or another node.
-    pub fn is_copied(&self, node: &NodeId) -> bool {
-        self.copies.is_copied(node)
-    }
-
-    /// Records which process speaks for which node. Challenges a process that may live beside
-    /// another one.
-    pub(super) fn record_speaker(&mut self, now: Instant, node: NodeId, spoken: Spoken) {
-        let me = self.links.me().node;
-        let told = if node == me {
-            self.copies.record_own_process(now, me, spoken)
-        } else {
-            self.copies.record_process(now, node, spoken)
-        };
-        if node != me && self.copies.is_to_be_challenged(now, &node, &spoken.salt) {
-            self.links.greet(now, spoken.address);
-        }
-        if let Some(addresses) = told {
-            self.events.push_back(Event::CopiedKey { node, addresses });
-            if node == me {
-                self.roster.quarrel(now, true);
-            }
-        }
-    }
-
-    /// Looks for another process with this node's key at the address of `known`, a later life of
-    /// this node that a member reported. `contradicted` says whether this node continues after
-    /// `known`.
-    pub(super) fn record_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
-        let (me, address) = (self.links.me(), known.address);
-        if address != me.address && self.copies.is_worth_a_look(now, address) {
-            self.links.greet(now, address);
-        }
-        let counts = contradicted || self.copies.is_copied(&me.node);
-        if counts && self.copies.is_contradicted_again(now) {
-            let spoken = Spoken {
-                salt: UNREACHED,
-                address,
-                challenged: None,
-            };
-            self.record_speaker(now, me.node, spoken);
-        }
-    }
-
-    pub(super) fn copies_timeout(&self) -> Option<Instant> {
-        self.copies.poll_timeout()
-    }
-
-    /// Checks whether copied keys are still in use by two processes.
-    pub(super) fn review_copies(&mut self, now: Instant) {
-        if self.copies.poll_timeout().is_none_or(|at| now < at) {
-            return;
-        }
-        self.copies.next = now + LOOK_PERIOD;
-        self.end_copies(now);
-        for address in self.own_copies() {
-            self.links.greet(now, address);
-        }
-    }
-
-    /// Records that a process announced its end.
-    pub(super) fn speaker_left(&mut self, now: Instant, node: NodeId, salt: Salt) {
-        let all = self.copies.processes.entry(node).or_default();
-        let left = all.iter().find(|it| it.salt == salt);
-        if let Some(address) = left.map(|it| it.address) {
-            // Also removes the entry of an unreached process at that address.
-            all.retain(|it| it.address != address);
-        }
-        self.end_copies(now);
-    }
-
-    fn end_copies(&mut self, now: Instant) {
-        let me = self.links.me().node;
-        for node in self.copies.forget_silent(now, &me) {
-            self.events.push_back(Event::CopyGone { node });
-            if node == me {
-                self.roster.quarrel(now, false);
-            }
-        }
-    }
-
-    /// Returns the addresses of other processes with this node's key.
-    pub(super) fn own_copies(&self) -> Vec<SocketAddr> {
-        let own = self.copies.processes.get(&self.links.me().node);
-        own.into_iter().flatten().map(|it| it.address).collect()
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,14 @@
 //! cluster. Each member that hears of it passes it on, so loss does not keep it from any member. A
 //! member that hears its own farewell although it has not left contradicts it.
 
-use super::*;
-use p2pfs_proto::wire::native::udp::{Departure, Farewell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::config::{SMALL_CLUSTER, SMALL_CLUSTER_SLACK};
+use super::event::{DownReason, Event, Leave, Member};
+use super::lives::NodeLives;
+use p2pfs_proto::wire::native::udp::{Farewell, Frame, Rumor};
+use p2pfs_types::id::{Generation, NodeId};
 
 /// Number of times that a farewell is sent, and the time between.
 const FAREWELLS: u32 = 3;
@@ -19,150 +25,104 @@ pub(super) struct OngoingFarewell {
     pub(super) next: Option<Instant>,
 }
 
+impl OngoingFarewell {
+    /// Creates a farewell. Its first transmission is due at once.
+    pub(super) fn new(now: Instant, how: Leave) -> Self {
+        Self {
+            how,
+            left: FAREWELLS,
+            next: Some(now),
+        }
+    }
+
+    /// Sends the farewell if that is due. Reports [`Event::Left`] after the last transmission.
+    pub(super) fn send_due(&mut self, now: Instant, lives: &mut NodeLives) {
+        if self.next.is_none_or(|at| now < at) {
+            return;
+        }
+        let me = lives.links.me();
+        let departure = lives.admission.vouchers.sign_departure(me, self.how);
+        let farewell = || Frame::Rumors(vec![Rumor::Departure(departure)]);
+        self.left -= 1;
+        let last = self.left == 0 || lives.roster.live().is_empty();
+        self.next = (!last).then(|| now + FAREWELL_GAP);
+        for member in lives.some_members(SMALL_CLUSTER + SMALL_CLUSTER_SLACK) {
+            lives.links.send_to(now, &member, farewell());
+        }
+        for address in lives.copies.addresses_of(&me.node) {
+            lives.links.send(now, address, farewell());
+        }
+        if last {
+            lives.events.push_back(Event::Left);
+        }
+    }
+}
+
 /// A member that announced its return.
-pub(super) struct MemberAbsence {
+struct MemberAbsence {
     generation: Generation,
     until: Instant,
 }
 
-impl Cluster {
-    /// Sends the farewell: at once and twice more, until [`Event::Left`] (120 ms later) says that
-    /// the process may end. From now on membership packets and rumors are ignored.
-    pub fn leave(&mut self, now: Instant, how: Leave) {
-        if self.absences.leaving.is_none() {
-            self.absences.leaving = Some(OngoingFarewell {
-                how,
-                left: FAREWELLS,
-                next: Some(now),
-            });
-            self.send_farewell(now);
-        }
+/// The members that announced their return.
+pub(super) struct Absences {
+    away: BTreeMap<NodeId, MemberAbsence>,
+    grace: Duration,
+}
+
+impl Absences {
+    /// Creates an empty table. `grace` is the time within which a member should return.
+    pub(super) fn new(grace: Duration) -> Self {
+        let away = BTreeMap::new();
+        Self { away, grace }
     }
 
-    pub(super) fn send_farewell(&mut self, now: Instant) {
-        let Some(leaving) = self.absences.leaving.as_mut() else {
-            return;
+    pub(super) fn is_away(&self, node: &NodeId) -> bool {
+        self.away.contains_key(node)
+    }
+
+    /// Returns the generation in which a member went away.
+    pub(super) fn generation_of(&self, node: &NodeId) -> Option<Generation> {
+        self.away.get(node).map(|absence| absence.generation)
+    }
+
+    /// Records that a member went away.
+    pub(super) fn add(&mut self, now: Instant, member: &Member) {
+        let absence = MemberAbsence {
+            generation: member.generation,
+            until: now + self.grace,
         };
-        if leaving.next.is_none_or(|at| now < at) {
-            return;
-        }
-        let departure = self
-            .admission
-            .vouchers
-            .sign_departure(self.links.me(), leaving.how);
-        leaving.left -= 1;
-        let last = leaving.left == 0 || self.roster.live().is_empty();
-        leaving.next = (!last).then(|| now + FAREWELL_GAP);
-        for member in self.some_members(SMALL_CLUSTER + SMALL_CLUSTER_SLACK) {
-            let farewell = Frame::Rumors(vec![Rumor::Departure(departure)]);
-            self.links.send_to(now, &member, farewell);
-        }
-        for address in self.own_copies() {
-            self.links.send(
-                now,
-                address,
-                Frame::Rumors(vec![Rumor::Departure(departure)]),
-            );
-        }
-        if last {
-            self.events.push_back(Event::Left);
-        }
+        self.away.insert(member.node, absence);
     }
 
-    /// Returns whether a farewell, if it is genuine, ends the present life of this node, of a
-    /// living member or of an absent one.
-    pub(super) fn is_news_of(&self, departure: &Departure) -> bool {
-        let Departure { who, .. } = departure;
-        let me = self.links.me();
-        let live = self.roster.live().get(&who.node);
-        let away = self
-            .absences
+    /// Forgets a member that has returned or that left for good.
+    pub(super) fn remove(&mut self, node: &NodeId) {
+        self.away.remove(node);
+    }
+
+    /// Returns when [`Self::end_due`] has something to report.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.away.values().map(|absence| absence.until).min()
+    }
+
+    /// Forgets members that did not return within the time of grace. Returns their ends.
+    pub(super) fn end_due(&mut self, now: Instant) -> Vec<Event> {
+        self.end(DownReason::Away, |_, absence| absence.until <= now)
+    }
+
+    /// Forgets members that are expelled. Returns their ends.
+    pub(super) fn expel(&mut self, is_gone: impl Fn(&NodeId) -> bool) -> Vec<Event> {
+        self.end(DownReason::Expelled, |node, _| is_gone(node))
+    }
+
+    fn end(
+        &mut self,
+        why: DownReason,
+        is_over: impl Fn(&NodeId, &MemberAbsence) -> bool,
+    ) -> Vec<Event> {
+        let ended = self
             .away
-            .get(&who.node)
-            .map(|absence| absence.generation);
-        let here = live.map(|member| member.generation).or(away);
-        let here = here.or((who.node == me.node).then_some(me.generation));
-        here.is_some_and(|generation| generation <= who.generation)
-    }
-
-    /// Handles a farewell that is news and is signed by its node.
-    pub(super) fn handle_departure(&mut self, now: Instant, departure: Departure) {
-        let Departure { who, how, .. } = departure;
-        if who.node == self.links.me().node {
-            self.contradict(now, who.generation);
-            return;
-        }
-        if !self.spreading.rumors.depart(now, departure) {
-            return;
-        }
-        if self.roster.live().contains_key(&who.node) {
-            self.roster.mark_down_silently(now, who);
-        } else if how == Farewell::Final {
-            self.absences.away.remove(&who.node);
-            self.seeds.remove_lost(&who.node);
-            self.events.push_back(Event::Down {
-                node: who.node,
-                why: DownReason::Left,
-            });
-        }
-    }
-
-    /// Reports how a membership that the engine ended has ended.
-    pub(super) fn end_membership(&mut self, now: Instant, member: Member) {
-        let node = member.node;
-        let farewell = self.spreading.rumors.farewell_of(&node, member.generation);
-        if farewell != Some(Farewell::Final) {
-            self.seeds.add_lost(node, self.links.addresses(&member));
-        }
-        let event = match farewell {
-            _ if !self.admission.keyring.is_member(&node) => Event::Down {
-                node,
-                why: DownReason::Expelled,
-            },
-            Some(Farewell::Away) => {
-                let until = now + self.config.away_grace;
-                let absence = MemberAbsence {
-                    generation: member.generation,
-                    until,
-                };
-                self.absences.away.insert(node, absence);
-                Event::Away { node }
-            }
-            Some(Farewell::Final) => Event::Down {
-                node,
-                why: DownReason::Left,
-            },
-            None => Event::Down {
-                node,
-                why: DownReason::Failed,
-            },
-        };
-        self.events.push_back(event);
-    }
-
-    pub(super) fn absence_timeout(&self) -> Option<Instant> {
-        self.absences
-            .away
-            .values()
-            .map(|absence| absence.until)
-            .min()
-    }
-
-    pub(super) fn end_absences(&mut self, now: Instant) {
-        let over = |absence: &MemberAbsence| absence.until <= now;
-        let ended: Vec<_> = self
-            .absences
-            .away
-            .iter()
-            .filter(|(_, a)| over(a))
-            .map(|(node, _)| *node)
-            .collect();
-        for node in ended {
-            self.absences.away.remove(&node);
-            self.events.push_back(Event::Down {
-                node,
-                why: DownReason::Away,
-            });
-        }
+            .extract_if(.., |node, absence| is_over(node, absence));
+        ended.map(|(node, _)| Event::Down { node, why }).collect()
     }
 }

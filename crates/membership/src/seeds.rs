@@ -15,7 +15,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::config::{GREETINGS_MAX, HINTS_PER_S, SEEDS_MAX};
-use super::{Cluster, oldest};
+use super::lives::NodeLives;
+use super::oldest;
 use p2pfs_proto::wire::canonical;
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
@@ -82,7 +83,7 @@ impl SeedSchedule {
     }
 
     /// Forgets lost members that the cluster has expelled or that have left it.
-    pub(super) fn retain_lost(&mut self, is_member: impl Fn(&NodeId) -> bool) {
+    fn retain_lost(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.lost.retain(|node, _| is_member(node));
     }
 
@@ -124,8 +125,22 @@ impl SeedSchedule {
         self.next
     }
 
+    /// Greets the seeds and lost members that are due.
+    pub(super) fn handle_timeout(&mut self, now: Instant, lives: &mut NodeLives) {
+        if now < self.next {
+            return;
+        }
+        let live = lives.roster.live().values();
+        let members = live.flat_map(|it| lives.links.addresses(it)).collect();
+        let keyring = &lives.admission.keyring;
+        self.retain_lost(|node| keyring.is_member(node));
+        for address in self.due(now, &members, &mut lives.rng) {
+            lives.approach(now, address);
+        }
+    }
+
     /// Returns the addresses to greet now, if a greeting is due.
-    pub(super) fn due(
+    fn due(
         &mut self,
         now: Instant,
         members: &BTreeSet<SocketAddr>,
@@ -160,40 +175,6 @@ impl SeedSchedule {
             let one_of_each = strangers.choose(rng).into_iter().chain(lost.choose(rng));
             one_of_each.copied().collect()
         }
-    }
-}
-
-impl Cluster {
-    pub(super) fn greet_seeds(&mut self, now: Instant) {
-        if now < self.seeds.poll_timeout() {
-            return;
-        }
-        let live = self.roster.live().values();
-        let members = live.flat_map(|it| self.links.addresses(it)).collect();
-        let keyring = &self.admission.keyring;
-        self.seeds.retain_lost(|node| keyring.is_member(node));
-        for address in self.seeds.due(now, &members, &mut self.rng) {
-            self.approach(now, address);
-        }
-    }
-
-    /// Greets the node at `address`, unless it is this node or a living member that was heard there
-    /// recently. If the node answers and is not a living member, this node asks it for admission. A
-    /// node that was proven there but is silent is greeted too, because it may have moved, and its
-    /// answer shows that `address` can be used.
-    pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
-        let me = self.links.me().node;
-        let is_me = self.links.proven(address).is_some_and(|it| it.node == me);
-        if !is_me && !self.is_met(now, address) {
-            self.links.greet(now, address);
-        }
-    }
-
-    /// Returns whether a living member was recently heard at `address`.
-    pub(super) fn is_met(&self, now: Instant, address: SocketAddr) -> bool {
-        let proven = self.links.proven(canonical(address));
-        let is_live = proven.is_some_and(|it| self.roster.live().contains_key(&it.node));
-        is_live && self.links.is_current(now, address)
     }
 }
 

@@ -2,10 +2,21 @@
 //! news (`rumors`) goes in rounds to some random members. Occasional repetitions of the own head
 //! reach members that were missed by chance.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::{Duration, Instant};
 
-use super::*;
-use rumors::ROUND_FANOUT;
+use bytes::Bytes;
+
+use super::config::{
+    BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
+};
+use super::event::Member;
+use super::lives::NodeLives;
+use super::rumors::{ROUND_FANOUT, Rumors};
+use p2pfs_proto::wire::native::udp::Frame;
+use p2pfs_types::bucket::TokenBucket;
+use p2pfs_types::id::NodeId;
 
 /// Minimum time between two transmissions of this node's own head to all members. A head in between
 /// is sent at the end of the pause.
@@ -15,7 +26,7 @@ const DIRECT_GAP: Duration = Duration::from_millis(100);
 const REFRESH_PERIOD: Duration = Duration::from_secs(5);
 
 /// Schedule of this node's own head.
-pub(super) struct OwnHead {
+struct OwnHead {
     direct: Option<Instant>,
     earliest: Instant,
     refresh: Option<Instant>,
@@ -23,7 +34,7 @@ pub(super) struct OwnHead {
 }
 
 impl OwnHead {
-    pub(super) fn new(now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self {
             direct: None,
             earliest: now,
@@ -32,105 +43,122 @@ impl OwnHead {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         self.direct.into_iter().chain(self.refresh).min()
     }
 }
 
-impl Cluster {
-    /// Makes `bytes` the newest head of `author` and spreads it. Returns false if a head of the
-    /// same or a higher rank is stored. The owner calls this for this node's own heads, and for a
-    /// head of another author after it has verified the signature ([`Event::Head`]).
-    ///
-    /// # Errors
-    /// [`ClusterError::HeadTooLong`].
-    pub fn set_head(
-        &mut self,
-        now: Instant,
-        author: NodeId,
-        rank: (u64, u64),
-        bytes: Bytes,
-    ) -> Result<bool, ClusterError> {
-        let length_bytes = bytes.len();
-        if length_bytes > HEAD_MAX_BYTES {
-            return Err(ClusterError::HeadTooLong { length_bytes });
+/// The news that this node spreads, and to how many members at once.
+pub(super) struct Spreading {
+    pub(super) rumors: Rumors,
+    broadcasts: TokenBucket,
+    head: OwnHead,
+    /// Whether the cluster is small, so that heads and broadcasts go to each member.
+    pub(super) small: bool,
+}
+
+impl Spreading {
+    pub(super) fn new(now: Instant) -> Self {
+        let per_s = BROADCAST_DATAGRAMS_PER_S;
+        Self {
+            rumors: Rumors::new(),
+            broadcasts: TokenBucket::per_second(per_s, per_s, now),
+            head: OwnHead::new(now),
+            small: true,
         }
-        let head = Head {
-            author,
-            rank,
-            bytes,
-        };
-        if !self.spreading.rumors.confirm(now, head) {
-            return Ok(false);
-        }
-        if author == self.links.me().node {
-            self.spreading.head.direct = Some(self.spreading.head.earliest.max(now));
-            self.spreading
-                .head
-                .refresh
-                .get_or_insert(now + REFRESH_PERIOD);
-        }
-        if self.absences.leaving.is_none() {
-            self.spread(now);
-        }
-        Ok(true)
+    }
+
+    /// Schedules the transmission of a new head of this node.
+    pub(super) fn schedule_own_head(&mut self, now: Instant) {
+        self.head.direct = Some(self.head.earliest.max(now));
+        self.head.refresh.get_or_insert(now + REFRESH_PERIOD);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let rounds = self.rumors.poll_timeout();
+        rounds.into_iter().chain(self.head.poll_timeout()).min()
     }
 
     /// Sends the news that is due.
-    pub(super) fn spread(&mut self, now: Instant) {
-        if self.spreading.head.direct.is_some_and(|at| at <= now) {
-            self.spreading.head.direct = None;
-            self.spreading.head.earliest = now + DIRECT_GAP;
-            if self.spreading.small {
-                let all: Vec<_> = self.roster.live().values().copied().collect();
-                self.send_head(now, &all);
+    pub(super) fn send_due(&mut self, now: Instant, lives: &mut NodeLives) {
+        if self.head.direct.is_some_and(|at| at <= now) {
+            self.head.direct = None;
+            self.head.earliest = now + DIRECT_GAP;
+            if self.small {
+                let all: Vec<_> = lives.roster.live().values().copied().collect();
+                self.send_head(now, &all, lives);
             }
         }
-        if self.spreading.head.refresh.is_some_and(|at| at <= now) {
-            self.spreading.head.refresh = Some(now + REFRESH_PERIOD);
-            let next = self.next_to_refresh();
-            self.spreading.head.refreshed = next.map(|member| member.node);
-            self.send_head(now, next.as_slice());
+        if self.head.refresh.is_some_and(|at| at <= now) {
+            self.head.refresh = Some(now + REFRESH_PERIOD);
+            let next = self.next_to_refresh(lives.roster.live());
+            self.head.refreshed = next.map(|member| member.node);
+            self.send_head(now, next.as_slice(), lives);
         }
-        let frames = self.spreading.rumors.round(now);
+        let frames = self.rumors.round(now);
         if frames.is_empty() {
             return;
         }
-        for member in self.some_members(ROUND_FANOUT) {
+        for member in lives.some_members(ROUND_FANOUT) {
             for frame in &frames {
-                self.links.send_to(now, &member, frame.clone());
+                lives.links.send_to(now, &member, frame.clone());
             }
         }
     }
 
     /// Sends this node's head to a new member of a small cluster.
-    pub(super) fn introduce_head(&mut self, now: Instant, member: Member) {
-        if let Some(head) = self.spreading.rumors.head(&self.links.me().node)
-            && self.spreading.small
-        {
-            self.links.send_to(now, &member, Frame::Rumors(vec![head]));
+    pub(super) fn introduce_head(&self, now: Instant, member: Member, lives: &mut NodeLives) {
+        if self.small {
+            self.send_head(now, &[member], lives);
         }
     }
 
-    fn next_to_refresh(&self) -> Option<Member> {
-        let live = self.roster.live();
+    /// Sends a message to every member of a small cluster, otherwise to some random ones. Returns
+    /// the number of members to which it was queued.
+    pub(super) fn broadcast(&mut self, now: Instant, body: &Bytes, lives: &mut NodeLives) -> usize {
+        let count = if self.small {
+            usize::MAX
+        } else {
+            BROADCAST_SUBSET
+        };
+        let mut reached = 0;
+        for member in lives.some_members(count) {
+            if !self.broadcasts.take(1, now) {
+                lives.links.counters.excess.overflow += 1;
+                break;
+            }
+            let message = Frame::Message(body.clone());
+            lives.links.send_to(now, &member, message);
+            reached += 1;
+        }
+        reached
+    }
+
+    /// Updates whether the cluster is small or large. The slack prevents frequent changes between
+    /// the two.
+    pub(super) fn resize(&mut self, members: usize) {
+        if self.small && members > SMALL_CLUSTER + SMALL_CLUSTER_SLACK {
+            self.small = false;
+        } else if !self.small && members < SMALL_CLUSTER - SMALL_CLUSTER_SLACK {
+            self.small = true;
+        }
+    }
+
+    fn next_to_refresh(&self, live: &BTreeMap<NodeId, Member>) -> Option<Member> {
         let after = |node| (Bound::Excluded(node), Bound::Unbounded);
-        let next = self
-            .spreading
-            .head
-            .refreshed
-            .and_then(|last| live.range(after(last)).next());
+        let last = self.head.refreshed;
+        let next = last.and_then(|last| live.range(after(last)).next());
         next.or_else(|| live.first_key_value())
             .map(|(_, member)| *member)
     }
 
-    fn send_head(&mut self, now: Instant, members: &[Member]) {
-        let Some(head) = self.spreading.rumors.head(&self.links.me().node) else {
+    fn send_head(&self, now: Instant, members: &[Member], lives: &mut NodeLives) {
+        let Some(head) = self.rumors.head(&lives.links.me().node) else {
             return;
         };
         for member in members {
-            self.links
-                .send_to(now, member, Frame::Rumors(vec![head.clone()]));
+            let head = Frame::Rumors(vec![head.clone()]);
+            lives.links.send_to(now, member, head);
         }
     }
 }

@@ -3,10 +3,19 @@
 mod reach;
 mod signed;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::config::{BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, KNOCKS_AT_ONCE, KNOCKS_PER_S};
+use super::vouch::Vouchers;
 use super::*;
-use p2pfs_proto::trust::EpochSecret;
+use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::wire::native::udp::{Frame, Head, Rumor};
+use p2pfs_types::id::{Generation, NodeId};
 
 fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 1378))
@@ -20,12 +29,15 @@ fn node(n: u8) -> NodeId {
     key(n).node_id()
 }
 
-fn cluster_at(n: u8, advertised: SocketAddr, seeds: &[u8], now: Instant) -> Cluster {
-    let seeds = seeds.iter().map(|n| address(*n)).collect();
-    let config = ClusterConfig {
-        seeds,
+fn config_with_seeds(seeds: &[u8]) -> ClusterConfig {
+    ClusterConfig {
+        seeds: seeds.iter().map(|n| address(*n)).collect(),
         ..ClusterConfig::default()
-    };
+    }
+}
+
+fn cluster_at(n: u8, advertised: SocketAddr, seeds: &[u8], now: Instant) -> Cluster {
+    let config = config_with_seeds(seeds);
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
     Cluster::new(config, key(n), advertised, Generation(100), keyring, 7, now)
 }
@@ -200,20 +212,20 @@ fn broadcasts_respect_their_rate() {
 #[test]
 fn unread_events_are_bounded() {
     let mut cluster = cluster_at(1, address(1), &[], Instant::now());
-    let known = cluster.events.len();
+    let known = cluster.lives.events.len();
     let event = || Event::Stranger {
         address: address(9),
     };
     for told in known..config::EVENTS_MAX {
-        assert_eq!(cluster.events.len(), told);
-        cluster.push_bounded(event());
+        assert_eq!(cluster.lives.events.len(), told);
+        cluster.lives.push_bounded(event());
     }
-    cluster.push_bounded(event());
-    assert_eq!(cluster.events.len(), config::EVENTS_MAX);
+    cluster.lives.push_bounded(event());
+    assert_eq!(cluster.lives.events.len(), config::EVENTS_MAX);
     assert_eq!(cluster.counters().excess.overflow, 1);
     while cluster.poll_event().is_some() {}
-    cluster.push_bounded(event());
-    assert_eq!(cluster.events.len(), 1, "once there is room");
+    cluster.lives.push_bounded(event());
+    assert_eq!(cluster.lives.events.len(), 1, "once there is room");
 }
 
 #[test]
@@ -226,7 +238,7 @@ fn connection_requests_have_a_burst_and_a_rate() {
     let generation = Generation(100);
     let mut cluster = Cluster::new(config, key(1), address(1), generation, keyring, 7, now);
     let mut knocks = |now: Instant| {
-        (0..40).for_each(|n| cluster.links.queue_stranger(address(n + 2)));
+        (0..40).for_each(|n| cluster.lives.links.queue_stranger(address(n + 2)));
         cluster.handle_timeout(now);
         let events = std::iter::from_fn(|| cluster.poll_event());
         let is_knock = |event: &Event| matches!(event, Event::Stranger { .. });
@@ -311,10 +323,9 @@ fn a_node_without_a_known_address_learns_it_from_its_first_peer() {
 fn another_process_with_our_key_is_reported_and_not_answered() {
     let now = Instant::now();
     let original = cluster_at(1, address(1), &[], now);
-    let copy = cluster_at(1, address(2), &[1], now + Duration::from_millis(1));
     // A copy takes another generation, and therefore another salt.
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
-    let config = copy.config.clone();
+    let config = config_with_seeds(&[1]);
     let copy = Cluster::new(config, key(1), address(2), Generation(7), keyring, 7, now);
     let mut table = Table::with([(address(1), original), (address(2), copy)].into(), now);
     table.run(Duration::from_secs(30));
@@ -421,7 +432,10 @@ fn members_are_listed_with_their_state_and_round_trip() {
     assert_eq!(states, expected);
     let of_2 = members.iter().find(|m| m.member.node == node(2)).unwrap();
     assert!(of_2.round_trip.is_some());
-    assert_eq!(table.seat(1).round_trip(&node(2)), of_2.round_trip);
+    assert_eq!(
+        table.seat(1).lives.roster.round_trip(&node(2)),
+        of_2.round_trip
+    );
 }
 
 proptest! {
@@ -451,7 +465,7 @@ proptest! {
                     continue;
                 }
             };
-            table.seat(1).links.send(now, address(2), frame);
+            table.seat(1).lives.links.send(now, address(2), frame);
         }
         table.run(Duration::from_secs(5));
         let seat = table.seat(2);
@@ -467,12 +481,12 @@ proptest! {
         let now = table.now;
         let me = table.seat(1).me();
         let peer = table.seat(2).me();
-        table.seat(1).roster.announce(now, peer);
-        let (_, packet) = table.seat(1).roster.poll_send().unwrap();
+        table.seat(1).lives.roster.announce(now, peer);
+        let (_, packet) = table.seat(1).lives.roster.poll_send().unwrap();
         let mut bytes = packet.to_vec();
         let at = at % bytes.len();
         if cut { bytes.truncate(at) } else { bytes[at] = to }
-        table.seat(1).links.send(now, address(2), Frame::Swim(bytes.into()));
+        table.seat(1).lives.links.send(now, address(2), Frame::Swim(bytes.into()));
         table.run(Duration::from_secs(5));
         prop_assert!(table.seat(2).live().any(|member| member.node == me.node));
     }

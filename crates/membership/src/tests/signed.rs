@@ -1,12 +1,16 @@
 //! Tests of claims about a node that the node did not sign.
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
 use super::*;
+use crate::roster::Roster;
 
 /// Sends a frame from node 1 to the others in its own name, whatever the content.
 fn node_1_says(table: &mut Table, to: &[u8], frame: &Frame) {
     let now = table.now;
     for peer in to {
-        let links = &mut table.seat(1).links;
+        let links = &mut table.seat(1).lives.links;
         links.send(now, address(*peer), frame.clone());
     }
     table.run(Duration::from_secs(3));
@@ -46,7 +50,7 @@ fn an_endless_forger_is_checked_only_a_bounded_number_of_times() {
     let rumor = Rumor::Departure(Vouchers::new(key(1)).sign_departure(who, how));
     for _ in 0..100 {
         let frame = Frame::Rumors(vec![rumor.clone()]);
-        table.seat(1).links.send(now, address(2), frame);
+        table.seat(1).lives.links.send(now, address(2), frame);
     }
     table.exchange();
     let counters = table.seat(2).counters();
@@ -97,7 +101,7 @@ fn an_unsigned_generation_is_refused_in_gossip_lists_and_answers() {
 /// packets.
 fn calls_gone(table: &mut Table, who: Member, to: u8) -> (Bytes, Vec<Bytes>) {
     let (now, me) = (table.now, table.seat(1).me());
-    let vouchers = table.seat(1).admission.vouchers.clone();
+    let vouchers = table.seat(1).lives.admission.vouchers.clone();
     // A node with a short suspicion calls others gone early.
     let hasty = ClusterConfig {
         suspicion: Duration::from_millis(10),
