@@ -297,12 +297,12 @@ fn trust(said: &mut Vec<Said>) {
     let mut ledger = Ledger::found(&key(), NodeName::new("lab").unwrap(), 10);
     let other = NodeId::new([7; 32]);
     let name = NodeName::new("other").unwrap();
-    ledger.admit(&key(), other, name, true, 20).unwrap();
+    ledger.signer(&key(), 20).admit(other, name, true).unwrap();
     ledger
-        .own(&key(), b"docs".to_vec(), Some(other), 30)
+        .signer(&key(), 30).own(b"docs".to_vec(), Some(other))
         .unwrap();
-    ledger.rotate(&key(), EpochId([3; 8]), 40).unwrap();
-    ledger.expel(&key(), other, 50).unwrap();
+    ledger.signer(&key(), 40).rotate(EpochId([3; 8])).unwrap();
+    ledger.signer(&key(), 50).expel(other).unwrap();
     let all = SignedStatement::encode_all(ledger.statements());
     said.push(("trust_statements", "ledger".into(), all));
     // in the order of their hashes, but for the founding

@@ -95,7 +95,7 @@ impl Cluster {
         let at_s = self.tick();
         let _refused = self
             .ledger
-            .admit(&KEYS[by], IDS[node], name(node), admin, at_s);
+            .signer(&KEYS[by], at_s).admit(IDS[node], name(node), admin);
     }
 
     /// The founder rotates the secret and gives the honest member its path.
@@ -103,14 +103,14 @@ impl Cluster {
         let at_s = self.tick();
         let rotated = self
             .ledger
-            .rotate(&KEYS[FOUNDER], EpochId([epoch; 8]), at_s);
+            .signer(&KEYS[FOUNDER], at_s).rotate(EpochId([epoch; 8]));
         rotated.expect("the founder rotates");
         // a bad administrator may have ended all memberships that its key can have
         let member = IDS[HONEST_MEMBER];
         let owner = self.ledger.certificate(&member).map(|it| it.node);
         let owned = self
             .ledger
-            .own(&KEYS[FOUNDER], b"docs".to_vec(), owner, at_s);
+            .signer(&KEYS[FOUNDER], at_s).own(b"docs".to_vec(), owner);
         owned.expect("the founder gives a path away");
     }
 
@@ -193,10 +193,10 @@ impl Cluster {
                 }
             }
             // it leaves as `p2pfs leave` does
-            5..=6 => drop(self.ledger.expel(&KEYS[node], IDS[node], at_s)),
+            5..=6 => drop(self.ledger.signer(&KEYS[node], at_s).expel(IDS[node])),
             7 => {
                 let by = *choose.choose(&[FOUNDER, HONEST_ADMIN])?;
-                drop(self.ledger.expel(&KEYS[by], IDS[node], at_s));
+                drop(self.ledger.signer(&KEYS[by], at_s).expel(IDS[node]));
             }
             _ => self.admit(FOUNDER, node, node < HELPER),
         }
@@ -212,12 +212,12 @@ impl Cluster {
             for node in bad {
                 let (at_s, id) = (self.tick(), IDS[node]);
                 let ended = match choose.int_in_range(0..=3u8)? {
-                    0..=1 if round == 0 => self.ledger.expel(&KEYS[node], id, at_s),
-                    2 if round == 0 => self.ledger.expel(&KEYS[by], id, at_s),
-                    _ => self.ledger.expel_with_admitted(&KEYS[by], id, at_s),
+                    0..=1 if round == 0 => self.ledger.signer(&KEYS[node], at_s).expel(id),
+                    2 if round == 0 => self.ledger.signer(&KEYS[by], at_s).expel(id),
+                    _ => self.ledger.signer(&KEYS[by], at_s).expel_with_admitted(id),
                 };
                 if ended.is_err() && self.ledger.certificate(&id).is_some() {
-                    let ended = self.ledger.expel_with_admitted(&KEYS[FOUNDER], id, at_s);
+                    let ended = self.ledger.signer(&KEYS[FOUNDER], at_s).expel_with_admitted(id);
                     ended.expect("the founder expels any member");
                 }
             }

@@ -121,10 +121,12 @@ impl Keyring {
         let secret = read_secret(&secret)?;
         let former_names = read_former_names(directory)?;
         let ledger = if is_lost && !is_new {
-            stated_at_start(ledger, &members, |it| it.rotate(key, secret.id(), now_s))
+            stated_at_start(ledger, &members, |it| {
+                it.signer(key, now_s).rotate(secret.id())
+            })
         } else {
             stated_at_start(ledger, &members, |it| {
-                it.name_epoch(key, secret.id(), now_s)
+                it.signer(key, now_s).name_epoch(secret.id())
             })
         };
         let home = KeyringStorage::State(directory.into());
@@ -330,7 +332,7 @@ impl Keyring {
             return Ok(());
         }
         let now_s = self.now_s();
-        self.state_all(|ledger| Ok(ledger.confirm_received(key, now_s)))
+        self.state_all(|ledger| Ok(ledger.signer(key, now_s).confirm_received()))
     }
 
     /// Returns whether a statement only confirms that a node left by itself.
@@ -408,7 +410,7 @@ impl Keyring {
         admin: bool,
     ) -> Result<(), TrustError> {
         let now_s = self.now_s();
-        self.state(|ledger| ledger.admit(key, node, name, admin, now_s))
+        self.state(|ledger| ledger.signer(key, now_s).admit(node, name, admin))
     }
 
     /// Expels a node. A node that expels itself leaves.
@@ -419,7 +421,7 @@ impl Keyring {
     /// [`TrustError::File`].
     pub fn expel(&self, key: &NodeKey, node: NodeId) -> Result<(), TrustError> {
         let now_s = self.now_s();
-        self.state_all(|ledger| ledger.expel(key, node, now_s))
+        self.state_all(|ledger| ledger.signer(key, now_s).expel(node))
     }
 
     /// Makes a fresh random secret the cluster's, and returns its epoch.
@@ -430,7 +432,9 @@ impl Keyring {
     pub fn rotate(&self, key: &NodeKey) -> Result<EpochId, TrustError> {
         let (secret, now_s) = (EpochSecret::random(), self.now_s());
         let epoch = secret.id();
-        self.state_with(Some(secret), |ledger| ledger.rotate(key, epoch, now_s))?;
+        self.state_with(Some(secret), |ledger| {
+            ledger.signer(key, now_s).rotate(epoch)
+        })?;
         Ok(epoch)
     }
 

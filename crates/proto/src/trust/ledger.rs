@@ -48,19 +48,19 @@ use super::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, 
 use super::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
-mod admitted;
 mod chains;
 mod confirming;
 mod departed;
 mod expelling;
 mod history;
 mod intake;
-mod stating;
+mod signer;
 mod walk;
 
 use chains::Chains;
 use departed::DepartedNodes;
 use intake::is_farewell;
+pub use signer::LedgerSigner;
 use walk::Replay;
 
 /// Maximum number of statements in a ledger. Further ones are refused.
@@ -349,6 +349,19 @@ impl Ledger {
         replay.finish()
     }
 
+    /// Returns all statements by time, and whether each counts. Within one second the founder's
+    /// come first, and those of one node keep the order of its chain.
+    pub fn history(&self) -> Vec<(SignedStatement, bool)> {
+        let places = history::places(&self.statements);
+        let mut all: Vec<_> = self.statements.iter().collect();
+        all.sort_by_key(|(id, signed)| {
+            let (by, at_s) = (signed.statement.by, signed.statement.at_s);
+            (at_s, by != self.founder, by, places.get(id))
+        });
+        let each = all.into_iter().map(|(_, signed)| signed);
+        each.map(|it| (it.clone(), self.counts(it))).collect()
+    }
+
     fn all(&self) -> impl Iterator<Item = (StatementId, &Statement)> {
         self.statements
             .iter()
@@ -391,47 +404,95 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// Admits a node. A node that lost its membership because its issuer was expelled returns as a
-    /// new member: its earlier statements and ownerships do not count again.
-    ///
-    /// # Errors
-    /// Those of [`Self::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`]. The
-    /// ledger is then unchanged.
-    pub fn admit(
-        &mut self,
-        key: &NodeKey,
-        node: NodeId,
-        name: NodeName,
-        admin: bool,
-        now_s: u64,
-    ) -> Result<SignedStatement, TrustError> {
-        self.check_admits(&key.node_id(), now_s)?;
-        let mut after = self.clone();
-        if let Some(term) = self.fallen_term(&node) {
-            // Ends the lost membership: of its statements, those that stand now are fixed, whatever
-            // the node itself states.
-            let stands = self.last_counting(&node, term);
-            after.state(key, Claim::Expel { node, term, stands }, now_s)?;
-        }
-        let over = after.evaluation.over_up_to(&node);
-        let claim = Claim::Admit {
-            node,
-            name,
-            admin,
-            until_s: None,
-            term: over.checked_add(1).ok_or(TrustError::KeyWorn)?,
-        };
-        let admitted = after.state(key, claim, now_s)?;
-        *self = after;
-        Ok(admitted)
+    /// Returns the last membership for which a node has a certificate that counts.
+    fn last_term(&self, node: &NodeId) -> Option<u32> {
+        self.evaluation.last_terms.get(node).copied()
     }
 
-    fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {
-        if self.is_admin(&key.node_id(), now_s) {
-            Ok(())
-        } else {
-            Err(self.not_admin(now_s))
+    /// Returns the latest name by which a node was admitted, whether that certificate counts or
+    /// not.
+    pub(in crate::trust) fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
+        let all = self.statements.values().map(|signed| &signed.statement);
+        let named = all.filter_map(|statement| match &statement.claim {
+            Claim::Admit { node, name, .. } if node == who => Some((statement.at_s, name)),
+            Claim::Found { name } if statement.by == *who => Some((statement.at_s, name)),
+            _ => None,
+        });
+        named.max_by_key(|(at_s, _)| *at_s).map(|it| it.1.clone())
+    }
+
+    /// Returns whether a node other than `me` left and no senior has confirmed it yet.
+    pub fn has_unconfirmed(&self, me: &NodeId) -> bool {
+        self.evaluation
+            .unconfirmed
+            .iter()
+            .any(|(node, _)| node != me)
+    }
+
+    /// Returns whether a statement only confirms that a node left: it names the node's farewell as
+    /// the last statement that stands.
+    pub fn confirms(&self, signed: &SignedStatement) -> bool {
+        let Claim::Expel { node, term, stands } = &signed.statement.claim else {
+            return false;
+        };
+        let farewell = stands.and_then(|it| Some((it, self.ends_own(node, &it)?)));
+        let is_it = |(id, ends)| ends >= *term && self.evaluation.valid.contains(&id);
+        signed.statement.by != *node && farewell.is_some_and(is_it)
+    }
+
+    /// Returns the last membership that this statement ends, if it is a farewell of the node.
+    fn ends_own(&self, node: &NodeId, id: &StatementId) -> Option<u32> {
+        match &self.statements.get(id)?.statement {
+            Statement {
+                by,
+                claim: Claim::Expel { node: of, term, .. },
+                ..
+            } if by == node && of == node => Some(*term),
+            _ => None,
         }
+    }
+
+    /// Returns this node as the author of further statements.
+    pub fn signer<'a>(&'a mut self, key: &'a NodeKey, now_s: u64) -> LedgerSigner<'a> {
+        LedgerSigner {
+            ledger: self,
+            key,
+            now_s,
+        }
+    }
+
+    /// Returns the claims that decided their subjects in `before`, still count, and do not decide
+    /// them now. Each has the number that is next now.
+    fn outdone_of(&self, before: &Ledger) -> Vec<Claim> {
+        let (now, then) = (&self.evaluation, &before.evaluation);
+        let counts = |id: &StatementId| now.valid.contains(id);
+        let mut outdone = Vec::new();
+        if let Some(said) = then.epoch
+            && counts(&said.id)
+            && self.epoch() != Some(said.what)
+        {
+            outdone.push(Claim::Rotate {
+                epoch: said.what,
+                number: 1 + now.rotations,
+            });
+        }
+        for (path, owned) in &then.owners {
+            let Some(said) = owned.said.filter(|said| counts(&said.id)) else {
+                continue;
+            };
+            let owner = said.what.filter(|it| now.is_in(it));
+            let node = owner.map(|(node, _)| node);
+            let on_it = now.owners.get(path);
+            if on_it.is_none_or(|on_it| on_it.node != node) {
+                outdone.push(Claim::Own {
+                    path: path.clone(),
+                    node,
+                    term: owner.map_or(0, |(_, term)| term),
+                    number: 1 + on_it.map_or(0, |on_it| on_it.words),
+                });
+            }
+        }
+        outdone
     }
 
     fn not_admin(&self, now_s: u64) -> TrustError {

@@ -12,7 +12,7 @@ impl Keyring {
     /// Those of [`Self::expel`].
     pub fn expel_with_admitted(&self, key: &NodeKey, node: NodeId) -> Result<(), TrustError> {
         let now_s = self.now_s();
-        self.state_all(|ledger| ledger.expel_with_admitted(key, node, now_s))
+        self.state_all(|ledger| ledger.signer(key, now_s).expel_with_admitted(node))
     }
 
     /// Returns the members that [`Self::expel_with_admitted`] would remove besides the node itself.

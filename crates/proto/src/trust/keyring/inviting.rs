@@ -83,7 +83,7 @@ impl Keyring {
             if has_other(ledger, &node, &name) {
                 return Err(TrustError::NameTaken { name });
             }
-            let admitted = ledger.admit(key, node, name, grant.admin, now_s)?;
+            let admitted = ledger.signer(key, now_s).admit(node, name, grant.admin)?;
             // The secret and the chain are of this cluster, even if this node changes its cluster
             // right after.
             welcome.secret = self.newest();
@@ -126,7 +126,7 @@ impl Known {
     fn needed(ledger: &Ledger, node: &NodeId) -> Self {
         Self {
             cluster: Some(ledger.cluster()),
-            expulsions: ledger.words_against(node),
+            expulsions: ledger.departure_index().words_against(node),
         }
     }
 }

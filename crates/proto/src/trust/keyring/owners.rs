@@ -21,6 +21,6 @@ impl Keyring {
     /// [`TrustError::LedgerFull`], [`TrustError::NoLedger`], [`TrustError::File`].
     pub fn own(&self, key: &NodeKey, path: &[u8], node: Option<NodeId>) -> Result<(), TrustError> {
         let now_s = self.now_s();
-        self.state_all(|ledger| ledger.own(key, path.to_vec(), node, now_s))
+        self.state_all(|ledger| ledger.signer(key, now_s).own(path.to_vec(), node))
     }
 }

@@ -209,7 +209,10 @@ fn a_chain_that_admits_no_node_is_dropped() {
     let mut apart = admin.read_ledger(Ledger::clone).unwrap();
     admin.expel(&key(1), bad.node_id()).unwrap();
     meet(&member, &admin);
-    apart.admit(&bad, helper, name(8), true, 100).unwrap();
+    apart
+        .signer(&bad, 100)
+        .admit(helper, name(8), true)
+        .unwrap();
     let chain = SignedStatement::encode_all(&apart.chain(&helper));
     let before = member.history();
     for node in [bad.node_id(), helper] {
@@ -243,7 +246,7 @@ fn a_node_removed_with_another_was_a_member_and_a_stranger_never_was() {
     let one = founded(1);
     let id = |n| key(n).node_id();
     one.admit(&key(1), id(2), name(2), true).unwrap();
-    one.state(|ledger| ledger.admit(&key(2), id(3), name(3), false, 100))
+    one.state(|ledger| ledger.signer(&key(2), 100).admit(id(3), name(3), false))
         .unwrap();
     one.expel_with_admitted(&key(1), id(2)).unwrap();
     for n in [1, 2, 3] {

@@ -13,24 +13,23 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ledger, Membership};
-use crate::trust::NodeKey;
-use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
-use p2pfs_types::id::NodeId;
+use super::Membership;
+use super::signer::LedgerSigner;
+use crate::trust::statement::{Claim, SignedStatement, StatementId};
 
-impl Ledger {
+impl LedgerSigner<'_> {
     /// Confirms every unconfirmed farewell, so that exactly those statements of its node stand that
     /// stand now. Also closes the open memberships whose cut was set by a node that is not a
     /// member. Skips nodes senior to this one, and claims for which the ledger has no room. Returns
     /// the signed statements.
-    pub(super) fn confirm_farewells(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
-        let me = key.node_id();
-        let members = &self.evaluation.members;
-        let open = self.evaluation.open.iter();
+    pub(super) fn confirm_farewells(&mut self) -> Vec<SignedStatement> {
+        let me = self.key.node_id();
+        let members = &self.ledger.evaluation.members;
+        let open = self.ledger.evaluation.open.iter();
         let open = open.filter(|(_, by)| !members.contains_key(by));
         let mut ends: BTreeMap<Membership, Option<StatementId>> =
             open.map(|(it, _)| (*it, None)).collect();
-        for membership in &self.evaluation.unconfirmed {
+        for membership in &self.ledger.evaluation.unconfirmed {
             // The farewell may also end later memberships. Beside a cut of this membership alone,
             // such a farewell does not hold, so the last membership is ended too.
             for ended in [*membership, self.last_ended(*membership)] {
@@ -39,53 +38,31 @@ impl Ledger {
         }
         ends.retain(|(node, _), _| *node != me);
         let claims = ends.into_iter().map(|((node, term), farewell)| {
-            let last = || self.last_counting(&node, term).unwrap_or(self.cluster);
+            let last = || {
+                self.ledger
+                    .last_counting(&node, term)
+                    .unwrap_or(self.ledger.cluster)
+            };
             let stands = Some(farewell.unwrap_or_else(last));
             Claim::Expel { node, term, stands }
         });
-        let (claims, before) = (claims.collect(), self.clone());
-        let mut stated = self.close(key, claims, now_s);
+        let (claims, before) = (claims.collect(), self.ledger.clone());
+        let mut stated = self.close(claims);
         if !stated.is_empty() {
-            stated.extend(self.restate_outdone(&before, key, now_s));
+            stated.extend(self.restate_outdone(&before));
         }
         stated
-    }
-
-    /// Ends memberships by these claims, as [`Self::state_as_many`] does, and states again the
-    /// expulsions that no longer count then. Without room for these expulsions, states nothing.
-    pub(super) fn close(
-        &mut self,
-        key: &NodeKey,
-        claims: Vec<Claim>,
-        now_s: u64,
-    ) -> Vec<SignedStatement> {
-        let mut after = self.clone();
-        let mut stated = after.state_as_many(key, claims, now_s);
-        match after.restate_lost_expulsions(self, key, now_s) {
-            Ok(again) => stated.extend(again),
-            Err(_) => return Vec::new(),
-        }
-        *self = after;
-        stated
-    }
-
-    /// Returns whether a node other than `me` left and no senior has confirmed it yet.
-    pub fn has_unconfirmed(&self, me: &NodeId) -> bool {
-        self.evaluation
-            .unconfirmed
-            .iter()
-            .any(|(node, _)| node != me)
     }
 
     /// Confirms each farewell of which every earlier statement is known, so that no statement of
     /// the node that has not arrived yet is cut off. Skips nodes senior to this one. Returns what
     /// was signed, which is empty if nothing is to be confirmed.
-    pub fn confirm_received(&mut self, key: &NodeKey, now_s: u64) -> Vec<SignedStatement> {
-        let me = key.node_id();
-        if self.check_admin(key, now_s).is_err() {
+    pub fn confirm_received(&mut self) -> Vec<SignedStatement> {
+        let me = self.key.node_id();
+        if self.check_admin().is_err() {
             return Vec::new();
         }
-        let unconfirmed = self.evaluation.unconfirmed.iter();
+        let unconfirmed = self.ledger.evaluation.unconfirmed.iter();
         let claims = unconfirmed
             .filter(|(node, _)| *node != me)
             .filter_map(|membership| {
@@ -97,58 +74,49 @@ impl Ledger {
         if claims.is_empty() {
             return Vec::new();
         }
-        self.close(key, claims, now_s)
+        self.close(claims)
     }
 
-    /// Returns whether a statement only confirms that a node left: it names the node's farewell as
-    /// the last statement that stands.
-    pub fn confirms(&self, signed: &SignedStatement) -> bool {
-        let Claim::Expel { node, term, stands } = &signed.statement.claim else {
-            return false;
-        };
-        let farewell = stands.and_then(|it| Some((it, self.ends_own(node, &it)?)));
-        let is_it = |(id, ends)| ends >= *term && self.evaluation.valid.contains(&id);
-        signed.statement.by != *node && farewell.is_some_and(is_it)
+    /// Ends memberships by these claims, as [`Self::state_as_many`] does, and states again the
+    /// expulsions that no longer count then. Without room for these expulsions, states nothing.
+    pub(super) fn close(&mut self, claims: Vec<Claim>) -> Vec<SignedStatement> {
+        let closed = self.attempt(|before, after| {
+            let mut stated = after.state_as_many(claims);
+            stated.extend(after.restate_lost_expulsions(before)?);
+            Ok(stated)
+        });
+        closed.unwrap_or_default()
     }
 
     /// Returns the last membership of a node that is over, if the node is not a member. Otherwise
     /// returns the given membership.
     fn last_ended(&self, (node, term): Membership) -> Membership {
-        if self.certificate(&node).is_some() {
+        if self.ledger.certificate(&node).is_some() {
             return (node, term);
         }
-        let over = self.evaluation.over_up_to(&node);
-        let last = self.last_term(&node).unwrap_or(term).min(over);
+        let over = self.ledger.evaluation.over_up_to(&node);
+        let last = self.ledger.last_term(&node).unwrap_or(term).min(over);
         (node, last.max(term))
-    }
-
-    /// Returns the last membership that this statement ends, if it is a farewell of the node.
-    pub(super) fn ends_own(&self, node: &NodeId, id: &StatementId) -> Option<u32> {
-        match &self.statements.get(id)?.statement {
-            Statement {
-                by,
-                claim: Claim::Expel { node: of, term, .. },
-                ..
-            } if by == node && of == node => Some(*term),
-            _ => None,
-        }
     }
 
     /// Returns the only farewell of a membership, if a cut at it lets stand exactly what stands
     /// now. A node that signed several farewells, or one that skips statements, did not simply
     /// leave.
     fn farewell_to_confirm(&self, (node, term): Membership) -> Option<StatementId> {
-        let own = self.by(&node).map(|(id, _)| id);
+        let own = self.ledger.by(&node).map(|(id, _)| id);
         let mut farewells = own.filter(|id| {
-            let ends = self.ends_own(&node, id);
-            self.evaluation.valid.contains(id) && ends.is_some_and(|it| it >= term)
+            let ends = self.ledger.ends_own(&node, id);
+            self.ledger.evaluation.valid.contains(id) && ends.is_some_and(|it| it >= term)
         });
         let farewell = farewells.next().filter(|_| farewells.next().is_none())?;
-        let (mut last, mut next) = (None, self.statements.get(&farewell)?.statement.before);
+        let (mut last, mut next) = (
+            None,
+            self.ledger.statements.get(&farewell)?.statement.before,
+        );
         while let Some(id) = next {
-            let statement = &self.statements.get(&id)?.statement;
-            let is_farewell = self.ends_own(&node, &id).is_some();
-            if statement.by != node || !self.evaluation.valid.contains(&id) {
+            let statement = &self.ledger.statements.get(&id)?.statement;
+            let is_farewell = self.ledger.ends_own(&node, &id).is_some();
+            if statement.by != node || !self.ledger.evaluation.valid.contains(&id) {
                 return None;
             }
             if !is_farewell {
@@ -156,6 +124,6 @@ impl Ledger {
             }
             next = statement.before;
         }
-        (last == self.last_counting(&node, term)).then_some(farewell)
+        (last == self.ledger.last_counting(&node, term)).then_some(farewell)
     }
 }

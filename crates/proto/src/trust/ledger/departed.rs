@@ -17,7 +17,7 @@ type DepartureRank = (u32, bool, bool, u64);
 pub(super) type DepartedNodes = BTreeMap<NodeId, StatementId>;
 
 /// Statements on the departure and the admission of each node.
-pub(super) struct DepartureIndex<'a> {
+pub(in crate::trust) struct DepartureIndex<'a> {
     ledger: &'a Ledger,
     /// The statement of the highest rank on each node's departure.
     about: BTreeMap<NodeId, (DepartureRank, &'a SignedStatement)>,
@@ -192,10 +192,43 @@ impl<'a> DepartureIndex<'a> {
         }
         all
     }
+
+    /// Returns the last membership of a node that lost it because its issuer was expelled, if no
+    /// statement ended that membership itself. Returns none for a member.
+    pub(super) fn fallen_term(&self, who: &NodeId) -> Option<u32> {
+        self.removal_of_issuer(who)?;
+        let last = self.last_admitted(who)?;
+        let over = self.ledger.evaluation.over_up_to(who);
+        (last > over).then_some(last)
+    }
+
+    /// Returns the expulsions that an invitation must be based on to readmit `who`. These are the
+    /// expulsions by other nodes from the last membership of `who`. A certificate of `who` for a
+    /// later membership may no longer count. Then they include the expulsions of each node that
+    /// ever admitted `who`, directly or through others. Empty for a member and for a node that only
+    /// left by itself.ledger.
+    pub(in crate::trust) fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
+        if self.ledger.evaluation.members.contains_key(who) {
+            return BTreeSet::new();
+        }
+        let had = self.ledger.last_term(who).unwrap_or(0);
+        let fell = self.last_admitted(who).is_some_and(|last| last > had);
+        let issuers = if fell { self.issuers(who) } else { Vec::new() };
+        let issuers: BTreeSet<_> = issuers.into_iter().collect();
+        let each = self.ledger.statements.iter().filter(|(id, signed)| {
+            let Claim::Expel { node, term, .. } = &signed.statement.claim else {
+                return false;
+            };
+            let is_anothers = signed.statement.by != *who && !self.ledger.confirms(signed);
+            let is_on_it = node == who && is_anothers && *term >= had;
+            self.ledger.evaluation.valid.contains(id) && (is_on_it || issuers.contains(node))
+        });
+        each.map(|(id, _)| *id).collect()
+    }
 }
 
 impl Ledger {
-    pub(super) fn departure_index(&self) -> DepartureIndex<'_> {
+    pub(in crate::trust) fn departure_index(&self) -> DepartureIndex<'_> {
         DepartureIndex::of(self)
     }
 
@@ -212,31 +245,6 @@ impl Ledger {
     pub(super) fn departed_nodes(&self) -> &DepartedNodes {
         let gone = &self.evaluation.gone;
         gone.get_or_init(|| Arc::new(self.departure_index().all_out()))
-    }
-
-    /// Returns the expulsions that an invitation must be based on to readmit `who`. These are the
-    /// expulsions by other nodes from the last membership of `who`. A certificate of `who` for a
-    /// later membership may no longer count. Then they include the expulsions of each node that
-    /// ever admitted `who`, directly or through others. Empty for a member and for a node that only
-    /// left by itself.
-    pub fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
-        if self.evaluation.members.contains_key(who) {
-            return BTreeSet::new();
-        }
-        let index = self.departure_index();
-        let had = self.last_term(who).unwrap_or(0);
-        let fell = index.last_admitted(who).is_some_and(|last| last > had);
-        let issuers = if fell { index.issuers(who) } else { Vec::new() };
-        let issuers: BTreeSet<_> = issuers.into_iter().collect();
-        let each = self.statements.iter().filter(|(id, signed)| {
-            let Claim::Expel { node, term, .. } = &signed.statement.claim else {
-                return false;
-            };
-            let is_anothers = signed.statement.by != *who && !self.confirms(signed);
-            let is_on_it = node == who && is_anothers && *term >= had;
-            self.evaluation.valid.contains(id) && (is_on_it || issuers.contains(node))
-        });
-        each.map(|(id, _)| *id).collect()
     }
 
     /// Returns all expulsions and farewells that count.

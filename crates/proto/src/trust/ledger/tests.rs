@@ -30,8 +30,14 @@ fn name(n: u8) -> NodeName {
 /// member.
 fn cluster() -> Ledger {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
-    ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
-    ledger.admit(&key(1), id(3), name(3), false, 30).unwrap();
+    ledger
+        .signer(&key(1), 20)
+        .admit(id(2), name(2), true)
+        .unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(3), name(3), false)
+        .unwrap();
     ledger
 }
 
@@ -48,7 +54,10 @@ fn merged(a: &Ledger, b: &Ledger) -> Ledger {
 #[test]
 fn members_are_listed_with_their_admitting_administrator_and_time() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 2, 3, 4]);
     let four = ledger.certificate(&id(4)).unwrap();
     assert_eq!((four.by, four.since_s, four.admin), (id(2), 40, false));
@@ -59,9 +68,11 @@ fn members_are_listed_with_their_admitting_administrator_and_time() {
 fn a_node_without_the_right_admits_and_expels_no_one() {
     let mut ledger = cluster();
     for stranger in [3, 9] {
-        let refused = ledger.admit(&key(stranger), id(7), name(7), true, 40);
+        let refused = ledger
+            .signer(&key(stranger), 40)
+            .admit(id(7), name(7), true);
         assert!(matches!(refused, Err(TrustError::NotAdmin)));
-        let refused = ledger.expel(&key(stranger), id(2), 40);
+        let refused = ledger.signer(&key(stranger), 40).expel(id(2));
         assert!(matches!(refused, Err(TrustError::NotAdmin)));
     }
     // A statement that it signs nevertheless is not even stored.
@@ -91,7 +102,7 @@ fn a_node_without_the_right_admits_and_expels_no_one() {
 #[test]
 fn an_expulsion_wins_over_the_certificate_in_any_order_of_arrival() {
     let mut ledger = cluster();
-    ledger.expel(&key(2), id(3), 40).unwrap();
+    ledger.signer(&key(2), 40).expel(id(3)).unwrap();
     let statements: Vec<_> = ledger.statements().cloned().collect();
     for turn in 0..statements.len() {
         let mut others = statements[1..].to_vec();
@@ -107,15 +118,21 @@ fn an_expulsion_wins_over_the_certificate_in_any_order_of_arrival() {
 #[test]
 fn statements_signed_after_an_expulsion_count_for_nothing_whatever_their_date() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), false)
+        .unwrap();
     let apart = ledger.clone();
-    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4], "whom it admitted before stays");
     // The thief continues, dates its statements back, and has an accomplice spread them.
     let mut thief = apart;
-    thief.admit(&key(2), id(5), name(5), true, 41).unwrap();
-    thief.expel(&key(2), id(3), 41).unwrap();
-    thief.rotate(&key(2), EpochId([6; 8]), 41).unwrap();
+    thief
+        .signer(&key(2), 41)
+        .admit(id(5), name(5), true)
+        .unwrap();
+    thief.signer(&key(2), 41).expel(id(3)).unwrap();
+    thief.signer(&key(2), 41).rotate(EpochId([6; 8])).unwrap();
     let both = merged(&ledger, &thief);
     assert_eq!(members(&both), [1, 3, 4]);
     assert_eq!(both.epoch(), None);
@@ -124,7 +141,7 @@ fn statements_signed_after_an_expulsion_count_for_nothing_whatever_their_date() 
 #[test]
 fn a_junior_cannot_expel_a_senior_and_a_senior_can_expel_a_junior() {
     let mut ledger = cluster();
-    let refused = ledger.expel(&key(2), id(1), 40);
+    let refused = ledger.signer(&key(2), 40).expel(id(1));
     assert!(matches!(refused, Err(TrustError::Senior { .. })));
     let forged = Statement {
         cluster: ledger.cluster(),
@@ -140,29 +157,35 @@ fn a_junior_cannot_expel_a_senior_and_a_senior_can_expel_a_junior() {
     };
     ledger.merge([forged.sign(&key(2))]);
     assert_eq!(members(&ledger), [1, 2, 3]);
-    ledger.expel(&key(1), id(2), 40).unwrap();
+    ledger.signer(&key(1), 40).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
 }
 
 #[test]
 fn an_administrator_cannot_give_itself_seniority() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
     // The junior signs itself a certificate dated before the senior's.
-    ledger.admit(&key(4), id(4), name(4), true, 1).unwrap();
+    ledger
+        .signer(&key(4), 1)
+        .admit(id(4), name(4), true)
+        .unwrap();
     assert!(matches!(
-        ledger.expel(&key(4), id(2), 50),
+        ledger.signer(&key(4), 50).expel(id(2)),
         Err(TrustError::Senior { .. })
     ));
-    ledger.expel(&key(2), id(4), 50).unwrap();
+    ledger.signer(&key(2), 50).expel(id(4)).unwrap();
     assert_eq!(members(&ledger), [1, 2, 3]);
 }
 
 #[test]
 fn a_node_that_left_is_out_states_nothing_more_and_can_be_admitted_again() {
     let mut ledger = cluster();
-    ledger.expel(&key(3), id(3), 40).unwrap();
-    ledger.expel(&key(2), id(2), 40).unwrap();
+    ledger.signer(&key(3), 40).expel(id(3)).unwrap();
+    ledger.signer(&key(2), 40).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1]);
     let after = Statement {
         cluster: ledger.cluster(),
@@ -181,29 +204,38 @@ fn a_node_that_left_is_out_states_nothing_more_and_can_be_admitted_again() {
     ledger.merge([after.sign(&key(2))]);
     assert_eq!(members(&ledger), [1]);
     for n in [2, 3] {
-        ledger.admit(&key(1), id(n), name(n), n == 2, 50).unwrap();
+        ledger
+            .signer(&key(1), 50)
+            .admit(id(n), name(n), n == 2)
+            .unwrap();
     }
     assert_eq!(members(&ledger), [1, 2, 3]);
-    ledger.admit(&key(2), id(8), name(8), false, 60).unwrap();
+    ledger
+        .signer(&key(2), 60)
+        .admit(id(8), name(8), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 2, 3, 8], "its word counts again");
 }
 
 #[test]
 fn the_higher_epoch_wins_and_of_two_concurrent_ones_the_seniors() {
     let mut ledger = cluster();
-    ledger.rotate(&key(2), EpochId([1; 8]), 40).unwrap();
+    ledger.signer(&key(2), 40).rotate(EpochId([1; 8])).unwrap();
     let (mut one, mut other) = (ledger.clone(), ledger.clone());
-    one.rotate(&key(1), EpochId([2; 8]), 50).unwrap();
-    other.rotate(&key(2), EpochId([3; 8]), 50).unwrap();
+    one.signer(&key(1), 50).rotate(EpochId([2; 8])).unwrap();
+    other.signer(&key(2), 50).rotate(EpochId([3; 8])).unwrap();
     assert_eq!(merged(&one, &other).epoch(), Some(EpochId([2; 8])));
-    other.rotate(&key(2), EpochId([4; 8]), 60).unwrap();
+    other.signer(&key(2), 60).rotate(EpochId([4; 8])).unwrap();
     assert_eq!(merged(&one, &other).epoch(), Some(EpochId([4; 8])));
 }
 
 #[test]
 fn a_chain_from_the_founding_admits_a_node_with_no_other_knowledge() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), false)
+        .unwrap();
     let chain = ledger.chain(&id(4));
     assert_eq!(chain.len(), 3);
     let joined = Ledger::of(chain.clone()).unwrap();
@@ -223,7 +255,7 @@ fn owner(ledger: &Ledger, path: &str) -> Option<NodeId> {
 }
 
 fn own(ledger: &mut Ledger, by: u8, path: &str, node: Option<u8>) -> Result<(), TrustError> {
-    let owned = ledger.own(&key(by), path.into(), node.map(id), 50);
+    let owned = ledger.signer(&key(by), 50).own(path.into(), node.map(id));
     owned.map(drop)
 }
 
@@ -260,15 +292,18 @@ fn of_two_concurrent_owners_the_seniors_choice_holds_everywhere() {
 fn an_expelled_node_owns_nothing_and_its_statements_on_owners_end() {
     let mut ledger = cluster();
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
-    ledger.expel(&key(1), id(3), 60).unwrap();
+    ledger.signer(&key(1), 60).expel(id(3)).unwrap();
     assert_eq!(owner(&ledger, "docs"), None);
-    ledger.admit(&key(1), id(3), name(3), false, 65).unwrap();
+    ledger
+        .signer(&key(1), 65)
+        .admit(id(3), name(3), false)
+        .unwrap();
     assert_eq!(owner(&ledger, "docs"), None, "nor after it is let in again");
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     assert_eq!(owner(&ledger, "docs"), Some(id(3)));
     own(&mut ledger, 1, "docs", None).unwrap();
     let mut behind = ledger.clone();
-    ledger.expel(&key(1), id(2), 70).unwrap();
+    ledger.signer(&key(1), 70).expel(id(2)).unwrap();
     own(&mut behind, 2, "docs", Some(2)).unwrap();
     assert_eq!(owner(&merged(&ledger, &behind), "docs"), None);
 }
@@ -302,7 +337,7 @@ fn a_certificate_expires_at_its_time() {
         until_s: Some(50),
         term: 1,
     };
-    ledger.state(&key(1), claim, 40).unwrap();
+    ledger.signer(&key(1), 40).state(claim).unwrap();
     assert!(ledger.is_member(&id(4), 49) && !ledger.is_member(&id(4), 50));
 }
 
@@ -329,7 +364,7 @@ fn the_statements_that_one_administrator_can_make_others_store_are_bounded() {
     assert_eq!(ledger.take_in(spam).over, Some(id(2)), "it is named");
     let of_2 = ledger.by(&id(2)).count();
     assert_eq!(of_2, STATEMENTS_PER_ADMIN_MAX);
-    ledger.expel(&key(1), id(2), 99).unwrap();
+    ledger.signer(&key(1), 99).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
 }
 
@@ -379,7 +414,10 @@ fn administrators_that_admitted_each_other_are_applied_in_one_turn_in_any_order(
 fn a_ledger_accepts_statements_up_to_its_limit() {
     let admission = |by: u8, n: u8| {
         let mut apart = cluster();
-        apart.admit(&key(by), id(n), name(n), false, 50).unwrap();
+        apart
+            .signer(&key(by), 50)
+            .admit(id(n), name(n), false)
+            .unwrap();
         let is_it = |it: &&SignedStatement| match &it.statement.claim {
             Claim::Admit { node, .. } => *node == id(n),
             _ => false,
@@ -407,7 +445,9 @@ fn a_chain_is_bounded_and_no_node_is_admitted_below_it() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
     let last = CHAIN_MAX as u8;
     let admit = |ledger: &mut Ledger, by: u8, n: u8| {
-        ledger.admit(&key(by), id(n), name(n), true, 20 + u64::from(n))
+        ledger
+            .signer(&key(by), 20 + u64::from(n))
+            .admit(id(n), name(n), true)
     };
     for n in 2..=last {
         admit(&mut ledger, n - 1, n).unwrap();
@@ -457,14 +497,14 @@ proptest! {
             let now = 40 + number as u64;
             match deed {
                 Deed::Admit(by, node, admin) => {
-                    let _refused = apart[at].admit(&key(by), id(node), name(node), admin, now);
+                    let _refused = apart[at].signer(&key(by), now).admit(id(node), name(node), admin);
                 }
-                Deed::Expel(by, node) => drop(apart[at].expel(&key(by), id(node), now)),
+                Deed::Expel(by, node) => drop(apart[at].signer(&key(by), now).expel(id(node))),
                 Deed::ExpelWithAdmitted(by, node) => {
-                    drop(apart[at].expel_with_admitted(&key(by), id(node), now));
+                    drop(apart[at].signer(&key(by), now).expel_with_admitted(id(node)));
                 }
                 Deed::Rotate(by) => {
-                    drop(apart[at].rotate(&key(by), EpochId([number as u8; 8]), now));
+                    drop(apart[at].signer(&key(by), now).rotate(EpochId([number as u8; 8])));
                 }
                 Deed::Meet(a, b) => {
                     let of_b: Vec<_> = apart[b].statements().cloned().collect();

@@ -7,8 +7,14 @@ use super::*;
 /// founder admitted node 3.
 fn let_in() -> Ledger {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
-    ledger.admit(&key(4), id(5), name(5), false, 41).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 41)
+        .admit(id(5), name(5), false)
+        .unwrap();
     ledger
 }
 
@@ -24,7 +30,10 @@ fn a_node_admitted_only_by_a_bad_administrator_is_named_and_removed_with_it() {
     assert_eq!(named(&ledger, 2), [4, 5]);
     assert_eq!((named(&ledger, 4), named(&ledger, 3)), (vec![5], vec![]));
     assert_eq!(members(&ledger), [1, 2, 3, 4, 5], "naming changes nothing");
-    let stated = ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    let stated = ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(stated.len(), 1, "one statement puts out any number");
     assert_eq!(members(&ledger), [1, 3]);
     for n in [2, 4, 5] {
@@ -40,9 +49,15 @@ fn a_node_admitted_only_by_a_bad_administrator_is_named_and_removed_with_it() {
 fn a_node_removed_with_a_recently_expelled_one_is_shown_the_expulsion() {
     for n in 6..20 {
         let mut ledger = let_in();
-        ledger.admit(&key(2), id(n), name(n), false, 42).unwrap();
-        let first = ledger.expel(&key(1), id(2), 50).unwrap();
-        let second = ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+        ledger
+            .signer(&key(2), 42)
+            .admit(id(n), name(n), false)
+            .unwrap();
+        let first = ledger.signer(&key(1), 50).expel(id(2)).unwrap();
+        let second = ledger
+            .signer(&key(1), 50)
+            .expel_with_admitted(id(2))
+            .unwrap();
         assert_eq!(ledger.expulsion(&id(n)), second.first());
         assert_eq!(ledger.expulsion(&id(2)), second.first());
         assert_ne!(second.first(), first.first());
@@ -52,16 +67,28 @@ fn a_node_removed_with_a_recently_expelled_one_is_shown_the_expulsion() {
 #[test]
 fn a_second_certificate_keeps_a_node_in_when_its_first_issuer_is_removed() {
     let mut ledger = let_in();
-    ledger.admit(&key(1), id(5), name(5), false, 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(5), name(5), false)
+        .unwrap();
     assert_eq!(named(&ledger, 2), [4]);
-    ledger.expel_with_admitted(&key(1), id(2), 70).unwrap();
+    ledger
+        .signer(&key(1), 70)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
     // Everything given by a statement that no longer counts is gone: the right and the paths.
     let mut raised = cluster();
-    raised.admit(&key(2), id(3), name(3), true, 40).unwrap();
+    raised
+        .signer(&key(2), 40)
+        .admit(id(3), name(3), true)
+        .unwrap();
     own(&mut raised, 2, "docs", Some(3)).unwrap();
     assert!(raised.is_admin(&id(3), 100));
-    raised.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    raised
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&raised), [1, 3]);
     assert!(!raised.is_admin(&id(3), 100));
     assert_eq!(owner(&raised, "docs"), None);
@@ -70,14 +97,23 @@ fn a_second_certificate_keeps_a_node_in_when_its_first_issuer_is_removed() {
 #[test]
 fn an_expulsion_by_a_bad_administrator_holds_even_when_its_later_statements_fall() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(6), name(6), true, 40).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(6), name(6), true)
+        .unwrap();
     let apart = ledger.clone();
-    ledger.expel(&key(2), id(6), 50).unwrap();
-    ledger.expel(&key(2), id(3), 51).unwrap();
+    ledger.signer(&key(2), 50).expel(id(6)).unwrap();
+    ledger.signer(&key(2), 51).expel(id(3)).unwrap();
     // The expelled node continues by itself.
     let mut thief = apart;
-    thief.admit(&key(6), id(7), name(7), false, 52).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    thief
+        .signer(&key(6), 52)
+        .admit(id(7), name(7), false)
+        .unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
     let met = merged(&ledger, &thief);
     assert_eq!(members(&met), [1]);
 }
@@ -85,21 +121,30 @@ fn an_expulsion_by_a_bad_administrator_holds_even_when_its_later_statements_fall
 #[test]
 fn a_node_admitted_by_an_expelled_one_can_be_expelled_by_its_former_seniors() {
     let mut ledger = let_in();
-    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
     assert_eq!(named(&ledger, 2), [4, 5]);
     // A node that it admitted may not expel it, but every senior may.
-    let refused = ledger.expel_with_admitted(&key(4), id(2), 55);
+    let refused = ledger.signer(&key(4), 55).expel_with_admitted(id(2));
     assert!(matches!(refused, Err(TrustError::Senior { .. })));
     assert_eq!(members(&ledger), [1, 3, 4, 5], "nothing was changed");
-    let never_in = ledger.expel_with_admitted(&key(1), id(9), 55);
+    let never_in = ledger.signer(&key(1), 55).expel_with_admitted(id(9));
     assert!(matches!(never_in, Err(TrustError::NoMember)));
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3]);
     // It returns with a new certificate, and its later statements count.
-    ledger.admit(&key(1), id(2), name(2), true, 70).unwrap();
+    ledger
+        .signer(&key(1), 70)
+        .admit(id(2), name(2), true)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 2, 3]);
-    ledger.admit(&key(2), id(4), name(4), false, 80).unwrap();
+    ledger
+        .signer(&key(2), 80)
+        .admit(id(4), name(4), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 2, 3, 4]);
 }
 
@@ -107,9 +152,15 @@ fn a_node_admitted_by_an_expelled_one_can_be_expelled_by_its_former_seniors() {
 fn a_removed_and_readmitted_node_restores_no_other_and_owns_nothing() {
     let mut ledger = let_in();
     own(&mut ledger, 1, "docs", Some(4)).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3]);
-    ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(4), name(4), true)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 4], "whom it had let in stays out");
     assert_eq!(owner(&ledger, "docs"), None);
     assert!(ledger.is_admin(&id(4), 100));
@@ -119,12 +170,18 @@ fn a_removed_and_readmitted_node_restores_no_other_and_owns_nothing() {
     let heard = Ledger::of(backwards).unwrap();
     assert_eq!(members(&heard), [1, 3, 4]);
     // Its later statements count.
-    ledger.admit(&key(4), id(5), name(5), false, 70).unwrap();
+    ledger
+        .signer(&key(4), 70)
+        .admit(id(5), name(5), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
     // It can be expelled and return as every other node.
-    ledger.expel(&key(1), id(4), 80).unwrap();
+    ledger.signer(&key(1), 80).expel(id(4)).unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
-    ledger.admit(&key(1), id(4), name(4), false, 90).unwrap();
+    ledger
+        .signer(&key(1), 90)
+        .admit(id(4), name(4), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
 }
 
@@ -164,13 +221,22 @@ fn departed_nodes_are_reported_with_their_expulsion_and_readmitted_ones_are_not(
             .collect()
     };
     assert_eq!(departed(&ledger), []);
-    ledger.expel(&key(3), id(3), 45).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(3), 45).expel(id(3)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     let mut gone = departed(&ledger);
     gone.sort_unstable();
     assert_eq!(gone, [(2, 2), (3, 3), (4, 2), (5, 2)]);
-    ledger.admit(&key(1), id(5), name(5), false, 60).unwrap();
-    ledger.admit(&key(1), id(3), name(3), false, 61).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger
+        .signer(&key(1), 61)
+        .admit(id(3), name(3), false)
+        .unwrap();
     let mut gone = departed(&ledger);
     gone.sort_unstable();
     assert_eq!(gone, [(2, 2), (4, 2)]);
@@ -181,7 +247,10 @@ fn thousands_admitted_by_a_bad_administrator_are_removed_by_one_statement() {
     let mut ledger = cluster();
     ledger.merge(crowd(&ledger, STATEMENTS_PER_ADMIN_MAX));
     assert!(ledger.members().count() > STATEMENTS_PER_ADMIN_MAX);
-    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3]);
     assert_eq!(ledger.members().count(), 2);
 }
@@ -195,11 +264,17 @@ fn a_ledger_filled_by_bad_administrators_has_room_for_the_founders_expulsion() {
         number[..4].copy_from_slice(&n.to_be_bytes());
         ledger.statements.insert(StatementId(number), one.clone());
     }
-    let full = ledger.admit(&key(2), id(5), name(5), true, 50);
+    let full = ledger.signer(&key(2), 50).admit(id(5), name(5), true);
     assert!(matches!(full, Err(TrustError::LedgerFull)));
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
-    ledger.rotate(&key(1), EpochId([1; 8]), 60).unwrap();
-    ledger.admit(&key(1), id(5), name(5), true, 70).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
+    ledger.signer(&key(1), 60).rotate(EpochId([1; 8])).unwrap();
+    ledger
+        .signer(&key(1), 70)
+        .admit(id(5), name(5), true)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
 }
 
@@ -207,15 +282,21 @@ fn a_ledger_filled_by_bad_administrators_has_room_for_the_founders_expulsion() {
 fn a_removed_node_stays_out_when_its_issuer_is_readmitted_and_leaves_again() {
     for by_itself in [true, false] {
         let mut ledger = let_in();
-        ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+        ledger
+            .signer(&key(1), 50)
+            .expel_with_admitted(id(2))
+            .unwrap();
         assert_eq!(members(&ledger), [1, 3]);
-        ledger.admit(&key(1), id(2), name(2), true, 60).unwrap();
+        ledger
+            .signer(&key(1), 60)
+            .admit(id(2), name(2), true)
+            .unwrap();
         let gone =
             |ledger: &Ledger| -> Vec<NodeId> { ledger.departed().iter().map(|it| it.0).collect() };
         let out = gone(&ledger);
         assert!(out.contains(&id(4)) && out.contains(&id(5)) && out.len() == 2);
         let by = if by_itself { 2 } else { 1 };
-        ledger.expel(&key(by), id(2), 70).unwrap();
+        ledger.signer(&key(by), 70).expel(id(2)).unwrap();
         assert_eq!(members(&ledger), [1, 3]);
         assert_eq!(gone(&ledger).len(), 3);
     }
@@ -224,11 +305,17 @@ fn a_removed_node_stays_out_when_its_issuer_is_readmitted_and_leaves_again() {
 #[test]
 fn a_node_that_left_and_was_removed_with_its_second_issuer_counts_as_expelled() {
     let mut ledger = cluster();
-    ledger.expel(&key(3), id(3), 40).unwrap();
+    ledger.signer(&key(3), 40).expel(id(3)).unwrap();
     assert!(ledger.has_resigned(&id(3)));
-    ledger.admit(&key(2), id(3), name(3), false, 50).unwrap();
+    ledger
+        .signer(&key(2), 50)
+        .admit(id(3), name(3), false)
+        .unwrap();
     assert!(!ledger.has_resigned(&id(3)));
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1]);
     let word = ledger.expulsion(&id(3)).unwrap();
     assert_eq!((word.statement.by, word.subject()), (id(1), Some(id(2))));
@@ -239,10 +326,13 @@ fn a_node_that_left_and_was_removed_with_its_second_issuer_counts_as_expelled() 
 fn a_founder_that_left_and_was_readmitted_can_be_expelled_like_others() {
     for admin in [false, true] {
         let mut ledger = cluster();
-        ledger.expel(&key(1), id(1), 40).unwrap();
-        ledger.admit(&key(2), id(1), name(1), admin, 50).unwrap();
+        ledger.signer(&key(1), 40).expel(id(1)).unwrap();
+        ledger
+            .signer(&key(2), 50)
+            .admit(id(1), name(1), admin)
+            .unwrap();
         assert_eq!(members(&ledger), [1, 2, 3]);
-        ledger.expel(&key(2), id(1), 60).unwrap();
+        ledger.signer(&key(2), 60).expel(id(1)).unwrap();
         assert_eq!(members(&ledger), [2, 3], "whom it had let in stays");
         assert_eq!(ledger.departed().len(), 1);
     }
@@ -253,8 +343,8 @@ fn without_any_administrator_left_none_is_named() {
     let mut ledger = cluster();
     let refused = ledger.check_admits(&id(3), 100);
     assert!(matches!(refused, Err(TrustError::NotAdmin)));
-    ledger.expel(&key(1), id(1), 40).unwrap();
-    ledger.expel(&key(2), id(2), 40).unwrap();
+    ledger.signer(&key(1), 40).expel(id(1)).unwrap();
+    ledger.signer(&key(2), 40).expel(id(2)).unwrap();
     let refused = ledger.check_admits(&id(3), 100);
     assert!(matches!(refused, Err(TrustError::NobodyMay)));
 }
@@ -263,11 +353,23 @@ fn without_any_administrator_left_none_is_named() {
 fn a_node_admitted_before_an_expulsion_is_removed_even_after_its_issuers_return() {
     for by in [1, 2] {
         let mut ledger = cluster();
-        ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
-        ledger.admit(&key(4), id(5), name(5), false, 40).unwrap();
-        ledger.expel(&key(by), id(4), 50).unwrap();
-        ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();
-        ledger.expel_with_admitted(&key(1), id(4), 70).unwrap();
+        ledger
+            .signer(&key(1), 35)
+            .admit(id(4), name(4), true)
+            .unwrap();
+        ledger
+            .signer(&key(4), 40)
+            .admit(id(5), name(5), false)
+            .unwrap();
+        ledger.signer(&key(by), 50).expel(id(4)).unwrap();
+        ledger
+            .signer(&key(1), 60)
+            .admit(id(4), name(4), true)
+            .unwrap();
+        ledger
+            .signer(&key(1), 70)
+            .expel_with_admitted(id(4))
+            .unwrap();
         assert_eq!(members(&ledger), [1, 2, 3]);
     }
 }
@@ -276,21 +378,42 @@ fn a_node_admitted_before_an_expulsion_is_removed_even_after_its_issuers_return(
 fn a_node_expelled_by_a_removed_one_regains_nothing_of_its_past() {
     // Its right.
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
-    ledger.expel(&key(2), id(4), 40).unwrap();
-    ledger.admit(&key(1), id(4), name(4), false, 50).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger.signer(&key(2), 40).expel(id(4)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(4), name(4), false)
+        .unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 4]);
     assert!(!ledger.is_admin(&id(4), 100));
     // The nodes that it had admitted.
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
-    ledger.admit(&key(4), id(5), name(5), false, 36).unwrap();
-    ledger.expel(&key(1), id(4), 40).unwrap();
+    ledger
+        .signer(&key(1), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 36)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(1), 40).expel(id(4)).unwrap();
     assert_eq!(members(&ledger), [1, 2, 3, 5]);
-    ledger.expel_with_admitted(&key(2), id(4), 50).unwrap();
+    ledger
+        .signer(&key(2), 50)
+        .expel_with_admitted(id(4))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 2, 3]);
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3]);
 }
 
@@ -298,14 +421,23 @@ fn a_node_expelled_by_a_removed_one_regains_nothing_of_its_past() {
 fn a_node_that_fell_with_a_readmitted_one_is_explained_and_restores_no_other() {
     let mut ledger = cluster();
     let mut apart = ledger.clone();
-    apart.admit(&key(2), id(5), name(5), true, 40).unwrap();
-    apart.admit(&key(5), id(6), name(6), false, 41).unwrap();
-    ledger.expel(&key(1), id(2), 50).unwrap();
-    ledger.admit(&key(1), id(2), name(2), true, 60).unwrap();
+    apart
+        .signer(&key(2), 40)
+        .admit(id(5), name(5), true)
+        .unwrap();
+    apart
+        .signer(&key(5), 41)
+        .admit(id(6), name(6), false)
+        .unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(2), name(2), true)
+        .unwrap();
     let mut met = merged(&ledger, &apart);
     assert_eq!(members(&met), [1, 2, 3]);
     assert!(met.expulsion(&id(5)).is_some());
-    met.admit(&key(1), id(5), name(5), true, 70).unwrap();
+    met.signer(&key(1), 70).admit(id(5), name(5), true).unwrap();
     assert_eq!(members(&met), [1, 2, 3, 5]);
 }
 
@@ -314,9 +446,15 @@ fn an_expelling_node_that_is_removed_excludes_no_node_forever() {
     let mut ledger = cluster();
     ledger.merge([forged(&ledger, 2, 1, expulsion(3, u32::MAX))]);
     assert_eq!(members(&ledger), [1, 2]);
-    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1], "whom it put out stays out");
-    ledger.admit(&key(1), id(3), name(3), false, 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(3), name(3), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3]);
 }
 
@@ -324,55 +462,111 @@ fn an_expelling_node_that_is_removed_excludes_no_node_forever() {
 fn a_fallen_and_readmitted_node_removes_and_restores_no_other() {
     // Nodes that it admitted before its first expulsion stay.
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
-    ledger.admit(&key(4), id(5), name(5), false, 31).unwrap();
-    ledger.expel(&key(1), id(4), 40).unwrap();
-    ledger.admit(&key(2), id(4), name(4), true, 50).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 31)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(1), 40).expel(id(4)).unwrap();
+    ledger
+        .signer(&key(2), 50)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
-    ledger.admit(&key(1), id(4), name(4), false, 70).unwrap();
+    ledger
+        .signer(&key(1), 70)
+        .admit(id(4), name(4), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 4, 5]);
     // Nodes that it admitted before it fell stay out.
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(6), name(6), true, 30).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(6), name(6), true)
+        .unwrap();
     let mut apart = ledger.clone();
-    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
-    ledger.expel(&key(6), id(4), 50).unwrap();
-    ledger.admit(&key(2), id(4), name(4), true, 60).unwrap();
-    ledger.admit(&key(4), id(5), name(5), false, 70).unwrap();
-    apart.expel_with_admitted(&key(1), id(2), 80).unwrap();
-    apart.expel_with_admitted(&key(1), id(6), 81).unwrap();
-    apart.expel_with_admitted(&key(1), id(3), 82).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger.signer(&key(6), 50).expel(id(4)).unwrap();
+    ledger
+        .signer(&key(2), 60)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 70)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    apart
+        .signer(&key(1), 80)
+        .expel_with_admitted(id(2))
+        .unwrap();
+    apart
+        .signer(&key(1), 81)
+        .expel_with_admitted(id(6))
+        .unwrap();
+    apart
+        .signer(&key(1), 82)
+        .expel_with_admitted(id(3))
+        .unwrap();
     let mut met = merged(&ledger, &apart);
     assert_eq!(members(&met), [1]);
-    met.admit(&key(1), id(4), name(4), true, 90).unwrap();
+    met.signer(&key(1), 90).admit(id(4), name(4), true).unwrap();
     assert_eq!(members(&met), [1, 4]);
 }
 
 #[test]
 fn each_statement_lost_with_its_author_is_made_again() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(4), name(4), true)
+        .unwrap();
     let mut apart = ledger.clone();
-    ledger.expel(&key(2), id(4), 40).unwrap();
-    apart.admit(&key(4), id(5), name(5), false, 40).unwrap();
+    ledger.signer(&key(2), 40).expel(id(4)).unwrap();
+    apart
+        .signer(&key(4), 40)
+        .admit(id(5), name(5), false)
+        .unwrap();
     let mut met = merged(&ledger, &apart);
     assert_eq!(members(&met), [1, 2, 3]);
-    met.admit(&key(1), id(4), name(4), true, 50).unwrap();
-    met.admit(&key(4), id(6), name(6), false, 60).unwrap();
-    met.expel(&key(2), id(4), 70).unwrap();
+    met.signer(&key(1), 50).admit(id(4), name(4), true).unwrap();
+    met.signer(&key(4), 60)
+        .admit(id(6), name(6), false)
+        .unwrap();
+    met.signer(&key(2), 70).expel(id(4)).unwrap();
     let before = members(&met);
     assert!(!before.contains(&5) && !before.contains(&4));
-    met.expel_with_admitted(&key(1), id(2), 80).unwrap();
+    met.signer(&key(1), 80).expel_with_admitted(id(2)).unwrap();
     assert!(members(&met).iter().all(|it| before.contains(it)));
     // Expelled for all terms by a node that is expelled later, and by the founder: it can be
     // admitted again.
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(4), name(4), true)
+        .unwrap();
     ledger.merge([forged(&ledger, 2, 1, expulsion(4, u32::MAX))]);
-    ledger.expel_with_admitted(&key(1), id(4), 40).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
-    ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .expel_with_admitted(id(4))
+        .unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(4), name(4), true)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3, 4]);
 }
 
@@ -380,13 +574,22 @@ fn each_statement_lost_with_its_author_is_made_again() {
 fn a_readmitted_node_stays_whatever_its_expelled_issuer_had_stated() {
     for by_term in [1, 2, 3] {
         let mut ledger = cluster();
-        ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
-        ledger.admit(&key(2), id(9), name(9), true, 41).unwrap();
-        ledger.expel(&key(9), id(9), 42).unwrap();
-        ledger.expel(&key(1), id(2), 50).unwrap();
+        ledger
+            .signer(&key(2), 40)
+            .admit(id(5), name(5), false)
+            .unwrap();
+        ledger
+            .signer(&key(2), 41)
+            .admit(id(9), name(9), true)
+            .unwrap();
+        ledger.signer(&key(9), 42).expel(id(9)).unwrap();
+        ledger.signer(&key(1), 50).expel(id(2)).unwrap();
         ledger.merge([forged(&ledger, 2, by_term, expulsion(2, 2))]);
         ledger.merge([forged(&ledger, 9, 1, admission(2, false, None, 3))]);
-        ledger.admit(&key(1), id(2), name(2), false, 60).unwrap();
+        ledger
+            .signer(&key(1), 60)
+            .admit(id(2), name(2), false)
+            .unwrap();
         assert_eq!(members(&ledger), [1, 2, 3, 5], "{by_term}");
     }
 }
@@ -395,17 +598,32 @@ fn a_readmitted_node_stays_whatever_its_expelled_issuer_had_stated() {
 fn a_removed_node_takes_down_no_node_admitted_by_one_that_left() {
     for (by, term) in [(1, 1), (1, 2), (1, u32::MAX), (4, 2), (4, u32::MAX)] {
         let mut ledger = cluster();
-        ledger.admit(&key(2), id(5), name(5), false, 20).unwrap();
-        ledger.admit(&key(1), id(4), name(4), true, 25).unwrap();
-        ledger.admit(&key(1), id(6), name(6), true, 26).unwrap();
-        ledger.expel(&key(2), id(2), 30).unwrap();
+        ledger
+            .signer(&key(2), 20)
+            .admit(id(5), name(5), false)
+            .unwrap();
+        ledger
+            .signer(&key(1), 25)
+            .admit(id(4), name(4), true)
+            .unwrap();
+        ledger
+            .signer(&key(1), 26)
+            .admit(id(6), name(6), true)
+            .unwrap();
+        ledger.signer(&key(2), 30).expel(id(2)).unwrap();
         ledger.merge([forged(&ledger, 6, 1, expulsion(2, term))]);
-        let stated = ledger.expel_with_admitted(&key(by), id(6), 40).unwrap();
+        let stated = ledger
+            .signer(&key(by), 40)
+            .expel_with_admitted(id(6))
+            .unwrap();
         // Node 4 is a junior of node 2, so only the founder confirms that node 2 left.
         let confirmed = usize::from(by == 1);
         let expected = (vec![1, 3, 4, 5], 1 + confirmed);
         assert_eq!((members(&ledger), stated.len()), expected);
-        ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+        ledger
+            .signer(&key(1), 50)
+            .admit(id(2), name(2), true)
+            .unwrap();
         assert_eq!(members(&ledger), [1, 2, 3, 4, 5]);
     }
 }
@@ -413,16 +631,31 @@ fn a_removed_node_takes_down_no_node_admitted_by_one_that_left() {
 #[test]
 fn an_ended_later_membership_stays_ended_and_earlier_statements_stand() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 29).unwrap();
-    ledger.admit(&key(1), id(6), name(6), true, 31).unwrap();
-    ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
-    ledger.expel(&key(2), id(2), 45).unwrap();
-    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+    ledger
+        .signer(&key(1), 29)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(1), 31)
+        .admit(id(6), name(6), true)
+        .unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(2), 45).expel(id(2)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(2), name(2), true)
+        .unwrap();
     ledger.merge([forged(&ledger, 6, 1, expulsion(2, 2))]);
     assert_eq!(members(&ledger), [1, 3, 4, 5, 6]);
     for by in [1, 4] {
         let mut ledger = ledger.clone();
-        ledger.expel_with_admitted(&key(by), id(6), 60).unwrap();
+        ledger
+            .signer(&key(by), 60)
+            .expel_with_admitted(id(6))
+            .unwrap();
         assert_eq!(members(&ledger), [1, 3, 4, 5], "{by}");
     }
 }
@@ -433,7 +666,10 @@ fn hundreds_expelled_by_a_removed_node_are_expelled_again_in_one_turn() {
     let mut ledger = cluster();
     let crowd = crowd(&ledger, 500);
     ledger.merge(crowd.iter().cloned());
-    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(4), name(4), true)
+        .unwrap();
     let mut before = None;
     for admission in crowd {
         let statement = Statement {
@@ -452,6 +688,9 @@ fn hundreds_expelled_by_a_removed_node_are_expelled_again_in_one_turn() {
     }
     ledger.evaluation = ledger.evaluate();
     assert_eq!(ledger.members().count(), 4);
-    let stated = ledger.expel_with_admitted(&key(1), id(4), 50).unwrap();
+    let stated = ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(4))
+        .unwrap();
     assert_eq!((stated.len(), ledger.members().count()), (501, 3));
 }

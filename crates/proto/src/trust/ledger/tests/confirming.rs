@@ -10,8 +10,11 @@ const FAREWELLS: u64 = 12;
 /// Returns a ledger in which node 2 admitted 4 and left.
 fn left() -> Ledger {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
-    ledger.expel(&key(2), id(2), 50).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger.signer(&key(2), 50).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4]);
     ledger
 }
@@ -56,10 +59,10 @@ fn later_farewells_of_a_node_that_left_let_nothing_more_stand() {
 #[test]
 fn a_rotation_confirms_farewells_so_that_later_ones_change_nothing() {
     let mut ledger = left();
-    let stated = ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    let stated = ledger.signer(&key(1), 60).rotate(EpochId([7; 8])).unwrap();
     assert_eq!(stated.iter().filter(|it| ledger.confirms(it)).count(), 1);
     assert!(ledger.has_resigned(&id(2)), "it is not shown as expelled");
-    assert!(ledger.words_against(&id(2)).is_empty());
+    assert!(ledger.departure_index().words_against(&id(2)).is_empty());
     for claim in [expulsion(2, 1), expulsion(2, 2), expulsion(4, 1)] {
         let mut heard = ledger.clone();
         heard.merge(kept_copy(&ledger, |_| claim.clone()));
@@ -67,17 +70,20 @@ fn a_rotation_confirms_farewells_so_that_later_ones_change_nothing() {
         assert_eq!(heard.epoch(), Some(EpochId([7; 8])));
     }
     // A departure is confirmed once.
-    let stated = ledger.rotate(&key(1), EpochId([8; 8]), 70).unwrap();
+    let stated = ledger.signer(&key(1), 70).rotate(EpochId([8; 8])).unwrap();
     assert_eq!(stated.len(), 1);
 }
 
 #[test]
 fn a_confirmed_leave_brings_back_no_node_that_the_leaver_had_expelled() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
-    ledger.expel(&key(2), id(4), 40).unwrap();
-    ledger.expel(&key(2), id(2), 50).unwrap();
-    ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger.signer(&key(2), 40).expel(id(4)).unwrap();
+    ledger.signer(&key(2), 50).expel(id(2)).unwrap();
+    ledger.signer(&key(1), 60).rotate(EpochId([7; 8])).unwrap();
     ledger.merge([forged(&ledger, 2, 1, expulsion(2, 1))]);
     assert_eq!(members(&ledger), [1, 3]);
 }
@@ -93,7 +99,7 @@ fn a_statement_held_back_before_leaving_is_worth_nothing_after_a_rotation() {
     };
     ledger.merge([forged(&ledger, 2, 1, farewell)]);
     assert_eq!(members(&ledger), [1, 3]);
-    ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    ledger.signer(&key(1), 60).rotate(EpochId([7; 8])).unwrap();
     ledger.merge([hidden]);
     assert_eq!(members(&ledger), [1, 3]);
 }
@@ -101,22 +107,28 @@ fn a_statement_held_back_before_leaving_is_worth_nothing_after_a_rotation() {
 #[test]
 fn a_node_that_left_can_be_expelled_by_a_senior() {
     let mut ledger = left();
-    let refused = ledger.expel(&key(4), id(2), 60);
+    let refused = ledger.signer(&key(4), 60).expel(id(2));
     assert!(matches!(refused, Err(TrustError::SeniorLeft { .. })));
-    let word = ledger.expel(&key(1), id(2), 60).unwrap().remove(0);
+    let word = ledger.signer(&key(1), 60).expel(id(2)).unwrap().remove(0);
     assert_eq!(ledger.expulsion(&id(2)), Some(&word));
     assert!(!ledger.has_resigned(&id(2)));
     ledger.merge(kept_copy(&ledger, |_| expulsion(2, 1)));
     assert_eq!(members(&ledger), [1, 3, 4]);
-    let again = ledger.expel(&key(1), id(2), 70);
+    let again = ledger.signer(&key(1), 70).expel(id(2));
     assert!(matches!(again, Err(TrustError::NoMember)));
 }
 
 #[test]
 fn two_statements_of_one_node_on_one_membership_hold_together() {
     let mut ledger = cluster();
-    let first = ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
-    let last = ledger.admit(&key(2), id(5), name(5), false, 41).unwrap();
+    let first = ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), false)
+        .unwrap();
+    let last = ledger
+        .signer(&key(2), 41)
+        .admit(id(5), name(5), false)
+        .unwrap();
     for at_s in 0..FAREWELLS {
         let mut both = ledger.clone();
         for stands in [&first, &last] {
@@ -126,7 +138,7 @@ fn two_statements_of_one_node_on_one_membership_hold_together() {
                 term: 1,
                 stands,
             };
-            both.state(&key(1), claim, 50 + at_s).unwrap();
+            both.signer(&key(1), 50 + at_s).state(claim).unwrap();
         }
         assert_eq!(members(&both), [1, 3, 4], "{at_s}");
     }
@@ -173,20 +185,26 @@ proptest! {
 #[test]
 fn a_farewell_is_confirmed_when_it_is_received_whole_and_then_withdraws_nothing() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
-    ledger.expel(&key(2), id(4), 45).unwrap();
-    ledger.expel(&key(2), id(2), 50).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), false)
+        .unwrap();
+    ledger.signer(&key(2), 45).expel(id(4)).unwrap();
+    ledger.signer(&key(2), 50).expel(id(2)).unwrap();
     assert!(ledger.has_unconfirmed(&id(1)));
     let before = ledger.digest();
     assert!(
-        ledger.confirm_received(&key(3), 60).is_empty(),
+        ledger.signer(&key(3), 60).confirm_received().is_empty(),
         "not by a junior or a plain member"
     );
     assert_eq!(ledger.digest(), before);
-    let stated = ledger.confirm_received(&key(1), 60);
+    let stated = ledger.signer(&key(1), 60).confirm_received();
     assert_eq!(stated.len(), 1);
     assert!(ledger.confirms(&stated[0]) && ledger.has_resigned(&id(2)));
-    assert!(ledger.confirm_received(&key(1), 61).is_empty(), "once");
+    assert!(
+        ledger.signer(&key(1), 61).confirm_received().is_empty(),
+        "once"
+    );
     // a farewell that lets less stand brings back no node that was expelled
     let founded = ledger.cluster;
     let withdrawing = forged(
@@ -208,11 +226,17 @@ fn a_farewell_is_confirmed_when_it_is_received_whole_and_then_withdraws_nothing(
 /// expelled it.
 fn expelled_by_a_former_junior() -> (Ledger, Ledger) {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
-    ledger.expel(&key(2), id(2), 40).unwrap();
-    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger.signer(&key(2), 40).expel(id(2)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(2), name(2), true)
+        .unwrap();
     let readmitted = ledger.clone();
-    ledger.expel(&key(4), id(2), 60).unwrap();
+    ledger.signer(&key(4), 60).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3, 4]);
     (readmitted, ledger)
 }
@@ -222,7 +246,7 @@ fn a_farewell_of_a_later_membership_does_not_cancel_the_expulsion_by_a_former_ju
     let (readmitted, mut ledger) = expelled_by_a_former_junior();
     for rotates in [false, true] {
         if rotates {
-            ledger.rotate(&key(1), EpochId([7; 8]), 70).unwrap();
+            ledger.signer(&key(1), 70).rotate(EpochId([7; 8])).unwrap();
         }
         let hidden = forged(&readmitted, 2, 2, admission(9, true, None, 1));
         for term in [1, 2, 3, u32::MAX] {
@@ -248,12 +272,15 @@ fn a_farewell_of_a_later_membership_does_not_cancel_the_expulsion_by_a_former_ju
 fn a_farewell_that_withdraws_rotations_does_not_undo_a_later_one() {
     for rotated_by in [1, 4] {
         let mut ledger = cluster();
-        ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
-        ledger.rotate(&key(1), EpochId([5; 8]), 35).unwrap();
-        ledger.rotate(&key(2), EpochId([6; 8]), 40).unwrap();
-        ledger.expel(&key(2), id(2), 50).unwrap();
+        ledger
+            .signer(&key(1), 30)
+            .admit(id(4), name(4), true)
+            .unwrap();
+        ledger.signer(&key(1), 35).rotate(EpochId([5; 8])).unwrap();
+        ledger.signer(&key(2), 40).rotate(EpochId([6; 8])).unwrap();
+        ledger.signer(&key(2), 50).expel(id(2)).unwrap();
         let fresh = EpochId([7; 8]);
-        ledger.rotate(&key(rotated_by), fresh, 60).unwrap();
+        ledger.signer(&key(rotated_by), 60).rotate(fresh).unwrap();
         assert_eq!(ledger.epoch(), Some(fresh));
         let withdrawing = forged(&ledger, 2, 1, expulsion(2, 1));
         ledger.merge([withdrawing]);
@@ -264,13 +291,22 @@ fn a_farewell_that_withdraws_rotations_does_not_undo_a_later_one() {
 #[test]
 fn a_rotation_confirms_a_first_membership_although_a_junior_ended_the_second() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 30).unwrap();
-    ledger.admit(&key(1), id(5), name(5), false, 32).unwrap();
-    ledger.expel(&key(2), id(5), 35).unwrap();
-    ledger.expel(&key(2), id(2), 40).unwrap();
-    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
-    ledger.expel(&key(4), id(2), 60).unwrap();
-    ledger.rotate(&key(1), EpochId([7; 8]), 70).unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(1), 32)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(2), 35).expel(id(5)).unwrap();
+    ledger.signer(&key(2), 40).expel(id(2)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(2), name(2), true)
+        .unwrap();
+    ledger.signer(&key(4), 60).expel(id(2)).unwrap();
+    ledger.signer(&key(1), 70).rotate(EpochId([7; 8])).unwrap();
     let before = members(&ledger);
     assert_eq!(before, [1, 3, 4]);
     for term in [1, 2, 3] {
@@ -285,8 +321,14 @@ fn a_rotation_confirms_a_first_membership_although_a_junior_ended_the_second() {
 #[test]
 fn closing_an_open_membership_brings_back_no_node_that_its_holder_had_expelled() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
-    ledger.admit(&key(2), id(5), name(5), false, 41).unwrap();
+    ledger
+        .signer(&key(2), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(2), 41)
+        .admit(id(5), name(5), false)
+        .unwrap();
     let unseen = StatementId([9; 16]);
     let expelling = Statement {
         before: Some(unseen),
@@ -300,9 +342,9 @@ fn closing_an_open_membership_brings_back_no_node_that_its_holder_had_expelled()
     };
     let farewell = forged(&ledger, 4, 1, farewell);
     ledger.merge([expelling, farewell]);
-    ledger.expel(&key(2), id(2), 50).unwrap();
+    ledger.signer(&key(2), 50).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
-    ledger.rotate(&key(1), EpochId([7; 8]), 60).unwrap();
+    ledger.signer(&key(1), 60).rotate(EpochId([7; 8])).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
     assert_eq!(ledger.epoch(), Some(EpochId([7; 8])));
 }

@@ -35,11 +35,19 @@ pub(super) fn expulsion(node: u8, term: u32) -> Claim {
 fn an_expelled_node_does_not_return_by_a_membership_it_never_had() {
     for with_admitted in [false, true] {
         let mut ledger = cluster();
-        ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
+        ledger
+            .signer(&key(2), 35)
+            .admit(id(4), name(4), true)
+            .unwrap();
         if !with_admitted {
-            drop(ledger.expel(&key(1), id(2), 40).unwrap())
+            drop(ledger.signer(&key(1), 40).expel(id(2)).unwrap())
         } else {
-            drop(ledger.expel_with_admitted(&key(1), id(2), 40).unwrap())
+            drop(
+                ledger
+                    .signer(&key(1), 40)
+                    .expel_with_admitted(id(2))
+                    .unwrap(),
+            )
         }
         let before = members(&ledger);
         for term in [0, 1, 2, 3, u32::MAX] {
@@ -63,8 +71,11 @@ fn an_expelled_node_does_not_return_by_a_membership_it_never_had() {
 #[test]
 fn a_node_readmitted_without_the_right_does_not_regain_it() {
     let mut ledger = cluster();
-    ledger.expel(&key(1), id(2), 40).unwrap();
-    ledger.admit(&key(1), id(2), name(2), false, 50).unwrap();
+    ledger.signer(&key(1), 40).expel(id(2)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(2), name(2), false)
+        .unwrap();
     for term in 1..=3 {
         ledger.merge([forged(&ledger, 2, term, admission(9, true, None, 1))]);
         ledger.merge([forged(&ledger, 2, term, admission(2, true, None, term))]);
@@ -77,13 +88,19 @@ fn a_node_readmitted_without_the_right_does_not_regain_it() {
 fn statements_void_in_one_membership_stay_void_after_the_next_ends() {
     let mut ledger = cluster();
     let apart = ledger.clone();
-    ledger.expel(&key(1), id(2), 40).unwrap();
+    ledger.signer(&key(1), 40).expel(id(2)).unwrap();
     // The statement seems to be older than that expulsion.
     ledger.merge([forged(&apart, 2, 1, admission(9, true, None, 1))]);
     assert_eq!(members(&ledger), [1, 3]);
-    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
-    ledger.admit(&key(2), id(5), name(5), false, 60).unwrap();
-    ledger.expel(&key(1), id(2), 70).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(2), name(2), true)
+        .unwrap();
+    ledger
+        .signer(&key(2), 60)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(1), 70).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3, 5]);
 }
 
@@ -98,7 +115,7 @@ fn a_certificate_cannot_take_away_what_another_gave() {
             }
             assert_eq!(members(&ledger), [1, 2, 3], "{admin} {until_s:?} {term}");
             assert!(ledger.is_admin(&id(1), 100));
-            ledger.expel(&key(1), id(2), 50).unwrap();
+            ledger.signer(&key(1), 50).expel(id(2)).unwrap();
             assert_eq!(members(&ledger), [1, 3], "{admin} {until_s:?} {term}");
         }
     }
@@ -113,13 +130,14 @@ fn a_postdated_certificate_restores_no_expelled_node() {
         }
     }
     for node in [3, 4, 5] {
-        ledger.expel(&key(1), id(node), 50).unwrap();
+        ledger.signer(&key(1), 50).expel(id(node)).unwrap();
     }
     assert_eq!(members(&ledger), [1, 2]);
     // They can be admitted again.
     for node in [3, 4, 5] {
         ledger
-            .admit(&key(1), id(node), name(node), false, 60)
+            .signer(&key(1), 60)
+            .admit(id(node), name(node), false)
             .unwrap();
     }
     assert_eq!(members(&ledger), [1, 2, 3, 4, 5]);
@@ -130,10 +148,10 @@ fn a_postdated_certificate_restores_no_expelled_node() {
 fn a_key_that_can_no_longer_be_admitted_is_reported_as_such() {
     let mut ledger = cluster();
     ledger.merge([forged(&ledger, 2, 1, admission(9, false, None, u32::MAX))]);
-    ledger.expel(&key(1), id(9), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(9)).unwrap();
     assert_eq!(members(&ledger), [1, 2, 3]);
     let before = ledger.digest();
-    let refused = ledger.admit(&key(1), id(9), name(9), false, 60);
+    let refused = ledger.signer(&key(1), 60).admit(id(9), name(9), false);
     assert!(matches!(refused, Err(TrustError::KeyWorn)));
     assert_eq!(ledger.digest(), before);
 }
@@ -168,23 +186,38 @@ fn certificates_from_far_down_block_no_path_to_the_founding() {
         let alone = Ledger::of(ledger.chain(&id(node))).unwrap();
         assert!(alone.is_member(&id(node), 100), "{node}");
     }
-    ledger.admit(&key(1), id(4), name(4), false, 50).unwrap();
-    ledger.admit(&key(2), id(5), name(5), false, 50).unwrap();
-    ledger.expel(&key(1), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(4), name(4), false)
+        .unwrap();
+    ledger
+        .signer(&key(2), 50)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(1), 60).expel(id(2)).unwrap();
     assert!(ledger.is_member(&id(5), 100));
 }
 
 #[test]
 fn a_senior_ends_a_later_membership_of_a_node_admitted_before_it() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
-    ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
-    ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
-    ledger.expel(&key(1), id(2), 40).unwrap();
-    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
-    ledger.expel(&key(3), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 20)
+        .admit(id(2), name(2), true)
+        .unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(3), name(3), true)
+        .unwrap();
+    ledger.signer(&key(1), 40).expel(id(2)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(2), name(2), true)
+        .unwrap();
+    ledger.signer(&key(3), 60).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
     // No node can void the statements of a founder that has left.
-    ledger.expel(&key(1), id(1), 70).unwrap();
+    ledger.signer(&key(1), 70).expel(id(1)).unwrap();
     ledger.merge([forged(&ledger, 3, 1, expulsion(1, 1))]);
     ledger.merge([forged(&ledger, 3, 1, expulsion(1, 9))]);
     assert_eq!(members(&ledger), [3]);
@@ -193,12 +226,24 @@ fn a_senior_ends_a_later_membership_of_a_node_admitted_before_it() {
 #[test]
 fn a_complete_cutoff_by_a_senior_is_not_weakened_by_a_juniors_partial_one() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
-    ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
-    ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
-    ledger.admit(&key(3), id(4), name(4), false, 40).unwrap();
+    ledger
+        .signer(&key(1), 20)
+        .admit(id(2), name(2), true)
+        .unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(3), name(3), true)
+        .unwrap();
+    ledger
+        .signer(&key(3), 40)
+        .admit(id(4), name(4), false)
+        .unwrap();
     ledger.merge([forged(&ledger, 2, 1, admission(3, false, None, 2))]);
     let stands = ledger.last_of(&id(3));
-    ledger.expel_with_admitted(&key(1), id(3), 50).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(3))
+        .unwrap();
     assert_eq!(members(&ledger), [1, 2]);
     for term in [1, 2, 3] {
         let node = id(3);
@@ -225,8 +270,11 @@ fn a_node_that_declared_its_leave_states_nothing_more_in_any_membership() {
         }
         // It does not remove the nodes that it had admitted either, since it is already out.
         let mut ledger = cluster();
-        ledger.admit(&key(2), id(5), name(5), false, 40).unwrap();
-        ledger.expel(&key(1), id(2), 50).unwrap();
+        ledger
+            .signer(&key(2), 40)
+            .admit(id(5), name(5), false)
+            .unwrap();
+        ledger.signer(&key(1), 50).expel(id(2)).unwrap();
         ledger.merge([forged(&ledger, 2, by_term, goes(2, term))]);
         assert_eq!(members(&ledger), [1, 3, 5], "{by_term} {term}");
     }
@@ -245,7 +293,7 @@ fn a_statement_withheld_until_after_the_expulsion_does_not_stand() {
         claim: admission(9, true, None, 1),
     };
     ledger.merge([shown.sign(&key(2))]);
-    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     ledger.merge([held_back]);
     assert_eq!(members(&ledger), [1, 3]);
 }
@@ -254,14 +302,14 @@ fn a_statement_withheld_until_after_the_expulsion_does_not_stand() {
 fn a_removed_node_cannot_choose_its_own_reason() {
     // After its expulsion it states that it left.
     let mut ledger = cluster();
-    ledger.expel(&key(1), id(3), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(3)).unwrap();
     for term in [1, 2, 77] {
         ledger.merge([forged(&ledger, 3, term, expulsion(3, term))]);
         assert!(!ledger.has_resigned(&id(3)), "{term}");
     }
     // It states that it was admitted again.
     let mut ledger = cluster();
-    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     for term in [2, 3, 9, u32::MAX] {
         ledger.merge([forged(&ledger, 2, 1, admission(2, true, None, term))]);
         let word = ledger.expulsion(&id(2)).unwrap();
@@ -270,11 +318,17 @@ fn a_removed_node_cannot_choose_its_own_reason() {
     }
     // A node that is out cannot prevent another one's return.
     let mut ledger = cluster();
-    ledger.expel(&key(3), id(3), 40).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(3), 40).expel(id(3)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     ledger.merge([forged(&ledger, 2, 1, admission(3, false, None, u32::MAX))]);
     assert!(ledger.has_resigned(&id(3)));
-    ledger.admit(&key(1), id(3), name(3), false, 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(3), name(3), false)
+        .unwrap();
     assert_eq!(members(&ledger), [1, 3]);
 }
 
@@ -290,12 +344,18 @@ fn an_expired_right_is_void() {
 #[test]
 fn an_expulsion_without_effect_is_refused() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
-    ledger.admit(&key(4), id(5), name(5), true, 50).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 50)
+        .admit(id(5), name(5), true)
+        .unwrap();
     ledger.merge([forged(&ledger, 2, 1, admission(9, true, None, 2))]);
     ledger.merge([forged(&ledger, 9, 2, admission(9, true, None, 1))]);
     let before = ledger.digest();
-    match ledger.expel(&key(5), id(9), 60) {
+    match ledger.signer(&key(5), 60).expel(id(9)) {
         Ok(said) => assert!(ledger.counts(&said[0]) && !ledger.is_member(&id(9), 100)),
         Err(error) => {
             assert!(matches!(error, TrustError::Senior { .. }));
@@ -381,7 +441,7 @@ proptest! {
             let alone = Ledger::of(ledger.chain(&member.node));
             prop_assert!(alone.is_some_and(|it| it.certificate(&member.node).is_some()));
         }
-        if ledger.expel_with_admitted(&key(1), id(bad), 50).is_err() {
+        if ledger.signer(&key(1), 50).expel_with_admitted(id(bad)).is_err() {
             prop_assert!(ledger.certificate(&id(bad)).is_none());
             return Ok(());
         }
@@ -395,7 +455,7 @@ proptest! {
             }
         }
         prop_assert_eq!(members(&ledger), standing);
-        ledger.rotate(&key(1), EpochId([9; 8]), 60).unwrap();
+        ledger.signer(&key(1), 60).rotate(EpochId([9; 8])).unwrap();
         prop_assert_eq!(ledger.epoch(), Some(EpochId([9; 8])));
     }
 }
@@ -422,7 +482,7 @@ fn a_nodes_farewell_adds_nothing_to_what_its_expulsion_leaves_standing() {
         stands: Some(again.id()),
     };
     ledger.merge([again, said(None, farewell)]);
-    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     ledger.merge([held_back]);
     assert_eq!(members(&ledger), [1, 3]);
 }

@@ -8,9 +8,12 @@ use super::*;
 /// count, and statements of its helper, which count.
 fn full() -> Ledger {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
     ledger.merge([forged(&ledger, 2, 1, admission(9, true, None, 1))]);
-    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     ledger.merge(crowd(&ledger, STATEMENTS_PER_ADMIN_MAX));
     let mut before = None;
     let helpers: Vec<_> = (0..1900u64)
@@ -40,11 +43,14 @@ fn full() -> Ledger {
 fn a_removed_nodes_filling_yields_to_statements_that_count() {
     let mut ledger = full();
     let apart = ledger.clone();
-    ledger.admit(&key(4), id(5), name(5), false, 60).unwrap();
+    ledger
+        .signer(&key(4), 60)
+        .admit(id(5), name(5), false)
+        .unwrap();
     own(&mut ledger, 4, "docs", Some(5)).unwrap();
-    ledger.expel(&key(4), id(9), 70).unwrap();
-    ledger.rotate(&key(4), EpochId([4; 8]), 70).unwrap();
-    ledger.expel(&key(3), id(3), 80).unwrap();
+    ledger.signer(&key(4), 70).expel(id(9)).unwrap();
+    ledger.signer(&key(4), 70).rotate(EpochId([4; 8])).unwrap();
+    ledger.signer(&key(3), 80).expel(id(3)).unwrap();
     assert_eq!(members(&ledger), [1, 4, 5]);
     assert_eq!(ledger.statements.len(), STATEMENTS_OF_OTHERS_MAX);
     assert!(ledger.has_resigned(&id(3)));
@@ -62,7 +68,10 @@ fn a_removed_nodes_filling_yields_to_statements_that_count() {
 #[test]
 fn a_full_ledger_refuses_statements_of_removed_nodes_and_void_ones() {
     let mut ledger = full();
-    ledger.expel_with_admitted(&key(1), id(9), 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(9))
+        .unwrap();
     let before = ledger.digest();
     for (by, by_term, claim) in [
         (2, 1, admission(10, true, None, 1)),
@@ -115,7 +124,10 @@ fn the_names_in_a_statement_make_no_room_for_it() {
     let named = forged(&ledger, 4, 1, claim);
     assert_eq!(ledger.merge([named]).len(), 1);
     assert!(last.is_some_and(|last| ledger.statements.contains_key(&last)));
-    ledger.admit(&key(4), id(2), name(2), true, 60).unwrap();
+    ledger
+        .signer(&key(4), 60)
+        .admit(id(2), name(2), true)
+        .unwrap();
     own(&mut ledger, 2, "docs", Some(3)).unwrap();
     assert_eq!(owner(&ledger, "docs"), Some(id(3)));
     assert_eq!(ledger.statements.len(), STATEMENTS_OF_OTHERS_MAX);

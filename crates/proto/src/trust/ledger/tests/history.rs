@@ -7,9 +7,15 @@ fn statements_within_one_second_are_reported_in_their_order() {
     let mut ledger = cluster();
     for turn in 0..40 {
         let owner = (turn % 2 == 0).then(|| id(3));
-        ledger.own(&key(2), b"docs".to_vec(), owner, 40).unwrap();
+        ledger
+            .signer(&key(2), 40)
+            .own(b"docs".to_vec(), owner)
+            .unwrap();
     }
-    ledger.admit(&key(1), id(4), name(4), false, 40).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(4), name(4), false)
+        .unwrap();
     let told = ledger.history();
     let times = told.iter().map(|(signed, _)| signed.statement.at_s);
     assert!(times.is_sorted());
@@ -29,12 +35,12 @@ fn seniority_follows_admission_regardless_of_the_issuers_clocks() {
         // The clock was set back between the two, or stood still.
         for then in [30, 40] {
             let mut ledger = Ledger::found(&key(1), name(1), 10);
-            let mut admit = |n: u8, at_s| ledger.admit(&key(1), id(n), name(n), true, at_s);
+            let mut admit = |n: u8, at_s| ledger.signer(&key(1), at_s).admit(id(n), name(n), true);
             admit(first, 40).unwrap();
             admit(second, then).unwrap();
-            let refused = ledger.expel(&key(second), id(first), 50);
+            let refused = ledger.signer(&key(second), 50).expel(id(first));
             assert!(matches!(refused, Err(TrustError::Senior { .. })));
-            ledger.expel(&key(first), id(second), 50).unwrap();
+            ledger.signer(&key(first), 50).expel(id(second)).unwrap();
             assert_eq!(members(&ledger), [1, first]);
         }
     }

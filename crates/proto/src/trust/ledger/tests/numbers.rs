@@ -18,12 +18,12 @@ fn an_extreme_number_does_not_prevent_a_last_word() {
         };
         ledger.merge([forged(&ledger, 2, 1, claim)]);
     }
-    ledger.rotate(&key(1), EpochId([7; 8]), 50).unwrap();
+    ledger.signer(&key(1), 50).rotate(EpochId([7; 8])).unwrap();
     assert_eq!(ledger.epoch(), Some(EpochId([7; 8])));
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     assert_eq!(owner(&ledger, "docs"), Some(id(3)));
-    ledger.expel(&key(1), id(2), 60).unwrap();
-    ledger.rotate(&key(1), EpochId([8; 8]), 60).unwrap();
+    ledger.signer(&key(1), 60).expel(id(2)).unwrap();
+    ledger.signer(&key(1), 60).rotate(EpochId([8; 8])).unwrap();
     assert_eq!(ledger.epoch(), Some(EpochId([8; 8])));
 }
 
@@ -31,7 +31,7 @@ fn an_extreme_number_does_not_prevent_a_last_word() {
 fn numbers_planted_earlier_do_not_undo_an_expulsions_statements() {
     for planted in 2..6 {
         let mut ledger = cluster();
-        ledger.rotate(&key(1), EpochId([1; 8]), 40).unwrap();
+        ledger.signer(&key(1), 40).rotate(EpochId([1; 8])).unwrap();
         let (epoch, path) = (EpochId([1; 8]), b"docs".to_vec());
         let rotate = |number| Claim::Rotate { epoch, number };
         let own_nobody = |number| Claim::Own {
@@ -44,8 +44,8 @@ fn numbers_planted_earlier_do_not_undo_an_expulsions_statements() {
             ledger.merge([forged(&ledger, 2, 1, rotate(number))]);
             ledger.merge([forged(&ledger, 2, 1, own_nobody(number))]);
         }
-        ledger.expel(&key(1), id(2), 50).unwrap();
-        ledger.rotate(&key(1), EpochId([2; 8]), 50).unwrap();
+        ledger.signer(&key(1), 50).expel(id(2)).unwrap();
+        ledger.signer(&key(1), 50).rotate(EpochId([2; 8])).unwrap();
         own(&mut ledger, 1, "docs", Some(3)).unwrap();
         assert_eq!(ledger.epoch(), Some(EpochId([2; 8])), "{planted}");
         assert_eq!(owner(&ledger, "docs"), Some(id(3)), "{planted}");
@@ -56,7 +56,7 @@ fn numbers_planted_earlier_do_not_undo_an_expulsions_statements() {
 fn statements_of_a_removed_node_make_no_room_for_its_planted_number() {
     let mut ledger = cluster();
     let (old, path) = (EpochId([1; 8]), b"docs".to_vec());
-    ledger.rotate(&key(1), old, 40).unwrap();
+    ledger.signer(&key(1), 40).rotate(old).unwrap();
     let number = 9;
     let planted = Claim::Rotate { epoch: old, number };
     ledger.merge([forged(&ledger, 2, 1, planted.clone())]);
@@ -68,8 +68,8 @@ fn statements_of_a_removed_node_make_no_room_for_its_planted_number() {
         number,
     };
     ledger.merge([forged(&ledger, 2, 1, nobody(9))]);
-    ledger.expel(&key(1), id(2), 50).unwrap();
-    ledger.rotate(&key(1), EpochId([2; 8]), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
+    ledger.signer(&key(1), 50).rotate(EpochId([2; 8])).unwrap();
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     for number in 3..20 {
         let epoch = EpochId([6; 8]);
@@ -79,7 +79,10 @@ fn statements_of_a_removed_node_make_no_room_for_its_planted_number() {
         assert_eq!(owner(&ledger, "docs"), Some(id(3)));
     }
     for last in 10..24 {
-        ledger.rotate(&key(1), EpochId([last; 8]), 60).unwrap();
+        ledger
+            .signer(&key(1), 60)
+            .rotate(EpochId([last; 8]))
+            .unwrap();
         own(&mut ledger, 1, "docs", Some(1 + 2 * (last % 2))).unwrap();
         assert_eq!(ledger.epoch(), Some(EpochId([last; 8])));
         assert_eq!(owner(&ledger, "docs"), Some(id(1 + 2 * (last % 2))));
@@ -104,8 +107,11 @@ fn an_owner_named_for_a_later_membership_is_void() {
         number: 1,
     };
     ledger.merge([forged(&ledger, 2, 1, claim)]);
-    ledger.expel(&key(1), id(3), 50).unwrap();
-    ledger.admit(&key(1), id(3), name(3), false, 60).unwrap();
+    ledger.signer(&key(1), 50).expel(id(3)).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .admit(id(3), name(3), false)
+        .unwrap();
     assert_eq!(owner(&ledger, "docs"), None);
 }
 
@@ -118,12 +124,21 @@ fn a_fresh_secret_follows_the_complete_removal_of_a_node_that_had_rotated() {
             ledger.merge([forged(&ledger, 2, 1, Claim::Rotate { epoch, number })]);
         }
         for last in 30..33 {
-            ledger.rotate(&key(1), EpochId([last; 8]), 40).unwrap();
+            ledger
+                .signer(&key(1), 40)
+                .rotate(EpochId([last; 8]))
+                .unwrap();
             own(&mut ledger, 1, "docs", Some(3)).unwrap();
         }
-        ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+        ledger
+            .signer(&key(1), 50)
+            .expel_with_admitted(id(2))
+            .unwrap();
         for last in 40..50 {
-            ledger.rotate(&key(1), EpochId([last; 8]), 60).unwrap();
+            ledger
+                .signer(&key(1), 60)
+                .rotate(EpochId([last; 8]))
+                .unwrap();
             assert_eq!(ledger.epoch(), Some(EpochId([last; 8])), "{rotations}");
             let owner_now = if last % 2 == 0 { 1 } else { 3 };
             own(&mut ledger, 1, "docs", Some(owner_now)).unwrap();
@@ -136,7 +151,10 @@ fn a_fresh_secret_follows_the_complete_removal_of_a_node_that_had_rotated() {
 fn a_planted_number_wins_nothing_when_two_expel_its_author_at_once() {
     let (path, planted) = (b"docs".to_vec(), EpochId([6; 8]));
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
     for number in 2..6 {
         let epoch = planted;
         ledger.merge([forged(&ledger, 4, 1, Claim::Rotate { epoch, number })]);
@@ -151,8 +169,8 @@ fn a_planted_number_wins_nothing_when_two_expel_its_author_at_once() {
     }
     let (mut a, mut b) = (ledger.clone(), ledger.clone());
     for (apart, by) in [(&mut a, 1), (&mut b, 2)] {
-        apart.expel(&key(by), id(4), 50).unwrap();
-        apart.rotate(&key(by), EpochId([by; 8]), 50).unwrap();
+        apart.signer(&key(by), 50).expel(id(4)).unwrap();
+        apart.signer(&key(by), 50).rotate(EpochId([by; 8])).unwrap();
         own(apart, by, "docs", Some(3)).unwrap();
     }
     for both in [merged(&a, &b), merged(&b, &a)] {
@@ -160,8 +178,11 @@ fn a_planted_number_wins_nothing_when_two_expel_its_author_at_once() {
         assert_eq!(owner(&both, "docs"), Some(id(3)));
     }
     // The same holds if other nodes than the expelling ones make statements at the same time.
-    ledger.admit(&key(1), id(5), name(5), true, 50).unwrap();
-    ledger.expel(&key(1), id(4), 50).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(5), name(5), true)
+        .unwrap();
+    ledger.signer(&key(1), 50).expel(id(4)).unwrap();
     let (mut a, mut b) = (ledger.clone(), ledger);
     own(&mut a, 2, "docs", Some(3)).unwrap();
     own(&mut b, 5, "docs", Some(2)).unwrap();
@@ -172,21 +193,24 @@ fn a_planted_number_wins_nothing_when_two_expel_its_author_at_once() {
 fn a_leaving_node_withdraws_no_last_word() {
     for by in [1, 2] {
         let (mut one, mut other) = (cluster(), cluster());
-        one.rotate(&key(1), EpochId([1; 8]), 50).unwrap();
-        other.rotate(&key(2), EpochId([2; 8]), 50).unwrap();
+        one.signer(&key(1), 50).rotate(EpochId([1; 8])).unwrap();
+        other.signer(&key(2), 50).rotate(EpochId([2; 8])).unwrap();
         let mut both = merged(&one, &other);
         assert_eq!(both.epoch(), Some(EpochId([1; 8])));
-        both.expel(&key(by), id(by), 60).unwrap();
+        both.signer(&key(by), 60).expel(id(by)).unwrap();
         assert_eq!(both.epoch(), Some(EpochId([1; 8])), "{by}");
     }
     // It leaves no room for an expelled node.
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
     let (epoch, number) = (EpochId([6; 8]), 2);
     ledger.merge([forged(&ledger, 2, 1, Claim::Rotate { epoch, number })]);
-    ledger.expel(&key(1), id(2), 50).unwrap();
-    ledger.rotate(&key(4), EpochId([4; 8]), 60).unwrap();
-    ledger.expel(&key(4), id(4), 70).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
+    ledger.signer(&key(4), 60).rotate(EpochId([4; 8])).unwrap();
+    ledger.signer(&key(4), 70).expel(id(4)).unwrap();
     assert_eq!(ledger.epoch(), Some(EpochId([4; 8])));
 }
 
@@ -195,17 +219,17 @@ fn a_named_owner_stays_when_another_that_spoke_of_the_path_is_expelled() {
     for with_admitted in [true, false] {
         let expel = |ledger: &mut Ledger| {
             if with_admitted {
-                ledger.expel_with_admitted(&key(1), id(2), 60)
+                ledger.signer(&key(1), 60).expel_with_admitted(id(2))
             } else {
-                ledger.expel(&key(1), id(2), 60)
+                ledger.signer(&key(1), 60).expel(id(2))
             }
         };
         // The founder revoked the claims of node 2.
         let mut ledger = cluster();
         own(&mut ledger, 2, "docs", Some(2)).unwrap();
         own(&mut ledger, 1, "docs", Some(3)).unwrap();
-        ledger.rotate(&key(2), EpochId([6; 8]), 50).unwrap();
-        ledger.rotate(&key(1), EpochId([7; 8]), 50).unwrap();
+        ledger.signer(&key(2), 50).rotate(EpochId([6; 8])).unwrap();
+        ledger.signer(&key(1), 50).rotate(EpochId([7; 8])).unwrap();
         expel(&mut ledger).unwrap();
         assert_eq!(owner(&ledger, "docs"), Some(id(3)), "{with_admitted}");
         assert_eq!(ledger.epoch(), Some(EpochId([7; 8])), "{with_admitted}");
@@ -213,8 +237,8 @@ fn a_named_owner_stays_when_another_that_spoke_of_the_path_is_expelled() {
         let mut ledger = cluster();
         own(&mut ledger, 1, "docs", Some(1)).unwrap();
         own(&mut ledger, 2, "docs", Some(3)).unwrap();
-        ledger.rotate(&key(1), EpochId([7; 8]), 50).unwrap();
-        ledger.rotate(&key(2), EpochId([8; 8]), 50).unwrap();
+        ledger.signer(&key(1), 50).rotate(EpochId([7; 8])).unwrap();
+        ledger.signer(&key(2), 50).rotate(EpochId([8; 8])).unwrap();
         expel(&mut ledger).unwrap();
         let (last, epoch) = if with_admitted { (1, 7) } else { (3, 8) };
         assert_eq!(owner(&ledger, "docs"), Some(id(last)));
@@ -227,7 +251,7 @@ fn paths_that_a_node_assigned_to_itself_are_free_after_its_expulsion() {
     let mut ledger = cluster();
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     own(&mut ledger, 2, "docs", Some(2)).unwrap();
-    ledger.expel(&key(1), id(2), 60).unwrap();
+    ledger.signer(&key(1), 60).expel(id(2)).unwrap();
     assert_eq!(owner(&ledger, "docs"), None);
 }
 
@@ -237,19 +261,31 @@ fn a_released_path_stays_free_when_its_releaser_is_removed() {
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     own(&mut ledger, 2, "docs", Some(2)).unwrap();
     own(&mut ledger, 1, "docs", None).unwrap();
-    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    ledger
+        .signer(&key(1), 60)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(owner(&ledger, "docs"), None);
 }
 
 #[test]
 fn a_node_expelled_by_a_junior_of_its_first_membership_speaks_in_that_one() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
-    ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
-    ledger.admit(&key(1), id(3), name(3), true, 30).unwrap();
+    ledger
+        .signer(&key(1), 20)
+        .admit(id(2), name(2), true)
+        .unwrap();
+    ledger
+        .signer(&key(1), 30)
+        .admit(id(3), name(3), true)
+        .unwrap();
     own(&mut ledger, 3, "docs", Some(3)).unwrap();
     own(&mut ledger, 2, "docs", Some(1)).unwrap();
-    ledger.expel(&key(2), id(2), 40).unwrap();
-    ledger.admit(&key(1), id(2), name(2), true, 50).unwrap();
+    ledger.signer(&key(2), 40).expel(id(2)).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .admit(id(2), name(2), true)
+        .unwrap();
     ledger.merge([forged(&ledger, 3, 1, expulsion(2, 2))]);
     assert_eq!(members(&ledger), [1, 3]);
     assert_eq!(owner(&ledger, "docs"), Some(id(1)));
@@ -263,16 +299,16 @@ proptest! {
         with_admitted in any::<bool>(),
     ) {
         let mut ledger = cluster();
-        ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+        ledger.signer(&key(1), 40).admit(id(4), name(4), true).unwrap();
         for (_, by_term, claim) in said {
             ledger.merge([forged(&ledger, 4, by_term, claim)]);
         }
         prop_assume!(ledger.certificate(&id(4)).is_some());
         let (mut a, mut b) = (ledger.clone(), ledger);
-        a.expel(&key(1), id(4), 50).unwrap();
-        a.rotate(&key(1), EpochId([1; 8]), 50).unwrap();
-        if with_admitted { drop(b.expel_with_admitted(&key(2), id(4), 50).unwrap()) } else { drop(b.expel(&key(2), id(4), 50).unwrap()) }
-        b.rotate(&key(2), EpochId([2; 8]), 50).unwrap();
+        a.signer(&key(1), 50).expel(id(4)).unwrap();
+        a.signer(&key(1), 50).rotate(EpochId([1; 8])).unwrap();
+        if with_admitted { drop(b.signer(&key(2), 50).expel_with_admitted(id(4)).unwrap()) } else { drop(b.signer(&key(2), 50).expel(id(4)).unwrap()) }
+        b.signer(&key(2), 50).rotate(EpochId([2; 8])).unwrap();
         for both in [merged(&a, &b), merged(&b, &a)] {
             let last = both.epoch();
             prop_assert!([1, 2].map(|n| Some(EpochId([n; 8]))).contains(&last), "{last:?}");
@@ -285,14 +321,14 @@ fn naming_the_first_epoch_undoes_no_fresh_secret() {
     let [first, fresh, next] = [1, 2, 3].map(|n| EpochId([n; 8]));
     // The senior was away.
     let (mut away, mut ledger) = (cluster(), cluster());
-    ledger.rotate(&key(2), fresh, 40).unwrap();
-    away.name_epoch(&key(1), first, 50).unwrap();
+    ledger.signer(&key(2), 40).rotate(fresh).unwrap();
+    away.signer(&key(1), 50).name_epoch(first).unwrap();
     assert_eq!(away.epoch(), Some(first));
     let mut both = merged(&ledger, &away);
     assert_eq!(both.epoch(), Some(fresh));
-    assert_eq!(both.name_epoch(&key(1), first, 60).unwrap(), []);
-    both.rotate(&key(2), next, 70).unwrap();
+    assert_eq!(both.signer(&key(1), 60).name_epoch(first).unwrap(), []);
+    both.signer(&key(2), 70).rotate(next).unwrap();
     assert_eq!(both.epoch(), Some(next));
-    let refused = cluster().name_epoch(&key(3), first, 50);
+    let refused = cluster().signer(&key(3), 50).name_epoch(first);
     assert!(matches!(refused, Err(TrustError::NotAdmin)));
 }

@@ -16,7 +16,10 @@ fn ends(node: u8, term: u32, last: &SignedStatement) -> Claim {
 /// statement as the last one of 4. That statement admits 9.
 fn hidden(by: u8) -> (Ledger, SignedStatement) {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
+    ledger
+        .signer(&key(2), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
     let held_back = forged(&ledger, 4, 1, admission(9, true, None, 1));
     ledger.merge([forged(&ledger, by, 1, ends(4, 1, &held_back))]);
     assert_eq!(members(&ledger), [1, 2, 3]);
@@ -27,7 +30,7 @@ fn hidden(by: u8) -> (Ledger, SignedStatement) {
 fn a_named_but_unseen_statement_admits_no_node_after_the_expulsion() {
     for by in [2, 4] {
         let (mut ledger, held_back) = hidden(by);
-        let stated = ledger.expel(&key(1), id(2), 50).unwrap();
+        let stated = ledger.signer(&key(1), 50).expel(id(2)).unwrap();
         assert_eq!(
             stated.len(),
             2,
@@ -52,11 +55,17 @@ fn a_named_but_unseen_statement_admits_no_node_after_the_expulsion() {
 #[test]
 fn an_unseen_statement_admits_no_node_through_those_admitted_further_down() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
-    ledger.admit(&key(4), id(6), name(6), true, 36).unwrap();
+    ledger
+        .signer(&key(2), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 36)
+        .admit(id(6), name(6), true)
+        .unwrap();
     let held_back = forged(&ledger, 6, 1, admission(9, true, None, 1));
     ledger.merge([forged(&ledger, 6, 1, ends(6, 1, &held_back))]);
-    ledger.expel(&key(1), id(2), 50).unwrap();
+    ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     ledger.merge([held_back]);
     assert_eq!(members(&ledger), [1, 3, 4]);
 }
@@ -64,13 +73,22 @@ fn an_unseen_statement_admits_no_node_through_those_admitted_further_down() {
 #[test]
 fn an_unseen_statement_of_an_earlier_membership_admits_no_node() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
+    ledger
+        .signer(&key(1), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
     let held_back = forged(&ledger, 4, 1, admission(9, true, None, 1));
     ledger.merge([forged(&ledger, 2, 1, ends(4, 1, &held_back))]);
-    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
-    ledger.admit(&key(4), id(5), name(5), false, 41).unwrap();
-    ledger.expel(&key(1), id(4), 50).unwrap();
-    ledger.expel(&key(1), id(2), 51).unwrap();
+    ledger
+        .signer(&key(1), 40)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 41)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(1), 50).expel(id(4)).unwrap();
+    ledger.signer(&key(1), 51).expel(id(2)).unwrap();
     ledger.merge([held_back]);
     assert_eq!(members(&ledger), [1, 3, 5]);
 }
@@ -78,11 +96,17 @@ fn an_unseen_statement_of_an_earlier_membership_admits_no_node() {
 #[test]
 fn a_repeated_statement_names_nothing_unseen() {
     let mut ledger = cluster();
-    ledger.admit(&key(1), id(4), name(4), true, 35).unwrap();
+    ledger
+        .signer(&key(1), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
     let held_back = forged(&ledger, 4, 1, admission(9, true, None, 1));
     ledger.merge([forged(&ledger, 2, 1, ends(4, 1, &held_back))]);
     assert_eq!(members(&ledger), [1, 2, 3]);
-    let stated = ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    let stated = ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(stated.len(), 2, "4 stays out");
     ledger.merge([held_back]);
     assert_eq!(members(&ledger), [1, 3]);
@@ -98,7 +122,7 @@ fn an_issuer_is_expelled_however_many_nodes_named_unseen_statements() {
         ledger.merge([forged(&ledger, n, 1, ends(n, 1, &held_back))]);
         all.push(held_back);
     }
-    let stated = ledger.expel(&key(1), id(2), 50).unwrap();
+    let stated = ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     assert_eq!(stated.len(), 61);
     ledger.merge(all);
     assert_eq!(members(&ledger), [1, 3]);
@@ -107,11 +131,17 @@ fn an_issuer_is_expelled_however_many_nodes_named_unseen_statements() {
 #[test]
 fn nothing_more_is_stated_about_a_node_whose_statements_are_all_known() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
-    ledger.admit(&key(4), id(5), name(5), false, 36).unwrap();
-    ledger.expel(&key(4), id(4), 40).unwrap();
+    ledger
+        .signer(&key(2), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
+    ledger
+        .signer(&key(4), 36)
+        .admit(id(5), name(5), false)
+        .unwrap();
+    ledger.signer(&key(4), 40).expel(id(4)).unwrap();
     ledger.merge([forged(&ledger, 2, 1, expulsion(7, 1))]);
-    let stated = ledger.expel(&key(1), id(2), 50).unwrap();
+    let stated = ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     let confirmed = stated.iter().filter(|it| ledger.confirms(it)).count();
     assert_eq!((stated.len(), confirmed), (2, 1));
     assert_eq!(members(&ledger), [1, 3, 5]);
@@ -122,17 +152,21 @@ fn nothing_more_is_stated_about_a_node_whose_statements_are_all_known() {
 #[test]
 fn a_node_expelled_before_its_issuer_forked_stays_out_after_the_expulsion() {
     let mut ledger = cluster();
-    ledger.admit(&key(2), id(4), name(4), true, 35).unwrap();
+    ledger
+        .signer(&key(2), 35)
+        .admit(id(4), name(4), true)
+        .unwrap();
     let mut apart = ledger.clone();
-    ledger.expel(&key(2), id(4), 40).unwrap();
+    ledger.signer(&key(2), 40).expel(id(4)).unwrap();
     for number in 0..3 {
         apart
-            .own(&key(2), b"docs".to_vec(), Some(id(3)), 41 + number)
+            .signer(&key(2), 41 + number)
+            .own(b"docs".to_vec(), Some(id(3)))
             .unwrap();
     }
     let mut met = merged(&ledger, &apart);
     assert_eq!(members(&met), [1, 2, 3]);
-    met.expel(&key(1), id(2), 50).unwrap();
+    met.signer(&key(1), 50).expel(id(2)).unwrap();
     assert_eq!(members(&met), [1, 3]);
 }
 
@@ -145,7 +179,10 @@ fn a_node_expelled_and_readmitted_by_one_is_removed_with_it() {
     assert_eq!(members(&ledger), [1, 2, 3]);
     let would = ledger.admitted_by_it_alone(&key(1), id(2), 50).unwrap();
     assert_eq!(would.iter().map(|it| it.node).collect::<Vec<_>>(), [id(3)]);
-    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    ledger
+        .signer(&key(1), 50)
+        .expel_with_admitted(id(2))
+        .unwrap();
     assert_eq!(members(&ledger), [1]);
 }
 
@@ -179,7 +216,7 @@ proptest! {
         prop_assume!(ledger.certificate(&id(2)).is_some());
         for node in (first..7).chain(2..first) {
             if ledger.certificate(&id(node)).is_some() {
-                if with_admitted && node == first { drop(ledger.expel_with_admitted(&key(1), id(node), 50).unwrap()) } else { drop(ledger.expel(&key(1), id(node), 50).unwrap()) }
+                if with_admitted && node == first { drop(ledger.signer(&key(1), 50).expel_with_admitted(id(node)).unwrap()) } else { drop(ledger.signer(&key(1), 50).expel(id(node)).unwrap()) }
             }
         }
         prop_assert_eq!(ledger.members().count(), 1);
@@ -238,18 +275,18 @@ proptest! {
         let ledger = forged_all(said);
         let before = all_in(&ledger);
         let mut plain = ledger.clone();
-        if plain.expel(&key(by), id(bad), 50).is_ok() {
+        if plain.signer(&key(by), 50).expel(id(bad)).is_ok() {
             let after = all_in(&plain);
             prop_assert!(after.is_subset(&before) && !after.contains(&id(bad)));
         }
         let mut with = ledger.clone();
-        if with.expel_with_admitted(&key(by), id(bad), 50).is_ok() {
+        if with.signer(&key(by), 50).expel_with_admitted(id(bad)).is_ok() {
             let after = all_in(&with);
             prop_assert!(after.is_subset(&before) && !after.contains(&id(bad)));
             // That expulsion alone, without any repeated statement.
             let term = with.evaluation.over_up_to(&id(bad));
             let mut alone = ledger.clone();
-            alone.state(&key(by), expulsion(bad, term), 50).unwrap();
+            alone.signer(&key(by), 50).state(expulsion(bad, term)).unwrap();
             // Excludes nodes that one of the lost statements had expelled.
             let stays = |it: &&Certificate| {
                 before.contains(&it.node) && !is_ended(&ledger, it.node, it.term)

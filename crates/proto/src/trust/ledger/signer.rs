@@ -1,0 +1,263 @@
+//! Statements of this node: each claim becomes the next statement of its chain.
+
+use super::Ledger;
+use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
+use crate::trust::{NodeKey, TrustError};
+use p2pfs_types::id::{EpochId, NodeId, NodeName};
+
+/// Maximum number of attempts to make a claim decide its subject. An attempt fails if it makes an
+/// earlier claim with the same number count again.
+const SAID_MAX: u64 = 64;
+
+/// A node that adds its own statements to a ledger. Made by [`Ledger::signer`].
+#[derive(Debug)]
+pub struct LedgerSigner<'a> {
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) key: &'a NodeKey,
+    pub(super) now_s: u64,
+}
+
+impl LedgerSigner<'_> {
+    /// Changes a copy of the ledger, and keeps the copy unless `change` returns an error. `change`
+    /// receives the ledger as it was, and the copy.
+    pub(super) fn attempt<T>(
+        &mut self,
+        change: impl FnOnce(&Ledger, &mut LedgerSigner<'_>) -> Result<T, TrustError>,
+    ) -> Result<T, TrustError> {
+        let mut after = self.ledger.clone();
+        let result = change(self.ledger, &mut self.on(&mut after))?;
+        *self.ledger = after;
+        Ok(result)
+    }
+
+    /// Returns a signer of this node for another ledger.
+    pub(super) fn on<'b>(&'b self, ledger: &'b mut Ledger) -> LedgerSigner<'b> {
+        LedgerSigner {
+            ledger,
+            key: self.key,
+            now_s: self.now_s,
+        }
+    }
+
+    /// Signs a claim as the next statement of this node's chain and takes it in.
+    pub(super) fn state(&mut self, claim: Claim) -> Result<SignedStatement, TrustError> {
+        let stated = self.state_all([claim])?;
+        stated.into_iter().next().ok_or(TrustError::LedgerFull)
+    }
+
+    /// Signs several claims as [`Self::state`] does, with one evaluation. After an error some of
+    /// them are taken in.
+    pub(super) fn state_all(
+        &mut self,
+        claims: impl IntoIterator<Item = Claim>,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let (key, now_s) = (self.key, self.now_s);
+        let by = key.node_id();
+        let certificate = self.ledger.certificate(&by);
+        let by_term = certificate.map_or(1, |certificate| certificate.term);
+        let mut before = self.ledger.last_of(&by);
+        let latest_s = self
+            .ledger
+            .by(&by)
+            .map(|(_, statement)| statement.at_s)
+            .max();
+        let mut latest_s = latest_s.unwrap_or(0);
+        let signed = claims.into_iter().map(|claim| {
+            // An admission is later than every earlier statement of this node, even if the clock
+            // was set back or stands still. So the node admitted first is the senior.
+            let step_s = u64::from(matches!(claim, Claim::Admit { .. }));
+            let at_s = now_s.max(latest_s.saturating_add(step_s));
+            latest_s = at_s;
+            let statement = Statement {
+                cluster: self.ledger.cluster,
+                by,
+                by_term,
+                at_s,
+                before,
+                claim,
+            };
+            let signed = statement.sign(key);
+            before = Some(signed.id());
+            signed
+        });
+        let signed: Vec<_> = signed.collect();
+        if self.ledger.merge(signed.iter().cloned()).len() == signed.len() {
+            Ok(signed)
+        } else {
+            Err(TrustError::LedgerFull)
+        }
+    }
+
+    /// Signs those of the claims that count afterwards. Takes nothing in after an error.
+    pub(super) fn state_what_counts(
+        &mut self,
+        mut claims: Vec<Claim>,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        loop {
+            let mut after = self.ledger.clone();
+            let stated = self.on(&mut after).state_all(claims.iter().cloned())?;
+            let said = claims.len();
+            let each = claims.into_iter().zip(&stated);
+            claims = each
+                .filter(|(_, signed)| after.counts(signed))
+                .map(|(claim, _)| claim)
+                .collect();
+            if claims.len() == said {
+                *self.ledger = after;
+                return Ok(stated);
+            }
+        }
+    }
+
+    /// Makes a member the owner of a path, or removes the owner. Returns the signed statements.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
+    /// [`TrustError::LedgerFull`].
+    pub fn own(
+        &mut self,
+        path: Vec<u8>,
+        node: Option<NodeId>,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        self.check_admin()?;
+        let term = match node.map(|node| self.ledger.certificate(&node)) {
+            Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
+            None => 0,
+        };
+        if path.len() > OWNED_PATH_MAX_BYTES {
+            return Err(TrustError::OwnedPath);
+        }
+        let words = |ledger: &Ledger| ledger.evaluation.owners.get(&path).copied();
+        let claim = |ledger: &Ledger| Claim::Own {
+            path: path.clone(),
+            node,
+            term,
+            number: 1 + words(ledger).map_or(0, |it| it.words),
+        };
+        let is_so = |ledger: &Ledger| words(ledger).is_some_and(|it| it.node == node);
+        self.state_until(claim, is_so)
+    }
+
+    /// Makes an epoch the cluster's, and confirms the farewells of nodes that left. Returns the
+    /// signed statements.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
+    pub fn rotate(&mut self, epoch: EpochId) -> Result<Vec<SignedStatement>, TrustError> {
+        self.check_admin()?;
+        let claim = |ledger: &Ledger| Claim::Rotate {
+            epoch,
+            number: 1 + ledger.evaluation.rotations,
+        };
+        let is_so = |ledger: &Ledger| ledger.epoch() == Some(epoch);
+        self.attempt(|_, after| {
+            // Only members may get the fresh secret. So a node that left must not be able to admit
+            // another one by a statement that it held back.
+            let mut stated = after.confirm_farewells();
+            stated.extend(after.state_until(claim, is_so)?);
+            Ok(stated)
+        })
+    }
+
+    /// Names the epoch of the first secret if no statement names an epoch yet. A node that lost its
+    /// secret, or has another one, learns from this statement which secret the others have. The
+    /// number is 0, so a rotation that this node does not know of prevails.
+    ///
+    /// # Errors
+    /// Those of [`Self::rotate`].
+    pub fn name_epoch(&mut self, epoch: EpochId) -> Result<Vec<SignedStatement>, TrustError> {
+        if self.ledger.epoch().is_some() {
+            return Ok(Vec::new());
+        }
+        self.check_admin()?;
+        let claim = Claim::Rotate { epoch, number: 0 };
+        Ok(vec![self.state(claim)?])
+    }
+
+    /// States those of the claims that count. If the ledger has no room for them, tries again with
+    /// the first half of the claims, down to none.
+    pub(super) fn state_as_many(&mut self, mut claims: Vec<Claim>) -> Vec<SignedStatement> {
+        loop {
+            match self.state_what_counts(claims.clone()) {
+                Ok(stated) => return stated,
+                Err(_) => claims.truncate(claims.len() / 2),
+            }
+        }
+    }
+
+    /// States the claim until it decides its subject. A further attempt is needed if the statement
+    /// makes an older claim with the same number count again.
+    fn state_until(
+        &mut self,
+        claim: impl Fn(&Ledger) -> Claim,
+        is_so: impl Fn(&Ledger) -> bool,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        self.attempt(|_, after| {
+            let mut stated = Vec::new();
+            for _ in 0..SAID_MAX {
+                let claim = claim(after.ledger);
+                stated.push(after.state(claim)?);
+                if is_so(after.ledger) {
+                    return Ok(stated);
+                }
+            }
+            Err(TrustError::LedgerFull)
+        })
+    }
+
+    /// States again the claims that decided their subjects in `before`, still count, and do not
+    /// decide them now. This happens to a claim when another claim on its subject no longer counts,
+    /// so that its number is above the count, or when its author was expelled. Stops when the
+    /// ledger has no room.
+    pub(super) fn restate_outdone(&mut self, before: &Ledger) -> Vec<SignedStatement> {
+        let mut stated = Vec::new();
+        for _ in 0..SAID_MAX {
+            let claims = self.ledger.outdone_of(before);
+            match self.attempt(|_, after| after.state_all(claims)) {
+                Ok(said) if said.is_empty() => break,
+                Ok(said) => stated.extend(said),
+                Err(_) => break,
+            }
+        }
+        stated
+    }
+
+    /// Admits a node. A node that lost its membership because its issuer was expelled returns as a
+    /// new member: its earlier statements and ownerships do not count again.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`]. The
+    /// ledger is then unchanged.
+    pub fn admit(
+        &mut self,
+        node: NodeId,
+        name: NodeName,
+        admin: bool,
+    ) -> Result<SignedStatement, TrustError> {
+        let me = self.key.node_id();
+        self.ledger.check_admits(&me, self.now_s)?;
+        self.attempt(|before, after| {
+            if let Some(term) = before.departure_index().fallen_term(&node) {
+                // Ends the lost membership: of its statements, those that stand now are fixed,
+                // whatever the node itself states.
+                let stands = before.last_counting(&node, term);
+                after.state(Claim::Expel { node, term, stands })?;
+            }
+            let over = after.ledger.evaluation.over_up_to(&node);
+            after.state(Claim::Admit {
+                node,
+                name,
+                admin,
+                until_s: None,
+                term: over.checked_add(1).ok_or(TrustError::KeyWorn)?,
+            })
+        })
+    }
+
+    /// Checks that this node may admit and expel.
+    pub(super) fn check_admin(&self) -> Result<(), TrustError> {
+        let is_admin = self.ledger.is_admin(&self.key.node_id(), self.now_s);
+        let refusal = || self.ledger.not_admin(self.now_s);
+        is_admin.then_some(()).ok_or_else(refusal)
+    }
+}
