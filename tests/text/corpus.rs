@@ -299,7 +299,8 @@ fn trust(said: &mut Vec<Said>) {
     let name = NodeName::new("other").unwrap();
     ledger.signer(&key(), 20).admit(other, name, true).unwrap();
     ledger
-        .signer(&key(), 30).own(b"docs".to_vec(), Some(other))
+        .signer(&key(), 30)
+        .own(b"docs".to_vec(), Some(other))
         .unwrap();
     ledger.signer(&key(), 40).rotate(EpochId([3; 8])).unwrap();
     ledger.signer(&key(), 50).expel(other).unwrap();

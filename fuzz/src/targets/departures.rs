@@ -95,7 +95,8 @@ impl Cluster {
         let at_s = self.tick();
         let _refused = self
             .ledger
-            .signer(&KEYS[by], at_s).admit(IDS[node], name(node), admin);
+            .signer(&KEYS[by], at_s)
+            .admit(IDS[node], name(node), admin);
     }
 
     /// The founder rotates the secret and gives the honest member its path.
@@ -103,14 +104,16 @@ impl Cluster {
         let at_s = self.tick();
         let rotated = self
             .ledger
-            .signer(&KEYS[FOUNDER], at_s).rotate(EpochId([epoch; 8]));
+            .signer(&KEYS[FOUNDER], at_s)
+            .rotate(EpochId([epoch; 8]));
         rotated.expect("the founder rotates");
         // a bad administrator may have ended all memberships that its key can have
         let member = IDS[HONEST_MEMBER];
         let owner = self.ledger.certificate(&member).map(|it| it.node);
         let owned = self
             .ledger
-            .signer(&KEYS[FOUNDER], at_s).own(b"docs".to_vec(), owner);
+            .signer(&KEYS[FOUNDER], at_s)
+            .own(b"docs".to_vec(), owner);
         owned.expect("the founder gives a path away");
     }
 
@@ -217,7 +220,10 @@ impl Cluster {
                     _ => self.ledger.signer(&KEYS[by], at_s).expel_with_admitted(id),
                 };
                 if ended.is_err() && self.ledger.certificate(&id).is_some() {
-                    let ended = self.ledger.signer(&KEYS[FOUNDER], at_s).expel_with_admitted(id);
+                    let ended = self
+                        .ledger
+                        .signer(&KEYS[FOUNDER], at_s)
+                        .expel_with_admitted(id);
                     ended.expect("the founder expels any member");
                 }
             }

@@ -28,12 +28,24 @@ fn state(choose: &mut Unstructured<'_>, ledger: &mut Ledger, at_s: u64) -> Resul
     let (key, subject) = (&keys[by], keys[node].node_id());
     match choose.int_in_range(0..=5u8)? {
         // who is to stay plain is given the right by nobody
-        0 => drop(ledger.signer(key, at_s).admit(subject, name(node), node < PLAIN && choose.arbitrary()?)),
+        0 => drop(ledger.signer(key, at_s).admit(
+            subject,
+            name(node),
+            node < PLAIN && choose.arbitrary()?,
+        )),
         1 => drop(ledger.signer(key, at_s).expel(subject)),
-        2 => drop(ledger.signer(key, at_s).rotate(EpochId([choose.arbitrary()?; 8]))),
+        2 => drop(
+            ledger
+                .signer(key, at_s)
+                .rotate(EpochId([choose.arbitrary()?; 8])),
+        ),
         3 => {
             let whose = choose.arbitrary::<bool>()?.then_some(subject);
-            drop(ledger.signer(key, at_s).own(choose.choose(&PATHS)?.to_vec(), whose));
+            drop(
+                ledger
+                    .signer(key, at_s)
+                    .own(choose.choose(&PATHS)?.to_vec(), whose),
+            );
         }
         _ => {
             let forged = forged(choose, ledger, key, (node, subject))?;

@@ -54,6 +54,7 @@ mod departed;
 mod expelling;
 mod history;
 mod intake;
+mod lost;
 mod signer;
 mod walk;
 
@@ -452,6 +453,53 @@ impl Ledger {
         }
     }
 
+    /// Returns the members that [`LedgerSigner::expel_with_admitted`] would remove besides the node
+    /// itself.
+    ///
+    /// # Errors
+    /// Those of [`LedgerSigner::expel_with_admitted`].
+    pub fn admitted_by_it_alone(
+        &self,
+        key: &NodeKey,
+        node: NodeId,
+        now_s: u64,
+    ) -> Result<Vec<Certificate>, TrustError> {
+        let mut after = self.clone();
+        after.signer(key, now_s).expel_with_admitted(node)?;
+        let members = self.members().filter(|it| self.is_member(&it.node, now_s));
+        let gone = members.filter(|it| it.node != node && after.certificate(&it.node).is_none());
+        Ok(gone.cloned().collect())
+    }
+
+    /// Returns why this node's expulsion of another does not count.
+    fn senior(&self, node: &NodeId) -> TrustError {
+        match self.last_name_of(node) {
+            Some(name) if self.has_resigned(node) => TrustError::SeniorLeft { name },
+            Some(name) => TrustError::Senior { name },
+            None => TrustError::NoMember,
+        }
+    }
+
+    /// Returns the node and all nodes admitted by it, directly or through others.
+    fn with_admitted(&self, node: NodeId) -> BTreeSet<NodeId> {
+        let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for id in &self.evaluation.valid {
+            let statement = self.statements.get(id).map(|signed| &signed.statement);
+            if let Some(statement) = statement
+                && let Claim::Admit { node, .. } = &statement.claim
+            {
+                by.entry(statement.by).or_default().push(*node);
+            }
+        }
+        let (mut all, mut next) = (BTreeSet::new(), vec![node]);
+        while let Some(node) = next.pop() {
+            if all.insert(node) {
+                next.extend(by.get(&node).into_iter().flatten());
+            }
+        }
+        all
+    }
+
     /// Returns this node as the author of further statements.
     pub fn signer<'a>(&'a mut self, key: &'a NodeKey, now_s: u64) -> LedgerSigner<'a> {
         LedgerSigner {
@@ -459,40 +507,6 @@ impl Ledger {
             key,
             now_s,
         }
-    }
-
-    /// Returns the claims that decided their subjects in `before`, still count, and do not decide
-    /// them now. Each has the number that is next now.
-    fn outdone_of(&self, before: &Ledger) -> Vec<Claim> {
-        let (now, then) = (&self.evaluation, &before.evaluation);
-        let counts = |id: &StatementId| now.valid.contains(id);
-        let mut outdone = Vec::new();
-        if let Some(said) = then.epoch
-            && counts(&said.id)
-            && self.epoch() != Some(said.what)
-        {
-            outdone.push(Claim::Rotate {
-                epoch: said.what,
-                number: 1 + now.rotations,
-            });
-        }
-        for (path, owned) in &then.owners {
-            let Some(said) = owned.said.filter(|said| counts(&said.id)) else {
-                continue;
-            };
-            let owner = said.what.filter(|it| now.is_in(it));
-            let node = owner.map(|(node, _)| node);
-            let on_it = now.owners.get(path);
-            if on_it.is_none_or(|on_it| on_it.node != node) {
-                outdone.push(Claim::Own {
-                    path: path.clone(),
-                    node,
-                    term: owner.map_or(0, |(_, term)| term),
-                    number: 1 + on_it.map_or(0, |on_it| on_it.words),
-                });
-            }
-        }
-        outdone
     }
 
     fn not_admin(&self, now_s: u64) -> TrustError {

@@ -11,12 +11,11 @@
 //! counts. The room that this needs does not depend on the number of nodes that were admitted with
 //! a stolen key. A node that also has a certificate by another issuer stays a member by that one.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use super::Ledger;
+use super::lost::LostClaims;
 use super::signer::LedgerSigner;
-use super::{Certificate, Ledger, Membership};
+use crate::trust::TrustError;
 use crate::trust::statement::{Claim, SignedStatement};
-use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::NodeId;
 
 /// Maximum number of rounds in which lost expulsions are stated again.
@@ -142,7 +141,8 @@ impl LedgerSigner<'_> {
         let mut stated = Vec::new();
         // Each statement can make another expulsion lose its effect.
         for _ in 0..LOST_ROUNDS_MAX {
-            let lost = before.expulsions_lost_in(self.ledger);
+            let after = &*self.ledger;
+            let lost = LostClaims { before, after }.expulsions();
             // `state_what_counts` leaves out expulsions of nodes senior to this one.
             let said = self.state_what_counts(lost)?;
             if said.is_empty() {
@@ -151,110 +151,5 @@ impl LedgerSigner<'_> {
             stated.extend(said);
         }
         Ok(stated)
-    }
-}
-
-impl Ledger {
-    /// Returns the members that [`LedgerSigner::expel_with_admitted`] would remove besides the node
-    /// itself.
-    ///
-    /// # Errors
-    /// Those of [`LedgerSigner::expel_with_admitted`].
-    pub fn admitted_by_it_alone(
-        &self,
-        key: &NodeKey,
-        node: NodeId,
-        now_s: u64,
-    ) -> Result<Vec<Certificate>, TrustError> {
-        let mut after = self.clone();
-        after.signer(key, now_s).expel_with_admitted(node)?;
-        let members = self.members().filter(|it| self.is_member(&it.node, now_s));
-        let gone = members.filter(|it| it.node != node && after.certificate(&it.node).is_none());
-        Ok(gone.cloned().collect())
-    }
-
-    /// Returns why this node's expulsion of another does not count.
-    fn senior(&self, node: &NodeId) -> TrustError {
-        match self.last_name_of(node) {
-            Some(name) if self.has_resigned(node) => TrustError::SeniorLeft { name },
-            Some(name) => TrustError::Senior { name },
-            None => TrustError::NoMember,
-        }
-    }
-
-    /// Returns the node and all nodes admitted by it, directly or through others.
-    fn with_admitted(&self, node: NodeId) -> BTreeSet<NodeId> {
-        let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-        for id in &self.evaluation.valid {
-            let statement = self.statements.get(id).map(|signed| &signed.statement);
-            if let Some(statement) = statement
-                && let Claim::Admit { node, .. } = &statement.claim
-            {
-                by.entry(statement.by).or_default().push(*node);
-            }
-        }
-        let (mut all, mut next) = (BTreeSet::new(), vec![node]);
-        while let Some(node) = next.pop() {
-            if all.insert(node) {
-                next.extend(by.get(&node).into_iter().flatten());
-            }
-        }
-        all
-    }
-
-    /// Returns claims that replace the expulsions that count here and not in `after`: one for each
-    /// membership that no other statement ends there. Each claim lets exactly those statements
-    /// stand that stand here, whatever the original expulsion named. Otherwise statements that no
-    /// node has seen could come to stand.
-    fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
-        let (known, void) = after.ends();
-        let mut lost: BTreeMap<Membership, bool> = BTreeMap::new();
-        for (id, signed) in &self.statements {
-            let Claim::Expel { node, term, .. } = signed.statement.claim else {
-                continue;
-            };
-            if !self.evaluation.valid.contains(id) || after.evaluation.valid.contains(id) {
-                continue;
-            }
-            // Without a certificate that counts in `after`, a node cannot return. Beyond its last
-            // such membership, nothing needs to be ended.
-            let Some(had) = after.last_term(&node) else {
-                continue;
-            };
-            let term = term.min(had);
-            let is_void = self.evaluation.voiding.contains(id);
-            let is_known = if is_void {
-                void.get(&node).is_some_and(|up_to| *up_to >= term)
-            } else {
-                known.contains(&(node, term))
-            };
-            if !is_known {
-                *lost.entry((node, term)).or_default() |= is_void;
-            }
-        }
-        let claims = lost.into_iter().map(|((node, term), is_void)| {
-            let last = self.last_counting(&node, term).unwrap_or(self.cluster);
-            let stands = (!is_void).then_some(last);
-            Claim::Expel { node, term, stands }
-        });
-        claims.collect()
-    }
-
-    /// Returns the last membership that each counting statement ends, and for each node the last
-    /// membership that another node's statement voids.
-    fn ends(&self) -> (BTreeSet<Membership>, BTreeMap<NodeId, u32>) {
-        let (mut known, mut void) = (BTreeSet::new(), BTreeMap::new());
-        let counting = |id| self.statements.get(id).map(|signed| (id, signed));
-        for (id, signed) in self.evaluation.valid.iter().filter_map(counting) {
-            if let Claim::Expel { node, term, .. } = signed.statement.claim {
-                let had = self.last_term(&node).unwrap_or(term);
-                known.insert((node, term.min(had)));
-                if self.evaluation.voiding.contains(id) {
-                    let up_to = void.entry(node).or_insert(term);
-                    *up_to = term.max(*up_to);
-                }
-            }
-        }
-        (known, void)
     }
 }

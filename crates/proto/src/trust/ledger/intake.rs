@@ -111,6 +111,92 @@ impl Issuers {
     }
 }
 
+/// A batch of statements on its way into a ledger.
+struct Intake<'a> {
+    ledger: &'a mut Ledger,
+    issuers: Issuers,
+    /// Maximum number of statements in the ledger, for all nodes except the founder.
+    most_of_others: usize,
+}
+
+impl Intake<'_> {
+    /// Takes the statements in.
+    fn take(mut self, statements: impl IntoIterator<Item = SignedStatement>) -> IntakeResult {
+        let mut taken = IntakeResult::default();
+        let mut queue: VecDeque<_> = statements.into_iter().collect();
+        let mut without_room = Vec::new();
+        while let Some(signed) = queue.pop_front() {
+            match self.classify(&signed) {
+                IntakeDecision::Irrelevant => {}
+                IntakeDecision::Defer => self.issuers.defer(signed),
+                // One proof of excess is enough.
+                IntakeDecision::OverQuota if taken.over.is_some() => {}
+                IntakeDecision::NoRoom if !self.is_answered_for(&signed.statement) => {}
+                IntakeDecision::Accept | IntakeDecision::OverQuota | IntakeDecision::NoRoom
+                    if !signed.is_genuine() =>
+                {
+                    taken.is_forged = true;
+                    break;
+                }
+                IntakeDecision::OverQuota => taken.over = Some(signed.statement.by),
+                IntakeDecision::NoRoom => without_room.push(signed),
+                IntakeDecision::Accept => {
+                    self.ledger.statements.insert(signed.id(), signed.clone());
+                    // The certificate may come after the statements that it permits, which were
+                    // deferred.
+                    queue.extend(self.issuers.record_stored(&signed));
+                    taken.new.push(signed);
+                }
+            }
+        }
+        if !taken.new.is_empty() {
+            self.ledger.evaluation = self.ledger.evaluate();
+        }
+        taken.new.extend(self.ledger.replace_idle(without_room));
+        taken
+    }
+
+    /// Returns whether a member made the statement in its present membership.
+    fn is_answered_for(&self, statement: &Statement) -> bool {
+        let member = self.ledger.evaluation.members.get(&statement.by);
+        member.is_some_and(|it| it.term == statement.by_term)
+    }
+
+    /// Classifies a statement before its signature is checked.
+    fn classify(&self, signed: &SignedStatement) -> IntakeDecision {
+        let statement = &signed.statement;
+        let is_of_here = statement.cluster == self.ledger.cluster
+            && has_room(&statement.claim)
+            && !matches!(statement.claim, Claim::Found { .. })
+            && !self.ledger.statements.contains_key(&signed.id());
+        let by = statement.by;
+        let most = if by == self.ledger.founder {
+            STATEMENTS_MAX
+        } else {
+            self.most_of_others
+        };
+        if !is_of_here {
+            return IntakeDecision::Irrelevant;
+        }
+        let issuer = self.issuers.0.get(&by);
+        let (right, kept) = issuer.map_or((StatementRight::None, 0), |it| (it.right, it.kept));
+        // Each certificate after the first permits one more farewell.
+        let again = issuer.map_or(0, |it| it.admitted.saturating_sub(1));
+        let may_go = is_farewell(statement) && kept < STATEMENTS_PER_MEMBER_MAX + again;
+        let is_full = self.ledger.statements.len() >= most;
+        match right {
+            StatementRight::Admit if kept >= STATEMENTS_PER_ADMIN_MAX && !is_full => {
+                IntakeDecision::OverQuota
+            }
+            StatementRight::Admit if kept >= STATEMENTS_PER_ADMIN_MAX => IntakeDecision::Irrelevant,
+            StatementRight::Go if !may_go => IntakeDecision::Defer,
+            StatementRight::Admit | StatementRight::Go if is_full => IntakeDecision::NoRoom,
+            StatementRight::Admit | StatementRight::Go => IntakeDecision::Accept,
+            StatementRight::None => IntakeDecision::Defer,
+        }
+    }
+}
+
 impl Ledger {
     /// Takes statements in. Skips those of another cluster, of unknown issuers, and beyond a limit.
     pub(in crate::trust) fn take_in(
@@ -135,45 +221,12 @@ impl Ledger {
         most_of_others: usize,
         statements: impl IntoIterator<Item = SignedStatement>,
     ) -> IntakeResult {
-        let mut issuers = Issuers::of(self);
-        let mut taken = IntakeResult::default();
-        let mut queue: VecDeque<_> = statements.into_iter().collect();
-        let mut without_room = Vec::new();
-        while let Some(signed) = queue.pop_front() {
-            match self.classify(&issuers, most_of_others, &signed) {
-                IntakeDecision::Irrelevant => {}
-                IntakeDecision::Defer => issuers.defer(signed),
-                // One proof of excess is enough.
-                IntakeDecision::OverQuota if taken.over.is_some() => {}
-                IntakeDecision::NoRoom if !self.is_answered_for(&signed.statement) => {}
-                IntakeDecision::Accept | IntakeDecision::OverQuota | IntakeDecision::NoRoom
-                    if !signed.is_genuine() =>
-                {
-                    taken.is_forged = true;
-                    break;
-                }
-                IntakeDecision::OverQuota => taken.over = Some(signed.statement.by),
-                IntakeDecision::NoRoom => without_room.push(signed),
-                IntakeDecision::Accept => {
-                    self.statements.insert(signed.id(), signed.clone());
-                    // The certificate may come after the statements that it permits, which were
-                    // deferred.
-                    queue.extend(issuers.record_stored(&signed));
-                    taken.new.push(signed);
-                }
-            }
-        }
-        if !taken.new.is_empty() {
-            self.evaluation = self.evaluate();
-        }
-        taken.new.extend(self.replace_idle(without_room));
-        taken
-    }
-
-    /// Returns whether a member made the statement in its present membership.
-    fn is_answered_for(&self, statement: &Statement) -> bool {
-        let member = self.evaluation.members.get(&statement.by);
-        member.is_some_and(|it| it.term == statement.by_term)
+        let intake = Intake {
+            issuers: Issuers::of(self),
+            ledger: self,
+            most_of_others,
+        };
+        intake.take(statements)
     }
 
     /// Takes in those of these statements that count, each in place of a stored statement that is
@@ -245,45 +298,6 @@ impl Ledger {
             }
         }
         idle
-    }
-
-    /// Classifies a statement before its signature is checked.
-    fn classify(
-        &self,
-        issuers: &Issuers,
-        most_of_others: usize,
-        signed: &SignedStatement,
-    ) -> IntakeDecision {
-        let statement = &signed.statement;
-        let is_of_here = statement.cluster == self.cluster
-            && has_room(&statement.claim)
-            && !matches!(statement.claim, Claim::Found { .. })
-            && !self.statements.contains_key(&signed.id());
-        let by = statement.by;
-        let most = if by == self.founder {
-            STATEMENTS_MAX
-        } else {
-            most_of_others
-        };
-        if !is_of_here {
-            return IntakeDecision::Irrelevant;
-        }
-        let issuer = issuers.0.get(&by);
-        let (right, kept) = issuer.map_or((StatementRight::None, 0), |it| (it.right, it.kept));
-        // Each certificate after the first permits one more farewell.
-        let again = issuer.map_or(0, |it| it.admitted.saturating_sub(1));
-        let may_go = is_farewell(statement) && kept < STATEMENTS_PER_MEMBER_MAX + again;
-        let is_full = self.statements.len() >= most;
-        match right {
-            StatementRight::Admit if kept >= STATEMENTS_PER_ADMIN_MAX && !is_full => {
-                IntakeDecision::OverQuota
-            }
-            StatementRight::Admit if kept >= STATEMENTS_PER_ADMIN_MAX => IntakeDecision::Irrelevant,
-            StatementRight::Go if !may_go => IntakeDecision::Defer,
-            StatementRight::Admit | StatementRight::Go if is_full => IntakeDecision::NoRoom,
-            StatementRight::Admit | StatementRight::Go => IntakeDecision::Accept,
-            StatementRight::None => IntakeDecision::Defer,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Statements of this node: each claim becomes the next statement of its chain.
 
 use super::Ledger;
+use super::lost::LostClaims;
 use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
@@ -212,7 +213,8 @@ impl LedgerSigner<'_> {
     pub(super) fn restate_outdone(&mut self, before: &Ledger) -> Vec<SignedStatement> {
         let mut stated = Vec::new();
         for _ in 0..SAID_MAX {
-            let claims = self.ledger.outdone_of(before);
+            let after = &*self.ledger;
+            let claims = LostClaims { before, after }.outdone();
             match self.attempt(|_, after| after.state_all(claims)) {
                 Ok(said) if said.is_empty() => break,
                 Ok(said) => stated.extend(said),
