@@ -1,7 +1,8 @@
-//! The program p2pfs: the daemon with its configuration and control socket, and the commands.
+//! The program p2pfs: [`daemon`] runs a node with its configuration and control socket, and [`cli`]
+//! has the commands.
 //!
-//! `docs/architecture.md` describes the crates behind it. A program that embeds a node uses the
-//! crate `p2pfs-node`.
+//! `docs/architecture.md` describes the crates that implement the node. A program that embeds a
+//! node uses the crate `p2pfs-node`.
 
 pub mod cli;
 pub mod daemon;

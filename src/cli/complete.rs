@@ -13,7 +13,7 @@ use super::names::Names;
 use crate::daemon::config::Environment;
 use crate::daemon::control::{Call, Client, EntryKind, Listing, Peers, Shares};
 
-/// How long a completion waits for the daemon.
+/// How long a completion waits for each answer of the daemon.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 fn connect() -> Option<Client> {
@@ -57,7 +57,7 @@ fn names_beside(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
     let names = listing.entries.iter().map(|entry| {
         let last = entry.path.as_bytes().rsplit(|byte| *byte == b'/').next();
         let last = last.unwrap_or_default();
-        // Prefixed with ./ so that it is not taken for a flag.
+        // A name that begins with a dash gets the prefix ./, so that it is not taken for a flag.
         let is_like_flag = directory.is_empty() && last.starts_with(b"-");
         let before = if is_like_flag { b"./" } else { directory };
         let mut name = [before, last].concat();

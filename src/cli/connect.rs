@@ -12,9 +12,9 @@ use crate::daemon::control::{Client, ClientError};
 /// How long a command waits for an answer that takes work. Joining takes the longest, because it
 /// connects to another machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a command waits for an answer that the daemon has at hand, such as its status. It is
-/// the time for which a restarting daemon is awaited. Such questions are asked especially when a
-/// daemon hangs.
+/// How long a command waits for an answer that the daemon has at hand, such as its status. Equals
+/// the time that a client waits for a restarting daemon. The limit is short, because users ask for
+/// the status especially when a daemon hangs.
 const PATIENCE_AT_HAND: Duration = Duration::from_secs(15);
 
 /// Arguments of every command that calls the daemon. They may precede or follow a subcommand.
@@ -34,7 +34,7 @@ pub struct Reporting {
     pub(super) json: bool,
 }
 
-/// Returns the possible sockets of the daemon, or the given one.
+/// Returns the socket `said`, or without it the sockets of the user's own daemon and the system's.
 pub(super) fn sockets(said: Option<&Path>) -> Vec<PathBuf> {
     match said {
         Some(path) => vec![path.to_owned()],
@@ -48,7 +48,8 @@ impl Reporting {
         sockets(self.socket.as_deref())
     }
 
-    /// Connects, with `patience` as the timeout of each answer; `None` waits without limit.
+    /// Connects, with `patience` as the timeout of each answer. With `None`, the client waits for
+    /// an answer as long as the daemon is alive.
     fn connect(&self, patience: Option<Duration>) -> Result<Client, ClientError> {
         let mut client = Client::connect(&self.sockets())?;
         client.set_patience(patience)?;
@@ -76,7 +77,7 @@ impl Reporting {
         self.connect(Some(PATIENCE_AT_HAND))
     }
 
-    /// Connects without a timeout for answers.
+    /// Connects without a timeout: the client waits for an answer as long as the daemon is alive.
     pub(super) fn open_patiently(&self) -> Result<Client, CliError> {
         Ok(self.connect(None)?)
     }

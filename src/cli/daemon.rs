@@ -1,4 +1,5 @@
-//! `p2pfs daemon`: flags that are settings, and the resulting configuration.
+//! `p2pfs daemon`: adds the flags to the other settings, loads the configuration, and prints it or
+//! runs the daemon with it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use crate::daemon::config::{
 };
 use p2pfs_types::id::NodeName;
 
-/// The flags of `p2pfs daemon`. Each wins over the environment and the files.
+/// The flags of `p2pfs daemon`. A flag wins over the environment and the files, except that
+/// `--share` adds to their folders.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DaemonOptions {
     /// The configuration file [default: /etc/p2pfs/p2pfs.toml; a user's in ~/.config]

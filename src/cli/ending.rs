@@ -1,7 +1,9 @@
-//! Termination of commands that run their own daemons, and of these daemons.
+//! Signals that end a program (SIGINT, SIGTERM, SIGHUP), for commands that must clean up first: the
+//! demo and the prompts of the older programs, which run daemons of their own, and the live view of
+//! `p2pfs top`.
 //!
-//! This module owns the signals that end a program (SIGINT, SIGTERM, SIGHUP) for commands that must
-//! clean up. The daemons receive none of them from the terminal.
+//! The daemons end with the command that started them. [`bind`] keeps the signals of the terminal
+//! from them, so that the command can end them in order.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -16,8 +18,8 @@ use signal_hook::iterator::Signals;
 
 use super::error::CliError;
 
-/// How long a program may take to end by itself after a signal. A view looks for signals five times
-/// in a second.
+/// How long a program may take to end by itself after a signal. The live view of `p2pfs top` checks
+/// for signals five times a second.
 const STUCK_MAX: Duration = Duration::from_secs(1);
 
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
@@ -25,7 +27,7 @@ const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 /// Makes a write beyond the file size limit of this process (`ulimit -f`) an error that can be
 /// reported, instead of the end of the process.
 pub fn outlive_the_limit_of_files() {
-    // Without the handler, only the default behaviour remains.
+    // If the handler cannot be installed, such a write still ends the process.
     let _as_it_was = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
@@ -46,7 +48,8 @@ pub(super) fn has_come(ended: &AtomicBool) -> bool {
     ended.load(Ordering::Relaxed)
 }
 
-/// Collects the ending signals for [`end_daemon_with`].
+/// Collects the ending signals for [`end_daemon_with`] or [`end_if_stuck`]. From now on they do not
+/// end this program by themselves.
 ///
 /// # Errors
 /// The error of the system.
@@ -54,7 +57,8 @@ pub(super) fn catch_all() -> Result<Signals, CliError> {
     Ok(Signals::new(ENDING)?)
 }
 
-/// Ends the daemon and then this program when a signal arrives, after `tidy` has run.
+/// Starts a thread that waits for a signal. The thread then ends the daemon, runs `tidy` and exits
+/// this program.
 pub(super) fn end_daemon_with(
     mut signals: Signals,
     daemon: &Child,
@@ -73,8 +77,8 @@ pub(super) fn end_daemon_with(
     });
 }
 
-/// Ends this program after [`STUCK_MAX`] if it does not end by itself after a signal, for example
-/// because a write to the terminal blocks. `tidy` runs before.
+/// Starts a thread that waits for a signal. If this program still runs [`STUCK_MAX`] later, for
+/// example because a write to the terminal blocks, the thread runs `tidy` and exits the program.
 pub(super) fn end_if_stuck(mut signals: Signals, tidy: impl FnOnce() + Send + 'static) {
     std::thread::spawn(move || {
         let Some(signal) = signals.forever().next() else {
@@ -92,8 +96,8 @@ pub(super) fn ask(daemon: &Child) {
     let _told = kill_process(Pid::from_child(daemon), Signal::TERM);
 }
 
-/// Configures a daemon so that it ends with this program, however that ends. Also keeps the signals
-/// of the terminal from it.
+/// Prepares the command that starts a daemon. The daemon ends when this program ends, even if this
+/// program is killed. Signals of the terminal do not reach the daemon.
 pub(super) fn bind(daemon: &mut Command) -> &mut Command {
     daemon.process_group(0);
     daemon.arg("--end-with").arg(std::process::id().to_string())

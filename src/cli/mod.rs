@@ -1,9 +1,13 @@
-//! Command line: one file per group of commands.
+//! Command line: one file per group of commands. [`parse`] reads the arguments, and [`run`] runs
+//! the command.
 //!
 //! This module owns the arguments, the output format for terminals and pipes, and the exit codes: 0
-//! success, 1 failure, 2 misuse. All of its data comes from the control socket. It never touches
-//! the files of a node, except a token that waits for the first start. A failed command prints one
-//! line on standard error, with the cause and the remedy.
+//! for success, 2 for misuse, [`CliError::exit_status`] for a failure. A failed command prints each
+//! error on standard error, in one line with the cause and the remedy.
+//!
+//! A command learns the state of a running daemon from its control socket, and never from its
+//! files. If no daemon runs, `doctor`, `config show` and `join` read its configuration, and `join`
+//! saves the token in its state directory.
 
 mod access;
 mod cache;
@@ -159,8 +163,9 @@ impl Command {
     }
 }
 
-/// First argument if mount(8) is asked to mount the type fuse.p2pfs, or to change such a mount.
-/// mount.fuse3(8) then runs the program named by the type, with the mount source as its argument.
+/// Source of every p2pfs mount, as mount(8) shows it. If a user asks mount(8) for a mount of the
+/// type fuse.p2pfs with this source, or for a change of a p2pfs mount, mount.fuse3(8) runs the
+/// program `p2pfs`, which the type names, with the source as its first argument.
 const MOUNT_SOURCE: &str = "p2pfs";
 
 /// Parses the command line. Help and misuse are handled here, with their exit code.
@@ -182,7 +187,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         Err(e) => {
             let code = u8::try_from(e.exit_code()).unwrap_or(2);
             let unheard = print_misuse(&e).and_then(|()| io::stdout().flush()).err();
-            // Requested output that cannot be written is a failure, but a closed pipe is not.
+            // If the user requested help (`code` is 0), help that cannot be written is a failure,
+            // unless the reader has closed the pipe.
             let unheard = unheard.filter(|it| code == 0 && it.kind() != ErrorKind::BrokenPipe);
             if let Some(error) = unheard {
                 complain(CliError::Output(error));
@@ -245,8 +251,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-/// Entry points of the daemon and the mount broker, and the device check. This module depends on
-/// none of them.
+/// Entry points of the daemon and the mount broker, and the check of the FUSE device. The caller
+/// passes them in, so that this module does not depend on their code.
 #[derive(Clone, Copy)]
 pub struct Programs {
     /// Runs the daemon.

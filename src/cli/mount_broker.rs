@@ -20,8 +20,8 @@ pub struct MountBrokerOptions {
     allowed: Vec<PathBuf>,
 }
 
-/// Runs the broker on its socket for these mount points. The last argument is whether they come
-/// from the configuration.
+/// Runs the broker on `socket` for the mount points `allowed`. `by_configuration` says whether these
+/// come from the configuration instead of the flags.
 pub(super) type RunBroker =
     fn(socket: PathBuf, allowed: Vec<PathBuf>, by_configuration: bool) -> Result<(), CliError>;
 

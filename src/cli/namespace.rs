@@ -16,7 +16,7 @@ use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
 };
 
-/// Maximum number of shown names that wait to be hashed.
+/// Maximum number of unhashed files of this node that `ls` names in its last line.
 const UNREAD_SHOWN_MAX: usize = 5;
 /// Columns for the names of holders in a line of `ls -l`.
 const HOLDERS_COLUMNS: usize = 16;
@@ -176,7 +176,7 @@ fn print_long(listing: &Listing, directory: &Named, output: &mut Output) -> Resu
     )
 }
 
-/// Returns the holder names that fit, and the number of the others.
+/// Returns the holder names that fit into [`HOLDERS_COLUMNS`], and the number of the others.
 fn some_holders(holders: &[String]) -> String {
     let mut text = String::new();
     for (told, holder) in holders.iter().enumerate() {

@@ -15,11 +15,11 @@ pub(super) const LINE_COLUMNS: usize = 80;
 
 /// Blanks between two columns of a table.
 pub(super) const COLUMN_GAP: usize = 2;
-/// Minimum columns that remain of a name in a table.
+/// Minimum width to which a name in a table is shortened.
 const NAME_COLUMNS_MIN: usize = 12;
 
-/// Standard output whose reader may leave early. Later writes are discarded, so that the command
-/// still completes its work.
+/// Standard output of a command that must complete its work. Once the reader has closed the pipe,
+/// every write succeeds and its bytes are discarded.
 struct Unread<W> {
     writer: W,
     is_unread: bool,
@@ -130,7 +130,7 @@ impl Output {
     /// Writes text of any length after a lead. Lines have at most [`LINE_COLUMNS`], are broken
     /// between words, and are indented to the width of the lead.
     pub(super) fn paragraph(&mut self, lead: &str, text: &str) -> Result<(), CliError> {
-        // A colour takes no columns.
+        // `display_width` does not count the escape sequences of a colour.
         let indent = " ".repeat(textwrap::core::display_width(lead));
         for (number, line) in broken(text, &indent).iter().enumerate() {
             match number {
@@ -228,8 +228,8 @@ impl Output {
     }
 }
 
-/// Breaks a sentence into lines, only at blanks. A path may be longer than a line and is copied
-/// into commands.
+/// Breaks a sentence into lines, only at blanks. A word that is longer than a line stays whole,
+/// because it may be a path that the user copies into a command.
 pub(super) fn broken<'a>(text: &'a str, indent: &'a str) -> Vec<Cow<'a, str>> {
     let options = textwrap::Options::new(LINE_COLUMNS)
         .initial_indent(indent)
@@ -240,7 +240,8 @@ pub(super) fn broken<'a>(text: &'a str, indent: &'a str) -> Vec<Cow<'a, str>> {
     textwrap::wrap(text, options)
 }
 
-/// Shortens the first column if the table is wider than a line, down to a minimum width.
+/// Shortens the cells of the first column so that the table fits into a line, but to no less than
+/// [`NAME_COLUMNS_MIN`].
 pub(super) fn fit_first(heading: &[&str], rows: &mut [Vec<String>]) {
     let width = |text: &str| textwrap::core::display_width(text);
     let columns = 0..heading.len();
@@ -262,8 +263,9 @@ pub(super) fn fit_first(heading: &[&str], rows: &mut [Vec<String>]) {
     }
 }
 
-/// Shortens the last column if the table is wider than a line, down to a minimum width. The end of
-/// each cell remains, because a path ends with the name of the file.
+/// Shortens the cells of the last column so that the table fits into a line, but to no less than
+/// [`NAME_COLUMNS_MIN`]. The end of each cell remains, because a path ends with the name of the
+/// file.
 pub(super) fn fit_last(heading: &[&str], rows: &mut [Vec<String>]) {
     let width = |text: &str| textwrap::core::display_width(text);
     let last = heading.len().saturating_sub(1);

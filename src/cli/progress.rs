@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Template for copied bytes: amount, rate and remaining time.
 const COPIED: &str = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
                       {binary_bytes_per_sec} {eta}";
-/// Template for work on the cache, named by its message: amount, rate and remaining time.
+/// Template for work on the cache: amount, rate and remaining time. The message is the verb, such
+/// as `checked`.
 const KEPT: &str = "{bar:14} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}, \
                     {binary_bytes_per_sec}, {eta} left";
 /// Template for a share that is being read. The message counts its files.

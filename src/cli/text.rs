@@ -12,8 +12,8 @@ pub(super) fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Escapes a path of the shared folder for a terminal. The folder itself, which has no name, is
-/// `/`.
+/// Escapes a path of the shared folder for a terminal. The folder itself, whose path is empty, is
+/// shown as `/`.
 pub(super) fn escape_path(path: &Named) -> String {
     match path.as_bytes() {
         b"" => "/".to_owned(),
@@ -21,7 +21,8 @@ pub(super) fn escape_path(path: &Named) -> String {
     }
 }
 
-/// Escapes text from other sources like [`escape`], except that a backslash stays as it is.
+/// Escapes text from other nodes and programs as [`escape`] does, except that a backslash stays
+/// single.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|letter| {
@@ -80,7 +81,7 @@ pub(super) fn on_or_off() -> impl TypedValueParser<Value = bool> {
 pub(super) fn percent(part: u64, whole: u64) -> String {
     match whole {
         0 => "100%".to_owned(),
-        // 100% only if it is complete.
+        // Rounded down, so that only a complete part is 100%.
         _ => format!("{}%", u128::from(part.min(whole)) * 100 / u128::from(whole)),
     }
 }

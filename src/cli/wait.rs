@@ -16,7 +16,7 @@ use crate::daemon::control::{Call, Client, ClientError, FailureKind, Nothing};
 
 /// Interval between attempts to reach a daemon that does not answer yet.
 const RETRY: Duration = Duration::from_millis(50);
-/// Additional time after the timeout for the daemon to report it.
+/// How long the client waits beyond the timeout, so that the daemon can report the timeout.
 const GRACE: Duration = Duration::from_secs(1);
 
 fn whole_number(text: &str) -> Result<u64, String> {
@@ -72,7 +72,8 @@ pub(super) fn run(options: &WaitOptions, output: &mut Output) -> Result<(), CliE
 
 /// Result of one failed attempt.
 enum Tried {
-    /// The daemon does not run yet, or ended during the attempt.
+    /// Another attempt may succeed, for example because the daemon does not run yet, or is busy, or
+    /// ended during this attempt.
     Again(ClientError),
     /// Another attempt is useless.
     Failed(CliError),

@@ -11,7 +11,7 @@ use self::shells::{BASH, FISH, SHELLS, ZSH};
 use super::error::CliError;
 use super::output::Output;
 
-/// Variable by which the script marks its request.
+/// Environment variable that the script sets when it runs this program for completions.
 const ASKED_BY: &str = "COMPLETE";
 
 /// The arguments of `p2pfs completions`.

@@ -1,5 +1,5 @@
-# The program knows its own commands, and the names of the cluster. What it offers is quoted for
-# the place where it goes: a name may have anything in it, and comes from others.
+# The program itself returns the completions, which include names of the cluster. It quotes them for
+# the position of the cursor: users of other nodes choose these names, with any character in them.
 _p2pfs() {
     mapfile -t COMPREPLY < <(COMPLETE=bash p2pfs -- "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null)
     if [[ ${COMPREPLY-} == *[=/] ]]; then

@@ -1,5 +1,5 @@
-# The program knows its own commands, and the names of the cluster. The shell quotes what it is
-# offered.
+# The program itself returns the completions, which include names of the cluster. The shell quotes
+# them.
 function __p2pfs_offers
     set -l before (commandline --current-process --tokenize --cut-at-cursor)
     set -l current (commandline --current-token --cut-at-cursor)

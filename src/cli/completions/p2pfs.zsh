@@ -1,10 +1,10 @@
 #compdef p2pfs
-# The program knows its own commands, and the names of the cluster. The shell quotes what it is
-# offered.
+# The program itself returns the completions, which include names of the cluster. The shell quotes
+# them.
 _p2pfs() {
     local -a offered slashed others
     local offer value text
-    # a home, which what is offered would be quoted to be none of
+    # _describe would quote the tilde, which then no longer means a home directory.
     if [[ $PREFIX == '~'* ]]; then
         _files
         return
@@ -13,7 +13,7 @@ _p2pfs() {
     for offer in $offered; do
         value=${offer%%$'\t'*}
         text=${offer#"$value"}
-        # a backslash and a colon mean something to _describe
+        # For _describe a colon begins the description, and a backslash escapes the next character.
         value=${${value//\\/\\\\}//:/\\:}
         if [[ $value == *[=/] ]]; then
             slashed+=("$value${text:+:${text#$'\t'}}")
@@ -25,7 +25,7 @@ _p2pfs() {
     [[ -n $others ]] && _describe -V values others
     return 0
 }
-# What is loaded as a function of this name is to complete at once.
+# If zsh has loaded this file as the function _p2pfs, the completion that caused it is answered now.
 if [[ -n ${funcstack[(r)_p2pfs]} ]]; then
     _p2pfs "$@"
 else

@@ -1,8 +1,8 @@
 //! Completion requests of each shell, and their answers.
 //!
-//! A name of the cluster may contain any byte of a file name, and it was chosen by others. bash
-//! inserts a completion into the line as it is, so it is quoted here. zsh and fish quote
-//! completions themselves.
+//! Users of other nodes choose the names in the cluster, and a name may contain any byte of a file
+//! name. bash inserts a completion into the line unchanged, so [`bash`] quotes each completion. zsh
+//! and fish quote completions themselves.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -49,8 +49,8 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Returns the completions of the last word. Names with line breaks or other control characters
-    /// are not offered, because they cannot be displayed.
+    /// Returns the completions of the last word. Leaves out names with line breaks, other control
+    /// characters or invisible characters, because a shell cannot display them.
     fn fitting(self, words: Vec<OsString>) -> io::Result<Vec<CompletionCandidate>> {
         let last = words.len().saturating_sub(1);
         let mut fitting = complete(self.command, words, last, self.directory)?;
@@ -60,9 +60,9 @@ impl Asked<'_> {
     }
 }
 
-/// Answers bash. The request has the line up to the cursor, and the piece that is replaced. The
-/// piece excludes an opening quote and everything up to a colon or an equals sign, where bash
-/// begins a new word.
+/// Answers bash. The request consists of the line up to the cursor, and of the end of this line
+/// that bash replaces. The replaced end excludes an opening quote and everything up to a colon or
+/// an equals sign, where bash begins a new word.
 fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut handed = std::mem::take(&mut asked.words).into_iter();
     let line = handed.next().unwrap_or_default();
@@ -90,8 +90,9 @@ fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     Ok(rests.collect())
 }
 
-/// Answers zsh and fish. The request has words, with the last one as typed. Each completion is
-/// followed by a tab and its description.
+/// Answers zsh and fish. The request consists of the words up to the cursor. The last word is
+/// quoted as typed, the others are not quoted. A tab and the description follow each completion
+/// that has a description.
 fn described(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut words = std::mem::take(&mut asked.words);
     if let Some(last) = words.last_mut() {

@@ -8,7 +8,7 @@ pub(super) enum Quotes {
     Double,
 }
 
-/// Returns the meaning of a word in the shell, and the quotes that are open at its end.
+/// Returns the text that a quoted word means in the shell, and the quotes that are open at its end.
 pub(super) fn meant(word: &[u8]) -> (Vec<u8>, Quotes) {
     let (mut text, mut quotes) = (Vec::new(), Quotes::None);
     let mut bytes = word.iter().copied().peekable();
@@ -58,13 +58,13 @@ pub(super) fn typed(line: &[u8]) -> Vec<&[u8]> {
     words
 }
 
-/// Quotes text so that bash takes it literally within `quotes`.
+/// Quotes text so that bash takes it literally after `quotes` were opened.
 pub(super) fn quoted(text: &[u8], quotes: Quotes) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(text.len());
     for byte in text {
         match (quotes, byte) {
             (Quotes::Single, b'\'') => quoted.extend(br"'\''"),
-            // Within double quotes it refers to the history and cannot be escaped.
+            // Within double quotes `!` refers to the history, and a backslash does not prevent it.
             (Quotes::Double, b'!') => quoted.extend(br#""'!'""#),
             (Quotes::Double, b'\\' | b'"' | b'$' | b'`') => quoted.extend([b'\\', *byte]),
             (Quotes::None, byte) if !is_plain(*byte) => quoted.extend([b'\\', *byte]),

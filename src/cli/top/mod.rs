@@ -20,7 +20,7 @@ use super::text::colour_wanted;
 use crate::daemon::config::units;
 use crate::daemon::control::{Call, Client, Top};
 
-/// Maximum delay until a signal ends the view.
+/// Interval at which the live view checks whether a signal has arrived.
 const SIGNAL_LOOK: Duration = Duration::from_millis(200);
 
 /// The flags of `p2pfs top`.
@@ -75,10 +75,10 @@ fn print_lines(
 fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
     // If the daemon does not answer, the error is printed before the screen changes.
     let first = look(client)?;
-    // A signal sets this flag, so that the terminal is always restored.
+    // An ending signal only sets this flag, so that the terminal is restored before the exit.
     let ended = ending::catch_as_flag()?;
     ending::end_if_stuck(ending::catch_all()?, || {
-        // The terminal may be gone, and a write to it may block.
+        // Restores only the mode, without a write: a write to a stopped terminal may block.
         let _restored = ratatui::crossterm::terminal::disable_raw_mode();
     });
     let mut terminal = ratatui::try_init()?;
@@ -112,11 +112,12 @@ fn draw_until_ended(
     }
 }
 
-/// Returns a key pressed within `patience`. A resized terminal takes effect at the next drawing.
+/// Returns a key pressed within `patience`, or `None` if none is pressed or the terminal is
+/// resized. The caller draws again after each call, and thereby for the new size.
 ///
 /// # Errors
-/// If the terminal is closed. crossterm would read the end of its input again and again, so the
-/// terminal is checked first.
+/// If the terminal is closed. [`has_input`] checks this before crossterm reads, because crossterm
+/// would read the end of the input again and again.
 fn next_key(patience: Duration) -> Result<Option<KeyEvent>, CliError> {
     if !has_input(patience)? || !event::poll(Duration::ZERO)? {
         return Ok(None);

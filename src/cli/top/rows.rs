@@ -8,13 +8,13 @@ use crate::daemon::control::{
     PeerInfo, ReadFileInfo, ReaderInfo, Top, TransferInfo, WaitInfo, WaitingFor,
 };
 
-/// Maximum number of shown files per reader; the others are counted.
+/// Maximum number of shown files per reader. Further open files are only counted.
 const FILES_SHOWN_MAX: usize = 4;
 
-/// One section of the display.
+/// One section of the display: a table, whose last column takes the remaining width of the line.
 pub(super) struct Part {
     pub heading: &'static [&'static str],
-    /// Right-aligned columns. The last column takes the remaining width.
+    /// Indices of the right-aligned columns.
     pub right: &'static [usize],
     pub rows: Vec<Vec<String>>,
     /// Text if there are no rows.
@@ -87,7 +87,8 @@ fn rate(bytes: u64) -> String {
     format!("{}/s", human_bytes(bytes))
 }
 
-/// Returns a row for the process with its first file, and one for each other open file.
+/// Returns a row for the process with its first file, one for each further file up to
+/// [`FILES_SHOWN_MAX`], and one with the number of open files that are not shown.
 fn reader_rows(reader: &ReaderInfo) -> Vec<Vec<String>> {
     let mut files: Vec<&ReadFileInfo> = reader.files.iter().collect();
     // Files that the process waits for come first, then open ones.

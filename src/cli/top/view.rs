@@ -1,4 +1,4 @@
-//! Live view of `p2pfs top`: the same lines and columns, fitted to the terminal.
+//! Live view of `p2pfs top`: draws the lines and columns of [`rows`], fitted to the terminal.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -44,7 +44,8 @@ fn heights(parts: &[Part; 3], room: u16) -> [u16; 3] {
     };
     let mut given = [0; 3];
     let mut left = room;
-    // The smallest need first, so that its remainder goes to the others.
+    // Sections with the smallest need come first: the part of its share that a section does not
+    // need goes to the sections after it.
     let mut order = [0, 1, 2];
     order.sort_by_key(|part| needed(&parts[*part]));
     for (place, part) in order.into_iter().enumerate() {
