@@ -1,9 +1,10 @@
 //! ACLs that let the daemon's user into a folder below a closed directory, such as a home.
 //!
-//! `p2pfs share add` sets them with setfacl(1), with the rights of the user of the command, or as
-//! root with those of the directory's owner. It records them in a file in this user's state directory, before it sets them, so that `p2pfs share
-//! remove` removes exactly these. A directory on the way to several shares stays passable until the
-//! last of them is removed.
+//! `p2pfs share add` sets the ACLs with setfacl(1). setfacl(1) runs as the user of the command, or
+//! if this user is root, as the owner of the directory ([`owner_on_the_way`]). Before the command
+//! sets an ACL, it records the ACL in [`GRANTS_FILE`], so that `p2pfs share remove` removes exactly
+//! the recorded ACLs. A directory on the way to several shares stays passable until the last of
+//! these shares is removed.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -21,7 +22,7 @@ use crate::daemon::config::{Environment, Place};
 use crate::daemon::control::Named;
 use p2pfs_types::files::{PRIVATE_MODE, create_anew, make_private_dir};
 
-/// File of the ACLs that were set, within the user's state directory.
+/// Record of the ACLs that were set: a file in the state directory of the command's user.
 const GRANTS_FILE: &str = "share-acls.json";
 
 /// An ACL entry for the daemon's user that was set for a share.
@@ -33,13 +34,13 @@ struct Grant {
     path: Named,
     /// The daemon's user.
     uid: u32,
-    /// Whether everything in the directory has the entry, too, and new files get it.
+    /// Whether everything below the directory has the entry, too, and new files there get it.
     is_tree: bool,
-    /// Whether nothing here had an ACL before.
+    /// Whether `path` had no ACL before, and with `is_tree` nothing below it either.
     was_plain: bool,
 }
 
-/// The ACLs that a share needs.
+/// The ACLs that the daemon's user needs to read a shared folder.
 #[derive(Debug)]
 pub(super) struct MissingAccess {
     dir: PathBuf,
@@ -48,9 +49,9 @@ pub(super) struct MissingAccess {
 }
 
 impl MissingAccess {
-    /// Returns the ACLs that let the user `uid` into a folder, given by its real path. With
-    /// `with_private`, the user gets everything in the folder to read. Returns `None` if no
-    /// directory is closed to that user, as far as modes and ACLs tell.
+    /// Returns the ACLs that let the user `uid` pass each directory above `dir`, a real path, that
+    /// is closed to this user as far as modes and ACLs tell. With `with_private`, adds an ACL that
+    /// lets the user read everything in `dir`. Returns `None` if no ACL is needed or `uid` is root.
     pub(super) fn find(dir: &Path, uid: u32, with_private: bool) -> Option<Self> {
         if uid == 0 {
             return None;
@@ -78,7 +79,7 @@ impl MissingAccess {
         })
     }
 
-    /// Returns the commands that set the ACLs, as a shell reads them.
+    /// Returns the commands that set the ACLs, quoted for a shell.
     fn commands(&self) -> Vec<String> {
         let user = user_name(self.uid);
         let command = |grant: &Grant| {
@@ -157,8 +158,8 @@ impl Grant {
         }
     }
 
-    /// Removes the entry. If nothing here had an ACL before, no ACL is left, unless a program added
-    /// an entry for another user or group since.
+    /// Removes the entry. With [`Self::was_plain`], also removes the remaining ACL, which has only
+    /// the entries that setfacl(1) added by itself, unless another user or group has an entry now.
     fn take_back(&self) -> Result<(), CliError> {
         let path = self.path.as_local();
         if !path.exists() {
@@ -205,7 +206,7 @@ pub(super) fn refuse_private(dir: &Path, with_private: bool) -> Result<(), CliEr
     ))
 }
 
-/// Records that a new share depends on directories that were made passable for other shares.
+/// Records that a share needs the directories above it that were made passable for other shares.
 pub(super) fn depend_on_others(dir: &Path) -> Result<(), CliError> {
     let mut all = load()?;
     let share = Named::from_local(dir);
@@ -248,8 +249,9 @@ pub(super) fn withdraw(dir: &Path) -> Result<(), CliError> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Returns whether a user may pass a directory, by its mode or an ACL entry of the user. Groups of
-/// the user are not considered.
+/// Returns whether a user may pass a directory, by the directory's mode or an ACL entry of the
+/// user. Ignores the groups of the user and the mask of the ACL. A directory without readable
+/// metadata counts as passable.
 fn may_pass(dir: &Path, uid: u32) -> bool {
     let Ok(stat) = dir.metadata() else {
         return true;
@@ -268,8 +270,8 @@ fn may_pass(dir: &Path, uid: u32) -> bool {
     })
 }
 
-/// Returns the ACLs of a directory, or of everything in it, as getfacl(1) prints them. Files without
-/// an ACL are not printed.
+/// Returns the ACLs of a directory as getfacl(1) prints them, with `is_tree` also those of
+/// everything below it. getfacl(1) omits files without an ACL.
 fn acls_in(dir: &Path, is_tree: bool) -> Result<String, CliError> {
     let mut command = Command::new("getfacl");
     command.args(["--numeric", "--skip-base", "--absolute-names", "--physical"]);
@@ -289,9 +291,12 @@ fn setfacl(is_tree: bool, option: &str, entry: &str, path: &Path) -> Result<(), 
     run(command.arg("--").arg(path)).map(drop)
 }
 
-/// Returns the user and group with whose rights root changes the ACLs of a path: those of the first
-/// directory on the way that does not belong to root. Its owner can replace everything below it
-/// at any moment, also by a link to another place, where this user must not get more rights.
+/// Returns the user and group that setfacl(1) runs as if this command runs as root: the owner and
+/// group of the first directory on the path that does not belong to root. Returns `None` if
+/// setfacl(1) runs as the user of this command.
+///
+/// The owner of that directory can replace everything below it at any moment, for example by a link
+/// to a file of root. If setfacl(1) ran as root, it would change the ACL of the link's target.
 fn owner_on_the_way(path: &Path) -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;

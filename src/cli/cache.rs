@@ -23,8 +23,8 @@ use crate::daemon::control::{
 };
 
 const HEADING: [&str; 5] = ["SIZE", "CACHED", "KEPT", "USED", "NAME"];
-/// Digits of the hash shown for a content without a name. `p2pfs unpin` accepts this many, and the
-/// line fits.
+/// Digits of the hash shown for a content without a name. `p2pfs unpin` accepts a start of this
+/// length, and the row of the table fits into a line.
 const HASH_START: usize = 8;
 
 /// Maximum bytes of the encoded paths in one call. The rest of the call is far shorter than a KiB.
@@ -226,7 +226,7 @@ pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result
     conclude(&touched, "in the cache", &options.reporting, output)
 }
 
-/// Splits the names into batches of one call each.
+/// Converts the arguments to names, and splits the names into batches that each fit into one call.
 fn batches(client: &mut Client, paths: &[OsString]) -> Result<Vec<Vec<Named>>, CliError> {
     let names = Names::ask(client)?;
     let named: Result<Vec<_>, _> = paths.iter().map(|path| names.of(path)).collect();

@@ -25,10 +25,10 @@ use crate::daemon::control::{
 
 /// How long a mount may take to show one of its own files.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
-/// Device through which programs reach the kernel's side of a mount.
+/// Device through which the server of a FUSE mount exchanges requests and replies with the kernel.
 pub(super) const FUSE_DEVICE: &str = "/dev/fuse";
 
-/// Checks whether this process can open the device. The error includes a remedy.
+/// Checks whether this process can open [`FUSE_DEVICE`]. The error includes a remedy.
 pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 
 /// The flags of `p2pfs doctor`.
@@ -97,7 +97,8 @@ fn look(
     }
 }
 
-/// Checks what prevents a start, after the reason why no daemon answers.
+/// Returns the check `reason`, which says why no daemon answers, and then checks for causes that
+/// would prevent a start.
 fn without_daemon(
     reason: Check,
     config: Option<PathBuf>,
@@ -136,7 +137,7 @@ fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
             "restart it: systemctl restart p2pfs",
         )
     }];
-    // This call contacts other machines.
+    // The daemon contacts other machines for this call, so the answer takes longer.
     client.set_patience(Some(PATIENCE))?;
     let checkup: Checkup = client.call(&Call::Doctor {})?;
     checks.extend(checkup.checks);
@@ -169,7 +170,8 @@ fn mount_as_seen(mount: &MountStatus, pid: u32) -> Check {
     }
 }
 
-/// Returns the process that claims to serve the mount, or `None` before it has written its status.
+/// Returns the process that serves the mount according to the status file in the mount, or `None`
+/// if the file names no process.
 fn read_status(dir: &Path) -> io::Result<Option<u32>> {
     let text = fs::read(dir.join(".p2pfs/status.json"))?;
     let status: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();

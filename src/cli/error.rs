@@ -33,7 +33,8 @@ pub enum CliError {
     /// Files named by the configuration, or stored data, are unusable until they are repaired.
     #[error("{0}")]
     Unusable(String),
-    /// Standard output cannot be written.
+    /// Standard output cannot be written. Every other error of the system that a command passes on
+    /// with `?` becomes this variant, too.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }

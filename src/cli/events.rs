@@ -26,7 +26,7 @@ pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), Cl
     client.start(&call)?;
     loop {
         let reply = match client.next_reply() {
-            // All events of a new daemon are new.
+            // The repeated call reports only events of the new daemon, so none is printed twice.
             Err(error) if options.follow => {
                 client.recover(&mut Breaks::default(), error)?;
                 client.start(&call)?;

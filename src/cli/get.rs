@@ -61,8 +61,8 @@ pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliEr
         let before = dated(&source);
         let copied = copy(&source, &target, &mut copied_bytes, &started, &bar)
             .and_then(|()| check_same(&path, before, &source));
-        // Closed before the last reply is awaited: a daemon that still writes must learn that this
-        // side has ended.
+        // `source` is closed before the last reply is awaited: a daemon that still writes into the
+        // pipe must learn that this command reads no more.
         drop(source);
         copied?;
         let done = client.next_reply().and_then(|last| last.decode());
@@ -96,7 +96,8 @@ fn begin(
     }
 }
 
-/// Requests the rest of the same content after a restart of the daemon.
+/// Requests the file again after a restart of the daemon, and skips the bytes that were copied
+/// before. Fails unless the hash proves that the content is the same.
 fn go_on(
     client: &mut Client,
     path: &Named,
@@ -174,7 +175,7 @@ fn dated(source: &File) -> Option<(i64, i64, u64)> {
     Some((found.mtime(), found.mtime_nsec(), found.len()))
 }
 
-/// Checks that a local file was not changed during the copy.
+/// Checks that the source was not changed during the copy, if it is a regular file of this node.
 fn check_same(
     path: &Named,
     before: Option<(i64, i64, u64)>,
@@ -221,8 +222,8 @@ impl Target {
         };
         let opened = match output {
             Some(file) if is_standard_output(file) => standard_output(),
-            // Such a path can only be a directory. Without this check, its absence would show only
-            // after the transfer.
+            // A path with a slash at its end can only be a directory. Without this check, a missing
+            // directory would be reported only after the transfer.
             Some(dir) if dir.as_os_str().as_bytes().ends_with(b"/") && !dir.is_dir() => {
                 Err(io::Error::other("there is no such directory"))
             }
@@ -318,9 +319,9 @@ fn standard_output() -> io::Result<(File, Unfinished)> {
     Ok((File::from(descriptor), Unfinished::Nothing))
 }
 
-/// Enlarges a pipe that is filled from another pipe. With the default size, both ends wake each
-/// other every 64 KiB. A pipe filled from a file stays as it is: its pages are shared with the file
-/// (splice(2)) and may be written meanwhile.
+/// Enlarges the pipe `target` if `source` is a pipe, too. With the default size, both ends wake
+/// each other every 64 KiB. If `source` is a file, the pipe keeps its size: the pipe holds pages of
+/// the file (splice(2)), and a later write to the file changes bytes that the reader has not read.
 fn widen(target: &File, source: &File) {
     use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
@@ -337,8 +338,8 @@ fn folder_of(place: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Creates a hidden name beside the final one. It does not contain the final name, which may have
-/// the maximum length.
+/// Returns the builder of a hidden name in the folder of the final name. The hidden name does not
+/// contain the final name, because that name may have the maximum length.
 fn hidden_name() -> tempfile::Builder<'static, 'static> {
     let mut name = tempfile::Builder::new();
     name.prefix(".p2pfs-get-");

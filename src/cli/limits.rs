@@ -1,4 +1,4 @@
-//! `p2pfs limits`: rates between nodes and legacy peers, and whether the network is metered.
+//! `p2pfs limits`: maximum transfer rates of this node, and whether the network is metered.
 
 use clap::Args;
 
@@ -9,7 +9,7 @@ use super::text::on_or_off;
 use crate::daemon::config::RateLimit;
 use crate::daemon::control::{Call, Limits};
 
-/// The flags of `p2pfs limits`; without any it shows.
+/// The flags of `p2pfs limits`; without flags it shows the limits.
 #[derive(Debug, Clone, Args)]
 pub struct LimitsOptions {
     #[command(flatten)]

@@ -7,7 +7,7 @@ use super::text::{escape, human_bytes, printable};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{Call, Client, EntryKind, Mine, MyEntry, ShareInfo, Shares};
 
-/// Prints the shares with everything they offer, by share and name.
+/// Prints the shares with everything they offer, sorted by share and name.
 pub(super) fn print(
     client: &mut Client,
     json: bool,

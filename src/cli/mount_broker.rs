@@ -20,8 +20,8 @@ pub struct MountBrokerOptions {
     allowed: Vec<PathBuf>,
 }
 
-/// Runs the broker on `socket` for the mount points `allowed`. `by_configuration` says whether these
-/// come from the configuration instead of the flags.
+/// Runs the broker on `socket` for the mount points `allowed`. `by_configuration` says whether
+/// these come from the configuration instead of the flags.
 pub(super) type RunBroker =
     fn(socket: PathBuf, allowed: Vec<PathBuf>, by_configuration: bool) -> Result<(), CliError>;
 

@@ -1,5 +1,6 @@
-//! Path arguments of the user. A path is any bytes: relative to the root of the mount, relative to
-//! the current directory if that is inside the mount, or absolute through the mount.
+//! Path arguments of the user. A path is any bytes. An absolute path leads through the mount point
+//! or begins at the root of the shared folder. A relative path begins at the current directory if
+//! this is inside the mount, otherwise at the root of the shared folder.
 
 use std::env;
 use std::ffi::OsStr;
@@ -22,8 +23,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Asks the daemon for its mount point. After a restart, the client waits until the next daemon
-    /// knows as many peers.
+    /// Asks the daemon for its mount point. If the daemon restarts later, `client` waits until the
+    /// next daemon has met as many peers as are alive now.
     pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
         let status: Status = client.call(&Call::Status {})?;
         client.wait_for_others(status.peers.alive);
@@ -33,9 +34,10 @@ impl Names {
         Ok(Self { mount, here })
     }
 
-    /// Returns the name that an argument means. If the folder is mounted on `/mnt/p2p`, `docs/a`,
-    /// `/docs/a` and `/mnt/p2p/docs/a` are the same, and so is `a` inside `/mnt/p2p/docs`. An empty
-    /// argument, for example from an unset variable, is an error, as in other programs.
+    /// Returns the name that an argument means. With the mount point `/mnt/p2p`, the name `docs/a`
+    /// is meant by `/docs/a` and `/mnt/p2p/docs/a` in every current directory, by `docs/a` outside
+    /// the mount, and by `a` in `/mnt/p2p/docs`. An empty argument, for example from an unset
+    /// variable, is an error, as in other programs.
     pub(super) fn of(&self, argument: &OsStr) -> Result<Named, CliError> {
         if argument.is_empty() {
             let remedy = "name a path as p2pfs ls shows it; / is the whole folder";
@@ -57,12 +59,14 @@ impl Names {
         }
     }
 
-    /// Returns the rest of a path that leads into the mount, including through links.
+    /// Returns the part of a path below the mount point, also if the path leads there through
+    /// links. Returns `None` if the path does not lead into the mount.
     fn beneath_mount(&self, path: &Path) -> Option<PathBuf> {
         if let Ok(rest) = path.strip_prefix(&self.mount) {
             return Some(rest.to_owned());
         }
-        // From the top, so that no server of a filesystem below the mount is accessed.
+        // Resolves the shortest ancestor first and stops at the mount point. A longer path would
+        // need an answer from the server of the mounted filesystem.
         let above: Vec<&Path> = path.ancestors().collect();
         above.into_iter().rev().find_map(|top| {
             let rest = path.strip_prefix(top).ok()?;
@@ -77,9 +81,9 @@ pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named
     Names::ask(client)?.of(argument)
 }
 
-/// Resolves links in the path, except those below `mount`. Of the last component only its own link
-/// is read. For a mount point the kernel answers that itself, without the server of the mounted
-/// filesystem.
+/// Resolves links in the path, except those below `mount`. The last component is not opened, but
+/// only read as a link. If it is a mount point, the kernel answers this without the server of the
+/// mounted filesystem.
 fn real_path(path: &Path, mount: Option<&Path>) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {

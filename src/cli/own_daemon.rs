@@ -1,7 +1,9 @@
-//! Daemon of one of the legacy prompts: started in its own folder and ended with the prompt.
+//! Daemon of `p2pfs legacy-shell` or `p2pfs mesh-shell`, the prompts of the older programs: started
+//! in a temporary folder and ended with the prompt.
 //!
-//! This module owns the folder and the child process. The prompt that starts it chooses the planes.
-//! Nothing of it remains, however the prompt ends.
+//! This module owns the folder and the child process. The prompt chooses the protocols of the
+//! daemon. The daemon ends however the prompt ends. The folder is removed unless the prompt is
+//! killed.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -15,11 +17,11 @@ use super::own_program::own_program;
 use crate::daemon::control::{Call, Client, Event};
 use p2pfs_types::files::make_temporary_dir;
 
-/// Name of its control socket, in its folder.
+/// Name of the control socket in the daemon's folder.
 const SOCKET: &str = "p2pfs.sock";
-/// Name of its configuration, in its folder.
+/// Name of the configuration in the daemon's folder.
 const CONFIG: &str = "p2pfs.toml";
-/// Maximum time until it serves.
+/// Maximum time from the start of the daemon until it answers calls.
 const BEGIN: &str = "30s";
 
 /// The running daemon.
@@ -39,7 +41,7 @@ pub(super) struct OwnDaemonOptions {
 }
 
 impl OwnDaemon {
-    /// Starts the daemon and waits until it serves. `more` adds arguments and environment.
+    /// Starts the daemon and waits until it answers calls. `more` adds arguments and environment.
     ///
     /// # Errors
     /// The last message of the daemon if it does not start.
@@ -55,7 +57,7 @@ impl OwnDaemon {
         let daemon = Self { home, child };
         let home = daemon.home.clone();
         ending::end_daemon_with(signals, &daemon.child, move || {
-            // A signal leaves no files behind.
+            // `end_daemon_with` exits without `drop`, which otherwise removes the folder.
             let _tidied = fs::remove_dir_all(&home);
         });
         let waited = daemon.ask(&["wait", "--timeout", BEGIN])?;
@@ -66,7 +68,8 @@ impl OwnDaemon {
         }
     }
 
-    /// Returns the last message of the daemon, if it was not shown.
+    /// Returns the last message in the daemon's log as an error. If the daemon has no log, because
+    /// its messages were shown, the error says only that it did not start.
     pub(super) fn last_words(&self) -> CliError {
         let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
         let last = log.lines().rfind(|line| !line.trim().is_empty());
@@ -78,12 +81,12 @@ impl OwnDaemon {
         self.home.join(SOCKET)
     }
 
-    /// Connects to the daemon without a timeout.
+    /// Connects to the daemon without a timeout for answers.
     pub(super) fn client(&self) -> Result<Client, CliError> {
         patient_client(&self.socket())
     }
 
-    /// Prints the lines for each event from now on, until the daemon ends.
+    /// Starts a thread that prints the lines for each event, past or new, until the daemon ends.
     pub(super) fn show_events<L: Display>(
         &self,
         lines: impl Fn(&Event) -> Vec<L> + Send + 'static,
@@ -104,7 +107,7 @@ impl OwnDaemon {
     /// Runs a command of this program against the daemon.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
         let mut command = Command::new(own_program()?);
-        // Before the other arguments, which may be names after a --.
+        // `--socket` precedes the other arguments, because these may be names after a `--`.
         command.arg(arguments[0]).arg("--socket").arg(self.socket());
         command.args(&arguments[1..]);
         Ok(command.stdin(Stdio::null()).output()?)
@@ -119,7 +122,7 @@ impl Drop for OwnDaemon {
     }
 }
 
-/// Connects to the daemon with this socket without a timeout.
+/// Connects to the daemon at this socket, without a timeout for answers.
 pub(super) fn patient_client(socket: &Path) -> Result<Client, CliError> {
     let mut client = Client::connect(&[socket.to_path_buf()])?;
     client.set_patience(None)?;

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 /// replaced, as by an upgrade (proc_pid_exe(5)).
 const RUNNING: &str = "/proc/self/exe";
 
-/// Returns the path of this program for starting another process of it. After an upgrade this is
-/// the running version, so that both have the same protocols.
+/// Returns a path that starts another process of this program. If an upgrade has replaced the
+/// program's file, the path leads to the running version, so that both processes have the same
+/// protocols.
 ///
 /// # Errors
 /// The errors of reading [`RUNNING`].

@@ -1,4 +1,4 @@
-//! Confirmation of rarely intended actions: leaving a cluster, and sharing a system folder or a
+//! Questions before actions that the user may not intend, such as leaving a cluster or sharing a
 //! whole home.
 
 use std::io::{self, BufRead, IsTerminal};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 
-/// System folders that are questioned with everything in them.
+/// System folders that need confirmation before they, or any folder below them, are shared.
 const SYSTEM_TREES: [&str; 10] = [
     "/etc",
     "/boot",
@@ -19,7 +19,7 @@ const SYSTEM_TREES: [&str; 10] = [
     "/usr/sbin",
     "/usr/lib",
 ];
-/// Folders of which a part may be shared, but rarely the whole.
+/// System folders that need confirmation before they are shared, unlike the folders below them.
 const SYSTEM_FOLDERS: [&str; 9] = [
     "/", "/dev", "/home", "/opt", "/root", "/run", "/usr", "/var", "/var/lib",
 ];
@@ -42,7 +42,8 @@ pub(super) fn ask(question: &str, remedy: &str) -> Result<(), CliError> {
     }
 }
 
-/// Permits the sharing of a folder if it is an ordinary one, or if the user confirms it.
+/// Asks for confirmation before a system folder, a folder for temporary files or a whole home is
+/// shared, unless `is_meant` (`--yes`) is set. Returns an error if there is no terminal to ask on.
 pub(super) fn ask_before_sharing(dir: &Path, is_meant: bool) -> Result<(), CliError> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let home = home.and_then(|home| home.canonicalize().ok());

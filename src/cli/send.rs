@@ -50,16 +50,16 @@ pub struct SayOptions {
     text: Vec<String>,
 }
 
-/// Converts the message to text. Names are bytes, but a message must be UTF-8 for its readers.
+/// Converts a word of the message to text. An argument may be any bytes, but a message is UTF-8.
 fn utf_8(said: OsString) -> Result<String, String> {
     let refused = |_| "what is said is text, in UTF-8, which this is not".to_owned();
     said.into_string().map_err(refused)
 }
 
-/// Maximum number of named omissions from a directory.
+/// Maximum number of omitted directory entries that are named; the others are counted.
 const LEFT_OUT_TOLD_MAX: usize = 5;
 
-/// Result of one file in the output of `--json`.
+/// Result of sending one file, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -84,7 +84,7 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
             "name a file, or a directory with some",
         ));
     }
-    // Checked first, so that nothing is copied if the daemon does not run.
+    // Connects before the first file is opened, so that none is copied if the daemon does not run.
     options.reporting.open_patiently()?;
     let mut reports = Vec::new();
     for path in files {
@@ -160,7 +160,8 @@ fn tell_left_out(left_out: &[PathBuf]) -> Option<String> {
     ))
 }
 
-/// Says that other members can read the files too. Returns `None` if no inbox has any of them.
+/// Warns that every member can read the files in the inboxes that received them. Returns `None` if
+/// no inbox received a file.
 fn tell_public(reports: &[Report]) -> Option<String> {
     let taken = reports.iter().flat_map(|report| &report.done.taken);
     let confirmed = taken.filter(|taken| taken.confirmed);
@@ -182,7 +183,8 @@ fn unreadable(path: &Path, error: &io::Error) -> CliError {
 
 fn send_one(options: &SendOptions, path: &Path) -> Result<SendDone, CliError> {
     let file = readable(path).map_err(|error| unreadable(path, &error))?;
-    // Connects only now, because the daemon closes a connection that is idle during a long copy.
+    // Connects after `readable`, because the daemon closes a connection that is idle during a long
+    // copy.
     let mut client = options.reporting.open_patiently()?;
     let call = Call::Send {
         name: Named::from_local(path),
@@ -205,8 +207,8 @@ fn send_one(options: &SendOptions, path: &Path) -> Result<SendDone, CliError> {
     }
 }
 
-/// Converts an error that ends the connection. A file in flight is not sent again automatically: if
-/// it had arrived without a confirmation, it would arrive twice.
+/// Converts an error of a transfer. If the daemon ended, the file is not sent again automatically.
+/// Otherwise the file would arrive twice if only its confirmation was lost.
 fn broken_off(error: ClientError, path: &Path) -> CliError {
     let ends = match &error {
         ClientError::Closed => true,
@@ -223,8 +225,8 @@ fn broken_off(error: ClientError, path: &Path) -> CliError {
     )
 }
 
-/// Opens the file, or a copy of it if it is in a FUSE filesystem. That may be the daemon's own
-/// mount, which the daemon must not read through the kernel.
+/// Opens the file, or a copy of it if it is in a FUSE filesystem. This filesystem may be the
+/// daemon's own mount, which the daemon must not read through the kernel.
 fn readable(path: &Path) -> io::Result<File> {
     let mut file = File::open(path)?;
     if u64::try_from(fstatfs(&file)?.f_type) != Ok(FUSE_SUPER_MAGIC) {
@@ -232,7 +234,7 @@ fn readable(path: &Path) -> io::Result<File> {
     }
     let mut copy = tempfile::tempfile()?;
     io::copy(&mut file, &mut copy)?;
-    // Opened again from its beginning, read-only.
+    // The new descriptor is read-only and begins at the first byte of the copy.
     opened_anew(&copy)
 }
 
@@ -252,7 +254,8 @@ fn tell(path: &Named, done: &SendDone, output: &mut Output) -> Result<(), CliErr
     Ok(())
 }
 
-/// Names the file at the receiver, which has another name than the sent one.
+/// Describes the name `kept` that the receiver gave the file. It differs from the name here because
+/// that name is not allowed at a receiver, or because the receiver already had a file of that name.
 fn tell_kept(path: &Named, kept: &str) -> String {
     let plain = received_name(&sent_name(path.as_bytes())).unwrap_or_default();
     let told = printable(kept);

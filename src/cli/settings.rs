@@ -46,8 +46,8 @@ pub(super) fn run(options: ConfigOptions, output: &mut Output) -> Result<(), Cli
     }
 }
 
-/// Returns the settings of the running daemon. If none runs or a file is named, returns the
-/// settings of a start now.
+/// Returns the settings of the running daemon. If no daemon runs or the user names a file, returns
+/// the settings that a daemon would have if it started now.
 fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, CliError> {
     if options.config.is_none() {
         match reporting.try_open() {
@@ -56,8 +56,8 @@ fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, Cli
             Err(error) => return Err(error.into()),
         }
     }
-    // The variable is read here instead of by the flag, because a running daemon has already read
-    // its own configuration.
+    // `P2PFS_CONFIG` is read here and not by the flag `--config`. Otherwise the variable would
+    // hide the settings of a running daemon, as the flag does.
     let environment = Environment::of_this_process();
     let named = options.config;
     let named = named.or_else(|| environment.path("P2PFS_CONFIG").map(Into::into));

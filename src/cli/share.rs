@@ -26,7 +26,7 @@ use p2pfs_types::files::without_links_above;
 /// Interval between checks of a share's progress.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-/// The arguments of `p2pfs share`; without any it lists.
+/// The arguments of `p2pfs share`; without a subcommand it lists the shared folders.
 #[derive(Debug, Clone, Args)]
 pub struct ShareOptions {
     #[command(subcommand)]
@@ -124,7 +124,8 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         }
     };
     let answer: Result<Shares, ClientError> = reporting.open()?.call(&call);
-    // also for a share that is gone already, whose ACLs could not be removed then
+    // The ACLs are also withdrawn if the share was removed by an earlier command, because that
+    // command may have failed to withdraw them.
     let is_gone = match &answer {
         Ok(_) => true,
         Err(ClientError::Refused(failure)) => failure.kind == FailureKind::NotFound,
@@ -173,8 +174,9 @@ fn add(
     }
 }
 
-/// Has the daemon share a folder. If its user may not reach it, the ACLs for that are set first,
-/// after a question or with `acl`.
+/// Makes the daemon share a folder. If the daemon cannot reach the folder, asks whether to set the
+/// missing ACLs, sets them and calls the daemon again. With `acl`, sets the missing ACLs without a
+/// question, even if the daemon can reach the folder.
 fn add_with_access(
     client: &mut Client,
     call: &Call,
@@ -204,7 +206,7 @@ fn add_with_access(
         (None, None) => {}
     }
     let shares = client.call(call).inspect_err(|_| {
-        // the first error is the one to show
+        // If the withdrawal fails, too, the command still reports the error of the call.
         let _kept = access::withdraw(dir);
     })?;
     access::depend_on_others(dir)?;
@@ -243,8 +245,8 @@ fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Re
     output.paragraph("", &line)
 }
 
-/// Shows the progress of reading a new share until it is completely listed. Interrupting the
-/// display does not stop the reading.
+/// Shows how much of a share the daemon has read, until the share is completely listed. If the user
+/// interrupts this command, the daemon continues to read.
 fn follow_hashing(client: &mut Client, dir: &Named, first: Shares) -> Result<Shares, CliError> {
     let bar = progress::of_read();
     let mut shares = first;

@@ -121,7 +121,7 @@ fn peer_counts(status: &Status) -> String {
     )
 }
 
-/// Number of consecutive failures of an alive node from which it is reported as mute.
+/// Minimum number of consecutive unanswered requests for which an alive node is reported as mute.
 const MUTE_MIN: u32 = 3;
 const MUTE: &str = "alive, but left the last questions for files without an answer: a firewall \
                     that lets one direction through, or a path that loses large packets (a VPN: \
@@ -133,7 +133,7 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
         return output.json(&peers);
     }
     if peers.peers.is_empty() {
-        // Not every user may ask which of the two this cluster needs.
+        // Names both ways, because not every user may ask the daemon which one this cluster uses.
         return output.line(
             "no other node is known; to bring one in: p2pfs invite, or, in a cluster with a\n\
              secret file, give it the same file",

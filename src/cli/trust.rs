@@ -29,7 +29,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 const TOKEN_PREFIX: &str = "p2pfs1-";
 /// Maximum length of a token in bytes.
 const TOKEN_MAX_BYTES: usize = 4096;
-/// Maximum time to wait for the end of the daemon.
+/// Maximum time that `p2pfs leave` waits for the end of the daemon.
 const END_MAX: Duration = Duration::from_secs(15);
 
 /// Maximum time to wait for the first other node after a join.
@@ -186,7 +186,7 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
         Ok(mut client) => {
             if !options.yes && questions::has_terminal() {
                 ask_before_dropping(&mut client, &token)?;
-                // After a long pause at the question, the old connection is closed.
+                // The daemon closes the connection if the user answers late.
                 client = options.reporting.open()?;
             }
             let joined: Joined = client.call(&Call::Join { token })?;
@@ -203,8 +203,8 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
     }
 }
 
-/// Waits after a join until another node is up, for at most [`PEER_MAX`], so that the folder has its
-/// names when the command ends. Returns whether one is up.
+/// Waits after a join until another node is up, for at most [`PEER_MAX`], so that the folder shows
+/// the names of that node when the command ends. Returns whether another node is up.
 fn await_peer(client: &mut Client) -> bool {
     let call = Call::Wait {
         mounted: false,
@@ -278,7 +278,7 @@ fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result
     questions::ask(&question, "answer y, or give --yes, to join another")
 }
 
-/// Stores the token for the daemon's first start.
+/// Stores the token for the next start of the daemon, which does not run now.
 fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), CliError> {
     let json = options.reporting.json;
     let asks = !options.yes && questions::has_terminal();
@@ -373,7 +373,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
             "answer y, or give --yes, to leave",
         )?;
     }
-    // After a long pause at the question, the old connection is closed.
+    // The daemon closes the connection if the user answers late.
     let mut client = options.reporting.open()?;
     let status: Status = client.call(&Call::Status {})?;
     let daemon = Process::of(status.pid);
@@ -393,7 +393,8 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     output.line("to join one again: p2pfs join -")
 }
 
-/// Returns whether the remaining members could not admit anyone.
+/// Returns whether this node is the only one with the admin right in a cluster with other members.
+/// After it leaves, no member can admit a node.
 fn is_last_to_admit(trust: &Trust) -> bool {
     let who_may = trust.members.iter().filter(|member| member.admin).count();
     trust.admin && who_may == 1 && trust.members.len() > 1
@@ -411,7 +412,7 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
         }
         if asks {
             ask_before_expelling(options, &named)?;
-            // After a long pause at the question, the old connection is closed.
+            // The daemon closes the connection if the user answers late.
             client = options.reporting.open()?;
         }
     }
@@ -504,7 +505,7 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
                 &format!("{}. Go on?", printable(&failure.message)),
                 "answer y, or give --yes, to go on",
             )?;
-            // After a long pause at the question, the old connection is closed.
+            // The daemon closes the connection if the user answers late.
             options.reporting.open()?.call(&call(true))?
         }
         owned => owned?,

@@ -78,7 +78,7 @@ fn write(share: &Path, path: &str, bytes: &[u8], mode: u32) -> Result<(), DemoEr
     };
     fs::create_dir_all(folder).map_err(failed)?;
     fs::write(&full, bytes).map_err(failed)?;
-    // Independent of the umask, because files that others may not read are not shared.
+    // The modes do not depend on the umask, because files that others may not read are not shared.
     let mut opened = folder;
     while opened.starts_with(share) {
         fs::set_permissions(opened, fs::Permissions::from_mode(0o755)).map_err(failed)?;

@@ -1,8 +1,8 @@
 //! Folder of the demo: a new one, or an empty one of the user.
 //!
-//! Folders such as `/tmp` are shared with other users, who can create a folder or a link with a
-//! predictable name. An existing folder is therefore used only if it belongs to the user, and its
-//! mode is not changed.
+//! In folders such as `/tmp`, other users can create a folder or a link with a predictable name. An
+//! existing folder is therefore used only if it is empty, belongs to the user, and other users may
+//! not write in it. The demo does not change its mode.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ const TEMPORARY_PREFIX: &str = "p2pfs-demo-";
 /// Write permission of the group and of others.
 const WRITE_FOR_OTHERS: u32 = 0o022;
 
-/// Creates the named folder, or uses it if it exists, belongs to the user and is empty. Without a
+/// Creates the named folder. If the folder exists, uses it unless [`fault_of`] objects. Without a
 /// name, creates a temporary folder.
 pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
     let Some(named) = named else {
@@ -26,7 +26,7 @@ pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
             source,
         });
     };
-    // Without a trailing slash, which would follow a link.
+    // Removes a trailing slash, because the system follows a link before a slash.
     let folder: PathBuf = std::path::absolute(named)
         .unwrap_or_else(|_| named.to_owned())
         .components()

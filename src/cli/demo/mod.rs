@@ -1,10 +1,12 @@
 //! `p2pfs demo`: a cluster of child processes on loopback, and a guided tour of it.
 //!
 //! The demo owns one folder with all shares, state, caches and mounts, and the daemons that it
-//! started. In every case it stops the daemons, unmounts and removes the folder. The tour consists
-//! of commands that a user would type. With `--once`, each result is checked.
+//! started. At its end, also after an error or a signal, it stops the daemons, unmounts and removes
+//! the folder. The tour consists of commands that a user would type, and the demo checks their
+//! results. With `--once`, the demo ends after the tour.
 
-/// Prints a line. Fails if the output is no longer read, which ends the demo as an error.
+/// Prints a line. Returns [`DemoError::Output`] if the output is closed or full, so that the caller
+/// ends the demo early.
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::cli::demo::print_line(format_args!($($text)*))
@@ -38,7 +40,7 @@ pub struct DemoOptions {
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = value_parser!(u8).range(2..=16))]
     pub nodes: u8,
-    /// Where to put them: a new or empty folder [default: a temporary one, removed at the end]
+    /// Where to put them: a new or empty folder, removed at the end [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Check everything that is shown, clean up, and end
@@ -46,7 +48,7 @@ pub struct DemoOptions {
     pub once: bool,
 }
 
-/// Reason why the tour ended early. Everything was cleaned up.
+/// Reason why the demo failed or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The demo must not use the named folder.
@@ -57,7 +59,7 @@ pub enum DemoError {
         /// Reason for the refusal.
         cause: &'static str,
     },
-    /// A file or folder of the demo could not be created.
+    /// A file or folder of the demo could not be created, read or removed.
     #[error("cannot make {}: {source}", path.display())]
     Folder {
         /// The file or folder.
@@ -81,7 +83,7 @@ pub enum DemoError {
         /// Error output of the command.
         said: String,
     },
-    /// A shown result is wrong.
+    /// A result of the tour or of the cleanup is wrong.
     #[error("not as promised: {what}")]
     Broken {
         /// The difference to the expected result.
@@ -95,8 +97,8 @@ pub enum DemoError {
     Interrupted,
 }
 
-/// Flag set by the first signal, so that the cleanup is never interrupted. It is checked between
-/// and during the steps.
+/// Flag that an ending signal sets. The signal has no other effect, so that it never interrupts the
+/// cleanup. The demo checks the flag while a command of the tour runs, and while the nodes stay up.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Returns whether the user wants the demo to end.
@@ -109,7 +111,8 @@ fn is_interrupted() -> bool {
 /// Runs the demo to its end.
 ///
 /// # Errors
-/// [`DemoError`], after the cleanup. Ctrl-C after the tour is the normal end.
+/// A [`DemoError`], after the cleanup, or the reason why the demo cannot start. Ctrl-C after the
+/// tour is the normal end.
 pub fn run(options: &DemoOptions, device: LookAtDevice) -> Result<(), CliError> {
     // Without the device each node would start, and its mount would fail only after a timeout.
     device().map_err(|(why, remedy)| {

@@ -19,7 +19,7 @@ use super::{DemoError, DemoOptions, is_interrupted};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 use p2pfs_types::files::open_private;
 
-/// How long a daemon may take to leave and unmount before it is killed.
+/// How long all daemons together may take to unmount and end before the remaining ones are killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// Interval between checks of a child process.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
@@ -62,7 +62,8 @@ impl DemoNode {
         Ok(command)
     }
 
-    /// Returns the last line of the node's log, which states the problem and the remedy.
+    /// Returns the last line of the node's log. After a failed start, this line has the cause and
+    /// the remedy.
     fn last_words(&self) -> String {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         log.lines()
@@ -80,8 +81,8 @@ fn this_program() -> Result<PathBuf, DemoError> {
 }
 
 impl DemoCluster {
-    /// Creates the folder, fills the shares and starts the daemons. Each one gets the first as its
-    /// seed.
+    /// Creates the folder, fills the shares and starts the daemons. The first daemon is the seed of
+    /// all others.
     pub(super) fn start(options: &DemoOptions) -> Result<Self, DemoError> {
         let folder = make_folder(options.dir.as_deref())?;
         let mut cluster = Self {
@@ -135,7 +136,7 @@ impl DemoCluster {
         Ok(node)
     }
 
-    /// Waits until the node is mounted. Returns its address, which is the seed of the next nodes.
+    /// Waits until the node has mounted its folder, and returns the address of the node.
     fn await_start(&mut self, index: usize) -> Result<String, DemoError> {
         let node = &self.nodes[index];
         let waited = run(&mut node.command(&["wait", "--mounted", "--timeout", "30s"])?);

@@ -10,7 +10,7 @@ use super::files::{FILM, FILM_BYTES, FILM_OWNER};
 use super::nodes::{DemoCluster, DemoNode, run, run_json, typed};
 use crate::cli::output::LINE_COLUMNS;
 
-/// Columns before the words of a shown command.
+/// Columns before the words in each continued line of a shown command.
 const COMMAND_LEAD: usize = 6;
 
 /// Tour of a running cluster.
@@ -33,7 +33,8 @@ impl<'a> Tour<'a> {
     /// Shows all steps in order and ends at the first wrong result.
     ///
     /// # Errors
-    /// [`DemoError::Broken`] or [`DemoError::Command`] for a failed step, and
+    /// [`DemoError::Broken`] for a wrong result, [`DemoError::Command`] for a failed command,
+    /// [`DemoError::Folder`] for an unreadable file, [`DemoError::Output`], and
     /// [`DemoError::Interrupted`].
     pub fn walk(&mut self) -> Result<(), DemoError> {
         self.show_union()?;
@@ -155,7 +156,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Runs a command and measures its time and its bytes from the network.
+    /// Runs a command, and measures its time and the bytes that the first node receives meanwhile.
     fn timed(&self, command: &mut Command) -> Result<Reading, DemoError> {
         let before = self.received_bytes()?;
         let start = Instant::now();
@@ -185,7 +186,7 @@ fn show(command: &mut Command) -> Result<Vec<u8>, DemoError> {
     Ok(run(command)?.stdout)
 }
 
-/// Continues a long command on further lines, as a shell reads it.
+/// Breaks a long command into lines, each continued by a backslash, so that a shell can read it.
 fn on_lines(command: &str) -> String {
     let mut lines = vec![String::new()];
     for word in command.split(' ') {

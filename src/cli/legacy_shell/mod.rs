@@ -1,8 +1,8 @@
 //! `p2pfs legacy-shell`: the prompt of the older program, word for word, with a p2pfs node.
 //!
-//! It asks for a folder and members, or takes them from `P2P_FOLDER` and `P2P_CLUSTER`. It starts a
-//! daemon without a mount that shares the folder with the members (`node`), and ends it with the
-//! shell. Only the fetched files remain, which go into the folder, as in the older program.
+//! The shell asks for a folder and members, or takes both from `P2P_FOLDER` and `P2P_CLUSTER`. It
+//! starts a daemon without a mount that shares the folder with the members ([`node`]). The daemon
+//! ends with the shell. As in the older program, only fetched files remain, in the folder.
 
 mod node;
 mod settings;
@@ -18,7 +18,8 @@ use crate::daemon::config::Seed;
 
 pub(super) fn run() -> Result<(), CliError> {
     let stdin = io::stdin();
-    // Not locked: transfers to others are reported while the prompt waits for a line.
+    // Standard output is not locked, because a thread reports transfers to other nodes on it while
+    // the prompt waits for a line.
     let (mut input, mut output) = (stdin.lock(), io::stdout());
     let Some((folder, members)) = folder_and_members(&mut input, &mut output)? else {
         return Ok(());

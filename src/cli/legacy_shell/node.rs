@@ -1,4 +1,5 @@
-//! Node of the legacy shell: requests to it, and reports about it.
+//! Node of the legacy shell: its start, the requests of the shell to it, and the display of its
+//! transfers.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +17,7 @@ use crate::daemon::control::{
     Call, EventKind, PeerInfo, PeerState, Peers, Plane, ShareInfo, ShareState, Shares,
 };
 
-/// How long the prompt waits until the folder is read.
+/// Maximum time that the prompt waits for the daemon to read the folder.
 const FOLDER_WAIT: Duration = Duration::from_secs(10);
 const FOLDER_PAUSE: Duration = Duration::from_millis(100);
 
@@ -28,7 +29,7 @@ pub(super) struct ShellNode {
 }
 
 impl ShellNode {
-    /// Starts the node, and reports transfers to others from now on.
+    /// Starts the node, and reports its transfers to other nodes until it ends.
     ///
     /// # Errors
     /// The last message of the daemon if it does not start.
@@ -66,8 +67,9 @@ impl ShellNode {
         Ok(node)
     }
 
-    /// Waits until the files in the folder can be sent, which the older program could do at once. A
-    /// large folder continues to be read behind the prompt.
+    /// Waits until the files in the folder can be sent, for at most [`FOLDER_WAIT`]. The older
+    /// program could send files at once. The daemon continues to read a large folder while the
+    /// prompt already answers.
     fn wait_for_the_folder(&self) {
         let ends = Instant::now() + FOLDER_WAIT;
         while Instant::now() < ends {
@@ -89,7 +91,7 @@ impl ShellNode {
             .unwrap_or_default()
     }
 
-    /// Lists the members as typed, then other peers that answered.
+    /// Lists the members as typed, then the other legacy peers that are alive.
     pub(super) fn list(&self, output: &mut impl Write) -> Result<(), CliError> {
         let peers: Peers = self.call(&Call::Peers {});
         let is_heard =

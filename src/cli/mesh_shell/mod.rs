@@ -1,9 +1,9 @@
 //! `p2pfs mesh-shell`: the prompt of the older mesh program, with a p2pfs node.
 //!
-//! It takes a port and the address of a peer, and starts a daemon without a mount that speaks the
-//! mesh protocol (`node`). It shows events in the words of the older program (`words`) and ends the
-//! daemon with the shell. Only received files remain, in the folder `downloads`, as in the older
-//! program.
+//! The shell takes a port and optionally the address of a peer. It starts a daemon without a mount
+//! that speaks the mesh protocol ([`node`]), and shows the daemon's events in the words of the older
+//! program ([`words`]). The daemon ends with the shell. As in the older program, only received
+//! files remain, in the folder `downloads`.
 
 mod node;
 mod words;
@@ -55,7 +55,7 @@ pub(super) fn run(options: &MeshShellOptions) -> Result<(), CliError> {
             }
             ("/send", path) if !path.is_empty() => send(&node, Path::new(path), &mut output)?,
             ("", _) => {}
-            // Includes unknown words after a slash.
+            // Every other line is chat, also one that begins with a slash and an unknown word.
             _ => say(&node, typed),
         }
         output.flush()?;
@@ -82,7 +82,7 @@ fn ask(
 
 fn say(node: &MeshNode, text: &str) {
     let text = text.to_owned();
-    // As in the older program, it is not an error if no peer is connected.
+    // Every error is ignored, because the older program reports none if no peer is connected.
     let _unheard: Result<Said, CliError> = node.call(&Call::Say { text });
 }
 

@@ -1,4 +1,5 @@
-//! Node of the mesh shell: requests to it, and reports about it.
+//! Node of the mesh shell: its start, the requests of the shell to it, and the display of its
+//! events.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ pub(super) struct MeshNode {
 }
 
 impl MeshNode {
-    /// Starts the node, and shows events from now on.
+    /// Starts the node, and shows its events until it ends.
     ///
     /// # Errors
     /// The last message of the daemon if it does not start or cannot listen.

@@ -58,7 +58,8 @@ pub(super) fn peers(info: &MeshInfo) -> Vec<String> {
     lines
 }
 
-/// Formats an event. `info` is called only if the message needs it.
+/// Formats an event. `seed` is the peer of the command line. `info` is called only if the message
+/// needs it.
 pub(super) fn event(event: &Event, seed: Option<&str>, info: impl Fn() -> MeshInfo) -> Vec<String> {
     let told = |about: &str, text: String| vec![line(event.time, about, &text)];
     match &event.what {

@@ -78,7 +78,7 @@ fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
     // An ending signal only sets this flag, so that the terminal is restored before the exit.
     let ended = ending::catch_as_flag()?;
     ending::end_if_stuck(ending::catch_all()?, || {
-        // Restores only the mode, without a write: a write to a stopped terminal may block.
+        // Restores only the mode, because a write to the terminal may block.
         let _restored = ratatui::crossterm::terminal::disable_raw_mode();
     });
     let mut terminal = ratatui::try_init()?;
