@@ -36,7 +36,7 @@ struct Grant {
     uid: u32,
     /// Whether everything below the directory has the entry, too, and new files there get it.
     is_tree: bool,
-    /// Whether `path` had no ACL before, and with `is_tree` nothing below it either.
+    /// Whether `path`, and with `is_tree` everything below it, had no ACL before.
     was_plain: bool,
 }
 

@@ -28,7 +28,7 @@ const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
 /// Device through which the server of a FUSE mount exchanges requests and replies with the kernel.
 pub(super) const FUSE_DEVICE: &str = "/dev/fuse";
 
-/// Checks whether this process can open [`FUSE_DEVICE`]. The error includes a remedy.
+/// Checks whether this process can open `/dev/fuse`. The error includes a remedy.
 pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 
 /// The flags of `p2pfs doctor`.

@@ -320,8 +320,9 @@ fn standard_output() -> io::Result<(File, Unfinished)> {
 }
 
 /// Enlarges the pipe `target` if `source` is a pipe, too. With the default size, both ends wake
-/// each other every 64 KiB. If `source` is a file, the pipe keeps its size: the pipe holds pages of
-/// the file (splice(2)), and a later write to the file changes bytes that the reader has not read.
+/// each other every 64 KiB. If `source` is a file, the pipe keeps its size, so that it holds few
+/// pages: the pages are those of the file (splice(2)), and a write to the file also changes the
+/// bytes in the pipe.
 fn widen(target: &File, source: &File) {
     use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 

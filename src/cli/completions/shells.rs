@@ -90,9 +90,9 @@ fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     Ok(rests.collect())
 }
 
-/// Answers zsh and fish. The request consists of the words up to the cursor. The last word is
-/// quoted as typed, the others are not quoted. A tab and the description follow each completion
-/// that has a description.
+/// Answers zsh and fish. The request consists of the words up to the cursor. The last word has its
+/// quotes as typed, and the shell has removed the quotes of the others. A tab and the description
+/// follow each completion that has a description.
 fn described(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut words = std::mem::take(&mut asked.words);
     if let Some(last) = words.last_mut() {

@@ -1,9 +1,9 @@
 //! `p2pfs mesh-shell`: the prompt of the older mesh program, with a p2pfs node.
 //!
 //! The shell takes a port and optionally the address of a peer. It starts a daemon without a mount
-//! that speaks the mesh protocol ([`node`]), and shows the daemon's events in the words of the older
-//! program ([`words`]). The daemon ends with the shell. As in the older program, only received
-//! files remain, in the folder `downloads`.
+//! that speaks the mesh protocol ([`node`]), and shows the daemon's events in the words of the
+//! older program ([`words`]). The daemon ends with the shell. As in the older program, only
+//! received files remain, in the folder `downloads`.
 
 mod node;
 mod words;
