@@ -9,8 +9,8 @@ use super::error::CliError;
 use crate::daemon::config::{Environment, Place};
 use crate::daemon::control::{Client, ClientError};
 
-/// How long a command waits for an answer that takes work. Joining takes the longest, because it
-/// connects to another machine.
+/// How long a command waits for an answer that costs the daemon work. Joining takes the longest,
+/// because the daemon connects to another machine for it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a command waits for an answer that the daemon has at hand, such as its status. Equals
 /// the time that a client waits for a restarting daemon. The limit is short, because users ask for

@@ -146,8 +146,8 @@ pub(super) fn run(
     }
 }
 
-/// Checks the files that the configuration names, and prints the configuration unless `quiet` is
-/// set.
+/// Checks the secret file and the shares of the configuration. Prints the configuration and all
+/// warnings unless `quiet` is set.
 fn check(loaded: &Loaded, quiet: bool, output: &mut Output) -> Result<(), CliError> {
     let found = inspect(loaded);
     if !quiet {

@@ -1,5 +1,5 @@
-//! `p2pfs mount-broker`: started by a service manager beside the daemon, with the permission to
-//! mount.
+//! `p2pfs mount-broker`: a process that a service manager starts beside the daemon, and that has
+//! the permission to mount in place of the daemon.
 
 use std::path::PathBuf;
 

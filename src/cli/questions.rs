@@ -66,7 +66,8 @@ pub(super) fn ask_before_sharing(dir: &Path, is_meant: bool) -> Result<(), CliEr
     )
 }
 
-/// Returns the objection to sharing a folder, which is given by its real path.
+/// Describes a folder, given by its real path, that needs confirmation before it is shared. Returns
+/// `None` for an ordinary folder.
 fn doubt(dir: &Path, home: Option<&Path>) -> Option<&'static str> {
     let is_home = Some(dir) == home || dir.parent() == Some(Path::new("/home"));
     if dir == Path::new("/") {

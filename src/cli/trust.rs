@@ -1,4 +1,5 @@
-//! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `forget`, `trust`: members of the cluster.
+//! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `own`, `forget`, `trust`: the members of the
+//! cluster and their rights.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -144,8 +145,8 @@ pub struct LeaveOptions {
     yes: bool,
 }
 
-/// Parses the lifetime of an invitation. Lifetimes are stored in seconds, so a shorter one would be
-/// zero.
+/// Parses the lifetime of an invitation. Refuses less than a second, because lifetimes are stored
+/// in whole seconds.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let time = units::parse_positive_duration(text).map_err(|why| why.to_string())?;
     if time < Duration::from_secs(1) {
@@ -253,8 +254,9 @@ fn is_name(reader: &str) -> bool {
     reader.parse::<NodeId>().is_err()
 }
 
-/// Asks before this node leaves the cluster of `members` for that of the token. `restricted` are
-/// the shares with readers given by name.
+/// Asks before this node leaves the cluster of `members` for the cluster of the token. Does not ask
+/// if this node is the only member, or if a member issued the token. `restricted` are the shares
+/// with readers given by name.
 fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result<(), CliError> {
     let issuer = Invitation::issuer_of(token);
     let is_of_theirs = members.iter().any(|it| Some(it) == issuer.as_ref());

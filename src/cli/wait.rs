@@ -24,7 +24,7 @@ fn whole_number(text: &str) -> Result<u64, String> {
     number.map_err(|_| "write a whole number, such as 3".to_owned())
 }
 
-/// The flags of `p2pfs wait`; without any it waits for the daemon to answer.
+/// The flags of `p2pfs wait`; without flags it waits until the daemon answers.
 #[derive(Debug, Clone, Args)]
 pub struct WaitOptions {
     #[command(flatten)]

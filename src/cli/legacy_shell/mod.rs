@@ -33,7 +33,7 @@ pub(super) fn run() -> Result<(), CliError> {
 }
 
 /// Returns the folder and the members, and asks for them unless both are in the environment.
-/// Returns `None` if the input ends early.
+/// Returns `None` if the input ends before the user has named a folder.
 fn folder_and_members(
     input: &mut impl BufRead,
     output: &mut impl Write,
