@@ -12,7 +12,7 @@ use super::request::ReplySink;
 /// The parameters of one call.
 pub trait Parameters {
     /// The type of the last reply.
-    type Reply: Serialize + Send + 'static;
+    type ReplyBody: Serialize + Send + 'static;
 }
 
 /// The answer to a call, computed from its parameters and the context `C` of the caller.
@@ -21,7 +21,10 @@ pub trait Answer<C>: Parameters {
     ///
     /// # Errors
     /// The failure that the caller receives instead of the last reply.
-    fn answer(self, context: &mut C) -> impl Future<Output = Result<Self::Reply, Failure>> + Send;
+    fn answer(
+        self,
+        context: &mut C,
+    ) -> impl Future<Output = Result<Self::ReplyBody, Failure>> + Send;
 }
 
 /// The last reply of any call.

@@ -78,7 +78,7 @@ macro_rules! calls {
 
         $(
             impl Parameters for parameters::$Name {
-                type Reply = $Reply;
+                type ReplyBody = $Reply;
             }
         )*
 
