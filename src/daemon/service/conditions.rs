@@ -14,8 +14,8 @@ use super::services::Services;
 use crate::daemon::control::{Check, CheckState};
 use p2pfs_node::{Audience, Condition, Finding, Severity, StandingCondition};
 
-/// How long an answer waits for a review. The disks of state and cache may not answer; the answer
-/// then shows the conditions of the last review.
+/// How long an answer waits for a review. The disks of state and cache may not answer in that time.
+/// The answer then shows the conditions of the last review.
 const REVIEW_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Returns the line of a condition in `p2pfs doctor`.
@@ -37,7 +37,8 @@ pub(super) fn finding_of(check: &Check) -> Finding {
     }
 }
 
-/// Reviews all conditions on a blocking thread. Waits for it for a limited time.
+/// Reviews all conditions on a blocking thread. Waits for the review for at most
+/// [`REVIEW_PATIENCE`].
 pub(super) async fn review(services: &Arc<Services>) {
     let (services, reviewing) = (services.clone(), services.health.reviewing.clone());
     let reviewed = async {
@@ -72,7 +73,7 @@ fn review_now(services: &Services) {
     }
 }
 
-/// Only the owner sees the reason.
+/// Returns the finding for a refused configuration. Only root and the daemon's user see the reason.
 fn refused_config_finding(services: &Services) -> Option<Finding> {
     let why = services.settings.refused.load_full()?;
     let stays = "what was read again was refused, and the one before is in force";

@@ -1,5 +1,5 @@
-//! The method of large memory copies: vector instructions, if the processor is slow with the other
-//! method.
+//! The method of large memory copies: vector instructions instead of REP MOVSB, on processors on
+//! which REP MOVSB is slow.
 //!
 //! Up to 2.39, glibc copies more than some KiB by REP MOVSB if the processor reports it as fast. On
 //! AMD's Zen 3 and 4 it is slow if source and destination have nearly the same offset within a
@@ -66,9 +66,10 @@ mod gnu {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     }
 
-    /// Returns whether the program was started by its own file and the loader that this names. A
-    /// loader that was called directly would take `daemon` for a program. In a program with more
-    /// rights than its caller, the loader removes the variable, and the restart would repeat
+    /// Returns whether the kernel started this program with the loader that the program's file
+    /// names, and without more rights than its caller. If a user calls the loader directly, a
+    /// restart would execute the loader, which would take `daemon` for a program. In a program with
+    /// more rights than its caller, the loader removes the variable, and the restart would repeat
     /// forever.
     fn is_started_as_usual() -> bool {
         // SAFETY: it only reads the values that the kernel passed to the program.
@@ -76,8 +77,8 @@ mod gnu {
         of_kernel(libc::AT_SECURE) == 0 && of_kernel(libc::AT_BASE) != 0
     }
 
-    /// Returns the new value of the variable; `None` if it brings no gain or the user has set the
-    /// tunable.
+    /// Returns the new value of the variable. Returns `None` if the tunable brings no gain or the
+    /// user has set it.
     fn wanted(
         version: &str,
         vendor: &[u8],

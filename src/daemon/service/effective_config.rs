@@ -1,4 +1,4 @@
-//! The settings in force: those of the start with the changes of reloads.
+//! The settings in force: the settings of the start, with the changes of reloads.
 
 use crate::daemon::config::{Config, Loaded, ShareSettings};
 use crate::daemon::control::Settings;
@@ -6,10 +6,10 @@ use crate::daemon::control::Settings;
 /// The settings in force.
 #[derive(Debug, Clone)]
 pub(super) struct EffectiveConfig {
-    /// All settings as they were last read. For settings that need a restart, `Services` holds the
-    /// values in force.
+    /// All settings as they were last read. For settings that need a restart,
+    /// `ActiveSettings::at_start` holds the values in force.
     pub config: Config,
-    /// The settings as they are shown.
+    /// The settings as the control socket shows them, each with its origin.
     pub shown: Settings,
 }
 
@@ -22,7 +22,7 @@ impl EffectiveConfig {
         }
     }
 
-    /// Returns the origin of a configured share; `None` if no share matches.
+    /// Returns the origin of the first configured share that matches; `None` if no share matches.
     pub(super) fn origin_of_share(&self, is_it: impl Fn(&ShareSettings) -> bool) -> Option<&str> {
         let shown = self.shown.settings.iter();
         let origins = shown.filter(|info| info.key == "share");
@@ -31,8 +31,8 @@ impl EffectiveConfig {
         found.map(|(_, info)| info.origin.as_str())
     }
 
-    /// Returns the settings after a reload. The keys in `restart` keep their values until the next
-    /// start.
+    /// Returns the settings after a reload. In `shown`, each key in `restart` keeps its value and
+    /// origin, with its new value as the one after the next start.
     pub(super) fn reloaded(&self, loaded: &Loaded, restart: &[&str]) -> Self {
         let old = |key: &str| self.shown.settings.iter().find(|info| info.key == key);
         let mut shown = loaded.settings();

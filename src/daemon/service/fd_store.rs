@@ -72,15 +72,16 @@ impl Kept {
         let (mut kept, mut sockets) = (self.0, Sockets::default());
         peers(&mut kept, &mut sockets, config.listen)?;
         if !kept.is_empty() {
-            // They belong to peers that were turned off.
+            // The rest are sockets of a protocol that the configuration has turned off, such as the
+            // mesh.
             let names: Vec<&str> = kept.keys().map(String::as_str).collect();
             forget(&names);
         }
         Ok(sockets)
     }
 
-    /// Takes over or opens the socket of the mesh. On failure, the peers open it by themselves and
-    /// report the error. Needs a running tokio runtime.
+    /// Takes over or opens the socket of the mesh. If that fails, `peers` opens the socket itself
+    /// and reports the error. Needs a running tokio runtime.
     #[cfg(feature = "legacy")]
     pub(super) fn open_mesh(&mut self, peers: &LegacyPeers, at: SocketAddr) {
         if let Some(socket) = self.0.remove(MESH) {
@@ -142,8 +143,8 @@ fn keep(name: &str, socket: BorrowedFd<'_>) {
     }
 }
 
-/// Removes sockets from the manager's store and waits until it has closed them. Their addresses
-/// stay in use until then.
+/// Removes sockets from the manager's store and waits until the manager has closed them. Until
+/// then, the addresses of the sockets stay in use.
 fn forget(names: &[&str]) {
     for name in names {
         let states = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
@@ -155,8 +156,8 @@ fn forget(names: &[&str]) {
     }
 }
 
-/// Waits until the manager has processed all earlier messages. It then closes the descriptor that
-/// is sent with the barrier (`BARRIER=1`, sd_notify(3)).
+/// Waits until the manager has processed all earlier messages. The manager then closes the
+/// descriptor that is sent with the barrier (`BARRIER=1`, sd_notify(3)).
 fn wait_for_manager() -> io::Result<()> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[writer.as_fd()])?;

@@ -1,8 +1,8 @@
 //! The mounted folder: mounted at the start, checked once a second, unmounted at the end.
 //!
-//! If the mount broker ends, its mount ends, too. This happens when its services is restarted, for
-//! instance after an upgrade of libraries. The folder is then mounted again, with retries until
-//! that succeeds. A folder that a user unmounted by hand stays unmounted.
+//! If the mount broker ends, its mount ends, too. This happens when the broker's service is
+//! restarted, for instance after an upgrade of libraries. The daemon then mounts the folder again,
+//! with retries until that succeeds. A folder that a user unmounted by hand stays unmounted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use p2pfs_node::{Condition, Finding};
 
 /// Interval between checks of the mount.
 const TICK: Duration = Duration::from_secs(1);
-/// Maximum pause between attempts to mount again. The first pause is a second, and each further one
-/// doubles.
+/// Maximum pause between attempts to mount again. The first pause is [`TICK`], and each further
+/// pause is twice as long.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Reason for the missing folder after the mount broker ended.
 const BROKER_ENDED: &str = "its mount broker ended; it is mounted again as soon as one answers";
@@ -74,7 +74,7 @@ impl Folder {
         Ok(Arc::new(this))
     }
 
-    /// Returns a receiver of the current mount and its successors.
+    /// Returns a receiver of the current mount, and of each later mount that replaces it.
     pub(super) fn newest(&self) -> watch::Receiver<Arc<Mount>> {
         self.mount.subscribe()
     }
@@ -153,7 +153,7 @@ impl Folder {
         let again = spawn_blocking(move || before.start_again(&dir, content, &options));
         let mount = Arc::new(again.await.map_err(panicked(&self.dir))??);
         let before = self.mount.send_replace(mount.clone());
-        // Repeats invalidations that went to the previous mount while this one was made.
+        // Invalidations that arrived while this mount was made went to the previous mount.
         mount.invalidate_all();
         let _ended = spawn_blocking(move || drop(before));
         Ok(())
@@ -231,7 +231,8 @@ pub(super) fn options(config: &Config) -> MountOptions {
     // (`Requests::more_time`). Only a read that the content no longer knows ends here.
     options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
     if config.legacy.enabled {
-        // A lookup may wait for legacy peers, and then an open for the header of a transfer.
+        // A lookup may wait for legacy peers, and an open may then wait for the header of a
+        // transfer.
         let deadline = &mut options.server.deadlines.metadata;
         *deadline = (*deadline).max(config.legacy.lookup + Duration::from_secs(30));
     }

@@ -1,7 +1,8 @@
-//! Names in the settings that were given in an earlier cluster.
+//! Names of nodes that the settings gave while this node was in an earlier cluster.
 //!
-//! The keyring holds these names, and they mean no node. This module lists the names that the
-//! settings give, confirms names, and reports which settings have no effect meanwhile.
+//! The keyring holds a list of these names. A name in this list stands for no node until it is
+//! confirmed, because a node of the new cluster may have it by chance. This module lists the names
+//! that the settings give, confirms names, and reports which settings have no effect meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use p2pfs_types::id::NodeId;
 const INBOX: &str = "inbox.from";
 
 /// Returns the names of nodes to which the settings give rights: the members of groups, the readers
-/// of shares and the senders to the inbox. Keys are none of them.
+/// of shares and the senders to the inbox. Leaves out nodes that are given by key.
 pub(super) fn given_names(services: &Services) -> BTreeSet<String> {
     let in_force = services.settings.in_force.load();
     let config = &in_force.config;
@@ -23,15 +24,15 @@ pub(super) fn given_names(services: &Services) -> BTreeSet<String> {
     let shares = config.share.iter().chain(saved.iter());
     let readers = shares.flat_map(|share| share.readers.iter().flatten());
     let members = config.groups.iter().flat_map(|group| &group.members);
-    // The senders of the start stay in force until the next one.
+    // The senders of this start stay in force until the next start.
     let at_start = &services.settings.at_start.inbox.from;
     let senders = config.inbox.from.iter().chain(at_start);
     let listed = readers.chain(members).chain(senders);
     listed.filter(|it| is_name_of_node(it)).cloned().collect()
 }
 
-/// Gives names of an earlier cluster a meaning in this one, if the settings no longer have them or
-/// `is_confirmed` says so.
+/// Lets a name of an earlier cluster stand for a node of this cluster, if the settings no longer
+/// give the name or `is_confirmed` returns `true`.
 ///
 /// # Errors
 /// [`TrustError::File`]. No name is confirmed then.
@@ -48,8 +49,8 @@ pub(super) fn confirm(
         .retain_former_names(is_former)
 }
 
-/// Forgets the names of an earlier cluster that the settings no longer have, so that they can be
-/// given again.
+/// Forgets the names of an earlier cluster that the settings no longer give. If the user writes
+/// such a name again, it stands for a node of this cluster.
 pub(super) fn drop_names_not_given(services: &Services) {
     if let Err(error) = confirm(services, |_| false) {
         tracing::warn!("names of an earlier cluster stay without a meaning: {error}");
@@ -80,7 +81,8 @@ pub(super) fn review(services: &Services) {
         .replace(Condition::FormerNames, found);
 }
 
-/// Returns whether a listed reader or sender is the name of a node: no key, group or pattern.
+/// Returns whether a listed reader or sender is the name of a node, rather than a key, a group or
+/// [`ALL_NODES`].
 fn is_name_of_node(listed: &str) -> bool {
     listed.parse::<NodeId>().is_err() && listed != ALL_NODES && !listed.starts_with(GROUP_MARK)
 }

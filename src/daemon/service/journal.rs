@@ -60,7 +60,7 @@ fn tell_ended(standing: &StandingCondition) {
     );
 }
 
-/// Logs all events from now on, and the earlier warnings.
+/// Logs the remembered events since the start, and all later events.
 pub(super) fn follow(services: &Arc<Services>) {
     let mut events = services.node.events().follow();
     let mut teller = Teller {
@@ -179,8 +179,8 @@ impl Teller {
         }
     }
 
-    /// Returns whether a line that another program caused is logged at INFO. Also logs the number
-    /// of lines that were not.
+    /// Returns whether a line about a mesh peer or a failed push is logged at INFO. Also logs the
+    /// number of lines that were not, from time to time.
     fn is_told(&mut self, subject: &str) -> bool {
         let now = Instant::now();
         let is_told = self.paced.is_told(now, subject);
@@ -200,7 +200,7 @@ impl Teller {
         tracing::debug!(path, "fetching {path}");
     }
 
-    /// Returns the duration in microseconds; 0 if the start was not recorded.
+    /// Returns the duration of a fetch in microseconds; 0 if its start was not recorded.
     fn end(&mut self, hash: &ContentHash) -> u64 {
         let begun = self.begun.remove(hash);
         let took = begun.map_or(0, |begun| begun.elapsed().as_micros());

@@ -24,7 +24,7 @@ use crate::daemon::config::LogLevel;
 #[derive(Debug, Clone)]
 pub struct LogHandle {
     filter: reload::Handle<Targets, Registry>,
-    /// Levels of single targets, which hold whatever the level is.
+    /// Levels of single targets from `RUST_LOG`, which hold whatever the configured level is.
     chosen: Targets,
 }
 

@@ -5,26 +5,26 @@
 //! live allocations. With 100,000 names that was a third of the daemon's memory.
 //!
 //! Data between nodes moves in pieces of up to 1 MiB; the largest pieces have a pool of their own
-//! (`p2pfs_types::pool`). glibc soon returns the others to the kernel, which must then clear each page
-//! of the next allocation. That was a fifth of the cost of serving. So some memory is retained
-//! while a transfer continues. (`malloc_trim` does not trim the end of any heap except the first,
-//! so the second may retain as much.)
+//! (`p2pfs_types::pool`). glibc soon returns the memory of the smaller pieces to the kernel, which
+//! must then clear each page of the next allocation. That was a fifth of the cost of serving. So
+//! some memory is retained while a transfer continues. (`malloc_trim` does not trim the end of any
+//! heap except the first, so the second heap may retain as much.)
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
 use tokio::task::spawn_blocking;
 
 /// Number of heaps for all threads. Small allocations come from a cache of each thread first, so
-/// threads rarely contend here.
+/// threads rarely contend for a heap.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
-/// Free bytes at the end of a heap from which they return to the kernel. This is room for the
-/// pieces that wait for one peer, and for some of other peers.
+/// Number of free bytes at the end of a heap beyond which glibc returns them to the kernel. This is
+/// room for the pieces that wait for one peer, and for some of other peers.
 #[cfg(target_env = "gnu")]
 const GIVEN_BACK_BYTES: libc::c_int = 8 << 20;
-/// Bytes from which an allocation is mapped by itself and returned at once: more than any piece. It
-/// must be set with the threshold for trimming, because setting either one disables glibc's
-/// adjustment of both.
+/// Size from which glibc maps an allocation by itself, and unmaps it when it is freed: more than
+/// any piece. It must be set together with the threshold for trimming, because setting either one
+/// disables glibc's adjustment of both.
 #[cfg(target_env = "gnu")]
 const MAPPED_MIN_BYTES: libc::c_int = 4 << 20;
 /// Change in the number of names that counts as a large job.
@@ -33,7 +33,7 @@ const MANY_NAMES: u64 = 5_000;
 const MANY_TOLD_BYTES: u64 = 1 << 20;
 /// Bytes of files sent or received that count as a large job.
 const MANY_MOVED_BYTES: u64 = 16 << 20;
-/// Unchanged checks, one a second, after which a job has ended.
+/// Number of checks, one a second, without a change of the counter after which a job has ended.
 const QUIET_LOOKS: u32 = 10;
 
 /// Configures the heaps. Call it before there are threads.
@@ -42,7 +42,7 @@ pub(super) fn set_heaps() {
     // SAFETY: each call sets a number in the allocator, which any thread may do at any time.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, HEAPS);
-        // 32-bit systems have smaller heaps, and glibc refuses the value.
+        // 32-bit systems have smaller heaps, and glibc refuses this threshold there.
         if libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_MIN_BYTES) == 1 {
             libc::mallopt(libc::M_TRIM_THRESHOLD, GIVEN_BACK_BYTES);
         }
@@ -56,7 +56,7 @@ pub(super) struct Memory {
     moved: Jobs,
 }
 
-/// Counters of the work since the start.
+/// Values that change while large jobs run. The bytes are counted since the start.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Done {
     /// Current number of names.

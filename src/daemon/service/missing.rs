@@ -21,7 +21,7 @@ impl Missing {
         &self.wanted
     }
 
-    /// Returns whether a thread waits for a disk.
+    /// Returns whether a thread is trying to share a folder, and so may wait for its disk.
     pub(super) fn awaits_any(&self) -> bool {
         !self.tried.is_empty()
     }
@@ -58,8 +58,8 @@ impl Missing {
         &self.why
     }
 
-    /// Claims the attempt to share a folder. Returns `false` if it is not wanted or another thread
-    /// is trying.
+    /// Claims the attempt to share a folder. Returns `false` if the folder is not wanted or another
+    /// thread is trying to share it.
     pub(super) fn begin_to_try(&mut self, dir: &Path) -> bool {
         let begins = self.is_wanted(dir) && !self.is_tried(dir);
         if begins {
@@ -72,7 +72,8 @@ impl Missing {
         self.tried.retain(|tried| tried != dir);
     }
 
-    /// Returns all wanted shares, each with whether its outcome is still open.
+    /// Returns all wanted shares. The outcome of a share is still awaited if a thread is trying to
+    /// add it, or if no attempt has failed yet.
     pub(super) fn outlook(&self) -> Vec<MissingShare> {
         let is_known = |dir: &Path| self.why.iter().any(|(missing, _)| missing == dir);
         let outlook = |share: &ShareSettings| MissingShare {

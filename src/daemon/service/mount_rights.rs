@@ -1,8 +1,8 @@
-//! Rights of a caller of the control socket to the files of the mount, judged as the kernel judges
-//! a program of the same user.
+//! Rights of a caller of the control socket to the files of the mount, as the kernel would judge a
+//! program of the same user.
 //!
 //! All directories of the mount show one mode, owner and group, and so do all files, so that one
-//! judgement holds for every path. It holds as well while the folder is not mounted.
+//! judgement holds for every path. The judgement is the same while the folder is not mounted.
 
 use crate::daemon::control::{Credentials, Policy, Right, is_one_user};
 use p2pfs_fuse::MountOptions;
@@ -13,8 +13,8 @@ const READ: u16 = 0o4;
 const SEARCH: u16 = 0o1;
 /// Permissions that a directory of the mount has before its mask.
 const DIRECTORY_MODE: u16 = 0o777;
-/// Permissions that a file of the mount has before its mask. An executable file has more, but is
-/// read alike.
+/// Permissions that a file of the mount has before its mask. An executable file has more, but the
+/// same permissions to read.
 const FILE_MODE: u16 = 0o666;
 
 /// Modes, owner and group that the mount shows.

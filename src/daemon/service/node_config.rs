@@ -9,8 +9,8 @@ use p2pfs_node::api::{CacheConfig, ShareSpec};
 use p2pfs_node::inbox::{Accept, InboxSettings};
 use p2pfs_node::{ForeignPeers, GivingSettings, NetworkConfig, NodeConfig};
 
-/// Returns the settings that the node starts with, and speaks to these `foreign` peers. Seeds with
-/// host names follow later.
+/// Returns the settings that the node starts with. `foreign` are the peers of other protocols.
+/// Seeds with host names are resolved and added after the start.
 pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>>) -> NodeConfig {
     NodeConfig {
         name: config.name.clone(),
@@ -38,8 +38,8 @@ pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>
     }
 }
 
-/// Returns a share for each inbox of the start that is not below one of these shares. So the files
-/// that are pushed to this node appear on every other node.
+/// Returns a share for each inbox of `config` that is not in one of the folders of `shares`. By
+/// these shares, the files that are pushed to this node appear on every other node.
 pub(super) fn inbox_shares(config: &Config, shares: &[ShareSettings]) -> Vec<ShareSettings> {
     let is_shared = |dir: &Path| shares.iter().any(|share| dir.starts_with(&share.dir));
     let open = config.inboxes().into_iter();

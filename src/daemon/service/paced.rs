@@ -1,5 +1,5 @@
-//! Limits the lines that other programs cause in the journal at INFO: per peer by time, and over
-//! all peers by number. The rest is logged at DEBUG, with its count at INFO.
+//! Limits the lines that other programs cause in the journal at INFO: per subject by time, and over
+//! all subjects by number. The other lines are logged at DEBUG, and their number at INFO.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,13 +8,14 @@ use p2pfs_types::bucket::TokenBucket;
 
 /// How long a line about the same subject is not repeated.
 const TOLD_AGAIN: Duration = Duration::from_secs(600);
-/// Maximum burst of lines over all peers.
+/// Maximum burst of lines over all subjects.
 const TOLD_BURST: u32 = 64;
 /// Time that restores one line of the burst.
 const TOLD_EACH: Duration = Duration::from_secs(60);
-/// Maximum remembered subjects. A further one waits until an older one may be repeated.
+/// Maximum remembered subjects. While there are as many, a line about any other subject is
+/// suppressed.
 const SUBJECTS_MAX: usize = 1024;
-/// Interval between counts of the suppressed lines.
+/// Minimum interval between reports of the number of suppressed lines.
 const SUM_PERIOD: Duration = Duration::from_secs(600);
 
 /// The lines logged lately.

@@ -43,14 +43,15 @@ struct Sample {
     bytes: HashMap<Counter, u64>,
 }
 
-/// The rates of this node over the last seconds. The code behind the counters limits their number.
+/// The rates of this node over the last seconds. The code that supplies the counters limits their
+/// number.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     samples: Mutex<VecDeque<Sample>>,
 }
 
 impl Rates {
-    /// Records all counters at the time `at`. Call it about once a second, in the order of time.
+    /// Records all counters at the time `at`. Call it about once a second, with ascending times.
     pub(super) fn record(&self, at: Instant, bytes: impl Iterator<Item = (Counter, u64)>) {
         let bytes = bytes.collect();
         let mut samples = self.samples.lock();
@@ -64,8 +65,9 @@ impl Rates {
         }
     }
 
-    /// Returns the rate of a counter, from the oldest sample up to the given value; 0 without a
-    /// sample. A counter that is not in that sample, or has begun again, began at zero.
+    /// Returns the rate of a counter from the oldest sample to `now`, when the counter is at
+    /// `bytes`; 0 without a sample. If the oldest sample lacks the counter or has a higher value,
+    /// the counter began at zero since.
     pub(super) fn per_second(&self, now: Instant, counter: Counter, bytes: u64) -> u64 {
         let samples = self.samples.lock();
         let Some(first) = samples.front() else {

@@ -14,8 +14,8 @@ use super::{former_names, seeds};
 use crate::daemon::config::{Changes, Config, ConfigError, ShareSettings, Sources, compare, load};
 use p2pfs_node::{Condition, Finding};
 
-/// Reads the configuration again, applies the settings that can change, and logs the others.
-/// Returns the configuration that is in force afterwards.
+/// Reads the configuration again, applies the settings that can change, and reports the settings
+/// that need a restart. Returns the configuration as read, with which the next reload compares.
 ///
 /// # Errors
 /// [`ConfigError`]; nothing was changed then.
@@ -29,8 +29,8 @@ pub(super) async fn apply(
     let new = loaded.config.clone();
     let mut changes = compare(old, &new);
     change_inboxes(&mut changes, &services.settings.at_start, [old, &new]);
-    // Compares with the configuration of the start, which the daemon runs with, whatever reloads
-    // have requested since.
+    // Compares with the configuration of the start, because settings that need a restart still have
+    // these values, whatever earlier reloads requested.
     let restart = compare(&services.settings.at_start, &new).restart;
     let in_force = services
         .settings
@@ -70,8 +70,9 @@ pub(super) async fn apply(
     Ok(new)
 }
 
-/// Adjusts the shares of inboxes. An inbox is shared by itself while no share covers it. Reloads
-/// change shares but not inboxes, and each inbox must stay covered.
+/// Adds and removes the shares of inboxes. An inbox has a share of its own while no configured
+/// share covers it. A reload changes the configured shares and not the inboxes, and each inbox must
+/// stay shared.
 fn change_inboxes(changes: &mut Changes, at_start: &Config, old_and_new: [&Config; 2]) {
     let [old, new] = old_and_new.map(|config| inbox_shares(at_start, &config.share));
     let gone = old.iter().filter(|inbox| !new.contains(inbox));
@@ -97,7 +98,7 @@ async fn change_shares(services: &Arc<Services>, changes: &Changes) {
     let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
     let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);
     saved.retain(|it| changes.has_other_groups || was_configured(it) || !is_shared(it));
-    // A share may have been removed by command meanwhile.
+    // A command may have removed a share meanwhile.
     let still = services.shares.all_saved();
     saved.retain(|share| still.contains(share));
     let mut added = changes.shares_added.clone();

@@ -12,7 +12,7 @@ const SYSTEMD: &str = "/run/systemd/system";
 /// The unit of the daemon.
 const UNIT: &str = "p2pfs.service";
 
-/// The origin of the daemon.
+/// The party that started the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StartedBy {
     /// The service of the machine.
@@ -62,8 +62,8 @@ impl MountSetup {
         }
     }
 
-    /// Returns whether the script restarts this daemon. It knows the service of the machine, and
-    /// without systemd a daemon that it started itself.
+    /// Returns whether the script [`HELPER`] restarts this daemon. The script knows the service of
+    /// the machine. Without systemd, it knows a daemon that it started itself.
     fn is_mounted_by_helper(&self, dir: &Path) -> bool {
         let own = ["p2pfs", "daemon", "--mount"].map(OsString::from);
         let is_own = || self.arguments.split_last() == Some((&dir.into(), &own[..]));
@@ -76,7 +76,7 @@ impl MountSetup {
     }
 }
 
-/// Reads the origin of a process from its `/proc/PID/cgroup`.
+/// Returns the party that started a process, from its `/proc/PID/cgroup`.
 fn started_by(groups: &str) -> StartedBy {
     let mut paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     match paths.find(|path| path.split('/').any(|part| part == UNIT)) {

@@ -1,8 +1,8 @@
 //! The daemon's life: start, serve, reload, stop.
 //!
 //! Owns the order of the start: the control socket is taken first (it shows whether another daemon
-//! runs), then the node, its shares, the mount, and readiness. The stop runs in reverse order. A
-//! start that fails leaves nothing mounted and nothing running.
+//! runs), then the node, its shares, the mount, and readiness. The stop ends the node and the mount
+//! at the same time. A start that fails leaves nothing mounted and nothing running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +46,8 @@ pub use super::run_error::RunError;
 const TICK: Duration = Duration::from_secs(1);
 /// Maximum calls that wait for the node.
 const CALLS_MAX: usize = 256;
-/// Interval between retries of actions that failed at the start: adding missing shares, and using a
-/// token after its issuer did not answer.
+/// Interval between retries of actions that failed: adding missing shares, and using a token whose
+/// issuer did not answer.
 const RETRY_PERIOD: Duration = Duration::from_secs(30);
 /// Threads of the runtime for gossip, connections and control. Hashing and disks have their own
 /// threads.
@@ -132,9 +132,9 @@ async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), R
     }
 }
 
-/// Starts the node and mounts. Everything that the system may refuse is requested before the node
-/// announces itself, except the mount of a first start: readers of a restarting daemon wait for its
-/// shares.
+/// Starts the node and mounts the folder. If the previous start failed, acquires the mount before
+/// the node starts, so that a mount that fails again does not announce the node each time.
+/// Otherwise the node starts first, because readers of a restarting daemon wait for its shares.
 async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
     let config = &loaded.config;
     let mut kept = Kept::by_manager();
@@ -164,8 +164,9 @@ async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
     }
 }
 
-/// Records a failed start for the commands that wait at the control socket. Waits before the
-/// service manager starts the daemon again, longer after each failure.
+/// If a service manager runs the daemon, records a failed start for the commands that wait at the
+/// control socket. Unless the error is permanent, also waits before the service manager starts the
+/// daemon again, longer after each failure.
 async fn back_off(config: &Config, error: &RunError, signals: &mut Signals) {
     if !systemd::is_managed() {
         return;
@@ -379,7 +380,7 @@ impl Daemon {
     }
 
     /// Removes the membership, so that a node that left for good does not rejoin at the next start.
-    /// A configured secret file brings it back all the same.
+    /// A node with a configured secret file rejoins all the same.
     fn forget_cluster(&self) {
         let given = former_names::given_names(&self.services);
         match self.services.node.membership().keyring().forget(&given) {
@@ -415,7 +416,7 @@ impl Daemon {
     }
 }
 
-/// Updates status and rates once a second.
+/// Updates rates, conditions and status once a second, and returns unused memory to the kernel.
 async fn pulse(services: Arc<Services>) {
     let mut tick = tokio::time::interval(TICK);
     let mut told = String::new();
@@ -442,7 +443,7 @@ async fn pulse(services: Arc<Services>) {
     }
 }
 
-/// Retries actions that failed at the start, until they succeed.
+/// Adds missing shares and uses a waiting token, now and every [`RETRY_PERIOD`].
 async fn retry_later(services: Arc<Services>, config: Config) {
     let mut tick = tokio::time::interval(RETRY_PERIOD);
     loop {
@@ -452,7 +453,8 @@ async fn retry_later(services: Arc<Services>, config: Config) {
     }
 }
 
-/// Joins with the token that `p2pfs join` left before the first start.
+/// Joins with the token that `p2pfs join` left while no daemon ran. Does nothing without such a
+/// token.
 async fn use_waiting_token(services: &Services, config: &Config) {
     let Ok(Some(text)) = saved::waiting_token(&config.state_dir) else {
         return;
@@ -487,12 +489,12 @@ async fn use_waiting_token(services: &Services, config: &Config) {
     forget_waiting_token(services);
 }
 
-/// Returns whether the issuer refused the token because it has expired.
+/// Returns whether the issuer refused a token because the token has expired.
 fn is_over(error: &NodeError) -> bool {
     matches!(error, NodeError::Net(NetError::InviteExpired))
 }
 
-/// Removes the waiting token, after it or another one was used.
+/// Removes the waiting token, after this token or another one was used.
 pub(super) fn forget_waiting_token(services: &Services) {
     if let Err(error) = saved::forget_token(&services.settings.at_start.state_dir) {
         tracing::warn!("the used token stays in the state directory: {error}");

@@ -24,8 +24,9 @@ pub(super) fn addresses(seeds: &[Seed]) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Resolves a seed to all its addresses; returns none if its name does not resolve. A resolver may
-/// know only one of the two addresses of `localhost` (RFC 6761, section 6.3).
+/// Resolves a seed to all its addresses; returns none if its name does not resolve. Adds both
+/// loopback addresses for `localhost`, because a resolver may know only one of them (RFC 6761,
+/// section 6.3).
 pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
     if let Some(ip) = seed.ip() {
         return vec![SocketAddr::new(ip, seed.port())];

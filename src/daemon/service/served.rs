@@ -44,8 +44,8 @@ impl Served {
         }
     }
 
-    /// Returns the readers of the mount with a user ID that passes `is_told`, and the number of
-    /// others.
+    /// Returns at most [`READERS_TOLD_MAX`] readers of the mount whose user ID passes `is_told`,
+    /// and the number of readers whose user ID does not.
     pub(super) fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
         let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
         let all = reports.len();
@@ -69,7 +69,7 @@ impl Served {
         paths.into_iter().flatten().map(Named::new).collect()
     }
 
-    /// Updates the readers' rates and forgets readers that have ended.
+    /// Updates the rates of the readers, and forgets readers that are gone.
     pub(super) fn update_readers(&self) {
         if let Some(mount) = self.mount() {
             mount.update_readers();
@@ -93,8 +93,8 @@ impl Served {
         self.mount().is_none_or(|mount| mount.is_up_to_date())
     }
 
-    /// Returns why the FUSE device is unusable, with the remedy. With a mount broker, the broker
-    /// has the device and the daemon needs none.
+    /// Returns why the FUSE device is unusable, with the remedy. Returns `None` for a mount by the
+    /// mount broker, because the broker has the device and the daemon needs none.
     pub(super) fn device_trouble(&self) -> Option<String> {
         match self.mount() {
             Some(mount) if mount.is_brokers() => None,

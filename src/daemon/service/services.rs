@@ -17,7 +17,7 @@ use crate::daemon::config::{Config, ShareSettings};
 use crate::daemon::control::{Credentials, MountStatus, Policy, ServiceState};
 use p2pfs_node::Node;
 
-/// The node, and the state of the daemon around it. Each part of the daemon has it by reference.
+/// The node, and the state of the daemon around it. All parts of the daemon share one instance.
 pub(super) struct Services {
     pub node: Arc<Node>,
     pub settings: ActiveSettings,
@@ -56,16 +56,16 @@ impl Lifecycle {
         *self.state.borrow() == ServiceState::Stopping
     }
 
-    /// Waits until the start is complete. After a restart, the names of other nodes are known again
-    /// once the folder is mounted.
+    /// Waits until the start is complete. After a restart, the node knows the names of other nodes
+    /// again only once the folder is mounted.
     pub(super) async fn wait_for_start(&self) {
         let mut state = self.state.clone();
-        // Otherwise it ends only with the daemon.
+        // The wait fails only if the daemon has ended.
         let _started = state.wait_for(|it| *it != ServiceState::Starting).await;
     }
 }
 
-/// What the callers of the control socket may see and cause.
+/// The rights of the callers of the control socket, and the limits on the work that they cause.
 pub(super) struct CallerRights {
     /// The rights of callers.
     pub policy: Policy,
@@ -88,7 +88,7 @@ impl CallerRights {
     }
 }
 
-/// What the mount, the transfers and the callers do now.
+/// The current activity of the mount, the transfers and the callers.
 #[derive(Default)]
 pub(super) struct DaemonActivity {
     /// The activity of the mount.
@@ -99,12 +99,12 @@ pub(super) struct DaemonActivity {
     pub gets: Mutex<Gets>,
 }
 
-/// The shares beyond those of the configuration.
+/// The shares that were added by command, and all wanted shares that are missing.
 #[derive(Default)]
 pub(super) struct ConfiguredShares {
     /// The saved shares, which were added by command.
     pub saved: Mutex<Vec<ShareSettings>>,
-    /// The shares that could not be added yet.
+    /// The shares of the configuration and of commands that could not be added yet.
     pub missing: Mutex<Missing>,
 }
 
@@ -115,7 +115,7 @@ impl ConfiguredShares {
     }
 }
 
-/// The locks of the examinations of this node, so that each runs once at a time.
+/// The locks that let each kind of examination of this node run once at a time.
 #[derive(Default)]
 pub(super) struct Health {
     /// Locked while a review of the conditions runs.

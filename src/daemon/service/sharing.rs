@@ -1,6 +1,6 @@
 //! Shares that the configuration or a command requests and that are not possible yet.
 //!
-//! Owns the list of these shares. Each is retried from time to time and reported in the warnings,
+//! Each of these shares ([`Missing`]) is retried from time to time and reported as a condition,
 //! until it is shared or no longer wanted.
 
 use std::fmt::Display;
@@ -18,15 +18,16 @@ use crate::daemon::config::{ShareSettings, folder_names};
 use p2pfs_node::api::ShareSpec;
 use p2pfs_node::{Condition, Finding};
 
-/// How long adding shares waits for their disks in total. A disk at rest takes longer to spin up,
-/// and must not delay all other work.
+/// How long adding several shares waits for their disks in total, apart from [`DISK_WITHIN`] for
+/// each. A disk at rest takes longer to spin up, and must not delay all other work.
 const DISKS_WITHIN: Duration = Duration::from_secs(3);
-/// Minimum wait for each share, so that one hung disk does not delay shares on working disks.
+/// Minimum wait for each share. It lets a share on a working disk be added at once, even if hung
+/// disks have used up [`DISKS_WITHIN`].
 const DISK_WITHIN: Duration = Duration::from_millis(200);
 
-/// Adds shares, and retries the missing ones, because the user may have corrected their cause.
-/// Shares that cannot be added are missing from now on. Waits only for disks that answer soon;
-/// other shares are added once their disks answer.
+/// Adds shares, and retries the missing shares, because the user may have corrected their cause.
+/// Shares that cannot be added are missing from now on. Waits only for disks that answer soon; a
+/// share on a slower disk is added in the background once its disk answers.
 pub(super) async fn share_all(services: &Arc<Services>, wanted: Vec<ShareSettings>) {
     services.shares.missing.lock().want(wanted);
     share_missing(services).await;
@@ -40,7 +41,7 @@ pub(super) async fn added_by_command(services: &Arc<Services>) -> Vec<ShareSetti
         return added;
     }
     let in_force = services.settings.in_force.load_full();
-    // It accesses disks.
+    // `folder_names` accesses disks.
     let naming = spawn_blocking(move || {
         let shares = in_force.config.share.iter();
         let dirs: Vec<PathBuf> = shares.map(|share| share.dir.clone()).collect();
@@ -51,9 +52,10 @@ pub(super) async fn added_by_command(services: &Arc<Services>) -> Vec<ShareSetti
     added
 }
 
-/// Retries the missing shares in their order. Of nested shares, the first counts.
+/// Retries the missing shares in their order. If one share lies within another, the first of the
+/// two is shared and the second stays missing.
 pub(super) async fn share_missing(services: &Arc<Services>) {
-    // Unwanted shares are forgotten before any disk is waited for.
+    // Entries of unwanted shares are removed before any disk is waited for.
     forget_absent(services).await;
     let until = Instant::now() + DISKS_WITHIN;
     let wanted = services.shares.missing.lock().wanted().to_vec();
@@ -71,9 +73,9 @@ pub(super) async fn share_missing(services: &Arc<Services>) {
     forget_absent(services).await;
 }
 
-/// Removes the entries of shares from an earlier run that are not wanted now or cannot be shared.
-/// Their files cannot be given to other nodes, and the user may have had reasons to remove them.
-/// Entries on a disk that does not answer stay listed.
+/// Removes the listed entries of shares from an earlier run, if the shares are not wanted now or
+/// cannot be shared. Their files cannot be given to other nodes, and the user may have had reasons
+/// to remove them. Entries on a disk that does not answer stay listed.
 async fn forget_absent(services: &Arc<Services>) {
     let missing = services.shares.missing.lock().outlook();
     let node = services.node.clone();
@@ -106,8 +108,8 @@ pub(super) fn want_no_more(services: &Services, dir: &Path) -> bool {
     was_missing
 }
 
-/// Tries to add a share. Holds no lock during the disk access, which may hang, so that other
-/// shares can be added and removed meanwhile.
+/// Tries to add a share, and accesses its disk, which may hang. Holds no lock meanwhile, so that
+/// other shares can be added and removed.
 fn try_to_share(services: &Services, share: &ShareSettings) {
     let groups = services.settings.in_force.load().config.groups.clone();
     // A folder in the configuration may deliberately be a link; a saved share is already
@@ -138,7 +140,7 @@ fn try_to_share(services: &Services, share: &ShareSettings) {
     }
 }
 
-/// Reports that a disk delays a share, if it still does.
+/// Reports that the disk of a share does not answer, if a thread still waits for it.
 fn tell_of_disk(services: &Services, dir: &Path) {
     let mut missing = services.shares.missing.lock();
     if missing.is_awaited(dir) {
@@ -147,8 +149,8 @@ fn tell_of_disk(services: &Services, dir: &Path) {
     }
 }
 
-/// Reports a missing share. The list stays locked, so that no report follows after the share
-/// was added.
+/// Reports a missing share. The caller has locked the list `missing`, so that no report follows
+/// after the share was added.
 fn tell_not_shared(services: &Services, missing: &mut Missing, dir: &Path, why: &dyn Display) {
     let subject = dir.display().to_string();
     let said = format!("{subject} is not shared: {why}");

@@ -1,9 +1,9 @@
 //! Tells the mount which data the kernel must invalidate.
 //!
-//! Changes of names are reported at once. The number of cached bytes of a file shows only in its
-//! block count, so it is reported with a short delay and once. By then, a program that copies
-//! prefetched small files has opened each of them, and the kernel did not have to ask about it
-//! again.
+//! Changes of names are reported at once. A change of a file's cached bytes shows only in the block
+//! count of the file, so such changes are gathered for a short time and reported once for each
+//! file. By then, a program that copies prefetched small files has opened each of them, and the
+//! kernel did not have to ask for their attributes again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep_until};
 use p2pfs_fuse::Mount;
 use p2pfs_node::Outdated;
 
-/// Maximum delay of changes of cached bytes.
+/// Maximum delay of reports about cached bytes.
 const GATHERED_FOR: Duration = Duration::from_millis(500);
-/// Number of contents that ends the delay early.
+/// Number of changed contents that ends the delay early.
 const GATHERED_MAX: usize = 4096;
 
 /// Reports changes to the current mount until the node ends.

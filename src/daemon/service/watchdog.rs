@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::services::Services;
 use super::systemd;
 
-/// How long each may take to answer; both answer from memory.
+/// How long the node's loop and the mount may each take to answer. Both answer from memory.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 /// Checks per keep-alive interval, so that one late check on a busy machine does not end the
 /// daemon.

@@ -70,8 +70,8 @@ impl Answer<Asked> for parameters::Prefetch {
     }
 }
 
-/// Lists one page of the cache, including pins still to be fetched. Includes names only if the
-/// mount lets the caller list them.
+/// Lists one page of the contents in the cache and of the pinned contents that are still to be
+/// fetched. Includes names of files only if the mount lets the caller list directories.
 pub(super) fn list_cache(
     services: &Services,
     after: Option<&str>,
@@ -159,7 +159,8 @@ pub(super) fn resize_cache(services: &Services, budget_bytes: u64) -> Result<Cac
     Ok(status::cache_usage(services))
 }
 
-/// Reads and verifies every cached byte; stops when the caller is gone.
+/// Reads and verifies the cached bytes, with progress reports to the caller. Stops if the caller
+/// disconnects.
 async fn verify_cache(
     services: &Arc<Services>,
     reply: &ReplySink,

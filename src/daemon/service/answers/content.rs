@@ -18,9 +18,9 @@ use p2pfs_node::api::{FileVersion, FsError, Hidden};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 
-/// Gives the caller a descriptor to read a whole file from. It is a pipe, to which verified
-/// bytes are written as they arrive. Root and the owner of a local file receive the complete
-/// file itself, which they could open anyway.
+/// Gives the caller a descriptor to read a whole file from: a pipe, to which this node writes
+/// verified bytes as they arrive. If the file is complete on this machine, root and the owner of
+/// the local file receive the local file itself, which they could open anyway.
 pub(super) async fn get(
     services: &Arc<Services>,
     named: &Named,

@@ -14,8 +14,8 @@ use crate::daemon::service::conditions;
 use crate::daemon::service::conditions::check_of;
 
 /// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
-/// place. A run that has begun is completed, because otherwise callers could keep the other
-/// nodes busy.
+/// place. A run that has begun is completed even if its caller disconnects. Otherwise callers that
+/// disconnect early could start run after run and keep the other nodes busy.
 pub(super) async fn doctor_in_turn(
     services: &Arc<Services>,
     sight: Sight,
@@ -50,8 +50,8 @@ async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failu
             _ => checks.extend(last_known),
         }
     }
-    // The findings to be handled first come first.
-    // The checks of the network and of the shares report their own conditions in detail.
+    // The standing conditions come first in the answer. Conditions of the network, of shares and of
+    // the mount are left out, because the checks above report them in detail.
     let detailed = ["network", "share", "mount"];
     let standing = standing.iter();
     let standing = standing.filter(|it| !detailed.contains(&it.condition.text().part));
@@ -166,7 +166,7 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     }
 }
 
-/// Checks the user that this process runs as.
+/// Reports the user that this process runs as.
 fn rights() -> Check {
     let user = rustix::process::geteuid();
     if user.is_root() {

@@ -17,13 +17,14 @@ use p2pfs_types::path::{SharedPath, escape};
 
 /// Interval between progress reports: as short as a person can notice.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
-/// Minimum digits of a hash that name a content without a listed name.
+/// Minimum hexadecimal digits of a hash that `p2pfs unpin` accepts in place of a path.
 const HASH_START_MIN: usize = 8;
-/// Why the prefetch is refused.
+/// Reason for refusing a prefetch on a metered network.
 const METERED: &str = "the network is metered, so nothing is fetched that no program reads";
 const METERED_REMEDY: &str = "p2pfs prefetch --anyway, or p2pfs limits --metered off";
 
-/// Pins or unpins the contents that the names currently stand for.
+/// Pins the contents that `paths` show now. If `pinned` is `false`, unpins the pinned contents that
+/// `paths` name by path or by hash.
 pub(super) async fn pin(
     services: &Arc<Services>,
     paths: Vec<Named>,
@@ -56,9 +57,9 @@ pub(super) async fn pin(
     Ok(touched)
 }
 
-/// Fetches the contents that the names stand for into the cache. Refuses before any fetch if
-/// they cannot fit, or if the network is metered and `anyway` is not set. Cancels the fetches
-/// when the caller disconnects.
+/// Fetches the contents that `paths` show now into the cache. Before any fetch, refuses the call if
+/// the contents cannot fit, or if the network is metered and `anyway` is not set. Cancels the
+/// fetches when the caller disconnects.
 pub(super) async fn prefetch(
     services: &Arc<Services>,
     paths: Vec<Named>,
@@ -103,7 +104,8 @@ pub(super) async fn prefetch(
     Ok(touched)
 }
 
-/// Refuses names that the mount does not let the caller read: files, and names in directories.
+/// Refuses the call if the mount does not let the caller read files, or if one of `paths` is a
+/// directory and the mount does not let the caller list directories.
 fn check_may_fetch<'a>(
     services: &Services,
     mut paths: impl Iterator<Item = &'a Named>,
@@ -134,7 +136,8 @@ fn why_not_fetched(services: &Services, ended: &Fetched, error: &impl Display) -
     }
 }
 
-/// Checks that the cache can hold all contents at once, in addition to pinned and open ones.
+/// Checks that the cache can hold all contents at once, beside the contents that are pinned or open
+/// already.
 fn check_room(services: &Services, contents: Contents) -> Result<Contents, Failure> {
     let needed_bytes = services.node.cache().room_needed(&contents);
     let Some(lack) = services.node.cache().lack_of_room(needed_bytes) else {
@@ -189,7 +192,7 @@ fn hidden_contents(services: &Services, named: &Named) -> Result<Option<Contents
     }
 }
 
-/// Returns the pinned contents of the names, and of hashes as `p2pfs cache ls` shows them.
+/// Returns the pinned contents that `paths` name: by path, or by hash as `p2pfs cache ls` shows it.
 fn kept_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
     let mut all = Found::default();
     let mut touched = Touched::default();
@@ -246,8 +249,8 @@ pub(super) fn lack_words(lack: &Lack) -> (String, &'static str) {
     }
 }
 
-/// Returns the start of a hash that is named instead of a path, if it has at least
-/// [`HASH_START_MIN`] digits.
+/// Returns the name as the start of a hash, without the folder `.p2pfs/by-hash/`. Returns `None` if
+/// the name has other characters than hexadecimal digits, or fewer than [`HASH_START_MIN`] digits.
 fn hash_start(named: &Named) -> Option<&str> {
     let text = str::from_utf8(named.as_bytes()).ok()?.trim_matches('/');
     let start = text.strip_prefix(".p2pfs/by-hash/").unwrap_or(text);

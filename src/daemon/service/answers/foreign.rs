@@ -5,7 +5,8 @@ use crate::daemon::control::{EntryKind, LsEntry, NO_HASH, Named, Plane, Provenan
 use p2pfs_node::api::ForeignFile;
 use p2pfs_types::path::SharedPath;
 
-/// Returns a file in the root that only a foreign peer is known to have.
+/// Returns the file that a foreign peer is known to have under a name in the root. The caller has
+/// found that no node shares this name.
 pub(super) fn foreign_file(services: &Services, path: &SharedPath) -> Option<ForeignFile> {
     if path.components().count() != 1 {
         return None;
@@ -13,7 +14,7 @@ pub(super) fn foreign_file(services: &Services, path: &SharedPath) -> Option<For
     services.node.foreign()?.files()?.known(path.as_bytes())
 }
 
-/// Returns the names in the root that only foreign peers are known to have.
+/// Returns the files in the root that no node shares and that a foreign peer is known to have.
 pub(super) fn foreign_entries(services: &Services) -> Vec<LsEntry> {
     let foreign = services.node.foreign().and_then(|foreign| foreign.files());
     let names = foreign.map(|files| files.names()).unwrap_or_default();

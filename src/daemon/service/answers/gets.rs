@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use p2pfs_types::digest::ContentHash;
 
-/// Maximum remembered gets. Older ones are forgotten; their transfers are then counted but not
-/// named.
+/// Maximum remembered gets. If a get is forgotten, `p2pfs top` counts its transfer for that user
+/// but does not name it.
 const GETS_KEPT: usize = 256;
 
 /// The latest files that callers got, with the user ID of the caller.
@@ -13,7 +13,8 @@ const GETS_KEPT: usize = 256;
 pub(in crate::daemon::service) struct Gets(VecDeque<(u32, ContentHash)>);
 
 impl Gets {
-    /// Records that a user gets a file.
+    /// Records that a user gets a file, as the latest get. Forgets the oldest get if there are
+    /// [`GETS_KEPT`].
     pub(super) fn record(&mut self, uid: u32, hash: ContentHash) {
         self.0.retain(|it| *it != (uid, hash));
         if self.0.len() == GETS_KEPT {

@@ -133,7 +133,7 @@ async fn attend(
                 // A caller that reads slowly misses some reports.
                 let _busy = reply.try_more(&SendProgress { size_bytes, peers });
             }
-            // Without its caller, the transfer stops.
+            // The return drops `delivery`, which stops the transfer.
             () = reply.closed() => return Err(CallerGone.into()),
         }
     }
@@ -142,7 +142,7 @@ async fn attend(
     Ok(done)
 }
 
-/// Adds the result at one receiver of a file with this name.
+/// Adds to `done` the result of sending the file `name` to one peer.
 fn conclude(delivered: Delivered, name: &[u8], done: &mut SendDone) {
     let Delivered {
         peer,

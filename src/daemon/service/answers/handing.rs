@@ -9,16 +9,17 @@ use tokio::net::unix::pipe;
 use super::failed;
 use crate::daemon::control::{Failure, PIPE_BYTES, is_one_user};
 
-/// Returns whether a caller may receive the file itself. The holder of a descriptor can reopen the
-/// file through it, for writing if its mode allows it, even if a directory protects it from other
-/// users.
+/// Returns whether a caller may receive a descriptor of the file itself: root, or the owner of the
+/// file. Any other caller could reopen the file through the descriptor, even if the modes of a
+/// directory above the file deny that caller access. If the mode of the file allows it, the caller
+/// could reopen the file for writing.
 pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
     let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
     let is_owner = owner.is_ok_and(|owner| owner == caller_uid);
     caller_uid == 0 || (is_owner && is_one_user(caller_uid))
 }
 
-/// Returns both ends of a pipe, the second for the caller.
+/// Returns the ends of a pipe: the sender for this process, and the receiver for the caller.
 pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
     let made = pipe::pipe().and_then(|(sender, receiver)| {
         // A smaller pipe only makes the copy slower.

@@ -29,11 +29,13 @@ use p2pfs_node::NodeError;
 const RESPONDERS_MAX: usize = 4;
 /// Bytes per read of a local file.
 const STEP_BYTES: u64 = 1 << 20;
-/// Interval between requests to the legacy peers. They limit their own queries further.
+/// Interval between calls of [`Legacy::find`] for one `p2pfs wait`. Most calls fail at once,
+/// because a name without a holder counts as absent for a while and no query is sent.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Requests a name of the root that no native node shares from the legacy peers. Returns
-/// `absent` if legacy mode is off.
+/// Copies a file of the root that no native node shares from a legacy peer to the caller.  Fails
+/// with `absent` if legacy mode is off, if `absent` is not [`FailureKind::NotFound`], if the path
+/// is not a name in the root, or if no legacy peer has the file.
 pub(super) async fn copy_from_legacy_peers(
     services: &Services,
     named: &Named,
@@ -66,9 +68,9 @@ pub(super) async fn copy_from_legacy_peers(
     }
 }
 
-/// Asks the legacy peers for a file for which `p2pfs wait` waits, until it is cancelled. A query
-/// goes out again once the remembered absence of the name has expired. Names below a directory
-/// are never asked for.
+/// Asks the legacy peers again and again for the file of a `p2pfs wait`, until the future is
+/// dropped. If no peer has the file, the name counts as absent for a while, and the next query is
+/// sent after that. Asks nothing if the path is not a name in the root.
 pub(super) async fn keep_asking(services: &Services, file: Option<&Named>) -> Infallible {
     let path = file.and_then(|named| shared_path(named).ok());
     let name = path.filter(|path| path.components().count() == 1);
@@ -132,14 +134,14 @@ enum LegacyFetch {
     TooLarge(Arc<RemoteFile>),
 }
 
-/// Fetches the whole file from the first responder that delivers it; returns `None` if no peer has
-/// it.
+/// Fetches the whole file from the first responder that delivers it. Returns `None` if no peer has
+/// the file, and the last failure if all responders failed.
 async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<LegacyFetch>, Failure> {
     let mut failed_at = Vec::new();
     let mut failure = None;
     while failed_at.len() < RESPONDERS_MAX {
-        // All holders were asked in the first round, so the time of a lookup is enough for further
-        // answers.
+        // The first query reached all legacy peers, and all holders had [`Patience::Whole`] to
+        // answer. The shorter time of a lookup is enough for their further answers.
         let patience = match failure {
             None => Patience::Whole,
             Some(_) => Patience::Lookup,
@@ -167,8 +169,8 @@ async fn whole(legacy: &Legacy, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy
     Ok(copy)
 }
 
-/// Passes the bytes on as they arrive, without the cache. If the transfer fails, another responder
-/// cannot continue in the middle.
+/// Passes the bytes of one responder on to the caller as they arrive, without the cache. If the
+/// transfer fails, the call fails, because another responder cannot continue in the middle.
 async fn pass_on(
     legacy: &Legacy,
     file: &Arc<RemoteFile>,
@@ -206,8 +208,8 @@ async fn pass_on(
     Ok(given_by(file, size_bytes))
 }
 
-/// Gives a local copy to the caller: the file itself if the caller could open it, otherwise its
-/// bytes.
+/// Gives a local copy to the caller: the file itself if [`may_have`] allows it, otherwise a pipe
+/// with its bytes.
 async fn give(
     file: &RemoteFile,
     copy: &RemoteCopy,

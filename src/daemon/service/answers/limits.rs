@@ -18,8 +18,8 @@ pub(super) fn limits(services: &Services) -> Limits {
     }
 }
 
-/// Sets the given limits until the next start; a rate of 0 means no limit. Without any limit,
-/// restores the configured ones.
+/// Sets the given limits until the next start, or until a reload with other configured limits. A
+/// rate of 0 means no limit. If all three arguments are `None`, restores the configured limits.
 pub(super) fn set_limits(
     services: &Services,
     (up, down): (Option<u64>, Option<u64>),

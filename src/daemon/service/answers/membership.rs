@@ -1,7 +1,7 @@
-//! Checks whether the other members accept this node, as far as it can know.
+//! Checks whether the other members accept this node, as far as this node can know.
 //!
-//! A node that was expelled while it was away learns it from the first member that it dials. A node
-//! that is refused without a reason reports the possible causes.
+//! A node that was expelled while it was away receives the statement from the first member that it
+//! dials. A node that a member refuses without a reason reports the possible causes.
 
 use std::net::SocketAddr;
 
@@ -15,16 +15,18 @@ use crate::daemon::service::seeds;
 use p2pfs_node::Probed;
 use p2pfs_types::id::NodeId;
 
-/// Maximum members to dial if none is connected. If one of them refuses this node, all do.
+/// Maximum known members to dial if no other node is alive. If one member refuses this node, all of
+/// them do.
 const ASKED_WHEN_ALONE: usize = 4;
 /// Remedy for an expelled node.
 const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join - \
                          here";
-/// Remedy for a node with another secret in a cluster with a secret file, where invitations are
-/// refused.
+/// Remedy for two nodes with different secrets in a cluster with a secret file, where invitations
+/// are refused.
 pub(super) const SAME_SECRET: &str = "give both nodes the same secret file";
 
-/// Reports which node expelled this node and when, with the remedy; `None` if it is a member.
+/// Reports which node expelled this node and when, with the remedy. Returns `None` if this node is
+/// a member or left by itself.
 pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
     let me = services.node.id();
     let word = services
@@ -42,8 +44,8 @@ pub(in crate::daemon::service) fn check_membership(services: &Services) -> Optio
     })
 }
 
-/// Replaces the remedies for failures of other nodes if another machine uses this node's key.
-/// These failures may then concern the other machine, and no firewall is to blame.
+/// If another machine uses this node's key, replaces the remedies of all failed checks of seeds and
+/// peers. A peer may have reported about the other machine, so a firewall may not be the cause.
 pub(super) fn unless_copied(services: &Services, mut checks: Vec<Check>) -> Vec<Check> {
     let is_copied = services.node.health().is_copied();
     let is_of_others =
@@ -57,7 +59,7 @@ pub(super) fn unless_copied(services: &Services, mut checks: Vec<Check>) -> Vec<
     checks
 }
 
-/// Returns whether a node that refused this one is a member as far as this node knows.
+/// Returns whether the node that refused this node is a member, as far as this node knows.
 pub(super) fn refuses(services: &Services, node: &NodeId) -> bool {
     let keyring = services.node.membership().keyring();
     keyring.has_ledger() && keyring.is_member(node)
@@ -83,8 +85,8 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
     }
 }
 
-/// Probes the last known members that are not seeds. Reports members that refuse this node. For
-/// members that answer over TCP, reports why no datagram arrives from them.
+/// Probes some of the last known members that are not seeds. Reports members that refuse this node.
+/// For members that answer over TCP, reports why no datagram arrives from them.
 pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
     if !services.node.membership().keyring().has_ledger() {
         return vec![];

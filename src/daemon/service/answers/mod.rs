@@ -121,7 +121,7 @@ async fn answer(services: Arc<Services>, request: ControlRequest) {
         Ok(last) => last.send(asked.reply),
         Err(failure) => asked.reply.fail(failure),
     });
-    // A sink that a panic drops reports a failure to its caller.
+    // If `send` panics, the reply sink is dropped and reports a failure to the caller.
     let _panicked = encoding.await;
 }
 

@@ -72,7 +72,8 @@ pub(super) fn list(
     viewer.check_find(named)?;
     let mut listing = list_as(services, named, after, viewer)?;
     if !viewer.access.read {
-        // In the mount, these are attributes that need the right to read the file.
+        // In the mount, hash and holders are extended attributes, which only a program that may
+        // read the file can read.
         for entry in &mut listing.entries {
             entry.hash = None;
             entry.holders.clear();
@@ -149,7 +150,8 @@ fn list_as(
     })
 }
 
-/// Lists a path below `.p2pfs`: a node's own directory or file, or a content by its hash.
+/// Lists a directory below `.p2pfs`, or a single file: the file of a node, or a content by its
+/// hash.
 fn list_hidden(
     services: &Services,
     path: &[u8],
@@ -202,7 +204,7 @@ fn list_hidden(
     })
 }
 
-/// Returns the failure for an unlisted name: it is being read, or it does not exist.
+/// Returns the failure for an unlisted name: this node is reading the file, or no node shares it.
 pub(super) fn not_listed(services: &Services, path: &SharedPath) -> Failure {
     if !services.node.names().is_being_read(path) {
         return not_found(path);
@@ -259,8 +261,8 @@ fn names_in_order(services: &Services, nodes: &[NodeId]) -> Vec<String> {
     names
 }
 
-/// Explains why a name shows its content. Only the owner sees why a file is left out, because
-/// that reveals private files.
+/// Explains why a name shows its content. Only root and the daemon's user see why this node leaves
+/// its own file out, because the reason reveals private files.
 pub(super) fn why(
     services: &Services,
     named: &Named,
@@ -302,7 +304,8 @@ pub(super) fn why(
     })
 }
 
-/// Explains a name that is not listed because another node owns it or a directory above it.
+/// Explains a name that is not listed because a node owns the path or a directory above it, and all
+/// known versions are of other nodes. Returns `None` if that is not the cause.
 fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
     let (owned, owner) = services.node.names().owned_above(path)?;
     let is_explained = if services.node.names().is_being_read(path) {
@@ -323,8 +326,9 @@ fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
     })
 }
 
-/// Returns the name in the folder that a path means. For a path below `.p2pfs`, it is the name
-/// of that node's file, or a name that shows the content.
+/// Returns the name in the folder that a path means. For the file of a node below `.p2pfs`, that is
+/// its name in the folder. For a content by its hash, that is one of the names that show the
+/// content.
 fn name_behind(services: &Services, named: &Named) -> Result<SharedPath, Failure> {
     let bytes = trimmed(named);
     match services.node.names().hidden(bytes) {
@@ -417,7 +421,8 @@ fn gone(services: &Services, versions: &[Version]) -> String {
     gone_in_words(&names_in_order(services, &others), here_bytes, size_bytes)
 }
 
-/// Describes a read of a file with its other holders away or down, and a part of it here.
+/// Describes a read of a file whose `holders` are all away or down. `here_bytes` of the file are on
+/// this node.
 fn gone_in_words(holders: &[String], here_bytes: u64, size_bytes: u64) -> String {
     let (outcome, missing) = match here_bytes {
         0 => ("fails".to_owned(), "it"),
@@ -489,7 +494,7 @@ const SOON: &str = "nothing yet: p2pfs wait --file waits for it";
 const LEFT_OUT: &str = "this node has it and keeps it back";
 const NOT_SHARED: &str = "nothing: nobody shares it";
 
-/// Describes a file that this node has and does not list.
+/// Describes a name without a listed version.
 fn unlisted_provenance(
     path: &SharedPath,
     rule: &str,
@@ -520,8 +525,8 @@ fn has_name(version: &Version) -> bool {
     }
 }
 
-/// Describes the rule that decided. A version that waits for its time took no part in the decision
-/// and is added.
+/// Describes the rule that decided which version the name shows. A version with a time in the
+/// future took no part in the decision, so the text mentions it separately.
 fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
     let decided = rule_sentence(why.rule());
     let mut behind = why.versions.iter().skip(1);

@@ -23,14 +23,14 @@ use p2pfs_types::id::NodeId;
 const PEERS_MAX: usize = 16;
 /// Maximum nodes with a similar name that are suggested for an unknown name.
 const ALIKE_MAX: usize = 4;
-/// Peers that are asked periodically whether they reach this node.
+/// Number of live peers that each periodic check asks whether they reach this node.
 const ASKED_IN_PASSING: usize = 2;
-/// How long a node that was reached by TCP has until it is heard over UDP: a few rounds of gossip.
+/// How long to wait until a node that was reached by TCP is heard over UDP: a few rounds of gossip.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
-/// Interval between checks meanwhile.
+/// Interval between checks whether the node is heard over UDP.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// Maximum gap between two clocks: less than the minute from which versions have to wait, and more
-/// than the error of a clock with a time server.
+/// Maximum gap between two clocks that is not reported. It is less than the minute from which
+/// versions have to wait, and more than the error of a clock with a time server.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
 
 pub(super) async fn members(services: &Services) -> Result<Vec<MemberReport>, Failure> {
@@ -81,8 +81,8 @@ fn called_alike(services: &Services, all: &[MemberReport], wanted: &str) -> Stri
     }
 }
 
-/// Measures how long a node takes to answer. It costs that node a handshake, so the rate is
-/// limited for an ordinary user.
+/// Measures how long a node takes to answer. A ping costs that node a handshake, so an ordinary
+/// user may cause only a limited rate of pings.
 pub(super) async fn ping(services: &Services, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
     services.rights.pace(sight, PING_PROBES).await;
     let member = find_node(services, wanted).await?;
@@ -127,7 +127,8 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
     let mut checks = check_seeds(services).await;
     checks.extend(membership::check_last_known(services).await);
     match membership::check_membership(services) {
-        // The check of the membership explains it all, and every answer includes it.
+        // An expelled node, or a copied key, explains why no other node is there. Both are
+        // conditions of their own, which every answer includes.
         Some(_) => vec![],
         None if services.node.health().is_copied() => vec![],
         None => checks,
@@ -169,7 +170,7 @@ pub(super) async fn check_seeds(services: &Arc<Services>) -> Vec<Check> {
     });
     let mut checks = Vec::new();
     for asked in asked.collect::<Vec<_>>() {
-        // Otherwise it ends only with the runtime.
+        // The task fails only if it panics or the runtime ends. Its check is then missing.
         checks.extend(asked.await);
     }
     checks
@@ -288,7 +289,9 @@ fn other_family(name: &str, address: SocketAddr) -> Check {
     )
 }
 
-/// Explains why a seed is of no use. In a cluster without certificates, invitations are refused.
+/// Explains why a seed does not lead into this node's cluster. The remedy for another secret is an
+/// invitation, or the same secret file in a cluster without certificates, which refuses
+/// invitations.
 fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificates: bool) -> Check {
     let port = address.port();
     let (found, remedy) = match probed {
@@ -437,8 +440,8 @@ impl ClockGap {
         })
     }
 
-    /// Returns whether one of the two nodes refuses the other because its start appears to lie in
-    /// the future.
+    /// Returns whether the gap is so large that one of the two nodes refuses the other, because the
+    /// other's start appears to lie in the future.
     fn is_refused(&self) -> bool {
         self.length.as_secs() > GENERATION_AHEAD_MAX_S
     }
@@ -477,8 +480,8 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
     }
 }
 
-/// Explains why a former contact that answers over TCP is not a peer. It may become one at any
-/// moment, because a lone node greets its former contacts only periodically.
+/// Explains why a former contact that answers over TCP is not a peer. The contact may become a peer
+/// at any moment, because a node without live peers greets its former contacts only periodically.
 pub(super) fn unheard(name: &str, port: u16, gap: Option<&ClockGap>) -> Check {
     let peer = format!("peer {name}");
     match gap {

@@ -14,7 +14,7 @@ use p2pfs_node::api::DownReason;
 use p2pfs_node::{Fetched, ForeignPeer, Given, News, Noted, Push, PushStage, Who};
 use p2pfs_types::path::SharedPath;
 
-/// How long a new node may take to announce its name.
+/// How long the event of a new node waits for the node's name.
 const NAMING_TIME: Duration = Duration::from_secs(2);
 /// Interval between checks for the name.
 const NAMING_LOOK: Duration = Duration::from_millis(100);
@@ -22,11 +22,12 @@ const NAMING_LOOK: Duration = Duration::from_millis(100);
 const SHOWING_TIME: Duration = Duration::from_secs(1);
 /// Interval between checks of the folder.
 const SHOWING_LOOK: Duration = Duration::from_millis(2);
-/// How long new names are reported without delay after the folder took too long. Otherwise events
-/// would pile up.
+/// After the folder was slower than [`SHOWING_TIME`], how long events of new names are sent without
+/// waiting for the folder. Otherwise events would pile up.
 const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
-/// Sends the events to a caller. Counts events with names that the caller may not see.
+/// Sends the remembered events to a caller, and with `follow` all later events. Replaces events
+/// with names that the caller may not see by their number.
 pub(super) async fn tell_events(
     services: &Services,
     follow: bool,
@@ -112,8 +113,8 @@ pub(in crate::daemon::service) async fn named(
     who
 }
 
-/// Delays the event of a new name until the folder shows it. The kernel learns of the name in
-/// parallel.
+/// Delays the event of a new name until the folder shows the name, because the kernel learns of the
+/// name in parallel.
 #[derive(Default)]
 struct Shown {
     /// Time until which no event is delayed, because the folder was too slow.
@@ -137,7 +138,7 @@ impl Shown {
     }
 }
 
-/// Events since the last reported one that name files which the caller may not see.
+/// The events since the last report that name files which the caller may not see.
 #[derive(Default)]
 struct LeftOut {
     count: u64,
@@ -151,8 +152,8 @@ impl LeftOut {
         self.last = Some(time_of(noted));
     }
 
-    /// Sends the number of events, if there were any. Its time is that of the last of them, so that
-    /// the reported times are in order.
+    /// Sends the number of left out events, if there were any. The time of the report is that of
+    /// the last left out event, so that the reported times are in order.
     async fn tell(&mut self, reply: &ReplySink) -> Result<(), CallerGone> {
         let Self { count, last } = std::mem::take(self);
         let Some(time) = last else {

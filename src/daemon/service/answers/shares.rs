@@ -54,8 +54,8 @@ impl Answer<Asked> for parameters::Shares {
     }
 }
 
-/// Returns the shares. The names of left out files reveal private files, so other users see
-/// only their number.
+/// Returns the shares. Only root and the daemon's user see the names of left out files, because
+/// these reveal private files. Other users see only the number of left out files.
 pub(super) fn shares(services: &Services, sight: Sight) -> Shares {
     let list = services.node.shares().list().into_iter();
     let mut shares: Vec<ShareInfo> = list
@@ -71,7 +71,8 @@ pub(super) fn shares(services: &Services, sight: Sight) -> Shares {
     }
 }
 
-/// Returns the shares that are requested and not possible yet.
+/// Returns the shares that are configured or were added by command and that are not possible yet,
+/// each with the reason.
 fn not_shared_yet(services: &Services, sight: Sight) -> Vec<Problem> {
     if sight != Sight::All {
         return Vec::new();
@@ -84,7 +85,7 @@ fn not_shared_yet(services: &Services, sight: Sight) -> Vec<Problem> {
     missing.known().iter().map(problem).collect()
 }
 
-/// Returns a page of the entries that other nodes can read.
+/// Returns a page of the entries of this node's shares that other nodes can read.
 fn mine(services: &Services, after: Option<u32>, viewer: &Viewer) -> Result<Mine, Failure> {
     viewer.check_list(&Named::default())?;
     let (given, next) = services.node.shares().given(after, LS_PAGE_MAX_ENTRIES);
@@ -102,8 +103,8 @@ fn mine(services: &Services, after: Option<u32>, viewer: &Viewer) -> Result<Mine
     Ok(Mine { entries, next })
 }
 
-/// Shares a folder from now on, or changes its settings. They are saved only after the node has
-/// accepted them.
+/// Shares a folder from now on, or changes the settings of a shared folder. Saves the settings only
+/// after the node has accepted them.
 fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares, Failure> {
     let real = real_name(services, dir);
     refuse_configured(services, &[dir, &real])?;
@@ -133,17 +134,17 @@ fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares
     Ok(shares(services, Sight::All))
 }
 
-/// Returns the settings of a folder that was added by command, under any of its names.
-/// Otherwise an update through another name would lose its readers. Returns the defaults for a
-/// new folder.
+/// Returns the settings of a folder that was added by command, as `dir` or as its canonical path
+/// `real`. Without `real`, an update through another name of the folder would lose the share's
+/// readers. Returns the defaults for a new folder.
 fn added_before(services: &Services, dir: &Path, real: &Path) -> ShareSettings {
     let kept = services.shares.saved.lock();
     let found = kept.iter().find(|it| it.dir == dir || it.dir == real);
     found.map_or_else(|| ShareSettings::new(real.to_owned()), ShareSettings::clone)
 }
 
-/// Returns the canonical path of a folder. The disk is not accessed for the name of a known
-/// share, because it may hang.
+/// Returns the canonical path of a folder. Returns `dir` itself if it is the name of a known share,
+/// without an access to the disk, which may hang.
 fn real_name(services: &Services, dir: &Path) -> PathBuf {
     let mut saved = services.shares.saved.lock().clone().into_iter();
     let in_force = services.settings.in_force.load();
@@ -220,8 +221,8 @@ fn refuse_configured(services: &Services, names: &[&Path; 2]) -> Result<(), Fail
     Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
 }
 
-/// Returns the origin of the configured share with one of these names, or of a share with a
-/// folder of such a name.
+/// Returns the origin of the configured share whose directory, as written or as canonical path, is
+/// one of these names.
 fn configured_by(services: &Services, names: &[&Path]) -> Option<String> {
     let in_force = services.settings.in_force.load();
     let by_name = |share: &ShareSettings| names.contains(&share.dir.as_path());
@@ -240,7 +241,7 @@ fn configured_by(services: &Services, names: &[&Path]) -> Option<String> {
     origin.map(str::to_owned)
 }
 
-/// Refuses to remove an inbox, which is shared while it accepts files.
+/// Refuses to remove the share of an inbox, because an inbox that accepts files is always shared.
 fn refuse_inbox(services: &Services, names: &[&Path; 2]) -> Result<(), Failure> {
     let configured = &services.settings.in_force.load().config.share;
     let mut inboxes = inbox_shares(&services.settings.at_start, configured).into_iter();

@@ -58,7 +58,8 @@ fn transfers(services: &Services, viewer: &Viewer) -> (Vec<TransferInfo>, u64) {
         rates.per_second(now, Counter::File(fetch.hash), fetch.received_bytes())
     };
     let with_speed = fetches.map(|fetch| (speed(&fetch), fetch));
-    // A fetch that no reader or fill needs stays open for a while, but is not a transfer.
+    // A fetch that no reader or fill needs stays open for a while. It counts as a transfer only
+    // while bytes arrive.
     let mut moving: Vec<_> = with_speed
         .filter(|(speed, fetch)| *speed > 0 || fetch.is_wanted())
         .collect();

@@ -18,7 +18,7 @@ pub(super) enum Telling {
     Nothing,
 }
 
-/// Returns how much of an event the caller may see. `own` returns the files that its user
+/// Returns how much of an event the caller may see. `own` returns the files that the caller's user
 /// reads.
 pub(super) fn telling(
     news: &News,

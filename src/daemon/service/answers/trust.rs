@@ -164,14 +164,15 @@ pub(super) async fn join(services: &Services, token: &str) -> Result<Joined, Fai
     })
 }
 
-/// Returns the members that depend on one member's statements alone.
+/// Returns the members whose membership depends on the statements of one member alone.
 pub(super) fn admitted(services: &Services, wanted: &str) -> Result<Admitted, Failure> {
     Ok(Admitted {
         admitted: admitted_by(services, find_expelled(services, wanted, true)?)?,
     })
 }
 
-/// Expels a node, and with `with` also the members that depend on its statements alone.
+/// Expels a node. If `with` is set, also expels the members whose membership depends on the
+/// statements of this node alone.
 pub(super) async fn expel(
     services: &Services,
     wanted: &str,
@@ -198,11 +199,11 @@ fn admitted_by(services: &Services, node: NodeId) -> Result<Vec<TrustedNode>, Fa
     ))
 }
 
-/// Finds another node that may be expelled: a member or a node that left by itself. If the
-/// nodes that it admitted go with it, any former member may be expelled.
+/// Finds another node that may be expelled: a member, or a node that left by itself. If `with` is
+/// set, any former member may be expelled, in order to expel the members that it admitted.
 fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId, Failure> {
     let node = match find_member(services, wanted) {
-        // An ambiguous name refers to no member.
+        // A name that several members have must not fall through to a former member.
         Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
         Err(failure) => {
             let former = find_former(services, wanted);
@@ -219,7 +220,8 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
     Ok(node)
 }
 
-/// Finds the only former member of that name.
+/// Finds the former member with this name or start of a key. Returns `None` if there is none, or if
+/// there are several.
 fn find_former(services: &Services, wanted: &str) -> Option<NodeId> {
     let keyring = services.node.membership().keyring();
     let names = in_history(keyring).into_iter();
@@ -259,8 +261,8 @@ pub(super) async fn own(
     Ok(Nothing {})
 }
 
-/// Refuses a new owner that hides files of other nodes, and an unknown path. Either is most
-/// likely a mistake, and no other message shows its effect.
+/// Requires a confirmation for a new owner that hides files of other nodes, and for an unknown
+/// path. Either is most likely a mistake, and no other message shows its effect.
 fn check_new_owner(services: &Services, path: &SharedPath, owner: &NodeId) -> Result<(), Failure> {
     let unconfirmed = |why: String| Failure::new(FailureKind::Unconfirmed, why);
     let shown = escape_or_top(path);
@@ -307,7 +309,7 @@ pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing,
         Some(node) => node,
         None => match network::find_node(services, wanted).await {
             Ok(found) => found.status.member.node,
-            // By the name that it was admitted under, as `p2pfs trust` shows it.
+            // The node may be named as it was admitted, as `p2pfs trust` shows it.
             Err(failure) => {
                 let member = find_member(services, wanted).ok();
                 let known = member.or_else(|| find_former(services, wanted));
@@ -438,8 +440,8 @@ fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String
     }
 }
 
-/// Converts a former member. The statement that removed it names either the node itself or the node
-/// that had admitted it.
+/// Converts a former member. `word` is the statement that ended its membership. If `word` names
+/// another node, the former member was removed together with that node, which had admitted it.
 fn gone(node: NodeId, word: &SignedStatement, name: &dyn Fn(&NodeId) -> String) -> GoneNode {
     let by = word.statement.by;
     let with = word.subject().filter(|subject| *subject != node);

@@ -34,7 +34,8 @@ pub(in crate::daemon::service) struct Viewer {
     pub(super) sight: Sight,
     /// Its rights in the mount.
     pub(super) access: Access,
-    /// Whether it may see the files that any user's reads fetch. It may list the cache anyway.
+    /// Whether it may manage the cache. If so, it may see the files that any user's reads fetch,
+    /// because it may list them in the cache anyway.
     sees_transfers: bool,
     /// Its user ID, which it may share with other users ([`Self::one_user`]).
     pub(super) uid: u32,
@@ -59,22 +60,23 @@ impl Viewer {
         }
     }
 
-    /// Returns whether it may see the names of files that any user's reads and transfers move.
+    /// Returns whether the caller may see the names of files that any user's reads and transfers
+    /// move.
     pub(super) fn sees_transfers(&self) -> bool {
         self.access.list && self.sees_transfers
     }
 
-    /// Returns whether it is root or the daemon's user.
+    /// Returns whether the caller is root or the daemon's user.
     pub(super) fn is_owner(&self) -> bool {
         self.sight == Sight::All
     }
 
-    /// Returns whether it may see the activity of this user.
+    /// Returns whether the caller may see the activity of this user.
     pub(super) fn sees_user(&self, uid: u32) -> bool {
         self.is_owner() || self.one_user() == Some(uid)
     }
 
-    /// Returns its user ID if that stands for one user only.
+    /// Returns the caller's user ID if that stands for one user only.
     pub(super) fn one_user(&self) -> Option<u32> {
         is_one_user(self.uid).then_some(self.uid)
     }

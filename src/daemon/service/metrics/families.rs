@@ -19,7 +19,7 @@ use p2pfs_node::{Condition, StandingCondition};
 /// Maximum peers with their own metrics; further peers of a large cluster are only in the sums.
 const PEERS_TOLD_MAX: usize = 256;
 
-/// How long a reader waits for the room of the disks.
+/// How long a reader of the metrics waits for the free space of the disks.
 const DISK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Returns all metrics as text; `None` if the node is stopping.
@@ -61,7 +61,7 @@ struct DiskLabel {
     dir: &'static str,
 }
 
-/// Values about trouble, which the status does not have.
+/// Values about trouble that are not in [`Status`].
 struct Health {
     standing: Vec<StandingCondition>,
     offences: Vec<(&'static str, u64)>,
