@@ -57,7 +57,7 @@ fn lacking(config: &Config, has_legacy: bool) -> Broken {
     Some((key, format!("{NO_LEGACY}: leave the setting out")))
 }
 
-/// Legacy mode needs an IPv4 listen address. Legacy peers support IPv4 only, and their members
+/// Checks that legacy mode has an IPv4 listen address, because legacy peers support IPv4 only and
 /// receive this node's address.
 fn legacy(config: &Config) -> Broken {
     let message = "the legacy peers know IPv4 only: listen on an IPv4 address, or leave \
@@ -67,7 +67,7 @@ fn legacy(config: &Config) -> Broken {
 }
 
 /// Rejects a second group of the same name. Only one of the two lists could apply, and the nodes in
-/// the other would be no readers.
+/// the other list would not be readers.
 fn groups(config: &Config) -> Vec<(&'static str, String)> {
     let groups = config.groups.iter().enumerate();
     let again = groups.filter(|(at, group)| {
@@ -102,8 +102,9 @@ fn readers(config: &Config) -> Vec<(&'static str, String)> {
     broken.collect()
 }
 
-/// The mesh needs an IPv4 listen address if it has peers. Its programs support IPv4 only, and its
-/// peers must be able to dial each other.
+/// Checks that the mesh listens on an IPv4 address, because its programs support IPv4 only. Checks
+/// that it listens at all if it has peers, because peers of the mesh must be able to dial each
+/// other.
 fn mesh(config: &Config) -> Broken {
     let mesh = &config.mesh;
     if mesh.listen.is_some_and(|listen| listen.is_ipv6()) {

@@ -33,7 +33,8 @@ pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
                 .iter()
                 .chain(first.iter().filter(|_| wrong.is_empty()));
             all.for_each(|error| document.is_no_toml(parsed.get_ref(), error));
-            // If only values are wrong, the rest of the document was parsed correctly.
+            // If numbers with a leading zero are the only errors, the parser has read the rest of
+            // the document correctly.
             let zeros = wrong.iter().filter(|it| is_leading_zero(it.message()));
             if !wrong.is_empty() && zeros.count() == wrong.len() {
                 document.check(parsed.get_ref(), recovered(parsed.get_ref()));
@@ -82,7 +83,8 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
-    /// Returns the errors in the order of the lines, and the number of errors beyond the limit.
+    /// Returns the first `most` errors in the order of their lines. If there are more, a further
+    /// error has their number.
     fn told(self, most: usize) -> Vec<ConfigError> {
         let mut errors = self.errors;
         errors.sort_by_key(ConfigError::line);
@@ -204,8 +206,9 @@ impl Document<'_> {
         self.errors.len() == before && self.is_right(keys, name, place, alone(value.clone()))
     }
 
-    /// Checks whether a value alone makes a valid configuration; if not, records the error. The
-    /// error points to the name if that is unknown, and to the value otherwise.
+    /// Checks whether the configuration `alone`, which has a single value, is valid. If not,
+    /// records the error, unless its line is not TOML anyway. The error points to `name` if that is
+    /// an unknown key, and to `value` otherwise.
     fn is_right<N, V>(
         &mut self,
         keys: &[&str],

@@ -188,7 +188,7 @@ pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     )
 }
 
-/// Returns the path of the key at the position, which is in its name or its value.
+/// Returns the path of the key whose name or value contains the position.
 fn key_at(table: &DeTable<'_>, place: &Range<usize>) -> Vec<String> {
     for (key, value) in table {
         if holds(&key.span(), place) {

@@ -1,4 +1,5 @@
-//! Reads one configuration file as text, without blocking and up to a size limit.
+//! Reads one configuration file as text, up to a size limit and without waiting for the writer of a
+//! pipe.
 
 use std::fs::{Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};

@@ -85,8 +85,8 @@ fn in_brackets(message: String) -> String {
     }
 }
 
-/// Merges a table over another. Tables merge recursively and shares are appended, with the later
-/// one of a folder in effect. All other values are replaced.
+/// Merges the table `above` over `below`. Tables merge recursively. Shares are appended, and
+/// replace earlier shares of the same folder. All other values are replaced.
 pub(super) fn overlay(below: &mut Table, above: Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {

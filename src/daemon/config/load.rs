@@ -127,8 +127,8 @@ fn load_with(
     }
     errors.extend(check::check(&config, |key| merged.origin(key)));
     if !errors.is_empty() {
-        // Otherwise the user would see the error of the secret file only after correcting the
-        // others.
+        // Otherwise the user would see an error of the secret file only after correcting the other
+        // errors.
         let bad = trouble_with_secret(&config, &merged.origin("secret_file"));
         errors.extend(bad.map(|message| ConfigError::Secret { message }));
     }
@@ -163,8 +163,8 @@ fn config_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
     let mut folder = main.clone().into_os_string();
     folder.push(".d");
     let drop_ins = drop_ins(Path::new(&folder))?;
-    // A dangling link counts as a missing file, which is an error. Without any entry of that name,
-    // the file is skipped.
+    // The default file is skipped if no entry has its name. A dangling link of that name is an
+    // error.
     let main = Some(main).filter(|main| named || main.symlink_metadata().is_ok());
     Ok(main.into_iter().chain(drop_ins).collect())
 }
@@ -183,7 +183,8 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
         let is_toml = path.extension().is_some_and(|it| it == "toml");
-        // As `*.toml` expands in a shell: editors keep locks and copies under hidden names.
+        // Takes the files that `*.toml` names in a shell, because editors keep locks and copies
+        // under hidden names.
         let name = path.file_name().unwrap_or_default().as_bytes();
         if is_toml && !name.starts_with(b".") {
             files.push(path);

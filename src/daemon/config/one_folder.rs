@@ -1,4 +1,4 @@
-//! If several shares name one folder, the last one is in effect, however the folder is spelled.
+//! Finds shares that name the same folder, however it is spelled. The last of them is in effect.
 //! Otherwise the order in which shares are added would decide, and a start and a reload could
 //! differ.
 
@@ -43,8 +43,8 @@ fn superseded(dir: &Path, by: &Path) -> String {
     format!("share.dir: {dir} is there twice{also}: the later one stands; take the earlier out")
 }
 
-/// Returns one name for all spellings of each folder: the canonical path if its disk answers in
-/// time, otherwise the path as written. Waits for at most one second in total.
+/// Returns one name for all spellings of each folder: the canonical path if the disk answers in
+/// time, otherwise the path without `.` and `..`. Waits for at most [`DISKS_WITHIN`] in total.
 pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = dirs.iter().map(|dir| without_dots(dir)).collect();
     let until = Instant::now() + DISKS_WITHIN;

@@ -29,8 +29,8 @@ pub struct Place {
 const SYSTEM_SECRET: &str = "/etc/p2pfs/secret";
 
 /// Returns the path of the secret from the service manager (systemd.exec(5), CREDENTIALS). Returns
-/// `None` if the settings name another file, or if the manager has no secret; it then provides an
-/// empty line.
+/// `None` if the settings name another file, or if the manager has no secret. In the latter case,
+/// the manager provides a file with an empty line.
 pub(super) fn credential(environment: &Environment, wanted: Option<&Path>) -> Option<PathBuf> {
     if wanted.is_some_and(|path| path != Path::new(SYSTEM_SECRET)) {
         return None;
@@ -114,7 +114,7 @@ impl Place {
         self.socket == Path::new(SYSTEM_SOCKET)
     }
 
-    /// Returns whether a daemon answers at the system's socket.
+    /// Returns whether a process listens on the system's socket.
     pub fn is_system_served() -> bool {
         UnixStream::connect(SYSTEM_SOCKET).is_ok()
     }

@@ -87,8 +87,8 @@ pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()>
     write(state_dir, SHARES_FILE, &text)
 }
 
-/// Returns the keys of the members of the cluster in the state directory, which no daemon uses. A
-/// directory that this user may not read has none: nothing can be saved there either.
+/// Returns the keys of the members of the cluster in a state directory that no daemon uses. Returns
+/// none if this user may not read the directory; then nothing can be saved there either.
 pub fn saved_members(state_dir: &Path) -> Vec<NodeId> {
     let members = Keyring::certificates_in(state_dir).unwrap_or_default();
     members.into_iter().map(|member| member.node).collect()

@@ -107,8 +107,8 @@ impl Environment {
         self.checked(&name, legacy)
     }
 
-    /// Combines host and port into an address. The legacy programs accept any host; a host name
-    /// makes them listen on all addresses.
+    /// Combines host and port into an address. A host that is not an IP address stands for all
+    /// addresses, because the legacy programs accept any host name.
     fn legacy_address(
         &self,
         host: Option<&(String, String)>,
@@ -125,7 +125,8 @@ impl Environment {
         Ok(SocketAddr::new(ip, port))
     }
 
-    /// Returns the folders of `P2PFS_SHARE_DIR`, all with the same flags.
+    /// Returns the folders of `P2PFS_SHARE_DIR`, all with the settings of the other variables
+    /// `P2PFS_SHARE_…`.
     fn shares(&self) -> Result<Table, ConfigError> {
         let mut said = Table::new();
         let settings = SETTINGS.iter().filter(|it| it.section() == "share");

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a client waits for a daemon that ended. Readers of the mount wait equally long.
+/// How long a client waits for the next daemon after one ended. Readers of the mount wait equally
+/// long.
 const AWAY_MAX: Duration = Duration::from_secs(15);
-/// Maximum broken connections of one call. The limit exists because the call itself may be what
-/// crashes the daemon.
+/// Maximum broken connections after which a call is repeated. The limit exists because the call
+/// itself may be what crashes the daemon.
 const BREAKS_MAX: u32 = 3;
 /// How long a new daemon has to meet the other nodes and receive their listings.
 const MEETING_MAX: Duration = Duration::from_secs(15);
@@ -38,8 +39,8 @@ impl Breaks {
         self.back = Some(Instant::now());
     }
 
-    /// Returns how much longer the new daemon may lack what the previous one knew. Returns `None`
-    /// if the daemon was not replaced or has had its time.
+    /// Returns how much longer the next daemon may lack the names that the previous daemon knew.
+    /// Returns `None` if the client has not reconnected, or once the time is over.
     pub(super) fn left_to_meet(&self) -> Option<Duration> {
         MEETING_MAX.checked_sub(self.back?.elapsed())
     }

@@ -1,8 +1,8 @@
 //! The border between a call and its answer: each call has parameters, the type of its last reply,
 //! and one implementation of [`Answer`].
 //!
-//! [`Call::answer`](super::Call::answer) calls that implementation. The declaration of the calls
-//! generates it, so that a call without an answer does not compile.
+//! [`Call::answer`](super::Call::answer) calls that implementation. The macro that declares the
+//! calls generates `Call::answer`, so that a call without an answer does not compile.
 
 use serde::Serialize;
 

@@ -143,8 +143,8 @@ pub enum CallError {
     },
 }
 
-/// Converts a JSON error. Leaves out its position, because it refers to the tagged text and not to
-/// the caller's.
+/// Converts a JSON error. Leaves out the position of the error, because it refers to the tagged
+/// text and not to the caller's text.
 fn bad_parameters(error: &serde_json::Error) -> CallError {
     let said = error.to_string();
     let why = said.rsplit_once(" at line ").map_or(&*said, |(why, _)| why);

@@ -1,9 +1,9 @@
 //! The calls of the control socket: each is declared once, here.
 //!
 //! A declaration is the variant of [`Call`] with its documentation and parameters, then the type of
-//! its last reply and that of the replies before it, and its [`CallInfo`]. It gives the decoding,
-//! the rights check, the [`Answer`] that must exist, `org.p2pfs.Control.varlink`, and JSON OUTPUT of
-//! p2pfs(1).
+//! its last reply and that of the replies before it, and its [`CallInfo`]. Generated from a
+//! declaration are the decoding, the check of rights, the requirement of an [`Answer`],
+//! `org.p2pfs.Control.varlink`, and JSON OUTPUT of p2pfs(1).
 
 use serde::{Deserialize, Serialize};
 
@@ -350,7 +350,7 @@ calls! {
     /// Empties the cache except for pinned and open contents.
     CacheClear {} -> CacheCleared; CallInfo::open_to_group().slow().shown_by("cache clear");
 
-    /// Reads and verifies every cached byte.
+    /// Reads and verifies the cached bytes, except bytes of incomplete chunks.
     CacheVerify {} -> CacheVerified, after Progress; CallInfo::open_to_group().with_more().shown_by("cache verify");
 
     /// Sets the budget of the cache until the next start.

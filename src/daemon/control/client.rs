@@ -22,8 +22,8 @@ use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
 
 /// Bytes per read from the socket.
 const READ_BYTES: usize = 64 * 1024;
-/// Interval between attempts to connect to the next daemon, and between retries of a call that it
-/// cannot answer yet.
+/// Interval between attempts to connect to the next daemon, and between retries of a call that the
+/// next daemon cannot answer yet.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the client waits for the next daemon after the previous one was killed and left an
 /// orphaned socket. A service manager keeps the socket; other supervisors restart a daemon at once.
@@ -32,9 +32,10 @@ const ABANDONED_MAX: Duration = Duration::from_secs(2);
 /// How long the daemon may send nothing before the client checks whether it is alive. Without the
 /// check, the client would wait for a stopped or hung daemon as for a busy one.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
-/// How long to wait for an answer after the last start of the daemon failed.
+/// After a failed start, how long the daemon may send nothing before the client reads the record of
+/// the failed start again.
 const FAILED_START_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the daemon may take to answer that check.
+/// How long the daemon may take to answer the check that follows [`LOOK_AFTER`].
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call brought no answer.
@@ -202,11 +203,11 @@ impl Client {
         self.others = count;
     }
 
-    /// Reconnects if the error says that the daemon ended and this client waits for restarts. The
-    /// caller can then repeat its call. Waits up to 15 s for the next daemon. Waits only 2 s if the
-    /// previous daemon was killed and its socket was not kept. After a restart, a name that is not
-    /// found may be one that the new daemon has not learned yet. Such a call is repeated until the
-    /// daemon has had the time to learn it.
+    /// Prepares the client to repeat a call that failed with `error`; the caller then repeats it.
+    /// If the daemon ended and this client waits for restarts, connects to the next daemon, with a
+    /// wait of up to 15 s. Waits only 2 s if the previous daemon was killed and its socket was not
+    /// kept. If a name was not found after a restart, the new daemon may not have learned it yet.
+    /// Such a call is repeated until the new daemon has had the time to learn it.
     ///
     /// # Errors
     /// Returns the error itself if a retry is useless, and [`ClientError::NotRunning`] if no daemon

@@ -87,7 +87,7 @@ enum Taken {
     Answered { bytes: Vec<u8>, oneway: bool },
 }
 
-/// Why a connection ends. Each reason is the caller's doing.
+/// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     #[error("the caller closed it")]
@@ -231,8 +231,9 @@ impl Connection {
         }
     }
 
-    /// Returns the next reply before the last one; `None` once only the last one is left. Ends the
-    /// connection if the caller of a stream has closed it, which no other path detects.
+    /// Returns the next reply before the last one; `None` once only the last one is left. If the
+    /// call has several replies (`streams`) and the caller stops sending, ends the connection.
+    /// Otherwise a caller that is gone would not be detected while no reply is due.
     async fn next_reply(
         &mut self,
         replies: &mut Replies,

@@ -1,9 +1,9 @@
 //! The record of a start that failed, beside the control socket.
 //!
 //! The service manager keeps the control socket while it starts the daemon again and again, so a
-//! caller connects and receives no answer. It then reads this record and reports the reason. The
-//! daemon writes the record when a start fails under a service manager, and removes it when it
-//! serves. Without a manager the error is on the user's terminal, and no record is written.
+//! caller connects and receives no answer. The caller then reads this record and reports the
+//! reason. The daemon writes the record when a start fails under a service manager, and removes it
+//! when it serves. Without a manager the error is on the user's terminal, and no record is written.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ const RECORD_MODE: u32 = 0o644;
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Maximum pause, so that a mended cause is noticed within half a minute.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How long after a first failed start the next one may still serve callers. It covers
+/// How long callers wait for the next start after a first failed start. The time covers
 /// [`PAUSE_MIN`], the pause of the service manager and a start.
 const SECOND_START_MAX: Duration = Duration::from_secs(2);
 
@@ -79,8 +79,8 @@ impl FailedStart {
         }
     }
 
-    /// Returns whether callers should stop waiting: the second start failed as well, or did not
-    /// come in its time.
+    /// Returns whether callers should stop waiting: several starts in a row failed, or the first
+    /// failure is older than [`SECOND_START_MAX`].
     pub fn is_lasting(&self) -> bool {
         let age = Timestamp::now().duration_since(self.time).unsigned_abs();
         self.count > 1 || age >= SECOND_START_MAX

@@ -8,7 +8,7 @@ described! {
     /// The reply to [`super::Call::Ping`].
     #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
     pub struct Pong as "Pong" {
-        /// The other node's name for itself.
+        /// The name of the other node.
         pub name: String,
         /// Its key, 64 hexadecimal digits.
         pub node: String,

@@ -33,7 +33,7 @@ described! {
     /// A former member.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct GoneNode as "GoneNode" {
-        /// The name that it gave itself when it last joined.
+        /// Its name, as in its last certificate.
         pub name: String,
         /// Its key, 64 hexadecimal digits.
         pub node: String,
@@ -58,7 +58,8 @@ described! {
     /// A member.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct TrustedNode as "TrustedNode" {
-        /// The name that it gave itself when it joined.
+        /// Its name, as in its certificate. If another node has the same name, a part of the key is
+        /// appended.
         pub name: String,
         /// Its key, 64 hexadecimal digits.
         pub node: String,

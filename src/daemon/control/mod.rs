@@ -12,8 +12,8 @@
 //! its future cannot be spawned. The part of the protocol that is needed here is a few lines of
 //! framing.
 //!
-//! An error ends one call, or one connection if the peer violates the protocol. No other message of
-//! a caller changes the state of the server.
+//! An error ends one call. A caller that violates the protocol loses its connection. Neither
+//! affects other connections.
 
 mod again;
 mod answer;

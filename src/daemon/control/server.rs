@@ -55,7 +55,8 @@ pub enum ControlError {
     },
 }
 
-/// Makes way for the socket. If another daemon holds it, waits for that daemon to end.
+/// Removes a socket file without a listener. If another process listens, waits up to [`ENDING`] for
+/// that process to end.
 fn make_way_for(path: &Path) -> io::Result<()> {
     let made = make_way(path, SocketType::STREAM);
     if made
@@ -113,7 +114,8 @@ impl ControlServer {
     }
 
     /// Takes over the socket that an earlier process bound. Callers that connected meanwhile wait
-    /// in it. The file of the socket stays when the server is dropped. Needs a tokio runtime.
+    /// in its queue. The file of the socket stays when the server is dropped. Needs a tokio
+    /// runtime.
     ///
     /// # Errors
     /// Fails if the descriptor is not a listening socket of this path.
@@ -137,7 +139,8 @@ impl ControlServer {
         })
     }
 
-    /// Returns the socket for storage beyond the life of this server. Its file then stays, too.
+    /// Returns the socket for storage beyond the life of this server. The file of the socket then
+    /// stays, too.
     pub fn to_be_kept(&mut self) -> BorrowedFd<'_> {
         self.file.identity = None;
         self.listener.as_fd()
@@ -281,8 +284,8 @@ impl Drop for Place {
     }
 }
 
-/// The file of the socket. It is removed at the end, unless another daemon has put its own there or
-/// the socket is kept for the next daemon.
+/// The file of the socket. It is removed when this value is dropped, unless another daemon has put
+/// its own socket there or the socket is kept for the next daemon (`identity` is `None`).
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// whatever connection they arrive, so that one user cannot occupy all threads of the daemon.
 const CALLS_AT_WORK: usize = 1;
 
-/// The right to parse and answer a call of one user. Clones share the same turn.
+/// The right to parse and answer a call of one user. All clones stand for the same right.
 #[derive(Debug, Clone)]
 pub struct Turn(Option<Arc<Semaphore>>);
 
@@ -23,7 +23,8 @@ impl Turn {
         Self(None)
     }
 
-    /// Waits for the turn, which lasts until the value is dropped.
+    /// Waits for the turn, which lasts until the returned permit is dropped. Returns `None` at once
+    /// if the turn has no limit.
     pub async fn take(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         self.0.clone()?.acquire_owned().await.ok()

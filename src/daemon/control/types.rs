@@ -243,7 +243,7 @@ described! {
         /// Why nothing is requested from it.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         pub shunned: Option<String>,
-        /// How many times a legacy peer violated its protocol.
+        /// How many times it violated the rules of its protocol.
         #[serde(default)]
         pub offences: u64,
         /// Its most recent violation.
@@ -470,9 +470,9 @@ described! {
     /// The last reply to [`super::Call::CacheVerify`].
     #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
     pub struct CacheVerified as "CacheVerified" {
-        /// Number of files that were read and hashed.
+        /// Number of checked files, including files that could not be opened.
         pub files: u64,
-        /// Number of their cached bytes; all of them were read and hashed.
+        /// Number of cached bytes that were read and hashed. Bytes of incomplete chunks are not.
         pub bytes: u64,
         /// Number of wrong bytes, which were dropped and will be fetched again.
         pub dropped_bytes: u64,

@@ -159,8 +159,8 @@ pub(super) fn resize_cache(services: &Services, budget_bytes: u64) -> Result<Cac
     Ok(status::cache_usage(services))
 }
 
-/// Reads and verifies the cached bytes, with progress reports to the caller. Stops if the caller
-/// disconnects.
+/// Reads and verifies the cached bytes of complete chunks, with progress reports to the caller.
+/// Stops if the caller disconnects.
 async fn verify_cache(
     services: &Arc<Services>,
     reply: &ReplySink,
