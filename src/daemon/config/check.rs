@@ -245,8 +245,9 @@ fn period(config: &Config) -> Broken {
     (config.membership.period < PERIOD_MIN).then_some(("membership.period", message))
 }
 
-/// Finds folders that overlap in a harmful way. The cache evicts its files, the mount is made of
-/// the other folders, and a share below the mount would share the cluster with itself.
+/// Finds folders that must not overlap: the state directory in the cache, which evicts files; the
+/// mount and the state directory or cache, from which the mount is served; a share and any of
+/// these. A share below the mount would share the cluster with itself.
 fn folders(config: &Config) -> Vec<Clash<'_>> {
     let own = own_folders(config);
     let (state, cache) = (own[0], own[1]);

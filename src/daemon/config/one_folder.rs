@@ -44,7 +44,7 @@ fn superseded(dir: &Path, by: &Path) -> String {
 }
 
 /// Returns one name for all spellings of each folder: the canonical path if the disk answers in
-/// time, otherwise the path without `.` and `..`. Waits for at most [`DISKS_WITHIN`] in total.
+/// time, otherwise the path without `.` and `..`. Waits for at most one second in total.
 pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = dirs.iter().map(|dir| without_dots(dir)).collect();
     let until = Instant::now() + DISKS_WITHIN;

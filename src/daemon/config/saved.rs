@@ -1,6 +1,7 @@
-//! The settings from the control socket that outlive the daemon: shares added with `p2pfs share
-//! add`, and a token for the first start. Both are files of mode 0600 in the state directory. They
-//! are replaced as a whole by a rename, so that a crash leaves the old or the new file.
+//! The settings from commands that outlive the daemon: shares added with `p2pfs share add`, and a
+//! token that `p2pfs join` saves while no daemon runs. Both are files of mode 0600 in the state
+//! directory. They are replaced as a whole by a rename, so that a crash leaves the old or the new
+//! file.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -20,7 +21,7 @@ use p2pfs_types::id::{NodeId, to_hex};
 
 /// File of the added shares, within the state directory.
 pub const SHARES_FILE: &str = "shares.toml";
-/// File of the token for the first start, within the state directory.
+/// File of the token for the next start, within the state directory.
 pub const TOKEN_FILE: &str = "join-token";
 /// Maximum number of saved shares.
 pub const SHARES_MAX: usize = 1024;
@@ -94,7 +95,7 @@ pub fn saved_members(state_dir: &Path) -> Vec<NodeId> {
     members.into_iter().map(|member| member.node).collect()
 }
 
-/// Saves a token for the first start of the daemon, and returns the path of its file.
+/// Saves a token for the next start of the daemon, and returns the path of its file.
 ///
 /// # Errors
 /// The error of the system; a token that was saved before stays in place.

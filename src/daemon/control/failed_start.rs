@@ -79,8 +79,8 @@ impl FailedStart {
         }
     }
 
-    /// Returns whether callers should stop waiting: several starts in a row failed, or the first
-    /// failure is older than [`SECOND_START_MAX`].
+    /// Returns whether callers should stop waiting: several starts in a row failed, or the next
+    /// start did not serve in its time.
     pub fn is_lasting(&self) -> bool {
         let age = Timestamp::now().duration_since(self.time).unsigned_abs();
         self.count > 1 || age >= SECOND_START_MAX

@@ -8,9 +8,9 @@
 //!
 //! The protocol is implemented here rather than taken from the `zlink` crate. The server of that
 //! crate answers one call at a time for all connections, so that one slow call or reader would
-//! delay all others. It accepts any number of connections and buffers up to 100 MiB for each, and
-//! its future cannot be spawned. The part of the protocol that is needed here is a few lines of
-//! framing.
+//! delay all others. That server accepts any number of connections and buffers up to 100 MiB for
+//! each, and its future cannot be spawned. The part of the protocol that is needed here is a few
+//! lines of framing.
 //!
 //! An error ends one call. A caller that violates the protocol loses its connection. Neither
 //! affects other connections.

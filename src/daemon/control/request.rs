@@ -26,7 +26,7 @@ pub struct ControlRequest {
     pub reply: ReplySink,
 }
 
-/// Maximum replies of one call that wait for a slow caller. When they are reached,
+/// Maximum replies of one call that wait for a slow caller. While this many wait,
 /// [`ReplySink::more`] waits and [`ReplySink::try_more`] returns an error.
 pub const PENDING_REPLIES_MAX: usize = 256;
 

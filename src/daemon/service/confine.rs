@@ -1,5 +1,5 @@
 //! Restricts the file access of the daemon's process from its start (landlock(7)), if a mount
-//! broker mounts for it. The process may read what its user may read and write in its own
+//! broker mounts for it. The process may then read all that its user may read, may write in its own
 //! directories only, and may execute nothing.
 //!
 //! Landlock rules cannot be widened later, but shares are added, removed and moved, and disks are
@@ -59,9 +59,10 @@ fn own_directories(config: &Config) -> Vec<(PathBuf, Make)> {
     private.into_iter().chain(open).collect()
 }
 
-/// Creates the missing directories and returns those that exist. A rule needs an open directory. A
-/// missing directory would need a rule for its parent, which would also permit writes beside it. A
-/// directory that cannot be created gets no rule, and the daemon writes nothing there.
+/// Creates the missing directories and returns those that exist. A rule is made for an open
+/// directory. A missing directory would need a rule for its parent, which would also permit writes
+/// to other entries of the parent. A directory that cannot be created gets no rule, and the daemon
+/// writes nothing there.
 fn made(directories: Vec<(PathBuf, Make)>) -> Vec<PathBuf> {
     let is_made = |(dir, make): &(PathBuf, Make)| {
         let made = make(dir);

@@ -1,12 +1,12 @@
 //! The method of large memory copies: vector instructions instead of REP MOVSB, on processors on
 //! which REP MOVSB is slow.
 //!
-//! Up to 2.39, glibc copies more than some KiB by REP MOVSB if the processor reports it as fast. On
-//! AMD's Zen 3 and 4 it is slow if source and destination have nearly the same offset within a
-//! page. It then copies 2 to 3 GiB a second instead of 60 (sourceware.org, bug 30994). Every TLS
-//! record is such a case, which cost 7% of the time that both ends spent on a large file. A tunable
-//! selects the other method (The GNU C Library Reference Manual, Hardware Capability Tunables). A
-//! program reads it once, at its start.
+//! Up to 2.39, glibc copies more than some KiB by REP MOVSB if the processor reports REP MOVSB as
+//! fast. On AMD's Zen 3 and 4, REP MOVSB is slow if source and destination have nearly the same
+//! offset within a page: it copies 2 to 3 GiB a second instead of 60 (sourceware.org, bug 30994).
+//! Every TLS record is such a case, which cost 7% of the time that both ends spent on a large file.
+//! A tunable selects the other method (The GNU C Library Reference Manual, Hardware Capability
+//! Tunables). A program reads it once, at its start.
 //!
 //! Owns the restart of the daemon with this tunable where it helps. Never changes the tunable if
 //! the user has set it.
@@ -95,8 +95,8 @@ mod gnu {
         if !is_slow || is_chosen {
             return None;
         }
-        // The tunable is placed first, because a loader may truncate the rest as it reads it. If
-        // the program did not see its own tunable again, it would restart forever.
+        // The tunable is placed first, because a loader may cut off the end of the variable. If the
+        // restarted program did not see the tunable, it would restart forever.
         let mut wanted = OsString::from(format!("{TUNABLE}={NEVER}"));
         if !set.is_empty() {
             wanted.push(":");

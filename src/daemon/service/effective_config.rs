@@ -31,8 +31,8 @@ impl EffectiveConfig {
         found.map(|(_, info)| info.origin.as_str())
     }
 
-    /// Returns the settings after a reload. In `shown`, each key in `restart` keeps its value and
-    /// origin, with its new value as the one after the next start.
+    /// Returns the settings after a reload. For each key in `restart`, `shown` keeps the value and
+    /// its origin, and has the new value as `after_restart`.
     pub(super) fn reloaded(&self, loaded: &Loaded, restart: &[&str]) -> Self {
         let old = |key: &str| self.shown.settings.iter().find(|info| info.key == key);
         let mut shown = loaded.settings();

@@ -26,8 +26,8 @@ impl Missing {
         !self.tried.is_empty()
     }
 
-    /// Adds wanted shares with their current settings. Of two shares with one folder, the first
-    /// counts.
+    /// Adds wanted shares, and replaces the settings of wanted shares with the same folders. If two
+    /// of the given shares have one folder, the first counts.
     pub(super) fn want(&mut self, shares: Vec<ShareSettings>) {
         for share in &shares {
             self.want_no_more(&share.dir);

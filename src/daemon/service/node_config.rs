@@ -38,8 +38,8 @@ pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>
     }
 }
 
-/// Returns a share for each inbox of `config` that is not in one of the folders of `shares`. By
-/// these shares, the files that are pushed to this node appear on every other node.
+/// Returns a share for each inbox of `config` that is not in one of the folders of `shares`.
+/// Through these shares, the files that are pushed to this node appear on every other node.
 pub(super) fn inbox_shares(config: &Config, shares: &[ShareSettings]) -> Vec<ShareSettings> {
     let is_shared = |dir: &Path| shares.iter().any(|share| dir.starts_with(&share.dir));
     let open = config.inboxes().into_iter();

@@ -12,8 +12,8 @@ const TOLD_AGAIN: Duration = Duration::from_secs(600);
 const TOLD_BURST: u32 = 64;
 /// Time that restores one line of the burst.
 const TOLD_EACH: Duration = Duration::from_secs(60);
-/// Maximum remembered subjects. While there are as many, a line about any other subject is
-/// suppressed.
+/// Maximum remembered subjects. While this many lines are too recent to be repeated, lines about
+/// other subjects are suppressed.
 const SUBJECTS_MAX: usize = 1024;
 /// Minimum interval between reports of the number of suppressed lines.
 const SUM_PERIOD: Duration = Duration::from_secs(600);

@@ -67,7 +67,7 @@ impl Rates {
 
     /// Returns the rate of a counter from the oldest sample to `now`, when the counter is at
     /// `bytes`; 0 without a sample. If the oldest sample lacks the counter or has a higher value,
-    /// the counter began at zero since.
+    /// the counter started at zero after that sample.
     pub(super) fn per_second(&self, now: Instant, counter: Counter, bytes: u64) -> u64 {
         let samples = self.samples.lock();
         let Some(first) = samples.front() else {

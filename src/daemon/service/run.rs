@@ -133,8 +133,9 @@ async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), R
 }
 
 /// Starts the node and mounts the folder. If the previous start failed, acquires the mount before
-/// the node starts, so that a mount that fails again does not announce the node each time.
-/// Otherwise the node starts first, because readers of a restarting daemon wait for its shares.
+/// the node starts, so that a node whose folder cannot be mounted does not announce itself again
+/// and again. Otherwise the node starts first, because readers of a restarting daemon wait for its
+/// shares.
 async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
     let config = &loaded.config;
     let mut kept = Kept::by_manager();

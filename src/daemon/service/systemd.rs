@@ -1,5 +1,5 @@
-//! The messages to the service manager (sd_notify(3)) and the modes of the directories that it
-//! creates. Without a manager, every call does nothing.
+//! The messages to the service manager (sd_notify(3)), and the modes of the directories that the
+//! manager creates. Without a manager, every call does nothing.
 //!
 //! Owns the messages and the watchdog's interval. The daemon serves even if it cannot notify the
 //! manager, so no error leaves this module.

@@ -152,7 +152,7 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
         return Check::warning(name, found, remedy);
     }
     let unknown = share.readers.iter().flatten();
-    // The condition of former names has a line of its own.
+    // A former name is a condition of its own, with its own line.
     let unknown = unknown.clone().find(|it| it.node.is_none() && !it.former);
     if let Some(ShareReader { reader, .. }) = unknown {
         let found = format!("its reader {reader} is no member, or several have that name");

@@ -285,7 +285,7 @@ fn count(contents: Contents, mut touched: Touched) -> (Contents, Touched) {
 }
 
 impl Touched {
-    /// Subtracts a file that failed and records its problem.
+    /// Subtracts a file that failed from the totals, and records its problem.
     fn without(&mut self, problem: Problem, size_bytes: u64) {
         self.files -= 1;
         self.bytes -= size_bytes;

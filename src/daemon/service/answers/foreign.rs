@@ -82,7 +82,7 @@ fn next_foreign_read(services: &Services, file: &ForeignFile) -> String {
     format!("fetch all of its {size_bytes} bytes from the legacy peer {peer}, from the first on")
 }
 
-/// Describes a foreign file. Its mtime is the time when this node first learned of it.
+/// Describes a foreign file. The mtime is the time when this node first learned of the file.
 pub(super) fn foreign_entry(path: &SharedPath, file: &ForeignFile) -> LsEntry {
     LsEntry {
         path: Named::new(path.as_bytes()),

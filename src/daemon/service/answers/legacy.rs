@@ -33,7 +33,7 @@ const STEP_BYTES: u64 = 1 << 20;
 /// because a name without a holder counts as absent for a while and no query is sent.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Copies a file of the root that no native node shares from a legacy peer to the caller.  Fails
+/// Copies a file of the root that no native node shares from a legacy peer to the caller. Fails
 /// with `absent` if legacy mode is off, if `absent` is not [`FailureKind::NotFound`], if the path
 /// is not a name in the root, or if no legacy peer has the file.
 pub(super) async fn copy_from_legacy_peers(
@@ -140,8 +140,8 @@ async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<LegacyFetch>, Fail
     let mut failed_at = Vec::new();
     let mut failure = None;
     while failed_at.len() < RESPONDERS_MAX {
-        // The first query reached all legacy peers, and all holders had [`Patience::Whole`] to
-        // answer. The shorter time of a lookup is enough for their further answers.
+        // The first query, with [`Patience::Whole`], gave all legacy peers the time to answer. The
+        // shorter time of a lookup is enough for the answers of further holders.
         let patience = match failure {
             None => Patience::Whole,
             Some(_) => Patience::Lookup,

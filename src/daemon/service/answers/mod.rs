@@ -69,7 +69,7 @@ impl Asked {
         blocking(&self.services, work).await
     }
 
-    /// Does work that may take long. Drops it if the caller disconnects.
+    /// Runs work that may take long. Drops the work if the caller disconnects.
     async fn while_heard<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,

@@ -127,7 +127,7 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
     let mut checks = check_seeds(services).await;
     checks.extend(membership::check_last_known(services).await);
     match membership::check_membership(services) {
-        // An expelled node, or a copied key, explains why no other node is there. Both are
+        // An expulsion of this node, or a copied key, explains why no other node is there. Both are
         // conditions of their own, which every answer includes.
         Some(_) => vec![],
         None if services.node.health().is_copied() => vec![],
@@ -418,7 +418,7 @@ fn unreached(peer: String, here: SocketAddr, trouble: &str) -> Check {
 /// The difference between this machine's clock and another's.
 pub(super) struct ClockGap {
     length: Duration,
-    /// The direction in which this machine's clock is off, to be placed before "it".
+    /// The direction in which this machine's clock is off: `behind` or `ahead of` the other clock.
     way: &'static str,
 }
 

@@ -142,7 +142,7 @@ impl Shown {
 #[derive(Default)]
 struct LeftOut {
     count: u64,
-    /// Time of the last of them.
+    /// Time of the last of these events.
     last: Option<Timestamp>,
 }
 

@@ -16,7 +16,7 @@ pub(super) const PING_PROBES: u32 = 1;
 /// Cost of a checkup, in probes. It dials seeds and some of the peers.
 pub(super) const CHECKUP_PROBES: u32 = 5;
 
-/// Maximum number of users with recent probes. Beyond it a further user waits.
+/// Maximum number of users with recent probes. While there are as many, any other user waits.
 const USERS_MAX: usize = 4096;
 
 /// The probes of each ordinary user. Users without recent probes are forgotten.

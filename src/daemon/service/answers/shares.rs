@@ -283,7 +283,7 @@ fn changed(before: ShareSettings, how: ShareChange) -> Result<ShareSettings, Fai
     })
 }
 
-/// Reports a place that cannot be one. The error ends with its remedy, after a semicolon.
+/// Reports an invalid place. The text of the error ends with the remedy, after a semicolon.
 fn invalid_place(error: api::PlaceError) -> Failure {
     let said = error.to_string();
     let (why, remedy) = said.rsplit_once("; ").unwrap_or((&said, ""));

@@ -50,8 +50,8 @@ pub(super) fn status(services: &Services, sight: Sight) -> Status {
     }
 }
 
-/// Publishes the current status in `.p2pfs/status.json` for all users and returns it; returns
-/// `None` once the node stops.
+/// Publishes the current status in `.p2pfs/status.json`, with the information that every user may
+/// see, and returns it. Returns `None` once the node stops.
 pub(in crate::daemon::service) fn publish_status(services: &Services) -> Option<Status> {
     if services.lifecycle.is_stopping() {
         return None;

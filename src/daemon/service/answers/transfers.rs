@@ -12,7 +12,7 @@ use p2pfs_types::digest::ContentHash;
 pub(super) enum Telling {
     /// The whole event.
     Whole,
-    /// Only its number.
+    /// Only the number of such events.
     Counted,
     /// Nothing.
     Nothing,

@@ -341,7 +341,8 @@ pub(super) fn trust(services: &Services) -> Trust {
             .iter()
             // A statement that only names an existing secret is not a rotation.
             .filter(|(it, _)| !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }))
-            // The farewell of a node already reports that it left.
+            // Leaves out statements that only confirm that a node left, because the history has
+            // that node's own statement.
             .filter(|(it, _)| !keyring.confirms(it))
             .map(|(signed, counts)| step(signed, *counts, &name))
             .collect(),

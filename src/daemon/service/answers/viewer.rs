@@ -13,7 +13,7 @@ use p2pfs_types::path::escape;
 pub(in crate::daemon::service) enum Sight {
     /// Root, or the daemon's user: everything.
     All,
-    /// Another user, by user ID: its own data, and the number of other entries.
+    /// Another user, by user ID: the user's own data, and only the number of other entries.
     Own(u32),
 }
 
@@ -30,14 +30,14 @@ impl Sight {
 /// A caller and its rights.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::daemon::service) struct Viewer {
-    /// How much of this machine it may see.
+    /// How much of this machine the caller may see.
     pub(super) sight: Sight,
-    /// Its rights in the mount.
+    /// The caller's rights in the mount.
     pub(super) access: Access,
-    /// Whether it may manage the cache. If so, it may see the files that any user's reads fetch,
-    /// because it may list them in the cache anyway.
+    /// Whether the caller may manage the cache. If so, the caller may see the files that any user's
+    /// reads fetch, because it may list the cache anyway.
     sees_transfers: bool,
-    /// Its user ID, which it may share with other users ([`Self::one_user`]).
+    /// The caller's user ID, which other users may share ([`Self::one_user`]).
     pub(super) uid: u32,
 }
 

@@ -11,8 +11,8 @@ use p2pfs_node::api::Hidden;
 use p2pfs_types::path::escape;
 
 /// Shortest and longest interval between checks of the conditions. Between these bounds, the
-/// interval grows with the time waited so far. So a short wait ends without delay, and a long wait
-/// costs the daemon little.
+/// interval grows with the time waited so far. So a short wait ends soon after the conditions hold,
+/// and a long wait costs the daemon little.
 const LOOK_PERIOD: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
 /// Part of the time waited so far that passes between two checks.
 const LOOK_SHARE: u32 = 16;
