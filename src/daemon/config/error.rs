@@ -27,7 +27,7 @@ pub enum ConfigError {
         line: usize,
         /// The column in characters, from 1.
         column: usize,
-        /// The key with its section; empty if the file is not TOML.
+        /// The key with its section; empty if the error is not at a key.
         key: String,
         /// The error, and the accepted values.
         message: String,

@@ -23,7 +23,7 @@ pub enum FailureKind {
     Denied,
     /// The condition was not met in time.
     TimedOut,
-    /// The daemon is starting or overloaded; try again.
+    /// The daemon has too many calls or connections; try again.
     Busy,
     /// The daemon is ending; the call can be repeated at the next daemon.
     Stopping,

@@ -1,4 +1,4 @@
-//! Waiting for another process to end, so that it holds no resources.
+//! Waits for another process to end, and so to release its socket, locks and ports.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};

@@ -27,7 +27,7 @@ use p2pfs_types::files::socket_place::{listener, make_way};
 /// One user other than root and the daemon's user may hold at most 1/`USER_SHARE` of all
 /// connections.
 const USER_SHARE: usize = 4;
-/// How long accepting pauses when the system has no free descriptors.
+/// How long accepting pauses after a failure, for instance without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait for a daemon that holds the socket and may be ending. A killed daemon holds its
 /// sockets, locks and ports until the system has reclaimed its memory.
@@ -71,7 +71,8 @@ fn make_way_for(path: &Path) -> io::Result<()> {
     made
 }
 
-/// A bound control socket. Dropping the server removes the socket's file.
+/// A bound control socket. Dropping the server removes the socket's file, unless the socket is kept
+/// for the next daemon.
 #[derive(Debug)]
 pub struct ControlServer {
     listener: UnixListener,

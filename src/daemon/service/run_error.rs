@@ -58,8 +58,8 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// If the port is in use and the system's daemon answers, converts the error of a user's daemon
-    /// to [`RunError::SystemService`]. Returns all other errors unchanged.
+    /// If the port is in use and a process listens on the system's control socket, converts the
+    /// error of a user's daemon to [`RunError::SystemService`]. Returns all other errors unchanged.
     pub(super) fn of_start(self, place: &Place, is_system_served: impl Fn() -> bool) -> Self {
         let Self::Node(NodeError::Net(NetError::Bind { address, kind })) = &self else {
             return self;

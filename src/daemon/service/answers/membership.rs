@@ -1,6 +1,6 @@
 //! Checks whether the other members accept this node, as far as this node can know.
 //!
-//! A node that was expelled while it was away receives the statement from the first member that it
+//! A node that was expelled while it was away learns of the expulsion from the first member that it
 //! dials. A node that a member refuses without a reason reports the possible causes.
 
 use std::net::SocketAddr;

@@ -26,7 +26,7 @@ use p2pfs_types::files::socket_place::make_way;
 const READERS_MAX: usize = 8;
 /// How long one reader may take from its connection to its last byte.
 const READER_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long accepting pauses when the system has no free descriptors.
+/// How long accepting pauses after a failure, for instance without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Starts the endpoint, if it is configured. A failure is only a warning, because a node works
