@@ -226,9 +226,10 @@ pub(super) fn options(config: &Config) -> MountOptions {
         directory_mask: settings.dmask.unwrap_or(settings.umask).0,
         ..defaults
     };
-    // The deadline of the device is a safety net below the node's own, so it is longer. It sets the
-    // first check only. If the content still knows a deadline for a read, the device waits for it
-    // (`Requests::more_time`). Only a read that the content no longer knows ends here.
+    // The read deadline of the device is a safety net below that of the node, so it is longer. When
+    // it passes, the device extends it to the deadline that the content has for this read
+    // (`Requests::more_time`). The device ends a read only if the content no longer knows it, or
+    // does not answer in time.
     options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
     if config.legacy.enabled {
         // A lookup may wait for legacy peers, and an open may then wait for the header of a

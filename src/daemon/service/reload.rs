@@ -92,8 +92,10 @@ async fn change_shares(services: &Arc<Services>, changes: &Changes) {
     let mut removed = changes.shares_removed.clone();
     removed.retain(|dir| !saved.iter().any(|share| share.dir == *dir));
     unshare_all(services, removed).await;
-    // A share that was added by command stays when the configuration drops it, with the settings of
-    // the command. The configuration may have named it through a link.
+    // `saved` has the shares that were added by command and that no configured share replaces. Such
+    // a share is added again if the members of groups changed, or if the configuration has dropped
+    // its folder, so that the settings of the command apply. It is also added again if it is not
+    // shared now, because the configuration had named its folder through a link.
     let shared = services.node.shares().list();
     let is_shared = |share: &ShareSettings| shared.iter().any(|it| it.dir == share.dir);
     let was_configured = |share: &ShareSettings| changes.shares_removed.contains(&share.dir);

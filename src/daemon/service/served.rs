@@ -44,8 +44,8 @@ impl Served {
         }
     }
 
-    /// Returns at most [`READERS_TOLD_MAX`] readers of the mount whose user ID passes `is_told`,
-    /// and the number of readers whose user ID does not.
+    /// Returns at most [`READERS_TOLD_MAX`] readers of the mount whose user ID passes `is_told`.
+    /// Also returns the number of readers of all other users.
     pub(super) fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
         let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
         let all = reports.len();

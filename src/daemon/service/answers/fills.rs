@@ -42,7 +42,7 @@ pub(super) async fn pin(
         let (_, not_pinned) = services.node.pins().set_contents(contents, pinned);
         Ok((not_pinned, touched))
     };
-    // `Node::keep_pins` fetches the missing bytes.
+    // `NodePins::maintain` fetches the missing bytes.
     let (not_pinned, mut touched) = super::blocking(services, pinning).await?;
     for it in not_pinned {
         let why = match it.why {

@@ -70,7 +70,7 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
     let found = format!("{address} takes this node for no member");
     match check_membership(services) {
         Some(_) => Check::failed(name, found, "do what the line of membership says"),
-        // No node can be expelled from such a cluster.
+        // Without certificates no node can be expelled, so the secrets differ.
         None if !services.node.membership().keyring().has_ledger() => {
             let found = format!("{found}: it has another secret now");
             Check::failed(name, found, SAME_SECRET)

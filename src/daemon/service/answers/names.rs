@@ -309,7 +309,7 @@ pub(super) fn why(
 fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
     let (owned, owner) = services.node.names().owned_above(path)?;
     let is_explained = if services.node.names().is_being_read(path) {
-        // the own files of this node are listed soon
+        // If this node is the owner, it lists its own file soon, so the owner is not the cause.
         owner != services.node.id()
     } else {
         services.node.names().is_known(path)

@@ -139,7 +139,7 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
 pub(in crate::daemon::service) async fn check_reached(services: &Services) -> Vec<Check> {
     let checks = check_peers(services, ASKED_IN_PASSING).await;
     if services.node.health().is_copied() {
-        // a copied node has a check of its own, and peers cannot tell the two apart
+        // A copied key is a condition of its own, and a peer cannot tell the two machines apart.
         vec![]
     } else {
         checks.unwrap_or_default()

@@ -304,7 +304,7 @@ pub(super) async fn rotate(services: &Services) -> Result<Rotated, Failure> {
 }
 
 pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing, Failure> {
-    // A node that has long been gone may not be a member, but its entries are still here.
+    // A node that has long been gone may no longer be a member, but its entries are still here.
     let node = match services.node.names().author_called(wanted) {
         Some(node) => node,
         None => match network::find_node(services, wanted).await {
