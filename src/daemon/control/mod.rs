@@ -1,10 +1,10 @@
 //! The control socket: how the command line and other local programs call the daemon.
 //!
-//! Owns the Varlink interface `org.p2pfs.Control`: its calls, the types of its replies, the rights
-//! of callers, and the server and client of the wire protocol. The protocol consists of JSON
-//! objects, each ended by a NUL byte, on a Unix stream socket (<https://varlink.org/Method-Call>).
-//! Never answers a call itself: each call becomes a [`ControlRequest`] in a bounded queue that the
-//! node side reads.
+//! Begin with `calls`, which declares every call. Owns the Varlink interface `org.p2pfs.Control`:
+//! its calls, the types of its replies, the rights of callers, and the server and client of the
+//! wire protocol. The protocol consists of JSON objects, each ended by a NUL byte, on a Unix stream
+//! socket (<https://varlink.org/Method-Call>). Never answers a call itself: each call becomes a
+//! [`ControlRequest`] in a bounded queue, and `service::answers` answers it.
 //!
 //! The protocol is implemented here rather than taken from the `zlink` crate. The server of that
 //! crate answers one call at a time for all connections, so that one slow call or reader would

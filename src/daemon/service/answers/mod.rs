@@ -1,7 +1,8 @@
 //! The daemon's answers on its control socket.
 //!
 //! Owns the translation between the node's own types and the plain types of the interface. Each
-//! call runs as its own task; work that blocks on a disk runs on a blocking thread.
+//! call runs as its own task; work that blocks on a disk runs on a blocking thread. Begin with
+//! [`serve`]. The other files implement `control::Answer` for each call.
 
 pub(super) mod cache;
 mod content;

@@ -1,4 +1,4 @@
-//! Answers about the node and its peers.
+//! Answers about the node and its peers, and the data for metrics and rates.
 
 use std::time::Instant;
 
