@@ -9,8 +9,9 @@ use super::error::CliError;
 use crate::daemon::config::{Environment, Place};
 use crate::daemon::control::{Client, ClientError};
 
-/// How long a command waits for an answer that costs the daemon work. Joining takes the longest,
-/// because the daemon connects to another machine for it.
+/// How long a command waits for an answer for which the daemon works a bounded time. Of these,
+/// joining takes the longest, because the daemon connects to another machine for it. Commands whose
+/// work grows with the data have no limit ([`Reporting::open_patiently`]).
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a command waits for an answer that the daemon has at hand, such as its status. Equals
 /// the time that a client waits for a restarting daemon. The limit is short, because users ask for

@@ -109,7 +109,9 @@ impl NodeNames<'_> {
         self.reassign_renamed(self.settler.settling.step_records);
     }
 
-    /// Reassigns conflict names after a rename, for about `limit` steps. Returns the steps taken.
+    /// Continues the pass over all conflict names that follows a change of labels of nodes, for
+    /// about `limit` steps from where the last call ended. If labels changed during a pass, another
+    /// one follows. Returns the steps taken.
     pub(crate) fn reassign_renamed(&mut self, limit: usize) -> usize {
         let mut steps = 0;
         while steps < limit {

@@ -1,7 +1,8 @@
-//! Open handles. The variants are their states.
+//! Open handles: of a file, or of the status.
 //!
-//! A handle keeps the version with which it was opened, whatever the name stands for later. The
-//! kernel's limit of open files bounds the table, and [`OPEN_HANDLES_MAX`] bounds it as well.
+//! A handle stays with the file that was opened, whatever the name stands for later: with one
+//! version of its bytes or, for an own file, with the file itself as it changes. At most
+//! [`OPEN_HANDLES_MAX`] handles are opened. The kernel's own limit of open files may be lower.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

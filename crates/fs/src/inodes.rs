@@ -320,7 +320,8 @@ impl InodeTable {
 }
 
 /// Returns the stored form of a node, and its share if it is an own file. `last` is the last part
-/// of its name.
+/// of its name. `said` is the record of this name, if there is one. It is stored instead of a copy
+/// of the node if its name and place fit.
 fn kept(
     inode: &Inode,
     last: &[u8],

@@ -88,7 +88,7 @@ pub enum Event {
     /// A member breaks the rules. Reported once for each member and kind.
     Offended {
         /// For [`Offence::SpeaksForOthers`], the member that sent the claim over its own session.
-        /// For [`Offence::AheadOfClock`], the node of the life.
+        /// For [`Offence::AheadOfClock`], the node whose life it is, whoever sent it.
         node: NodeId,
         /// Kind of the offence.
         what: Offence,

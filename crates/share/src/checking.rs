@@ -122,7 +122,8 @@ impl Scanner {
 
 /// Checks these names of a directory.
 ///
-/// # Errors The share's own directory cannot be opened, or the directory cannot be opened for lack
+/// # Errors
+/// The share's own directory cannot be opened, or the directory cannot be opened for lack
 /// of descriptors or memory.
 fn check_in_directory(
     disk: &DiskAccess<'_>,

@@ -71,7 +71,8 @@ pub(super) struct ExcludedBy {
 
 /// Checks a list of patterns.
 ///
-/// # Errors The invalid pattern and the reason, or that there are too many.
+/// # Errors
+/// The invalid pattern and the reason, or that there are too many.
 pub fn check_patterns(patterns: &[String]) -> Result<(), String> {
     build(patterns, false).map(drop)
 }
@@ -79,7 +80,8 @@ pub fn check_patterns(patterns: &[String]) -> Result<(), String> {
 impl Exclude {
     /// Compiles the patterns of a share.
     ///
-    /// # Errors As [`check_patterns`].
+    /// # Errors
+    /// As [`check_patterns`].
     pub(super) fn new(own: &[String], defaults: bool) -> Result<Self, String> {
         Ok(Self {
             patterns: build(own, defaults)?,

@@ -366,7 +366,8 @@ fn database_at(path: &Path) -> Result<Database, redb::Error> {
 /// Opens the ledger of a state directory. If it is damaged, moves it aside, creates a new one, and
 /// returns the path of the damaged file and the reason.
 ///
-/// # Errors If the file cannot be opened, created or moved.
+/// # Errors
+/// If the file cannot be opened, created or moved.
 pub fn open_sound(state_dir: &Path) -> Result<(Ledger, Option<Aside>), ShareError> {
     let path = &state_dir.join(LEDGER_FILE);
     let opened = Ledger::open(path).and_then(|ledger| ledger.check().map(|()| ledger));

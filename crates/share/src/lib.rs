@@ -182,7 +182,8 @@ impl ShareSet {
     /// Opens the state and starts the threads. The receiver must be drained: a full queue pauses
     /// the scan without loss, and dropping the receiver ends the threads.
     ///
-    /// # Errors [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Damaged`],
+    /// # Errors
+    /// [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Damaged`],
     /// [`ShareError::Io`].
     pub fn open(config: ShareConfig) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
         make_private_dir(&config.state_dir)?;
@@ -213,7 +214,8 @@ impl ShareSet {
     /// the same number each time it is added. Blocks for a few system calls; the walk runs
     /// afterwards.
     ///
-    /// # Errors [`ShareError::NotFound`], [`ShareError::NotDirectory`],
+    /// # Errors
+    /// [`ShareError::NotFound`], [`ShareError::NotDirectory`],
     /// [`ShareError::LeadsElsewhere`], [`ShareError::Unreadable`], [`ShareError::Closed`],
     /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
     /// [`ShareError::BadPattern`], [`ShareError::State`], [`ShareError::Damaged`],
@@ -260,7 +262,8 @@ impl ShareSet {
     /// a folder that vanished, and for one that was shared in an earlier run and is still in the
     /// log.
     ///
-    /// # Errors [`ShareError::NotShared`].
+    /// # Errors
+    /// [`ShareError::NotShared`].
     pub fn remove(&self, dir: &Path) -> Result<(), ShareError> {
         // the name as given first: this needs no access to the disk, which may not answer
         if self.remove_named(dir) || self.remove_named(&without_links_above(dir)) {
@@ -336,7 +339,8 @@ impl ShareSet {
 
     /// Opens a shared file for live reads, whatever its current content is.
     ///
-    /// # Errors [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file
+    /// # Errors
+    /// [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file
     /// that may be shared; [`ShareError::Io`].
     pub fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
         let (dir, include_private, local) = self.share(share, path)?;
@@ -351,7 +355,8 @@ impl ShareSet {
 
     /// Returns the live attributes of a shared name. Does not follow a link.
     ///
-    /// # Errors As [`Self::own`].
+    /// # Errors
+    /// As [`Self::own`].
     pub fn stat(&self, share: ShareIndex, path: &SharedPath) -> Result<Attributes, ShareError> {
         let parent = path.parent().ok_or(ShareError::NotHere)?;
         self.stats_in(share, &parent)?(path.file_name())
@@ -360,7 +365,8 @@ impl ShareSet {
     /// Returns a function that reads the live attributes of names in one directory. The directory
     /// is opened once and stays the same even if it is renamed.
     ///
-    /// # Errors As [`Self::own`], also for the returned function.
+    /// # Errors
+    /// As [`Self::own`], also for the returned function.
     pub fn stats_in(
         &self,
         share: ShareIndex,

@@ -90,7 +90,8 @@ impl Outboards {
     /// Starts the outboard of a file. Unfinished outboards may together take the disk budget once
     /// more, besides the finished ones.
     ///
-    /// # Errors [`io::ErrorKind::QuotaExceeded`] if it does not fit beside the other unfinished
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] if it does not fit beside the other unfinished
     /// ones.
     pub(super) fn begin(&self, size_bytes: u64) -> io::Result<OutboardBuilder> {
         self.parts.begin(&self.dir, size_bytes, self.budget_bytes)
@@ -98,7 +99,8 @@ impl Outboards {
 
     /// Hashes a file from start to end, and passes its outboard to [`Self::store`].
     ///
-    /// # Errors The error of `reader`, or an error of [`Self::begin`].
+    /// # Errors
+    /// The error of `reader`, or an error of [`Self::begin`].
     pub(super) fn make(
         &self,
         reader: &mut impl io::Read,
@@ -141,7 +143,8 @@ impl Outboards {
     /// content or be its beginning. If the outboard of `newer` is stored, the missing outboard is
     /// made from it.
     ///
-    /// # Errors [`ShareError::Gone`] if `file` no longer has the content; [`ShareError::Io`].
+    /// # Errors
+    /// [`ShareError::Gone`] if `file` no longer has the content; [`ShareError::Io`].
     pub(super) fn load(
         &self,
         hash: ContentHash,

@@ -96,7 +96,8 @@ impl UnfinishedOutboards {
     /// Starts the outboard of a file. A large outboard is in `dir`, and all unfinished outboards
     /// there together fit `budget_bytes`.
     ///
-    /// # Errors [`io::ErrorKind::QuotaExceeded`] if the outboard does not fit; otherwise the error
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] if the outboard does not fit; otherwise the error
     /// of the disk.
     pub(super) fn begin(
         &self,

@@ -92,7 +92,8 @@ impl ShareSet {
     /// chmod or rename, because the served bytes are checked against the hash. However, a file that
     /// others may no longer read is not opened.
     ///
-    /// # Errors [`ShareError::NotHere`] if no file has the content. An error that [is a
+    /// # Errors
+    /// [`ShareError::NotHere`] if no file has the content. An error that [is a
     /// want](ShareError::is_want) if a file that may have the content could not be opened for lack
     /// of resources, is in a share that was not added yet, or may just have been renamed.
     pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
@@ -103,7 +104,8 @@ impl ShareSet {
     /// grew still begins with the content, and [`ShareFile::encode`] proves that. Such a file must
     /// not be read with [`ShareFile::read_at`].
     ///
-    /// # Errors As [`Self::source`].
+    /// # Errors
+    /// As [`Self::source`].
     pub fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         self.find(hash, true)
     }
@@ -187,7 +189,8 @@ impl ShareSet {
 
     /// Opens one shared file if it looks as it did when it was hashed to this content.
     ///
-    /// # Errors As [`Self::own`]; [`ShareError::NotHere`] also if it is another file or version by
+    /// # Errors
+    /// As [`Self::own`]; [`ShareError::NotHere`] also if it is another file or version by
     /// now.
     pub fn own_with(
         &self,
@@ -327,7 +330,8 @@ impl ShareFile {
     /// group is checked against the hash. Blocks for the disk. If the outboard was evicted, the
     /// first call rebuilds it, usually by hashing the whole file.
     ///
-    /// # Errors [`ShareError::Gone`] if the bytes changed. In that case, all files with the content
+    /// # Errors
+    /// [`ShareError::Gone`] if the bytes changed. In that case, all files with the content
     /// are hashed again. Until then they stay listed but are not sources of the content.
     /// [`ShareError::NotHere`] if others may no longer read it, [`ShareError::OutOfRange`],
     /// [`ShareError::Io`].
@@ -389,7 +393,8 @@ impl ShareFile {
     /// Reads unverified bytes from `offset` on, as they are on the disk now; see
     /// [`Self::is_current`].
     ///
-    /// # Errors [`ShareError::Io`].
+    /// # Errors
+    /// [`ShareError::Io`].
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ShareError> {
         Ok(FileExt::read_at(&self.inner.file, buffer, offset)?)
     }

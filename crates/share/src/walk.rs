@@ -238,7 +238,8 @@ impl DirectoryWalk {
 
     /// Returns the next batch of names; empty at the end.
     ///
-    /// # Errors Reading failed. Names that were not read may exist nevertheless.
+    /// # Errors
+    /// Reading failed. Names that were not read may exist nevertheless.
     pub(super) fn next_batch(&mut self, disk: &DiskAccess<'_>) -> Result<ObservedNames, Errno> {
         let mut looks = ObservedNames::new();
         while looks.len() < BATCH_MAX_NAMES {

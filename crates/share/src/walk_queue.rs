@@ -32,7 +32,8 @@ struct OpenAttempt {
 impl OpenAttempt {
     /// Opens the directory of `place` beneath its share.
     ///
-    /// # Errors The share's own directory cannot be opened.
+    /// # Errors
+    /// The share's own directory cannot be opened.
     fn at(disk: &DiskAccess<'_>, place: ShareDirectory) -> Result<Self, Errno> {
         let share = disk.beneath.open_share(&place.dir)?;
         disk.step();

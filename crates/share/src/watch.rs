@@ -53,9 +53,9 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// Combines this cause with one that was reported later. A file created under a name is not the
-    /// one that was closed under it. A write after a close makes the close inconclusive. Otherwise
-    /// the greater cause wins.
+    /// Combines this cause with one that was reported later. A later [`Self::Created`] replaces any
+    /// cause, because the name then stands for another file. A write after a close gives
+    /// [`Self::Reopened`]. Otherwise the greater cause wins.
     pub(super) fn then(self, later: Self) -> Self {
         match (self, later) {
             (Self::Closed | Self::Reopened, Self::Modified) => Self::Reopened,

@@ -265,7 +265,8 @@ impl LegacyMachine {
     /// share a question. Responders at an address in `except` are skipped, because their transfers
     /// already failed.
     ///
-    /// # Errors [`Absence`] if no peer is asked.
+    /// # Errors
+    /// [`Absence`] if no peer is asked.
     pub fn ask(
         &mut self,
         now: Instant,

@@ -78,7 +78,8 @@ impl Receiving {
     /// Starts a file. A file in flight with the same name is abandoned; its number is the second
     /// part of the result.
     ///
-    /// # Errors [`Refused`]; the data of the file is skipped.
+    /// # Errors
+    /// [`Refused`]; the data of the file is skipped.
     pub fn start(
         &mut self,
         now: Instant,
@@ -123,7 +124,8 @@ impl Receiving {
     /// Processes a piece. Returns the file to which it belongs and its offset in the file, or
     /// `None` if the piece is skipped.
     ///
-    /// # Errors [`Refused`] if the file is longer than announced; the file is then abandoned.
+    /// # Errors
+    /// [`Refused`] if the file is longer than announced; the file is then abandoned.
     pub fn part(&mut self, now: Instant, bytes: &[u8]) -> Result<Option<(FileId, u64)>, Refused> {
         let Some(name) = &self.current else {
             return Ok(None);
@@ -147,7 +149,8 @@ impl Receiving {
 
     /// Ends a file. Returns its number, or `None` if no file with this name was in flight.
     ///
-    /// # Errors [`Refused`] if the file does not match its announcement.
+    /// # Errors
+    /// [`Refused`] if the file does not match its announcement.
     pub fn end(&mut self, end: &FileEnd) -> Result<Option<FileId>, Refused> {
         let Some(file) = self.files.remove(&end.name) else {
             return Ok(None);

@@ -162,14 +162,16 @@ impl Served {
 
     /// Sends the header of a file. The data follows with [`Self::send`].
     ///
-    /// # Errors An error of the connection, which is then unusable.
+    /// # Errors
+    /// An error of the connection, which is then unusable.
     pub async fn send_header(&mut self, header: &TransferHeader) -> io::Result<()> {
         self.send(&header.encode()).await
     }
 
     /// Sends some of the file.
     ///
-    /// # Errors As [`Self::send_header`]; also if the peer accepts nothing for ten seconds.
+    /// # Errors
+    /// As [`Self::send_header`]; also if the peer accepts nothing for ten seconds.
     pub async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let written = timeout(PATIENCE, self.stream.write(bytes)).await;
@@ -218,7 +220,8 @@ pub struct Transfer {
 impl Transfer {
     /// Dials the peer, sends the request, and reads the header.
     ///
-    /// # Errors [`LegacyError`]; another responder may succeed.
+    /// # Errors
+    /// [`LegacyError`]; another responder may succeed.
     pub async fn begin(at: SocketAddrV4, name: &Name) -> Result<Self, LegacyError> {
         let unreachable = |source| LegacyError::Unreachable { at, source };
         let dialled = timeout(PATIENCE, TcpStream::connect(SocketAddr::V4(at))).await;
@@ -261,7 +264,8 @@ impl Transfer {
     /// Returns the next bytes, or `None` when all bytes have arrived and no surplus bytes followed
     /// within [`CLOSE_WAIT`].
     ///
-    /// # Errors [`LegacyError`]; all received data must be discarded.
+    /// # Errors
+    /// [`LegacyError`]; all received data must be discarded.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
         // the time between two calls does not count against the peer
         if let (Some(ends), Some(left_at)) = (&mut self.pace_ends, self.left_at.take()) {

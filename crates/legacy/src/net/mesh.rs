@@ -71,21 +71,24 @@ struct QueuedMessage {
 
 /// Listens on an IPv4 address.
 ///
-/// # Errors The error of the system call.
+/// # Errors
+/// The error of the system call.
 pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     listen_tcp(at)
 }
 
 /// Adopts the listening socket of an earlier process.
 ///
-/// # Errors If the socket does not listen on this address.
+/// # Errors
+/// If the socket does not listen on this address.
 pub fn adopt(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
     adopt_tcp(socket, at)
 }
 
 /// Connects to an address of the form `host:port`.
 ///
-/// # Errors The error of the system call, or a timeout.
+/// # Errors
+/// The error of the system call, or a timeout.
 pub async fn dial(address: &str) -> io::Result<TcpStream> {
     let dialled = timeout(DIAL, TcpStream::connect(address)).await;
     dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -139,7 +142,8 @@ pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
 impl MeshReader {
     /// Returns the next item. Cancel-safe: dropping the future loses nothing.
     ///
-    /// # Errors [`MeshEnd`]; the connection is then unusable.
+    /// # Errors
+    /// [`MeshEnd`]; the connection is then unusable.
     pub async fn next(&mut self) -> Result<Item, MeshEnd> {
         loop {
             if let Some(item) = self.buffered()? {
@@ -173,7 +177,8 @@ impl MeshReader {
 
     /// Returns the next item if it has already arrived.
     ///
-    /// # Errors As [`Self::next`].
+    /// # Errors
+    /// As [`Self::next`].
     pub fn buffered(&mut self) -> Result<Option<Item>, MeshEnd> {
         let item = self.decoder.next_item()?;
         if item.is_some() && !self.decoder.is_inside() {
@@ -200,7 +205,8 @@ impl MeshReader {
 impl MeshSender {
     /// Queues one or more lines without waiting.
     ///
-    /// # Errors [`MeshEnd::NeverReads`] if [`LINES_MAX`] already wait, [`MeshEnd::Closed`].
+    /// # Errors
+    /// [`MeshEnd::NeverReads`] if [`LINES_MAX`] already wait, [`MeshEnd::Closed`].
     pub fn send(&self, lines: Vec<u8>) -> Result<(), MeshEnd> {
         self.lines.try_send(lines).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => MeshEnd::NeverReads,
@@ -211,7 +217,8 @@ impl MeshSender {
     /// Waits for room in the queue and queues a message that begins with `head`. The caller gives
     /// the other `length_bytes` to the returned [`StreamedMessage`].
     ///
-    /// # Errors [`MeshEnd::Closed`].
+    /// # Errors
+    /// [`MeshEnd::Closed`].
     pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<StreamedMessage, MeshEnd> {
         let (sender, pieces) = mpsc::channel(1);
         let begun = QueuedMessage {
@@ -228,7 +235,8 @@ impl MeshSender {
 impl StreamedMessage {
     /// Queues the next bytes of the message. Waits until the writer has taken the earlier ones.
     ///
-    /// # Errors [`MeshEnd::Closed`].
+    /// # Errors
+    /// [`MeshEnd::Closed`].
     pub async fn give(&self, bytes: Bytes) -> Result<(), MeshEnd> {
         let sent = self.pieces.send(bytes).await;
         sent.map_err(|_| MeshEnd::Closed)
@@ -238,7 +246,8 @@ impl StreamedMessage {
 impl MeshWriter {
     /// Writes the queued output until all senders are dropped or the peer stops reading.
     ///
-    /// # Errors [`MeshEnd`] if not all of it was written.
+    /// # Errors
+    /// [`MeshEnd`] if not all of it was written.
     pub async fn run(mut self) -> Result<(), MeshEnd> {
         loop {
             tokio::select! {

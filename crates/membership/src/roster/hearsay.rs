@@ -12,10 +12,11 @@ use super::*;
 const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 
 impl Roster {
-    /// Returns a claim reduced to what its teller can know: a living node that is called gone is
-    /// only suspected. Returns none for the claim that a node is gone if that node is not alive
-    /// here. Otherwise each member that heard the claim would remember the node as gone for a full
-    /// period again, and tell members that had forgotten it.
+    /// Returns a claim reduced to what its teller can know. The claim that a node is gone becomes a
+    /// suspicion if the node is a member here, suspected or not. If it is no member here, returns
+    /// none. Otherwise each member that heard the claim would remember the node as gone for a full
+    /// period again, and tell members that had forgotten it. Every claim against this node itself
+    /// becomes a suspicion.
     pub(super) fn as_hearsay(&self, told: &Update) -> Option<Update> {
         let (life, incarnation) = (*told.id(), told.incarnation());
         let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);

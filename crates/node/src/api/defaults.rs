@@ -1,5 +1,5 @@
-//! Defaults of settings that both the daemon and an embedding program can set. A default that only
-//! one of them can set, or none, stands beside the code that it configures, and so do limits.
+//! Defaults of settings that both the daemon and an embedding program can set. All other defaults,
+//! and all limits, stand beside the code that they configure.
 
 use p2pfs_transfer::net::peer;
 use std::time::Duration;

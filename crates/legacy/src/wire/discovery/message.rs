@@ -53,7 +53,8 @@ pub fn is_legacy_datagram(datagram: &[u8]) -> bool {
 impl Datagram {
     /// Parses a datagram as leniently as the original programs.
     ///
-    /// # Errors [`WireError`] if the datagram is too long, or its keyword, name, transfer method or
+    /// # Errors
+    /// [`WireError`] if the datagram is too long, or its keyword, name, transfer method or
     /// port is not valid.
     pub fn decode(datagram: &[u8]) -> Result<Self, WireError> {
         if datagram.len() > RECEIVED_MAX_BYTES {

@@ -16,7 +16,8 @@ pub struct Name(Box<[u8]>);
 impl Name {
     /// Checks and wraps a base name.
     ///
-    /// # Errors [`NameError`], which states why the protocol cannot carry the name.
+    /// # Errors
+    /// [`NameError`], which states why the protocol cannot carry the name.
     pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
         if bytes.is_empty() || bytes == b"." || bytes == b".." {
             return Err(NameError::NoFile);

@@ -42,7 +42,8 @@ pub enum HeaderError {
 impl TransferHeader {
     /// Creates the header of a file.
     ///
-    /// # Errors [`HeaderError::TooLarge`]: the original programs would use the first ten digits as
+    /// # Errors
+    /// [`HeaderError::TooLarge`]: the original programs would use the first ten digits as
     /// the size.
     pub fn new(name: Name, size_bytes: u64) -> Result<Self, HeaderError> {
         if size_bytes > SIZE_MAX_BYTES {
@@ -63,7 +64,8 @@ impl TransferHeader {
 
     /// Parses the header that answers a request for `asked`.
     ///
-    /// # Errors [`HeaderError`]; the peer is at fault, and the transfer must be discarded.
+    /// # Errors
+    /// [`HeaderError`]; the peer is at fault, and the transfer must be discarded.
     pub fn decode(header: &[u8; HEADER_BYTES], asked: &Name) -> Result<Self, HeaderError> {
         let size = number(unfilled(&header[..SIZE_FIELD_BYTES])).ok_or(HeaderError::NoSize)?;
         let size_bytes = u64::try_from(size).map_err(|_| HeaderError::NoSize)?;

@@ -105,7 +105,8 @@ impl Decoder {
 
     /// Returns the next item, or `None` if more bytes are needed.
     ///
-    /// # Errors [`DecodeError`]; the connection is then unusable.
+    /// # Errors
+    /// [`DecodeError`]; the connection is then unusable.
     pub fn next_item(&mut self) -> Result<Option<Item>, DecodeError> {
         loop {
             match self.state {

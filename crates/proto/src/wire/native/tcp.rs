@@ -50,8 +50,8 @@ pub const HEADS_MAX_BYTES: usize = HEADS_MAX * 300;
 const _: () = assert!(HEADS_MAX_BYTES == HEADS_MAX * HEAD_MAX_BYTES);
 /// Maximum number of ranges in a [`Response::Holdings`].
 pub const HOLDINGS_RANGES_MAX: usize = 4096;
-/// Maximum size in bytes of a [`Response::Holdings`]: two varints of at most 10 bytes for each
-/// range.
+/// Maximum size in bytes of a [`Response::Holdings`]: the size of the content and the number of
+/// ranges, then two varints of at most 10 bytes for each range.
 pub const HOLDINGS_MAX_BYTES: usize = HOLDINGS_RANGES_MAX * 20 + 16;
 /// Maximum length of the reason of a refusal in bytes. A longer one is truncated before it is sent.
 pub const REASON_MAX_BYTES: usize = 256;
