@@ -151,11 +151,15 @@ impl LinkResolver<'_> {
     /// Returns whether the current position is a directory. Accepts attributes that the kernel has
     /// cached, so that a network filesystem sends no request for them (`AT_STATX_DONT_SYNC`).
     fn is_directory(&self) -> bool {
+        // a mount of this program, which may hang, is not even looked up
+        if self.is_refused() {
+            return false;
+        }
         let as_known = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
         let here = self.here();
         let found = statx(self.share, local(&here), as_known, StatxFlags::TYPE);
         let mode = found.map(|found| u32::from(found.stx_mode));
-        !self.is_refused() && mode.is_ok_and(|mode| FileType::from_raw_mode(mode).is_dir())
+        mode.is_ok_and(|mode| FileType::from_raw_mode(mode).is_dir())
     }
 
     fn is_refused(&self) -> bool {

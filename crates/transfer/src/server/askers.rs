@@ -30,10 +30,8 @@ impl Askers {
 
     pub(super) fn record(&mut self, now: Instant, hash: ContentHash, node: NodeId) {
         let list = self.files.get_or_insert_mut(hash, VecDeque::new);
-        match list.iter_mut().find(|(known, _)| *known == node) {
-            Some((_, at)) => *at = now,
-            None => list.push_back((node, now)),
-        }
+        list.retain(|(known, _)| *known != node);
+        list.push_back((node, now));
         if list.len() > ASKERS_MAX {
             list.pop_front();
         }
@@ -70,6 +68,19 @@ mod tests {
                 .of(now + LATELY, &hash, &NodeId::new([0; 32]))
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn an_asker_that_asks_again_is_forgotten_last() {
+        let (mut askers, now) = (Askers::new(), Instant::now());
+        let hash = ContentHash::of(b"x");
+        let node = |number| NodeId::new([number; 32]);
+        let last = ASKERS_MAX as u8;
+        for number in (0..last).chain([0, last]) {
+            askers.record(now, hash, node(number));
+        }
+        let others = askers.of(now, &hash, &node(last));
+        assert!(others.contains(&node(0)) && !others.contains(&node(1)));
     }
 
     #[test]
