@@ -1,7 +1,7 @@
 //! The events and tasks for the owner of the machine, and the counts of dropped input.
 //!
-//! Detected behaviour of other nodes that no honest node shows is reported as an event; no decision
-//! is made here.
+//! Behaviour that no honest node shows becomes an event ([`NodeEvent::Offended`]). The machine does
+//! not act on it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,20 +22,21 @@ pub enum NodeEvent {
     PeerUp(Member),
     /// A live node is now reached at another address.
     PeerMoved(Member),
-    /// Another node is gone.
+    /// Another node is no longer live, and its entries are removed from the namespace.
     PeerDown {
-        /// The node that is gone.
+        /// The node that is no longer live.
         node: NodeId,
-        /// How it ended.
+        /// The reason.
         why: DownReason,
     },
-    /// Another node stopped cleanly. Its entries stay for a while.
+    /// Another node stopped cleanly. Its entries stay until it returns, or until
+    /// [`NodeEvent::PeerDown`] after the time of grace.
     PeerAway {
         /// The stopped node.
         node: NodeId,
     },
-    /// Another node asks which nodes have these contents: answer with
-    /// [`Machine::send`](super::Machine::send).
+    /// Another node asks which nodes have these contents. Send it an offer of each content that
+    /// this node has with [`Machine::send`](super::Machine::send).
     Wanted {
         /// The asking node.
         from: NodeId,
@@ -46,7 +47,7 @@ pub enum NodeEvent {
     Offered {
         /// The offering node.
         from: NodeId,
-        /// Its address.
+        /// Address of the offering node.
         address: SocketAddr,
         /// The offer.
         offer: OfferSummary,
@@ -56,16 +57,16 @@ pub enum NodeEvent {
         /// The new generation.
         generation: Generation,
     },
-    /// Two machines use one key, and a person must act. The event is repeated for each further
-    /// address.
+    /// Two machines use one key, and a person must act. Repeated when one of them is heard at
+    /// another address.
     CopiedKey {
         /// The node whose key is copied, possibly this one.
         node: NodeId,
-        /// The known addresses of the other machine, or of both machines if the key is another
-        /// node's.
+        /// The known addresses of the other machine if the key is this node's, else those of both
+        /// machines.
         addresses: Vec<SocketAddr>,
     },
-    /// One of the two machines has been silent for a while.
+    /// One of the two machines with this key has been silent for a while.
     CopyGone {
         /// The node whose key was copied.
         node: NodeId,
@@ -79,7 +80,8 @@ pub enum NodeEvent {
     },
     /// A new statement of a member admits or expels a node, or changes the secret or an owner.
     Stated(Box<SignedStatement>),
-    /// The set of members has changed: end the connections with former members.
+    /// The keyring has changed, and nodes may have ceased to be members: end the connections with
+    /// former members.
     MembershipChanged,
     /// Find out over TCP which node is at this address, and report it with
     /// [`AddressNews::Member`](super::AddressNews::Member).
@@ -98,13 +100,14 @@ pub enum NodeEvent {
 pub struct MachineCounters {
     /// Heads that did not decode or whose signature is wrong.
     pub bad_heads: u64,
-    /// Parts of logs that did not match their head.
+    /// Parts of logs that did not decode, that the catalogue refused, or after which the log did
+    /// not match its head.
     pub bad_parts: u64,
-    /// Own facts that the log could not take.
+    /// Own facts and reader lists that the own log could not take.
     pub refused_facts: u64,
-    /// Heads of non-members, or beyond the limits on nodes and records.
+    /// Heads of non-members, and heads or live nodes beyond the limits on nodes and records.
     pub refused_heads: u64,
-    /// Member lists that did not decode.
+    /// Member lists that did not decode or contain forged claims.
     pub bad_member_lists: u64,
     /// Application messages that did not decode.
     pub bad_messages: u64,
@@ -128,7 +131,7 @@ impl MachineEvents {
         }
     }
 
-    /// Reports the offence in a rejected part of `author`'s log that `from` sent.
+    /// Reports the offence in a part of `author`'s log that `from` sent and the catalogue refused.
     pub(super) fn report_bad_part(&mut self, author: NodeId, from: NodeId, why: &CatalogueError) {
         match why {
             CatalogueError::WrongAuthor
@@ -167,7 +170,8 @@ impl MachineEvents {
         self.report_offence(from, offence);
     }
 
-    /// Queues the request or offer in a datagram of `from`, which is live at `address`.
+    /// Queues the request or offer in a datagram of `from`. `address` is `None` if `from` is not
+    /// live.
     pub(super) fn receive_message(
         &mut self,
         from: NodeId,

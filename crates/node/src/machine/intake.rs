@@ -1,5 +1,5 @@
-//! The logs of other nodes: verifying their heads, pulling and merging what is newer, and the
-//! effects on the own log.
+//! The logs of other nodes: [`LogIntake`] verifies their heads, schedules the pulls of newer logs,
+//! merges the received parts, and recovers the own log if a head shows that its state was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ use p2pfs_proto::wire::native::tcp;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// How long a content that proved unserved ranks behind the other versions of its names, unless a
-/// holder gives it before. A reader then tries it again. It is as long as a peer is shunned for
-/// wrong bytes.
+/// How long an unserved content ranks behind the other versions of its names, unless verified bytes
+/// of it arrive before. Afterwards a reader of such a name may get the content again. A peer is
+/// shunned for wrong bytes for the same time.
 pub const UNSERVED_FOR: Duration = p2pfs_fetch::plan::SHUN;
 
 /// Target of the trace events about pulls of logs.
@@ -30,7 +30,8 @@ pub(super) const PULL_TARGET: &str = "p2pfs::pull";
 /// The logs on their way from other nodes.
 pub(super) struct LogExchange {
     pub(super) pulls: Pulls,
-    /// Logs that are being merged: by author, the node that sent the part, and its head.
+    /// For each author whose log is being merged, the node that sent the part and the head of the
+    /// part.
     pub(super) taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
     /// Whether another node's log or presence has changed since the last view.
     pub(super) unshown: bool,
@@ -59,7 +60,7 @@ pub struct LogIntake<'a> {
 }
 
 impl LogIntake<'_> {
-    /// Signs the own log and spreads its head. Nothing is sent if nothing changed.
+    /// Signs the own log and spreads its head, if the log changed.
     pub(super) fn publish_head(&mut self) {
         if let Some(signed) = self.own.sign(self.now) {
             self.spread(&signed);
@@ -68,8 +69,8 @@ impl LogIntake<'_> {
 
     fn spread(&mut self, signed: &SignedHead) {
         let bytes = postcard::to_stdvec(signed).expect("a head always encodes");
-        // A head that the cluster already has is not spread again. No head is too long, which a
-        // test of its own ensures.
+        // `set_head` ignores a head that it has already. No head is too long for it, which a test
+        // ensures.
         let _held = self.cluster.set_head(
             self.now,
             signed.head.author,
@@ -87,8 +88,8 @@ impl LogIntake<'_> {
         }
     }
 
-    /// Handles a list of heads, at most one of each author. It stops at the first forged head,
-    /// because each costs the check of a signature.
+    /// Handles the first head of each author in a list. Stops at the first forged head, because
+    /// each forged head costs the check of a signature.
     pub(super) fn receive_heads(&mut self, from: NodeId, heads: &[SignedHead]) {
         let mut authors = BTreeSet::new();
         let first = |signed: &&SignedHead| authors.insert(signed.head.author);
@@ -96,8 +97,9 @@ impl LogIntake<'_> {
         let _forged = heads.find(|signed| !self.handle_head(signed, Some(from)));
     }
 
-    /// Handles a head from any source. Returns false if it is forged, that is, if its author's
-    /// signature is invalid.
+    /// Handles a head. `from` is the node that sent it over TCP, or `None` for a head from gossip.
+    /// Returns false if the author's signature is invalid. Does not check the signature of a head
+    /// that is refused for another reason.
     pub(super) fn handle_head(&mut self, signed: &SignedHead, from: Option<NodeId>) -> bool {
         let author = signed.head.author;
         if author != self.me && !self.own.keyring.is_member(&author) {
@@ -109,7 +111,7 @@ impl LogIntake<'_> {
                 self.spread(signed);
                 return true;
             }
-            // Genuine or not, it is not newer.
+            // The head is older than the known one, whether its signature is valid or not.
             Some(held) if held.head.rank() > signed.head.rank() => return true,
             _ => {}
         }
@@ -157,9 +159,9 @@ impl LogIntake<'_> {
         }
     }
 
-    /// Handles another log of this node that is as new as this one. After a disk was restored this
-    /// happens once, and the recovery puts all later facts above both logs. If it repeats, another
-    /// machine uses the same key.
+    /// Handles a head that this node's key signed for a different log as new as the own one. This
+    /// happens once after the disk of this node was restored from a backup, and the recovery ranks
+    /// all later facts above both logs. If it repeats, another machine uses the same key.
     fn handle_other_own_log(&mut self, epoch_heard: u64) {
         if self.own.catalogue.own().can_recover() {
             self.own.recover(self.now, epoch_heard);
@@ -179,7 +181,8 @@ impl LogIntake<'_> {
         self.logs.pulls.want(self.now, pull.author, position, from);
     }
 
-    /// Handles a part of a log. Returns whether it should be merged now.
+    /// Handles a part of `author`'s log that `from` sent. Returns whether the caller should merge a
+    /// step of the log now.
     pub(super) fn handle_log_part(
         &mut self,
         author: NodeId,
@@ -203,7 +206,7 @@ impl LogIntake<'_> {
         };
         let paces = &mut self.logs.list_paces;
         if !paces.try_take(self.now, author, &self.me, &part.records) {
-            // The author's rate limit may have recovered by the retry.
+            // By the next request for the log, the author may be within its rate limit again.
             self.own
                 .events
                 .report_offence(author, Offence::ListsReadersTooFast);
@@ -215,8 +218,8 @@ impl LogIntake<'_> {
             Ok(Some(applied)) => self.handle_applied((author, from), &head, applied),
             Ok(None) => {
                 self.logs.taken_in.entry(author).or_insert((from, head));
-                // With other logs queued, it waits for `sweep`, so that a view can be taken in
-                // between.
+                // If other logs are queued, `Machine::sweep` merges the log later, so that a view
+                // can be taken between two logs.
                 return self.logs.taken_in.len() == 1;
             }
             Err(error) => {
@@ -228,7 +231,7 @@ impl LogIntake<'_> {
         false
     }
 
-    /// Handles that the received parts of a log are merged.
+    /// Handles the outcome of a queued part of a log.
     pub(super) fn handle_merged(&mut self, author: NodeId, applied: Applied) {
         if let Some((from, head)) = self.logs.taken_in.remove(&author) {
             self.handle_applied((author, from), &head, applied);
@@ -236,7 +239,8 @@ impl LogIntake<'_> {
         self.report_dropped_logs();
     }
 
-    /// Handles the result of merging a part of a log.
+    /// Handles the outcome of a part of a log: schedules the request for the next part, or ends the
+    /// pull.
     fn handle_applied(
         &mut self,
         (author, from): (NodeId, NodeId),
@@ -267,19 +271,21 @@ impl LogIntake<'_> {
                 match retry {
                     Some(pull) => self.logs.pulls.restart(self.now, author, position_of(pull)),
                     None => {
-                        // After its last retry, an honest log matches its head.
+                        // The log of an honest node matches its head at the latest after the last
+                        // retry.
                         self.own.events.report_offence(from, Offence::BadLog);
                         self.logs.pulls.finish(author);
                     }
                 }
             }
-            // `advance` reports it.
+            // `report_dropped_logs` handles it.
             Applied::OverBudget => {}
         }
     }
 
-    /// Reports the authors of dropped logs and delays the next pull of these logs. Reports nodes
-    /// that date files ahead.
+    /// Reports the authors whose logs were dropped because they exceeded a budget, and delays the
+    /// next pull of these logs. Ends the pulls of logs that were dropped because their authors are
+    /// gone. Reports nodes that date files ahead of the clock.
     pub(super) fn report_dropped_logs(&mut self) {
         while let Some(dropped) = self.own.catalogue.poll_dropped() {
             match Offence::of_dropped(dropped.why) {
@@ -298,15 +304,16 @@ impl LogIntake<'_> {
     }
 
     pub(super) fn set_live(&mut self, node: NodeId, is_live: bool) {
-        // Its known entries enter or leave the next view.
+        // The known entries of the node enter or leave the next view.
         self.logs.unshown = true;
         if self.own.catalogue.set_live(node, is_live).is_err() {
             self.own.events.counters.refused_heads += 1;
         }
     }
 
-    /// Ranks a content behind the other versions of its names, because its holders answered no
-    /// request for it or sent wrong bytes. Reports its authors if such a version exists.
+    /// Ranks a content behind the other versions of its names for [`UNSERVED_FOR`], because its
+    /// holders answered no request for it or sent wrong bytes. Reports the authors that list the
+    /// content under a name that has another version.
     pub fn mark_unserved(&mut self, hash: ContentHash) {
         let at_fault = self
             .own
@@ -321,8 +328,9 @@ impl LogIntake<'_> {
         }
     }
 
-    /// Forgets the listings of a node that is not here until it returns, even if other nodes have
-    /// them. Returns false if the node is here or unknown.
+    /// Forgets the listings of a node that is not live, and does not pull them from other nodes
+    /// until the node is live again or has a newer head. Returns false if the node is live or has
+    /// no listings.
     pub fn forget_node(&mut self, node: &NodeId) -> bool {
         let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
         let is_known = self.own.catalogue.logs().head_of(node).is_some();
@@ -351,7 +359,8 @@ fn position_of(pull: Pull) -> LogPosition {
     }
 }
 
-/// Decodes a part of a log. It is valid only under a head signed by its author.
+/// Decodes a part of `author`'s log. Returns `None` if the head is not signed by `author`, or if
+/// the records do not decode.
 fn decode_part(author: NodeId, part: tcp::LogPart) -> Option<LogPart> {
     let head = &part.head;
     let genuine = head.head.author == author

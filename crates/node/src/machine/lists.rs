@@ -1,6 +1,5 @@
-//! Rate limits for other nodes' lists of readers. Each list that names this node costs it one key
-//! agreement, and costs its author nothing. This module counts the lists of each author and does
-//! not read their meaning.
+//! Rate limits for other nodes' lists of readers. A list that names this node costs this node one
+//! key agreement, and costs its author nothing. This module only counts such lists by author.
 
 use std::time::Instant;
 
@@ -10,10 +9,11 @@ use p2pfs_proto::wire::native::record::{Fact, Record};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::keyed_buckets::KeyedBuckets;
 
-/// Burst of reader lists naming this node that are accepted from one author. It is the maximum in
-/// one part of a log, so that no part is too long forever.
+/// Maximum burst of reader lists that name this node, for each author. One part of a log can
+/// contain this many. With a smaller burst, such a part would be refused at each retry.
 pub const LISTS_AT_ONCE: u32 = PART_MAX_RECORDS as u32;
-/// Long-term rate of these lists per second. Beyond it the author's log waits.
+/// Long-term rate of reader lists that name this node, per second and author. The log of an author
+/// that exceeds it is pulled again later.
 pub const LISTS_PER_S: u32 = 64;
 
 /// The remaining allowance of each author. An author that is not in the map has its full allowance.
@@ -28,8 +28,8 @@ impl Default for ListPaces {
 }
 
 impl ListPaces {
-    /// Returns whether these records of an author may be accepted by `me` now. If so, they count as
-    /// taken.
+    /// Returns whether the reader lists that name `me` in these records of an author are within the
+    /// limit now. If so, subtracts them from the author's allowance.
     pub(super) fn try_take(
         &mut self,
         now: Instant,
@@ -41,7 +41,7 @@ impl ListPaces {
             Fact::Readers { readers, .. } => readers.iter().any(|reader| reader.node == *me),
             _ => false,
         };
-        // A part that is too long is rejected as a whole, and other code reports it.
+        // The catalogue refuses a longer part as a whole.
         match records
             .iter()
             .take(PART_MAX_RECORDS)

@@ -1,11 +1,11 @@
-//! The node without sockets, disks and clock: membership, catalogue and the connection between
-//! them.
+//! The part of a node without sockets, disks and clock. [`Machine`] connects the membership with
+//! the catalogue.
 //!
-//! Owns the membership machine, the catalogue, and the schedule of pulls. It decides when a head is
-//! published, which log is pulled from which node, and what a peer is answered. It moves no
-//! content: holders and offers that it learns of become events. It is pure: time, datagrams and
-//! responses are arguments, and a seed makes it repeatable. So tests run whole clusters of it in
-//! virtual time.
+//! The machine owns the membership, the catalogue, and the schedule of pulls. It decides when a
+//! head is published, which log is pulled from which node, and how a peer's request is answered. It
+//! transfers no content: requests for contents and offers of them become events. Time, datagrams
+//! and responses are arguments, and all randomness comes from a seed, so that tests can run whole
+//! clusters in virtual time.
 //!
 //! | part | file |
 //! |---|---|
@@ -15,8 +15,8 @@
 //! | applied changes of the keyring | `trust` |
 //! | events for the owner, counts of dropped input | `events` |
 //!
-//! An error here is always caused by another node: a bad head or part is dropped and counted, and
-//! the state stays as it was.
+//! A bad head or a bad part of a log from another node is dropped and counted, and the state stays
+//! as it was.
 
 mod events;
 mod intake;
@@ -60,14 +60,16 @@ use questions::{QuestionTable, RequestContext};
 use requests::PeerRequests;
 use trust::TrustProgress;
 
-/// How long own changes are collected before a head is signed for them. A scan of many files makes
-/// few heads, and a single file waits unnoticeably.
+/// How long changes of the own log are collected before a head is signed for them. So a scan of
+/// many files makes few heads, and a user does not notice the delay of a single file.
 const PUBLISH_AFTER: Duration = Duration::from_millis(10);
 /// Minimum interval between two heads of this node.
 const PUBLISH_SPACING: Duration = Duration::from_millis(100);
-/// Separates the random stream for secrets from the others of the seed.
+/// Combined with the seed to seed the random choice of the member that is asked for a secret, so
+/// that this choice does not repeat the random numbers of other parts.
 const SECRETS_STREAM: u64 = 0x7365_6372_6574;
-/// Maximum number of own facts queued for the next head. More are recorded at once, before it.
+/// Number of own facts queued for the next head at which all of them are recorded in the log
+/// without waiting for that head.
 pub const UNSAID_MAX: usize = 16_384;
 /// Number of queued events beyond which further `Wanted`, `Offered` and `Offended` events are
 /// dropped. All other events are queued. An owner that takes the events after each call never
@@ -80,9 +82,9 @@ pub struct MachineConfig {
     pub key: Arc<NodeKey>,
     /// Name of this node.
     pub name: NodeName,
-    /// Address at which other nodes reach it.
+    /// Address at which other nodes reach this node.
     pub advertised: SocketAddr,
-    /// Generation of this life.
+    /// Generation of this run of the node.
     pub generation: Generation,
     /// Secrets and ledger of the cluster.
     pub keyring: Arc<Keyring>,
@@ -101,8 +103,8 @@ pub enum AddressNews {
     Own,
     /// The address was announced on the LAN.
     Announced,
-    /// The address was probed and belongs to this member. Both nodes then exchange their knowledge
-    /// of the membership.
+    /// This member answered a probe of the address. This node then exchanges statements about the
+    /// membership with it.
     Member(NodeId),
 }
 
@@ -153,7 +155,8 @@ impl Machine {
             me,
             trust: TrustProgress {
                 key: config.key,
-                // The catalogue may contain nodes that left while this node was stopped.
+                // Below every revision of the keyring, so that the first call of `advance` removes
+                // nodes from the catalogue that left while this node was stopped.
                 seen_revision: 0,
                 keyring: config.keyring,
                 secret_due: None,
@@ -176,7 +179,7 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Handles the time of [`Self::poll_timeout`].
+    /// Does the work that is due at the time that [`Self::poll_timeout`] returned.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.cluster.handle_timeout(now);
         if self.own.due.is_some_and(|due| due <= now) {
@@ -218,7 +221,8 @@ impl Machine {
         self.events.queue.pop_front()
     }
 
-    /// Returns whether the namespace changed since [`Self::view`] was called.
+    /// Returns whether the namespace changed since [`Self::view`] was called. Returns false while a
+    /// log is partly merged, because a view would show a part of it.
     pub fn has_changes(&self) -> bool {
         self.catalogue.is_dirty() && !self.catalogue.intake_queue().is_taking_in()
     }
@@ -305,8 +309,8 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Asks all nodes for contents that no reachable holder has. For a private content only its
-    /// readers are asked.
+    /// Asks all nodes which of them have these contents. For a private content, asks only its
+    /// readers.
     pub fn broadcast_wanted(&mut self, now: Instant, hashes: Vec<ContentHash>) {
         let (private, hashes): (Vec<_>, Vec<_>) = hashes
             .into_iter()
@@ -320,7 +324,7 @@ impl Machine {
             };
             let readers = self.catalogue.readers_of(hash).into_iter();
             for node in readers.filter(|node| *node != self.me) {
-                // If it is gone, it is asked again next time.
+                // A reader that is not live is asked by the next call.
                 let _gone = self.cluster.send(now, node, body.clone());
             }
         }
@@ -330,7 +334,7 @@ impl Machine {
             })
             .encode()
             {
-                // Nodes that are not reached this time are asked again next time.
+                // Nodes that this call does not reach are asked by the next one.
                 let _reached = self.cluster.broadcast(now, body.into());
             }
         }
@@ -340,7 +344,7 @@ impl Machine {
     /// Sends a message to one node.
     pub fn send(&mut self, now: Instant, to: NodeId, message: &Message) {
         if let Ok(body) = message.encode() {
-            // If the node is gone, the message is not needed.
+            // If the node is not live, it does not need the message.
             let _gone = self.cluster.send(now, to, body.into());
         }
         self.advance(now);
@@ -353,14 +357,15 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Continues the work on a large change and returns whether more is left. Call it between other
-    /// work.
+    /// Does one step of a large change, such as the merge of a long log, and returns whether more
+    /// steps are left. Call it between other work.
     pub fn sweep(&mut self, now: Instant) -> bool {
         let has_more = self.own().restate(now) | self.merge_step(now);
         self.catalogue.advance(SWEEP_STEP_RECORDS) || has_more
     }
 
-    /// Handles the response to a request of [`Machine::poll_request`], or `None` if it failed.
+    /// Handles the response to a request that [`Machine::poll_request`] returned. `response` is
+    /// `None` if the request failed.
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
         match (self.questions.remove(id), response) {
             (Some(RequestContext::Log { author, from }), Some(Response::Log(part))) => {
@@ -410,8 +415,7 @@ impl Machine {
 
     /// Answers a request for members, statements, heads or logs; returns `None` for other requests.
     pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
-        // A request from before the node's expulsion may be queued here until the secret is
-        // rotated.
+        // The node may have been expelled while its request was queued.
         let is_member = self.trust.keyring.is_member(&from);
         let response = match request {
             Request::Members { .. }
@@ -457,8 +461,9 @@ impl Machine {
         Some(response)
     }
 
-    /// Returns every known node with the number of entries in its log. `is_read` says whether all
-    /// that the node has announced is here and in the last view.
+    /// Returns every other known node with the number of entries in its log. `is_read` is true if
+    /// the node told its heads or failed too often, no available log of any node is in transfer,
+    /// and the last view shows all merged logs.
     pub fn member_reports(&self) -> Vec<MemberReport> {
         let is_all_taken = self.logs.taken_in.is_empty() && !self.logs.pulls.is_any_coming();
         let is_all_read = is_all_taken && !(self.logs.unshown && self.catalogue.is_dirty());
@@ -474,8 +479,8 @@ impl Machine {
         self.cluster.members().into_iter().map(report).collect()
     }
 
-    /// Handles the events of the membership and a changed keyring, then sends the requests that are
-    /// due. Call it after a command changed the keyring.
+    /// Handles the events of the membership and a changed keyring, then queues the requests that
+    /// are due. Call it after a command changed the keyring.
     pub fn advance(&mut self, now: Instant) {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
@@ -527,8 +532,8 @@ impl Machine {
                 self.events.push(NodeEvent::CopyGone { node });
                 if node == self.me {
                     self.catalogue.own_mut().forget_recoveries();
-                    // The last facts of the other machine may rank above ours. Any member knows
-                    // them.
+                    // The other machine may have published a head that ranks above the own one. Any
+                    // member knows that head.
                     let member = self.cluster.live().next();
                     if let Some(member) = member {
                         self.requests().ask_for_heads(member.node, member.address);
@@ -553,7 +558,7 @@ impl Machine {
         }
     }
 
-    /// Merges one step of the received logs and returns whether there was any.
+    /// Merges one step of the received logs and returns whether there was anything to merge.
     fn merge_step(&mut self, now: Instant) -> bool {
         let was_there = self.catalogue.intake().take_turn();
         while let Some((author, applied)) = self.catalogue.intake().poll_applied() {
@@ -563,8 +568,8 @@ impl Machine {
         was_there
     }
 
-    /// Applies a changed keyring: spreads new statements, removes former members, and asks for a
-    /// missing secret.
+    /// If the keyring changed, spreads new statements, removes former members, and schedules the
+    /// request for a missing secret.
     fn follow_membership(&mut self, now: Instant) {
         let revision = self.trust.keyring.revision();
         if revision == self.trust.seen_revision {
@@ -574,13 +579,13 @@ impl Machine {
         if !self.trust.keyring.has_ledger() {
             return;
         }
-        // if the disk refuses it, the next change of the ledger tries again
+        // If the disk refuses the confirmations, the next change of the ledger tries again.
         let _unsaid = self.trust.keyring.confirm_departures(&self.trust.key);
         self.trust.seen_revision = self.trust.keyring.revision();
         for statement in self.trust.keyring.take_news() {
             self.cluster
                 .spread_statement(now, statement.encode().into());
-            // The farewell that it confirms was already reported.
+            // A confirmation is not an event, because the confirmed farewell was one.
             if !self.trust.keyring.confirms(&statement) {
                 self.events.push(NodeEvent::Stated(Box::new(statement)));
             }
@@ -621,7 +626,8 @@ fn live_address(cluster: &Cluster, node: &NodeId) -> Option<SocketAddr> {
     member.map(|member| member.address)
 }
 
-/// Returns the heads of `ours` that are newer than in `theirs` or missing there.
+/// Returns the heads of `ours` that are newer than the same author's head in `theirs`, or whose
+/// author has no head there.
 fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
     let known: BTreeMap<NodeId, (u64, u64)> = theirs
         .iter()
@@ -637,7 +643,7 @@ fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
 
 fn encode_part(part: LogPart) -> Option<tcp::LogPart> {
     let packed = tcp::pack_records(&part.records).ok()?;
-    // Records that do not fit are requested next, after the last one that did.
+    // If not all records fit, the peer requests the rest after the last record of this part.
     let last = part.last && packed.count == part.records.len();
     Some(tcp::LogPart {
         head: part.head,
@@ -647,7 +653,7 @@ fn encode_part(part: LogPart) -> Option<tcp::LogPart> {
     })
 }
 
-/// Logs what the membership decided about a node.
+/// Writes an event of the membership to the trace.
 fn trace_membership(event: &ClusterEvent) {
     const TARGET: &str = "p2pfs::member";
     match event {

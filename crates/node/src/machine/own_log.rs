@@ -1,5 +1,5 @@
-//! The own log: the facts of this node on their way into it, the schedule of its heads, and the
-//! readers of the own shares.
+//! The own log: the facts that are queued for it, the schedule of its heads, and the readers of the
+//! own shares. [`OwnLogAccess`] changes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub(super) struct OwnLog {
     /// When to sign the next head.
     pub(super) due: Option<Instant>,
     not_before: Option<Instant>,
-    /// Own facts that are not in the log yet. So the log matches its head until the next one: a log
-    /// ahead of its head cannot be pulled.
+    /// Own facts to be recorded in the log with the next head. They are not recorded earlier,
+    /// because other nodes cannot pull a log that is ahead of its head.
     pub(super) unsaid: Vec<Fact>,
     /// The readers of each own share, as configured.
     configured: BTreeMap<ShareIndex, Option<Vec<String>>>,
@@ -76,8 +76,8 @@ impl OwnLogAccess<'_> {
         );
     }
 
-    /// Aligns the own log with the complete contents of the cache, after a start or lost cache
-    /// events.
+    /// Corrects the announcements of cached contents in the own log after a start or lost cache
+    /// events. `complete` has all complete contents of the cache with their sizes.
     pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
         self.record();
         let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
@@ -90,8 +90,8 @@ impl OwnLogAccess<'_> {
         }
     }
 
-    /// Sets the readers of a share of this node by names and keys; `None` means all nodes. Names
-    /// are resolved again when the membership changes.
+    /// Sets the readers of a share of this node. `readers` has names and keys of nodes, and `None`
+    /// means all nodes. Names are resolved again when the membership changes.
     pub fn set_readers(&mut self, now: Instant, share: ShareIndex, readers: Option<Vec<String>>) {
         self.log.configured.insert(share, readers);
         self.follow_readers(now);
@@ -120,7 +120,7 @@ impl OwnLogAccess<'_> {
                 Fact::Removed { share, path } => Ok(catalogue.own_mut().remove(share, &path)),
                 Fact::Have { hash, size_bytes } => catalogue.own_mut().have(hash, size_bytes),
                 Fact::HaveNot { hash } => Ok(catalogue.own_mut().have_not(hash)),
-                // Only the catalogue makes sealed entries.
+                // Only the catalogue makes reader lists and sealed entries.
                 Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {
                     Ok(false)
                 }
@@ -132,7 +132,7 @@ impl OwnLogAccess<'_> {
                 }
             }
         }
-        // Haves that found no room in the log are announced after the next start.
+        // Cached contents for which the log has no room are announced after the next start.
         let _full = self.catalogue.own_mut().review_haves();
     }
 
@@ -162,7 +162,7 @@ impl OwnLogAccess<'_> {
         Some(signed)
     }
 
-    /// Applies the readers of all shares, as the configured names resolve now.
+    /// Resolves the configured readers of all shares to members, and applies the result.
     pub(super) fn follow_readers(&mut self, now: Instant) {
         let mut has_changed = false;
         let mut all = OwnReaders::new();
@@ -184,7 +184,7 @@ impl OwnLogAccess<'_> {
         }
     }
 
-    /// Records some of the entries whose readers changed and returns whether more are left.
+    /// Records some of the entries again whose readers changed, and returns whether more are left.
     pub(super) fn restate(&mut self, now: Instant) -> bool {
         if !self.catalogue.own().is_restating() {
             return false;
@@ -194,9 +194,8 @@ impl OwnLogAccess<'_> {
         has_more
     }
 
-    /// Schedules a head if cached contents became private or public. The next head no longer
-    /// announces private ones, though this node still lists them itself, and announces the others
-    /// again.
+    /// Schedules a head if cached contents became private or public. With that head, this node
+    /// withdraws the announcements of the private contents and announces the public ones again.
     pub(super) fn review_haves(&mut self, now: Instant) {
         if self.catalogue.own().has_haves_to_review() {
             self.publish_soon(now);

@@ -1,7 +1,9 @@
-//! The requests to other nodes in flight, and the new members to ask for the first time.
+//! The requests to other nodes in flight, and the live members that this node has to ask for their
+//! heads.
 //!
-//! Owns their numbers and limits. Unanswered requests to one node take no slot of another, and
-//! requests for logs have slots of their own. Does not interpret the answers.
+//! `QuestionTable` assigns the request IDs and enforces the limits. A node that does not answer
+//! holds at most [`REQUESTS_EACH_MAX`] slots, and requests for logs have slots of their own. The
+//! answers are interpreted elsewhere.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,19 +13,20 @@ use super::{Outgoing, RequestId};
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of requests in flight, except for logs. Further ones wait for the next push-pull.
+/// Maximum number of requests in flight, except for logs. Without a free slot, the first requests
+/// to a new member wait. Any other request is dropped and repeated in the next push-pull.
 pub const REQUESTS_MAX: usize = 192;
-/// Maximum number of these to one node: enough for the requests to two lives of it, or to one life
-/// and in a push-pull.
+/// Maximum number of requests in flight to one node, except for logs. It suffices for the first
+/// requests to the node before and after a restart, or for the first requests and a push-pull.
 pub const REQUESTS_EACH_MAX: usize = 6;
-/// Maximum number of log requests in flight, including those that were given up and may still be
-/// answered.
+/// Maximum number of requests for logs in flight. A request for which the machine no longer waits
+/// counts until it is answered or fails.
 pub const LOG_REQUESTS_MAX: usize = 64;
 
-/// How long a live member that did not answer a request for heads is left alone.
+/// Delay until a live member that did not answer a request for heads is asked again.
 const HEADS_RETRY: Duration = Duration::from_secs(1);
-/// Number of failed requests for heads after which a live member is not waited for. It answers
-/// datagrams but no connection, and the exchange of members asks it again.
+/// Number of failed requests for heads after which a live member is not waited for. Such a member
+/// answers datagrams but no connection. It is asked again in the next push-pull with it.
 const HEADS_TRIES: u32 = 10;
 
 /// The kind of a request in flight, with the context for its response.
@@ -66,7 +69,7 @@ impl RequestContext {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeadsAnswer {
     Arrived,
-    /// The node was not reached at its address, or did not answer, this many times in a row.
+    /// The node was not reached at its address, or did not answer, `tries` times in a row.
     Failed {
         tries: u32,
     },
@@ -78,10 +81,10 @@ pub(super) struct QuestionTable {
     asked: BTreeMap<RequestId, RequestContext>,
     next: u64,
     outgoing: VecDeque<Outgoing>,
-    /// Live members to be asked for their heads, with their addresses, and when to ask those that
-    /// did not answer.
+    /// Live members to be asked for their heads, with their addresses. The time is the earliest
+    /// retry for a member that did not answer, and `None` for a member to be asked at once.
     newcomers: BTreeMap<NodeId, (SocketAddr, Option<Instant>)>,
-    /// The live members that were asked for their heads, and whether they answered.
+    /// For each live member whose answer to a request for heads arrived or failed, the outcome.
     told: BTreeMap<NodeId, HeadsAnswer>,
 }
 
@@ -122,7 +125,7 @@ impl QuestionTable {
         self.outgoing.pop_front()
     }
 
-    /// Returns how many more requests may be sent to a node, except for logs.
+    /// Returns how many more requests may be sent to a node, not counting requests for logs.
     fn room_for(&self, node: &NodeId) -> usize {
         let of_node = |asked: &&RequestContext| !asked.is_log() && asked.of() == *node;
         let each = self.asked.values().filter(of_node).count();
@@ -137,9 +140,9 @@ impl QuestionTable {
         self.asked.values().filter(|asked| asked.is_log()).count()
     }
 
-    /// Records that a member is live and must be asked.
+    /// Records that a member is live and must be asked for its heads.
     pub(super) fn add_newcomer(&mut self, node: NodeId, address: SocketAddr) {
-        // A late answer may be from an earlier life of the node.
+        // The recorded outcome may be that of the node before a restart.
         self.told.remove(&node);
         self.newcomers.insert(node, (address, None));
     }
@@ -149,8 +152,9 @@ impl QuestionTable {
         self.told.insert(node, HeadsAnswer::Arrived);
     }
 
-    /// Records that a live member did not tell its heads, and asks it again later. An earlier
-    /// answer stays one. `address` is `None` if the member is no longer live.
+    /// Records that a member did not answer a request for its heads, and schedules the next
+    /// request. Has no effect if the member answered an earlier request. `address` is `None` if the
+    /// member is no longer live.
     pub(super) fn mark_heads_missed(
         &mut self,
         now: Instant,
@@ -173,7 +177,7 @@ impl QuestionTable {
         }
     }
 
-    /// Returns whether a live member has told its heads, or is not waited for.
+    /// Returns whether a live member has told its heads, or has failed [`HEADS_TRIES`] times.
     pub(super) fn has_told(&self, node: &NodeId) -> bool {
         match self.told.get(node) {
             Some(HeadsAnswer::Arrived) => true,
@@ -188,19 +192,20 @@ impl QuestionTable {
         due.min()
     }
 
-    /// Makes the members whose time has come wait for free slots only.
+    /// Clears the retry times that have passed. These members then wait only for free slots.
     pub(super) fn mark_due(&mut self, now: Instant) {
         for (_, due) in self.newcomers.values_mut() {
             *due = due.filter(|at| *at > now);
         }
     }
 
-    /// Changes the address of a member. Asks it again if it did not answer at the last one.
+    /// Changes the address of a member. Asks the member again if it did not answer at the previous
+    /// address.
     pub(super) fn readdress(&mut self, node: NodeId, address: SocketAddr) {
         if let Some(known) = self.newcomers.get_mut(&node) {
             known.0 = address;
         }
-        // The last requests may have failed because they went to an address where the node is not.
+        // The failed requests went to an address at which the node may no longer have been.
         if let Some(HeadsAnswer::Failed { .. }) = self.told.get(&node) {
             self.add_newcomer(node, address);
         }
@@ -217,7 +222,7 @@ impl QuestionTable {
         self.newcomers.remove(node);
     }
 
-    /// Returns a member that must be asked now and has this many free slots.
+    /// Returns a member that must be asked now, if it has this many free slots.
     pub(super) fn newcomer(&self, questions: usize) -> Option<(NodeId, SocketAddr)> {
         if self.newcomers.is_empty() || self.room() < questions {
             return None;

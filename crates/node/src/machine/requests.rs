@@ -1,4 +1,4 @@
-//! Requests to other nodes over TCP.
+//! The contents of the requests to other nodes over TCP. [`QuestionTable`] limits their number.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use p2pfs_types::id::NodeId;
 /// Number of requests sent at once to a new member.
 const NEWCOMER_QUESTIONS: usize = 2;
 
-/// The making of requests, with the parts of the machine that they tell about.
+/// Makes requests to other nodes from the parts of the machine that the requests are about.
 pub(super) struct PeerRequests<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) catalogue: &'a Catalogue,
@@ -28,8 +28,8 @@ pub(super) struct PeerRequests<'a> {
 }
 
 impl PeerRequests<'_> {
-    /// Sends the first requests to new members, as far as there is room. The rest follows when
-    /// other requests are answered.
+    /// Queues the first requests to new members that have free slots. The other new members wait
+    /// until requests in flight are answered.
     pub(super) fn ask_newcomers(&mut self, now: Instant) {
         self.questions.mark_due(now);
         while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
@@ -38,7 +38,8 @@ impl PeerRequests<'_> {
         }
     }
 
-    /// Exchanges the lists of members, statements and heads with a member.
+    /// Requests the list of members, the statements and the heads of a member, and sends those of
+    /// this node with the requests (push-pull).
     pub(super) fn ask_push_pull(&mut self, node: NodeId, address: SocketAddr) {
         let request = Request::Members {
             members: self.cluster.export_members(),
@@ -53,7 +54,7 @@ impl PeerRequests<'_> {
         self.ask_for_heads(node, address);
     }
 
-    /// Asks a member for the heads that it knows.
+    /// Sends a member the heads that this node knows, and requests those that are newer there.
     pub(super) fn ask_for_heads(&mut self, node: NodeId, address: SocketAddr) {
         let request = Request::Heads {
             heads: self.catalogue.logs().heads(),
@@ -66,8 +67,8 @@ impl PeerRequests<'_> {
         }
     }
 
-    /// Asks a member for its statements. With `all` the request also contains all that is known
-    /// here.
+    /// Requests the statements and the secret that a member has and this node lacks. With `all`,
+    /// the request also contains all statements that this node knows.
     pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
         if self.keyring.has_ledger() {
             let question = self.keyring.question(all).into();
@@ -81,7 +82,8 @@ impl PeerRequests<'_> {
         }
     }
 
-    /// Requests the next parts of the logs that are to be pulled.
+    /// Requests the next parts of the logs whose pulls are due. Requests nothing while many
+    /// received parts wait to be merged.
     pub(super) fn ask_for_logs(&mut self, now: Instant) {
         let is_due = self.pulls.poll_timeout().is_some_and(|at| at <= now);
         if !is_due || self.catalogue.intake_queue().is_behind() {

@@ -1,4 +1,5 @@
-//! How far the changes of the cluster's membership are applied.
+//! How far the machine has applied the changes of the cluster's keyring, and the requests for a
+//! missing secret.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,16 +13,16 @@ use p2pfs_proto::trust::{Keyring, NodeKey};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// Delay until another member is asked for a secret that the last one did not give.
+/// Interval between requests for a missing secret, each to a random member.
 const SECRET_RETRY: Duration = Duration::from_secs(1);
 
-/// The key of this node, and how far the changes of the cluster are applied.
+/// The key of this node, the keyring, and how far its changes are applied.
 pub(super) struct TrustProgress {
     pub(super) key: Arc<NodeKey>,
     pub(super) keyring: Arc<Keyring>,
     /// Revision of the keyring that was last applied.
     pub(super) seen_revision: u64,
-    /// When to ask a member for the secret of a new epoch.
+    /// When to ask the next member for the secret of a new epoch.
     pub(super) secret_due: Option<Instant>,
     /// Chooses the members that are asked for a secret.
     pub(super) rng: StdRng,
@@ -36,6 +37,7 @@ impl TrustProgress {
     }
 
     /// Returns a random member to ask now for the secret of the epoch that the ledger names.
+    /// Returns `None` if this node has that secret, or if the next request is not due.
     pub(super) fn secret_source(&mut self, now: Instant, cluster: &Cluster) -> Option<Member> {
         if self.secret_due.is_none_or(|due| now < due) {
             return None;
