@@ -1,4 +1,4 @@
-//! The builder of a node. It takes the settings without a good default first.
+//! The builder of a node. [`Node::builder`] takes the settings that have no good default.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::{ForeignPeers, GivingSettings, NetworkConfig, Node, NodeConfig, NodeE
 use p2pfs_cache::CacheConfig;
 use p2pfs_types::id::NodeName;
 
-/// Settings of a node before its start. [`Node::builder`] makes it.
+/// Settings of a node before its start. [`Node::builder`] returns it.
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     config: NodeConfig,
@@ -89,8 +89,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets how long a read may wait while no byte of its file arrives. If a holder of the file is
-    /// at work for other reads of this node, the read waits up to six times as long.
+    /// Sets how long a read may wait while no byte of its file arrives. While a holder of the file
+    /// serves other requests of this node, the read waits up to six times as long.
     #[must_use]
     pub fn read_deadline(mut self, deadline: Duration) -> Self {
         self.config.read_deadline = deadline;
@@ -104,9 +104,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets the folder for files that others send; it is shared like any other folder. Every member
-    /// of the cluster may send files, and so may foreign peers, if there are any. The folder
-    /// takes up to 10 GiB and leaves 1 GiB free on its filesystem.
+    /// Sets the folder for files that others send, and accepts files from every member of the
+    /// cluster and from every foreign peer. The folder is shared like any other folder. It takes up
+    /// to 10 GiB and leaves 1 GiB free on its filesystem.
     #[must_use]
     pub fn inbox(mut self, dir: impl Into<PathBuf>) -> Self {
         self.config.giving.inbox = Some(InboxSettings {
@@ -118,16 +118,17 @@ impl NodeBuilder {
         self
     }
 
-    /// Accepts files only from these members. Each is named by the 64 hexadecimal digits of its key
-    /// or by the name in its certificate. It has an effect only together with [`Self::inbox`].
+    /// Restricts the members that may send files to the listed ones. Each is named by the 64
+    /// hexadecimal digits of its key or by the name in its certificate. Call this after
+    /// [`Self::inbox`], which accepts files from every member.
     #[must_use]
     pub fn inbox_from(mut self, members: impl IntoIterator<Item = String>) -> Self {
         self.config.giving.accept = Accept::Listed(members.into_iter().collect());
         self
     }
 
-    /// Sets the peers of other protocols that the node speaks to. They may be anyone: these
-    /// protocols prove no identity.
+    /// Sets the peers of other protocols that the node speaks to. Their identity is not proven,
+    /// because these protocols have no authentication.
     #[must_use]
     pub fn foreign(mut self, peers: Arc<dyn ForeignPeers>) -> Self {
         self.config.foreign = Some(peers);
@@ -138,7 +139,7 @@ impl NodeBuilder {
     /// shares may still be scanned.
     ///
     /// # Errors
-    /// [`NodeError`], which names the directory, address or file and the remedy. Nothing keeps
+    /// [`NodeError`], which names the directory, address or file and the remedy. Then nothing keeps
     /// running.
     pub async fn start(mut self) -> Result<Node, NodeError> {
         let giving = &mut self.config.giving;
@@ -147,7 +148,7 @@ impl NodeBuilder {
         }
         let inbox = giving.inbox.as_ref().map(|inbox| inbox.dir.clone());
         let mut node = Node::start(self.config).await?;
-        // No mount needs these changes.
+        // Without a mount, no receiver needs the namespace changes.
         drop(node.take_changes());
         for dir in self.shares.into_iter().chain(inbox) {
             node.shares().share(dir).await?;

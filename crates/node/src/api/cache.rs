@@ -1,4 +1,4 @@
-//! The local bytes of other nodes' files: use, room, eviction and verification.
+//! The cache of other nodes' files: its size, the room in it, eviction and verification.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ impl NodeCache {
     }
 
     /// Returns every content of which the cache has bytes, the least recently used first. Closes
-    /// the files that are kept open for the next reader. Blocks on the disk.
+    /// cached files that no reader uses, because open files count as used now. Blocks on the disk.
     pub fn list(&self) -> Vec<CachedFile> {
         self.idle_closer()();
         self.local.cache.list()
     }
 
-    /// Returns how many bytes of a content can be read here without another node.
+    /// Returns how many bytes of a content this node can read without another node.
     pub fn here_bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
         self.local.bytes(hash, size_bytes)
     }
@@ -53,14 +53,14 @@ impl NodeCache {
         self.local.cache.resize(budget_bytes)
     }
 
-    /// Writes the state of the cache to disk for the next start. Contents that do not change
-    /// afterwards need no check at that start. Blocks on the disk.
+    /// Writes the state of the cache to disk for the next start. That start then does not check
+    /// contents that did not change after this call. Blocks on the disk.
     pub fn flush(&self) {
         self.local.cache.flush_at_end();
     }
 
-    /// Reads and verifies every cached byte and drops damaged ones. Calls `progress` about once per
-    /// MiB; the work ends if it breaks. Blocks on the disk.
+    /// Reads and verifies every complete chunk in the cache, and drops damaged chunks. Calls
+    /// `progress` about once per MiB, and ends early if `progress` breaks. Blocks on the disk.
     pub fn verify(
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
@@ -74,9 +74,9 @@ impl NodeCache {
         self.lack_of_room(bytes).is_none()
     }
 
-    /// Returns why the cache could not hold this many additional bytes, as
-    /// [`NodeCache::room_needed`] counts them, beside all pinned contents, if everything evictable
-    /// were evicted. Returns `None` if it could. Blocks on the disk.
+    /// Returns why the cache could not hold this many additional bytes, even if everything
+    /// evictable were evicted. Returns `None` if it could. Pinned contents count as complete.
+    /// [`NodeCache::room_needed`] calculates `bytes` for given contents. Blocks on the disk.
     pub fn lack_of_room(&self, bytes: u64) -> Option<Lack> {
         self.room()(bytes)
     }
@@ -92,16 +92,18 @@ impl NodeCache {
         };
         move |bytes| {
             lack(bytes).filter(|_| bytes > 0).and_then(|_| {
-                // Files that are only kept open for the next reader would be closed soon anyway.
+                // Open files are not evictable. Those without a reader are closed soon anyway.
                 close_idle();
                 lack(bytes)
             })
         }
     }
 
-    /// Returns how many bytes of room the contents need to be here all at once, including their
-    /// proofs. An evictable content counts in full. An open content counts with its missing bytes.
-    /// A pinned content counts nothing, because it already has its room.
+    /// Returns how many additional bytes of room the cache needs to hold all of these contents,
+    /// including the hash trees that prove their bytes. An evictable content counts in full. An
+    /// open content counts with its missing bytes. A pinned content counts nothing, because
+    /// [`NodeCache::lack_of_room`] counts it as complete anyway. A content in a share of this node
+    /// counts nothing.
     pub fn room_needed(&self, contents: &Contents) -> u64 {
         let has_room =
             |hash: &ContentHash| self.local.shares.holds(hash) || self.local.cache.is_pinned(hash);
@@ -111,8 +113,8 @@ impl NodeCache {
         needed.sum()
     }
 
-    /// Returns a function that closes the files kept open for the next reader. Call it on a thread
-    /// that may block on the disk.
+    /// Returns a function that closes the files that are kept open although no reader uses them.
+    /// Call the function on a thread that may block on the disk.
     pub(super) fn idle_closer(&self) -> impl Fn() + Send + 'static {
         let (fetcher, content) = (self.fetcher.clone(), self.content.clone());
         move || {
@@ -121,7 +123,7 @@ impl NodeCache {
         }
     }
 
-    /// Returns the pinned contents that are not complete here and that some node can give.
+    /// Returns the pinned contents that are not complete on this node and that a live node has.
     pub(super) fn unfinished_pins(&self) -> Contents {
         let (here, view) = (&self.local, self.view.load_full());
         let pins = self.local.cache.pins().into_iter();
@@ -135,8 +137,8 @@ impl NodeCache {
             .collect()
     }
 
-    /// Returns the cost in bytes of the pinned contents that some node can give and of which no
-    /// byte is here yet.
+    /// Returns how many bytes of the budget the [unfinished pins](Self::unfinished_pins) without an
+    /// entry in the cache will take.
     pub(super) fn pins_to_begin_bytes(&self) -> u64 {
         let mut unfinished = self.unfinished_pins();
         unfinished.retain(|hash, _| !self.local.cache.has_begun(hash));

@@ -1,4 +1,5 @@
-//! Sets of different contents: the ones beneath a name, and whether their bytes are here.
+//! Sets of different contents: collecting those beneath a name, and finding out which of their
+//! bytes this node has.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +12,13 @@ use p2pfs_share::ShareSet;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of different contents in one call, after directories are expanded. Larger calls
-/// are refused.
+/// Maximum number of different contents in one call, after directories are expanded. A call with
+/// more fails with [`FileError::TooMany`].
 pub const FILES_MAX: usize = 1_000_000;
 /// Number of names read from a directory at once.
 const CHILDREN_BATCH: usize = 1000;
 
-/// Different contents beneath some names, with size in bytes and one name each.
+/// Different contents, each with its size in bytes and one of its names.
 pub type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
 
 /// The local sources of contents: the cache and the shares. Clones share their state.
@@ -41,7 +42,7 @@ impl LocalContents {
     }
 }
 
-/// Returns the path within the folder of a path below `.p2pfs/peers/NAME`.
+/// Returns the path within the namespace that a path below `.p2pfs/peers/NAME` shows.
 pub(super) fn within_peer(path: &[u8]) -> Option<SharedPath> {
     let within = path.splitn(4, |byte| *byte == b'/').nth(3)?;
     SharedPath::new(within).ok()

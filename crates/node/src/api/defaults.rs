@@ -20,6 +20,6 @@ pub const PEER_CONNECTIONS: u32 = peer::ACCEPTED_CONNECTIONS;
 pub const BULK_CODE_POINT: Option<u8> = Some(1);
 /// How long other nodes keep a node's entries after it stopped cleanly.
 pub const AWAY_GRACE: Duration = p2pfs_membership::AWAY_GRACE;
-/// How long a read waits while no byte of its file arrives. If a holder of the file is at work for
-/// other reads of this node, the read waits up to six times as long.
+/// How long a read waits while no byte of its file arrives. While a holder of the file serves other
+/// requests of this node, the read waits up to six times as long.
 pub const READ_DEADLINE: Duration = Duration::from_secs(10);

@@ -7,8 +7,8 @@ use p2pfs_fetch::TransferError;
 use p2pfs_fs::FsError;
 use p2pfs_types::path::SharedPath;
 
-/// A failure about one name. The node is in the state before the call, except that bytes that
-/// arrived stay in the cache.
+/// A failure of an operation on a name. Unless the operation says otherwise, its only effect is
+/// that bytes that have arrived stay in the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// No node shares the name. A node that starts later may share it.
@@ -17,8 +17,8 @@ pub enum FileError {
         /// The requested path.
         path: SharedPath,
     },
-    /// The path is a link, or leads through one, whose target no node shares or is outside of the
-    /// namespace.
+    /// The path is or contains a link whose target is outside of the namespace or is not shared by
+    /// any node.
     #[error(
         "{path} is a link to nothing: no node shares {}",
         String::from_utf8_lossy(target)
@@ -26,11 +26,11 @@ pub enum FileError {
     LinkToNothing {
         /// The requested path.
         path: SharedPath,
-        /// The target of the failing link, as it is written.
+        /// The target of that link, as stored in the link.
         target: Box<[u8]>,
     },
-    /// The path is a directory or a link where a file is needed, or is not a directory where one is
-    /// needed.
+    /// The operation needs a file and the path is a directory or a link, or it needs a directory
+    /// and the path is not one.
     #[error("{path} is {what}")]
     WrongKind {
         /// The requested path.
@@ -38,7 +38,7 @@ pub enum FileError {
         /// The actual kind.
         what: &'static str,
     },
-    /// The path leads through more links than are followed. The links may form a loop.
+    /// The path leads through more than 40 links. The links may form a loop.
     #[error("{path}: too many links one after another")]
     TooManyLinks {
         /// The requested path.
@@ -60,7 +60,7 @@ pub enum FileError {
         /// The error of the fetch.
         source: TransferError,
     },
-    /// The cache failed to pin the file.
+    /// The cache failed to pin or unpin the file.
     #[error("{path}: {source}")]
     NotKept {
         /// The requested path.
@@ -68,8 +68,8 @@ pub enum FileError {
         /// The error of the cache.
         source: CacheError,
     },
-    /// The cache has no room for this many bytes beside what is pinned or open. A larger budget
-    /// helps.
+    /// The cache has no room for this many bytes in addition to the pinned and open contents. A
+    /// larger budget of the cache helps.
     #[error("{path}: the cache has no room for the {bytes} bytes that it takes there")]
     NoRoom {
         /// The path to be pinned.
@@ -77,7 +77,7 @@ pub enum FileError {
         /// The room needed, in bytes.
         bytes: u64,
     },
-    /// More files in one call than [`super::FILES_MAX`]. Name fewer directories.
+    /// The call covers more than [`super::FILES_MAX`] files. Call it for smaller directories.
     #[error("more than {} files in one call", super::FILES_MAX)]
     TooMany,
     /// A local file could not be written.

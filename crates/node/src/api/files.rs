@@ -34,8 +34,8 @@ impl FileAccess {
     ///
     /// # Errors
     /// [`FileError::NotFound`], [`FileError::WrongKind`], [`FileError::LinkToNothing`],
-    /// [`FileError::TooManyLinks`], and [`FileError::Unreadable`] if neither its bytes nor a holder
-    /// exist.
+    /// [`FileError::TooManyLinks`], and [`FileError::Unreadable`] if this node cannot open the
+    /// file's content.
     pub async fn open(&self, path: &SharedPath) -> Result<Reader, FileError> {
         let opened = self.open_version(self.names.version(path)?).await;
         opened.map_err(|source| FileError::Unreadable {
@@ -44,8 +44,9 @@ impl FileAccess {
         })
     }
 
-    /// Opens one version, whatever its name shows by now. The mount shows an own file as it is on
-    /// the disk; this reader returns the version only.
+    /// Opens one version of a file, even if its name shows another version by now. The mount
+    /// returns the current bytes of a file in an own share. In contrast, this reader returns only
+    /// bytes of `version`.
     ///
     /// # Errors
     /// As [`Content::open`](p2pfs_fs::Content::open).
@@ -57,8 +58,8 @@ impl FileAccess {
     /// when it is complete, and replaces an existing file.
     ///
     /// # Errors
-    /// As [`FileAccess::open`], [`FileError::Unreadable`] if its bytes do not arrive, and
-    /// [`FileError::Local`]. Then no part of the file is left.
+    /// As [`FileAccess::open`], [`FileError::Unreadable`] if bytes do not arrive, and
+    /// [`FileError::Local`]. After an error, `to` is as before.
     pub async fn get(&self, path: &SharedPath, to: impl AsRef<Path>) -> Result<u64, FileError> {
         let to = to.as_ref();
         let mut reader = self.open(path).await?.to_the_end();
@@ -87,13 +88,13 @@ impl FileAccess {
     /// Fetches a file, or all files beneath a directory, into the cache.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::TooManyLinks`]; then nothing
-    /// is fetched.
+    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::LinkToNothing`],
+    /// [`FileError::TooManyLinks`]. Then nothing is fetched.
     pub fn prefetch(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
         Ok(self.fetch(self.names.contents_of(path)?))
     }
 
-    /// Fetches contents into the cache, except those that are already here.
+    /// Fetches contents into the cache, except those that this node has already.
     pub fn fetch(&self, contents: Contents) -> Prefetch {
         Prefetch::of(contents, self.local.clone(), self.fetcher.clone())
     }
@@ -103,8 +104,8 @@ impl FileAccess {
         self.fetcher.fetches()
     }
 
-    /// Returns a version as a complete local file, open for reading: an own file that still is that
-    /// version, or a complete copy in the cache. Reads the disk.
+    /// Opens a complete local file with the bytes of a version: the file in an own share if it
+    /// still is that version, or a complete copy in the cache. Reads the disk.
     pub fn local_file(&self, version: &FileVersion) -> Option<fs::File> {
         let own = version.own.as_ref();
         let own = own.and_then(|(share, path)| {
@@ -117,18 +118,20 @@ impl FileAccess {
         })
     }
 
-    /// Returns how many opened versions of other nodes' files the cache had, since the start.
+    /// Returns for how many opens of other nodes' files the cache had the first bytes, and for how
+    /// many not, since the start.
     pub fn cache_opens(&self) -> CacheOpens {
         self.content.cache_opens()
     }
 
-    /// Returns the content for the filesystem.
+    /// Returns the source of the bytes that a mounted filesystem reads.
     pub fn content(&self) -> Arc<NodeContent> {
         self.content.clone()
     }
 }
 
-/// Creates a temporary file in the directory of `file`. It is removed unless it gets that name.
+/// Creates a temporary file in the directory of `file`. Dropping it removes it unless it was
+/// renamed before.
 fn part_beside(file: &Path) -> io::Result<NamedTempFile> {
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     // The umask of the process applies, as for any new file.

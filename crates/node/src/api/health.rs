@@ -1,4 +1,5 @@
-//! The check of a node's own health: which of its conditions stand now.
+//! The check of a node's own health, which begins and ends the node's conditions
+//! ([`Condition`]).
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -14,14 +15,14 @@ use p2pfs_cache::{Cache, Lack};
 use p2pfs_membership::MemberState;
 use p2pfs_types::files::Whereabouts;
 
-/// Smallest free space of a disk with room: some small files.
+/// Free space below which a disk counts as full: the size of some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
 
 /// How long the condition of a damaged cache stands after the last damage.
 const DAMAGE_STANDS: Duration = Duration::from_secs(3600);
 
-/// Remedy for a lost state directory in a cluster with a secret file, which admits a new node
-/// without an invitation.
+/// Remedy for a lost state directory in a cluster with a secret file. Such a cluster admits this
+/// machine again as a new node, without an invitation.
 const WITHOUT_INVITATIONS: &str = "put it back before the next restart, or this becomes a new node";
 
 /// Free and total bytes of a disk.
@@ -34,7 +35,7 @@ pub struct DiskRoom {
 }
 
 impl DiskRoom {
-    /// Returns the room of the filesystem of a path, or `None` if it does not answer. Blocks on the
+    /// Returns the room of the filesystem of a path, or `None` if statvfs(3) fails. Blocks on the
     /// disk.
     pub fn of(path: &Path) -> Option<Self> {
         let disk = rustix::fs::statvfs(path).ok()?;
@@ -50,15 +51,16 @@ pub struct NodeHealth {
     pub(crate) state: StateDir,
     pub(crate) cache: Cache,
     pub(crate) shares: NodeShares,
-    /// The folders for files of others.
+    /// The folders for files that other nodes and foreign peers send.
     pub(crate) inboxes: Vec<InboxHandle>,
     pub(crate) published: Published,
     pub(crate) events: EventLog,
 }
 
 impl NodeHealth {
-    /// Checks the state directory, the cache, the shares' disks, the clock and the other nodes, and
-    /// begins and ends their conditions. Blocks on the disks of state and cache.
+    /// Checks the state directory, the cache, the disks of shares and inboxes, the clock and the
+    /// other nodes, and begins and ends their conditions. Blocks on the disks of the state
+    /// directory, the cache and the inboxes.
     pub fn review(&self) {
         let events = &self.events;
         events.expire(SystemTime::now());
@@ -101,8 +103,8 @@ impl NodeHealth {
         self.review_inboxes();
     }
 
-    /// Checks the room of inboxes that refused a file. Blocks on their disks, except for one that
-    /// is known not to answer.
+    /// Checks whether the inboxes that refused a file still lack room. Blocks on their disks, but
+    /// skips inboxes whose disks are known not to answer.
     fn review_inboxes(&self) {
         let silent = self.shares.standing();
         let inboxes = self.inboxes.iter().filter_map(InboxHandle::get);
@@ -120,30 +122,30 @@ impl NodeHealth {
         self.events.replace(Condition::InboxFull, full.collect());
     }
 
-    /// Returns whether another machine is known to use this node's key. If so, reports about
-    /// connections between nodes may be about either machine.
+    /// Returns whether another machine is known to use this node's key. In that case, a result
+    /// about the connections of this node may concern the other machine.
     pub fn is_copied(&self) -> bool {
         let copied = self.events.standing_of(Condition::KeyCopied);
         copied.iter().any(|it| it.subject.is_empty())
     }
 
-    /// Returns why the cache stores nothing, if its disk refused the last write.
+    /// Returns why the cache stores nothing, or `None` if it stores bytes.
     pub fn trouble_with_caching(&self) -> Option<String> {
         let events = &self.events;
         let found = events.standing_of(Condition::CacheNotStored).pop()?;
         Some(found.finding.found)
     }
 
-    /// Describes the problem if the state directory was emptied, moved or replaced. In that case
-    /// the next restart loses the stored state.
+    /// Describes the problem if the state directory was emptied, moved or replaced, or if its disk
+    /// does not answer. In the first case the next restart loses the stored state.
     fn trouble_with_state(&self) -> Option<String> {
         let place = format!("the state directory {}", self.state.path().display());
         let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
         trouble_with_place(self.state.whereabouts(), &place, moved)
     }
 
-    /// Describes the problem if the cache directory was emptied, moved or replaced. In that case
-    /// the next restart loses the cached and pinned contents.
+    /// Describes the problem if the cache directory was emptied, moved or replaced, or if its disk
+    /// does not answer. In the first case the next restart loses the cached and pinned contents.
     fn trouble_with_cache_dir(&self) -> Option<String> {
         let place = format!("the cache directory {}", self.cache.dir().display());
         let moved = "was emptied, moved or replaced while p2pfs runs";
@@ -158,8 +160,9 @@ impl NodeHealth {
         is_full.then(|| Finding::new(found))
     }
 
-    /// Reports that the cache's disk has no room, even if everything evictable is evicted. Pinned
-    /// and open files that fill the budget are no trouble of the disk.
+    /// Reports that the cache's disk has no room, even if everything evictable were evicted.
+    /// Reports nothing if pinned and open files fill the budget, because that is not a problem of
+    /// the disk.
     fn cache_is_full(&self) -> Option<Finding> {
         let budget_bytes = self.cache.usage().budget_bytes;
         let found = match self.cache.room().lack(LITTLE_BYTES.min(budget_bytes / 2))? {

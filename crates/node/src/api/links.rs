@@ -1,5 +1,5 @@
-//! Paths that lead through links, followed as open(2) does. Owns no state. Links never lead out of
-//! the namespace.
+//! Resolves links in paths as open(2) does. A link that leads out of the namespace, such as one
+//! with an absolute target, counts as dangling.
 
 use std::collections::VecDeque;
 
@@ -75,7 +75,7 @@ pub(super) fn follow(
 /// A link whose target is being followed.
 struct FollowedLink {
     target: Box<[u8]>,
-    /// How many names of the path follow those of the target.
+    /// Number of names of the path that remain after the names of the target.
     behind: usize,
 }
 

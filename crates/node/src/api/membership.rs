@@ -20,10 +20,12 @@ use p2pfs_transfer::net::peer::{Joining, PeerNet};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// How long a resignation spreads, in some rounds of gossip, before the farewell.
+/// How long a node waits between its resignation and its farewell, so that the resignation spreads
+/// in some rounds of gossip.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 
-/// How long a join waits for the statements on record. Other nodes send them soon after anyway.
+/// Maximum time that a join waits for the issuer's statements about the cluster. If they do not
+/// arrive in this time, other nodes send them soon afterwards.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
 /// The keys of a node and its membership. [`Node::membership`](crate::Node::membership) returns it.
@@ -40,7 +42,7 @@ pub struct NodeMembership {
 }
 
 impl NodeMembership {
-    /// Returns the secrets and the ledger that the node knows.
+    /// Returns the secrets and the ledger of the cluster, as far as this node knows them.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
     }
@@ -52,7 +54,8 @@ impl NodeMembership {
     /// [`NodeError::Trust`] if too many tokens are outstanding, if this node may not admit nodes or
     /// is too far from the founder to do so, or if the cluster has a secret file.
     pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
-        // A token contains no secret file, and no node could certify the new one.
+        // In a cluster with a secret file this fails: a token does not contain the file, and no
+        // node can certify the new node.
         self.keyring.check_admits(&self.key.node_id())?;
         let mut seeds = vec![**self.published.own_address.load()];
         seeds.extend(self.published.addresses.load().values().copied());
@@ -73,8 +76,9 @@ impl NodeMembership {
         self.invites.waiting(self.keyring.cluster(), unix_now_s())
     }
 
-    /// Joins the cluster of the token. The previous membership of this node is dropped. In another
-    /// cluster, the names of readers of the present shares mean no member until they are confirmed.
+    /// Joins the cluster of the token, and drops the previous membership of this node. If the token
+    /// is for another cluster, names among the readers of the current shares match no member until
+    /// they are confirmed, because they were given for members of the previous cluster.
     ///
     /// # Errors
     /// Those of [`Self::join_with_names`].
@@ -85,13 +89,13 @@ impl NodeMembership {
         self.join_with_names(token, &names.collect()).await
     }
 
-    /// Joins the cluster of the token as [`Self::join`] does. In another cluster, the names `given`
-    /// by the settings mean no member until they are confirmed.
+    /// Joins the cluster of the token as [`Self::join`] does. If the token is for another cluster,
+    /// the names `given` by the settings match no member until they are confirmed.
     ///
     /// # Errors
     /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`] if
-    /// its issuer does not answer or refuses: the node stays in its cluster.
-    /// [`NodeError::Stopping`]: the token was not used.
+    /// the issuer of the token does not answer or refuses, [`NodeError::Stopping`] if the node is
+    /// stopping and the token was not used. Then the node stays in its cluster.
     pub async fn join_with_names(
         &self,
         token: &InviteToken,
@@ -100,7 +104,7 @@ impl NodeMembership {
         if let Some(file) = &self.secret_file {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
-        // A stopping node must not use up the token.
+        // Fails if the node is stopping, so that a stopping node does not use up the token.
         self.commands.send(LoopCommand::MembershipChanged).await?;
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
         self.keyring
@@ -109,16 +113,17 @@ impl NodeMembership {
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
         let reached = LoopCommand::LetIn(reached.collect());
         for news in [LoopCommand::MembershipChanged, reached] {
-            // The membership is on the disk by now, even if the node is stopping.
+            // If the node is stopping, the command is not needed: the new membership is on the
+            // disk.
             let _stopping = self.commands.send(news).await;
         }
         Ok(())
     }
 
-    /// Requests the statements on record from the issuer; the token brought only a part of them.
-    /// The next statements of this node then continue its earlier ones, including those of an
-    /// earlier membership. Otherwise the end of one membership would remove the statements made in
-    /// it, and the nodes that they admitted.
+    /// Requests all statements about the cluster from the issuer, because the join brought only a
+    /// part of them. The next statements of this node then continue its earlier ones, including
+    /// those of an earlier membership. Otherwise the end of one membership would invalidate the
+    /// statements made in it, and remove the nodes that they admitted.
     async fn fetch_record(&self, token: &InviteToken) {
         for seed in &token.seeds {
             let question = self.keyring.question(false).into();
@@ -138,15 +143,16 @@ impl NodeMembership {
     /// [`Self::rotate`] does. If the rotation fails, the node is expelled all the same.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] if this node may not expel, or the other one is not a member;
+    /// [`NodeError::Trust`] if this node may not expel, or `node` is not a member;
     /// [`NodeError::Stopping`].
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
         self.keyring.expel(&self.key, node)?;
         self.rotate_after_expulsion().await
     }
 
-    /// Expels a node and all nodes that are members by its word alone, then rotates the secret. The
-    /// node may have been expelled before.
+    /// Expels a node together with all nodes that are members only because of its admissions
+    /// ([`Self::admitted_by_it_alone`]), then rotates the secret. The node may have been expelled
+    /// before.
     ///
     /// # Errors
     /// As [`Self::expel`].
@@ -161,8 +167,8 @@ impl NodeMembership {
         self.rotate().await
     }
 
-    /// Returns the nodes that are members by this node's word alone, directly or through nodes that
-    /// they admitted.
+    /// Returns the members that would not be members without the admissions of `node`: nodes that
+    /// only `node` admitted, nodes that only those admitted, and so on.
     ///
     /// # Errors
     /// As [`Self::expel`].
@@ -174,26 +180,26 @@ impl NodeMembership {
     /// node lists only the owner's versions.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] if this node may not, if the owner is not a member, or if the path is
-    /// longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES);
+    /// [`NodeError::Trust`] if this node may not set owners, if the owner is not a member, or if
+    /// the path is longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES);
     /// [`NodeError::Stopping`].
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
         self.keyring.own(&self.key, path.as_bytes(), owner)?;
         self.commands.send(LoopCommand::MembershipChanged).await
     }
 
-    /// Gives the members a fresh secret. The old one expires soon after.
+    /// Gives the members a fresh secret. The old secret expires soon afterwards.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] if this node may not; [`NodeError::Stopping`].
+    /// [`NodeError::Trust`] if this node may not rotate the secret; [`NodeError::Stopping`].
     pub async fn rotate(&self) -> Result<EpochId, NodeError> {
         let epoch = self.keyring.rotate(&self.key)?;
         self.commands.send(LoopCommand::MembershipChanged).await?;
         Ok(epoch)
     }
 
-    /// States in the ledger that this node leaves for good. The others learn of it before the
-    /// farewell.
+    /// States in the ledger that this node leaves for good, and waits so that the statement reaches
+    /// other nodes before the farewell.
     pub(crate) async fn resign(&self) {
         let me = self.key.node_id();
         if let Err(error) = self.keyring.expel(&self.key, me) {

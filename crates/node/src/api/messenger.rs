@@ -1,4 +1,5 @@
-//! Sending files, bytes and talk to nodes and foreign peers, and receiving their bytes.
+//! Sending files, bytes and lines of chat to nodes and foreign peers, and receiving bytes from
+//! them.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -18,16 +19,16 @@ use p2pfs_proto::wire::native::tcp::GIVEN_MAX_BYTES;
 
 /// Maximum size of one message of [`Messenger::send_bytes`]: 256 KiB.
 pub const MESSAGE_MAX_BYTES: usize = GIVEN_MAX_BYTES;
-/// How long to wait for an unknown recipient to appear: a few rounds of gossip.
+/// How long to look for a recipient whose name is unknown: a few rounds of gossip.
 const NAME_PATIENCE: Duration = Duration::from_secs(3);
 /// Interval between lookups of an unknown recipient.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-/// The name under which a recipient keeps a file, if it can tell, or the error.
+/// The name under which a recipient keeps a file, if its protocol reports the name, or the error.
 type SendOutcome = Result<Option<Vec<u8>>, PushError>;
 
-/// A file or message on its way to some peers. Dropping it cancels the unfinished transfers. A peer
-/// that has not received a whole file has nothing under its name.
+/// A file or message on its way to some peers. Dropping this cancels the unfinished transfers. At a
+/// peer, a file appears under its name only when all of its bytes have arrived.
 #[must_use = "dropping it ends the delivery"]
 pub struct Delivery {
     size_bytes: u64,
@@ -40,13 +41,13 @@ pub struct Delivery {
 pub struct Delivered {
     /// The name of the peer.
     pub peer: String,
-    /// Whether the peer acknowledges the whole file. A foreign peer cannot. For such a peer,
-    /// `Ok` means that all bytes were written to its connection.
+    /// Whether the peer acknowledges the whole file or message. Foreign peers do not, and for them
+    /// `Ok` in `outcome` means that all bytes were written to the connection.
     pub confirmed: bool,
-    /// The name under which the peer keeps the file, if it can tell. It has a number if another
-    /// file of its name was there.
+    /// The name under which the peer keeps the file, if its protocol reports the name. The name has
+    /// a number added if the peer had another file of the original name.
     pub kept_as: Option<Vec<u8>>,
-    /// The error if the peer has received nothing.
+    /// The error if the peer did not receive the whole file or message.
     pub outcome: Result<(), PushError>,
 }
 
@@ -56,7 +57,8 @@ impl Delivery {
         self.size_bytes
     }
 
-    /// Returns the bytes sent to each recipient, in the order of the request.
+    /// Returns the name of each recipient and the number of bytes sent to it, in the order of the
+    /// request.
     pub fn progress(&self) -> impl Iterator<Item = (&str, u64)> {
         let sending = self.sending.iter();
         sending.map(|(to, sent)| (to.name(), sent.load(Ordering::Relaxed)))
@@ -122,30 +124,32 @@ impl Messages {
         }
     }
 
-    /// Returns how many messages were dropped because they were not taken in time. 64 messages are
-    /// buffered.
+    /// Returns how many messages were dropped because [`Self::next`] was not called in time. The
+    /// newest 64 messages are buffered.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 }
 
-/// The sender of files, bytes and talk to other nodes and to foreign peers, and the receiver of
-/// their bytes. [`Node::messenger`](crate::Node::messenger) returns it. Clones share their state.
+/// The sender of files, bytes and lines of chat to other nodes and to foreign peers, and the
+/// receiver of bytes from them. [`Node::messenger`](crate::Node::messenger) returns it. Clones
+/// share their state.
 #[derive(Clone)]
 pub struct Messenger {
     pub(crate) sender: FileSender,
 }
 
 impl Messenger {
-    /// Sends a line of talk to every node and every foreign peer. Returns the names of the
-    /// nodes that acknowledged it and of the foreign peers to which it was written. The text is cut
-    /// to 4096 bytes.
+    /// Sends a line of chat to every node and every foreign peer. Returns the names of the nodes
+    /// that acknowledged the line, and of the foreign peers to whose connections it was written.
+    /// The text is cut to 4096 bytes.
     pub async fn broadcast(&self, text: &str) -> Vec<String> {
         self.sender.say(text).await
     }
 
     /// Sends bytes that are not a file to the named peers (by name, start of the key, ID or
-    /// address), or to all peers if none is named. They arrive there as [`Messenger::messages`].
+    /// address), or to all peers if `to` is empty. A peer receives them from
+    /// [`Messenger::messages`].
     ///
     /// # Errors
     /// [`SendError`]; then nothing is sent. The delivery reports later failures.
@@ -173,8 +177,8 @@ impl Messenger {
     }
 
     /// Sends a local file to the named peers (by name, start of the key, ID or address), or to all
-    /// peers if none is named. The file arrives under the last part of its path, with a number
-    /// added if such a file exists there.
+    /// peers if `to` is empty. A peer stores the file under the last part of `path`. If the peer
+    /// has another file of that name, it adds a number to the name.
     ///
     /// # Errors
     /// [`SendError`]; then nothing is sent. The delivery reports later failures.
@@ -191,8 +195,9 @@ impl Messenger {
     }
 
     /// Sends a regular file that the caller has opened, as [`Messenger::send_file`] does. So a
-    /// service can send files with the rights of its user instead of its own. The file is read from
-    /// its beginning, whatever its position is. Only the last part of `name` is used.
+    /// service can send a file that its user may read and the service may not. The file is read
+    /// from its beginning, whatever the position in `file` is. Only the last part of `name` is
+    /// used.
     ///
     /// # Errors
     /// [`SendError`]; then nothing is sent. The delivery reports later failures.
@@ -205,7 +210,7 @@ impl Messenger {
         let recipients = self.recipients(to).await?;
         let name = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
         let name = name.to_vec();
-        // If this future is dropped, reading the file stops.
+        // If this future is dropped, so is `wait`, and the blocking thread stops reading.
         let wait = Arc::new(());
         let waits = Arc::downgrade(&wait);
         let parcel = spawn_blocking(move || Parcel::read(file, name, &waits)).await;
@@ -233,8 +238,8 @@ impl Messenger {
         }
     }
 
-    /// Looks up the recipients. A node that has just joined is reachable before its name is known,
-    /// so an unknown name is looked up again for [`NAME_PATIENCE`].
+    /// Looks up the recipients. If a name is unknown, looks it up again for [`NAME_PATIENCE`],
+    /// because a node that has just joined is reachable before its name is known.
     async fn recipients(&self, named: &[String]) -> Result<Vec<Recipient>, SendError> {
         let begun = Instant::now();
         loop {

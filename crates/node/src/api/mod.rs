@@ -1,14 +1,22 @@
 //! The interface for programs that embed a node: start a node, look up names, read, fetch and pin
-//! files, share folders, send files, bytes and talk, and follow events.
+//! files, share folders, send files, bytes and lines of chat, and follow events.
 //!
-//! A running [`Node`](super::Node) returns one handle for each subject: names ([`NameLookup`]), the
-//! bytes of files ([`FileAccess`]), the cache ([`NodeCache`]) and its pins ([`NodePins`]), shared
-//! folders ([`NodeShares`]), other nodes ([`NodePeers`]) and the traffic with them
-//! ([`NodeTraffic`]), the membership ([`NodeMembership`]), files and bytes sent unasked
-//! ([`Messenger`]), the node's health ([`NodeHealth`]) and its events
-//! ([`EventLog`](super::EventLog)). Their methods may be called from any task of its runtime. The
-//! only state here is in the objects that callers hold ([`Reader`], [`Prefetch`], [`Delivery`],
-//! [`EventStream`], [`Messages`]). Dropping such an object cancels its request.
+//! A running [`Node`](super::Node) returns one handle for each subject:
+//!
+//! | subject | handle |
+//! |---|---|
+//! | names | [`NameLookup`] |
+//! | the bytes of files | [`FileAccess`] |
+//! | the cache and its pins | [`NodeCache`], [`NodePins`] |
+//! | shared folders | [`NodeShares`] |
+//! | other nodes, and the traffic with them | [`NodePeers`], [`NodeTraffic`] |
+//! | the membership in the cluster | [`NodeMembership`] |
+//! | pushed files and bytes, and lines of chat | [`Messenger`] |
+//! | the node's health and its events | [`NodeHealth`], [`EventLog`](super::EventLog) |
+//!
+//! The methods of the handles may be called from any task of the runtime in which the node was
+//! started. A long request or a subscription is an object that the caller holds ([`Reader`],
+//! [`Prefetch`], [`Delivery`], [`EventStream`], [`Messages`]). Dropping the object cancels it.
 
 mod builder;
 mod cache;

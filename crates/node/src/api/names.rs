@@ -1,4 +1,4 @@
-//! Lookups of names, answered from memory.
+//! Lookups of names in the namespace that the event loop published, mostly answered from memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use p2pfs_types::path::{ARRIVING, SharedPath};
 
 /// Number of names read from a directory at once.
 const CHILDREN_BATCH: usize = 1000;
-/// Interval between lookups of an awaited name for which no event is sent.
+/// Interval between lookups of an awaited name. Some changes of the namespace cause no event.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// A name of the namespace.
@@ -33,7 +33,7 @@ pub struct Listed {
     pub kind: Kind,
     /// Modification time; for a directory, the time of its newest change.
     pub mtime: Timestamp,
-    /// How many bytes of the file can be read here without another node; 0 for directories and
+    /// How many bytes of the file this node can read without another node; 0 for directories and
     /// links.
     pub cached_bytes: u64,
 }
@@ -43,11 +43,12 @@ pub struct Listed {
 pub struct Page {
     /// The entries, in the order of the names' bytes.
     pub listed: Vec<Listed>,
-    /// The last name that was examined, if more may follow.
+    /// The last name that was examined, if more names may follow. It is the `after` of the next
+    /// page.
     pub more_behind: Option<Box<[u8]>>,
 }
 
-/// A name in a directory below `.p2pfs`.
+/// A name in a directory below `.p2pfs`, the hidden directory of a mount.
 #[derive(Clone, Debug)]
 pub struct HiddenEntry {
     /// The last part of the path.
@@ -56,39 +57,39 @@ pub struct HiddenEntry {
     pub kind: Kind,
     /// Modification time.
     pub mtime: Timestamp,
-    /// How many bytes of the file can be read here without another node.
+    /// How many bytes of the file this node can read without another node.
     pub cached_bytes: u64,
 }
 
-/// The reasons for what a name shows.
+/// The reasons why a name shows its current version.
 #[derive(Clone, Debug)]
 pub struct Why {
     /// Whether the name is listed, that is, whether some live node can give it.
     pub is_listed: bool,
-    /// Every known version, the winner first. Each has the rule that decided its rank.
+    /// Every known version, the winner first, each with the rule that decided its rank.
     pub versions: Vec<Version>,
-    /// The sender of the listed file, as stated by the node that received it.
+    /// The node or peer that sent the listed file, as stated by the node that received it.
     pub sent_by: Option<String>,
     /// The effect of a read now.
     pub next_read: NextRead,
-    /// The owner of the path, if it has one. Only the owner's versions are listed there.
+    /// The owner of the path, if it has one. Then only the owner's versions are listed.
     pub owner: Option<NodeId>,
 }
 
 /// The effect of a read of a name now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextRead {
-    /// The read fails: no live node can give the name.
+    /// The read fails: no live node lists the name.
     Nothing,
-    /// No fetch: the name is a directory or a link.
+    /// There is nothing to fetch: the name is a directory or a link.
     NoFile,
     /// The read uses this node's own share.
     OwnShare,
     /// The read uses the cache.
     Cache,
-    /// The read asks all live nodes, because no holder is known.
+    /// The read asks all live nodes, because no other node is listed as a holder.
     AskAround,
-    /// The read fails: no holder is alive, and its bytes are not all here.
+    /// The read fails: this node lacks some of the bytes, and no known holder is alive.
     HoldersGone,
     /// The read requests the missing bytes from a holder.
     Fetch {
@@ -102,8 +103,8 @@ pub enum NextRead {
 }
 
 impl Why {
-    /// Returns the rule that gave the name to the winning version. A directory without competing
-    /// files or links did not take its name from any.
+    /// Returns the rule that gave the name to the winning version. If all versions are directories,
+    /// there is no conflict, and the rule is [`Rule::Only`].
     pub fn rule(&self) -> Rule {
         let rule = self.versions.first().map_or(Rule::Only, |first| first.rule);
         let contested = self.versions.iter().any(|it| it.kind != Kind::Directory);
@@ -114,7 +115,7 @@ impl Why {
     }
 }
 
-/// The names of the folder, answered from the published namespace.
+/// Lookups in the published namespace.
 /// [`Node::names`](crate::Node::names) returns it. Clones share their state.
 #[derive(Clone)]
 pub struct NameLookup {
@@ -167,7 +168,7 @@ impl NameLookup {
         let children = self.view().children(dir, after, limit);
         let last = children.last().filter(|_| children.len() == limit);
         let more_behind = last.map(|last| last.name.clone());
-        // A name too deep to have a path is not listed.
+        // A name whose path would be too long is not listed.
         let named = children
             .into_iter()
             .filter_map(|child| Some((dir.join(&child.name).ok()?, child.found)));
@@ -192,7 +193,8 @@ impl NameLookup {
     }
 
     /// Returns the different contents beneath a path below `.p2pfs`, each with its name in the
-    /// folder. Returns `None` if the path leads elsewhere or names nothing that can be pinned.
+    /// namespace. Returns `None` if the path is not below `.p2pfs`, or if it is neither a shared
+    /// file nor a directory.
     ///
     /// # Errors
     /// [`FileError::TooMany`].
@@ -211,16 +213,16 @@ impl NameLookup {
         Ok(Some(contents))
     }
 
-    /// Returns the files of this node's shares beneath a directory that are not hashed and listed
-    /// yet.
+    /// Returns files of this node's shares in a directory that are not listed yet because they wait
+    /// to be hashed.
     pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
         let view = self.view();
         let unread = self.local.shares.unread_in(dir).into_iter();
         unread.filter(|path| view.lookup(path).is_none()).collect()
     }
 
-    /// Returns whether a name that is not listed exists in a share of this node and will be listed
-    /// soon. Reads the disk.
+    /// Returns whether a name exists in a share of this node and is not excluded there, so that it
+    /// will be listed soon if it is not listed yet. Reads the disk.
     pub fn is_being_read(&self, path: &SharedPath) -> bool {
         let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
         if path.is_root() || is_arriving || !self.local.shares.left_out_at(path).is_empty() {
@@ -240,14 +242,14 @@ impl NameLookup {
         self.view().contents().names_of(hash, limit)
     }
 
-    /// Returns the entry of a path from the root of the mount if it leads below `.p2pfs`, else
-    /// `None`.
+    /// Returns the object at a path if the path leads below `.p2pfs`, else `None`. `path` begins at
+    /// the root of the mount.
     pub fn hidden(&self, path: &[u8]) -> Option<Hidden> {
         p2pfs_fs::hidden(&self.view(), path)
     }
 
     /// Returns at most `limit` names of a directory below `.p2pfs`, in the order of their bytes,
-    /// beginning after the name `after`. Returns none if it is not such a directory.
+    /// beginning after the name `after`. Returns no names if `dir` is not such a directory.
     pub fn list_hidden(&self, dir: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<HiddenEntry> {
         let children = p2pfs_fs::hidden_children(&self.view(), dir, after, limit);
         let entry = |child: Child| HiddenEntry {
@@ -269,13 +271,13 @@ impl NameLookup {
         self.view().is_known(path)
     }
 
-    /// Returns how many listed files and links of other nodes a new owner of a path would hide, by
-    /// their authors. Takes some time for a large directory.
+    /// Returns for each author how many listed files and links would be hidden at and below a path
+    /// if `owner` became its owner. Takes some time for a large directory.
     pub fn hidden_by_owner(&self, path: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
         self.view().hidden_by_owner(path, owner)
     }
 
-    /// Returns the node of this name that has listed anything, alive or not.
+    /// Returns the node with this name, live or not, if it has listed anything.
     pub fn author_called(&self, name: &str) -> Option<NodeId> {
         self.view().node_called(name)
     }
@@ -287,7 +289,7 @@ impl NameLookup {
         Some(self.labels.of_sender(&sender))
     }
 
-    /// Returns every version of a name, with the rule that decided.
+    /// Returns every version of a name, with the rule that decided its rank.
     ///
     /// # Errors
     /// [`FileError::NotFound`] if no node ever shared the name.
@@ -345,14 +347,14 @@ impl NameLookup {
         }
     }
 
-    /// Returns whether a node is alive, or may still contradict a suspicion.
+    /// Returns whether a node is alive, or is suspected to be dead and may still contradict.
     fn may_answer(&self, node: &NodeId) -> bool {
         let members = self.published.members.load();
         let state = members.iter().find(|it| it.status.member.node == *node);
         state.is_some_and(|it| matches!(it.status.state, MemberState::Alive | MemberState::Suspect))
     }
 
-    /// Waits until a path is listed. It has no deadline of its own: see `tokio::time::timeout`.
+    /// Waits until a path is listed. Has no deadline of its own: see `tokio::time::timeout`.
     /// Returns `None` if the node ends before.
     pub async fn wait_for(&self, path: &SharedPath) -> Option<Listed> {
         // Subscribed before the first lookup, so that no change is missed.
@@ -374,23 +376,23 @@ impl NameLookup {
         found.ok_or_else(|| FileError::NotFound { path: path.clone() })
     }
 
-    /// Returns the version of a file that its name shows now; links are followed.
+    /// Returns the version of a file that its name shows now. Follows links.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::WrongKind`] if it is not a file,
+    /// [`FileError::NotFound`], [`FileError::WrongKind`] if the path is not a file,
     /// [`FileError::LinkToNothing`] and [`FileError::TooManyLinks`].
     pub fn version(&self, path: &SharedPath) -> Result<FileVersion, FileError> {
         let (path, found) = self.follow_links(path)?;
         FileVersion::found(&path, &found).ok_or_else(|| wrong_kind(&path, &found.kind))
     }
 
-    /// Returns the entry that a path leads to and the name under which it is listed. If the path
-    /// itself is listed and is not a link, the result is that entry. `.` and `..` are understood in
-    /// targets of links only.
+    /// Returns the entry to which a path leads, and the name under which that entry is listed. If
+    /// the path itself is listed and is not a link, returns the entry of the path. `.` and `..`
+    /// have their usual meaning only in the targets of links.
     ///
     /// # Errors
     /// [`FileError::NotFound`]; [`FileError::LinkToNothing`] if a link leads nowhere or out of the
-    /// namespace; [`FileError::TooManyLinks`] after [`LINKS_MAX`] links.
+    /// namespace; [`FileError::TooManyLinks`] if it leads through more than 40 links.
     fn follow_links(&self, path: &SharedPath) -> Result<(SharedPath, Found), FileError> {
         let view = self.view();
         let meant = follow(path, |path| Some(view.lookup(path)?.kind))?;
@@ -399,8 +401,9 @@ impl NameLookup {
         Ok((meant, found))
     }
 
-    /// Returns the path with the links among its directories resolved. The last name stays as it
-    /// is, as for lstat(2). Returns the path unchanged if it is listed or leads nowhere.
+    /// Returns the path with the links among its directories resolved. Does not follow a link that
+    /// is the last name, as lstat(2). Returns the path unchanged if it is listed, or if its
+    /// directory leads nowhere.
     pub fn through_links(&self, path: &SharedPath) -> SharedPath {
         let view = self.view();
         through(path, |path| Some(view.lookup(path)?.kind))

@@ -17,25 +17,25 @@ use p2pfs_types::id::NodeId;
 /// One other node.
 #[derive(Clone, Debug)]
 pub struct PeerReport {
-    /// Its state and address in the membership.
+    /// The state and address of the node in the membership.
     pub member: MemberReport,
-    /// Bytes fetched from it and their rate; `None` if nothing was requested from it.
+    /// Bytes fetched from the node and their rate; `None` if nothing was requested from it.
     pub rate: Option<PeerRate>,
-    /// Bytes of files received from it, fetched or pushed.
+    /// Bytes of files received from the node, fetched or pushed.
     pub received_bytes: u64,
-    /// Bytes of files sent to it.
+    /// Bytes of files sent to the node.
     pub sent_bytes: u64,
-    /// How often it broke a rule, and the last case.
+    /// How often the node broke a rule, and the last case.
     pub offences: Option<(u64, Offence)>,
 }
 
-/// The result when another node dialled this one back.
+/// The answer of another node that was asked to dial this one back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Clock of the other node at the end of its attempt, in Unix milliseconds; `None` if it made
-    /// no attempt.
+    /// Clock of the other node at the end of its attempt, in Unix milliseconds; `None` if the other
+    /// node made no attempt.
     pub unix_ms: Option<u64>,
-    /// The reason why the attempt failed.
+    /// The reason why the attempt failed, or `None` if the attempt succeeded or was not made.
     pub trouble: Option<String>,
 }
 
@@ -46,7 +46,7 @@ pub struct NodePeers {
 }
 
 impl NodePeers {
-    /// Returns every other known node.
+    /// Returns the state of every other known node in the membership.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
@@ -56,7 +56,7 @@ impl NodePeers {
         answer.await.map_err(|_| NodeError::Stopping)
     }
 
-    /// Returns every other known node and its state.
+    /// Returns the state, traffic and offences of every other known node.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
@@ -78,8 +78,8 @@ impl NodePeers {
         Ok(members.into_iter().map(report).collect())
     }
 
-    /// Forgets the listings of a node that is not here. Returns false if the node is here or
-    /// unknown.
+    /// Forgets the listings of a node that is not live, until the node is live again or has a newer
+    /// listing. Returns false if the node is live or has no listings.
     ///
     /// # Errors
     /// [`NodeError::Stopping`].
@@ -89,24 +89,24 @@ impl NodePeers {
         answer.await.map_err(|_| NodeError::Stopping)
     }
 
-    /// Returns the name of a node: the one in its certificate or from its last admission, else the
-    /// one that it gives itself, else the start of its key.
+    /// Returns the name of a node: the name in its certificate or from its last admission, else the
+    /// name that the node gives itself, else the start of its key.
     pub fn name_of(&self, node: &NodeId) -> String {
         self.handles.names.of(node)
     }
 
-    /// Returns the name of a node, once known.
+    /// Returns the name of a node as [`Self::name_of`] does, or `None` if only its key is known.
     pub fn label_of(&self, node: &NodeId) -> Option<String> {
         self.handles.names.known(node)
     }
 
-    /// Returns whether `wanted` means that node: its name, or the start of its key.
+    /// Returns whether `wanted` is the name of the node or the start of its key.
     pub fn is_called(&self, node: &NodeId, wanted: &str) -> bool {
         node.begins_with(wanted) || self.name_of(node) == wanted
     }
 
-    /// Returns the addresses at which members were last reached, including those from before this
-    /// start.
+    /// Returns the addresses at which members were last reached, possibly before the start of this
+    /// node.
     pub fn last_addresses(&self) -> Vec<SocketAddr> {
         self.handles.published.last_addresses.load().to_vec()
     }
@@ -127,7 +127,7 @@ impl NodePeers {
     /// Measures how long another node takes to answer a request over an open TCP connection.
     ///
     /// # Errors
-    /// [`NodeError::Net`] if it does not answer.
+    /// [`NodeError::Net`] if the other node does not answer.
     pub async fn tcp_round_trip(
         &self,
         node: NodeId,
@@ -135,7 +135,7 @@ impl NodePeers {
     ) -> Result<Duration, NodeError> {
         self.handles.net.warm(node, address, Lane::Urgent).await?;
         let begun = Instant::now();
-        // The cheapest request: the holdings of the empty content.
+        // The cheapest request: which parts of the empty content the other node has.
         let hash = ContentHash::of(&[]);
         let question = Request::Holdings { hash };
         self.handles
@@ -145,10 +145,10 @@ impl NodePeers {
         Ok(begun.elapsed())
     }
 
-    /// Asks another node to dial this one, to find out whether it can reach this node.
+    /// Asks another node to dial this one, to find out whether that node can reach this one.
     ///
     /// # Errors
-    /// [`NodeError::Net`] if it does not answer, or does not know the request.
+    /// [`NodeError::Net`] if the other node does not answer, or does not know the request.
     pub async fn ask_to_dial_back(
         &self,
         node: NodeId,
@@ -165,7 +165,7 @@ impl NodePeers {
                 unix_ms: Some(unix_ms),
                 trouble: (!trouble.is_empty()).then_some(trouble),
             },
-            // It is too busy to try.
+            // The other node is too busy to try.
             _ => Reached::default(),
         })
     }

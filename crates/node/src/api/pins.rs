@@ -1,4 +1,5 @@
-//! The pinned contents, which the cache does not evict.
+//! The pinned contents: the node fetches them, and its cache does not evict them. [`NodePins`]
+//! changes and lists the pins.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -13,8 +14,8 @@ use p2pfs_cache::{Cache, CacheError, CachedFile, Lack, cost_bytes};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Interval at which unfinished pins are tried again after a holder came back or space became free.
-/// Each check walks over the pins once, in memory.
+/// Interval between retries of unfinished pins. In the meantime a holder may have returned, or
+/// space may have become free.
 const PINS_LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// A content whose pin could not be set or removed.
@@ -43,28 +44,28 @@ pub struct NodePins {
     pub(crate) local: LocalContents,
     pub(crate) cache: NodeCache,
     pub(crate) files: FileAccess,
-    /// Notified of each change of the pins.
+    /// Notifies [`NodePins::maintain`] of each change of the pins.
     pub(crate) changed: watch::Sender<()>,
 }
 
 impl NodePins {
     /// Pins the current contents of a file, or of all files beneath a directory. Pinned contents
-    /// are not evicted, whatever happens to their names. The returned [`Prefetch`] fetches them.
+    /// are not evicted, even if their names are removed or get other contents. The returned
+    /// [`Prefetch`] fetches the contents.
     ///
     /// # Errors
     /// As [`FileAccess::prefetch`], and [`FileError::NoRoom`] and [`FileError::NotKept`]. Then no
-    /// pin was changed.
+    /// pin was changed, unless the runtime ended during the call.
     pub async fn pin(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
         let contents = self.files.names.contents_of(path)?;
         self.set_pins(path, &contents, true).await?;
         Ok(self.files.fetch(contents))
     }
 
-    /// Unpins the current contents of a path, and the contents that were pinned by names there and
-    /// are no longer listed under them.
+    /// Unpins the contents of a path that [`NodePins::at`] returns.
     ///
     /// # Errors
-    /// As [`NodePins::pin`].
+    /// As [`NodePins::at`], and [`FileError::NotKept`].
     pub async fn unpin(&self, path: &SharedPath) -> Result<(), FileError> {
         let contents = self.at(path)?;
         self.set_pins(path, &contents, false).await
@@ -90,7 +91,7 @@ impl NodePins {
             told.send_replace(());
             changed.map_err(|source| FileError::NotKept { path: own, source })
         });
-        // A panic, or the end of the runtime. Which contents are pinned is unknown.
+        // After a panic or the end of the runtime, it is unknown which contents are pinned.
         changed.await.unwrap_or_else(|died| {
             let source = CacheError::Io {
                 action: "change the pins in",
@@ -102,8 +103,8 @@ impl NodePins {
         })
     }
 
-    /// Pins or unpins contents, each independently, as far as the budget and the disk allow.
-    /// Returns the changed contents and the failed ones. Blocks on the disk.
+    /// Pins or unpins contents, as far as the budget and the disk allow. A content that fails does
+    /// not affect the others. Returns the changed contents and the failed ones. Blocks on the disk.
     pub fn set_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
         let changed = self.set_each(contents, pinned);
         self.changed.send_replace(());
@@ -117,7 +118,7 @@ impl NodePins {
             (contents, Vec::new())
         };
         let close_idle = self.cache.idle_closer();
-        // The list of pins is written once for all contents.
+        // In the usual case, the list of pins is written once for all contents.
         if set_all(
             &self.local.cache,
             &named_pins(&fitting),
@@ -143,14 +144,14 @@ impl NodePins {
         (changed, failed)
     }
 
-    /// Splits contents, in their order, into those that fit into the cache together and those that
-    /// do not.
+    /// Splits contents into those that fit into the cache together and those that do not. Each
+    /// content in turn gets room if enough is left.
     fn fitting(&self, contents: Contents) -> (Contents, Vec<NotPinned>) {
         let mut room = self.local.cache.room_to_stay();
         room.take(self.cache.pins_to_begin_bytes());
         let (mut fitting, mut failed) = (Contents::new(), Vec::new());
         for (hash, (size_bytes, path)) in contents {
-            // A pinned content already has its room, and an own file needs none.
+            // The room of a pinned content is subtracted already, and an own file needs none.
             let needs_none = self.is_pinned(&hash) || self.local.shares.holds(&hash);
             let needed_bytes = if needs_none {
                 0
@@ -177,8 +178,8 @@ impl NodePins {
         self.local.cache.is_pinned(hash)
     }
 
-    /// Returns the pinned contents that are not complete here and that some node can give. Their
-    /// last use is set to the Unix epoch.
+    /// Returns the pinned contents that are not complete on this node and that a live node has.
+    /// Their last use is set to the Unix epoch.
     pub fn to_come(&self) -> Vec<CachedFile> {
         let to_come = self.cache.unfinished_pins().into_iter();
         let none_yet = to_come.map(|(hash, (size_bytes, _))| CachedFile {
@@ -193,12 +194,13 @@ impl NodePins {
         none_yet.collect()
     }
 
-    /// Returns the pinned contents of a path: those that are listed there now, and those that were
-    /// pinned by a name there and are no longer listed under it.
+    /// Returns the pinned contents that are listed at or beneath a path now, and those that were
+    /// pinned by a name at or beneath it. For the root of the namespace, returns all pinned
+    /// contents.
     ///
     /// # Errors
-    /// As [`NameLookup::contents_of`](super::NameLookup::contents_of), unless a content is pinned
-    /// by a name there.
+    /// As [`NameLookup::contents_of`](super::NameLookup::contents_of). If a content was pinned by a
+    /// name at or beneath the path, a path that is not listed is not an error.
     pub fn at(&self, path: &SharedPath) -> Result<Contents, FileError> {
         let once = self.filtered(|_, name| {
             name.is_some_and(|name| name == path || name.is_beneath(path)) || path.is_root()
@@ -224,7 +226,7 @@ impl NodePins {
         self.filtered(|hash, _| hash.to_string().starts_with(hash_start))
     }
 
-    /// Returns the name by which a content was pinned.
+    /// Returns the name by which a content was pinned, if it was pinned by a name.
     pub fn name_of(&self, hash: &ContentHash) -> Option<SharedPath> {
         let name = SharedPath::new(self.local.cache.pin_label(hash)?).ok();
         name.filter(|path| !path.is_root())
@@ -234,7 +236,8 @@ impl NodePins {
         let pins = self.local.cache.labelled_pins().into_iter();
         let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
         let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
-        // The size of a content is unknown if no node lists it and no byte of it is here.
+        // The size of a content is unknown if no live node has it and the cache has no byte of it.
+        // Such a content counts with 0 bytes.
         let view = self.cache.view.load();
         let sized = |hash: &ContentHash| {
             let listed = view.contents().get(hash).map(|content| content.size_bytes);
@@ -246,7 +249,8 @@ impl NodePins {
             .collect()
     }
 
-    /// Returns the size in bytes of all pinned contents, including bytes not fetched yet.
+    /// Returns the size in bytes of all pinned contents, including bytes not fetched yet if a live
+    /// node has the content.
     pub fn bytes(&self) -> u64 {
         let to_come_bytes = self.bytes_to_come();
         self.cache
@@ -257,7 +261,8 @@ impl NodePins {
             .saturating_add(to_come_bytes)
     }
 
-    /// Returns how many bytes of the budget all pinned contents take once they are complete.
+    /// Returns how many bytes of the budget all pinned contents take once they are complete. Omits
+    /// contents of which this node has no bytes and that no live node has.
     pub fn cost_bytes(&self) -> u64 {
         self.cache
             .local
@@ -273,9 +278,10 @@ impl NodePins {
         self.cache.unfinished_pins().iter().map(missing).sum()
     }
 
-    /// Fetches the pinned contents that are not complete, for as long as this future is polled. A
-    /// pin outlives the process, its holders, and a cache that was too small. The fetch of an
-    /// unpinned content stops. While the network is metered, all of these fetches are paused.
+    /// Fetches the pinned contents that are not complete, for as long as this future is polled.
+    /// Retries contents whose fetch failed, for example because no holder was live or the cache was
+    /// full. Cancels the fetch of a content that is unpinned. Pauses all of these fetches while the
+    /// network is metered.
     pub async fn maintain(&self) {
         let mut look = interval(PINS_LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -290,13 +296,13 @@ impl NodePins {
             }
             pins.mark_unchanged();
             let mut anew = self.files.fetch(self.pins_that_fit().await);
-            // Begun before the fetches of the last round are cancelled, so that fetches in both
-            // rounds continue.
+            // Begun before `insert` cancels the fetches of the last round, so that a fetch in both
+            // rounds continues.
             let _came_meanwhile = anew.begin();
             let fetches = fetches.insert(anew);
             let all_ended = async {
                 while fetches.next().await.is_some() {}
-                // Failed and cancelled fetches are tried again.
+                // The next round retries failed and cancelled fetches.
                 look.tick().await;
             };
             tokio::select! {
@@ -318,7 +324,8 @@ impl NodePins {
     }
 }
 
-/// Returns contents in the form of the cache's pin list, each with one of its names.
+/// Returns the contents as entries of the cache's list of pins, each with one of its names as
+/// label.
 fn named_pins(contents: &Contents) -> Vec<(ContentHash, Box<[u8]>)> {
     let named = contents.iter();
     named
@@ -339,7 +346,7 @@ fn set_all(
             cache.unpin_all(&pins.iter().map(|(hash, _)| *hash).collect::<Vec<_>>())
         }
     };
-    // On a full disk, closing the idle files makes room for the list.
+    // On a full disk, closing the files without a reader may make room for the list of pins.
     set().or_else(|_| {
         close_idle();
         set()

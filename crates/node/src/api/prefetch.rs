@@ -14,21 +14,22 @@ use p2pfs_transfer::Fetcher;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of whole files fetched at once for one call, whatever their size.
+/// Number of whole files of any size that one [`Prefetch`] fetches at once.
 const FILLS_AT_ONCE: usize = 4;
-/// Maximum number of small files fetched at once. Each takes a round trip, and this many share it.
+/// Maximum number of small files that one [`Prefetch`] fetches at once, so that they share a round
+/// trip.
 const SMALL_FILLS_AT_ONCE: usize = 64;
-/// Maximum total size of small files fetched at once. It keeps a link of 100 MB/s busy over 20 ms.
-/// At the lowest rate limit that can be set (64 KiB/s), it arrives within the minute that a fill
-/// waits for bytes.
+/// Maximum total size of the files fetched at once, if they are more than [`FILLS_AT_ONCE`]. These
+/// bytes take 20 ms on a link of 100 MB/s. At the lowest rate limit that can be set (64 KiB/s),
+/// they arrive within the minute that a fill waits for bytes.
 const SMALL_FILLS_BYTES: u64 = 2 << 20;
-/// Files being fetched into the cache. Dropping it cancels the unfinished fetches. Bytes that
-/// arrived stay, as far as there is room.
+/// Files being fetched into the cache. Dropping this cancels the unfinished fetches. Bytes that
+/// have arrived stay in the cache, as far as it has room.
 #[must_use = "dropping it cancels the fetches"]
 pub struct Prefetch {
     fetcher: Fetcher,
     here: LocalContents,
-    /// Files not yet begun, the smallest first, so that none waits long behind a large one.
+    /// Files whose fetch has not begun, the smallest first, so that no file waits for a larger one.
     waiting: Peekable<vec::IntoIter<(ContentHash, (u64, SharedPath))>>,
     running: JoinSet<(ContentHash, Fetched)>,
     /// Progress of the running fetches.
@@ -51,14 +52,15 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// Returns whether the only failure is that the cache did not keep the file.
+    /// Returns whether the fetch failed only because the cache had no room to keep the file.
     pub fn is_not_kept(&self) -> bool {
         self.outcome == Err(TransferError::CacheFull)
     }
 }
 
 impl Prefetch {
-    /// Fetches contents into the cache, except those that are already here.
+    /// Creates the fetches of contents into the cache, except those that this node has already.
+    /// [`Self::next`] begins them.
     pub(super) fn of(contents: Contents, here: LocalContents, fetcher: Fetcher) -> Self {
         let missing = contents.into_iter().filter(|(hash, _)| !here.has(hash));
         let mut contents: Vec<_> = missing.collect();
@@ -76,24 +78,26 @@ impl Prefetch {
         }
     }
 
-    /// Returns the number of files that were not here. Files of equal content count once.
+    /// Returns the number of files that this node did not have at the call. Files of equal content
+    /// count once.
     pub fn files(&self) -> usize {
         self.files
     }
 
-    /// Returns the total size of these files in bytes.
+    /// Returns the total size in bytes of the files that [`Self::files`] counts.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Returns how many of these bytes are here by now. Bytes of a failed file no longer count.
+    /// Returns how many of the [`Self::bytes`] have arrived by now. Bytes of a failed file no
+    /// longer count.
     pub fn ready_bytes(&self) -> u64 {
         let ready = self.on_their_way.values().map(|it| it.borrow().ready_bytes);
         self.come_bytes + ready.sum::<u64>()
     }
 
-    /// Returns the next file that has ended, or `None` after the last one. The future may be
-    /// dropped early without losing a result.
+    /// Returns the next file whose fetch has ended, or `None` after the last file. The future may
+    /// be dropped early without losing a result.
     pub async fn next(&mut self) -> Option<Fetched> {
         if let Some(came) = self.begin() {
             return Some(came);
@@ -108,14 +112,13 @@ impl Prefetch {
         Some(fetched)
     }
 
-    /// Begins as many fetches as may run at once. Returns early with the first file that is here in
-    /// the meantime.
+    /// Begins as many fetches as may run at once. Returns early with the first file that another
+    /// fetch has completed in the meantime.
     pub(super) fn begin(&mut self) -> Option<Fetched> {
         while let Some((hash, (size_bytes, path))) = self.waiting.next_if(|(_, (size_bytes, _))| {
             may_fetch_beside(self.running.len(), self.running_bytes, *size_bytes)
         }) {
             if self.here.has(&hash) {
-                // Another fetch brought it in the meantime.
                 self.come_bytes += size_bytes;
                 let outcome = Ok(());
                 return Some(Fetched {

@@ -1,9 +1,9 @@
 //! Reading a file while it arrives.
 //!
-//! A reader requests steps of a file and returns their bytes as they arrive. The first step after a
-//! seek is one chunk, so that a jump costs little. Each completed step doubles the length of the
-//! next. At full length several steps are in flight at once, as far as the kernel reads ahead on a
-//! mount.
+//! A [`Reader`] requests consecutive ranges of a file, called steps, and returns the bytes of each
+//! step when it has arrived. The first step after a seek is one chunk, so that a seek fetches few
+//! bytes. Each completed step doubles the length of the next. At the maximum length, several steps
+//! are in flight at once, with as many bytes as the kernel reads ahead on a mount (4 MiB).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -23,19 +23,21 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Maximum length of a step: the largest request between nodes.
 const STEP_MAX_BYTES: u64 = 1 << 20;
-/// Number of full-length steps in flight at once, so that the next ones arrive while one is used.
+/// Number of steps of the maximum length in flight at once, so that the next steps arrive while the
+/// program uses the bytes of one.
 const STEPS_AT_ONCE: usize = 4;
 
-/// One version of a file, open for reading. It is the version that the name showed when it was
-/// opened. A reader returns this version up to its last byte or fails, and never mixes versions.
-/// The bytes are verified and, if there is room, stay in the cache.
+/// One version of a file, open for reading: the version that the name showed at the open. A reader
+/// returns the bytes of this version or fails, and never mixes versions. The bytes are verified.
+/// Fetched bytes stay in the cache if it has room.
 ///
-/// A read fails after the node's read deadline. The [`io::Error`] contains the [`FsError`].
+/// A read fails if no byte of the file arrives within the node's read deadline. The [`io::Error`]
+/// contains the [`FsError`].
 pub struct Reader {
     open: Arc<ReaderFile>,
     size_bytes: u64,
     position: u64,
-    /// Bytes that arrived and were not read, beginning at `position`.
+    /// Bytes that arrived and were not read yet, beginning at `position`.
     come: Bytes,
     /// Steps in flight, in order. The first begins after `come`.
     asked: VecDeque<StepInFlight>,
@@ -44,7 +46,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens one version, whatever its name shows by now.
+    /// Opens one version of a file, even if its name shows another version by now.
     pub(super) async fn open(
         content: Arc<NodeContent>,
         version: FileVersion,
@@ -69,7 +71,8 @@ impl Reader {
         self.size_bytes
     }
 
-    /// Makes every step full-length from the start, for a reader that reads the file to its end.
+    /// Requests steps of the maximum length from the start, for a program that reads the file to
+    /// its end.
     #[must_use]
     pub fn to_the_end(mut self) -> Self {
         self.step_bytes = STEP_MAX_BYTES;
@@ -112,7 +115,7 @@ impl Reader {
             _ => 1,
         };
         while self.asked.len() < at_once && self.asked_to < self.size_bytes {
-            // Steps end at chunk borders, so that no chunk is fetched for two steps.
+            // Steps end at the borders of chunks, so that no chunk is in two steps.
             let end = (self.asked_to + self.step_bytes) / CHUNK_BYTES * CHUNK_BYTES;
             let range = ByteRange::new(self.asked_to, end.min(self.size_bytes));
             self.asked.push_back(StepInFlight::new(&self.open, range));
@@ -177,7 +180,8 @@ fn io_error(error: FsError) -> io::Error {
     io::Error::new(io::Error::from_raw_os_error(error.errno()).kind(), error)
 }
 
-/// An open version. It is closed when its last reader or request is dropped.
+/// An open version, shared by the [`Reader`] and its steps in flight. Closed when the last of them
+/// is dropped.
 struct ReaderFile {
     content: Arc<NodeContent>,
     /// `Some` until drop.
@@ -199,12 +203,13 @@ impl Drop for ReaderFile {
 /// One step in flight. Dropping it cancels the request.
 struct StepInFlight {
     answer: oneshot::Receiver<Result<Bytes, FsError>>,
-    /// The result of the task cancels the request when it is dropped.
+    /// Dropping the result of this task ([`CancelOnDrop`]) cancels the request.
     _asking: JoinHandle<CancelOnDrop>,
 }
 
 impl StepInFlight {
-    /// Requests all of a range. Local bytes are returned at once, the rest comes from other nodes.
+    /// Requests all bytes of a range. If this node has all of them, the answer is ready at once.
+    /// Otherwise missing bytes are requested from other nodes.
     fn new(open: &Arc<ReaderFile>, range: ByteRange) -> Self {
         let (tell, answer) = oneshot::channel();
         let open = open.clone();
@@ -241,7 +246,7 @@ fn read_or_request(
     let file = open.file.as_ref()?;
     let told = match file.read_now(range.start, &mut buffer) {
         ReadNow::Done(length) if length == buffer.len() => Ok(Bytes::from(buffer)),
-        // A file that has become shorter is another version.
+        // The file has become shorter, so its bytes are those of another version.
         ReadNow::Done(_) => Err(FsError::Gone),
         ReadNow::Failed(error) => Err(error),
         ReadNow::Wait => {

@@ -1,4 +1,4 @@
-//! The shared folders, the names in them, and the ones that are left out.
+//! The shared folders, the names in them, and the names that are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use p2pfs_types::path::SharedPath;
 pub struct GivenName {
     /// The shared folder.
     pub share: PathBuf,
-    /// The path in the namespace, which shows it unless another version wins the name.
+    /// The path in the namespace. It shows this version unless another version wins the name.
     pub path: SharedPath,
     /// A file, a directory or a link.
     pub kind: Kind,
@@ -66,15 +66,16 @@ impl NodeShares {
         self.set.remove(dir)
     }
 
-    /// Declares that all shares of the start have been added or are missing for now. Until then,
-    /// and for 10 s at most, nodes that request a content that is not found are told to retry.
+    /// Declares that every configured share has been added or is missing for now. Before this call,
+    /// but for at most 10 s after the start, a node that requests a content that this node does not
+    /// find gets the answer to retry.
     pub fn all_added(&self) {
         self.set.all_added();
     }
 
-    /// Removes the stored listings of formerly shared folders that were not added since the start.
-    /// Folders in `missing` are still to be added, and their expected files stay listed. Blocks on
-    /// the disk.
+    /// Removes the stored listings of folders that an earlier run shared and that were not added
+    /// since the start. Keeps the listings of the folders in `missing` with
+    /// [`MissingShare::is_awaited`]. Blocks on the disk.
     pub fn forget_absent(&self, missing: &[MissingShare]) {
         self.set.forget_absent(missing);
     }
@@ -84,8 +85,8 @@ impl NodeShares {
         self.set.list()
     }
 
-    /// Returns the shares whose disks do not answer, according to the scanner or to requests that
-    /// are waiting for them.
+    /// Returns the shares whose disks do not answer: a scan or a request of another node is waiting
+    /// for the disk.
     pub fn standing(&self) -> BTreeSet<PathBuf> {
         let shares = self.list();
         let mut standing = self.server.standing_shares();
@@ -99,9 +100,9 @@ impl NodeShares {
         self.set.read_bytes()
     }
 
-    /// Returns at most `limit` names that this node shares, in no order, beginning after the
-    /// position that an earlier call returned. The second value is the position to continue from,
-    /// if there are more names.
+    /// Returns at most `limit` names that this node shares, in no order. The second value is the
+    /// position for the next call, or `None` after the last names. `after` is the position that the
+    /// previous call returned, or `None` for the first call.
     pub fn given(&self, after: Option<u32>, limit: usize) -> (Vec<GivenName>, Option<u32>) {
         let shares = self.set.list().into_iter();
         let dirs: BTreeMap<ShareIndex, PathBuf> =
@@ -118,14 +119,14 @@ impl NodeShares {
         (listed.into_iter().filter_map(given).collect(), next)
     }
 
-    /// Returns why this node does not share what it has under a name, or the directory around it.
-    /// There is one reason for each share that contains the name.
+    /// Returns why this node does not share the file or directory that it has under a name, or a
+    /// directory above it. There is one reason for each share that contains the name.
     pub fn left_out(&self, path: &SharedPath) -> Vec<LeftOut> {
         self.set.left_out_at(path)
     }
 
-    /// Returns the member that a reader of a share means: the member with that key, or the one with
-    /// that name in its certificate.
+    /// Returns the member to which an entry in the list of readers of a share refers: the member
+    /// with that key, or the member with that name in its certificate.
     pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
         crate::names::member_meant(&self.keyring, reader)
     }

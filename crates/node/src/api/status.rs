@@ -22,7 +22,7 @@ pub struct NodeStatus {
     pub shares: Vec<ShareStatus>,
     /// The space that the cache takes and may take.
     pub cache: CacheUsage,
-    /// The totals of the folder.
+    /// The totals of the namespace.
     pub folder: FolderTotals,
     /// The epoch of the cluster's current secret.
     pub epoch: EpochId,
@@ -30,18 +30,18 @@ pub struct NodeStatus {
     pub reads: OpenReads,
     /// The dropped datagrams and connections.
     pub dropped: DropTotals,
-    /// Warnings, oldest first, then the conditions that stand.
+    /// Recent warnings, oldest first, then the conditions that stand now.
     pub warnings: Vec<String>,
     /// The warnings that every user of this machine may see.
     pub public_warnings: Vec<String>,
 }
 
-/// The totals of the folder.
+/// The totals of the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FolderTotals {
     /// Number of listed files, links and directories.
     pub entries: u64,
-    /// Bytes of the different contents that live nodes can give.
+    /// Total size in bytes of the different contents that live nodes have.
     pub unique_bytes: u64,
 }
 

@@ -21,20 +21,21 @@ pub struct NodeTraffic {
 }
 
 impl NodeTraffic {
-    /// Returns the bytes fetched from each node that received a request, and their rate.
+    /// Returns the bytes fetched from each node from which bytes were requested, and their rate.
     pub fn rates(&self) -> Vec<PeerRate> {
         self.handles.fetcher.peers()
     }
 
-    /// Returns how many bytes of files came from others since the start, fetched or pushed,
-    /// including foreign peers.
+    /// Returns how many bytes of files this node has received from nodes and foreign peers since
+    /// the start, fetched or pushed.
     pub fn received_bytes(&self) -> u64 {
         let rates = self.rates();
         let fetched_bytes: u64 = rates.iter().map(|rate| rate.delivered_bytes).sum();
         fetched_bytes + self.handles.traffic.taken.total()
     }
 
-    /// Returns how many bytes of files each node that answered has sent to this one.
+    /// Returns for each node from which bytes were requested how many bytes of files this node has
+    /// received from it, fetched or pushed.
     pub fn received_bytes_by_peer(&self) -> Vec<(NodeId, u64)> {
         let taken = &self.handles.traffic.taken;
         let rates = self.rates().into_iter();
@@ -42,18 +43,20 @@ impl NodeTraffic {
         received.collect()
     }
 
-    /// Returns how many bytes of files went to others since the start, including foreign peers.
+    /// Returns how many bytes of files this node has sent to nodes and foreign peers since the
+    /// start.
     pub fn sent_bytes(&self) -> u64 {
         self.handles.traffic.sent.total()
     }
 
-    /// Returns how many bytes of logs, as compressed for transfer, went to others since the start.
+    /// Returns how many bytes of logs, compressed, this node has sent to other nodes since the
+    /// start.
     pub fn sent_log_bytes(&self) -> u64 {
         self.handles.published.sent_log_bytes()
     }
 
-    /// Returns the memory of buffers that were not used for ten seconds to the kernel. Call it once
-    /// a second.
+    /// Gives the memory of buffers that were not used for ten seconds back to the kernel. Call this
+    /// once per second.
     pub fn release_unused_buffers(&self) {
         self.handles.net.pieces().release_unused();
     }
@@ -72,8 +75,8 @@ impl NodeTraffic {
         self.handles.fetcher.download().set(limits.down_bytes_per_s);
     }
 
-    /// Sets whether the network is metered. On a metered network only requested bytes are fetched:
-    /// there is no read-ahead, and pinned contents are fetched later.
+    /// Sets whether the network is metered. On a metered network, the node does not read ahead, and
+    /// does not fetch pinned contents until the network is not metered.
     pub fn set_metered(&self, metered: bool) {
         self.handles.fetcher.set_metered(metered);
     }
