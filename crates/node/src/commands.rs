@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use super::NodeError;
 use super::run::LoopCommand;
 
-/// A sender of commands. The event loop runs until the last clone is dropped.
+/// A sender of commands. The event loop ends when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct CommandSender {
     queue: mpsc::Sender<LoopCommand>,

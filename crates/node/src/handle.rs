@@ -1,4 +1,4 @@
-//! The handle of a running node. It gives out the parts of the interface, one for each subject.
+//! The handle of a running node. It returns the parts of the interface, one for each subject.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,19 +21,21 @@ use p2pfs_membership::Leave;
 use p2pfs_transfer::net::lan::Lan;
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// Maximum time to leave. The farewell is sent three times within 120 ms, and the mDNS goodbye
-/// once.
+/// Maximum time that [`Node::stop`] waits for the farewell (sent three times within 120 ms) and for
+/// the mDNS goodbye (sent once).
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
-/// The channels from the event loop and the tasks beside it.
+/// The connections of the handle to the event loop and to the mDNS task.
 pub(super) struct LoopControl {
+    /// Becomes true when the event loop has ended.
     pub(super) stopping: watch::Receiver<bool>,
     /// The mDNS announcement of this node, withdrawn when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
+    /// The namespace changes, until the owner of the mount takes them.
     pub(super) changes: Option<mpsc::Receiver<Outdated>>,
 }
 
-/// A running node. Dropping it stops it without a farewell.
+/// A running node. Dropping this handle stops the node without a farewell.
 pub struct Node {
     pub(super) membership: NodeMembership,
     /// The pins, with the cache, the files and the names that they use.
@@ -64,8 +66,8 @@ impl Node {
         &self.membership.name
     }
 
-    /// Returns the address at which other nodes reach this one. It changes with the machine's
-    /// address.
+    /// Returns the address at which other nodes reach this one. Unless the settings name a specific
+    /// address, it changes with the addresses of the machine.
     pub fn address(&self) -> SocketAddr {
         **self.membership.published.own_address.load()
     }
@@ -110,7 +112,7 @@ impl Node {
         &self.membership
     }
 
-    /// Returns the sender of files, bytes and talk.
+    /// Returns the sender of files, bytes and lines of chat.
     pub fn messenger(&self) -> &Messenger {
         &self.messenger
     }
@@ -141,8 +143,9 @@ impl Node {
         self.control.changes.take()
     }
 
-    /// Returns the current status, at most a tenth of a second old. It does not ask the event loop,
-    /// so it answers however busy the node is. For a stopped node it returns the last status.
+    /// Returns the current status. Does not wait for the event loop, so that a busy loop does not
+    /// delay the status. The list of members may be a tenth of a second old. After the node has
+    /// stopped, returns the last status.
     pub fn status(&self) -> NodeStatus {
         let (events, published) = (self.events(), &self.membership.published);
         let content = &self.files().content;
@@ -183,8 +186,9 @@ impl Node {
         }
     }
 
-    /// Sends the farewell and ends the event loop. Returns when both are done, or 3 s after they
-    /// began. A final leave first spreads the resignation for 0.5 s.
+    /// Sends the farewell and ends the event loop. Waits at most 3 s for both. With
+    /// [`Leave::Final`], the node first resigns from the cluster, and the resignation spreads for
+    /// 0.5 s before the farewell.
     pub async fn stop(&self, leave: Leave) {
         if leave == Leave::Final {
             self.membership.resign().await;

@@ -23,10 +23,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The node keeps its key, cluster secret and cache below the given directory, listens on any port
-//! and uses the LAN unless told otherwise. Without a secret file it joins with a token:
-//! [`NodeMembership::join`] takes a `p2pfs_proto::trust::InviteToken`. [`Node::stop`] ends it; a
-//! program that exits without it lets the others find its death by themselves.
+//! The node keeps its key, cluster secret and cache below the given directory. By default it
+//! listens on any free port and finds other nodes on the LAN. Without a secret file it joins a
+//! cluster with a token: [`NodeMembership::join`] takes a `p2pfs_proto::trust::InviteToken`.
+//! [`Node::stop`] announces to the other nodes that this one ends. If the program exits without
+//! that call, they find out when their probes are not answered.
 //!
 //! | to do | call |
 //! |---|---|
@@ -39,26 +40,27 @@
 //! | follow events | [`EventLog::follow`] |
 //! | see peers, rates and status | [`NodePeers::reports`], [`NodeTraffic::rates`], [`Node::status`] |
 //!
-//! [`api`] lists all of them, with the types that they use. A program also depends on
-//! `p2pfs-types` (paths, ids, hashes) and, for tokens, `p2pfs-proto`. `examples/` of the repository
-//! has three whole programs. The crate needs no FUSE library: only the program `p2pfs` mounts.
+//! [`api`] documents the whole interface. A program also depends on `p2pfs-types` (paths, ids,
+//! hashes) and, for tokens, on `p2pfs-proto`. `examples/` of the repository has three complete
+//! programs. The crate needs no FUSE library: only the program `p2pfs` mounts.
 //!
 //! # Inside
 //!
-//! The crate owns the event loop, the order in which everything is opened, and what a filesystem
-//! reads ([`NodeContent`]). [`Machine`] is its pure part: membership, catalogue and pulls. It knows
-//! nothing of FUSE, the control socket or the configuration. An error ends a start and leaves
-//! nothing running; afterwards trouble is a [`Condition`] or a warning in the [`EventLog`] and the
-//! node goes on.
+//! The crate contains the start of a node, its event loop, and the source of the bytes that a
+//! filesystem reads ([`NodeContent`]). [`Machine`] is the part without input and output: the
+//! membership, the catalogue and the pulls of logs. The crate does not depend on FUSE, the control
+//! socket or the configuration file. An error during the start ends the start and leaves nothing
+//! running. A later problem becomes a [`Condition`] or a warning in the [`EventLog`], and the node
+//! continues.
 //!
 //! | subject | files |
 //! |---|---|
 //! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
 //! | the event loop, its state and its publications | `run`, `commands`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
-//! | questions answered beside the loop | `prompt`, `claims`, `offers` |
+//! | requests of other nodes answered outside of the loop | `prompt`, `claims`, `offers` |
 //! | the address of this node | `address`, `reach` |
 //! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
-//! | files and bytes sent and received unasked | `giving`, `file_sender`, `parcel`, `mailbox`, `inbox` |
+//! | files and bytes pushed to and by other nodes | `giving`, `file_sender`, `parcel`, `mailbox`, `inbox` |
 //! | peers of other protocols | `foreign`, `traffic` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
 //! | the interface for programs and the daemon | `api`, `handle`, `events`, `conditions` |

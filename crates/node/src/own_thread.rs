@@ -1,9 +1,9 @@
-//! The event loop's own thread, and the tasks that the loop starts beside it.
+//! The thread of the event loop, and the tasks that the loop starts on the runtime of the program.
 //!
-//! Owns that thread and its end. The runtime's threads encrypt and hash, so on a busy machine they
-//! wait for the processor. A loop among them would answer too late, and other nodes would take this
-//! one for dead. The scheduler runs a thread that mostly sleeps soon after it wakes up, however
-//! many others are runnable (EEVDF; CFS before it).
+//! The threads of that runtime encrypt and hash, so they wait for the processor on a busy machine.
+//! If the loop ran on them, it would answer probes too late, and other nodes would consider this
+//! node dead. A thread of its own sleeps most of the time. When such a thread wakes up, the
+//! scheduler (EEVDF, formerly CFS) runs it soon, however many other threads are runnable.
 
 use std::future::{Future, pending};
 
@@ -76,7 +76,8 @@ pub(super) struct LoopTasks {
 }
 
 impl LoopTasks {
-    /// Needs a running tokio runtime.
+    /// Creates an empty set. Panics outside of a tokio runtime; the tasks will run on the current
+    /// one.
     pub(super) fn new() -> Self {
         Self {
             tasks: JoinSet::new(),

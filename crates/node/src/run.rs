@@ -1,7 +1,8 @@
 //! The event loop, which owns the state machine and feeds it with events.
 //!
-//! Owns the receiving ends of all queues, and publishes views and changes. It never waits for a
-//! peer or a disk: requests, offers and storing run beside it and return as events.
+//! [`EventLoop::run`] receives from all queues, and publishes views and changes. The loop never
+//! waits for a peer or a disk: requests to peers, lookups for offers and writes to the store run in
+//! tasks and threads of their own, and their results return through queues.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,15 +44,17 @@ use p2pfs_types::id::NodeId;
 
 mod roll;
 
-/// Maximum number of share events taken at once, so that a scan of many files makes few views.
+/// Maximum number of share events handled in one round of the loop. Many events in one round make
+/// one view.
 const SHARE_BATCH: usize = 1024;
-/// Maximum number of cache events taken at once, so that many changes make few views.
+/// Maximum number of cache events handled in one round of the loop. Many events in one round make
+/// one view.
 const CACHE_BATCH: usize = 1024;
-/// Maximum number of datagrams taken before other work gets its turn.
+/// Maximum number of datagrams handled in one round of the loop, so that other work is not delayed.
 const DATAGRAM_BATCH: usize = 64;
 /// Beginning of the warning that the cache stores nothing.
 const NOT_CACHED: &str = "nothing more is cached: ";
-/// Maximum number of answers of other nodes queued for the loop.
+/// Maximum number of queued answers of other nodes to requests, and of queued results of probes.
 pub(super) const ANSWERS_MAX: usize = 1024;
 /// Maximum number of commands queued for the loop.
 pub(super) const COMMANDS_MAX: usize = 64;
@@ -61,17 +64,19 @@ pub(super) const COMMANDS_MAX: usize = 64;
 pub(super) enum LoopCommand {
     /// Adds an address to join through.
     AddSeed(SocketAddr),
-    /// This node was admitted by the nodes at these addresses.
+    /// This node joined a cluster by a token with these addresses. The node of each pair is the
+    /// issuer of the token.
     LetIn(Vec<(NodeId, SocketAddr)>),
-    /// Requests the list of all known nodes.
+    /// Requests the list of all other known nodes.
     Members(oneshot::Sender<Vec<MemberReport>>),
-    /// The machine's address has changed from the advertised one.
+    /// Other nodes now reach this node at this address.
     Moved(SocketAddr),
     /// Sends the farewell and ends the loop.
     Leave(Leave),
     /// The keyring was changed by a command.
     MembershipChanged,
-    /// Forgets the listings of a node that is not here. Replies whether there were any.
+    /// Forgets the listings of a node that is not live. Replies false if the node is live or has
+    /// none.
     Forget(NodeId, oneshot::Sender<bool>),
 }
 
@@ -81,7 +86,7 @@ pub(super) struct Inputs {
     pub shares: mpsc::Receiver<ShareEvent>,
     pub cache: mpsc::Receiver<CacheNews>,
     pub fetches: mpsc::Receiver<FetchEvent>,
-    /// Contents that had proved unserved, of which verified bytes arrived.
+    /// Contents marked as unserved of which verified bytes arrived.
     pub served: mpsc::Receiver<ContentHash>,
     pub lan: mpsc::Receiver<LanEvent>,
     pub commands: mpsc::Receiver<LoopCommand>,
@@ -117,12 +122,12 @@ pub(super) struct EventLoop {
     pending: PendingWork,
     views: ViewClock,
     roll: MemberSchedule,
-    /// Whether a large change is being merged, one step in each round.
+    /// Whether a large change is being merged. The loop does one step of it in each round.
     is_sweeping: bool,
     has_left: bool,
 }
 
-/// The work beside the loop, and the queues through which its results return.
+/// The tasks that the loop has started, and the queues through which their results return.
 struct PendingWork {
     tasks: LoopTasks,
     answers: (mpsc::Sender<PeerResponse>, mpsc::Receiver<PeerResponse>),
@@ -198,13 +203,14 @@ impl EventLoop {
                     None => break,
                 },
                 () = sleep_until(timeout) => {
-                    // After a pause of the process, answers that are already in the socket must not
-                    // count as missing.
+                    // If the process was paused, answers to its probes may be in the socket. They
+                    // are handled first, so that the timeout does not count them as missing.
                     let first = udp.try_recv(&mut datagram);
                     self.handle_datagrams(first, &mut datagram, &udp);
                     self.machine.handle_timeout(Instant::now());
                 }
-                // The thread polls its socket in between.
+                // Without this branch, `select!` would sleep until an event. The yield lets the
+                // runtime of this thread poll the socket.
                 () = tokio::task::yield_now(), if self.is_sweeping => {}
             }
         }
@@ -215,7 +221,8 @@ impl EventLoop {
         self.parts.stopped.send_replace(true);
     }
 
-    /// Returns one byte more than the longest valid datagram, so that a longer one is detected.
+    /// Returns the size of the datagram buffer: one byte more than the longest valid datagram, so
+    /// that a longer datagram is detected.
     fn buffer_bytes(&self) -> usize {
         let foreign = self.parts.foreign.as_ref();
         let foreign = foreign.map_or(0, |foreign| foreign.datagram_max_bytes());
@@ -231,7 +238,8 @@ impl EventLoop {
             .min()
     }
 
-    /// Handles the first datagram and those already in the socket, so that a burst costs one round.
+    /// Handles `first` and the datagrams that are already in the socket, up to [`DATAGRAM_BATCH`].
+    /// So a burst of datagrams costs one round of the loop.
     fn handle_datagrams(
         &mut self,
         first: Option<(usize, SocketAddr)>,
@@ -267,7 +275,7 @@ impl EventLoop {
                 reply,
             );
         }
-        // Requests for content were answered beside the loop.
+        // Requests for content and pushes never arrive here: `answer_beside` answers them.
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
             if let Response::Log(part) = &response {
                 self.handles.published.count_told(part);
@@ -311,7 +319,7 @@ impl EventLoop {
         | CacheEvent::Evicted { hash, .. }
         | CacheEvent::Dropped { hash, .. } = &event
         {
-            // If the queue is full, the kernel reads the attributes again within a minute.
+            // If the queue is full, the attributes in the kernel are stale for up to a minute.
             let _busy = self.parts.changes.try_send(Outdated::CachedBytes(*hash));
         }
         match event {
@@ -360,7 +368,7 @@ impl EventLoop {
         self.handles.events.record_fetch(&event, &view);
     }
 
-    /// Returns whether all holders of a content are shunned for wrong bytes.
+    /// Returns whether this node shuns all live holders of a content for wrong bytes.
     fn are_all_shunned(&self, hash: &ContentHash) -> bool {
         let peers = self.handles.fetcher.peers();
         let is_shunned = |holder: &NodeId| {
@@ -413,12 +421,13 @@ impl EventLoop {
         }
     }
 
-    /// Handles all events, requests and datagrams of the state machine, then publishes and stores
-    /// changes.
+    /// Handles all events of the state machine, sends its requests and datagrams, then publishes
+    /// and stores changes.
     fn settle(&mut self, udp: &UdpInlet) {
-        // First, so that a node that learns of a name may already fetch its content.
+        // Before any datagram is sent: a node that learns of a name by a datagram may already fetch
+        // its content.
         self.publish_readers();
-        // Then events, because their handling makes requests and datagrams.
+        // Before requests and datagrams are sent, because the handling of events makes some.
         self.handle_events();
         while let Some(outgoing) = self.machine.poll_request() {
             self.ask(outgoing);
@@ -494,8 +503,8 @@ impl EventLoop {
         });
     }
 
-    /// Handles that another node wants contents: offers what is here, and lets the node share in
-    /// running fetches.
+    /// Handles the request of another node for contents: looks up which of them to offer, and adds
+    /// the node to the swarms of this node's running fetches of them.
     fn handle_wanted(&mut self, from: NodeId, hashes: &[ContentHash]) {
         for hash in hashes {
             self.introduce(hash, from);
@@ -506,7 +515,8 @@ impl EventLoop {
             .start_lookup(server, &mut self.pending.tasks, from, hashes.to_vec());
     }
 
-    /// Introduces a node to the fetch of a content that it wants too.
+    /// Adds a node that wants a content to the swarm of this node's fetch of that content, if there
+    /// is one.
     fn introduce(&self, hash: &ContentHash, node: NodeId) {
         if let Some(address) = self.handles.published.addresses.load().get(&node) {
             self.handles.fetcher.fellow(hash, node, *address);
@@ -526,7 +536,7 @@ impl EventLoop {
         let now = Instant::now();
         let has_changes = self.machine.has_changes();
         let is_due = self.views.is_due(now, has_changes, self.is_sweeping);
-        // A log that is being merged is shown when it is complete.
+        // While a log is partly merged, `has_changes` is false.
         if !is_due || !has_changes {
             return;
         }
@@ -545,8 +555,8 @@ impl EventLoop {
         let changes: Vec<Change> =
             std::iter::from_fn(|| self.machine.catalogue().poll_change()).collect();
         let before = self.handles.published.view.swap(view.clone());
-        // Reported after the view is published, so that a name can be found as soon as it is
-        // reported.
+        // After the view is published, so that a program that receives the event of a name can
+        // already look up the name.
         self.handles.events.record_changes(&changes, &before, &view);
         if let Some(foreign) = &self.parts.foreign {
             foreign.namespace_changed(&changes);

@@ -1,5 +1,5 @@
-//! The start of a node. Its parts are opened in the order in which a failure leaves the least
-//! behind.
+//! The start of a node. [`Node::start_on`] opens the parts of the node in an order in which a
+//! failure leaves as little as possible behind.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,9 +56,9 @@ use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeName};
 
-/// Maximum number of changes queued for the kernel's caches.
+/// Maximum number of [`Outdated`] messages queued for the owner of the mount.
 const CHANGES_MAX: usize = 256;
-/// Maximum number of contents queued for the loop that were served after they had proved unserved.
+/// Maximum number of queued reports to the loop that bytes of an unserved content arrived.
 const SERVED_MAX: usize = 64;
 
 /// Settings of a node.
@@ -74,17 +74,19 @@ pub struct NodeConfig {
     pub state_dir: PathBuf,
     /// Settings of the cache.
     pub cache: CacheConfig,
-    /// Interval between probes of other nodes. Other intervals of the membership scale with it.
+    /// Interval between probes of other nodes. The other times that determine how soon a dead node
+    /// is noticed scale with it.
     pub probe_period: Duration,
     /// How long other nodes keep this node's entries after a clean stop.
     pub away_grace: Duration,
-    /// How long a read may wait without progress.
+    /// How long a read may wait while no byte of its file arrives.
     pub read_deadline: Duration,
     /// The peers of other protocols that the node speaks to.
     pub foreign: Option<Arc<dyn ForeignPeers>>,
-    /// Settings for pushed files and talk.
+    /// Settings for pushed files and chat.
     pub giving: GivingSettings,
-    /// Paths that are never shared or opened: own mounts and the cache.
+    /// Paths at and below which nothing is shared or opened, such as own mounts. The state
+    /// directory and the cache directory are always added.
     pub refuse_beneath: Vec<PathBuf>,
 }
 
@@ -93,9 +95,9 @@ pub struct NodeConfig {
 pub struct NetworkConfig {
     /// Address to listen on; port 0 takes any free port.
     pub listen: SocketAddr,
-    /// Address at which other nodes reach it, if it differs from the listening address.
+    /// Address at which other nodes reach this node, if it differs from the listening address.
     pub advertise: Option<SocketAddr>,
-    /// Addresses to join through, in addition to the stored ones.
+    /// Addresses to join through, in addition to those of the members stored by an earlier run.
     pub seeds: Vec<SocketAddr>,
     /// Whether to find other nodes by mDNS and be found.
     pub mdns: bool,
@@ -106,16 +108,18 @@ pub struct NetworkConfig {
 }
 
 impl Node {
-    /// Starts a node. When this returns, it gossips and serves. Shares are added afterwards.
+    /// Starts a node. When this returns, the node gossips and serves, but shares nothing until the
+    /// caller adds shares.
     ///
     /// # Errors
-    /// [`NodeError`], which names the directory, address or file and the remedy. Nothing keeps
+    /// [`NodeError`], which names the directory, address or file and the remedy. Then nothing keeps
     /// running.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
         Self::start_on(config, Sockets::default()).await
     }
 
-    /// Starts a node on sockets that an earlier process left, or that will outlive this node.
+    /// Starts a node as [`Node::start`] does, on sockets that an earlier process has opened or that
+    /// will outlive this node.
     ///
     /// # Errors
     /// Those of [`Node::start`].
@@ -196,8 +200,8 @@ struct Builder {
 }
 
 impl Builder {
-    /// Builds the node from its parts. `dropped_secret` says that the node was in a cluster and can
-    /// no longer prove its membership.
+    /// Builds the node from its parts. `dropped_secret` says that the start removed a stored secret
+    /// without a ledger, which an earlier version left and which proves no membership.
     fn assemble(self, mut kept: StoredState, dropped_secret: bool, receivers: Receivers) -> Node {
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.network.advertise, self.net.local_addr());
@@ -266,7 +270,7 @@ impl Builder {
         self.into_node(handles, channels, content, giving.courier)
     }
 
-    /// Starts the parts that the handle and the event loop share.
+    /// Returns the parts that the handle and the event loop share, and the events of the fetcher.
     fn handles(&self, published: Published) -> (NodeHandles, mpsc::Receiver<FetchEvent>) {
         let (fetcher, fetches) = self.start_fetcher(&published);
         let events = EventLog::default();
@@ -284,7 +288,7 @@ impl Builder {
         (handles, fetches)
     }
 
-    /// Returns the handle of the node.
+    /// Returns the handle of the node, and starts to follow the addresses of this machine.
     fn into_node(
         self,
         handles: NodeHandles,
@@ -400,7 +404,7 @@ impl Builder {
         (Arc::new(content), served_queue)
     }
 
-    /// Returns the parts of the node that decide which files foreign peers are offered.
+    /// Returns the parts of the node that decide which files are offered to foreign peers.
     fn offers(&self, published: &Published) -> OfferSources {
         OfferSources {
             view: published.view.clone(),

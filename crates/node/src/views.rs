@@ -42,7 +42,8 @@ impl ViewClock {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// Delays the view, because the receiver of changes is behind. The next batch is then larger.
+    /// Delays the view, because the receiver of changes is behind. The next view then has the
+    /// changes of a longer time.
     pub(crate) fn postpone(&mut self, now: Instant) {
         self.due = Some(now + PUBLISH_SPACING);
     }

@@ -1,4 +1,4 @@
-//! Timers for the loop of a plane.
+//! Timers for the event loop.
 
 use std::time::Instant;
 

@@ -11,9 +11,9 @@ use p2pfs_membership::{MemberState, MemberStatus};
 use p2pfs_types::id::NodeId;
 
 impl EventLoop {
-    /// Handles the events of the state machine. The addresses are published before the events are
-    /// handled, and once for all events that change them, because the list is as long as the
-    /// cluster is large.
+    /// Handles the events of the state machine. If some of them change addresses of members, the
+    /// addresses are published first, once for all of these events: one publication takes time in
+    /// proportion to the size of the cluster.
     pub(super) fn handle_events(&mut self) {
         loop {
             let events: Vec<_> = std::iter::from_fn(|| self.machine.poll_event()).collect();
