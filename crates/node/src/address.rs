@@ -1,4 +1,5 @@
-//! The address at which other nodes reach this node.
+//! The address at which other nodes reach this node. [`advertised`] chooses it at the start, and
+//! [`follow`] replaces it when the addresses of the machine change.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use super::run::LoopCommand;
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// Returns the address to advertise: the configured address, else the address that this node
-/// listens on. If that address is unspecified, its IP is replaced by the source address of the
-/// default route. Without such a route, the address of an interface is used.
+/// listens on. An unspecified IP (`0.0.0.0` or `::`) is replaced by the source address of the
+/// default route, without such a route by the address of an interface, and without one by
+/// 127.0.0.1. Port 0 is replaced by the port that this node listens on.
 pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     let named = configured.unwrap_or(bound);
     let ip = if named.ip().is_unspecified() {
@@ -29,9 +31,9 @@ pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> S
     SocketAddr::new(ip, port)
 }
 
-/// Starts a task that notifies the event loop when this machine has lost the advertised address and
-/// has another one. The task ends with the node. Starts nothing if the advertised or listening
-/// address is a specific one.
+/// Starts a task that sends [`LoopCommand::Moved`] to the event loop when another address is to be
+/// advertised, as [`AdvertisedAddress::successor`] decides. The task ends with the node. Starts
+/// nothing if the configured address, or without one the listening address, has a specific IP.
 pub(super) fn follow(
     configured: Option<SocketAddr>,
     bound: SocketAddr,
@@ -66,10 +68,10 @@ pub(super) fn follow(
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct AdvertisedAddress {
     ip: IpAddr,
-    /// Whether the default route has used this address as its source. Otherwise it is a guess among
-    /// the interfaces.
+    /// Whether the default route has used this address as its source. Otherwise the address is a
+    /// guess among those of the interfaces.
     is_routed: bool,
-    /// All addresses of the machine when the default route last used this address.
+    /// All addresses of the machine when a check last found `ip` among them. Empty for a guess.
     beside: Vec<IpAddr>,
 }
 
@@ -84,13 +86,15 @@ impl AdvertisedAddress {
     }
 
     /// Returns the address to advertise from now on. An address that the default route has used
-    /// stays while the machine has it, whatever routes were added since. Other nodes reach it, and
-    /// they may not reach the address of a tunnel.
+    /// stays while the machine has it, even if the route now uses another one. Other nodes reach
+    /// the old address, and they may not reach that of a new tunnel. A guess stays while the
+    /// machine has it, until the default route uses another address.
     ///
-    /// If the address is gone and no new one has appeared, the network is probably down for a while
-    /// and may come back unchanged. Addresses that existed beside it all along, such as a bridge
-    /// for containers, are not reachable for others and are not chosen. A guess stays until the
-    /// default route uses another address.
+    /// If the machine has lost the address, the source of the default route replaces it, else an
+    /// interface address that has appeared since. Addresses that existed `beside` the lost one,
+    /// such as that of a bridge for containers, are not chosen, because other nodes may not reach
+    /// them. Without a replacement the lost address stays: the network is probably down for a while
+    /// and may come back unchanged.
     fn successor(&self, there: &MachineAddresses) -> Self {
         let is_there = there.all.contains(&self.ip) && !self.ip.is_loopback();
         let is_kept = is_there && (self.is_routed || there.routed.is_none());
@@ -119,7 +123,8 @@ struct MachineAddresses {
     all: Vec<IpAddr>,
     /// The source address that the kernel uses for the default route.
     routed: Option<IpAddr>,
-    /// Addresses that neighbours can reach, for a LAN without a default route.
+    /// Addresses of interfaces that are up, without loopback and link-local ones. In a LAN without
+    /// a default route, neighbours can reach them.
     reachable: Vec<IpAddr>,
 }
 
@@ -134,7 +139,7 @@ impl MachineAddresses {
             .map(|it| it.ip())
             .filter(|ip| ip.is_ipv4() || !only_v4)
             .collect();
-        // IPv4 first, as with routes.
+        // IPv4 first, as in `routed_ip`.
         reachable.sort_by_key(IpAddr::is_ipv6);
         Self {
             all,
@@ -149,9 +154,9 @@ impl MachineAddresses {
     }
 }
 
-/// Returns the source address that the kernel would use, without sending a packet. 192.0.2.1 and
-/// 2001:db8::1 are addresses for documentation (RFC 5737, RFC 3849), which only the default route
-/// reaches.
+/// Returns the source address that the kernel would use for the default route, without sending a
+/// packet. 192.0.2.1 and 2001:db8::1 are addresses for documentation (RFC 5737, RFC 3849), which
+/// only the default route reaches.
 fn routed_ip(only_v4: bool) -> Option<IpAddr> {
     let v4 = || route_source("0.0.0.0:0", "192.0.2.1:9");
     let v6 = || route_source("[::]:0", "[2001:db8::1]:9");

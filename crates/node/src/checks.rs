@@ -19,12 +19,14 @@ const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, sinc
     membership: this node has founded a cluster of its own; p2pfs invite on a node of the others, \
     and p2pfs join here";
 
-/// Returns the time of the wall clock, or `None` if the clock has not been set.
+/// Returns the time of the wall clock, or `None` if it is before [`EARLIEST_UNIX_S`], so that the
+/// clock cannot have been set.
 pub(super) fn believable_now_s() -> Option<u64> {
     Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
 }
 
-/// Forgets the private marks of contents of which the cache has no bytes.
+/// Forgets the marks of private contents of which the cache has no bytes. Without bytes here, such
+/// a content cannot be given to any node.
 ///
 /// # Errors
 /// [`StoreError`] if the change cannot be stored.
@@ -79,8 +81,8 @@ pub(super) fn warn_of_what_was_found(
     problems.for_each(|problem| events.warn(problem));
 }
 
-/// Hands the stored records about other nodes as responders to the fetcher. Warns if the stored
-/// file was set aside.
+/// Hands the stored responder statistics of other nodes to the fetcher. Warns if the stored value
+/// was unreadable and was set aside.
 pub(super) fn restore_responders(found: &Responders, fetcher: &Fetcher, events: &EventLog) {
     fetcher.recall(&found.records);
     if let Some(why) = &found.set_aside {
@@ -91,7 +93,8 @@ pub(super) fn restore_responders(found: &Responders, fetcher: &Fetcher, events: 
     }
 }
 
-/// Records whether this machine's clock is far behind.
+/// Begins [`Condition::ClockBehind`] if this machine's clock is before [`EARLIEST_UNIX_S`], else
+/// ends it.
 pub(super) fn warn_of_a_wrong_clock(events: &EventLog) {
     let now = unix_now_s();
     if now < EARLIEST_UNIX_S {

@@ -13,10 +13,10 @@ use p2pfs_transfer::{Admits, HoldersOf};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Returns the check that decides whether a node may fetch a content, by the shares of this node
-/// and the published namespace. The shares are checked first. Other nodes may learn of a name some
-/// time before the namespace published here lists it. During this time the content of a share with
-/// readers is still given to its readers only.
+/// Returns the check that decides whether another node may fetch a content from this one. The check
+/// uses the shares of this node, and the published namespace for contents that no share has. Other
+/// nodes may learn of a name before the namespace published here lists it. In this time, that
+/// namespace alone would give the content of a share with readers to every node.
 pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
     let published = published.clone();
     Arc::new(move |asker: &NodeId, hash: &ContentHash| {
@@ -49,8 +49,8 @@ fn is_still_open(
     shares.iter().any(|share| !readers.contains_key(share)) && view.contents().is_open_here(hash)
 }
 
-/// Returns a function that lists the holders of a content by the published namespace and addresses
-/// at each call. The list never contains `me`.
+/// Returns a function that lists the holders of a content. Each call uses the namespace and the
+/// addresses that were published last. Leaves out `me` and holders without a known address.
 pub(super) fn holders_of(published: &Published, me: NodeId) -> HoldersOf {
     let published = published.clone();
     Arc::new(move |hash: &ContentHash| {

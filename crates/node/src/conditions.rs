@@ -11,16 +11,16 @@ use std::time::SystemTime;
 
 use super::events::Audience;
 
-/// Maximum subjects of one condition that stand at once. A share may have very many names with
-/// trouble; `p2pfs share` counts all of them.
+/// Maximum number of subjects for which one condition stands at once; further findings are not
+/// recorded. A share may have very many names with trouble; `p2pfs share` counts all of them.
 pub(crate) const SUBJECTS_MAX: usize = 20;
 
 /// How grave a condition is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It works, but its owner should know.
+    /// The node works, but its owner should know.
     Warning,
-    /// It does not work. `p2pfs doctor` fails.
+    /// A part of the node does not work. `p2pfs doctor` fails.
     Error,
 }
 
@@ -31,7 +31,7 @@ pub struct ConditionText {
     pub name: &'static str,
     /// How grave it is.
     pub severity: Severity,
-    /// The part of the node that it concerns, which begins its line in `p2pfs doctor`.
+    /// The part of the node that the condition concerns. Its line in `p2pfs doctor` begins with it.
     pub part: &'static str,
     /// The condition in general, for the manual and the catalog of messages.
     pub sentence: &'static str,
@@ -173,11 +173,11 @@ pub struct Finding {
     pub found: String,
     /// The remedy, if it is another than that of the table.
     pub remedy: Option<String>,
-    /// The users that may see it.
+    /// The users that may see `found`.
     pub audience: Audience,
     /// The sentence for all other users, if only the owner may see `found`.
     pub for_others: Option<String>,
-    /// When it ends by itself.
+    /// When the condition ends by itself; `None` if it does not.
     pub until: Option<SystemTime>,
 }
 
@@ -243,7 +243,8 @@ impl Finding {
 pub struct StandingCondition {
     /// The condition.
     pub condition: Condition,
-    /// Which of several: a share, a key, a seed. Empty if there is only one.
+    /// The share, key, seed or other thing that the condition concerns. Empty if there can be only
+    /// one.
     pub subject: String,
     /// The details.
     pub finding: Finding,
@@ -283,7 +284,8 @@ pub(super) enum Turn {
 pub(super) struct StandingConditions(BTreeMap<(Condition, String), Finding>);
 
 impl StandingConditions {
-    /// Records a finding. Returns the begin if the condition did not stand for this subject.
+    /// Records a finding. Returns the begin if the condition did not stand for this subject before.
+    /// A new subject beyond [`SUBJECTS_MAX`] is not recorded.
     pub(super) fn begin(
         &mut self,
         condition: Condition,

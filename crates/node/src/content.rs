@@ -1,8 +1,9 @@
 //! The content that the filesystem reads: open versions and the sources of their bytes.
 //!
-//! Owns the open versions and the order of a version's sources: the own shared file, the cache, a
-//! local file of equal content, the network. Never blocks on the network, and never returns a byte
-//! of another version than the one that was opened.
+//! Owns the open versions and the order of a version's sources. An own file that wins its name is
+//! read live, in its current state. For any other version the sources are the cache, an own shared
+//! file of equal content and the network, and never is a byte of another version returned. Nothing
+//! here blocks on the network.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -34,17 +35,18 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::read_full_at;
 use p2pfs_types::path::SharedPath;
 
-/// How long a read of a version that no log names waits if no holder of it is known. A node that
-/// still has a part of it offers it within this time.
+/// Maximum wait of a read for a version that no log names and no known node has. A node that still
+/// has a part of the version offers it within this time.
 const UNNAMED_GRACE: Duration = Duration::from_secs(1);
 
-/// The bytes and names of the node, as the filesystem sees them. It reads the state that the event
-/// loop publishes at each use.
+/// The bytes and names of the node, as the filesystem sees them. Each call uses the state that the
+/// event loop published last.
 pub struct NodeContent {
     pub(super) names: Names,
     pub(super) published: Published,
     pub(super) changes: mpsc::Sender<Outdated>,
-    /// Receives contents that had proved unserved, once verified bytes of them arrived.
+    /// Queue to the event loop for contents that count as unserved (their holders gave no correct
+    /// bytes), once a read of them succeeds.
     pub(super) served: mpsc::Sender<ContentHash>,
     pub(super) cache: Cache,
     pub(super) shares: ShareSet,
@@ -78,7 +80,8 @@ impl NodeContent {
         self.reads.waiting()
     }
 
-    /// Returns how many opened versions of other nodes' files the cache had, since the start.
+    /// Returns how often since the start the cache had the first bytes of an opened version of
+    /// another node's file, and how often not.
     pub fn cache_opens(&self) -> CacheOpens {
         self.reads.cache_opens()
     }
@@ -88,7 +91,8 @@ impl NodeContent {
         self.open.count()
     }
 
-    /// Opens a version whose bytes stay the same, even if it is an own file that is being written.
+    /// Opens a version for reads of exactly its content, even if it is an own file. If that file
+    /// changes meanwhile, the reads need another source or fail.
     ///
     /// # Errors
     /// `TooManyHandles` if the limit of open versions or of descriptors is reached, `Unreachable`
@@ -141,7 +145,7 @@ impl NodeContent {
     ) -> ReadTicket {
         let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
         let now = view.load();
-        // No other node has the content, and its own file is no longer here: the file has changed.
+        // No other node has the content, and the own file that had it has changed.
         let is_gone = now.contents().is_mine_alone(&hash)
             || (version.was_shared() && !now.contents().is_elsewhere(&hash));
         if is_gone {
@@ -230,7 +234,7 @@ impl OpenContent for OpenVersion {
             }
         }
         if version.is_partial() && matches!(read, ReadNow::Done(_)) {
-            // Cache hits advance the reader, and its read-ahead must know its position.
+            // Local reads advance the reader too, and read-ahead must know the reader's position.
             let range = ByteRange::at(offset, buffer.len() as u64);
             let content = ContentKey::new(version.hash(), version.size_bytes());
             self.content.fetcher.record_read(content, range);
@@ -380,9 +384,9 @@ fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
     read.map_or(ReadNow::Failed(FsError::Disk), ReadNow::Done)
 }
 
-/// Maps a failed fetch to the error of the read. A version that no log names was replaced, and is
-/// `Gone` if no cache has it. A version that some node still shares, even a dead one, is only out
-/// of reach.
+/// Maps a failed fetch to the error of the read. A version that no log names was replaced, so it is
+/// `Gone` if no node gave it. A version that some log still names, even the log of a dead node, is
+/// only out of reach.
 fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsError {
     match error {
         TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,

@@ -16,13 +16,13 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::keyed_buckets::KeyedBuckets;
 use p2pfs_types::offences::{OffenceLog, Offending};
 
-/// Burst of requests for logs, members and statements that one host may send. A node without state
-/// asks for the logs of all authors, 1 MiB at a time.
+/// Burst of requests for logs, members and statements that one host may send without a report. A
+/// node without state requests the logs of all authors, 1 MiB at a time.
 const QUESTIONS_BURST: u32 = 4096;
 /// Long-term rate of these requests per second. A node sends a few in each round of gossip.
 const QUESTIONS_PER_S: u32 = 64;
-/// Burst of refused files and messages of one host. A sender gives up a file at the first refusal,
-/// and its user may have told it to send a folder.
+/// Burst of refused files and messages of one host without a report. A sender gives up a file at
+/// the first refusal, but its user may have told it to send a whole folder.
 const REFUSED_BURST: u32 = 256;
 /// Long-term rate of refused files and messages per second.
 const REFUSED_PER_S: u32 = 4;

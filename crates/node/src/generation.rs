@@ -1,4 +1,4 @@
-//! The generation of a node's life and its seed for randomness. Owns no state.
+//! Chooses the generation and the random seed of a node that starts. Owns no state.
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -12,10 +12,12 @@ pub(super) fn next_generation(last: Generation) -> Generation {
     begun_at(unix_now_s(), last)
 }
 
-/// Returns a generation higher than the last one, even if the stored number or the clock went back
-/// a little. A generation more than a day ahead came from a wrong clock. Nodes with a right clock
-/// refuse it, and would refuse its successors until that day. So a generation that far ahead is not
-/// continued.
+/// Returns the generation of a life that begins at `now_s`: that time, or `last` plus 1 if that is
+/// higher. So it is higher than every earlier one, even if the stored number or the clock went back
+/// a little.
+///
+/// If `last` is more than a day ahead of the clock, it came from a wrong clock. Nodes with a right
+/// clock refuse it, and would refuse its successors until that day. Then `last` is ignored.
 fn begun_at(now_s: u64, last: Generation) -> Generation {
     if last.0 > now_s.saturating_add(GENERATION_AHEAD_MAX_S) {
         Generation(now_s)

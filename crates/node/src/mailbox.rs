@@ -1,7 +1,7 @@
 //! Bytes that other nodes send to the program that embeds this node.
 //!
-//! Keeps only messages for subscribed readers. Other messages are recorded in the [`EventLog`] and
-//! dropped.
+//! The bytes of a message are kept only for readers that had subscribed when it arrived. The
+//! [`EventLog`] records each message without its bytes.
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
@@ -15,7 +15,8 @@ pub(crate) const BEHIND_MAX: usize = 64;
 /// A message and its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The name that the sender gives itself. A foreign peer cannot prove its name.
+    /// Name of the sender: of a node the name in its certificate, else the name that the sender
+    /// gives itself without proof.
     pub from: String,
     /// The bytes.
     pub bytes: Bytes,
@@ -34,8 +35,8 @@ impl Mailbox {
         Self { live, events }
     }
 
-    /// Records a message and sends it to the readers. `bytes` is `None` if the message is too large
-    /// to be delivered.
+    /// Records a message in the event log and sends it to the readers. `bytes` is `None` if the
+    /// message is too large to be delivered; then it is only recorded.
     pub fn deliver(&self, from: String, size_bytes: u64, bytes: Option<Bytes>) {
         if let Some(bytes) = bytes {
             // The bytes may be a slice of a larger buffer, which a slow reader would keep alive.

@@ -13,13 +13,14 @@ pub enum Offence {
     /// It forwarded a departure, a generation or a head that its subject did not sign.
     #[error("says of other nodes what they did not sign")]
     SpeaksForOthers,
-    /// It uses a generation from the future.
+    /// It signed a generation that is more than a day in the future.
     #[error("speaks of a start more than a day after now: compare the clocks")]
     AheadOfClock,
-    /// It lists a version from the future.
+    /// It lists a version with a date in the future.
     #[error("lists files that are dated after now, which wait for their time: compare the clocks")]
     DatesAhead,
-    /// It lists a version of a name of others, and no holder gives a right byte of that version.
+    /// It lists a version of a name that other nodes list too, and no holder of that version gives
+    /// correct bytes.
     #[error("lists versions of files that no node gives: other versions have their names")]
     GivesNothing,
     /// Its log exceeds the budget of one author.
@@ -101,7 +102,8 @@ impl Offence {
         }
     }
 
-    /// Returns the offence of a node whose log was dropped, or `None` if the node is only gone.
+    /// Returns the offence of a node whose log was dropped, or `None` if the log was dropped only
+    /// because the node had departed.
     pub(super) fn of_dropped(why: DropCause) -> Option<Self> {
         match why {
             DropCause::OverAuthor => Some(Self::ListsTooMuch),

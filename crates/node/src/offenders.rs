@@ -61,7 +61,7 @@ impl Offenders {
         }
     }
 
-    /// Removes the warnings about files dated ahead once no version waits for its time.
+    /// Removes the warnings about files dated ahead. Call it while no version waits for its time.
     pub(super) fn settle_dates(&self) {
         if self.dated_ahead.swap(false, Ordering::Relaxed) {
             self.events.settle_saying(&Offence::DatesAhead.to_string());

@@ -63,7 +63,8 @@ impl OwnThread {
     }
 }
 
-/// Lasts as long as the runtime, or until the loop has ended.
+/// Keeps `loop_end` until the loop has ended. If the runtime shuts down first, it drops this task
+/// and `loop_end` with it, which ends the loop.
 async fn hold(mut loop_end: oneshot::Sender<()>) {
     loop_end.closed().await;
 }

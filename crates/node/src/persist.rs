@@ -1,8 +1,8 @@
-//! Storing persistent state beside the event loop.
+//! Stores persistent state on a thread beside the event loop.
 //!
-//! Owns the thread that writes to the store. One batch is in progress at a time. Meanwhile, changes
-//! accumulate in the catalogue. So a slow disk makes batches larger and never makes a queue longer.
-//! No batch is skipped: a stored log claims to be complete.
+//! [`Persister`] is the loop's side. It owns the thread and hands it one batch of log records at a
+//! time. While the thread writes a batch, further changes accumulate in the catalogue, so a slow
+//! disk lengthens no queue. No batch is skipped, because a stored log claims to be complete.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,10 +27,11 @@ const BATCH_RECORDS: usize = 8192;
 const BATCH_SPACING: Duration = Duration::from_millis(500);
 /// Beginning of the warning about a failed write.
 const NOT_STORED: &str = "the state is not stored, to be tried again";
-/// Interval at which reachable nodes are recorded without any change. Logs are forgotten after
-/// days.
+/// Interval at which the reachable nodes are stored even if they have not changed. An hour is
+/// precise enough, because a log is forgotten only after its author was away for days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
-/// Interval at which the responder statistics are stored. A crash loses at most this much.
+/// Interval at which the responder statistics (how fast and how reliably each peer answered) are
+/// stored. A crash loses at most the last interval.
 const RESPONDERS_PERIOD: Duration = Duration::from_secs(300);
 
 /// The result of a batch.
@@ -44,9 +45,9 @@ enum StoreJob {
     Responders(Vec<PeerRecord>),
 }
 
-/// The jobs that wait for the thread. Of each kind there is at most one, the newest, which
-/// supersedes earlier ones. Batches do not supersede each other, so only one is in progress at a
-/// time.
+/// The jobs that wait for the thread, at most one of each kind. A newer generation, list of
+/// reachable nodes or list of statistics replaces the waiting one. A batch of logs must not be
+/// replaced, so [`Persister`] adds one only after the result of the batch before arrived.
 #[derive(Default)]
 struct PendingJobs {
     logs: Option<Vec<LogWrite>>,
@@ -112,14 +113,16 @@ pub(super) struct Persister {
     outcomes: Receiver<BatchResult>,
     thread: Option<JoinHandle<()>>,
     under_way: bool,
-    /// Whether there may be more to store: the last check was too early, or found something.
+    /// Whether the catalogue may have changes to store: the last [`Self::advance`] did not ask the
+    /// catalogue, or got a batch from it.
     has_more: bool,
     next_batch: Instant,
     next_note: Instant,
     next_responders: Instant,
     /// Whether the last batch failed.
     is_failing: bool,
-    /// The latest change between failure and success, until it is reported.
+    /// The latest batch result that failed, or that succeeded after a failure, until
+    /// [`Self::report`] reports it.
     news: Option<StoreNews>,
 }
 
@@ -166,7 +169,8 @@ impl Persister {
         }
     }
 
-    /// Hands the next batch to the thread if it is idle and there is one.
+    /// Handles the results of earlier batches. Then hands the next batch to the thread, if the
+    /// thread has none, the time for it has come and the catalogue has changes.
     pub(super) fn advance(&mut self, catalogue: &mut Catalogue) {
         self.poll_results(catalogue);
         let now = Instant::now();
@@ -201,8 +205,9 @@ impl Persister {
         Instant::now() >= self.next_note
     }
 
-    /// Stores the addresses of the reachable members and that they were live now. An empty list is
-    /// ignored: the stored addresses serve a start without a network.
+    /// Stores the addresses of the reachable members, and now as the time when they were last live.
+    /// Ignores an empty list, so that a node without a network keeps the stored addresses for its
+    /// next start.
     pub(super) fn set_reachable(&mut self, members: Vec<(NodeId, SocketAddr)>) {
         self.next_note = Instant::now() + NOTE_PERIOD;
         if !members.is_empty() {
@@ -210,7 +215,7 @@ impl Persister {
         }
     }
 
-    /// Stores the responder statistics of other nodes, if it is time for that.
+    /// Stores the responder statistics, if [`RESPONDERS_PERIOD`] has passed since the last time.
     pub(super) fn store_responders(&mut self, fetcher: &Fetcher) {
         if Instant::now() >= self.next_responders {
             self.next_responders = Instant::now() + RESPONDERS_PERIOD;
@@ -218,12 +223,14 @@ impl Persister {
         }
     }
 
-    /// Makes the responder statistics due now. A peer lied, and a crash should not lose that.
+    /// Makes the responder statistics due now, because a peer sent wrong bytes. A crash then does
+    /// not lose that.
     pub(super) fn expedite_responders(&mut self) {
         self.next_responders = Instant::now();
     }
 
-    /// Records whether the state is stored.
+    /// Begins [`Condition::StateNotStored`] if a batch failed since the last call, and ends it if
+    /// storing works again.
     pub(super) fn report(&mut self, events: &EventLog) {
         let Some(news) = self.news.take() else { return };
         match news {
@@ -236,7 +243,7 @@ impl Persister {
     }
 
     /// Stores everything left, including the responder statistics, and ends the thread. Blocks on
-    /// the disk. After a refused batch no later one is stored.
+    /// the disk. If a batch fails, the changes after it are not stored.
     pub(super) fn finish(&mut self, catalogue: &mut Catalogue, responders: Vec<PeerRecord>) {
         let Some(thread) = self.thread.take() else {
             return;
@@ -298,8 +305,9 @@ const OUTCOME_LOOK: Duration = Duration::from_millis(50);
 /// Pause after a failed write: a full disk stays full for some time.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The store, reopened after each failure. redb refuses all writes after one that the disk refused,
-/// while the data on the disk is intact.
+/// The store, closed after each failure and reopened by the next job. After the disk refused one
+/// write, an open redb database refuses all further writes, although its data on the disk is
+/// intact.
 struct ReopeningStore {
     dir: PathBuf,
     store: Option<Store>,

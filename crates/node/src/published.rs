@@ -26,8 +26,9 @@ pub struct MemberReport {
     pub status: MemberStatus,
     /// Number of entries in its log.
     pub entries: u64,
-    /// Whether the node has announced its known logs and no available log is still in transfer.
-    /// Then everything that the live members list is listed here.
+    /// Whether the node has announced the logs that it knows, and no log is still in transfer to
+    /// this node or waits to be shown. Logs that cannot be had at the moment do not count. If this
+    /// holds for all live members, everything that they list is listed here.
     pub is_read: bool,
 }
 
@@ -126,7 +127,7 @@ impl MemberSchedule {
     }
 }
 
-/// Changes for the owner of a mount, which has to update its caches.
+/// Changes for the owner of a mount, which has to update the kernel's caches.
 #[derive(Clone)]
 pub enum Outdated {
     /// Names, in the order of their changes.

@@ -28,10 +28,10 @@ struct ByteCounts {
 /// The counters of both directions.
 #[derive(Clone, Default)]
 pub(crate) struct Traffic {
-    /// Bytes that other nodes fetched from this one or that it pushed to them.
+    /// Bytes of files that this node sent to other nodes and to foreign peers.
     pub sent: PeerBytes,
-    /// Bytes that other nodes pushed to this one, and those from foreign peers. The fetcher counts
-    /// bytes fetched from nodes.
+    /// Bytes of files that other nodes pushed to this node, and all bytes of files from foreign
+    /// peers. The fetcher counts the bytes that this node fetches from nodes.
     pub taken: PeerBytes,
 }
 
@@ -62,13 +62,13 @@ impl PeerBytes {
     }
 }
 
-/// One direction of traffic between this node and the foreign peers of one protocol. It applies the
-/// rate limit between nodes and counts the bytes. Clones share their state.
+/// One direction of traffic between this node and foreign peers. It applies the rate limit that
+/// holds between nodes too, and counts the bytes. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct ForeignThrottle {
     pace: Pace,
-    /// Queue in front of the rate limit. Only its first transfer waits for the limit itself. Foreign
-    /// peers can be many, and native nodes must keep their share.
+    /// Queue in front of the rate limit. Only the first transfer in it waits for the limit itself,
+    /// so that many foreign peers leave native nodes their part of the limit.
     line: Arc<AsyncMutex<()>>,
     bytes: PeerBytes,
 }
@@ -88,8 +88,8 @@ impl ForeignThrottle {
         self.pace.bytes_per_s().is_some()
     }
 
-    /// Waits until these bytes may pass. Bytes that a program waits for bypass the queue. Dropping
-    /// the future passes nothing.
+    /// Waits until these bytes may pass. Bytes that a program waits for bypass the queue. If the
+    /// future is dropped, the limit is not charged for the bytes.
     pub async fn pass(&self, bytes: u64, is_waited_for: bool) {
         let _in_line = if is_waited_for {
             None
