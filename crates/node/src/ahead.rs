@@ -18,7 +18,8 @@ impl NodeContent {
         self.batches.ask(&files);
     }
 
-    /// Reads bytes that arrived in a batch and are not stored in the cache yet.
+    /// Reads bytes that arrived in a batch and are not stored in the cache yet. Returns
+    /// [`ReadNow::Wait`] if there are none.
     pub(super) fn read_batched(
         &self,
         version: &FixedVersion,

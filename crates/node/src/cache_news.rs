@@ -35,9 +35,10 @@ impl CacheSource for Cache {
     }
 }
 
-/// Starts a thread that forwards cache events to the event loop. The cache sends its events on
-/// blocking threads, and the loop must not block. After a loss, the full list follows the events
-/// that were not lost. Later events follow the list.
+/// Starts a thread that forwards cache events to the event loop. The loop cannot read them itself,
+/// because waiting at the cache's channel blocks. After the cache has lost events, the thread first
+/// forwards the events that are queued, and then sends the list of complete contents. Later events
+/// follow the list.
 pub(super) fn forward_events(
     events: std_mpsc::Receiver<CacheEvent>,
     cache: impl CacheSource,

@@ -1,7 +1,8 @@
-//! Recent events, for `p2pfs events` and the journal.
+//! Recent events, warnings and standing conditions, for `p2pfs events`, `p2pfs status` and the
+//! journal.
 //!
-//! Owns a bounded log of the latest events and sends new ones to its followers. It only reports;
-//! nothing depends on it.
+//! [`EventLog`] is a bounded log of the latest events that sends new ones to its followers. It only
+//! reports: no decision of the node depends on it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -53,7 +54,7 @@ pub enum News {
     PeerDown(Who, DownReason),
     /// A node was admitted. The second node admitted it.
     Joined(Who, Who),
-    /// A node was expelled or resigned. The second node said so.
+    /// A node was expelled or resigned. The second node signed the statement.
     Expelled(Who, Who),
     /// The cluster has a fresh secret, made by this member.
     Rotated(Who),
@@ -93,7 +94,7 @@ pub enum News {
     },
     /// Talk, exactly as it was sent. It may contain any character.
     Chat {
-        /// The name that the sender gives itself.
+        /// Name of the sender. A foreign peer cannot prove its name.
         from: String,
         /// The text.
         text: String,
@@ -101,7 +102,7 @@ pub enum News {
     /// A message of bytes that are not a file. [`Messenger::messages`](super::Messenger::messages)
     /// delivers the bytes.
     Bytes {
-        /// The name that the sender gives itself.
+        /// Name of the sender. A foreign peer cannot prove its name.
         from: String,
         /// Number of bytes.
         size_bytes: u64,
@@ -165,7 +166,7 @@ pub struct Given {
 /// A file that one peer pushes to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push {
-    /// The name that the other peer gives itself.
+    /// Name of the other peer. A foreign peer cannot prove its name.
     pub peer: String,
     /// The offered name of the file, or its final name once it has arrived.
     pub name: Vec<u8>,
@@ -182,11 +183,11 @@ pub enum PushStage {
     Started,
     /// The whole file has arrived, or was sent to a peer that cannot acknowledge it.
     Done,
-    /// The push failed, with the reason. No part of the file remains.
+    /// The push failed, with the reason. The recipient keeps no part of the file.
     Failed(String),
 }
 
-/// A node and the name that it gives itself, if known.
+/// A node and its name, if known: the name in its certificate, else the one that it gives itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
     /// Public key of the node.
@@ -243,8 +244,7 @@ impl EventLog {
         (kept.events.iter().cloned().collect(), self.live.subscribe())
     }
 
-    /// Returns the warnings about happenings, oldest first. For other users than the owner, leaves
-    /// out those that name local files.
+    /// Returns the remembered warnings that `audience` may see, oldest first.
     pub fn happenings(&self, audience: Audience) -> Vec<String> {
         match audience {
             Audience::Owner => self.warnings(),
@@ -298,7 +298,7 @@ impl EventLog {
         self.kept.lock().standing.all().collect()
     }
 
-    /// Returns what stands of one condition.
+    /// Returns the standing findings of one condition, one for each subject.
     pub fn standing_of(&self, condition: Condition) -> Vec<StandingCondition> {
         self.kept.lock().standing.of(condition).collect()
     }
@@ -443,8 +443,9 @@ impl EventLog {
         }
     }
 
-    /// Records that a version of another node has a time in the future, until this machine's clock
-    /// reaches it. One of the two clocks is wrong, and the clock that is ahead wins every conflict.
+    /// Begins [`Condition::ClockAhead`] for the author of a version with a time more than
+    /// [`CLOCK_GAP_MAX`] in the future. One of the two clocks is wrong, and the clock that is ahead
+    /// wins every conflict. The condition ends when the time is less than [`CLOCK_GAP_MAX`] ahead.
     fn warn_of_clock(&self, found: &Found, view: &View) {
         if let Some(gap) = clock_gap(found.version_time, SystemTime::now()) {
             let who = view
@@ -456,7 +457,7 @@ impl EventLog {
                 gap.as_secs() / 60
             );
             let finding = Finding::new(said);
-            // A time beyond the range of the clock never arrives.
+            // This clock never reaches a time beyond the range of `SystemTime`.
             let finding = match SystemTime::now().checked_add(gap - CLOCK_GAP_MAX) {
                 Some(until) => finding.until(until),
                 None => finding,
@@ -488,12 +489,13 @@ impl EventLog {
     }
 }
 
-/// Largest gap by which another clock may be ahead. Time servers keep machines within seconds, and
-/// a slow log does not make a version newer.
+/// Maximum time by which the clock of another node may be ahead without a finding. Time servers
+/// keep clocks within seconds, and a version that arrives late only looks older.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// Returns how far a version's time is ahead of now, if it is more than [`CLOCK_GAP_MAX`]. No
-/// author gives a version a later time than its own clock showed.
+/// Returns how far a version's time is ahead of `now`, if it is more than [`CLOCK_GAP_MAX`]. No
+/// author gives a version a later time than the author's own clock showed, so that clock is ahead
+/// at least as far.
 fn clock_gap(version_time: Timestamp, now: SystemTime) -> Option<Duration> {
     let seconds = u64::try_from(version_time.seconds).ok()?;
     let version_time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;

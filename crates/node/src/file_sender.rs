@@ -30,14 +30,16 @@ use p2pfs_types::id::NodeId;
 const WINDOW: usize = 8;
 /// Maximum number of consecutive retries without progress after a broken connection.
 const TRIES_MAX: u32 = 6;
-/// Delay before the first retry; it doubles with each further one.
+/// Delay before the first retry after a broken connection; it doubles with each further one. A busy
+/// recipient is asked again at this interval.
 const RETRY_MIN: Duration = Duration::from_millis(500);
-/// How long a recipient may be busy with other files before the send fails. It is longer than a
-/// stalled file blocks its sender's next one (`node::inbox::receive`, `COMING_PATIENCE`).
+/// How long a recipient may be busy with other files before the send fails. It is longer than the
+/// time after which the recipient gives up a stalled file and so has a free slot
+/// ([`COMING_PATIENCE`](super::inbox::COMING_PATIENCE)).
 const BUSY_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take to acknowledge a line of talk.
 const SAY_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a node may take to tell the name of a file that it has.
+/// How long a recipient may take to return the name under which it keeps a file.
 const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a node may take to acknowledge a message.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
@@ -128,7 +130,7 @@ impl FileSender {
         let mut chosen: Vec<Recipient> = Vec::new();
         for name in named {
             let is_called = all.iter().any(|(_, aliases)| aliases.contains(name));
-            // A known node with this name may be away. Then the name does not select another node
+            // If a known node has this name and is away, the name does not select another node
             // whose key begins with it.
             let by_key = !is_called && self.published.view.load().node_called(name).is_none();
             let is_meant = |(recipient, aliases): &&(Recipient, Vec<String>)| {
@@ -182,7 +184,7 @@ impl FileSender {
         }
     }
 
-    /// Checks that a message of these bytes reaches each recipient as it is.
+    /// Checks that a message of these bytes reaches each recipient unchanged.
     ///
     /// # Errors
     /// [`SendError::Reserved`].
@@ -198,9 +200,9 @@ impl FileSender {
         self.foreign.as_deref().ok_or(PushError::Gone)
     }
 
-    /// Sends a file to one recipient; `sent` counts the bytes in transfer. After a broken
-    /// connection the transfer continues, if the recipient can say how much it has. Returns the name
-    /// under which the recipient keeps the file, if it can tell.
+    /// Sends a file to one recipient and keeps the progress in bytes in `sent`. After a broken
+    /// connection, a transfer to a node continues where it stopped. Returns the name under which
+    /// the recipient keeps the file, or `None` if the recipient cannot tell.
     ///
     /// # Errors
     /// [`PushError`]; the recipient then has no file under the name.
@@ -315,7 +317,8 @@ impl FileSender {
         }
     }
 
-    /// Asks a node under which name it keeps a file that it was sent. An older node cannot tell.
+    /// Asks a node under which name it keeps a file that was sent to it. Returns `None` if the node
+    /// does not answer this, as an older version does not.
     async fn kept_name(&self, parcel: &Parcel, node: NodeId) -> Option<Vec<u8>> {
         let address = self.published.addresses.load().get(&node).copied()?;
         let ask = Push::AskKept { hash: parcel.hash };
@@ -369,7 +372,8 @@ impl Recipient {
 /// The failure of one attempt.
 enum AttemptError {
     ForGood(PushError),
-    /// The connection broke when the recipient had the bytes up to `to_bytes`.
+    /// The attempt may be repeated: the connection broke, the recipient has no known address, or it
+    /// has given the file up. It had acknowledged the bytes up to `to_bytes`.
     ForNow {
         to_bytes: u64,
     },
@@ -386,9 +390,9 @@ struct SendAttempt<'a> {
 }
 
 impl SendAttempt<'_> {
-    /// Runs the attempt. `again` says whether the recipient has answered an offer of this push
-    /// before. Then it knows that this offer continues the same push and is not a second push of
-    /// the same bytes.
+    /// Runs the attempt. `again` says whether the recipient has accepted an offer of this push
+    /// before. The offer carries it, so that the recipient continues the same push instead of
+    /// receiving a second copy of the file.
     async fn run(&self, again: &mut bool) -> Result<(), AttemptError> {
         let parcel = self.parcel;
         let offer = Push::Offer {

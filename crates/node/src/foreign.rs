@@ -1,8 +1,8 @@
 //! Peers that speak another protocol than nodes do.
 //!
-//! A node has at most one [`ForeignPeers`], which may speak several protocols. The node knows none
-//! of them: it asks for files from elsewhere, gives the peers access to its own files and inbox,
-//! and sends them files and talk.
+//! A node has at most one [`ForeignPeers`], which may speak several protocols. The node does not
+//! know these protocols. Through [`ForeignPeers`] it reads the files of the peers and sends them
+//! files and talk. Through [`ForeignHost`] the peers read the node's files and push files to it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -43,16 +43,17 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait ForeignPeers: Any + Debug + Send + Sync {
     /// Starts to speak to the peers, in the runtime of the node. The node calls it once, before any
     /// other method. A part that cannot start stays off, with a warning in the event log. All tasks
-    /// end once [`ForeignHost::stopping`] says so.
+    /// must end once [`ForeignHost::stopped`] returns.
     fn start(&self, host: ForeignHost);
 
-    /// Returns the files of the peers, unless these only push theirs.
+    /// Returns the files that the peers offer for reading, or `None` if the peers only push files.
     fn files(&self) -> Option<&dyn ForeignFiles>;
 
     /// Returns the length of the longest datagram of the peers in bytes; 0 if they send none.
     fn datagram_max_bytes(&self) -> usize;
 
-    /// Takes a datagram of a peer. Returns false if it is not one. It never blocks.
+    /// Takes a datagram of a peer. Returns false if the datagram is not of a protocol of the peers.
+    /// It never blocks.
     fn take_datagram(&self, from: SocketAddr, datagram: &[u8]) -> bool;
 
     /// Returns how many datagrams were dropped, for any reason.
@@ -64,10 +65,10 @@ pub trait ForeignPeers: Any + Debug + Send + Sync {
     /// Returns the peers to which files can be sent now.
     fn recipients(&self) -> Later<'_, Vec<ForeignPeer>>;
 
-    /// Returns whether a message of these bytes reaches a peer as it is.
+    /// Returns whether a message of these bytes reaches a peer unchanged.
     fn carries(&self, message: &[u8]) -> bool;
 
-    /// Sends a file to the peer with this ID; `sent` counts the bytes in transfer.
+    /// Sends a file to the peer with this ID and adds the bytes that were written to `sent`.
     fn send_file<'a>(
         &'a self,
         id: &'a str,
@@ -94,8 +95,8 @@ pub struct ForeignPeer {
     pub address: SocketAddr,
 }
 
-/// Returns the ID of a node among foreign peers. By it, other nodes of the cluster recognize a node
-/// that they already know.
+/// Returns the ID of a node among foreign peers. By this ID, a node recognizes a foreign peer that
+/// is also a node of its cluster.
 pub fn foreign_id(node: &NodeId) -> String {
     node.short(ID_DIGITS)
 }
@@ -125,7 +126,7 @@ pub struct ForeignHost {
     pub events: EventLog,
     /// Changes of names for the kernel's caches.
     pub changes: mpsc::Sender<Outdated>,
-    /// True, or without a sender, once the node ends.
+    /// Becomes true, or loses its sender, when the node ends.
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -156,9 +157,9 @@ pub struct ForeignReads {
 /// The parts of a node for files and messages that peers push to it.
 #[derive(Clone)]
 pub struct ForeignPushes {
-    /// The folder for files. Without one they are skipped.
+    /// The folder for pushed files. Without a folder, pushed files are skipped.
     pub inbox: InboxHandle,
-    /// The readers of messages.
+    /// The queue of pushed messages to their readers.
     pub mailbox: Mailbox,
 }
 

@@ -15,11 +15,11 @@ use p2pfs_types::id::NodeId;
 /// Settings for sending and receiving; see `[inbox]` in the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct GivingSettings {
-    /// The folder for files of other nodes.
+    /// The inbox for files that other nodes push.
     pub inbox: Option<InboxSettings>,
     /// The senders whose files are accepted.
     pub accept: Accept,
-    /// The folder for files of foreign peers.
+    /// The inbox for files that foreign peers push; may be the same folder.
     pub foreign_inbox: Option<InboxSettings>,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct GivingContext<'a> {
 pub(super) struct GivingSides {
     pub(super) courier: FileSender,
     pub(super) pushes: Pushes,
-    /// The folders for files of others.
+    /// The inboxes for files of nodes and of foreign peers, which may be the same one.
     pub(super) inboxes: Vec<InboxHandle>,
-    /// The folder and the messages for foreign peers.
+    /// The receivers of files and messages that foreign peers push.
     pub(super) foreign: ForeignPushes,
 }
 

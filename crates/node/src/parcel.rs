@@ -1,4 +1,5 @@
-//! A file that is sent to others, read and hashed once for all of them.
+//! A file that is sent to others. It is hashed once for all recipients; its bytes are then read for
+//! each of them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +14,7 @@ use p2pfs_types::files::read_full_at;
 /// A SHA-256, by which foreign peers identify the content of a file.
 pub type Sha256 = [u8; 32];
 
-/// A file to send, read once and identified by its hashes.
+/// A file to send, identified by its hashes.
 #[derive(Clone, Debug)]
 pub struct Parcel {
     /// The file, open for reading.

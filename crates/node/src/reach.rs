@@ -52,8 +52,7 @@ impl DialBackSlots {
     }
 }
 
-/// Returns the answer to a member whose datagrams do not arrive. The time in it may show the
-/// reason.
+/// Returns the answer with [`UNHEARD`].
 fn unheard() -> Response {
     reached(UNHEARD.to_owned())
 }

@@ -22,7 +22,7 @@ pub(super) struct Receivers {
 }
 
 impl Receivers {
-    /// Starts the loop on its own thread with these queues and the later ones.
+    /// Starts the loop on its own thread, with these queues and those that were opened after them.
     pub(super) fn feed(
         self,
         event_loop: EventLoop,

@@ -36,8 +36,8 @@ impl StateDir {
         }
     }
 
-    /// Returns whether the directory is still in its place. If it was removed or moved under a
-    /// running node, its state is lost.
+    /// Returns whether the directory is still in its place. If it was removed or moved while the
+    /// node runs, the next start does not find the state.
     pub(crate) fn whereabouts(&self) -> Whereabouts {
         self.lock.whereabouts()
     }
