@@ -24,7 +24,8 @@ impl CopiedKey {
         }
     }
 
-    /// Returns the subject of the condition. The own key comes first.
+    /// Returns the subject of the condition `KeyCopied`. That of the own key is empty, so that it
+    /// sorts before all others.
     pub(super) fn subject(&self) -> String {
         match self {
             Self::Own => String::new(),

@@ -18,8 +18,8 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 pub(super) struct FixedVersion {
     hash: ContentHash,
     size_bytes: u64,
-    /// The cache file, held so that it is not evicted while open. `None` if the cache could not
-    /// make room.
+    /// The cache file, held so that it is not evicted while open. `None` if the cache did not have
+    /// the file and either an own share had the content or the cache could not make room.
     cached: Option<CacheFile>,
     /// The last file found in the own shares with the same content.
     local: ArcSwapOption<ShareFile>,
@@ -95,17 +95,18 @@ impl FixedVersion {
                 .is_none_or(|cached| !cached.is_complete())
     }
 
-    /// Returns whether a file in the own shares had the whole content.
+    /// Returns whether a file in the own shares had the content at the open or at a later read.
     pub(crate) fn was_shared(&self) -> bool {
         self.local.load().is_some()
     }
 
-    /// Returns why bytes that may be here were not found at the open.
+    /// Returns why bytes that may be here were not found at the open, or `None` if no bytes are
+    /// missing.
     pub(crate) fn hindrance(&self) -> Option<MissedReason> {
         self.hindrance.filter(|_| self.is_partial())
     }
 
-    /// Returns how many bytes of a range would have to come from other nodes now.
+    /// Returns how many bytes of a range the cache lacks now.
     pub(crate) fn missing_bytes(&self, range: ByteRange) -> u64 {
         let cached = self.cached.as_ref();
         cached.map_or(range.len(), |cached| cached.missing_in(range).len())
@@ -159,7 +160,7 @@ impl FixedVersion {
     fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> Option<ReadNow> {
         match self.cached.as_ref()?.read_at(offset, buffer) {
             Ok(ReadOutcome::Ready(length)) => Some(ReadNow::Done(length)),
-            // If the cache's disk fails, other nodes are asked.
+            // If the cache's disk fails, the bytes come from an own share or another node.
             Ok(ReadOutcome::Missing(_)) | Err(_) => None,
         }
     }

@@ -21,8 +21,8 @@ const NAMELESS_DIGITS: usize = 8;
 pub(super) struct Names {
     view: Arc<ArcSwap<View>>,
     keyring: Arc<Keyring>,
-    /// Names in the history, as of the keyring's revision before them. Collecting them for each
-    /// question would take too long in a large cluster.
+    /// Names in the cluster's history, with the keyring's revision at which they were collected.
+    /// Collecting them for each lookup would take too long in a large cluster.
     history: Arc<Mutex<HistoryNames>>,
 }
 
@@ -61,8 +61,8 @@ impl Names {
         history.1.get(node).cloned()
     }
 
-    /// Returns the sender to which files of a node are charged. With certificates it is the member.
-    /// Without them keys can be made up, so it is the host.
+    /// Returns the sender to which files of a node are charged: the member if the cluster has
+    /// certificates, else the host, because without certificates a host can make up keys.
     pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> ChargedSender {
         if self.keyring.has_ledger() {
             ChargedSender::Node(*node)
@@ -79,16 +79,17 @@ impl Names {
         }
     }
 
-    /// Returns whether a setting means this node. It does if it is the node's key, or the name in
-    /// its certificate and in no other member's. The name that a node gives itself proves nothing.
+    /// Returns whether a setting means this node: `setting` is the node's key, or a name for which
+    /// [`member_meant`] returns the node.
     pub(super) fn is_meant(&self, setting: &str, node: &NodeId) -> bool {
         setting == node.to_string() || member_meant(&self.keyring, setting) == Some(*node)
     }
 }
 
 /// Returns the member that a setting means: the one with that key, or the only one with that name
-/// in its certificate. The name that a node gives itself proves nothing, so without certificates a
-/// name means no node. A name that was given in an earlier cluster means none either.
+/// in its certificate, or else with that name and the start of its key. The name that a node gives
+/// itself proves nothing, so without certificates a name means no node. A name that the settings
+/// gave in an earlier cluster means no node until it is confirmed.
 pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
     if let Ok(node) = setting.parse::<NodeId>() {
         return keyring.is_member(&node).then_some(node);

@@ -9,8 +9,9 @@ use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_transfer::net::peer::{AnswerBeside, Incoming};
 use p2pfs_transfer::{OnSent, Server};
 
-/// Returns the handler that answers requests for content and pushes beside the loop. It counts the
-/// bytes sent and the hosts that send too many requests.
+/// Returns the handler that answers requests for content and pushes beside the loop, and returns
+/// all other requests for the loop. It counts the bytes sent, and for [`FloodMeter`] the requests
+/// left to the loop and the refused pushes of each host.
 pub(super) fn answer_beside(
     server: &Server,
     sent: &PeerBytes,

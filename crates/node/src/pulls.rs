@@ -1,8 +1,8 @@
-//! The schedule of log pulls.
+//! The schedule of log pulls: which member is asked next for which author's log, and when.
 //!
-//! Owns the schedule: one pull at a time for each author, a bounded number at once, another member
-//! after a failure, and a growing pause while no member has the log. Pure: it receives the time,
-//! members and results, and returns the next request. It never sees a record.
+//! There is one pull at a time for each author and a bounded number at once. After a failure
+//! another member is asked, with a growing pause while no member has the log. Pure: [`Pulls`]
+//! receives the time, members and results, and returns the next request. It never sees a record.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -29,19 +29,21 @@ const HOPELESS: u32 = 3;
 /// used.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a member that did not answer is asked after all others. Connecting to an unreachable
-/// node takes seconds, and every change of the log would wait for it.
+/// How long other members are preferred to a member that did not answer. Connecting to an
+/// unreachable node takes seconds, and without this each change of a log would wait that long.
 const SILENT_FOR: Duration = Duration::from_secs(60);
 
-/// A failure within this time delays no pull, so it does not mark a member as silent.
+/// A request that fails within this time hardly delays its pull, so it does not mark the member as
+/// silent.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Number of first tries for a change that skip members that were silent lately. After them such a
-/// member is asked, because it may be the only one with the log.
+/// Number of tries at the beginning of a pull that skip members that were silent lately, if there
+/// are others. Later tries choose among all members, because a silent one may be the only one with
+/// the log.
 const TRIES_OF_OTHERS: u32 = 2;
 
-/// How long a log that had no room is not requested, whatever its author announces. So the cost of
-/// finding out again stays a small part of the time.
+/// How long a log that had no room is not requested, whatever its author announces. So this node
+/// spends little of its time on pulling a log only to find again that it has no room for it.
 pub(crate) const PUT_OFF: Duration = Duration::from_secs(10 * 60);
 
 /// The position at which the next part of a log begins.
@@ -70,7 +72,7 @@ struct LogPull {
     /// The node that announced the head. After the author it is the most likely to have the log.
     told_by: Option<NodeId>,
     failures: u32,
-    /// The last member that failed. The next request goes to another one if possible.
+    /// The last member that failed. The next request goes to another member if there is one.
     avoided: Option<NodeId>,
     state: PullState,
 }
@@ -86,7 +88,7 @@ enum PullState {
 #[derive(Debug)]
 pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, LogPull>,
-    /// Members that did not answer lately. Until the given time they are asked last.
+    /// Members that did not answer lately. Until the given time, other members are preferred.
     silent: BTreeMap<NodeId, Instant>,
     rng: StdRng,
 }
@@ -101,7 +103,8 @@ impl Pulls {
         }
     }
 
-    /// Requests the log of `author` from `position` on, after a newer head was seen.
+    /// Requests the log of `author` from `position` on, after a newer head was seen. An open
+    /// request is left as it is, and a postponed log stays postponed.
     pub(crate) fn want(
         &mut self,
         now: Instant,
@@ -162,8 +165,8 @@ impl Pulls {
         self.pulls.remove(&author);
     }
 
-    /// Records that no answer arrived or can arrive. If that took longer than [`SOON`], the other
-    /// members are asked first for a while.
+    /// Records that no answer arrived or can arrive. If that took longer than [`SOON`], the asked
+    /// member counts as silent for [`SILENT_FOR`].
     pub(crate) fn fail_silently(&mut self, now: Instant, author: NodeId) {
         let state = self.pulls.get(&author).map(|pull| &pull.state);
         if let Some(PullState::Asked { from, since }) = state
@@ -179,7 +182,8 @@ impl Pulls {
         self.silent.remove(from);
     }
 
-    /// Records that the asked member did not have the log.
+    /// Records a failed try: the asked member did not have the log or sent a bad part, or there was
+    /// no member to ask. The next try follows after a pause.
     pub(crate) fn fail(&mut self, now: Instant, author: NodeId) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.failures = pull.failures.saturating_add(1);
@@ -194,7 +198,8 @@ impl Pulls {
         }
     }
 
-    /// Restarts a pull whose log did not match its head, from another node if possible.
+    /// Restarts a pull at `position`, because the log did not match its head. The next try goes to
+    /// another member if there is one.
     pub(crate) fn restart(&mut self, now: Instant, author: NodeId, position: LogPosition) {
         self.fail(now, author);
         if let Some(pull) = self.pulls.get_mut(&author) {
@@ -202,7 +207,7 @@ impl Pulls {
         }
     }
 
-    /// Forgets a member that is gone. Its requests are sent to another one at once.
+    /// Forgets a member that is gone. The requests that it has not answered become due at once.
     pub(crate) fn forget_member(&mut self, now: Instant, node: NodeId) {
         self.silent.remove(&node);
         for pull in self.pulls.values_mut() {
@@ -215,8 +220,9 @@ impl Pulls {
         }
     }
 
-    /// Returns the next request, given the live members. The author is asked first, then the node
-    /// that announced the head, then any other.
+    /// Returns the next request, given the live members. The first try goes to the author, unless
+    /// the author is away or silent, else to the node that announced the head. Further tries go to
+    /// random members.
     pub(crate) fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
         self.expire_silent(now);
         if self.is_busy() {
@@ -240,7 +246,8 @@ impl Pulls {
         })
     }
 
-    /// Returns whether any log is in transfer, except for those that are unavailable at the moment.
+    /// Returns whether any log is wanted, leaving out postponed logs and those that failed
+    /// [`HOPELESS`] times in sequence.
     pub(crate) fn is_any_coming(&self) -> bool {
         let is_coming = |pull: &LogPull| {
             pull.failures < HOPELESS && !matches!(pull.state, PullState::PutOff { .. })

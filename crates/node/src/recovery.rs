@@ -24,7 +24,8 @@ pub(super) struct StoredState {
     pub(super) warnings: Vec<String>,
 }
 
-/// Opens the state. A damaged file is moved aside and replaced by an empty one.
+/// Opens the state. A damaged file is moved aside and replaced by an empty one. If `shares.redb` is
+/// damaged, `catalogue.redb` is replaced too.
 ///
 /// # Errors
 /// If the disk fails, if another process uses the directory, or if a newer p2pfs wrote the files.

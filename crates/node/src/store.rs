@@ -42,9 +42,9 @@ pub const STORE_VERSION: u64 = 1;
 /// Maximum memory for redb's pages; its own default is 1 GiB. Logs are written in order and read
 /// once, so more would only hold unused pages.
 pub const PAGE_CACHE_BYTES: usize = 1 << 20;
-/// Age of the last live time after which a node's log is forgotten.
+/// Time since a node was last live after which a start of this node forgets that node's log.
 pub const FORGET_AFTER_SECONDS: u64 = 30 * 24 * 3600;
-/// Maximum number of stored addresses, more than the maximum of known members.
+/// Maximum number of stored addresses, as many as the membership has members at most.
 pub const ADDRESSES_MAX: usize = 4096;
 /// Maximum length of a value of [`Store::set_value`].
 pub const VALUE_MAX_BYTES: usize = 64 << 10;
@@ -121,7 +121,8 @@ impl Store {
         Ok(free)
     }
 
-    /// Loads the stored logs into an empty catalogue. No node is live in it yet.
+    /// Loads the stored logs, forgotten positions and marks into an empty catalogue. No node is
+    /// live in that catalogue yet.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if a record cannot be decoded.
@@ -159,7 +160,8 @@ impl Store {
         Ok(catalogue)
     }
 
-    /// Records that the private marks of contents without a name were lost.
+    /// Records that the marks of private contents were lost. A content without a name may be
+    /// private, so from the next load on no such content is given to other nodes.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -215,7 +217,7 @@ impl Store {
                 let (author, stored) = self.check(log)?;
                 let StoredLog { state, .. } = self.decode(stored.value())?;
                 if state.head.is_none() {
-                    // the own log
+                    // the own log, which is stored without a head
                     continue;
                 }
                 let author = *author.value();

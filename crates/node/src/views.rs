@@ -1,8 +1,9 @@
-//! The schedule of namespace publications.
+//! The schedule of views. A view is a state of the namespace that the event loop publishes.
 
 use std::time::{Duration, Instant};
 
-/// Minimum interval between two views. A scan publishes its files in batches.
+/// Minimum interval between two views, so that the files that a scan finds are published in
+/// batches.
 const PUBLISH_SPACING: Duration = Duration::from_millis(20);
 /// How long views wait for a large change to be merged, so that no reader sees half of it. A change
 /// that takes longer is shown in parts.

@@ -1,4 +1,4 @@
-//! Publishing the members.
+//! Publishing the members and their addresses.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

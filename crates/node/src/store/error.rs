@@ -10,7 +10,7 @@ use p2pfs_types::files::with_remedy;
 /// The reason why state could not be stored or loaded. No data on disk was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has it open: two daemons use one state directory.
+    /// Another process has the file open: two daemons use one state directory.
     #[error(
         "{path} is in use: another p2pfs runs on this state directory; stop it, or give this \
          one its own with --state",
@@ -19,7 +19,7 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// A newer p2pfs wrote it.
+    /// A newer p2pfs wrote the file.
     #[error(
         "{path} is of version {version}, and this p2pfs reads version {STORE_VERSION}: \
          install the newer p2pfs again, or move the file aside to pull everything anew",

@@ -1,5 +1,5 @@
-//! The positions up to which logs of nodes were forgotten, so that a start does not pull them
-//! again.
+//! The positions up to which logs of nodes were forgotten. They are stored so that this node does
+//! not pull the forgotten records again after a restart.
 
 use redb::{ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 
@@ -25,8 +25,8 @@ impl Store {
         self.check(writing.open_table(FORGOTTEN)).map(drop)
     }
 
-    /// Stores the forgotten position of each author in the transaction of its log, so that one of
-    /// the two always exists.
+    /// Stores or removes the forgotten position of each author, in the transaction that writes the
+    /// author's log. So a crash never leaves an author with neither a log nor a position.
     pub(super) fn write_forgotten(
         &self,
         writing: &WriteTransaction,

@@ -1,4 +1,5 @@
-//! Stored marks of private contents that no log names any more.
+//! Stored marks of private contents. A [`Mark`] keeps a content private after its author's log has
+//! lost the last sealed name of it.
 
 use redb::{
     ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction,
@@ -11,7 +12,7 @@ use p2pfs_types::id::NodeId;
 
 type MarkKey = (&'static [u8; 32], &'static [u8; 32]);
 
-/// Private contents that no log names any more, each with the author that marked it.
+/// Contents that stay private, each with the author of the sealed name that is gone.
 const MARKS: TableDefinition<MarkKey, ()> = TableDefinition::new("marks of private contents");
 
 fn key_of(mark: &Mark) -> (&[u8; 32], &[u8; 32]) {
@@ -39,7 +40,7 @@ impl Store {
         self.check(marks.collect::<Result<_, _>>())
     }
 
-    /// Removes the marks of private contents that no node can fetch from here any more.
+    /// Removes marks, because this node has no bytes of their contents any more.
     ///
     /// # Errors
     /// [`StoreError`]; then all marks stay.
@@ -52,7 +53,7 @@ impl Store {
         self.check(writing.commit())
     }
 
-    /// Stores the marks that are kept, and removes the others.
+    /// Stores the marks that come with `true`, and removes those with `false`.
     pub(super) fn write_marks<'a>(
         &self,
         writing: &WriteTransaction,

@@ -1,7 +1,7 @@
-//! Statistics of other nodes as responders, kept over a restart.
+//! Statistics of how fast and how reliably other nodes answer, kept over a restart.
 //!
-//! They are one value of the store with a version of its own. The value is worth little. So an
-//! unreadable one is moved to another name and reported, and does not fail the start.
+//! They are one value of the store with a version of its own. The value is worth little, so an
+//! unreadable one does not fail the start: it is moved to another name and reported.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const KEY: &str = "responders";
 const ASIDE_KEY: &str = "responders aside";
 const VERSION: u64 = 1;
 
-/// A record with times in Unix seconds instead of ages.
+/// A [`PeerRecord`] with times in Unix seconds instead of ages.
 #[derive(Serialize, Deserialize)]
 struct StoredResponder {
     node: NodeId,
@@ -68,8 +68,8 @@ pub struct Responders {
 }
 
 impl Store {
-    /// Returns the responder statistics as of a time; empty if none were stored or they could not
-    /// be read.
+    /// Returns the responder statistics, with ages as of `unix_s`; empty if none were stored or
+    /// they could not be read.
     ///
     /// # Errors
     /// [`StoreError`] of the store itself. An unreadable value is not an error.
