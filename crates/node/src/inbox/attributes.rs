@@ -43,7 +43,7 @@ pub(super) fn write_address(file: &File, origin: ChargedSender) {
 pub(super) fn origin_of(path: &Path) -> Option<ChargedSender> {
     let read = |attribute| {
         let mut value = [0; SENDER_MAX_BYTES];
-        // On a link this fails, and no file is opened.
+        // Fails on a symbolic link, which has no `user.` attributes, and opens no file.
         let length = lgetxattr(path, attribute, &mut value[..]).ok()?;
         String::from_utf8(value[..length].to_vec()).ok()
     };

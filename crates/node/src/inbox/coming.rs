@@ -14,11 +14,11 @@ use p2pfs_types::id::NodeId;
 
 /// Number of bytes hashed at once.
 const STEP_BYTES: u64 = 1 << 20;
-/// Number of new bytes after which progress is stored. A shorter file is not kept over a restart,
-/// because sending it again takes little time.
+/// Number of new bytes after which progress is stored. A file of at most this size is not kept over
+/// a restart, because sending it again takes little time.
 pub(super) const NOTED_EVERY_BYTES: u64 = 8 << 20;
-/// Maximum number of separate ranges remembered of a file. A sender has a few adjacent pieces in
-/// flight at a time.
+/// Maximum number of separate ranges of a file that have arrived. With more, the file is given up.
+/// A sender has a few adjacent pieces in flight at a time.
 const STRETCHES_MAX: usize = 64;
 
 /// The sender and the hash of a file.
@@ -150,8 +150,8 @@ impl IncomingPush {
         self.hashed_bytes == self.size_bytes && self.hash_so_far() == self.key.1
     }
 
-    /// Publishes the file under its name. Returns the place of its note, which now records that the
-    /// file is published. Blocking.
+    /// Publishes the file under its name. Returns the paths of its note, which now records that the
+    /// file is published, or `None` if the file has no note. Blocking.
     pub(super) fn publish(
         &mut self,
         from: &Sender,
@@ -196,7 +196,8 @@ impl IncomingPush {
         Ok(())
     }
 
-    /// Hashes the gapless prefix while its bytes are still in memory.
+    /// Hashes the part of the gapless prefix that is not hashed yet. Its bytes were written shortly
+    /// before, so the page cache still has them.
     fn hash(&mut self) -> io::Result<()> {
         let to = self.prefix();
         let Some(arriving) = &self.arriving else {

@@ -1,9 +1,11 @@
 //! Files that others push to this node, kept in a folder that is shared like any other.
 //!
-//! Owns the folder, its budget, and how a file gets its name there. A file gets a name only when it
-//! is complete and verified, never replaces another file, and never lies outside of the folder.
-//! Until then it has no name. If its sender may continue after a restart, it has a name in a
-//! subfolder that no share lists.
+//! Owns the folder, its budget, and how a file gets its name there. A file gets its name in the
+//! folder only when it is complete and verified. It never replaces another file and never lies
+//! outside of the folder. Before that, a small file is an unnamed file (`O_TMPFILE`). A large file,
+//! which its sender may continue after a restart, is in a subfolder that no share lists.
+//!
+//! [`Pushes`] answers the requests of senders, [`Inbox`] is the folder.
 
 mod attributes;
 mod coming;

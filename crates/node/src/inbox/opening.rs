@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::store::{Inbox, InboxSettings};
 
-/// How long the start waits, so that a node accepts files right after its start.
+/// How long the start waits for the inbox. If the disk answers in this time, the node accepts files
+/// right after its start.
 const OPENS_WITHIN: Duration = Duration::from_secs(5);
 
-/// An inbox that may still be opening. It is empty if none is set or its disk has not answered yet.
-/// Clones share their state.
+/// An inbox that may still be opening. [`Self::get`] returns `None` if no inbox is configured, if
+/// the inbox could not be opened, and until its disk answers. Clones share their state.
 #[derive(Clone, Default)]
 pub struct InboxHandle {
     inbox: Arc<OnceLock<Inbox>>,

@@ -22,7 +22,7 @@ pub enum ChargedSender {
 }
 
 impl ChargedSender {
-    /// Returns the origin of a connection from that address.
+    /// Returns the host at the other end of a connection from that address.
     pub fn at(address: SocketAddr) -> Self {
         Self::of_host(canonical(address).ip())
     }

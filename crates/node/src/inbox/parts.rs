@@ -18,7 +18,8 @@ use p2pfs_types::files::{PRIVATE_MODE, create_anew, open_own, open_own_writable}
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::ARRIVING;
 
-/// How long an unfinished file without progress is kept while no node runs that would give it up.
+/// Age of its note at which a start removes an unfinished file. A running node gives up a file
+/// without progress after [`COMING_PATIENCE`](super::COMING_PATIENCE).
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Maximum size of a note: two hashes, a key, a name of 255 bytes, and numbers.
 const NOTE_MAX_BYTES: u64 = 1024;
@@ -60,8 +61,8 @@ pub(super) struct UnfinishedPush {
 }
 
 impl PartPaths {
-    /// Creates the place of a file from `from` and its empty file for the bytes. Removes an older
-    /// note and bytes.
+    /// Creates an empty file for the bytes of a file from `from`, and the subfolder if it is
+    /// missing. Removes the note and the bytes of an older push of the same file.
     pub(super) fn create(
         inbox: &Path,
         from: &NodeId,
@@ -93,7 +94,8 @@ impl PartPaths {
         &self.bytes
     }
 
-    /// Writes the note atomically: after a crash either the old note or the new one exists.
+    /// Writes the note atomically: after a crash of this process, either the old note or the new
+    /// one exists.
     pub(super) fn write_note(&self, note: &ProgressNote) -> io::Result<()> {
         let text = postcard::to_stdvec(note).map_err(io::Error::other)?;
         let new = self.note.with_extension("new");
@@ -125,7 +127,7 @@ impl ProgressNote {
 }
 
 /// Returns the unfinished files of an earlier life in an inbox, at most `most`. Removes everything
-/// that cannot be continued.
+/// else from the subfolder.
 pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
     let folder = inbox.join(ARRIVING);
     let Ok(entries) = fs::read_dir(&folder) else {

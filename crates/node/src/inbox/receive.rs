@@ -1,7 +1,8 @@
 //! Receiving pushed files: offered, sent in pieces, verified, and published under a name.
 //!
-//! An unfinished file stays open when its connection breaks, so that its sender can continue. A
-//! large one also continues after a restart of this node. A file without progress is given up.
+//! Start at [`Pushes::answer`]. An unfinished file stays open when its connection breaks, so that
+//! its sender can continue. A large file can also be continued after a restart of this node. A file
+//! without progress is given up after [`COMING_PATIENCE`].
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -32,16 +33,18 @@ pub const COMING_MAX: usize = 64;
 pub const COMING_OF_NODE_MAX: usize = 8;
 /// How long a file may stall until it is given up: time to repair a network.
 pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
-/// How long a piece may wait for the rate limit. A sender takes a node that is silent for 30 s for
-/// gone.
+/// How long a piece may wait for the rate limit; then it is accepted anyway. A sender takes a node
+/// for gone that is silent for 30 s.
 const PACE_PATIENCE: Duration = Duration::from_secs(20);
-/// Maximum number of remembered arrivals, for senders that missed the acknowledgement.
+/// Maximum number of published files that are remembered, for senders that missed the
+/// acknowledgement.
 const ARRIVED_MAX: usize = 256;
-/// Burst of lines that one sender may say. After each [`SAID_EACH`] one more line is allowed.
+/// Burst of lines of talk and messages that one sender may send. After each [`SAID_EACH`] one more
+/// is allowed.
 const SAID_BURST: u32 = 16;
-/// Interval after which one more line is allowed; see [`SAID_BURST`].
+/// Interval after which one more line or message is allowed; see [`SAID_BURST`].
 const SAID_EACH: Duration = Duration::from_millis(250);
-/// Maximum number of senders that said something lately. Beyond it a further one may say nothing.
+/// Maximum number of senders that sent a line or message lately. A further sender may send none.
 const SAID_SENDERS_MAX: usize = 4096;
 
 /// The senders whose files are accepted.
@@ -125,7 +128,7 @@ struct ArrivedPush {
     at: Instant,
     /// Its name in the inbox. `None` if an earlier life of this node published it.
     name: Option<Vec<u8>>,
-    /// The place of the note that records this for a later life.
+    /// The paths of the note that records the arrival for a later life; `None` if there is no note.
     part: Option<PartPaths>,
 }
 
@@ -147,7 +150,7 @@ impl Pushes {
     /// Answers a push of an authenticated member at that address. Needs a running tokio runtime.
     pub async fn answer(&self, from: NodeId, address: SocketAddr, push: Push) -> Response {
         if let Push::Give { bytes, .. } = &push {
-            // The sender waits for this answer before it sends more.
+            // The sender has only a few pieces in flight, so a late answer slows it down.
             let passed = self.inner.parts.download.pass(bytes.len() as u64, false);
             let _late = tokio::time::timeout(PACE_PATIENCE, passed).await;
         }
@@ -174,13 +177,13 @@ async fn expire_for_ever(inner: Weak<PushReceiver>) {
 }
 
 impl PushReceiver {
-    /// Gives up the files without progress. Blocking.
+    /// Gives up the files without progress and forgets old arrivals. Blocking.
     fn expire(&self, now: Instant) {
         let _inbox = self.inbox();
         let (forgotten, coming) = self.state.lock().take_expired(now);
         forgotten.into_iter().for_each(ArrivedPush::forget);
         for (key, coming) in coming {
-            // A file that is being written to is not old.
+            // A locked file is in use by another call, so it is not old.
             let Some(mut coming) = coming.try_lock() else {
                 continue;
             };
@@ -258,7 +261,8 @@ impl PushReceiver {
         Some(inbox)
     }
 
-    /// Accepts `new`, or continues the same file if it is already in transfer.
+    /// Accepts `new`, or continues the same file if it is already in transfer. Returns how many
+    /// bytes have arrived: all, if the sender offers it again and it was published already.
     fn handle_offer(
         &self,
         origin: ChargedSender,
@@ -286,7 +290,8 @@ impl PushReceiver {
         }
     }
 
-    /// Begins a new file. Only calls for the same file wait for the disk.
+    /// Begins a new file. Releases `state` before it uses the disk, so that only calls for the same
+    /// file wait for the disk.
     fn begin(
         &self,
         inbox: &Inbox,
@@ -386,7 +391,7 @@ impl PushReceiver {
 
     fn give_up(&self, key: PushKey, coming: &mut IncomingPush, why: &str) -> String {
         // Discarded before a new push of the same file can take the slot. A call that waits for the
-        // lock then finds the new push, or none.
+        // lock of `coming` then sees that this push is gone. An offer then looks for the new push.
         coming.discard();
         self.state.lock().coming.remove(&key);
         self.report(key.0, coming, PushStage::Failed(why.to_owned()));
@@ -436,7 +441,7 @@ impl PushReceiver {
 }
 
 impl ArrivedPush {
-    /// Removes the note. Call it without a lock, because the disk may block. Blocking.
+    /// Removes the note. Call it without the lock of [`PushTable`], because the disk may block.
     fn forget(self) {
         if let Some(part) = self.part {
             part.remove_note();
@@ -459,8 +464,8 @@ impl PushTable {
         }
     }
 
-    /// Records that a file was published. Returns the oldest record if the list is full; the caller
-    /// must forget it.
+    /// Records that a file was published. If the list is full, removes and returns its oldest
+    /// record; the caller must call [`ArrivedPush::forget`].
     #[must_use]
     fn arrived(
         &mut self,
@@ -485,9 +490,9 @@ impl PushTable {
         self.arrived.iter().any(|arrived| arrived.key == *key)
     }
 
-    /// Takes a slot for a newly offered file. Returns the records of earlier arrivals of the same
-    /// file, to be removed from memory and disk. Otherwise a sender that continues this push would
-    /// receive the acknowledgement of the earlier one.
+    /// Takes a slot for a newly offered file. Removes and returns the records of earlier arrivals
+    /// of the same file; the caller must call [`ArrivedPush::forget`]. Otherwise a sender that
+    /// continues this push would receive the acknowledgement of the earlier one.
     fn take_slot(
         &mut self,
         key: PushKey,

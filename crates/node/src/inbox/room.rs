@@ -11,7 +11,7 @@ use super::origin::ChargedSender;
 /// How long a scan of the folder stays valid.
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(1);
 
-/// Pushed files by name, with the sender to which they are charged.
+/// Pushed files by name, with the sender to which they are charged, if known.
 pub(super) type PushedNames = HashMap<Vec<u8>, Option<ChargedSender>>;
 
 /// The files in the folder and the files in transfer.
@@ -22,9 +22,9 @@ pub(super) struct InboxUsage {
     pub(super) known_at: Option<Instant>,
     pub(super) coming_bytes: u64,
     pub(super) coming_files: u64,
-    /// The share of each sender in the folder.
+    /// The files of each sender in the folder.
     pub(super) held_of: HashMap<ChargedSender, StorageAmount>,
-    /// The share of each sender in the files in transfer.
+    /// The files in transfer of each sender.
     coming_of: HashMap<ChargedSender, StorageAmount>,
     /// Size of the last file that was refused for lack of room, until there is room for it.
     pub(super) refused_bytes: Option<u64>,

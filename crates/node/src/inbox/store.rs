@@ -29,8 +29,8 @@ pub(super) const SENDER_PART: u64 = 2;
 const NUMBERS_MAX: u32 = 10_000;
 /// Maximum number of remembered names of pushed files.
 const TAKEN_MAX: usize = 2 * FILES_MAX as usize;
-/// Mode of pushed files. Only files that others may read are shared; only the owner of the folder
-/// may change them.
+/// Mode of pushed files. Every user may read them, because a share by default lists only such
+/// files. Only the owner may change them.
 const FILE_MODE: u32 = 0o644;
 
 /// Settings of an inbox; see `[inbox]` in the configuration.
@@ -284,13 +284,13 @@ impl Inbox {
 }
 
 impl InboxInner {
-    /// Scans the folder for pushed files.
+    /// Replaces the remembered names by those of all files in the folder with a sender attribute.
     fn remember_taken(&self) -> io::Result<()> {
         let mut taken = PushedNames::new();
         for entry in std::fs::read_dir(&self.settings.dir)?.take(TAKEN_MAX) {
             let path = entry?.path();
             let mut value = [0; SENDER_MAX_BYTES];
-            // On a link this fails, and no file is opened.
+            // Fails on a symbolic link, which has no `user.` attributes, and opens no file.
             let length = lgetxattr(&path, SENDER_ATTRIBUTE, &mut value[..]);
             if let (Ok(_), Some(name)) = (length, path.file_name()) {
                 taken.insert(name.as_bytes().to_vec(), origin_of(&path));
@@ -319,7 +319,7 @@ impl InboxFile {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
         }
         self.file.write_all_at(bytes, offset)?;
-        // Writeback starts early, so that the final fsync is short. The sender waits for it.
+        // Writeback starts early, so that the final sync, for which the sender waits, is short.
         begin_to_write_out(&self.file, offset, bytes.len() as u64);
         Ok(())
     }
@@ -408,8 +408,8 @@ impl InboxFile {
         Err(InboxError::Name)
     }
 
-    /// Reopens the file read-only. A share does not list a file while it is open for writing, and
-    /// this one must be listed as soon as it has its name.
+    /// Reopens the file read-only. A share does not list a file while it is open for writing, and a
+    /// pushed file must be listed as soon as it has its name.
     fn end_writing(&mut self) -> io::Result<()> {
         self.file = opened_anew(&self.file)?;
         Ok(())
