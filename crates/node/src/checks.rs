@@ -41,9 +41,10 @@ pub(super) fn drop_marks(
     store.drop_marks(&gone)
 }
 
-/// Starts a thread that verifies the complete files of the cache after an unclean stop. It sleeps
-/// as long as it works, so it uses at most half of the disk's time. If the thread cannot be
-/// started, unverified bytes are still checked on each read.
+/// Starts a thread that verifies the files of the cache that were not checked since an unclean stop
+/// or have pages in doubt. After each step the thread sleeps as long as the step took, so it uses
+/// at most half of the disk's time. If it cannot be started, unverified bytes are still checked on
+/// each read.
 pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>) {
     if cache.unverified().is_empty() {
         return;

@@ -13,10 +13,10 @@ use p2pfs_transfer::{Admits, HoldersOf};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Returns the check that decides whether another node may fetch a content from this one. The check
-/// uses the shares of this node, and the published namespace for contents that no share has. Other
-/// nodes may learn of a name before the namespace published here lists it. In this time, that
-/// namespace alone would give the content of a share with readers to every node.
+/// Returns the check that decides whether another node may fetch a content from this one. It looks
+/// at the shares of this node first, then at the published namespace. Other nodes may learn of a
+/// name before the namespace published here lists it. In this time, that namespace alone would give
+/// the content of a share with readers to every node.
 pub(super) fn admission(published: &Published, shares: ShareSet) -> Admits {
     let published = published.clone();
     Arc::new(move |asker: &NodeId, hash: &ContentHash| {

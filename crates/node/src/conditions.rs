@@ -11,8 +11,9 @@ use std::time::SystemTime;
 
 use super::events::Audience;
 
-/// Maximum number of subjects for which one condition stands at once; further findings are not
-/// recorded. A share may have very many names with trouble; `p2pfs share` counts all of them.
+/// Maximum number of subjects for which one condition stands at once. Findings for further subjects
+/// are not recorded. A share may have very many names with trouble; `p2pfs share` counts all of
+/// them.
 pub(crate) const SUBJECTS_MAX: usize = 20;
 
 /// How grave a condition is.
@@ -31,7 +32,8 @@ pub struct ConditionText {
     pub name: &'static str,
     /// How grave it is.
     pub severity: Severity,
-    /// The part of the node that the condition concerns. Its line in `p2pfs doctor` begins with it.
+    /// The part of the node that the condition concerns. The line of the condition in
+    /// `p2pfs doctor` begins with this part.
     pub part: &'static str,
     /// The condition in general, for the manual and the catalog of messages.
     pub sentence: &'static str,
@@ -243,8 +245,8 @@ impl Finding {
 pub struct StandingCondition {
     /// The condition.
     pub condition: Condition,
-    /// The share, key, seed or other thing that the condition concerns. Empty if there can be only
-    /// one.
+    /// The share, key, seed or other thing that the condition concerns. Empty for a condition that
+    /// can stand only once.
     pub subject: String,
     /// The details.
     pub finding: Finding,

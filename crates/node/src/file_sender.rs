@@ -252,8 +252,8 @@ impl FileSender {
         }
     }
 
-    /// Sends a line of talk to all peers. Returns the names of the nodes that acknowledged it and
-    /// of the foreign peers to which it was written.
+    /// Sends a line of talk, cut to [`SAID_MAX_BYTES`], to all peers. Returns the names of the
+    /// nodes that acknowledged it and of the foreign peers to which it was written.
     pub async fn say(&self, text: &str) -> Vec<String> {
         let text = &text[..text.floor_char_boundary(SAID_MAX_BYTES)];
         let addresses = self.published.addresses.load_full();

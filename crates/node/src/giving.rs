@@ -19,7 +19,7 @@ pub struct GivingSettings {
     pub inbox: Option<InboxSettings>,
     /// The senders whose files are accepted.
     pub accept: Accept,
-    /// The inbox for files that foreign peers push; may be the same folder.
+    /// The inbox for files that foreign peers push. It may be the same as `inbox`.
     pub foreign_inbox: Option<InboxSettings>,
 }
 

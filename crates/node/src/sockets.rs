@@ -15,7 +15,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes over the sockets on which an earlier process was reached by other nodes at `listen`.
+    /// Takes over the sockets for other nodes that an earlier process opened at `listen`.
     ///
     /// # Errors
     /// If they are not bound to this address.

@@ -18,8 +18,8 @@ use p2pfs_types::files::{PRIVATE_MODE, create_anew, open_own, open_own_writable}
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::ARRIVING;
 
-/// Age of its note at which a start removes an unfinished file. A running node gives up a file
-/// without progress after [`COMING_PATIENCE`](super::COMING_PATIENCE).
+/// Age of a note at which a start of the node removes the note and the unfinished file. A running
+/// node gives up a file without progress after [`COMING_PATIENCE`](super::COMING_PATIENCE).
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Maximum size of a note: two hashes, a key, a name of 255 bytes, and numbers.
 const NOTE_MAX_BYTES: u64 = 1024;
@@ -56,7 +56,7 @@ pub(super) struct PartPaths {
 pub(super) struct UnfinishedPush {
     pub(super) note: ProgressNote,
     pub(super) part: PartPaths,
-    /// The bytes; `None` if the file was published.
+    /// The bytes; `None` if they cannot be opened. This means that the file was published.
     pub(super) bytes: Option<File>,
 }
 

@@ -31,7 +31,8 @@ use p2pfs_types::keyed_buckets::KeyedBuckets;
 pub const COMING_MAX: usize = 64;
 /// Maximum number of files in transfer at once from one sender ([`ChargedSender`]).
 pub const COMING_OF_NODE_MAX: usize = 8;
-/// How long a file may stall until it is given up: time to repair a network.
+/// How long a file may stall until it is given up: time to repair a network. A published file is
+/// remembered as long.
 pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a piece may wait for the rate limit; then it is accepted anyway. A sender takes a node
 /// for gone that is silent for 30 s.
