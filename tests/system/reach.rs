@@ -16,6 +16,8 @@ use crate::support::promise::promise;
 const SEED: &[&str] = &["--seed", "10.77.0.1:1378"];
 /// Time between two looks at the members, which start programs.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
+/// Maximum time until both ends of a link are up.
+const LINK_UP_MAX: Duration = Duration::from_secs(10);
 /// Maximum time for which a router that forgets its mappings separates nodes.
 const FORGOTTEN_MAX: Duration = Duration::from_secs(30);
 
@@ -131,6 +133,16 @@ fn move_to_own_link(lab: &Lab, device: &str, addresses: [&str; 2]) {
     for (host, address) in ["n1", "n3"].into_iter().zip(addresses) {
         ip(lab, host, &format!("address add {address} dev {device}"));
         ip(lab, host, &format!("link set {device} up"));
+    }
+    // Each end is up only after the other one was set up.
+    let is_up = |host| {
+        let shown = run(lab.on(host).args(["ip", "link", "show", "dev", device]));
+        shown.text().contains("state UP")
+    };
+    let begun = Instant::now();
+    while !["n1", "n3"].into_iter().all(is_up) {
+        assert!(begun.elapsed() < LINK_UP_MAX, "{device} is not up");
+        sleep(LOOK_PERIOD);
     }
 }
 
