@@ -56,7 +56,7 @@ pub(super) struct PartPaths {
 pub(super) struct UnfinishedPush {
     pub(super) note: ProgressNote,
     pub(super) part: PartPaths,
-    /// The bytes; `None` if they cannot be opened. This means that the file was published.
+    /// The bytes; `None` if they do not exist. This means that the file was published.
     pub(super) bytes: Option<File>,
 }
 
@@ -144,8 +144,15 @@ pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
         let part = PartPaths::named(&folder, stem);
         match ProgressNote::read(path).filter(|_| left.len() < most && is_fresh(path)) {
             Some(note) => {
-                let bytes = open_own_writable(&part.bytes);
-                let bytes = bytes.ok();
+                let bytes = match open_own_writable(&part.bytes) {
+                    Ok(bytes) => Some(bytes),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(_) => {
+                        // The sender sends the file from its beginning.
+                        part.remove();
+                        continue;
+                    }
+                };
                 left.push(UnfinishedPush { note, part, bytes });
             }
             None => part.remove(),
@@ -212,6 +219,18 @@ mod tests {
         assert_eq!(left[0].note, note(1));
         assert_eq!(names(inbox), 3);
         left.iter().for_each(|left| left.part.remove());
+        assert_eq!(names(inbox), 0);
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_opened_do_not_count_as_published() {
+        let inbox = tempfile::tempdir().unwrap();
+        let inbox = inbox.path();
+        let part = create(inbox, 1);
+        fs::remove_file(part.bytes()).unwrap();
+        // a link is not opened
+        std::os::unix::fs::symlink("/dev/null", part.bytes()).unwrap();
+        assert!(left_in(inbox, 9).is_empty());
         assert_eq!(names(inbox), 0);
     }
 
