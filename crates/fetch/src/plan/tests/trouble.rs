@@ -13,6 +13,13 @@ use crate::plan::{Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 
+/// Handles the timers that are due. Returns whether a demand failed.
+fn fails_now(bench: &mut Bench) -> bool {
+    bench.plan.handle_timeout(bench.now);
+    let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
+    events.any(|event| matches!(event, PlanEvent::Failed(..)))
+}
+
 #[test]
 fn a_reset_connection_costs_under_half_a_second_when_another_holder_exists() {
     for seed in 0..100 {
@@ -278,9 +285,7 @@ fn patience_with(failure: Failure) -> u64 {
             bench.plan.failed(bench.now, request.id, failure);
         }
         bench.now += Duration::from_millis(100);
-        bench.plan.handle_timeout(bench.now);
-        let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
-        if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
+        if fails_now(&mut bench) {
             return (bench.now - begun).as_secs() / PATIENCE.as_secs();
         }
     }
@@ -311,9 +316,7 @@ fn patience_with_handshake(step: Duration, steps: u32) -> Duration {
             told += 1;
         }
         bench.now += Duration::from_millis(100);
-        bench.plan.handle_timeout(bench.now);
-        let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
-        if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
+        if fails_now(&mut bench) {
             return bench.now - begun;
         }
     }
@@ -355,9 +358,7 @@ fn patience_with_broken_handshakes(breaks_after: Duration) -> Duration {
         for (_, id) in open.extract_if(.., |(at, _)| *at <= bench.now) {
             bench.plan.failed(bench.now, id, Failure::Unreachable);
         }
-        bench.plan.handle_timeout(bench.now);
-        let mut events = std::iter::from_fn(|| bench.plan.state.out.poll_event());
-        if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
+        if fails_now(&mut bench) {
             return bench.now - begun;
         }
     }
