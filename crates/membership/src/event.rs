@@ -88,7 +88,8 @@ pub enum Event {
     /// A member breaks the rules. Reported once for each member and kind.
     Offended {
         /// For [`Offence::SpeaksForOthers`], the member that sent the claim over its own session.
-        /// For [`Offence::AheadOfClock`], the node whose life it is, whoever sent it.
+        /// For [`Offence::AheadOfClock`], the node that the life names. Another node may have sent
+        /// it.
         node: NodeId,
         /// Kind of the offence.
         what: Offence,

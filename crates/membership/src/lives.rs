@@ -1,4 +1,5 @@
-//! What other nodes prove: their links, lives and keys, and which of them are heard.
+//! Proofs of single nodes: their links, their lives and their keys. Decides which nodes are
+//! ignored.
 //!
 //! This module handles datagrams that concern one node: its proof, its lives, its key and the
 //! packets of the engine. `cluster` handles news, and the changes of members that result.
