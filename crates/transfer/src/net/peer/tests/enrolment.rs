@@ -51,10 +51,7 @@ async fn a_token_makes_a_stranger_a_member() {
     let token = InviteToken::parse(&token.encode()).unwrap();
     let Joining { secret, chain } = joiner.net.enrol(&token, &name()).await.unwrap();
     assert_eq!(secret, *issuer.keyring.current());
-    joiner
-        .keyring
-        .join(&joiner.id, secret, &chain, &Default::default())
-        .unwrap();
+    joiner.join(secret, &chain);
     let certificate = issuer
         .keyring
         .certificates()
@@ -97,10 +94,7 @@ async fn a_joiner_whose_answer_was_lost_gets_the_same_membership_by_the_same_tok
     issuer.keyring.rotate(key).unwrap();
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
     assert_eq!(secret, *issuer.keyring.newest());
-    joiner
-        .keyring
-        .join(&joiner.id, secret, &chain, &Default::default())
-        .unwrap();
+    joiner.join(secret, &chain);
     issuer.keyring.expel(key, joiner.id).unwrap();
     assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
@@ -133,10 +127,7 @@ async fn a_used_token_brings_back_no_node_that_left() {
     let invites = inviting(&issuer);
     let used = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
-    joiner
-        .keyring
-        .join(&joiner.id, secret, &chain, &Default::default())
-        .unwrap();
+    joiner.join(secret, &chain);
     let key = &joiner.shared().local.key;
     joiner.keyring.expel(key, joiner.id).unwrap();
     let farewell = joiner.keyring.expulsion_of(&joiner.id).unwrap();
@@ -156,10 +147,7 @@ async fn a_joiner_whose_answer_was_lost_before_its_issuer_restarted_joins_by_a_n
     assert_eq!(refusal(&joiner, &lost).await, NetError::InviteRefused);
     let fresh = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&fresh, &name()).await.unwrap();
-    joiner
-        .keyring
-        .join(&joiner.id, secret, &chain, &Default::default())
-        .unwrap();
+    joiner.join(secret, &chain);
     assert_eq!(issuer.keyring.certificates().len(), members);
 }
 
@@ -196,10 +184,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     let late = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&late, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
-    joiner
-        .keyring
-        .join(&joiner.id, secret, &chain, &Default::default())
-        .unwrap();
+    joiner.join(secret, &chain);
     let key = &joiner.shared().local.key;
     joiner.keyring.expel(key, joiner.id).unwrap();
     let word = joiner.keyring.expulsion_of(&joiner.id).unwrap();
@@ -316,10 +301,7 @@ async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     admitted.unwrap();
     let secret = EpochSecret::new(*elsewhere.keyring.newest().as_bytes());
     let chain = elsewhere.keyring.chain_of(&issuer.id);
-    issuer
-        .keyring
-        .join(&issuer.id, secret, &chain, &Default::default())
-        .unwrap();
+    issuer.join(secret, &chain);
     assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
     let late = token(&issuer, &invites);

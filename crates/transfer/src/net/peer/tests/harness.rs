@@ -34,6 +34,14 @@ impl Node {
         Self::with(Arc::new(NodeKey::random()), keyring, limits)
     }
 
+    /// Joins a cluster. The settings of the node name no node.
+    pub(super) fn join(&self, secret: EpochSecret, chain: &[u8]) {
+        let joined = self
+            .keyring
+            .join(&self.id, secret, chain, &Default::default());
+        joined.unwrap();
+    }
+
     /// Returns a node that founded its own cluster, with certificates.
     pub(super) fn founder(name: &str) -> Self {
         let key = Arc::new(NodeKey::random());

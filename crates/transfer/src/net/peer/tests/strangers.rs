@@ -224,10 +224,7 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
         admin.keyring.admit(key, joiner.id, name, false).unwrap();
         let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
         let chain = admin.keyring.chain_of(&joiner.id);
-        joiner
-            .keyring
-            .join(&joiner.id, secret, &chain, &Default::default())
-            .unwrap();
+        joiner.join(secret, &chain);
     }
     // neither knows the other, and a node shows nothing to an unknown one
     assert!(b.net.knock(c.addr()).await.is_err());
@@ -258,9 +255,7 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
     let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
     admin.keyring.admit(key, b.id, name.clone(), false).unwrap();
     let chain = admin.keyring.chain_of(&b.id);
-    b.keyring
-        .join(&b.id, secret, &chain, &Default::default())
-        .unwrap();
+    b.join(secret, &chain);
     assert_eq!(admin.keyring.expulsion_of(&b.id), None);
     admin.keyring.expel(key, b.id).unwrap();
     let word = admin.keyring.expulsion_of(&b.id);
@@ -284,10 +279,7 @@ async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
         admin.keyring.admit(key, joiner.id, name, is_admin).unwrap();
         let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
         let chain = admin.keyring.chain_of(&joiner.id);
-        joiner
-            .keyring
-            .join(&joiner.id, secret, &chain, &Default::default())
-            .unwrap();
+        joiner.join(secret, &chain);
     }
     let chain = admin.keyring.chain_of(&b.id);
     assert!(c.keyring.admits(&b.id, &chain));
