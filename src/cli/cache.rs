@@ -203,7 +203,7 @@ pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Resu
     if keep && !options.reporting.json {
         let limits: Limits = client.call(&Call::Limits {})?;
         if limits.metered {
-            output.line("what is not here yet waits: the network is metered (p2pfs limits)")?;
+            output.line("missing bytes wait: the network is metered (p2pfs limits)")?;
         }
     }
     Ok(())

@@ -178,5 +178,5 @@ pub(super) fn maybe_absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, C
 /// Returns the absolute path; symbolic links are kept.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path)
-        .map_err(|e| CliError::plain(format!("{} is no path: {e}", path.display())))
+        .map_err(|e| CliError::plain(format!("{} is not a path: {e}", path.display())))
 }

@@ -225,7 +225,7 @@ impl Target {
             // A path with a slash at its end can only be a directory. Without this check, a missing
             // directory would be reported only after the transfer.
             Some(dir) if dir.as_os_str().as_bytes().ends_with(b"/") && !dir.is_dir() => {
-                Err(io::Error::other("there is no such directory"))
+                Err(io::Error::other("no such directory"))
             }
             _ => Self::open(&place, started.executable),
         };

@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn an_error_is_broken_between_words() {
-        let error = format!("p2pfs: {}", "that is no token; ".repeat(8));
+        let error = format!("p2pfs: {}", "that is not a token; ".repeat(8));
         for line in broken(&error, "") {
             assert!(line.len() <= LINE_COLUMNS, "{line}");
         }

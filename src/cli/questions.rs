@@ -53,7 +53,7 @@ pub(super) fn ask_before_sharing(dir: &Path, is_meant: bool) -> Result<(), CliEr
     let shown = dir.display();
     if !has_terminal() {
         return Err(CliError::new(
-            format!("{shown} is {what}: whoever is in the cluster could read what is in it"),
+            format!("{shown} is {what}: every member of the cluster could read its files"),
             "share a folder in it, or give --yes where this is meant",
         ));
     }

@@ -52,7 +52,7 @@ pub struct SayOptions {
 
 /// Converts a word of the message to text. An argument may be any bytes, but a message is UTF-8.
 fn utf_8(said: OsString) -> Result<String, String> {
-    let refused = |_| "what is said is text, in UTF-8, which this is not".to_owned();
+    let refused = |_| "a chat line must be UTF-8 text, and this is not".to_owned();
     said.into_string().map_err(refused)
 }
 
@@ -78,7 +78,7 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
         remark(line);
     }
     if files.is_empty() {
-        let message = "there is no file in what was named";
+        let message = "the named paths contain no file";
         return Err(CliError::new(
             message,
             "name a file, or a directory with some",
@@ -126,7 +126,7 @@ impl Collected {
         }
         if !found.is_dir() {
             let name = escape(path.as_os_str().as_encoded_bytes());
-            let message = format!("{name} is neither file nor directory");
+            let message = format!("{name} is not a file or directory");
             return Err(CliError::new(message, "name one that is"));
         }
         let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(unreadable)?.collect();
@@ -155,7 +155,7 @@ fn tell_left_out(left_out: &[PathBuf]) -> Option<String> {
         Some(more) => names.push(format!("and {more} more")),
     }
     Some(format!(
-        "left out, as links and what else is no file: {}",
+        "left out, because they are links or special files: {}",
         names.join(", ")
     ))
 }

@@ -229,7 +229,7 @@ fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Re
             included(share.include_private, "private files"),
             included(share.legacy, "legacy peers"),
             format!("excluded: {}", patterns.join(", ")),
-            included(!share.default_excludes, "what is kept back by default"),
+            included(!share.default_excludes, "files excluded by default"),
         ]
     };
     let pairs = how(before).into_iter().zip(how(now));
@@ -288,7 +288,7 @@ fn folder(dir: &Path) -> Result<PathBuf, CliError> {
         Ok(real)
     } else {
         Err(CliError::new(
-            format!("cannot share {}: it is no folder", dir.display()),
+            format!("cannot share {}: it is not a folder", dir.display()),
             "share the folder that holds it",
         ))
     }
@@ -388,7 +388,7 @@ pub(super) fn print_one(
     }
     if share.left_out_files > 0 {
         let why = format!(
-            "left out, {} in all: what others may not read, links out, what is no file",
+            "{} left out: not readable by others, links that lead out, or special files",
             share.left_out_files
         );
         output.paragraph("  ", &why)?;

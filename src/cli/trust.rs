@@ -324,7 +324,7 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
     } else {
         "p2pfs daemon"
     };
-    let kept = format!("no daemon runs; the token is kept in {}", file.display());
+    let kept = format!("no daemon runs; the token is stored in {}", file.display());
     output.line(&format!(
         "{kept}\nstart the daemon before the token ends: {start}"
     ))
@@ -491,7 +491,7 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
             printable(peer)
         ),
         None => format!(
-            "{name} is nobody's in particular; the owner of a directory above it still counts"
+            "{name} has no owner of its own; the owner of a directory above it still counts"
         ),
     };
     let call = |confirmed: bool| Call::Own {
@@ -533,7 +533,8 @@ pub(super) fn trust(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
         return output.json(&trust);
     }
     if !trust.certificates {
-        return output.line("whoever has the secret file is in; p2pfs peers shows who is here");
+        return output
+            .line("every machine with the secret file is a member; p2pfs peers lists them");
     }
     for member in &trust.members {
         output.line(&member_line(member))?;
@@ -589,7 +590,7 @@ fn check(token: &str) -> Result<&str, CliError> {
         Ok(token)
     } else {
         Err(CliError::new(
-            format!("that is no token: one begins with {TOKEN_PREFIX} and has no blanks"),
+            format!("that is not a token: a token begins with {TOKEN_PREFIX} and has no blanks"),
             "make one on a node of the cluster: p2pfs invite",
         ))
     }

@@ -328,7 +328,7 @@ fn readers_are_named_by_certificates_and_groups_and_an_expelled_one_reads_no_mor
     let told = one.cli(&["ls", "--mine", "--json"]).expect_json();
     assert!(told["shares"].to_string().contains(&key_of(&two)), "{told}");
     let told = in_one_line(&String::from_utf8_lossy(&one.cli(&["doctor"]).stdout));
-    assert!(told.contains("its reader nobody is no member"), "{told}");
+    assert!(told.contains("its reader nobody is not a member"), "{told}");
 
     let refused = one.cli(&["share", "add", "/srv", "--yes", "--readers", "@gone"]);
     assert!(

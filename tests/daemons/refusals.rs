@@ -56,10 +56,7 @@ fn an_invalid_argument_is_named_and_nothing_is_fetched() {
     node.wait_for_file("file");
     let missing = format!("{}/not-there/", node.share.display());
     for (command, told) in [
-        (
-            &["get", "file", "-o", &missing][..],
-            "there is no such directory",
-        ),
+        (&["get", "file", "-o", &missing][..], "no such directory"),
         (&["say", " "], "there is nothing to say"),
         (&["limits", "--up", "-1"], "--up"),
         (&["ping", "on"], "p2pfs peers shows who is known"),

@@ -128,7 +128,9 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
         eventually("its file is gone from the listing", SOON, || {
             !node.mounted("of-three.txt").exists()
         });
-        eventually("it is no member", SOON, || members(node) == ["one", "two"]);
+        eventually("it is not a member", SOON, || {
+            members(node) == ["one", "two"]
+        });
         eventually("the secret is fresh", SOON, || {
             trust(node)["epoch"] != before
         });
@@ -192,7 +194,7 @@ fn nodes_admitted_by_a_bad_administrator_are_named_and_expelled_with_it() {
     assert_eq!(expelled["admitted"][0]["name"], "carol");
     assert_eq!(expelled["admitted"].as_array().unwrap().len(), 1);
     for node in [&one, &dave] {
-        eventually("she is no member", HANG_LIMIT, || {
+        eventually("she is not a member", HANG_LIMIT, || {
             members(node) == ["dave", "one"]
         });
         eventually("her file is gone", HANG_LIMIT, || {

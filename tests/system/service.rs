@@ -327,7 +327,7 @@ fn mount_and_an_fstab_line_mount_the_folder() {
     let owned = machine.ok("stat -c '%a %u' /mnt/p2p/resume.pdf");
     assert_eq!(owned.trim(), "644 0", "as configured again");
     let refused = machine.sh("mount -t p2pfs none /mnt/p2p -o uid=me");
-    assert!(refused.stderr.contains("uid=me is no number"));
+    assert!(refused.stderr.contains("uid=me is not a number"));
     let refused = machine.sh("mount -t p2pfs none /mnt/p2p -o colour=red");
     assert!(
         refused.stderr.contains("no option colour=red"),
@@ -342,7 +342,7 @@ fn mount_and_an_fstab_line_mount_the_folder() {
     );
     machine.ok("umount /mnt/p2p; systemctl stop p2pfs");
     let mask = mount_with("umask=9");
-    assert!(mask.contains("\"9\" is no mask"), "{mask}");
+    assert!(mask.contains("\"9\" is not a mask"), "{mask}");
     // and what was refused is nothing that the next start would have to do with
     machine.ok("systemctl start p2pfs && systemctl stop p2pfs");
     machine.write(EXTRA, "nonsense = 1\n");

@@ -216,7 +216,7 @@ fn a_token_given_before_the_first_start_is_stored_privately() {
     );
     let said = stdout(&output);
     assert!(
-        said.contains("kept") && said.contains("start the daemon"),
+        said.contains("stored") && said.contains("start the daemon"),
         "{said}"
     );
 }
@@ -307,7 +307,7 @@ fn check_config_prints_the_effective_settings() {
     let printed = stdout(&output);
     for line in [
         format!("# from {}", config.display()),
-        "# warning: P2PFS_CACHESIZE in the environment is no setting and was ignored".to_owned(),
+        "# warning: P2PFS_CACHESIZE in the environment is not a setting and was ignored".to_owned(),
         "name = \"flag\"".to_owned(),
         "seeds = [\"a:1\"]".to_owned(),
         "size = \"1GiB\"".to_owned(),
@@ -431,7 +431,7 @@ fn a_secret_that_is_not_a_file_is_refused_at_once() {
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
         let said = stderr(&output);
-        assert!(said.contains("it is no regular file"), "{said}");
+        assert!(said.contains("it is not a regular file"), "{said}");
     }
 }
 
@@ -495,7 +495,7 @@ fn a_non_text_argument_is_refused_by_its_name() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
-    assert!(said.contains("what is said is text, in UTF-8"), "{said}");
+    assert!(said.contains("a chat line must be UTF-8 text"), "{said}");
 }
 
 #[test]
@@ -506,5 +506,5 @@ fn a_missing_folder_is_not_shared() {
     assert!(stderr(&output).contains("cannot share missing"));
     fs::write(dir.path().join("file"), "").unwrap();
     let output = run(dir.path(), &["share", "add", "file"]);
-    assert!(stderr(&output).contains("it is no folder"));
+    assert!(stderr(&output).contains("it is not a folder"));
 }

@@ -449,7 +449,7 @@ fn why_names_no_author_of_a_directory_that_no_node_shares_itself() {
             sent_by: None,
             left_out: None,
             owner: None,
-            next_read: "nothing is fetched: it is no file".to_owned(),
+            next_read: "nothing is fetched: it is not a regular file".to_owned(),
         });
     });
     let text = daemon.output(&["why", "photos"]);

@@ -32,7 +32,7 @@ fn an_impossible_socket_path_is_reported_with_an_alternative() {
         assert!(said.contains(wanted), "{command}: {said}");
         for other in ["file", "."] {
             let said = stderr(&run(dir.path(), &[command, "--socket", other]));
-            let wanted = format!("p2pfs: {other} is no socket; name the control socket of");
+            let wanted = format!("p2pfs: {other} is not a socket; name the control socket of");
             assert!(said.starts_with(&wanted), "{command}: {said}");
         }
     }

@@ -24,7 +24,7 @@ fn a_configuration_that_is_not_a_regular_file_is_reported_at_once() {
     for name in ["fifo", "link", "socket", "/dev/zero"] {
         let named = at(name);
         let named = named.to_str().unwrap();
-        let why = "it is no regular file; name one, or /dev/null for an empty one";
+        let why = "it is not a regular file; name one, or /dev/null for an empty one";
         let said = format!("{named}: cannot be read: {why}");
         for arguments in [
             &["daemon", "--check-config"][..],
@@ -50,7 +50,7 @@ fn a_drop_in_that_is_not_a_regular_file_is_reported() {
     let files = Files::new("").drop_in("a.toml", "");
     fifo(&files.dir.path().join("p2pfs.toml.d/b.toml"));
     let error = files.error();
-    let said = "p2pfs.toml.d/b.toml: cannot be read: it is no regular file";
+    let said = "p2pfs.toml.d/b.toml: cannot be read: it is not a regular file";
     assert!(error.starts_with(said), "{error}");
 }
 

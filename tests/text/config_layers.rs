@@ -329,7 +329,7 @@ fn shares_of_the_environment_have_the_flags_of_their_variables() {
     let readers = share.readers.clone().unwrap();
     assert_eq!(readers, ["alice", "@office"]);
     let wrong = from_environment([("P2PFS_SHARE_EXCLUDE", "[z-a]")]).unwrap_err();
-    assert!(wrong.to_string().contains("is no pattern"), "{wrong}");
+    assert!(wrong.to_string().contains("is not a pattern"), "{wrong}");
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn a_number_out_of_range_is_reported_with_its_range() {
         "{error}"
     );
     let error = file_error("[log]\nlevel = fast\n");
-    assert!(error.contains("put a text in quotes"), "{error}");
+    assert!(error.contains("put text in quotes"), "{error}");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_value_that_is_not_a_list_is_reported_with_the_list_syntax() {
     assert!(error.contains("expected a list in brackets"), "{error}");
     assert!(error.contains("two brackets, as in [[share]]"), "{error}");
     let error = file_error("seeds = [127.0.0.1:1378]\n");
-    assert!(error.contains("put a text in quotes"), "{error}");
+    assert!(error.contains("put text in quotes"), "{error}");
 }
 
 #[test]
@@ -332,14 +332,18 @@ fn a_bad_variable_is_refused_by_its_name() {
         assert!(error.contains(part), "{error}");
     };
     says("P2PFS_CACHE_SIZE", "10", "no unit");
-    says("P2PFS_LAN_MDNS", "maybe", "neither true nor false");
+    says("P2PFS_LAN_MDNS", "maybe", "is not true or false");
     says("P2PFS_MOUNT_UID", "no-such-user-here", "there is no user");
-    says("P2PFS_LIMITS_PEER_CONNECTIONS", "many", "no whole number");
-    says("P2P_PORT", "70000", "no port");
-    says("P2P_PERIOD", "soon", "\"soon\" is no count of seconds");
-    says("P2P_WAITING", "10s", "write a number alone");
+    says(
+        "P2PFS_LIMITS_PEER_CONNECTIONS",
+        "many",
+        "not a whole number",
+    );
+    says("P2P_PORT", "70000", "not a port");
+    says("P2P_PERIOD", "soon", "\"soon\" is not a count of seconds");
+    says("P2P_WAITING", "10s", "write a number without a unit");
     says("P2P_PERIOD", "0", "zero");
-    says("P2PFS_SHARE_LEGACY", "x", "neither true nor false");
+    says("P2PFS_SHARE_LEGACY", "x", "is not true or false");
 }
 
 #[test]

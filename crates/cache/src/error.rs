@@ -134,7 +134,7 @@ fn remedy(path: &Path, source: &io::Error) -> Cow<'static, str> {
             "; move that file away, or choose another directory with --cache"
         }
         io::ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.exists()) => {
-            "; its directory is gone: put it back, or restart p2pfs, which makes it anew"
+            "; its directory is gone: put it back, or restart p2pfs, which creates it"
         }
         _ if is_full(source) => "; free some of its disk, or choose another directory with --cache",
         _ => "",

@@ -40,7 +40,7 @@ impl InodeResolver {
     /// up for callers that have only an inode number.
     ///
     /// # Errors
-    /// [`FsError::NotFound`] at once if there is no such name. The kernel may cache that for
+    /// [`FsError::NotFound`] at once if no such name. The kernel may cache that for
     /// [`InodeResolver::absence_lifetime`]. [`FsError::Gone`] if the number no longer stands for an
     /// inode.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {

@@ -74,7 +74,7 @@ pub enum SendError {
         name: String,
     },
     /// There is no other peer at all.
-    #[error("there is nobody to send to")]
+    #[error("no node to send to")]
     Nobody,
     /// The file cannot be opened or read.
     #[error("the file cannot be read: {0}")]

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn an_unheard_node_is_told_so_with_the_local_time() {
         let Response::Reached { unix_ms, trouble } = unheard() else {
-            panic!("it is no answer to the question");
+            panic!("it is not an answer to the question");
         };
         assert!(unix_ms > 1_700_000_000_000, "{unix_ms}");
         assert_eq!(trouble, UNHEARD);

@@ -84,7 +84,7 @@ pub enum ShareError {
         limit: usize,
     },
     /// The directory is not shared.
-    #[error("{dir:?} is not shared; p2pfs share lists what is")]
+    #[error("{dir:?} is not shared; p2pfs share lists the shared folders")]
     NotShared {
         /// Path as given.
         dir: PathBuf,

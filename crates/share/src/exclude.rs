@@ -157,7 +157,7 @@ fn build(own: &[String], defaults: bool) -> Result<Gitignore, String> {
     for pattern in default.copied().chain(own.iter().map(String::as_str)) {
         check_pattern(pattern)?;
         let added = builder.add_line(None, pattern);
-        added.map_err(|error| format!("{pattern:?} is no pattern: {error}"))?;
+        added.map_err(|error| format!("{pattern:?} is not a pattern: {error}"))?;
     }
     builder.build().map_err(|error| error.to_string())
 }
@@ -171,7 +171,7 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
         text if text.len() > PATTERN_MAX_BYTES => "it is too long",
         _ => return Ok(()),
     };
-    Err(format!("{pattern:?} is no pattern: {why}"))
+    Err(format!("{pattern:?} is not a pattern: {why}"))
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub enum LeftOutWhy {
     #[error("it is a mount of p2pfs or this node's own state")]
     OwnMount,
     /// The name [`p2pfs_types::path::ARRIVING`], outside of an inbox.
-    #[error("it has the name of what is still on its way into an inbox")]
+    #[error("its name is reserved for files that are arriving in an inbox")]
     Arriving,
     /// A pattern of the share, or a default pattern of all shares, excludes it.
     #[error("a pattern excludes it")]

@@ -181,7 +181,7 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let irregular = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     match options.custom_flags(flags).open(path) {
-        Ok(file) if !file.metadata()?.is_file() => irregular("it is no regular file"),
+        Ok(file) if !file.metadata()?.is_file() => irregular("it is not a regular file"),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             irregular("it is a symbolic link, and this program follows none here")
         }

@@ -61,7 +61,7 @@ impl OldSettings {
         let port = &self.0["P2P_PORT"];
         let port: u16 = port
             .parse()
-            .map_err(|_| CliError::plain(format!("P2P_PORT: {port:?} is no port")))?;
+            .map_err(|_| CliError::plain(format!("P2P_PORT: {port:?} is not a port")))?;
         Ok(format!("{ip}:{port}"))
     }
 

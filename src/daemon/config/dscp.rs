@@ -60,7 +60,7 @@ impl Visitor<'_> for Written {
         let known = u8::try_from(number).ok().filter(|it| *it <= CODE_POINT_MAX);
         let none = || {
             E::custom(format!(
-                "{number} is no code point: write 0 to {CODE_POINT_MAX}"
+                "{number} is not a code point: write 0 to {CODE_POINT_MAX}"
             ))
         };
         known.map(|it| Dscp(Some(it))).ok_or_else(none)
@@ -69,7 +69,7 @@ impl Visitor<'_> for Written {
     fn visit_i64<E: Error>(self, number: i64) -> Result<Dscp, E> {
         let below = || {
             E::custom(format!(
-                "{number} is no code point: write 0 to {CODE_POINT_MAX}"
+                "{number} is not a code point: write 0 to {CODE_POINT_MAX}"
             ))
         };
         self.visit_u64(u64::try_from(number).map_err(|_| below())?)
@@ -84,7 +84,7 @@ impl Visitor<'_> for Written {
             (true, _) => Ok(Dscp(None)),
             (_, Some((_, code_point))) => Ok(Dscp(Some(*code_point))),
             (false, None) => Err(E::custom(format!(
-                "{text:?} is no mark: write \"le\", \"cs1\", \"none\" or a code point from 0 to 63"
+                "{text:?} is not a mark: write \"le\", \"cs1\", \"none\" or a code point from 0 to 63"
             ))),
         }
     }

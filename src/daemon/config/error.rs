@@ -160,10 +160,10 @@ fn in_words(message: &str) -> String {
             .to_owned();
     }
     if message.starts_with("invalid float") || message.starts_with("invalid integer") {
-        return "no number: put a text in quotes, as in \"10.0.0.2:1378\"".to_owned();
+        return "not a number: put text in quotes, as in \"10.0.0.2:1378\"".to_owned();
     }
     if message.starts_with("invalid boolean") {
-        return "neither true nor false nor a number: put a text in quotes".to_owned();
+        return "not true, false or a number: put text in quotes".to_owned();
     }
     message.to_owned()
 }

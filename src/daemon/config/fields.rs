@@ -24,7 +24,7 @@ pub(super) fn listen_address<'de, D: Deserializer<'de>>(from: D) -> Result<Socke
     let text = String::deserialize(from)?;
     text.parse().map_err(|_| {
         Error::custom(format!(
-            "{text:?} is no address to listen on: write ADDRESS:PORT, such as 0.0.0.0:1378 or \
+            "{text:?} is not an address to listen on: write ADDRESS:PORT, such as 0.0.0.0:1378 or \
              [::]:1378"
         ))
     })

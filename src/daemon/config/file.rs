@@ -69,7 +69,7 @@ fn is_null(metadata: &Metadata) -> bool {
 }
 
 fn no_regular_file() -> io::Error {
-    let why = "it is no regular file; name one, or /dev/null for an empty one";
+    let why = "it is not a regular file; name one, or /dev/null for an empty one";
     io::Error::new(ErrorKind::InvalidInput, why)
 }
 

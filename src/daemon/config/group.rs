@@ -28,7 +28,7 @@ fn check_node(text: &str) -> Result<(), Wrong> {
         Ok(())
     } else {
         Err(Wrong(format!(
-            "{text:?} is no node: write the name of its certificate, or its key"
+            "{text:?} is not a node: write the name of its certificate, or its key"
         )))
     }
 }
@@ -47,7 +47,7 @@ impl FromStr for Group {
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let how = "write NAME=NODE NODE..., such as \"office=alice bob\"";
-        let no_group = || Wrong(format!("{text:?} is no group: {how}"));
+        let no_group = || Wrong(format!("{text:?} is not a group: {how}"));
         let (name, members) = text.split_once('=').ok_or_else(no_group)?;
         let name = name.trim();
         if NodeName::new(name).is_err() {

@@ -49,7 +49,7 @@ fn trouble_with(dir: &Path) -> Option<String> {
         Ok(_) => None,
         Err(error) => match error.kind() {
             std::io::ErrorKind::NotADirectory => Some(format!(
-                "share.dir: {shown} is no directory: name the one that holds it"
+                "share.dir: {shown} is not a directory: name the one that holds it"
             )),
             std::io::ErrorKind::NotFound => Some(format!(
                 "share.dir: {shown} is not there: make it, or take it out"

@@ -142,7 +142,7 @@ fn load_with(
     let unknown = sources.environment.unknown();
     let warnings = unknown
         .iter()
-        .map(|name| format!("{name} in the environment is no setting and was ignored"))
+        .map(|name| format!("{name} in the environment is not a setting and was ignored"))
         .chain(superseded)
         .collect();
     let shown = shown(&config, &merged.origins);

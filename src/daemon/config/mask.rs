@@ -16,7 +16,7 @@ pub struct ModeMask(pub u16);
 
 fn no_mask(text: &str) -> Wrong {
     let how = "write octal digits in quotes, \"000\" to \"777\", such as \"022\"";
-    Wrong(format!("{text:?} is no mask: {how}"))
+    Wrong(format!("{text:?} is not a mask: {how}"))
 }
 
 impl FromStr for ModeMask {

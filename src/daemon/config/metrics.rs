@@ -27,7 +27,7 @@ impl FromStr for MetricsAddress {
         let local = address.filter(|address| address.ip().is_loopback());
         local.map(Self::Tcp).ok_or_else(|| {
             Wrong(format!(
-                "{text:?} is no address of this machine alone: write 127.0.0.1:PORT, [::1]:PORT, \
+                "{text:?} is not an address of this machine alone: write 127.0.0.1:PORT, [::1]:PORT, \
                  or the absolute path of a Unix socket"
             ))
         })

@@ -20,7 +20,7 @@ impl FromStr for ProgramBudget {
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let how = "write PROGRAM=RATE, such as \"rsync=10MiB/s\"";
-        let no_budget = || Wrong(format!("{text:?} is no budget: {how}"));
+        let no_budget = || Wrong(format!("{text:?} is not a budget: {how}"));
         let (program, rate) = text.rsplit_once('=').ok_or_else(no_budget)?;
         let program = program.trim();
         if program.is_empty() || program.contains('/') {
@@ -66,7 +66,7 @@ mod tests {
             assert!(say(text).contains("PROGRAM=RATE"), "{text}");
         }
         assert!(say("rsync=10MiB").contains("such as \"10MiB/s\""));
-        assert!(say("rsync=fast/s").contains("is no size"));
+        assert!(say("rsync=fast/s").contains("is not a size"));
         assert!(say("rsync=10/s").contains("no unit"));
         assert!(say("rsync=1KiB/s").contains("the least is 64KiB/s"));
     }

@@ -15,7 +15,7 @@ pub const RATE_MIN_BYTES: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
     /// The `/s` is missing.
-    #[error("{text:?} is no rate: write a size and /s, such as \"10MiB/s\"")]
+    #[error("{text:?} is not a rate: write a size and /s, such as \"10MiB/s\"")]
     NoRate {
         /// The text.
         text: String,
@@ -106,6 +106,6 @@ mod tests {
         assert_eq!("1.5M/s".parse(), Ok(RateLimit(Some(3 << 19))));
         let say = |text: &str| text.parse::<RateLimit>().unwrap_err().to_string();
         assert!(say("10MiB").contains("such as \"10MiB/s\", or \"none\""));
-        assert!(say("fast/s").contains("is no size") && say("0B/s").contains("the least is"));
+        assert!(say("fast/s").contains("is not a size") && say("0B/s").contains("the least is"));
     }
 }

@@ -39,7 +39,7 @@ impl FromStr for Seed {
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let how = "write HOST:PORT, such as 10.0.0.2:1378 or [fd00::2]:1378";
-        parse(text).ok_or_else(|| Wrong(format!("{text:?} is no address of a node: {how}")))
+        parse(text).ok_or_else(|| Wrong(format!("{text:?} is not an address of a node: {how}")))
     }
 }
 

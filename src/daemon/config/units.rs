@@ -125,7 +125,7 @@ fn parse(
     let is_number = !whole.is_empty() && !fraction.is_empty() && !fraction.contains('.');
     if !is_number || unit.starts_with(',') {
         let how = format!("write a number and a unit, such as {example}");
-        return Err(Wrong(format!("{text:?} is no {what}: {how}")));
+        return Err(Wrong(format!("{text:?} is not a {what}: {how}")));
     }
     if unit.is_empty() {
         let units = names.join(&format!(", {text}"));
@@ -134,7 +134,7 @@ fn parse(
     let mut known = units.iter().chain(short);
     let Some((_, factor)) = known.find(|(name, _)| *name == unit) else {
         let units = names.join(", ");
-        let what = format!("{unit:?} in {text:?} is no unit");
+        let what = format!("{unit:?} in {text:?} is not a unit");
         return Err(Wrong(format!("{what}: the units are {units}")));
     };
     amount(whole, fraction, *factor).ok_or_else(|| Wrong(format!("{text:?} is too large")))
@@ -326,15 +326,15 @@ mod tests {
             r#""10" has no unit: write 10ms, 10s, 10m, 10h, 10d"#
         );
         assert_eq!(say("-3s"), r#""-3s" is negative"#);
-        assert!(say("").contains("is no duration"));
+        assert!(say("").contains("is not a duration"));
         assert!(say("soon").contains(r#"such as "10s""#));
         for text in ["1.s", ".5s", "1.2.3s", "1,5s"] {
-            assert!(say(text).contains("is no duration"), "{text}");
+            assert!(say(text).contains("is not a duration"), "{text}");
         }
         let unknown = say("3weeks");
         assert_eq!(
             unknown,
-            r#""weeks" in "3weeks" is no unit: the units are ms, s, m, h, d"#
+            r#""weeks" in "3weeks" is not a unit: the units are ms, s, m, h, d"#
         );
         assert_eq!(
             say("99999999999999999999s"),

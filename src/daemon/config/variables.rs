@@ -81,8 +81,9 @@ impl Environment {
         // The legacy programs have no units.
         let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
         if seconds.is_empty() || !seconds.bytes().all(is_number) {
-            let why =
-                format!("{seconds:?} is no count of seconds: write a number alone, such as 20");
+            let why = format!(
+                "{seconds:?} is not a count of seconds: write a number without a unit, such as 20"
+            );
             return Err(self.wrong(&name, why));
         }
         let value = Value::from(format!("{seconds}s"));
@@ -118,9 +119,9 @@ impl Environment {
         let ip = host.map_or(all, |(_, host)| host.parse().unwrap_or(all));
         let port = match port {
             None => super::DEFAULT_PORT,
-            Some((name, port)) => port
-                .parse()
-                .map_err(|_| self.wrong(name, format!("{port:?} is no port: write 0 to 65535")))?,
+            Some((name, port)) => port.parse().map_err(|_| {
+                self.wrong(name, format!("{port:?} is not a port: write 0 to 65535"))
+            })?,
         };
         Ok(SocketAddr::new(ip, port))
     }
@@ -184,12 +185,12 @@ impl Setting {
             SettingKind::Switch => match text.as_str() {
                 "true" | "yes" | "on" | "1" => Ok(Value::from(true)),
                 "false" | "no" | "off" | "0" => Ok(Value::from(false)),
-                _ => Err(format!("{text:?} is neither true nor false")),
+                _ => Err(format!("{text:?} is not true or false")),
             },
             SettingKind::Number => match text.parse::<u32>() {
                 Ok(number) => Ok(Value::from(number)),
                 Err(_) => Err(format!(
-                    "{text:?} is no whole number from 0 to {}",
+                    "{text:?} is not a whole number from 0 to {}",
                     u32::MAX
                 )),
             },
@@ -199,7 +200,7 @@ impl Setting {
 
 /// Resolves a relative path against the directory that the daemon was started in.
 fn absolute(text: &str) -> Result<String, String> {
-    let path = std::path::absolute(text).map_err(|e| format!("{text:?} is no path: {e}"))?;
+    let path = std::path::absolute(text).map_err(|e| format!("{text:?} is not a path: {e}"))?;
     path.into_os_string()
         .into_string()
         .map_err(|_| "the working directory is not UTF-8".to_owned())

@@ -130,7 +130,7 @@ pub enum CallError {
         method: String,
     },
     /// The interface has no such method.
-    #[error("there is no method {method:?}")]
+    #[error("there is not a method {method:?}")]
     UnknownMethod {
         /// The method as it was called.
         method: String,

@@ -58,7 +58,7 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The path is a file of another type.
-    #[error("{} is no socket", .path.display())]
+    #[error("{} is not a socket", .path.display())]
     NoSocket {
         /// The rejected path.
         path: PathBuf,

@@ -99,7 +99,7 @@ pub(super) enum Ended {
         /// The limit for the rights of this caller.
         max_bytes: usize,
     },
-    #[error("the caller sent what is no Varlink call")]
+    #[error("the caller sent something that is not a Varlink call")]
     NoCall,
     #[error("the caller read too slowly")]
     Slow,

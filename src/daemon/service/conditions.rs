@@ -78,7 +78,7 @@ fn refused_config_finding(services: &Services) -> Option<Finding> {
     let why = services.settings.refused.load_full()?;
     let stays = "what was read again was refused, and the one before is in force";
     let finding = Finding::new(format!("{stays}: {why}"));
-    Some(finding.for_owner_else(format!("{stays}; its owner is told why")))
+    Some(finding.for_owner_else(format!("{stays}; its owner sees the reason")))
 }
 
 /// Returns the standing conditions that these users may see.

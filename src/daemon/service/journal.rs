@@ -107,7 +107,7 @@ impl Teller {
             }
             News::Expelled(who, by) => {
                 tracing::warn!(peer = %who.node, by = %by.node,
-                    "{} is no member any more, by the word of {}", name(who), name(by));
+                    "{} was expelled by {}", name(who), name(by));
             }
             News::Rotated(by) => {
                 tracing::info!(by = %by.node, "{} gave the members a fresh secret", name(by));

@@ -122,7 +122,7 @@ mod tests {
         let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
         missing.want(vec![share(true)]);
         assert!(missing.known().is_empty());
-        for why in ["does not exist", "is no folder"] {
+        for why in ["does not exist", "is not a folder"] {
             missing.record(dir, why.to_owned());
             assert_eq!(missing.known(), [(dir.to_owned(), why.to_owned())]);
         }

@@ -102,7 +102,7 @@ pub(super) struct KnownInode {
 
 #[derive(Clone, Copy)]
 struct Dentry {
-    /// None: there is no such name.
+    /// None: no such name.
     ino: Option<u64>,
     believed: bool,
 }

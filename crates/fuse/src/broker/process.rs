@@ -84,7 +84,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
         kept.standing.unmount().map_err(io::Error::other)?;
     }
     if process.is_outdated {
-        let why = "it was asked for another mount point than it knows, and starts anew";
+        let why = "it was asked for an unknown mount point, and restarts";
         return Err(io::Error::other(why));
     }
     Ok(())

@@ -13,7 +13,7 @@ pub(super) type MeshOffenders = OffenceLog<Culprit, MeshOffence>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MeshOffence {
     /// An invalid first line.
-    #[error("begins with what is no line of the protocol")]
+    #[error("begins with a line that is not of the protocol")]
     NoHello,
     /// Too many lines.
     #[error("sends more lines than anyone says or reads")]
@@ -25,7 +25,7 @@ pub enum MeshOffence {
     #[error("announced a payload that is not of 0 to {BYTES_MAX} bytes")]
     BadBytes,
     /// A payload length that is not a number.
-    #[error("sent a payload's length that is no number")]
+    #[error("sent a payload length that is not a number")]
     BadLength,
     /// A list with too many addresses.
     #[error("listed more than {LISTED_MAX} addresses at once")]

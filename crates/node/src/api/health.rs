@@ -201,7 +201,7 @@ impl NodeHealth {
         let down = count(MemberState::Down);
         (!is_any_there && down > 0).then(|| {
             Finding::new(format!(
-                "no other node answers ({down} known): only what is here can be read"
+                "no other node answers ({down} known): only files stored here can be read"
             ))
         })
     }

@@ -205,7 +205,7 @@ mod tests {
     fn a_recorded_part_is_found_again_and_an_unrecorded_one_is_removed() {
         let inbox = tempfile::tempdir().unwrap();
         let inbox = inbox.path();
-        assert!(left_in(inbox, 9).is_empty(), "there is no folder yet");
+        assert!(left_in(inbox, 9).is_empty(), "there is not a folder yet");
         create(inbox, 1);
         let named = create(inbox, 2);
         fs::remove_file(named.bytes()).unwrap();

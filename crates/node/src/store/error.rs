@@ -31,7 +31,7 @@ pub enum StoreError {
         version: u64,
     },
     /// The file cannot be decoded.
-    #[error("{path} is damaged ({why}): move it aside, and everything is scanned and pulled anew",
+    #[error("{path} is damaged ({why}): move it aside; p2pfs then scans and pulls everything again",
         path = path.display())]
     Damaged {
         /// The file.

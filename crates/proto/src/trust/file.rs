@@ -51,7 +51,7 @@ pub(super) fn read_up_to(
         .metadata()
         .map_err(|error| failed("read", path, error))?;
     if !metadata.is_file() {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
         return Err(failed("read", path, error));
     }
     if metadata.mode() & OTHERS != 0 {

@@ -134,7 +134,7 @@ pub enum TrustError {
     )]
     TooFar,
     /// The named node is not a member.
-    #[error("that node is no member of the cluster")]
+    #[error("that node is not a member of the cluster")]
     NoMember,
     /// The named node is senior to this node (see [`ledger`]).
     #[error("{name} may admit and expel for longer than this node: it can only leave by itself")]

@@ -93,6 +93,6 @@ pub enum DigestError {
         size_bytes: u64,
     },
     /// Reading the data or its outboard failed.
-    #[error("cannot read what is to be proven: {0}")]
+    #[error("cannot read the bytes to prove: {0}")]
     Io(#[from] io::Error),
 }

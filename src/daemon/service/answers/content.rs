@@ -150,7 +150,7 @@ fn link_to_nothing(path: &SharedPath, target: &[u8]) -> Failure {
     let (path, target) = (escape(path.as_bytes()), escape(target));
     let message = format!("{path} is a link to nothing: no node shares {target}");
     Failure::new(FailureKind::NotFound, message)
-        .with_remedy("whoever shares the link can share what it leads to, or remove it")
+        .with_remedy("ask its owner to share the target as well, or to remove the link")
 }
 
 fn fs_failure(error: FsError, named: &Named) -> Failure {
@@ -172,9 +172,9 @@ fn remedy_of(error: FsError) -> Option<&'static str> {
         FsError::Unverified => {
             Some("p2pfs peers names who sent them; try again once another has it")
         }
-        FsError::Gone => Some(
-            "it was replaced or removed meanwhile, or who had it left the cluster: get it anew",
-        ),
+        FsError::Gone => {
+            Some("it was replaced or removed, or its holder left the cluster: get it again")
+        }
         FsError::TooManyHandles => Some("try again when fewer files are open"),
         FsError::NoRoom => Some("p2pfs cache resize gives it more, p2pfs cache clear empties it"),
         FsError::Disk => Some("p2pfs doctor says which disk, and what helps"),

@@ -155,7 +155,7 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     // A former name is a condition of its own, with its own line.
     let unknown = unknown.clone().find(|it| it.node.is_none() && !it.former);
     if let Some(ShareReader { reader, .. }) = unknown {
-        let found = format!("its reader {reader} is no member, or several have that name");
+        let found = format!("its reader {reader} is not a member, or several have that name");
         let remedy = "see p2pfs trust; write the node's key instead of its name";
         return Check::warning(name, found, remedy);
     }

@@ -212,7 +212,7 @@ fn kept_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touched), 
             Ok(Err(FileError::TooMany)) => return Err(too_many()),
             Ok(Err(_)) | Err(_) => touched.failed.push(Problem {
                 path: named.clone(),
-                why: "it is not pinned: p2pfs cache ls shows what is".to_owned(),
+                why: "it is not pinned: p2pfs cache ls lists the pinned files".to_owned(),
             }),
         }
     }

@@ -70,7 +70,7 @@ async fn say(services: &Services, text: &str) -> Result<Said, Failure> {
     }
     let peers = services.node.messenger().broadcast(text).await;
     if peers.is_empty() {
-        let message = "nobody is there to hear it";
+        let message = "no other node is connected";
         return Err(Failure::new(FailureKind::NotFound, message)
             .with_remedy("p2pfs peers shows who is there"));
     }

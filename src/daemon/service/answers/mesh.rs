@@ -23,7 +23,7 @@ pub(super) async fn mesh(
     })?;
     if let Some(text) = connect {
         let address = MemberName::parse(text.as_bytes()).ok_or_else(|| {
-            let message = format!("{text:?} is no address of a mesh peer");
+            let message = format!("{text:?} is not an address of a mesh peer");
             Failure::new(FailureKind::Invalid, message)
                 .with_remedy("write HOST:PORT, such as 192.0.2.1:18001")
         })?;

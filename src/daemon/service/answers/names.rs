@@ -386,7 +386,7 @@ fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> Strin
     let sentence = match next {
         NextRead::HoldersGone => return gone(services, versions),
         NextRead::Nothing => "nothing: no live node can give it",
-        NextRead::NoFile => "nothing is fetched: it is no file",
+        NextRead::NoFile => "nothing is fetched: it is not a regular file",
         NextRead::OwnShare => "read from this node's own share",
         NextRead::Cache => "read from the local cache",
         NextRead::AskAround => "ask the cluster who has it: no holder is reachable",
@@ -491,8 +491,8 @@ pub(super) fn named_as(path: &SharedPath) -> Named {
 const NOT_OWNED: &str = "nothing: no version of it is listed";
 const UNREAD: &str = "being read: this node lists it once it is hashed";
 const SOON: &str = "nothing yet: p2pfs wait --file waits for it";
-const LEFT_OUT: &str = "this node has it and keeps it back";
-const NOT_SHARED: &str = "nothing: nobody shares it";
+const LEFT_OUT: &str = "this node has the file and does not share it";
+const NOT_SHARED: &str = "fails: no node shares it";
 
 /// Describes a name without a listed version.
 fn unlisted_provenance(
@@ -549,7 +549,7 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::Older => "another version is newer",
         Rule::LargerHash => "another version is as new and has a smaller hash",
         Rule::DirectoryKeeps => "a directory keeps the name, the file stands beside it",
-        Rule::AuthorLives => "its author is live, those of newer versions are gone",
+        Rule::AuthorLives => "its author is alive, the authors of newer versions are gone",
         Rule::AuthorGone => "only caches have it: its author is gone",
         Rule::OthersUnserved => "no holder gave the versions that would precede it",
         Rule::Unserved => "no holder gave it when it was read: other versions precede it",

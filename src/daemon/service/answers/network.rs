@@ -360,12 +360,12 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
 /// Reports that other machines cannot reach the node's address. The remedy depends on the
 /// configured listen address.
 fn loopback_alone(address: SocketAddr, listen: SocketAddr) -> Check {
-    let found = format!("{address}: this machine alone");
+    let found = format!("{address}: reachable from this machine only");
     if listen.ip().is_unspecified() {
         Check::warning(
             "address",
             format!("{found}, which has no other address"),
-            "connect this machine to a network: it is told to the others once there is one",
+            "connect this machine to a network: p2pfs then announces its address by itself",
         )
     } else {
         Check::warning(
@@ -470,7 +470,7 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
                 gap.length.as_secs() / 3600,
                 gap.way
             ),
-            "set whichever is wrong (timedatectl set-ntp true), and start p2pfs anew there",
+            "set the wrong clock (timedatectl set-ntp true), and restart p2pfs there",
         ),
         None => Check::failed(
             name,

@@ -307,7 +307,7 @@ fn down_reason(why: DownReason) -> &'static str {
         DownReason::Failed => "does not answer",
         DownReason::Away => "stopped and did not come back in time",
         DownReason::Left => "left the cluster",
-        DownReason::Expelled => "is no member any more",
+        DownReason::Expelled => "was expelled",
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn trimmed(named: &Named) -> &[u8] {
 
 /// Returns the failure for a path below `.p2pfs` that does not exist.
 pub(super) fn nothing_hidden(path: &[u8]) -> Failure {
-    let message = format!("{}: there is no such name", escape(path));
+    let message = format!("{}: no such name", escape(path));
     Failure::new(FailureKind::NotFound, message)
         .with_remedy("below .p2pfs are peers/NAME/PATH and by-hash/HASH")
 }

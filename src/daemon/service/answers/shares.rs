@@ -302,7 +302,8 @@ fn refuse_readers(settings: &ShareSettings, groups: &[Group]) -> Result<(), Fail
     };
     check_readers(readers).map_err(|error| invalid(error.to_string()))?;
     if settings.legacy {
-        let why = "a share that has readers is not for legacy peers, who can be told from nobody";
+        let why =
+            "a share with readers cannot be offered to legacy peers: they cannot be identified";
         return Err(invalid(why.to_owned())
             .with_remedy("say which it is to be: --readers '*' or --legacy=off"));
     }
