@@ -5,6 +5,7 @@
 //! queues behind background transfers such as fills.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -143,6 +144,15 @@ impl Pace {
         limit.is_some_and(|limit| limit.pass_small(Instant::now(), bytes))
     }
 
+    /// Returns a guard for bytes that have passed. It refunds them if they are not transferred.
+    pub(crate) fn passed(&self, bytes: u64) -> PassedBytes {
+        PassedBytes {
+            begun: self.bytes_per_s().map(|_| Arc::default()),
+            pace: self.clone(),
+            bytes,
+        }
+    }
+
     /// Refunds bytes that passed recently and were not transferred after all.
     pub fn give_back(&self, bytes: u64) {
         if let Some(limit) = self.inner.limit.lock().as_mut() {
@@ -182,6 +192,50 @@ impl Pace {
     }
 }
 
+/// Bytes that passed a limit and whose transfer has not ended. Dropping it refunds them, so a failed
+/// and a cancelled transfer cost nothing. If the transfer has begun, the rest of the bytes moves
+/// even if it is cancelled, so nothing is refunded.
+#[must_use]
+pub(crate) struct PassedBytes {
+    pace: Pace,
+    bytes: u64,
+    /// Whether bytes of the transfer have arrived. `None` without a limit.
+    begun: Option<Arc<AtomicBool>>,
+}
+
+impl PassedBytes {
+    /// Refunds what is above `bytes`.
+    pub(crate) fn reduce_to(&mut self, bytes: u64) {
+        self.pace.give_back(self.bytes.saturating_sub(bytes));
+        self.bytes = self.bytes.min(bytes);
+    }
+
+    /// Returns a callback for the number of bytes of the transfer that have just arrived. `None`
+    /// if there is no limit to refund to.
+    pub(crate) fn on_bytes(&self) -> Option<impl Fn(u64) + Send + Sync + 'static> {
+        let begun = self.begun.clone()?;
+        Some(move |bytes| {
+            if bytes > 0 {
+                begun.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// Keeps the charge, because the bytes were transferred.
+    pub(crate) fn mark_transferred(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for PassedBytes {
+    fn drop(&mut self) {
+        let has_begun = |begun: &Arc<AtomicBool>| begun.load(Ordering::Relaxed);
+        if self.bytes > 0 && !self.begun.as_ref().is_some_and(has_begun) {
+            self.pace.give_back(self.bytes);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +252,27 @@ mod tests {
             pace.give_back(MIB);
         }
         assert!(pace.pass_at_once(MIB / 4, false));
+    }
+
+    #[test]
+    fn a_dropped_transfer_is_refunded_unless_its_bytes_arrive() {
+        const PART: u64 = MIB / 4;
+        let pace = Pace::default();
+        pace.set(Some(MIB));
+        assert!(pace.pass_at_once(PART, true));
+        let mut fewer = pace.passed(PART);
+        fewer.reduce_to(PART / 2);
+        drop(fewer);
+        assert!(pace.pass_at_once(PART, false), "all of it is refunded");
+        let begun = pace.passed(PART);
+        let on_bytes = begun.on_bytes().unwrap();
+        on_bytes(1);
+        drop(begun);
+        assert!(!pace.pass_at_once(1, false), "its rest arrives");
+        pace.set(Some(MIB));
+        assert!(pace.pass_at_once(PART, false));
+        pace.passed(PART).mark_transferred();
+        assert!(!pace.pass_at_once(1, false), "it was transferred");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::table::{Batch, BatchHandle};
 use super::{BatchRead, BatchesInner, LONG_REST, REST};
 use crate::TRACE_TARGET;
 use crate::net::NetError;
+use crate::net::peer::Progress;
 use p2pfs_cache::Stored;
 use p2pfs_fetch::Holder;
 use p2pfs_proto::wire::native::tcp::{
@@ -106,12 +107,13 @@ impl BatchesInner {
 
     /// Waits until the download limit lets the batch pass, then requests those of its files that
     /// are still expected from its holder. Returns the parts of the answer; none if the request
-    /// failed or was not sent. Dropping the future cancels the request.
+    /// failed or was not sent. Dropping the future cancels the request and refunds its bytes.
     async fn answer(&self, batch: &mut Batch) -> Vec<BatchPart> {
         let Holder { node, address, .. } = batch.from;
         let download = self.fetcher.download();
         let passed_bytes = bytes_of(&batch.files);
         download.pass(passed_bytes, false).await;
+        let mut passed = download.passed(passed_bytes);
         {
             let table = self.table.lock();
             batch.files.retain(|file| table.is_wanted(file, &node));
@@ -120,18 +122,27 @@ impl BatchesInner {
         if self.fetcher.is_metered() || download.is_too_much(bytes) {
             bytes = 0;
         }
-        download.give_back(passed_bytes - bytes);
+        passed.reduce_to(bytes);
         if bytes == 0 {
             return Vec::new();
         }
         let files = batch.files.clone();
         debug!(target: TRACE_TARGET, peer = %node, bytes, "batch of {} files requested", files.len());
         let (asked, begun) = (Request::Batch { files }, Instant::now());
-        let answer = self.net.request(node, address, lane_of(bytes), asked).await;
+        let progress = passed.on_bytes().map(|on_bytes| Progress {
+            tell: Arc::new(move |_, _, bytes| on_bytes(bytes)),
+            node,
+            key: 0,
+        });
+        let asking = self
+            .net
+            .request_telling(node, address, lane_of(bytes), asked, progress);
+        let answer = asking.await;
         debug!(target: TRACE_TARGET, peer = %node, is_answered = answer.is_ok(), "the batch ended");
         let mut table = self.table.lock();
         let rest = match answer {
             Ok(Response::Batch { packed }) => {
+                passed.mark_transferred();
                 table.record_duration(node, bytes, begun.elapsed());
                 return unpack_batch(&packed).unwrap_or_default();
             }
@@ -139,8 +150,6 @@ impl BatchesInner {
             _ => REST,
         };
         table.rest(node, Instant::now(), rest);
-        drop(table);
-        download.give_back(bytes);
         Vec::new()
     }
 

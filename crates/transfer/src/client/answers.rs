@@ -19,6 +19,7 @@ use super::{FetcherInner, ReadReply, read_into};
 use crate::TRACE_TARGET;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
+use crate::pace::PassedBytes;
 use p2pfs_cache::CacheFile;
 use p2pfs_fetch::plan::{self, Failure, RangeRequest, RequestStage, URGENT_MAX_BYTES};
 use p2pfs_fetch::session::{self, Accepted, Delivery, SendRange, lane_of, proof_of, question};
@@ -57,36 +58,38 @@ impl FetcherInner {
     }
 
     fn ask_at_once(self: &Arc<Self>, request: RangeRequest) -> Option<TakeBack> {
-        if !self
-            .settings
-            .download
-            .pass_at_once(request.range.len(), true)
-        {
+        let (download, bytes) = (&self.settings.download, request.range.len());
+        if !download.pass_at_once(bytes, true) {
             return None;
         }
+        let passed = download.passed(bytes);
+        let progress = self.progress(&request, &passed);
         // a weak reference, so that a missing answer does not keep the network alive that would
         // deliver it
         let inner = Arc::downgrade(self);
         let reply: OnAnswer = Box::new(move |outcome| {
             if let Some(inner) = inner.upgrade() {
-                inner.take_prompt_answer(request, outcome);
+                inner.take_prompt_answer(request, passed, outcome);
             }
         });
-        let (node, progress) = (request.node, self.progress(&request));
-        let lane = lane_of(request.lane);
+        let (node, lane) = (request.node, lane_of(request.lane));
         let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
-        if asked.is_err() {
-            self.settings.download.give_back(request.range.len());
-        }
         if asked.is_ok() {
             self.trace_request(&request, "sent at once over an open connection");
         }
         asked.ok()
     }
 
-    fn progress(&self, request: &RangeRequest) -> Option<Progress> {
+    fn progress(&self, request: &RangeRequest, passed: &PassedBytes) -> Option<Progress> {
+        let tell = match (self.on_bytes.clone(), passed.on_bytes()) {
+            (tell, None) => tell,
+            (tell, Some(on_bytes)) => Arc::new(move |node, key, bytes| {
+                on_bytes(bytes);
+                tell(node, key, bytes);
+            }),
+        };
         Some(Progress {
-            tell: self.on_bytes.clone(),
+            tell,
             node: request.node,
             key: request.id.0,
         })
@@ -96,12 +99,17 @@ impl FetcherInner {
     fn take_prompt_answer(
         self: &Arc<Self>,
         request: RangeRequest,
+        passed: PassedBytes,
         outcome: Result<Response, NetError>,
     ) {
         let proof = match proof_of(outcome.map_err(|error| failure_of(&error))) {
             Ok(proof) => proof,
-            Err(failure) => return self.fail_and_refund(&request, failure),
+            Err(failure) => {
+                drop(passed);
+                return self.fail(&request, failure);
+            }
         };
+        passed.mark_transferred();
         if !self.storing.behind.has_room(request.range.len()) {
             self.runtime.spawn(self.clone().take_answer(request, proof));
             return;
@@ -121,47 +129,46 @@ impl FetcherInner {
             return self.fail(&request, Failure::Gone);
         };
         let lane = lane_of(request.lane);
-        if !self.is_allowed(&request).await {
+        let Some(passed) = self.wait_for_limit(&request).await else {
             // the delay is not a peer's fault, and no reason to give up
             return self.fail(&request, Failure::Limited);
-        }
+        };
         trace!(target: TRACE_TARGET, "sent");
-        let (node, progress) = (request.node, self.progress(&request));
+        let (node, progress) = (request.node, self.progress(&request, &passed));
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {
-            Ok(proof) => self.take_answer(request, proof).await,
-            Err(failure) => self.fail_and_refund(&request, failure),
+            Ok(proof) => {
+                passed.mark_transferred();
+                self.take_answer(request, proof).await;
+            }
+            Err(failure) => {
+                drop(passed);
+                self.fail(&request, failure);
+            }
         }
     }
 
     /// Waits for up to [`ALLOWED_WITHIN`] until the download limit lets a request pass. Returns
-    /// whether it did; false at once if a background request is too large for one transfer.
-    async fn is_allowed(self: &Arc<Self>, request: &RangeRequest) -> bool {
+    /// `None` if it did not; at once if a background request is too large for one transfer.
+    async fn wait_for_limit(self: &Arc<Self>, request: &RangeRequest) -> Option<PassedBytes> {
         let is_waited_for = request.lane == plan::Lane::Urgent;
-        let bytes = request.range.len();
-        if !is_waited_for && self.settings.download.is_too_much(bytes) {
-            return false;
+        let (download, bytes) = (&self.settings.download, request.range.len());
+        if !is_waited_for && download.is_too_much(bytes) {
+            return None;
         }
-        let mut allowed = pin!(self.settings.download.pass(bytes, is_waited_for));
+        let mut allowed = pin!(download.pass(bytes, is_waited_for));
         if poll_fn(|cx| Poll::Ready(allowed.as_mut().poll(cx).is_ready())).await {
-            return true;
+            return Some(download.passed(bytes));
         }
         self.with(|session, _| session.plan.request_is(request.id, RequestStage::Throttled));
-        let is_allowed = timeout(ALLOWED_WITHIN, allowed).await.is_ok();
-        if is_allowed {
-            self.with(|session, now| {
-                session
-                    .plan
-                    .request_is(request.id, RequestStage::Sent { at: now })
-            });
-        }
-        is_allowed
-    }
-
-    /// Ends a request without data, and refunds its bytes to the limit.
-    fn fail_and_refund(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
-        self.settings.download.give_back(request.range.len());
-        self.fail(request, failure);
+        timeout(ALLOWED_WITHIN, allowed).await.ok()?;
+        let passed = download.passed(bytes);
+        self.with(|session, now| {
+            session
+                .plan
+                .request_is(request.id, RequestStage::Sent { at: now })
+        });
+        Some(passed)
     }
 
     fn fail(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {

@@ -473,6 +473,26 @@ async fn a_futile_request_does_not_count_against_a_limit() {
     while scene.asked_bytes() == 0 {
         tokio::task::yield_now().await;
     }
+    wait_until_paid(limit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_request_does_not_count_against_a_limit() {
+    let content = Content::new(19, 1 << 20);
+    let scene = scene(&content, 1 << 30, &[Manner::Silent]);
+    let limit = scene.fetcher.download();
+    limit.set(Some(1024));
+    let fill = scene.fetcher.fill(content.hash(), content.size());
+    while scene.asked_bytes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!limit.pass_at_once(1, false));
+    drop(fill);
+    wait_until_paid(limit).await;
+}
+
+/// Waits until a limit lets a background byte pass, which takes minutes if a request is charged.
+async fn wait_until_paid(limit: &Pace) {
     let begun = Instant::now();
     while !limit.pass_at_once(1, false) {
         assert!(begun.elapsed() < LONG / 6, "it is paid for");

@@ -22,8 +22,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::Pace;
 use crate::net::peer::Incoming;
+use crate::pace::{Pace, PassedBytes};
 use p2pfs_cache::Cache;
 use p2pfs_proto::wire::native::tcp::{
     HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response, SmallFile,
@@ -186,8 +186,8 @@ impl Server {
             incoming.reply.send(response);
         };
         match self.pass_at_once((lane, from), hash, size_bytes, range) {
-            Some(turn) => drop(tokio::task::spawn_blocking(move || {
-                deliver(server.make(&hash, size_bytes, range, turn));
+            Some((turn, passed)) => drop(tokio::task::spawn_blocking(move || {
+                deliver(settled(passed, server.make(&hash, size_bytes, range, turn)));
             })),
             None => drop(tokio::spawn(async move {
                 let answering = server.answer(from, lane, incoming.request);
@@ -200,14 +200,15 @@ impl Server {
         None
     }
 
-    /// Returns a turn for a valid range if neither the queue nor the upload limit makes it wait.
+    /// Returns a turn for a valid range, and its charge, if neither the queue nor the upload limit
+    /// makes it wait.
     fn pass_at_once(
         &self,
         of: (Lane, NodeId),
         hash: ContentHash,
         size_bytes: u64,
         range: ByteRange,
-    ) -> Option<ServeTurn> {
+    ) -> Option<(ServeTurn, PassedBytes)> {
         let now = Instant::now();
         let askable = is_askable(size_bytes, range) && !self.inner.is_stuck(&hash, now);
         let asked = QueuedRequest::of_range(of, hash, range);
@@ -217,7 +218,7 @@ impl Server {
             return None;
         }
         self.inner.askers.lock().record(now, hash, of.1);
-        Some(turn)
+        Some((turn, self.upload().passed(range.len())))
     }
 
     /// Answers [`Request::Range`], [`Request::Batch`] and [`Request::Holdings`] of a proven member,
@@ -304,12 +305,12 @@ impl Server {
         }
         self.inner.askers.lock().record(Instant::now(), hash, of.1);
         let asked = QueuedRequest::of_range(of, hash, range);
-        let Some(turn) = self.turn_within_limit(asked).await else {
+        let Some((turn, passed)) = self.turn_within_limit(asked).await else {
             return self.without_turn(&asked);
         };
         let server = self.clone();
         let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
-        made.await.unwrap_or(Response::Busy)
+        settled(passed, made.await.unwrap_or(Response::Busy))
     }
 
     /// Makes an answer, even if the asker has cancelled it meanwhile, and schedules the closing of
@@ -363,27 +364,32 @@ impl Server {
             hash: None,
             bytes: size_bytes,
         };
-        let Some(turn) = self.turn_within_limit(asked).await else {
+        let Some((turn, passed)) = self.turn_within_limit(asked).await else {
             return Response::Busy;
         };
         let inner = self.inner.clone();
         let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
         let made = tokio::task::spawn_blocking(making).await;
-        made.unwrap_or(Response::Busy)
+        settled(passed, made.unwrap_or(Response::Busy))
     }
 
-    /// Returns a turn to make an answer once the limit allows it, or `None` if this node is too
-    /// busy.
-    async fn turn_within_limit(&self, asked: QueuedRequest) -> Option<ServeTurn> {
+    /// Returns a turn to make an answer once the limit allows it, and the charge. `None` if this
+    /// node is too busy.
+    async fn turn_within_limit(&self, asked: QueuedRequest) -> Option<(ServeTurn, PassedBytes)> {
         if !self.inner.upload.pass(asked).await {
             return None;
         }
-        let turn = self.turn(asked).await;
-        if turn.is_none() {
-            self.inner.upload.pace.give_back(asked.bytes);
-        }
-        turn
+        let passed = self.upload().passed(asked.bytes);
+        Some((self.turn(asked).await?, passed))
     }
+}
+
+/// Returns the response, and refunds its charge if it carries no bytes of files.
+fn settled(passed: PassedBytes, response: Response) -> Response {
+    if matches!(response, Response::Data { .. } | Response::Batch { .. }) {
+        passed.mark_transferred();
+    }
+    response
 }
 
 impl ServerInner {

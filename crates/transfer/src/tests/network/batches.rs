@@ -328,6 +328,26 @@ async fn a_batch_awaited_in_vain_is_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_batch_does_not_count_against_a_limit() {
+    let cluster = Cluster::new();
+    let contents = small_files(2);
+    let (node, mut questions) = deaf_to_batches(&cluster, &contents);
+    let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
+    let limit = reader.fetcher.download();
+    // the batch is paid for in two minutes, and the read of its first file at once
+    limit.set(Some(64));
+    reader.batches.ask(&all_of(&contents));
+    let _unanswered = questions.recv().await.unwrap();
+    assert!(!limit.pass_at_once(1, false));
+    reader.read_all(&contents[..1]).await;
+    let begun = Instant::now();
+    while !limit.pass_at_once(1, false) {
+        assert!(begun.elapsed() < LONG / 6, "the batch is paid for");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn batches_leave_enough_of_a_limit_to_readers() {
     let cluster = Cluster::new();
     let contents = small_files(40);

@@ -45,6 +45,18 @@ async fn data_that_could_not_be_sent_at_once_is_not_charged() {
 }
 
 #[tokio::test]
+async fn an_answer_without_data_is_not_charged() {
+    let content = Content::new(53, 1 << 20);
+    let (server, _cache, asker) = limited(&content, PIECE_BYTES).await;
+    let missing = piece(&content, content.size() / 2);
+    for _ in 0..3 {
+        let answer = server.answer(asker, Lane::Urgent, missing.clone()).await;
+        assert!(!matches!(answer, Response::Data { .. }), "{answer:?}");
+    }
+    assert!(server.upload().pass_at_once(PIECE_BYTES, false));
+}
+
+#[tokio::test]
 async fn bulk_is_not_sent_ahead_of_the_limit() {
     let content = Content::new(52, 1 << 20);
     let (server, _cache, asker) = limited(&content, PIECE_BYTES).await;
