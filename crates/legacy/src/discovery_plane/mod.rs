@@ -106,7 +106,7 @@ pub struct Legacy {
     files: RemoteFiles,
     runtime: tokio::runtime::Handle,
     refusals: RefusalLog,
-    dropped: Arc<AtomicU64>,
+    dropped: Arc<DroppedDatagrams>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,
     /// How long a read waits without progress.
@@ -154,10 +154,9 @@ impl Legacy {
         }
     }
 
-    /// Returns [`LegacyCounters::dropped`](crate::discovery::LegacyCounters::dropped) of the state
-    /// machine.
+    /// Returns how many datagrams were dropped, before the plane's queue and by its state machine.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped.sum()
     }
 
     /// Warns, once for each name, that legacy peers are not asked for the name.
@@ -171,6 +170,21 @@ impl Legacy {
     }
 }
 
+/// Numbers of dropped datagrams.
+#[derive(Debug, Default)]
+struct DroppedDatagrams {
+    /// Datagrams that found no room in the queue of the plane.
+    unqueued: AtomicU64,
+    /// [`LegacyCounters::dropped`](crate::discovery::LegacyCounters::dropped) of the state machine.
+    of_machine: AtomicU64,
+}
+
+impl DroppedDatagrams {
+    fn sum(&self) -> u64 {
+        self.unqueued.load(Ordering::Relaxed) + self.of_machine.load(Ordering::Relaxed)
+    }
+}
+
 /// The inlet through which the node sends datagrams and changes to the plane. Its methods never
 /// block.
 #[derive(Clone)]
@@ -178,18 +192,47 @@ pub(crate) struct LegacyInlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     changes: mpsc::Sender<Vec<Change>>,
     missed: Arc<AtomicBool>,
+    dropped: Arc<DroppedDatagrams>,
 }
 
 impl LegacyInlet {
+    /// Queues a datagram for the plane. Drops and counts it if there is no room.
     pub(crate) fn datagram(&self, from: SocketAddr, datagram: &[u8]) {
-        let _full_or_over = self
+        let queued = self
             .datagrams
             .try_send((from, Bytes::copy_from_slice(datagram)));
+        if queued.is_err() {
+            self.dropped.unqueued.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn changed(&self, changes: &[Change]) {
         if !changes.is_empty() && self.changes.try_send(changes.to_vec()).is_err() {
             self.missed.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_without_room_in_the_queue_is_counted_as_dropped() {
+        let (datagrams, mut queue) = mpsc::channel(1);
+        let dropped = Arc::<DroppedDatagrams>::default();
+        dropped.of_machine.store(5, Ordering::Relaxed);
+        let inlet = LegacyInlet {
+            datagrams,
+            changes: mpsc::channel(1).0,
+            missed: Arc::default(),
+            dropped: dropped.clone(),
+        };
+        let from = SocketAddr::from(([127, 0, 0, 1], 1378));
+        inlet.datagram(from, b"queued");
+        assert_eq!(dropped.sum(), 5);
+        inlet.datagram(from, b"too many");
+        assert_eq!(dropped.sum(), 6);
+        assert_eq!(queue.try_recv().unwrap().1, Bytes::from_static(b"queued"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,9 +14,9 @@ use super::error::{CopyError, offence};
 use super::files::FailedTransfer;
 use super::offered::OfferedFiles;
 use super::{
-    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, DATAGRAMS_MAX, Legacy, LegacyAbsence,
-    LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog, RemoteFile, RemoteFiles,
-    ThrottledTransfer, serve,
+    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, DATAGRAMS_MAX, DroppedDatagrams, Legacy,
+    LegacyAbsence, LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog,
+    RemoteFile, RemoteFiles, ThrottledTransfer, serve,
 };
 use crate::discovery::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience};
 use crate::net::discovery::{Admission, LegacyError};
@@ -56,7 +56,7 @@ struct LookupWaiter {
 
 struct LegacyPlane {
     machine: LegacyMachine,
-    dropped: Arc<AtomicU64>,
+    dropped: Arc<DroppedDatagrams>,
     udp: UdpPort,
     files: RemoteFiles,
     content: Arc<NodeContent>,
@@ -125,6 +125,7 @@ pub(crate) fn start(
         datagrams,
         changes,
         missed: Arc::new(AtomicBool::new(true)),
+        dropped: legacy.dropped.clone(),
     };
     let bound = host.net.local_addr();
     let is_ours = move |at| at == own || is_own(bound, at);
@@ -193,7 +194,7 @@ impl LegacyPlane {
             self.index_anew();
             self.settle();
             let dropped = self.machine.counters().dropped();
-            self.dropped.store(dropped, Ordering::Relaxed);
+            self.dropped.of_machine.store(dropped, Ordering::Relaxed);
             let timeout = self.machine.poll_timeout();
             tokio::select! {
                 datagram = queues.datagrams.recv() => match datagram {
