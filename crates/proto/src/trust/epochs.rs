@@ -16,7 +16,7 @@ pub const EPOCH_SWITCH_S: u64 = 3;
 /// then an expelled node can read messages that other nodes still seal with it. Without the
 /// overlap, datagrams in flight would be lost.
 pub const EPOCH_OVERLAP_S: u64 = 60;
-/// Maximum number of previous secrets after a switch. Those at the end of `old` are dropped.
+/// Maximum number of previous secrets. The one that ends first is dropped for another.
 const OLD_MAX: usize = 4;
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Epochs {
     sealing: Arc<EpochSecret>,
     /// The next secret, and the time from which it seals.
     next: Option<(Arc<EpochSecret>, u64)>,
-    /// Previous secrets, and the time when each ends.
+    /// At most [`OLD_MAX`] previous secrets, and the time when each ends.
     old: Vec<(Arc<EpochSecret>, u64)>,
 }
 
@@ -70,8 +70,7 @@ impl Epochs {
         }
         if let Some((next, _)) = self.next.take_if(|(_, from)| *from <= now_s) {
             let before = std::mem::replace(&mut self.sealing, next);
-            self.old.insert(0, (before, now_s + EPOCH_OVERLAP_S));
-            self.old.truncate(OLD_MAX);
+            self.retire(before, now_s.saturating_add(EPOCH_OVERLAP_S));
         }
         self.old.retain(|(_, end)| *end > now_s);
     }
@@ -99,10 +98,21 @@ impl Epochs {
         if let Some((unused, _)) = self.next.take()
             && unused != secret
         {
-            self.old.push((unused, latest(now_s).1));
+            self.retire(unused, latest(now_s).1);
         }
         if secret != self.sealing {
             self.next = Some((secret, latest(now_s).0));
+        }
+    }
+
+    /// Adds a previous secret. Beyond [`OLD_MAX`], drops the one that ends first; of several, the
+    /// one added first.
+    fn retire(&mut self, secret: Arc<EpochSecret>, end_s: u64) {
+        self.old.push((secret, end_s));
+        if self.old.len() > OLD_MAX {
+            // the sort is stable
+            self.old.sort_by_key(|(_, end)| *end);
+            self.old.remove(0);
         }
     }
 }
@@ -160,6 +170,23 @@ mod tests {
         assert!(opens(&epochs, 1));
         tick(&mut epochs, 10 + EPOCH_SWITCH_S + EPOCH_OVERLAP_S);
         assert!(!opens(&epochs, 1));
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_secret_is_dropped() {
+        let mut epochs = Epochs::new(secret(1));
+        // each is replaced before its switch, except the last
+        for number in 2..=6 {
+            epochs.adopt(secret(number), u64::from(number));
+        }
+        epochs.tick(6 + EPOCH_SWITCH_S);
+        assert_eq!(*epochs.sealing(), secret(6));
+        assert!(!opens(&epochs, 2), "it is the oldest");
+        assert!([1, 3, 4, 5].iter().all(|number| opens(&epochs, *number)));
+        for number in 7..20 {
+            epochs.adopt(secret(number), 10);
+        }
+        assert_eq!(epochs.all().count(), OLD_MAX + 2);
     }
 
     #[test]
