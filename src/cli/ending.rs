@@ -54,7 +54,7 @@ pub(super) fn has_come(ended: &AtomicBool) -> bool {
 /// # Errors
 /// The error of the system.
 pub(super) fn catch_all() -> Result<Signals, CliError> {
-    Ok(Signals::new(ENDING)?)
+    Signals::new(ENDING).map_err(CliError::cannot("handle signals"))
 }
 
 /// Starts a thread that waits for a signal. The thread then ends the daemon, runs `tidy` and exits
@@ -109,7 +109,7 @@ pub(super) fn bind(daemon: &mut Command) -> &mut Command {
 /// If the starter is already gone.
 pub(super) fn follow(starter: u32) -> Result<(), CliError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
-        .map_err(io::Error::from)?;
+        .map_err(|error| CliError::cannot("follow the starting process")(error.into()))?;
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     if parent.is_some_and(|pid| pid.cast_unsigned() == starter) {
         Ok(())

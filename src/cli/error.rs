@@ -33,10 +33,10 @@ pub enum CliError {
     /// Files named by the configuration, or stored data, are unusable until they are repaired.
     #[error("{0}")]
     Unusable(String),
-    /// Standard output cannot be written. Every other error of the system that a command passes on
-    /// with `?` becomes this variant, too.
+    /// Standard output cannot be written. There is no conversion from every error of the system,
+    /// because most of them are not about the output.
     #[error("cannot write the output: {0}")]
-    Output(#[from] io::Error),
+    Output(io::Error),
 }
 
 fn ending(remedy: Option<&str>) -> String {
@@ -66,6 +66,12 @@ impl CliError {
             message: message.into(),
             remedy: None,
         }
+    }
+
+    /// Returns a function that describes an error of the system by what it prevented: a verb and
+    /// its object.
+    pub(super) fn cannot(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::plain(format!("cannot {action}: {error}"))
     }
 
     /// Returns whether the only failure is that the output is no longer read.

@@ -119,7 +119,8 @@ fn go_on(
         let message = format!("{name} became another file while the daemon restarted");
         return Err(CliError::new(message, "try again"));
     }
-    io::copy(&mut (&source).take(copied_bytes), &mut io::sink())?;
+    io::copy(&mut (&source).take(copied_bytes), &mut io::sink())
+        .map_err(CliError::cannot("read the file again"))?;
     Ok(source)
 }
 

@@ -308,7 +308,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::MountBroker(options) => mount_broker::run(options, programs.broker),
         Command::Completions(options) => completions::run(options, &mut output),
     };
-    let flushed = done.and_then(|()| Ok(output.flush()?));
+    let flushed = done.and_then(|()| output.flush());
     match flushed {
         // The reader of the output has closed the pipe.
         Err(error) if error.is_closed_pipe() => Ok(()),

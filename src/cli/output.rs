@@ -124,7 +124,7 @@ impl Output {
 
     /// Writes text and ends the line.
     pub(super) fn line(&mut self, text: &str) -> Result<(), CliError> {
-        Ok(writeln!(self.writer, "{text}")?)
+        writeln!(self.writer, "{text}").map_err(CliError::Output)
     }
 
     /// Writes text of any length after a lead. Lines have at most [`LINE_COLUMNS`], are broken
@@ -148,20 +148,21 @@ impl Output {
         if !options.are_bytes() {
             return self.line(&escape(name));
         }
-        self.writer.write_all(name)?;
+        self.writer.write_all(name).map_err(CliError::Output)?;
         let end = if options.null { b"\0" } else { b"\n" };
-        Ok(self.writer.write_all(end)?)
+        self.writer.write_all(end).map_err(CliError::Output)
     }
 
     /// Writes raw bytes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        Ok(self.writer.write_all(bytes)?)
+        self.writer.write_all(bytes).map_err(CliError::Output)
     }
 
     /// Writes a value as JSON, over several lines.
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        serde_json::to_writer_pretty(&mut self.writer, value).map_err(io::Error::from)?;
-        Ok(writeln!(self.writer)?)
+        serde_json::to_writer_pretty(&mut self.writer, value)
+            .map_err(|error| CliError::Output(error.into()))?;
+        writeln!(self.writer).map_err(CliError::Output)
     }
 
     /// Writes a value as JSON, or its description as a line.
@@ -180,9 +181,10 @@ impl Output {
 
     /// Writes a value as one line of JSON and flushes it.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from)?;
-        writeln!(self.writer)?;
-        Ok(self.writer.flush()?)
+        serde_json::to_writer(&mut self.writer, value)
+            .map_err(|error| CliError::Output(error.into()))?;
+        writeln!(self.writer).map_err(CliError::Output)?;
+        self.flush()
     }
 
     /// Returns a word in a colour, if colours are enabled.
@@ -223,8 +225,8 @@ impl Output {
         Ok(())
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+    pub(super) fn flush(&mut self) -> Result<(), CliError> {
+        self.writer.flush().map_err(CliError::Output)
     }
 }
 

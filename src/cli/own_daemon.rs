@@ -50,7 +50,8 @@ impl OwnDaemon {
         more: impl FnOnce(&mut Command),
     ) -> Result<Self, CliError> {
         let signals = ending::catch_all()?;
-        let home = make_temporary_dir(&format!("p2pfs-{}-", options.name))?;
+        let home = make_temporary_dir(&format!("p2pfs-{}-", options.name))
+            .map_err(CliError::cannot("make a temporary folder"))?;
         let child = spawn(&home, options, more).inspect_err(|_| {
             let _tidied = fs::remove_dir_all(&home);
         })?;
@@ -106,11 +107,15 @@ impl OwnDaemon {
 
     /// Runs a command of this program against the daemon.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
-        let mut command = Command::new(own_program()?);
+        let mut command =
+            Command::new(own_program().map_err(CliError::cannot("find this program"))?);
         // `--socket` precedes the other arguments, because these may be names after a `--`.
         command.arg(arguments[0]).arg("--socket").arg(self.socket());
         command.args(&arguments[1..]);
-        Ok(command.stdin(Stdio::null()).output()?)
+        command
+            .stdin(Stdio::null())
+            .output()
+            .map_err(CliError::cannot("run this program"))
     }
 }
 
@@ -134,8 +139,9 @@ fn spawn(
     options: &OwnDaemonOptions,
     more: impl FnOnce(&mut Command),
 ) -> Result<Child, CliError> {
-    fs::write(home.join(CONFIG), &options.config)?;
-    let mut command = Command::new(own_program()?);
+    fs::write(home.join(CONFIG), &options.config)
+        .map_err(CliError::cannot("write the configuration"))?;
+    let mut command = Command::new(own_program().map_err(CliError::cannot("find this program"))?);
     command.arg("daemon");
     for (option, name) in [
         ("--config", CONFIG),
@@ -151,11 +157,15 @@ fn spawn(
     }
     command.env("NO_COLOR", "1").stdin(Stdio::null());
     if !options.shows_log {
-        let log = File::create(home.join("log"))?;
-        command.stderr(log.try_clone()?).stdout(log);
+        let log = File::create(home.join("log")).map_err(CliError::cannot("write the log"))?;
+        command
+            .stderr(log.try_clone().map_err(CliError::cannot("write the log"))?)
+            .stdout(log);
     }
     more(&mut command);
     // Ctrl-C reaches only the prompt.
     ending::bind(&mut command);
-    Ok(command.spawn()?)
+    command
+        .spawn()
+        .map_err(CliError::cannot("start the daemon"))
 }

@@ -35,7 +35,10 @@ pub(super) fn has_terminal() -> bool {
 pub(super) fn ask(question: &str, remedy: &str) -> Result<(), CliError> {
     eprint!("{question} [y/N] ");
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(CliError::cannot("read the answer"))?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(CliError::new("nothing was done", remedy)),

@@ -457,7 +457,7 @@ fn name_admitted(
     for member in &named.admitted {
         output.line(&format!("  {}", member_line(member)))?;
     }
-    Ok(output.flush()?)
+    output.flush()
 }
 
 /// Asks for confirmation before a node is expelled.

@@ -475,6 +475,22 @@ fn help_and_version_fail_when_they_cannot_be_written() {
 }
 
 #[test]
+fn an_unreadable_input_of_a_shell_is_not_called_an_output_error() {
+    let dir = dir();
+    let program = env!("CARGO_BIN_EXE_p2pfs");
+    let mut command = std::process::Command::new(program);
+    command.env_clear().env("HOME", dir.path());
+    let output = command
+        .arg("legacy-shell")
+        .stdin(fs::File::open("/").unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("cannot read the input: Is a dir"), "{said}");
+}
+
+#[test]
 fn a_request_for_legacy_peers_is_refused_and_not_ignored() {
     let dir = dir();
     let mut command = p2pfs(dir.path());

@@ -118,7 +118,8 @@ pub fn run(options: &DemoOptions, device: LookAtDevice) -> Result<(), CliError> 
     device().map_err(|(why, remedy)| {
         CliError::new(format!("cannot open {FUSE_DEVICE}: {why}"), remedy)
     })?;
-    let _set = INTERRUPTED.set(ending::catch_as_flag()?);
+    let _set =
+        INTERRUPTED.set(ending::catch_as_flag().map_err(CliError::cannot("handle signals"))?);
     tour(options).map_err(|error| match error {
         DemoError::Output(error) => CliError::Output(error),
         error => CliError::plain(error.to_string()),

@@ -26,9 +26,9 @@ pub(super) fn run() -> Result<(), CliError> {
     };
     let node = ShellNode::start(folder, members, &OldSettings::read()?)?;
     converse(&node, &mut input, &mut output)?;
-    writeln!(output, "Shutting down...")?;
+    writeln!(output, "Shutting down...").map_err(CliError::Output)?;
     drop(node);
-    writeln!(output, "Shutdown complete")?;
+    writeln!(output, "Shutdown complete").map_err(CliError::Output)?;
     Ok(())
 }
 
@@ -43,9 +43,9 @@ fn folder_and_members(
         let members = cluster.split(',').map(str::trim).filter(|m| !m.is_empty());
         let members: Result<Vec<Seed>, _> = members.map(str::parse).collect();
         let members = members.map_err(|error| CliError::plain(format!("P2P_CLUSTER: {error}")))?;
-        writeln!(output, "Using environment configuration:")?;
-        writeln!(output, "  Folder: {folder}")?;
-        writeln!(output, "  Cluster: {cluster}")?;
+        writeln!(output, "Using environment configuration:").map_err(CliError::Output)?;
+        writeln!(output, "  Folder: {folder}").map_err(CliError::Output)?;
+        writeln!(output, "  Cluster: {cluster}").map_err(CliError::Output)?;
         return Ok(Some((PathBuf::from(folder), members)));
     }
     let Some(folder) = ask_folder(input, output)? else {
@@ -60,15 +60,17 @@ fn ask_folder(
     output: &mut impl Write,
 ) -> Result<Option<PathBuf>, CliError> {
     loop {
-        writeln!(output, "Enter the folder you want to share:")?;
+        writeln!(output, "Enter the folder you want to share:").map_err(CliError::Output)?;
         let Some(line) = next_line(input, output)? else {
             return Ok(None);
         };
         let folder = PathBuf::from(line);
         match std::fs::metadata(&folder) {
             Ok(found) if found.is_dir() => return Ok(Some(folder)),
-            Ok(_) => writeln!(output, "Path is not a directory, please try again")?,
-            Err(_) => writeln!(output, "Couldn't find the folder, please try again")?,
+            Ok(_) => writeln!(output, "Path is not a directory, please try again")
+                .map_err(CliError::Output)?,
+            Err(_) => writeln!(output, "Couldn't find the folder, please try again")
+                .map_err(CliError::Output)?,
         }
     }
 }
@@ -77,7 +79,8 @@ fn ask_members(input: &mut impl BufRead, output: &mut impl Write) -> Result<Vec<
     writeln!(
         output,
         "Enter your cluster members list (one per line, enter 'q' to finish):"
-    )?;
+    )
+    .map_err(CliError::Output)?;
     let mut members = Vec::new();
     while let Some(line) = next_line(input, output)?.filter(|line| line != "q" && line != "Q") {
         if line.is_empty() {
@@ -86,12 +89,13 @@ fn ask_members(input: &mut impl BufRead, output: &mut impl Write) -> Result<Vec<
         match line.parse::<Seed>() {
             Ok(member) => {
                 members.push(member);
-                writeln!(output, "Added: {line}")?;
+                writeln!(output, "Added: {line}").map_err(CliError::Output)?;
             }
             Err(_) => writeln!(
                 output,
                 "Invalid address format. Use IP:Port (e.g., 127.0.0.1:1378)"
-            )?,
+            )
+            .map_err(CliError::Output)?,
         }
     }
     Ok(members)
@@ -102,9 +106,11 @@ fn next_line(
     input: &mut impl BufRead,
     output: &mut impl Write,
 ) -> Result<Option<String>, CliError> {
-    output.flush()?;
+    output.flush().map_err(CliError::Output)?;
     let mut line = String::new();
-    let length = input.read_line(&mut line)?;
+    let length = input
+        .read_line(&mut line)
+        .map_err(CliError::cannot("read the input"))?;
     Ok((length > 0).then(|| line.trim().to_owned()))
 }
 
@@ -117,7 +123,8 @@ fn converse(
         writeln!(
             output,
             "Enter a file you want to download or 'list' to see the cluster ('quit' to exit)"
-        )?;
+        )
+        .map_err(CliError::Output)?;
         let Some(line) = next_line(input, output)? else {
             return Ok(());
         };
@@ -125,13 +132,14 @@ fn converse(
         match (word, rest.trim()) {
             ("quit" | "exit", "") => return Ok(()),
             ("list", "") => node.list(output)?,
-            ("get", "") => writeln!(output, "Usage: get <filename>")?,
+            ("get", "") => writeln!(output, "Usage: get <filename>").map_err(CliError::Output)?,
             ("get", name) => node.get(name, output)?,
             ("", "") => {}
             _ => writeln!(
                 output,
                 "Unknown command. Use 'list', 'get <filename>', or 'quit'"
-            )?,
+            )
+            .map_err(CliError::Output)?,
         }
     }
 }

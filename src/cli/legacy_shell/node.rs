@@ -102,12 +102,12 @@ impl ShellNode {
         let is_new = |address: &String| !aliases.contains(address);
         let mut members = typed.clone();
         members.extend(heard.map(|peer| peer.address).filter(is_new));
-        writeln!(output, "Cluster members:")?;
+        writeln!(output, "Cluster members:").map_err(CliError::Output)?;
         if members.is_empty() {
-            writeln!(output, "  (no members)")?;
+            writeln!(output, "  (no members)").map_err(CliError::Output)?;
         }
         for (number, member) in members.iter().enumerate() {
-            writeln!(output, "  {}. {member}", number + 1)?;
+            writeln!(output, "  {}. {member}", number + 1).map_err(CliError::Output)?;
         }
         Ok(())
     }
@@ -119,10 +119,10 @@ impl ShellNode {
         let got = self.daemon.ask(&["get", "-o", &target, "--", base])?;
         let said = String::from_utf8_lossy(&got.stderr);
         if got.status.success() {
-            writeln!(output, "Received file completely!")?;
+            writeln!(output, "Received file completely!").map_err(CliError::Output)?;
         } else if !said.contains("no node shares such a name") {
             let why = said.trim().trim_start_matches("p2pfs: ");
-            writeln!(output, "Failed to download file: {why}")?;
+            writeln!(output, "Failed to download file: {why}").map_err(CliError::Output)?;
         }
         Ok(())
     }

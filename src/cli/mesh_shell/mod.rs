@@ -41,7 +41,11 @@ pub(super) fn run(options: &MeshShellOptions) -> Result<(), CliError> {
     let mut line = String::new();
     loop {
         line.clear();
-        if input.read_line(&mut line)? == 0 {
+        if input
+            .read_line(&mut line)
+            .map_err(CliError::cannot("read the input"))?
+            == 0
+        {
             return Ok(());
         }
         let typed = line.trim();
@@ -58,14 +62,14 @@ pub(super) fn run(options: &MeshShellOptions) -> Result<(), CliError> {
             // Every other line is chat, also one that begins with a slash and an unknown word.
             _ => say(&node, typed),
         }
-        output.flush()?;
+        output.flush().map_err(CliError::Output)?;
     }
 }
 
 fn list(node: &MeshNode, output: &mut impl Write) -> Result<(), CliError> {
     let info = node.mesh(None, false)?;
     for line in words::peers(&info) {
-        writeln!(output, "{line}")?;
+        writeln!(output, "{line}").map_err(CliError::Output)?;
     }
     Ok(())
 }
@@ -89,7 +93,7 @@ fn say(node: &MeshNode, text: &str) {
 fn send(node: &MeshNode, path: &Path, output: &mut impl Write) -> Result<(), CliError> {
     let sent = node.send(path);
     match sent {
-        Ok(done) => writeln!(output, "{}", words::sent(path, &done))?,
+        Ok(done) => writeln!(output, "{}", words::sent(path, &done)).map_err(CliError::Output)?,
         Err(error) => tell_error(Err(error), output)?,
     }
     Ok(())
@@ -97,7 +101,7 @@ fn send(node: &MeshNode, path: &Path, output: &mut impl Write) -> Result<(), Cli
 
 fn tell_error(outcome: Result<(), CliError>, output: &mut impl Write) -> Result<(), CliError> {
     if let Err(error) = outcome {
-        writeln!(output, "{}", words::error(&error.to_string()))?;
+        writeln!(output, "{}", words::error(&error.to_string())).map_err(CliError::Output)?;
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ impl MeshNode {
         let info = node.mesh(None, false);
         let info = info.map_err(|_| node.daemon.last_words())?;
         let listening = words::listening(options.name.as_ref(), &info);
-        writeln!(io::stdout(), "{listening}")?;
+        writeln!(io::stdout(), "{listening}").map_err(CliError::Output)?;
         let socket = node.daemon.socket();
         let seed = options.peer.as_ref().map(ToString::to_string);
         node.daemon.show_events(move |event| {
@@ -92,7 +92,9 @@ fn mesh_at(socket: &Path, address: Option<String>, discover: bool) -> Result<Mes
 }
 
 fn config(options: &MeshShellOptions) -> Result<String, CliError> {
-    let downloads = std::env::current_dir()?.join(DOWNLOADS);
+    let downloads = std::env::current_dir()
+        .map_err(CliError::cannot("find the current folder"))?
+        .join(DOWNLOADS);
     let peers = options.peer.iter();
     let peers: Vec<String> = peers
         .map(|peer| format!("{:?}", peer.to_string()))

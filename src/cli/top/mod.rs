@@ -76,16 +76,16 @@ fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
     // If the daemon does not answer, the error is printed before the screen changes.
     let first = look(client)?;
     // An ending signal only sets this flag, so that the terminal is restored before the exit.
-    let ended = ending::catch_as_flag()?;
+    let ended = ending::catch_as_flag().map_err(CliError::cannot("handle signals"))?;
     ending::end_if_stuck(ending::catch_all()?, || {
         // Restores only the mode, because a write to the terminal may block.
         let _restored = ratatui::crossterm::terminal::disable_raw_mode();
     });
-    let mut terminal = ratatui::try_init()?;
+    let mut terminal = ratatui::try_init().map_err(CliError::cannot("use the terminal"))?;
     let watched = draw_until_ended(client, first, interval, &mut terminal, &ended);
     let restored = ratatui::try_restore();
     watched?;
-    Ok(restored?)
+    restored.map_err(CliError::cannot("use the terminal"))
 }
 
 fn draw_until_ended(
@@ -98,7 +98,9 @@ fn draw_until_ended(
     let coloured = colour_wanted();
     let mut looked = Instant::now();
     loop {
-        terminal.draw(|frame| view::draw(frame, &top, coloured))?;
+        terminal
+            .draw(|frame| view::draw(frame, &top, coloured))
+            .map_err(CliError::Output)?;
         let left = interval.saturating_sub(looked.elapsed());
         match next_key(left.min(SIGNAL_LOOK))? {
             Some(key) if ends(key) => return Ok(()),
@@ -119,10 +121,12 @@ fn draw_until_ended(
 /// If the terminal is closed. [`has_input`] checks this before crossterm reads, because crossterm
 /// would read the end of the input again and again.
 fn next_key(patience: Duration) -> Result<Option<KeyEvent>, CliError> {
-    if !has_input(patience)? || !event::poll(Duration::ZERO)? {
+    if !has_input(patience)?
+        || !event::poll(Duration::ZERO).map_err(CliError::cannot("use the terminal"))?
+    {
         return Ok(None);
     }
-    match event::read()? {
+    match event::read().map_err(CliError::cannot("use the terminal"))? {
         Event::Key(key) if key.is_press() => Ok(Some(key)),
         _ => Ok(None),
     }
@@ -138,7 +142,9 @@ fn has_input(patience: Duration) -> Result<bool, CliError> {
     let patience = Timespec::try_from(patience).ok();
     match poll(&mut input, patience.as_ref()) {
         Err(Errno::INTR) => return Ok(false),
-        other => other.map_err(std::io::Error::from)?,
+        other => other
+            .map_err(std::io::Error::from)
+            .map_err(CliError::cannot("use the terminal"))?,
     };
     let found = input[0].revents();
     if found.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
