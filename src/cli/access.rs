@@ -250,8 +250,7 @@ pub(super) fn withdraw(dir: &Path) -> Result<(), CliError> {
 }
 
 /// Returns whether a user may pass a directory, by the directory's mode or an ACL entry of the
-/// user. Ignores the groups of the user and the mask of the ACL. A directory without readable
-/// metadata counts as passable.
+/// user. Ignores the groups of the user. A directory without readable metadata counts as passable.
 fn may_pass(dir: &Path, uid: u32) -> bool {
     let Ok(stat) = dir.metadata() else {
         return true;
@@ -259,15 +258,20 @@ fn may_pass(dir: &Path, uid: u32) -> bool {
     if stat.uid() == uid {
         return stat.mode() & 0o100 != 0;
     }
-    let entry = format!("user:{uid}:");
     let acls = acls_in(dir, false).unwrap_or_default();
-    let named = acls.lines().find_map(|line| line.strip_prefix(&entry));
-    named.map_or(stat.mode() & 0o001 != 0, |rights| {
-        rights
-            .split_whitespace()
-            .next()
-            .is_some_and(|it| it.ends_with('x'))
-    })
+    passes_by_acl(&acls, uid).unwrap_or(stat.mode() & 0o001 != 0)
+}
+
+/// Returns whether an ACL, as getfacl(1) prints it, lets a user pass by the entry of the user,
+/// which the mask limits. Returns `None` without such an entry.
+fn passes_by_acl(acl: &str, uid: u32) -> Option<bool> {
+    let passes = |entry: &str| {
+        let rights = acl.lines().find_map(|line| line.strip_prefix(entry))?;
+        let rights = rights.split_whitespace().next();
+        Some(rights.is_some_and(|it| it.ends_with('x')))
+    };
+    let named = passes(&format!("user:{uid}:"))?;
+    Some(named && passes("mask::").unwrap_or(true))
 }
 
 /// Returns the ACLs of a directory as getfacl(1) prints them, with `is_tree` also those of
@@ -363,6 +367,17 @@ fn unusable(path: &Path, error: &dyn std::fmt::Display) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mask_of_an_acl_limits_the_entry_of_a_user() {
+        let acl = |mask| {
+            format!("user::rwx\nuser:7:r-x\t#effective:r--\ngroup::r-x\nmask::{mask}\nother::--x\n")
+        };
+        assert_eq!(passes_by_acl(&acl("r--"), 7), Some(false));
+        assert_eq!(passes_by_acl(&acl("r-x"), 7), Some(true));
+        assert_eq!(passes_by_acl(&acl("r-x"), 8), None, "no entry names it");
+        assert_eq!(passes_by_acl("user:7:r--\nmask::rwx\n", 7), Some(false));
+    }
 
     #[test]
     fn root_changes_acls_below_a_users_directory_with_that_users_rights() {
