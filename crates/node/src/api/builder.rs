@@ -105,8 +105,9 @@ impl NodeBuilder {
     }
 
     /// Sets the folder for files that others send, and accepts files from every member of the
-    /// cluster and from every foreign peer. The folder is shared like any other folder. It takes up
-    /// to 10 GiB and leaves 1 GiB free on its filesystem.
+    /// cluster and from every foreign peer, unless [`Self::inbox_from`] restricts the members. The
+    /// folder is shared like any other folder. It takes up to 10 GiB and leaves 1 GiB free on its
+    /// filesystem.
     #[must_use]
     pub fn inbox(mut self, dir: impl Into<PathBuf>) -> Self {
         self.config.giving.inbox = Some(InboxSettings {
@@ -114,13 +115,14 @@ impl NodeBuilder {
             budget_bytes: defaults::INBOX_BYTES,
             floor_bytes: defaults::FLOOR_BYTES,
         });
-        self.config.giving.accept = Accept::Members;
+        if self.config.giving.accept == Accept::Nobody {
+            self.config.giving.accept = Accept::Members;
+        }
         self
     }
 
     /// Restricts the members that may send files to the listed ones. Each is named by the 64
-    /// hexadecimal digits of its key or by the name in its certificate. Call this after
-    /// [`Self::inbox`], which accepts files from every member.
+    /// hexadecimal digits of its key or by the name in its certificate.
     #[must_use]
     pub fn inbox_from(mut self, members: impl IntoIterator<Item = String>) -> Self {
         self.config.giving.accept = Accept::Listed(members.into_iter().collect());
@@ -155,5 +157,23 @@ impl NodeBuilder {
         }
         node.shares().all_added();
         Ok(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_may_send_stay_restricted_in_any_order_of_calls() {
+        let builder = || NodeBuilder::new("one".parse().unwrap(), Path::new("/nowhere"));
+        let listed = || ["two".to_owned()];
+        let accepted = |builder: NodeBuilder| builder.config.giving.accept;
+        let restricted = Accept::Listed(listed().into());
+        let before = builder().inbox_from(listed()).inbox("/inbox");
+        assert_eq!(accepted(before), restricted);
+        let after = builder().inbox("/inbox").inbox_from(listed());
+        assert_eq!(accepted(after), restricted);
+        assert_eq!(accepted(builder().inbox("/inbox")), Accept::Members);
     }
 }
