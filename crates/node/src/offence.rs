@@ -67,39 +67,37 @@ impl From<p2pfs_membership::Offence> for Offence {
     }
 }
 
-impl Offence {
-    /// The names of all kinds, for metrics.
-    pub const KINDS: [&'static str; 12] = [
-        "speaks-for-others",
-        "ahead-of-clock",
-        "dates-ahead",
-        "gives-nothing",
-        "lists-too-much",
-        "lists-most",
-        "lists-readers-too-fast",
-        "states-too-much",
-        "bad-log",
-        "garbage",
-        "wrong-bytes",
-        "breach",
-    ];
+/// Defines the names of the kinds and their places from one list.
+macro_rules! kinds {
+    ($($kind:pat => $name:literal,)+) => {
+        /// The names of all kinds, for metrics.
+        pub const KINDS: [&'static str; [$($name),+].len()] = [$($name),+];
 
-    /// Returns the place of the kind in [`Self::KINDS`].
-    pub(super) fn place(self) -> usize {
-        match self {
-            Self::SpeaksForOthers => 0,
-            Self::AheadOfClock => 1,
-            Self::DatesAhead => 2,
-            Self::GivesNothing => 3,
-            Self::ListsTooMuch => 4,
-            Self::ListsMost => 5,
-            Self::ListsReadersTooFast => 6,
-            Self::StatesTooMuch => 7,
-            Self::BadLog => 8,
-            Self::Garbage => 9,
-            Self::WrongBytes => 10,
-            Self::Breach(_) => 11,
+        /// Returns the place of the kind in [`Self::KINDS`].
+        pub(super) fn place(self) -> usize {
+            let name = match self {
+                $($kind => $name,)+
+            };
+            let place = Self::KINDS.iter().position(|it| *it == name);
+            place.unwrap_or_default()
         }
+    };
+}
+
+impl Offence {
+    kinds! {
+        Self::SpeaksForOthers => "speaks-for-others",
+        Self::AheadOfClock => "ahead-of-clock",
+        Self::DatesAhead => "dates-ahead",
+        Self::GivesNothing => "gives-nothing",
+        Self::ListsTooMuch => "lists-too-much",
+        Self::ListsMost => "lists-most",
+        Self::ListsReadersTooFast => "lists-readers-too-fast",
+        Self::StatesTooMuch => "states-too-much",
+        Self::BadLog => "bad-log",
+        Self::Garbage => "garbage",
+        Self::WrongBytes => "wrong-bytes",
+        Self::Breach(_) => "breach",
     }
 
     /// Returns the offence of a node whose log was dropped, or `None` if the log was dropped only
@@ -110,5 +108,20 @@ impl Offence {
             DropCause::OverTotal => Some(Self::ListsMost),
             DropCause::Gone => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_counted_under_its_own_name() {
+        let name = |offence: Offence| Offence::KINDS[offence.place()];
+        assert_eq!(name(Offence::SpeaksForOthers), "speaks-for-others");
+        assert_eq!(name(Offence::BadLog), "bad-log");
+        assert_eq!(name(Offence::Breach(DropReason::Silent)), "breach");
+        let distinct: std::collections::BTreeSet<_> = Offence::KINDS.into_iter().collect();
+        assert_eq!(distinct.len(), Offence::KINDS.len());
     }
 }
