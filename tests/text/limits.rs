@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use p2pfs_types::limit::{Limit, LimitTests};
+use p2pfs_proto::wire::native::tcp::Kind;
+use p2pfs_transfer::net::peer::PeerLimits;
+use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 
 use crate::generated::{assert_generated, wrapped};
 
@@ -101,6 +103,40 @@ fn manual_lists_the_limits_of_the_tables() {
     let end = start + text[start..].find("\n.SH ").expect("a section behind it") + 1;
     let whole = format!("{}{}{}", &text[..start], section(), &text[end..]);
     assert_generated(page, &whole);
+}
+
+/// Returns the number after `before` in a text.
+fn figure(text: &str, before: &str) -> u64 {
+    let (_, rest) = text
+        .split_once(before)
+        .unwrap_or_else(|| panic!("{before}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+#[test]
+fn manual_has_the_memory_that_unproven_connections_can_take() {
+    let manual = in_tree("man/p2pfs.8").replace('\n', " ");
+    let (_, page) = manual.split_once(".SH LIMITS").unwrap();
+    let handshake = limits()
+        .into_iter()
+        .find(|limit| limit.name == "records::HANDSHAKE_MAX_BYTES");
+    let Some(LimitValue::Bytes(handshake_bytes)) = handshake.map(|limit| limit.value) else {
+        panic!("there is no limit of a handshake");
+    };
+    // The buffer grows by doubling, from a power of two.
+    let buffer_bytes = handshake_bytes.next_power_of_two();
+    assert_eq!(figure(page, "in a buffer of up to ") << 10, buffer_bytes);
+    let greeting_bytes = Kind::Prove.limit_bytes() as u64;
+    assert_eq!(figure(page, "tcp::frame, "), greeting_bytes);
+    let connection_bytes = figure(page, "such a connection takes less than ") << 10;
+    assert!(buffer_bytes + greeting_bytes < connection_bytes);
+    let count = PeerLimits::default().connections.unproven as u64;
+    assert_eq!(figure(page, "and the "), count);
+    let all_bytes = figure(page, "of .I unproven take less than ") << 20;
+    assert!(count * connection_bytes < all_bytes);
+    // no looser than its unit
+    assert!(count * connection_bytes > all_bytes - (1 << 20));
 }
 
 #[test]
