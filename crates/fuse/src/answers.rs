@@ -7,17 +7,13 @@
 //! all threads are busy, another one is started.
 
 use std::io::IoSlice;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, Undo, opcode};
 use super::body::AnswerBody;
-use super::kernel_link::KernelLink;
-use super::pulse::Liveness;
-use super::readers::{OpeningThread, Readers};
-use super::requests::Requests;
-use super::threads::Threads;
-use p2pfs_fs::{Caching, Filesystem, FsError, OpenReply, Reach};
+use super::device::MountContext;
+use super::readers::OpeningThread;
+use p2pfs_fs::{Caching, FsError, OpenReply, Reach};
 
 /// Flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
 const DIRECT_IO: u32 = 1;
@@ -26,12 +22,7 @@ const PASSTHROUGH: u32 = 1 << 7;
 
 /// Answers LOOKUP, GETATTR, OPEN and listings.
 pub(super) struct NameAnswers {
-    pub kernel: Arc<KernelLink>,
-    pub requests: Arc<Requests>,
-    pub fs: Arc<Filesystem>,
-    pub readers: Arc<Readers>,
-    pub threads: Arc<Threads>,
-    pub liveness: Arc<Liveness>,
+    pub mount: MountContext,
 }
 
 impl NameAnswers {
@@ -45,14 +36,18 @@ impl NameAnswers {
         begun: Instant,
     ) -> bool {
         let may_wait = matches!(header.opcode, opcode::GETATTR | opcode::OPEN);
-        if may_wait && self.fs.foreign.is_foreign(header.nodeid) {
+        if may_wait && self.mount.fs.foreign.is_foreign(header.nodeid) {
             return false;
         }
-        if !self.requests.expect(header, begun) {
-            self.kernel.answer_error(header.unique, FsError::Stopping);
+        if !self.mount.requests.expect(header, begun) {
+            self.mount
+                .kernel
+                .answer_error(header.unique, FsError::Stopping);
             return true;
         }
-        self.threads.ensure_one_reads(self.liveness.waiting());
+        self.mount
+            .threads
+            .ensure_one_reads(self.mount.liveness.waiting());
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let mut body = AnswerBody::new(room);
         let worked = match header.opcode {
@@ -65,18 +60,19 @@ impl NameAnswers {
         let length = if errno == 0 { body.length() } else { 0 };
         head.copy_from_slice(&abi::out_header(header.unique, errno, length));
         let answer = &answer[..OUT_HEADER_BYTES + length];
-        let Some(waiting) = self.requests.table.take(header.unique) else {
+        let Some(waiting) = self.mount.requests.table.take(header.unique) else {
             // The request was answered early, by an interrupt or the deadline.
-            self.requests.table.take_late(header.unique);
+            self.mount.requests.table.take_late(header.unique);
             if errno == 0 {
                 self.undo(header.opcode, answer);
             }
             return true;
         };
-        self.requests
+        self.mount
+            .requests
             .counters
             .record(header.opcode, waiting.since.elapsed(), errno != 0);
-        let written = self.kernel.write(&[IoSlice::new(answer)]);
+        let written = self.mount.kernel.write(&[IoSlice::new(answer)]);
         if written.is_err() && errno == 0 {
             self.undo(header.opcode, answer);
         }
@@ -88,10 +84,12 @@ impl NameAnswers {
     pub(crate) fn undo(&self, operation: u32, answer: &[u8]) {
         match abi::undo(operation, answer) {
             Undo::Nothing => {}
-            Undo::Lookups(inodes) => inodes.iter().for_each(|ino| self.fs.inodes.forget(*ino, 1)),
+            Undo::Lookups(inodes) => inodes
+                .iter()
+                .for_each(|ino| self.mount.fs.inodes.forget(*ino, 1)),
             Undo::Handle(handle) => {
-                self.readers.closed(handle);
-                self.fs.files.release(handle);
+                self.mount.readers.closed(handle);
+                self.mount.fs.files.release(handle);
             }
         }
     }
@@ -103,10 +101,10 @@ impl NameAnswers {
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
         let name = abi::looked_up(message).ok_or(FsError::Fault)?;
-        match self.fs.inodes.lookup(header.nodeid, name) {
+        match self.mount.fs.inodes.lookup(header.nodeid, name) {
             Ok(entry) => body.put_entry(&entry.attributes, entry.lifetime),
             Err(FsError::NotFound) => {
-                body.put_absence(self.fs.inodes.absence_lifetime(header.nodeid));
+                body.put_absence(self.mount.fs.inodes.absence_lifetime(header.nodeid));
             }
             Err(error) => return Err(error),
         }
@@ -118,7 +116,7 @@ impl NameAnswers {
         header: &RequestHeader,
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
-        body.put_attributes(&self.fs.inodes.getattr(header.nodeid)?);
+        body.put_attributes(&self.mount.fs.inodes.getattr(header.nodeid)?);
         Ok(())
     }
 
@@ -129,11 +127,16 @@ impl NameAnswers {
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
         let flags = abi::open_flags(message).ok_or(FsError::Fault)?;
-        let opener = self.readers.opener(header.pid, header.uid);
-        let opened = self.fs.files.open(header.nodeid, flags, opener.reach())?;
+        let opener = self.mount.readers.opener(header.pid, header.uid);
+        let opened = self
+            .mount
+            .fs
+            .files
+            .open(header.nodeid, flags, opener.reach())?;
         self.record_opened(&opener, header.nodeid, opened);
         if opener.reach() == Reach::Everything {
-            self.fs
+            self.mount
+                .fs
                 .follower
                 .follow_open(opener.program(), header.nodeid);
         }
@@ -162,10 +165,10 @@ impl NameAnswers {
         }
         body.bound(asked.size_bytes as usize);
         match header.opcode {
-            opcode::READDIR => (self.fs)
+            opcode::READDIR => (self.mount.fs)
                 .directories
                 .readdir(ino, cookie, &mut |entry| !body.put_name(&entry)),
-            _ => (self.fs)
+            _ => (self.mount.fs)
                 .directories
                 .readdir_plus(ino, cookie, &mut |entry, attributes| {
                     !body.put_name_with(&entry, attributes)
@@ -175,9 +178,10 @@ impl NameAnswers {
 
     /// Prepares for opens of files in the directory, which often follow a listing.
     fn follow_listing(&self, header: &RequestHeader) {
-        let lister = self.readers.opener(header.pid, header.uid);
+        let lister = self.mount.readers.opener(header.pid, header.uid);
         if lister.reach() == Reach::Everything {
-            self.fs
+            self.mount
+                .fs
                 .follower
                 .follow_listing(lister.program(), header.nodeid);
         }
@@ -185,8 +189,9 @@ impl NameAnswers {
 
     fn record_opened(&self, opener: &OpeningThread, ino: u64, opened: OpenReply) {
         let by_kernel = matches!(opened.caching, Caching::Backed(_));
-        let path = self.fs.inodes.path_of(ino).unwrap_or_default();
-        self.readers
+        let path = self.mount.fs.inodes.path_of(ino).unwrap_or_default();
+        self.mount
+            .readers
             .opened(opener, opened.handle, ino, &path, by_kernel);
     }
 }

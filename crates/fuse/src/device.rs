@@ -38,17 +38,24 @@ const REQUEST_BUFFER_BYTES: usize = TRANSFER_MAX_BYTES + 4096;
 /// Maximum size of one message on the socket pair, far more than any answer of the session.
 const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
 
-/// Device of one mount.
-pub(super) struct Device {
+/// Parts of one mount that its device and the answers to its requests share. Clones share their
+/// state.
+#[derive(Clone)]
+pub(super) struct MountContext {
     pub kernel: Arc<KernelLink>,
     pub requests: Arc<Requests>,
     pub fs: Arc<Filesystem>,
-    pub reads: Arc<ReadServer>,
-    pub session: SessionLink,
     pub readers: Arc<Readers>,
     pub threads: Arc<Threads>,
     /// Liveness of the threads that serve the mount.
     pub liveness: Arc<Liveness>,
+}
+
+/// Device of one mount.
+pub(super) struct Device {
+    pub mount: MountContext,
+    pub reads: Arc<ReadServer>,
+    pub session: SessionLink,
     names: NameAnswers,
 }
 
@@ -64,36 +71,23 @@ impl Device {
     ) -> io::Result<(Arc<Self>, OwnedFd)> {
         let (session, theirs) = SessionLink::new(init_done, kept)?;
         let kernel = Arc::new(KernelLink::new(kernel));
-        let requests = Arc::new(Requests::new(kernel.clone(), fs.clone(), deadlines));
-        let readers = Arc::<Readers>::default();
-        let threads = Arc::<Threads>::default();
-        let liveness = Arc::<Liveness>::default();
-        let reads = Arc::new(ReadServer {
-            kernel: kernel.clone(),
-            requests: requests.clone(),
-            fs: fs.clone(),
-            readers: readers.clone(),
-            threads: threads.clone(),
-            liveness: liveness.clone(),
-        });
-        let names = NameAnswers {
-            kernel: kernel.clone(),
-            requests: requests.clone(),
-            fs: fs.clone(),
-            readers: readers.clone(),
-            threads: threads.clone(),
-            liveness: liveness.clone(),
+        let mount = MountContext {
+            requests: Arc::new(Requests::new(kernel.clone(), fs.clone(), deadlines)),
+            kernel,
+            fs,
+            readers: Arc::default(),
+            threads: Arc::default(),
+            liveness: Arc::default(),
         };
         let device = Self {
-            kernel,
-            requests,
-            fs,
-            reads,
+            reads: Arc::new(ReadServer {
+                mount: mount.clone(),
+            }),
+            names: NameAnswers {
+                mount: mount.clone(),
+            },
+            mount,
             session,
-            readers,
-            threads,
-            liveness,
-            names,
         };
         Ok((Arc::new(device), theirs))
     }
@@ -103,22 +97,22 @@ impl Device {
     pub(crate) fn serve(self: &Arc<Self>) -> bool {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
         let mut answer = vec![0; OUT_HEADER_BYTES + TRANSFER_MAX_BYTES];
-        let inline_read = self.requests.inline_reads.add_thread();
+        let inline_read = self.mount.requests.inline_reads.add_thread();
         let is_last = loop {
-            self.liveness.begin_wait();
-            let read = self.kernel.read(&mut request);
-            self.liveness.end_wait();
+            self.mount.liveness.begin_wait();
+            let read = self.mount.kernel.read(&mut request);
+            self.mount.liveness.end_wait();
             match read {
                 Ok(length) => self.take(&request[..length], &mut answer, &inline_read),
                 // NOENT: the kernel cancelled the request during the read.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
-                Err(_) => break self.threads.end(),
+                Err(_) => break self.mount.threads.end(),
             }
-            if self.threads.may_end(self.liveness.waiting()) {
+            if self.mount.threads.may_end(self.mount.liveness.waiting()) {
                 break false;
             }
         };
-        self.requests.inline_reads.remove_thread(&inline_read);
+        self.mount.requests.inline_reads.remove_thread(&inline_read);
         is_last
     }
 
@@ -132,16 +126,16 @@ impl Device {
             opcode::RELEASE => self.take_release(&header, message, begun),
             opcode::INTERRUPT => {
                 if let Some(interrupt) = Interrupt::parse(message) {
-                    interrupt.handle(&self.requests);
+                    interrupt.handle(&self.mount.requests);
                 }
             }
             opcode::FORGET | opcode::BATCH_FORGET => {
                 for (ino, lookups) in abi::forgotten(&header, message) {
-                    self.fs.inodes.forget(ino, lookups);
+                    self.mount.fs.inodes.forget(ino, lookups);
                 }
             }
             opcode::GETXATTR => match absent_attribute(message) {
-                Some(error) => self.kernel.answer_error(header.unique, error),
+                Some(error) => self.mount.kernel.answer_error(header.unique, error),
                 None => self.forward(&header, message),
             },
             opcode::LISTXATTR => self.answer_no_attributes(&header, message, begun),
@@ -156,13 +150,17 @@ impl Device {
             }
             // The VFS is read-only, so these should not arrive. If one does, it gets EROFS.
             changing if opcode::CHANGING.contains(&changing) => {
-                self.kernel.answer_error(header.unique, FsError::ReadOnly);
+                self.mount
+                    .kernel
+                    .answer_error(header.unique, FsError::ReadOnly);
             }
             _ => self.forward(&header, message),
         }));
         if taken.is_err() {
-            inline_read.finish(header.unique, &self.requests.table);
-            self.kernel.answer_error(header.unique, FsError::Fault);
+            inline_read.finish(header.unique, &self.mount.requests.table);
+            self.mount
+                .kernel
+                .answer_error(header.unique, FsError::Fault);
         }
     }
 
@@ -170,17 +168,24 @@ impl Device {
     /// requests should be read meanwhile.
     fn take_release(&self, header: &RequestHeader, message: &[u8], begun: Instant) {
         let Some(handle) = abi::released(message) else {
-            return self.kernel.answer_error(header.unique, FsError::Fault);
+            return self
+                .mount
+                .kernel
+                .answer_error(header.unique, FsError::Fault);
         };
         let _ = self
+            .mount
             .kernel
             .write(&[IoSlice::new(&abi::out_header(header.unique, 0, 0))]);
-        self.requests
+        self.mount
+            .requests
             .counters
             .record(opcode::RELEASE, begun.elapsed(), false);
-        self.readers.closed(handle);
-        self.threads.ensure_one_reads(self.liveness.waiting());
-        self.fs.files.release(handle);
+        self.mount.readers.closed(handle);
+        self.mount
+            .threads
+            .ensure_one_reads(self.mount.liveness.waiting());
+        self.mount.fs.files.release(handle);
     }
 
     /// Answers a LISTXATTR with an empty list. If the kernel requests the needed size, the answer
@@ -192,9 +197,11 @@ impl Device {
         };
         let head = abi::out_header(header.unique, 0, body.len());
         let _ = self
+            .mount
             .kernel
             .write(&[IoSlice::new(&head), IoSlice::new(body)]);
-        self.requests
+        self.mount
+            .requests
             .counters
             .record(header.opcode, begun.elapsed(), false);
     }
@@ -203,11 +210,16 @@ impl Device {
         if header.opcode == opcode::INIT {
             self.session.record_init(message);
         }
-        if !self.requests.expect(header, Instant::now()) {
-            return self.kernel.answer_error(header.unique, FsError::Stopping);
+        if !self.mount.requests.expect(header, Instant::now()) {
+            return self
+                .mount
+                .kernel
+                .answer_error(header.unique, FsError::Stopping);
         }
-        if !self.session.send(message) && self.requests.table.take(header.unique).is_some() {
-            self.kernel.answer_error(header.unique, FsError::Fault);
+        if !self.session.send(message) && self.mount.requests.table.take(header.unique).is_some() {
+            self.mount
+                .kernel
+                .answer_error(header.unique, FsError::Fault);
         }
     }
 
@@ -229,22 +241,23 @@ impl Device {
             return;
         };
         if unique == PULSE_UNIQUE {
-            return self.liveness.answered();
+            return self.mount.liveness.answered();
         }
-        let Some(waiting) = self.requests.table.take(unique) else {
+        let Some(waiting) = self.mount.requests.table.take(unique) else {
             // The request was answered early, by an interrupt or the deadline.
-            if let (Some(opcode), 0) = (self.requests.table.take_late(unique), errno) {
+            if let (Some(opcode), 0) = (self.mount.requests.table.take_late(unique), errno) {
                 self.undo_elsewhere(opcode, message);
             }
             return;
         };
-        self.requests
+        self.mount
+            .requests
             .counters
             .record(waiting.opcode, waiting.since.elapsed(), errno != 0);
         if waiting.opcode == opcode::INIT {
-            return self.session.finish_init(&self.kernel, message);
+            return self.session.finish_init(&self.mount.kernel, message);
         }
-        let written = self.kernel.write(&[IoSlice::new(message)]);
+        let written = self.mount.kernel.write(&[IoSlice::new(message)]);
         if written.is_err() && errno == 0 {
             self.undo_elsewhere(waiting.opcode, message);
         }
@@ -267,7 +280,7 @@ impl Device {
     pub(super) fn repeat_init(&self, kept: &SavedInit) -> io::Result<()> {
         let header = RequestHeader::parse(&kept.request).filter(|it| it.opcode == opcode::INIT);
         let header = header.ok_or(io::ErrorKind::InvalidData)?;
-        if self.requests.expect(&header, Instant::now()) && self.session.send(&kept.request) {
+        if self.mount.requests.expect(&header, Instant::now()) && self.session.send(&kept.request) {
             Ok(())
         } else {
             Err(io::ErrorKind::BrokenPipe.into())
@@ -277,7 +290,7 @@ impl Device {
     /// Ends the session and answers all waiting requests, after the mount is gone.
     pub(crate) fn close(&self) {
         self.session.close();
-        self.requests.close();
+        self.mount.requests.close();
     }
 }
 

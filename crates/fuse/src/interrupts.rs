@@ -117,7 +117,9 @@ mod tests {
     fn take_interrupt(device: &Device, unique: u64) {
         let head = request(opcode::INTERRUPT, unique | 1, 0);
         let message = [&head[..], &unique.to_ne_bytes()].concat();
-        Interrupt::parse(&message).unwrap().handle(&device.requests);
+        Interrupt::parse(&message)
+            .unwrap()
+            .handle(&device.mount.requests);
     }
 
     #[test]
@@ -138,9 +140,9 @@ mod tests {
         let far = begun + Duration::from_secs(3600);
         take_interrupt(&device, 6);
         let waiting = PendingRequest::new(opcode::READ, begun, far);
-        assert!(device.requests.table.insert(6, waiting));
+        assert!(device.mount.requests.table.insert(6, waiting));
         assert_eq!(heard(&kernel, begun).0, Some((6, libc::EINTR)));
-        assert_eq!(device.requests.table.count(), 0);
+        assert_eq!(device.mount.requests.table.count(), 0);
 
         // The thread of this test, which is alive.
         let message = request(opcode::READ, 8, 2);
@@ -148,14 +150,14 @@ mod tests {
             pid: std::process::id(),
             ..RequestHeader::parse(&message).unwrap()
         };
-        let inline_read = device.requests.inline_reads.add_thread();
+        let inline_read = device.mount.requests.inline_reads.add_thread();
         let since = Instant::now();
         inline_read.begin(8, PendingRequest::of_names(&header, since, far));
         take_interrupt(&device, 8);
         let (ended, after) = heard(&kernel, since);
         assert_eq!(ended, Some((8, libc::EINTR)));
         assert!(after >= SIGNAL_GRACE);
-        assert!(!inline_read.finish(8, &device.requests.table));
+        assert!(!inline_read.finish(8, &device.mount.requests.table));
         device.close();
     }
 }

@@ -180,7 +180,7 @@ impl Server {
         }
         if kept.is_some() {
             server.read_requests(options.threads)?;
-            let repeated = server.device.kernel.resend_requests();
+            let repeated = server.device.mount.kernel.resend_requests();
             tracing::debug!(?repeated, "took over the mount");
             // Changes during the takeover were not sent to the kernel.
             p2pfs_fs::Invalidator::invalidate(&*server.queues, p2pfs_fs::Stale::Everything);
@@ -198,7 +198,7 @@ impl Server {
         let device = &self.device;
         let handlers = session::Handlers {
             fs,
-            readers: device.readers.clone(),
+            readers: device.mount.readers.clone(),
             wants_passthrough: options.passthrough,
             agreed: tell,
         };
@@ -208,7 +208,7 @@ impl Server {
         })?;
         let answers = device.clone();
         spawn("fuse-answers", move || answers.return_answers())?;
-        let requests = device.requests.clone();
+        let requests = device.mount.requests.clone();
         spawn("fuse-deadlines", move || requests.enforce_deadlines())?;
         let reads = device.reads.clone();
         spawn("fuse-budgets", move || reads.serve_budgets())?;
@@ -221,7 +221,10 @@ impl Server {
 
     fn read_requests(&self, threads: usize) -> io::Result<()> {
         let threads = threads.clamp(1, 16);
-        self.device.threads.expect(threads, self.spare_threads());
+        self.device
+            .mount
+            .threads
+            .expect(threads, self.spare_threads());
         for number in 0..threads {
             let (device, queues, end) =
                 (self.device.clone(), self.queues.clone(), self.end.clone());
@@ -270,7 +273,7 @@ fn serve(device: &Arc<Device>, queues: &NotifyQueues, end: &MountEnd) {
     if device.serve() {
         device.close();
         queues.close();
-        device.fs.files.release_all();
+        device.mount.fs.files.release_all();
         end.declare();
     }
 }

@@ -314,42 +314,45 @@ impl Mount {
     pub fn answers(&self, timeout: Duration) -> bool {
         let device = &self.server.device;
         let ask = |message: &[u8]| device.session.send(message);
-        device.liveness.is_alive(ask, timeout)
+        device.mount.liveness.is_alive(ask, timeout)
     }
 
     /// Sets the programs that get only cached bytes, and EACCES for all others. Programs are named
     /// by process or by unit of a service manager.
     pub fn set_cached_only(&self, programs: Vec<String>) {
-        self.server.device.readers.set_cached_only(programs);
+        self.server.device.mount.readers.set_cached_only(programs);
     }
 
     /// Sets the fetch limits of programs, which are named by process or by unit of a service
     /// manager. Cached bytes are never delayed.
     pub fn set_budgets(&self, budgets: Vec<ReaderBudget>) {
-        self.server.device.readers.set_budgets(budgets);
+        self.server.device.mount.readers.set_budgets(budgets);
     }
 
     /// Updates the rates of the readers and drops those that are gone. To be called about once a
     /// second.
     pub fn update_readers(&self) {
-        self.server.device.readers.update_rates();
+        self.server.device.mount.readers.update_rates();
     }
 
     /// Returns the process ID, the user ID and the read bytes of each reader.
     pub fn read_bytes(&self) -> Vec<(u32, u32, u64)> {
-        self.server.device.readers.read_bytes()
+        self.server.device.mount.readers.read_bytes()
     }
 
     /// Returns the files that processes of a user have open or read recently, as paths from the
     /// root.
     pub fn files_read_by(&self, uid: u32) -> Vec<Box<[u8]>> {
-        self.server.device.readers.files_of(uid)
+        self.server.device.mount.readers.files_of(uid)
     }
 
     /// Returns the readers and their files: waiting ones first, then by rate, then by bytes read.
     pub fn readers(&self) -> Vec<ReaderReport> {
         let device = &self.server.device;
-        device.readers.report(&device.requests.table.waits())
+        device
+            .mount
+            .readers
+            .report(&device.mount.requests.table.waits())
     }
 
     /// Returns the counters since the mount began, and its current state.
@@ -357,10 +360,10 @@ impl Mount {
         let (inodes, handles) = self.fs.open_counts();
         let device = &self.server.device;
         Activity {
-            waiting: device.requests.table.count() as u64,
+            waiting: device.mount.requests.table.count() as u64,
             inodes: inodes as u64,
             handles: handles as u64,
-            ..device.requests.counters.activity()
+            ..device.mount.requests.counters.activity()
         }
     }
 
@@ -386,7 +389,7 @@ impl Mount {
     /// Leaves the mount with the broker. Its waiting readers wait for the next process.
     fn hand_over(&self) {
         self.fs.record_listed();
-        self.server.device.kernel.hand_over();
+        self.server.device.mount.kernel.hand_over();
     }
 
     /// Unmounts, even under load. All waiting requests get an error at once.

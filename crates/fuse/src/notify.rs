@@ -139,7 +139,7 @@ impl NotifyQueue {
             // again.
             stale.retain(|stale| !matches!(stale, Stale::Pages { .. }));
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
-            if device.requests.table.any_since(lately, carries_names) {
+            if device.mount.requests.table.any_since(lately, carries_names) {
                 again.record(stale, Instant::now());
             }
         }
@@ -176,14 +176,14 @@ fn carries_names(operation: u32) -> bool {
 }
 
 fn send(device: &Arc<Device>, stale: &Stale) {
-    let sent = device.kernel.notify(stale);
+    let sent = device.mount.kernel.notify(stale);
     // The notification for everything covers only names. Before Linux 6.16 it does not exist, and
     // each known name is invalidated.
     if *stale == Stale::Everything {
-        let names = device.fs.caches.known_names();
+        let names = device.mount.fs.caches.known_names();
         for known in names {
             if sent.is_err() || !matches!(known, Stale::Directory { .. }) {
-                let _ = device.kernel.notify(&known);
+                let _ = device.mount.kernel.notify(&known);
             }
         }
     }

@@ -68,7 +68,7 @@ impl BackingFiles for Passthrough {
         let device = self.device.upgrade().ok_or(io::ErrorKind::NotConnected)?;
         let registered = match &self.broker {
             Some(broker) => broker.register(file.as_fd()),
-            None => backing::register(device.kernel.fd(), file.as_fd()),
+            None => backing::register(device.mount.kernel.fd(), file.as_fd()),
         };
         let number = registered.inspect_err(|error| {
             tracing::debug!(%error, "the kernel does not take this backing file");
@@ -81,7 +81,7 @@ impl BackingFiles for Passthrough {
             // A failure means that the connection is gone, and the registration with it.
             let _ = match &self.broker {
                 Some(broker) => broker.release(file.0),
-                None => backing::release(device.kernel.fd(), file.0),
+                None => backing::release(device.mount.kernel.fd(), file.0),
             };
         }
     }

@@ -10,16 +10,13 @@ use bytes::Bytes;
 
 use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, opcode};
 use super::budget::{Budget, DelayedRead, DueWork};
+use super::device::MountContext;
 use super::device::TRANSFER_MAX_BYTES;
 use super::inline_reads::{CHECK_AFTER, InlineRead};
-use super::kernel_link::KernelLink;
-use super::pulse::Liveness;
-use super::readers::{Readers, ReadingThread};
-use super::requests::Requests;
+use super::readers::ReadingThread;
 use super::table::{PendingRequest, SignalPatience};
-use super::threads::Threads;
 use p2pfs_fs::handles::Handle;
-use p2pfs_fs::{Filesystem, FsError, Reach, ReadStep};
+use p2pfs_fs::{FsError, Reach, ReadStep};
 use p2pfs_types::extent::ByteRange;
 
 /// A read that must wait.
@@ -33,12 +30,7 @@ struct BlockedRead {
 
 /// Answers the READ requests of one mount.
 pub(super) struct ReadServer {
-    pub kernel: Arc<KernelLink>,
-    pub requests: Arc<Requests>,
-    pub fs: Arc<Filesystem>,
-    pub readers: Arc<Readers>,
-    pub threads: Arc<Threads>,
-    pub liveness: Arc<Liveness>,
+    pub mount: MountContext,
 }
 
 impl ReadServer {
@@ -52,47 +44,56 @@ impl ReadServer {
     ) {
         let begun = Instant::now();
         let Some(read) = ReadIn::parse(message) else {
-            return self.kernel.answer_error(header.unique, FsError::Fault);
+            return self
+                .mount
+                .kernel
+                .answer_error(header.unique, FsError::Fault);
         };
         let size_bytes = (read.size_bytes as usize).min(TRANSFER_MAX_BYTES);
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let room = &mut room[..size_bytes];
-        let deadline = begun + self.requests.deadlines.read;
+        let deadline = begun + self.mount.requests.deadlines.read;
         let in_hand = PendingRequest::of_disk(header, &read, begun, deadline);
         inline_read.begin(header.unique, in_hand);
-        if self.requests.inline_reads.needs_check() {
-            self.requests
+        if self.mount.requests.inline_reads.needs_check() {
+            self.mount
+                .requests
                 .delayed
                 .push(begun + CHECK_AFTER, DueWork::CheckInlineReads);
         }
-        self.threads.ensure_one_reads(self.liveness.waiting());
-        let handle = self.fs.files.handle_of(read.handle, header.nodeid);
+        self.mount
+            .threads
+            .ensure_one_reads(self.mount.liveness.waiting());
+        let handle = self.mount.fs.files.handle_of(read.handle, header.nodeid);
         let step = handle.and_then(|handle| {
             let reader = self.reader(read.handle, header, begun);
             let reach = reach_of(reader.as_ref());
             let step = handle.read_now(read.offset, room, reach)?;
             Ok((handle, reader, step))
         });
-        if !inline_read.finish(header.unique, &self.requests.table) {
+        if !inline_read.finish(header.unique, &self.mount.requests.table) {
             // The request was answered early, by an interrupt or the deadline.
             return;
         }
         match step {
             Ok((handle, reader, ReadStep::Done(length))) => {
                 head.copy_from_slice(&abi::out_header(header.unique, 0, length));
-                self.requests
+                self.mount
+                    .requests
                     .counters
                     .record(opcode::READ, begun.elapsed(), false);
-                self.requests.counters.record_bytes(length);
+                self.mount.requests.counters.record_bytes(length);
                 // Recorded before the program has the bytes, so that a report after its end
                 // includes all of its reads.
                 if let Some(ReadingThread { reading, .. }) = reader {
                     let range = ByteRange::at(read.offset, length as u64);
                     let arrived_bytes = handle.arrived_bytes(range);
-                    self.readers
+                    self.mount
+                        .readers
                         .record_read(&reading, range.len(), arrived_bytes, begun);
                 }
                 let _ = self
+                    .mount
                     .kernel
                     .write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
             }
@@ -106,21 +107,27 @@ impl ReadServer {
                 self.wait_read(&asked, &handle, range, reader);
             }
             Err(error) => {
-                self.requests
+                self.mount
+                    .requests
                     .counters
                     .record(opcode::READ, begun.elapsed(), true);
-                self.kernel.answer_error(header.unique, error);
+                self.mount.kernel.answer_error(header.unique, error);
             }
         }
     }
 
     /// Returns the reader of an open file, and registers a file that a previous process opened.
     fn reader(&self, handle: u64, header: &RequestHeader, now: Instant) -> Option<ReadingThread> {
-        let known = self.readers.reader(handle, header, now);
+        let known = self.mount.readers.reader(handle, header, now);
         known.or_else(|| {
-            let opener = self.readers.opener(header.pid, header.uid);
-            let path = self.fs.inodes.path_of(header.nodeid).unwrap_or_default();
-            let readers = &self.readers;
+            let opener = self.mount.readers.opener(header.pid, header.uid);
+            let path = self
+                .mount
+                .fs
+                .inodes
+                .path_of(header.nodeid)
+                .unwrap_or_default();
+            let readers = &self.mount.readers;
             readers.inherited(&opener, handle, header.nodeid, &path);
             readers.reader(handle, header, now)
         })
@@ -146,10 +153,14 @@ impl ReadServer {
                 thread: asked.thread,
                 until: None,
             }),
-            ..PendingRequest::new(opcode::READ, begun, begin + self.requests.deadlines.read)
+            ..PendingRequest::new(
+                opcode::READ,
+                begun,
+                begin + self.mount.requests.deadlines.read,
+            )
         };
-        if !self.requests.table.insert(unique, waiting) {
-            return self.kernel.answer_error(unique, FsError::Stopping);
+        if !self.mount.requests.table.insert(unique, waiting) {
+            return self.mount.kernel.answer_error(unique, FsError::Stopping);
         }
         match cost {
             Some((budget, bytes, begin)) if begin > begun => {
@@ -161,7 +172,10 @@ impl ReadServer {
                     bytes,
                     budget,
                 };
-                self.requests.delayed.push(begin, DueWork::Begin(delayed));
+                self.mount
+                    .requests
+                    .delayed
+                    .push(begin, DueWork::Begin(delayed));
             }
             _ => self.begin_read(unique, handle, range, reach),
         }
@@ -197,8 +211,8 @@ impl ReadServer {
             }
         });
         let read = handle.read(range, reach, reply);
-        if let Some(unwanted) = self.requests.table.attach(unique, read) {
-            self.fs.files.abandon(&unwanted, FsError::Interrupted);
+        if let Some(unwanted) = self.mount.requests.table.attach(unique, read) {
+            self.mount.fs.files.abandon(&unwanted, FsError::Interrupted);
         }
     }
 
@@ -209,55 +223,62 @@ impl ReadServer {
         range: ByteRange,
         result: Result<Bytes, FsError>,
     ) {
-        let Some(waiting) = self.requests.table.take(unique) else {
+        let Some(waiting) = self.mount.requests.table.take(unique) else {
             return;
         };
-        self.requests
+        self.mount
+            .requests
             .counters
             .record(opcode::READ, waiting.since.elapsed(), result.is_err());
         match result {
             Ok(bytes) => {
-                self.requests.counters.record_bytes(bytes.len());
+                self.mount.requests.counters.record_bytes(bytes.len());
                 if let (Some(reading), Some(handle)) = (&waiting.reading, handle) {
                     let arrived_bytes = handle.arrived_bytes(range);
                     let given_bytes = bytes.len() as u64;
-                    self.readers
-                        .record_read(reading, given_bytes, arrived_bytes, Instant::now());
+                    self.mount.readers.record_read(
+                        reading,
+                        given_bytes,
+                        arrived_bytes,
+                        Instant::now(),
+                    );
                 }
                 let head = abi::out_header(unique, 0, bytes.len());
                 let _ = self
+                    .mount
                     .kernel
                     .write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
             }
-            Err(error) => self.kernel.answer_error(unique, error),
+            Err(error) => self.mount.kernel.answer_error(unique, error),
         }
     }
 
     /// Runs due work, mainly reads delayed by a budget, until the mount is gone.
     pub(crate) fn serve_budgets(self: &Arc<Self>) {
-        while let Some(due) = self.requests.delayed.wait_due() {
+        while let Some(due) = self.mount.requests.delayed.wait_due() {
             match due {
                 DueWork::Begin(delayed) => self.begin_delayed(&delayed),
-                DueWork::Interrupted(interrupt) => interrupt.handle(&self.requests),
+                DueWork::Interrupted(interrupt) => interrupt.handle(&self.mount.requests),
                 DueWork::CheckInlineReads => self
+                    .mount
                     .requests
                     .inline_reads
-                    .move_all_to_table(&self.requests.table),
+                    .move_all_to_table(&self.mount.requests.table),
             }
         }
     }
 
     fn begin_delayed(self: &Arc<Self>, delayed: &DelayedRead) {
         let unique = delayed.unique;
-        if !self.requests.table.begin(unique) {
+        if !self.mount.requests.table.begin(unique) {
             // The read was interrupted meanwhile.
             return delayed.budget.give_back(delayed.bytes);
         }
         let begun = catch_unwind(AssertUnwindSafe(|| {
             self.begin_read(unique, &delayed.handle, delayed.range, Reach::Asked);
         }));
-        if begun.is_err() && self.requests.table.take(unique).is_some() {
-            self.kernel.answer_error(unique, FsError::Fault);
+        if begun.is_err() && self.mount.requests.table.take(unique).is_some() {
+            self.mount.kernel.answer_error(unique, FsError::Fault);
         }
     }
 }
