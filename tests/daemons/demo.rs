@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use macro_rules_attribute::apply;
+use rustix::process::{Pid, Signal};
 
 use crate::support::process::program;
 use crate::support::promise::{Need, mount, promise};
@@ -34,6 +35,40 @@ fn a_demo_without_a_reader_cleans_up_and_ends() {
     assert_eq!(left, 0, "something stayed in its folder");
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(folder.to_str().unwrap()), "{mounts}");
+}
+
+/// Returns the process of a node of a demo, once it runs.
+fn process_of(demo: u32, node: &str) -> Option<i32> {
+    let children = fs::read_to_string(format!("/proc/{demo}/task/{demo}/children")).ok()?;
+    let is_node = |pid: &&str| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains("\0daemon\0") && command.contains(&format!("/{node}/"))
+    };
+    children.split_whitespace().find(is_node)?.parse().ok()
+}
+
+#[apply(promise)]
+fn a_demo_without_a_reader_still_reports_a_failed_node() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut demo = program();
+    demo.args(["demo", "--once", "--nodes", "2", "--dir"]);
+    demo.arg(parent.path().join("demo"));
+    demo.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut demo = demo.spawn().unwrap();
+    drop(demo.stdout.take());
+    let node = loop {
+        if let Some(node) = process_of(demo.id(), "node2") {
+            break node;
+        }
+        assert_eq!(demo.try_wait().unwrap(), None, "it ended before its tour");
+        std::thread::yield_now();
+    };
+    rustix::process::kill_process(Pid::from_raw(node).unwrap(), Signal::KILL).unwrap();
+    let ended = demo.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("node2"), "{said}");
 }
 
 #[apply(promise)]

@@ -160,7 +160,7 @@ impl DemoCluster {
     /// Prints commands for exploring the cluster.
     pub(super) fn describe(&self) -> Result<(), DemoError> {
         let first = &self.nodes[0];
-        say!("\nThe nodes stay up. In another terminal:\n")?;
+        say!("The nodes stay up. In another terminal:\n")?;
         say!("  ls -lR {}", first.mount().display())?;
         say!(
             "  cp some-file {}    # share it from node1",
