@@ -47,7 +47,7 @@ enum Action {
     Clear,
     /// Check every byte in it
     Verify,
-    /// Change its size, until the next start
+    /// Change its size, until the next start or a reload that changes it
     Resize {
         /// The new size, such as 20GiB
         #[arg(value_parser = units::parse_positive_size)]

@@ -14,7 +14,8 @@ use crate::daemon::control::{Call, Limits};
 pub struct LimitsOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The maximum upload rate, until the next start: such as 1MiB/s, or none
+    /// The maximum upload rate, until the next start or a reload that changes it: such as 1MiB/s, or
+    /// none
     #[arg(
         long,
         value_name = "RATE",
@@ -22,7 +23,7 @@ pub struct LimitsOptions {
         allow_hyphen_values = true
     )]
     up: Option<RateLimit>,
-    /// The maximum download rate, until the next start
+    /// The maximum download rate, until the next start or a reload that changes it
     #[arg(
         long,
         value_name = "RATE",
@@ -83,7 +84,7 @@ fn print_one(what: &str, now: &str, configured: &str, output: &mut Output) -> Re
     let note = if now == configured {
         "as configured".to_owned()
     } else {
-        format!("until the next start; configured: {configured}")
+        format!("temporary; configured: {configured}")
     };
     output.paragraph(&format!("{what:<9}"), &format!("{now}, {note}"))
 }

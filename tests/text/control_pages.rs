@@ -39,7 +39,7 @@ const ERRORS: &str = "
 error NotFound (message: string, remedy: ?string)
 # The condition was not met in time
 error TimedOut (message: string, remedy: ?string)
-# The daemon is starting or overloaded; try again
+# The daemon has too many calls or connections; try again
 error Busy (message: string, remedy: ?string)
 # The daemon is ending; the call can be repeated at the next daemon
 error Stopping (message: string, remedy: ?string)

@@ -41,8 +41,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "fetch::plan::PIECE_MAX_BYTES",
         value: LimitValue::Bytes(crate::plan::PIECE_MAX_BYTES),
-        text: "the largest range of one request, and the grain of what is asked in bulk: the \
-               wire's limit.",
+        text: "maximum bytes of one request, which is the limit of the wire format. No request \
+               crosses a multiple of this size.",
         tests: LimitTests::By(&[
             "crates/fetch/src/plan/streams.rs the_window_of_a_sequential_reader_grows_to_its_limit",
         ]),
@@ -50,9 +50,9 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "fetch::plan::URGENT_MAX_BYTES",
         value: LimitValue::Bytes(crate::plan::URGENT_MAX_BYTES),
-        text: "demands up to this size travel apart from bulk, and are asked and verified without \
-               another thread: as far as the kernel reads ahead unless told otherwise, some 80 \
-               microseconds' hashing.",
+        text: "maximum bytes of one request that a reader waits for, and the minimum read-ahead \
+               window: the kernel's default read-ahead (VM_READAHEAD_PAGES). Hashing it takes \
+               some 80 microseconds.",
         tests: LimitTests::Untried(
             "it bounds what this node asks for, and nothing that comes from outside",
         ),

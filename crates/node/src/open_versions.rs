@@ -8,7 +8,7 @@ use p2pfs_fs::FsError;
 /// Maximum number of versions open at once; further opens fail with ENFILE. A quarter of the
 /// largest descriptor limit that Linux allows a process by default (`fs.nr_open`: 1,048,576). Most
 /// open versions need no descriptor.
-pub(crate) const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
+pub(crate) const OPEN_VERSIONS_MAX: usize = 1_048_576 / 4;
 
 /// The count of open versions. Clones share their state.
 #[derive(Clone, Debug, Default)]

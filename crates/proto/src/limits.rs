@@ -84,7 +84,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "proto::trust::token::TOKEN_MAX_BYTES",
         value: LimitValue::Bytes(crate::trust::token::TOKEN_MAX_BYTES as u64),
-        text: "the longest text that is looked at: eight IPv6 seeds make 368 characters.",
+        text: "the longest text that is looked at: eight IPv6 seeds make 374 characters.",
         tests: LimitTests::By(&[
             "crates/proto/src/trust/token.rs a_text_over_the_limit_is_not_parsed",
         ]),

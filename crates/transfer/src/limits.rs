@@ -83,8 +83,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "transfer::net::peer::limits::PINGS_AT_ONCE",
         value: LimitValue::Count(crate::net::peer::limits::PINGS_AT_ONCE as u64),
-        text: "pings that a peer may send at once on one connection, besides one for each \
-               request that it takes back. One more ends the connection, and the peer is named.",
+        text: "pings that a peer may send at once on one connection, besides one for each of its \
+               requests. One more ends the connection, and the peer is named.",
         tests: LimitTests::By(&[
             "crates/transfer/src/net/peer/ping_pace.rs pings_have_a_burst_and_a_rate",
             "crates/transfer/src/net/peer/tests/floods.rs a_member_that_pings_endlessly_is_limited_and_named",
@@ -93,7 +93,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "transfer::net::peer::limits::PINGS_PER_S",
         value: LimitValue::Count(crate::net::peer::limits::PINGS_PER_S as u64),
-        text: "the same in each second after that.",
+        text: "pings that a peer may send per second on one connection after PINGS_AT_ONCE, \
+               besides one for each of its requests.",
         tests: LimitTests::By(&[
             "crates/transfer/src/net/peer/ping_pace.rs pings_have_a_burst_and_a_rate",
         ]),

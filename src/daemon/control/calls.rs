@@ -146,8 +146,8 @@ calls! {
     /// network is metered, so that only data that a user requested is fetched.
     Limits {} -> Limits; CallInfo::open_to_group().shown_by("limits");
 
-    /// Sets the given limits until the next start; 0 means no limit. Without any parameter, the
-    /// configured limits apply again.
+    /// Sets the given limits until the next start or a reload with other configured limits; 0 means
+    /// no limit. Without any parameter, the configured limits apply again.
     SetLimits {
         /// Upper limit of the send rate.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -353,7 +353,7 @@ calls! {
     /// Reads and verifies the cached bytes, except bytes of incomplete chunks.
     CacheVerify {} -> CacheVerified, after Progress; CallInfo::open_to_group().with_more().shown_by("cache verify");
 
-    /// Sets the budget of the cache until the next start.
+    /// Sets the budget of the cache until the next start or a reload with another configured budget.
     CacheResize {
         /// The new budget.
         budget_bytes: u64,

@@ -153,7 +153,7 @@ fn transfer_limits_hold_in_both_directions_and_return_to_the_configured_ones() {
     assert!(seconds("up") > 2.0);
     let text = author.cli(&["limits"]).expect_ok();
     assert!(
-        text.contains("2MiB/s, until the next start; configured: none"),
+        text.contains("2MiB/s, temporary; configured: none"),
         "{text}"
     );
     author.cli(&["limits", "--configured"]).expect_ok();

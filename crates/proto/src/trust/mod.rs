@@ -137,7 +137,11 @@ pub enum TrustError {
     #[error("that node is not a member of the cluster")]
     NoMember,
     /// The named node is senior to this node (see [`ledger`]).
-    #[error("{name} may admit and expel for longer than this node: it can only leave by itself")]
+    #[error(
+        "cannot expel {name}: it is nearer to the first node of the cluster than this node, or as \
+         near and admitted earlier; expel it on a node that is senior to it ('p2pfs trust' shows \
+         by whom each was admitted), or let it leave by itself"
+    )]
     Senior {
         /// Name of the senior node.
         name: NodeName,
@@ -145,8 +149,9 @@ pub enum TrustError {
     /// The named node left by itself, and was senior to this node. An expulsion of it by this node
     /// would not count.
     #[error(
-        "{name} left by itself, and could admit and expel before this node could: expel it on a \
-         node that could earlier than {name} ('p2pfs trust' shows which)"
+        "cannot expel {name}, which left by itself: it was nearer to the first node of the cluster \
+         than this node, or as near and admitted earlier; expel it on a node that is senior to it \
+         ('p2pfs trust' shows by whom each was admitted)"
     )]
     SeniorLeft {
         /// Name of the node that left.

@@ -17,7 +17,7 @@ settings! {
         /// send` transfers, including the older protocols (`[legacy]`, `[mesh]`). Lines of talk,
         /// and the lists of files that nodes exchange, are not counted. Bytes that a reader waits
         /// for go first; cache filling is delayed in return. `p2pfs limits` sets the rate until
-        /// the next start.
+        /// the next start or a reload with other configured limits.
         pub up: RateLimit = RateLimit(None),
             Setting::new("limits.up", SettingKind::Rate, "1MiB/s").refuses("63KiB/s").live();
 

@@ -80,7 +80,10 @@ pub struct Header {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
     /// Shorter than header and tag, or longer than [`DATAGRAM_MAX_BYTES`].
-    #[error("a datagram has {HEADER_BYTES} to {DATAGRAM_MAX_BYTES} bytes, this one {length_bytes}")]
+    #[error(
+        "a datagram has {} to {DATAGRAM_MAX_BYTES} bytes, this one {length_bytes}",
+        HEADER_BYTES + TAG_BYTES
+    )]
     BadLength {
         /// Number of bytes received.
         length_bytes: usize,

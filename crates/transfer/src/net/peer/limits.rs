@@ -33,8 +33,8 @@ const SILENT_MAX: Duration = Duration::from_secs(8);
 /// requests. A node sends one for each silence of a second, and at most five a second when it is
 /// about to give the connection up.
 pub const PINGS_PER_S: u32 = 10;
-/// Maximum pings at once: as many as a peer sends within `SILENT_MAX`, after which it hangs up.
-/// All of them may arrive together.
+/// Maximum pings at once: more than the 40 that a peer sends within `SILENT_MAX`, after which it
+/// hangs up. All of them may arrive together.
 pub const PINGS_AT_ONCE: u32 = 64;
 
 /// Limits of the TCP side. Tests shorten the times.
@@ -100,8 +100,8 @@ pub struct ConnectionLimits {
     pub accepted_per_peer: usize,
     /// Maximum proven connections accepted from one IP address. Beyond it the oldest is dropped.
     pub accepted_per_ip: usize,
-    /// Maximum unproven connections. Beyond it the oldest is dropped. Each may hold up to 64 KiB of
-    /// an unfinished TLS message.
+    /// Maximum unproven connections. Beyond it the oldest is dropped. Each may hold a buffer of up
+    /// to 64 KiB with an unfinished TLS handshake.
     pub unproven: usize,
     /// Part of `unproven` that is reserved for addresses at which gossip has proven members.
     pub unproven_for_members: usize,

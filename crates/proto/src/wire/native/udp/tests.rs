@@ -75,6 +75,9 @@ fn another_magic_version_or_length_is_refused() {
             Err(DatagramError::BadLength { length_bytes })
         );
     }
+    let least = DatagramError::BadLength { length_bytes: 0 }.to_string();
+    let from = format!("a datagram has {} to ", datagram.len());
+    assert!(least.starts_with(&from), "{least}");
 }
 
 #[test]
