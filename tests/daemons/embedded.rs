@@ -397,8 +397,8 @@ fn a_joiner_has_the_whole_ledger_when_the_join_returns() {
         near.membership().join(&invite()).await.unwrap();
         // at once, so that nothing it says next is apart from what was said before
         assert_eq!(
-            near.membership().keyring().history(),
-            far.membership().keyring().history()
+            near.membership().keyring().ledger().unwrap().history(),
+            far.membership().keyring().ledger().unwrap().history()
         );
         for node in [near, far, other] {
             node.stop(Leave::Away).await;

@@ -77,7 +77,9 @@ fn a_node_too_far_from_the_founder_to_invite_says_where_to_invite() {
     let name = NodeName::new("one").unwrap();
     let ledger = Keyring::load_or_create(&state, &keys[0], &name, 1000).unwrap();
     for pair in keys.windows(2) {
-        let admitted = ledger.admit(&pair[0], pair[1].node_id(), name.clone(), true);
+        let admitted = ledger.state(&pair[0], |it| {
+            it.admit(pair[1].node_id(), name.clone(), true)
+        });
         admitted.unwrap();
     }
     let far = cluster.start("far");

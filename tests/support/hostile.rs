@@ -270,7 +270,7 @@ impl Hostile {
             proof: None,
             frame,
         };
-        let secret = self.keyring.current();
+        let secret = self.keyring.epochs().sealing();
         let header = Header {
             epoch: secret.id(),
             salt: *salt,
@@ -298,7 +298,7 @@ impl Hostile {
 
     /// Signs a claim about who is in, whoever is said to make it.
     pub(crate) fn state(&self, by: NodeId, claim: Claim) -> SignedStatement {
-        let founding = self.keyring.history().swap_remove(0).0;
+        let founding = self.keyring.ledger().unwrap().history().swap_remove(0).0;
         let statement = Statement {
             cluster: founding.id(),
             by,
@@ -313,7 +313,7 @@ impl Hostile {
     /// Tells a node these statements, as one does who wants both to know the same.
     pub(crate) fn tell(&self, address: SocketAddr, statements: &[SignedStatement]) {
         let statements = SignedStatement::encode_all(statements);
-        let question = ([0u8; 32], self.keyring.newest().id(), statements);
+        let question = ([0u8; 32], self.keyring.epochs().newest().id(), statements);
         let question = postcard::to_stdvec(&question).unwrap().into();
         // a node that is busy with it may answer late
         let _late = self.ask(address, Request::Trust { question });
@@ -471,7 +471,7 @@ impl Life {
                 let members = self.membership.export_members();
                 Response::Members { members }
             }
-            Request::Trust { question } => match self.keyring.answer(question).0 {
+            Request::Trust { question } => match self.keyring.exchange().answer(question).0 {
                 Some(answer) => Response::Trust {
                     answer: answer.into(),
                 },

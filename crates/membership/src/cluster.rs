@@ -265,6 +265,7 @@ impl Cluster {
     pub fn members(&self) -> Vec<MemberStatus> {
         let (roster, admission) = (&self.lives.roster, &self.lives.admission);
         let rumors = &self.spreading.rumors;
+        let ledger = admission.keyring.ledger();
         let state_of = |member: &Member, state| match state {
             _ if self.absences.is_away(&member.node) => MemberState::Away,
             foca::State::Alive => MemberState::Alive,
@@ -276,7 +277,10 @@ impl Cluster {
         };
         let mut members: Vec<_> = roster
             .members()
-            .filter(|(member, _)| admission.keyring.was_member(&member.node))
+            .filter(|(member, _)| {
+                let ledger = ledger.as_ref();
+                ledger.is_none_or(|it| it.was_member(&member.node))
+            })
             .map(|(member, state)| MemberStatus {
                 member: self.lives.reached(&member),
                 state: state_of(&member, state),

@@ -41,7 +41,8 @@ impl SealKey {
     /// Returns the key for datagrams from a process with this salt, or none if the epoch's secret
     /// is unknown.
     pub(super) fn of(keyring: &Keyring, header: &Header) -> Option<Self> {
-        let secret = keyring.by_id(header.epoch)?;
+        let epochs = keyring.epochs();
+        let secret = epochs.by_id(header.epoch)?;
         Some(Self::new(&secret, &header.salt))
     }
 
@@ -65,7 +66,7 @@ impl SealKey {
 impl Sealer {
     /// Creates a sealer. No other process may ever have had the salt.
     pub(super) fn new(keyring: Arc<Keyring>, salt: Salt) -> Self {
-        let secret = keyring.current();
+        let secret = keyring.epochs().sealing();
         let key = SealKey::new(&secret, &salt);
         Self {
             keyring,
@@ -116,7 +117,7 @@ impl Sealer {
     }
 
     fn follow_the_keyring(&mut self) {
-        let current = self.keyring.current();
+        let current = self.keyring.epochs().sealing();
         if !Arc::ptr_eq(&current, &self.secret) {
             self.key = SealKey::new(&current, &self.salt);
             self.secret = current;

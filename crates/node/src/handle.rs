@@ -172,7 +172,7 @@ impl Node {
                 entries: totals.entries,
                 unique_bytes: totals.unique_bytes,
             },
-            epoch: self.membership.keyring.current().id(),
+            epoch: self.membership.keyring.epochs().sealing().id(),
             reads: OpenReads {
                 waiting: content.waiting_reads(),
                 open_versions: content.open_versions(),

@@ -94,15 +94,14 @@ pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
     if let Ok(node) = setting.parse::<NodeId>() {
         return keyring.is_member(&node).then_some(node);
     }
-    if keyring.is_former_name(setting) {
+    if keyring.former_names().contains(setting) {
         return None;
     }
-    let mut members = keyring.certificates();
-    members.retain(|it| keyring.is_member(&it.node));
-    let is_called = |it: &&Certificate| it.name.as_str() == setting;
-    let mut called: Vec<_> = members.iter().filter(is_called).collect();
+    let ledger = keyring.ledger()?;
+    let members = || ledger.members().filter(|it| keyring.is_member(&it.node));
+    let mut called: Vec<_> = members().filter(|it| it.name.as_str() == setting).collect();
     if called.is_empty() {
-        called.extend(members.iter().filter(|it| is_namesake_called(it, setting)));
+        called.extend(members().filter(|it| is_namesake_called(it, setting)));
     }
     match called[..] {
         [only] => Some(only.node),
@@ -121,7 +120,10 @@ fn is_namesake_called(member: &Certificate, setting: &str) -> bool {
 /// Returns the name of each node in the cluster's history, including expelled nodes: the name in
 /// its certificate, else the one at its last admission.
 pub(super) fn certified_names(keyring: &Keyring) -> BTreeMap<NodeId, NodeName> {
-    let mut history = keyring.history();
+    let Some(ledger) = keyring.ledger() else {
+        return BTreeMap::new();
+    };
+    let mut history = ledger.history();
     // A void statement names a node only if no valid one does.
     history.sort_by_key(|(_, counts)| *counts);
     let admitted = history
@@ -132,8 +134,7 @@ pub(super) fn certified_names(keyring: &Keyring) -> BTreeMap<NodeId, NodeName> {
             Claim::Expel { .. } | Claim::Rotate { .. } | Claim::Own { .. } => None,
         });
     let mut names: BTreeMap<_, _> = admitted.collect();
-    let certificates = keyring.certificates().into_iter();
-    names.extend(certificates.map(|it| (it.node, it.name)));
+    names.extend(ledger.members().map(|it| (it.node, it.name.clone())));
     names
 }
 

@@ -46,7 +46,7 @@ use p2pfs_cache::{Cache, CacheConfig};
 use p2pfs_catalogue::Catalogue;
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::ClusterConfig;
-use p2pfs_proto::trust::{Invites, Keyring, NodeKey};
+use p2pfs_proto::trust::{Invites, Keyring, KeyringFiles, NodeKey};
 use p2pfs_share::{ShareConfig, ShareSet};
 use p2pfs_transfer::batches::Batches;
 use p2pfs_transfer::net::PortPair;
@@ -125,7 +125,8 @@ impl Node {
     /// Those of [`Node::start`].
     pub async fn start_on(config: NodeConfig, sockets: Sockets) -> Result<Self, NodeError> {
         let state = StateDir::open(&config.state_dir)?;
-        let dropped_secret = config.secret_file.is_none() && Keyring::drops_secret(state.path());
+        let dropped_secret =
+            config.secret_file.is_none() && KeyringFiles::drops_secret(state.path());
         let key = Arc::new(NodeKey::load_or_create(state.path())?);
         let keyring = Arc::new(match &config.secret_file {
             Some(file) => Keyring::from_secret_file(file)?,

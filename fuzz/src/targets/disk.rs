@@ -60,8 +60,11 @@ pub fn state(choose: &mut Unstructured<'_>) -> Result<()> {
     let key = NodeKey::from_seed(&[3; 32]);
     let name = NodeName::new("lab").expect("a name");
     if let Ok(keyring) = Keyring::load_or_create(&dir, &key, &name, 1_000_000) {
-        let _why = keyring.check_ledger();
-        let _members = (keyring.certificates(), keyring.history(), keyring.owners());
+        let ledger = keyring
+            .require_ledger()
+            .expect("a state directory has a ledger");
+        let _members = (ledger.members().count(), ledger.history());
+        let _owners = ledger.owners().count();
     }
     {
         if let Ok(shares) = saved::load_shares(&dir) {

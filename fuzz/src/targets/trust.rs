@@ -28,12 +28,12 @@ pub fn exchanges(bytes: &[u8]) {
     let name = NodeName::new("founder").expect("a name");
     let secret = EpochSecret::new([7; 32]);
     let keyring = Keyring::founded_in_memory(secret, &FOUNDER, name, 1_000_000);
-    let _answer = keyring.answer(bytes);
-    let _news = keyring.receive_news(bytes);
-    let _changed = keyring.receive_answer(bytes);
+    let _answer = keyring.exchange().answer(bytes);
+    let _news = keyring.exchange().receive_news(bytes);
+    let _changed = keyring.exchange().receive_answer(bytes);
     assert!(keyring.is_member(&founder) && keyring.is_admin(&founder));
     let stranger = NodeKey::from_seed(&[2; 32]).node_id();
-    assert!(!keyring.admits(&stranger, bytes));
+    assert!(!keyring.proofs().receive_membership(&stranger, bytes));
 }
 
 /// A token that somebody pasted.

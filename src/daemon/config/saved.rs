@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::sections::ShareSettings;
 use p2pfs_node::api::SharePlace;
 pub use p2pfs_node::state_is_in_use;
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::KeyringFiles;
 use p2pfs_types::files::{PRIVATE_MODE, create_anew, make_private_dir, open_own};
 use p2pfs_types::id::{NodeId, to_hex};
 
@@ -91,7 +91,7 @@ pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()>
 /// Returns the keys of the members of the cluster in a state directory that no daemon uses. Returns
 /// none if this user may not read the directory; then nothing can be saved there either.
 pub fn saved_members(state_dir: &Path) -> Vec<NodeId> {
-    let members = Keyring::certificates_in(state_dir).unwrap_or_default();
+    let members = KeyringFiles::certificates_in(state_dir).unwrap_or_default();
     members.into_iter().map(|member| member.node).collect()
 }
 

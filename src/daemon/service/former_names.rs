@@ -59,7 +59,7 @@ pub(super) fn drop_names_not_given(services: &Services) {
 
 /// Begins and ends the condition of settings with names of an earlier cluster.
 pub(super) fn review(services: &Services) {
-    let former = services.node.membership().keyring().former_names();
+    let former = services.node.membership().keyring().former_names().all();
     let mut found = Vec::new();
     if !former.is_empty() {
         let in_force = services.settings.in_force.load();

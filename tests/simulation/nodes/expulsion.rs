@@ -60,10 +60,12 @@ fn admit(world: &World, admin: usize, joiner: usize, as_admin: bool) {
     let (inviter, node) = (keyring(world, admin), &world.nodes[joiner]);
     let name = node.name.clone();
     inviter
-        .admit(&world.nodes[admin].key, node.id, name, as_admin)
+        .state(&world.nodes[admin].key, |it| {
+            it.admit(node.id, name, as_admin)
+        })
         .unwrap();
-    let secret = EpochSecret::new(*inviter.newest().as_bytes());
-    let chain = inviter.chain_of(&node.id);
+    let secret = EpochSecret::new(*inviter.epochs().newest().as_bytes());
+    let chain = inviter.proofs().of_membership(&node.id);
     keyring(world, joiner)
         .join(&node.id, secret, &chain, &Default::default())
         .unwrap();
@@ -72,7 +74,7 @@ fn admit(world: &World, admin: usize, joiner: usize, as_admin: bool) {
 pub(super) fn expel(world: &mut World, admin: usize, out: usize) {
     let id = world.nodes[out].id;
     keyring(world, admin)
-        .expel(&world.nodes[admin].key, id)
+        .state(&world.nodes[admin].key, |it| it.expel(id))
         .unwrap();
     rotate(world, admin);
 }
@@ -116,8 +118,8 @@ fn is_one(world: &World, nodes: &BTreeSet<usize>) -> bool {
         let listed = listing(&running.view);
         let listed: BTreeSet<String> = listed.keys().map(|path| path.to_string()).collect();
         let first = *nodes.first().expect("some");
-        let newest = keyring(world, index).newest();
-        seen == ids && listed == names && newest == keyring(world, first).newest()
+        let newest = keyring(world, index).epochs().newest();
+        seen == ids && listed == names && newest == keyring(world, first).epochs().newest()
     })
 }
 
@@ -130,8 +132,8 @@ pub(super) fn assert_shut_out(world: &mut World, out: usize, members: &BTreeSet<
     world.put(first, "after", hash);
     world.run_for(20 * SECOND);
     let sent = world.network.recording.take().expect("it was recorded");
-    let known = keyring(world, out).all();
-    let opens = |datagram: &[u8]| known.iter().any(|secret| datagram[2..10] == secret.id().0);
+    let known = keyring(world, out).epochs();
+    let opens = |datagram: &[u8]| known.all().any(|secret| datagram[2..10] == secret.id().0);
     let addresses: BTreeSet<_> = members.iter().map(|n| world.nodes[*n].address).collect();
     let readable = sent
         .iter()

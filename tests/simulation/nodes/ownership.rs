@@ -38,7 +38,7 @@ fn quarrelling(count: usize, seed: u64, weather: Weather) -> World {
 fn own(world: &mut World, admin: usize, path: &str, owner: usize) {
     let owner = world.nodes[owner].id;
     let key = &world.nodes[admin].key;
-    let said = keyring(world, admin).own(key, path.as_bytes(), Some(owner));
+    let said = keyring(world, admin).state(key, |it| it.own(path.as_bytes().to_vec(), Some(owner)));
     said.unwrap();
     membership_changed(world, admin);
 }

@@ -435,13 +435,15 @@ impl World {
             return;
         }
         let shown = if ours.is_member(&them.id) {
-            ours.chain_of(&us.id)
+            ours.proofs().of_membership(&us.id)
         } else {
             Vec::new()
         };
         let id = them.id;
-        let is_mutual =
-            theirs.admits(&us.id, &shown) && ours.admits(&id, &theirs.chain_of(&them.id));
+        let is_mutual = theirs.proofs().receive_membership(&us.id, &shown)
+            && ours
+                .proofs()
+                .receive_membership(&id, &theirs.proofs().of_membership(&them.id));
         if is_mutual && let Some(running) = &mut self.nodes[index].running {
             running
                 .machine

@@ -92,7 +92,7 @@ impl Hostile {
         };
         let greeting = Greeting::Prove {
             lane: Lane::Urgent,
-            proof: channel.membership_proof(&self.keyring.current(), Role::Client),
+            proof: channel.membership_proof(&self.keyring.epochs().sealing(), Role::Client),
             chain: Bytes::new(),
         };
         let greeting = greeting.encode();

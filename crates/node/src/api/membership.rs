@@ -12,7 +12,7 @@ use crate::persist::unix_now_s;
 use crate::published::Published;
 use crate::run::LoopCommand;
 use p2pfs_proto::trust::{
-    Certificate, Grant, InviteToken, Invites, IsReserved, Keyring, NodeKey, TOKEN_SEEDS_MAX,
+    Certificate, Grant, InviteToken, Invites, IsReserved, Keyring, Known, NodeKey, TOKEN_SEEDS_MAX,
 };
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_share::ShareSet;
@@ -56,11 +56,12 @@ impl NodeMembership {
     pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
         // In a cluster with a secret file this fails: a token does not contain the file, and no
         // node can certify the new node.
-        self.keyring.check_admits(&self.key.node_id())?;
+        let ledger = self.keyring.require_ledger()?;
+        ledger.check_admits(&self.key.node_id(), self.keyring.now_s())?;
         let mut seeds = vec![**self.published.own_address.load()];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(TOKEN_SEEDS_MAX);
-        let (me, known, now_s) = (self.key.node_id(), self.keyring.known(), unix_now_s());
+        let (me, known, now_s) = (self.key.node_id(), Known::of(Some(&ledger)), unix_now_s());
         let issued = self.invites.issue(me, seeds, lifetime, grant, known, now_s);
         Ok(issued?)
     }
@@ -73,7 +74,8 @@ impl NodeMembership {
 
     /// Returns how many invitations of this node into its current cluster are unused.
     pub fn waiting_invitations(&self) -> usize {
-        self.invites.waiting(self.keyring.cluster(), unix_now_s())
+        let cluster = self.keyring.ledger().map(|it| it.cluster());
+        self.invites.waiting(cluster, unix_now_s())
     }
 
     /// Joins the cluster of the token, and drops the previous membership of this node. If the token
@@ -126,14 +128,14 @@ impl NodeMembership {
     /// statements made in it, and remove the nodes that they admitted.
     async fn fetch_record(&self, token: &InviteToken) {
         for seed in &token.seeds {
-            let question = self.keyring.question(false).into();
+            let question = self.keyring.exchange().question(false).into();
             let asked = Request::Trust { question };
             let answer = self
                 .net
                 .request(token.issuer, *seed, Lane::Bulk, asked)
                 .await;
             if let Ok(Response::Trust { answer }) = answer {
-                let (_lacks_some, _fault) = self.keyring.receive_answer(&answer);
+                let (_lacks_some, _fault) = self.keyring.exchange().receive_answer(&answer);
                 return;
             }
         }
@@ -146,7 +148,7 @@ impl NodeMembership {
     /// [`NodeError::Trust`] if this node may not expel, or `node` is not a member;
     /// [`NodeError::Stopping`].
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        self.keyring.expel(&self.key, node)?;
+        self.keyring.state(&self.key, |it| it.expel(node))?;
         self.rotate_after_expulsion().await
     }
 
@@ -157,7 +159,8 @@ impl NodeMembership {
     /// # Errors
     /// As [`Self::expel`].
     pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        self.keyring.expel_with_admitted(&self.key, node)?;
+        self.keyring
+            .state(&self.key, |it| it.expel_with_admitted(node))?;
         self.rotate_after_expulsion().await
     }
 
@@ -173,7 +176,8 @@ impl NodeMembership {
     /// # Errors
     /// As [`Self::expel`].
     pub fn admitted_by_it_alone(&self, node: NodeId) -> Result<Vec<Certificate>, NodeError> {
-        Ok(self.keyring.admitted_by_it_alone(&self.key, node)?)
+        let ledger = self.keyring.require_ledger()?;
+        Ok(ledger.admitted_by_it_alone(&self.key, node, self.keyring.now_s())?)
     }
 
     /// Makes a member the owner of a path, or removes the owner. At and below an owned path, every
@@ -184,7 +188,8 @@ impl NodeMembership {
     /// the path is longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES);
     /// [`NodeError::Stopping`].
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
-        self.keyring.own(&self.key, path.as_bytes(), owner)?;
+        let path = path.as_bytes().to_vec();
+        self.keyring.state(&self.key, |it| it.own(path, owner))?;
         self.commands.send(LoopCommand::MembershipChanged).await
     }
 
@@ -202,7 +207,7 @@ impl NodeMembership {
     /// other nodes before the farewell.
     pub(crate) async fn resign(&self) {
         let me = self.key.node_id();
-        if let Err(error) = self.keyring.expel(&self.key, me) {
+        if let Err(error) = self.keyring.state(&self.key, |it| it.expel(me)) {
             if self.keyring.has_ledger() && self.keyring.is_member(&me) {
                 tracing::warn!(
                     "the others take this node for a member until it is expelled: {error}"

@@ -397,7 +397,7 @@ impl Machine {
                 }),
                 Some(Response::Trust { answer }),
             ) => {
-                let (lacks_some, fault) = self.trust.keyring.receive_answer(&answer);
+                let (lacks_some, fault) = self.trust.keyring.exchange().receive_answer(&answer);
                 self.events.report_bad_statement(from, fault);
                 if lacks_some && !told_all {
                     self.requests().ask_for_trust(from, address, true);
@@ -434,7 +434,7 @@ impl Machine {
                 }
             }
             Request::Trust { question } => {
-                let (answer, fault) = self.trust.keyring.answer(question);
+                let (answer, fault) = self.trust.keyring.exchange().answer(question);
                 self.events.report_bad_statement(from, fault);
                 answer.map_or(Response::NotHere, |answer| Response::Trust {
                     answer: answer.into(),
@@ -541,7 +541,7 @@ impl Machine {
                 }
             }
             ClusterEvent::Statement { from, bytes } => {
-                let fault = self.trust.keyring.receive_news(&bytes);
+                let fault = self.trust.keyring.exchange().receive_news(&bytes);
                 self.events.report_bad_statement(from, fault);
                 self.follow_membership(now);
                 if self.trust.keyring.wanted_epoch().is_some()
@@ -582,11 +582,13 @@ impl Machine {
         // If the disk refuses the confirmations, the next change of the ledger tries again.
         let _unsaid = self.trust.keyring.confirm_departures(&self.trust.key);
         self.trust.seen_revision = self.trust.keyring.revision();
-        for statement in self.trust.keyring.take_news() {
+        let news = self.trust.keyring.take_news();
+        let ledger = self.trust.keyring.ledger();
+        for statement in news {
             self.cluster
                 .spread_statement(now, statement.encode().into());
             // A confirmation is not an event, because the confirmed farewell was one.
-            if !self.trust.keyring.confirms(&statement) {
+            if !ledger.as_ref().is_some_and(|it| it.confirms(&statement)) {
                 self.events.push(NodeEvent::Stated(Box::new(statement)));
             }
         }

@@ -71,7 +71,7 @@ impl PeerRequests<'_> {
     /// the request also contains all statements that this node knows.
     pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
         if self.keyring.has_ledger() {
-            let question = self.keyring.question(all).into();
+            let question = self.keyring.exchange().question(all).into();
             let asked = RequestContext::Trust {
                 from: node,
                 address,

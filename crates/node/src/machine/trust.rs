@@ -31,9 +31,11 @@ pub(super) struct TrustProgress {
 impl TrustProgress {
     /// Returns the owners of paths in the ledger.
     pub(super) fn owners(&self) -> BTreeMap<SharedPath, NodeId> {
-        let owners = self.keyring.owners().into_iter();
-        let sound = owners.filter_map(|(path, node)| Some((SharedPath::new(path).ok()?, node)));
-        sound.collect()
+        let Some(ledger) = self.keyring.ledger() else {
+            return BTreeMap::new();
+        };
+        let sound = |(path, node): (&[u8], _)| Some((SharedPath::new(path.to_vec()).ok()?, node));
+        ledger.owners().filter_map(sound).collect()
     }
 
     /// Returns a random member to ask now for the secret of the epoch that the ledger names.

@@ -19,8 +19,9 @@ pub const EPOCH_OVERLAP_S: u64 = 60;
 /// Maximum number of previous secrets. The one that ends first is dropped for another.
 const OLD_MAX: usize = 4;
 
-#[derive(Debug)]
-pub(super) struct Epochs {
+/// The secrets of a cluster that a node knows.
+#[derive(Clone, Debug)]
+pub struct Epochs {
     sealing: Arc<EpochSecret>,
     /// The next secret, and the time from which it seals.
     next: Option<(Arc<EpochSecret>, u64)>,
@@ -37,16 +38,24 @@ impl Epochs {
         }
     }
 
-    pub(super) fn sealing(&self) -> Arc<EpochSecret> {
+    /// Returns the secret that this node proves and seals with.
+    pub fn sealing(&self) -> Arc<EpochSecret> {
         Arc::clone(&self.sealing)
     }
 
-    /// Returns the next secret, or the sealing one if there is no next one.
-    pub(super) fn newest(&self) -> Arc<EpochSecret> {
+    /// Returns the newest secret, which a joining node receives: the next one, or the sealing one
+    /// if there is no next one.
+    pub fn newest(&self) -> Arc<EpochSecret> {
         Arc::clone(self.next.as_ref().map_or(&self.sealing, |(next, _)| next))
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<EpochSecret>> {
+    /// Returns the secret of an epoch, if it is known here.
+    pub fn by_id(&self, id: EpochId) -> Option<&Arc<EpochSecret>> {
+        self.all().find(|secret| secret.id() == id)
+    }
+
+    /// Returns all secrets, the sealing one first.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<EpochSecret>> {
         let next = self.next.iter().map(|(secret, _)| secret);
         let old = self.old.iter().map(|(secret, _)| secret);
         std::iter::once(&self.sealing).chain(next).chain(old)
@@ -85,7 +94,7 @@ impl Epochs {
     /// Makes the secret of `epoch` the next one, if that secret is known. The ledger names the
     /// epoch, so all nodes choose the same secret of two concurrent rotations.
     pub(super) fn prefer(&mut self, epoch: EpochId, now_s: u64) {
-        let known = self.all().find(|secret| secret.id() == epoch).cloned();
+        let known = self.by_id(epoch).cloned();
         if let Some(secret) = known
             && *self.newest() != *secret
         {

@@ -277,6 +277,12 @@ impl Ledger {
         certificate.is_some_and(|it| it.until_s.is_none_or(|until| now_s < until))
     }
 
+    /// Returns whether the node is or was a member.
+    pub fn was_member(&self, node: &NodeId) -> bool {
+        // `expulsion` finds the end of the node itself or of an issuer of its certificates.
+        self.certificate(node).is_some() || self.expulsion(node).is_some()
+    }
+
     /// Returns whether the node may admit and expel at this time.
     pub fn is_admin(&self, node: &NodeId, now_s: u64) -> bool {
         self.is_member(node, now_s) && self.certificate(node).is_some_and(|it| it.admin)
@@ -412,7 +418,7 @@ impl Ledger {
 
     /// Returns the latest name by which a node was admitted, whether that certificate counts or
     /// not.
-    pub(in crate::trust) fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
+    pub fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
         let all = self.statements.values().map(|signed| &signed.statement);
         let named = all.filter_map(|statement| match &statement.claim {
             Claim::Admit { node, name, .. } if node == who => Some((statement.at_s, name)),
@@ -420,6 +426,13 @@ impl Ledger {
             _ => None,
         });
         named.max_by_key(|(at_s, _)| *at_s).map(|it| it.1.clone())
+    }
+
+    /// Returns whether a member other than `node` has the name. Two members with one name would be
+    /// indistinguishable as readers of a share.
+    pub fn is_name_taken(&self, node: &NodeId, name: &NodeName) -> bool {
+        let mut members = self.members();
+        members.any(|it| it.node != *node && it.name == *name)
     }
 
     /// Returns whether a node other than `me` left and no senior has confirmed it yet.

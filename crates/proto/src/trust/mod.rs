@@ -23,10 +23,10 @@ pub mod statement;
 pub mod token;
 
 pub use epoch::EpochSecret;
-pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
+pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S, Epochs};
 pub use exchange::EXCHANGE_MAX_BYTES;
 pub use invites::{Grant, INVITES_MAX, Invites, IsReserved, Known, Redeemed, USED_INVITES_MAX};
-pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring, Welcome};
+pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring, KeyringFiles, Welcome};
 pub use ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Channel, Role};

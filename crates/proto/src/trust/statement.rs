@@ -185,6 +185,12 @@ impl SignedStatement {
     }
 }
 
+impl From<SignedStatement> for Vec<SignedStatement> {
+    fn from(only: SignedStatement) -> Self {
+        vec![only]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -29,12 +29,8 @@ pub(super) const SAME_SECRET: &str = "give both nodes the same secret file";
 /// a member or left by itself.
 pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
     let me = services.node.id();
-    let word = services
-        .node
-        .membership()
-        .keyring()
-        .expulsion_of(&me)?
-        .statement;
+    let ledger = services.node.membership().keyring().ledger()?;
+    let word = &ledger.expulsion(&me)?.statement;
     // A node that left by itself needs no report.
     (word.by != me).then(|| {
         let by = services.node.peers().name_of(&word.by);
@@ -125,7 +121,8 @@ pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
 /// Reports that no other node is there and no seed is configured.
 pub(super) fn check_peerless(services: &Services) -> Check {
     let keyring = services.node.membership().keyring();
-    let others = keyring.certificates().len().saturating_sub(1);
+    let members = keyring.ledger().map_or(0, |it| it.members().count());
+    let others = members.saturating_sub(1);
     match others {
         0 if !keyring.has_ledger() => Check::warning(
             "peers",

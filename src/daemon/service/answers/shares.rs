@@ -186,7 +186,12 @@ fn share_with_readers(services: &Services, status: api::ShareStatus) -> ShareInf
                 .shares()
                 .member_meant(&reader)
                 .map(|node| node.to_string()),
-            former: services.node.membership().keyring().is_former_name(&reader),
+            former: services
+                .node
+                .membership()
+                .keyring()
+                .former_names()
+                .contains(&reader),
             reader,
         };
         readers.into_iter().map(info).collect()

@@ -15,7 +15,7 @@ use crate::daemon::control::{
 };
 use crate::daemon::service::{former_names, run};
 use p2pfs_node::api::in_history;
-use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
+use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, Ledger, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::{SharedPath, escape};
 
@@ -128,8 +128,8 @@ fn is_reserved(services: &Services, name: &str) -> bool {
 /// Refuses a name that a member has. As readers of a share, two members of one name could not
 /// be distinguished.
 fn check_free(services: &Services, name: &NodeName) -> Result<(), Failure> {
-    let members = services.node.membership().keyring().certificates();
-    if members.iter().all(|it| it.name != *name) {
+    let ledger = services.node.membership().keyring().ledger();
+    if !ledger.is_some_and(|it| it.members().any(|member| member.name == *name)) {
         return Ok(());
     }
     let message = format!("a member is called {name} already");
@@ -157,7 +157,8 @@ pub(super) async fn join(services: &Services, token: &str) -> Result<Joined, Fai
             .node
             .membership()
             .keyring()
-            .current()
+            .epochs()
+            .sealing()
             .id()
             .to_string(),
         issuer: token.issuer.to_string(),
@@ -207,8 +208,9 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
         Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
         Err(failure) => {
             let former = find_former(services, wanted);
-            let keyring = services.node.membership().keyring();
-            let may_be = former.filter(|it| with || keyring.has_resigned(it));
+            let ledger = services.node.membership().keyring().ledger();
+            let has_resigned = |node: &_| ledger.as_ref().is_some_and(|it| it.has_resigned(node));
+            let may_be = former.filter(|it| with || has_resigned(it));
             may_be.ok_or(failure)?
         }
         Ok(node) => node,
@@ -224,10 +226,11 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
 /// there are several.
 fn find_former(services: &Services, wanted: &str) -> Option<NodeId> {
     let keyring = services.node.membership().keyring();
+    let ledger = keyring.ledger()?;
     let names = in_history(keyring).into_iter();
     let called = names.filter(|(node, name)| {
         let is_it = name == wanted || services.node.peers().is_called(node, wanted);
-        is_it && keyring.is_expelled(node)
+        is_it && ledger.is_expelled(node)
     });
     match called.collect::<Vec<_>>()[..] {
         [(node, _)] => Some(node),
@@ -286,14 +289,13 @@ fn check_new_owner(services: &Services, path: &SharedPath, owner: &NodeId) -> Re
 }
 
 /// Returns the owned paths.
-fn owners(services: &Services) -> Vec<OwnedPath> {
-    let owners = services.node.membership().keyring().owners().into_iter();
-    let owned = |(path, node): (Vec<u8>, NodeId)| OwnedPath {
-        path: Named::new(path),
+fn owners(services: &Services, ledger: &Ledger) -> Vec<OwnedPath> {
+    let owned = |(path, node): (&[u8], NodeId)| OwnedPath {
+        path: Named::new(path.to_vec()),
         name: services.node.peers().name_of(&node),
         node: node.to_string(),
     };
-    owners.map(owned).collect()
+    ledger.owners().map(owned).collect()
 }
 
 pub(super) async fn rotate(services: &Services) -> Result<Rotated, Failure> {
@@ -329,29 +331,37 @@ pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing,
 /// Returns the members and their history.
 pub(super) fn trust(services: &Services) -> Trust {
     let keyring = services.node.membership().keyring();
-    let history = keyring.history();
-    let name = |node: &NodeId| services.node.peers().name_of(node);
-    Trust {
-        epoch: keyring.newest().id().to_string(),
-        certificates: keyring.has_ledger(),
+    let mut trust = Trust {
+        epoch: keyring.epochs().newest().id().to_string(),
+        certificates: false,
         admin: keyring.is_admin(&services.node.id()),
-        members: trusted(services, keyring.certificates()),
-        owners: owners(services),
-        history: history
-            .iter()
-            // A statement that only names an existing secret is not a rotation.
-            .filter(|(it, _)| !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }))
-            // Leaves out statements that only confirm that a node left, because the history has
-            // that node's own statement.
-            .filter(|(it, _)| !keyring.confirms(it))
-            .map(|(signed, counts)| step(signed, *counts, &name))
-            .collect(),
-        gone: keyring
-            .departed()
-            .iter()
-            .map(|(node, word)| gone(*node, word, &name))
-            .collect(),
-    }
+        members: Vec::new(),
+        owners: Vec::new(),
+        history: Vec::new(),
+        gone: Vec::new(),
+    };
+    let Some(ledger) = keyring.ledger() else {
+        return trust;
+    };
+    let name = |node: &NodeId| services.node.peers().name_of(node);
+    let history = ledger.history();
+    // A statement that only names an existing secret is not a rotation. A statement that only
+    // confirms that a node left is left out, because the history has that node's own statement.
+    let shown = history.iter().filter(|(it, _)| {
+        !matches!(it.statement.claim, Claim::Rotate { number: 0, .. }) && !ledger.confirms(it)
+    });
+    trust.certificates = true;
+    trust.members = trusted(services, ledger.members().cloned().collect());
+    trust.owners = owners(services, &ledger);
+    trust.history = shown
+        .map(|(signed, counts)| step(signed, *counts, &name))
+        .collect();
+    let departed = ledger.departed();
+    trust.gone = departed
+        .iter()
+        .map(|(node, word)| gone(*node, word, &name))
+        .collect();
+    trust
 }
 
 /// Converts members for the reply, the first to join first.
@@ -372,24 +382,19 @@ fn trusted(services: &Services, mut certificates: Vec<Certificate>) -> Vec<Trust
 
 /// Finds a member by its name or the start of its key.
 fn find_member(services: &Services, wanted: &str) -> Result<NodeId, Failure> {
-    let certificates = services.node.membership().keyring().certificates();
-    let mut called: Vec<_> = certificates.iter().collect();
+    // The error contains the reason and the remedy.
+    let ledger = services.node.membership().keyring().require_ledger();
+    let ledger = ledger.map_err(|error| failed(error.to_string()))?;
+    let mut called: Vec<_> = ledger.members().collect();
     called.retain(|it| it.name.as_str() == wanted);
     if called.is_empty() {
         // The names in certificates come first, because any node can give itself the name of
         // another node's certificate.
-        called.extend(&certificates);
+        called.extend(ledger.members());
         called.retain(|it| services.node.peers().is_called(&it.node, wanted));
     }
     match called[..] {
         [one] => Ok(one.node),
-        [] if !services.node.membership().keyring().has_ledger() => {
-            // The error contains the reason and the remedy.
-            let refused = services.node.membership().keyring().check_ledger();
-            Err(failed(
-                refused.map_or_else(|error| error.to_string(), |()| String::new()),
-            ))
-        }
         [] => Err(Failure::new(
             FailureKind::NotFound,
             format!("no member is called {wanted:?}"),

@@ -171,7 +171,9 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
         let name = NodeName::new("founder").unwrap();
         let founder = key(0);
         let keyring = Keyring::founded_in_memory(secret, &founder, name.clone(), 1);
-        keyring.admit(&founder, author, name, false).unwrap();
+        keyring
+            .state(&founder, |it| it.admit(author, name, false))
+            .unwrap();
         bench.machines[0].trust.keyring = Arc::new(keyring);
         // more parts follow, so the first one waits
         part.last = false;
@@ -180,7 +182,11 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
             bench.machines[0].handle_response(now, question.id, response);
         }
         let machine = &mut bench.machines[0];
-        machine.trust.keyring.expel(&founder, author).unwrap();
+        machine
+            .trust
+            .keyring
+            .state(&founder, |it| it.expel(author))
+            .unwrap();
         machine.advance(now);
         if comes_later {
             machine.handle_response(now, question.id, Some(Response::Log(part)));
@@ -207,15 +213,17 @@ fn requests_made_before_an_expulsion_are_not_answered_after_it() {
         name.clone(),
         1,
     ));
-    keyring.admit(&founder, from, name, false).unwrap();
+    keyring
+        .state(&founder, |it| it.admit(from, name, false))
+        .unwrap();
     let machine = &mut bench.machines[0];
     machine.trust.keyring = Arc::clone(&keyring);
     let request = Request::Trust {
-        question: keyring.question(false).into(),
+        question: keyring.exchange().question(false).into(),
     };
     let answer = machine.answer(now, from, &request);
     assert!(matches!(answer, Some(Response::Trust { .. })));
-    keyring.expel(&founder, from).unwrap();
+    keyring.state(&founder, |it| it.expel(from)).unwrap();
     keyring.rotate(&founder).unwrap();
     let heads = Request::Heads { heads: Vec::new() };
     for request in [request, heads] {

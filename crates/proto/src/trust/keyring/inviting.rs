@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Keyring;
 use crate::trust::invites::Known;
-use crate::trust::statement::{SignedStatement, StatementId};
+use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, Grant, Ledger, NodeKey, TrustError};
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -17,16 +17,11 @@ pub struct Welcome {
     pub chain: Vec<u8>,
 }
 
-impl Keyring {
-    /// Returns the cluster's id, or none without a ledger.
-    pub fn cluster(&self) -> Option<StatementId> {
-        self.read_ledger(|ledger| ledger.cluster())
-    }
-
-    /// Returns the cluster's id and the expulsions that this node knows now, to be kept with an
-    /// invitation that it makes.
-    pub fn known(&self) -> Known {
-        let known = self.read_ledger(|ledger| Known {
+impl Known {
+    /// Returns the cluster's id and the expulsions in a ledger, to be kept with an invitation that
+    /// this node makes.
+    pub fn of(ledger: Option<&Ledger>) -> Self {
+        let known = ledger.map(|ledger| Self {
             cluster: Some(ledger.cluster()),
             expulsions: ledger.expulsions(),
         });
@@ -35,59 +30,54 @@ impl Keyring {
 
     /// Returns the knowledge that an invitation must be based on to admit a node. For a node that
     /// only left by itself, this includes no expulsion.
-    pub fn needed_for(&self, node: &NodeId) -> Known {
-        let needed = self.read_ledger(|ledger| Known::needed(ledger, node));
+    pub fn needed_for(node: &NodeId, ledger: Option<&Ledger>) -> Self {
+        let needed = ledger.map(|ledger| Self {
+            cluster: Some(ledger.cluster()),
+            expulsions: ledger.departure_index().words_against(node),
+        });
         needed.unwrap_or_default()
     }
+}
 
-    /// Returns whether the node was last admitted under this name.
-    pub fn was_called(&self, node: &NodeId, name: &NodeName) -> bool {
-        let last = self.read_ledger(|ledger| ledger.last_name_of(node));
-        last.flatten().as_ref() == Some(name)
-    }
-
-    /// Returns whether a member other than `node` has the name. Two members with one name would be
-    /// indistinguishable as readers of a share.
-    pub fn is_name_taken(&self, node: &NodeId, name: &NodeName) -> bool {
-        self.read_ledger(|ledger| has_other(ledger, node, name)) == Some(true)
-    }
-
+impl Welcome {
     /// Admits a node by an invitation. `known` is this node's knowledge when it made the
-    /// invitation, and must cover [`Self::needed_for`] the joining node.
+    /// invitation, and must cover [`Known::needed_for`] the joining node.
     ///
     /// # Errors
-    /// Those of [`Self::admit`], [`TrustError::Overtaken`], [`TrustError::NameTaken`].
-    pub fn welcome(
-        &self,
+    /// Those of [`Keyring::state`] and
+    /// [`LedgerSigner::admit`](crate::trust::ledger::LedgerSigner::admit),
+    /// [`TrustError::Overtaken`], [`TrustError::NameTaken`].
+    pub fn admit(
+        keyring: &Keyring,
         key: &NodeKey,
         node: NodeId,
         name: NodeName,
         grant: &Grant,
         known: &Known,
-    ) -> Result<Welcome, TrustError> {
-        let mut welcome = Welcome {
-            secret: self.newest(),
+    ) -> Result<Self, TrustError> {
+        let mut welcome = Self {
+            secret: keyring.epochs().newest(),
             chain: Vec::new(),
         };
-        if !self.has_ledger() {
+        if !keyring.has_ledger() {
             return Ok(welcome);
         }
-        let (now_s, name) = (self.now_s(), grant.name.clone().unwrap_or(name));
-        self.state(|ledger| {
+        let name = grant.name.clone().unwrap_or(name);
+        keyring.state(key, |signer| {
             // The joining node may have been expelled, or this node may have changed its cluster,
             // since the caller's check.
-            if !known.covers(&Known::needed(ledger, &node)) {
+            if !known.covers(&Known::needed_for(&node, Some(signer.ledger()))) {
                 return Err(TrustError::Overtaken);
             }
             // Two joining nodes may have chosen the same name at once.
-            if has_other(ledger, &node, &name) {
+            if signer.ledger().is_name_taken(&node, &name) {
                 return Err(TrustError::NameTaken { name });
             }
-            let admitted = ledger.signer(key, now_s).admit(node, name, grant.admin)?;
+            let admitted = signer.admit(node, name, grant.admin)?;
             // The secret and the chain are of this cluster, even if this node changes its cluster
             // right after.
-            welcome.secret = self.newest();
-            welcome.chain = SignedStatement::encode_all(&ledger.chain(&node));
+            welcome.secret = keyring.epochs().newest();
+            welcome.chain = SignedStatement::encode_all(&signer.ledger().chain(&node));
             Ok(admitted)
         })?;
         Ok(welcome)
@@ -98,35 +88,22 @@ impl Keyring {
     ///
     /// # Errors
     /// [`TrustError::Overtaken`] if the node is not a member any longer.
-    pub fn welcome_again(&self, node: &NodeId, known: &Known) -> Result<Welcome, TrustError> {
-        let now_s = self.now_s();
-        let welcome = |chain| Welcome {
-            secret: self.newest(),
-            chain,
+    pub fn again(keyring: &Keyring, node: &NodeId, known: &Known) -> Result<Self, TrustError> {
+        // The secret is of this cluster, even if this node changes its cluster right after.
+        let (epochs, ledger) = keyring.current();
+        let chain = match ledger {
+            None => Vec::new(),
+            Some(ledger) => {
+                let is_member = ledger.is_member(node, keyring.now_s());
+                if !is_member || !known.covers(&Known::needed_for(node, Some(&ledger))) {
+                    return Err(TrustError::Overtaken);
+                }
+                SignedStatement::encode_all(&ledger.chain(node))
+            }
         };
-        let again = self.read_ledger(|ledger| {
-            let is_member = ledger.is_member(node, now_s);
-            let stands = is_member && known.covers(&Known::needed(ledger, node));
-            // The secret is of this cluster, even if this node changes its cluster right after.
-            stands.then(|| welcome(SignedStatement::encode_all(&ledger.chain(node))))
-        });
-        again
-            .unwrap_or_else(|| Some(welcome(Vec::new())))
-            .ok_or(TrustError::Overtaken)
-    }
-}
-
-/// Returns whether a member other than `node` has the name.
-fn has_other(ledger: &Ledger, node: &NodeId, name: &NodeName) -> bool {
-    let mut members = ledger.members();
-    members.any(|it| it.node != *node && it.name == *name)
-}
-
-impl Known {
-    fn needed(ledger: &Ledger, node: &NodeId) -> Self {
-        Self {
-            cluster: Some(ledger.cluster()),
-            expulsions: ledger.departure_index().words_against(node),
-        }
+        Ok(Self {
+            secret: epochs.newest(),
+            chain,
+        })
     }
 }

@@ -1,11 +1,14 @@
 //! Tests of the keyring: stored state, the end of secrets, and the exchange with other nodes.
 
 use std::fs;
+use std::path::PathBuf;
 
+use super::files::{LEDGER_FILE, SECRET_FILE, line};
 use super::*;
 use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
-use crate::trust::exchange;
+use crate::trust::ledger::STATEMENTS_MAX;
 use crate::trust::statement::{Claim, Statement};
+use crate::trust::{exchange, file};
 use p2pfs_types::id::to_hex;
 
 mod inviting;
@@ -28,20 +31,27 @@ fn founded(n: u8) -> Keyring {
 fn join(admin: &Keyring, admin_key: u8, joiner: &Keyring, joiner_key: u8) {
     let node = key(joiner_key).node_id();
     admin
-        .admit(&key(admin_key), node, name(joiner_key), false)
+        .state(&key(admin_key), |it| {
+            it.admit(node, name(joiner_key), false)
+        })
         .unwrap();
-    let secret = EpochSecret::new(*admin.newest().as_bytes());
+    let secret = EpochSecret::new(*admin.epochs().newest().as_bytes());
     joiner
-        .join(&node, secret, &admin.chain_of(&node), &BTreeSet::new())
+        .join(
+            &node,
+            secret,
+            &admin.proofs().of_membership(&node),
+            &BTreeSet::new(),
+        )
         .unwrap();
 }
 
 /// Lets both exchange their knowledge as the exchange over TCP does.
 fn meet(asker: &Keyring, answerer: &Keyring) {
     for all in [false, true] {
-        let (answer, fault) = answerer.answer(&asker.question(all));
+        let (answer, fault) = answerer.exchange().answer(&asker.exchange().question(all));
         assert_eq!(fault, None);
-        assert_eq!(asker.receive_answer(&answer.unwrap()).1, None);
+        assert_eq!(asker.exchange().receive_answer(&answer.unwrap()).1, None);
     }
 }
 
@@ -52,17 +62,20 @@ fn the_first_start_founds_a_cluster_and_the_next_finds_it() {
     let first = load();
     assert!(first.is_admin(&key(1).node_id()));
     first
-        .admit(&key(1), key(2).node_id(), name(2), false)
+        .state(&key(1), |it| it.admit(key(2).node_id(), name(2), false))
         .unwrap();
     let epoch = first.rotate(&key(1)).unwrap();
     let again = load();
     assert!(again.is_member(&key(2).node_id()) && !again.is_member(&key(3).node_id()));
     assert_eq!(
-        again.current().id(),
+        again.epochs().sealing().id(),
         epoch,
         "a restart goes on with the newest secret"
     );
-    assert_eq!(again.history(), first.history());
+    assert_eq!(
+        again.ledger().unwrap().history(),
+        first.ledger().unwrap().history()
+    );
 }
 
 #[test]
@@ -74,10 +87,17 @@ fn concurrent_statements_are_all_on_disk() {
         std::thread::scope(|scope| {
             for n in 0..8 {
                 let (keyring, node) = (&keyring, key(100 + 8 * round + n).node_id());
-                scope.spawn(move || keyring.admit(&key(1), node, name(2), false).unwrap());
+                scope.spawn(move || {
+                    keyring
+                        .state(&key(1), |it| it.admit(node, name(2), false))
+                        .unwrap()
+                });
             }
         });
-        assert_eq!(load().history(), keyring.history());
+        assert_eq!(
+            load().ledger().unwrap().history(),
+            keyring.ledger().unwrap().history()
+        );
     }
 }
 
@@ -87,14 +107,19 @@ fn statements_received_during_a_write_are_not_lost() {
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let (keyring, other) = (load(), founded(2));
     keyring
-        .admit(&key(1), key(2).node_id(), name(2), true)
+        .state(&key(1), |it| it.admit(key(2).node_id(), name(2), true))
         .unwrap();
     let (me, secret) = (key(2).node_id(), EpochSecret::random());
     other
-        .join(&me, secret, &keyring.chain_of(&me), &BTreeSet::new())
+        .join(
+            &me,
+            secret,
+            &keyring.proofs().of_membership(&me),
+            &BTreeSet::new(),
+        )
         .unwrap();
     for n in 100..150 {
-        let admitted = other.admit(&key(2), key(n).node_id(), name(n), false);
+        let admitted = other.state(&key(2), |it| it.admit(key(n).node_id(), name(n), false));
         admitted.unwrap();
     }
     let heard = other.take_news();
@@ -102,11 +127,11 @@ fn statements_received_during_a_write_are_not_lost() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for statement in &heard {
-                assert_eq!(keyring.receive_news(&statement.encode()), None);
+                assert_eq!(keyring.exchange().receive_news(&statement.encode()), None);
             }
         });
         for n in 10..30 {
-            let admitted = keyring.admit(&key(1), key(n).node_id(), name(n), false);
+            let admitted = keyring.state(&key(1), |it| it.admit(key(n).node_id(), name(n), false));
             admitted.unwrap();
         }
     });
@@ -120,16 +145,16 @@ fn statements_received_during_a_write_are_not_lost() {
 fn joining_another_cluster_drops_the_previous_secrets_and_members() {
     let directory = tempfile::tempdir().unwrap();
     let joiner = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
-    let old = joiner.current();
+    let old = joiner.epochs().sealing();
     joiner
-        .admit(&key(2), key(7).node_id(), name(7), false)
+        .state(&key(2), |it| it.admit(key(7).node_id(), name(7), false))
         .unwrap();
     let admin = founded(1);
     join(&admin, 1, &joiner, 2);
     let kept = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     for keyring in [joiner, kept] {
-        assert_eq!(keyring.by_id(old.id()), None);
-        assert_eq!(keyring.current(), admin.current());
+        assert_eq!(keyring.epochs().by_id(old.id()), None);
+        assert_eq!(keyring.epochs().sealing(), admin.epochs().sealing());
         assert!(!keyring.is_member(&key(7).node_id()));
         assert!(keyring.is_member(&key(1).node_id()) && keyring.is_member(&key(2).node_id()));
     }
@@ -143,26 +168,32 @@ fn names_given_in_an_earlier_cluster_are_former_until_they_are_confirmed() {
     let me = key(2).node_id();
     let given = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
     let join = |admin: &Keyring, names: &[&str]| {
-        let admitted = admin.admit(&key(1), me, name(2), false);
+        let admitted = admin.state(&key(1), |it| it.admit(me, name(2), false));
         let _is_in_already = admitted.is_err();
-        let secret = EpochSecret::new(*admin.newest().as_bytes());
-        let chain = admin.chain_of(&me);
+        let secret = EpochSecret::new(*admin.epochs().newest().as_bytes());
+        let chain = admin.proofs().of_membership(&me);
         joiner.join(&me, secret, &chain, &given(names)).unwrap();
     };
     let first = founded(1);
     join(&first, &["early"]);
-    assert!(joiner.former_names().is_empty(), "it had no other members");
+    assert!(
+        joiner.former_names().all().is_empty(),
+        "it had no other members"
+    );
     join(&first, &["bob"]);
-    assert!(joiner.former_names().is_empty(), "it is the same cluster");
+    assert!(
+        joiner.former_names().all().is_empty(),
+        "it is the same cluster"
+    );
     let second = Keyring::founded_in_memory(EpochSecret::random(), &key(1), name(9), 7);
     join(&second, &["bob", "carol"]);
     for keyring in [&joiner, &load()] {
-        assert_eq!(keyring.former_names(), given(&["bob", "carol"]));
+        assert_eq!(keyring.former_names().all(), given(&["bob", "carol"]));
     }
     joiner.retain_former_names(|it| it != "bob").unwrap();
-    assert!(!joiner.is_former_name("bob") && joiner.is_former_name("carol"));
+    assert!(!joiner.former_names().contains("bob") && joiner.former_names().contains("carol"));
     joiner.forget(&given(&["bob"])).unwrap();
-    assert_eq!(load().former_names(), given(&["bob", "carol"]));
+    assert_eq!(load().former_names().all(), given(&["bob", "carol"]));
 }
 
 #[test]
@@ -170,20 +201,29 @@ fn a_node_that_rejoins_its_cluster_still_knows_the_expelled() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);
     let bad = key(7).node_id();
-    admin.admit(&key(1), bad, name(7), true).unwrap();
+    admin
+        .state(&key(1), |it| it.admit(bad, name(7), true))
+        .unwrap();
     meet(&member, &admin);
-    let chain = admin.chain_of(&bad);
+    let chain = admin.proofs().of_membership(&bad);
     assert!(member.is_admin(&bad));
-    admin.expel(&key(1), bad).unwrap();
+    admin.state(&key(1), |it| it.expel(bad)).unwrap();
     meet(&member, &admin);
     let me = key(2).node_id();
-    admin.admit(&key(1), me, name(2), true).unwrap();
-    let secret = EpochSecret::new(*admin.newest().as_bytes());
+    admin
+        .state(&key(1), |it| it.admit(me, name(2), true))
+        .unwrap();
+    let secret = EpochSecret::new(*admin.epochs().newest().as_bytes());
     member
-        .join(&me, secret, &admin.chain_of(&me), &BTreeSet::new())
+        .join(
+            &me,
+            secret,
+            &admin.proofs().of_membership(&me),
+            &BTreeSet::new(),
+        )
         .unwrap();
     assert!(member.is_admin(&me));
-    assert!(!member.admits(&bad, &chain));
+    assert!(!member.proofs().receive_membership(&bad, &chain));
 }
 
 #[test]
@@ -191,13 +231,15 @@ fn a_chain_is_accepted_up_to_its_limit_of_bytes() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);
     let node = key(3).node_id();
-    admin.admit(&key(1), node, name(3), false).unwrap();
-    let chain = admin.chain_of(&node);
+    admin
+        .state(&key(1), |it| it.admit(node, name(3), false))
+        .unwrap();
+    let chain = admin.proofs().of_membership(&node);
     assert!(chain.len() < CHAIN_MAX_BYTES);
     // Repeats each statement, so that only the length is wrong.
     let long = chain.repeat(CHAIN_MAX_BYTES / chain.len() + 1);
-    assert!(long.len() > CHAIN_MAX_BYTES && !member.admits(&node, &long));
-    assert!(member.admits(&node, &chain));
+    assert!(long.len() > CHAIN_MAX_BYTES && !member.proofs().receive_membership(&node, &long));
+    assert!(member.proofs().receive_membership(&node, &chain));
 }
 
 #[test]
@@ -205,54 +247,71 @@ fn a_chain_that_admits_no_node_is_dropped() {
     let (admin, member) = (founded(1), founded(2));
     join(&admin, 1, &member, 2);
     let (bad, helper) = (key(7), key(8).node_id());
-    admin.admit(&key(1), bad.node_id(), name(7), true).unwrap();
-    let mut apart = admin.read_ledger(Ledger::clone).unwrap();
-    admin.expel(&key(1), bad.node_id()).unwrap();
+    admin
+        .state(&key(1), |it| it.admit(bad.node_id(), name(7), true))
+        .unwrap();
+    let mut apart = Ledger::clone(&admin.ledger().unwrap());
+    admin.state(&key(1), |it| it.expel(bad.node_id())).unwrap();
     meet(&member, &admin);
     apart
         .signer(&bad, 100)
         .admit(helper, name(8), true)
         .unwrap();
     let chain = SignedStatement::encode_all(&apart.chain(&helper));
-    let before = member.history();
+    let before = member.ledger().unwrap().history();
     for node in [bad.node_id(), helper] {
-        assert!(!member.admits(&node, &chain));
-        assert_eq!(member.history(), before);
+        assert!(!member.proofs().receive_membership(&node, &chain));
+        assert_eq!(member.ledger().unwrap().history(), before);
     }
     // A statement that expels no node is not stored either.
     let me = key(2).node_id();
     for statement in apart.chain(&helper) {
-        member.receive_expulsion_proof(&me, &statement.encode());
+        member.proofs().receive_expulsion(&me, &statement.encode());
     }
-    assert_eq!(member.history(), before);
-    admin.expel(&key(1), me).unwrap();
-    member.receive_expulsion_proof(&me, &admin.expulsion_of(&me).unwrap().encode());
+    assert_eq!(member.ledger().unwrap().history(), before);
+    admin.state(&key(1), |it| it.expel(me)).unwrap();
+    member.proofs().receive_expulsion(
+        &me,
+        &admin
+            .ledger()
+            .unwrap()
+            .expulsion(&me)
+            .cloned()
+            .unwrap()
+            .encode(),
+    );
     assert!(!member.is_member(&me));
 }
 
 #[test]
 fn a_ledger_that_does_not_admit_this_node_is_not_joined() {
     let (admin, joiner) = (founded(1), founded(2));
-    let (me, before) = (key(2).node_id(), joiner.current());
-    for chain in [Vec::new(), admin.chain_of(&key(1).node_id()), vec![1, 2, 3]] {
+    let (me, before) = (key(2).node_id(), joiner.epochs().sealing());
+    for chain in [
+        Vec::new(),
+        admin.proofs().of_membership(&key(1).node_id()),
+        vec![1, 2, 3],
+    ] {
         let refused = joiner.join(&me, EpochSecret::random(), &chain, &BTreeSet::new());
         assert!(matches!(refused, Err(TrustError::BadChain)));
     }
-    assert_eq!(joiner.current(), before);
+    assert_eq!(joiner.epochs().sealing(), before);
 }
 
 #[test]
 fn a_node_removed_with_another_was_a_member_and_a_stranger_never_was() {
     let one = founded(1);
     let id = |n| key(n).node_id();
-    one.admit(&key(1), id(2), name(2), true).unwrap();
-    one.state(|ledger| ledger.signer(&key(2), 100).admit(id(3), name(3), false))
+    one.state(&key(1), |it| it.admit(id(2), name(2), true))
         .unwrap();
-    one.expel_with_admitted(&key(1), id(2)).unwrap();
+    one.state(&key(2), |it| it.admit(id(3), name(3), false))
+        .unwrap();
+    one.state(&key(1), |it| it.expel_with_admitted(id(2)))
+        .unwrap();
     for n in [1, 2, 3] {
-        assert!(one.was_member(&id(n)), "{n}");
+        assert!(one.ledger().unwrap().was_member(&id(n)), "{n}");
     }
-    assert!(!one.is_member(&id(3)) && !one.was_member(&id(9)));
+    assert!(!one.is_member(&id(3)) && !one.ledger().unwrap().was_member(&id(9)));
 }
 
 #[test]
@@ -261,19 +320,21 @@ fn after_an_expulsion_the_others_get_a_fresh_secret_and_the_old_one_ends() {
     join(&one, 1, &two, 2);
     join(&one, 1, &out, 3);
     meet(&two, &one);
-    let old = one.current();
-    one.expel(&key(1), key(3).node_id()).unwrap();
+    let old = one.epochs().sealing();
+    one.state(&key(1), |it| it.expel(key(3).node_id())).unwrap();
     let fresh = one.rotate(&key(1)).unwrap();
     meet(&two, &one);
-    assert!(!two.is_member(&key(3).node_id()) && two.is_expelled(&key(3).node_id()));
+    assert!(
+        !two.is_member(&key(3).node_id()) && two.ledger().unwrap().is_expelled(&key(3).node_id())
+    );
     for keyring in [&one, &two] {
         keyring.tick(100 + EPOCH_SWITCH_S);
-        assert_eq!(keyring.current().id(), fresh);
-        assert!(keyring.by_id(old.id()).is_some());
+        assert_eq!(keyring.epochs().sealing().id(), fresh);
+        assert!(keyring.epochs().by_id(old.id()).is_some());
         keyring.tick(100 + EPOCH_SWITCH_S + EPOCH_OVERLAP_S);
-        assert_eq!(keyring.by_id(old.id()), None);
+        assert_eq!(keyring.epochs().by_id(old.id()), None);
     }
-    assert_eq!(out.by_id(fresh), None);
+    assert_eq!(out.epochs().by_id(fresh), None);
 }
 
 #[test]
@@ -285,9 +346,9 @@ fn a_secret_is_accepted_only_for_an_epoch_named_by_the_ledger() {
         secret: Some([7; 32]),
         statements: Vec::new(),
     };
-    two.receive_answer(&liar.encode());
-    assert_eq!(two.newest(), one.newest());
-    assert_eq!(two.by_id(EpochSecret::new([7; 32]).id()), None);
+    two.exchange().receive_answer(&liar.encode());
+    assert_eq!(two.epochs().newest(), one.epochs().newest());
+    assert_eq!(two.epochs().by_id(EpochSecret::new([7; 32]).id()), None);
 }
 
 #[test]
@@ -295,7 +356,7 @@ fn a_statement_that_no_honest_member_makes_is_distinguished() {
     let (one, two) = (founded(1), founded(2));
     join(&one, 1, &two, 2);
     let of_founder = |number| Statement {
-        cluster: one.history()[0].0.id(),
+        cluster: one.ledger().unwrap().history()[0].0.id(),
         by: key(1).node_id(),
         by_term: 1,
         at_s: 100,
@@ -306,25 +367,37 @@ fn a_statement_that_no_honest_member_makes_is_distinguished() {
         },
     };
     let (forged, genuine) = (of_founder(1).sign(&key(2)), of_founder(2).sign(&key(1)));
-    assert_eq!(two.receive_news(&forged.encode()), Some(Fault::Forged));
-    assert_eq!(two.receive_news(b"garbage"), Some(Fault::Garbage));
-    assert_eq!(two.answer(b"garbage"), (None, Some(Fault::Garbage)));
     assert_eq!(
-        two.receive_answer(b"garbage"),
+        two.exchange().receive_news(&forged.encode()),
+        Some(Fault::Forged)
+    );
+    assert_eq!(
+        two.exchange().receive_news(b"garbage"),
+        Some(Fault::Garbage)
+    );
+    assert_eq!(
+        two.exchange().answer(b"garbage"),
+        (None, Some(Fault::Garbage))
+    );
+    assert_eq!(
+        two.exchange().receive_answer(b"garbage"),
         (false, Some(Fault::Garbage))
     );
     // After a forged statement the rest of the message is ignored.
-    let before = two.history();
+    let before = two.ledger().unwrap().history();
     let said = [forged, genuine.clone()];
     let question = exchange::TrustQuestion {
         digest: [0; 32],
-        epoch: two.newest().id(),
+        epoch: two.epochs().newest().id(),
         statements: SignedStatement::encode_all(&said),
     };
-    assert_eq!(two.answer(&question.encode()).1, Some(Fault::Forged));
-    assert_eq!(two.history(), before);
-    assert_eq!(two.receive_news(&genuine.encode()), None);
-    assert_eq!(two.history().len(), before.len() + 1);
+    assert_eq!(
+        two.exchange().answer(&question.encode()).1,
+        Some(Fault::Forged)
+    );
+    assert_eq!(two.ledger().unwrap().history(), before);
+    assert_eq!(two.exchange().receive_news(&genuine.encode()), None);
+    assert_eq!(two.ledger().unwrap().history().len(), before.len() + 1);
 }
 
 #[test]
@@ -334,11 +407,11 @@ fn news_is_reported_once_and_bulk_history_is_not() {
     let news = one.take_news();
     assert_eq!(news.len(), 1);
     assert!(one.take_news().is_empty() && two.take_news().is_empty());
-    one.admit(&key(1), key(3).node_id(), name(3), false)
+    one.state(&key(1), |it| it.admit(key(3).node_id(), name(3), false))
         .unwrap();
     let statement = one.take_news().remove(0).encode();
-    assert_eq!(two.receive_news(&statement), None);
-    assert_eq!(two.receive_news(&statement), None);
+    assert_eq!(two.exchange().receive_news(&statement), None);
+    assert_eq!(two.exchange().receive_news(&statement), None);
     assert_eq!(two.take_news().len(), 1);
 }
 
@@ -349,10 +422,13 @@ fn with_a_secret_file_its_holders_are_members_and_cannot_be_expelled() {
     let digits = "0123456789abcdefABCDEF".repeat(3)[..64].to_owned();
     file::create(&path, format!("{digits}\n").as_bytes()).unwrap();
     let keyring = Keyring::from_secret_file(&path).unwrap();
-    assert_eq!(to_hex(keyring.current().as_bytes()), digits.to_lowercase());
+    assert_eq!(
+        to_hex(keyring.epochs().sealing().as_bytes()),
+        digits.to_lowercase()
+    );
     assert!(keyring.is_member(&key(9).node_id()) && !keyring.has_ledger());
     for refused in [
-        keyring.expel(&key(1), key(2).node_id()),
+        keyring.state(&key(1), |it| it.expel(key(2).node_id())),
         keyring.rotate(&key(1)).map(drop),
     ] {
         assert!(matches!(refused, Err(TrustError::NoLedger { .. })));
@@ -402,27 +478,29 @@ fn a_forgotten_cluster_works_until_the_end_and_is_absent_at_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
-    let before = keyring.current();
+    let before = keyring.epochs().sealing();
     keyring
-        .admit(&key(1), key(2).node_id(), name(2), false)
+        .state(&key(1), |it| it.admit(key(2).node_id(), name(2), false))
         .unwrap();
     assert!(keyring.forget(&BTreeSet::new()).unwrap());
-    assert_eq!(keyring.current().id(), before.id());
+    assert_eq!(keyring.epochs().sealing().id(), before.id());
     // The node's own farewell does not restore the secret.
-    keyring.expel(&key(1), key(1).node_id()).unwrap();
+    keyring
+        .state(&key(1), |it| it.expel(key(1).node_id()))
+        .unwrap();
     let after = load();
-    assert_ne!(after.current().id(), before.id());
+    assert_ne!(after.epochs().sealing().id(), before.id());
     assert!(after.is_admin(&key(1).node_id()) && !after.is_member(&key(2).node_id()));
 }
 
 #[test]
 fn a_secret_without_a_ledger_is_recognized_before_it_is_dropped() {
     let directory = tempfile::tempdir().unwrap();
-    assert!(!Keyring::drops_secret(directory.path()));
+    assert!(!KeyringFiles::drops_secret(directory.path()));
     fs::write(directory.path().join(SECRET_FILE), b"of an earlier version").unwrap();
-    assert!(Keyring::drops_secret(directory.path()));
+    assert!(KeyringFiles::drops_secret(directory.path()));
     drop(Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap());
-    assert!(!Keyring::drops_secret(directory.path()));
+    assert!(!KeyringFiles::drops_secret(directory.path()));
 }
 
 #[test]

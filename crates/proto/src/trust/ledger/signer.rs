@@ -19,6 +19,11 @@ pub struct LedgerSigner<'a> {
 }
 
 impl LedgerSigner<'_> {
+    /// Returns the ledger with the statements signed so far.
+    pub fn ledger(&self) -> &Ledger {
+        self.ledger
+    }
+
     /// Changes a copy of the ledger, and keeps the copy unless `change` returns an error. `change`
     /// receives the ledger as it was, and the copy.
     pub(super) fn attempt<T>(

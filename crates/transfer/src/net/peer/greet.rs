@@ -22,8 +22,8 @@ use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
 use super::tls::channel_of;
 use p2pfs_proto::trust::{
-    CHAIN_MAX, Channel, EpochSecret, Grant, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role,
-    Welcome,
+    CHAIN_MAX, Channel, EpochSecret, Grant, InviteToken, Invites, Keyring, Known, NodeKey,
+    Redeemed, Role, Welcome,
 };
 use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
 use p2pfs_records::TlsStream;
@@ -64,7 +64,7 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), DropReason> {
     let (me, keyring, limits) = (shared.local.me, &shared.local.keyring, &shared.limits);
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
-    let secret = keyring.current();
+    let secret = keyring.epochs().sealing();
     let proof = channel.membership_proof(&secret, Role::Client);
     let chain = chain_for(keyring, me, channel.server);
     send(stream, &Greeting::Prove { lane, proof, chain }, limits).await?;
@@ -77,7 +77,7 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
         _ => return Err(DropReason::Stranger),
     };
     let is_member = if keyring.has_ledger() {
-        keyring.admits(&channel.server, &chain)
+        keyring.proofs().receive_membership(&channel.server, &chain)
     } else {
         channel.verify_membership(&secret, Role::Server, &proof)
     };
@@ -92,7 +92,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     word: Bytes,
 ) {
     let (me, keyring, limits) = (shared.local.me, &shared.local.keyring, &shared.limits);
-    if keyring.receive_expulsion_proof(&me, &word) {
+    if keyring.proofs().receive_expulsion(&me, &word) {
         return;
     }
     let mut said = word.to_vec();
@@ -103,13 +103,13 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
         };
         said.extend_from_slice(&word);
     }
-    keyring.receive_expulsion_proof(&me, &said);
+    keyring.proofs().receive_expulsion(&me, &said);
 }
 
 /// Returns our certificates if the other end is a member, since it may not know us yet.
 fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
     if keyring.has_ledger() && keyring.is_member(&other) {
-        keyring.chain_of(&me).into()
+        keyring.proofs().of_membership(&me).into()
     } else {
         Bytes::new()
     }
@@ -183,7 +183,7 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     }
     if let Admission::Member(_) = admission {
         // each statement in its own frame: an older version reads only the first one
-        for said in door.keyring.expulsion_proof(&channel.client) {
+        for said in door.keyring.proofs().of_expulsion(&channel.client) {
             let word = said.encode().into();
             write_frame(stream, &Greeting::PutOut { word }.encode(), limits).await?;
         }
@@ -195,9 +195,9 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 fn answer_member(channel: &Channel, keyring: &Keyring, proof: &[u8; 32]) -> Option<Greeting> {
-    let epochs = keyring.all();
-    let mut epochs = epochs.iter();
-    let secret = epochs.find(|it| channel.verify_membership(it, Role::Client, proof))?;
+    let epochs = keyring.epochs();
+    let is_proven = |it: &&Arc<EpochSecret>| channel.verify_membership(it, Role::Client, proof);
+    let secret = epochs.all().find(is_proven)?;
     let proof = channel.membership_proof(secret, Role::Server);
     let chain = Bytes::new();
     Some(Greeting::Proven { proof, chain })
@@ -205,11 +205,14 @@ fn answer_member(channel: &Channel, keyring: &Keyring, proof: &[u8; 32]) -> Opti
 
 fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Option<Greeting> {
     let Channel { client, server, .. } = channel;
-    keyring.admits(client, chain).then(|| Greeting::Proven {
-        // TLS has proven our key, and the ledger lists keys
-        proof: [0; 32],
-        chain: keyring.chain_of(server).into(),
-    })
+    let proofs = keyring.proofs();
+    proofs
+        .receive_membership(client, chain)
+        .then(|| Greeting::Proven {
+            // TLS has proven our key, and the ledger lists keys
+            proof: [0; 32],
+            chain: proofs.of_membership(server).into(),
+        })
 }
 
 /// Admits the holder of an invitation. A holder that was admitted with it before receives the same
@@ -224,18 +227,24 @@ fn answer_invited(
     let invites = door.invites.as_ref()?;
     let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
     let (keyring, client) = (door.keyring, channel.client);
+    let ledger = keyring.ledger();
     // a node that left by itself may return with any invitation
-    let needed = keyring.needed_for(&client);
-    if keyring.has_ledger() {
+    let needed = Known::needed_for(&client, ledger.as_deref());
+    if let Some(ledger) = &ledger {
         // an invitation that this node cannot honour is not used up
-        keyring.check_admits(&channel.server).ok()?;
+        let may_admit = ledger.check_admits(&channel.server, keyring.now_s());
+        may_admit.ok()?;
     }
+    let former_name = ledger.as_ref().and_then(|it| it.last_name_of(&client));
+    let is_taken = |name: &NodeName| {
+        let ledger = ledger.as_ref();
+        ledger.is_some_and(|it| it.is_name_taken(&client, name))
+    };
     // settings give rights by name: a joiner gets such a name only from the issuer
     let accepted = |grant: &Grant| {
         let given = grant.name.as_ref();
-        let is_own = given.is_some() || keyring.was_called(&client, &name);
-        let is_free = !keyring.is_name_taken(&client, given.unwrap_or(&name));
-        is_free && (is_own || !invites.is_reserved(&name))
+        let is_own = given.is_some() || former_name.as_ref() == Some(&name);
+        !is_taken(given.unwrap_or(&name)) && (is_own || !invites.is_reserved(&name))
     };
     let redeemed = invites.redeem(channel, proof, &needed, door.now_unix_s, accepted)?;
     let Redeemed {
@@ -245,9 +254,9 @@ fn answer_invited(
         is_repeated,
     } = redeemed;
     let welcome = if is_repeated {
-        keyring.welcome_again(&client, &known)
+        Welcome::again(keyring, &client, &known)
     } else {
-        keyring.welcome(door.key, client, name, &grant, &known)
+        Welcome::admit(keyring, door.key, client, name, &grant, &known)
     };
     let Welcome { secret, chain } = welcome.ok()?;
     Some(Greeting::Enrolled {

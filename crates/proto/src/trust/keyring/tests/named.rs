@@ -19,12 +19,15 @@ fn a_node_that_lost_its_secret_gets_the_one_of_a_cluster_that_never_rotated() {
     drop(two);
     lose_secret(second.path());
     let two = load(second.path(), 2);
-    assert_ne!(two.newest(), one.newest());
+    assert_ne!(two.epochs().newest(), one.epochs().newest());
     meet(&two, &one);
-    assert_eq!(two.newest(), one.newest());
+    assert_eq!(two.epochs().newest(), one.epochs().newest());
     two.tick(100 + EPOCH_SWITCH_S);
-    assert_eq!(two.current(), one.current());
-    assert_eq!(load(second.path(), 2).current(), one.current());
+    assert_eq!(two.epochs().sealing(), one.epochs().sealing());
+    assert_eq!(
+        load(second.path(), 2).epochs().sealing(),
+        one.epochs().sealing()
+    );
 }
 
 #[test]
@@ -33,15 +36,15 @@ fn an_administrator_that_lost_the_secret_gives_the_others_a_new_one() {
     let (one, two) = (load(first.path(), 1), load(second.path(), 2));
     join(&one, 1, &two, 2);
     meet(&two, &one);
-    let before = two.current();
+    let before = two.epochs().sealing();
     drop(one);
     lose_secret(first.path());
     let one = load(first.path(), 1);
     assert_eq!(one.wanted_epoch(), None);
     meet(&two, &one);
     meet(&two, &one);
-    assert_eq!(two.newest(), one.newest());
-    assert_ne!(two.newest(), before);
+    assert_eq!(two.epochs().newest(), one.epochs().newest());
+    assert_ne!(two.epochs().newest(), before);
 }
 
 #[test]
@@ -54,10 +57,16 @@ fn an_unnamed_secret_is_named_at_the_next_start_of_an_administrator() {
     let secret = EpochSecret::random();
     file::create(&first.path().join(SECRET_FILE), &line(&secret)).unwrap();
     let (one, two) = (load(first.path(), 1), load(second.path(), 2));
-    assert_eq!(*one.current(), secret);
-    assert_eq!(one.read_ledger(Ledger::epoch), Some(Some(secret.id())));
+    assert_eq!(*one.epochs().sealing(), secret);
+    assert_eq!(one.ledger().unwrap().epoch(), Some(secret.id()));
     // The epoch is named once, and only by an administrator.
-    assert_eq!(load(first.path(), 1).history(), one.history());
+    assert_eq!(
+        load(first.path(), 1).ledger().unwrap().history(),
+        one.ledger().unwrap().history()
+    );
     join(&one, 1, &two, 2);
-    assert_eq!(load(second.path(), 2).history(), two.history());
+    assert_eq!(
+        load(second.path(), 2).ledger().unwrap().history(),
+        two.ledger().unwrap().history()
+    );
 }

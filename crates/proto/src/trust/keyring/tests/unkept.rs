@@ -29,23 +29,25 @@ fn a_statement_that_cannot_be_stored_is_not_made_and_works_once_the_disk_recover
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
     let id = |n| key(n).node_id();
-    keyring.admit(&key(1), id(2), name(2), true).unwrap();
-    let (_told, before) = (keyring.take_news(), keyring.history());
+    keyring
+        .state(&key(1), |it| it.admit(id(2), name(2), true))
+        .unwrap();
+    let (_told, before) = (keyring.take_news(), keyring.ledger().unwrap().history());
     let disk = Unwritable::make(directory.path().join(LEDGER_FILE));
     for refused in [
-        keyring.expel(&key(1), id(2)),
-        keyring.expel_with_admitted(&key(1), id(2)),
-        keyring.admit(&key(1), id(3), name(3), false),
-        keyring.own(&key(1), b"docs", Some(id(2))),
+        keyring.state(&key(1), |it| it.expel(id(2))),
+        keyring.state(&key(1), |it| it.expel_with_admitted(id(2))),
+        keyring.state(&key(1), |it| it.admit(id(3), name(3), false)),
+        keyring.state(&key(1), |it| it.own(b"docs".to_vec(), Some(id(2)))),
     ] {
         assert!(matches!(refused, Err(TrustError::File { .. })));
     }
     assert!(keyring.is_member(&id(2)) && !keyring.is_member(&id(3)));
-    assert_eq!(keyring.history(), before);
+    assert_eq!(keyring.ledger().unwrap().history(), before);
     assert!(keyring.take_news().is_empty(), "others are told nothing");
     disk.mend();
-    assert_eq!(load().history(), before);
-    keyring.expel(&key(1), id(2)).unwrap();
+    assert_eq!(load().ledger().unwrap().history(), before);
+    keyring.state(&key(1), |it| it.expel(id(2))).unwrap();
     assert!(!keyring.is_member(&id(2)) && !load().is_member(&id(2)));
     assert_eq!(keyring.take_news().len(), 1);
 }
@@ -59,17 +61,17 @@ fn received_statements_count_even_if_they_cannot_be_stored() {
     join(&one, 1, &founded(3), 3);
     meet(&member, &one);
     one.take_news();
-    one.expel(&key(1), key(3).node_id()).unwrap();
+    one.state(&key(1), |it| it.expel(key(3).node_id())).unwrap();
     let word = one.take_news().remove(0).encode();
     let _disk = Unwritable::make(directory.path().join(LEDGER_FILE));
-    assert_eq!(member.receive_news(&word), None);
+    assert_eq!(member.exchange().receive_news(&word), None);
     assert!(!member.is_member(&key(3).node_id()));
     assert_eq!(member.take_news().len(), 1);
 }
 
 /// Adds as many statements of the founder as one node may sign.
 fn fill(keyring: &Keyring) {
-    let cluster = keyring.history()[0].0.id();
+    let cluster = keyring.ledger().unwrap().history()[0].0.id();
     let claim = |number| Statement {
         cluster,
         by: key(1).node_id(),
@@ -87,7 +89,10 @@ fn fill(keyring: &Keyring) {
         .map(|number| claim(number).sign(&key(1)))
         .collect();
     keyring.receive(&SignedStatement::encode_all(&all), STATEMENTS_MAX);
-    assert_eq!(keyring.history().len(), STATEMENTS_PER_ADMIN_MAX);
+    assert_eq!(
+        keyring.ledger().unwrap().history().len(),
+        STATEMENTS_PER_ADMIN_MAX
+    );
 }
 
 #[test]
@@ -96,11 +101,11 @@ fn a_rotation_without_statements_left_changes_nothing() {
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
     fill(&keyring);
-    let before = keyring.newest();
+    let before = keyring.epochs().newest();
     let refused = keyring.rotate(&key(1));
     assert!(matches!(refused, Err(TrustError::LedgerFull)));
-    assert_eq!(keyring.newest(), before);
-    assert_eq!(load().newest(), before);
+    assert_eq!(keyring.epochs().newest(), before);
+    assert_eq!(load().epochs().newest(), before);
     assert!(keyring.take_news().is_empty());
 }
 
@@ -109,21 +114,28 @@ fn a_rotation_that_cannot_store_either_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
-    let (before, history) = (keyring.newest(), keyring.history());
+    let (before, history) = (
+        keyring.epochs().newest(),
+        keyring.ledger().unwrap().history(),
+    );
     for file in [SECRET_FILE, LEDGER_FILE] {
         let disk = Unwritable::make(directory.path().join(file));
         let refused = keyring.rotate(&key(1));
         assert!(matches!(refused, Err(TrustError::File { .. })), "{file}");
         disk.mend();
         for keyring in [&keyring, &load()] {
-            assert_eq!(keyring.all(), std::slice::from_ref(&before), "{file}");
-            assert_eq!(keyring.history(), history, "{file}");
+            assert_eq!(
+                keyring.epochs().all().collect::<Vec<_>>(),
+                [&before],
+                "{file}"
+            );
+            assert_eq!(keyring.ledger().unwrap().history(), history, "{file}");
         }
         assert!(keyring.take_news().is_empty(), "{file}");
     }
     let fresh = keyring.rotate(&key(1)).unwrap();
-    assert_eq!(keyring.newest().id(), fresh);
-    assert_eq!(load().newest().id(), fresh);
+    assert_eq!(keyring.epochs().newest().id(), fresh);
+    assert_eq!(load().epochs().newest().id(), fresh);
 }
 
 #[test]
@@ -141,7 +153,7 @@ fn a_secret_left_unnamed_by_a_crash_yields_to_that_of_the_cluster() {
     assert_eq!(one.wanted_epoch(), Some(epoch));
     meet(&one, &two);
     for keyring in [&one, &load()] {
-        assert_eq!(keyring.newest().id(), epoch);
+        assert_eq!(keyring.epochs().newest().id(), epoch);
         assert_eq!(keyring.wanted_epoch(), None);
     }
 }
@@ -151,13 +163,19 @@ fn a_join_that_cannot_store_either_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     let (admin, joiner) = (founded(1), load());
-    let (me, before, history) = (key(2).node_id(), joiner.current(), joiner.history());
-    admin.admit(&key(1), me, name(2), false).unwrap();
-    let chain = admin.chain_of(&me);
+    let (me, before, history) = (
+        key(2).node_id(),
+        joiner.epochs().sealing(),
+        joiner.ledger().unwrap().history(),
+    );
+    admin
+        .state(&key(1), |it| it.admit(me, name(2), false))
+        .unwrap();
+    let chain = admin.proofs().of_membership(&me);
     let join = || {
         joiner.join(
             &me,
-            EpochSecret::new(*admin.newest().as_bytes()),
+            EpochSecret::new(*admin.epochs().newest().as_bytes()),
             &chain,
             &BTreeSet::new(),
         )
@@ -167,13 +185,13 @@ fn a_join_that_cannot_store_either_file_changes_nothing() {
         assert!(matches!(join(), Err(TrustError::File { .. })), "{file}");
         disk.mend();
         for keyring in [&joiner, &load()] {
-            assert_eq!(keyring.current(), before, "{file}");
-            assert_eq!(keyring.history(), history, "{file}");
+            assert_eq!(keyring.epochs().sealing(), before, "{file}");
+            assert_eq!(keyring.ledger().unwrap().history(), history, "{file}");
         }
     }
     join().unwrap();
     for keyring in [&joiner, &load()] {
-        assert_eq!(keyring.current(), admin.current());
+        assert_eq!(keyring.epochs().sealing(), admin.epochs().sealing());
         assert!(keyring.is_member(&key(1).node_id()));
     }
 }
@@ -187,10 +205,10 @@ fn a_fresh_cluster_secret_is_used_even_if_unstored_and_again_after_a_restart() {
     let disk = Unwritable::make(directory.path().join(SECRET_FILE));
     let epoch = one.rotate(&key(1)).unwrap();
     meet(&member, &one);
-    assert_eq!(member.newest().id(), epoch);
+    assert_eq!(member.epochs().newest().id(), epoch);
     disk.mend();
     let again = load();
     assert_eq!(again.wanted_epoch(), Some(epoch));
     meet(&again, &one);
-    assert_eq!(load().newest().id(), epoch);
+    assert_eq!(load().epochs().newest().id(), epoch);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::broken::{Damage, asker, on_the_way};
 use super::harness::*;
-use p2pfs_proto::trust::{CHAIN_MAX, EpochSecret, Grant};
+use p2pfs_proto::trust::{CHAIN_MAX, EpochSecret, Grant, Known};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -29,7 +29,7 @@ fn token(issuer: &Node, invites: &Invites) -> InviteToken {
             vec![issuer.addr()],
             HOUR,
             Grant::default(),
-            issuer.keyring.known(),
+            Known::of(issuer.keyring.ledger().as_deref()),
             now_unix_s(),
         )
         .unwrap()
@@ -50,14 +50,10 @@ async fn a_token_makes_a_stranger_a_member() {
     let token = token(&issuer, &invites);
     let token = InviteToken::parse(&token.encode()).unwrap();
     let Joining { secret, chain } = joiner.net.enrol(&token, &name()).await.unwrap();
-    assert_eq!(secret, *issuer.keyring.current());
+    assert_eq!(secret, *issuer.keyring.epochs().sealing());
     joiner.join(secret, &chain);
-    let certificate = issuer
-        .keyring
-        .certificates()
-        .into_iter()
-        .find(|it| it.node == joiner.id);
-    let certificate = certificate.unwrap();
+    let ledger = issuer.keyring.ledger().unwrap();
+    let certificate = ledger.certificate(&joiner.id).unwrap();
     assert_eq!((certificate.by, certificate.admin), (issuer.id, false));
     assert_eq!(certificate.name, name());
     let (seen, _net, _answering) = issuer.answer_all();
@@ -93,9 +89,9 @@ async fn a_joiner_whose_answer_was_lost_gets_the_same_membership_by_the_same_tok
     let key = &issuer.shared().local.key;
     issuer.keyring.rotate(key).unwrap();
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
-    assert_eq!(secret, *issuer.keyring.newest());
+    assert_eq!(secret, *issuer.keyring.epochs().newest());
     joiner.join(secret, &chain);
-    issuer.keyring.expel(key, joiner.id).unwrap();
+    issuer.keyring.state(key, |it| it.expel(joiner.id)).unwrap();
     assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
 }
@@ -129,9 +125,15 @@ async fn a_used_token_brings_back_no_node_that_left() {
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
     joiner.join(secret, &chain);
     let key = &joiner.shared().local.key;
-    joiner.keyring.expel(key, joiner.id).unwrap();
-    let farewell = joiner.keyring.expulsion_of(&joiner.id).unwrap();
-    issuer.keyring.receive_news(&farewell.encode());
+    joiner.keyring.state(key, |it| it.expel(joiner.id)).unwrap();
+    let farewell = joiner
+        .keyring
+        .ledger()
+        .unwrap()
+        .expulsion(&joiner.id)
+        .cloned()
+        .unwrap();
+    issuer.keyring.exchange().receive_news(&farewell.encode());
     assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
 }
@@ -141,14 +143,14 @@ async fn a_joiner_whose_answer_was_lost_before_its_issuer_restarted_joins_by_a_n
     let [issuer, joiner] = ["issuer", "joiner"].map(Node::founder);
     let lost = token(&issuer, &inviting(&issuer));
     joiner.net.enrol(&lost, &name()).await.unwrap();
-    let members = issuer.keyring.certificates().len();
+    let members = issuer.keyring.ledger().unwrap().members().count();
     // the issuer's invitations are in its memory alone
     let invites = inviting(&issuer);
     assert_eq!(refusal(&joiner, &lost).await, NetError::InviteRefused);
     let fresh = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&fresh, &name()).await.unwrap();
     joiner.join(secret, &chain);
-    assert_eq!(issuer.keyring.certificates().len(), members);
+    assert_eq!(issuer.keyring.ledger().unwrap().members().count(), members);
 }
 
 #[tokio::test]
@@ -177,7 +179,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     joiner.net.enrol(&first, &name()).await.unwrap();
     issuer
         .keyring
-        .expel(&issuer.shared().local.key, joiner.id)
+        .state(&issuer.shared().local.key, |it| it.expel(joiner.id))
         .unwrap();
     assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
@@ -186,9 +188,15 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     assert!(issuer.keyring.is_member(&joiner.id));
     joiner.join(secret, &chain);
     let key = &joiner.shared().local.key;
-    joiner.keyring.expel(key, joiner.id).unwrap();
-    let word = joiner.keyring.expulsion_of(&joiner.id).unwrap();
-    issuer.keyring.receive_news(&word.encode());
+    joiner.keyring.state(key, |it| it.expel(joiner.id)).unwrap();
+    let word = joiner
+        .keyring
+        .ledger()
+        .unwrap()
+        .expulsion(&joiner.id)
+        .cloned()
+        .unwrap();
+    issuer.keyring.exchange().receive_news(&word.encode());
     assert!(!issuer.keyring.is_member(&joiner.id), "it left");
     joiner.net.enrol(&spare, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
@@ -223,7 +231,7 @@ async fn a_joiner_too_far_from_the_founder_is_refused_and_the_token_kept() {
     let keys = [(); CHAIN_MAX].map(|()| Arc::new(NodeKey::random()));
     let keyring = Keyring::founded_in_memory(EpochSecret::random(), &keys[0], name(), 1000);
     for pair in keys.windows(2) {
-        let admitted = keyring.admit(&pair[0], pair[1].node_id(), name(), true);
+        let admitted = keyring.state(&pair[0], |it| it.admit(pair[1].node_id(), name(), true));
         admitted.unwrap();
     }
     let (last, keyring) = (&keys[CHAIN_MAX - 1], Arc::new(keyring));
@@ -233,7 +241,10 @@ async fn a_joiner_too_far_from_the_founder_is_refused_and_the_token_kept() {
     let token = token(&far, &invites);
     assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
     assert!(!far.keyring.is_member(&joiner.id));
-    assert_eq!(invites.waiting(far.keyring.cluster(), now_unix_s()), 1);
+    assert_eq!(
+        invites.waiting(far.keyring.ledger().map(|it| it.cluster()), now_unix_s()),
+        1
+    );
 }
 
 #[tokio::test]
@@ -242,7 +253,10 @@ async fn a_token_expires_by_its_issuers_clock_only() {
     let invites = inviting(&issuer);
     let issue = |now_s| {
         let seeds = vec![issuer.addr()];
-        let (grant, known) = (Grant::default(), issuer.keyring.known());
+        let (grant, known) = (
+            Grant::default(),
+            Known::of(issuer.keyring.ledger().as_deref()),
+        );
         let issued = invites.issue(issuer.id, seeds, HOUR, grant, known, now_s);
         issued.unwrap()
     };
@@ -297,10 +311,12 @@ async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     let early = token(&issuer, &invites);
     let admin = &elsewhere.shared().local.key;
     let named = NodeName::new("issuer").unwrap();
-    let admitted = elsewhere.keyring.admit(admin, issuer.id, named, true);
+    let admitted = elsewhere
+        .keyring
+        .state(admin, |it| it.admit(issuer.id, named, true));
     admitted.unwrap();
-    let secret = EpochSecret::new(*elsewhere.keyring.newest().as_bytes());
-    let chain = elsewhere.keyring.chain_of(&issuer.id);
+    let secret = EpochSecret::new(*elsewhere.keyring.epochs().newest().as_bytes());
+    let chain = elsewhere.keyring.proofs().of_membership(&issuer.id);
     issuer.join(secret, &chain);
     assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));

@@ -155,8 +155,10 @@ async fn a_request_right_after_the_greeting_is_read_unless_in_the_same_record() 
         let dialler = member.shared().local.tls.dialler(Some(node.id)).unwrap();
         let mut stream = tls::dial(&dialler, near, || ()).await.unwrap();
         let channel = channel_of(&stream, member.id).unwrap();
-        let proof =
-            channel.membership_proof(&member.keyring.current(), p2pfs_proto::trust::Role::Client);
+        let proof = channel.membership_proof(
+            &member.keyring.epochs().sealing(),
+            p2pfs_proto::trust::Role::Client,
+        );
         let chain = bytes::Bytes::new();
         let lane = Lane::Urgent;
         let greeting = Greeting::Prove { lane, proof, chain }.encode();

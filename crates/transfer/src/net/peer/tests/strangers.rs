@@ -96,7 +96,7 @@ async fn a_dialled_stranger_receives_only_a_proof_it_cannot_read() {
     let (ended, heard) = tokio::join!(node.ask(&seen, Lane::Urgent), stranger);
     assert!(matches!(ended, Err(NetError::Lost { .. })), "{ended:?}");
     assert_eq!(heard.len(), 33);
-    let epoch = node.keyring.current().id();
+    let epoch = node.keyring.epochs().sealing().id();
     assert!(!heard.windows(8).any(|window| window == epoch.0));
 }
 
@@ -139,7 +139,7 @@ async fn a_proof_taken_from_one_connection_is_worthless_on_another() {
         .await
         .unwrap();
     let channel = tls::channel_of(&first, member.id).unwrap();
-    let secret = member.keyring.current();
+    let secret = member.keyring.epochs().sealing();
     let proof = channel.membership_proof(&secret, p2pfs_proto::trust::Role::Client);
     let frame = Greeting::Prove {
         lane: Lane::Bulk,
@@ -196,7 +196,7 @@ async fn a_node_does_not_talk_to_itself_or_a_copy_of_its_key() {
 #[tokio::test]
 async fn a_node_with_the_secret_but_no_certificate_is_refused() {
     let node = Node::founder("node");
-    let secret = EpochSecret::new(*node.keyring.newest().as_bytes());
+    let secret = EpochSecret::new(*node.keyring.epochs().newest().as_bytes());
     let key = Arc::new(NodeKey::random());
     let name = NodeName::new("thief").unwrap();
     for keyring in [
@@ -221,22 +221,25 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
     for (joiner, name) in [(&b, "b"), (&c, "c")] {
         let name = NodeName::new(name).unwrap();
         let key = &admin.shared().local.key;
-        admin.keyring.admit(key, joiner.id, name, false).unwrap();
-        let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
-        let chain = admin.keyring.chain_of(&joiner.id);
+        admin
+            .keyring
+            .state(key, |it| it.admit(joiner.id, name, false))
+            .unwrap();
+        let secret = EpochSecret::new(*admin.keyring.epochs().newest().as_bytes());
+        let chain = admin.keyring.proofs().of_membership(&joiner.id);
         joiner.join(secret, &chain);
     }
     // neither knows the other, and a node shows nothing to an unknown one
     assert!(b.net.knock(c.addr()).await.is_err());
-    let chain = admin.keyring.chain_of(&c.id);
-    assert!(b.keyring.admits(&c.id, &chain));
+    let chain = admin.keyring.proofs().of_membership(&c.id);
+    assert!(b.keyring.proofs().receive_membership(&c.id, &chain));
     assert_eq!(b.net.knock(c.addr()).await, Ok(c.id));
     assert!(c.keyring.is_member(&b.id), "it was shown the certificate");
     let (c_seen, _net, _answering) = c.answer_all();
     assert!(b.ask(&c_seen, Lane::Urgent).await.is_ok());
     admin
         .keyring
-        .expel(&admin.shared().local.key, b.id)
+        .state(&admin.shared().local.key, |it| it.expel(b.id))
         .unwrap();
     let refused = b.net.knock(admin.addr()).await;
     assert!(refused.is_err(), "{refused:?}");
@@ -252,23 +255,35 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
 async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
     let (key, name) = (&admin.shared().local.key, NodeName::new("b").unwrap());
-    let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
-    admin.keyring.admit(key, b.id, name.clone(), false).unwrap();
-    let chain = admin.keyring.chain_of(&b.id);
+    let secret = EpochSecret::new(*admin.keyring.epochs().newest().as_bytes());
+    admin
+        .keyring
+        .state(key, |it| it.admit(b.id, name.clone(), false))
+        .unwrap();
+    let chain = admin.keyring.proofs().of_membership(&b.id);
     b.join(secret, &chain);
-    assert_eq!(admin.keyring.expulsion_of(&b.id), None);
-    admin.keyring.expel(key, b.id).unwrap();
-    let word = admin.keyring.expulsion_of(&b.id);
+    assert_eq!(
+        admin.keyring.ledger().unwrap().expulsion(&b.id).cloned(),
+        None
+    );
+    admin.keyring.state(key, |it| it.expel(b.id)).unwrap();
+    let word = admin.keyring.ledger().unwrap().expulsion(&b.id).cloned();
     assert_eq!(word.as_ref().map(|word| word.statement.by), Some(admin.id));
     assert!(b.keyring.is_member(&b.id), "it was away");
     assert!(b.net.knock(admin.addr()).await.is_err());
-    assert_eq!(b.keyring.expulsion_of(&b.id), word);
+    assert_eq!(b.keyring.ledger().unwrap().expulsion(&b.id).cloned(), word);
     // a node that never was a member, and one that was admitted again
     let stranger = Node::founder("c");
     assert!(stranger.net.knock(admin.addr()).await.is_err());
-    assert_eq!(stranger.keyring.history().len(), 1);
-    admin.keyring.admit(key, b.id, name, false).unwrap();
-    assert_eq!(admin.keyring.expulsion_of(&b.id), None);
+    assert_eq!(stranger.keyring.ledger().unwrap().history().len(), 1);
+    admin
+        .keyring
+        .state(key, |it| it.admit(b.id, name, false))
+        .unwrap();
+    assert_eq!(
+        admin.keyring.ledger().unwrap().expulsion(&b.id).cloned(),
+        None
+    );
 }
 
 #[tokio::test]
@@ -276,25 +291,36 @@ async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
     let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
     for (joiner, name, is_admin) in [(&b, "b", false), (&c, "c", true)] {
         let (key, name) = (&admin.shared().local.key, NodeName::new(name).unwrap());
-        admin.keyring.admit(key, joiner.id, name, is_admin).unwrap();
-        let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
-        let chain = admin.keyring.chain_of(&joiner.id);
+        admin
+            .keyring
+            .state(key, |it| it.admit(joiner.id, name, is_admin))
+            .unwrap();
+        let secret = EpochSecret::new(*admin.keyring.epochs().newest().as_bytes());
+        let chain = admin.keyring.proofs().of_membership(&joiner.id);
         joiner.join(secret, &chain);
     }
-    let chain = admin.keyring.chain_of(&b.id);
-    assert!(c.keyring.admits(&b.id, &chain));
-    c.keyring.expel(&c.shared().local.key, b.id).unwrap();
+    let chain = admin.keyring.proofs().of_membership(&b.id);
+    assert!(c.keyring.proofs().receive_membership(&b.id, &chain));
+    c.keyring
+        .state(&c.shared().local.key, |it| it.expel(b.id))
+        .unwrap();
     assert!(b.keyring.is_member(&b.id), "it was away");
     assert!(b.net.knock(c.addr()).await.is_err());
     assert!(!b.keyring.is_member(&b.id));
-    assert_eq!(b.keyring.expulsion_of(&b.id), c.keyring.expulsion_of(&b.id));
+    assert_eq!(
+        b.keyring.ledger().unwrap().expulsion(&b.id).cloned(),
+        c.keyring.ledger().unwrap().expulsion(&b.id).cloned()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_expelled_during_its_greeting_is_served_nothing() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
     let (key, name) = (&admin.shared().local.key, NodeName::new("b").unwrap());
-    admin.keyring.admit(key, b.id, name, false).unwrap();
+    admin
+        .keyring
+        .state(key, |it| it.admit(b.id, name, false))
+        .unwrap();
     // the answer does not fit, so the greeting lasts until it is read
     let (near, far) = duplex(64);
     let serving = admin.serve(far);
@@ -311,7 +337,7 @@ async fn a_node_expelled_during_its_greeting_is_served_nothing() {
         .unwrap();
     stream.flush().await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
-    admin.keyring.expel(key, b.id).unwrap();
+    admin.keyring.state(key, |it| it.expel(b.id)).unwrap();
     admin.net.close_strangers();
     assert!(!serving.is_finished(), "it was greeted as a member");
     rest(&mut stream).await;

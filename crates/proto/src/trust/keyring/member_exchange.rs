@@ -5,13 +5,18 @@ use crate::trust::ledger::STATEMENTS_MAX;
 use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, exchange};
 
-impl Keyring {
+/// The exchange of a keyring with other members. [`Keyring::exchange`] returns it.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberExchange<'a>(pub(super) &'a Keyring);
+
+impl MemberExchange<'_> {
     /// Builds the question to another member, with all statements if `all` is set. Empty without a
     /// ledger.
-    pub fn question(&self, all: bool) -> Vec<u8> {
-        let question = self.read_ledger(|ledger| exchange::TrustQuestion {
+    pub fn question(self, all: bool) -> Vec<u8> {
+        let (epochs, ledger) = self.0.current();
+        let question = ledger.map(|ledger| exchange::TrustQuestion {
             digest: ledger.digest(),
-            epoch: self.epochs.read().newest().id(),
+            epoch: epochs.newest().id(),
             statements: if all {
                 SignedStatement::encode_all(ledger.statements())
             } else {
@@ -23,13 +28,14 @@ impl Keyring {
 
     /// Takes in the statements of a member's question. Returns the answer, and a defect of the
     /// question. The answer is none if the bytes are not a question or there is no ledger.
-    pub fn answer(&self, bytes: &[u8]) -> (Option<Vec<u8>>, Option<Fault>) {
+    pub fn answer(self, bytes: &[u8]) -> (Option<Vec<u8>>, Option<Fault>) {
         let Some(question) = exchange::TrustQuestion::decode(bytes) else {
-            return (None, self.has_ledger().then_some(Fault::Garbage));
+            return (None, self.0.has_ledger().then_some(Fault::Garbage));
         };
-        let (_new, fault) = self.receive(&question.statements, STATEMENTS_MAX);
-        let newest = self.epochs.read().newest();
-        let answer = self.read_ledger(|ledger| {
+        let (_new, fault) = self.0.receive(&question.statements, STATEMENTS_MAX);
+        let (epochs, ledger) = self.0.current();
+        let newest = epochs.newest();
+        let answer = ledger.map(|ledger| {
             let digest = ledger.digest();
             let is_the_clusters = ledger.epoch().is_none_or(|epoch| epoch == newest.id());
             exchange::TrustAnswer {
@@ -48,18 +54,27 @@ impl Keyring {
 
     /// Takes in an answer. Returns whether the two members' statements still differ, so that the
     /// other one may lack some of this node's, and a defect of the answer.
-    pub fn receive_answer(&self, bytes: &[u8]) -> (bool, Option<Fault>) {
+    pub fn receive_answer(self, bytes: &[u8]) -> (bool, Option<Fault>) {
         let Some(answer) = exchange::TrustAnswer::decode(bytes) else {
             return (false, Some(Fault::Garbage));
         };
-        let (_new, fault) = self.receive(&answer.statements, STATEMENTS_MAX);
+        let (_new, fault) = self.0.receive(&answer.statements, STATEMENTS_MAX);
         if let Some(secret) = answer.secret {
             let secret = EpochSecret::new(secret);
-            if self.wanted_epoch() == Some(secret.id()) {
-                let _unkept = self.adopt_wanted(secret);
+            if self.0.wanted_epoch() == Some(secret.id()) {
+                let _unkept = self.0.adopt_wanted(secret);
             }
         }
-        let lacks_some = self.read_ledger(|ledger| ledger.digest() != answer.digest);
-        (lacks_some.unwrap_or(false), fault)
+        let ledger = self.0.ledger();
+        let lacks_some = ledger.is_some_and(|ledger| ledger.digest() != answer.digest);
+        (lacks_some, fault)
+    }
+
+    /// Takes in one statement that arrived as news, and queues it for others if it is new. A
+    /// statement that cannot be stored on disk counts until the next start.
+    pub fn receive_news(self, bytes: &[u8]) -> Option<Fault> {
+        let (taken, fault) = self.0.receive(bytes, 1);
+        self.0.news.lock().extend(taken);
+        fault
     }
 }
