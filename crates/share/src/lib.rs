@@ -86,6 +86,7 @@ mod left_out;
 mod links;
 mod mounts;
 mod name_arena;
+mod name_state;
 mod observe;
 mod offered;
 mod order;

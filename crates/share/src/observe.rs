@@ -1,12 +1,12 @@
 //! How the result of checking a name changes the state.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::identity::{FileIdentity, FileTimestamp, NameStat, is_recent};
 use super::ledger::LedgerRow;
 use super::left_out::LeftOutWhy;
+use super::name_state::{FoundBy, Observation};
 use super::order::DiscoveredBy;
-use super::queue::{HashStage, Rest};
 use super::renamed::NewName;
 use super::state::{ListingState, Recheck};
 use super::tree::{DirectoryBody, FileBody, LeftOutBody, NodeBody, Slot, SymlinkBody};
@@ -158,32 +158,42 @@ impl ListingState {
                 // the version time is in the future because the clock was set back
                 self.list_file(slot, seen, file.hash, self.is_doubted(seen));
             }
-            // The file may have been written again within a clock tick, or through a mapping, which
-            // changes no time stamp. If its hash is in doubt, it can be hashed for good now that
-            // its writer has closed it.
-            let verify = self.queue.why_resting(slot) == Some(Rest::Verify);
-            let is_extended = self.queue.is_extended(slot);
-            if cause == Cause::Closed && (verify || self.is_doubted(seen)) && !is_extended {
-                self.await_hash(slot, seen.identity.size_bytes, true, now);
-            }
+            let doubted = cause == Cause::Closed && self.is_doubted(seen);
+            let unchanged = Observation::Unchanged { cause, doubted };
+            self.apply(slot, unchanged, seen.identity, now);
             return;
         }
         if let Some(row) = self.ledger.get(seen.identity.dev, seen.identity.ino)
             && is_of(&row, seen, listed.as_ref())
             && (!row.doubted || cause == Cause::Walk && seen.linked_again)
         {
-            self.withdraw(slot);
-            self.list_file(slot, seen, row.hash, row.doubted);
-            if row.doubted {
-                // the hash is as doubtful under this name as under the name by which it was read
-                self.rest(slot, seen.identity.size_bytes, now, Rest::Verify);
-            }
+            let doubted = row.doubted;
+            self.apply(
+                slot,
+                Observation::Remembered { doubted },
+                seen.identity,
+                now,
+            );
+            self.list_file(slot, seen, row.hash, doubted);
             return;
         }
         if listed.is_none() {
             self.note_moved(slot, &seen.identity);
         }
-        self.schedule(slot, seen, cause, now);
+        let found = match self.order.discovered_by() {
+            DiscoveredBy::Reported => FoundBy::Report,
+            DiscoveredBy::New => {
+                let is_awaited = self.order.awaits_discovered(seen.identity.size_bytes);
+                FoundBy::NewTree { is_awaited }
+            }
+            DiscoveredBy::Walked => FoundBy::Walk,
+        };
+        let changed = Observation::Changed {
+            cause,
+            recent: is_recent(seen.identity.mtime, FileTimestamp::now(), self.quiet),
+            found,
+        };
+        self.apply(slot, changed, seen.identity, now);
     }
 
     /// If the file was hashed under another name and only its ctime changed since, records it as a
@@ -202,63 +212,6 @@ impl ListingState {
     fn is_doubted(&self, seen: &NameStat) -> bool {
         let FileIdentity { dev, ino, .. } = seen.identity;
         self.ledger.get(dev, ino).is_some_and(|row| row.doubted)
-    }
-
-    fn schedule(&mut self, slot: Slot, seen: &NameStat, cause: Cause, now: Instant) {
-        let recent = is_recent(seen.identity.mtime, FileTimestamp::now(), self.quiet);
-        // the kernel also reports a write when only the mtime is set, but a real write sets the
-        // mtime to now
-        let cause = if cause == Cause::Modified && !recent {
-            Cause::Walk
-        } else {
-            cause
-        };
-        if cause == Cause::Created {
-            // the file closed under this name was a different one
-            self.queue.forget_closed(slot);
-        }
-        let size_bytes = seen.identity.size_bytes;
-        if self.queue.record_change(slot, cause) {
-            if cause > Cause::Walk {
-                // the running read may return bytes written in this turn, so the file belongs to it
-                self.await_again(slot, size_bytes, now);
-            }
-            return;
-        }
-        match cause {
-            Cause::Closed => {
-                self.queue.record_closed(slot, now);
-                self.await_hash(slot, size_bytes, true, now);
-            }
-            // after another write, later turns no longer wait for the earlier close
-            Cause::Modified if self.queue.is_closed(slot) => {
-                self.order.forget_file(slot);
-                if self.queue.stage(slot).is_none() {
-                    self.rest_closing(slot, size_bytes, now, Duration::ZERO);
-                }
-            }
-            Cause::Created | Cause::Modified => self.rest(slot, size_bytes, now, Rest::Written),
-            Cause::Reopened => {
-                self.queue.record_closed(slot, now);
-                self.await_hash(slot, size_bytes, false, now);
-            }
-            Cause::Walk | Cause::Unlinked => {
-                let waits = match self.queue.stage(slot) {
-                    Some(HashStage::Resting { why, .. }) => *why != Rest::Verify,
-                    stage => matches!(stage, Some(HashStage::Queued { .. })),
-                };
-                match (waits, recent) {
-                    (true, _) => {}
-                    (false, true) => {
-                        if self.order.discovered_by() == DiscoveredBy::Walked {
-                            self.queue.record_written(slot, size_bytes, now);
-                        }
-                        self.await_hash(slot, size_bytes, false, now);
-                    }
-                    (false, false) => self.await_at_rest(slot, seen, now),
-                }
-            }
-        }
     }
 
     fn see_directory(

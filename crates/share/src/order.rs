@@ -25,13 +25,15 @@ use std::time::{Duration, Instant};
 
 use super::config::ShareEvent;
 use super::identity::{FileIdentity, FileTimestamp};
+use super::name_state::{Effects, Wait};
+use super::queue::PROMISED_MAX_BYTES;
 use super::tree::Slot;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use p2pfs_types::path::SharedPath;
 
-/// How long later turns wait at most for a file over [`super::queue::PROMISED_MAX_BYTES`]: half of
+/// How long later turns wait at most for a file over [`PROMISED_MAX_BYTES`]: half of
 /// the 2 s within which a small file is listed (p2pfs(7)). A gigabyte can be hashed in that time.
-pub(super) const LARGE_WAIT: Duration = Duration::from_secs(1);
+const LARGE_WAIT: Duration = Duration::from_secs(1);
 /// Maximum turns of one unit, unless it is merged with units that it overlaps. If an open unit has
 /// more turns when the reports are drained, it is closed and later turns belong to another unit.
 const UNIT_MAX_TURNS: u64 = 1 << 14;
@@ -159,9 +161,27 @@ impl EventOrder {
         self.now.1 = seen;
     }
 
+    /// Applies the effects of an observation of a file.
+    pub(super) fn apply(&mut self, slot: Slot, effects: &Effects, size_bytes: u64, now: Instant) {
+        if effects.counts_in_tree {
+            self.record_discovered(size_bytes);
+        }
+        if matches!(effects.wait, Wait::BlockNewTurn | Wait::NewTurn) {
+            self.step();
+        }
+        match effects.wait {
+            Wait::Keep => {}
+            Wait::Block | Wait::BlockNewTurn => {
+                let large = (size_bytes > PROMISED_MAX_BYTES).then(|| now + LARGE_WAIT);
+                self.await_file(slot, large);
+            }
+            Wait::Unblock | Wait::NewTurn => self.forget_file(slot),
+        }
+    }
+
     /// Blocks the current turn and all later ones until a file is hashed. If the file already waits
     /// in another turn, it moves to the current one. The wait for a large file ends at `large`.
-    pub(super) fn await_file(&mut self, slot: Slot, large: Option<Instant>) {
+    fn await_file(&mut self, slot: Slot, large: Option<Instant>) {
         self.forget_file(slot);
         let (turn, seen) = self.now;
         let awaited = AwaitedFile {
@@ -199,7 +219,7 @@ impl EventOrder {
     }
 
     /// Stops waiting for a file.
-    pub(super) fn forget_file(&mut self, slot: Slot) {
+    fn forget_file(&mut self, slot: Slot) {
         let Some(AwaitedFile { turn, large, .. }) = self.files.remove(&slot) else {
             return;
         };
@@ -236,15 +256,24 @@ impl EventOrder {
         Some(turn)
     }
 
+    /// Returns whether later turns wait for one more file at rest that was found in a new directory
+    /// of the unit.
+    pub(super) fn awaits_discovered(&self, size_bytes: u64) -> bool {
+        self.reading.as_ref().is_some_and(|reading| {
+            reading.names < UNIT_MAX_NAMES
+                && reading.bytes.saturating_add(size_bytes) <= UNIT_MAX_BYTES
+        })
+    }
+
     /// Counts a file at rest that was found in a new directory of the unit. Returns whether later
-    /// turns wait until it is hashed.
-    pub(super) fn record_discovered(&mut self, size_bytes: u64) -> bool {
-        let Some(reading) = &mut self.reading else {
-            return false;
-        };
-        reading.names = reading.names.saturating_add(1);
-        reading.bytes = reading.bytes.saturating_add(size_bytes);
-        reading.names <= UNIT_MAX_NAMES && reading.bytes <= UNIT_MAX_BYTES
+    /// turns wait for it.
+    fn record_discovered(&mut self, size_bytes: u64) -> bool {
+        let is_awaited = self.awaits_discovered(size_bytes);
+        if let Some(reading) = &mut self.reading {
+            reading.names = reading.names.saturating_add(1);
+            reading.bytes = reading.bytes.saturating_add(size_bytes);
+        }
+        is_awaited
     }
 
     /// Records that a directory was read, or that its reading was cancelled.

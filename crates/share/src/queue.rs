@@ -3,15 +3,18 @@
 //! [`PROMISED_MAX_BYTES`] go last, smallest first.
 //!
 //! A file is in the queue at most once, so the queue is at most as long as the number of shared
-//! files. Each hasher thread reads one file at a time, and alternates between large files.
+//! files. The table of [`NameState`] decides when a file gets which place. The queue stores the state
+//! of each file together with its place. Each hasher thread reads one file at a time, and alternates between large files.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::at_work::HashTicket;
-use super::identity::FileTimestamp;
+use super::name_state::{
+    Effects, FileNotes, ListingChange, NameFacts, NameState, Observation, PlaceChange, ReadPurpose,
+};
 use super::pace::ReadPace;
 use super::tree::Slot;
 use super::watch::Cause;
@@ -22,52 +25,6 @@ pub(super) const PROMISED_MAX_BYTES: u64 = 64 << 20;
 
 /// Capacity of the maps that is kept while they are empty. A first walk grows them far beyond that.
 const ROOM_KEPT: usize = 1 << 10;
-
-/// Stage of a file on its way to a hash.
-pub(super) enum HashStage {
-    /// The file must not be read before `until`.
-    Resting {
-        until: Instant,
-        size_bytes: u64,
-        why: Rest,
-    },
-    /// The file may be read. `sure` says that its writer is known to be done, or that the file was
-    /// at rest.
-    Queued {
-        key: QueueKey,
-        size_bytes: u64,
-        sure: bool,
-        /// Whether it is read although a program writes it all the time.
-        busy: bool,
-    },
-    /// The file is being read. `again` is the cause of the changes noticed since.
-    Hashing {
-        number: u64,
-        began: Instant,
-        size_bytes: u64,
-        cancel: Arc<AtomicBool>,
-        again: Option<Cause>,
-        /// Whether it is read although a program writes it all the time.
-        busy: bool,
-        /// Whether it is listed and only read again.
-        verifies: bool,
-    },
-}
-
-/// Why a file is not read yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// It was written to, a process has it open for writing, or it could not be read for lack of
-    /// resources.
-    Written,
-    /// Its close was reported, but it is still open for writing and was written to recently. Either
-    /// the kernel has not finished the close, or another process has it open.
-    Closing,
-    /// It changed again too soon after it was read. `sure` is as in [`HashStage::Queued`].
-    Paced { sure: bool },
-    /// It is listed and only hashed again because its hash is in doubt.
-    Verify,
-}
 
 /// Sort key of the queue. In each lane, files are sorted by a number: in `JustWritten` the order of
 /// arrival, in `Found` the time of the last change, in `Large` the size.
@@ -99,53 +56,71 @@ pub(super) struct DequeuedFile {
     pub(super) cancel: Arc<AtomicBool>,
 }
 
+/// Place of a file that waits to be read or is being read.
+enum QueuePlace {
+    /// No read is due.
+    Aside,
+    /// The file must not be read before this time.
+    Resting(Instant),
+    /// Lane of the file, and its number in the lane.
+    Queued(QueueLane, i64),
+    Running(Box<RunningRead>),
+}
+
+/// A running read.
+struct RunningRead {
+    number: u64,
+    began: Instant,
+    cancel: Arc<AtomicBool>,
+}
+
+/// A name with a read that is due, or with notes for the check that was requested.
+struct FileRecord {
+    state: NameState,
+    place: QueuePlace,
+    /// Size of the file as last seen.
+    size_bytes: u64,
+    /// Only a file with a writer has notes, so a first walk allocates none.
+    notes: Option<Box<FileNotes>>,
+}
+
 #[derive(Default)]
 pub(super) struct HashQueue {
-    stages: HashMap<Slot, HashStage>,
+    records: HashMap<Slot, FileRecord>,
     queued: BTreeSet<QueueKey>,
     resting: BTreeSet<(Instant, Slot)>,
-    /// Files that are listed and only read again.
-    verifying: HashSet<Slot>,
-    /// Queued files for which no close was seen.
-    unclosed: HashSet<Slot>,
-    /// Time of the first write that was not read yet, and size of the file then, for files that
-    /// programs still write. Only these files become busy.
-    written: HashMap<Slot, (Instant, u64)>,
-    /// Listed files that were hashed without being read whole.
-    extended: HashSet<Slot>,
-    /// When the first close was reported since the file was last hashed.
-    closed: HashMap<Slot, Instant>,
+    /// Number of records with [`NameState::is_left`].
+    left: usize,
     pace: ReadPace,
     numbers: u64,
 }
 
-impl HashStage {
-    /// Returns the size of the file as last seen.
-    pub(super) fn size_bytes(&self) -> u64 {
-        match self {
-            Self::Resting { size_bytes, .. }
-            | Self::Queued { size_bytes, .. }
-            | Self::Hashing { size_bytes, .. } => *size_bytes,
-        }
+impl FileRecord {
+    fn notes(&self) -> FileNotes {
+        self.notes.as_deref().copied().unwrap_or_default()
+    }
+
+    fn set_notes(&mut self, notes: FileNotes) {
+        self.notes = (notes != FileNotes::default()).then(|| Box::new(notes));
     }
 }
 
 impl HashQueue {
-    pub(super) fn stage(&self, slot: Slot) -> Option<&HashStage> {
-        self.stages.get(&slot)
+    /// Returns the state of a file that waits to be read, is being read, or is to be checked after
+    /// its read. Returns `None` for any other name; the tree has the state of that name.
+    pub(super) fn state(&self, slot: Slot) -> Option<NameState> {
+        self.records.get(&slot).map(|record| record.state)
     }
 
-    /// Returns why a file rests, if it does.
-    pub(super) fn why_resting(&self, slot: Slot) -> Option<Rest> {
-        match self.stages.get(&slot) {
-            Some(HashStage::Resting { why, .. }) => Some(*why),
-            _ => None,
-        }
+    /// Returns the size of a waiting file as last seen.
+    pub(super) fn size_bytes(&self, slot: Slot) -> u64 {
+        self.records.get(&slot).map_or(0, |it| it.size_bytes)
     }
 
-    /// Returns when a file may be read again, if it was read so recently that it must wait.
-    pub(super) fn paced_until(&self, slot: Slot, now: Instant) -> Option<Instant> {
-        self.pace.waits_until(slot, now)
+    /// Returns the notes about a waiting file.
+    pub(super) fn notes(&self, slot: Slot) -> FileNotes {
+        let record = self.records.get(&slot);
+        record.map(FileRecord::notes).unwrap_or_default()
     }
 
     /// Returns whether a file changes faster than it may be read.
@@ -153,185 +128,118 @@ impl HashQueue {
         self.pace.is_busy(slot, now)
     }
 
-    /// Records how much the running read of a file cost.
-    pub(super) fn record_read(
+    /// Applies an observation of a name to its state, and moves the file to its new place. Returns
+    /// the effects on the order and the listing.
+    pub(super) fn observe(
         &mut self,
         slot: Slot,
-        size_bytes: u64,
-        read_bytes: u64,
-        now: Instant,
-    ) {
-        if let Some(HashStage::Hashing {
-            began, verifies, ..
-        }) = self.stages.get(&slot)
-        {
-            // a file that is only verified did not change again
-            let began = (!verifies).then_some(*began);
-            self.pace
-                .record_read(slot, size_bytes, read_bytes, began, now);
+        observation: Observation,
+        facts: NameFacts,
+    ) -> Effects {
+        let facts = NameFacts {
+            paced_until: self.pace.waits_until(slot, facts.now),
+            ..facts
+        };
+        let before = self.state(slot).unwrap_or(facts.shown);
+        let mut notes = self.notes(slot);
+        let (next, effects) = before.after(observation, &mut notes, &facts);
+        if matches!(effects.listing, ListingChange::Remove) {
+            self.pace.forget(slot);
         }
-    }
-
-    /// Records that a file was hashed without being read whole.
-    pub(super) fn note_extended(&mut self, slot: Slot, now: Instant) {
-        self.extended.insert(slot);
-        self.pace.note_extended(slot, now);
-    }
-
-    /// Records that a file was hashed by reading it whole.
-    pub(super) fn forget_extended(&mut self, slot: Slot) {
-        self.extended.remove(&slot);
-    }
-
-    /// Returns whether a file is listed with a hash that was made without reading it whole.
-    pub(super) fn is_extended(&self, slot: Slot) -> bool {
-        self.extended.contains(&slot)
-    }
-
-    /// Forgets a name that is gone, and what its file cost.
-    pub(super) fn remove(&mut self, slot: Slot) {
-        self.withdraw(slot);
-        self.pace.forget(slot);
-    }
-
-    /// Queues a file that was just written.
-    pub(super) fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
-        self.numbers += 1;
-        let at = self.numbers.cast_signed();
-        self.insert(QueueLane::JustWritten, at, slot, size_bytes, sure);
-    }
-
-    /// Queues a listed file to be read again.
-    pub(super) fn enqueue_verify(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
-        self.enqueue(slot, size_bytes, sure);
-        self.verifying.insert(slot);
-    }
-
-    /// Marks a file that was just queued: no close was reported since its last write.
-    pub(super) fn record_unclosed(&mut self, slot: Slot) {
-        self.unclosed.insert(slot);
-    }
-
-    /// Records an unread write of a file. Keeps the time and size of an earlier one.
-    pub(super) fn record_written(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
-        self.written.entry(slot).or_insert((now, size_bytes));
-    }
-
-    /// Returns when the first unread write of a file was recorded.
-    pub(super) fn written_since(&self, slot: Slot) -> Option<Instant> {
-        self.written.get(&slot).map(|(since, _)| *since)
-    }
-
-    /// Forgets the unread writes of a file because it was read.
-    pub(super) fn forget_written(&mut self, slot: Slot) {
-        self.written.remove(&slot);
-    }
-
-    /// Queues a file that is read although a program writes it all the time.
-    pub(super) fn enqueue_busy(&mut self, slot: Slot, size_bytes: u64) {
-        self.enqueue(slot, size_bytes, true);
-        if let Some(HashStage::Queued { busy, .. }) = self.stages.get_mut(&slot) {
-            *busy = true;
-        }
-    }
-
-    /// Queues a file that a walk found and that changed at `changed`.
-    pub(super) fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: FileTimestamp) {
-        let at = changed.total_nanoseconds();
-        let at = at.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        self.insert(QueueLane::Found, at, slot, size_bytes, true);
-    }
-
-    fn insert(&mut self, lane: QueueLane, at: i64, slot: Slot, size_bytes: u64, sure: bool) {
-        self.take_out(slot);
-        let key = if size_bytes > PROMISED_MAX_BYTES {
-            (QueueLane::Large, size_bytes.cast_signed(), slot)
+        let is_due = next == NameState::Doubted || next.waits_for_read();
+        if is_due || next == NameState::Checking {
+            self.record(slot, next, notes, &facts);
+            self.set_place(slot, effects.place, &facts);
         } else {
-            (lane, at, slot)
-        };
-        self.queued.insert(key);
-        let stage = HashStage::Queued {
-            key,
-            size_bytes,
-            sure,
-            busy: false,
-        };
-        self.stages.insert(slot, stage);
-    }
-
-    /// Leaves the file unread until `until`.
-    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, why: Rest) {
-        self.take_out(slot);
-        self.resting.insert((until, slot));
-        if why == Rest::Verify {
-            self.verifying.insert(slot);
+            self.remove(slot);
         }
-        let stage = HashStage::Resting {
-            until,
-            size_bytes,
-            why,
-        };
-        self.stages.insert(slot, stage);
+        effects
     }
 
-    /// Records that a close of the file was reported. Keeps the time of an earlier close that is
-    /// not forgotten yet.
-    pub(super) fn record_closed(&mut self, slot: Slot, now: Instant) {
-        self.closed.entry(slot).or_insert(now);
+    /// Stores the state of a file, and its size if the file gets a new place.
+    fn record(&mut self, slot: Slot, state: NameState, notes: FileNotes, facts: &NameFacts) {
+        let record = self.records.entry(slot).or_insert(FileRecord {
+            state: NameState::Absent,
+            place: QueuePlace::Aside,
+            size_bytes: facts.size_bytes,
+            notes: None,
+        });
+        self.left += usize::from(state.is_left());
+        self.left -= usize::from(record.state.is_left());
+        record.state = state;
+        record.set_notes(notes);
     }
 
-    /// Returns whether a close of the file was reported since it was last hashed.
-    pub(super) fn is_closed(&self, slot: Slot) -> bool {
-        self.closed.contains_key(&slot)
-    }
-
-    /// Forgets the reported close of a file because the file was hashed or replaced.
-    pub(super) fn forget_closed(&mut self, slot: Slot) {
-        self.closed.remove(&slot);
-    }
-
-    /// Removes the file from any stage. The result of a running read is ignored.
-    pub(super) fn withdraw(&mut self, slot: Slot) {
-        self.closed.remove(&slot);
-        self.written.remove(&slot);
-        self.extended.remove(&slot);
-        self.take_out(slot);
-    }
-
-    fn take_out(&mut self, slot: Slot) {
-        self.verifying.remove(&slot);
-        self.unclosed.remove(&slot);
-        match self.stages.remove(&slot) {
-            Some(HashStage::Resting { until, .. }) => {
-                self.resting.remove(&(until, slot));
-            }
-            Some(HashStage::Queued { key, .. }) => {
-                self.queued.remove(&key);
-            }
-            Some(HashStage::Hashing { cancel, .. }) => cancel.store(true, Ordering::Relaxed),
-            None => {}
+    fn remove(&mut self, slot: Slot) {
+        self.leave_place(slot);
+        if let Some(record) = self.records.remove(&slot) {
+            self.left -= usize::from(record.state.is_left());
+        }
+        if self.records.is_empty() {
+            self.records.shrink_to(ROOM_KEPT);
         }
     }
 
-    /// Records a change of a file that is being read, so that the result of the read is not final.
-    /// A write also cancels the read, unless the file is busy. Returns whether the file is being
-    /// read.
-    pub(super) fn record_change(&mut self, slot: Slot, cause: Cause) -> bool {
-        let Some(HashStage::Hashing {
-            cancel,
-            again,
-            busy,
+    fn set_place(&mut self, slot: Slot, change: PlaceChange, facts: &NameFacts) {
+        let place = match change {
+            PlaceChange::Keep => return,
+            PlaceChange::CancelRead => return self.cancel_read(slot),
+            PlaceChange::RestUntil(until) => QueuePlace::Resting(until),
+            PlaceChange::Leave => QueuePlace::Aside,
+            PlaceChange::Enqueue(lane) => self.next_place(lane, facts),
+        };
+        self.leave_place(slot);
+        match place {
+            QueuePlace::Resting(until) => drop(self.resting.insert((until, slot))),
+            QueuePlace::Queued(lane, at) => drop(self.queued.insert((lane, at, slot))),
+            QueuePlace::Aside | QueuePlace::Running(_) => {}
+        }
+        if let Some(record) = self.records.get_mut(&slot) {
+            record.place = place;
+            record.size_bytes = facts.size_bytes;
+        }
+    }
+
+    /// Returns the place for a file that is queued now.
+    fn next_place(&mut self, lane: QueueLane, facts: &NameFacts) -> QueuePlace {
+        let size_bytes = facts.size_bytes;
+        match lane {
+            _ if size_bytes > PROMISED_MAX_BYTES => {
+                QueuePlace::Queued(QueueLane::Large, size_bytes.cast_signed())
+            }
+            QueueLane::Found => {
+                let at = facts.changed.total_nanoseconds();
+                let at = at.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+                QueuePlace::Queued(lane, at)
+            }
+            lane => {
+                self.numbers += 1;
+                QueuePlace::Queued(lane, self.numbers.cast_signed())
+            }
+        }
+    }
+
+    /// Takes a file out of its place. A running read is cancelled, and its result is ignored.
+    fn leave_place(&mut self, slot: Slot) {
+        self.cancel_read(slot);
+        let Some(record) = self.records.get_mut(&slot) else {
+            return;
+        };
+        match std::mem::replace(&mut record.place, QueuePlace::Aside) {
+            QueuePlace::Resting(until) => drop(self.resting.remove(&(until, slot))),
+            QueuePlace::Queued(lane, at) => drop(self.queued.remove(&(lane, at, slot))),
+            QueuePlace::Aside | QueuePlace::Running(_) => {}
+        }
+    }
+
+    fn cancel_read(&self, slot: Slot) {
+        if let Some(FileRecord {
+            place: QueuePlace::Running(read),
             ..
-        }) = self.stages.get_mut(&slot)
-        else {
-            return false;
-        };
-        *again = Some(again.map_or(cause, |before| before.then(cause)));
-        self.verifying.remove(&slot);
-        if cause >= Cause::Modified && !*busy {
-            cancel.store(true, Ordering::Relaxed);
+        }) = self.records.get(&slot)
+        {
+            read.cancel.store(true, Ordering::Relaxed);
         }
-        true
     }
 
     /// Returns the next file to read. Returns `None` if the queue is empty, if the next file is
@@ -339,89 +247,79 @@ impl HashQueue {
     /// set.
     pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<DequeuedFile> {
         let key = *self.queued.first()?;
-        let Some(HashStage::Queued {
-            size_bytes,
-            sure,
-            busy,
-            ..
-        }) = self.stages.get(&key.2)
-        else {
-            return None;
-        };
-        let (slot, size_bytes, sure, busy) = (key.2, *size_bytes, *sure, *busy);
-        if size_bytes > size_max_bytes || (prompt_only && key.0 == QueueLane::Large) {
+        let (lane, _, slot) = key;
+        let record = self.records.get_mut(&slot)?;
+        let size_bytes = record.size_bytes;
+        if size_bytes > size_max_bytes || (prompt_only && lane == QueueLane::Large) {
             return None;
         }
+        let (mut notes, now) = (record.notes(), Instant::now());
+        let written = notes.written;
+        let NameState::Queued { purpose, sure } = record.state else {
+            return None;
+        };
+        record.state = record.state.taken(&mut notes, size_bytes, now)?;
+        record.set_notes(notes);
         self.queued.remove(&key);
         self.numbers += 1;
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
-        let verifies = self.verifying.contains(&slot);
-        let written = self.written.get(&slot);
-        let has_grown = written.is_some_and(|(_, then_bytes)| size_bytes > *then_bytes);
-        if busy {
-            self.written.insert(slot, (Instant::now(), size_bytes));
-        }
-        let hashing = HashStage::Hashing {
+        record.place = QueuePlace::Running(Box::new(RunningRead {
             number,
-            began: Instant::now(),
-            size_bytes,
+            began: now,
             cancel: cancel.clone(),
-            again: None,
-            busy,
-            verifies,
-        };
-        self.stages.insert(slot, hashing);
+        }));
         Some(DequeuedFile {
-            just_written: key.0 == QueueLane::JustWritten,
+            just_written: lane == QueueLane::JustWritten,
             held: HashTicket {
                 slot,
                 number,
                 sure,
-                busy,
+                busy: purpose == ReadPurpose::ListBusy,
             },
             size_bytes,
-            unclosed: self.unclosed.remove(&slot),
-            closed_at: self.closed.get(&slot).copied(),
-            verifies,
-            has_grown,
+            unclosed: purpose == ReadPurpose::ListUnclosed,
+            closed_at: notes.closed_at,
+            verifies: purpose == ReadPurpose::Verify,
+            has_grown: written.is_some_and(|(_, then_bytes)| size_bytes > then_bytes),
             cancel,
         })
     }
 
-    /// Ends the read `number` of a file. Returns the cause of the changes noticed meanwhile and the
+    /// Records what a read cost. Returns the cause of the changes noticed during the read and the
     /// size expected at its start, or `None` if the result must be ignored.
-    pub(super) fn finish(&mut self, slot: Slot, number: u64) -> Option<(Option<Cause>, u64)> {
-        match self.stages.get(&slot) {
-            Some(HashStage::Hashing {
-                number: current,
-                size_bytes,
-                again,
-                ..
-            }) if *current == number => {
-                let finished = (*again, *size_bytes);
-                self.stages.remove(&slot);
-                self.verifying.remove(&slot);
-                if self.stages.is_empty() {
-                    self.stages.shrink_to(ROOM_KEPT);
-                    self.verifying.shrink_to(ROOM_KEPT);
-                    self.closed.shrink_to(ROOM_KEPT);
-                    self.written.shrink_to(ROOM_KEPT);
-                    self.extended.shrink_to(ROOM_KEPT);
-                }
-                Some(finished)
-            }
-            _ => None,
+    pub(super) fn end_read(
+        &mut self,
+        read: HashTicket,
+        read_bytes: u64,
+        now: Instant,
+    ) -> Option<(Option<Cause>, u64)> {
+        let record = self.records.get(&read.slot)?;
+        let (NameState::Hashing { purpose, again, .. }, QueuePlace::Running(running)) =
+            (record.state, &record.place)
+        else {
+            return None;
+        };
+        if running.number != read.number {
+            return None;
         }
+        // a file that is only verified did not change again
+        let began = (purpose != ReadPurpose::Verify).then_some(running.began);
+        let size_bytes = record.size_bytes;
+        self.pace
+            .record_read(read.slot, size_bytes, read_bytes, began, now);
+        Some((again, size_bytes))
     }
 
-    /// Returns the files that have rested long enough. They keep their stage until they are queued.
-    pub(super) fn rested(&self, now: Instant) -> Vec<(Slot, u64)> {
+    /// Records that a file was hashed without being read whole.
+    pub(super) fn note_extended(&mut self, slot: Slot, now: Instant) {
+        self.pace.note_extended(slot, now);
+    }
+
+    /// Returns the files that have rested long enough. They keep their places until that is
+    /// observed.
+    pub(super) fn rested(&self, now: Instant) -> Vec<Slot> {
         let over = self.resting.iter().take_while(|(until, _)| *until <= now);
-        let sized = |(_, slot): &(Instant, Slot)| match self.stages.get(slot) {
-            Some(HashStage::Resting { size_bytes, .. }) => (*slot, *size_bytes),
-            _ => (*slot, 0),
-        };
-        over.map(sized).collect()
+        over.map(|(_, slot)| *slot).collect()
     }
 
     pub(super) fn next_rested(&self) -> Option<Instant> {
@@ -431,13 +329,13 @@ impl HashQueue {
     /// Returns the number of files with content that is not listed yet. Files that are only
     /// verified are listed.
     pub(super) fn files_left(&self) -> usize {
-        self.stages.len() - self.verifying.len()
+        self.left
     }
 
     /// Returns the files that [`Self::files_left`] counts.
     pub(super) fn left(&self) -> impl Iterator<Item = Slot> + '_ {
-        let slots = self.stages.keys().copied();
-        slots.filter(|slot| !self.verifying.contains(slot))
+        let left = self.records.iter().filter(|(_, it)| it.state.is_left());
+        left.map(|(slot, _)| *slot)
     }
 }
 
@@ -445,8 +343,12 @@ impl HashQueue {
 mod tests {
     use std::time::Duration;
 
+    use super::super::identity::FileTimestamp;
+    use super::super::name_state::FoundBy;
     use super::super::tree::{NodeBody, Tree};
     use super::*;
+
+    const QUIET: Duration = Duration::from_secs(2);
 
     fn slots() -> [Slot; 5] {
         let mut tree = Tree::new();
@@ -455,16 +357,82 @@ mod tests {
             .map(|name| tree.insert(root, name.as_bytes(), NodeBody::unlisted()))
     }
 
+    /// Passes an observation of a file with this size, last changed at `changed`, in.
+    fn see(
+        queue: &mut HashQueue,
+        (slot, size_bytes): (Slot, u64),
+        observation: Observation,
+        changed: FileTimestamp,
+        now: Instant,
+    ) {
+        let facts = NameFacts {
+            now,
+            quiet: QUIET,
+            size_bytes,
+            changed,
+            shown: NameState::Absent,
+            paced_until: None,
+        };
+        queue.observe(slot, observation, facts);
+    }
+
+    impl HashQueue {
+        fn change(&mut self, slot: Slot, size_bytes: u64, cause: Cause) {
+            let changed = Observation::Changed {
+                cause,
+                recent: true,
+                found: FoundBy::Report,
+            };
+            let (date, now) = (FileTimestamp::default(), Instant::now());
+            see(self, (slot, size_bytes), changed, date, now);
+        }
+
+        fn enqueue(&mut self, slot: Slot, size_bytes: u64) {
+            self.change(slot, size_bytes, Cause::Closed);
+        }
+
+        fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: FileTimestamp) {
+            let found = Observation::Changed {
+                cause: Cause::Walk,
+                recent: false,
+                found: FoundBy::Walk,
+            };
+            see(self, (slot, size_bytes), found, changed, Instant::now());
+        }
+
+        fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, observation: Observation) {
+            let date = FileTimestamp::default();
+            see(self, (slot, size_bytes), observation, date, until - QUIET);
+            assert!(self.resting.contains(&(until, slot)));
+        }
+
+        fn withdraw(&mut self, slot: Slot) {
+            let (date, now) = (FileTimestamp::default(), Instant::now());
+            see(self, (slot, 0), Observation::Gone, date, now);
+        }
+
+        fn is_read(&self, slot: Slot) -> bool {
+            matches!(self.state(slot), Some(NameState::Hashing { .. }))
+        }
+    }
+
+    const WRITTEN: Observation = Observation::Changed {
+        cause: Cause::Modified,
+        recent: true,
+        found: FoundBy::Report,
+    };
+    const DOUBTED: Observation = Observation::Remembered { doubted: true };
+
     #[test]
     fn just_closed_files_come_first_then_the_oldest_and_large_ones_last() {
         let [a, b, c, d, e] = slots();
         let mut queue = HashQueue::default();
         let found = |seconds| FileTimestamp::new(seconds, 0);
-        queue.enqueue(d, PROMISED_MAX_BYTES + 1, true);
+        queue.enqueue(d, PROMISED_MAX_BYTES + 1);
         queue.enqueue_found(a, 1, found(9));
         queue.enqueue_found(e, 500, found(-3));
-        queue.enqueue(b, 500, true);
-        queue.enqueue(c, 5, true);
+        queue.enqueue(b, 500);
+        queue.enqueue(c, 5);
         let mut taken = || queue.take(false, u64::MAX).map(|t| t.held.slot);
         assert_eq!(
             [taken(), taken(), taken(), taken(), taken()],
@@ -477,7 +445,7 @@ mod tests {
     fn a_thread_reserved_for_prompt_files_skips_large_ones() {
         let [a, b, ..] = slots();
         let mut queue = HashQueue::default();
-        queue.enqueue(a, PROMISED_MAX_BYTES + 1, true);
+        queue.enqueue(a, PROMISED_MAX_BYTES + 1);
         assert!(queue.take(true, u64::MAX).is_none());
         queue.enqueue_found(b, PROMISED_MAX_BYTES, FileTimestamp::default());
         assert_eq!(queue.take(true, u64::MAX).unwrap().held.slot, b);
@@ -486,44 +454,52 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_withdrawn_file_is_discarded() {
-        let [a, ..] = slots();
+        let ([a, ..], now) = (slots(), Instant::now());
         let mut queue = HashQueue::default();
-        queue.enqueue(a, 1, true);
+        queue.enqueue(a, 1);
         let taken = queue.take(false, u64::MAX).unwrap();
         queue.withdraw(a);
         assert!(taken.cancel.load(Ordering::Relaxed));
-        assert_eq!(queue.finish(a, taken.held.number), None);
-        queue.enqueue(a, 1, true);
+        assert_eq!(queue.end_read(taken.held, 0, now), None);
+        queue.enqueue(a, 1);
         let second = queue.take(false, u64::MAX).unwrap();
-        assert_eq!(queue.finish(a, taken.held.number), None);
-        assert_eq!(queue.finish(a, second.held.number), Some((None, 1)));
+        assert_eq!(queue.end_read(taken.held, 0, now), None);
+        assert_eq!(queue.end_read(second.held, 0, now), Some((None, 1)));
+        queue.withdraw(a);
         assert_eq!(queue.files_left(), 0);
     }
 
     #[test]
     fn a_change_during_hashing_is_reported_at_its_end() {
-        let [a, ..] = slots();
+        let ([a, ..], now) = (slots(), Instant::now());
         let mut queue = HashQueue::default();
-        assert!(!queue.record_change(a, Cause::Closed));
-        queue.enqueue(a, 1, false);
+        assert!(!queue.is_read(a));
+        queue.change(a, 1, Cause::Reopened);
         let taken = queue.take(false, u64::MAX).unwrap();
-        assert!(queue.record_change(a, Cause::Walk));
+        assert!(queue.is_read(a));
+        queue.change(a, 1, Cause::Walk);
         assert!(!taken.cancel.load(Ordering::Relaxed));
-        assert!(queue.record_change(a, Cause::Modified));
-        assert!(queue.record_change(a, Cause::Walk));
+        queue.change(a, 1, Cause::Modified);
+        queue.change(a, 1, Cause::Walk);
+        assert!(queue.is_read(a));
         assert!(taken.cancel.load(Ordering::Relaxed));
-        let finished = queue.finish(a, taken.held.number);
+        let finished = queue.end_read(taken.held, 0, now);
         assert_eq!(finished, Some((Some(Cause::Modified), 1)));
     }
 
     #[test]
     fn a_listed_file_that_changes_during_rehashing_is_queued_again() {
-        let [a, ..] = slots();
+        let ([a, ..], now) = (slots(), Instant::now());
         let mut queue = HashQueue::default();
-        queue.enqueue_verify(a, 1, true);
+        queue.rest(a, 1, now, DOUBTED);
+        let (date, rested) = (
+            FileTimestamp::default(),
+            Observation::Rested { watched: true },
+        );
+        see(&mut queue, (a, 1), rested, date, now);
         let _taken = queue.take(false, u64::MAX).unwrap();
         assert_eq!(queue.files_left(), 0);
-        assert!(queue.record_change(a, Cause::Modified));
+        queue.change(a, 1, Cause::Modified);
         assert_eq!(queue.files_left(), 1);
     }
 
@@ -533,17 +509,24 @@ mod tests {
         let mut queue = HashQueue::default();
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
-        queue.rest(a, 7, later(2), Rest::Written);
-        queue.rest(b, 8, later(5), Rest::Verify);
+        queue.rest(a, 7, later(2), WRITTEN);
+        queue.rest(b, 8, later(5), DOUBTED);
         assert_eq!(queue.files_left(), 1);
         assert!(queue.rested(later(1)).is_empty());
-        assert_eq!(queue.rested(later(2)), [(a, 7)]);
-        queue.rest(a, 7, later(9), Rest::Written);
-        assert_eq!(queue.rested(later(5)), [(b, 8)]);
+        assert_eq!(queue.rested(later(2)), [a]);
+        assert_eq!(queue.size_bytes(a), 7);
+        queue.rest(a, 7, later(9), WRITTEN);
+        assert_eq!(queue.rested(later(5)), [b]);
+        assert_eq!(queue.size_bytes(b), 8);
         assert_eq!(queue.next_rested(), Some(later(5)));
         queue.withdraw(b);
         queue.withdraw(a);
         assert_eq!(queue.next_rested(), None);
         assert_eq!(queue.files_left(), 0);
+    }
+
+    #[test]
+    fn a_waiting_file_costs_56_bytes_besides_its_place() {
+        assert!(size_of::<(Slot, FileRecord)>() <= 56);
     }
 }

@@ -241,7 +241,7 @@ impl ShareSet {
     ) -> Vec<SourceCandidate> {
         let state = self.inner.shared.lock();
         let listed = state.tree.with_content(hash);
-        let listed = listed.filter(|slot| !state.suspected.contains(slot));
+        let listed = listed.filter(|slot| !state.queue.notes(*slot).is_suspected);
         let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
         let moved = state.moved.get(hash).map(|to| (to.slot, to.identity));
         let former = state.former.get(hash).map(|it| (it.slot, it.identity));

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{Span, debug, debug_span};
 
@@ -18,6 +18,7 @@ use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::kept::ReplacedContents;
 use super::ledger::Ledger;
 use super::left_links::LeftLinks;
+use super::name_state::Observation;
 use super::offered::{OfferedShare, WARNINGS_PER_WALK_MAX};
 use super::order::EventOrder;
 use super::outcome::FinishedRead;
@@ -58,8 +59,6 @@ pub(super) struct ListingState {
     pub(super) moved: MovedContents,
     /// Former versions of listed files.
     pub(super) former: FormerVersions,
-    /// Listed files that may no longer have their listed content and are to be read again.
-    pub(super) suspected: BTreeSet<Slot>,
     /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<FinishedRead>,
     /// Watches of directories that are gone.
@@ -95,7 +94,6 @@ impl ListingState {
             kept: ReplacedContents::new(),
             moved: MovedContents::new(),
             former: FormerVersions::new(),
-            suspected: BTreeSet::new(),
             read: Vec::new(),
             unwatched: Vec::new(),
             rechecks: Vec::new(),
@@ -398,9 +396,10 @@ impl ListingState {
             above.extend(self.tree.children(slot));
         }
         for slot in order.into_iter().rev() {
+            let (gone, now) = (Observation::Gone, Instant::now());
+            self.apply(slot, gone, FileIdentity::default(), now);
             self.unlist(slot);
-            self.withdraw(slot);
-            self.queue.remove(slot);
+            self.moved.forget_at(slot);
             self.drop_watch(slot);
             self.tree.remove(slot);
         }

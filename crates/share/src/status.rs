@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::config::{Known, ShareProgress, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
 use super::offered::{OfferedShare, UNWATCHED};
-use super::queue::HashStage;
 use super::state::ListingState;
 use super::tree::{NodeBody, Slot};
 use p2pfs_proto::wire::native::record::ShareIndex;
@@ -42,7 +41,7 @@ impl ListingState {
                 }
                 let (files, bytes) = left.entry(node.share).or_default();
                 *files += 1;
-                *bytes += self.queue.stage(slot).map_or(0, HashStage::size_bytes);
+                *bytes += self.queue.size_bytes(slot);
             }
         }
         let of = |index: &u16| left.get(index).copied().unwrap_or_default();

@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::identity::{FileIdentity, FileTimestamp};
 use super::left_out::LeftOutWhy;
 use super::name_arena::{NameArena, NameRef};
+use super::name_state::NameState;
 pub(super) use super::packed::FileBody;
 use super::packed::{PackedFile, Packing};
 use super::runs::Runs;
@@ -137,6 +138,17 @@ impl Tree {
         match &self.get(slot)?.body {
             NodeBody::File(file) => Some(self.packing.unpack(slot.0, file)),
             _ => None,
+        }
+    }
+
+    /// Returns the state that the listing shows of a name.
+    pub(super) fn shown(&self, slot: Slot) -> NameState {
+        match self.get(slot).map(|node| &node.body) {
+            Some(NodeBody::File(file)) if !file.listed => NameState::Absent,
+            Some(NodeBody::Directory(directory)) if !directory.listed => NameState::Absent,
+            Some(NodeBody::LeftOut(_)) => NameState::Rejected,
+            Some(_) => NameState::Listed,
+            None => NameState::Absent,
         }
     }
 

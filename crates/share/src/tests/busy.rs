@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::serving::{content, served};
 use super::*;
-use crate::hashed::BUSY_READ_AFTER;
+use crate::name_state::BUSY_READ_AFTER;
 use crate::pace::REREAD_BYTES_PER_S;
 use crate::queue::PROMISED_MAX_BYTES;
 use p2pfs_types::extent::ByteRange;

@@ -12,7 +12,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::hasher;
-use crate::queue::Rest;
+use crate::name_state::NameState;
 use crate::state::ListingState;
 use crate::tree::Slot;
 
@@ -116,12 +116,12 @@ impl Rounds {
         });
     }
 
-    /// Runs rounds and a hasher until this file in the share's own directory rests for this reason.
-    fn run_and_hash_until_at_rest(&mut self, name: &str, why: Rest) {
+    /// Runs rounds and a hasher until this file in the share's own directory is in this state.
+    fn run_and_hash_until_at_rest(&mut self, name: &str, state_of_file: NameState) {
         let root = self.root;
         self.run_and_hash_until(|state| {
             let slot = state.tree.child(root, name.as_bytes()).unwrap();
-            state.queue.why_resting(slot) == Some(why)
+            state.queue.state(slot) == Some(state_of_file)
         });
     }
 
@@ -296,7 +296,7 @@ fn a_half_written_file_is_not_listed_after_an_earlier_writers_close() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     let mut writer = begin_writing(&rounds.at("f"), b"22");
-    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    rounds.run_and_hash_until_at_rest("f", NameState::Settling);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     writer.write_all(b"22").unwrap();
     drop(writer);
@@ -314,7 +314,7 @@ fn a_file_written_again_before_it_is_hashed_is_not_listed_half_written() {
     let writer = begin_writing(&rounds.at("f"), b"22");
     // it is read whole before the write is reported
     rounds.hash_until_read(1);
-    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    rounds.run_and_hash_until_at_rest("f", NameState::Settling);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     drop(writer);
     rounds.run_and_hash();
@@ -342,7 +342,7 @@ fn a_half_written_file_is_not_listed_before_its_write_is_reported() {
     rounds.run();
     let mut writer = None;
     rounds.unreported(|rounds| writer = Some(begin_writing(&rounds.at("f"), b"22")));
-    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    rounds.run_and_hash_until_at_rest("f", NameState::Settling);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     drop(writer);
     rounds.run_and_hash();
@@ -356,7 +356,7 @@ fn a_file_still_counted_as_open_just_after_its_close_does_not_wait() {
     rounds.run();
     let mut writer = None;
     rounds.unreported(|rounds| writer = Some(begin_writing(&rounds.at("f"), b"")));
-    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    rounds.run_and_hash_until_at_rest("f", NameState::Settling);
     rounds.unreported(|_| drop(writer.take()));
     rounds.run_and_hash();
     rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
@@ -372,7 +372,7 @@ fn a_file_closed_by_one_writer_is_listed_while_another_is_idle() {
     rounds.run_and_hash_until(|state| {
         // that rest would last until it was quiet
         let slot = state.tree.child(root, b"f").unwrap();
-        assert_ne!(state.queue.why_resting(slot), Some(Rest::Written));
+        assert_ne!(state.queue.state(slot), Some(NameState::BeingWritten));
         state.queue.files_left() == 0 && state.order.is_empty()
     });
     rounds.run();
@@ -392,7 +392,7 @@ fn a_file_closed_under_one_name_is_listed_under_both_while_another_writer_is_idl
     rounds.run_and_hash_until(|state| {
         for name in ["f", "g"] {
             let slot = state.tree.child(root, name.as_bytes()).unwrap();
-            assert_ne!(state.queue.why_resting(slot), Some(Rest::Written));
+            assert_ne!(state.queue.state(slot), Some(NameState::BeingWritten));
         }
         let left = state.queue.files_left() + state.rechecks.len();
         left == 0 && state.order.is_empty() && state.read.is_empty()
@@ -417,7 +417,7 @@ fn a_file_closed_by_one_program_is_listed_while_another_writes() {
         rounds.run();
         let state = rounds.shared.lock();
         let slot = state.tree.child(root, b"f").unwrap();
-        if state.queue.why_resting(slot) == Some(Rest::Closing) {
+        if state.queue.state(slot) == Some(NameState::Settling) {
             other.write_all(b"2").unwrap();
         }
     }

@@ -146,7 +146,7 @@ fn with_invented_inode_numbers_a_hash_is_known_only_by_its_listed_name() {
         });
         state.observe(rounds.root, name, found, Cause::Walk, Instant::now());
         let slot = state.tree.child(rounds.root, name).unwrap();
-        let is_read = state.queue.stage(slot).is_none();
+        let is_read = state.queue.state(slot).is_none();
         state.remove_tree(slot);
         is_read
     };

@@ -1,0 +1,630 @@
+//! The states of one shared name, and the table of its transitions.
+//!
+//! The table is a function of the state, the observation and a few facts. It returns the next state
+//! and the effects. It reads no clock and changes nothing else. [`HashQueue`](super::queue) stores
+//! the states of the names that wait to be read and gives each file its place. `ListingState`
+//! passes the observations in and applies the effects to the listing. `EventOrder` sees only the
+//! effects.
+//!
+//! ```text
+//!             a check finds a changed file
+//!   Absent ──────────────────────────────────────────────────────────────┐
+//!   Listed                                                               │
+//!   Rejected                                                             │
+//!   Checking          its writer may have it open     its writer closed  │
+//!   Doubted       ┌──────────────────────────────────┬───────────────────┤
+//!      ▲          ▼                                  │                   │ at rest
+//!      │    BeingWritten ◀───────────┐               │                   │
+//!      │          │ at rest          │ open for      │ read lately,      │
+//!      │          ▼                  │ writing       ▼ and large         │
+//!      │     ┌─ Queued ◀─────────────┼──────────── Paced                 │
+//!      │     │    ▲ ▲ ▲              │                                   │
+//!      │     │    │ │ └──────────────┼───────────────────────────────────┘
+//!      │     │    │ └─────── Settling │
+//!      │     │    │ changed    ▲     │
+//!      │     ▼    │            │ closed, and still open for writing
+//!      └── Hashing ────────────┴─────┘
+//!        │    │ └─ cannot be read ──▶ Rejected
+//!        │    └─── is another file ─▶ Checking ─ a check decides
+//!        └──────── hashed ──────────▶ Listed, or Doubted ─ at rest ─▶ Queued
+//!
+//!   any state ── the name is gone, or has become another kind of name ──▶ Absent
+//!   any state ── a check finds the attributes of a remembered hash ─────▶ Listed or Doubted
+//! ```
+//!
+//! A directory or a link that is listed is always `Listed`. A name that a check leaves out becomes
+//! `Absent` and then `Rejected`. While a file waits to be read or is read, the listing keeps what it
+//! showed before: nothing, the former version, or the reason for leaving the name out.
+
+use std::time::{Duration, Instant};
+
+use super::identity::{FileIdentity, FileTimestamp};
+use super::outcome::{HashOutcome, HashTrust};
+use super::queue::QueueLane;
+use super::watch::Cause;
+
+/// Rate that determines how long a file that only grew must be at rest before it is read whole: as
+/// long as reading it at this rate takes. So a log that gets a line now and then is read at this
+/// rate at most, a sixteenth of the rate for a file that changes all the time
+/// ([`REREAD_BYTES_PER_S`](super::pace::REREAD_BYTES_PER_S)).
+const WHOLE_READ_BYTES_PER_S: u64 = 4 << 20;
+/// First wait for a file that is open for writing although its close was reported. The kernel
+/// reports a close some microseconds before it decrements the writer count, or milliseconds if the
+/// closing thread has to wait in between.
+const CLOSING_WAIT: Duration = Duration::from_millis(20);
+/// How long a listed file that programs write all the time keeps its listed version. After that, it
+/// is read between two writes. However, a file over
+/// [`PROMISED_MAX_BYTES`](super::queue::PROMISED_MAX_BYTES) is read only if it has grown, because a
+/// file that is written in place would change again before its end is read.
+pub(super) const BUSY_READ_AFTER: Duration = Duration::from_secs(10);
+
+/// State of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NameState {
+    /// The name has no listed file, and no read is due.
+    Absent,
+    /// It was written to, a process has it open for writing, or it could not be read for lack of
+    /// resources. It rests for the quiet period.
+    BeingWritten,
+    /// Its close was reported, but it is still open for writing and was written to recently. Either
+    /// the kernel has not finished the close, or another process has it open.
+    Settling,
+    /// It changed again too soon after it was read. `sure` is as in [`Self::Queued`].
+    Paced { sure: bool },
+    /// It may be read. `sure` says that its writer is known to be done, or that it was at rest.
+    Queued { purpose: ReadPurpose, sure: bool },
+    /// It is being read. `again` is the cause of the changes that were noticed since.
+    Hashing {
+        purpose: ReadPurpose,
+        sure: bool,
+        again: Option<Cause>,
+    },
+    /// The last read found that the name stands for something else. A check was requested.
+    Checking,
+    /// It is listed, and no read is due.
+    Listed,
+    /// It is listed with a hash that is in doubt. It is read again when it has been at rest.
+    Doubted,
+    /// It is left out, and no read is due.
+    Rejected,
+}
+
+/// Why a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadPurpose {
+    /// To list it.
+    List,
+    /// To list it. It was at rest and no close was reported since its last write.
+    ListUnclosed,
+    /// To list it although a program writes it all the time.
+    ListBusy,
+    /// Only to verify its listed hash.
+    Verify,
+}
+
+/// Facts about the writers and the last read of a file, kept while it waits to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FileNotes {
+    /// When the first close was reported since the file was last hashed.
+    pub(super) closed_at: Option<Instant>,
+    /// Time of the first write that was not read yet, and size of the file then. Only files that
+    /// programs still write have it, and only these become busy.
+    pub(super) written: Option<(Instant, u64)>,
+    /// Whether it is listed with a hash that was made without reading it whole.
+    pub(super) is_extended: bool,
+    /// Whether it is listed and may no longer have its listed content.
+    pub(super) is_suspected: bool,
+}
+
+/// Facts about a name, besides its state, that its next state depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameFacts {
+    pub(super) now: Instant,
+    /// How long a file must be at rest before it counts as complete.
+    pub(super) quiet: Duration,
+    pub(super) size_bytes: u64,
+    /// When the attributes of the file last changed.
+    pub(super) changed: FileTimestamp,
+    /// State that the listing shows: [`NameState::Absent`], [`NameState::Listed`] or
+    /// [`NameState::Rejected`].
+    pub(super) shown: NameState,
+    /// When the file may be read again, if it was read so recently that it must wait.
+    pub(super) paced_until: Option<Instant>,
+}
+
+/// How a changed file was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FoundBy {
+    /// By a report of the kernel.
+    Report,
+    /// While a new tree was read. `is_awaited` says that later turns wait for the tree's files.
+    NewTree { is_awaited: bool },
+    /// By a walk through the share.
+    Walk,
+}
+
+/// An observation of a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Observation {
+    /// The name is gone, or no longer stands for a file.
+    Gone,
+    /// A check found the listed attributes. `doubted` says that the remembered hash is in doubt.
+    Unchanged { cause: Cause, doubted: bool },
+    /// A check found the attributes of a remembered hash that is not listed under this name.
+    Remembered { doubted: bool },
+    /// A check found any other file. `recent` says that its mtime is within the quiet period.
+    Changed {
+        cause: Cause,
+        recent: bool,
+        found: FoundBy,
+    },
+    /// The rest is over. `watched` says that the directory of the file is watched.
+    Rested { watched: bool },
+    /// The read ended.
+    Read(HashOutcome),
+    /// Changed bytes were found under the listed hash.
+    Suspected,
+}
+
+/// Effect on the order of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Wait {
+    #[default]
+    Keep,
+    /// The current turn and all later ones wait until the file is hashed.
+    Block,
+    /// As [`Self::Block`], and the change begins a turn of its own.
+    BlockNewTurn,
+    /// No turn waits for the file.
+    Unblock,
+    /// No turn waits for the file, and the change begins a turn of its own.
+    NewTurn,
+}
+
+/// Effect on the listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ListingChange {
+    #[default]
+    Keep,
+    /// The file is listed with the hash that was read or remembered.
+    List { doubted: bool },
+    /// The name is left out, because the file cannot be read.
+    LeaveOut(FileIdentity),
+    /// The name is removed.
+    Remove,
+}
+
+/// Effect on the place of the file in the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum PlaceChange {
+    #[default]
+    Keep,
+    /// A running read is cancelled. Its end is still observed.
+    CancelRead,
+    Enqueue(QueueLane),
+    RestUntil(Instant),
+    /// No read is due.
+    Leave,
+}
+
+/// All effects of one observation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    pub(super) wait: Wait,
+    /// Whether the file counts in the new tree that is being read.
+    pub(super) counts_in_tree: bool,
+    pub(super) listing: ListingChange,
+    pub(super) place: PlaceChange,
+    /// A check to request, with its cause.
+    pub(super) recheck: Option<Cause>,
+}
+
+impl Effects {
+    fn wait(wait: Wait) -> Self {
+        Self {
+            wait,
+            ..Self::default()
+        }
+    }
+}
+
+impl NameState {
+    /// Returns whether a read is due whose result is not listed yet.
+    pub(super) fn is_left(self) -> bool {
+        match self {
+            Self::BeingWritten | Self::Settling | Self::Paced { .. } => true,
+            Self::Queued { purpose, .. } => purpose != ReadPurpose::Verify,
+            Self::Hashing { purpose, again, .. } => {
+                purpose != ReadPurpose::Verify || again.is_some()
+            }
+            Self::Absent | Self::Checking | Self::Listed | Self::Doubted | Self::Rejected => false,
+        }
+    }
+
+    /// Returns whether the file waits to be read because it changed, or is queued or being read.
+    pub(super) fn waits_for_read(self) -> bool {
+        self.rests_for_change() || matches!(self, Self::Queued { .. } | Self::Hashing { .. })
+    }
+
+    fn rests_for_change(self) -> bool {
+        matches!(
+            self,
+            Self::BeingWritten | Self::Settling | Self::Paced { .. }
+        )
+    }
+
+    /// Returns the state once a hasher has taken the file. Returns `None` if it is not queued.
+    pub(super) fn taken(
+        self,
+        notes: &mut FileNotes,
+        size_bytes: u64,
+        now: Instant,
+    ) -> Option<Self> {
+        let Self::Queued { purpose, sure } = self else {
+            return None;
+        };
+        if purpose == ReadPurpose::ListBusy {
+            notes.written = Some((now, size_bytes));
+        }
+        let again = None;
+        Some(Self::Hashing {
+            purpose,
+            sure,
+            again,
+        })
+    }
+
+    /// Returns the state after an observation, and the effects.
+    pub(super) fn after(
+        self,
+        observation: Observation,
+        notes: &mut FileNotes,
+        facts: &NameFacts,
+    ) -> (Self, Effects) {
+        match observation {
+            Observation::Gone => {
+                let listing = ListingChange::Remove;
+                self.end(Self::Absent, listing, notes)
+            }
+            Observation::Remembered { doubted: false } => {
+                let listing = ListingChange::List { doubted: false };
+                self.end(Self::Listed, listing, notes)
+            }
+            // the hash is as doubtful under this name as under the name by which it was read
+            Observation::Remembered { doubted: true } => {
+                *notes = FileNotes::default();
+                let (next, mut effects) = doubt(facts.quiet, facts);
+                effects.listing = ListingChange::List { doubted: true };
+                (next, effects)
+            }
+            Observation::Unchanged { cause, doubted } => {
+                self.after_unchanged(cause, doubted, notes, facts)
+            }
+            Observation::Changed {
+                cause,
+                recent,
+                found,
+            } => self.after_change(cause, recent, found, notes, facts),
+            Observation::Rested { watched } => self.after_rest(watched, notes, facts),
+            Observation::Read(outcome) => self.after_read(outcome, notes, facts),
+            Observation::Suspected => self.after_suspicion(notes, facts),
+        }
+    }
+
+    /// Ends at a state in which no read is due, and forgets the notes.
+    fn end(self, next: Self, listing: ListingChange, notes: &mut FileNotes) -> (Self, Effects) {
+        *notes = FileNotes::default();
+        let effects = Effects {
+            listing,
+            place: PlaceChange::Leave,
+            ..Effects::wait(Wait::Unblock)
+        };
+        (next, effects)
+    }
+
+    /// The file may have been written again within a clock tick, or through a mapping, which changes
+    /// no time stamp. If its hash is in doubt, it can be hashed for good now that its writer has
+    /// closed it.
+    fn after_unchanged(
+        self,
+        cause: Cause,
+        doubted: bool,
+        notes: &mut FileNotes,
+        facts: &NameFacts,
+    ) -> (Self, Effects) {
+        let is_doubted = doubted || self == Self::Doubted;
+        match self {
+            _ if cause == Cause::Closed && is_doubted && !notes.is_extended => {
+                ready(true, Wait::Block, facts)
+            }
+            // the read that was to verify the listed hash found something else under the name
+            Self::Checking if notes.is_suspected => ready(false, Wait::Block, facts),
+            Self::Checking if notes.is_extended => doubt(facts.quiet, facts),
+            Self::Checking => self.end(Self::Listed, ListingChange::Keep, notes),
+            _ => (self, Effects::default()),
+        }
+    }
+
+    fn after_change(
+        self,
+        cause: Cause,
+        recent: bool,
+        found: FoundBy,
+        notes: &mut FileNotes,
+        facts: &NameFacts,
+    ) -> (Self, Effects) {
+        // the kernel also reports a write when only the mtime is set, but a real write sets the
+        // mtime to now
+        let cause = if cause == Cause::Modified && !recent {
+            Cause::Walk
+        } else {
+            cause
+        };
+        if cause == Cause::Created {
+            // the file closed under this name was a different one
+            notes.closed_at = None;
+        }
+        match (self, cause) {
+            (Self::Hashing { .. }, _) => self.changed_while_read(cause),
+            (_, Cause::Closed) => {
+                notes.closed_at.get_or_insert(facts.now);
+                ready(true, Wait::Block, facts)
+            }
+            (_, Cause::Reopened) => {
+                notes.closed_at.get_or_insert(facts.now);
+                ready(false, Wait::Block, facts)
+            }
+            // after another write, later turns no longer wait for the earlier close
+            (_, Cause::Modified) if notes.closed_at.is_some() => {
+                if self.waits_for_read() || self == Self::Doubted {
+                    return (self, Effects::wait(Wait::Unblock));
+                }
+                settle(Duration::ZERO, Wait::Unblock, facts)
+            }
+            (_, Cause::Created | Cause::Modified) => {
+                write(facts.shown == NameState::Listed, notes, facts)
+            }
+            (_, Cause::Walk | Cause::Unlinked) if self.waits_for_read() => {
+                (self, Effects::default())
+            }
+            (_, Cause::Walk | Cause::Unlinked) if recent => {
+                if found == FoundBy::Walk {
+                    notes.written.get_or_insert((facts.now, facts.size_bytes));
+                }
+                ready(false, Wait::Block, facts)
+            }
+            (_, Cause::Walk | Cause::Unlinked) => found_at_rest(found, facts),
+        }
+    }
+
+    /// The result of the read is not final. A write cancels the read, unless the file is busy. The
+    /// read may return bytes written in the current turn, so the file belongs to it.
+    fn changed_while_read(self, cause: Cause) -> (Self, Effects) {
+        let Self::Hashing {
+            purpose,
+            sure,
+            again,
+        } = self
+        else {
+            return (self, Effects::default());
+        };
+        let next = Self::Hashing {
+            purpose,
+            sure,
+            again: Some(again.map_or(cause, |before| before.then(cause))),
+        };
+        let mut effects = Effects::default();
+        if cause > Cause::Walk {
+            effects.wait = Wait::Block;
+        }
+        if cause >= Cause::Modified && purpose != ReadPurpose::ListBusy {
+            effects.place = PlaceChange::CancelRead;
+        }
+        (next, effects)
+    }
+
+    /// For a file in a directory without a watch, the read looks for open writers first.
+    fn after_rest(
+        self,
+        watched: bool,
+        notes: &mut FileNotes,
+        facts: &NameFacts,
+    ) -> (Self, Effects) {
+        let queue = |purpose, sure, wait| {
+            let effects = Effects {
+                place: PlaceChange::Enqueue(QueueLane::JustWritten),
+                ..Effects::wait(wait)
+            };
+            (Self::Queued { purpose, sure }, effects)
+        };
+        match (self, facts.paced_until) {
+            (Self::Settling, _) => ready(true, Wait::Keep, facts),
+            (Self::Paced { sure }, _) => ready(sure, Wait::Keep, facts),
+            (Self::Doubted | Self::BeingWritten, Some(until)) => {
+                (self, rest_until(until, Wait::Keep))
+            }
+            (Self::Doubted, None) => queue(ReadPurpose::Verify, watched, Wait::Keep),
+            (Self::BeingWritten, None) => {
+                let since = notes.written.map(|(since, _)| since);
+                if since.is_some_and(|since| since + BUSY_READ_AFTER <= facts.now) {
+                    queue(ReadPurpose::ListBusy, true, Wait::NewTurn)
+                } else {
+                    queue(ReadPurpose::ListUnclosed, watched, Wait::BlockNewTurn)
+                }
+            }
+            _ => (self, Effects::default()),
+        }
+    }
+
+    fn after_read(
+        self,
+        outcome: HashOutcome,
+        notes: &mut FileNotes,
+        facts: &NameFacts,
+    ) -> (Self, Effects) {
+        let Self::Hashing { sure, again, .. } = self else {
+            return (self, Effects::default());
+        };
+        let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
+        let closed = again == Some(Cause::Closed);
+        match outcome {
+            HashOutcome::Hashed { trust, .. } => after_hash(trust, again, notes, facts),
+            // for example a chmod during the read; unless a close was reported meanwhile, the next
+            // read looks for open writers again
+            HashOutcome::Changed if !written_to => ready(closed, Wait::Keep, facts),
+            // A close and then another change were reported during this read. The writer may have
+            // ended, and only set the time stamp last: read the file again as a closed one.
+            HashOutcome::BeingWritten(_) if again == Some(Cause::Reopened) => {
+                notes.closed_at.get_or_insert(facts.now);
+                ready(false, Wait::Keep, facts)
+            }
+            // a file closed in the meantime is read in the turn of its close
+            _ if closed => {
+                notes.closed_at.get_or_insert(facts.now);
+                ready(true, Wait::Keep, facts)
+            }
+            HashOutcome::BeingWritten(age) if sure && !written_to => settle(age, Wait::Keep, facts),
+            HashOutcome::BeingWritten(_) | HashOutcome::Changed if notes.closed_at.is_some() => {
+                settle(Duration::ZERO, Wait::Unblock, facts)
+            }
+            HashOutcome::Changed | HashOutcome::BeingWritten(_) | HashOutcome::Want => {
+                write(facts.shown == NameState::Listed, notes, facts)
+            }
+            HashOutcome::Elsewhere => {
+                let effects = Effects {
+                    place: PlaceChange::Leave,
+                    recheck: Some(Cause::Walk),
+                    ..Effects::wait(Wait::Unblock)
+                };
+                (Self::Checking, effects)
+            }
+            HashOutcome::Unreadable(identity) => {
+                self.end(Self::Rejected, ListingChange::LeaveOut(identity), notes)
+            }
+        }
+    }
+
+    /// A file that already waits to be read because of a write is not read earlier, because its
+    /// writer may still be at work.
+    fn after_suspicion(self, notes: &mut FileNotes, facts: &NameFacts) -> (Self, Effects) {
+        notes.is_suspected = true;
+        match self {
+            Self::Hashing { .. } => self.changed_while_read(Cause::Walk),
+            _ if self.waits_for_read() => (self, Effects::default()),
+            _ => ready(false, Wait::Block, facts),
+        }
+    }
+}
+
+/// Queues a file, or lets it rest if it was read a short time ago. Later turns that wait for the
+/// file do so in both cases, so that a pointer is never announced before the file that it names.
+fn ready(sure: bool, wait: Wait, facts: &NameFacts) -> (NameState, Effects) {
+    if let Some(until) = facts.paced_until {
+        return (NameState::Paced { sure }, rest_until(until, wait));
+    }
+    let effects = Effects {
+        place: PlaceChange::Enqueue(QueueLane::JustWritten),
+        ..Effects::wait(wait)
+    };
+    let purpose = ReadPurpose::List;
+    (NameState::Queued { purpose, sure }, effects)
+}
+
+/// Queues a file that was not written lately. Files found by a walk, and files of a new tree that is
+/// too large to wait for, go behind the files that were just written, and later turns do not wait
+/// for them.
+fn found_at_rest(found: FoundBy, facts: &NameFacts) -> (NameState, Effects) {
+    let (next, mut effects) = match found {
+        FoundBy::Report | FoundBy::NewTree { is_awaited: true } => ready(true, Wait::Block, facts),
+        FoundBy::NewTree { is_awaited: false } | FoundBy::Walk => {
+            let effects = Effects {
+                place: PlaceChange::Enqueue(QueueLane::Found),
+                ..Effects::wait(Wait::Unblock)
+            };
+            let (purpose, sure) = (ReadPurpose::List, true);
+            (NameState::Queued { purpose, sure }, effects)
+        }
+    };
+    effects.counts_in_tree = matches!(found, FoundBy::NewTree { .. });
+    (next, effects)
+}
+
+/// Leaves a file unread for the quiet period. A listed file that is written all the time is left
+/// unread for at most [`BUSY_READ_AFTER`]. Later turns do not wait for the file.
+fn write(is_listed: bool, notes: &mut FileNotes, facts: &NameFacts) -> (NameState, Effects) {
+    if is_listed {
+        notes.written.get_or_insert((facts.now, facts.size_bytes));
+    }
+    let until = facts.now + facts.quiet;
+    let busy_at = notes.written.map(|(since, _)| since + BUSY_READ_AFTER);
+    let until = busy_at.map_or(until, |busy_at| until.min(busy_at));
+    (NameState::BeingWritten, rest_until(until, Wait::Unblock))
+}
+
+/// Leaves a file unread that was closed and is still open for writing. The wait is `age`, the time
+/// since the last write, but at least [`CLOSING_WAIT`] and at most half of the quiet period. Later
+/// turns wait for the file only if the wait is [`CLOSING_WAIT`]: the kernel is then probably about
+/// to finish the close.
+fn settle(age: Duration, wait: Wait, facts: &NameFacts) -> (NameState, Effects) {
+    let rest = age.min(facts.quiet / 2).max(CLOSING_WAIT);
+    let wait = if rest > CLOSING_WAIT {
+        Wait::Unblock
+    } else {
+        wait
+    };
+    (NameState::Settling, rest_until(facts.now + rest, wait))
+}
+
+/// Leaves a listed file unread until its doubted hash can be verified.
+fn doubt(rest: Duration, facts: &NameFacts) -> (NameState, Effects) {
+    let effects = rest_until(facts.now + rest, Wait::Unblock);
+    (NameState::Doubted, effects)
+}
+
+fn rest_until(until: Instant, wait: Wait) -> Effects {
+    Effects {
+        place: PlaceChange::RestUntil(until),
+        ..Effects::wait(wait)
+    }
+}
+
+/// Lists a file that was hashed. `again` is the cause of a change that was noticed during the read.
+fn after_hash(
+    trust: HashTrust,
+    again: Option<Cause>,
+    notes: &mut FileNotes,
+    facts: &NameFacts,
+) -> (NameState, Effects) {
+    *notes = FileNotes {
+        is_extended: trust == HashTrust::Extended,
+        ..FileNotes::default()
+    };
+    let (next, effects) = match (again, trust) {
+        // it is read again in the turn of its close
+        (Some(Cause::Closed), _) => {
+            notes.closed_at = Some(facts.now);
+            ready(true, Wait::Keep, facts)
+        }
+        (Some(Cause::Created | Cause::Modified), _) => write(true, notes, facts),
+        (_, HashTrust::Racy) => doubt(facts.quiet, facts),
+        (_, HashTrust::Extended) => {
+            let whole = Duration::from_secs(facts.size_bytes / WHOLE_READ_BYTES_PER_S);
+            doubt(whole.max(facts.quiet), facts)
+        }
+        (_, HashTrust::Sure | HashTrust::UntilClosed) => {
+            let effects = Effects {
+                place: PlaceChange::Leave,
+                ..Effects::wait(Wait::Unblock)
+            };
+            (NameState::Listed, effects)
+        }
+    };
+    let effects = Effects {
+        listing: ListingChange::List {
+            doubted: trust != HashTrust::Sure,
+        },
+        recheck: again,
+        ..effects
+    };
+    (next, effects)
+}
