@@ -6,6 +6,7 @@ mod inotify_limit;
 mod links;
 mod listing;
 mod model;
+mod names;
 mod ordering;
 mod places;
 mod restart;

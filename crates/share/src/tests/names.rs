@@ -1,0 +1,499 @@
+//! The states of shared names compared with a model of a disk, of its writers and of the kernel's
+//! reports. The time is virtual, and no file is read.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::checks::PendingChecks;
+use crate::identity::{FileIdentity, FileTimestamp};
+use crate::name_state::NameState;
+use crate::observe::ObservedName;
+use crate::outcome::{FinishedRead, HashOutcome, HashTrust};
+use crate::queue::DequeuedFile;
+use crate::tree::{LeftOutBody, Slot};
+use crate::watch::Cause;
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const MODEL_QUIET: Duration = Duration::from_secs(2);
+/// Far more rounds than any file needs to become listed once it is at rest.
+const SETTLE_ROUNDS_MAX: usize = 100;
+
+/// A step of the model, with the index of a name.
+#[derive(Clone, Copy, Debug)]
+enum NameAction {
+    Create(usize),
+    Open(usize),
+    Write { at: usize, grows: bool },
+    Close(usize),
+    Rename(usize, usize),
+    Link(usize, usize),
+    Unlink(usize),
+    Chmod(usize),
+    SetOldDate(usize),
+    Check,
+    Walk,
+    TakeRead,
+    EndRead,
+    Suspect(usize),
+    Pass { milliseconds: u64 },
+}
+
+fn any_action() -> impl Strategy<Value = NameAction> {
+    use NameAction::*;
+    let at = || 0..NAMES.len();
+    let pass = prop_oneof![Just(10u64), Just(100), Just(1000), Just(3000), Just(12_000)];
+    prop_oneof![
+        3 => at().prop_map(Create),
+        2 => at().prop_map(Open),
+        6 => (at(), any::<bool>()).prop_map(|(at, grows)| Write { at, grows }),
+        5 => at().prop_map(Close),
+        2 => (at(), at()).prop_map(|(from, to)| Rename(from, to)),
+        1 => (at(), at()).prop_map(|(from, to)| Link(from, to)),
+        1 => at().prop_map(Unlink),
+        1 => at().prop_map(Chmod),
+        1 => at().prop_map(SetOldDate),
+        8 => Just(Check),
+        1 => Just(Walk),
+        6 => Just(TakeRead),
+        6 => Just(EndRead),
+        1 => at().prop_map(Suspect),
+        5 => pass.prop_map(|milliseconds| Pass { milliseconds }),
+    ]
+}
+
+/// A file of the model.
+#[derive(Clone, Copy)]
+struct ModelFile {
+    identity: FileIdentity,
+    /// Number of the content.
+    version: u64,
+    private: bool,
+    writers: u32,
+    written_at: Instant,
+}
+
+impl ModelFile {
+    fn hash(&self) -> ContentHash {
+        ContentHash::of(
+            &[self.identity.ino, self.version]
+                .map(u64::to_le_bytes)
+                .concat(),
+        )
+    }
+}
+
+/// A running read.
+struct ModelRead {
+    taken: DequeuedFile,
+    opened: Result<OpenedModelFile, HashOutcome>,
+}
+
+/// A file as it was found before it was read.
+struct OpenedModelFile {
+    file: ModelFile,
+    recent: bool,
+    unwritten: bool,
+}
+
+/// The disk, the reports that are not read yet, and the state that follows them.
+struct NameModel {
+    _home: TempDir,
+    state: ListingState,
+    root: Slot,
+    now: Instant,
+    /// The kernel's clock, which stands still within one tick.
+    tick: FileTimestamp,
+    files: BTreeMap<u64, ModelFile>,
+    names: [Option<u64>; NAMES.len()],
+    reports: VecDeque<(usize, Cause)>,
+    checks: PendingChecks,
+    reads: VecDeque<ModelRead>,
+    listing: BTreeMap<SharedPath, Entry>,
+}
+
+impl NameModel {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&home.path().join(LEDGER_FILE)).unwrap();
+        let mut state = ListingState::new(ledger, MODEL_QUIET, Vec::new());
+        let exclude = Arc::new(Exclude::new(&[], false).unwrap());
+        let spec = ShareSpec::new(home.path().to_owned());
+        state.add_share(0, home.path(), &spec, exclude);
+        Self {
+            root: state.shares[&0].root,
+            _home: home,
+            state,
+            now: Instant::now(),
+            tick: FileTimestamp::new(FileTimestamp::now().seconds, 0),
+            files: BTreeMap::new(),
+            names: [None; NAMES.len()],
+            reports: VecDeque::new(),
+            checks: PendingChecks::new(),
+            reads: VecDeque::new(),
+            listing: BTreeMap::new(),
+        }
+    }
+
+    fn file(&mut self, at: usize) -> Option<&mut ModelFile> {
+        self.files.get_mut(&self.names[at]?)
+    }
+
+    fn take_step(&mut self, action: NameAction) {
+        let (tick, now) = (self.tick, self.now);
+        match action {
+            NameAction::Create(at) if self.names[at].is_none() => self.create(at),
+            NameAction::Open(at) => {
+                self.file(at).into_iter().for_each(|file| file.writers += 1);
+            }
+            NameAction::Write { at, grows } => {
+                let Some(file) = self.file(at).filter(|file| file.writers > 0) else {
+                    return;
+                };
+                file.version += 1;
+                file.identity.size_bytes += u64::from(grows);
+                (file.identity.mtime, file.identity.ctime) = (tick, tick);
+                file.written_at = now;
+                self.reports.push_back((at, Cause::Modified));
+            }
+            NameAction::Close(at) => {
+                let Some(file) = self.file(at).filter(|file| file.writers > 0) else {
+                    return;
+                };
+                file.writers -= 1;
+                self.reports.push_back((at, Cause::Closed));
+            }
+            NameAction::Rename(from, to) if self.names[from] != self.names[to] => {
+                let Some(file) = self.file(from) else { return };
+                file.identity.ctime = tick;
+                self.names[to] = self.names[from].take();
+                self.reports.push_back((to, Cause::Closed));
+                self.reports.push_back((from, Cause::Unlinked));
+            }
+            NameAction::Link(from, to) if self.names[to].is_none() => {
+                let Some(file) = self.file(from) else { return };
+                file.identity.ctime = tick;
+                self.names[to] = self.names[from];
+                self.reports.push_back((to, Cause::Created));
+            }
+            NameAction::Unlink(at) if self.names[at].take().is_some() => {
+                self.reports.push_back((at, Cause::Unlinked));
+            }
+            NameAction::Chmod(at) => {
+                let Some(file) = self.file(at) else { return };
+                file.private = !file.private;
+                file.identity.ctime = tick;
+                self.reports.push_back((at, Cause::Walk));
+            }
+            NameAction::SetOldDate(at) => {
+                // two dates set within one tick, with a write in between, cannot be told apart
+                self.next_tick();
+                let tick = self.tick;
+                let Some(file) = self.file(at) else { return };
+                file.identity.mtime = FileTimestamp::new(1_700_000_000, 0);
+                file.identity.ctime = tick;
+                file.written_at = now - 2 * MODEL_QUIET;
+                self.reports.push_back((at, Cause::Walk));
+            }
+            NameAction::Check => self.check(),
+            NameAction::Walk => self.walk(),
+            NameAction::TakeRead => self.take_read(),
+            NameAction::EndRead => self.end_read(),
+            NameAction::Suspect(at) => {
+                let slot = self.slot(at);
+                let file = slot.and_then(|slot| self.state.tree.file(slot));
+                if let Some(file) = file.filter(|file| file.listed) {
+                    self.state.suspect(&file.hash);
+                }
+            }
+            NameAction::Pass { milliseconds } => self.pass(Duration::from_millis(milliseconds)),
+            _ => {}
+        }
+    }
+
+    fn create(&mut self, at: usize) {
+        let ino = self.files.len() as u64 + 1;
+        let identity = FileIdentity {
+            dev: 1,
+            ino,
+            size_bytes: 0,
+            mtime: self.tick,
+            ctime: self.tick,
+        };
+        let file = ModelFile {
+            identity,
+            version: 0,
+            private: false,
+            writers: 1,
+            written_at: self.now,
+        };
+        self.files.insert(ino, file);
+        self.names[at] = Some(ino);
+        self.reports.push_back((at, Cause::Created));
+    }
+
+    fn next_tick(&mut self) {
+        self.tick = FileTimestamp::new(self.tick.seconds, self.tick.nanoseconds + 1);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.next_tick();
+        self.state.wake_rested(self.now);
+    }
+
+    fn slot(&self, at: usize) -> Option<Slot> {
+        self.state.tree.child(self.root, NAMES[at].as_bytes())
+    }
+
+    /// Stats a name as the scanner does.
+    fn stat(&mut self, name: &[u8]) -> ObservedName {
+        let at = NAMES.iter().position(|it| it.as_bytes() == name).unwrap();
+        let linked_again = self
+            .names
+            .iter()
+            .filter(|ino| **ino == self.names[at])
+            .count()
+            > 1;
+        let Some(file) = self.file(at) else {
+            return ObservedName::Nothing;
+        };
+        let identity = file.identity;
+        if file.private {
+            return ObservedName::LeftOut(LeftOutBody {
+                why: LeftOutWhy::Private,
+                directory: false,
+                identity,
+            });
+        }
+        ObservedName::File(NameStat {
+            identity,
+            mode: 0o100_644,
+            linked_again,
+            made_up: false,
+        })
+    }
+
+    /// Reads all reports, then checks their names.
+    fn check(&mut self) {
+        self.checks.begin_reading(self.tick);
+        for (at, cause) in std::mem::take(&mut self.reports) {
+            let turn = self.state.order.step();
+            let name = NAMES[at].as_bytes().into();
+            self.checks.add_report(self.root, name, cause, turn);
+        }
+        for recheck in std::mem::take(&mut self.state.rechecks) {
+            let turn = self.state.order.step();
+            let (directory, name) = (recheck.directory, recheck.name);
+            self.checks.add_report(directory, name, recheck.cause, turn);
+        }
+        let now = self.now;
+        for ((directory, name), check) in self.checks.take() {
+            let found = self.stat(&name);
+            self.checks.record_closed_writer(&check, &found, now);
+            self.state.order.set_turn(check.turn);
+            let cause = match &found {
+                ObservedName::File(seen) => {
+                    self.checks.cause_of_file(&check, seen, now, MODEL_QUIET)
+                }
+                _ => check.cause,
+            };
+            self.state.observe(directory, &name, found, cause, now);
+        }
+    }
+
+    fn walk(&mut self) {
+        for name in NAMES {
+            let found = self.stat(name.as_bytes());
+            self.state.order.step_of_walk();
+            let (name, cause) = (name.as_bytes(), Cause::Walk);
+            self.state.observe(self.root, name, found, cause, self.now);
+        }
+    }
+
+    /// Opens the next queued file, as a hasher does.
+    fn take_read(&mut self) {
+        let Some(taken) = self.state.queue.take(false, u64::MAX) else {
+            return;
+        };
+        let name = self.state.tree.name(taken.held.slot);
+        let at = NAMES.iter().position(|it| it.as_bytes() == name).unwrap();
+        let now = self.now;
+        let opened = match self.file(at).map(|file| *file) {
+            None => Err(HashOutcome::Elsewhere),
+            Some(file) if file.private => Err(HashOutcome::Elsewhere),
+            Some(file) => {
+                let age = now - file.written_at;
+                let recent = age < MODEL_QUIET;
+                let has_writer = file.writers > 0 && recent;
+                let is_overdue = taken
+                    .closed_at
+                    .is_some_and(|at| now - at >= MODEL_QUIET / 2);
+                let is_idle = age >= MODEL_QUIET / 2 || is_overdue;
+                let is_done = !has_writer || taken.held.busy || taken.held.sure && is_idle;
+                if is_done {
+                    Ok(OpenedModelFile {
+                        file,
+                        recent,
+                        unwritten: !has_writer,
+                    })
+                } else {
+                    Err(HashOutcome::BeingWritten(age))
+                }
+            }
+        };
+        self.reads.push_back(ModelRead { taken, opened });
+    }
+
+    fn end_read(&mut self) {
+        let Some(ModelRead { taken, opened }) = self.reads.pop_front() else {
+            return;
+        };
+        let is_cancelled = taken.cancel.load(std::sync::atomic::Ordering::Relaxed);
+        let outcome = match opened {
+            Err(outcome) => outcome,
+            Ok(_) if is_cancelled => HashOutcome::Changed,
+            Ok(opened) => self.conclude(&opened),
+        };
+        let read = FinishedRead::of(taken.held, outcome);
+        self.state.hashed(read, self.now);
+    }
+
+    fn conclude(&self, opened: &OpenedModelFile) -> HashOutcome {
+        let (before, ino) = (opened.file, opened.file.identity.ino);
+        let after = self.files[&ino];
+        if after.identity != before.identity {
+            return HashOutcome::Changed;
+        }
+        if opened.recent && opened.unwritten && after.writers > 0 {
+            return HashOutcome::BeingWritten(self.now - before.written_at);
+        }
+        let trust = match after.writers {
+            _ if opened.recent => HashTrust::Racy,
+            0 => HashTrust::Sure,
+            _ => HashTrust::UntilClosed,
+        };
+        HashOutcome::Hashed {
+            seen: NameStat {
+                identity: before.identity,
+                mode: 0o100_644,
+                linked_again: false,
+                made_up: false,
+            },
+            hash: before.hash(),
+            trust,
+            unwritten: opened.unwritten && after.writers == 0,
+        }
+    }
+
+    fn send_events(&mut self) {
+        let mut events = std::mem::take(&mut self.state.outbox);
+        self.state.order.release(self.now, &mut events);
+        for event in events {
+            match event {
+                ShareEvent::Put { path, entry, .. } => drop(self.listing.insert(path, entry)),
+                ShareEvent::Removed { path, .. } => {
+                    assert!(
+                        self.listing.remove(&path).is_some(),
+                        "{path} was not listed"
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Checks that a turn waits only for a file that is to be read.
+    fn check_waits(&self) -> Result<(), TestCaseError> {
+        for slot in (0..NAMES.len()).filter_map(|at| self.slot(at)) {
+            let state = self.state.queue.state(slot);
+            let waits = self.state.order.turn_of(slot).is_some();
+            let is_read = state.is_some_and(NameState::waits_for_read);
+            prop_assert!(is_read || !waits, "a turn waits for a file in {:?}", state);
+            let is_written = state == Some(NameState::BeingWritten);
+            prop_assert!(!(is_written && waits), "a turn waits for a writer");
+        }
+        let left = self.state.queue.left().count();
+        prop_assert_eq!(self.state.queue.files_left(), left);
+        Ok(())
+    }
+
+    /// Ends all writers, and lets the time pass until no read is due.
+    fn settle(&mut self) -> Result<(), TestCaseError> {
+        for at in 0..NAMES.len() {
+            while self.file(at).is_some_and(|file| file.writers > 0) {
+                self.take_step(NameAction::Close(at));
+            }
+        }
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            self.check();
+            self.take_read();
+            self.end_read();
+            self.check_waits()?;
+            self.send_events();
+            let is_due = (0..NAMES.len())
+                .filter_map(|at| self.slot(at))
+                .any(|slot| self.state.queue.state(slot).is_some());
+            let is_busy = is_due || !self.reads.is_empty() || !self.state.rechecks.is_empty();
+            if !is_busy && self.state.order.is_empty() {
+                return Ok(());
+            }
+            self.pass(MODEL_QUIET / 2);
+        }
+        let states = (0..NAMES.len()).map(|at| self.state.queue.state(self.slot(at)?));
+        let states: Vec<_> = states.collect();
+        Err(TestCaseError::fail(format!("does not settle: {states:?}")))
+    }
+
+    /// Compares the listing with the disk.
+    fn compare(&mut self) -> Result<(), TestCaseError> {
+        for at in 0..NAMES.len() {
+            let file = self.file(at).filter(|file| !file.private).map(|file| *file);
+            let expected = file.map(|file| {
+                let identity = file.identity;
+                let kind = Kind::File {
+                    hash: file.hash(),
+                    size_bytes: identity.size_bytes,
+                    executable: false,
+                };
+                (kind, Timestamp::from(identity.mtime))
+            });
+            let listed = self.listing.get(&path(NAMES[at]));
+            let listed = listed.map(|entry| (entry.kind.clone(), entry.mtime));
+            prop_assert_eq!(listed, expected, "{}", NAMES[at]);
+            let shown = self.slot(at).map(|slot| self.state.tree.shown(slot));
+            let is_private = self.file(at).map(|file| file.private);
+            let state = is_private.map(|private| {
+                if private {
+                    NameState::Rejected
+                } else {
+                    NameState::Listed
+                }
+            });
+            prop_assert_eq!(shown, state, "{}", NAMES[at]);
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..Default::default() })]
+
+    #[test]
+    fn every_name_ends_listed_as_it_is_on_the_disk_after_any_schedule(
+        actions in proptest::collection::vec(any_action(), 1..120)
+    ) {
+        let mut model = NameModel::new();
+        for action in actions {
+            model.take_step(action);
+            model.check_waits()?;
+            model.send_events();
+        }
+        model.settle()?;
+        // the kernel does not report a write under the other names of a file
+        model.walk();
+        model.settle()?;
+        model.compare()?;
+    }
+}
