@@ -48,10 +48,10 @@ impl Scanner {
                 self.overtaken.insert(key, look);
                 late.extend(last);
             } else {
-                state.order.set_turn(look.check.turn);
+                state.listing.order.set_turn(look.check.turn);
                 if is_known(&state, &look) && PendingChecks::may_be_ahead(&look.check, &look.found)
                 {
-                    state.order.set_ahead();
+                    state.listing.order.set_ahead();
                 }
                 self.apply_check(&mut state, look, now);
             }
@@ -59,7 +59,7 @@ impl Scanner {
         // These names were overtaken twice in a row: they change faster than they are checked. All
         // changes before the previous check have their turns by now, so apply that check's result.
         for look in late {
-            state.order.step();
+            state.listing.order.step();
             self.apply_check(&mut state, look, now);
         }
         drop(state);
@@ -82,7 +82,7 @@ impl Scanner {
         match found {
             Some(Ok(found)) => looks.extend(found),
             Some(Err(error)) if is_want(error) => self.record_want(place.index),
-            Some(Err(_)) => self.shared.lock().scans.push(place.index),
+            Some(Err(_)) => self.shared.lock().listing.shares.scans.push(place.index),
             // the whole share is walked once its disk answers
             None => {}
         }
@@ -96,7 +96,7 @@ impl Scanner {
             check,
             found,
         } = look;
-        if state.tree.directory(place.slot).map(|d| d.number) != place.number {
+        if state.listing.tree.directory(place.slot).map(|d| d.number) != place.number {
             return;
         }
         let cause = match &found {
@@ -107,8 +107,8 @@ impl Scanner {
             _ => check.cause,
         };
         let fresh = state.observe(place.slot, &name, found, cause, now);
-        if let Some(slot) = fresh.filter(|slot| !state.is_loop(*slot)) {
-            let turn = state.order.await_reading();
+        if let Some(slot) = fresh.filter(|slot| !state.listing.tree.is_loop(*slot)) {
+            let turn = state.listing.order.await_reading();
             let visit = Visit {
                 index: place.index,
                 slot,
@@ -170,11 +170,11 @@ fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
 /// Returns whether the result may be a pointer to other names, or may remove its own name from the
 /// listing: it is a link, or the tree has the name already. For a file, the name must be listed.
 fn is_known(state: &ListingState, look: &CheckedName) -> bool {
-    let known = state.tree.child(look.place.slot, &look.name);
+    let known = state.listing.tree.child(look.place.slot, &look.name);
     match &look.found {
         ObservedName::Symlink(..) => true,
         ObservedName::File(_) => {
-            known.is_some_and(|slot| state.tree.file(slot).is_some_and(|f| f.listed))
+            known.is_some_and(|slot| state.listing.tree.file(slot).is_some_and(|f| f.listed))
         }
         _ => known.is_some(),
     }

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use super::beneath::Beneath;
 use super::shared::SharedState;
-use super::state::ListingState;
 use p2pfs_types::stall::StallClock;
 
 /// How long a call may make no progress before its disk counts as not answering. This is longer
@@ -83,7 +82,7 @@ impl DiskThread {
             };
             // if sending fails, the scanner no longer waits for this call
             if tell.send(look(&looking)).is_err() {
-                shared.lock().answers_again(index);
+                shared.lock().listing.shares.answers_again(index);
                 shared.wake();
             }
         }))?;
@@ -98,7 +97,7 @@ impl DiskThread {
             }
         }
         // before `told` is dropped, so that the call cannot report its end first
-        self.shared.lock().stands_still(index);
+        self.shared.lock().listing.shares.stands_still(index);
         drop(told);
         let longer = (patience * 2).min(STANDS_STILL_MAX);
         self.patience.insert(index, longer);
@@ -123,23 +122,5 @@ impl DiskThread {
         sender.send(work).ok()?;
         self.work = Some(sender);
         Some(())
-    }
-}
-
-impl ListingState {
-    /// Marks a share because its disk does not answer. Its names stay listed.
-    pub(super) fn stands_still(&mut self, index: u16) {
-        if let Some(share) = self.shares.get_mut(&index) {
-            share.stands_still = true;
-        }
-    }
-
-    /// Unmarks a share because its disk answers again, and schedules a walk for the changes missed
-    /// meanwhile.
-    pub(super) fn answers_again(&mut self, index: u16) {
-        if let Some(share) = self.shares.get_mut(&index) {
-            share.stands_still = false;
-            self.scans.push(index);
-        }
     }
 }

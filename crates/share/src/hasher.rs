@@ -35,7 +35,7 @@ pub(super) fn spawn(shared: &Arc<SharedState>, prompt_only: bool) -> io::Result<
 pub(super) fn replace_standing(shared: &Arc<SharedState>) {
     for standing in shared.hashers.take_standing(Instant::now()) {
         let mut state = shared.lock();
-        state.stands_still(standing.share);
+        state.listing.shares.stands_still(standing.share);
         let left = standing.files.into_iter();
         state
             .read
@@ -85,7 +85,7 @@ fn run(shared: &SharedState, at_work: &HasherProgress) {
 fn is_left(shared: &SharedState, at_work: &HasherProgress) -> bool {
     let left = at_work.end();
     if let Some(share) = left {
-        shared.lock().answers_again(share);
+        shared.lock().listing.shares.answers_again(share);
         shared.wake();
     }
     left.is_some()
@@ -129,7 +129,7 @@ fn next_jobs(
         if shared.is_stopping() {
             return None;
         }
-        if state.outbox.len() + state.read.len() <= OUTBOX_MAX_EVENTS {
+        if state.listing.shares.outbox.len() + state.read.len() <= OUTBOX_MAX_EVENTS {
             let jobs = take_jobs(&mut state, at_work.prompt_only, large.room_for_bytes());
             if !jobs.is_empty() {
                 at_work.take(jobs.iter().map(|job| job.taken.held));
@@ -164,10 +164,10 @@ fn take_jobs(state: &mut ListingState, prompt_only: bool, room_for_bytes: u64) -
 }
 
 fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
-    let node = state.tree.get(taken.held.slot)?;
-    let share = state.shares.get(&node.share)?;
+    let node = state.listing.tree.get(taken.held.slot)?;
+    let share = state.listing.shares.by_index.get(&node.share)?;
     let (dir, include_private) = (share.dir.clone(), share.include_private);
-    let path = state.tree.path(taken.held.slot)?;
+    let path = state.listing.tree.path(taken.held.slot)?;
     let listed = state.extendable(&taken);
     Some(Job {
         share: node.share,

@@ -166,6 +166,11 @@ impl Ledger {
         self.known_share(name).or(found.ok()?)
     }
 
+    /// Returns whether the remembered hash of a file is in doubt ([`LedgerRow::doubted`]).
+    pub(super) fn is_doubted(&self, dev: u64, ino: u64) -> bool {
+        self.get(dev, ino).is_some_and(|row| row.doubted)
+    }
+
     /// Returns the remembered row of the file (dev, ino), regardless of its current state.
     pub(super) fn get(&self, dev: u64, ino: u64) -> Option<LedgerRow> {
         let key = (self.filesystems.identity(dev), ino);

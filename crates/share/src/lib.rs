@@ -68,6 +68,7 @@ mod beneath;
 mod checking;
 mod checks;
 mod config;
+mod dependent_names;
 mod disk_thread;
 mod error;
 mod exclude;
@@ -80,10 +81,10 @@ mod hasher;
 mod identity;
 mod kept;
 mod ledger;
-mod left_links;
 mod left_out;
 
 mod links;
+mod listing;
 mod mounts;
 mod name_arena;
 mod name_state;
@@ -103,6 +104,7 @@ mod round_robin;
 mod runs;
 mod scanner;
 mod shared;
+mod shares;
 mod source;
 mod state;
 mod status;
@@ -151,6 +153,7 @@ use p2pfs_types::path::{SharedPath, check_name};
 use scanner::Scanner;
 use shared::SharedState;
 use state::ListingState;
+use status::StatusView;
 
 /// How long after the start a content that is not found is answered with [`ShareError::Beginning`],
 /// unless the caller reports earlier that all shares were added ([`ShareSet::all_added`]). Without
@@ -232,7 +235,9 @@ impl ShareSet {
             |other: &Path| other != dir && (other.starts_with(&dir) || dir.starts_with(other));
         let state = shared.lock();
         let other = state
+            .listing
             .shares
+            .by_index
             .values()
             .map(|share| &share.dir)
             .find(|other| overlaps(other));
@@ -244,12 +249,12 @@ impl ShareSet {
         }
         // a folder that is already shared under another name, as in the configuration, keeps those
         // settings
-        let mut shares = state.shares.iter();
+        let mut shares = state.listing.shares.by_index.iter();
         let by_another = shares.find(|(_, it)| *it.dir == *dir && it.given != spec.dir);
         if let Some((index, _)) = by_another.filter(|_| spec.is_resolved) {
             return Ok(ShareIndex(*index));
         }
-        let ledger = state.ledger.clone();
+        let ledger = state.listing.ledger.clone();
         drop(state);
         let index = ledger.share_index(&dir, &spec.dir)?;
         let mut state = shared.lock();
@@ -279,13 +284,13 @@ impl ShareSet {
         let _alone = self.inner.changing.lock();
         let shared = &self.inner.shared;
         let mut state = shared.lock();
-        let mut shares = state.shares.iter();
+        let mut shares = state.listing.shares.by_index.iter();
         let by_name = shares.clone().find(|(_, share)| *share.dir == *dir);
         // compare the given names as text: a link in one may lead elsewhere by now, or to a disk
         // that does not answer
         let offered = by_name.or_else(|| shares.find(|(_, share)| share.given == dir));
         let index = offered.map(|(index, _)| *index);
-        let index = index.or_else(|| state.ledger.known_share(dir));
+        let index = index.or_else(|| state.listing.ledger.known_share(dir));
         let removed = index.is_some_and(|index| state.remove_share(index));
         drop(state);
         shared.wake();
@@ -311,7 +316,7 @@ impl ShareSet {
         let awaited = missing.iter().filter(|share| share.is_awaited);
         let awaited: Vec<u16> = if state.has_absent() {
             awaited
-                .filter_map(|share| state.ledger.share_given_as(&share.dir))
+                .filter_map(|share| state.listing.ledger.share_given_as(&share.dir))
                 .collect()
         } else {
             Vec::new()
@@ -324,18 +329,18 @@ impl ShareSet {
 
     /// Returns the status of every share.
     pub fn list(&self) -> Vec<ShareStatus> {
-        self.inner.shared.lock().list()
+        StatusView::of(&self.inner.shared.lock()).list()
     }
 
     /// Returns whether a shared file had this content when it was hashed. Reads memory only.
     pub fn holds(&self, hash: &ContentHash) -> bool {
         let state = self.inner.shared.lock();
-        state.tree.with_content(hash).next().is_some()
+        state.listing.tree.with_content(hash).next().is_some()
     }
 
     /// Returns which readers may have a content of the shares. Reads memory only.
     pub fn shared_for(&self, hash: &ContentHash) -> SharedFor {
-        self.inner.shared.lock().shared_for(hash)
+        StatusView::of(&self.inner.shared.lock()).shared_for(hash)
     }
 
     /// Opens a shared file for live reads, whatever its current content is.
@@ -389,19 +394,19 @@ impl ShareSet {
     /// Returns the files in a directory of the listing that wait to be hashed and so may not be
     /// listed yet. If there are many, returns some of them.
     pub fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
-        self.inner.shared.lock().unread_in(directory)
+        StatusView::of(&self.inner.shared.lock()).unread_in(directory)
     }
 
     /// Returns, for each share in which `path` or a directory above it is left out, the reason.
     pub fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
-        self.inner.shared.lock().left_out_at(path)
+        StatusView::of(&self.inner.shared.lock()).left_out_at(path)
     }
 
     /// Returns at most `limit` listed names after the position that an earlier call returned, in no
     /// particular order, and the position to continue from if there are more. A name that stays
     /// listed during the whole iteration is returned once.
     pub fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
-        self.inner.shared.lock().listed(after, limit)
+        StatusView::of(&self.inner.shared.lock()).listed(after, limit)
     }
 
     /// Returns the bytes of files that were read for hashing since the start.
@@ -412,7 +417,7 @@ impl ShareSet {
 
     /// Starts a new walk through every share.
     pub fn rescan(&self) {
-        scanner::scan_all(&mut self.inner.shared.lock());
+        self.inner.shared.lock().listing.shares.scan_all();
         self.inner.shared.wake();
     }
 
@@ -431,7 +436,9 @@ impl ShareSet {
     ) -> Result<(Arc<Path>, bool, SharedPath), ShareError> {
         let state = self.inner.shared.lock();
         let share = state
+            .listing
             .shares
+            .by_index
             .get(&index.0)
             .ok_or(ShareError::NoSuchIndex { index: index.0 })?;
         let local = share.place.local(listed).ok_or(ShareError::NotHere)?;

@@ -7,8 +7,7 @@ use super::ledger::LedgerRow;
 use super::left_out::LeftOutWhy;
 use super::name_state::{FoundBy, Observation};
 use super::order::DiscoveredBy;
-use super::renamed::NewName;
-use super::state::{ListingState, Recheck};
+use super::state::ListingState;
 use super::tree::{DirectoryBody, FileBody, LeftOutBody, NodeBody, Slot, SymlinkBody};
 use super::watch::Cause;
 
@@ -62,9 +61,9 @@ impl ListingState {
         cause: Cause,
         now: Instant,
     ) -> Option<Slot> {
-        self.tree.directory(parent)?;
-        self.order.set_seen(found.identity());
-        let known = self.tree.child(parent, name);
+        self.listing.tree.directory(parent)?;
+        self.listing.order.set_seen(found.identity());
+        let known = self.listing.tree.child(parent, name);
         match found {
             ObservedName::Nothing => {
                 known.inspect(|slot| self.remove_tree(*slot));
@@ -93,7 +92,7 @@ impl ListingState {
         let is_kept_back = matches!(&body, NodeBody::LeftOut(it)
             if matches!(it.why, LeftOutWhy::Private | LeftOutWhy::Excluded));
         if let Some(slot) = known {
-            let old = self.tree.get(slot).map(|node| &node.body);
+            let old = self.listing.tree.get(slot).map(|node| &node.body);
             if let (Some(NodeBody::LeftOut(old)), NodeBody::LeftOut(new)) = (old, &body)
                 && old.why == new.why
                 && (private.is_none() || old.identity == new.identity)
@@ -105,24 +104,25 @@ impl ListingState {
             }
             self.remove_tree(slot);
         }
-        let slot = self.tree.insert(parent, name, body);
-        self.count(slot, 1);
-        self.warn_of_left_out(slot);
+        let slot = self.listing.tree.insert(parent, name, body);
+        self.listing.count(slot, 1);
+        self.listing.warn_of_left_out(slot);
         // the private mode also holds for the other names of the file, for which the kernel reports
         // no change
         if let Some((dev, ino)) = private
-            && let Some(row) = self.ledger.get(dev, ino)
+            && let Some(row) = self.listing.ledger.get(dev, ino)
         {
-            self.recheck_links(row.identity.without_ctime(), &row.hash);
+            self.listing
+                .recheck_links(row.identity.without_ctime(), &row.hash);
         }
     }
 
     /// Discards the kept content of a file. For any other name, discards all kept contents, because
     /// it is not known which of them were written below that name.
     fn give_back(&mut self, slot: Slot) {
-        match self.tree.file(slot) {
-            Some(file) => self.kept.forget(&file.hash),
-            None => self.kept.clear(),
+        match self.listing.tree.file(slot) {
+            Some(file) => self.listing.kept.forget(&file.hash),
+            None => self.listing.kept.clear(),
         }
     }
 
@@ -137,7 +137,7 @@ impl ListingState {
         seen: &NameStat,
     ) -> Slot {
         if let Some(slot) = known {
-            match self.tree.get(slot).map(|node| &node.body) {
+            match self.listing.tree.get(slot).map(|node| &node.body) {
                 Some(NodeBody::File(_)) => return slot,
                 Some(NodeBody::LeftOut(old))
                     if old.why == LeftOutWhy::Unreadable && old.identity == seen.identity =>
@@ -147,23 +147,25 @@ impl ListingState {
                 _ => self.remove_tree(slot),
             }
         }
-        self.tree.insert(parent, name, NodeBody::unlisted())
+        self.listing.tree.insert(parent, name, NodeBody::unlisted())
     }
 
     fn see_file(&mut self, slot: Slot, seen: &NameStat, cause: Cause, now: Instant) {
-        let listed = self.tree.file(slot).filter(|file| file.listed);
+        let FileIdentity { dev, ino, .. } = seen.identity;
+        let listed = self.listing.tree.file(slot).filter(|file| file.listed);
         if let Some(file) = listed.filter(|file| file.identity == seen.identity) {
-            let version = self.tree.version(slot, &file);
+            let version = self.listing.tree.version(slot, &file);
             if version != version.seen_at(FileTimestamp::now()) {
                 // the version time is in the future because the clock was set back
-                self.list_file(slot, seen, file.hash, self.is_doubted(seen));
+                let doubted = self.listing.ledger.is_doubted(dev, ino);
+                self.listing.list_file(slot, seen, file.hash, doubted);
             }
-            let doubted = cause == Cause::Closed && self.is_doubted(seen);
+            let doubted = cause == Cause::Closed && self.listing.ledger.is_doubted(dev, ino);
             let unchanged = Observation::Unchanged { cause, doubted };
             self.apply(slot, unchanged, seen.identity, now);
             return;
         }
-        if let Some(row) = self.ledger.get(seen.identity.dev, seen.identity.ino)
+        if let Some(row) = self.listing.ledger.get(dev, ino)
             && is_of(&row, seen, listed.as_ref())
             && (!row.doubted || cause == Cause::Walk && seen.linked_again)
         {
@@ -174,16 +176,19 @@ impl ListingState {
                 seen.identity,
                 now,
             );
-            self.list_file(slot, seen, row.hash, doubted);
+            self.listing.list_file(slot, seen, row.hash, doubted);
             return;
         }
         if listed.is_none() {
-            self.note_moved(slot, &seen.identity);
+            self.listing.note_moved(slot, &seen.identity);
         }
-        let found = match self.order.discovered_by() {
+        let found = match self.listing.order.discovered_by() {
             DiscoveredBy::Reported => FoundBy::Report,
             DiscoveredBy::New => {
-                let is_awaited = self.order.awaits_discovered(seen.identity.size_bytes);
+                let is_awaited = self
+                    .listing
+                    .order
+                    .awaits_discovered(seen.identity.size_bytes);
                 FoundBy::NewTree { is_awaited }
             }
             DiscoveredBy::Walked => FoundBy::Walk,
@@ -196,24 +201,6 @@ impl ListingState {
         self.apply(slot, changed, seen.identity, now);
     }
 
-    /// If the file was hashed under another name and only its ctime changed since, records it as a
-    /// source of that hash. Until the file is hashed under this name, it serves that content, which
-    /// is verified on each read.
-    fn note_moved(&mut self, slot: Slot, seen: &FileIdentity) {
-        if let Some(row) = self.ledger.get(seen.dev, seen.ino)
-            && row.identity.same_but_ctime(seen)
-        {
-            let identity = row.identity;
-            self.moved.insert(row.hash, NewName { slot, identity });
-        }
-    }
-
-    /// Returns whether the remembered hash of the file is in doubt ([`LedgerRow::doubted`]).
-    fn is_doubted(&self, seen: &NameStat) -> bool {
-        let FileIdentity { dev, ino, .. } = seen.identity;
-        self.ledger.get(dev, ino).is_some_and(|row| row.doubted)
-    }
-
     fn see_directory(
         &mut self,
         parent: Slot,
@@ -222,7 +209,7 @@ impl ListingState {
         seen: &NameStat,
     ) -> Option<Slot> {
         let FileIdentity { dev, ino, .. } = seen.identity;
-        if self.tree.is_within_itself(parent, dev, ino) {
+        if self.listing.tree.is_within_itself(parent, dev, ino) {
             let why = LeftOutWhy::Loop;
             let body = LeftOutBody {
                 why,
@@ -230,100 +217,40 @@ impl ListingState {
                 identity: seen.identity,
             };
             self.leave_out(parent, name, known, body);
-            self.loops.extend(self.tree.child(parent, name));
+            if let Some(slot) = self.listing.tree.child(parent, name) {
+                self.listing.dependents.record_loop(slot);
+            }
             return None;
         }
+        let is_unreadable =
+            |body: &LeftOutBody| body.directory && body.why == LeftOutWhy::Unreadable;
         let slot = match known {
-            Some(slot) if self.tree.directory(slot).is_some() => slot,
-            Some(slot) if self.is_unreadable_directory(slot) => return Some(slot),
+            Some(slot) if self.listing.tree.directory(slot).is_some() => slot,
+            Some(slot) if self.listing.tree.left_out(slot).is_some_and(is_unreadable) => {
+                return Some(slot);
+            }
             other => {
                 other.inspect(|slot| self.remove_tree(*slot));
-                let body = NodeBody::Directory(self.tree.new_directory());
-                self.tree.insert(parent, name, body)
+                let body = NodeBody::Directory(self.listing.tree.new_directory());
+                self.listing.tree.insert(parent, name, body)
             }
         };
         let replaced = self
+            .listing
             .tree
             .directory(slot)
             .is_some_and(|known| (known.dev, known.ino) != (dev, ino));
         if replaced {
-            self.replace_directory(slot, dev, ino);
+            self.listing.replace_directory(slot, dev, ino);
         }
-        self.list_directory(slot, seen.identity.mtime);
+        self.listing.list_directory(slot, seen.identity.mtime);
         // a new directory may get the inode number of a deleted one, but not its watch
-        let unwatched = self.tree.directory(slot).is_some_and(|d| d.watch.is_none());
+        let unwatched = self
+            .listing
+            .tree
+            .directory(slot)
+            .is_some_and(|d| d.watch.is_none());
         (replaced || unwatched).then_some(slot)
-    }
-
-    /// Rechecks each directory left out as a loop, once no directory above it in the tree has the
-    /// same inode. Such a loop was only apparent: the directory above had been moved away, but its
-    /// old name was not checked yet and still was in the tree.
-    pub(super) fn recheck_loops(&mut self) {
-        for slot in std::mem::take(&mut self.loops) {
-            let Some(node) = self.tree.get(slot) else {
-                continue;
-            };
-            let NodeBody::LeftOut(LeftOutBody {
-                why: LeftOutWhy::Loop,
-                directory: true,
-                identity,
-            }) = &node.body
-            else {
-                continue;
-            };
-            if self
-                .tree
-                .is_within_itself(node.parent, identity.dev, identity.ino)
-            {
-                self.loops.insert(slot);
-            } else {
-                self.recheck(slot, Cause::Closed);
-            }
-        }
-    }
-
-    /// Rechecks links left out because of their targets, if another link was removed or changed its
-    /// target. The left-out links may lead through that link.
-    pub(super) fn recheck_left_links(&mut self) {
-        for slot in self.left_links.take_due() {
-            self.recheck(slot, Cause::Closed);
-        }
-    }
-
-    /// Returns whether a name is left out because it leads back to itself.
-    pub(super) fn is_loop(&self, slot: Slot) -> bool {
-        let body = self.tree.get(slot).map(|node| &node.body);
-        matches!(body, Some(NodeBody::LeftOut(body)) if body.why == LeftOutWhy::Loop)
-    }
-
-    fn is_unreadable_directory(&self, slot: Slot) -> bool {
-        let body = self.tree.get(slot).map(|node| &node.body);
-        matches!(
-            body,
-            Some(NodeBody::LeftOut(LeftOutBody {
-                why: LeftOutWhy::Unreadable,
-                directory: true,
-                ..
-            }))
-        )
-    }
-
-    /// Lists a directory, or updates its modification time.
-    pub(super) fn list_directory(&mut self, slot: Slot, mtime: FileTimestamp) {
-        let Some(directory) = self.tree.directory_mut(slot) else {
-            return;
-        };
-        let fresh = !directory.listed;
-        if !fresh && directory.mtime == mtime {
-            return;
-        }
-        directory.listed = true;
-        directory.mtime = mtime;
-        directory.version = mtime.seen_at(FileTimestamp::now());
-        if fresh {
-            self.count(slot, 1);
-        }
-        self.announce_put(slot);
     }
 
     fn see_symlink(
@@ -336,15 +263,15 @@ impl ListingState {
     ) {
         let mtime = seen.identity.mtime;
         if let Some(slot) = known {
-            match self.tree.symlink(slot) {
+            match self.listing.tree.symlink(slot) {
                 Some(link) if (&link.target, link.mtime) == (&target, mtime) => return,
-                Some(_) => self.left_links.record_change(),
+                Some(_) => self.listing.dependents.record_change(),
                 None => self.remove_tree(slot),
             }
         }
-        let slot = self.tree.child(parent, name).unwrap_or_else(|| {
-            let slot = self.tree.insert(parent, name, NodeBody::Symlink);
-            self.count(slot, 1);
+        let slot = self.listing.tree.child(parent, name).unwrap_or_else(|| {
+            let slot = self.listing.tree.insert(parent, name, NodeBody::Symlink);
+            self.listing.count(slot, 1);
             slot
         });
         let body = SymlinkBody {
@@ -352,21 +279,21 @@ impl ListingState {
             mtime,
             version: mtime.seen_at(FileTimestamp::now()),
         };
-        self.tree.set_symlink(slot, body);
-        self.announce_put(slot);
+        self.listing.tree.set_symlink(slot, body);
+        self.listing.announce_put(slot);
     }
 
     /// Restores a directory that was left out as unreadable. Returns its number.
     pub(super) fn become_directory(&mut self, slot: Slot, seen: &NameStat) -> Option<u32> {
-        self.unlist(slot);
+        self.listing.unlist(slot);
         let (dev, ino) = (seen.identity.dev, seen.identity.ino);
         let body = DirectoryBody {
             dev,
             ino,
-            ..self.tree.new_directory()
+            ..self.listing.tree.new_directory()
         };
-        self.tree.get_mut(slot)?.body = NodeBody::Directory(body);
-        self.list_directory(slot, seen.identity.mtime);
+        self.listing.tree.get_mut(slot)?.body = NodeBody::Directory(body);
+        self.listing.list_directory(slot, seen.identity.mtime);
         Some(body.number)
     }
 
@@ -377,28 +304,16 @@ impl ListingState {
         identity: FileIdentity,
         directory: bool,
     ) {
-        let Some(parent) = self.tree.get(slot).map(|n| n.parent) else {
+        let Some(parent) = self.listing.tree.get(slot).map(|n| n.parent) else {
             return;
         };
-        let name: Box<[u8]> = self.tree.name(slot).into();
+        let name: Box<[u8]> = self.listing.tree.name(slot).into();
         let body = LeftOutBody {
             why: LeftOutWhy::Unreadable,
             directory,
             identity,
         };
         self.leave_out(parent, &name, Some(slot), body);
-    }
-
-    /// Queues a name for a check by the scanner.
-    pub(super) fn recheck(&mut self, slot: Slot, cause: Cause) {
-        if let Some(node) = self.tree.get(slot) {
-            let (directory, name) = (node.parent, self.tree.name(slot).into());
-            self.rechecks.push(Recheck {
-                directory,
-                name,
-                cause,
-            });
-        }
     }
 }
 

@@ -19,12 +19,13 @@ use super::disk_thread::DiskThread;
 use super::hasher;
 use super::identity::FileTimestamp;
 use super::left_out::LeftOutWhy;
+use super::listing::Recheck;
 use super::mounts::{MountChanges, says_changed};
 use super::observe::ObservedName;
 use super::order::EventSeq;
 use super::outcome::FinishedRead;
 use super::shared::SharedState;
-use super::state::{ListingState, Recheck};
+use super::state::ListingState;
 use super::tree::{NodeBody, Slot};
 use super::walk::{DirectoryWalk, ObservedNames, ShareDirectory};
 use super::watch::{Cause, InotifyReport, Watches};
@@ -141,8 +142,7 @@ impl Scanner {
     /// Rechecks left-out names that may have to be listed now because another name changed.
     fn recheck(&self) {
         let mut state = self.shared.lock();
-        state.recheck_loops();
-        state.recheck_left_links();
+        state.listing.recheck_dependents();
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -151,23 +151,23 @@ impl Scanner {
         let walks = |queue: &&WalkQueue| queue.walk.is_some() || !queue.visits.is_empty();
         queues.iter().any(walks)
             || !self.checks.is_empty()
-            || !state.rechecks.is_empty()
-            || !state.scans.is_empty()
+            || !state.listing.rechecks.is_empty()
+            || !state.listing.shares.scans.is_empty()
             || !state.read.is_empty()
-            || !state.outbox.is_empty()
-            || state.order.is_reading()
+            || !state.listing.shares.outbox.is_empty()
+            || state.listing.order.is_reading()
     }
 
     fn has_told_all(&self) -> bool {
         let state = self.shared.lock();
-        let all_told = state.queue.files_left() == 0 && state.order.is_empty();
+        let all_told = state.queue.files_left() == 0 && state.listing.order.is_empty();
         all_told && self.watches.next_due().is_none()
     }
 
     /// Waits until something is reported, requested or due.
     fn wait(&mut self) {
         let state = self.shared.lock();
-        let waiting = [state.queue.next_rested(), state.order.next_due()];
+        let waiting = [state.queue.next_rested(), state.listing.order.next_due()];
         drop(state);
         let asked = waiting.into_iter().chain([self.watches.next_due()]);
         let due = self.rescan_at.min(self.retry_at);
@@ -201,7 +201,7 @@ impl Scanner {
             note_report(&mut state, &mut self.checks, report);
         }
         for (watch, slot) in dropped {
-            if let Some(directory) = state.tree.directory_mut(slot)
+            if let Some(directory) = state.listing.tree.directory_mut(slot)
                 && directory.watch == Some(watch)
             {
                 directory.watch = None;
@@ -210,9 +210,9 @@ impl Scanner {
         if self.checks.len() > CHECKS_MAX {
             self.checks.clear();
             self.overtaken.clear();
-            scan_all(&mut state);
+            state.listing.shares.scan_all();
         }
-        state.order.record_drained();
+        state.listing.order.record_drained();
     }
 
     /// Collects the work that is due or requested by other threads.
@@ -222,16 +222,18 @@ impl Scanner {
         if now >= self.rescan_at {
             self.rescan_at = now + shared.rescan;
             self.tidied = false;
-            scan_all(&mut state);
+            state.listing.shares.scan_all();
         }
         if now >= self.retry_at {
             self.retry_at = now + RETRY;
             let again = state
+                .listing
                 .shares
+                .by_index
                 .iter_mut()
                 .filter_map(|(index, share)| share.take_retry().then_some(*index));
             let again: Vec<u16> = again.collect();
-            state.scans.extend(again);
+            state.listing.shares.scans.extend(again);
         }
         for point in self.mounts.take() {
             note_mount(&mut state, &mut self.checks, &point);
@@ -241,16 +243,16 @@ impl Scanner {
             directory,
             name,
             cause,
-        } in std::mem::take(&mut state.rechecks)
+        } in std::mem::take(&mut state.listing.rechecks)
         {
-            let turn = state.order.step();
+            let turn = state.listing.order.step();
             self.checks.add_report(directory, name, cause, turn);
         }
-        if !state.scans.is_empty() {
+        if !state.listing.shares.scans.is_empty() {
             self.watches.restart();
         }
-        for index in std::mem::take(&mut state.scans) {
-            if let Some(slot) = state.begin_scan(index) {
+        for index in std::mem::take(&mut state.listing.shares.scans) {
+            if let Some(slot) = state.listing.shares.begin_scan(index) {
                 self.queue_visit(
                     &mut state,
                     Visit {
@@ -262,7 +264,7 @@ impl Scanner {
                 );
             }
         }
-        for (watch, slot) in std::mem::take(&mut state.unwatched) {
+        for (watch, slot) in std::mem::take(&mut state.listing.unwatched) {
             self.watches.remove(watch, slot);
         }
         self.update_watch_warning(&mut state);
@@ -271,14 +273,14 @@ impl Scanner {
     }
 
     pub(super) fn queue_visit(&mut self, state: &mut ListingState, visit: Visit) {
-        if let Some(share) = state.shares.get_mut(&visit.index) {
+        if let Some(share) = state.listing.shares.by_index.get_mut(&visit.index) {
             share.walks_left += 1;
             match visit.turn {
                 Some(_) => self.fresh.visits.push_back(visit),
                 None => self.scan.visits.push_back(visit),
             }
         } else if let Some(turn) = visit.turn {
-            state.order.end_reading(turn);
+            state.listing.order.end_reading(turn);
         }
     }
 
@@ -299,12 +301,12 @@ impl Scanner {
         let mut state = shared.lock();
         let now = Instant::now();
         for (name, found) in looks {
-            if state.tree.directory(place.slot).map(|d| d.number) != place.number {
+            if state.listing.tree.directory(place.slot).map(|d| d.number) != place.number {
                 return false;
             }
             match turn {
-                Some(turn) => state.order.set_turn_of_new(turn),
-                None => state.order.step_of_walk(),
+                Some(turn) => state.listing.order.set_turn_of_new(turn),
+                None => state.listing.order.step_of_walk(),
             }
             let directory = matches!(found, ObservedName::Directory(_));
             // a name reported meanwhile is checked in its own turn
@@ -314,14 +316,14 @@ impl Scanner {
             } else {
                 state.observe(place.slot, &name, found, Cause::Walk, now)
             };
-            let child = state.tree.child(place.slot, &name);
+            let child = state.listing.tree.child(place.slot, &name);
             let full = walk.as_ref().is_some_and(|walk| walk.full);
             if let Some(walk) = &mut walk {
                 walk.met.extend(child);
             }
             let enters = if directory && full { child } else { fresh };
-            if let Some(slot) = enters.filter(|slot| !state.is_loop(*slot)) {
-                let turn = turn.and_then(|_| state.order.await_reading());
+            if let Some(slot) = enters.filter(|slot| !state.listing.tree.is_loop(*slot)) {
+                let turn = turn.and_then(|_| state.listing.order.await_reading());
                 let visit = Visit {
                     index: place.index,
                     slot,
@@ -347,8 +349,8 @@ impl Scanner {
         let mut state = self.shared.lock();
         let now = Instant::now();
         for mut read in read {
-            let node = state.tree.get(read.held.slot);
-            let name = state.tree.name(read.held.slot);
+            let node = state.listing.tree.get(read.held.slot);
+            let name = state.listing.tree.name(read.held.slot);
             let is_due = node.is_some_and(|node| self.checks.is_due(node.parent, name));
             let was_due = std::mem::replace(&mut read.overtaken, is_due);
             if is_due && !was_due {
@@ -356,7 +358,7 @@ impl Scanner {
             } else {
                 let extends = read.extends;
                 state.hashed(read, now);
-                superseded.extend(extends.filter(|hash| state.former.get(hash).is_some()));
+                superseded.extend(extends.filter(|hash| state.listing.former.get(hash).is_some()));
             }
         }
         drop(state);
@@ -372,9 +374,9 @@ impl Scanner {
     /// kernel's queue overflows, everything is walked.
     fn send_events(&mut self) {
         let mut state = self.shared.lock();
-        let mut events = std::mem::take(&mut state.outbox);
-        state.order.set_unchecked(self.checks.first_turn());
-        state.order.release(Instant::now(), &mut events);
+        let mut events = std::mem::take(&mut state.listing.shares.outbox);
+        state.listing.order.set_unchecked(self.checks.first_turn());
+        state.listing.order.release(Instant::now(), &mut events);
         drop(state);
         if events.is_empty() {
             return;
@@ -398,81 +400,86 @@ impl Scanner {
         let state = self.shared.lock();
         let unsure = |share: &super::offered::OfferedShare| share.vanished || share.scanning;
         let is_missing = state.has_absent() || state.misses_shares;
-        let whole = !is_missing && !state.shares.values().any(unsure);
-        if self.tidied || !whole || state.shares.is_empty() {
+        let whole = !is_missing && !state.listing.shares.by_index.values().any(unsure);
+        if self.tidied || !whole || state.listing.shares.by_index.is_empty() {
             return;
         }
         self.tidied = true;
-        let files = state.tree.listed_files().count() as u64;
-        let ledger = state.ledger.clone();
+        let files = state.listing.tree.listed_files().count() as u64;
+        let ledger = state.listing.ledger.clone();
         drop(state);
         // the list of live files is large, so build it only if there is much to remove
         if ledger.len() > 2 * files + LEDGER_SLACK_ROWS {
-            let live: Vec<(u64, u64)> = self.shared.lock().tree.listed_files().collect();
+            let live: Vec<(u64, u64)> = self.shared.lock().listing.tree.listed_files().collect();
             ledger.retain(live);
         }
     }
 }
 
-/// Schedules a walk through every share.
-pub(super) fn scan_all(state: &mut ListingState) {
-    let all: Vec<u16> = state.shares.keys().copied().collect();
-    state.scans.extend(all);
-}
-
 /// Schedules checks after a mount or unmount at `point`, because that path now leads to something
 /// else.
 fn note_mount(state: &mut ListingState, checks: &mut PendingChecks, point: &Path) {
-    let shares = state.shares.iter();
+    let shares = state.listing.shares.by_index.iter();
     let above = shares.filter(|(_, share)| share.dir.starts_with(point));
-    state.scans.extend(above.map(|(index, _)| *index));
+    state
+        .listing
+        .shares
+        .scans
+        .extend(above.map(|(index, _)| *index));
     let within = |share: &super::offered::OfferedShare| {
         let below = point.strip_prefix(&share.dir).ok()?;
         let name = below.file_name()?.as_bytes();
         let mut above = below.parent()?.iter();
         let parent = above.try_fold(share.root, |slot, name| {
-            state.tree.child(slot, name.as_bytes())
+            state.listing.tree.child(slot, name.as_bytes())
         })?;
         Some((parent, Box::from(name)))
     };
-    let names: Vec<(Slot, Box<[u8]>)> = state.shares.values().filter_map(within).collect();
+    let names: Vec<(Slot, Box<[u8]>)> = state
+        .listing
+        .shares
+        .by_index
+        .values()
+        .filter_map(within)
+        .collect();
     for (parent, name) in names {
-        let turn = state.order.step();
+        let turn = state.listing.order.step();
         checks.add_report(parent, name, Cause::Walk, turn);
     }
 }
 
 fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: InotifyReport) {
     match report {
-        InotifyReport::Overflow => scan_all(state),
+        InotifyReport::Overflow => state.listing.shares.scan_all(),
         InotifyReport::Name {
             directory,
             name,
             cause,
         } => {
-            let turn = state.order.step();
+            let turn = state.listing.order.step();
             // a new or lost name changes its directory's own mtime
             let above = state
+                .listing
                 .tree
                 .get(directory)
                 .filter(|node| node.parent != directory);
             if let Some(node) = above.filter(|_| cause != Cause::Modified) {
-                let name = state.tree.name(directory).into();
+                let name = state.listing.tree.name(directory).into();
                 checks.add_report(node.parent, name, Cause::Walk, turn);
             }
             checks.add_report(directory, name, cause, turn);
         }
         InotifyReport::Itself { directory } => {
-            let Some(node) = state.tree.get(directory) else {
+            let Some(node) = state.listing.tree.get(directory) else {
                 return;
             };
             if node.parent == directory {
-                state.scans.push(node.share);
+                state.listing.shares.scans.push(node.share);
                 return;
             }
             // the directory above a mount point gets no report about the mounted root
-            let turn = state.order.step();
-            let name = state.tree.name(directory).into();
+            let turn = state.listing.order.step();
+            let name = state.listing.tree.name(directory).into();
             checks.add_report(node.parent, name, Cause::Walk, turn);
         }
     }
@@ -481,8 +488,8 @@ fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Ino
 /// Returns the directory of a slot, for disk access without the state. Returns `None` if the slot
 /// is not a directory, or if the disk of its share does not answer.
 pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirectory> {
-    let node = state.tree.get(slot)?;
-    let share = state.shares.get(&node.share)?;
+    let node = state.listing.tree.get(slot)?;
+    let share = state.listing.shares.by_index.get(&node.share)?;
     if share.stands_still {
         return None;
     }
@@ -499,6 +506,6 @@ pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirector
         listed_below: share.place.clone(),
         include_private: share.include_private,
         exclude: share.exclude.clone(),
-        path: state.tree.path(slot)?,
+        path: state.listing.tree.path(slot)?,
     })
 }

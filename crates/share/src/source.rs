@@ -148,7 +148,7 @@ impl ShareSet {
             shared.wake();
         }
         if denied {
-            shared.lock().kept.forget(hash);
+            shared.lock().listing.kept.forget(hash);
             return Err(ShareError::NotHere);
         }
         let replaced = self.replaced(hash);
@@ -176,11 +176,15 @@ impl ShareSet {
                 continue;
             }
             let mut state = shared.lock();
-            let index = state.tree.get(candidate.slot).map(|node| node.share);
+            let index = state
+                .listing
+                .tree
+                .get(candidate.slot)
+                .map(|node| node.share);
             if let Some(index) = index
-                && !state.scans.contains(&index)
+                && !state.listing.shares.scans.contains(&index)
             {
-                state.scans.push(index);
+                state.listing.shares.scans.push(index);
                 drop(state);
                 shared.wake();
             }
@@ -212,7 +216,7 @@ impl ShareSet {
     /// Returns the former content of a small file that was replaced recently.
     fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
-        let bytes = shared.lock().kept.get(hash, Instant::now());
+        let bytes = shared.lock().listing.kept.get(hash, Instant::now());
         let absent = || {
             if self.begins() {
                 ShareError::Beginning
@@ -240,18 +244,31 @@ impl ShareSet {
         is_meant: impl Fn(&SourceCandidate) -> bool,
     ) -> Vec<SourceCandidate> {
         let state = self.inner.shared.lock();
-        let listed = state.tree.with_content(hash);
+        let listed = state.listing.tree.with_content(hash);
         let listed = listed.filter(|slot| !state.queue.notes(*slot).is_suspected);
-        let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
-        let moved = state.moved.get(hash).map(|to| (to.slot, to.identity));
-        let former = state.former.get(hash).map(|it| (it.slot, it.identity));
+        let listed =
+            listed.filter_map(|slot| Some((slot, state.listing.tree.file(slot)?.identity)));
+        let moved = state
+            .listing
+            .moved
+            .get(hash)
+            .map(|to| (to.slot, to.identity));
+        let former = state
+            .listing
+            .former
+            .get(hash)
+            .map(|it| (it.slot, it.identity));
         let candidate = |(slot, identity)| {
-            let share = state.shares.get(&state.tree.get(slot)?.share)?;
+            let share = state
+                .listing
+                .shares
+                .by_index
+                .get(&state.listing.tree.get(slot)?.share)?;
             Some(SourceCandidate {
                 slot,
                 dir: share.dir.clone(),
                 include_private: share.include_private,
-                path: state.tree.path(slot)?,
+                path: state.listing.tree.path(slot)?,
                 identity,
             })
         };
@@ -410,7 +427,7 @@ impl ShareFile {
             ..
         } = &*self.inner;
         let shared = self.inner.shared.upgrade();
-        let newer = shared.and_then(|shared| shared.lock().newer_version(hash));
+        let newer = shared.and_then(|shared| shared.lock().listing.newer_version(hash));
         let pairs = outboards.load(*hash, self.size_bytes(), file, newer)?;
         Ok(self.inner.pairs.get_or_init(|| pairs))
     }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::config::{Known, ShareProgress, ShareStatus};
-use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
+use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
+use super::listing::Listing;
 use super::offered::{OfferedShare, UNWATCHED};
+use super::queue::HashQueue;
 use super::state::ListingState;
-use super::tree::{NodeBody, Slot};
+use super::tree::Slot;
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
@@ -29,13 +31,26 @@ pub enum SharedFor {
     ReadersOf(BTreeSet<ShareIndex>),
 }
 
-impl ListingState {
+/// The parts of the state that the reports about the shares read.
+pub(super) struct StatusView<'a> {
+    listing: &'a Listing,
+    queue: &'a HashQueue,
+}
+
+impl<'a> StatusView<'a> {
+    pub(super) fn of(state: &'a ListingState) -> Self {
+        Self {
+            listing: &state.listing,
+            queue: &state.queue,
+        }
+    }
+
     /// Returns the status of every share, as `p2pfs share` shows it.
     pub(super) fn list(&self) -> Vec<ShareStatus> {
         let mut left: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
         let (mut busy, now) = (BTreeMap::new(), Instant::now());
         for slot in self.queue.left() {
-            if let Some(node) = self.tree.get(slot) {
+            if let Some(node) = self.listing.tree.get(slot) {
                 if self.queue.is_busy(slot, now) {
                     busy.entry(node.share).or_insert(slot);
                 }
@@ -54,7 +69,7 @@ impl ListingState {
             readers: share.readers.clone(),
             exclude: share.exclude.patterns().to_vec(),
             default_excludes: share.exclude.has_defaults(),
-            state: share.state(self.scans.contains(index), of(index).0),
+            state: share.state(self.listing.shares.scans.contains(index), of(index).0),
             files: share.files,
             directories: share.directories,
             symlinks: share.symlinks,
@@ -67,12 +82,12 @@ impl ListingState {
                 .what_is_wrong()
                 .or_else(|| self.warning_of_busy(*busy.get(index)?)),
         };
-        self.shares.iter().map(status).collect()
+        self.listing.shares.by_index.iter().map(status).collect()
     }
 
     /// Returns the warning for a file that changes faster than it may be read.
     fn warning_of_busy(&self, slot: Slot) -> Option<String> {
-        let path = self.listed_path(slot)?;
+        let path = self.listing.listed_path(slot)?;
         Some(format!(
             "{path} changes faster than it is read, so other nodes see its changes late"
         ))
@@ -83,15 +98,15 @@ impl ListingState {
     /// would open a content to every node before it is certain that the file has this content.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let mut restricted = BTreeSet::new();
-        let former = self.former.get(hash).map(|it| it.slot);
-        let slots = self.tree.with_content(hash).chain(former);
+        let former = self.listing.former.get(hash).map(|it| it.slot);
+        let slots = self.listing.tree.with_content(hash).chain(former);
         for (index, share) in self.shares_of(slots) {
             if share.readers.is_none() {
                 return SharedFor::All;
             }
             restricted.insert(ShareIndex(index));
         }
-        let moved = self.moved.get(hash).map(|to| to.slot);
+        let moved = self.listing.moved.get(hash).map(|to| to.slot);
         let moved = self.shares_of(moved.into_iter());
         let moved = moved.filter(|(_, share)| share.readers.is_some());
         restricted.extend(moved.map(|(index, _)| ShareIndex(index)));
@@ -106,15 +121,15 @@ impl ListingState {
         &self,
         slots: impl Iterator<Item = Slot>,
     ) -> impl Iterator<Item = (u16, &OfferedShare)> {
-        let nodes = slots.filter_map(|slot| self.tree.get(slot));
-        nodes.filter_map(|node| Some((node.share, self.shares.get(&node.share)?)))
+        let nodes = slots.filter_map(|slot| self.listing.tree.get(slot));
+        nodes.filter_map(|node| Some((node.share, self.listing.shares.by_index.get(&node.share)?)))
     }
 
     /// Returns the files of a directory that are not listed yet because they wait to be hashed,
     /// sorted.
     pub(super) fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
         let waiting = self.queue.left().take(UNREAD_LOOKED_AT_MAX);
-        let paths = waiting.filter_map(|slot| self.listed_path(slot));
+        let paths = waiting.filter_map(|slot| self.listing.listed_path(slot));
         let here = paths.filter(|path| path.parent().as_ref() == Some(directory));
         let mut found: Vec<_> = here.take(UNREAD_MAX).collect();
         found.sort();
@@ -124,14 +139,14 @@ impl ListingState {
     /// Returns some listed names after a position, and the position to continue from.
     pub(super) fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
         let (mut found, mut last) = (Vec::new(), None);
-        for slot in self.tree.slots(after) {
+        for slot in self.listing.tree.slots(after) {
             if found.len() == limit {
                 return (found, last);
             }
             last = Some(slot.number());
             let known = || {
-                let entry = self.entry(slot)?;
-                let (share, path) = self.name_in_listing(slot)?;
+                let entry = self.listing.entry(slot)?;
+                let (share, path) = self.listing.name_in_listing(slot)?;
                 Some(Known { share, path, entry })
             };
             found.extend(known());
@@ -148,7 +163,7 @@ impl ListingState {
         let others = share
             .left_out
             .iter()
-            .filter_map(|(_, slot)| self.left_out(*slot));
+            .filter_map(|(_, slot)| self.listing.left_out(*slot));
         itself
             .into_iter()
             .chain(others)
@@ -161,46 +176,19 @@ impl ListingState {
         let in_share = |share: &OfferedShare| {
             let mut at = share.root;
             for name in share.place.local(path)?.components() {
-                at = self.tree.child(at, name)?;
-                if let Some(left_out) = self.left_out(at) {
+                at = self.listing.tree.child(at, name)?;
+                if let Some(left_out) = self.listing.left_out(at) {
                     return Some(left_out);
                 }
             }
             None
         };
-        self.shares.values().filter_map(in_share).collect()
-    }
-
-    /// Returns the report about a left-out name for the owner.
-    pub(super) fn left_out(&self, slot: Slot) -> Option<LeftOut> {
-        let node = self.tree.get(slot)?;
-        let NodeBody::LeftOut(body) = &node.body else {
-            return None;
-        };
-        let share = self.shares.get(&node.share)?;
-        // the name may be left out because it makes no valid path, so join it to the parent's path
-        let parent = self.tree.path(node.parent)?;
-        let last = self.tree.name(slot);
-        let name = std::os::unix::ffi::OsStrExt::from_bytes(last);
-        let path = share
-            .dir
-            .join(parent.as_local())
-            .join::<&std::ffi::OsStr>(name);
-        let by = || {
-            let name = parent.join(last).ok()?;
-            share.exclude.pattern_of(&name, body.directory)
-        };
-        let remedy = match body.why {
-            LeftOutWhy::Excluded => {
-                by().map_or_else(String::new, |by| remedy_of_excluded(&by, share))
-            }
-            why => why.remedy(&path, body.directory, share),
-        };
-        Some(LeftOut {
-            path,
-            why: body.why,
-            remedy,
-        })
+        self.listing
+            .shares
+            .by_index
+            .values()
+            .filter_map(in_share)
+            .collect()
     }
 }
 

@@ -152,6 +152,20 @@ impl Tree {
         }
     }
 
+    /// Returns why a name is left out, if it is.
+    pub(super) fn left_out(&self, slot: Slot) -> Option<&LeftOutBody> {
+        match &self.get(slot)?.body {
+            NodeBody::LeftOut(body) => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a name is left out because it leads back to itself.
+    pub(super) fn is_loop(&self, slot: Slot) -> bool {
+        let body = self.left_out(slot);
+        body.is_some_and(|body| body.why == LeftOutWhy::Loop)
+    }
+
     pub(super) fn directory(&self, slot: Slot) -> Option<&DirectoryBody> {
         match &self.get(slot)?.body {
             NodeBody::Directory(directory) => Some(directory),

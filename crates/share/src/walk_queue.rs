@@ -96,9 +96,9 @@ impl Scanner {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         if let Some(turn) = turn {
-            state.order.end_reading(turn);
+            state.listing.order.end_reading(turn);
         }
-        state.end_walk(index);
+        state.listing.shares.end_walk(index);
         self.update_watch_warning(&mut state);
     }
 
@@ -110,13 +110,22 @@ impl Scanner {
         };
         // a running walk has not tried all of its watches yet
         let may_lack = |share: &OfferedShare| share.unwatched || share.scanning;
-        if state.shares.get(index).is_some_and(may_lack) {
+        if state
+            .listing
+            .shares
+            .by_index
+            .get(index)
+            .is_some_and(may_lack)
+        {
             return;
         }
         if let Some((index, dir)) = self.warned_of_watches.take() {
-            state.settle(index, dir, Some(UNWATCHED.to_owned()));
+            state
+                .listing
+                .shares
+                .settle(index, dir, Some(UNWATCHED.to_owned()));
         }
-        let mut shares = state.shares.iter();
+        let mut shares = state.listing.shares.by_index.iter();
         let other = shares.find(|(_, share)| share.unwatched);
         let other = other.map(|(index, share)| (*index, share.dir.to_path_buf()));
         if let Some((index, dir)) = other {
@@ -126,7 +135,7 @@ impl Scanner {
 
     fn warn_of_watches(&mut self, state: &mut ListingState, index: u16, dir: PathBuf) {
         self.warned_of_watches = Some((index, dir.clone()));
-        state.warn(index, dir, UNWATCHED);
+        state.listing.shares.warn(index, dir, UNWATCHED);
     }
 
     fn read_on(&mut self, mut walk: DirectoryWalk) -> Option<DirectoryWalk> {
@@ -171,8 +180,12 @@ impl Scanner {
         let DirectoryWalk { open, met, .. } = walk;
         let place = open.place.clone();
         let state = self.shared.lock();
-        let unmet = state.tree.children(place.slot).filter(|s| !met.contains(s));
-        let names = unmet.map(|slot| state.tree.name(slot).into());
+        let unmet = state
+            .listing
+            .tree
+            .children(place.slot)
+            .filter(|s| !met.contains(s));
+        let names = unmet.map(|slot| state.listing.tree.name(slot).into());
         let names: Vec<Box<[u8]>> = names.collect();
         drop(state);
         if names.is_empty() {
@@ -229,7 +242,7 @@ impl Scanner {
         let Some(seen) = share else { return false };
         let mut state = self.shared.lock();
         let open = state.enter_share(place.index, &seen);
-        place.number = state.tree.directory(place.slot).map(|d| d.number);
+        place.number = state.listing.tree.directory(place.slot).map(|d| d.number);
         open
     }
 
@@ -238,8 +251,10 @@ impl Scanner {
     fn date_directory(&self, place: &ShareDirectory, seen: Option<NameStat>) {
         if let Some(seen) = seen.filter(|_| !place.path.is_root()) {
             let mut state = self.shared.lock();
-            state.order.step();
-            state.list_directory(place.slot, seen.identity.mtime);
+            state.listing.order.step();
+            state
+                .listing
+                .list_directory(place.slot, seen.identity.mtime);
         }
     }
 
@@ -247,7 +262,7 @@ impl Scanner {
     /// watch reports only a later chmod.
     fn enter_share_opened_meanwhile(&self, place: &ShareDirectory, seen: Option<NameStat>) {
         if seen.is_some_and(|seen| seen.others_may_read()) {
-            self.shared.lock().scans.push(place.index);
+            self.shared.lock().listing.shares.scans.push(place.index);
         }
     }
 
@@ -255,7 +270,7 @@ impl Scanner {
     fn take_up(&self, open: &mut OpenShareDirectory, seen: Option<NameStat>) {
         if let Some(seen) = seen.filter(|_| open.place.number.is_none()) {
             let mut state = self.shared.lock();
-            state.order.step();
+            state.listing.order.step();
             open.place.number = state.become_directory(open.place.slot, &seen);
         }
     }
@@ -275,13 +290,13 @@ impl Scanner {
         let mut state = self.shared.lock();
         state.vanish(place.index, &why);
         if denied {
-            state.kept.clear();
+            state.listing.kept.clear();
         }
     }
 
     /// Schedules another walk of a share in which a check failed for lack of resources.
     pub(super) fn record_want(&self, index: u16) {
-        if let Some(share) = self.shared.lock().shares.get_mut(&index) {
+        if let Some(share) = self.shared.lock().listing.shares.by_index.get_mut(&index) {
             share.wanting = true;
         }
     }
@@ -294,9 +309,9 @@ impl Scanner {
             return;
         }
         let mut state = self.shared.lock();
-        state.order.step();
+        state.listing.order.step();
         if is_absence(error) {
-            state.recheck(place.slot, Cause::Walk);
+            state.listing.recheck(place.slot, Cause::Walk);
         } else {
             state.become_unreadable(place.slot, FileIdentity::default(), true);
         }
@@ -306,10 +321,10 @@ impl Scanner {
         let slot = open.place.slot;
         let shared = self.shared.clone();
         let mut state = shared.lock();
-        for (watch, slot) in std::mem::take(&mut state.unwatched) {
+        for (watch, slot) in std::mem::take(&mut state.listing.unwatched) {
             self.watches.remove(watch, slot);
         }
-        let Some(directory) = state.tree.directory_mut(slot) else {
+        let Some(directory) = state.listing.tree.directory_mut(slot) else {
             return;
         };
         // also if it seems to be watched: the report of the end of its watch may have been dropped
@@ -319,7 +334,7 @@ impl Scanner {
             Err(Unwatched::Limit) => {
                 directory.watch = None;
                 let index = open.place.index;
-                if let Some(share) = state.shares.get_mut(&index) {
+                if let Some(share) = state.listing.shares.by_index.get_mut(&index) {
                     share.unwatched = true;
                 }
                 if self.warned_of_watches.is_none() {

@@ -122,7 +122,7 @@ impl NameModel {
         let spec = ShareSpec::new(home.path().to_owned());
         state.add_share(0, home.path(), &spec, exclude);
         Self {
-            root: state.shares[&0].root,
+            root: state.listing.shares.by_index[&0].root,
             _home: home,
             state,
             now: Instant::now(),
@@ -202,7 +202,7 @@ impl NameModel {
             NameAction::EndRead => self.end_read(),
             NameAction::Suspect(at) => {
                 let slot = self.slot(at);
-                let file = slot.and_then(|slot| self.state.tree.file(slot));
+                let file = slot.and_then(|slot| self.state.listing.tree.file(slot));
                 if let Some(file) = file.filter(|file| file.listed) {
                     self.state.suspect(&file.hash);
                 }
@@ -244,7 +244,10 @@ impl NameModel {
     }
 
     fn slot(&self, at: usize) -> Option<Slot> {
-        self.state.tree.child(self.root, NAMES[at].as_bytes())
+        self.state
+            .listing
+            .tree
+            .child(self.root, NAMES[at].as_bytes())
     }
 
     /// Stats a name as the scanner does.
@@ -279,12 +282,12 @@ impl NameModel {
     fn check(&mut self) {
         self.checks.begin_reading(self.tick);
         for (at, cause) in std::mem::take(&mut self.reports) {
-            let turn = self.state.order.step();
+            let turn = self.state.listing.order.step();
             let name = NAMES[at].as_bytes().into();
             self.checks.add_report(self.root, name, cause, turn);
         }
-        for recheck in std::mem::take(&mut self.state.rechecks) {
-            let turn = self.state.order.step();
+        for recheck in std::mem::take(&mut self.state.listing.rechecks) {
+            let turn = self.state.listing.order.step();
             let (directory, name) = (recheck.directory, recheck.name);
             self.checks.add_report(directory, name, recheck.cause, turn);
         }
@@ -292,7 +295,7 @@ impl NameModel {
         for ((directory, name), check) in self.checks.take() {
             let found = self.stat(&name);
             self.checks.record_closed_writer(&check, &found, now);
-            self.state.order.set_turn(check.turn);
+            self.state.listing.order.set_turn(check.turn);
             let cause = match &found {
                 ObservedName::File(seen) => {
                     self.checks.cause_of_file(&check, seen, now, MODEL_QUIET)
@@ -306,7 +309,7 @@ impl NameModel {
     fn walk(&mut self) {
         for name in NAMES {
             let found = self.stat(name.as_bytes());
-            self.state.order.step_of_walk();
+            self.state.listing.order.step_of_walk();
             let (name, cause) = (name.as_bytes(), Cause::Walk);
             self.state.observe(self.root, name, found, cause, self.now);
         }
@@ -317,7 +320,7 @@ impl NameModel {
         let Some(taken) = self.state.queue.take(false, u64::MAX) else {
             return;
         };
-        let name = self.state.tree.name(taken.held.slot);
+        let name = self.state.listing.tree.name(taken.held.slot);
         let at = NAMES.iter().position(|it| it.as_bytes() == name).unwrap();
         let now = self.now;
         let opened = match self.file(at).map(|file| *file) {
@@ -388,8 +391,8 @@ impl NameModel {
     }
 
     fn send_events(&mut self) {
-        let mut events = std::mem::take(&mut self.state.outbox);
-        self.state.order.release(self.now, &mut events);
+        let mut events = std::mem::take(&mut self.state.listing.shares.outbox);
+        self.state.listing.order.release(self.now, &mut events);
         for event in events {
             match event {
                 ShareEvent::Put { path, entry, .. } => drop(self.listing.insert(path, entry)),
@@ -408,7 +411,7 @@ impl NameModel {
     fn check_waits(&self) -> Result<(), TestCaseError> {
         for slot in (0..NAMES.len()).filter_map(|at| self.slot(at)) {
             let state = self.state.queue.state(slot);
-            let waits = self.state.order.turn_of(slot).is_some();
+            let waits = self.state.listing.order.turn_of(slot).is_some();
             let is_read = state.is_some_and(NameState::waits_for_read);
             prop_assert!(is_read || !waits, "a turn waits for a file in {:?}", state);
             let is_written = state == Some(NameState::BeingWritten);
@@ -435,8 +438,9 @@ impl NameModel {
             let is_due = (0..NAMES.len())
                 .filter_map(|at| self.slot(at))
                 .any(|slot| self.state.queue.state(slot).is_some());
-            let is_busy = is_due || !self.reads.is_empty() || !self.state.rechecks.is_empty();
-            if !is_busy && self.state.order.is_empty() {
+            let is_busy =
+                is_due || !self.reads.is_empty() || !self.state.listing.rechecks.is_empty();
+            if !is_busy && self.state.listing.order.is_empty() {
                 return Ok(());
             }
             self.pass(MODEL_QUIET / 2);
@@ -462,7 +466,9 @@ impl NameModel {
             let listed = self.listing.get(&path(NAMES[at]));
             let listed = listed.map(|entry| (entry.kind.clone(), entry.mtime));
             prop_assert_eq!(listed, expected, "{}", NAMES[at]);
-            let shown = self.slot(at).map(|slot| self.state.tree.shown(slot));
+            let shown = self
+                .slot(at)
+                .map(|slot| self.state.listing.tree.shown(slot));
             let is_private = self.file(at).map(|file| file.private);
             let state = is_private.map(|private| {
                 if private {

@@ -92,7 +92,12 @@ fn a_racy_hash_is_computed_again_when_the_file_is_at_rest() {
     let deadline = Instant::now() + PATIENCE;
     let racy = |bench: &ShareBench| {
         let state = bench.set().inner.shared.lock();
-        state.ledger.get(stat.st_dev, stat.st_ino).unwrap().doubted
+        state
+            .listing
+            .ledger
+            .get(stat.st_dev, stat.st_ino)
+            .unwrap()
+            .doubted
     };
     while racy(&bench) {
         assert!(Instant::now() < deadline, "never verified");

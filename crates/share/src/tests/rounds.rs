@@ -53,7 +53,7 @@ impl Rounds {
         let exclude = Arc::new(Exclude::new(&[], false).unwrap());
         let spec = ShareSpec::new(dir.clone());
         shared.lock().add_share(0, &dir, &spec, exclude);
-        let root = shared.lock().shares[&0].root;
+        let root = shared.lock().listing.shares.by_index[&0].root;
         let (sender, events) = mpsc::channel(EVENT_QUEUE_EVENTS);
         let mut rounds = Self {
             home,
@@ -112,7 +112,7 @@ impl Rounds {
     /// Runs rounds and a hasher until every change is announced.
     fn run_and_hash(&mut self) {
         self.run_and_hash_until(|state| {
-            state.queue.files_left() == 0 && state.read.is_empty() && state.order.is_empty()
+            state.queue.files_left() == 0 && state.read.is_empty() && state.listing.order.is_empty()
         });
     }
 
@@ -120,15 +120,16 @@ impl Rounds {
     fn run_and_hash_until_at_rest(&mut self, name: &str, state_of_file: NameState) {
         let root = self.root;
         self.run_and_hash_until(|state| {
-            let slot = state.tree.child(root, name.as_bytes()).unwrap();
+            let slot = state.listing.tree.child(root, name.as_bytes()).unwrap();
             state.queue.state(slot) == Some(state_of_file)
         });
     }
 
     /// Makes a change in the share's own directory that is not reported.
     fn unreported(&mut self, change: impl FnOnce(&Self)) {
-        let watch =
-            |state: &mut ListingState, root| state.tree.directory_mut(root).unwrap().watch.take();
+        let watch = |state: &mut ListingState, root| {
+            state.listing.tree.directory_mut(root).unwrap().watch.take()
+        };
         let old = watch(&mut self.shared.lock(), self.root).unwrap();
         self.scanner.watches.remove(old, self.root);
         change(self);
@@ -136,7 +137,7 @@ impl Rounds {
         let watches = &mut self.scanner.watches;
         let new = watches.add(self.root, share.as_fd(), None).unwrap();
         let mut state = self.shared.lock();
-        state.tree.directory_mut(self.root).unwrap().watch = Some(new);
+        state.listing.tree.directory_mut(self.root).unwrap().watch = Some(new);
     }
 
     /// Replaces a name by a link.
@@ -245,7 +246,7 @@ fn a_scan_reports_a_link_after_later_reported_changes() {
     fs::create_dir(rounds.at("releases")).unwrap();
     rounds.point("current", "releases/0");
     rounds.run();
-    rounds.shared.lock().scans.push(0);
+    rounds.shared.lock().listing.shares.scans.push(0);
     rounds.scanner.read_reports();
     symlink("text", rounds.at("releases/page")).unwrap();
     rounds.unreported(|rounds| rounds.point("current", "releases"));
@@ -371,9 +372,9 @@ fn a_file_closed_by_one_writer_is_listed_while_another_is_idle() {
     let root = rounds.root;
     rounds.run_and_hash_until(|state| {
         // that rest would last until it was quiet
-        let slot = state.tree.child(root, b"f").unwrap();
+        let slot = state.listing.tree.child(root, b"f").unwrap();
         assert_ne!(state.queue.state(slot), Some(NameState::BeingWritten));
-        state.queue.files_left() == 0 && state.order.is_empty()
+        state.queue.files_left() == 0 && state.listing.order.is_empty()
     });
     rounds.run();
     rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
@@ -391,11 +392,11 @@ fn a_file_closed_under_one_name_is_listed_under_both_while_another_writer_is_idl
     let root = rounds.root;
     rounds.run_and_hash_until(|state| {
         for name in ["f", "g"] {
-            let slot = state.tree.child(root, name.as_bytes()).unwrap();
+            let slot = state.listing.tree.child(root, name.as_bytes()).unwrap();
             assert_ne!(state.queue.state(slot), Some(NameState::BeingWritten));
         }
-        let left = state.queue.files_left() + state.rechecks.len();
-        left == 0 && state.order.is_empty() && state.read.is_empty()
+        let left = state.queue.files_left() + state.listing.rechecks.len();
+        left == 0 && state.listing.order.is_empty() && state.read.is_empty()
     });
     rounds.run();
     for name in ["f", "g"] {
@@ -416,7 +417,7 @@ fn a_file_closed_by_one_program_is_listed_while_another_writes() {
         assert!(Instant::now() < deadline, "told: {:?}", rounds.told);
         rounds.run();
         let state = rounds.shared.lock();
-        let slot = state.tree.child(root, b"f").unwrap();
+        let slot = state.listing.tree.child(root, b"f").unwrap();
         if state.queue.state(slot) == Some(NameState::Settling) {
             other.write_all(b"2").unwrap();
         }

@@ -30,13 +30,19 @@ fn a_directory_whose_watch_ended_silently_is_watched_again_by_the_next_scan() {
     let mut rounds = Rounds::new();
     let watch = |rounds: &Rounds| {
         let state = rounds.shared.lock();
-        state.tree.directory(rounds.root).unwrap().watch.unwrap()
+        state
+            .listing
+            .tree
+            .directory(rounds.root)
+            .unwrap()
+            .watch
+            .unwrap()
     };
     let dead = watch(&rounds);
     rounds.scanner.watches.remove(dead, rounds.root);
     rounds.run();
     assert_eq!(watch(&rounds), dead, "it is not heard of");
-    rounds.shared.lock().scans.push(0);
+    rounds.shared.lock().listing.shares.scans.push(0);
     rounds.run();
     assert_ne!(watch(&rounds), dead);
     symlink("text", rounds.at("later")).unwrap();
@@ -44,7 +50,7 @@ fn a_directory_whose_watch_ended_silently_is_watched_again_by_the_next_scan() {
     rounds.told_at(|event| is_put(event, "later", leads_to("text")));
     // another walk does not add another watch
     let alive = watch(&rounds);
-    rounds.shared.lock().scans.push(0);
+    rounds.shared.lock().listing.shares.scans.push(0);
     rounds.run();
     assert_eq!(watch(&rounds), alive);
 }
@@ -53,7 +59,11 @@ fn a_directory_whose_watch_ended_silently_is_watched_again_by_the_next_scan() {
 fn a_name_left_out_for_its_form_is_no_longer_counted_once_it_is_gone() {
     let mut rounds = Rounds::new();
     let hidden = rounds.at(std::str::from_utf8(HIDDEN_ROOT).unwrap());
-    let left_out = |rounds: &Rounds| rounds.shared.lock().shares[&0].left_out.len();
+    let left_out = |rounds: &Rounds| {
+        rounds.shared.lock().listing.shares.by_index[&0]
+            .left_out
+            .len()
+    };
     fs::create_dir(&hidden).unwrap();
     rounds.run();
     assert_eq!(left_out(&rounds), 1);
@@ -69,17 +79,17 @@ fn a_version_is_not_permanently_backdated_by_an_unset_clock() {
     date(&rounds.at("f"), 1_700_000_000);
     rounds.run_and_hash();
     let state = rounds.shared.lock();
-    let slot = state.tree.child(rounds.root, b"f").unwrap();
-    let file = state.tree.file(slot).unwrap();
+    let slot = state.listing.tree.child(rounds.root, b"f").unwrap();
+    let file = state.listing.tree.file(slot).unwrap();
     let by = |clock| {
-        state.version_of(
+        state.listing.version_of(
             slot,
             &file.identity,
             &file.hash,
             FileTimestamp::new(clock, 0),
         )
     };
-    let seen = state.tree.version(slot, &file);
+    let seen = state.listing.tree.version(slot, &file);
     assert_eq!(seen, FileTimestamp::new(1_700_000_000, 0));
     assert_eq!(by(946_684_800), seen);
     assert_eq!(by(1_800_000_000), seen);
@@ -131,13 +141,13 @@ fn with_invented_inode_numbers_a_hash_is_known_only_by_its_listed_name() {
     let stat = rustix::fs::stat(rounds.at("old")).unwrap();
     let mut state = rounds.shared.lock();
     // the listed entry dates from when its file had another number
-    let row = state.ledger.get(stat.st_dev, stat.st_ino).unwrap();
+    let row = state.listing.ledger.get(stat.st_dev, stat.st_ino).unwrap();
     let ino = stat.st_ino + 1;
     let identity = FileIdentity {
         ino,
         ..row.identity
     };
-    state.ledger.put(LedgerRow { identity, ..row });
+    state.listing.ledger.put(LedgerRow { identity, ..row });
     let mut is_known_by = |name: &[u8], made_up| {
         let found = ObservedName::File(NameStat {
             identity,
@@ -145,7 +155,7 @@ fn with_invented_inode_numbers_a_hash_is_known_only_by_its_listed_name() {
             ..NameStat::of(&stat)
         });
         state.observe(rounds.root, name, found, Cause::Walk, Instant::now());
-        let slot = state.tree.child(rounds.root, name).unwrap();
+        let slot = state.listing.tree.child(rounds.root, name).unwrap();
         let is_read = state.queue.state(slot).is_none();
         state.remove_tree(slot);
         is_read
@@ -193,9 +203,18 @@ fn changes_reported_while_descriptors_were_short_are_found_later() {
         setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
         rounds.run();
         setrlimit(Resource::Nofile, limit).unwrap();
-        assert!(rounds.shared.lock().shares[&0].wanting, "{name}");
-        let directory = rounds.shared.lock().tree.child(rounds.root, b"d").unwrap();
+        assert!(
+            rounds.shared.lock().listing.shares.by_index[&0].wanting,
+            "{name}"
+        );
+        let directory = rounds
+            .shared
+            .lock()
+            .listing
+            .tree
+            .child(rounds.root, b"d")
+            .unwrap();
         let last = name.as_bytes()[2..].to_vec();
-        rounds.run_and_hash_until(|state| state.tree.child(directory, &last).is_some());
+        rounds.run_and_hash_until(|state| state.listing.tree.child(directory, &last).is_some());
     }
 }

@@ -18,7 +18,7 @@ fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
         first_seen: now.mtime,
         doubted: false,
     };
-    rounds.shared.lock().ledger.put(row);
+    rounds.shared.lock().listing.ledger.put(row);
     rounds.run();
     hash
 }
@@ -28,30 +28,42 @@ fn a_renamed_file_is_served_before_rehashing_to_its_readers_only() {
     let mut rounds = Rounds::new();
     let hash = renamed(&mut rounds, b"for some");
     let mut state = rounds.shared.lock();
-    let slot = state.tree.child(rounds.root, b"new").unwrap();
-    assert!(!state.tree.file(slot).is_some_and(|file| file.listed));
-    assert_eq!(state.moved.get(&hash).map(|to| to.slot), Some(slot));
+    let slot = state.listing.tree.child(rounds.root, b"new").unwrap();
+    assert!(
+        !state
+            .listing
+            .tree
+            .file(slot)
+            .is_some_and(|file| file.listed)
+    );
+    assert_eq!(state.listing.moved.get(&hash).map(|to| to.slot), Some(slot));
     // for no more readers than before, because the file was not read there
-    assert_eq!(state.shared_for(&hash), SharedFor::Nobody);
+    assert_eq!(StatusView::of(&state).shared_for(&hash), SharedFor::Nobody);
     let readers = Some(vec!["somebody".to_owned()]);
-    state.shares.get_mut(&0).unwrap().readers = readers;
+    state.listing.shares.by_index.get_mut(&0).unwrap().readers = readers;
     let alone = SharedFor::ReadersOf([ShareIndex(0)].into());
-    assert_eq!(state.shared_for(&hash), alone);
+    assert_eq!(StatusView::of(&state).shared_for(&hash), alone);
     let other = ContentHash::of(b"never shared");
-    assert_eq!(state.shared_for(&other), SharedFor::Nobody);
+    assert_eq!(StatusView::of(&state).shared_for(&other), SharedFor::Nobody);
     drop(state);
     rounds.run_and_hash();
     let state = rounds.shared.lock();
-    assert!(state.tree.file(slot).is_some_and(|file| file.listed));
-    assert!(state.moved.get(&hash).is_none());
+    assert!(
+        state
+            .listing
+            .tree
+            .file(slot)
+            .is_some_and(|file| file.listed)
+    );
+    assert!(state.listing.moved.get(&hash).is_none());
 }
 
 #[test]
 fn a_file_renamed_and_deleted_before_rehashing_frees_its_place() {
     let mut rounds = Rounds::new();
     let hash = renamed(&mut rounds, b"of no use");
-    assert!(rounds.shared.lock().moved.get(&hash).is_some());
+    assert!(rounds.shared.lock().listing.moved.get(&hash).is_some());
     fs::remove_file(rounds.at("new")).unwrap();
     rounds.run();
-    assert!(rounds.shared.lock().moved.get(&hash).is_none());
+    assert!(rounds.shared.lock().listing.moved.get(&hash).is_none());
 }

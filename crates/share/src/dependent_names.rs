@@ -1,7 +1,9 @@
-//! Symbolic links that are left out because of their targets (they leave the share, lead back to
-//! themselves, or go up from a name that is not a directory), and when to follow them again. A
-//! left-out link may lead through another link. When that other link changes, the kernel reports
-//! nothing about the left-out link.
+//! Names that are left out because of other names, and when to check them again. The kernel reports
+//! nothing about them when the other names change.
+//!
+//! A symbolic link is left out because of its target: it leaves the share, leads back to itself, or
+//! goes up from a name that is not a directory. It may lead through another link. A directory is
+//! left out because a directory above it appears to be the same one.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +15,15 @@ use super::tree::{NodeBody, Slot};
 const FOLLOWED_AGAIN_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct LeftLinks {
-    slots: BTreeSet<Slot>,
+pub(super) struct DependentNames {
+    links: BTreeSet<Slot>,
+    /// Whether a link changed since the links were last followed.
     is_due: bool,
+    /// Directories to check once they are no longer within themselves.
+    loops: BTreeSet<Slot>,
 }
 
-impl LeftLinks {
+impl DependentNames {
     /// Records that a name was added to the tree, or is about to be removed from it.
     pub(super) fn record(&mut self, slot: Slot, body: &NodeBody, comes: bool) {
         let is_left_out = match body {
@@ -31,10 +36,11 @@ impl LeftLinks {
             NodeBody::File(_) | NodeBody::Directory(_) => return,
         };
         if !comes {
-            self.slots.remove(&slot);
+            self.links.remove(&slot);
+            self.loops.remove(&slot);
             self.record_change();
         } else if is_left_out {
-            self.slots.insert(slot);
+            self.links.insert(slot);
         }
     }
 
@@ -43,17 +49,24 @@ impl LeftLinks {
         self.is_due = true;
     }
 
-    /// Returns the links to follow again: none unless a link changed since the last call.
-    pub(super) fn take_due(&mut self) -> Vec<Slot> {
+    /// Records that a directory was left out because it appears to be within itself.
+    pub(super) fn record_loop(&mut self, slot: Slot) {
+        self.loops.insert(slot);
+    }
+
+    /// Returns the names to check: the links if a link changed since the last call, and the
+    /// directories that are no longer within themselves.
+    pub(super) fn take_due(&mut self, is_within_itself: impl Fn(&Slot) -> bool) -> Vec<Slot> {
+        let mut due: Vec<Slot> = Vec::new();
+        self.loops.retain(|slot| {
+            let is_kept = is_within_itself(slot);
+            due.extend((!is_kept).then_some(*slot));
+            is_kept
+        });
         if std::mem::take(&mut self.is_due) {
-            self.slots
-                .iter()
-                .copied()
-                .take(FOLLOWED_AGAIN_MAX)
-                .collect()
-        } else {
-            Vec::new()
+            due.extend(self.links.iter().take(FOLLOWED_AGAIN_MAX));
         }
+        due
     }
 }
 
@@ -74,7 +87,7 @@ mod tests {
 
     #[test]
     fn left_out_links_are_resolved_again_only_when_a_link_disappears() {
-        let (mut links, mut tree) = (LeftLinks::default(), Tree::new());
+        let (mut links, mut tree) = (DependentNames::default(), Tree::new());
         let root = tree.insert_root(0);
         let bodies = [
             left_out(LeftOutWhy::LinkOut, false),
@@ -88,17 +101,20 @@ mod tests {
             .zip(bodies)
             .map(|(name, body)| tree.insert(root, name.as_bytes(), body))
             .collect();
-        let note = |links: &mut LeftLinks, slot, comes| {
+        let note = |links: &mut DependentNames, slot, comes| {
             links.record(slot, &tree.get(slot).unwrap().body, comes);
         };
         slots.iter().for_each(|slot| note(&mut links, *slot, true));
-        assert!(links.take_due().is_empty(), "what comes mends nothing");
+        assert!(
+            links.take_due(|_| true).is_empty(),
+            "what comes mends nothing"
+        );
         note(&mut links, slots[4], false);
-        assert_eq!(links.take_due(), slots[..2]);
-        assert!(links.take_due().is_empty());
+        assert_eq!(links.take_due(|_| true), slots[..2]);
+        assert!(links.take_due(|_| true).is_empty());
         note(&mut links, slots[0], false);
-        assert_eq!(links.take_due(), slots[1..2]);
+        assert_eq!(links.take_due(|_| true), slots[1..2]);
         note(&mut links, slots[3], false);
-        assert!(links.take_due().is_empty(), "no link");
+        assert!(links.take_due(|_| true).is_empty(), "no link");
     }
 }
