@@ -38,23 +38,20 @@ impl Scanner {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         let now = Instant::now();
-        let (mut before, mut late) = (std::mem::take(&mut self.overtaken), Vec::new());
+        let (mut before, mut late) = (self.checks.take_postponed(), Vec::new());
         for look in looks {
             self.checks
                 .record_closed_writer(&look.check, &look.found, now);
-            let key = (look.place.slot, look.name.clone());
-            let last = before.remove(&key);
-            if self.checks.was_overtaken(key.0, &key.1, &look.check) {
-                self.overtaken.insert(key, look);
+            let last = before.remove(&(look.place.slot, look.name.clone()));
+            let Some(look) = self.checks.postpone(look) else {
                 late.extend(last);
-            } else {
-                state.listing.order.set_turn(look.check.turn);
-                if is_known(&state, &look) && PendingChecks::may_be_ahead(&look.check, &look.found)
-                {
-                    state.listing.order.set_ahead();
-                }
-                self.apply_check(&mut state, look, now);
+                continue;
+            };
+            state.listing.order.set_turn(look.check.turn);
+            if is_known(&state, &look) && PendingChecks::may_be_ahead(&look.check, &look.found) {
+                state.listing.order.set_ahead();
             }
+            self.apply_check(&mut state, look, now);
         }
         // These names were overtaken twice in a row: they change faster than they are checked. All
         // changes before the previous check have their turns by now, so apply that check's result.
@@ -107,7 +104,7 @@ impl Scanner {
             _ => check.cause,
         };
         let fresh = state.observe(place.slot, &name, found, cause, now);
-        if let Some(slot) = fresh.filter(|slot| !state.listing.tree.is_loop(*slot)) {
+        if let Some(slot) = fresh {
             let turn = state.listing.order.await_reading();
             let visit = Visit {
                 index: place.index,

@@ -6,7 +6,7 @@
 //! reports so far. A check may also have seen a change that is not reported yet (see
 //! [`PendingChecks::may_be_ahead`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +54,9 @@ pub(super) struct CheckedName {
 /// All names to check.
 pub(super) struct PendingChecks {
     names: BTreeMap<(Slot, Box<[u8]>), NameCheck>,
+    /// Results of checks that were not applied because the name had been reported again. Each name
+    /// is checked again with the next reports.
+    overtaken: HashMap<(Slot, Box<[u8]>), CheckedName>,
     /// (dev, ino) of files with a reported close.
     written: LruCache<(u64, u64), ()>,
     /// When a closed file was last found gone; it may have been linked under another name.
@@ -66,6 +69,7 @@ impl PendingChecks {
     pub(super) fn new() -> Self {
         Self {
             names: BTreeMap::new(),
+            overtaken: HashMap::new(),
             written: LruCache::new(WRITTEN_MAX),
             lost: None,
             reading_since: FileTimestamp::default(),
@@ -92,6 +96,7 @@ impl PendingChecks {
 
     pub(super) fn clear(&mut self) {
         self.names.clear();
+        self.overtaken.clear();
     }
 
     /// Takes all names, ordered by directory.
@@ -124,9 +129,25 @@ impl PendingChecks {
         check.closed |= cause == Cause::Closed;
     }
 
+    /// Takes the results that were postponed since the last call.
+    pub(super) fn take_postponed(&mut self) -> HashMap<(Slot, Box<[u8]>), CheckedName> {
+        std::mem::take(&mut self.overtaken)
+    }
+
+    /// Postpones a result if its name may have been replaced since it was checked. Otherwise
+    /// returns it.
+    pub(super) fn postpone(&mut self, look: CheckedName) -> Option<CheckedName> {
+        if self.was_overtaken(look.place.slot, &look.name, &look.check) {
+            let key = (look.place.slot, look.name.clone());
+            self.overtaken.insert(key, look);
+            return None;
+        }
+        Some(look)
+    }
+
     /// Returns whether a name may have been replaced since it was checked. In that case, passes
     /// what was known of its writer on to the next check.
-    pub(super) fn was_overtaken(&mut self, directory: Slot, name: &[u8], was: &NameCheck) -> bool {
+    fn was_overtaken(&mut self, directory: Slot, name: &[u8], was: &NameCheck) -> bool {
         if self.names.is_empty() {
             return false;
         }

@@ -28,12 +28,13 @@ impl ListingState {
         seen: FileIdentity,
         now: Instant,
     ) -> ListingChange {
+        let node = self.listing.tree.get(slot);
         let facts = NameFacts {
             now,
             quiet: self.quiet,
             size_bytes: seen.size_bytes,
             changed: seen.ctime,
-            shown: self.listing.tree.shown(slot),
+            shown: node.map_or(NameState::Absent, |node| node.body.shown()),
             paced_until: None,
         };
         let effects = self.queue.observe(slot, observation, facts);

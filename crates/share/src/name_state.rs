@@ -628,3 +628,159 @@ fn after_hash(
     };
     (next, effects)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::super::identity::NameStat;
+    use super::*;
+    use p2pfs_types::digest::ContentHash;
+
+    const CAUSES: [Cause; 6] = [
+        Cause::Walk,
+        Cause::Unlinked,
+        Cause::Created,
+        Cause::Modified,
+        Cause::Reopened,
+        Cause::Closed,
+    ];
+
+    fn any_state() -> impl Strategy<Value = NameState> {
+        let purposes = [
+            ReadPurpose::List,
+            ReadPurpose::ListUnclosed,
+            ReadPurpose::ListBusy,
+            ReadPurpose::Verify,
+        ];
+        let read = (select(purposes.to_vec()), any::<bool>());
+        let again = proptest::option::of(select(&CAUSES));
+        prop_oneof![
+            select(&[
+                NameState::Absent,
+                NameState::BeingWritten,
+                NameState::Settling,
+                NameState::Checking,
+                NameState::Listed,
+                NameState::Doubted,
+                NameState::Rejected,
+            ]),
+            any::<bool>().prop_map(|sure| NameState::Paced { sure }),
+            read.clone()
+                .prop_map(|(purpose, sure)| NameState::Queued { purpose, sure }),
+            (read, again).prop_map(|((purpose, sure), again)| NameState::Hashing {
+                purpose,
+                sure,
+                again
+            }),
+        ]
+    }
+
+    fn any_outcome() -> impl Strategy<Value = HashOutcome> {
+        let trusts = [
+            HashTrust::Sure,
+            HashTrust::UntilClosed,
+            HashTrust::Racy,
+            HashTrust::Extended,
+        ];
+        let hashed = |trust| HashOutcome::Hashed {
+            seen: NameStat {
+                identity: FileIdentity::default(),
+                mode: 0o100_644,
+                linked_again: false,
+                made_up: false,
+            },
+            hash: ContentHash::of(b""),
+            trust,
+            unwritten: true,
+        };
+        let ages = [0, 10, 900, 5000].map(Duration::from_millis);
+        prop_oneof![
+            select(trusts.to_vec()).prop_map(hashed),
+            select(ages.to_vec()).prop_map(HashOutcome::BeingWritten),
+            Just(HashOutcome::Changed),
+            Just(HashOutcome::Elsewhere),
+            Just(HashOutcome::Unreadable(FileIdentity::default())),
+            Just(HashOutcome::Want),
+        ]
+    }
+
+    fn any_observation() -> impl Strategy<Value = Observation> {
+        let founds = [
+            FoundBy::Report,
+            FoundBy::NewTree { is_awaited: true },
+            FoundBy::NewTree { is_awaited: false },
+            FoundBy::Walk,
+        ];
+        let change = (select(&CAUSES), any::<bool>(), select(founds.to_vec()));
+        prop_oneof![
+            Just(Observation::Gone),
+            Just(Observation::Suspected),
+            any::<bool>().prop_map(|doubted| Observation::Remembered { doubted }),
+            any::<bool>().prop_map(|watched| Observation::Rested { watched }),
+            (select(&CAUSES), any::<bool>())
+                .prop_map(|(cause, doubted)| Observation::Unchanged { cause, doubted }),
+            change.prop_map(|(cause, recent, found)| Observation::Changed {
+                cause,
+                recent,
+                found
+            }),
+            any_outcome().prop_map(Observation::Read),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, ..Default::default() })]
+
+        #[test]
+        fn the_effects_of_any_transition_fit_the_next_state(
+            before in any_state(),
+            observation in any_observation(),
+            flags in any::<[bool; 5]>(),
+        ) {
+            let now = Instant::now();
+            let [is_closed, is_written, is_extended, is_suspected, is_paced] = flags;
+            let mut notes = FileNotes {
+                closed_at: is_closed.then_some(now),
+                written: is_written.then_some((now, 1)),
+                is_extended,
+                is_suspected,
+            };
+            let facts = NameFacts {
+                now,
+                quiet: Duration::from_secs(2),
+                size_bytes: 1,
+                changed: FileTimestamp::default(),
+                shown: NameState::Absent,
+                paced_until: is_paced.then_some(now + Duration::from_secs(1)),
+            };
+            let (next, effects) = before.after(observation, &mut notes, &facts);
+            let fits = match effects.place {
+                PlaceChange::Keep | PlaceChange::CancelRead => {
+                    std::mem::discriminant(&next) == std::mem::discriminant(&before)
+                }
+                PlaceChange::Enqueue(_) => matches!(next, NameState::Queued { .. }),
+                PlaceChange::RestUntil(until) => {
+                    until > now && (next.rests_for_change() || next == NameState::Doubted)
+                }
+                PlaceChange::Leave => !next.waits_for_read() && next != NameState::Doubted,
+            };
+            prop_assert!(fits, "{:?} with {:?}", next, effects.place);
+            match effects.wait {
+                Wait::Block | Wait::BlockNewTurn => prop_assert!(next.waits_for_read()),
+                // a turn that waits for the file goes on waiting, so a read must be due
+                Wait::Keep if next != before => prop_assert!(next.waits_for_read()
+                    || before == NameState::Checking),
+                Wait::Keep | Wait::Unblock | Wait::NewTurn => {}
+            }
+            let is_noted = next.waits_for_read()
+                || matches!(next, NameState::Doubted | NameState::Checking);
+            prop_assert!(is_noted || notes == FileNotes::default() || next == before);
+            let is_listed = matches!(effects.listing, ListingChange::List { .. });
+            let is_hash = matches!(observation, Observation::Remembered { .. }
+                | Observation::Read(HashOutcome::Hashed { .. }));
+            prop_assert!(is_hash || !is_listed, "listed without a hash");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! The thread never holds the state's lock while it accesses a share or waits for room in the event
 //! queue.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::checks::{CheckedName, PendingChecks};
+use super::checks::PendingChecks;
 use super::config::ShareEvent;
 use super::disk_thread::DiskThread;
 use super::hasher;
@@ -62,9 +62,6 @@ pub(super) struct Scanner {
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
     pub(super) checks: PendingChecks,
-    /// Results of checks that were not applied because the name had been reported again. Each name
-    /// is checked again with the next reports.
-    pub(super) overtaken: HashMap<(Slot, Box<[u8]>), CheckedName>,
     /// New directories, for which later turns wait.
     pub(super) fresh: WalkQueue,
     /// All other directories.
@@ -92,7 +89,6 @@ impl Scanner {
             events,
             watches: Watches::new(watch_limit),
             checks: PendingChecks::new(),
-            overtaken: HashMap::new(),
             fresh: WalkQueue::default(),
             scan: WalkQueue::default(),
             mounts: MountChanges::new(),
@@ -209,7 +205,6 @@ impl Scanner {
         }
         if self.checks.len() > CHECKS_MAX {
             self.checks.clear();
-            self.overtaken.clear();
             state.listing.shares.scan_all();
         }
         state.listing.order.record_drained();
@@ -322,7 +317,9 @@ impl Scanner {
                 walk.met.extend(child);
             }
             let enters = if directory && full { child } else { fresh };
-            if let Some(slot) = enters.filter(|slot| !state.listing.tree.is_loop(*slot)) {
+            let left_out = enters.and_then(|slot| state.listing.tree.left_out(slot));
+            let is_loop = left_out.is_some_and(|body| body.why == LeftOutWhy::Loop);
+            if let Some(slot) = enters.filter(|_| !is_loop) {
                 let turn = turn.and_then(|_| state.listing.order.await_reading());
                 let visit = Visit {
                     index: place.index,

@@ -1,7 +1,8 @@
 //! The names of all shares in memory, about 120 bytes each: their parents, their kinds, and an
 //! index by content.
 //!
-//! This module owns only the structure. `state` decides what is listed and when.
+//! This module owns only the structure. `state` decides what is listed and when, and `listing`
+//! changes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -79,6 +80,21 @@ impl NodeBody {
         Self::File(PackedFile::unlisted())
     }
 
+    /// Returns the state that the listing shows of the name.
+    pub(super) fn shown(&self) -> NameState {
+        let is_listed = match self {
+            Self::File(file) => file.listed,
+            Self::Directory(directory) => directory.listed,
+            Self::Symlink => true,
+            Self::LeftOut(_) => return NameState::Rejected,
+        };
+        if is_listed {
+            NameState::Listed
+        } else {
+            NameState::Absent
+        }
+    }
+
     /// Returns the (dev, ino) of a file that others may not read.
     pub(super) fn private_file(&self) -> Option<(u64, u64)> {
         match self {
@@ -141,29 +157,12 @@ impl Tree {
         }
     }
 
-    /// Returns the state that the listing shows of a name.
-    pub(super) fn shown(&self, slot: Slot) -> NameState {
-        match self.get(slot).map(|node| &node.body) {
-            Some(NodeBody::File(file)) if !file.listed => NameState::Absent,
-            Some(NodeBody::Directory(directory)) if !directory.listed => NameState::Absent,
-            Some(NodeBody::LeftOut(_)) => NameState::Rejected,
-            Some(_) => NameState::Listed,
-            None => NameState::Absent,
-        }
-    }
-
     /// Returns why a name is left out, if it is.
     pub(super) fn left_out(&self, slot: Slot) -> Option<&LeftOutBody> {
         match &self.get(slot)?.body {
             NodeBody::LeftOut(body) => Some(body),
             _ => None,
         }
-    }
-
-    /// Returns whether a name is left out because it leads back to itself.
-    pub(super) fn is_loop(&self, slot: Slot) -> bool {
-        let body = self.left_out(slot);
-        body.is_some_and(|body| body.why == LeftOutWhy::Loop)
     }
 
     pub(super) fn directory(&self, slot: Slot) -> Option<&DirectoryBody> {

@@ -452,7 +452,7 @@ impl NameModel {
 
     /// Compares the listing with the disk.
     fn compare(&mut self) -> Result<(), TestCaseError> {
-        for at in 0..NAMES.len() {
+        for (at, name) in NAMES.into_iter().enumerate() {
             let file = self.file(at).filter(|file| !file.private).map(|file| *file);
             let expected = file.map(|file| {
                 let identity = file.identity;
@@ -463,12 +463,12 @@ impl NameModel {
                 };
                 (kind, Timestamp::from(identity.mtime))
             });
-            let listed = self.listing.get(&path(NAMES[at]));
+            let listed = self.listing.get(&path(name));
             let listed = listed.map(|entry| (entry.kind.clone(), entry.mtime));
-            prop_assert_eq!(listed, expected, "{}", NAMES[at]);
-            let shown = self
-                .slot(at)
-                .map(|slot| self.state.listing.tree.shown(slot));
+            prop_assert_eq!(listed, expected, "{}", name);
+            let slot = self.slot(at);
+            let node = slot.and_then(|slot| self.state.listing.tree.get(slot));
+            let shown = node.map(|node| node.body.shown());
             let is_private = self.file(at).map(|file| file.private);
             let state = is_private.map(|private| {
                 if private {
@@ -477,7 +477,7 @@ impl NameModel {
                     NameState::Listed
                 }
             });
-            prop_assert_eq!(shown, state, "{}", NAMES[at]);
+            prop_assert_eq!(shown, state, "{}", name);
         }
         Ok(())
     }
