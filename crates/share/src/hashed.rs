@@ -35,6 +35,7 @@ impl ListingState {
             size_bytes: seen.size_bytes,
             changed: seen.ctime,
             shown: node.map_or(NameState::Absent, |node| node.body.shown()),
+            // the queue sets it
             paced_until: None,
         };
         let effects = self.queue.observe(slot, observation, facts);

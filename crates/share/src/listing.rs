@@ -1,4 +1,4 @@
-//! What the shares list, and the events of its changes.
+//! The listing of the shares, and the events of its changes.
 //!
 //! Each change of a name's entry passes its event to the [`EventOrder`] in the same step, which
 //! holds the event until all earlier changes are resolved. So the events always add up to the

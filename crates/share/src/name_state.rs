@@ -7,30 +7,27 @@
 //! effects.
 //!
 //! ```text
-//!             a check finds a changed file
-//!   Absent ──────────────────────────────────────────────────────────────┐
-//!   Listed                                                               │
-//!   Rejected                                                             │
-//!   Checking          its writer may have it open     its writer closed  │
-//!   Doubted       ┌──────────────────────────────────┬───────────────────┤
-//!      ▲          ▼                                  │                   │ at rest
-//!      │    BeingWritten ◀───────────┐               │                   │
-//!      │          │ at rest          │ open for      │ read lately,      │
-//!      │          ▼                  │ writing       ▼ and large         │
-//!      │     ┌─ Queued ◀─────────────┼──────────── Paced                 │
-//!      │     │    ▲ ▲ ▲              │                                   │
-//!      │     │    │ │ └──────────────┼───────────────────────────────────┘
-//!      │     │    │ └─────── Settling │
-//!      │     │    │ changed    ▲     │
-//!      │     ▼    │            │ closed, and still open for writing
-//!      └── Hashing ────────────┴─────┘
-//!        │    │ └─ cannot be read ──▶ Rejected
-//!        │    └─── is another file ─▶ Checking ─ a check decides
-//!        └──────── hashed ──────────▶ Listed, or Doubted ─ at rest ─▶ Queued
+//!  Absent, Listed, Doubted, Checking, Rejected
+//!     │                    │
+//!     │ written to         │ closed, or found at rest
+//!     ▼                    ▼
+//!  BeingWritten ──────▶ Queued ──────▶ Hashing ───────▶ Listed
+//!     ▲     at rest     ▲ ▲  ▲  taken  │ │ │ │  hashed
+//!     │                 │ │  └─────────┘ │ │ ├────────▶ Doubted ── at rest ──▶ Queued
+//!     │                 │ │    changed   │ │ │  hashed, in doubt
+//!     │           Paced ┘ └── Settling ◀─┘ │ ├────────▶ Rejected
+//!     │                    closed, and     │ │  cannot be read
+//!     │                    still open      │ └────────▶ Checking
+//!     └────────────────────────────────────┘    is another file
+//!        written to, or short of resources
 //!
-//!   any state ── the name is gone, or has become another kind of name ──▶ Absent
-//!   any state ── a check finds the attributes of a remembered hash ─────▶ Listed or Doubted
+//!  any state ── the name is gone, or stands for no file ──────────▶ Absent
+//!  any state ── a check finds the attributes of a remembered hash ─▶ Listed, or Doubted
+//!  Hashing ──── a check finds a change ───────────────────────────▶ Hashing, with `again`
 //! ```
+//!
+//! A large file that was read a short time ago is `Paced` before it is `Queued`. A file that was
+//! written for a long time is queued between two writes.
 //!
 //! A directory or a link that is listed is always `Listed`. A name that a check leaves out becomes
 //! `Absent` and then `Rejected`. While a file waits to be read or is read, the listing keeps what it
@@ -311,7 +308,7 @@ impl NameState {
         }
     }
 
-    /// Ends at a state in which no read is due, and forgets the notes.
+    /// Returns a state in which no read is due, and forgets the notes.
     fn end(self, next: Self, listing: ListingChange, notes: &mut FileNotes) -> (Self, Effects) {
         *notes = FileNotes::default();
         let effects = Effects {
@@ -322,9 +319,9 @@ impl NameState {
         (next, effects)
     }
 
-    /// The file may have been written again within a clock tick, or through a mapping, which changes
-    /// no time stamp. If its hash is in doubt, it can be hashed for good now that its writer has
-    /// closed it.
+    /// Returns the next state of a file that looks as it is listed. It may have been written again
+    /// within a clock tick, or through a mapping, which changes no time stamp. If its hash is in
+    /// doubt, it can be hashed for good once its writer has closed it.
     fn after_unchanged(
         self,
         cause: Cause,
@@ -345,6 +342,7 @@ impl NameState {
         }
     }
 
+    /// Returns the next state of a file that does not look as it is listed.
     fn after_change(
         self,
         cause: Cause,
@@ -397,8 +395,9 @@ impl NameState {
         }
     }
 
-    /// The result of the read is not final. A write cancels the read, unless the file is busy. The
-    /// read may return bytes written in the current turn, so the file belongs to it.
+    /// Adds a change to a running read, whose result is then not final. A write cancels the read,
+    /// unless the file is busy. The read may return bytes written in the current turn, so the file
+    /// belongs to it.
     fn changed_while_read(self, cause: Cause) -> (Self, Effects) {
         let Self::Hashing {
             purpose,
@@ -423,7 +422,8 @@ impl NameState {
         (next, effects)
     }
 
-    /// For a file in a directory without a watch, the read looks for open writers first.
+    /// Returns the next state of a file that has rested long enough. If its directory has no watch,
+    /// the read looks for open writers first.
     fn after_rest(
         self,
         watched: bool,
@@ -456,6 +456,7 @@ impl NameState {
         }
     }
 
+    /// Returns the next state of a file whose read ended.
     fn after_read(
         self,
         outcome: HashOutcome,
@@ -504,8 +505,9 @@ impl NameState {
         }
     }
 
-    /// A file that already waits to be read because of a write is not read earlier, because its
-    /// writer may still be at work.
+    /// Returns the next state of a file that may no longer have its listed content. A file that
+    /// already waits to be read because of a write is not read earlier, because its writer may still
+    /// be at work.
     fn after_suspicion(self, notes: &mut FileNotes, facts: &NameFacts) -> (Self, Effects) {
         notes.is_suspected = true;
         match self {

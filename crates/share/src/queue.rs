@@ -156,7 +156,7 @@ impl HashQueue {
         effects
     }
 
-    /// Stores the state of a file, and its size if the file gets a new place.
+    /// Stores the state and the notes of a file.
     fn record(&mut self, slot: Slot, state: NameState, notes: FileNotes, facts: &NameFacts) {
         let record = self.records.entry(slot).or_insert(FileRecord {
             state: NameState::Absent,
