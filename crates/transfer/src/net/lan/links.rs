@@ -154,9 +154,10 @@ fn open(id: LinkId, subnets: &[Subnet]) -> io::Result<UdpSocket> {
     let group = group(id);
     let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    // other programs of this machine also use the port
+    // Other programs of this machine also use the port. SO_REUSEPORT must not be set: Linux 6.18
+    // passes a multicast datagram to any socket of such a group, chosen by a hash of the sender,
+    // although only another socket of the group joined on the datagram's link.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     if id.is_v6 {
         socket.set_only_v6(true)?;
         socket.bind(&group.into())?;
