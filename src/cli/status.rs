@@ -136,7 +136,8 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
         // Names both ways, because not every user may ask the daemon which one this cluster uses.
         return output.line(
             "no other node is known; to bring one in: p2pfs invite, or, in a cluster with a\n\
-             secret file, give it the same file",
+             secret file, give it the same file; p2pfs doctor looks for nodes of other clusters\n\
+             on the local network",
         );
     }
     let heading = ["NAME", "ADDRESS", "STATE", "PLANE", "RTT", "SPEED", "PRIO"];

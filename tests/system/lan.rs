@@ -82,6 +82,34 @@ fn nodes_without_a_default_route_and_without_ipv6_find_each_other_on_the_lan() {
     stop(nodes);
 }
 
+#[apply(promise)]
+fn doctor_reports_a_node_of_another_cluster_on_the_lan() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("3", &[]);
+    let start_with_secret = |(host, secret): (&str, &str)| {
+        prepare_node(host, folder.path());
+        let home = folder.path().join(host);
+        fs::write(home.join("secret"), format!("{}\n", secret.repeat(32))).unwrap();
+        start(&mut daemon(&lab, host, &home))
+    };
+    let nodes = [("n1", "a1"), ("n2", "b2"), ("n3", "b2")].map(start_with_secret);
+    let nearby_of = |host: &str| {
+        let mut doctor = Command::new(P2PFS);
+        doctor.args(["doctor", "--socket"]);
+        let found = run(doctor.arg(folder.path().join(host).join("sock"))).text();
+        let near = ["10.77.0.1:1378", "10.77.0.2:1378", "10.77.0.3:1378"];
+        near.map(|at| found.contains(&format!("nearby {at}")))
+    };
+    eventually("n1 reports both others", PATIENCE, || {
+        nearby_of("n1") == [false, true, true]
+    });
+    eventually("n2 reports n1 and no member", PATIENCE, || {
+        nearby_of("n2") == [true, false, false]
+    });
+    stop(nodes);
+}
+
 pub(super) fn wait_until_mounted(host: &str, folder: &Path) {
     let mut wait = Command::new(P2PFS);
     wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);

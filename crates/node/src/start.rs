@@ -306,6 +306,7 @@ impl Builder {
         let advertised = **handles.published.own_address.load();
         address::follow(configured, bound, advertised, &commands);
         let commands = CommandSender::new(commands);
+        let nearby = control.lan.lock().as_ref().map(Lan::announced_nodes);
         let pins = self.pins(&handles, content);
         let membership = NodeMembership {
             name: self.config.name,
@@ -338,6 +339,7 @@ impl Builder {
             peers: NodePeers {
                 commands,
                 handles: handles.clone(),
+                nearby,
             },
             traffic: NodeTraffic { handles },
             messenger: Messenger { sender },

@@ -10,6 +10,7 @@ use crate::run::{LoopCommand, NodeHandles};
 use crate::{MemberReport, NodeError, Offence};
 use p2pfs_fetch::PeerRate;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
+use p2pfs_transfer::net::lan::{AnnouncedNodes, NODES_MAX};
 use p2pfs_transfer::net::peer::Probed;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -43,6 +44,8 @@ pub struct Reached {
 pub struct NodePeers {
     pub(crate) commands: CommandSender,
     pub(crate) handles: NodeHandles,
+    /// The nodes that multicast DNS finds, or `None` if this node does not use it.
+    pub(crate) nearby: Option<AnnouncedNodes>,
 }
 
 impl NodePeers {
@@ -109,6 +112,16 @@ impl NodePeers {
     /// node.
     pub fn last_addresses(&self) -> Vec<SocketAddr> {
         self.handles.published.last_addresses.load().to_vec()
+    }
+
+    /// Returns up to [`NODES_MAX`] addresses at which nodes announce themselves on the local
+    /// network, one of each node. They may be members or not, and any host on the network may have
+    /// invented them.
+    pub async fn announced(&self) -> Vec<SocketAddr> {
+        match &self.nearby {
+            Some(nearby) => nearby.addresses(NODES_MAX).await,
+            None => Vec::new(),
+        }
     }
 
     /// Adds another address to join through.

@@ -19,6 +19,7 @@ pub(super) mod membership;
 #[cfg(feature = "legacy")]
 mod mesh;
 mod names;
+mod nearby;
 pub(super) mod network;
 pub(super) mod news;
 mod node;

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::membership::SAME_SECRET;
 use super::pace::PING_PROBES;
-use super::{Services, Sight, membership, told};
+use super::{Services, Sight, membership, nearby, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::service::seeds::resolve;
@@ -103,16 +103,18 @@ pub(super) async fn ping(services: &Services, wanted: &str, sight: Sight) -> Res
     })
 }
 
-/// Checks the address, the seeds, the peers and their clocks.
+/// Checks the address, the seeds, the peers and their clocks, and looks for nodes nearby.
 pub(super) async fn check_network(services: &Arc<Services>) -> Result<Vec<Check>, Failure> {
-    let (address, seeds, peers) = tokio::join!(
+    let (address, seeds, peers, nearby) = tokio::join!(
         check_address(services),
         check_seeds(services),
-        check_peers(services, PEERS_MAX)
+        check_peers(services, PEERS_MAX),
+        nearby::check_nearby(services)
     );
     let mut checks = vec![address];
     checks.extend(seeds);
     checks.extend(peers?);
+    checks.extend(nearby?);
     Ok(membership::unless_copied(services, checks))
 }
 

@@ -194,6 +194,25 @@ impl KnownNodes {
         self.nodes.iter().filter_map(left).take(count).collect()
     }
 
+    /// Returns up to `count` addresses of remembered nodes, one of each node, in turn of their
+    /// senders, so that a sender that announces much hides no other.
+    pub(super) fn sample(&mut self, count: usize, now: Instant) -> Vec<SocketAddr> {
+        self.forget_expired(now);
+        let mut taken: HashMap<IpAddr, usize> = HashMap::new();
+        let mut turns: Vec<_> = self
+            .nodes
+            .iter()
+            .filter_map(|node| {
+                let address = *node.addresses.first()?;
+                let turn = taken.entry(node.sender).or_default();
+                *turn += 1;
+                Some((*turn, address))
+            })
+            .collect();
+        turns.sort_by_key(|(turn, _)| *turn);
+        turns.into_iter().map(|(_, at)| at).take(count).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.nodes.len()

@@ -153,6 +153,11 @@ impl Machine {
         links.chain(self.known.hint_at()).min()
     }
 
+    /// Returns up to `count` addresses at which other nodes announce themselves, one of each node.
+    pub fn announced_nodes(&mut self, count: usize, now: Instant) -> Vec<SocketAddr> {
+        self.known.sample(count, now)
+    }
+
     /// Returns the datagrams that make others forget this node.
     pub fn farewell(&self) -> Vec<(LinkId, Vec<u8>)> {
         let all = ServiceQuestion {

@@ -41,6 +41,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// before it ends.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 
+/// Maximum requests for the announced addresses that wait for the search.
+const REQUESTS: usize = 8;
+
 /// Result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LanEvent {
@@ -56,7 +59,31 @@ pub enum LanEvent {
 /// Announcement and search. Both end when it is dropped.
 pub struct Lan {
     stop: oneshot::Sender<oneshot::Sender<()>>,
+    requests: mpsc::Sender<NodesRequest>,
     running: AbortOnDrop,
+}
+
+/// Request for addresses of announced nodes.
+struct NodesRequest {
+    count: usize,
+    reply: oneshot::Sender<Vec<SocketAddr>>,
+}
+
+/// Access to the nodes that a search has found. Clones read the same search.
+#[derive(Clone, Debug)]
+pub struct AnnouncedNodes(mpsc::Sender<NodesRequest>);
+
+impl AnnouncedNodes {
+    /// Returns up to `count` addresses at which other nodes announce themselves, one of each node.
+    /// Any host on the network may have invented them. Returns none after the end of the search.
+    pub async fn addresses(&self, count: usize) -> Vec<SocketAddr> {
+        let (reply, answer) = oneshot::channel();
+        let request = NodesRequest { count, reply };
+        if self.0.send(request).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
 }
 
 struct AbortOnDrop(AbortHandle);
@@ -68,6 +95,7 @@ impl Lan {
     pub fn start(address: SocketAddr) -> (Self, mpsc::Receiver<LanEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (stop, stopped) = oneshot::channel();
+        let (requests, request_queue) = mpsc::channel(REQUESTS);
         let mut random = [0; 8];
         let random = aws_lc_rs::rand::fill(&mut random).map(|()| to_hex(&random));
         let machine = random.ok().and_then(|label| {
@@ -76,7 +104,10 @@ impl Lan {
         });
         let search = async move {
             match machine {
-                Some(machine) => Search::new(address, machine, events).run(stopped).await,
+                Some(machine) => {
+                    let search = Search::new(address, machine, events);
+                    search.run(stopped, request_queue).await;
+                }
                 None => {
                     let why = "the system gives no random bytes".to_owned();
                     let _ = events.try_send(LanEvent::NoMulticast(why));
@@ -84,7 +115,17 @@ impl Lan {
             }
         };
         let running = AbortOnDrop(tokio::spawn(search).abort_handle());
-        (Self { stop, running }, receiver)
+        let search = Self {
+            stop,
+            requests,
+            running,
+        };
+        (search, receiver)
+    }
+
+    /// Returns the access to the nodes that are found.
+    pub fn announced_nodes(&self) -> AnnouncedNodes {
+        AnnouncedNodes(self.requests.clone())
     }
 
     /// Withdraws the announcement, so that other nodes forget it at once, and ends the search.
@@ -135,7 +176,11 @@ impl Search {
         search
     }
 
-    async fn run(mut self, mut stopped: oneshot::Receiver<oneshot::Sender<()>>) {
+    async fn run(
+        mut self,
+        mut stopped: oneshot::Receiver<oneshot::Sender<()>>,
+        mut requests: mpsc::Receiver<NodesRequest>,
+    ) {
         let mut renewal = interval(RENEWAL_PERIOD);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         renewal.tick().await;
@@ -151,6 +196,11 @@ impl Search {
                 }
                 () = sleep_until(wake) => {}
                 _ = renewal.tick() => self.renew_links(),
+                Some(request) = requests.recv() => {
+                    let now = Instant::now().into_std();
+                    let nodes = self.machine.announced_nodes(request.count, now);
+                    let _gone = request.reply.send(nodes);
+                }
                 ended = &mut stopped => {
                     self.say_goodbye();
                     let _ = ended.map(|ended| ended.send(()));

@@ -279,6 +279,26 @@ fn table_holds_its_maximum_and_each_sender_its_share() {
 }
 
 #[test]
+fn flood_of_one_sender_hides_no_other_node_from_the_announced_nodes() {
+    let now = Instant::now();
+    let mut machine = machine(now);
+    let from = address("10.0.0.66:5353");
+    for i in 0..100 {
+        let at = format!("10.1.0.{i}:7");
+        machine.receive(LINK, from, &announcement(&format!("f{i}"), &at), now);
+    }
+    let real = announcement("bbbb", "10.0.0.2:1378");
+    machine.receive(LINK, address("10.0.0.2:5353"), &real, now);
+    let few = machine.announced_nodes(2, now);
+    assert!(few.contains(&address("10.0.0.2:1378")), "{few:?}");
+    assert_eq!(few.len(), 2);
+    let all = machine.announced_nodes(usize::MAX, now);
+    assert_eq!(all.len(), NODES_PER_SENDER_MAX + 1);
+    let expired = machine.announced_nodes(usize::MAX, now + 4501 * SECOND);
+    assert_eq!(expired, []);
+}
+
+#[test]
 fn hints_keep_to_their_rate_and_memory() {
     let start = Instant::now();
     let mut known = KnownNodes::new(start);
@@ -383,8 +403,16 @@ async fn two_searches_on_loopback_find_each_other() {
         found.is_ok(),
         "neither found nor told that there is no multicast"
     );
+    let announced = one.announced_nodes();
+    assert!(
+        announced
+            .addresses(NODES_MAX)
+            .await
+            .contains(&address("127.0.0.1:1379"))
+    );
     one.shutdown().await;
     other.shutdown().await;
     // The search has ended: the channel closes once its content is read.
     while one_events.recv().await.is_some() {}
+    assert_eq!(announced.addresses(NODES_MAX).await, []);
 }
