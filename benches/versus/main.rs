@@ -17,6 +17,7 @@
 //! | `P2PFS_BENCH_ONLY` | of those in `trials::ALL`, with commas between | all |
 
 mod before;
+mod calls;
 mod far;
 mod figures;
 mod machine;

@@ -31,10 +31,11 @@ pub(crate) const ALL: &[Trial] = &[
     ("warm", warm),
     ("reads", crate::reads::reads),
     ("direct", direct),
+    ("calls", crate::calls::calls),
     ("far", crate::far::far),
 ];
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
 /// The file that is read at random places, and how many.
 const RANDOM_MIB: usize = 256;
@@ -55,7 +56,7 @@ pub(crate) struct Contestant {
     pub(crate) name: &'static str,
     pub(crate) mount: PathBuf,
     port: u16,
-    pids: Vec<u32>,
+    pub(crate) pids: Vec<u32>,
 }
 
 impl Field {
@@ -128,7 +129,7 @@ impl Field {
 
 /// Makes a file look old: one that was just written is hashed again a little later, which would
 /// fall into somebody's turn.
-fn age(path: &Path) {
+pub(crate) fn age(path: &Path) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000))
         .unwrap();
@@ -271,7 +272,7 @@ fn read_all(path: &Path) {
 }
 
 /// Different pages of a file, in no order.
-fn scattered(count: u64, size_mib: usize) -> impl Iterator<Item = u64> {
+pub(crate) fn scattered(count: u64, size_mib: usize) -> impl Iterator<Item = u64> {
     let pages = (size_mib * MIB / PAGE) as u64;
     (0..count).map(move |number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % pages)
 }
