@@ -7,7 +7,7 @@
 //! so a damaged outboard costs a rebuild and never delivers a wrong byte.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use super::part::{
     outboard_bytes,
 };
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::files::{PRIVATE_MODE, create_anew, is_want, open_own};
+use p2pfs_types::files::{PRIVATE_MODE, create_anew, is_want, open_own, read_full_at};
 
 /// Size up to which a file has no outboard on disk. Hashing such a file takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
@@ -297,9 +297,11 @@ impl Outboards {
 /// [`IN_MEMORY_MAX_BYTES`] is not loaded into memory.
 fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<HashPairs>> {
     if bytes <= IN_MEMORY_MAX_BYTES {
-        let mut pairs = Vec::new();
-        open_own(path)?.take(bytes + 1).read_to_end(&mut pairs)?;
-        let is_whole = pairs.len() as u64 == bytes;
+        // one byte more shows a file that is too long
+        let mut pairs = vec![0; bytes as usize + 1];
+        let length = read_full_at(&open_own(path)?, &mut pairs, 0)?;
+        pairs.truncate(length);
+        let is_whole = length as u64 == bytes;
         return Ok(is_whole.then(|| HashPairs::Memory(pairs.into())));
     }
     let file = open_own(path)?;
