@@ -243,3 +243,12 @@ pub enum FetchEvent {
         why: TransferError,
     },
 }
+
+impl FetchEvent {
+    /// Returns whether the event only informs the user, so that it may be sent some milliseconds
+    /// later. To send it wakes the node's loop, which then competes with the request that the event
+    /// tells of.
+    pub fn is_patient(&self) -> bool {
+        matches!(self, Self::Started { .. })
+    }
+}

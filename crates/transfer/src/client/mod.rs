@@ -93,6 +93,8 @@ struct ClientState {
     /// When the session will be woken.
     armed: Option<Instant>,
     is_traced: bool,
+    /// Events that only inform, until the next timer. See [`FetchEvent::is_patient`].
+    patient_events: Vec<FetchEvent>,
 }
 
 struct FetcherInner {
@@ -149,6 +151,7 @@ impl Fetcher {
             session,
             armed: None,
             is_traced: false,
+            patient_events: Vec::new(),
         };
         let wake = Arc::new(Notify::new());
         let inner = Arc::new_cyclic(|inner: &Weak<FetcherInner>| FetcherInner {
@@ -300,11 +303,14 @@ impl Fetcher {
     /// cleared. Blocks until they are closed. Files that the session closed earlier may still be
     /// closing on another thread.
     pub fn close_idle(&self) {
-        let ((), mut actions) = self
+        let ((), mut actions, is_sooner) = self
             .inner
             .tell(|session, _| session.plan.close_files(FilesToClose::Idle));
         drop(std::mem::take(&mut actions.closed));
         self.inner.carry_out(actions);
+        if is_sooner {
+            self.inner.wake.notify_one();
+        }
     }
 
     /// Forgets the failures of a node that has returned, but not that it sent wrong bytes.
@@ -364,16 +370,20 @@ impl Fetcher {
 impl FetcherInner {
     /// Calls the session, then carries out its actions without the lock.
     fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
-        let (result, actions) = self.tell(tell);
+        let (result, actions, is_sooner) = self.tell(tell);
         self.carry_out(actions);
+        // last, because the woken thread would compete with the request
+        if is_sooner {
+            self.wake.notify_one();
+        }
         result
     }
 
-    /// Calls the session, and returns its actions.
+    /// Calls the session. Returns its actions, and whether its timer must be woken to be set again.
     fn tell<R>(
         &self,
         tell: impl FnOnce(&mut Session<Client>, Instant) -> R,
-    ) -> (R, Actions<Client>) {
+    ) -> (R, Actions<Client>, bool) {
         let (result, actions, is_sooner) = {
             let mut state = self.state.lock();
             let now = state.now();
@@ -381,15 +391,13 @@ impl FetcherInner {
             let result = tell(&mut state.session, now);
             let mut actions = state.session.actions(now);
             self.trace.add(std::mem::take(&mut actions.decisions));
+            state.hold_patient(&mut actions.events);
             (result, actions, state.rearm())
         };
-        if is_sooner {
-            self.wake.notify_one();
-        }
         if FetchTrace::is_wanted() {
             self.trace.log();
         }
-        (result, actions)
+        (result, actions, is_sooner)
     }
 
     fn carry_out(self: &Arc<Self>, actions: Actions<Client>) {
@@ -408,10 +416,7 @@ impl FetcherInner {
             // the receiver may be gone
             let _ = sender.outcome.send(outcome);
         }
-        for event in actions.events {
-            // no wait depends on events, so those that are not read in time are dropped
-            let _full = self.events.try_send(event);
-        }
+        self.send_events(actions.events);
         for hash in actions.wanted {
             let holders = (self.holders)(&hash);
             self.with(|session, now| session.holders(now, &hash, &holders));
@@ -422,6 +427,13 @@ impl FetcherInner {
                 .spawn(async move { inner.ask_holdings(node, address, hash).await });
         }
         self.close_beside(actions.closed, actions.reopens);
+    }
+
+    fn send_events(&self, events: Vec<FetchEvent>) {
+        for event in events {
+            // no wait depends on events, so those that are not read in time are dropped
+            let _full = self.events.try_send(event);
+        }
     }
 
     /// Closes the files `closed`, then opens the files of `reopens`, for which the cache may have
@@ -440,10 +452,18 @@ impl FetcherInner {
         });
     }
 
-    /// Handles due timers. Returns the time of the next one.
-    fn tick(self: &Arc<Self>) -> Option<Instant> {
+    /// Handles due timers. Returns the time of the next one. If the timer was only woken to be set
+    /// again, the request that was sent then is still under way, and held events wait for longer.
+    fn tick(self: &Arc<Self>, is_due: bool) -> Option<Instant> {
         self.with(|session, now| session.plan.handle_timeout(now));
-        self.state.lock().arm()
+        let mut state = self.state.lock();
+        let next = state.arm();
+        // without a next timer nothing would send them
+        let sends = is_due || next.is_none();
+        let events = sends.then(|| std::mem::take(&mut state.patient_events));
+        drop(state);
+        self.send_events(events.unwrap_or_default());
+        next
     }
 }
 
@@ -466,6 +486,21 @@ impl ClientState {
             self.is_traced = is_traced;
             self.session.plan.outbox().set_traced(is_traced);
             trace.clear();
+        }
+    }
+
+    /// Keeps events that only inform until the next timer, if there are no others. The order of
+    /// the events stays the same.
+    fn hold_patient(&mut self, events: &mut Vec<FetchEvent>) {
+        if events.is_empty() {
+            return;
+        }
+        self.patient_events.append(events);
+        let may_wait = self.patient_events.len() < FETCH_EVENTS_MAX
+            && self.session.plan.poll_timeout().is_some()
+            && self.patient_events.iter().all(FetchEvent::is_patient);
+        if !may_wait {
+            std::mem::swap(&mut self.patient_events, events);
         }
     }
 
@@ -499,18 +534,22 @@ fn on_bytes(inner: Weak<FetcherInner>) -> OnBytes {
 
 /// Wakes the session at the times that it asks for, as long as the fetcher exists.
 async fn keep_time(inner: Weak<FetcherInner>, wake: Arc<Notify>) {
+    let mut is_due = false;
     loop {
         let next = match inner.upgrade() {
-            Some(inner) => inner.tick(),
+            Some(inner) => inner.tick(is_due),
             None => return,
         };
-        match next {
+        is_due = match next {
             Some(at) => {
-                // both ends of the wait lead to the same check of the clock
-                let _ = tokio::time::timeout_at(at.into(), wake.notified()).await;
+                let woken = tokio::time::timeout_at(at.into(), wake.notified()).await;
+                woken.is_err()
             }
-            None => wake.notified().await,
-        }
+            None => {
+                wake.notified().await;
+                false
+            }
+        };
     }
 }
 
