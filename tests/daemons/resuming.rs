@@ -208,3 +208,17 @@ fn a_closed_file_is_not_listed_as_open() {
     drop(held);
     eventually("it is closed", PATIENCE, || open() == [false]);
 }
+
+#[apply(promise)]
+fn fetched_bytes_show_in_the_blocks_after_close() {
+    use std::os::unix::fs::MetadataExt;
+    let (_cluster, holder, reader) = small_cache();
+    holder.cli(&["limits", "--up", "none"]).expect_ok();
+    let path = reader.mounted("file");
+    let blocks = || fs::metadata(&path).unwrap().blocks();
+    assert_eq!(blocks(), 1, "and the kernel knows it from here on");
+    let mut held = fs::File::open(&path).unwrap();
+    std::io::Read::read_exact(&mut held, &mut [0; 10]).unwrap();
+    drop(held);
+    eventually("the blocks show it", PATIENCE, || blocks() > 1);
+}

@@ -175,23 +175,6 @@ fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
 }
 
 #[apply(promise)]
-fn fetched_bytes_show_in_the_blocks_after_close() {
-    let content = Memory::new();
-    let bytes = Arc::new(noise(1, 1 << 20));
-    content.behave(
-        "far",
-        ContentHash::of(b"far"),
-        1 << 20,
-        Behaviour::Fetched(bytes),
-    );
-    let mounted = Mounted::of(&content);
-    let blocks = || fs::metadata(mounted.at("far")).unwrap().blocks();
-    assert_eq!(blocks(), 1);
-    fs::read(mounted.at("far")).unwrap();
-    eventually("the blocks show it", PATIENCE, || blocks() == 2048);
-}
-
-#[apply(promise)]
 fn an_own_file_is_the_file_itself_with_its_live_attributes() {
     let content = Memory::new();
     let scratch = tempfile::tempdir().unwrap();

@@ -276,7 +276,7 @@ impl OpenFiles {
 
     fn close(&self, handle: Arc<Handle>) {
         let Handle::File(file) = &*handle else { return };
-        let (ino, was_fetched) = (file.ino, file.take_fetched());
+        let ino = file.ino;
         // The kernel's reference goes first, then this one: the cache may evict a file without
         // references.
         self.leave(ino);
@@ -284,11 +284,6 @@ impl OpenFiles {
         let is_backed_next = self.backing.get().is_some() && file.content.backing().is_some();
         if file.fills_pages && is_backed_next && !self.modes.is_open(ino) {
             self.caches.invalidate(Stale::Pages { ino });
-        }
-        drop(handle);
-        // Fetched bytes show in st_blocks.
-        if was_fetched {
-            self.caches.invalidate(Stale::Attributes { ino });
         }
     }
 

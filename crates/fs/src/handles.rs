@@ -5,7 +5,7 @@
 //! [`OPEN_HANDLES_MAX`] handles are opened. The kernel's own limit of open files may be lower.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,6 @@ pub struct OpenFile {
     /// open.
     pub fills_pages: bool,
     failures: Mutex<Vec<FailedRead>>,
-    fetched: AtomicBool,
 }
 
 /// The kind of an open file's bytes.
@@ -154,10 +153,7 @@ impl Handle {
             };
             reply(match result {
                 Ok(bytes) if !file.is_whole(range, bytes.len()) => Err(FsError::Fault),
-                Ok(bytes) => {
-                    file.record_fetched();
-                    Ok(bytes)
-                }
+                Ok(bytes) => Ok(bytes),
                 Err(error) => {
                     file.remember_failure(range, error, Instant::now());
                     Err(error)
@@ -204,7 +200,6 @@ impl OpenFile {
             reach: Reach::default(),
             fills_pages: false,
             failures,
-            fetched: AtomicBool::new(false),
         }
     }
 
@@ -246,16 +241,6 @@ impl OpenFile {
         let failures = self.failures.lock();
         let within = |failure: &&FailedRead| failure.until > now && failure.range.contains(&range);
         failures.iter().find(within).map(|failure| failure.error)
-    }
-
-    /// Records that bytes were fetched for this file.
-    pub fn record_fetched(&self) {
-        self.fetched.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns whether bytes were fetched since the last call.
-    pub fn take_fetched(&self) -> bool {
-        self.fetched.swap(false, Ordering::Relaxed)
     }
 }
 
