@@ -13,6 +13,7 @@ use crate::published::Published;
 use crate::run::LoopCommand;
 use p2pfs_proto::trust::{
     Certificate, Grant, InviteToken, Invites, IsReserved, Keyring, Known, NodeKey, TOKEN_SEEDS_MAX,
+    TrustError,
 };
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_share::ShareSet;
@@ -141,33 +142,37 @@ impl NodeMembership {
         }
     }
 
-    /// Expels a node from the cluster, then gives the other members a fresh secret as
-    /// [`Self::rotate`] does. If the rotation fails, the node is expelled all the same.
+    /// Expels a node from the cluster and gives the other members a fresh secret, as
+    /// [`Self::rotate`] does. Both take effect together.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] if this node may not expel, or `node` is not a member;
-    /// [`NodeError::Stopping`].
+    /// [`NodeError::Trust`] if this node may not expel, or `node` is not a member, or the statements
+    /// cannot be stored: then nothing has changed. With
+    /// [`TrustError::NoFreshSecret`](p2pfs_proto::trust::TrustError::NoFreshSecret) in it, the node
+    /// is expelled without a fresh secret.
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        self.keyring.state(&self.key, |it| it.expel(node))?;
-        self.rotate_after_expulsion().await
+        let expelled = (self.keyring).state_and_rotate(&self.key, |signer| signer.expel(node));
+        self.pass_on(expelled).await
     }
 
     /// Expels a node together with all nodes that are members only because of its admissions
-    /// ([`Self::admitted_by_it_alone`]), then rotates the secret. The node may have been expelled
+    /// ([`Self::admitted_by_it_alone`]), as [`Self::expel`] does. The node may have been expelled
     /// before.
     ///
     /// # Errors
     /// As [`Self::expel`].
     pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        self.keyring
-            .state(&self.key, |it| it.expel_with_admitted(node))?;
-        self.rotate_after_expulsion().await
+        let expelled =
+            (self.keyring).state_and_rotate(&self.key, |signer| signer.expel_with_admitted(node));
+        self.pass_on(expelled).await
     }
 
-    async fn rotate_after_expulsion(&self) -> Result<EpochId, NodeError> {
-        // The expulsion takes effect even if the new secret cannot be stored.
-        self.commands.send(LoopCommand::MembershipChanged).await?;
-        self.rotate().await
+    /// Passes the outcome of a statement on, and the statement itself to the event loop. A node that
+    /// is stopping has the statement on the disk, and the other nodes request it after the next
+    /// start. So that is not an error.
+    async fn pass_on<T>(&self, stated: Result<T, TrustError>) -> Result<T, NodeError> {
+        let _stopping = self.commands.send(LoopCommand::MembershipChanged).await;
+        Ok(stated?)
     }
 
     /// Returns the members that would not be members without the admissions of `node`: nodes that
@@ -185,22 +190,22 @@ impl NodeMembership {
     ///
     /// # Errors
     /// [`NodeError::Trust`] if this node may not set owners, if the owner is not a member, or if
-    /// the path is longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES);
-    /// [`NodeError::Stopping`].
+    /// the path is longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES).
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
         let path = path.as_bytes().to_vec();
-        self.keyring.state(&self.key, |it| it.own(path, owner))?;
-        self.commands.send(LoopCommand::MembershipChanged).await
+        let owned = self
+            .keyring
+            .state(&self.key, |signer| signer.own(path, owner));
+        self.pass_on(owned).await
     }
 
     /// Gives the members a fresh secret. The old secret expires soon afterwards.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] if this node may not rotate the secret; [`NodeError::Stopping`].
+    /// [`NodeError::Trust`] if this node may not rotate the secret, or cannot store it.
     pub async fn rotate(&self) -> Result<EpochId, NodeError> {
-        let epoch = self.keyring.rotate(&self.key)?;
-        self.commands.send(LoopCommand::MembershipChanged).await?;
-        Ok(epoch)
+        let rotated = self.keyring.rotate(&self.key);
+        self.pass_on(rotated).await
     }
 
     /// States in the ledger that this node leaves for good, and waits so that the statement reaches

@@ -253,6 +253,36 @@ impl Keyring {
         self.state_with(None, key, claims)
     }
 
+    /// Makes statements as [`Self::state`] does, and makes a fresh random secret the cluster's. Both
+    /// are stored together, so that no crash or full disk leaves an expelled node with the current
+    /// secret. Returns the new epoch.
+    ///
+    /// # Errors
+    /// Those of [`Self::state`] and of [`LedgerSigner::rotate`]: nothing was stated.
+    /// [`TrustError::NoFreshSecret`] if the ledger had room for the statements without the rotation:
+    /// they are made.
+    pub fn state_and_rotate(
+        &self,
+        key: &NodeKey,
+        claims: impl Fn(&mut LedgerSigner<'_>) -> Result<Vec<SignedStatement>, TrustError>,
+    ) -> Result<EpochId, TrustError> {
+        let secret = EpochSecret::random();
+        let epoch = secret.id();
+        let both = self.state_with(Some(secret), key, |signer| {
+            let mut stated = claims(signer)?;
+            stated.extend(signer.rotate(epoch)?);
+            Ok(stated)
+        });
+        match both {
+            Ok(()) => Ok(epoch),
+            Err(TrustError::LedgerFull) => {
+                self.state(key, claims)?;
+                Err(TrustError::NoFreshSecret)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes a fresh random secret the cluster's, and returns its epoch.
     ///
     /// # Errors

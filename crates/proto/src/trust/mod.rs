@@ -166,6 +166,12 @@ pub enum TrustError {
     /// many as one node may.
     #[error("{STATEMENTS_MAX} joins and expulsions are on record, which is as many as may be")]
     LedgerFull,
+    /// The ledger accepted an expulsion and had no room for a rotation.
+    #[error(
+        "that node is out, and the members keep their secret, because {STATEMENTS_MAX} joins and \
+         expulsions are on record, which is as many as may be; rotate on another node that may expel"
+    )]
+    NoFreshSecret,
     /// The key has used the highest membership number, so it cannot be admitted again.
     #[error(
         "that node's key can be let in no more: move node.key out of its state directory, so that \

@@ -70,7 +70,7 @@ fn received_statements_count_even_if_they_cannot_be_stored() {
 }
 
 /// Adds as many statements of the founder as one node may sign.
-fn fill(keyring: &Keyring) {
+fn fill(keyring: &Keyring, left: usize) {
     let cluster = keyring.ledger().unwrap().history()[0].0.id();
     let claim = |number| Statement {
         cluster,
@@ -85,13 +85,14 @@ fn fill(keyring: &Keyring) {
             number,
         },
     };
-    let all: Vec<_> = (1..STATEMENTS_PER_ADMIN_MAX as u64)
+    let missing = STATEMENTS_PER_ADMIN_MAX - left - keyring.ledger().unwrap().history().len();
+    let all: Vec<_> = (1..=missing as u64)
         .map(|number| claim(number).sign(&key(1)))
         .collect();
     keyring.receive(&SignedStatement::encode_all(&all), STATEMENTS_MAX);
     assert_eq!(
         keyring.ledger().unwrap().history().len(),
-        STATEMENTS_PER_ADMIN_MAX
+        STATEMENTS_PER_ADMIN_MAX - left
     );
 }
 
@@ -100,7 +101,7 @@ fn a_rotation_without_statements_left_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
-    fill(&keyring);
+    fill(&keyring, 0);
     let before = keyring.epochs().newest();
     let refused = keyring.rotate(&key(1));
     assert!(matches!(refused, Err(TrustError::LedgerFull)));
@@ -136,6 +137,58 @@ fn a_rotation_that_cannot_store_either_file_changes_nothing() {
     let fresh = keyring.rotate(&key(1)).unwrap();
     assert_eq!(keyring.epochs().newest().id(), fresh);
     assert_eq!(load().epochs().newest().id(), fresh);
+}
+
+#[test]
+fn an_expulsion_and_its_fresh_secret_are_stored_together_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    let (bad, before) = (key(2).node_id(), keyring.epochs().newest());
+    keyring
+        .state(&key(1), |it| it.admit(bad, name(2), true))
+        .unwrap();
+    keyring.take_news();
+    for file in [SECRET_FILE, LEDGER_FILE] {
+        let disk = Unwritable::make(directory.path().join(file));
+        let refused = keyring.state_and_rotate(&key(1), |it| it.expel(bad));
+        assert!(matches!(refused, Err(TrustError::File { .. })), "{file}");
+        disk.mend();
+        for keyring in [&keyring, &load()] {
+            assert!(keyring.is_member(&bad), "{file}");
+            assert_eq!(
+                keyring.epochs().all().collect::<Vec<_>>(),
+                [&before],
+                "{file}"
+            );
+        }
+        assert!(keyring.take_news().is_empty(), "{file}");
+    }
+    let fresh = keyring
+        .state_and_rotate(&key(1), |it| it.expel(bad))
+        .unwrap();
+    for keyring in [&keyring, &load()] {
+        assert!(!keyring.is_member(&bad));
+        assert_eq!(keyring.epochs().newest().id(), fresh);
+        assert_eq!(keyring.wanted_epoch(), None);
+    }
+}
+
+#[test]
+fn an_expulsion_without_room_for_a_rotation_takes_effect_and_reports_the_old_secret() {
+    let keyring = founded(1);
+    let (bad, before) = (key(2).node_id(), keyring.epochs().newest());
+    keyring
+        .state(&key(1), |it| it.admit(bad, name(2), false))
+        .unwrap();
+    fill(&keyring, 1);
+    let partly = keyring.state_and_rotate(&key(1), |it| it.expel(bad));
+    assert!(
+        matches!(partly, Err(TrustError::NoFreshSecret)),
+        "{partly:?}"
+    );
+    assert!(!keyring.is_member(&bad));
+    assert_eq!(keyring.epochs().newest(), before);
 }
 
 #[test]
