@@ -21,7 +21,7 @@ use super::text::{escape, escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
 use crate::daemon::config::{Config, load_texts, readers_of, saved};
 use crate::daemon::control::{
-    Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined,
+    Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined, Left,
     Named, Nothing, Process, Rotated, Shares, Status, Trust, TrustedNode,
 };
 use p2pfs_types::id::{NodeId, NodeName};
@@ -39,6 +39,9 @@ const PEER_MAX: Duration = Duration::from_secs(10);
 /// Consequence if the last member with the admin right leaves.
 const NOBODY_ADMITS: &str = "No other member may invite or expel:\n\
                              those who stay go on as they are, but nobody joins them any more";
+/// Note for a node that left without another node knowing it.
+const UNRECEIVED: &str = "No other node received this: the others take this node for a member\n\
+                          until p2pfs expel NAME runs on one of them";
 /// How to give the admin right to another member.
 const GIVE_THE_RIGHT: &str =
     "To give one that right:\np2pfs invite --admin here, then p2pfs join - there";
@@ -379,10 +382,13 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     let mut client = options.reporting.open()?;
     let status: Status = client.call(&Call::Status {})?;
     let daemon = Process::of(status.pid);
-    let left: Nothing = client.call(&Call::Leave {})?;
+    let left: Left = client.call(&Call::Leave {})?;
     let goes_on = daemon.is_some_and(|daemon| !daemon.ends(END_MAX));
     if !asks && is_last {
         remark(NOBODY_ADMITS);
+    }
+    if left.unreceived {
+        remark(UNRECEIVED);
     }
     if options.reporting.json {
         return output.json(&left);
@@ -432,7 +438,7 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
         _ => format!("; {count} by its word alone stay, and go by expel --with-admitted"),
     };
     output.line(&format!("{name} is out{with}"))?;
-    output.line("the other members have a fresh secret")?;
+    output.line("the other members receive a fresh secret")?;
     if expelled.invitations == 0 {
         return Ok(());
     }
@@ -517,7 +523,11 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
 
 pub(super) fn rotate(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let rotated: Rotated = reporting.open()?.call(&Call::Rotate {})?;
-    output.print_value_or_line(reporting.json, &rotated, "the members have a fresh secret")
+    output.print_value_or_line(
+        reporting.json,
+        &rotated,
+        "the members receive a fresh secret",
+    )
 }
 
 pub(super) fn forget(options: &ForgetOptions, output: &mut Output) -> Result<(), CliError> {

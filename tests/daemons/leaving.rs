@@ -1,5 +1,6 @@
 //! Promises about a node that leaves for good, and about those who stay.
 
+use std::fs;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
@@ -35,6 +36,48 @@ fn leave_returns_when_the_daemon_has_ended() {
     node.cli(&["leave"]).expect_ok();
     assert!(!node.is_running());
     assert!(!is_mounted(&node.mounted("")));
+}
+
+#[apply(promise)]
+fn leave_reports_that_no_other_node_received_it() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (mut one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &[], &two);
+    one.kill();
+    let left = two.cli(&["leave"]);
+    assert!(
+        left.stderr.contains("No other node received this") && left.stderr.contains("p2pfs expel"),
+        "{}",
+        left.stderr
+    );
+    left.expect_ok();
+    two.await_end().expect_ok();
+}
+
+#[apply(promise)]
+fn a_leave_that_the_disk_refuses_is_an_error_and_works_once_the_disk_recovers() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &[], &two);
+    let members_file = two.home.join("state/members");
+    let aside = members_file.with_extension("aside");
+    fs::rename(&members_file, &aside).unwrap();
+    fs::create_dir(&members_file).unwrap();
+    let refused = two.cli(&["leave"]);
+    assert!(!refused.status.success());
+    assert!(
+        refused.stderr.contains("cannot replace"),
+        "{}",
+        refused.stderr
+    );
+    assert!(two.is_running());
+    assert_eq!(members(&one), ["one", "two"]);
+    fs::remove_dir(&members_file).unwrap();
+    fs::rename(&aside, &members_file).unwrap();
+    two.cli(&["leave"]).expect_ok();
+    two.await_end().expect_ok();
+    eventually("it has left", SOON, || members(&one) == ["one"]);
+    assert!(!members_file.exists());
 }
 
 #[apply(promise)]

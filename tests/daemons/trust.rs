@@ -91,7 +91,7 @@ fn a_member_has_one_name_in_all_commands() {
     let shared = shared.expect_ok();
     assert!(shared.contains("to attic3 alone"), "{shared}");
     let rotated = home.cli(&["rotate"]).expect_ok();
-    assert_eq!(rotated, "the members have a fresh secret\n");
+    assert_eq!(rotated, "the members receive a fresh secret\n");
 }
 
 #[apply(promise)]

@@ -42,11 +42,17 @@ pub(super) fn daemon(lab: &Lab, host: &str, home: &Path) -> Command {
 
 /// A daemon with any name on a host.
 pub(super) fn daemon_on(lab: &Lab, host: &str, name: &str, home: &Path) -> Command {
+    let mut command = founding_daemon_on(lab, host, name, home);
+    command.arg("--secret-file").arg(home.join("secret"));
+    command
+}
+
+/// A daemon that founds a cluster of its own.
+fn founding_daemon_on(lab: &Lab, host: &str, name: &str, home: &Path) -> Command {
     let mut command = lab.on(host);
     command.arg(P2PFS).args(["daemon", "--name", name]);
     for (flag, name) in [
         ("--config", "p2pfs.toml"),
-        ("--secret-file", "secret"),
         ("--state", "state"),
         ("--cache", "cache"),
         ("--socket", "sock"),
@@ -219,6 +225,38 @@ fn a_live_node_that_answers_no_file_requests_is_named() {
     let why = command(&["why", "n2.txt"]).expect_ok();
     assert!(why.contains("without an answer"), "{why}");
     stop(nodes);
+}
+
+/// As behind a firewall that begins to drop UDP and lets TCP through.
+#[apply(promise)]
+fn a_farewell_whose_datagrams_are_lost_is_received_over_a_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    let home = |host: &str| folder.path().join(host);
+    let [stays, leaves] = ["n1", "n2"].map(|host| {
+        prepare_node(host, folder.path());
+        let node = start(&mut founding_daemon_on(&lab, host, host, &home(host)));
+        wait_until_mounted(host, folder.path());
+        node
+    });
+    let ask = |host: &str, arguments: &[&str]| {
+        let mut command = Command::new(P2PFS);
+        command.args(arguments).arg("--socket");
+        run(command.arg(home(host).join("sock")))
+    };
+    let token = ask("n1", &["invite"]).expect_ok();
+    ask("n2", &["join", token.trim()]).expect_ok();
+    ask("n2", &["wait", "--peers", "1", "--timeout", "60s"]).expect_ok();
+    let members = || ask("n1", &["trust"]).expect_ok().matches("since").count();
+    assert_eq!(members(), 2);
+    let rule = ["rule", "add", "ipproto", "udp", "blackhole"];
+    run(lab.on("n2").arg("ip").args(rule)).expect_ok();
+    let left = ask("n2", &["leave"]);
+    assert!(!left.stderr.contains("No other node"), "{}", left.stderr);
+    left.expect_ok();
+    assert_eq!(members(), 1);
+    stop([stays, leaves]);
 }
 
 pub(crate) fn stop(nodes: impl IntoIterator<Item = Running>) {

@@ -187,11 +187,13 @@ impl Node {
     }
 
     /// Sends the farewell and ends the event loop. Waits at most 3 s for both. With
-    /// [`Leave::Final`], the node first resigns from the cluster, and the resignation spreads for
-    /// 0.5 s before the farewell.
+    /// [`Leave::Final`], the node first resigns from the cluster ([`NodeMembership::resign`]),
+    /// unless it has done so. That takes 0.5 s, or up to 3 s if no other node answers.
     pub async fn stop(&self, leave: Leave) {
-        if leave == Leave::Final {
-            self.membership.resign().await;
+        if leave == Leave::Final
+            && let Err(error) = self.membership.resign().await
+        {
+            tracing::warn!("the others take this node for a member until it is expelled: {error}");
         }
         let mut stopping = self.control.stopping.clone();
         let said = async {

@@ -13,7 +13,7 @@ use super::described::{Described, Field, parameter};
 use super::failure::Failure;
 use super::giving::{MeshInfo, Said, SendDone, SendProgress};
 use super::health::{Checkup, Limits, Pong, Settings};
-use super::membership::{Admitted, Expelled, Rotated, Trust};
+use super::membership::{Admitted, Expelled, Left, Rotated, Trust};
 use super::names::Named;
 use super::provenance::{Event, Provenance};
 use super::shares::{Mine, ShareChange, Shares};
@@ -336,8 +336,9 @@ calls! {
         token: String,
     } -> Joined; CallInfo::open_to_owner().once().slow().shown_by("join");
 
-    /// Leaves the cluster for good; the other nodes forget this node at once.
-    Leave {} -> Nothing; CallInfo::open_to_owner().once().slow().shown_by("leave");
+    /// Leaves the cluster for good; the other nodes forget this node at once. The reply arrives before
+    /// the daemon ends.
+    Leave {} -> Left; CallInfo::open_to_owner().once().slow().shown_by("leave");
 
     /// Returns one page of the contents in the cache. If `more` is true, the next page follows after
     /// the last hash.

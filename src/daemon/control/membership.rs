@@ -150,3 +150,14 @@ described! {
         pub epoch: String,
     }
 }
+
+described! {
+    /// The reply to [`super::Call::Leave`].
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Left as "Left" {
+        /// Whether no other node received the statement by which this node left. The others take it
+        /// for a member until one of them expels it.
+        #[serde(default)]
+        pub unreceived: bool,
+    }
+}

@@ -56,7 +56,7 @@ pub use framing::{CALL_MAX_BYTES, READ_CALL_MAX_BYTES, REPLY_MAX_BYTES};
 pub use giving::*;
 pub use health::*;
 pub use membership::{
-    Admitted, Expelled, GoneNode, OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
+    Admitted, Expelled, GoneNode, Left, OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };
 pub use names::{EntryKind, Named, Problem};
 pub use process::Process;

@@ -412,7 +412,7 @@ described! {
 }
 
 described! {
-    /// The reply to a call without a result: [`super::Call::Wait`], [`super::Call::Leave`].
+    /// The reply to a call without a result: [`super::Call::Wait`], [`super::Call::Own`].
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
     pub struct Nothing as "Nothing" {}
 }

@@ -380,23 +380,9 @@ impl Daemon {
         systemd::ready();
     }
 
-    /// Removes the membership, so that a node that left for good does not rejoin at the next start.
-    /// A node with a configured secret file rejoins all the same.
-    fn forget_cluster(&self) {
-        let given = former_names::given_names(&self.services);
-        match self.services.node.membership().keyring().forget(&given) {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!("the secret file brings this node back at its next start"),
-            Err(error) => tracing::error!("this node is back at its next start: {error}"),
-        }
-    }
-
     async fn stop(&mut self, leave: Leave) {
         self.state.send_replace(ServiceState::Stopping);
         systemd::stopping();
-        if leave == Leave::Final {
-            self.forget_cluster();
-        }
         let folder = self.folder.take();
         let unmounted = spawn_blocking(move || match folder {
             Some((keeper, folder)) => {

@@ -2,9 +2,12 @@
 //! expulsions, owners of paths and secrets.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 use crate::NodeError;
 use crate::commands::CommandSender;
@@ -17,6 +20,7 @@ use p2pfs_proto::trust::{
 };
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_share::ShareSet;
+use p2pfs_transfer::net::NetError;
 use p2pfs_transfer::net::peer::{Joining, PeerNet};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
@@ -24,6 +28,16 @@ use p2pfs_types::path::SharedPath;
 /// How long a node waits between its resignation and its farewell, so that the resignation spreads
 /// in some rounds of gossip.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
+
+/// Maximum time that a leaving node tries to give its resignation to another node over a connection.
+const RESIGNATION_LIMIT: Duration = Duration::from_secs(3);
+
+/// Pause before a leaving node gives its resignation to the same node again.
+const RESIGNATION_RETRY: Duration = Duration::from_millis(200);
+
+/// Maximum number of nodes to which a leaving node itself gives its resignation. Each of them passes
+/// it on.
+const RESIGNATION_RECEIVERS_MAX: usize = 8;
 
 /// Maximum time that a join waits for the issuer's statements about the cluster. If they do not
 /// arrive in this time, other nodes send them soon afterwards.
@@ -208,23 +222,73 @@ impl NodeMembership {
         self.pass_on(rotated).await
     }
 
-    /// States in the ledger that this node leaves for good, and waits so that the statement reaches
-    /// other nodes before the farewell.
-    pub(crate) async fn resign(&self) {
+    /// States in the ledger that this node leaves for good, and gives the statement to the others.
+    /// Returns whether another node has received it, or no other node needs it. If none has, the
+    /// others take this node for a member until one of them expels it.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] if the statement cannot be stored. Then this node is still a member.
+    pub async fn resign(&self) -> Result<bool, NodeError> {
         let me = self.key.node_id();
-        if let Err(error) = self.keyring.state(&self.key, |it| it.expel(me)) {
-            if self.keyring.has_ledger() && self.keyring.is_member(&me) {
-                tracing::warn!(
-                    "the others take this node for a member until it is expelled: {error}"
-                );
+        let receivers = self.published.addresses.load_full();
+        let has_others = self
+            .keyring
+            .ledger()
+            .is_some_and(|ledger| ledger.members().nth(1).is_some());
+        match self.keyring.state(&self.key, |it| it.expel(me)) {
+            Ok(()) => {}
+            Err(error @ TrustError::File { .. }) => return Err(error.into()),
+            Err(error) => {
+                let is_member = self.keyring.has_ledger() && self.keyring.is_member(&me);
+                if is_member {
+                    tracing::warn!(
+                        "the others take this node for a member until it is expelled: {error}"
+                    );
+                }
+                return Ok(!is_member);
             }
-        } else if self
-            .commands
-            .send(LoopCommand::MembershipChanged)
-            .await
-            .is_ok()
-        {
-            tokio::time::sleep(RESIGNATION_HEARD).await;
         }
+        let _stopping = self.commands.send(LoopCommand::MembershipChanged).await;
+        if !has_others {
+            return Ok(true);
+        }
+        let receivers = receivers.iter().take(RESIGNATION_RECEIVERS_MAX);
+        let receivers = receivers.map(|(node, address)| (*node, *address)).collect();
+        let spread = tokio::time::sleep(RESIGNATION_HEARD);
+        let (is_received, ()) = tokio::join!(self.deliver_resignation(receivers), spread);
+        Ok(is_received)
+    }
+
+    /// Gives the statements of this node to other nodes over connections, until one of them has
+    /// received them. Gossip alone has no acknowledgement.
+    async fn deliver_resignation(&self, receivers: Vec<(NodeId, SocketAddr)>) -> bool {
+        let mut attempts = JoinSet::new();
+        for (node, address) in receivers {
+            let (net, keyring) = (self.net.clone(), self.keyring.clone());
+            attempts.spawn(async move {
+                while !give_statements(&net, &keyring, node, address).await {
+                    tokio::time::sleep(RESIGNATION_RETRY).await;
+                }
+            });
+        }
+        let first = tokio::time::timeout(RESIGNATION_LIMIT, attempts.join_next()).await;
+        matches!(first, Ok(Some(Ok(()))))
+    }
+}
+
+/// Gives a node all statements that this node knows. Returns whether it has them.
+async fn give_statements(
+    net: &PeerNet,
+    keyring: &Keyring,
+    node: NodeId,
+    address: SocketAddr,
+) -> bool {
+    let question = keyring.exchange().question(true).into();
+    let asked = Request::Trust { question };
+    match net.request(node, address, Lane::Urgent, asked).await {
+        Ok(Response::Trust { answer }) => !keyring.exchange().receive_answer(&answer).0,
+        // The node no longer takes this one for a member: it received the statement by gossip.
+        Ok(Response::NotHere) | Err(NetError::NotMember { .. }) => true,
+        _ => false,
     }
 }

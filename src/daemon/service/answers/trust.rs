@@ -10,8 +10,8 @@ use super::{Asked, Services, failed, network};
 use crate::daemon::config::Group;
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    Admitted, Answer, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
-    OwnedPath, Rotated, Trust, TrustStep, TrustedNode, parameters,
+    Admitted, Answer, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Left, Named,
+    Nothing, OwnedPath, Rotated, Trust, TrustStep, TrustedNode, parameters,
 };
 use crate::daemon::service::{former_names, run};
 use p2pfs_node::api::in_history;
@@ -78,7 +78,7 @@ impl Answer<Asked> for parameters::Join {
 }
 
 impl Answer<Asked> for parameters::Leave {
-    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+    async fn answer(self, asked: &mut Asked) -> Result<Left, Failure> {
         leave_cluster(&asked.services).await
     }
 }
@@ -408,14 +408,34 @@ fn find_member(services: &Services, wanted: &str) -> Result<NodeId, Failure> {
     }
 }
 
-pub(super) async fn leave_cluster(services: &Services) -> Result<Nothing, Failure> {
-    services
-        .lifecycle
-        .leave
-        .send(())
-        .await
-        .map_err(|_| failed("the daemon is stopping already"))?;
-    Ok(Nothing {})
+/// Leaves the cluster: states it, gives the statement to the other nodes, removes the membership,
+/// and ends the daemon. In this order, a crash or a failed disk leaves a state in which the call can
+/// be repeated.
+pub(super) async fn leave_cluster(services: &Arc<Services>) -> Result<Left, Failure> {
+    let is_received = services.node.membership().resign().await?;
+    super::blocking(services, forget_cluster).await?;
+    let stopping = |_| failed("the daemon is stopping already");
+    services.lifecycle.leave.send(()).await.map_err(stopping)?;
+    Ok(Left {
+        unreceived: !is_received,
+    })
+}
+
+/// Removes the membership, so that a node that left for good does not rejoin at the next start.
+/// A node with a configured secret file rejoins all the same.
+fn forget_cluster(services: &Services) -> Result<(), Failure> {
+    let given = former_names::given_names(services);
+    match services.node.membership().keyring().forget(&given) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            tracing::warn!("the secret file brings this node back at its next start");
+            Ok(())
+        }
+        Err(error) => {
+            let why = format!("the other nodes know that this node left, but {error}");
+            Err(failed(why).with_remedy("p2pfs leave again"))
+        }
+    }
 }
 
 fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String) -> TrustStep {
