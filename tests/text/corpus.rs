@@ -54,6 +54,34 @@ fn every_seed_of_every_fuzz_target_passes() {
     }
 }
 
+/// Number of random clusters, unless `P2PFS_CLUSTERS` is set.
+const CLUSTERS: u64 = 1000;
+/// Minimum number of random words from which a cluster is made. At most twice as many are used.
+const CLUSTER_WORDS: u64 = 64;
+
+#[test]
+fn no_departed_node_changes_a_random_cluster_after_a_rotation() {
+    let count = std::env::var("P2PFS_CLUSTERS").map(|it| it.parse().expect("a number"));
+    let (_, run) = TARGETS
+        .iter()
+        .find(|(name, _)| *name == "trust_departures")
+        .expect("the target");
+    for seed in 0..count.unwrap_or(CLUSTERS) {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd1b5_4a32_d192_ed03;
+        // Xorshift64*.
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        };
+        let words = CLUSTER_WORDS + next() % CLUSTER_WORDS;
+        let bytes: Vec<u8> = (0..words).flat_map(|_| next().to_le_bytes()).collect();
+        println!("cluster {seed}");
+        run(&bytes);
+    }
+}
+
 #[test]
 fn every_fuzz_target_has_its_program_and_few_seeds() {
     let programs = fs::read_to_string(folder().join("Cargo.toml")).unwrap();
