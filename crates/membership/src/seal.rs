@@ -43,7 +43,7 @@ impl SealKey {
     pub(super) fn of(keyring: &Keyring, header: &Header) -> Option<Self> {
         let epochs = keyring.epochs();
         let secret = epochs.by_id(header.epoch)?;
-        Some(Self::new(&secret, &header.salt))
+        Some(Self::new(secret, &header.salt))
     }
 
     /// Opens a datagram. Returns the body and the code behind it, or none if header or body were
