@@ -4,13 +4,13 @@
 //! and a later change copies only the parts that it modifies.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
 use super::audience::{Audience, Marks};
-use super::content_index::ContentIndex;
+use super::content_index::{ContentIndex, NAMES_LOOKED_AT};
 use super::dir::{Dir, NEVER};
 use super::orders::{DirRef, HashFrom};
 use super::owners::PathOwners;
@@ -309,5 +309,59 @@ impl Merged {
             names.push(name);
         }
         SharedPath::new(names.join(&b'/')).expect("what is known came by shared paths")
+    }
+
+    /// Returns whether the author of a row may have a name in its directory. The name is the row's
+    /// own, or a possible conflict name of it.
+    pub(crate) fn may_have(&self, row: &Row, name: &[u8]) -> bool {
+        if self.owners.is_empty() {
+            return true;
+        }
+        let path = self.path_of(row.dir, name);
+        let author = self.node_of(row);
+        let owner = self.owners.owner_of(&path);
+        let is_link = row.class == Class::Symlink;
+        owner.is_none_or(|owner| owner == *author)
+            && !(is_link && self.owners.is_owned_beneath(&path, author))
+    }
+
+    /// Returns the readers of the records sealed under the number of a row.
+    pub(crate) fn audience(&self, row: &Row) -> Option<&Arc<Audience>> {
+        self.audiences.get(&(row.author, row.share))
+    }
+
+    /// Returns the author's share that a row is in.
+    pub(crate) fn share_of(&self, row: &Row) -> ShareIndex {
+        let audience = self.audience(row).filter(|_| row.share.is_sealed());
+        audience.map_or(row.share, |audience| audience.share)
+    }
+
+    /// Returns whether this node gives a content only to some nodes, or to none.
+    pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
+        let is_sealed = self.marks.has(hash) || self.contents.sealed_names(hash).next().is_some();
+        is_sealed && !self.contents.is_open_from(hash, self.me)
+    }
+
+    /// Returns whether this node may give the bytes of a content to another node.
+    pub(crate) fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
+        if self.contents.sealed.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
+            return true;
+        }
+        if self.marks.is_full() && !self.contents.is_listed(hash) {
+            return false;
+        }
+        let mut sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
+        !self.is_private(hash)
+            || sealed.any(|row| {
+                self.audience(row)
+                    .is_some_and(|it| it.readers.contains(node))
+            })
+    }
+
+    /// Returns all nodes that may receive a private content.
+    pub(crate) fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
+        let sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
+        let readers = sealed.filter_map(|row| self.audience(row));
+        readers.flat_map(|it| it.readers.iter().copied()).collect()
     }
 }

@@ -24,6 +24,11 @@ use p2pfs_types::path::SharedPath;
 pub(super) struct PathOwners(Arc<Owners>);
 
 impl PathOwners {
+    /// Returns whether no path has an owner.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns whether a node other than `author` owns a path below this one.
     pub(crate) fn is_owned_beneath(&self, path: &SharedPath, author: &NodeId) -> bool {
         let after = self.0.range((Excluded(path), Unbounded));
@@ -47,22 +52,6 @@ impl PathOwners {
             at = path.parent();
         }
         None
-    }
-}
-
-impl Merged {
-    /// Returns whether the author of a row may have a name in its directory. The name is the row's
-    /// own, or a possible conflict name of it.
-    pub(super) fn may_have(&self, row: &Row, name: &[u8]) -> bool {
-        if self.owners.0.is_empty() {
-            return true;
-        }
-        let path = self.path_of(row.dir, name);
-        let author = self.node_of(row);
-        let owner = self.owners.owner_of(&path);
-        let is_link = row.class == Class::Symlink;
-        owner.is_none_or(|owner| owner == *author)
-            && !(is_link && self.owners.is_owned_beneath(&path, author))
     }
 }
 

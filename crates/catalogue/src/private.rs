@@ -1,64 +1,16 @@
-//! Private contents, and the nodes that may receive their bytes.
+//! Changes of the private contents. [`Merged::is_private`](super::merged::Merged::is_private) and
+//! [`Merged::admits`](super::merged::Merged::admits) answer for them.
 //!
 //! A content is private if a sealed name of it is known, or was known and is gone. Every node among
 //! the readers of any present sealed name may receive it. A file that this node itself shares
 //! openly is public. If another node lists the same content openly, nothing changes here: any node
 //! that learnt the hash could do so.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use super::audience::{Audience, Mark};
-use super::content_index::NAMES_LOOKED_AT;
+use super::audience::Mark;
 use super::merge::Merge;
-use super::merged::Merged;
 use super::orders::ByHash;
 use super::row::{Class, Row};
-use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::id::NodeId;
-
-impl Merged {
-    /// Returns the readers of the records sealed under the number of a row.
-    pub(crate) fn audience(&self, row: &Row) -> Option<&Arc<Audience>> {
-        self.audiences.get(&(row.author, row.share))
-    }
-
-    /// Returns the author's share that a row is in.
-    pub(crate) fn share_of(&self, row: &Row) -> ShareIndex {
-        let audience = self.audience(row).filter(|_| row.share.is_sealed());
-        audience.map_or(row.share, |audience| audience.share)
-    }
-
-    /// Returns whether this node gives a content only to some nodes, or to none.
-    pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
-        let is_sealed = self.marks.has(hash) || self.contents.sealed_names(hash).next().is_some();
-        is_sealed && !self.contents.is_open_from(hash, self.me)
-    }
-
-    /// Returns whether this node may give the bytes of a content to another node.
-    pub(crate) fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
-        if self.contents.sealed.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
-            return true;
-        }
-        if self.marks.is_full() && !self.contents.is_listed(hash) {
-            return false;
-        }
-        let mut sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
-        !self.is_private(hash)
-            || sealed.any(|row| {
-                self.audience(row)
-                    .is_some_and(|it| it.readers.contains(node))
-            })
-    }
-
-    /// Returns all nodes that may receive a private content.
-    pub(crate) fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
-        let sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
-        let readers = sealed.filter_map(|row| self.audience(row));
-        readers.flat_map(|it| it.readers.iter().copied()).collect()
-    }
-}
 
 impl Merge {
     fn mark_of(&self, row: &Row) -> Mark {
