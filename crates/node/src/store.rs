@@ -8,23 +8,19 @@
 //! A failed write stores nothing. `CatalogueStorage::store_anew` then makes the catalogue return
 //! everything again.
 
-use std::fs::Permissions;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
-    Table, TableDefinition, WriteTransaction,
-};
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use serde::{Deserialize, Serialize};
 
-use p2pfs_catalogue::{Catalogue, LogState, LogWrite};
+use p2pfs_catalogue::{Catalogue, LogState, LogWrite, Mark};
 use p2pfs_proto::wire::native::record::{Fact, Record};
-use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private};
+use p2pfs_types::files::aside;
 use p2pfs_types::id::{Generation, NodeId};
 
 mod error;
+mod file;
 mod forgotten;
 mod marks;
 mod responders;
@@ -33,6 +29,9 @@ mod responders;
 mod tests;
 
 pub use error::StoreError;
+use file::{StoreFile, VALUES, encode};
+use forgotten::ForgottenTable;
+use marks::MarksTable;
 pub use responders::Responders;
 
 /// Name of the file in the state directory.
@@ -55,8 +54,6 @@ const LOGS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("logs");
 const RECORDS: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("records");
 /// When each author was last live, in Unix seconds.
 const LAST_LIVE: TableDefinition<&[u8; 32], u64> = TableDefinition::new("last live");
-/// Settings by name.
-const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("values");
 
 const VERSION_KEY: &str = "version";
 const GENERATION_KEY: &str = "generation";
@@ -72,8 +69,7 @@ struct StoredLog {
 
 /// The open store.
 pub struct Store {
-    database: Database,
-    path: PathBuf,
+    file: StoreFile,
 }
 
 impl Store {
@@ -82,31 +78,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`], which names the file and the remedy. The file is unchanged.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        let path = state_dir.join(STORE_FILE);
-        let disk = |error: std::io::Error| StoreError::disk(&path, &error);
-        let file = open_private(&path).map_err(disk)?;
-        let mode = Permissions::from_mode(PRIVATE_MODE);
-        file.set_permissions(mode).map_err(disk)?;
-        let mut builder = Database::builder();
-        builder.set_cache_size(PAGE_CACHE_BYTES);
-        let database = builder.create_file(file).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-            DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted => {
-                damaged(&path, &error)
-            }
-            DatabaseError::Storage(StorageError::Io(error)) if !is_damage(&error) => {
-                StoreError::disk(&path, &error)
-            }
-            other => damaged(&path, &other),
-        })?;
-        let store = Self { database, path };
+        let file = StoreFile::open(state_dir.join(STORE_FILE))?;
+        let store = Self { file };
         store.check_version()?;
         Ok(store)
     }
 
     /// Returns its state directory.
     pub fn dir(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new(""))
+        self.file.path.parent().unwrap_or(Path::new(""))
     }
 
     /// Renames the store of a state directory, so that the next [`open`](Self::open) starts with an
@@ -127,18 +107,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] if a record cannot be decoded.
     pub fn load_catalogue(&self, mut catalogue: Catalogue) -> Result<Catalogue, StoreError> {
-        let reading = self.check(self.database.begin_read())?;
-        let logs = self.check(reading.open_table(LOGS))?;
-        let records = self.check(reading.open_table(RECORDS))?;
-        for log in self.check(logs.iter())? {
-            let (author, stored) = self.check(log)?;
+        let reading = self.file.begin_read()?;
+        let logs = self.file.check(reading.open_table(LOGS))?;
+        let records = self.file.check(reading.open_table(RECORDS))?;
+        for log in self.file.check(logs.iter())? {
+            let (author, stored) = self.file.check(log)?;
             let author = NodeId::new(*author.value());
-            let StoredLog { number, state } = self.decode(stored.value())?;
-            let range = self.check(records.range((number, 0)..=(number, u64::MAX)))?;
+            let StoredLog { number, state } = self.file.decode(stored.value())?;
+            let range = self
+                .file
+                .check(records.range((number, 0)..=(number, u64::MAX)))?;
             let mut trouble = None;
             let rows = range.map_while(|row| {
-                let decoded = self.check(row).and_then(|(key, fact)| {
-                    let fact: Fact = self.decode(fact.value())?;
+                let decoded = self.file.check(row).and_then(|(key, fact)| {
+                    let fact: Fact = self.file.decode(fact.value())?;
                     Ok(Record {
                         sequence: key.value().1,
                         fact,
@@ -152,9 +134,13 @@ impl Store {
             }
             tracing::debug!(%author, whole, "took a stored log up");
         }
-        catalogue.storage().restore_forgotten(self.forgotten()?);
-        catalogue.storage().restore_marks(self.marks()?);
-        if self.value(MARKS_LOST_KEY)?.is_some() {
+        catalogue
+            .storage()
+            .restore_forgotten(ForgottenTable(&self.file).all()?);
+        catalogue
+            .storage()
+            .restore_marks(MarksTable(&self.file).all()?);
+        if self.file.value(MARKS_LOST_KEY)?.is_some() {
             catalogue.storage().lose_marks();
         }
         Ok(catalogue)
@@ -166,7 +152,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn record_lost_marks(&mut self) -> Result<(), StoreError> {
-        self.put_value(MARKS_LOST_KEY, &[])
+        self.file.put_value(MARKS_LOST_KEY, &[])
     }
 
     /// Stores writes of the catalogue in one transaction.
@@ -174,17 +160,30 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; then nothing was stored.
     pub fn write_logs(&mut self, writes: &[LogWrite]) -> Result<(), StoreError> {
-        let writing = self.begin_write()?;
+        let writing = self.file.begin_write()?;
         {
-            let mut logs = self.check(writing.open_table(LOGS))?;
-            let mut records = self.check(writing.open_table(RECORDS))?;
+            let mut logs = self.file.check(writing.open_table(LOGS))?;
+            let mut records = self.file.check(writing.open_table(RECORDS))?;
             for write in writes {
                 self.write_log(&mut logs, &mut records, write)?;
-                self.write_marks(&writing, write.marks.iter())?;
+                MarksTable(&self.file).write(&writing, write.marks.iter())?;
             }
         }
-        self.write_forgotten(&writing, writes)?;
-        self.check(writing.commit())
+        ForgottenTable(&self.file).write(&writing, writes)?;
+        self.file.check(writing.commit())
+    }
+
+    /// Removes marks, because this node has no bytes of their contents any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then all marks stay.
+    pub fn drop_marks(&mut self, gone: &[Mark]) -> Result<(), StoreError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let writing = self.file.begin_write()?;
+        MarksTable(&self.file).write(&writing, gone.iter().map(|mark| (mark, &false)))?;
+        self.file.check(writing.commit())
     }
 
     /// Records that these nodes are live at a time.
@@ -192,14 +191,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; then nothing was stored.
     pub fn record_live(&mut self, nodes: &[NodeId], unix_seconds: u64) -> Result<(), StoreError> {
-        let writing = self.begin_write()?;
+        let writing = self.file.begin_write()?;
         {
-            let mut table = self.check(writing.open_table(LAST_LIVE))?;
+            let mut table = self.file.check(writing.open_table(LAST_LIVE))?;
             for node in nodes {
-                self.check(table.insert(node.as_bytes(), unix_seconds))?;
+                self.file
+                    .check(table.insert(node.as_bytes(), unix_seconds))?;
             }
         }
-        self.check(writing.commit())
+        self.file.check(writing.commit())
     }
 
     /// Returns the authors of stored logs that were last live more than [`FORGET_AFTER_SECONDS`]
@@ -208,23 +208,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn departed(&mut self, unix_seconds: u64) -> Result<Vec<NodeId>, StoreError> {
-        let writing = self.begin_write()?;
+        let writing = self.file.begin_write()?;
         let mut departed = Vec::new();
         {
-            let logs = self.check(writing.open_table(LOGS))?;
-            let mut times = self.check(writing.open_table(LAST_LIVE))?;
-            for log in self.check(logs.iter())? {
-                let (author, stored) = self.check(log)?;
-                let StoredLog { state, .. } = self.decode(stored.value())?;
+            let logs = self.file.check(writing.open_table(LOGS))?;
+            let mut times = self.file.check(writing.open_table(LAST_LIVE))?;
+            for log in self.file.check(logs.iter())? {
+                let (author, stored) = self.file.check(log)?;
+                let StoredLog { state, .. } = self.file.decode(stored.value())?;
                 if state.head.is_none() {
                     // the own log, which is stored without a head
                     continue;
                 }
                 let author = *author.value();
-                let last = self.check(times.get(&author))?;
+                let last = self.file.check(times.get(&author))?;
                 let last = last.map(|time| time.value());
                 if last.is_none() {
-                    self.check(times.insert(&author, unix_seconds))?;
+                    self.file.check(times.insert(&author, unix_seconds))?;
                 }
                 let age_seconds = unix_seconds.saturating_sub(last.unwrap_or(unix_seconds));
                 if age_seconds > FORGET_AFTER_SECONDS {
@@ -232,7 +232,7 @@ impl Store {
                 }
             }
         }
-        self.check(writing.commit())?;
+        self.file.check(writing.commit())?;
         Ok(departed)
     }
 
@@ -241,8 +241,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn generation(&self) -> Result<Generation, StoreError> {
-        let stored = self.value(GENERATION_KEY)?;
-        stored.map_or(Ok(Generation::default()), |bytes| self.decode(&bytes))
+        let stored = self.file.value(GENERATION_KEY)?;
+        stored.map_or(Ok(Generation::default()), |bytes| self.file.decode(&bytes))
     }
 
     /// Stores the generation of this life.
@@ -258,8 +258,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn addresses(&self) -> Result<Vec<SocketAddr>, StoreError> {
-        let stored = self.value(ADDRESSES_KEY)?;
-        stored.map_or(Ok(Vec::new()), |bytes| self.decode(&bytes))
+        let stored = self.file.value(ADDRESSES_KEY)?;
+        stored.map_or(Ok(Vec::new()), |bytes| self.file.decode(&bytes))
     }
 
     /// Stores the first [`ADDRESSES_MAX`] addresses of members.
@@ -268,7 +268,7 @@ impl Store {
     /// [`StoreError`].
     pub fn set_addresses(&mut self, addresses: &[SocketAddr]) -> Result<(), StoreError> {
         let kept = &addresses[..addresses.len().min(ADDRESSES_MAX)];
-        self.put_value(ADDRESSES_KEY, &encode(&kept))
+        self.file.put_value(ADDRESSES_KEY, &encode(&kept))
     }
 
     /// Returns a setting.
@@ -276,10 +276,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn value(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let reading = self.check(self.database.begin_read())?;
-        let table = self.check(reading.open_table(VALUES))?;
-        let value = self.check(table.get(name))?;
-        Ok(value.map(|value| value.value().to_vec()))
+        self.file.value(name)
     }
 
     /// Stores a setting.
@@ -292,41 +289,32 @@ impl Store {
                 length_bytes: value.len(),
             });
         }
-        self.put_value(name, value)
-    }
-
-    fn put_value(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        let writing = self.begin_write()?;
-        {
-            let mut table = self.check(writing.open_table(VALUES))?;
-            self.check(table.insert(name, value))?;
-        }
-        self.check(writing.commit())
+        self.file.put_value(name, value)
     }
 
     fn check_version(&self) -> Result<(), StoreError> {
-        let writing = self.begin_write()?;
+        let writing = self.file.begin_write()?;
         {
-            let mut values = self.check(writing.open_table(VALUES))?;
-            let stored = self.check(values.get(VERSION_KEY))?;
+            let mut values = self.file.check(writing.open_table(VALUES))?;
+            let stored = self.file.check(values.get(VERSION_KEY))?;
             let version = stored
-                .map(|value| self.decode::<u64>(value.value()))
+                .map(|value| self.file.decode::<u64>(value.value()))
                 .transpose()?;
             if let Some(version) = version.filter(|version| *version != STORE_VERSION) {
                 return Err(StoreError::Version {
-                    path: self.path.clone(),
+                    path: self.file.path.clone(),
                     version,
                 });
             }
             let current = encode(&STORE_VERSION);
-            self.check(values.insert(VERSION_KEY, &*current))?;
+            self.file.check(values.insert(VERSION_KEY, &*current))?;
             // All tables exist from here on, so that no read finds one missing.
-            self.check(writing.open_table(LOGS))?;
-            self.check(writing.open_table(RECORDS))?;
-            self.check(writing.open_table(LAST_LIVE))?;
-            self.make_forgotten(&writing)?;
+            self.file.check(writing.open_table(LOGS))?;
+            self.file.check(writing.open_table(RECORDS))?;
+            self.file.check(writing.open_table(LAST_LIVE))?;
+            ForgottenTable(&self.file).create(&writing)?;
         }
-        self.check(writing.commit())
+        self.file.check(writing.commit())
     }
 
     fn write_log(
@@ -336,23 +324,25 @@ impl Store {
         write: &LogWrite,
     ) -> Result<(), StoreError> {
         let author = write.author.as_bytes();
-        let stored = self.check(logs.get(author))?;
+        let stored = self.file.check(logs.get(author))?;
         let stored = stored
-            .map(|log| self.decode::<StoredLog>(log.value()))
+            .map(|log| self.file.decode::<StoredLog>(log.value()))
             .transpose()?;
         let number = match stored {
             Some(log) => log.number,
             None => self.free_number(logs)?,
         };
         if write.anew {
-            self.check(records.retain_in((number, 0)..=(number, u64::MAX), |_, _| false))?;
+            self.file
+                .check(records.retain_in((number, 0)..=(number, u64::MAX), |_, _| false))?;
         }
         for sequence in &write.deletes {
-            self.check(records.remove((number, *sequence)))?;
+            self.file.check(records.remove((number, *sequence)))?;
         }
         for Record { sequence, fact } in &write.puts {
             let fact = encode(fact);
-            self.check(records.insert((number, *sequence), &*fact))?;
+            self.file
+                .check(records.insert((number, *sequence), &*fact))?;
         }
         match &write.state {
             Some(state) => {
@@ -360,9 +350,9 @@ impl Store {
                     number,
                     state: state.clone(),
                 });
-                self.check(logs.insert(author, &*log))?;
+                self.file.check(logs.insert(author, &*log))?;
             }
-            None => drop(self.check(logs.remove(author))?),
+            None => drop(self.file.check(logs.remove(author))?),
         }
         Ok(())
     }
@@ -372,10 +362,10 @@ impl Store {
         &self,
         logs: &Table<'_, &'static [u8; 32], &'static [u8]>,
     ) -> Result<u32, StoreError> {
-        let mut taken = Vec::with_capacity(self.check(logs.len())? as usize);
-        for log in self.check(logs.iter())? {
-            let (_, stored) = self.check(log)?;
-            taken.push(self.decode::<StoredLog>(stored.value())?.number);
+        let mut taken = Vec::with_capacity(self.file.check(logs.len())? as usize);
+        for log in self.file.check(logs.iter())? {
+            let (_, stored) = self.file.check(log)?;
+            taken.push(self.file.decode::<StoredLog>(stored.value())?.number);
         }
         taken.sort_unstable();
         let gap = taken
@@ -384,39 +374,4 @@ impl Store {
             .find(|(number, expected)| *number != expected);
         Ok(gap.map_or(taken.len() as u32, |(_, expected)| expected))
     }
-
-    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.check(self.database.begin_write())
-    }
-
-    fn decode<'a, T: Deserialize<'a>>(&self, bytes: &'a [u8]) -> Result<T, StoreError> {
-        postcard::from_bytes(bytes).map_err(|error| damaged(&self.path, &error))
-    }
-
-    fn check<T>(&self, outcome: Result<T, impl Into<redb::Error>>) -> Result<T, StoreError> {
-        outcome.map_err(|error| self.failed(error))
-    }
-
-    /// Distinguishes a damaged file from a failing disk.
-    fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
-        match error.into() {
-            redb::Error::Io(error) if !is_damage(&error) => StoreError::disk(&self.path, &error),
-            redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Disk {
-                path: self.path.clone(),
-                why: "the disk refused a write before".to_owned(),
-            },
-            error => damaged(&self.path, &error),
-        }
-    }
-}
-
-fn damaged(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Damaged {
-        path: path.to_owned(),
-        why: why.to_string(),
-    }
-}
-
-fn encode(value: &impl Serialize) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("what is stored always encodes")
 }

@@ -1,11 +1,10 @@
 //! Stored marks of private contents. A [`Mark`] keeps a content private after its author's log has
 //! lost the last sealed name of it.
 
-use redb::{
-    ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction,
-};
+use redb::{ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction};
 
-use super::{Store, StoreError};
+use super::StoreError;
+use super::file::StoreFile;
 use p2pfs_catalogue::Mark;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -19,16 +18,19 @@ fn key_of(mark: &Mark) -> (&[u8; 32], &[u8; 32]) {
     (mark.content.as_bytes(), mark.author.as_bytes())
 }
 
-impl Store {
-    pub(super) fn marks(&self) -> Result<Vec<Mark>, StoreError> {
-        let reading = self.check(self.database.begin_read())?;
+/// The table of marks.
+pub(super) struct MarksTable<'a>(pub(super) &'a StoreFile);
+
+impl MarksTable<'_> {
+    pub(super) fn all(&self) -> Result<Vec<Mark>, StoreError> {
+        let reading = self.0.begin_read()?;
         let marks = match reading.open_table(MARKS) {
             Ok(marks) => marks,
             // a store from before marks existed
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(self.failed(error)),
+            Err(error) => return Err(self.0.failed(error)),
         };
-        let marks = self.check(marks.iter())?;
+        let marks = self.0.check(marks.iter())?;
         let marks = marks.map(|mark| {
             let (key, _) = mark?;
             let (content, author) = key.value();
@@ -37,24 +39,11 @@ impl Store {
                 author: NodeId::new(*author),
             })
         });
-        self.check(marks.collect::<Result<_, _>>())
-    }
-
-    /// Removes marks, because this node has no bytes of their contents any more.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then all marks stay.
-    pub fn drop_marks(&mut self, gone: &[Mark]) -> Result<(), StoreError> {
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let writing = self.begin_write()?;
-        self.write_marks(&writing, gone.iter().map(|mark| (mark, &false)))?;
-        self.check(writing.commit())
+        self.0.check(marks.collect::<Result<_, _>>())
     }
 
     /// Stores the marks that come with `true`, and removes those with `false`.
-    pub(super) fn write_marks<'a>(
+    pub(super) fn write<'a>(
         &self,
         writing: &WriteTransaction,
         marked: impl ExactSizeIterator<Item = (&'a Mark, &'a bool)>,
@@ -62,9 +51,9 @@ impl Store {
         if marked.len() == 0 {
             return Ok(());
         }
-        let mut marks = self.check(writing.open_table(MARKS))?;
+        let mut marks = self.0.check(writing.open_table(MARKS))?;
         for (mark, is_kept) in marked {
-            self.check(match is_kept {
+            self.0.check(match is_kept {
                 true => marks.insert(key_of(mark), ()).map(drop),
                 false => marks.remove(key_of(mark)).map(drop),
             })?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, encode};
+use super::file::encode;
+use super::{Store, StoreError};
 use p2pfs_fetch::{PEER_RECORDS_MAX, PeerRecord};
 use p2pfs_types::id::NodeId;
 
@@ -86,8 +87,9 @@ impl Store {
                 })
             }
             Err(why) => {
-                self.put_value(ASIDE_KEY, &bytes)?;
-                self.put_value(KEY, &encode(&(VERSION, Vec::<StoredResponder>::new())))?;
+                self.file.put_value(ASIDE_KEY, &bytes)?;
+                self.file
+                    .put_value(KEY, &encode(&(VERSION, Vec::<StoredResponder>::new())))?;
                 Ok(Responders {
                     records: vec![],
                     set_aside: Some(why),
@@ -109,7 +111,7 @@ impl Store {
         let stored: Vec<_> = kept
             .map(|record| StoredResponder::of(record, unix_s))
             .collect();
-        self.put_value(KEY, &encode(&(VERSION, stored)))
+        self.file.put_value(KEY, &encode(&(VERSION, stored)))
     }
 }
 

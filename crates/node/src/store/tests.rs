@@ -121,7 +121,7 @@ fn the_file_is_readable_by_its_owner_only() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(STORE_FILE);
     drop(Store::open(dir.path()).unwrap());
-    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     drop(Store::open(dir.path()).unwrap());
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
@@ -209,7 +209,7 @@ fn a_meaningless_record_is_damage() {
     store
         .write_logs(&me.storage().take_writes(usize::MAX))
         .unwrap();
-    let writing = store.begin_write().unwrap();
+    let writing = store.file.begin_write().unwrap();
     writing
         .open_table(RECORDS)
         .unwrap()
@@ -236,7 +236,7 @@ fn a_forgotten_log_leaves_no_record_and_its_number_is_reused() {
         store
             .write_logs(&me.storage().take_writes(usize::MAX))
             .unwrap();
-        let reading = store.database.begin_read().unwrap();
+        let reading = store.file.begin_read().unwrap();
         assert_eq!(reading.open_table(RECORDS).unwrap().len().unwrap(), 0);
         assert_eq!(reading.open_table(LOGS).unwrap().len().unwrap(), 0);
     }
@@ -313,7 +313,7 @@ fn a_forgotten_log_stays_forgotten_over_a_restart_until_more_is_stored() {
     store
         .write_logs(&again.storage().take_writes(usize::MAX))
         .unwrap();
-    assert_eq!(store.forgotten().unwrap(), []);
+    assert_eq!(ForgottenTable(&store.file).all().unwrap(), []);
     let again = store.load_catalogue(node(1)).unwrap();
     assert_eq!(again.logs().authors(), [id(2)]);
 }
