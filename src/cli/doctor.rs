@@ -83,11 +83,13 @@ fn look(
     match asked.and_then(of_running) {
         Err(error @ ClientError::NotRunning { .. }) => {
             let stopped = Check::failed("daemon", error.to_string(), START);
-            without_daemon(stopped, config, device)
+            without_daemon(stopped, None, config, device)
         }
-        Err(error @ ClientError::DoesNotStart(_)) => {
-            let failing = Check::failed("daemon", error.to_string(), MEND_THE_START);
-            without_daemon(failing, config, device)
+        Err(ClientError::DoesNotStart(failed)) => {
+            let reason = failed.reason.clone();
+            let error = ClientError::DoesNotStart(failed).to_string();
+            let failing = Check::failed("daemon", error, MEND_THE_START);
+            without_daemon(failing, Some(&reason), config, device)
         }
         Err(error @ ClientError::Silent) => {
             let silent = Check::failed("daemon", error.to_string(), LOOK_AT_IT);
@@ -97,15 +99,16 @@ fn look(
     }
 }
 
-/// Returns the check `reason`, which says why no daemon answers, and then checks for causes that
-/// would prevent a start.
+/// Returns the check `first`, which says why no daemon answers, and then checks for causes that
+/// would prevent a start. `reason` is the reason of the last failed start.
 fn without_daemon(
-    reason: Check,
+    first: Check,
+    reason: Option<&str>,
     config: Option<PathBuf>,
     device: LookAtDevice,
 ) -> Result<Vec<Check>, CliError> {
-    let mut checks = vec![reason, device_as_seen(device())];
-    checks.extend(before_a_start(config)?);
+    let mut checks = vec![first, device_as_seen(device())];
+    checks.extend(before_a_start(reason, config)?);
     Ok(checks)
 }
 
@@ -181,7 +184,7 @@ fn read_status(dir: &Path) -> io::Result<Option<u32>> {
 }
 
 /// Checks the settings for problems that prevent the start of the daemon or its work.
-fn before_a_start(config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
+fn before_a_start(reason: Option<&str>, config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
     let mut checks = Vec::new();
     let options = DaemonOptions {
         config,
@@ -195,6 +198,8 @@ fn before_a_start(config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
         Ok(loaded) => {
             checks.push(Check::ok("configuration", "is well formed"));
             checks.extend(what_it_names(&loaded));
+            let listen = loaded.config.listen;
+            checks.extend(may_lack_port(reason, listen).then(|| port(listen)));
         }
     }
     Ok(checks)
@@ -219,8 +224,13 @@ fn what_it_names(loaded: &Loaded) -> Vec<Check> {
             "install the package fuse3, or run the daemon as root",
         ));
     }
-    checks.push(port(config.listen));
     checks
+}
+
+/// Returns whether another program may have the port. A daemon whose start failed for a reason
+/// without the address has the port itself, or the service manager keeps it for the next start.
+fn may_lack_port(reason: Option<&str>, listen: SocketAddr) -> bool {
+    reason.is_none_or(|reason| reason.contains(&listen.to_string()))
 }
 
 fn has_mount_helper() -> bool {
@@ -253,6 +263,17 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_port_is_checked_only_if_no_start_got_it() {
+        let listen = "0.0.0.0:1378".parse().unwrap();
+        assert!(may_lack_port(None, listen));
+        assert!(may_lack_port(
+            Some("cannot listen on 0.0.0.0:1378: another program uses this port"),
+            listen
+        ));
+        assert!(!may_lack_port(Some("cannot open /dev/fuse"), listen));
+    }
 
     #[test]
     fn a_silent_daemon_is_detected() {

@@ -70,6 +70,10 @@ fn a_start_that_fails_is_explained_by_status_and_doctor_within_seconds() {
     machine.ok("mv /dev/fuse /dev/hidden");
     assert!(!machine.sh("systemctl start p2pfs").status.success());
     expect_explained(&machine, "/dev/fuse");
+    // The service manager keeps the port of a failed start.
+    let (_, said, _) = ask(&machine, "doctor");
+    assert!(said.contains("fuse: /dev/fuse"), "{said}");
+    assert!(!said.contains("in use"), "{said}");
     // The first start announced itself to the other node; its successors fail before that.
     let announced = || machine.ok("p2pfs events --json --socket /root/second/sock");
     let before = announced();
