@@ -25,6 +25,9 @@ use p2pfs_types::files::{PRIVATE_MODE, create_anew, make_private_dir};
 /// Record of the ACLs that were set: a file in the state directory of the command's user.
 const GRANTS_FILE: &str = "share-acls.json";
 
+/// Remedy if a user may not set an ACL.
+const RUN_AS_OWNER: &str = "run the command as the owner of the directory, or as root";
+
 /// An ACL entry for the daemon's user that was set for a share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Grant {
@@ -137,6 +140,9 @@ impl MissingAccess {
             all.push(grant.clone());
             save(&all)?;
             if let Err(error) = setfacl(grant.is_tree, "-m", &entry, &path) {
+                // setfacl(1) has changed all files but those that its error names, and cannot
+                // change those back either.
+                let _same_error = grant.take_back();
                 all.pop();
                 save(&all)?;
                 withdraw(&self.dir)?;
@@ -160,14 +166,15 @@ impl Grant {
 
     /// Removes the entry. With [`Self::was_plain`], also removes the remaining ACL, which has only
     /// the entries that setfacl(1) added by itself, unless another user or group has an entry now.
+    /// Goes on after an error, because setfacl(1) then has changed all other files of a tree.
     fn take_back(&self) -> Result<(), CliError> {
         let path = self.path.as_local();
         if !path.exists() {
             return Ok(());
         }
-        setfacl(self.is_tree, "-x", &self.entry(false), path)?;
+        let removed = setfacl(self.is_tree, "-x", &self.entry(false), path);
         if !self.was_plain {
-            return Ok(());
+            return removed;
         }
         let left = acls_in(path, self.is_tree)?;
         let has_named = |is_default: bool| {
@@ -177,11 +184,12 @@ impl Grant {
             });
             rules.any(is_named)
         };
-        match (has_named(false), has_named(true)) {
+        let tidied = match (has_named(false), has_named(true)) {
             (false, false) => setfacl(self.is_tree, "-b", "", path),
             (true, false) => setfacl(self.is_tree, "-k", "", path),
             (_, true) => Ok(()),
-        }
+        };
+        removed.and(tidied)
     }
 }
 
@@ -280,19 +288,25 @@ fn acls_in(dir: &Path, is_tree: bool) -> Result<String, CliError> {
     let mut command = Command::new("getfacl");
     command.args(["--numeric", "--skip-base", "--absolute-names", "--physical"]);
     command.args(is_tree.then_some("--recursive"));
-    let ended = run(command.arg("--").arg(dir))?;
+    let ended = run(command.arg("--").arg(dir), RUN_AS_OWNER)?;
     Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
 }
 
 fn setfacl(is_tree: bool, option: &str, entry: &str, path: &Path) -> Result<(), CliError> {
     let mut command = Command::new("setfacl");
+    let mut remedy = RUN_AS_OWNER.to_owned();
     if let Some((uid, gid)) = owner_on_the_way(path) {
         command.uid(uid).gid(gid).current_dir("/");
+        remedy = format!(
+            "they are set as the owner, {0}: let {0} own all files there (chown), or move the \
+             others away",
+            user_name(uid)
+        );
     }
     command.args(is_tree.then_some(["-R", "-P"]).iter().flatten());
     command.arg(option);
     command.args((!entry.is_empty()).then_some(OsStr::new(entry)));
-    run(command.arg("--").arg(path)).map(drop)
+    run(command.arg("--").arg(path), &remedy).map(drop)
 }
 
 /// Returns the user and group that setfacl(1) runs as if this command runs as root: the owner and
@@ -312,8 +326,8 @@ fn owner_on_the_way(path: &Path) -> Option<(u32, u32)> {
     owners.find(|(uid, _)| *uid != 0)
 }
 
-/// Runs a program of the package acl.
-fn run(command: &mut Command) -> Result<Ended, CliError> {
+/// Runs a program of the package acl. `remedy` is that of its own error.
+fn run(command: &mut Command, remedy: &str) -> Result<Ended, CliError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let ended = command.output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => CliError::new(
@@ -328,7 +342,7 @@ fn run(command: &mut Command) -> Result<Ended, CliError> {
     let why = String::from_utf8_lossy(&ended.stderr);
     Err(CliError::new(
         format!("cannot set ACLs: {}", why.trim()),
-        "run the command as the owner of the directory, or as root",
+        remedy,
     ))
 }
 

@@ -154,3 +154,18 @@ fn private_folder_in_closed_home_is_readable_by_acls_with_its_new_files() {
     assert!(left.contains("user:12345:r--"), "{left}");
     assert!(!left.contains("default:"), "{left}");
 }
+
+#[apply(promise)]
+fn acls_are_taken_back_if_one_file_of_another_user_refuses_them() {
+    let world = ClosedHome::begin();
+    let private = world.home.join("Private");
+    let mut chown = Command::new("chown");
+    run(chown.args(["-R", "12345:12345"]).arg(&world.home)).expect_ok();
+    fs::write(private.join("of-root"), b"of root").unwrap();
+    let refused = world.share(&["add", "--acl", "--include-private"], "Private");
+    assert_eq!(refused.status.code(), Some(1));
+    for part in ["Private/of-root: ", "12345 own all files there (chown)"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    assert_eq!(world.acls_below(&world.home), "");
+}
