@@ -235,7 +235,10 @@ impl Persister {
         let Some(news) = self.news.take() else { return };
         match news {
             StoreNews::Failed(error) => {
-                let found = Finding::new(format!("{NOT_STORED}: {error}"));
+                let error = error.to_string();
+                // The remedy of the condition replaces that of the error.
+                let cause = error.split_once("; ").map_or(&*error, |(cause, _)| cause);
+                let found = Finding::new(format!("{NOT_STORED}: {cause}"));
                 events.begin(Condition::StateNotStored, "", found);
             }
             StoreNews::Mended => events.end(Condition::StateNotStored, ""),
