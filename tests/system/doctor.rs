@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
@@ -90,6 +91,41 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
     );
     assert!(said.contains("UDP port 1378"), "{said}");
     stop([first, seeded]);
+}
+
+/// Maximum time of a check-up, also while other machines do not answer. A box computes little.
+const CHECKUP_MAX: Duration = Duration::from_secs(4);
+
+#[apply(promise)]
+#[takes("nft")]
+fn doctor_is_quick_behind_a_closed_firewall_and_status_agrees_on_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    drop_incoming(&lab, "n1", "tcp dport 1378");
+    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
+    let sentences = [
+        ("n1", "peer n2: cannot reach this node: 10.77.0.1:1378"),
+        ("n2", ": cannot reach 10.77.0.1:1378"),
+    ];
+    for (host, sentence) in sentences {
+        wait_for_peer(host, folder.path());
+        let begun = Instant::now();
+        let (code, said) = doctor(&lab, host, folder.path());
+        let took = begun.elapsed();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(sentence), "{said}");
+        assert!(took < CHECKUP_MAX, "{took:?}: {said}");
+        let said = status(&lab, host, folder.path());
+        assert!(said.contains(sentence), "{host}: {said}");
+    }
+    run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
+    for (host, sentence) in sentences {
+        eventually("status is well again", HANG_LIMIT, || {
+            !status(&lab, host, folder.path()).contains(sentence)
+        });
+    }
+    stop(nodes);
 }
 
 /// What `p2pfs status` says on a host, in one line.

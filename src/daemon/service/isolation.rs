@@ -35,7 +35,8 @@ pub(super) async fn watch(services: Arc<Services>) {
     }
 }
 
-fn tell(services: &Services, mut found: Vec<Check>) {
+/// Makes exactly the failed ones of these checks stand as conditions.
+pub(super) fn tell(services: &Services, mut found: Vec<Check>) {
     found.retain(|check| check.state == CheckState::Failed);
     let found = found.iter().map(|it| (it.name.clone(), finding_of(it)));
     services

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::network::alive_of;
 use super::pace::CHECKUP_PROBES;
 use super::{Services, Sight, membership, network, shares, told};
 use crate::daemon::config::units::write_count;
@@ -29,7 +28,7 @@ pub(super) async fn doctor_in_turn(
     doctor(services, sight).await
 }
 
-/// Runs all checks. Takes some seconds if other nodes do not answer.
+/// Runs all checks. Takes up to 2 seconds if other nodes do not answer.
 async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failure> {
     conditions::review(services).await;
     let standing = conditions::standing(services, sight.audience());
@@ -38,10 +37,11 @@ async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failu
     for (part, found) in [("cache", "has room"), ("state", "is stored")] {
         checks.extend((!stands(part)).then(|| Check::ok(part, found)));
     }
-    checks.extend(network::check_network(services).await?);
+    let network = network::check_network(services);
+    let (network, last_known) = tokio::join!(network, network::check_last_known(services));
+    checks.extend(network?);
     checks.extend(check_shares(services, sight));
-    if alive_of(&network::members(services).await?) == 0 {
-        let last_known = membership::check_last_known(services).await;
+    if let Some(last_known) = last_known? {
         let seedless = services.settings.in_force.load().config.seeds.is_empty();
         match membership::check_membership(services) {
             None if last_known.is_empty() && seedless => {

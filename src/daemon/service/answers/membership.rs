@@ -4,8 +4,10 @@
 //! dials. A node that a member refuses without a reason reports the possible causes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::Services;
 use super::network::{ClockGap, unheard};
@@ -83,7 +85,7 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
 
 /// Probes some of the last known members that are not seeds. Reports members that refuse this node.
 /// For members that answer over TCP, reports why no datagram arrives from them.
-pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
+pub(super) async fn check_last_known(services: &Services, patience: Duration) -> Vec<Check> {
     if !services.node.membership().keyring().has_ledger() {
         return vec![];
     }
@@ -94,9 +96,14 @@ pub(super) async fn check_last_known(services: &Services) -> Vec<Check> {
     for address in known.into_iter().take(ASKED_WHEN_ALONE) {
         let node = services.node.clone();
         asked.spawn(async move {
-            let probed = node.peers().probe(address).await;
+            let deadline = Instant::now() + patience;
+            let probed = timeout_at(deadline, node.peers().probe(address)).await;
+            let probed = probed.unwrap_or(Probed::Silent);
             let reached = match probed {
-                Probed::Member(there) => node.peers().ask_to_dial_back(there, address).await.ok(),
+                Probed::Member(there) => {
+                    let asked = node.peers().ask_to_dial_back(there, address);
+                    timeout_at(deadline, asked).await.ok().and_then(Result::ok)
+                }
                 _ => None,
             };
             (address, probed, reached.and_then(|it| ClockGap::now(&it)))

@@ -1,6 +1,8 @@
 //! The check for nodes of other clusters on the local network.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -16,7 +18,11 @@ const DIALLED_MAX: usize = 8;
 
 /// Reports nodes that announce themselves by multicast DNS, answer, and are not in this cluster.
 /// An announced address without a p2pfs node is left out, because it shows nothing about this node.
-pub(super) async fn check_nearby(services: &Services) -> Result<Vec<Check>, Failure> {
+/// One that takes longer than `patience` to answer is left out too.
+pub(super) async fn check_nearby(
+    services: &Arc<Services>,
+    patience: Duration,
+) -> Result<Vec<Check>, Failure> {
     let members = network::members(services).await?;
     let mut announced = services.node.peers().announced().await;
     announced.retain(|at| members.iter().all(|it| it.status.member.address != *at));
@@ -24,8 +30,8 @@ pub(super) async fn check_nearby(services: &Services) -> Result<Vec<Check>, Fail
     announced.retain(|at| !seeds.contains(at));
     let mut dialled = JoinSet::new();
     for address in announced.into_iter().take(DIALLED_MAX) {
-        let node = services.node.clone();
-        dialled.spawn(async move { (address, node.peers().probe(address).await) });
+        let services = services.clone();
+        dialled.spawn(async move { (address, network::probe(&services, address, patience).await) });
     }
     let mut strangers = Vec::new();
     while let Some(Ok((address, probed))) = dialled.join_next().await {

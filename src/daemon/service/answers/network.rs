@@ -4,19 +4,23 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::membership::SAME_SECRET;
 use super::pace::PING_PROBES;
 use super::{Services, Sight, membership, nearby, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
+use crate::daemon::service::isolation;
 use crate::daemon::service::seeds::resolve;
 use p2pfs_node::api::MemberState;
-use p2pfs_node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Probed, Reached};
+use p2pfs_node::{
+    Condition, GENERATION_AHEAD_MAX_S, MemberReport, NetError, Node, NodeError, Probed, Reached,
+};
 use p2pfs_types::id::NodeId;
 
 /// Maximum peers checked one by one; in a larger cluster, these are enough.
@@ -27,6 +31,16 @@ const ALIKE_MAX: usize = 4;
 const ASKED_IN_PASSING: usize = 2;
 /// How long to wait until a node that was reached by TCP is heard over UDP: a few rounds of gossip.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
+/// How long after the start [`HEARD_WITHIN`] holds. Later, a node that answers is long heard.
+const START_MAX: SignedDuration = SignedDuration::from_secs(10);
+/// How long `p2pfs doctor` waits for other machines, so that it answers within 2 s. The second
+/// packet of a lost connection attempt leaves after 1 s.
+const CHECKUP_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long the periodic checks wait: longer than a dial, a handshake and an answer take.
+pub(in crate::daemon::service) const WATCH_PATIENCE: Duration = Duration::from_secs(30);
+/// Round trips until a peer has answered that it was asked to dial back: a connection each way with
+/// its handshake, the question and the answer, with a margin.
+const DIAL_BACK_ROUND_TRIPS: u32 = 10;
 /// Interval between checks whether the node is heard over UDP.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// Maximum gap between two clocks that is not reported. It is less than the minute from which
@@ -103,19 +117,32 @@ pub(super) async fn ping(services: &Services, wanted: &str, sight: Sight) -> Res
     })
 }
 
-/// Checks the address, the seeds, the peers and their clocks, and looks for nodes nearby.
+/// Checks the address, the seeds, the peers and their clocks, and looks for nodes nearby. The
+/// findings about peers become conditions at once, so that `p2pfs status` agrees.
 pub(super) async fn check_network(services: &Arc<Services>) -> Result<Vec<Check>, Failure> {
     let (address, seeds, peers, nearby) = tokio::join!(
         check_address(services),
-        check_seeds(services),
-        check_peers(services, PEERS_MAX),
-        nearby::check_nearby(services)
+        check_seeds(services, CHECKUP_PATIENCE),
+        check_peers(services, PEERS_MAX, CHECKUP_PATIENCE),
+        nearby::check_nearby(services, CHECKUP_PATIENCE)
     );
+    let peers = peers?;
+    if !peers.is_empty() {
+        isolation::tell(services, unless_copied_at_all(services, peers.clone()));
+    }
     let mut checks = vec![address];
     checks.extend(seeds);
-    checks.extend(peers?);
+    checks.extend(peers);
     checks.extend(nearby?);
     Ok(membership::unless_copied(services, checks))
+}
+
+/// Checks the last known members if no other node is alive. Returns `None` if one is.
+pub(super) async fn check_last_known(services: &Services) -> Result<Option<Vec<Check>>, Failure> {
+    Ok(match alive_of(&members(services).await?) {
+        0 => Some(membership::check_last_known(services, CHECKUP_PATIENCE).await),
+        _ => None,
+    })
 }
 
 /// Returns whether no other node is alive.
@@ -126,8 +153,8 @@ pub(in crate::daemon::service) async fn is_alone(services: &Services) -> bool {
 
 /// Reports why no other node is there.
 pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>) -> Vec<Check> {
-    let mut checks = check_seeds(services).await;
-    checks.extend(membership::check_last_known(services).await);
+    let mut checks = check_seeds(services, WATCH_PATIENCE).await;
+    checks.extend(membership::check_last_known(services, WATCH_PATIENCE).await);
     match membership::check_membership(services) {
         // An expulsion of this node, or a copied key, explains why no other node is there. Both are
         // conditions of their own, which every answer includes.
@@ -137,14 +164,19 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
     }
 }
 
-/// Checks whether other nodes reach this node.
+/// Checks whether other nodes reach this node, and again the peers with a standing finding.
 pub(in crate::daemon::service) async fn check_reached(services: &Services) -> Vec<Check> {
-    let checks = check_peers(services, ASKED_IN_PASSING).await;
+    let checks = check_peers(services, ASKED_IN_PASSING, WATCH_PATIENCE).await;
+    unless_copied_at_all(services, checks.unwrap_or_default())
+}
+
+/// Returns no check if another machine uses this node's key. A copied key is a condition of its
+/// own, and a peer cannot tell the two machines apart.
+fn unless_copied_at_all(services: &Services, checks: Vec<Check>) -> Vec<Check> {
     if services.node.health().is_copied() {
-        // A copied key is a condition of its own, and a peer cannot tell the two machines apart.
         vec![]
     } else {
-        checks.unwrap_or_default()
+        checks
     }
 }
 
@@ -153,7 +185,7 @@ async fn check_address(services: &Services) -> Check {
     if address.ip().is_loopback() {
         return loopback_alone(address, services.settings.at_start.listen);
     }
-    match services.node.peers().probe(address).await {
+    match probe(services, address, CHECKUP_PATIENCE).await {
         Probed::Ourselves => Check::ok("address", address.to_string()),
         _ => Check::warning(
             "address",
@@ -163,12 +195,18 @@ async fn check_address(services: &Services) -> Check {
     }
 }
 
+/// Finds out which node answers at an address. One that takes longer than `patience` is silent.
+pub(super) async fn probe(services: &Services, address: SocketAddr, patience: Duration) -> Probed {
+    let probed = timeout(patience, services.node.peers().probe(address)).await;
+    probed.unwrap_or(Probed::Silent)
+}
+
 /// Checks each seed of the configuration, all at once, because a silent one takes long.
-pub(super) async fn check_seeds(services: &Arc<Services>) -> Vec<Check> {
+pub(super) async fn check_seeds(services: &Arc<Services>, patience: Duration) -> Vec<Check> {
     let seeds = services.settings.in_force.load().config.seeds.clone();
     let asked = seeds.into_iter().map(|seed| {
         let services = services.clone();
-        tokio::spawn(async move { check_seed(&services, &seed).await })
+        tokio::spawn(async move { check_seed(&services, &seed, patience).await })
     });
     let mut checks = Vec::new();
     for asked in asked.collect::<Vec<_>>() {
@@ -178,7 +216,7 @@ pub(super) async fn check_seeds(services: &Arc<Services>) -> Vec<Check> {
     checks
 }
 
-async fn check_seed(services: &Services, seed: &Seed) -> Check {
+async fn check_seed(services: &Services, seed: &Seed, patience: Duration) -> Check {
     let name = format!("seed {seed}");
     let addresses = resolve(seed).await;
     let mut last = None;
@@ -187,9 +225,9 @@ async fn check_seed(services: &Services, seed: &Seed) -> Check {
             last.get_or_insert(other_family(&name, address));
             continue;
         }
-        let probed = services.node.peers().probe(address).await;
+        let probed = probe(services, address, patience).await;
         if let Probed::Member(node) = probed {
-            return check_heard(services, name, node, address).await;
+            return check_heard(services, name, node, address, patience).await;
         }
         if probed == Probed::Ourselves {
             return Check::ok(name, "is this node itself");
@@ -214,9 +252,16 @@ async fn check_heard(
     name: String,
     node: NodeId,
     address: SocketAddr,
+    patience: Duration,
 ) -> Check {
+    let age = Timestamp::now().duration_since(services.lifecycle.started);
+    let heard_within = if age < START_MAX {
+        HEARD_WITHIN
+    } else {
+        HEARD_WITHIN.min(patience / 2)
+    };
     let begun = Instant::now();
-    while begun.elapsed() < HEARD_WITHIN {
+    while begun.elapsed() < heard_within {
         let members = services.node.peers().members().await.unwrap_or_default();
         let mut live = members.iter().filter(|member| is_alive(member));
         if live.any(|member| member.status.member.node == node) {
@@ -224,47 +269,113 @@ async fn check_heard(
         }
         sleep(LOOK_PERIOD).await;
     }
-    let reached = services.node.peers().ask_to_dial_back(node, address).await;
-    let gap = reached.ok().and_then(|it| ClockGap::now(&it));
+    let asked = services.node.peers().ask_to_dial_back(node, address);
+    let reached = timeout(patience / 2, asked).await.ok().and_then(Result::ok);
+    let gap = reached.and_then(|it| ClockGap::now(&it));
     silence(name, address.port(), gap.as_ref())
 }
 
-/// Checks some of the live peers: dials them, and asks them to dial back.
-pub(super) async fn check_peers(services: &Services, limit: usize) -> Result<Vec<Check>, Failure> {
+/// Checks live peers: dials them, and asks them to dial back. Checks the peers with a standing
+/// finding, and up to `limit` others.
+async fn check_peers(
+    services: &Services,
+    limit: usize,
+    patience: Duration,
+) -> Result<Vec<Check>, Failure> {
+    let standing = services.node.events().standing_of(Condition::CutOff);
+    let stands = |name: &str| {
+        let names = [format!("peer {name}"), format!("clock of {name}")];
+        standing.iter().any(|it| names.contains(&it.subject))
+    };
     let members = members(services).await?;
-    let live = members.iter().filter(|member| is_alive(member)).take(limit);
+    let live = members.iter().filter(|member| is_alive(member));
+    let (mut known, others): (Vec<_>, Vec<_>) =
+        live.partition(|member| stands(&name_of(services, member)));
+    known.extend(others.into_iter().take(limit));
     let mut asked = JoinSet::new();
-    for member in live {
-        let contact = member.status.member;
-        let (node, services) = (
+    for member in known {
+        let (node, name, member) = (
             services.node.clone(),
-            services.node.peers().name_of(&contact.node),
+            name_of(services, member),
+            member.clone(),
         );
         asked.spawn(async move {
-            let reached = node
-                .peers()
-                .ask_to_dial_back(contact.node, contact.address)
-                .await;
-            (services, contact.address, reached, now_ms())
+            let reached = ask_both_ways(&node, &member, patience).await;
+            (name, member.status.member.address, reached, now_ms())
         });
     }
     let mut checks = Vec::new();
     while let Some(Ok((name, address, reached, now_ms))) = asked.join_next().await {
         let here = services.node.address();
+        let peer = format!("peer {name}");
         match reached {
-            Ok(reached) => checks.extend(reached_checks(&name, here, &reached, now_ms)),
+            Ok(PeerAnswer::Reached(reached)) => {
+                checks.extend(reached_checks(&name, here, &reached, now_ms));
+            }
+            // The last answer of the peer is more precise than its silence.
+            Ok(PeerAnswer::StillDialling) => {
+                let last = standing.iter().find(|it| it.subject == peer);
+                checks.push(match last {
+                    Some(last) => {
+                        let found = told_of(&peer, &last.finding.found);
+                        Check::failed(peer, found, last.remedy())
+                    }
+                    None => unreached(peer, here, &format!("{here} does not answer")),
+                });
+            }
             Err(NodeError::Net(NetError::NotMember { .. })) => {
-                checks.push(membership::refused(
-                    services,
-                    format!("peer {name}"),
-                    address,
-                ));
+                checks.push(membership::refused(services, peer, address));
             }
             Err(error) => checks.push(peer_trouble(&name, address, &error)),
         }
     }
     checks.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(checks)
+}
+
+fn name_of(services: &Services, member: &MemberReport) -> String {
+    services.node.peers().name_of(&member.status.member.node)
+}
+
+/// Returns the finding of a condition without the name of its check.
+fn told_of<'a>(name: &str, found: &'a str) -> &'a str {
+    let rest = found.strip_prefix(name);
+    rest.and_then(|rest| rest.strip_prefix(": "))
+        .unwrap_or(found)
+}
+
+/// The answer of a peer to the request to dial back.
+enum PeerAnswer {
+    /// The peer tried.
+    Reached(Reached),
+    /// The peer answers, but its attempt takes longer than the check waits.
+    StillDialling,
+}
+
+/// Dials a peer, and asks it to dial back. Waits for `patience`, and longer if the packets of the
+/// peer take long.
+async fn ask_both_ways(
+    node: &Node,
+    member: &MemberReport,
+    patience: Duration,
+) -> Result<PeerAnswer, NodeError> {
+    let contact = member.status.member;
+    let round_trip = member.status.round_trip.unwrap_or_default();
+    let deadline = Instant::now() + patience.max(round_trip * DIAL_BACK_ROUND_TRIPS);
+    let peers = node.peers();
+    let answered = peers.tcp_round_trip(contact.node, contact.address);
+    match timeout_at(deadline, answered).await {
+        Ok(answered) => answered?,
+        Err(_) => {
+            let (address, kind) = (contact.address, ErrorKind::TimedOut);
+            return Err(NetError::Unreachable { address, kind }.into());
+        }
+    };
+    let asked = peers.ask_to_dial_back(contact.node, contact.address);
+    match timeout_at(deadline, asked).await {
+        Ok(reached) => Ok(PeerAnswer::Reached(reached?)),
+        Err(_) => Ok(PeerAnswer::StillDialling),
+    }
 }
 
 pub(super) fn is_alive(member: &MemberReport) -> bool {
