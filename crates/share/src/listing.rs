@@ -5,6 +5,7 @@
 //! listing.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -185,6 +186,17 @@ impl Listing {
             Some(NodeBody::Directory(directory)) => directory.listed = false,
             _ => {}
         }
+    }
+
+    /// Returns the number, the path and the inode of each share whose own directory was opened and
+    /// that is not being walked.
+    pub(super) fn open_roots(&self) -> Vec<(u16, Arc<Path>, (u64, u64))> {
+        let open = self.shares.by_index.iter().filter_map(|(index, share)| {
+            let root = self.tree.directory(share.root)?;
+            let is_open = !share.vanished && !share.scanning;
+            is_open.then(|| (*index, share.dir.clone(), (root.dev, root.ino)))
+        });
+        open.collect()
     }
 
     pub(super) fn drop_watch(&mut self, slot: Slot) {

@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fstat;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
+use super::beneath::is_want;
 use super::checks::PendingChecks;
 use super::config::ShareEvent;
 use super::disk_thread::DiskThread;
 use super::hasher;
-use super::identity::FileTimestamp;
+use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::left_out::LeftOutWhy;
 use super::listing::Recheck;
 use super::mounts::{MountChanges, says_changed};
@@ -31,7 +33,8 @@ use super::walk::{DirectoryWalk, ObservedNames, ShareDirectory};
 use super::watch::{Cause, InotifyReport, Watches};
 
 /// Interval between two attempts to find a vanished share, or to walk a share in which something
-/// could not be opened for lack of resources.
+/// could not be opened for lack of resources. Also the interval between two checks whether each
+/// share is still at its path.
 const RETRY: Duration = Duration::from_secs(1);
 /// Maximum names that wait to be checked. When there are more, everything is walked instead.
 const CHECKS_MAX: usize = 1 << 16;
@@ -126,7 +129,11 @@ impl Scanner {
         // announce a finished read only after everything that was reported before it ended
         let read = std::mem::take(&mut self.shared.lock().read);
         self.read_reports();
-        self.gather(Instant::now());
+        let now = Instant::now();
+        if now >= self.retry_at {
+            self.check_roots();
+        }
+        self.gather(now);
         self.run_checks();
         self.take_read(read);
         self.advance();
@@ -208,6 +215,31 @@ impl Scanner {
             state.listing.shares.scan_all();
         }
         state.listing.order.record_drained();
+    }
+
+    /// Schedules a walk of each share on a local disk that cannot be opened at its path, or that is
+    /// another directory there. The kernel reports no change of a directory above a share: that
+    /// this process may no longer pass it, or that it was renamed. A share on another disk waits
+    /// for the rescan, because its disk may not answer.
+    fn check_roots(&self) {
+        let roots = self.shared.lock().listing.open_roots();
+        let beneath = &self.shared.beneath;
+        for (index, dir, inode) in roots {
+            if beneath.is_far(&dir) {
+                continue;
+            }
+            let seen = beneath.open_share(&dir).and_then(fstat);
+            let is_same = match seen.map(|seen| NameStat::of(&seen).identity) {
+                Ok(FileIdentity { dev, ino, .. }) => {
+                    (dev, ino) == inode || beneath.making_up().contains(&{ dev })
+                }
+                Err(error) => is_want(error),
+            };
+            let mut state = self.shared.lock();
+            if !is_same && !state.listing.shares.scans.contains(&index) {
+                state.listing.shares.scans.push(index);
+            }
+        }
     }
 
     /// Collects the work that is due or requested by other threads.

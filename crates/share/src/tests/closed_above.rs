@@ -72,6 +72,29 @@ fn share_below_closed_directory_is_withdrawn_at_the_rescan_and_returns() {
 }
 
 #[test]
+fn share_below_closed_or_renamed_directory_is_withdrawn_without_a_rescan() {
+    let _rights = WithoutOverride::begin();
+    let (mut bench, above) = share_below(Duration::from_secs(3600));
+    chmod(&above, 0o600);
+    // A reader may have found the file unreadable before.
+    bench.wait_for("withdrawn", |b| b.status().warning.is_some());
+    bench.settle();
+    assert!(bench.listing.is_empty());
+    assert_names_closed_directory(&bench, &above);
+    chmod(&above, 0o700);
+    bench.wait_for("listed again", |b| b.has("f", b"f"));
+    let moved = above.with_file_name("moved");
+    fs::rename(&above, &moved).unwrap();
+    bench.wait_for("withdrawn again", |b| b.listing.is_empty());
+    fs::create_dir_all(above.join("share")).unwrap();
+    fs::write(above.join("share/g"), b"g").unwrap();
+    bench.wait_for("the new directory", |b| b.has("g", b"g"));
+    fs::rename(&above, above.with_file_name("new")).unwrap();
+    fs::rename(&moved, &above).unwrap();
+    bench.wait_for("the first directory", |b| b.has("f", b"f"));
+}
+
+#[test]
 fn request_finds_that_directory_above_share_was_closed() {
     let _rights = WithoutOverride::begin();
     let (mut bench, above) = share_below(Duration::from_secs(3600));
