@@ -379,22 +379,6 @@ impl Keyring {
         (taken.new, fault)
     }
 
-    /// Adopts `secret` if its epoch is the one that the ledger names and it was not known here.
-    /// This node uses it even if it cannot store it: the others drop the previous secret, and this
-    /// node requests the secret again after its next start.
-    fn adopt_wanted(&self, secret: EpochSecret) -> Result<(), TrustError> {
-        // The caller has checked this without the lock. A rotation may have made another secret the
-        // cluster's since.
-        let writer = self.files.lock();
-        if self.wanted_epoch() != Some(secret.id()) {
-            return Ok(());
-        }
-        let kept = writer.store_secret(&secret);
-        Arc::make_mut(&mut self.contents.write().epochs).adopt(secret, self.now_s());
-        self.revision.fetch_add(1, Ordering::AcqRel);
-        kept
-    }
-
     /// Joins another cluster. `chain` leads from the founding of that cluster to this node's own
     /// certificate. Drops all state of the previous cluster from memory and disk. A node that joins
     /// its own cluster again keeps the statements that it knows, if it is a member by them and

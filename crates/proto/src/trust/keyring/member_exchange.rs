@@ -1,9 +1,12 @@
 //! Exchange between two members, so that both know the same statements and secret.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::{Fault, Keyring};
 use crate::trust::ledger::STATEMENTS_MAX;
 use crate::trust::statement::SignedStatement;
-use crate::trust::{EpochSecret, exchange};
+use crate::trust::{EpochSecret, TrustError, exchange};
 
 /// The exchange of a keyring with other members. [`Keyring::exchange`] returns it.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +65,7 @@ impl MemberExchange<'_> {
         if let Some(secret) = answer.secret {
             let secret = EpochSecret::new(secret);
             if self.0.wanted_epoch() == Some(secret.id()) {
-                let _unkept = self.0.adopt_wanted(secret);
+                let _unkept = self.adopt_wanted(secret);
             }
         }
         let ledger = self.0.ledger();
@@ -76,5 +79,22 @@ impl MemberExchange<'_> {
         let (taken, fault) = self.0.receive(bytes, 1);
         self.0.news.lock().extend(taken);
         fault
+    }
+
+    /// Adopts `secret` if its epoch is the one that the ledger names and it was not known here.
+    /// This node uses it even if it cannot store it: the others drop the previous secret, and this
+    /// node requests the secret again after its next start.
+    fn adopt_wanted(self, secret: EpochSecret) -> Result<(), TrustError> {
+        let keyring = self.0;
+        // The caller has checked this without the lock. A rotation may have made another secret the
+        // cluster's since.
+        let writer = keyring.files.lock();
+        if keyring.wanted_epoch() != Some(secret.id()) {
+            return Ok(());
+        }
+        let kept = writer.store_secret(&secret);
+        Arc::make_mut(&mut keyring.contents.write().epochs).adopt(secret, keyring.now_s());
+        keyring.revision.fetch_add(1, Ordering::AcqRel);
+        kept
     }
 }
