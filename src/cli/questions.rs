@@ -19,7 +19,8 @@ const SYSTEM_TREES: [&str; 10] = [
     "/usr/sbin",
     "/usr/lib",
 ];
-/// System folders that need confirmation before they are shared, unlike the folders below them.
+/// System folders that need confirmation before they are shared. The list says nothing about the
+/// folders below them.
 const SYSTEM_FOLDERS: [&str; 9] = [
     "/", "/dev", "/home", "/opt", "/root", "/run", "/usr", "/var", "/var/lib",
 ];

@@ -33,8 +33,8 @@ pub enum ReadOutcome {
 pub enum Stored {
     /// The whole pages of the range are in the cache.
     Kept,
-    /// The cache is full, or the disk refuses the write. The cache is unchanged; use the bytes
-    /// uncached.
+    /// The cache is full, or the disk refuses the write. No page was added, but other files may
+    /// have been evicted. Use the bytes uncached.
     Full,
 }
 

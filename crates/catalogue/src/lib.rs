@@ -238,8 +238,9 @@ pub enum CatalogueError {
         /// Number of records in the log.
         count: u64,
     },
-    /// With this record, the own log would exceed [`AUTHOR_MAX_BYTES`] or
-    /// [`AUTHOR_MAX_DIRECTORIES`]. Other nodes would then drop the whole log.
+    /// With this record, the own log may need more memory than [`AUTHOR_MAX_BYTES`] at other nodes,
+    /// or have more directories than [`AUTHOR_MAX_DIRECTORIES`]. Other nodes would then drop the
+    /// whole log.
     #[error("the names of this node are over the limit that others hold it to")]
     OverBudget,
     /// The list exceeds [`READERS_MAX`], or all numbers for lists of readers are in use.

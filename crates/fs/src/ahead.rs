@@ -298,8 +298,9 @@ impl<D: Clone + PartialEq, T: Clone> TrackedProgram<D, T> {
         self.directories.iter().map(|it| it.unread.len()).sum()
     }
 
-    /// Returns the files to request now. Returns none while more than half of the window is
-    /// requested and not opened, so that files are requested in batches.
+    /// Returns the files to request now. Returns none while the files that are requested and not
+    /// opened fill more than half of the window, or of [`WINDOW_MAX_BYTES`]. Files are therefore
+    /// requested in batches.
     fn ask(&mut self) -> Prediction<D, T> {
         let unread = self.unread();
         let unread_bytes: u64 = self.directories.iter().map(|it| it.unread_bytes).sum();

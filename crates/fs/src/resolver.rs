@@ -77,7 +77,10 @@ impl InodeResolver {
         self.known.forget(ino, lookups);
     }
 
-    /// Returns the present attributes of an inode.
+    /// Returns the present attributes of an inode. If its name is gone or stands for another
+    /// version, returns the last known attributes with a link count of 0. New bytes in the same own
+    /// file are not another version. The link count is also 0 if an own file that is open as this
+    /// inode was replaced.
     ///
     /// # Errors
     /// [`FsError::Gone`] for a number that stands for no inode.

@@ -68,8 +68,8 @@ impl AttributeReader {
         }
     }
 
-    /// Replaces the attributes by those of the own file that is open as this inode, even if another
-    /// file has its name by now. The attributes then match the bytes.
+    /// If an own file is open as this inode, takes size, time, mode and lifetime from it, even if
+    /// another file has its name by now. The attributes then match the bytes.
     pub(crate) fn follow_open_file(&self, attributes: &mut Attributes) {
         let is_file = attributes.kind == FileKind::Regular;
         let open = is_file.then(|| self.modes.live(attributes.ino));

@@ -17,8 +17,9 @@ use p2pfs_fs::{
 /// wait, but its threads are not.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long readers of a taken-over mount wait for the namespace to reach its previous size.
-/// Messages of other nodes must arrive first, which takes a short time.
+/// Maximum time that a taken-over mount is not served because fewer names are listed than the
+/// previous process recorded last. The names of other nodes arrive by messages, which takes a short
+/// time.
 const NAMESPACE_TIME: Duration = Duration::from_secs(3);
 
 /// Options of a mount.

@@ -50,8 +50,8 @@ impl Cluster {
     /// `advertised` is the address at which members reach this node. If its IP address is
     /// unspecified, the one at which the first peer reached this node replaces it. `generation`
     /// should be higher than at any earlier start. The wall clock in seconds suffices: if a member
-    /// knows a generation of this node that is as high, the member reports it, and this node
-    /// continues with the next one.
+    /// knows a higher generation of this node, or the same one at another address, the member
+    /// reports it, and this node continues with the next one.
     ///
     /// `seed` determines all randomness, including the salt. A repeated salt would break the
     /// encryption. In production the seed comes from the operating system's generator, is used

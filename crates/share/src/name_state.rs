@@ -104,8 +104,11 @@ pub(super) enum ReadPurpose {
 pub(super) struct FileNotes {
     /// When the first close was reported since the file was last hashed.
     pub(super) closed_at: Option<Instant>,
-    /// Time of the first write that was not read yet, and size of the file then. Only files that
-    /// programs still write have it, and only these become busy.
+    /// Time of the first write since the file was last hashed, and size of the file then. It is set
+    /// for a listed file that is written to, and for a file that a walk finds soon after a write.
+    /// If the file is still being written [`BUSY_READ_AFTER`] after this time, it is read between
+    /// two writes ([`ReadPurpose::ListBusy`]). Both values are then those of the start of that
+    /// read.
     pub(super) written: Option<(Instant, u64)>,
     /// Whether it is listed with a hash that was made without reading it whole.
     pub(super) is_extended: bool,

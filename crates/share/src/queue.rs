@@ -51,7 +51,7 @@ pub(super) struct DequeuedFile {
     /// Whether it is listed and only read again.
     pub(super) verifies: bool,
     /// Whether it is longer than at its first write since it was last hashed or, if it is busy,
-    /// since it was last queued to be read between writes.
+    /// since its last read between writes began.
     pub(super) has_grown: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
@@ -80,7 +80,8 @@ struct FileRecord {
     place: QueuePlace,
     /// Size of the file as last seen.
     size_bytes: u64,
-    /// Only a file with a writer has notes, so a first walk allocates none.
+    /// A file that a walk finds has notes only if it was just written, so a first walk allocates
+    /// few.
     notes: Option<Box<FileNotes>>,
 }
 

@@ -24,8 +24,9 @@ pub struct Place {
     pub inbox_dir: PathBuf,
 }
 
-/// The file from which the system's service manager reads the cluster's secret (`LoadCredential=`
-/// of p2pfs.service).
+/// File that p2pfs.service gives to the daemon as a credential (`LoadCredential=`). If
+/// `secret_file` has this path or is not set, the daemon reads the service manager's copy, if there
+/// is one.
 const SYSTEM_SECRET: &str = "/etc/p2pfs/secret";
 
 /// Returns the path of the secret from the service manager (systemd.exec(5), CREDENTIALS). Returns

@@ -175,9 +175,10 @@ calls! {
         after: Option<Named>,
     } -> Listing; CallInfo::open_to_all().about_names().shown_by("ls");
 
-    /// Reads a file. The first reply has a descriptor to read the file from. The last reply follows
-    /// once everything is written, and names the sources. An error in between says why the
-    /// descriptor ended early.
+    /// Reads a file. The first reply has a descriptor to read the file from: a pipe, or the file
+    /// itself. The last reply follows once a pipe has all bytes, and names the sources. With the
+    /// file itself it follows at once and names none. An error in between says why a pipe ended
+    /// early.
     Get {
         /// The file.
         #[serde(flatten)]

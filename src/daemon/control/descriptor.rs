@@ -39,7 +39,8 @@ pub(super) fn send(
     )?)
 }
 
-/// Receives some bytes, and a descriptor if one arrives with them.
+/// Receives some bytes, and a descriptor if one arrives with them. 0 bytes mean the end of the
+/// stream.
 ///
 /// # Errors
 /// The error of the kernel.

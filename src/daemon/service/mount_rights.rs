@@ -1,8 +1,10 @@
 //! Rights of a caller of the control socket to the files of the mount, as the kernel would judge a
-//! program of the same user.
+//! program of the same user. Exceptions: the daemon's user may do everything, and a user ID that
+//! several users share gets only the permissions that all classes have.
 //!
-//! All directories of the mount show one mode, owner and group, and so do all files, so that one
-//! judgement holds for every path. The judgement is the same while the folder is not mounted.
+//! All directories of the mount show one mode, owner and group. All files show one owner and group,
+//! and the same permissions to read. One judgement therefore holds for every path. It is the same
+//! while the folder is not mounted.
 
 use crate::daemon::control::{Credentials, Policy, Right, is_one_user};
 use p2pfs_fuse::MountOptions;

@@ -56,8 +56,9 @@ impl Lifecycle {
         *self.state.borrow() == ServiceState::Stopping
     }
 
-    /// Waits until the start is complete. After a restart, the node knows the names of other nodes
-    /// again only once the folder is mounted.
+    /// Waits until the start is complete or the daemon stops. The start includes the mount. A mount
+    /// that is taken over from the previous process waits for a short time until the files of other
+    /// nodes are listed again.
     pub(super) async fn wait_for_start(&self) {
         let mut state = self.state.clone();
         // The wait fails only if the daemon has ended.

@@ -49,7 +49,8 @@ pub(super) struct LinkEstimate {
     least: LeastLately,
     /// Smoothed bytes per second.
     rate: Option<f64>,
-    /// Whether latency and rate are from an earlier run, because no answer arrived in this one.
+    /// Whether latency and rate were stored by an earlier run of the daemon. The first complete
+    /// answer in this run replaces them.
     is_guess: bool,
     /// Bytes of needed answers.
     delivered_bytes: u64,
@@ -62,7 +63,7 @@ pub(super) struct LinkEstimate {
 }
 
 impl LinkEstimate {
-    /// Returns estimates from an earlier run.
+    /// Returns estimates from an earlier run of the daemon.
     pub(super) fn guess(latency: Option<Duration>, rate: Option<f64>) -> Self {
         Self {
             latency,

@@ -42,7 +42,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// An original receiver that needs time for each message, with a count of dropped messages.
+    /// Model of an original program that receives: its queue has 100 places, and each message takes
+    /// time. Counts the messages that are dropped because the queue is full.
     struct Receiver {
         queue: VecDeque<Instant>,
         dropped: usize,

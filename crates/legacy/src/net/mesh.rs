@@ -175,10 +175,11 @@ impl MeshReader {
         }
     }
 
-    /// Returns the next item if it has already arrived.
+    /// Returns the next item if the bytes read so far contain it. Does not read from the
+    /// connection.
     ///
     /// # Errors
-    /// As [`Self::next`].
+    /// [`MeshEnd::Garbled`]; the connection is then unusable.
     pub fn buffered(&mut self) -> Result<Option<Item>, MeshEnd> {
         let item = self.decoder.next_item()?;
         if item.is_some() && !self.decoder.is_inside() {

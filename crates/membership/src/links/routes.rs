@@ -15,8 +15,8 @@ const ROUTE_LAG: Duration = Duration::from_secs(3);
 /// Time of silence after which packets of the membership engine go to all proven addresses of a
 /// node. It is below the time after which a silent member of a small cluster is given up.
 const ROUTE_SILENCE: Duration = Duration::from_secs(1);
-/// Time without a sent datagram after which a NAT may forget a mapping, less a margin. Common NATs
-/// keep a UDP mapping for 30 s.
+/// Time without a datagram to an address after which a NAT may forget its mapping, less a margin.
+/// Common NATs keep a UDP mapping for 30 s.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(20);
 
 impl Links {

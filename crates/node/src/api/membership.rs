@@ -170,11 +170,10 @@ impl NodeMembership {
     }
 
     /// Expels a node together with all nodes that are members only because of its admissions
-    /// ([`Self::admitted_by_it_alone`]), as [`Self::expel`] does. The node may have been expelled
-    /// before.
+    /// ([`Self::admitted_by_it_alone`]), as [`Self::expel`] does.
     ///
     /// # Errors
-    /// As [`Self::expel`].
+    /// As [`Self::expel`], but a former member is not an error.
     pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
         let expelled =
             (self.keyring).state_and_rotate(&self.key, |signer| signer.expel_with_admitted(node));

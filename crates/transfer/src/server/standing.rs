@@ -21,17 +21,17 @@ const WORTH_A_WORD: Duration = Duration::from_secs(10);
 const STANDING_OF_DISK_MAX: usize = 16;
 
 impl Server {
-    /// Returns a turn to make an answer. Returns `None` if this node is too busy, or if the content
-    /// is stuck by then.
+    /// Waits for a turn to make an answer. Returns `None` if this node is too busy, or if the
+    /// content must not be started by then ([`ServerInner::is_stuck`]).
     pub(super) async fn turn(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let turn = self.inner.fair_queue.pass(asked).await?;
         let stands_still = |hash| self.inner.is_stuck(&hash, Instant::now());
         (!asked.hash.is_some_and(stands_still)).then_some(turn)
     }
 
-    /// Returns the answer for a request without a turn: a refusal if the content is stuck,
-    /// otherwise `Busy`, because this node is at work for other requests and the asker may try
-    /// again.
+    /// Returns the answer for a request that got no turn: a refusal if the content is stuck or its
+    /// whole disk hangs, otherwise `Busy`, because this node is at work for other requests and the
+    /// asker may try again.
     pub(super) fn without_turn(&self, asked: &QueuedRequest) -> Response {
         let stands_still = |hash| self.inner.is_stuck(&hash, Instant::now());
         if asked.hash.is_some_and(stands_still) {

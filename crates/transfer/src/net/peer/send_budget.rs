@@ -29,8 +29,8 @@ const START_NEAR_BYTES: u64 = 144 << 10;
 /// Limit of unsent bytes in the kernel: its minimum once the rate is known, and its value before. A
 /// few packets keep the kernel busy until the next check.
 const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
-/// Limit of unsent bytes in the kernel once the rate is known, as the time in which the link brings
-/// them.
+/// Limit of unsent bytes in the kernel once the rate is known, as the time in which the link
+/// carries them.
 const UNSENT: Duration = Duration::from_millis(100);
 /// Round trip from which the unsent bytes are limited. A nearer link sends them soon. With a limit
 /// it would be idle whenever a busy machine checks late.
