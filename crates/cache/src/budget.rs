@@ -1,7 +1,6 @@
 //! Disk cost of a cached file.
 //!
-//! Pure. The cost is an upper bound that is exact for the pages. The sum over all files is
-//! therefore never less than the allocated disk space.
+//! Pure. The cost is an upper bound that is exact for the pages.
 
 use super::map::{HEADER_BYTES, RECORD_BYTES, SPARE_RECORDS};
 use super::pages::{BLOCK_PAGES, Counts, page_count};

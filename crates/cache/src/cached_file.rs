@@ -61,12 +61,12 @@ impl CacheFile {
         self.shared().size_bytes
     }
 
-    /// Fills `buffer` from `offset` up to the end of the file if the whole range is present.
-    /// Otherwise returns the first missing range. A range that the disk cannot read becomes
-    /// missing.
+    /// Fills `buffer` from `offset`, up to the end of the file, if the whole range is present.
+    /// Otherwise returns the first missing range. If the disk cannot read the range, the chunks
+    /// that it touches become missing.
     ///
     /// # Errors
-    /// None at present: a failed disk read makes the range missing.
+    /// None at present.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<ReadOutcome, CacheError> {
         let shared = self.shared();
         let whole = ByteRange::new(0, shared.size_bytes);
@@ -169,7 +169,7 @@ impl CacheFile {
     }
 
     /// Encodes `range` with its proof if this needs no disk access. Returns `None` if the bytes are
-    /// not in memory, are wrong, or are in doubt.
+    /// missing, in doubt, wrong, or not in memory.
     pub fn encode_at_once(&self, range: ByteRange, pool: &PiecePool) -> Option<Bytes> {
         let shared = self.shared();
         let pages = pages_around(

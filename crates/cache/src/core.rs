@@ -126,8 +126,8 @@ impl CacheCore {
         }
     }
 
-    /// Charges `bytes` to the budget and evicts files if needed. Returns `false` if there is no
-    /// room.
+    /// Charges `bytes` to the budget and evicts files if needed. Returns `false` if the bytes do
+    /// not fit, or if the disk fails.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         loop {
             let mut index = self.index.lock();
@@ -257,9 +257,9 @@ impl CacheCore {
         Ok(())
     }
 
-    /// Saves pins to a disk without room. Evicts files until the write succeeds, so that an unpin
-    /// that would free space does not fail because the disk is full. On failure the previous pins
-    /// remain.
+    /// Saves pins to a disk without room. Evicts files until the write succeeds or no file can be
+    /// evicted, so that an unpin that would free space does not fail because the disk is full. On
+    /// failure the previous pins remain in memory.
     fn save_making_room(&self, changed: Pins, hashes: &[ContentHash]) -> Result<(), CacheError> {
         let known = self.index.lock().pins().clone();
         self.index.lock().set_pins(changed.clone(), hashes);
@@ -329,7 +329,7 @@ impl CacheCore {
 
 /// Queries over all files, and queries of one file that do not open it.
 impl Cache {
-    /// Returns the size of the file, if the cache has part of it. Reads memory only.
+    /// Returns the size of the file, if the cache has an entry for it. Reads memory only.
     pub fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
         let index = self.core().index.lock();
         index.get(hash).map(|entry| entry.summary.size_bytes)
@@ -401,7 +401,8 @@ impl Cache {
         lines
     }
 
-    /// Removes all files that are neither open nor pinned. Waits for the disk.
+    /// Removes all files that are neither open nor pinned. Stops if the disk refuses a removal.
+    /// Waits for the disk.
     pub fn clear(&self) -> Cleared {
         let core = self.core();
         let mut cleared = Cleared::default();

@@ -188,8 +188,8 @@ impl Disk {
 /// Name of the attribute with the map of a small file.
 const MAP_ATTRIBUTE: &str = "user.p2pfs.map";
 
-/// Reads the attribute with the map of a small file. Returns `None` if the attribute or the file
-/// does not exist.
+/// Reads the attribute with the map of a small file. Returns `None` if the file or the attribute
+/// does not exist, if the file system has no attributes, or if the value is too long.
 pub(super) fn map_attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut map = vec![0; 2 * SMALL_BYTES];
     match getxattr(path, MAP_ATTRIBUTE, &mut map[..]) {

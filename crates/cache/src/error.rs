@@ -8,8 +8,7 @@ use p2pfs_types::digest::{ContentHash, DigestError};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::{is_full, is_want, read_only_remedy};
 
-/// Failure of a cache operation. No failure makes a wrong byte readable. Work that a failed call
-/// leaves unfinished has no effect.
+/// Failure of a cache operation. No failure makes a wrong byte readable.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// Another daemon uses the directory. The operator must choose; do not retry.
@@ -21,7 +20,8 @@ pub enum CacheError {
         /// The cache directory.
         dir: PathBuf,
     },
-    /// A newer version of p2pfs wrote the directory. Nothing was changed; the operator must choose.
+    /// This version does not know the format of the directory, which a newer one probably wrote.
+    /// Nothing was changed; the operator must choose.
     #[error(
         "the cache directory {} has format {found}, which this version does not know; install \
          the newer p2pfs or choose another directory with --cache; nothing was deleted",

@@ -28,7 +28,7 @@ pub(super) struct OpenFileState {
     pub(super) hash: ContentHash,
     pub(super) size_bytes: u64,
     pub(super) paths: Paths,
-    /// Created with the first bytes.
+    /// Empty until the first bytes are stored.
     files: OnceLock<Files>,
     complete: AtomicBool,
     cached_bytes: AtomicU64,
@@ -143,7 +143,8 @@ pub(super) struct MapState {
     pub(super) in_attribute: bool,
     pub(super) records: u64,
     pub(super) on_disk: bool,
-    /// Whether records can no longer be appended, because one was torn or pages were removed.
+    /// Whether records can no longer be appended, because one may be torn or is from another boot,
+    /// or because pages were removed.
     pub(super) must_rewrite: bool,
     /// Whether the file was closed. The map on disk then belongs to the next opener, and is not
     /// written from here any longer.
@@ -168,9 +169,10 @@ impl MapState {
 pub(super) struct PageState {
     /// Pages that are written and verified.
     pub(super) present: PageMap,
-    /// Pages on disk since another boot, which need verification before use.
+    /// Pages on disk that must be verified before use, because they are from another boot or
+    /// another program may have changed them.
     pub(super) doubt: PageMap,
-    /// Pages on disk without value: verification failed, or the write was incomplete.
+    /// Absent pages that may take disk space: they failed verification, or their write failed.
     pub(super) stale: PageMap,
     /// Hash pairs to be written with the next map.
     pub(super) pending: Pairs,

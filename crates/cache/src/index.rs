@@ -19,13 +19,13 @@ use p2pfs_types::digest::ContentHash;
 /// Maximum age of a free-space measurement. Another program can fill the disk unnoticed for this
 /// long.
 const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
-/// Maximum delay until a file system reports the space of a removed file as free. btrfs does so
-/// with its next commit, twice a minute, and xfs some time later.
+/// Assumed maximum delay until a file system reports the space of a removed file as free. btrfs
+/// does so with its next commit, twice a minute, and xfs some time later.
 const FREED_SHOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One file of the cache.
 pub(super) struct IndexEntry<H> {
-    /// Summary at the last close.
+    /// Summary at the last open or close.
     pub(super) summary: FileSummary,
     pub(super) last_use: SystemTime,
     /// Position in the order of use, assigned by [`CacheIndex::insert`].
@@ -98,7 +98,7 @@ pub(super) enum ReserveDecision<H> {
     Evict(EvictionVictim<H>),
     /// Measure the free space, then ask again.
     Measure,
-    /// Wait, then ask again: a file is being removed or is about to be closed.
+    /// Wait, then ask again: a file is being removed, or is open only while its map is written.
     Wait,
     /// The bytes do not fit, and no eviction helps.
     Refused,
@@ -109,7 +109,7 @@ pub(super) enum ReserveDecision<H> {
 pub(super) struct EvictionVictim<H> {
     pub(super) hash: ContentHash,
     entry: IndexEntry<H>,
-    /// Whether the file is removed to make room for a store.
+    /// Whether [`CacheIndex::reserve`] chose the file.
     makes_room: bool,
 }
 
@@ -176,7 +176,7 @@ pub(super) struct CacheIndex<H> {
     /// Keys of `entries` whose files are open. `closed` has the totals of all other files.
     open: HashSet<ContentHash>,
     closed: CacheTotals,
-    /// Closed and unpinned files by their turns, with their charge.
+    /// Files that may be evicted, by their turns, with their charge.
     evictable: BTreeMap<u64, (ContentHash, u64)>,
     last_turn: u64,
 }
@@ -388,8 +388,8 @@ impl<H> CacheIndex<H> {
         &self.pins
     }
 
-    /// Replaces the pins. `hashes` are the hashes in which they differ from the current ones. The
-    /// files of these hashes become the most recently used ones.
+    /// Replaces the pins. `hashes` includes every hash that is in only one of the two sets. The
+    /// files of `hashes` become the most recently used ones.
     pub(super) fn set_pins(&mut self, pins: Pins, hashes: &[ContentHash]) {
         let taken = |hash: &ContentHash| Some((*hash, self.take(hash)?));
         let touched: Vec<_> = hashes.iter().filter_map(taken).collect();

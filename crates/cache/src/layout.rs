@@ -19,7 +19,7 @@ use p2pfs_types::files::{
     HeldLock, locked, make_private_dir, open_own, open_own_writable, read_own,
 };
 
-/// Format number of the directory; a directory with a higher one is left alone.
+/// Format number of the directory; a directory with another one is left alone.
 const FORMAT: u64 = 1;
 const VERSION_WORD: &str = "p2pfs-cache";
 /// Number of the 256 subdirectories that one thread surveys at start. Four threads hide most of the

@@ -15,7 +15,7 @@
 //! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; absent for files of up to 64 KiB |
 //! | `ab/HEX.map` | present pages; each record has a checksum bound to the hash. For files of up to 64 KiB the map is the attribute `user.p2pfs.map` of the data file, if the file system has attributes |
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; format version; lock of the running process; mark of a clean stop |
-//! | `pins.aside-1` | copy of a damaged pins file, for inspection |
+//! | `pins.aside-N` | copy of a damaged pins file, for inspection |
 //! | `trial` | temporary file, written after a refused write to test whether the disk accepts writes again |
 //! | `unverified/` | reserved for bytes of foreign files, which have no hash and never mix with verified bytes |
 //!
@@ -26,14 +26,14 @@
 //! Data is written before its hash pairs, and the pairs before the map that claims the data.
 //! Eviction removes the map first. A killed process can therefore lose work but never invent bytes.
 //! A power cut can also lose writes that were not synced, so each map record names the boot in
-//! which it was written. A record of another boot is *in doubt*: its pages count against the
-//! budget, but they are read only after their chunk was checked against the hash. The check happens
-//! at the first read or in [`Cache::verify`]. Incomplete chunks cannot be checked and are dropped.
-//! A background thread syncs completed and closed files and then marks their records as durable.
-//! Doubt is therefore rare, and the hot path never waits for the disk. A sync does not keep its
-//! file open, so the file may be evicted meanwhile. Files of up to 64 KiB are not synced: they are
-//! one chunk, and a check costs less than a sync. The scheme relies on the file system keeping the
-//! order of renames and unlinks, as ext4, xfs and btrfs do.
+//! which it was written, or is marked as durable. Other records of another boot are *in doubt*:
+//! their pages count against the budget, but they are read only after their chunk was checked
+//! against the hash. The check happens at the first read or in [`Cache::verify`]. Incomplete chunks
+//! cannot be checked and are dropped. A background thread syncs completed and closed files and then
+//! marks their records as durable. Doubt is therefore rare, and a store does not sync. A sync does
+//! not keep its file open, so the file may be evicted meanwhile. Files of up to 64 KiB are not
+//! synced: they are one chunk, and a check costs less than a sync. The scheme relies on the file
+//! system keeping the order of renames and unlinks, as ext4, xfs and btrfs do.
 //!
 //! The files of a content are created with its first bytes, and a small content has one file. File
 //! creation is the largest cost of copying many small files (measured on ext4: 90 to 130 µs for
@@ -134,8 +134,7 @@ pub enum CacheEvent {
         /// Whether the file was complete. Peers may have been told so.
         was_complete: bool,
     },
-    /// Bytes on the disk were found damaged, or the disk refused to record their presence. They are
-    /// missing now.
+    /// Bytes on the disk were wrong or unreadable, or their map was lost. They are missing now.
     Dropped {
         /// Content hash of the file.
         hash: ContentHash,
@@ -144,8 +143,8 @@ pub enum CacheEvent {
         /// Whether the file was complete before.
         was_complete: bool,
     },
-    /// The disk refused a write, or a file could not be opened for writing. Until the condition
-    /// ends, bytes that the disk refuses are not cached. Sent once per occurrence.
+    /// The disk refused a change, such as a write, or a file could not be opened for writing. Until
+    /// the condition ends, bytes that the disk refuses are not cached. Sent once per occurrence.
     DiskTrouble {
         /// Problem in words, with a remedy if there is one.
         why: String,
@@ -160,19 +159,19 @@ pub struct CacheUsage {
     /// Budget in bytes.
     pub budget_bytes: u64,
     /// Disk space used or reserved, in bytes: pages, outboards, maps and reservations
-    /// ([`Reservation`]). Never less than the actual usage.
+    /// ([`Reservation`]). The actual usage is at most this, if the file system can punch holes.
     pub used_bytes: u64,
     /// Part of `used_bytes` that could be evicted now.
     pub evictable_bytes: u64,
     /// Readable bytes of pinned files.
     pub pinned_bytes: u64,
-    /// Number of files that are open or have at least one page.
+    /// Number of files that are open or on disk.
     pub files: usize,
     /// Number of complete files among them.
     pub complete_files: usize,
     /// Number of events dropped because they were not read in time, since the start.
     pub events_lost: u64,
-    /// Number of writes refused by the disk, since the start.
+    /// Number of changes, such as writes, that the disk refused since the start.
     pub disk_errors: u64,
     /// Bytes found wrong or unreadable and dropped, since the start.
     pub damaged_bytes: u64,
@@ -195,7 +194,7 @@ pub struct CachedFile {
     pub pinned: bool,
     /// Whether a handle to the file exists.
     pub open: bool,
-    /// Time of the last close; the current time for an open file.
+    /// Time of the close after the last use; the current time for an open file.
     pub last_use: SystemTime,
 }
 
@@ -227,12 +226,11 @@ struct Owner {
 
 impl Cache {
     /// Opens or creates the cache directory. Reads the maps, removes partial work of a crash, and
-    /// evicts files until the budget is kept or only pinned files remain.
+    /// evicts unpinned files until the budget is kept.
     ///
     /// # Errors
     /// [`CacheError::Locked`], [`CacheError::NewerVersion`], [`CacheError::NotACache`], and
-    /// [`CacheError::Io`] if the directory cannot be created or read. No usable file is deleted in
-    /// these cases.
+    /// [`CacheError::Io`] if the system refuses a step. No usable file is deleted in these cases.
     pub fn open(config: CacheConfig) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
         Self::open_with(config, Tuning::default(), Disk::default())
     }
@@ -270,7 +268,7 @@ impl Cache {
         self.core().file(hash, size_bytes)
     }
 
-    /// Opens a file if the cache has part of it.
+    /// Opens a file if the cache has an entry for it ([`Self::has_begun`]).
     ///
     /// # Errors
     /// [`CacheError::Io`].
@@ -288,9 +286,9 @@ impl Cache {
         self.core().flush_all();
     }
 
-    /// Writes all maps and marks the stop as clean. Call it at the end of a process that exits with
-    /// open handles, such as those of threads that wait for the kernel. Bytes stored after this
-    /// call are in doubt at the next start.
+    /// Writes all maps and marks the stop as clean, unless the disk refuses changes. Call it at the
+    /// end of a process that exits with open handles, such as those of threads that wait for the
+    /// kernel. A file that is stored to after this call is in doubt at the next start.
     pub fn flush_at_end(&self) {
         self.flush();
         self.core().record_clean_stop();

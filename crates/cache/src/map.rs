@@ -5,8 +5,9 @@
 //! content hash, so a torn, corrupted or misplaced record is skipped. A skipped record loses pages
 //! but never invents them. Pages are removed only by a rewrite of the whole map, so all valid
 //! records of a block are merged. The map of a small file (at most one chunk) is an attribute of
-//! its data file instead. The file system changes the attribute atomically and removes it with the
-//! file. A separate map file would cost more than all other work for a small file.
+//! its data file instead, if there are attributes. The file system changes the attribute atomically
+//! and removes it with the file. A separate map file would cost more than all other work for a
+//! small file.
 
 use super::pages::{BLOCK_PAGES, Bits, CHUNK_PAGES, PageMap, masks, page_count};
 use p2pfs_types::digest::ContentHash;
@@ -34,7 +35,7 @@ pub(super) struct Boot(u64);
 impl Boot {
     /// The data was synced before the record was written.
     pub(super) const DURABLE: Self = Self(0);
-    /// The data was written in an earlier boot and was not checked since.
+    /// The data must be checked before use.
     pub(super) const PAST: Self = Self(1);
 
     /// Derives the number of the boot with this identifier.

@@ -66,7 +66,7 @@ impl OpenFileState {
         }
     }
 
-    /// Marks a range of complete chunks as missing, in memory and then in the map on disk. Its
+    /// Marks all pages of a range of chunks as missing, in memory and then in the map on disk. Its
     /// bytes stay on disk and count against the budget until they are stored again or the file is
     /// closed. Returns how many bytes were present.
     pub(super) fn drop_range(&self, context: &CacheContext, range: ByteRange) -> u64 {

@@ -16,12 +16,13 @@ pub enum Lack {
     Budget {
         /// Budget in bytes.
         budget_bytes: u64,
-        /// Budget bytes that cannot be evicted.
+        /// Budget bytes that cannot be evicted, and those that [`Room::take`] deducted.
         kept_bytes: u64,
     },
     /// The disk is too small or too full.
     Disk {
-        /// Free bytes of the disk, including those that evictions would free.
+        /// Free bytes of the disk after all evictions, less those that incomplete pinned files
+        /// still need and those that [`Room::take`] deducted.
         free_bytes: u64,
         /// Bytes of the disk that must stay free.
         floor_bytes: u64,
@@ -104,8 +105,8 @@ impl Cache {
         self.core().index.lock().tally().pinned_cost_bytes
     }
 
-    /// Returns the additional budget bytes that a complete content would take beyond its retained
-    /// bytes.
+    /// Returns the budget bytes that a content takes once it is complete, less those that it takes
+    /// now if it cannot be evicted.
     pub fn bytes_to_come(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
         let index = self.core().index.lock();
         let kept = index.get(hash).filter(|_| !index.is_evictable(hash));

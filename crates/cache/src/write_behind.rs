@@ -8,8 +8,8 @@ use parking_lot::{Condvar, Mutex};
 
 use p2pfs_types::digest::ContentHash;
 
-/// Maximum delay until the map of a stored page is written. A kill can lose this much of a slow
-/// stream.
+/// Delay between a store and the write of its map, if the background thread is idle. A kill can
+/// lose this much of a slow stream.
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
 /// Interval between checks of a disk that refused a write.
 const DISK_CHECK_PERIOD: Duration = Duration::from_secs(2);
