@@ -4,10 +4,10 @@
 //! The state machine is pure: it receives every open and returns the files to request. If a program
 //! opens three files in a row in one of these orders, it is expected to continue. Each requested
 //! file that it opens raises the number of files requested ahead by one. Each file that it skips
-//! halves that number. The number of useless requests is therefore limited by the number of useful
-//! requests before them, and a program that reads scattered files causes none. The detected order
-//! also applies to the next directories of the same program. Once the program has moved from one
-//! directory to the next, the following directory is requested before the program reaches it.
+//! halves that number. A program that stops reading in order therefore soon causes no more
+//! requests. The detected order also applies to the next directories of the same program. Once the
+//! program has moved from one directory to the next, the following directory is requested before
+//! the program reaches it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroUsize;

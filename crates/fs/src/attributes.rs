@@ -36,7 +36,7 @@ pub struct Attributes {
     /// Permission bits.
     pub mode: u16,
     /// Number of links. For a directory it is 2 plus one for each subdirectory, which `find` relies
-    /// on. For other types it is 1. It is 0 once the name stands for another version.
+    /// on. For other types it is 1. It is 0 once the name is gone or stands for another version.
     pub links: u32,
     /// User ID of the owner.
     pub uid: u32,

@@ -1,7 +1,6 @@
 //! Errors of the filesystem, and the errno that a program gets for each.
 //!
-//! [`FsError::errno`] is the only place that selects an errno. After an error the filesystem is as
-//! it was before the call.
+//! [`FsError::errno`] is the only place that selects an errno.
 
 /// Reason why a call on the filesystem failed. The text says which side is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -33,7 +32,8 @@ pub enum FsError {
     /// The received bytes do not match the file's hash, and no other node has the file.
     #[error("the bytes that came do not fit the file's hash")]
     Unverified,
-    /// No node has the open old version any longer. Opening the file again helps.
+    /// No node has the opened version any longer, or no inode has the number. Opening the file
+    /// again by its name may help.
     #[error("this version of the file is gone")]
     Gone,
     /// The caller was interrupted by a signal.
@@ -81,8 +81,8 @@ pub enum FsError {
 }
 
 impl FsError {
-    /// Returns the (positive) errno of the error, as in the table of p2pfs(7). Every failure to get
-    /// bytes is EIO, a lost old version is ESTALE, and a write is EROFS.
+    /// Returns the (positive) errno of the error, as in the table of p2pfs(7). A failed fetch is
+    /// EIO, a lost old version is ESTALE, and a write is EROFS.
     pub const fn errno(self) -> i32 {
         match self {
             Self::NotFound => libc::ENOENT,

@@ -2,13 +2,13 @@
 //!
 //! # Cached or direct
 //!
-//! A file that is not complete is read through the kernel's page cache ([`Caching::Keep`]) and not
-//! past it. A program can leave a direct read by a signal that it catches, but not the wait for a
-//! page. However, most programs read in small pieces or repeatedly, and a direct read then costs a
-//! call of the daemon each time. The table has the processor time of the reader and both daemons,
-//! as medians of three alternating rounds on two busy processors. *Direct* is O_DIRECT, which takes
-//! the same path as FOPEN_DIRECT_IO. The trial `direct` of `benches/versus` repeats the measurement
-//! in bytes and reads a second.
+//! A file that is not complete is read through the kernel's page cache ([`Caching::Keep`]), unless
+//! a budget limits the reader ([`Caching::PastPages`]). A program can leave a direct read by a
+//! signal that it catches, but not the wait for a page. However, most programs read in small pieces
+//! or repeatedly, and a direct read then costs a call of the daemon each time. The table has the
+//! processor time of the reader and both daemons, as medians of three alternating rounds on two
+//! busy processors. *Direct* is O_DIRECT, which takes the same path as FOPEN_DIRECT_IO. The trial
+//! `direct` of `benches/versus` repeats the measurement in bytes and reads a second.
 //!
 //! | reads of a file that is not local | cached | direct |
 //! |---|---|---|
@@ -79,8 +79,10 @@ impl OpenFiles {
     /// Opens a file for reading. A fetch may begin, but the open does not wait for it.
     ///
     /// # Errors
-    /// [`FsError::ReadOnly`] for any access other than reading, and the errors of
-    /// [`Content::open`]. Bytes beyond the reach cause [`FsError::Denied`] when they are read.
+    /// [`FsError::ReadOnly`] for any access other than reading, [`FsError::IsADirectory`],
+    /// [`FsError::TooManyHandles`], and the errors of [`Content::open`]. [`FsError::Gone`] also if
+    /// the bytes that other opens of the inode read are not right for this one. Bytes beyond the
+    /// reach cause [`FsError::Denied`] when they are read.
     ///
     /// [`Content::open`]: super::traits::Content::open
     pub fn open(&self, ino: u64, flags: i32, reach: Reach) -> Result<OpenReply, FsError> {

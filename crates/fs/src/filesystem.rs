@@ -12,8 +12,8 @@
 //!                 MountNamespace -- Content
 //! ```
 //!
-//! Only the methods that read bytes wait for other nodes. The methods for lookup, listing, open,
-//! close and attributes may wait for a local disk. No method holds a lock while it calls
+//! No method blocks on the network: reads of missing bytes and the methods of [`ForeignInodes`]
+//! call a reply later. Methods may wait for a local disk. No method holds a lock while it calls
 //! [`Content`].
 
 use std::sync::{Arc, OnceLock};

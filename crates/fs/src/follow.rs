@@ -21,7 +21,7 @@ use p2pfs_types::path::SharedPath;
 /// Maximum size of a file that is requested ahead of its open. The read-ahead of a larger file
 /// begins with its first read, and hides most of the round trip.
 pub(crate) const AHEAD_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
-/// Maximum directories examined for one open, because some may have no small files.
+/// Maximum directories examined for one open or listing, because some may have no small files.
 const DIRECTORIES_A_LOOK: usize = 16;
 
 /// Follows the opens and listings of programs.

@@ -99,8 +99,8 @@ pub struct PendingRead {
 }
 
 impl Handle {
-    /// Reads bytes that are available without waiting. The reader's reach is limited by `reach` and
-    /// by the reach at the open.
+    /// Reads bytes that are local. The reader's reach is limited by `reach` and by the reach at the
+    /// open.
     ///
     /// # Errors
     /// The errors of the content, or a remembered failure of the same bytes. [`FsError::Denied`] if

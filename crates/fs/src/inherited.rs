@@ -3,10 +3,10 @@
 //! After this process has ended, the kernel continues to use the handles of this process and the
 //! modes of their inodes. Each open is therefore a record in a file that outlives this process. The
 //! mount broker keeps one in memory. The next process reads it and answers for handles that it
-//! never gave. A record is written before the kernel learns of its handle. If the process is
-//! killed, the file may have one record without an open, but never an open without a record. The
-//! inode of such a record keeps its mode as long as the mount exists. A record has the version that
-//! was opened, because its name may stand for another version when the next process starts.
+//! never gave. A record is written before the kernel learns of its handle. If the process is killed
+//! in between, the record has no open, and its inode keeps its mode as long as the mount exists.
+//! Except for own files, a record has the version that was opened, because the name may stand for
+//! another version when the next process starts.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -9,8 +9,7 @@
 //! peer. No metadata call waits for the network, except GETATTR and OPEN of a name that only a
 //! foreign peer may have. [`ahead`] predicts the small files that a program will open next.
 //!
-//! After an error the filesystem is as it was before the call. A failed lookup does not count a
-//! lookup, and a failed open leaves no handle.
+//! A failed lookup of a name does not count a lookup, and a failed open leaves no handle.
 
 pub mod ahead;
 mod attributes;

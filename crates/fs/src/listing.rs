@@ -153,9 +153,9 @@ impl Directories {
         Ok(())
     }
 
-    /// Forgets a listing after a reader reached its end. If it has own files, the kernel must list
-    /// it again next time. Their attributes are valid only for a moment, so each name in a cached
-    /// listing would cost one GETATTR.
+    /// Forgets a listing after a reader reached its end. If it showed attributes of own files, the
+    /// kernel must list it again next time. Their attributes are valid only for a moment, so each
+    /// name in a cached listing would cost one GETATTR.
     fn end_of(&self, reader: &ListingReader) {
         self.listings.forget(reader.ino);
         if reader.listing.shows_live() {

@@ -1,7 +1,7 @@
 //! Finds the inode of a name or of a number, counts its lookups, and returns its attributes.
 //!
 //! The table of inodes ([`super::inodes`]) has the inodes that the kernel looked up with this
-//! process. [`super::recall`] finds all others by their numbers.
+//! process. [`super::recall`] looks for others by their numbers.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -40,9 +40,9 @@ impl InodeResolver {
     /// up for callers that have only an inode number.
     ///
     /// # Errors
-    /// [`FsError::NotFound`] at once if no such name. The kernel may cache that for
+    /// [`FsError::NotFound`] if there is no such name. The kernel may cache that for
     /// [`InodeResolver::absence_lifetime`]. [`FsError::Gone`] if the number no longer stands for an
-    /// inode.
+    /// inode, [`FsError::NotADirectory`], [`FsError::NameTooLong`].
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
         match name {
             b"." => return self.lookup_itself(parent),
@@ -128,8 +128,9 @@ impl InodeResolver {
     /// Returns the value of an attribute.
     ///
     /// # Errors
-    /// [`FsError::NoAttribute`] for inodes other than files. For unsupported names, the error of
-    /// [`attribute_absence`](crate::attribute_absence).
+    /// [`FsError::NoAttribute`] if the inode is not a file or does not have the attribute. For
+    /// unsupported names, the error of [`attribute_absence`](crate::attribute_absence).
+    /// [`FsError::Gone`] if the number no longer stands for an inode.
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
         if let Some(error) = xattr::absence(name) {
             return Err(error);
@@ -217,7 +218,8 @@ impl InodeResolver {
         }
     }
 
-    /// Returns the node that an inode's name has in this view. Returns `None` for foreign files.
+    /// Returns the node that an inode's name has in this view. Returns `None` if the view does not
+    /// have the name, as for foreign files.
     fn now(&self, view: &View, ino: u64, inode: &Inode) -> Option<ResolvedName> {
         let known = self.known.looked_up_in(view, ino, &inode.name);
         known.or_else(|| names::resolve(view, &inode.name))

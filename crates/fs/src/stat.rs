@@ -99,7 +99,8 @@ impl AttributeReader {
         }
     }
 
-    /// Returns the attributes of a name in a listing. A file that is not known is shown as empty.
+    /// Returns the attributes of a foreign file by its name. A file that is not known is shown as
+    /// empty.
     fn foreign_attributes_of(&self, name: &Name) -> Attributes {
         let known = self.namespace.foreign_file_of(name);
         let file = known.unwrap_or(ForeignFile {

@@ -22,9 +22,9 @@ use p2pfs_types::path::SharedPath;
 /// Names and bytes, from memory and from the network.
 ///
 /// All methods answer from memory, except [`Content::open`], [`Content::live`],
-/// [`Content::live_in`] and [`OpenContent::read_now`]. These may wait for a disk. No method may
-/// block on the network: [`OpenContent::read`] returns at once and calls its reply later, from any
-/// thread. The filesystem holds no lock while it calls any of them.
+/// [`Content::live_in`], [`OpenContent::read_now`] and [`OpenContent::read_here`]. These may wait
+/// for a disk. No method may block on the network: [`OpenContent::read`] returns at once and calls
+/// its reply later, from any thread. The filesystem holds no lock while it calls any of them.
 pub trait Content: Send + Sync + 'static {
     /// Returns the present namespace.
     fn view(&self) -> Arc<View>;
@@ -111,9 +111,8 @@ pub trait ForeignFiles: Send + Sync {
 /// One open version. A read uses it directly, without a lookup in a table. Dropping it closes it,
 /// which may wait for a disk.
 pub trait OpenContent: Send + Sync {
-    /// Fills the whole buffer from `offset` if the bytes are available without waiting (verified
-    /// bytes in the cache, or an own file). The buffer never reaches past the end of the file,
-    /// except for a live file.
+    /// Fills the whole buffer from `offset` if the bytes are local (verified bytes in the cache, or
+    /// an own file). The buffer never reaches past the end of the file, except for a live file.
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow;
 
     /// Fills the buffer as [`OpenContent::read_now`] does, but for a reader that gets local bytes
@@ -123,8 +122,8 @@ pub trait OpenContent: Send + Sync {
     }
 
     /// Fetches all bytes of `range`, and calls `reply` exactly once: with the data, or with an
-    /// error by its own deadline. It may call the reply before it returns. A reply that is dropped
-    /// without a call counts as [`FsError::Fault`] at the device's own deadline.
+    /// error by its own deadline. It may call the reply before it returns. If a reply is dropped
+    /// without a call, the device ends the read at its own deadline.
     fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket;
 
     /// Fetches a range as [`OpenContent::read`] does, but without read-ahead.
@@ -149,8 +148,8 @@ pub trait OpenContent: Send + Sync {
 
 /// Drops the kernel's caches. It never blocks, so it can be called from anywhere.
 pub trait Invalidator: Send + Sync + 'static {
-    /// Requests an invalidation, which happens soon on a thread of its own. Two equal requests in a
-    /// row may be merged.
+    /// Requests an invalidation, which happens soon on a thread of its own. Equal requests that
+    /// wait may be merged.
     fn invalidate(&self, stale: Stale);
 
     /// Requests these invalidations, and calls `change` after they have happened. `change` returns
