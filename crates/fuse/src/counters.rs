@@ -28,7 +28,7 @@ const OTHER: usize = OPERATIONS.len();
 /// 2^22 µs, about 4 s.
 pub const LATENCY_BUCKETS: usize = 24;
 
-/// Counters of one mount since it began.
+/// Counters of one mount since this process began to serve it.
 #[derive(Default)]
 pub(super) struct Counters {
     operations: [Operation; OTHER + 1],
@@ -43,7 +43,7 @@ struct Operation {
     latencies: [AtomicU64; LATENCY_BUCKETS],
 }
 
-/// Counters of one kind of operation since the mount began.
+/// Counters of one kind of operation since this process began to serve the mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationCount {
     /// FUSE name in lower case.
@@ -58,7 +58,7 @@ pub struct OperationCount {
     pub latencies: [u64; LATENCY_BUCKETS],
 }
 
-/// Activity of a mount since it began, and its current state.
+/// Activity of a mount since this process began to serve it, and its current state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Kinds of operations that occurred.

@@ -1,8 +1,9 @@
 //! Device: reads the requests of the kernel from /dev/fuse, and passes each to its handler.
 //!
-//! The device threads themselves answer requests that may wait for a disk: READ
-//! ([`super::reads`]), LOOKUP, GETATTR, OPEN and listings ([`super::answers`]), and RELEASE. They
-//! also handle interrupts and forgets. All other requests pass through a socket pair to the session
+//! The device threads themselves answer requests that may wait for a disk: READ ([`super::reads`]),
+//! LOOKUP, GETATTR, OPEN and listings ([`super::answers`]), and RELEASE. They also handle
+//! interrupts and forgets, and give fixed answers. All other requests, and GETATTR and OPEN of
+//! files that foreign peers may have, pass through a socket pair to the session
 //! ([`super::session_link`]), and the answers return the same way. A request that reaches its
 //! deadline is answered with an error ([`super::requests`]). A thread that panics in a request
 //! answers it with EIO and continues.

@@ -8,7 +8,7 @@
 //!
 //! # Traps
 //!
-//! Each of these traps can hang a mount. The named test hangs without the cure.
+//! Most of these traps can hang a mount. The named test hangs or fails without the cure.
 //!
 //! | trap | cure | test |
 //! |---|---|---|
@@ -80,13 +80,14 @@ use saved_init::SavedInit;
 
 use p2pfs_fs::Filesystem;
 
-/// Maximum time until the kernel sends FUSE_INIT, which it does as soon as the mount exists.
+/// Maximum wait for each of the two steps of the handshake. The kernel sends FUSE_INIT as soon as
+/// the mount exists.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Options of serving a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
-    /// Number of threads that read requests, 1 to 16.
+    /// Initial number of threads that read requests, 1 to 16.
     pub threads: usize,
     /// Deadlines at which the device ends a request.
     pub deadlines: Deadlines,
@@ -133,8 +134,8 @@ impl Server {
     /// Serves the mount with this descriptor of /dev/fuse. Returns after the handshake with the
     /// kernel.
     ///
-    /// A mount that a broker holds and that another process served is taken over, and the kernel
-    /// resends its unanswered requests.
+    /// A mount that a broker holds and that another process served is taken over. The kernel then
+    /// resends its unanswered requests, if it can (Linux 6.9).
     ///
     /// # Errors
     /// If the kernel is too old, does not begin the handshake, or negotiated something else with

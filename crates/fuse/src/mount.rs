@@ -68,7 +68,8 @@ impl MountOptions {
     }
 }
 
-/// Reason why mounting failed. No mount is left behind.
+/// Reason why mounting failed. A mount that the broker made stays with the broker; any other is
+/// removed.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// Problem of the mount point or of the permissions for it.
@@ -106,7 +107,7 @@ impl PendingMount {
     /// Serves `content`. Blocks until the mount is usable.
     ///
     /// # Errors
-    /// [`MountError`]; no mount is left behind.
+    /// [`MountError`].
     pub fn serve(
         self,
         content: Arc<dyn Content>,
@@ -115,7 +116,8 @@ impl PendingMount {
         Mount::take(self.0, content, options)
     }
 
-    /// Unmounts, unless the mount broker keeps the mount. Programs that wait get an error.
+    /// Unmounts, unless the mount broker keeps the mount. After an unmount, programs that wait get
+    /// an error.
     pub fn abandon(self) {
         if let Err(error) = self.0.place.unmount() {
             tracing::warn!("{error}");
@@ -330,8 +332,8 @@ impl Mount {
         self.server.device.mount.readers.set_budgets(budgets);
     }
 
-    /// Updates the rates of the readers and drops those that are gone. To be called about once a
-    /// second.
+    /// Updates the rates of the readers and drops those without open files and recent reads. To be
+    /// called about once a second.
     pub fn update_readers(&self) {
         self.server.device.mount.readers.update_rates();
     }
@@ -356,7 +358,7 @@ impl Mount {
             .report(&device.mount.requests.table.waits())
     }
 
-    /// Returns the counters since the mount began, and its current state.
+    /// Returns the counters since this process began to serve the mount, and the current state.
     pub fn activity(&self) -> Activity {
         let (inodes, handles) = self.fs.open_counts();
         let device = &self.server.device;

@@ -24,7 +24,7 @@ pub struct Deadlines {
     /// Deadline of file reads. The content has its own, shorter deadline, which moves with
     /// progress. A read for which the content reports progress gets more time.
     pub read: Duration,
-    /// Deadline of all other requests, which never wait except because of a bug.
+    /// Deadline of all other requests. They may wait for a local disk or for foreign peers.
     pub metadata: Duration,
 }
 

@@ -2,7 +2,8 @@
 //! `fuser`.
 //!
 //! Each handler converts its arguments into one call of the filesystem and one reply. A handler
-//! never waits, not even for a disk. A handler that panics answers EIO, and its thread continues.
+//! never waits, not even for a disk. A panic in a call that is answered at once becomes EIO, and
+//! the thread continues.
 
 mod opening;
 
@@ -61,7 +62,7 @@ pub(super) struct Handlers {
     pub readers: Arc<Readers>,
     /// Whether the kernel may read complete files by passthrough.
     pub wants_passthrough: bool,
-    /// Receives, before the first request, whether the kernel supports passthrough.
+    /// Receives the result of the handshake: whether passthrough is wanted and supported.
     pub agreed: Sender<io::Result<bool>>,
 }
 
@@ -154,7 +155,7 @@ impl fuser::Filesystem for Handlers {
     }
 }
 
-/// Negotiates the required features with the kernel. Returns whether it supports passthrough.
+/// Negotiates the features with the kernel. Returns whether passthrough is wanted and supported.
 fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<bool> {
     // Lookups and listings of one directory must not wait for each other, and directories are never
     // opened here (Linux 5.1).

@@ -68,7 +68,7 @@ impl SessionLink {
     }
 
     /// Ends the handshake with the session's answer to FUSE_INIT. The kernel gets the answer,
-    /// unless it has the same one from the previous process.
+    /// unless it has one from the previous process. If that one differs, the handshake fails.
     pub(crate) fn finish_init(&self, kernel: &KernelLink, answer: &[u8]) {
         let init_done = match self.init_state.answer(answer) {
             InitAnswer::New(greeting) => match kernel.write(&[IoSlice::new(answer)]) {

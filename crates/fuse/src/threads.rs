@@ -1,8 +1,8 @@
 //! Number of threads that read requests.
 //!
-//! There are a few threads, and one is always reading. When the last one begins to process a
-//! request, another one is started. A stalled disk under a share or the cache therefore delays only
-//! the requests that need it.
+//! There are a few threads that read requests. If none is left to read while one of them processes
+//! a request that may take long, another one is started, up to [`THREADS_MAX`]. Until then, a
+//! stalled disk under a share or the cache delays only the requests that need it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,9 +1,9 @@
 //! Process of the mount broker: the loop that receives requests and executes them.
 //!
-//! It keeps each mount while no daemon serves it, so that the next daemon takes it over and readers
-//! only wait. It serves one user, the owner of its socket, and mounts only at the places given at
-//! its start. It has one thread and keeps no state except the mounts. It never opens anything
-//! beneath a mount.
+//! It keeps each mount for [`ALONE_MAX`] while no daemon serves it, so that the next daemon takes
+//! it over and readers only wait. It serves one user, the owner of its socket, and mounts only at
+//! the places given at its start. One thread does everything except the probes of stale mounts. It
+//! never opens anything beneath a mount.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -60,10 +60,12 @@ struct BrokerClient {
     kept: Option<usize>,
 }
 
-/// Serves until SIGTERM or SIGINT, then unmounts.
+/// Serves until SIGTERM or SIGINT, or until a daemon requests a mount point that only the next
+/// start may allow. Then unmounts.
 ///
 /// # Errors
-/// If the socket cannot be opened or the process cannot be confined.
+/// In the latter case, and if the socket cannot be opened, the process cannot be confined, or the
+/// kernel refuses to unmount.
 pub fn run(settings: Settings) -> io::Result<()> {
     let listener = listen(&settings.socket)?;
     let signals = end_signals()?;

@@ -235,7 +235,7 @@ type Answer = (Reply, Vec<OwnedFd>);
 #[derive(Debug)]
 struct BrokerSocket {
     socket: OwnedFd,
-    /// Number of outstanding answers whose wait was given up.
+    /// Number of requests that were sent and have no answer yet.
     outstanding: usize,
 }
 

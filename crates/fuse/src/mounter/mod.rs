@@ -14,10 +14,11 @@ use rustix::fs::Access;
 use crate::broker;
 use crate::mounting::{self, MountLocation, MountRequest, MountingError};
 
-/// An existing mount. Dropping it closes the device and leaves a dead mount in place.
+/// An existing mount. Dropping it closes the device. The mount stays in place, dead unless the
+/// broker has the device too.
 #[derive(Debug)]
 pub(crate) struct AcquiredMount {
-    /// The /dev/fuse descriptor; its first message is FUSE_INIT.
+    /// The /dev/fuse descriptor. The first message of a new mount is FUSE_INIT.
     pub device: OwnedFd,
     /// Location of the mount and the means to unmount it.
     pub place: MountPlace,
@@ -59,7 +60,7 @@ pub(crate) fn mount(request: &MountRequest) -> Result<AcquiredMount, MountingErr
         && let Some(broker) = Broker::reach(&socket)?
     {
         return match broker.mount(&request.dir) {
-            // A broker that is asked for another mount point than its own ends, and the next one
+            // A broker that is asked for another mount point than its own may end, and the next one
             // may know it.
             Err(_) if broker.has_hung_up() => broker.reach_next()?.mount(&request.dir),
             mounted => mounted,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::DEVICE;
 
-/// Failure to mount or unmount. Each message names a remedy; no failure leaves a mount behind.
+/// Failure to mount or unmount. A failure to mount leaves no new mount behind.
 #[derive(Debug, thiserror::Error)]
 pub enum MountingError {
     /// The mount point cannot be created.
@@ -96,10 +96,10 @@ pub enum MountingError {
         /// Error of the connection.
         why: io::Error,
     },
-    /// The mount broker refused.
+    /// The mount broker refused, or did not answer.
     #[error("{why}")]
     Refused {
-        /// Message of the broker.
+        /// Message of the broker, or error of the connection.
         why: io::Error,
     },
     /// An ordinary user needs fusermount3 to mount.

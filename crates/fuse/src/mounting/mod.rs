@@ -2,10 +2,10 @@
 //! registering passthrough files.
 //!
 //! The module owns the requirements for a mount point, the `mount(2)` call and its options, and the
-//! cleanup of a mount whose daemon is gone. Two processes make these calls: a daemon that runs as
-//! root, and the mount broker for a daemon that does not. The module takes plain values and returns
-//! a descriptor. It does not communicate, starts no program, and never opens anything beneath a
-//! mount.
+//! cleanup of a mount whose daemon is gone. Two processes have this permission: a daemon that runs
+//! as root, and the mount broker for a daemon that does not. The module takes plain values and
+//! returns a descriptor. It does not communicate, starts no program, and never opens anything
+//! beneath a mount.
 //!
 //! A failed call leaves no new mount. It may have removed a stale p2pfs mount.
 
@@ -120,7 +120,8 @@ impl MountLocation {
         self.connection.set_read_ahead(bytes)
     }
 
-    /// Ends all requests in flight and leaves a dead mount in place.
+    /// Ends all requests in flight and leaves a dead mount in place. Has no effect if the control
+    /// file was not accessible.
     pub fn abort(&self) {
         self.abort.iter().for_each(AbortSwitch::pull);
     }
