@@ -388,8 +388,8 @@ impl<H> CacheIndex<H> {
         &self.pins
     }
 
-    /// Replaces the pins. `hashes` includes every hash that is in only one of the two sets. The
-    /// files of `hashes` become the most recently used ones.
+    /// Replaces the pins. `hashes` includes every hash whose pin or label changes. The files of
+    /// `hashes` become the most recently used ones.
     pub(super) fn set_pins(&mut self, pins: Pins, hashes: &[ContentHash]) {
         let taken = |hash: &ContentHash| Some((*hash, self.take(hash)?));
         let touched: Vec<_> = hashes.iter().filter_map(taken).collect();

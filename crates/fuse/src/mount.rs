@@ -332,8 +332,8 @@ impl Mount {
         self.server.device.mount.readers.set_budgets(budgets);
     }
 
-    /// Updates the rates of the readers and drops those without open files and recent reads. To be
-    /// called about once a second.
+    /// Updates the rates of the readers and drops those without open files and without recent
+    /// reads. To be called about once a second.
     pub fn update_readers(&self) {
         self.server.device.mount.readers.update_rates();
     }

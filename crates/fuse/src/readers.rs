@@ -244,8 +244,8 @@ impl Readers {
         reading.record_read(bytes, peer_bytes, self.now_ms(now));
     }
 
-    /// Updates the rates of all processes and drops those without open files and recent reads. To
-    /// be called about once a second.
+    /// Updates the rates of all processes and drops those without open files and without recent
+    /// reads. To be called about once a second.
     pub(crate) fn update_rates(&self) {
         let now = Instant::now();
         let forgotten = u64::try_from(TOLD_LIFETIME.as_millis()).unwrap_or(u64::MAX);

@@ -192,7 +192,7 @@ impl NodeMembership {
     /// only `node` admitted, nodes that only those admitted, and so on.
     ///
     /// # Errors
-    /// As [`Self::expel`].
+    /// [`NodeError::Trust`] if this node may not expel `node`, or if `node` was never a member.
     pub fn admitted_by_it_alone(&self, node: NodeId) -> Result<Vec<Certificate>, NodeError> {
         let ledger = self.keyring.require_ledger()?;
         Ok(ledger.admitted_by_it_alone(&self.key, node, self.keyring.now_s())?)
