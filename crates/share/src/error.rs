@@ -107,8 +107,8 @@ pub enum ShareError {
     /// The name or the content is not shared, or not any longer.
     #[error("the name is not shared any more")]
     NotHere,
-    /// The bytes of the file changed since it was hashed. Its entry stays listed, but the file does
-    /// not serve this content until it is hashed again.
+    /// The bytes of the file changed since it was hashed. All files with this content are hashed
+    /// again. Until then they stay listed, but do not serve the content.
     #[error("the file changed since it was hashed")]
     Gone,
     /// The range is not within the file; the requester is at fault.
