@@ -37,8 +37,7 @@ pub(super) fn finding_of(check: &Check) -> Finding {
     }
 }
 
-/// Reviews all conditions on a blocking thread. Waits for the review for at most
-/// [`REVIEW_PATIENCE`].
+/// Runs [`review_now`] on a blocking thread. Waits for its end for at most [`REVIEW_PATIENCE`].
 pub(super) async fn review(services: &Arc<Services>) {
     let (services, reviewing) = (services.clone(), services.health.reviewing.clone());
     let reviewed = async {

@@ -3,10 +3,10 @@
 //! directories only, and may execute nothing.
 //!
 //! Landlock rules cannot be widened later, but shares are added, removed and moved, and disks are
-//! mounted on them. Reads are therefore left to the permissions of files, and the rules ensure that
-//! no share, and no other file of the machine, is ever changed. On a kernel without Landlock, the
-//! daemon runs unrestricted. A restricted process cannot mount, so a daemon that mounts by itself
-//! is not restricted.
+//! mounted on them. Reads are therefore left to the permissions of files, and the rules forbid
+//! writes outside the own directories, also to shares. On a kernel without Landlock, the daemon
+//! runs unrestricted. A restricted process cannot mount, so a daemon that mounts by itself is not
+//! restricted.
 
 use std::io;
 use std::path::{Path, PathBuf};

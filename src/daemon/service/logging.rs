@@ -1,8 +1,8 @@
-//! The destination of the log. Under systemd it is the journal, with fields. Otherwise it is
-//! standard error, as readable text, coloured on a terminal.
+//! The destination of the log. If standard error is a stream of the journal, it is the journal,
+//! with fields. Otherwise it is standard error, as readable text.
 //!
-//! Owns the level, which can change while the daemon runs. Library code below the daemon logs at
-//! DEBUG or below; the daemon logs what the user should know.
+//! Owns the level, which can change while the daemon runs. Library code below the daemon logs
+//! mostly at DEBUG or below; the daemon logs what the user should know.
 //!
 //! `RUST_LOG` sets the level of single targets, as `p2pfs::read=trace`. The configured level holds
 //! for all other targets.

@@ -1,8 +1,9 @@
 //! The daemon's life: start, serve, reload, stop.
 //!
 //! Owns the order of the start: the control socket is taken first (it shows whether another daemon
-//! runs), then the node, its shares, the mount, and readiness. The stop ends the node and the mount
-//! at the same time. A start that fails leaves nothing mounted and nothing running.
+//! runs), then the node, its shares, the mount, and readiness. After a failed start, the mount is
+//! acquired before the node starts (`start_serving`). The stop ends the node and the mount at the
+//! same time. A start that fails leaves nothing mounted and nothing running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -481,7 +482,8 @@ fn is_over(error: &NodeError) -> bool {
     matches!(error, NodeError::Net(NetError::InviteExpired))
 }
 
-/// Removes the waiting token, after this token or another one was used.
+/// Removes the waiting token, because it was used or cannot be used, or this node joined with
+/// another one.
 pub(super) fn forget_waiting_token(services: &Services) {
     if let Err(error) = saved::forget_token(&services.settings.at_start.state_dir) {
         tracing::warn!("the used token stays in the state directory: {error}");

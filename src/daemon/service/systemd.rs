@@ -1,5 +1,5 @@
 //! The messages to the service manager (sd_notify(3)), and the modes of the directories that the
-//! manager creates. Without a manager, every call does nothing.
+//! manager creates. Without a manager, no message is sent and no mode is changed.
 //!
 //! Owns the messages and the watchdog's interval. The daemon serves even if it cannot notify the
 //! manager, so no error leaves this module.
@@ -34,7 +34,8 @@ pub fn open_inboxes(config: &Config, environment: &Environment) {
     }
 }
 
-/// Returns whether a service manager started this process and starts it again after a failure.
+/// Returns whether a service manager started this process. The packaged units start it again after
+/// a failure.
 pub fn is_managed() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }

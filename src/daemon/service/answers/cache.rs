@@ -19,7 +19,8 @@ use p2pfs_types::digest::ContentHash;
 
 /// Maximum names listed for one content, which may have any number.
 const NAMES_MAX: usize = 16;
-/// Maximum progress reports that wait for a slow caller; older reports are useless.
+/// Maximum progress reports that wait for a slow caller. While this many wait, new reports are
+/// dropped.
 const PROGRESS_WAITING_MAX: usize = 8;
 
 impl Answer<Asked> for parameters::CacheLs {

@@ -77,8 +77,9 @@ async fn say(services: &Services, text: &str) -> Result<Said, Failure> {
     Ok(Said { peers })
 }
 
-/// Returns the caller's own open file. Refuses a file of a FUSE filesystem, because it may belong
-/// to this daemon's own mount, which the daemon must not read through the kernel.
+/// Returns the open file that arrived with the call. Refuses all but regular files, and a file of a
+/// FUSE filesystem, because it may belong to this daemon's own mount, which the daemon must not
+/// read through the kernel.
 fn regular_file(descriptor: Option<OwnedFd>) -> Result<File, Failure> {
     let invalid = |message: &str| Failure::new(FailureKind::Invalid, message);
     let Some(descriptor) = descriptor else {

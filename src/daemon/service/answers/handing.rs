@@ -10,9 +10,9 @@ use super::failed;
 use crate::daemon::control::{Failure, PIPE_BYTES, is_one_user};
 
 /// Returns whether a caller may receive a descriptor of the file itself: root, or the owner of the
-/// file. Any other caller could reopen the file through the descriptor, even if the modes of a
-/// directory above the file deny that caller access. If the mode of the file allows it, the caller
-/// could reopen the file for writing.
+/// file if that user ID stands for one user ([`is_one_user`]). Any other caller could reopen the
+/// file through the descriptor, even if the modes of a directory above the file deny that caller
+/// access. If the mode of the file allows it, the caller could reopen the file for writing.
 pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
     let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
     let is_owner = owner.is_ok_and(|owner| owner == caller_uid);

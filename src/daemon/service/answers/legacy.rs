@@ -35,7 +35,7 @@ const ASK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Copies a file of the root that no native node shares from a legacy peer to the caller. Fails
 /// with `absent` if legacy mode is off, if `absent` is not [`FailureKind::NotFound`], if the path
-/// is not a name in the root, or if no legacy peer has the file.
+/// has several components, or if no legacy peer has the file.
 pub(super) async fn copy_from_legacy_peers(
     services: &Services,
     named: &Named,
@@ -70,7 +70,8 @@ pub(super) async fn copy_from_legacy_peers(
 
 /// Asks the legacy peers again and again for the file of a `p2pfs wait`, until the future is
 /// dropped. If no peer has the file, the name counts as absent for a while, and the next query is
-/// sent after that. Asks nothing if the path is not a name in the root.
+/// sent after that. Asks nothing while a node shares the name, or if the path is not a name in the
+/// root.
 pub(super) async fn keep_asking(services: &Services, file: Option<&Named>) -> Infallible {
     let path = file.and_then(|named| shared_path(named).ok());
     let name = path.filter(|path| path.components().count() == 1);
@@ -134,8 +135,9 @@ enum LegacyFetch {
     TooLarge(Arc<RemoteFile>),
 }
 
-/// Fetches the whole file from the first responder that delivers it. Returns `None` if no peer has
-/// the file, and the last failure if all responders failed.
+/// Fetches the whole file from the first of up to [`RESPONDERS_MAX`] responders that delivers it,
+/// unless the cache has no room for it. Returns `None` if no peer has the file, and the last
+/// failure if all responders failed.
 async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<LegacyFetch>, Failure> {
     let mut failed_at = Vec::new();
     let mut failure = None;
@@ -237,7 +239,7 @@ async fn give(
     Ok(given_by(file, file.size_bytes))
 }
 
-/// Writes a whole local file into a pipe; an error means that the caller is gone.
+/// Writes a whole local file into a pipe. Fails if the caller is gone or the file cannot be read.
 async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> io::Result<()> {
     let file = Arc::new(file);
     for step in 0..size_bytes.div_ceil(STEP_BYTES) {

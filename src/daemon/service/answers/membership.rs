@@ -17,8 +17,8 @@ use crate::daemon::service::seeds;
 use p2pfs_node::Probed;
 use p2pfs_types::id::NodeId;
 
-/// Maximum known members to dial if no other node is alive. If one member refuses this node, all of
-/// them do.
+/// Maximum known members to dial if no other node is alive. If one member refuses this node, the
+/// others most likely do, too.
 const ASKED_WHEN_ALONE: usize = 4;
 /// Remedy for an expelled node.
 const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join - \
@@ -27,8 +27,8 @@ const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite,
 /// are refused.
 pub(super) const SAME_SECRET: &str = "give both nodes the same secret file";
 
-/// Reports which node expelled this node and when, with the remedy. Returns `None` if this node is
-/// a member or left by itself.
+/// Reports which node expelled this node and when, with the remedy. Returns `None` if no other node
+/// expelled it.
 pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
     let me = services.node.id();
     let ledger = services.node.membership().keyring().ledger()?;

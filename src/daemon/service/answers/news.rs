@@ -26,8 +26,9 @@ const SHOWING_LOOK: Duration = Duration::from_millis(2);
 /// waiting for the folder. Otherwise events would pile up.
 const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
-/// Sends the remembered events to a caller, and with `follow` all later events. Replaces events
-/// with names that the caller may not see by their number.
+/// Sends the remembered events to a caller, and with `follow` all later events. Events with names
+/// that the caller may not see are only counted. Events for the owner are left out for all other
+/// callers.
 pub(super) async fn tell_events(
     services: &Services,
     follow: bool,

@@ -117,7 +117,7 @@ pub(in crate::daemon::service) fn reserve_names(services: &Arc<Services>) {
         }));
 }
 
-/// Returns whether a group, a reader of a share or a sender to the inbox has the name.
+/// Returns whether a group has the name, or the settings give rights to a node of this name.
 fn is_reserved(services: &Services, name: &str) -> bool {
     let in_force = services.settings.in_force.load();
     let is_group = |group: &Group| group.name == name;

@@ -25,7 +25,8 @@ fn look_period(waited: Duration) -> Duration {
 /// Maximum duration of one call: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
 
-/// Returns once all conditions of a caller hold at the same time.
+/// Returns once all conditions of a caller hold at the same time; fails after the caller's timeout
+/// or [`WAIT_MAX_MS`].
 pub(super) async fn wait(
     services: &Services,
     wanted: Wait,

@@ -68,7 +68,7 @@ struct Health {
     failed_reads: u64,
     damaged_bytes: u64,
     cache_opens: CacheOpens,
-    /// The disks of cache and state. A disk that does not answer is left out.
+    /// The disks of cache and state. Empty if one of them does not answer within [`DISK_PATIENCE`].
     disks: Vec<(&'static str, DiskRoom)>,
 }
 
