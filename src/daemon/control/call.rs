@@ -36,8 +36,8 @@ pub struct CallInfo {
     pub right: Right,
     /// Whether a second call has no further effect, even if it reaches the daemon's next process.
     pub is_repeatable: bool,
-    /// Whether the answer is computed at once, without waiting for the network, the disk or the
-    /// caller.
+    /// Whether the answer takes a short time. The call then holds the turn of its user
+    /// ([`Turn`](super::Turn)) while it is answered.
     pub is_prompt: bool,
     /// Whether it may have more than one reply, so that it must be called with `more`.
     pub needs_more: bool,

@@ -376,8 +376,8 @@ impl Client {
         }
     }
 
-    /// Checks whether the daemon still answers a prompt call. A daemon that is ending counts as
-    /// alive, because it closes this connection, too.
+    /// Returns false if a prompt call on a second connection gets no reply in time, either. Any
+    /// other outcome counts as alive: a daemon that is ending also closes the first connection.
     fn is_daemon_there(&self) -> bool {
         let asked = Self::connect(std::slice::from_ref(&self.socket)).and_then(|mut other| {
             other.set_patience(Some(LOOK_PATIENCE))?;

@@ -232,8 +232,8 @@ impl Connection {
     }
 
     /// Returns the next reply before the last one; `None` once only the last one is left. If the
-    /// call has several replies (`streams`) and the caller stops sending, ends the connection.
-    /// Otherwise a caller that is gone would not be detected while no reply is due.
+    /// call has several replies (`streams`) and the caller closes its sending side, ends the
+    /// connection. Otherwise a caller that is gone would not be detected while no reply is due.
     async fn next_reply(
         &mut self,
         replies: &mut Replies,

@@ -123,7 +123,7 @@ pub(super) fn encode_error(name: &str, parameters: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// Encodes the error for a message that is not a call of this interface.
+/// Encodes the error for a message that is not a valid call of this interface.
 pub(super) fn encode_call_error(error: &CallError, message: &CallMessage<'_>) -> Vec<u8> {
     let interface = || {
         message

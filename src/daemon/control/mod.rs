@@ -3,8 +3,9 @@
 //! Begin with `calls`, which declares every call. Owns the Varlink interface `org.p2pfs.Control`:
 //! its calls, the types of its replies, the rights of callers, and the server and client of the
 //! wire protocol. The protocol consists of JSON objects, each ended by a NUL byte, on a Unix stream
-//! socket (<https://varlink.org/Method-Call>). Never answers a call itself: each call becomes a
-//! [`ControlRequest`] in a bounded queue, and `service::answers` answers it.
+//! socket (<https://varlink.org/Method-Call>). Each permitted call of this interface becomes a
+//! [`ControlRequest`] in a bounded queue, and `service::answers` answers it. Only calls of
+//! `org.varlink.service` are answered here.
 //!
 //! The protocol is implemented here rather than taken from the `zlink` crate. The server of that
 //! crate answers one call at a time for all connections, so that one slow call or reader would

@@ -87,7 +87,7 @@ impl ControlServer {
     /// end. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`ControlError`]; the existing file is left unchanged.
+    /// [`ControlError`]; a socket with a listener is left unchanged.
     pub fn bind(path: &Path, policy: Policy, connections_max: u32) -> Result<Self, ControlError> {
         let failed = |source| ControlError::Bind {
             path: path.to_path_buf(),
@@ -240,7 +240,7 @@ impl Admitted {
     }
 
     /// Assigns a slot to a connection. One user alone cannot lock out the others, and other users
-    /// cannot lock out root.
+    /// cannot lock out root and the daemon's user.
     fn place(admitted: &Arc<Self>, uid: u32) -> Option<Place> {
         let mut by_user = admitted.by_user.lock();
         let own = by_user.get(&uid).map_or(0, |user| user.connections);

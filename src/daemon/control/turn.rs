@@ -1,11 +1,13 @@
-//! The turn of a user, which limits how many of its calls are processed at the same time.
+//! The turn of a user, which limits how many of its calls are parsed, or answered if they are
+//! prompt, at the same time.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Maximum calls of one ordinary user that are processed at the same time. Its other calls wait, on
-/// whatever connection they arrive, so that one user cannot occupy all threads of the daemon.
+/// Maximum calls of one ordinary user that are parsed, or answered if `CallInfo::is_prompt`, at the
+/// same time. Its other calls wait, on whatever connection they arrive, so that one user cannot
+/// occupy all threads of the daemon.
 const CALLS_AT_WORK: usize = 1;
 
 /// The right to parse and answer a call of one user. All clones stand for the same right.
