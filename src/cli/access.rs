@@ -1,9 +1,9 @@
 //! ACLs that let the daemon's user into a folder below a closed directory, such as a home.
 //!
 //! `p2pfs share add` sets the ACLs with setfacl(1). setfacl(1) runs as the user of the command, or
-//! if this user is root, as the owner of the directory ([`owner_on_the_way`]). Before the command
-//! sets an ACL, it records the ACL in [`GRANTS_FILE`], so that `p2pfs share remove` removes exactly
-//! the recorded ACLs. A directory on the way to several shares stays passable until the last of
+//! if this user is root, as the first other owner on the path ([`owner_on_the_way`]). Before the
+//! command sets an ACL, it records the ACL in [`GRANTS_FILE`], so that `p2pfs share remove` removes
+//! only recorded ACLs. A directory on the way to several shares stays passable until the last of
 //! these shares is removed.
 
 use std::ffi::OsStr;
@@ -28,7 +28,8 @@ const GRANTS_FILE: &str = "share-acls.json";
 /// Remedy if a user may not set an ACL.
 const RUN_AS_OWNER: &str = "run the command as the owner of the directory, or as root";
 
-/// An ACL entry for the daemon's user that was set for a share.
+/// An ACL entry for the daemon's user that a share needs. It was set for this share or an earlier
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Grant {
     /// The shared folder.

@@ -106,7 +106,7 @@ pub(super) fn bind(daemon: &mut Command) -> &mut Command {
 /// Makes this daemon end with its starter; the counterpart of [`bind`].
 ///
 /// # Errors
-/// If the starter is already gone.
+/// If the starter is already gone, or the system refuses.
 pub(super) fn follow(starter: u32) -> Result<(), CliError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|error| CliError::cannot("follow the starting process")(error.into()))?;

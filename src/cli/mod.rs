@@ -5,9 +5,9 @@
 //! for success, 2 for misuse, [`CliError::exit_status`] for a failure. A failed command prints each
 //! error on standard error, in one line with the cause and the remedy.
 //!
-//! A command learns the state of a running daemon from its control socket, and never from its
-//! files. If no daemon runs, `doctor`, `config show` and `join` read its configuration, and `join`
-//! saves the token in its state directory.
+//! A command learns the state of a running daemon from its control socket; `doctor` also reads the
+//! status file in the mount. If no daemon runs, `doctor`, `config show` and `join` read its
+//! configuration, and `join` saves the token in its state directory.
 
 mod access;
 mod cache;

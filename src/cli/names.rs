@@ -24,7 +24,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Asks the daemon for its mount point. If the daemon restarts later, `client` waits until the
-    /// next daemon has met as many peers as are alive now.
+    /// next daemon has met as many peers as are alive now, or has had the time for it.
     pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
         let status: Status = client.call(&Call::Status {})?;
         client.wait_for_others(status.peers.alive);

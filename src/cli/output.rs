@@ -127,8 +127,8 @@ impl Output {
         writeln!(self.writer, "{text}").map_err(CliError::Output)
     }
 
-    /// Writes text of any length after a lead. Lines have at most [`LINE_COLUMNS`], are broken
-    /// between words, and are indented to the width of the lead.
+    /// Writes text of any length after a lead. Lines are broken between words at [`LINE_COLUMNS`],
+    /// and further lines are indented to the width of the lead.
     pub(super) fn paragraph(&mut self, lead: &str, text: &str) -> Result<(), CliError> {
         // `display_width` does not count the escape sequences of a colour.
         let indent = " ".repeat(textwrap::core::display_width(lead));

@@ -44,7 +44,8 @@ impl OwnDaemon {
     /// Starts the daemon and waits until it answers calls. `more` adds arguments and environment.
     ///
     /// # Errors
-    /// The last message of the daemon if it does not start.
+    /// If the daemon cannot be started. If it does not answer within [`BEGIN`], the error is the
+    /// last message in its log.
     pub(super) fn start(
         options: &OwnDaemonOptions,
         more: impl FnOnce(&mut Command),

@@ -149,8 +149,8 @@ fn print_line(text: fmt::Arguments<'_>) -> Result<(), DemoError> {
     }
 }
 
-/// Waits until the user ends the demo. Returns at once if no reader of the output learns how to use
-/// the nodes.
+/// Waits until the user ends the demo. Fails at once if the output cannot be written, because no
+/// user would learn how to use the nodes.
 fn stay(cluster: &DemoCluster) -> Result<(), DemoError> {
     writeln!(io::stdout()).map_err(DemoError::Output)?;
     cluster.describe()?;

@@ -32,7 +32,7 @@ impl ShellNode {
     /// Starts the node, and reports its transfers to other nodes until it ends.
     ///
     /// # Errors
-    /// The last message of the daemon if it does not start.
+    /// If the folder is not there, the port is invalid, or the daemon does not start.
     pub(super) fn start(
         folder: PathBuf,
         members: Vec<Seed>,

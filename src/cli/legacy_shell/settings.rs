@@ -50,8 +50,8 @@ impl OldSettings {
         Self(values.into())
     }
 
-    /// Returns the listen address. If the host is a name, this is all addresses, as in the older
-    /// program.
+    /// Returns the listen address. If the host is not an IPv4 address, this is all addresses, as in
+    /// the older program with a name.
     ///
     /// # Errors
     /// If the port is invalid.

@@ -87,7 +87,7 @@ fn rate(bytes: u64) -> String {
     format!("{}/s", human_bytes(bytes))
 }
 
-/// Returns a row for the process with its first file, one for each further file up to
+/// Returns a row for the process with its first file, one for each further open file up to
 /// [`FILES_SHOWN_MAX`], and one with the number of open files that are not shown.
 fn reader_rows(reader: &ReaderInfo) -> Vec<Vec<String>> {
     let mut files: Vec<&ReadFileInfo> = reader.files.iter().collect();
