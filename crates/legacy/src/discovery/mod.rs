@@ -261,9 +261,9 @@ impl LegacyMachine {
         }
     }
 
-    /// Looks up a file. Each answer leads to a [`LegacyEvent::Try`]. Several requesters of one name
-    /// share a question. Responders at an address in `except` are skipped, because their transfers
-    /// already failed.
+    /// Looks up a file. Peers that answer are tried one after the other ([`LegacyEvent::Try`])
+    /// until one delivers the file. Several requesters of one name share a question. Responders at
+    /// an address in `except` are skipped, because their transfers already failed.
     ///
     /// # Errors
     /// [`Absence`] if no peer is asked.
@@ -311,8 +311,8 @@ impl LegacyMachine {
         }
     }
 
-    /// Applies the result of a [`LegacyEvent::Try`]: the question ends, or the next responder is
-    /// tried.
+    /// Applies the result of a [`LegacyEvent::Try`]. If the file was not found, the next responder
+    /// is tried.
     pub fn tried(&mut self, now: Instant, name: &Name, at: SocketAddrV4, found: bool) {
         for event in self.asks.tried(now, name, at, found) {
             self.push_event(event);

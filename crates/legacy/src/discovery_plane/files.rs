@@ -6,7 +6,8 @@
 //! as they arrive.
 //!
 //! A copy ([`RemoteCopy`]) has the bytes of one transfer from one peer, under a temporary name
-//! until the transfer is complete. No copy outlives the process.
+//! until the transfer is complete. A process never uses the copies of an earlier one, and removes
+//! them at its start.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,6 +1,6 @@
-//! Warnings about files that legacy peers cannot be asked for or be given. Each name is reported
-//! once. The rate of reports is bounded, because a folder may hold a million such names and any
-//! program may ask for more.
+//! Warnings about files that legacy peers cannot be asked for or be given. Each remembered name is
+//! reported at most once. The rate of reports is bounded, because a folder may hold a million such
+//! names and any program may ask for more.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -360,7 +360,7 @@ impl LegacyPlane {
     }
 
     /// Handles a failed open or transfer of a file. If the failure is the peer's, other responders
-    /// are tried first from now on.
+    /// are tried first for some time.
     fn handle_failure(&mut self, failed: &FailedTransfer) {
         let (now, file, error) = (Instant::now(), &failed.file, &failed.error);
         if error.is_the_peers() {

@@ -1,9 +1,9 @@
 //! The legacy peers' discovery protocol: text datagrams, and one file per TCP connection.
 //!
 //! This is the only module with the texts and limits of that protocol. The original programs
-//! understand everything that is encoded here. Decoding tolerates everything that they send: any
-//! line end, surrounding blanks, missing fields, garbage in lists. Like the original programs, this
-//! module supports IPv4 only.
+//! understand everything that is encoded here. Decoding tolerates the forms in which they write:
+//! any line end, surrounding blanks, an absent transfer method, garbage in lists. Like the original
+//! programs, this module supports IPv4 only.
 
 pub mod address;
 pub mod message;

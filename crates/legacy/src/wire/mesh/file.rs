@@ -11,7 +11,8 @@ const START: &[u8] = b"FILESTART:";
 const CHUNK: &[u8] = b"FILECHUNK:";
 const END: &[u8] = b"FILEEND:";
 
-/// Minimum length of every chunk but the last. All chunks of the original programs have it.
+/// Minimum length of every chunk but the last. The chunks of the original programs have this
+/// length.
 const CHUNK_MIN_BYTES: u64 = 256 << 10;
 /// Maximum length of a chunk: below [`BYTES_MAX`], with room for the head of the payload.
 pub const CHUNK_MAX_BYTES: u64 = 15 << 20;

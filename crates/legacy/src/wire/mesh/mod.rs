@@ -2,9 +2,9 @@
 //! them.
 //!
 //! This is the only module with the texts and limits of that protocol. The original programs
-//! understand everything that is encoded here. Decoding tolerates everything that they send: any
-//! line end, surrounding blanks, garbage in lists. A [`Decoder`] returns the chunks of a file piece
-//! by piece. It returns any other payload whole, or skips one over [`MESSAGE_MAX_BYTES`].
+//! understand everything that is encoded here. Decoding tolerates the forms in which they write:
+//! any line end, surrounding blanks, garbage in lists. A [`Decoder`] returns the chunks of a file
+//! piece by piece. It returns any other payload whole, or skips one over [`MESSAGE_MAX_BYTES`].
 
 pub mod decoder;
 pub mod file;
