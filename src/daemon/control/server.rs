@@ -87,7 +87,8 @@ impl ControlServer {
     /// end. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`ControlError`]; a socket with a listener is left unchanged.
+    /// [`ControlError`]; a socket with a listener, or a file that is not a socket, is left
+    /// unchanged.
     pub fn bind(path: &Path, policy: Policy, connections_max: u32) -> Result<Self, ControlError> {
         let failed = |source| ControlError::Bind {
             path: path.to_path_buf(),

@@ -19,15 +19,16 @@ const SAMPLES_MAX: usize = 8;
 /// A counter of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Counter {
-    /// Bytes that this node received from all others.
+    /// File bytes that this node received from all others.
     Received,
-    /// Bytes that this node sent to all others.
+    /// File bytes that this node sent to all others.
     Sent,
     /// Bytes that arrived of one file since its fetch began.
     File(ContentHash),
-    /// Bytes that arrived from one node.
+    /// File bytes that arrived from one node.
     Peer(NodeId),
-    /// Bytes that one process read in the mount.
+    /// Bytes that the daemon served to one process in the mount, without those that the kernel read
+    /// by itself.
     Reader {
         /// The process.
         pid: u32,

@@ -477,7 +477,7 @@ async fn use_waiting_token(services: &Services, config: &Config) {
     forget_waiting_token(services);
 }
 
-/// Returns whether the issuer refused a token because the token has expired.
+/// Returns whether the issuer refused a token that has expired by this node's clock.
 fn is_over(error: &NodeError) -> bool {
     matches!(error, NodeError::Net(NetError::InviteExpired))
 }

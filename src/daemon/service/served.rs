@@ -55,7 +55,7 @@ impl Served {
         (told.into_iter().map(reader_info).collect(), others)
     }
 
-    /// Returns the bytes that each process has read in the mount.
+    /// Returns the bytes that the daemon has served to each process in the mount.
     pub(super) fn read_bytes(&self) -> Vec<(Counter, u64)> {
         let read = self.mount().map(|it| it.read_bytes()).unwrap_or_default();
         let counted = read.into_iter();
