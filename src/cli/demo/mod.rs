@@ -5,8 +5,8 @@
 //! the folder. The tour consists of commands that a user would type, and the demo checks their
 //! results. With `--once`, the demo ends after the tour.
 
-/// Prints a line. Returns [`DemoError::Output`] if it cannot be written, so that the caller ends the
-/// demo early. A closed pipe is no such error: the demo checks the rest all the same.
+/// Prints a line. Returns [`DemoError::Output`] if it cannot be written, so that the caller ends
+/// the demo early. A closed pipe is no such error: the demo checks the rest all the same.
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::cli::demo::print_line(format_args!($($text)*))

@@ -409,8 +409,8 @@ fn find_member(services: &Services, wanted: &str) -> Result<NodeId, Failure> {
 }
 
 /// Leaves the cluster: states it, gives the statement to the other nodes, removes the membership,
-/// and ends the daemon. In this order, a crash or a failed disk leaves a state in which the call can
-/// be repeated.
+/// and ends the daemon. In this order, a crash or a failed disk leaves a state in which the call
+/// can be repeated.
 pub(super) async fn leave_cluster(services: &Arc<Services>) -> Result<Left, Failure> {
     let is_received = services.node.membership().resign().await?;
     super::blocking(services, forget_cluster).await?;
