@@ -372,6 +372,53 @@ fn the_pages_of_a_complete_file_are_dropped_at_its_last_close() {
 }
 
 #[apply(promise)]
+fn pages_behind_a_reader_in_order_are_dropped_while_the_file_is_open() {
+    let content = Memory::new();
+    let bytes = noise(5, 32 << 20);
+    content.file("large", bytes.clone());
+    let mounted = Mounted::of(&content);
+    let mut file = File::open(mounted.at("large")).unwrap();
+    let mut read = Vec::new();
+    file.read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+    let before = mounted.mount.activity().read_bytes;
+    let mut page = [0; 4096];
+    file.read_exact_at(&mut page, bytes.len() as u64 - 4096)
+        .unwrap();
+    assert_eq!(mounted.mount.activity().read_bytes, before, "the end stays");
+    if mounted.mount.passthrough_refusal().is_some() {
+        return;
+    }
+    eventually("the first page is dropped", PATIENCE, || {
+        file.read_exact_at(&mut page, 0).unwrap();
+        assert!(page == bytes[..4096]);
+        mounted.mount.activity().read_bytes > before
+    });
+}
+
+#[apply(promise)]
+fn pages_of_bytes_that_the_cache_did_not_accept_stay_behind_a_reader() {
+    let content = Memory::new();
+    let bytes = noise(6, 32 << 20);
+    let fetched = Behaviour::Fetched(Arc::new(bytes.clone()));
+    content.behave(
+        "large",
+        ContentHash::of(&bytes),
+        bytes.len() as u64,
+        fetched,
+    );
+    let mounted = Mounted::of(&content);
+    let mut file = File::open(mounted.at("large")).unwrap();
+    let mut read = Vec::new();
+    file.read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+    let before = mounted.mount.activity().read_bytes;
+    file.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes);
+    assert_eq!(mounted.mount.activity().read_bytes, before);
+}
+
+#[apply(promise)]
 fn damaged_bytes_reach_no_further_reader() {
     let content = Memory::new();
     let bytes = noise(2, 1 << 20);

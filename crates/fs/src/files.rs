@@ -34,6 +34,7 @@ use super::replaced;
 use super::resolver::InodeResolver;
 use super::staleness::KernelCaches;
 use super::traits::{BackingFile, BackingFiles, FileVersion, Opened, Stale};
+use p2pfs_types::extent::ByteRange;
 
 /// Reply to an open request of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +240,23 @@ impl OpenFiles {
             self.modes.enter(ino, Mode::Asked, None);
         }
         Ok(there)
+    }
+
+    /// Records that a read was answered. Pages that a reader in order has left behind are dropped
+    /// if the next open can read the data file of the cache instead.
+    pub fn record_read(&self, handle: &Handle, range: ByteRange) {
+        let Handle::File(file) = handle else { return };
+        if !file.fills_pages || self.backing.get().is_none() {
+            return;
+        }
+        let behind = file.run.lock().record(range);
+        if let Some(range) = behind
+            // Bytes that the cache did not accept are nowhere else on this node.
+            && file.content.missing_bytes(range) == 0
+        {
+            let ino = file.ino;
+            self.caches.invalidate(Stale::PagesWithin { ino, range });
+        }
     }
 
     /// Returns the deadline of a read if no further bytes arrive. Returns `None` if it is not

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::error::FsError;
+use super::pages_behind::ReadRun;
 use super::traits::{OpenContent, ReadNow, ReadReply, ReadTicket};
 use p2pfs_types::extent::ByteRange;
 
@@ -47,6 +48,7 @@ pub struct OpenFile {
     /// Whether the kernel caches pages of this open, and the file was not complete here at the
     /// open.
     pub fills_pages: bool,
+    pub(super) run: Mutex<ReadRun>,
     failures: Mutex<Vec<FailedRead>>,
 }
 
@@ -199,6 +201,7 @@ impl OpenFile {
             state,
             reach: Reach::default(),
             fills_pages: false,
+            run: Mutex::default(),
             failures,
         }
     }

@@ -29,6 +29,7 @@ mod names;
 mod namespace;
 mod order;
 mod own_attributes;
+mod pages_behind;
 mod places;
 mod recall;
 mod replaced;
@@ -52,6 +53,7 @@ pub use inode::ROOT_INO;
 pub use listing::{Directories, DirectoryEntry, LISTED_LIVE_LIFETIME};
 pub use names::{Hidden, LIFETIME, hidden, hidden_children};
 pub use namespace::MountNamespace;
+pub use pages_behind::READ_AHEAD_BYTES;
 pub use resolver::InodeResolver;
 pub use staleness::KernelCaches;
 pub use traits::{

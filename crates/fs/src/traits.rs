@@ -329,6 +329,13 @@ pub enum Stale {
         /// The inode number.
         ino: u64,
     },
+    /// The pages of a range of an inode. Sending it can wait for reads of these pages.
+    PagesWithin {
+        /// The inode number.
+        ino: u64,
+        /// The bytes in these pages.
+        range: ByteRange,
+    },
     /// A directory's listing and attributes.
     Listing {
         /// The inode number of the directory.

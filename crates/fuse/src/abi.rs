@@ -239,6 +239,12 @@ pub(super) fn notification(stale: &Stale) -> Vec<u8> {
             body.extend(0i64.to_ne_bytes());
             INVAL_INODE
         }
+        Stale::PagesWithin { ino, range } => {
+            body.extend(ino.to_ne_bytes());
+            body.extend(range.start.to_ne_bytes());
+            body.extend(range.len().to_ne_bytes());
+            INVAL_INODE
+        }
         Stale::Name { parent, name } | Stale::Directory { parent, name } => {
             let flags = match stale {
                 Stale::Directory { .. } => EXPIRE_ONLY,

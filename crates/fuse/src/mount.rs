@@ -10,7 +10,8 @@ use super::mounter::{self, AcquiredMount, KeptMountState, MountPlace};
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
 use crate::mounting::{MountRequest, MountingError};
 use p2pfs_fs::{
-    Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, SharedPath, View,
+    Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, READ_AHEAD_BYTES,
+    SharedPath, View,
 };
 
 /// How long an unmount waits for the last request to end. The mount itself is gone without this
@@ -62,7 +63,7 @@ impl MountOptions {
             file_mask: DEFAULT_MASK,
             directory_mask: DEFAULT_MASK,
             allow_other: uid.is_root(),
-            read_ahead_bytes: 4 << 20,
+            read_ahead_bytes: READ_AHEAD_BYTES,
             server: ServerOptions::default(),
         }
     }

@@ -43,7 +43,7 @@ impl NotifyQueues {
 
 impl Invalidator for NotifyQueues {
     fn invalidate(&self, stale: Stale) {
-        let queue = if matches!(stale, Stale::Pages { .. }) {
+        let queue = if is_of_pages(&stale) {
             &self.pages
         } else {
             &self.names
@@ -137,7 +137,7 @@ impl NotifyQueue {
             }
             // An invalidation of pages is not repeated, because a reader may have filled them
             // again.
-            stale.retain(|stale| !matches!(stale, Stale::Pages { .. }));
+            stale.retain(|stale| !is_of_pages(stale));
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
             if device.mount.requests.table.any_since(lately, carries_names) {
                 again.record(stale, Instant::now());
@@ -173,6 +173,10 @@ fn carries_names(operation: u32) -> bool {
         operation,
         opcode::LOOKUP | opcode::GETATTR | opcode::READDIR | opcode::READDIRPLUS
     )
+}
+
+fn is_of_pages(stale: &Stale) -> bool {
+    matches!(stale, Stale::Pages { .. } | Stale::PagesWithin { .. })
 }
 
 fn send(device: &Arc<Device>, stale: &Stale) {

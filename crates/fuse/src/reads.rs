@@ -83,6 +83,8 @@ impl ReadServer {
                     .counters
                     .record(opcode::READ, begun.elapsed(), false);
                 self.mount.requests.counters.record_bytes(length);
+                let given = ByteRange::at(read.offset, length as u64);
+                self.mount.fs.files.record_read(&handle, given);
                 // Recorded before the program has the bytes, so that a report after its end
                 // includes all of its reads.
                 if let Some(ReadingThread { reading, .. }) = reader {
@@ -242,6 +244,9 @@ impl ReadServer {
                         arrived_bytes,
                         Instant::now(),
                     );
+                }
+                if let Some(handle) = handle {
+                    self.mount.fs.files.record_read(handle, range);
                 }
                 let head = abi::out_header(unique, 0, bytes.len());
                 let _ = self

@@ -350,7 +350,7 @@ impl Kernel {
                 }
             }
             // The bytes of an inode never change, so the model has no pages.
-            Stale::Pages { .. } => {}
+            Stale::Pages { .. } | Stale::PagesWithin { .. } => {}
             Stale::Listing { ino } => {
                 if let Some(known) = self.inodes.get_mut(ino) {
                     known.attributes = None;
