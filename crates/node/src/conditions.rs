@@ -32,8 +32,8 @@ pub struct ConditionText {
     pub name: &'static str,
     /// How grave it is.
     pub severity: Severity,
-    /// The part of the node that the condition concerns. The line of the condition in
-    /// `p2pfs doctor` begins with this part.
+    /// The part of the node that the condition concerns. `p2pfs doctor` shows the condition as a
+    /// check with this name, unless another check of it reports the condition in more detail.
     pub part: &'static str,
     /// The condition in general, for the manual and the catalog of messages.
     pub sentence: &'static str,

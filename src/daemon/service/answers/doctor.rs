@@ -6,11 +6,17 @@ use super::pace::CHECKUP_PROBES;
 use super::{Services, Sight, membership, network, shares, told};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    CallerGone, Check, Checkup, Failure, Problem, ReplySink, ShareInfo, ShareReader, ShareState,
-    Shares,
+    CallerGone, Check, CheckState, Checkup, Failure, Named, Problem, ReplySink, ShareInfo,
+    ShareReader, ShareState, Shares,
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::conditions::check_of;
+use p2pfs_node::{Condition, StandingCondition};
+
+/// Name of the check of the mount.
+const MOUNT_CHECK: &str = "mount";
+/// Start of the name of the check of a share. The path of the share follows.
+const SHARE_CHECK: &str = "share ";
 
 /// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
 /// place. A run that has begun is completed even if its caller disconnects. Otherwise callers that
@@ -31,14 +37,15 @@ pub(super) async fn doctor_in_turn(
 /// Runs all checks. Takes up to 2 seconds if other nodes do not answer.
 async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failure> {
     conditions::review(services).await;
+    let network = network::check_network(services);
+    let (network, last_known) = tokio::join!(network, network::check_last_known(services));
+    // Read after the checks of the network, which end conditions that no longer hold.
     let standing = conditions::standing(services, sight.audience());
     let stands = |part: &str| standing.iter().any(|it| it.condition.text().part == part);
     let mut checks = vec![rights(), check_mount(services)];
     for (part, found) in [("cache", "has room"), ("state", "is stored")] {
         checks.extend((!stands(part)).then(|| Check::ok(part, found)));
     }
-    let network = network::check_network(services);
-    let (network, last_known) = tokio::join!(network, network::check_last_known(services));
     checks.extend(network?);
     checks.extend(check_shares(services, sight));
     if let Some(last_known) = last_known? {
@@ -50,28 +57,60 @@ async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failu
             _ => checks.extend(last_known),
         }
     }
-    // The standing conditions come first in the answer. Conditions of the network, of shares and of
-    // the mount are left out, because the checks above report them in detail.
-    let detailed = ["network", "share", "mount"];
-    let standing = standing.iter();
-    let standing = standing.filter(|it| !detailed.contains(&it.condition.text().part));
-    checks.splice(..0, standing.map(check_of));
+    let checks = with_conditions(checks, &standing);
     Ok(Checkup { checks })
+}
+
+/// Puts the standing conditions before the checks. Leaves out each condition that one of the checks
+/// reports in more detail.
+fn with_conditions(mut checks: Vec<Check>, standing: &[StandingCondition]) -> Vec<Check> {
+    let is_reported = |it: &&StandingCondition| checks.iter().any(|check| reports(check, it));
+    let unreported = standing.iter().filter(|it| !is_reported(it));
+    let unreported: Vec<_> = unreported.map(check_of).collect();
+    checks.splice(..0, unreported);
+    checks
+}
+
+/// Returns whether a check of the doctor reports a standing condition in more detail. A condition
+/// that is not named here has no such check.
+fn reports(check: &Check, standing: &StandingCondition) -> bool {
+    let (subject, is_ok) = (&*standing.subject, check.state == CheckState::Ok);
+    match standing.condition {
+        // Its subject is the name of the periodic check that failed. The doctor has just repeated
+        // that check, so its result counts, even if it is good.
+        Condition::CutOff => check.name == subject,
+        Condition::FolderGone => !is_ok && check.name == MOUNT_CHECK,
+        Condition::ShareSilent | Condition::ShareMissing => {
+            !is_ok && check.name.strip_prefix(SHARE_CHECK) == Some(subject)
+        }
+        // Its subject begins with the path of the share or of a file in the share.
+        Condition::ShareProblem => {
+            let dir = check.name.strip_prefix(SHARE_CHECK);
+            let rest = dir.and_then(|dir| subject.strip_prefix(dir.trim_end_matches('/')));
+            !is_ok && rest.is_some_and(|rest| rest.starts_with(['/', ':']))
+        }
+        _ => false,
+    }
+}
+
+/// Returns the name of the check of a share.
+fn share_check(dir: &Named) -> String {
+    format!("{SHARE_CHECK}{}", String::from_utf8_lossy(dir.as_bytes()))
 }
 
 fn check_mount(services: &Services) -> Check {
     let mount = services.lifecycle.mount.borrow().clone();
     let dir = String::from_utf8_lossy(mount.dir.as_bytes()).into_owned();
     match (mount.enabled, mount.mounted) {
-        (false, _) => Check::ok("mount", "none, by configuration"),
-        (true, true) => Check::ok("mount", format!("mounted at {dir}")),
+        (false, _) => Check::ok(MOUNT_CHECK, "none, by configuration"),
+        (true, true) => Check::ok(MOUNT_CHECK, format!("mounted at {dir}")),
         (true, false) => {
             let problem = mount.problem.unwrap_or_else(|| "not yet".to_owned());
             let (why, own_remedy) = told(&problem);
             let own_remedy = own_remedy.unwrap_or("restart the daemon: systemctl restart p2pfs");
             let remedy = services.activity.served.device_trouble();
             let remedy = remedy.unwrap_or_else(|| own_remedy.to_owned());
-            Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
+            Check::failed(MOUNT_CHECK, format!("{dir} is not mounted: {why}"), remedy)
         }
     }
 }
@@ -104,21 +143,21 @@ fn check_shares(services: &Services, sight: Sight) -> Vec<Check> {
 }
 
 fn check_missing(share: &Problem) -> Check {
-    let name = format!("share {}", String::from_utf8_lossy(share.path.as_bytes()));
+    let name = share_check(&share.path);
     let (why, remedy) = told(&share.why);
     let found = format!("it is not shared: {why}");
     Check::failed(name, found, remedy.unwrap_or("see the daemon's log"))
 }
 
 fn stands_still(share: &ShareInfo) -> Check {
-    let name = format!("share {}", String::from_utf8_lossy(share.dir.as_bytes()));
+    let name = share_check(&share.dir);
     let remedy = "look at that disk, or at the server that it is of; or stop sharing it";
     Check::failed(name, "its disk does not answer", remedy)
 }
 
 fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     let dir = String::from_utf8_lossy(share.dir.as_bytes());
-    let name = format!("share {dir}");
+    let name = share_check(&share.dir);
     let problem = share.problems.first();
     if share.state == ShareState::Unreadable {
         let why = problem.map_or("it cannot be read", |problem| &problem.why);
@@ -178,4 +217,79 @@ fn rights() -> Check {
         |user| user.name().to_string_lossy().into_owned(),
     );
     Check::ok("rights", format!("the daemon runs as user {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pfs_node::Finding;
+
+    const FOUND: &str = "the finding of the condition";
+
+    fn standing(condition: Condition, subject: &str) -> StandingCondition {
+        StandingCondition {
+            condition,
+            subject: subject.to_owned(),
+            finding: Finding::new(FOUND),
+        }
+    }
+
+    /// Returns how many lines of the doctor report a trouble, if all checks pass except `failed`.
+    fn troubles(failed: Option<Check>, standing: &StandingCondition) -> usize {
+        let passed = [
+            "rights", "mount", "cache", "address", "peer two", "share /b",
+        ];
+        let passed = passed.map(|name| Check::ok(name, "it is well"));
+        let checks: Vec<_> = passed.into_iter().chain(failed).collect();
+        let count = checks.len();
+        let shown = with_conditions(checks, std::slice::from_ref(standing));
+        assert!(shown.len() - count <= 1);
+        let troubles = shown.iter().filter(|it| it.state != CheckState::Ok);
+        troubles.count()
+    }
+
+    #[test]
+    fn doctor_shows_every_standing_condition_exactly_once() {
+        for condition in Condition::ALL {
+            let name = condition.text().name;
+            assert_eq!(troubles(None, &standing(*condition, "")), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn doctor_shows_a_condition_once_if_a_check_reports_it() {
+        for (condition, subject, check) in [
+            (Condition::CutOff, "seed s:1", "seed s:1"),
+            (Condition::FolderGone, "", "mount"),
+            (Condition::ShareSilent, "/a", "share /a"),
+            (Condition::ShareMissing, "/a", "share /a"),
+            (Condition::ShareProblem, "/a: it is gone", "share /a"),
+            (Condition::ShareProblem, "/a/x: it is private", "share /a"),
+            (Condition::ShareProblem, "/x: it is private", "share /"),
+        ] {
+            let failed = Check::failed(check, "the details", "mend it");
+            let standing = standing(condition, subject);
+            assert_eq!(troubles(Some(failed), &standing), 1, "{subject}");
+        }
+    }
+
+    #[test]
+    fn doctor_shows_a_condition_beside_the_failed_check_of_another_subject() {
+        for (condition, subject, check) in [
+            (Condition::NoPassthrough, "", "mount"),
+            (Condition::CutOff, "peer one", "peer three"),
+            (Condition::ShareSilent, "/a", "share /c"),
+            (Condition::ShareProblem, "/ab/x: it is private", "share /a"),
+            (Condition::FormerNames, "/a", "share /a"),
+        ] {
+            let failed = Check::failed(check, "the details", "mend it");
+            let standing = standing(condition, subject);
+            assert_eq!(troubles(Some(failed), &standing), 2, "{subject}");
+        }
+    }
+
+    #[test]
+    fn repeated_check_that_passes_outdates_the_condition_of_its_earlier_failure() {
+        assert_eq!(troubles(None, &standing(Condition::CutOff, "peer two")), 0);
+    }
 }
