@@ -137,7 +137,7 @@ described! {
         /// call asked for it.
         pub admitted: Vec<TrustedNode>,
         /// Number of unused invitations of the node that answers the call. They cannot admit the
-        /// expelled node, but any other holder can use them.
+        /// expelled node, but any other node that has one can use it.
         pub invitations: u64,
     }
 }
