@@ -1,5 +1,5 @@
-//! The conditions of a node: the one list of states that an operator should end, and those of them
-//! that stand now.
+//! The conditions of a node: states that an operator should end. [`Condition`] lists all of them;
+//! [`StandingConditions`] holds the conditions that stand now.
 //!
 //! A condition begins, stands and ends. Its begin and its end are events, and the journal has a
 //! line for each. `p2pfs status`, `p2pfs doctor` and the metrics read [`StandingConditions`]. A
@@ -195,7 +195,8 @@ impl Finding {
         }
     }
 
-    /// Returns the finding of a sentence that has its remedy after the first semicolon.
+    /// Returns the finding of a text: the sentence, and after the first semicolon the remedy, if
+    /// the text has a semicolon.
     pub fn with_own_remedy(said: &str) -> Self {
         match said.split_once("; ") {
             Some((found, remedy)) => Self::new(found).remedy(remedy),
@@ -221,7 +222,7 @@ impl Finding {
         }
     }
 
-    /// Restricts the sentence to the owner of the node. Other users see another one.
+    /// Restricts the sentence to the owner of the node. Other users see `for_others` instead.
     #[must_use]
     pub fn for_owner_else(self, for_others: impl Into<String>) -> Self {
         Self {

@@ -13,10 +13,10 @@ use p2pfs_fuse::MountOptions;
 const READ: u16 = 0o4;
 /// Permission to search a directory.
 const SEARCH: u16 = 0o1;
-/// Permissions that a directory of the mount has before its mask.
+/// Mode of a directory of the mount before [`MountOptions::directory_mask`] is applied.
 const DIRECTORY_MODE: u16 = 0o777;
-/// Permissions that a file of the mount has before its mask. An executable file has more, but the
-/// same permissions to read.
+/// Mode of a file of the mount before [`MountOptions::file_mask`] is applied. An executable file
+/// also has the permissions to execute, which are not checked here.
 const FILE_MODE: u16 = 0o666;
 
 /// Modes, owner and group that the mount shows.
@@ -67,8 +67,8 @@ impl MountRights {
         }
     }
 
-    /// Judges a caller. Root and the daemon's user are exempt: root reads past modes, and
-    /// the daemon's user owns the cache.
+    /// Returns the rights of a caller. Root and the daemon's user have all rights, whatever the
+    /// modes: root can read any file, and the daemon's user owns the cache.
     pub(super) fn access_of(&self, caller: &Credentials, policy: &Policy) -> Access {
         if policy.allows(caller, Right::Own) {
             return Access::ALL;
@@ -79,8 +79,9 @@ impl MountRights {
         self.judge(caller, is_one_user(caller.uid))
     }
 
-    /// Judges any other caller. A caller that shares its user ID with other users ([`is_one_user`])
-    /// has only the permissions that all classes have.
+    /// Returns the rights that the modes give to a caller. If `is_known` is false, several users
+    /// share the user ID of the caller ([`is_one_user`]). Such a caller has only the permissions
+    /// that owner, group and others all have.
     fn judge(&self, caller: &Credentials, is_known: bool) -> Access {
         let class = |mode| {
             if is_known {
@@ -98,8 +99,9 @@ impl MountRights {
         }
     }
 
-    /// Returns the permissions of the one class that the caller belongs to. An owner with fewer
-    /// permissions than other users has fewer (path_resolution(7)).
+    /// Shifts a mode so that its lowest three bits are the permissions of the caller's class:
+    /// owner, group or others. Only that class counts. For example, the owner does not get a
+    /// permission that only the group has (path_resolution(7)).
     fn class_of(&self, mode: u16, caller: &Credentials) -> u16 {
         if caller.uid == self.uid {
             mode >> 6

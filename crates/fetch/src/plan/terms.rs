@@ -20,10 +20,11 @@ pub struct PlanConfig {
     pub request_limit: Duration,
     /// How long an unused fetch stays open.
     pub idle: Duration,
-    /// Minimum and maximum time until a request with a waiting reader is checked for lateness, and
-    /// may be hedged.
+    /// Bounds of `LATE_MULTIPLE` times the usual time of a request with a waiting reader. After
+    /// that time, the request is checked and may be hedged, and its peer may count as silent.
     pub hedge: (Duration, Duration),
-    /// Minimum and maximum time until a request without a waiting reader is checked for lateness.
+    /// Bounds of `LATE_MULTIPLE` times the usual time of a request without a waiting reader.
+    /// After that time, the request is checked, and its peer may count as silent.
     pub background_hedge: (Duration, Duration),
 }
 

@@ -14,7 +14,7 @@ use p2pfs_types::extent::ByteRange;
 /// How long readers and fills wait.
 #[derive(Debug, Default)]
 pub struct Patience {
-    /// Last time in which this node did not run.
+    /// Last period in which this node did not run.
     pause: Option<Pause>,
 }
 
@@ -38,10 +38,11 @@ impl Patience {
         Some(self.patience_deadline(state, now, (fetch, demand.range), waiting, its_turn))
     }
 
-    /// Returns until when the wait for a range of a file continues. Holders of the file that work
-    /// for other requests extend the wait. `TURN_PATIENCE` limits this extension, counted from
-    /// `its_turn`. The extension has no limit if `its_turn` is `None`, or while a limit of this
-    /// node delays requests to a healthy holder of the range.
+    /// Returns until when the wait for a range of a file continues. Work of the file's holders for
+    /// any request extends the wait, but at most to `TURN_PATIENCE` times the wait's limit after
+    /// `its_turn`. The extension is unbounded if `its_turn` is `None`, or while a limit of this
+    /// node delays requests to a holder of the range that is not silent. A pause of this node also
+    /// extends the wait.
     pub(super) fn patience_deadline(
         &self,
         state: &FetchState,
@@ -83,9 +84,9 @@ impl Patience {
         state.mark_if_overdue(now, &content);
     }
 
-    /// Ends a fill if its time is over, or schedules the next check. While readers are served first
-    /// and no request of the fill was sent, the fill waits as long as its holders serve the
-    /// readers. However long that takes, the holders are healthy.
+    /// Ends a fill if its time is over, or schedules the next check. Readers are served before
+    /// fills. Until the first request of the fill is sent, the fill waits for as long as its
+    /// holders work for any request, because that work shows that the holders are healthy.
     pub(super) fn give_up_filling(
         &self,
         state: &mut FetchState,
@@ -113,7 +114,7 @@ impl Patience {
     }
 }
 
-/// Ends the waits that a range completes.
+/// Ends the waits of readers that have all their bytes now that `range` arrived.
 pub(super) fn notify_readers(state: &mut FetchState, content: &ContentKey, range: ByteRange) {
     let Some(fetch) = state.files.get(content) else {
         return;
@@ -162,7 +163,9 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
     state.out.events.push_back(PlanEvent::Failed(id, why));
 }
 
-/// Ends the catalogue lookup of a file, if there was one. If the file is still gone, its waits end.
+/// Ends the catalogue lookup of a file, if there was one. If a full holder reported the file gone
+/// recently, and the file is still gone after the lookup, ends all waits that need missing bytes of
+/// it.
 pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content: ContentKey) {
     let Some(fetch) = state.files.get_mut(&content) else {
         return;
@@ -173,8 +176,9 @@ pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content
     }
 }
 
-/// Ends the waits for a file that is gone once several `Get`s found no new holder. Waits that began
-/// less than [`GONE`] ago continue.
+/// If a file is gone (every full holder reported that) and several `Get`s in a row brought no new
+/// holder, ends the waits of readers and fills that need missing bytes of it and began at least
+/// [`GONE`] ago.
 pub(super) fn give_up_old_waits(state: &mut FetchState, now: Instant, content: ContentKey) {
     if state
         .files
@@ -185,8 +189,8 @@ pub(super) fn give_up_old_waits(state: &mut FetchState, now: Instant, content: C
     }
 }
 
-/// Ends the waits for a file that is gone, if `is_over` returns true for the time at which they
-/// began.
+/// If a file is gone, ends each wait of a reader or fill that needs missing bytes of it, if
+/// `is_over` returns true for the time at which the wait began.
 fn give_up_gone(
     state: &mut FetchState,
     now: Instant,

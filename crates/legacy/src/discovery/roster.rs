@@ -10,19 +10,18 @@ use crate::wire::discovery::MemberName;
 /// Maximum heard members that are kept. Further ones are answered but not gossiped.
 pub const MEMBERS_MAX: usize = 256;
 /// Maximum candidates: configured members, and addresses and names that were learned from lists and
-/// not heard yet. In a full table the configured ones still find room.
+/// not heard yet. A configured member is added even to a full table.
 pub const CANDIDATES_MAX: usize = 256;
 /// Maximum candidates learned from one sender.
 const CANDIDATES_PER_TELLER: usize = 64;
 /// Number of times that this node sends its address to a candidate from a list. If the candidate
-/// stays silent, it is forgotten after 45 periods (`REST_PERIODS`).
+/// stays silent, it is forgotten 45 periods after the last time (`REST_PERIODS`).
 pub const CANDIDATE_TRIES: u32 = 3;
-/// Maximum candidates contacted in one period. Configured ones count, but are contacted beyond it
-/// too. It bounds the traffic that a spoofed list can cause.
+/// Maximum candidates contacted in one period, so that a spoofed list causes little traffic.
+/// Configured members count, but are contacted even beyond this number.
 const PROBES_PER_PERIOD: usize = 32;
-/// Periods for which a candidate that stayed silent is remembered and not tried. If it were
-/// forgotten at once, it would soon be tried again, because the original programs gossip dead
-/// addresses forever.
+/// Periods for which a candidate that stayed silent is remembered and not tried. Otherwise this
+/// node would soon try it again, because the original programs gossip dead addresses forever.
 const REST_PERIODS: u32 = 45;
 /// Periods of silence after which a member is dropped.
 const SILENT_PERIODS: u32 = 5;
@@ -60,15 +59,15 @@ struct Member {
     /// Questions that this node may still send to the member beyond its credit.
     questions_left: u8,
     standing: MemberEvidence,
-    /// Position in the list of all members at which the next list for this member starts. The
-    /// member receives the whole list over time.
+    /// Position in `MemberRoster::heard` at which the next list for this member starts. So the
+    /// member receives all heard members over time, a part in each list.
     told_up_to: usize,
 }
 
 /// Evidence that a member really sends under its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum MemberEvidence {
-    /// A message came from the address, and none was sent there at the expense of its credit.
+    /// A message came from the address, and this node sent none there at the expense of its credit.
     Heard,
     /// This node sent a message there at the expense of its credit.
     Written,
@@ -216,8 +215,9 @@ impl MemberRoster {
         true
     }
 
-    /// Returns whether there is room for another candidate of this teller. If the table is full, it
-    /// first forgets the candidates from lists that were tried [`CANDIDATE_TRIES`] times.
+    /// Returns whether there is room for another candidate of this teller. If the table is full,
+    /// first forgets the candidates from lists to which this node sent its address
+    /// [`CANDIDATE_TRIES`] times.
     fn has_room_for(&mut self, teller: Option<SocketAddrV4>) -> bool {
         let of_same = self.candidates.values().filter(|c| c.teller == teller);
         if of_same.count() >= CANDIDATES_PER_TELLER {
@@ -230,9 +230,9 @@ impl MemberRoster {
         self.candidates.len() < CANDIDATES_MAX
     }
 
-    /// Applies the result of resolving a host name: its address, or `None`. Returns a new address
-    /// of a configured member that was not heard there, so that this node sends its own address
-    /// there at once.
+    /// Records the address to which a host name resolved, or `None` if it did not resolve. Returns
+    /// the address if it is new, the host is a configured member, and no message came from there
+    /// yet. The caller then sends this node's address there at once.
     pub(super) fn resolved(
         &mut self,
         host: &MemberName,
@@ -308,9 +308,10 @@ impl MemberRoster {
         probes
     }
 
-    /// Returns the next list for each member. A member pays `own_bytes` for this node's address,
-    /// and gets as many entries as the rest of its credit permits. A member that cannot pay
-    /// `own_bytes` gets no list, unless it is configured.
+    /// Returns, for each member, the next part of the list of all heard members, which begins where
+    /// the member's last part ended. Takes the price from the member's credit: `own_bytes` for this
+    /// node's address, and [`ENTRY_MAX_BYTES`] for each entry. A part has as many entries as the
+    /// credit permits. A member that cannot pay `own_bytes` gets no part, unless it is configured.
     pub(super) fn take_lists(
         &mut self,
         own_bytes: usize,

@@ -99,8 +99,9 @@ impl Roster {
         self.drain(now);
     }
 
-    /// Continues after `later`, a life of this node that a member reported, if `may` is true.
-    /// Queues it for [`Self::poll_other_life`] in either case.
+    /// If a renewal is allowed (`may`), continues with a later generation than `later`, a life of
+    /// this node that a member reported. Whether allowed or not, queues `later` for
+    /// [`Self::poll_other_life`], unless [`OTHER_LIVES_MAX`] lives are queued already.
     pub(super) fn go_on_after(&mut self, now: Instant, later: Contact, may: bool) {
         if may {
             self.outlive(now, later.generation);

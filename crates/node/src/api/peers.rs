@@ -24,7 +24,7 @@ pub struct PeerReport {
     pub rate: Option<PeerRate>,
     /// Bytes of files received from the node, fetched or pushed.
     pub received_bytes: u64,
-    /// Bytes of files sent to the node.
+    /// Bytes of files sent to the node, requested or pushed.
     pub sent_bytes: u64,
     /// How often the node broke a rule, and the last case.
     pub offences: Option<(u64, Offence)>,

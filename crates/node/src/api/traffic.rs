@@ -44,7 +44,7 @@ impl NodeTraffic {
     }
 
     /// Returns how many bytes of files this node has sent to nodes and foreign peers since the
-    /// start.
+    /// start, requested or pushed.
     pub fn sent_bytes(&self) -> u64 {
         self.handles.traffic.sent.total()
     }

@@ -19,8 +19,10 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 
 /// Gives the caller a descriptor to read a whole file from: a pipe, to which this node writes
-/// verified bytes as they arrive. If the file is complete on this machine, root and the owner of
-/// the local file receive the local file itself, which they could open anyway.
+/// verified bytes in order as they arrive. If the file is complete on this machine, in a share or
+/// in the cache, root and the owner of that local file receive it itself, because they could open
+/// it anyway. A name that no node lists is requested from the legacy peers, whose bytes are not
+/// verified.
 pub(super) async fn get(
     services: &Arc<Services>,
     named: &Named,

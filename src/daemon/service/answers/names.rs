@@ -150,8 +150,8 @@ fn list_as(
     })
 }
 
-/// Lists a directory below `.p2pfs`, or a single file: the file of a node, or a content by its
-/// hash.
+/// Lists a directory below `.p2pfs`, or a single file: a file below `.p2pfs/peers/NODE`, or a
+/// content by its hash.
 fn list_hidden(
     services: &Services,
     path: &[u8],
@@ -261,8 +261,8 @@ fn names_in_order(services: &Services, nodes: &[NodeId]) -> Vec<String> {
     names
 }
 
-/// Explains why a name shows its content. Only root and the daemon's user see why this node leaves
-/// its own file out, because the reason reveals private files.
+/// Explains why a name shows its content. If this node has a file of that name and does not share
+/// it, only root and the daemon's user see the reason, because it reveals private files.
 pub(super) fn why(
     services: &Services,
     named: &Named,
@@ -304,8 +304,9 @@ pub(super) fn why(
     })
 }
 
-/// Explains a name that is not listed because a node owns the path or a directory above it, and all
-/// known versions are of other nodes. Returns `None` if that is not the cause.
+/// Explains a name that is not listed because one node owns the path or a directory above it, and
+/// all known versions are of other nodes. Returns `None` if the name has another cause to be
+/// unlisted.
 fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
     let (owned, owner) = services.node.names().owned_above(path)?;
     let is_explained = if services.node.names().is_being_read(path) {
@@ -326,9 +327,10 @@ fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
     })
 }
 
-/// Returns the name in the folder that a path means. For the file of a node below `.p2pfs`, that is
-/// its name in the folder. For a content by its hash, that is one of the names that show the
-/// content.
+/// Returns the path in the folder that [`why`] explains. A path outside `.p2pfs` is returned as it
+/// is. For a path below `.p2pfs/peers/NODE`, it is the rest of the path, even if the folder shows
+/// the version of another node there. For a content by its hash, it is any name that shows the
+/// content, or an error if there is none.
 fn name_behind(services: &Services, named: &Named) -> Result<SharedPath, Failure> {
     let bytes = trimmed(named);
     match services.node.names().hidden(bytes) {
@@ -445,7 +447,7 @@ fn gone_in_words(holders: &[String], here_bytes: u64, size_bytes: u64) -> String
     }
 }
 
-/// Describes why a responder is asked first.
+/// Describes why the next read is requested first from the node with this rate.
 fn why_first(rate: Option<&PeerRate>) -> String {
     if let Some(PeerRate {
         unanswered: 1.., ..
@@ -525,8 +527,8 @@ fn has_name(version: &Version) -> bool {
     }
 }
 
-/// Describes the rule that decided which version the name shows. A version with a time in the
-/// future took no part in the decision, so the text mentions it separately.
+/// Describes the rule that decided which version the name shows. A version with a time ahead of
+/// this node's clock took no part in the decision, so the text mentions that version separately.
 fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
     let decided = rule_sentence(why.rule());
     let mut behind = why.versions.iter().skip(1);

@@ -124,8 +124,8 @@ pub struct Enrolment {
     pub chain: Bytes,
 }
 
-/// Runs the dialler's side for a node with an invitation. Returns the epoch's secret and the node's
-/// certificates.
+/// Runs the dialler's side for a node with an invitation. Returns the epoch's secret, and the
+/// certificates from the founding to this node's own.
 pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     me: NodeId,

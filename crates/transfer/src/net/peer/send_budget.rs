@@ -1,11 +1,12 @@
-//! Limit of the bytes in flight on a connection, so that it does not fill the queue of a slow link.
+//! Limit of the bytes in flight on a connection, so that they do not fill the queue of a slow link.
 //!
 //! The kernel's congestion control sends more and more until a queue overflows. Routers of slow
 //! links let queues grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds
 //! decides. The limit is the number of bytes that the link carries at its recent rate in the least
-//! round trip plus [`QueueTarget::delay`]. As long as the queue adds less delay than that, nothing
-//! is held back. A faster link allows more bytes in flight. The kernel gets only few of these bytes
-//! before it can send them, because urgent bytes cannot overtake bytes that a socket has taken.
+//! round trip plus [`QueueTarget::delay`]. As long as the queue adds less than
+//! [`QueueTarget::delay`], nothing is held back. A faster link allows more bytes in flight. If the
+//! round trip is long ([`LONG`]), the kernel gets only few of these bytes before it can send them,
+//! because urgent bytes cannot overtake bytes that a socket has taken.
 
 use tokio::time::{Duration, Instant};
 
@@ -17,33 +18,37 @@ use p2pfs_proto::wire::native::tcp::Lane;
 const SAMPLE: Duration = Duration::from_millis(100);
 /// Minimum duration of a rate sample.
 const SAMPLE_MIN: Duration = Duration::from_millis(10);
-/// Minimum and maximum interval of the checks for room.
+/// Minimum and maximum time from a check that found no room to the next check.
 const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
-/// Limit in bytes while the rate is unknown, to which the bytes acknowledged so far are added. The
-/// kernel's own slow start never has more in flight. Without this limit its socket would take bytes
-/// for which a slow link needs seconds.
+/// While the rate is unknown, this number of bytes, plus the bytes acknowledged so far, may be in
+/// flight. The kernel's own slow start never has more in flight. Without this limit, the kernel's
+/// socket would take bytes for which a slow link needs seconds.
 const START_BYTES: u64 = 64 << 10;
-/// The same limit if the round trip is less than [`NEAR`]. An answer to the kernel's read-ahead of
-/// 128 KiB with its proof is then sent at once.
+/// Replaces [`START_BYTES`] if the round trip is less than [`NEAR`]. An answer to the kernel's
+/// read-ahead of 128 KiB, with its proof, is then sent at once.
 const START_NEAR_BYTES: u64 = 144 << 10;
-/// Limit of unsent bytes in the kernel: its minimum once the rate is known, and its value before. A
-/// few packets keep the kernel busy until the next check.
+/// Limit of the unsent bytes in the kernel if the round trip is at least [`LONG`]: the minimum of
+/// this limit once the rate is known, and the limit before. A few packets keep the kernel busy
+/// until the next check.
 const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
 /// Limit of unsent bytes in the kernel once the rate is known, as the time in which the link
 /// carries them.
 const UNSENT: Duration = Duration::from_millis(100);
-/// Round trip from which the unsent bytes are limited. A nearer link sends them soon. With a limit
-/// it would be idle whenever a busy machine checks late.
+/// Least round trip at which the unsent bytes have a limit of their own. A link with a shorter
+/// round trip sends its unsent bytes soon. With such a limit, that link would be idle whenever this
+/// machine is busy and checks late.
 const LONG: Duration = Duration::from_millis(100);
-/// Round trip up to which a link is near.
+/// Round trip below which a link is near.
 const NEAR: Duration = Duration::from_millis(1);
-/// Acknowledged bytes after which [`START_BYTES`] no longer applies, even if the rate is unknown.
+/// Acknowledged bytes above which nothing is held back while the rate is unknown: neither
+/// [`START_BYTES`] nor [`START_NEAR_BYTES`] applies then.
 const START_TAKEN_BYTES: u64 = 1 << 20;
-/// Limit from which nothing is held back and the kernel's figures are read for samples only. The
-/// kernel itself takes about as much at most (`tcp_wmem`).
+/// If the computed limit is at least this number of bytes, nothing is held back, and the kernel's
+/// figures are read only for rate samples. The kernel itself takes at most about this number of
+/// bytes (`tcp_wmem`).
 const FREE_BYTES: u64 = 8 << 20;
-/// Maximum least round trip that counts, that of a geostationary satellite. A longer one contains
-/// the delay of a queue that existed before the connection.
+/// Upper bound of the least round trip: that of a geostationary satellite. A longer least round
+/// trip contains the delay of a queue that existed before the connection.
 const LEAST_MAX: Duration = Duration::from_millis(600);
 /// Weight of the newest rate sample.
 const RATE_WEIGHT: f64 = 0.25;
@@ -59,9 +64,9 @@ pub(super) struct QueueTarget {
 }
 
 impl QueueTarget {
-    /// Returns the target of a lane. Bulk yields to everything else: it adds at most 100 ms, the
-    /// most that RFC 6817 lets LEDBAT add, or one TLS record. Urgent traffic yields later, and
-    /// less.
+    /// Returns the target of a lane. Bulk traffic yields to all other traffic: it adds at most 100
+    /// ms, the most that RFC 6817 lets LEDBAT add, but may always have one TLS record (16 KiB) in
+    /// flight. Urgent traffic may add more delay.
     pub(super) fn of(lane: Lane) -> Self {
         match lane {
             Lane::Bulk => Self {
@@ -111,7 +116,7 @@ pub(super) struct SendBudget {
     pub(super) target: Option<QueueTarget>,
     /// Current sample.
     sample: Option<RateSample>,
-    /// Bytes per second that the link brought while it was busy.
+    /// Bytes per second that the link carried while it was busy.
     rate: Option<f64>,
     /// Bytes that may be in flight. `None` if nothing is held back.
     limit_bytes: Option<u64>,
@@ -136,7 +141,7 @@ impl SendBudget {
         self.limit_bytes.is_some() || !self.sample.is_some_and(fresh)
     }
 
-    /// Evaluates kernel figures. Returns how many bytes may be sent now.
+    /// Updates the limit from the kernel's figures. Returns how many bytes may be sent now.
     pub(super) fn take(&mut self, now: Instant, reading: &TcpInfo) -> u64 {
         let Some(target) = self.target else {
             self.sample = Some(RateSample::begun(now, reading));
@@ -182,11 +187,11 @@ impl SendBudget {
         room
     }
 
-    /// Raises the rate if a check found no room and the next one finds nothing in flight. The link
-    /// has been idle, so it may be faster than `rate`. Without this, a connection whose rate fell
-    /// during a pause would stay slow: it would get so few bytes at a time that it is never seen
-    /// busy. As in slow start, the limit at most doubles, since a shared link may have been free
-    /// only briefly.
+    /// Raises the rate. Must be called if a check found no room and the next check finds nothing in
+    /// flight. The link has been idle, so it may be faster than `rate`. Without this, a connection
+    /// whose rate fell during a pause would stay slow: it would get so few bytes at a time that it
+    /// is never seen busy. As in slow start, the limit at most doubles, since a shared link may
+    /// have been free only briefly.
     fn drained(&mut self, now: Instant, held: ExhaustedCheck, within: Duration) {
         let (Some(rate), Some(limit)) = (self.rate, self.limit_bytes) else {
             return;
