@@ -83,12 +83,11 @@ impl ReadServer {
                     .counters
                     .record(opcode::READ, begun.elapsed(), false);
                 self.mount.requests.counters.record_bytes(length);
-                let given = ByteRange::at(read.offset, length as u64);
-                self.mount.fs.files.record_read(&handle, given);
+                let range = ByteRange::at(read.offset, length as u64);
+                self.mount.fs.files.record_read(&handle, range);
                 // Recorded before the program has the bytes, so that a report after its end
                 // includes all of its reads.
                 if let Some(ReadingThread { reading, .. }) = reader {
-                    let range = ByteRange::at(read.offset, length as u64);
                     let arrived_bytes = handle.arrived_bytes(range);
                     self.mount
                         .readers
