@@ -1,8 +1,6 @@
 //! The metrics by name. Names follow the conventions of Prometheus: base units, and `_total` for
 //! counters.
 
-use std::time::Duration;
-
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::disks::Disks;
 use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
 use crate::daemon::service::answers::status;
 use crate::daemon::service::services::Services;
@@ -19,14 +18,11 @@ use p2pfs_node::{Condition, StandingCondition};
 /// Maximum peers with their own metrics; further peers of a large cluster are only in the sums.
 const PEERS_TOLD_MAX: usize = 256;
 
-/// How long a reader of the metrics waits for the free space of the disks.
-const DISK_PATIENCE: Duration = Duration::from_millis(500);
-
 /// Returns all metrics as text; `None` if the node is stopping.
-pub(super) async fn text(services: &Services) -> Option<String> {
+pub(super) async fn text(services: &Services, disks: &Disks) -> Option<String> {
     let (status, peers) = status::for_metrics(services).await?;
     let mut text = String::new();
-    let health = Health::of(services).await;
+    let health = Health::of(services, disks).await;
     encode(&mut text, &registry(&status, &peers, &health)).ok()?;
     Some(text)
 }
@@ -68,29 +64,19 @@ struct Health {
     failed_reads: u64,
     damaged_bytes: u64,
     cache_opens: CacheOpens,
-    /// The disks of cache and state. Empty if one of them does not answer within [`DISK_PATIENCE`].
+    /// The disks of cache and state, as far as they answer.
     disks: Vec<(&'static str, DiskRoom)>,
 }
 
 impl Health {
-    async fn of(services: &Services) -> Self {
-        let config = &services.settings.at_start;
-        let dirs = [
-            ("cache", config.cache_dir.clone()),
-            ("state", config.state_dir.clone()),
-        ];
-        let look = tokio::task::spawn_blocking(move || {
-            let room = |(name, dir): (_, std::path::PathBuf)| Some((name, DiskRoom::of(&dir)?));
-            dirs.into_iter().filter_map(room).collect()
-        });
-        let disks = tokio::time::timeout(DISK_PATIENCE, look).await;
+    async fn of(services: &Services, disks: &Disks) -> Self {
         Self {
             standing: services.node.events().standing(),
             offences: services.node.peers().offences(),
             failed_reads: services.node.events().failed_reads(),
             damaged_bytes: services.node.cache().usage().damaged_bytes,
             cache_opens: services.node.files().cache_opens(),
-            disks: disks.ok().and_then(Result::ok).unwrap_or_default(),
+            disks: disks.rooms().await,
         }
     }
 }

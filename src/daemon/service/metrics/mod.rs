@@ -3,6 +3,7 @@
 //! Owns the endpoint and the names of the metrics ([`families`]). Counts nothing itself: each
 //! response is computed from the current state of the node.
 
+mod disks;
 mod families;
 mod http;
 
@@ -17,6 +18,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::disks::Disks;
 use super::services::Services;
 use crate::daemon::config::MetricsAddress;
 use p2pfs_node::{Condition, Finding};
@@ -73,22 +75,27 @@ impl Endpoint {
     /// Answers readers forever.
     async fn serve(self, services: Arc<Services>) {
         let places = Arc::new(Semaphore::new(READERS_MAX));
+        let config = &services.settings.at_start;
+        let disks = Arc::new(Disks::new([
+            ("cache", config.cache_dir.clone()),
+            ("state", config.state_dir.clone()),
+        ]));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
             };
-            let services = services.clone();
+            let (services, disks) = (services.clone(), disks.clone());
             let accepted = match &self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                     tokio::spawn(async move {
                         let _place = place;
-                        answer(stream, &services).await;
+                        answer(stream, &services, &disks).await;
                     });
                 }),
                 Self::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                     tokio::spawn(async move {
                         let _place = place;
-                        answer(stream, &services).await;
+                        answer(stream, &services, &disks).await;
                     });
                 }),
             };
@@ -99,10 +106,10 @@ impl Endpoint {
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, services: &Services) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, services: &Services, disks: &Disks) {
     let answered = timeout(
         READER_TIME_MAX,
-        http::answer(stream, || families::text(services)),
+        http::answer(stream, || families::text(services, disks)),
     )
     .await;
     if let Ok(Err(error)) = answered {
