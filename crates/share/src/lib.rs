@@ -9,7 +9,7 @@
 //! The `scanner` follows the kernel's reports and walks the directories. It passes each finding to
 //! the `ListingState`, which alone decides what is listed and which puts files into the hash queue.
 //! The states of a name and all their transitions are one table, drawn in `name_state`. `hasher`
-//! threads read the queued files. Each change of the `Listing` is a [`ShareEvent`]. The `order`
+//! threads read the queued files. Each change of the `ShareListing` is a [`ShareEvent`]. The `order`
 //! module holds the event until all earlier changes are resolved, then the scanner sends it.
 //!
 //! A hash stays valid as long as (filesystem, ino, size, mtime, ctime) stay the same. Most
@@ -27,7 +27,7 @@
 //!
 //! A share may have a place: a path in the listing below which its files appear. Inside this crate,
 //! every name is relative to the folder of its share. The place is put in front of a name where an
-//! event or a status is made (`Listing::listed_path`), and taken off where a path of the
+//! event or a status is made (`ShareListing::listed_path`), and taken off where a path of the
 //! listing arrives ([`ShareSet::own`] and its neighbours). So a change of the place reads no file:
 //! each listed name is announced under its new path, and each old path as removed.
 //!
@@ -51,7 +51,7 @@
 //! | | | `Scanner::run_checks` (`checking`): `OpenShareDirectory::check` stats the name → `apply_check`: `PendingChecks::cause_of_file` decides whether the writer is done → `ListingState::observe` |
 //! | | | `see_file` → `ListingState::apply` → `HashQueue::observe`: the table of `name_state` decides. If the file is closed, it is queued, and later turns wait for it (`EventOrder::apply`); if it is still being written, it rests until it has been quiet |
 //! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
-//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `Listing::list_file`: the file is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] in the file's turn |
+//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `ShareListing::list_file`: the file is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] in the file's turn |
 //! | | | `Scanner::send_events`: `EventOrder::release` releases the events that no earlier change blocks → the channel of [`ShareSet::open`] |
 //! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `OwnLogAccess::put` → `OwnLogAccess::queue` (`node::machine::own_log`) queues the entry and schedules a head in 10 ms |
 //! | | | `LogIntake::publish_head` → `OwnLogAccess::sign`: `record` appends all queued entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`membership::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest of the log |

@@ -39,7 +39,7 @@ pub(super) struct Recheck {
 }
 
 /// The names of all shares, the contents that are served for them, and the order of their events.
-pub(super) struct Listing {
+pub(super) struct ShareListing {
     pub(super) tree: Tree,
     pub(super) shares: OfferedShares,
     /// Events that wait for earlier unresolved changes.
@@ -59,7 +59,7 @@ pub(super) struct Listing {
     pub(super) ledger: Arc<Ledger>,
 }
 
-impl Listing {
+impl ShareListing {
     pub(super) fn new(ledger: Ledger) -> Self {
         Self {
             tree: Tree::new(),

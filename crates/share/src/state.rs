@@ -13,7 +13,7 @@ use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
 use super::identity::{FileIdentity, NameStat};
 use super::ledger::Ledger;
-use super::listing::Listing;
+use super::listing::ShareListing;
 use super::name_state::Observation;
 use super::offered::OfferedShare;
 use super::outcome::FinishedRead;
@@ -23,7 +23,7 @@ use p2pfs_proto::wire::native::record::ShareIndex;
 
 /// The listing, and the files on their way into it.
 pub(super) struct ListingState {
-    pub(super) listing: Listing,
+    pub(super) listing: ShareListing,
     pub(super) queue: HashQueue,
     /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<FinishedRead>,
@@ -41,7 +41,7 @@ impl ListingState {
             absent.entry(entry.share.0).or_default().push(entry);
         }
         Self {
-            listing: Listing::new(ledger),
+            listing: ShareListing::new(ledger),
             queue: HashQueue::default(),
             read: Vec::new(),
             absent,

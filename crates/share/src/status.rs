@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::config::{Known, ShareProgress, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
-use super::listing::Listing;
+use super::listing::ShareListing;
 use super::offered::{OfferedShare, UNWATCHED};
 use super::queue::HashQueue;
 use super::state::ListingState;
@@ -33,7 +33,7 @@ pub enum SharedFor {
 
 /// The parts of the state that the reports about the shares read.
 pub(super) struct StatusView<'a> {
-    listing: &'a Listing,
+    listing: &'a ShareListing,
     queue: &'a HashQueue,
 }
 

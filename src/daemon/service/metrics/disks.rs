@@ -18,11 +18,11 @@ type ReadRoom = Arc<dyn Fn(&Path) -> Option<DiskRoom> + Send + Sync>;
 /// Reads the free space of the disks of some directories. While a disk hangs, it blocks one thread,
 /// however many readers ask.
 pub(super) struct Disks {
-    disks: Vec<Disk>,
+    disks: Vec<WatchedDisk>,
     read: ReadRoom,
 }
 
-struct Disk {
+struct WatchedDisk {
     name: &'static str,
     dir: PathBuf,
     /// A call that has not ended, or whose result no reader has received.
@@ -32,7 +32,7 @@ struct Disk {
 impl Disks {
     /// `dirs` are directories on the disks, each with its name in the metrics.
     pub(super) fn new(dirs: impl IntoIterator<Item = (&'static str, PathBuf)>) -> Self {
-        let disk = |(name, dir)| Disk {
+        let disk = |(name, dir)| WatchedDisk {
             name,
             dir,
             pending: Mutex::default(),
@@ -55,7 +55,7 @@ impl Disks {
     }
 }
 
-impl Disk {
+impl WatchedDisk {
     async fn room(&self, read: &ReadRoom) -> Option<DiskRoom> {
         let mut pending = self.pending.lock().await;
         let call = pending.get_or_insert_with(|| {
