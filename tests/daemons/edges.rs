@@ -101,10 +101,7 @@ fn names_of_partial_files_are_reported_as_left_out_except_in_the_inbox() {
         .cli(&["why", "--json", "d/.p2pfs-arriving"])
         .expect_json();
     let said = why["left_out"].as_str().unwrap();
-    assert!(
-        said.contains("on its way into an inbox: rename it"),
-        "{said}"
-    );
+    assert!(said.contains("arriving in an inbox: rename it"), "{said}");
     assert_eq!(why["listed"], false);
     assert!(!why["rule"].to_string().contains("being read"), "{why}");
     // the inbox's own is nothing that anybody looks for

@@ -38,7 +38,7 @@ fn on_a_metered_network_unread_files_wait_and_say_so() {
     let status = reader.cli(&["status"]).expect_ok();
     assert!(status.contains("metered"), "{status}");
     let pinned = reader.cli(&["pin", "pinned"]).expect_ok();
-    assert!(pinned.contains("waits: the network is metered"), "{pinned}");
+    assert!(pinned.contains("wait: the network is metered"), "{pinned}");
     let refused = reader.cli(&["prefetch", "named"]);
     let words = refused.stderr.replace('\n', " ");
     assert!(

@@ -122,7 +122,7 @@ fn a_file_renamed_over_an_own_one_is_fetched_whole_or_not_at_all() {
     if got.status.success() {
         assert!(got.stdout == new, "the start of another file")
     } else {
-        assert!(got.stderr.contains("get it anew"), "{}", got.stderr)
+        assert!(got.stderr.contains("get it again"), "{}", got.stderr)
     }
     eventually("the new one is listed", Duration::from_secs(60), || {
         node.cli(&["get", "base.iso", "-o", "-"]).stdout == new

@@ -92,7 +92,7 @@ fn another_protocol_ends_its_connection_and_its_address_is_named() {
     let lab = Lab::start();
     let web = MeshPeer::connect(&lab.lab.mesh);
     web.send(b"GET / HTTP/1.1\r\n\r\n");
-    lab.names("127.0.0.1", "no line of the protocol");
+    lab.names("127.0.0.1", "a line that is not of the protocol");
 }
 
 #[apply(promise)]

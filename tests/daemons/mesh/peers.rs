@@ -68,7 +68,7 @@ fn talk_passes_in_both_directions_and_cannot_control_a_terminal() {
     let refused = lab.node.cli(&["say", "anyone?"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(
-        refused.stderr.contains("nobody is there"),
+        refused.stderr.contains("no other node is connected"),
         "{}",
         refused.stderr
     );
