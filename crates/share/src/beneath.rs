@@ -148,37 +148,6 @@ impl Beneath {
         }
     }
 
-    /// Returns whether files in a share and in a directory of this node may be opened without
-    /// waiting for a server. Reads the mounts once for all of it.
-    pub(super) fn is_near(&self, share: &Path, own: &Path) -> bool {
-        let mut mounts = self.mounts.lock();
-        let mut refused = self.refused.iter().chain(mounts.points());
-        !refused.any(|refused| share.starts_with(refused))
-            && !mounts.was_far(share)
-            && !mounts.was_far(own)
-    }
-
-    /// Opens a regular file as [`Self::open_file`] does, if the kernel has the names in memory
-    /// (`RESOLVE_CACHED`). Returns `None` otherwise, and on any error. It waits for nothing if the
-    /// share [is near](Self::is_near).
-    pub(super) fn open_file_at_once(dir: &Path, path: &SharedPath) -> Option<(File, NameStat)> {
-        let open = |at: BorrowedFd<'_>, path, flags, resolve| {
-            openat2(
-                at,
-                path,
-                flags,
-                Mode::empty(),
-                resolve | ResolveFlags::CACHED,
-            )
-            .ok()
-        };
-        let share = open(CWD, dir, DIRECTORY, NO_LINKS)?;
-        let resolve = ResolveFlags::BENEATH | NO_LINKS | ResolveFlags::NO_XDEV;
-        let file = File::from(open(share.as_fd(), path.as_local(), FILE, resolve)?);
-        let seen = NameStat::of(&fstat(&file).ok()?);
-        (seen.file_type() == FileType::RegularFile).then_some((file, seen))
-    }
-
     /// Opens a path, at first without crossing any mount. If a mount is in the way, `path` is
     /// opened across it unless it lies at or below a protected path.
     fn open(

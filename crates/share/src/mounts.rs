@@ -67,11 +67,6 @@ impl MountTable {
         if self.has_changed() {
             self.read();
         }
-        self.was_far(dir)
-    }
-
-    /// Returns what [`Self::is_far`] does, by the table as it was last read.
-    pub(super) fn was_far(&self, dir: &Path) -> bool {
         let mut far = self.far.iter();
         far.any(|point| point.starts_with(dir) || dir.starts_with(point))
     }

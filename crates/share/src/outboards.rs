@@ -23,9 +23,7 @@ use super::part::{
     outboard_bytes,
 };
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::files::{
-    PRIVATE_MODE, create_anew, is_want, open_own, read_full_at, read_own_cached,
-};
+use p2pfs_types::files::{PRIVATE_MODE, create_anew, is_want, open_own, read_full_at};
 
 /// Size up to which a file has no outboard on disk. Hashing such a file takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
@@ -34,9 +32,6 @@ const MEMORY_BUDGET_BYTES: u64 = 8 << 20;
 /// Maximum number of outboards in memory. It bounds the overhead of the entries, because most
 /// outboards are tiny.
 const MEMORY_MAX_OUTBOARDS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-/// Maximum bytes of an outboard that is loaded without another thread: that of a file of 32 MiB.
-/// The copy takes some ten microseconds.
-const LOADED_AT_ONCE_MAX_BYTES: u64 = 128 << 10;
 /// Maximum concurrent rebuilds of different contents.
 const REBUILD_LANES: usize = 16;
 
@@ -141,28 +136,6 @@ impl Outboards {
     pub(super) fn stored(&self, hash: &ContentHash, size_bytes: u64) -> Option<HashPairs> {
         let on_disk = || self.read(hash, size_bytes).ok().flatten();
         self.recall(hash).or_else(on_disk)
-    }
-
-    /// Returns the hash pairs of a content from memory, or from a small file that the kernel has in
-    /// memory. Returns `None` otherwise. Never waits for a local disk.
-    pub(super) fn at_once(&self, hash: &ContentHash, size_bytes: u64) -> Option<HashPairs> {
-        let bytes = outboard_bytes(size_bytes);
-        if bytes == 0 {
-            return Some(HashPairs::Memory(Arc::default()));
-        }
-        if let Some(pairs) = self.recall(hash) {
-            return Some(pairs);
-        }
-        if bytes > LOADED_AT_ONCE_MAX_BYTES || self.held.lock().disk.get(hash).is_none() {
-            return None;
-        }
-        let pairs = read_own_cached(&self.path(hash), bytes as usize)?;
-        Some(self.note_in_memory(*hash, HashPairs::Memory(pairs.into())))
-    }
-
-    /// Returns the folder of the outboards on disk.
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Returns the hash pairs of a content, from memory, from disk, or by hashing `file` again.

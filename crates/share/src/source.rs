@@ -10,7 +10,6 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
 use rustix::io::Errno;
 
-use super::beneath::Beneath;
 use super::error::ShareError;
 use super::identity::{FileIdentity, NameStat};
 use super::outboards::Outboards;
@@ -109,28 +108,6 @@ impl ShareSet {
     /// As [`Self::source`].
     pub fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         self.find(hash, true)
-    }
-
-    /// Opens the file that [`Self::provable`] returns if that waits for nothing: the kernel has its
-    /// names in memory, and the file is as it was hashed. Loads its outboard if that is in memory,
-    /// too. Returns `None` otherwise, and on any error. Never waits for a local disk or a server.
-    pub fn provable_at_once(&self, hash: &ContentHash) -> Option<ShareFile> {
-        let shared = &self.inner.shared;
-        let candidate = self.candidates(hash, |_| true).into_iter().next()?;
-        let SourceCandidate { dir, path, .. } = &candidate;
-        if !shared.beneath.is_near(dir, shared.outboards.dir()) {
-            return None;
-        }
-        let (file, seen) = Beneath::open_file_at_once(dir, path)?;
-        if candidate.judge(&seen) != Judged::Same {
-            return None;
-        }
-        let mut file = candidate.file(file, *hash, &seen, shared);
-        let inner = Arc::get_mut(&mut file.inner)?;
-        inner.is_near = true;
-        let pairs = shared.outboards.at_once(hash, inner.identity.size_bytes);
-        inner.pairs = pairs.map_or_else(OnceLock::new, OnceLock::from);
-        Some(file)
     }
 
     fn find(&self, hash: &ContentHash, takes_written: bool) -> Result<ShareFile, ShareError> {
@@ -312,8 +289,6 @@ struct ShareFileInner {
     hash: ContentHash,
     identity: FileIdentity,
     include_private: bool,
-    /// Whether its filesystem is known to wait for no server.
-    is_near: bool,
     pairs: OnceLock<HashPairs>,
     outboards: Arc<Outboards>,
     shared: Weak<SharedState>,
@@ -335,7 +310,6 @@ impl ShareFile {
                 hash,
                 identity,
                 include_private,
-                is_near: false,
                 pairs,
                 outboards,
                 shared,
@@ -367,14 +341,6 @@ impl ShareFile {
     /// Returns whether the file has no name any longer, so that only open descriptors keep it.
     pub fn is_nameless(&self) -> bool {
         fstat(&self.inner.file).is_ok_and(|stat| stat.st_nlink == 0)
-    }
-
-    /// Returns whether closing the file waits for nothing: it is on a local filesystem, and has a
-    /// name, so that the close does not free it.
-    pub fn closes_at_once(&self) -> bool {
-        let known = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let seen = || statx(&self.inner.file, "", known, StatxFlags::NLINK);
-        self.inner.is_near && seen().is_ok_and(|seen| seen.stx_nlink > 0)
     }
 
     /// Returns the range with its proof, in the format of [`p2pfs_types::digest::encode`]. Every

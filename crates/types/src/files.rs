@@ -18,13 +18,13 @@ pub mod socket_place;
 pub use refused::stays_refused;
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, linkat, openat2};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::fs::{AtFlags, CWD, linkat};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 pub use held_lock::{HeldLock, Whereabouts};
@@ -164,19 +164,6 @@ pub fn read_own(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_own(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Reads an existing file of this program of this length, if the kernel has its name and all its
-/// bytes in memory. Returns `None` otherwise, and on any error. Never waits for a local disk.
-pub fn read_own_cached(path: &Path, length: usize) -> Option<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?;
-    // one byte more shows a file that is too long
-    let mut bytes = vec![0; length + 1];
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let read = preadv2(&file, &mut parts, 0, ReadWriteFlags::NOWAIT).ok()?;
-    bytes.truncate(length);
-    (read == length).then_some(bytes)
 }
 
 /// Creates a file with this mode in place of the leftover of a crash. An existing file of that name
@@ -373,23 +360,6 @@ mod tests {
         }
         assert!(!at("absent").exists());
         assert!(open_own(&at("absent")).is_err());
-    }
-
-    #[test]
-    fn a_cached_read_returns_a_whole_file_of_the_expected_length_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("file"), b"12345").unwrap();
-        std::os::unix::fs::symlink("file", at("link")).unwrap();
-        for length in [0, 4, 6] {
-            assert_eq!(read_own_cached(&at("file"), length), None, "{length}");
-        }
-        for name in ["link", "absent", "."] {
-            assert_eq!(read_own_cached(&at(name), 5), None, "{name}");
-        }
-        // the kernel may refuse, but it never returns other bytes
-        let read = read_own_cached(&at("file"), 5);
-        assert!(read.is_none_or(|bytes| bytes == b"12345"));
     }
 
     #[test]

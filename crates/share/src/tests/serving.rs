@@ -434,36 +434,6 @@ fn a_file_made_private_is_not_served_before_a_watch_reports_it() {
 }
 
 #[test]
-fn a_file_in_memory_is_opened_without_waiting_only_while_it_is_as_hashed() {
-    let mut bench = ShareBench::new();
-    // one without an outboard, one whose outboard is on the disk
-    let [small, large] = [content(10_000, 1), content(3 << 20, 2)];
-    bench.write("small", &small);
-    bench.write("large", &large);
-    bench.settle();
-    let at_once = |bench: &ShareBench, bytes: &[u8]| {
-        let opened = bench.set().provable_at_once(&ContentHash::of(bytes))?;
-        let range = ByteRange::at(0, 5000);
-        let proof = opened.encode_at_once(range, &PiecePool::default())?;
-        let verified = decode(ContentHash::of(bytes), bytes.len() as u64, range, proof);
-        Some(verified.unwrap().slice(range).unwrap() == bytes[..5000])
-    };
-    for bytes in [&small, &large] {
-        let found = at_once(&bench, bytes);
-        assert_ne!(found, Some(false));
-        // a kernel or filesystem without cached opens never opens at once
-        if let Some(file) = bench.set().provable_at_once(&ContentHash::of(bytes)) {
-            assert!(file.closes_at_once());
-        }
-    }
-    bench.chmod("small", 0o600);
-    fs::write(bench.at("large"), b"other").unwrap();
-    for bytes in [&small, &large] {
-        assert_eq!(at_once(&bench, bytes), None);
-    }
-}
-
-#[test]
 fn a_retained_copy_is_not_served_once_the_file_is_private() {
     let mut bench = ShareBench::new();
     bench.write("f", b"told by mistake");

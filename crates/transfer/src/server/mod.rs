@@ -3,10 +3,9 @@
 //!
 //! Work is done on blocking threads, a few at a time, with the peers in turn. Waiting requests and
 //! unsent answers are counted and bounded. A small range is answered on the connection's task if
-//! its bytes are in memory, and its file is open or can be opened without waiting, since a change
-//! of thread costs more than that work. Any other request takes a blocking thread. So does the
-//! first request of a file on a filesystem behind a server, because opening it may wait for the
-//! server even if the kernel has its name cached. Beyond the limits a peer gets `Busy` and asks
+//! its file is open and its bytes are in memory, since a change of thread costs more than that
+//! work. Any other request takes a blocking thread, because opening a file may wait for a disk or a
+//! network even if the kernel has its name cached. Beyond the limits a peer gets `Busy` and asks
 //! another one. Requests for contents on a hung disk are refused. An error ends one answer.
 
 pub mod askers;
@@ -146,7 +145,8 @@ impl Server {
     }
 
     /// Handles a request for content, and returns any other request. Called on the task of the
-    /// asker's connection. A small range that is in memory is answered there, all else in a task or on a blocking thread. Never blocks; needs a running tokio runtime.
+    /// asker's connection. A small range of an open file that is in memory is answered there, all
+    /// else in a task or on a blocking thread. Never blocks; needs a running tokio runtime.
     pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
         let Incoming { from, lane, .. } = incoming;
         let (hash, size_bytes, range) = match incoming.request {
@@ -244,8 +244,8 @@ impl Server {
         }
     }
 
-    /// Answers a small [`Request::Range`] if that needs no waiting: its file is open or can be
-    /// opened without waiting, its bytes are in memory, no other peer waits for its turn, and the upload limit lets it pass. Never
+    /// Answers a small [`Request::Range`] if that needs no waiting: its file is open, its bytes are
+    /// in memory, no other peer waits for its turn, and the upload limit lets it pass. Never
     /// blocks; needs a running tokio runtime.
     pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
         let Request::Range {
@@ -261,8 +261,7 @@ impl Server {
             return None;
         }
         let now = Instant::now();
-        let opened = self.inner.opened.lock().get(now, &hash, range);
-        let source = opened.or_else(|| self.open_at_once(now, &hash, range))?;
+        let source = self.inner.opened.lock().get(now, &hash, range)?;
         if source.size_bytes() != size_bytes {
             return None;
         }
@@ -282,21 +281,6 @@ impl Server {
         turn.mark_made();
         let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
         Some(Response::Data { proof })
-    }
-
-    /// Opens a shared file on this task if that waits for nothing, and keeps it open for the next
-    /// request.
-    fn open_at_once(&self, now: Instant, hash: &ContentHash, range: ByteRange) -> Option<Source> {
-        if self.inner.cache.is_complete(hash) {
-            return None;
-        }
-        let source = Source::Shared(self.inner.shares.provable_at_once(hash)?);
-        let closed = (self.inner.opened.lock()).put(now, *hash, source.clone(), range);
-        if let Some(closed) = closed.filter(|closed| !closed.closes_at_once()) {
-            drop(tokio::task::spawn_blocking(move || drop(closed)));
-        }
-        self.sweep_later();
-        Some(source)
     }
 
     /// Returns the load of the server, from 0 to 255.

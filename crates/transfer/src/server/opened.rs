@@ -97,14 +97,6 @@ impl Source {
         }
     }
 
-    /// Returns whether closing it waits for nothing.
-    pub(super) fn closes_at_once(&self) -> bool {
-        match self {
-            Self::Cached(_) => false,
-            Self::Shared(file) => file.closes_at_once(),
-        }
-    }
-
     /// Returns the ranges that may be requested from it.
     pub(super) fn ranges(&self) -> ExtentSet {
         match self {
