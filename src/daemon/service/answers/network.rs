@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -195,10 +196,16 @@ async fn check_address(services: &Services) -> Check {
     }
 }
 
-/// Finds out which node answers at an address. One that takes longer than `patience` is silent.
+/// Finds out which node answers at an address. One that takes longer than `patience` is stalled if
+/// it takes connections, else silent.
 pub(super) async fn probe(services: &Services, address: SocketAddr, patience: Duration) -> Probed {
-    let probed = timeout(patience, services.node.peers().probe(address)).await;
-    probed.unwrap_or(Probed::Silent)
+    if let Ok(probed) = timeout(patience, services.node.peers().probe(address)).await {
+        return probed;
+    }
+    match timeout(patience / 4, TcpStream::connect(address)).await {
+        Ok(Ok(_connection)) => Probed::Stalled,
+        _ => Probed::Silent,
+    }
 }
 
 /// Checks each seed of the configuration, all at once, because a silent one takes long.
