@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use p2pfs::daemon::config::{Config, SECTIONS, SETTINGS, Section, Setting, SettingKind};
 
-use crate::generated::{assert_generated, between, in_tree};
+use crate::generated::{assert_generated, between};
 use crate::roff::{heading, paragraphs, set};
 
 /// The manual page of the settings.
@@ -131,10 +131,11 @@ fn variables() -> String {
     roff
 }
 
-#[test]
-fn manual_describes_the_settings_of_the_source() {
-    let page = in_tree(PAGE);
-    let page = between(&page, ("\n.SH KEYS ABOVE", "\n.SH RELOADING"), &{
+/// Returns the manual page of the settings as the source generates it. The other parts of the page
+/// are compiled in, so that no test reads the file while another one writes it.
+pub(crate) fn settings_page() -> String {
+    let page = include_str!("../../man/p2pfs.toml.5");
+    let page = between(page, ("\n.SH KEYS ABOVE", "\n.SH RELOADING"), &{
         let sections = sections_of_the_manual();
         format!("\n{}", sections.trim_end())
     });
@@ -146,12 +147,16 @@ fn manual_describes_the_settings_of_the_source() {
         ),
         &format!("\n{}", live_settings().trim_end()),
     );
-    let page = between(
+    between(
         &page,
         ("\nP2PFS_NAME\n", ".RE\n"),
         &format!("\n{}", variables()),
-    );
-    assert_generated(PAGE, &page);
+    )
+}
+
+#[test]
+fn manual_describes_the_settings_of_the_source() {
+    assert_generated(PAGE, &settings_page());
 }
 
 /// Sets a text as comment lines, without Markdown.
@@ -215,7 +220,7 @@ fn commented_file_has_the_settings_of_the_source() {
 
 #[test]
 fn commented_file_names_every_setting_with_its_default() {
-    let commented = in_tree("packaging/p2pfs.toml");
+    let commented = commented_file();
     let untouched: Config = toml::from_str(&commented).unwrap();
     assert_eq!(untouched, Config::default());
     let uncommented: String = commented
