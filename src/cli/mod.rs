@@ -147,19 +147,41 @@ impl Command {
     /// Returns whether the command only reports, so that it may end when its output is no longer
     /// read.
     fn is_there_to_be_read(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Trust(_)
-                | Self::Status(_)
-                | Self::Peers(_)
-                | Self::Ping(_)
-                | Self::Config(_)
-                | Self::Top(_)
-                | Self::Ls(_)
-                | Self::Why(_)
-                | Self::Events(_)
-                | Self::Completions(_)
-        )
+            | Self::Status(_)
+            | Self::Peers(_)
+            | Self::Ping(_)
+            | Self::Config(_)
+            | Self::Top(_)
+            | Self::Ls(_)
+            | Self::Why(_)
+            | Self::Events(_)
+            | Self::Completions(_) => true,
+            Self::Daemon(_)
+            | Self::Demo(_)
+            | Self::Wait(_)
+            | Self::Share(_)
+            | Self::Invite(_)
+            | Self::Join(_)
+            | Self::Leave(_)
+            | Self::Expel(_)
+            | Self::Rotate(_)
+            | Self::Own(_)
+            | Self::Forget(_)
+            | Self::Doctor(_)
+            | Self::Limits(_)
+            | Self::Get(_)
+            | Self::Prefetch(_)
+            | Self::Pin(_)
+            | Self::Unpin(_)
+            | Self::Cache(_)
+            | Self::Send(_)
+            | Self::Say(_)
+            | Self::LegacyShell
+            | Self::MeshShell(_)
+            | Self::MountBroker(_) => false,
+        }
     }
 }
 

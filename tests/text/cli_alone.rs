@@ -1,5 +1,6 @@
 //! The command line where no daemon runs: misuse, help, and what each failure says.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +10,10 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use p2pfs::cli;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::cli_manual::every_command;
 
 /// The command with an environment of its own, in a directory of its own.
 pub(crate) fn p2pfs(dir: &Path) -> Command {
@@ -38,7 +42,11 @@ pub(crate) fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Every command that asks the daemon, with arguments that fit.
+/// How long a command may take to find that no daemon runs. One that runs on is ended, and belongs
+/// in [`NOT_ASKING`].
+const ASKING_MAX: Duration = Duration::from_secs(30);
+/// Commands that ask the daemon, where the arguments that [`asking`] would choose do not fit or do
+/// not suffice.
 const ASKING: &[&[&str]] = &[
     &["status"],
     &["peers", "--json"],
@@ -66,15 +74,79 @@ const ASKING: &[&[&str]] = &[
     &["unpin", "a"],
     &["prefetch", "a", "b"],
     &["events", "--follow"],
+    &["own", "/docs", "lab-2"],
 ];
+
+/// Every other command, which runs without a daemon, waits for one, or reports that none runs.
+const NOT_ASKING: &[&str] = &[
+    "daemon",
+    "demo",
+    "wait",
+    "join",
+    "doctor",
+    "config show",
+    "legacy-shell",
+    "mesh-shell",
+    "mount-broker",
+    "completions",
+];
+
+/// Returns the names of the commands that contain no others: `cache ls`.
+fn leaves() -> BTreeMap<String, clap::Command> {
+    let mut found = Vec::new();
+    every_command(&cli::command(), "", &mut found);
+    let leaves = found
+        .into_iter()
+        .filter(|(_, command)| command.get_subcommands().next().is_none());
+    let named = leaves.map(|(name, command)| (name.trim_start().to_owned(), command));
+    named.collect()
+}
+
+/// Returns the command lines of [`ASKING`], and one for each command that is in neither list. The
+/// name of a file takes the place of each argument that it needs.
+fn asking() -> Vec<Vec<String>> {
+    let lines = ASKING
+        .iter()
+        .map(|line| line.iter().map(|it| (*it).to_owned()));
+    let mut lines: Vec<Vec<String>> = lines.map(Iterator::collect).collect();
+    for (name, command) in leaves() {
+        let words = name.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let is_listed = lines.iter().any(|line| line.starts_with(&words));
+        if is_listed || NOT_ASKING.contains(&&*name) {
+            continue;
+        }
+        let needed = command
+            .get_positionals()
+            .filter(|argument| argument.is_required_set())
+            .map(|_| "a".to_owned());
+        lines.push(words.into_iter().chain(needed).collect());
+    }
+    lines
+}
+
+#[test]
+fn every_command_that_does_not_ask_the_daemon_exists() {
+    let leaves = leaves();
+    let gone = NOT_ASKING
+        .iter()
+        .filter(|name| !leaves.contains_key(**name));
+    assert_eq!(Vec::from_iter(gone), Vec::<&&str>::new());
+}
 
 #[test]
 fn without_a_daemon_every_command_fails_with_one_line_and_a_remedy() {
     let dir = dir();
-    for arguments in ASKING {
-        let output = run(dir.path(), arguments);
+    // `send` looks for its file before it asks.
+    fs::write(dir.path().join("a"), "content").unwrap();
+    for arguments in asking() {
+        let mut command = p2pfs(dir.path());
+        let output = command
+            .args(&arguments)
+            .timeout(ASKING_MAX)
+            .output()
+            .unwrap();
         let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(
             said.starts_with("p2pfs: no daemon answers on "),

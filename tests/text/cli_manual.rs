@@ -33,7 +33,11 @@ fn words(text: &str) -> BTreeSet<&str> {
 }
 
 /// Each command with its full name: `p2pfs cache ls`.
-fn every_command(command: &clap::Command, name: &str, found: &mut Vec<(String, clap::Command)>) {
+pub(crate) fn every_command(
+    command: &clap::Command,
+    name: &str,
+    found: &mut Vec<(String, clap::Command)>,
+) {
     for inner in command
         .get_subcommands()
         .filter(|inner| inner.get_name() != "help")
@@ -131,6 +135,21 @@ fn unknown_options(line: &str) -> Vec<String> {
         .filter_map(|word| word.strip_prefix("--"));
     let unknown = options.filter(|it| is_command && !it.is_empty() && !known.contains(*it));
     unknown.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_is_in_one_group_of_the_help() {
+    let command = cli::command();
+    let help = command.get_before_help().unwrap().to_string();
+    let mut listed: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .collect();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    let mut all: Vec<&str> = names.filter(|name| *name != "help").collect();
+    listed.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(listed, all, "src/cli/groups.rs has the groups");
 }
 
 #[test]
