@@ -132,9 +132,9 @@ impl NodePeers {
         self.commands.send(LoopCommand::AddSeed(address)).await
     }
 
-    /// Finds out which node answers at an address over TCP.
-    pub async fn probe(&self, address: SocketAddr) -> Probed {
-        self.handles.net.probe(address).await
+    /// Finds out which node answers at an address over TCP, within `patience`.
+    pub async fn probe(&self, address: SocketAddr, patience: Duration) -> Probed {
+        self.handles.net.probe_within(address, patience).await
     }
 
     /// Measures how long another node takes to answer a request over an open TCP connection.

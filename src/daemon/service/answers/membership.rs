@@ -97,8 +97,7 @@ pub(super) async fn check_last_known(services: &Services, patience: Duration) ->
         let node = services.node.clone();
         asked.spawn(async move {
             let deadline = Instant::now() + patience;
-            let probed = timeout_at(deadline, node.peers().probe(address)).await;
-            let probed = probed.unwrap_or(Probed::Silent);
+            let probed = node.peers().probe(address, patience).await;
             let reached = match probed {
                 Probed::Member(there) => {
                     let asked = node.peers().ask_to_dial_back(there, address);

@@ -1,7 +1,6 @@
 //! The check for nodes of other clusters on the local network.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -20,7 +19,7 @@ const DIALLED_MAX: usize = 8;
 /// An announced address without a p2pfs node is left out, because it shows nothing about this node.
 /// One that takes longer than `patience` to answer is left out too.
 pub(super) async fn check_nearby(
-    services: &Arc<Services>,
+    services: &Services,
     patience: Duration,
 ) -> Result<Vec<Check>, Failure> {
     let members = network::members(services).await?;
@@ -30,8 +29,8 @@ pub(super) async fn check_nearby(
     announced.retain(|at| !seeds.contains(at));
     let mut dialled = JoinSet::new();
     for address in announced.into_iter().take(DIALLED_MAX) {
-        let services = services.clone();
-        dialled.spawn(async move { (address, network::probe(&services, address, patience).await) });
+        let node = services.node.clone();
+        dialled.spawn(async move { (address, node.peers().probe(address, patience).await) });
     }
     let mut strangers = Vec::new();
     while let Some(Ok((address, probed))) = dialled.join_next().await {

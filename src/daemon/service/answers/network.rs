@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -186,25 +185,13 @@ async fn check_address(services: &Services) -> Check {
     if address.ip().is_loopback() {
         return loopback_alone(address, services.settings.at_start.listen);
     }
-    match probe(services, address, CHECKUP_PATIENCE).await {
+    match services.node.peers().probe(address, CHECKUP_PATIENCE).await {
         Probed::Ourselves => Check::ok("address", address.to_string()),
         _ => Check::warning(
             "address",
             format!("{address} does not lead back here from this machine"),
             "fine behind a NAT that forwards it; else name the right one with listen",
         ),
-    }
-}
-
-/// Finds out which node answers at an address. One that takes longer than `patience` is stalled if
-/// it takes connections, else silent.
-pub(super) async fn probe(services: &Services, address: SocketAddr, patience: Duration) -> Probed {
-    if let Ok(probed) = timeout(patience, services.node.peers().probe(address)).await {
-        return probed;
-    }
-    match timeout(patience / 4, TcpStream::connect(address)).await {
-        Ok(Ok(_connection)) => Probed::Stalled,
-        _ => Probed::Silent,
     }
 }
 
@@ -232,7 +219,7 @@ async fn check_seed(services: &Services, seed: &Seed, patience: Duration) -> Che
             last.get_or_insert(other_family(&name, address));
             continue;
         }
-        let probed = probe(services, address, patience).await;
+        let probed = services.node.peers().probe(address, patience).await;
         if let Probed::Member(node) = probed {
             return check_heard(services, name, node, address, patience).await;
         }

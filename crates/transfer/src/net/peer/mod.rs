@@ -36,7 +36,7 @@ pub use serve::{AnswerBeside, Incoming, ReplyTo};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -279,7 +279,12 @@ impl PeerNet {
     /// Finds out which node answers at an address. Takes at most the time of a dial and of a
     /// greeting.
     pub async fn probe(&self, addr: SocketAddr) -> Probed {
-        probe::probe(&self.owner.shared, addr).await
+        self.probe_within(addr, Duration::MAX).await
+    }
+
+    /// Finds out which node answers at an address, as [`Self::probe`] does, within `patience`.
+    pub async fn probe_within(&self, addr: SocketAddr, patience: Duration) -> Probed {
+        probe::probe(&self.owner.shared, addr, patience).await
     }
 
     /// Finds out which member is at an address. The node there must be a member by our ledger or by

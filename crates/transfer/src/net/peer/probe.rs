@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -40,17 +41,22 @@ pub enum Probed {
     Unreachable(String),
 }
 
-/// Dials, greets and hangs up. If the other end hangs up first, it may be stopping, so the probe is
-/// repeated once.
-pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
-    match attempt(shared, addr).await {
-        ProbeAttempt::Sure(probed) => probed,
-        ProbeAttempt::HungUp(_) => {
-            sleep(shared.limits.times.look_again).await;
-            match attempt(shared, addr).await {
-                ProbeAttempt::Sure(probed) | ProbeAttempt::HungUp(probed) => probed,
-            }
-        }
+/// Dials, greets and hangs up, within `patience` and the limits of a dial and of a greeting. If the
+/// other end hangs up first, it may be stopping, so the probe is repeated once if there is time.
+pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr, patience: Duration) -> Probed {
+    let begun = Instant::now();
+    let first = match attempt(shared, addr, patience).await {
+        ProbeAttempt::Sure(probed) => return probed,
+        ProbeAttempt::HungUp(probed) => probed,
+    };
+    let pause = shared.limits.times.look_again;
+    if patience.saturating_sub(begun.elapsed()) <= pause {
+        return first;
+    }
+    sleep(pause).await;
+    let left = patience.saturating_sub(begun.elapsed());
+    match attempt(shared, addr, left).await {
+        ProbeAttempt::Sure(probed) | ProbeAttempt::HungUp(probed) => probed,
     }
 }
 
@@ -61,12 +67,21 @@ enum ProbeAttempt {
     HungUp(Probed),
 }
 
-async fn attempt(shared: &Arc<Shared>, addr: SocketAddr) -> ProbeAttempt {
-    let stream = match timeout(shared.limits.times.dial, TcpStream::connect(addr)).await {
+async fn attempt(shared: &Arc<Shared>, addr: SocketAddr, patience: Duration) -> ProbeAttempt {
+    let begun = Instant::now();
+    let dial = shared.limits.times.dial.min(patience);
+    let stream = match timeout(dial, TcpStream::connect(addr)).await {
         Err(_) => return ProbeAttempt::Sure(Probed::Silent),
         Ok(Err(error)) => return ProbeAttempt::Sure(not_connected(&error)),
         Ok(Ok(stream)) => stream,
     };
+    let left = patience.saturating_sub(begun.elapsed());
+    let talked = timeout(left, talk(shared, stream)).await;
+    talked.unwrap_or(ProbeAttempt::Sure(Probed::Stalled))
+}
+
+/// Finds out which node is at the other end of a connection.
+async fn talk(shared: &Arc<Shared>, stream: TcpStream) -> ProbeAttempt {
     let Ok(dialler) = shared.local.tls.dialler(None) else {
         return ProbeAttempt::Sure(Probed::Other);
     };

@@ -104,6 +104,18 @@ async fn a_connection_without_data_is_neither_silence_nor_another_protocol() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_probe_ends_within_its_patience_and_tells_a_stalled_node_from_a_silent_one() {
+    let asker = asker();
+    let patience = PeerLimits::default().times.handshake / 4;
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let begun = tokio::time::Instant::now();
+    let probed = asker.net.probe_within(addr, patience).await;
+    assert_eq!(probed, Probed::Stalled);
+    assert!(begun.elapsed() < patience * 2);
+}
+
 #[tokio::test]
 async fn a_request_to_a_stopping_node_is_repeated_and_a_refused_one_is_not() {
     let (asker, node) = (asker(), Node::new(1));
