@@ -266,20 +266,12 @@ impl Keyring {
         key: &NodeKey,
         claims: impl Fn(&mut LedgerSigner<'_>) -> Result<Vec<SignedStatement>, TrustError>,
     ) -> Result<EpochId, TrustError> {
-        let secret = EpochSecret::random();
-        let epoch = secret.id();
-        let both = self.state_with(Some(secret), key, |signer| {
-            let mut stated = claims(signer)?;
-            stated.extend(signer.rotate(epoch)?);
-            Ok(stated)
-        });
-        match both {
-            Ok(()) => Ok(epoch),
+        match self.state_with_rotation(key, &claims) {
             Err(TrustError::LedgerFull) => {
                 self.state(key, claims)?;
                 Err(TrustError::NoFreshSecret)
             }
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 
@@ -289,9 +281,22 @@ impl Keyring {
     /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`], [`TrustError::NoLedger`],
     /// [`TrustError::File`].
     pub fn rotate(&self, key: &NodeKey) -> Result<EpochId, TrustError> {
+        self.state_with_rotation(key, |_| Ok(Vec::new()))
+    }
+
+    /// Makes statements and the rotation to a fresh random secret, all or none. Returns its epoch.
+    fn state_with_rotation(
+        &self,
+        key: &NodeKey,
+        claims: impl FnOnce(&mut LedgerSigner<'_>) -> Result<Vec<SignedStatement>, TrustError>,
+    ) -> Result<EpochId, TrustError> {
         let secret = EpochSecret::random();
         let epoch = secret.id();
-        self.state_with(Some(secret), key, |signer| signer.rotate(epoch))?;
+        self.state_with(Some(secret), key, |signer| {
+            let mut stated = claims(signer)?;
+            stated.extend(signer.rotate(epoch)?);
+            Ok(stated)
+        })?;
         Ok(epoch)
     }
 
