@@ -284,11 +284,11 @@ impl NameState {
         match observation {
             Observation::Gone => {
                 let listing = ListingChange::Remove;
-                self.end(Self::Absent, listing, notes)
+                end(Self::Absent, listing, notes)
             }
             Observation::Remembered { doubted: false } => {
                 let listing = ListingChange::List { doubted: false };
-                self.end(Self::Listed, listing, notes)
+                end(Self::Listed, listing, notes)
             }
             // the hash is as doubtful under this name as under the name by which it was read
             Observation::Remembered { doubted: true } => {
@@ -311,17 +311,6 @@ impl NameState {
         }
     }
 
-    /// Returns a state in which no read is due, and forgets the notes.
-    fn end(self, next: Self, listing: ListingChange, notes: &mut FileNotes) -> (Self, Effects) {
-        *notes = FileNotes::default();
-        let effects = Effects {
-            listing,
-            place: PlaceChange::Leave,
-            ..Effects::wait(Wait::Unblock)
-        };
-        (next, effects)
-    }
-
     /// Returns the next state of a file that looks as it is listed. It may have been written again
     /// within a clock tick, or through a mapping, which changes no time stamp. If its hash is in
     /// doubt, it can be hashed for good once its writer has closed it.
@@ -340,7 +329,7 @@ impl NameState {
             // the read that was to verify the listed hash found something else under the name
             Self::Checking if notes.is_suspected => ready(false, Wait::Block, facts),
             Self::Checking if notes.is_extended => doubt(facts.quiet, facts),
-            Self::Checking => self.end(Self::Listed, ListingChange::Keep, notes),
+            Self::Checking => end(Self::Listed, ListingChange::Keep, notes),
             _ => (self, Effects::default()),
         }
     }
@@ -503,7 +492,7 @@ impl NameState {
                 (Self::Checking, effects)
             }
             HashOutcome::Unreadable(identity) => {
-                self.end(Self::Rejected, ListingChange::LeaveOut(identity), notes)
+                end(Self::Rejected, ListingChange::LeaveOut(identity), notes)
             }
         }
     }
@@ -519,6 +508,17 @@ impl NameState {
             _ => ready(false, Wait::Block, facts),
         }
     }
+}
+
+/// Returns a state in which no read is due, and forgets the notes.
+fn end(next: NameState, listing: ListingChange, notes: &mut FileNotes) -> (NameState, Effects) {
+    *notes = FileNotes::default();
+    let effects = Effects {
+        listing,
+        place: PlaceChange::Leave,
+        ..Effects::wait(Wait::Unblock)
+    };
+    (next, effects)
 }
 
 /// Queues a file, or lets it rest if it was read a short time ago. Later turns that wait for the

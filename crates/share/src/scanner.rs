@@ -235,9 +235,8 @@ impl Scanner {
                 }
                 Err(error) => is_want(error),
             };
-            let mut state = self.shared.lock();
-            if !is_same && !state.listing.shares.scans.contains(&index) {
-                state.listing.shares.scans.push(index);
+            if !is_same {
+                self.shared.lock().listing.shares.scan(index);
             }
         }
     }

@@ -33,6 +33,15 @@ impl OfferedShares {
         self.scans.extend(self.by_index.keys().copied());
     }
 
+    /// Schedules a walk through a share. Returns false if one is scheduled already.
+    pub(super) fn scan(&mut self, index: u16) -> bool {
+        let is_new = !self.scans.contains(&index);
+        if is_new {
+            self.scans.push(index);
+        }
+        is_new
+    }
+
     /// Changes a share. Announces the change of its warning, if there is one.
     pub(super) fn change(&mut self, index: u16, change: impl FnOnce(&mut OfferedShare)) {
         let Some(share) = self.by_index.get_mut(&index) else {

@@ -176,15 +176,9 @@ impl ShareSet {
                 continue;
             }
             let mut state = shared.lock();
-            let index = state
-                .listing
-                .tree
-                .get(candidate.slot)
-                .map(|node| node.share);
-            if let Some(index) = index
-                && !state.listing.shares.scans.contains(&index)
-            {
-                state.listing.shares.scans.push(index);
+            let listing = &mut state.listing;
+            let node = listing.tree.get(candidate.slot);
+            if node.is_some_and(|node| listing.shares.scan(node.share)) {
                 drop(state);
                 shared.wake();
             }
