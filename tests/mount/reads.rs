@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -371,16 +372,22 @@ fn the_pages_of_a_complete_file_are_dropped_at_its_last_close() {
     }
 }
 
+/// Reads a file to its end, and returns it still open.
+fn read_in_order(path: &Path, bytes: &[u8]) -> File {
+    let mut file = File::open(path).unwrap();
+    let mut read = Vec::new();
+    file.read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+    file
+}
+
 #[apply(promise)]
 fn pages_behind_a_reader_in_order_are_dropped_while_the_file_is_open() {
     let content = Memory::new();
     let bytes = noise(5, 32 << 20);
     content.file("large", bytes.clone());
     let mounted = Mounted::of(&content);
-    let mut file = File::open(mounted.at("large")).unwrap();
-    let mut read = Vec::new();
-    file.read_to_end(&mut read).unwrap();
-    assert!(read == bytes);
+    let file = read_in_order(&mounted.at("large"), &bytes);
     let before = mounted.mount.activity().read_bytes;
     let mut page = [0; 4096];
     file.read_exact_at(&mut page, bytes.len() as u64 - 4096)
@@ -408,11 +415,9 @@ fn pages_of_bytes_that_the_cache_did_not_accept_stay_behind_a_reader() {
         fetched,
     );
     let mounted = Mounted::of(&content);
-    let mut file = File::open(mounted.at("large")).unwrap();
-    let mut read = Vec::new();
-    file.read_to_end(&mut read).unwrap();
-    assert!(read == bytes);
+    let file = read_in_order(&mounted.at("large"), &bytes);
     let before = mounted.mount.activity().read_bytes;
+    let mut read = vec![0; bytes.len()];
     file.read_exact_at(&mut read, 0).unwrap();
     assert!(read == bytes);
     assert_eq!(mounted.mount.activity().read_bytes, before);
