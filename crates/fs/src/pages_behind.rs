@@ -25,9 +25,9 @@ pub(crate) struct ReadRun {
 }
 
 impl ReadRun {
-    /// Records a read. Returns the range of the run whose pages are no longer needed, if it is at
-    /// least [`STEP_BYTES`] long. A read elsewhere begins a new run, so the pages of reads at
-    /// random stay.
+    /// Records a read. Returns a range whose pages the reader no longer needs, once that range has
+    /// at least [`STEP_BYTES`]. A read elsewhere begins a new run, so the pages of reads at random
+    /// stay.
     pub(crate) fn record(&mut self, read: ByteRange) -> Option<ByteRange> {
         if read.start < self.kept_from || read.start > self.end + KEPT_BYTES {
             (self.kept_from, self.end) = (read.start, read.end);
