@@ -1,8 +1,8 @@
 //! The exporter of a connection (RFC 8446, section 7.5): bytes that only its two ends can derive.
 //! An application binds its proofs to them.
 //!
-//! rustls has no exporter for connections whose keys are handed over. Its key log gives the secret
-//! of the exporter, and no other secret is taken from it.
+//! rustls has no exporter for unbuffered connections. [`ExporterLog`] takes the secret of the
+//! exporter from the key log of rustls, and no other secret.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ impl KeyLog for ExporterLog {
 }
 
 impl ExporterLog {
-    /// Takes the secret. Returns `None` before the handshake is complete.
+    /// Takes the secret of the exporter. Returns `None` if rustls has not logged it yet.
     pub(crate) fn take(&self, suite: &'static Tls13CipherSuite) -> Option<Exporter> {
         let secret = self.0.lock().take()?;
         // No hash of TLS 1.3 gives a longer secret.

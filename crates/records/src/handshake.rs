@@ -1,9 +1,10 @@
-//! The handshake: rustls decides what is sent and accepted, and this module moves the bytes.
+//! The handshake: rustls decides what is sent and accepted. This module moves the bytes, and limits
+//! how many of them may wait.
 //!
-//! rustls sees whole records, one at a time, and none after the last record of the handshake. Bytes
-//! that arrived behind that record become the first ones of [`TlsStream`]. Resumption, early data
-//! and tickets must be off in the configuration: no handshake message but a key update is accepted
-//! later.
+//! This module shows whole records to rustls, one more at a time, and none after the last record of
+//! the handshake. Bytes that arrived behind that record become the first received bytes of
+//! [`TlsStream`]. Resumption, early data and tickets must be off in the configuration: no handshake
+//! message but a key update is accepted later.
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::stream::{ConnectionFacts, TlsStream};
 /// [`VERSION_MAJOR`].
 const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 const VERSION_MAJOR: u8 = 3;
-/// Bytes that are read from the socket at a time.
+/// Maximum bytes of one read of the socket during the handshake.
 const READ_BYTES: usize = 4 << 10;
 
 /// The end of a connection.
@@ -43,17 +44,17 @@ pub enum HandshakeError {
     /// The network failed, or the other end closed the connection.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// rustls refused the other end, or the other end refused this one.
+    /// rustls reported an error, such as a key that it refuses or an alert of the other end.
     #[error(transparent)]
     Tls(#[from] Error),
-    /// The other end sent [`HANDSHAKE_MAX_BYTES`] of a message without finishing it.
+    /// [`HANDSHAKE_MAX_BYTES`] of an unfinished message arrived.
     #[error("a message of the handshake is longer than {HANDSHAKE_MAX_BYTES} bytes")]
     TooLong,
-    /// The other end sent an alert that it closes, data, or the beginning of another message before
-    /// the handshake was complete.
+    /// The other end closed the connection by an alert or sent data before the handshake was
+    /// complete. Or its last message of the handshake did not end with a record.
     #[error("the other end left the handshake")]
     Left,
-    /// The connection has no keys of TLS 1.3 that this crate can use.
+    /// The handshake gave no TLS 1.3 keys that this crate supports, or no exporter.
     #[error("the handshake gave no keys of TLS 1.3")]
     NoKeys,
 }
@@ -198,8 +199,8 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
                 Ok(Step::Again) => {}
                 Ok(Step::Send) => self.send().await?,
                 Ok(Step::Read) => self.show_record().await?,
-                // The first record under the new keys follows a whole record. So rustls must have
-                // used all bytes that it saw.
+                // A message must not span a change of keys (RFC 8446, section 5.1). So rustls must
+                // have used all bytes that it saw.
                 Ok(Step::Done) if self.shown > 0 => return Err(HandshakeError::Left),
                 Ok(Step::Done) => return Ok(()),
                 Err(error) => {
@@ -245,7 +246,8 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
         Ok(())
     }
 
-    /// Sends the alerts that rustls has queued about an error. Ignores a failure to send.
+    /// Sends the remaining outgoing bytes, and the alerts that rustls has queued about an error.
+    /// Ignores a failure to send.
     async fn send_alerts(&mut self) {
         // While an alert is queued, rustls encodes it before it looks at the incoming bytes again.
         // Without a queued alert, rustls must not be called after an error.
@@ -254,7 +256,7 @@ impl<C: Unbuffered, S: AsyncRead + AsyncWrite + Unpin, F: FnOnce()> Driver<C, S,
         let _sent = self.send().await;
     }
 
-    /// Reads one more record and shows it to rustls.
+    /// Lets rustls see one more record. Reads from the stream until that record is complete.
     async fn show_record(&mut self) -> Result<(), HandshakeError> {
         loop {
             if let Some(end) = end_of_record(&self.incoming, self.shown)? {
@@ -326,9 +328,8 @@ fn encode(
 /// Returns the end of the record at `begin`, or `None` if the record is incomplete. If the bytes at
 /// `begin` are not a record, returns the end of all bytes, so that rustls sees and refuses them.
 ///
-/// # Errors
-/// rustls's error for a record that is too long. rustls itself would wait for the rest of some such
-/// records.
+/// # Errors The error of rustls for a record over [`BODY_MAX_BYTES`]. rustls itself accepts headers
+/// of somewhat longer records.
 fn end_of_record(bytes: &[u8], begin: usize) -> Result<Option<usize>, Error> {
     let bytes_here = &bytes[begin..];
     let is_type = |kind: &u8| RECORD_TYPES.contains(kind);

@@ -1,7 +1,6 @@
 //! The keys of a connection and their updates (RFC 8446, section 4.6.3).
 //!
-//! rustls derives each next key (`rustls::kernel`). The two directions update on their own, and
-//! share only the state here.
+//! rustls derives each next key (`rustls::kernel`). Each direction updates its own key.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,8 +15,8 @@ use crate::seal::{Opener, RecordError, Sealer};
 pub(crate) enum KeySource {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
-    /// Keys made from a number, which are the same for both directions. Each field is the number of
-    /// its direction's current key.
+    /// Keys made from numbers. Each field is the number of its direction's current key. The same
+    /// number gives the same key in both directions.
     #[cfg(any(test, feature = "test-support"))]
     Numbered {
         sealer: u8,
@@ -70,12 +69,12 @@ impl KeyUpdates {
         opener.ok_or(RecordError::Worn)
     }
 
-    /// Makes this end update its key before it sends more.
+    /// Makes this end update its key before it seals the next record.
     pub(crate) fn request_update(&self) {
         self.is_update_due.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether this end must update its key before the next record, and clears the request.
+    /// Returns whether an update of this end's key was requested, and clears the request.
     pub(crate) fn take_update(&self) -> bool {
         // This runs for each sealed record, and a load of a shared flag costs less than a swap.
         self.is_update_due.load(Ordering::Relaxed)

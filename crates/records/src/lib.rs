@@ -1,8 +1,9 @@
 //! TLS 1.3 connections with records of our own (RFC 8446, section 5).
 //!
-//! rustls makes the handshake ([`connect`], [`accept`]) and derives all keys. Afterwards this crate
-//! seals the caller's bytes into the output buffer. It opens received records into the caller's
-//! buffer. rustls would copy each byte once when it sends and three times when it receives.
+//! rustls makes the handshake ([`connect`], [`accept`]) and derives the keys of the records.
+//! Afterwards this crate seals the caller's bytes into the output buffer. It opens a received
+//! record into the caller's buffer if the record fits there. rustls would copy each byte once when
+//! it sends and three times when it receives.
 //!
 //! ```text
 //!  connect, accept ──▶ handshake (rustls, unbuffered) ──▶ KernelConnection
@@ -13,9 +14,8 @@
 //!                                                 Opener       Sealer     (seal: no I/O)
 //! ```
 //!
-//! This crate owns keys, nonces, the form of a record and the buffers of a connection. The caller
-//! provides the configuration of the handshake. This crate knows no frame of an application.
-//! `docs/tls.md` has the rules and the threat model.
+//! The caller provides the configuration of the handshake. `docs/tls.md` has the rules and the
+//! threat model.
 
 #![cfg_attr(
     test,

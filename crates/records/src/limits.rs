@@ -4,19 +4,20 @@ use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 
 use crate::seal::RECORD_MAX_BYTES;
 
-/// Maximum records in a row that carry no byte, key updates included: as many as rustls and
-/// BoringSSL accept. The only such records that p2pfs sends are key updates.
+/// Maximum records in a row without a byte of the stream, key updates included. rustls and
+/// BoringSSL accept as many empty records. p2pfs sends none except key updates.
 pub const EMPTY_RECORDS_MAX: u32 = 32;
 /// Maximum received bytes of a handshake that rustls has not processed yet: two records of the
-/// largest size. The largest handshake message of p2pfs has 2 KiB, because it contains the key of a
-/// post-quantum key exchange.
+/// largest size. The largest handshake message of p2pfs has about 2 KiB, because it contains the
+/// key of a post-quantum key exchange.
 pub const HANDSHAKE_MAX_BYTES: usize = 2 * RECORD_MAX_BYTES;
-/// Size of the read buffer in bytes after a connection is split. It is large enough to save system
-/// calls, and small enough that the bytes of one call are still in the processor's nearest caches
-/// when they are opened.
+/// Maximum size of the read buffer in bytes after a connection is split. It is large enough to save
+/// system calls, and small enough that received bytes are still in the processor's cache when they
+/// are opened.
 pub(crate) const READ_AHEAD_BYTES: usize = 64 << 10;
-/// Number of sealed bytes at which the writer seals no further record. It continues when the socket
-/// has accepted all sealed bytes. One system call can thus take many records.
+/// Number of sealed bytes waiting for the socket at which the writer seals no further record. It
+/// continues when the socket has accepted all sealed bytes. One system call can thus take many
+/// records.
 pub const WRITE_AHEAD_BYTES: usize = 256 << 10;
 
 /// The limits of this crate, for p2pfs(8).

@@ -1,7 +1,8 @@
 //! Records of a connection after its handshake (TLS 1.3, RFC 8446, section 5). A [`Sealer`] and an
-//! [`Opener`] read a caller's buffer and write another one, without a copy between.
+//! [`Opener`] read a caller's buffers and write another one. Only the parts of a record from
+//! several buffers are copied before they are sealed.
 //!
-//! This module owns keys, nonces and the form of a record. It never reads or writes a stream.
+//! This module never reads or writes a stream.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
@@ -59,20 +60,21 @@ pub enum RecordError {
     /// this.
     #[error("a record is not authentic")]
     Forged,
-    /// An authentic record contains what no honest end seals. Only the other end can cause it.
+    /// An authentic record has no valid content: data, an alert or a key update. Only the other end
+    /// can cause it.
     #[error("a record has the wrong form")]
     Malformed,
-    /// More authentic records in a row carry no byte than `EMPTY_RECORDS_MAX`. Only the other end
-    /// can cause it.
+    /// More than `EMPTY_RECORDS_MAX` authentic records in a row carry no byte of the stream. Only
+    /// the other end can cause it.
     #[error("too many empty records in a row")]
     Empty,
-    /// The other end sent an alert: it has finished or reports an error.
+    /// The other end sent an alert other than a refusal: it has finished or reports an error.
     #[error("the other end has ended the connection")]
     Over,
-    /// The other end refuses this one. No machine on the way can cause it.
+    /// The other end refuses this one. No machine on the path can cause it.
     #[error("the other end refuses this one")]
     Refused,
-    /// The key has sealed its maximum of records, or rustls cannot derive the next one.
+    /// The key has sealed its maximum of records, or rustls cannot derive the next key.
     #[error("the key is worn")]
     Worn,
 }
@@ -135,7 +137,7 @@ impl Sealer {
         Ok(())
     }
 
-    /// Seals a refusal of the other end into `room`, of [`REFUSAL_BYTES`].
+    /// Seals a refusal of the other end into the first [`REFUSAL_BYTES`] of `room`.
     ///
     /// # Errors
     /// [`RecordError::Worn`]: nothing was sealed.
@@ -144,8 +146,9 @@ impl Sealer {
         Ok(())
     }
 
-    /// Seals the beginning of `parts`, as much as one record carries, into the beginning of `room`,
-    /// which must hold [`OVERHEAD_BYTES`] more than that. Returns how many bytes were sealed.
+    /// Seals the beginning of `parts`, as much as one record carries, into the beginning of `room`.
+    /// `room` must hold [`OVERHEAD_BYTES`] more than that. Returns how many bytes of `parts` were
+    /// sealed.
     ///
     /// # Errors
     /// [`RecordError::Worn`]: nothing was sealed.
@@ -209,7 +212,7 @@ fn gather<'a>(parts: impl Iterator<Item = &'a [u8]>, mut room: &mut [u8]) {
 pub(crate) enum Opened {
     /// This many bytes of the stream, possibly none.
     Data(usize),
-    /// The other end seals all further records with its next key.
+    /// The other end seals the following records with its next key.
     KeyUpdate {
         /// Whether this end must update its key too.
         is_requested: bool,
@@ -252,13 +255,13 @@ impl Opener {
             .ok_or(RecordError::Forged)
     }
 
-    /// Returns the size of the buffer for opening a whole record of this length.
+    /// Returns the size in bytes of the buffer into which a whole record of this length is opened.
     pub(crate) fn room_for(record_bytes: usize) -> usize {
         record_bytes - HEADER_BYTES - TAG_BYTES
     }
 
-    /// Opens a whole record into `room`, which must have the length of [`Self::room_for`]. The
-    /// bytes of the stream are then at the beginning of `room`.
+    /// Opens a whole record into `room`, which must have the length of [`Self::room_for`]. If the
+    /// record carries data, the data is then at the beginning of `room`.
     ///
     /// # Errors
     /// [`RecordError::Forged`], [`RecordError::Malformed`], [`RecordError::Over`],

@@ -1,6 +1,6 @@
-//! Both directions of a connection after its handshake. Incoming records are opened directly into
-//! the reader's buffer. Outgoing bytes are sealed some way ahead of the socket, so that one system
-//! call takes many records.
+//! Both directions of a connection after its handshake. An incoming record is opened directly into
+//! the reader's buffer if it fits there. Outgoing bytes are sealed ahead of the socket, so that one
+//! system call can take many records.
 //!
 //! The directions share only the socket and [`KeyUpdates`]: one reads while the other writes.
 
@@ -22,7 +22,7 @@ use crate::seal::{
     RECORD_MAX_BYTES, REFUSAL_BYTES, RecordError, Sealer,
 };
 
-/// Initial size of the read buffer in bytes: some requests or small answers.
+/// Minimum size of the read buffer in bytes: some requests or small answers.
 const FIRST_ROOM_BYTES: usize = 4 << 10;
 /// Size in bytes of the write buffer that a connection owns, for small messages.
 const SMALL_ROOM_BYTES: usize = 4 << 10;
@@ -31,7 +31,7 @@ const SMALL_ROOM_BYTES: usize = 4 << 10;
 const LARGE_ROOM_BYTES: usize =
     WRITE_AHEAD_BYTES + KEY_UPDATE_BYTES + CARRIED_MAX_BYTES + OVERHEAD_BYTES;
 /// Maximum large write buffers kept in [`SPARE`] to be borrowed. A connection returns its large
-/// buffer when the socket has accepted all sealed bytes.
+/// buffer when the socket has accepted all sealed bytes, or when it ends.
 const SPARE_BUFFERS: usize = 4;
 
 // a whole record must fit, however long it is
@@ -43,10 +43,10 @@ static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// Receiver of news about incoming records, for the timing of a connection.
 pub trait RecordObserver: Send {
-    /// Receives, before each read of the socket, the number of bytes that the next record or its
-    /// header still lacks.
+    /// Receives, before each read of the socket, the number of bytes that the next record still
+    /// lacks, or its header while that is incomplete.
     fn lacks(&self, bytes: usize);
-    /// Receives the arrival of a record that carries no byte.
+    /// Receives the arrival of a record that carries no byte of the stream.
     fn passed_over(&self);
 }
 
@@ -75,7 +75,7 @@ pub struct TlsStream<S> {
 }
 
 impl<S> TlsStream<S> {
-    /// Creates a stream with the bytes that arrived behind the handshake.
+    /// Creates a stream. `arrived` are the bytes received behind the handshake.
     pub(crate) fn new(
         stream: S,
         facts: ConnectionFacts,
@@ -110,12 +110,13 @@ impl<S> TlsStream<S> {
         self.facts.side
     }
 
-    /// Returns the certificate of the other end, or its raw public key.
+    /// Returns the first certificate of the other end, or its raw public key. Returns `None` if it
+    /// sent neither.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.facts.peer_certificate.as_ref()
     }
 
-    /// Returns the application protocol that both ends selected.
+    /// Returns the negotiated application protocol (ALPN), if there is one.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.facts.alpn_protocol.as_deref()
     }
@@ -126,8 +127,8 @@ impl<S> TlsStream<S> {
         self.facts.exporter.export(label)
     }
 
-    /// Seals a refusal of the other end behind the bytes that wait. The next flush sends it. It must
-    /// be the last that is sent.
+    /// Seals a refusal of the other end behind the sealed bytes that wait for the socket. The next
+    /// flush sends it. The caller must write nothing after it.
     ///
     /// # Errors
     /// [`RecordError::Worn`]
@@ -135,7 +136,7 @@ impl<S> TlsStream<S> {
         self.writing.seal_refusal()
     }
 
-    /// Returns the stream and the current keys.
+    /// Returns the stream and the current keys. Buffered bytes are lost.
     #[cfg(any(test, feature = "test-support"))]
     pub fn into_parts(mut self) -> (S, Sealer, Opener) {
         let (unused, _) = crate::testing::way(0);
@@ -168,7 +169,7 @@ impl<W> RecordWriter<W> {
         Self { stream, state }
     }
 
-    /// Makes this end update its key before it sends more.
+    /// Makes this end update its key before it seals the next record.
     pub fn request_update(&self) {
         self.state.updates.request_update();
     }
@@ -233,7 +234,7 @@ struct ReadState {
     read_ahead_bytes: usize,
     /// Records without a byte since the last one that carried some.
     empty_in_a_row: u32,
-    /// Received and unopened bytes are from `start` to `end`.
+    /// Buffer. The received bytes that are not opened yet are from `start` to `end`.
     room: Vec<u8>,
     start: usize,
     end: usize,
@@ -268,8 +269,8 @@ impl ReadState {
         self.read += some;
     }
 
-    /// Opens complete records until `buffer` is full. A record without room in `buffer` is opened
-    /// into `opened` and delivered in parts.
+    /// Opens complete records until `buffer` is full or no complete record is left. A record that
+    /// may not fit into `buffer` is opened into `opened` and delivered in parts.
     fn open(&mut self, buffer: &mut ReadBuf<'_>) -> Result<(), RecordError> {
         while self.read == self.opened.len() && buffer.remaining() > 0 {
             let came = &self.room[self.start..self.end];
@@ -300,7 +301,8 @@ impl ReadState {
         Ok(())
     }
 
-    /// Opens all further records with the next key.
+    /// Replaces the opener by that of the other end's next key. If `is_requested`, requests an
+    /// update of this end's key too.
     fn update_key(&mut self, is_requested: bool) -> Result<(), RecordError> {
         self.opener = self.updates.next_opener()?;
         if is_requested {
@@ -309,11 +311,9 @@ impl ReadState {
         Ok(())
     }
 
-    /// Counts records in a row that carry no byte, and reports each to the observer. The arrival of
-    /// such a record is not progress of an answer.
+    /// Counts records in a row that carry no byte of the stream, and reports each to the observer.
     ///
-    /// # Errors
-    /// [`RecordError::Empty`] if more arrived in a row than allowed.
+    /// # Errors [`RecordError::Empty`] if more than [`EMPTY_RECORDS_MAX`] arrived in a row.
     fn count_empty(&mut self, carried: usize) -> Result<(), RecordError> {
         if carried > 0 {
             self.empty_in_a_row = 0;
@@ -327,7 +327,8 @@ impl ReadState {
         is_within.then_some(()).ok_or(RecordError::Empty)
     }
 
-    /// Reads from the stream. Returns the number of bytes, zero at its end.
+    /// Reads from the stream into `room`. Returns the number of bytes read, zero at the end of the
+    /// stream.
     fn poll_more<R: AsyncRead + Unpin>(
         &mut self,
         stream: &mut R,
@@ -406,7 +407,7 @@ pub struct RecordWriter<W> {
 struct WriteState {
     sealer: Sealer,
     updates: Arc<KeyUpdates>,
-    /// Sealed and unwritten bytes are from `start` to `end`.
+    /// Buffer. The sealed bytes that wait for the socket are from `start` to `end`.
     room: Vec<u8>,
     start: usize,
     end: usize,
@@ -430,8 +431,8 @@ impl WriteState {
         self.end - self.start
     }
 
-    /// Seals the beginning of `parts`, record by record, until [`WRITE_AHEAD_BYTES`] wait. Returns
-    /// the number of bytes of `parts` that were sealed.
+    /// Seals `parts`, record by record, until all are sealed or at least [`WRITE_AHEAD_BYTES`]
+    /// wait. Returns the number of bytes of `parts` that were sealed.
     fn seal(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, RecordError> {
         let mut sealed = 0;
         while self.broken.is_none() {
@@ -452,7 +453,7 @@ impl WriteState {
             sealed += carried;
         }
         match self.broken {
-            // Records that were sealed before the error count. The next call returns the error.
+            // Returns the bytes that were sealed before the error. The next call returns the error.
             Some(broken) if sealed == 0 => Err(broken),
             _ => Ok(sealed),
         }
@@ -466,6 +467,7 @@ impl WriteState {
     }
 
     /// Seals one record behind the waiting bytes. Updates the key before it, if that is due.
+    /// Returns the number of bytes of `rest` that were sealed.
     fn seal_one<'a>(
         &mut self,
         rest: impl Iterator<Item = &'a [u8]> + Clone,
@@ -503,7 +505,8 @@ impl WriteState {
         (self.start, self.end) = (0, waiting.len());
     }
 
-    /// Writes the waiting bytes to the socket. Ready when the socket has accepted all of them.
+    /// Writes the waiting bytes to the socket. Ready when the socket has accepted all of them or
+    /// failed.
     fn poll_out<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,
@@ -553,7 +556,7 @@ impl Drop for WriteState {
     }
 }
 
-/// Methods of both types that write.
+/// The methods of `AsyncWrite` for both types that write.
 macro_rules! writes_records {
     ($state:ident) => {
         fn poll_write(

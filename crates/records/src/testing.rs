@@ -16,7 +16,7 @@ use crate::stream::{RecordReader, RecordWriter};
 /// Number of the first key.
 const FIRST_KEY: u8 = 7;
 
-/// Returns the secrets of the key with this number and the next record.
+/// Returns the secrets of the key with this number, and the number of the next record.
 pub(crate) fn secrets(number: u8, sequence: u64) -> (u64, ConnectionTrafficSecrets) {
     let (key, iv) = (AeadKey::from([number; 32]), Iv::from([9; NONCE_LEN]));
     (sequence, ConnectionTrafficSecrets::Aes256Gcm { key, iv })
@@ -28,7 +28,7 @@ pub(crate) fn next_secrets(number: &mut u8) -> Result<(u64, ConnectionTrafficSec
     Ok(secrets(*number, 0))
 }
 
-/// Returns both ends of one direction, starting with this record.
+/// Returns both ends of one direction. The next record has the number `sequence`.
 ///
 /// # Panics
 /// Never.
@@ -46,12 +46,12 @@ pub(crate) fn updates() -> Arc<KeyUpdates> {
     }))
 }
 
-/// Returns a reader of what [`writer`] writes, starting with this record.
+/// Returns a reader of what [`writer`] writes. The next record has the number `sequence`.
 pub fn reader<R>(stream: R, sequence: u64) -> RecordReader<R> {
     RecordReader::with_keys(stream, way(sequence).1, updates())
 }
 
-/// Returns a writer, starting with this record.
+/// Returns a writer. The next record has the number `sequence`.
 pub fn writer<W>(stream: W, sequence: u64) -> RecordWriter<W> {
     RecordWriter::with_keys(stream, way(sequence).0, updates())
 }
@@ -61,7 +61,8 @@ pub fn seal_inside(sealer: &mut Sealer, inside: &[u8]) -> Vec<u8> {
     sealer.seal_inside(inside)
 }
 
-/// Seals a key update. All further records of this end have the key with the next number.
+/// Seals a key update. Increments `number`, and replaces `sealer` by one with the key of that
+/// number.
 pub fn seal_update(sealer: &mut Sealer, number: &mut u8, is_requested: bool) -> Vec<u8> {
     let record = sealer.seal_inside(&[24, 0, 0, 1, u8::from(is_requested), 22]);
     let next = next_secrets(number).ok().and_then(Sealer::new);
@@ -74,7 +75,7 @@ pub fn first_key() -> u8 {
     FIRST_KEY
 }
 
-/// Opens a whole record. Returns its bytes.
+/// Opens a whole record. Returns the bytes of the stream that it carries.
 ///
 /// # Errors
 /// [`RecordError`]
@@ -97,7 +98,8 @@ pub fn length_of(header: &[u8]) -> Result<Option<usize>, RecordError> {
     Opener::length_of(header)
 }
 
-/// Opens a whole record that is a key update. Returns whether it requests one.
+/// Opens a whole record. If it is a key update, returns whether it requests an update of the other
+/// key. Returns `None` for data.
 ///
 /// # Errors
 /// [`RecordError`]
