@@ -328,7 +328,8 @@ fn encode(
 /// Returns the end of the record at `begin`, or `None` if the record is incomplete. If the bytes at
 /// `begin` are not a record, returns the end of all bytes, so that rustls sees and refuses them.
 ///
-/// # Errors The error of rustls for a record over [`BODY_MAX_BYTES`]. rustls itself accepts headers
+/// # Errors
+/// The error of rustls for a record over [`BODY_MAX_BYTES`]. rustls itself accepts headers
 /// of somewhat longer records.
 fn end_of_record(bytes: &[u8], begin: usize) -> Result<Option<usize>, Error> {
     let bytes_here = &bytes[begin..];

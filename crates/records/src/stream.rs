@@ -313,7 +313,8 @@ impl ReadState {
 
     /// Counts records in a row that carry no byte of the stream, and reports each to the observer.
     ///
-    /// # Errors [`RecordError::Empty`] if more than [`EMPTY_RECORDS_MAX`] arrived in a row.
+    /// # Errors
+    /// [`RecordError::Empty`] if more than [`EMPTY_RECORDS_MAX`] arrived in a row.
     fn count_empty(&mut self, carried: usize) -> Result<(), RecordError> {
         if carried > 0 {
             self.empty_in_a_row = 0;
