@@ -142,9 +142,10 @@ impl Catalogue {
         }
     }
 
-    /// Sets whether a node is live. This node itself is always live. At most
+    /// Sets whether a node is live. This node itself is always live. About
     /// [`SWEEP_STEP_RECORDS`](super::SWEEP_STEP_RECORDS) of the node's records are processed at
-    /// once. [`advance`](Self::advance) processes the rest.
+    /// once, after those that the node's previous change has left. [`advance`](Self::advance)
+    /// processes the rest.
     ///
     /// # Errors
     /// [`CatalogueError::TooManyNodes`] for a node not known before.
@@ -173,8 +174,8 @@ impl Catalogue {
         self.logs.advance_step();
     }
 
-    /// Forgets a node as [`forget`](Self::forget) does, and refuses its log up to the newest head
-    /// heard so far. The log is applied again once the node is live or has a newer head.
+    /// Forgets a node as [`forget`](Self::forget) does, and refuses its heads up to the newest one
+    /// received so far. Its log can be applied again once the node is live or has a newer head.
     pub fn forget_until_back(&mut self, node: &NodeId) {
         let index = self.logs.index_of(node);
         let index = index.filter(|index| *index != self.logs.me);
@@ -189,15 +190,15 @@ impl Catalogue {
         self.forget(node);
     }
 
-    /// Processes up to about `limit` of the remaining records, including the directories that end
-    /// with them. Returns whether more are left. Call it between other work until it returns
-    /// `false`, and take a view now and then.
+    /// Processes up to about `limit` of the remaining records, and counts the directories that are
+    /// removed with them. Returns whether more are left. Call it between other work until it
+    /// returns `false`, and take a view now and then.
     pub fn advance(&mut self, limit: usize) -> bool {
         self.logs.advance(limit)
     }
 
-    /// Sets the clock, in seconds since 1970. The owner calls it regularly. Versions at most
-    /// [`EARLY_TOLERANCE_SECONDS`] ahead of it are shown. A clock that goes back hides nothing.
+    /// Sets the clock, in seconds since 1970. Versions more than [`EARLY_TOLERANCE_SECONDS`] ahead
+    /// of it are not listed. A clock that goes back has no effect.
     pub fn set_clock(&mut self, now_seconds: i64) {
         let horizon = Timestamp {
             seconds: now_seconds.saturating_add(EARLY_TOLERANCE_SECONDS),
@@ -223,7 +224,8 @@ impl Catalogue {
         self.logs.merge.settling.early.has_versions()
     }
 
-    /// Returns the next node that sent versions dated ahead of the clock and was not reported yet.
+    /// Returns the next author of versions dated more than [`EARLY_TOLERANCE_SECONDS`] ahead of the
+    /// clock that was not returned yet.
     pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
         let merge = &mut self.logs.merge;
         let index = merge.settling.dated_ahead.pop_first()?;
@@ -239,14 +241,13 @@ impl Catalogue {
     }
 
     /// Sets the names that the cluster has given to its nodes. Each of them replaces the name that
-    /// the node gives itself, so that all parts of the program show one name. A node without a
-    /// certified name keeps its own.
+    /// the node gives itself, so that all parts of the program show one name.
     pub fn set_certified_names(&mut self, names: BTreeMap<NodeId, NodeName>) {
         self.logs.merge.node_names().set_certified(names);
     }
 
-    /// Returns the current namespace. This is cheap: only the parts that changed since the last
-    /// view are copied.
+    /// Returns the current namespace, after it computes the outdated conflict names and directory
+    /// times. The view shares its parts with the catalogue, so the copy itself is cheap.
     pub fn view(&mut self) -> Arc<View> {
         let merge = &mut self.logs.merge;
         merge.finish_batch();
@@ -270,8 +271,7 @@ impl Catalogue {
         self.logs.merge.tracked.changes.poll()
     }
 
-    /// Returns the next dropped log that was not reported yet. The owner reports its author, and
-    /// waits a while before it pulls that log again.
+    /// Returns the next dropped log that was not returned yet.
     pub fn poll_dropped(&mut self) -> Option<Dropped> {
         self.budget.poll_dropped()
     }
@@ -282,12 +282,13 @@ impl Catalogue {
         self.budget.limits = budgets;
     }
 
-    /// Returns whether a content is for some nodes alone.
+    /// Returns whether this node gives a content to some nodes only, or to none.
     pub fn is_private(&self, hash: &ContentHash) -> bool {
         self.logs.merge.state().is_private(*hash)
     }
 
-    /// Returns the nodes that a private content may be requested from, including this node.
+    /// Returns the readers of the shares in which a private content has a name, including this
+    /// node. Returns none if that name is gone.
     pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
         self.logs.merge.state().readers_of(*hash)
     }

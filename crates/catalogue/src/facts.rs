@@ -9,14 +9,15 @@ use p2pfs_proto::wire::native::record::{
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Estimated bytes of a record without its path, hash and target. The estimate is generous.
+/// Estimated bytes of a record without the parts that [`estimated_bytes`] adds. The estimate is
+/// generous.
 const RECORD_BASE_BYTES: usize = 40;
 
 fn path_fits(path: &SharedPath) -> bool {
     !path.is_root() && path.components().count() <= PATH_MAX_DEPTH
 }
 
-/// Checks that a log may hold a fact. Facts of other nodes have the same limits as this node's own.
+/// Checks that a log may hold a received or stored fact.
 pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     let fits = |sealed: &[u8]| sealed.len() <= SEALED_MAX_BYTES;
     // Each change of a name examines the records about it in every share.

@@ -2,17 +2,17 @@
 //!
 //! Each record replaces the author's previous record about the same name or content. A log that
 //! arrived whole (see `staged`) is applied only if it matches its head (see `checked`). Otherwise
-//! the previous state stays. A log too long for that is listed while it arrives, and is discarded
-//! whole if it does not match its head after its last part.
+//! the previous state stays. A log that arrives in several stretches is listed while it arrives. It
+//! is discarded whole if it does not match its head after its last part.
 //!
 //! A record of some hundred bytes can imply hundreds of directories. One name can have thousands of
 //! versions, and each new version is compared with all others. A log that waited for its last part
 //! can have hundreds of thousands of records. Applying all that at once would keep the owner of the
 //! catalogue from its gossip for seconds. A turn therefore ends after [`TURN_STEPS`].
 //!
-//! Logs are applied one after the other, in their order of arrival. Between two turns of one log no
-//! view should be taken ([`IntakeQueue::is_taking_in`]) and none of it is stored. The log is
-//! therefore listed and stored as if it had been applied at once.
+//! Stretches are applied one after the other, in their order of arrival. Between two turns of one
+//! stretch no view should be taken ([`IntakeQueue::is_taking_in`]), and nothing of its log is
+//! stored.
 
 use std::collections::VecDeque;
 
@@ -26,8 +26,8 @@ use super::{Applied, CatalogueError, FRESH_PULLS_MAX, LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
-/// Maximum steps of one turn, about 20 ms of work. A step is a record, or a directory above it,
-/// that is added or removed. The steps of the last record may exceed it.
+/// Maximum steps of one turn, about 20 ms of work. A step is a record, a directory above it, or a
+/// few compared versions. The steps of the last record may exceed it.
 pub(super) const TURN_STEPS: usize = 8192;
 
 /// A stretch of a log (one or more parts, joined) that is being applied or waits for that.
@@ -41,7 +41,7 @@ struct Intake {
     progress: IntakeState,
     records: std::vec::IntoIter<Record>,
     taken: usize,
-    /// The sum of the log with these records, if all records up to its head have arrived.
+    /// The sum of the log with these records, if they are checked before they are applied.
     sum: Option<LogSum>,
     /// Number of parts in this stretch.
     parts: usize,
@@ -89,7 +89,7 @@ impl Default for IntakeQueue {
 }
 
 impl IntakeQueue {
-    /// Returns whether enough parts wait that the owner should send no further pull.
+    /// Returns whether so many parts wait to be applied that the owner should send no further pull.
     pub fn is_behind(&self) -> bool {
         self.parts() >= STAGED_MAX_PARTS
     }
@@ -138,7 +138,8 @@ impl IntakeQueue {
         self.done.remove(at).map(|(_, applied)| applied)
     }
 
-    /// Cancels the queued stretch of a log that was dropped.
+    /// Cancels the queued stretch of a log that was dropped or forgotten. Its outcome is
+    /// [`Applied::OverBudget`].
     pub(crate) fn cancel(&mut self, index: NodeIndex) {
         self.wrong.take_if(|(wrong, _)| *wrong == index);
         let position = self.waiting.iter().position(|it| it.index == index);
@@ -159,7 +160,7 @@ impl LogIntake<'_> {
     /// Applies a part of a log that was pulled. The caller has checked the signature of its head.
     ///
     /// # Errors
-    /// [`CatalogueError`]. Nothing was applied, and the pull may be retried with another node.
+    /// [`CatalogueError`]. Nothing was applied.
     pub fn apply(&mut self, author: NodeId, part: LogPart) -> Result<Applied, CatalogueError> {
         if let Some(applied) = self.begin(author, part)? {
             return Ok(applied);
@@ -176,8 +177,10 @@ impl LogIntake<'_> {
 
     /// Queues a part of a log for [`Self::take_turn`].
     ///
-    /// Returns `None` if the part was queued. [`Self::poll_applied`] then returns its outcome.
-    /// Until then, further parts of that author are ignored.
+    /// Returns `None` if the part was queued. [`Self::poll_applied`] returns the outcome later.
+    /// Until then, returns `None` for each further part of that author, and ignores it. Returns the
+    /// outcome of a part that is not queued: it waits for further parts, or cannot continue the
+    /// log.
     ///
     /// # Errors
     /// The errors of [`Self::apply`].
@@ -288,8 +291,8 @@ impl LogIntake<'_> {
         None
     }
 
-    /// Checks that a complete log matches its head. Returns `None` if the check continues in the
-    /// next turn.
+    /// Returns whether the log will match its head with these records. Returns `true` if this
+    /// cannot be known in advance, and `None` if the check continues in the next turn.
     fn check_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<bool> {
         let log = self.logs.log_mut(intake.index);
         let is_anew = intake.anew.is_some();
@@ -311,7 +314,7 @@ impl LogIntake<'_> {
         fits
     }
 
-    /// Replaces the digest of a log by the sum that was checked before.
+    /// Replaces the digest of a log by the sum that was checked before, if there is one.
     fn close_sum(&mut self, intake: &mut Intake) {
         let log = self.logs.log_mut(intake.index);
         log.totals.is_summed = false;
@@ -404,7 +407,7 @@ impl LogIntake<'_> {
     }
 
     /// Removes old rows of a log from the merge, the last first, until `count` are left or no steps
-    /// remain. Returns whether only `count` are left.
+    /// remain. Returns `false` if no steps remain.
     fn remove_old_rows_down_to(
         &mut self,
         index: NodeIndex,

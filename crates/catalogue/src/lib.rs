@@ -7,14 +7,15 @@
 //! path) feeds it facts, signed heads and parts of logs, and tells it which nodes are live. That
 //! thread takes views, changes and pending writes from it.
 //!
-//! The catalogue never checks a signature, because its owner has checked each head before. It never
-//! decides when to pull. It never lists a version that no live node can give.
+//! The catalogue never checks a signature, because its owner has checked each head before. It
+//! returns the pulls that are needed, and its owner decides when to send them.
 //!
-//! The merge is a function of the stored logs, the live nodes, the owners of paths, the clock, the
-//! budgets and the contents that proved unserved. It does not depend on the order in which facts
-//! arrive. `tests::model` checks this against a merge from scratch.
+//! Once [`Catalogue::advance`] returns `false`, the listed versions are a function of the logs held
+//! here, the live nodes, the owners of paths, the clock and the marks of unserved contents. The
+//! order in which facts arrived does not matter. `tests::model` compares the merge with a merge
+//! from scratch.
 //!
-//! After an error the catalogue is as it was before the call, unless the variant says otherwise.
+//! A call that returns an error has added no record, unless the method says otherwise.
 //!
 //! | what | files |
 //! |---|---|
@@ -110,17 +111,19 @@ pub use writes::{CatalogueStorage, LogState, LogWrite};
 
 /// Maximum records in one part of a log.
 pub const PART_MAX_RECORDS: usize = 4096;
-/// Maximum estimated bytes in one part. A single record may exceed it.
+/// Maximum estimated bytes in one part that this node sends. A single record may exceed it.
 pub const PART_MAX_BYTES: usize = 1 << 20;
 /// Maximum nodes with a log or a known liveness. A further node is refused until one is forgotten.
 pub const NODES_MAX: usize = 4096;
-/// Maximum records of one author, including tombstones. A log that claims more is refused whole.
+/// Maximum records of one author, including tombstones. A head that states more is refused, and so
+/// is a part with which the log would have more.
 pub const RECORDS_PER_AUTHOR_MAX: usize = 4_000_000;
 /// Maximum consecutive retries of the pull of one author's log after the log did not match its
 /// head. Each retry pulls the whole log. After the last one only a newer head starts another pull.
 pub const FRESH_PULLS_MAX: u32 = 3;
-/// Maximum times that this node moves to a higher epoch in one run. More often means that another
-/// node has a copy of the key and does the same. The count restarts once that node is gone.
+/// Maximum times that this node moves to a higher epoch in one run. If a newer head of this node
+/// arrives after that, another node seems to have a copy of the key. [`OwnLog::forget_recoveries`]
+/// resets the count.
 pub const OWN_RECOVERIES_MAX: u32 = 3;
 /// Maximum changes that wait for [`Catalogue::poll_change`]. Above it they become one
 /// [`Change::Everything`].
@@ -128,13 +131,13 @@ pub const CHANGES_MAX: usize = 4096;
 /// Tombstones that a log of any size may keep before its author compacts it.
 pub const TOMBSTONES_MIN: u64 = 1024;
 /// Number of other records for each tombstone that a log may keep. If a log has more tombstones
-/// than this and more than [`TOMBSTONES_MIN`], its author drops the older half.
+/// than that and more than [`TOMBSTONES_MIN`], its author drops about the older half of them.
 pub const TOMBSTONE_RATIO: u64 = 4;
-/// Records that one call of [`Catalogue::set_live`] or a similar method processes at once. The rest
+/// About how many records a call such as [`Catalogue::set_owners`] processes at once. The rest
 /// waits for [`Catalogue::advance`].
 pub const SWEEP_STEP_RECORDS: usize = PART_MAX_RECORDS;
-/// Seconds that a version time may be ahead of this node's clock. A later version waits until its
-/// time comes.
+/// Seconds that a version time may be ahead of this node's clock. A version further ahead is not
+/// listed until the clock has come that near.
 pub const EARLY_TOLERANCE_SECONDS: i64 = 60;
 /// Increase of the own sequence at a restart. It exceeds the number of records that can be added
 /// between two writes, so a sequence that was announced but not stored is never used again.
@@ -161,26 +164,26 @@ pub struct Pull {
     pub author: NodeId,
     /// The epoch of the log in which `after` counts.
     pub epoch: u64,
-    /// The last sequence that this node has. 0 requests the whole log.
+    /// The last sequence that the requesting node has. 0 requests the whole log.
     pub after: u64,
 }
 
 /// Result of a received head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadOutcome {
-    /// The head has nothing new.
+    /// No pull is needed: the head is not newer than the log here, or the log is not wanted now.
     Known,
-    /// The log has more records. Any node that has them can answer this pull.
+    /// The log here is older than the head. Any node with the newer log can answer this pull.
     Pull(Pull),
     /// The key of the author was copied: the author signed two different logs with one epoch and
-    /// sequence. For this node's own key, also if its log was overtaken more than
-    /// [`OWN_RECOVERIES_MAX`] times.
+    /// sequence. For this node's own key, also if another own head arrived after
+    /// [`OWN_RECOVERIES_MAX`] recoveries.
     CopiedKey {
         /// The author with the copied key.
         author: NodeId,
     },
-    /// The head is this node's own, of a log that it no longer has. Call [`OwnLog::recover`] with this
-    /// epoch.
+    /// The head is this node's own, of a log that it no longer has. Call [`OwnLog::recover`] with
+    /// this epoch.
     OwnStateLost {
         /// The epoch of the received head.
         epoch: u64,
@@ -192,7 +195,7 @@ pub enum HeadOutcome {
 /// Result of a received part of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// The part was applied, and the log is not complete yet.
+    /// The part was applied, or waits for further parts. The log needs this pull next.
     More(Pull),
     /// The log matches its head.
     Complete,
@@ -202,17 +205,19 @@ pub enum Applied {
         /// retries.
         retry: Option<Pull>,
     },
-    /// The part continues a log that cannot be continued here, because the author has compacted the
-    /// log or begun another epoch. Nothing was applied. The pull requests the whole log.
+    /// The part is not the beginning of the log, and cannot continue the log here. For example, the
+    /// author has compacted the log or begun another epoch. Nothing was applied. The pull requests
+    /// the whole log.
     Compacted(Pull),
-    /// The log exceeded a budget and was dropped. See [`Catalogue::poll_dropped`].
+    /// The log was dropped by a budget (see [`Catalogue::poll_dropped`]) or forgotten.
     OverBudget,
 }
 
 /// Reason why a part or a head was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogueError {
-    /// The part belongs to another author than the requested one. The sender is at fault.
+    /// The part belongs to another author than the requested one, or to this node. The sender is at
+    /// fault.
     #[error("a part of another node's log than the one asked for")]
     WrongAuthor,
     /// Sequences are not ascending, or outside the range that the head covers, or a part before the
@@ -225,11 +230,12 @@ pub enum CatalogueError {
         /// Number of received records.
         count: usize,
     },
-    /// A record has a fact that a log cannot hold. The sender is at fault.
+    /// A record has a fact that a log may not hold. If the record was received, the sender is at
+    /// fault.
     #[error("a record has a name, a time, a size or a link that cannot be")]
     BadFact,
-    /// The part is older than what is known already. The sender is not at fault. Pull from another
-    /// node.
+    /// The part has nothing newer than the log here, or its author was forgotten. The sender is not
+    /// at fault.
     #[error("the log part is older than what is known already")]
     Stale,
     /// The author's log exceeds [`RECORDS_PER_AUTHOR_MAX`]. A retry does not help.
@@ -243,7 +249,8 @@ pub enum CatalogueError {
     /// whole log.
     #[error("the names of this node are over the limit that others hold it to")]
     OverBudget,
-    /// The list exceeds [`READERS_MAX`], or all numbers for lists of readers are in use.
+    /// The list, including this node, exceeds [`READERS_MAX`], or all numbers for lists of readers
+    /// are in use.
     #[error("a share has at most {READERS_MAX} readers")]
     TooManyReaders,
     /// More than [`NODES_MAX`] nodes. It works again once a node was forgotten.

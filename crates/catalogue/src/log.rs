@@ -20,13 +20,14 @@ pub(super) struct Log {
     pub cleanup: TombstoneCleanup,
     pub rows: Rows,
     /// Rows from before the log was last restarted ([`Log::begin`]): an earlier *life* of the log.
-    /// They are listed until the new life is complete, or until they are removed in steps.
+    /// They stay in the merge until a row of the new life replaces them, or until they are removed
+    /// in steps.
     pub old: Rows,
     pub totals: LogTotals,
     /// The last verified head. For the own log, the last signed head.
     pub head: Option<SignedHead>,
     pub pull: LogPull,
-    /// Whether the log is being forgotten. It ends when `old` is empty.
+    /// Whether the log is being forgotten. The log is removed when `old` is empty.
     pub forgotten: bool,
     /// Number of its author's last departure. 0 if it never departed.
     pub left: u64,
@@ -49,7 +50,8 @@ pub(super) struct LogTotals {
     pub count: u64,
     pub tombstones: u64,
     pub digest: SetDigest,
-    /// Whether the digest already includes the rows that are being added. It is then not updated.
+    /// Whether `digest` is replaced after the rows that are being added. It is then not updated for
+    /// each row.
     pub is_summed: bool,
 }
 
@@ -58,17 +60,17 @@ pub(super) struct LogTotals {
 pub(super) struct LogPull {
     /// Whether a running pull may still confirm the old rows.
     pub staging: bool,
-    /// The newest head received.
+    /// The newest received head, unless the log matches it already.
     pub wanted: Option<Head>,
-    /// The sequence in the head of the first part, while a whole log is being pulled.
+    /// The sequence in the head of the first part, while a whole log is being pulled. Otherwise 0.
     pub base: u64,
     /// Whether the rows match the verified head.
     pub complete: bool,
     /// Pulls that did not match their head since a newer head arrived, or since the log last
     /// matched the newest head.
     pub failures: u32,
-    /// Whether the log was dropped in favour of live authors. It is not pulled before its author is
-    /// live again.
+    /// Whether the log was dropped because all logs exceeded their budget and its author was not
+    /// live. Its heads are ignored until its author is live.
     pub yielded_to_live: bool,
     /// Parts of a running pull.
     pub staged: Option<StagedParts>,
@@ -178,9 +180,10 @@ impl Log {
 
     /// Returns the pull that leads to a head: a suffix if that is safe, otherwise the whole log.
     ///
-    /// A suffix is safe if the author dropped no tombstone that is missing here. That holds if the
-    /// floor is not above the last sequence held here. While a whole log is being pulled, it also
-    /// holds if the floor is not above the sequence that the head had at the start.
+    /// A suffix is safe if the epoch is the same and the author dropped no tombstone that is
+    /// missing here. The latter holds if the floor is not above the last sequence here. While a
+    /// whole log is being pulled, it also holds if the floor is not above the sequence that the
+    /// head had at the start.
     pub(crate) fn pull_to(&self, author: NodeId, head: &Head) -> Pull {
         let reach = self.reach();
         let safe = reach.epoch == head.epoch && head.floor <= reach.sequence.max(reach.base);
@@ -191,8 +194,8 @@ impl Log {
         }
     }
 
-    /// Compares a newly received head with the known ones, and stores it if it is newer. The author
-    /// is another node.
+    /// Compares a newly received head with the known ones. A newer head becomes the `wanted` one.
+    /// The author is another node.
     pub(crate) fn compare_head(&mut self, head: &Head) -> HeadOutcome {
         if self.pull.yielded_to_live {
             return HeadOutcome::Known;
@@ -221,7 +224,7 @@ impl Log {
         HeadOutcome::Pull(self.pull_to(head.author, head))
     }
 
-    /// Counts a mismatch between the log and its head. A new pull of the log is requested up to
+    /// Counts a mismatch between the log and its head. Returns a pull of the whole log, up to
     /// [`FRESH_PULLS_MAX`] times.
     pub(crate) fn count_mismatch(&mut self, head: &Head) -> Applied {
         self.pull.failures += 1;

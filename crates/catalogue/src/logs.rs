@@ -3,16 +3,15 @@
 //! Each row of a log is also in the merge. The operations here add rows to both, remove rows from
 //! both, and answer other nodes from the logs.
 //!
-//! A part of a log consists of the records above a sequence, in order, whether the requesting node
-//! has none, some or most of the log. A suffix and a snapshot are therefore one mechanism. A log may
-//! change between two parts. A record that was superseded in the meantime arrives again with a
-//! higher sequence, and so does the tombstone of a removed record. The tombstone is missing only if
-//! the log was compacted beyond it, and the floor in the part's head shows that.
+//! A part of a log consists of the records above a sequence, in order. The part above sequence 0
+//! begins with the first record of the log. A log may change between two parts. The record that
+//! replaces an earlier one has a higher sequence, so a later part contains it. The same holds for
+//! the tombstone of a removed record, unless the author has dropped that tombstone. The floor in
+//! the part's head shows that.
 //!
-//! Changes of node liveness and the removal of nodes are applied in bounded steps. During a *sweep*,
-//! the node's rows up to some sequence count by its new liveness and the rows above it as before.
-//! The merge is therefore exact at every step, and its result does not depend on the number of
-//! steps.
+//! Changes of node liveness and the removal of nodes are applied in steps. During a *sweep*, the
+//! node's rows up to some sequence count by its new liveness and the rows above it as before. The
+//! final result does not depend on the number of steps.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,8 +33,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 pub struct NodeLogs {
     pub(super) me: NodeIndex,
     indexes: HashMap<NodeId, NodeIndex>,
-    /// Logs in a fixed order, so that messages to other nodes are the same in each run from one
-    /// seed.
+    /// Logs in a fixed order, so that a simulated run from the same seed sends the same messages.
     pub(super) logs: BTreeMap<NodeIndex, Log>,
     pub(super) merge: Merge,
     pub(super) forgotten: ForgottenNodes,
@@ -65,9 +63,10 @@ impl NodeLogs {
         }
     }
 
-    /// Answers a pull for any author with a complete log here. Returns `None` if the log held here
-    /// ends before `after`. Also returns `None` for the own log while its head is unsigned: see
-    /// [`OwnLog::sign`](super::OwnLog::sign).
+    /// Returns the part of a log above the sequence `after`. If `epoch` is not the epoch of the log
+    /// here, the part begins with the first record. Returns `None` if the log is not complete here,
+    /// or if it ends before `after`. Also returns `None` for the own log until
+    /// [`OwnLog::sign`](super::OwnLog::sign) has stored its current head.
     pub fn part(&self, author: &NodeId, epoch: u64, after: u64) -> Option<LogPart> {
         self.part_within(author, epoch, after, PART_MAX_RECORDS)
     }
@@ -116,14 +115,14 @@ impl NodeLogs {
         (records, true)
     }
 
-    /// Returns the signed heads of all logs that are complete here, for an exchange with another
-    /// node.
+    /// Returns the last stored signed heads of all logs that are complete here.
     pub fn heads(&self) -> Vec<SignedHead> {
         let complete = self.logs.values().filter(|log| log.pull.complete);
         complete.filter_map(|log| log.head.clone()).collect()
     }
 
-    /// Returns the other nodes with any part of a log here, including staged parts.
+    /// Returns the other nodes that have a log here, which may be empty. Nodes that are being
+    /// forgotten are left out.
     pub fn authors(&self) -> Vec<NodeId> {
         let others = self.logs.iter();
         let others = others.filter(|(index, log)| **index != self.me && !log.forgotten);
@@ -190,7 +189,7 @@ impl NodeLogs {
     }
 
     /// Adds a fact to a log and the merge. It replaces the author's previous fact about the same
-    /// name or content.
+    /// name in the same share, or about the same content.
     pub(super) fn apply_record(&mut self, index: NodeIndex, sequence: u64, fact: &Fact) {
         let stamp = Stamp {
             author: index,
@@ -225,7 +224,8 @@ impl NodeLogs {
         self.merge.change(known.as_ref(), Some(&row));
     }
 
-    /// Discards all rows of a log. [`Self::advance`] unlists and removes them. Returns the log.
+    /// Discards all rows of a log. [`Self::advance`] unlists and removes them in steps. Only rows
+    /// from before the log's last restart are removed at once. Returns the log.
     pub(super) fn discard(&mut self, index: NodeIndex) -> &mut Log {
         let log = self.log_mut(index);
         let outdated = log.begin(0);
@@ -241,7 +241,7 @@ impl NodeLogs {
     }
 
     /// Drops tombstones up to a floor. For this node's own log all are dropped at once. For another
-    /// log only one step is done at once, because its author can announce very many.
+    /// log only one step is done at once, because it may have very many.
     pub(super) fn raise_floor(&mut self, index: NodeIndex, floor: u64) {
         let is_own = index == self.me;
         let log = self.log_mut(index);
@@ -265,7 +265,8 @@ impl NodeLogs {
         looked_at
     }
 
-    /// Sets whether a node is live, and begins the sweep of its rows.
+    /// Sets whether a node is live, and begins the sweep of its rows. A previous sweep of the node
+    /// is finished first.
     pub(super) fn set_live(&mut self, index: NodeIndex, live: bool) {
         self.finish_sweep(index);
         if !live {
@@ -289,8 +290,8 @@ impl NodeLogs {
         self.advance(self.merge.settling.step_records)
     }
 
-    /// Processes up to about `limit` of the remaining records, including the directories that end
-    /// with them. Returns whether more are left.
+    /// Processes up to about `limit` of the remaining records, and counts the directories that are
+    /// removed with them. Returns whether more are left.
     pub(super) fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
         left -= self.merge.settler().refresh_if_many(left).min(left);
@@ -341,7 +342,7 @@ impl NodeLogs {
     }
 
     /// Removes the last of a log's old rows from the merge. Returns the steps taken, including the
-    /// directories that ended.
+    /// removed directories. Returns 0 if there is no old row.
     pub(super) fn remove_old_row(&mut self, index: NodeIndex) -> usize {
         let Some(row) = self.log_mut(index).old.pop() else {
             return 0;

@@ -1,8 +1,8 @@
 //! Keeps the merged state consistent with the rows that are added and removed.
 //!
-//! A change of a row updates the directories and the indexes, and then settles each name that may
-//! show something else (`settle`). Results that depend on a whole directory (conflict names and its
-//! newest time) are computed once a batch, in [`Merge::finish_batch`].
+//! A change of a row updates the directories and the indexes. It then settles the names that may
+//! show something else, or queues them (`settle`). Outdated conflict names and directory times are
+//! computed again in [`Merge::finish_batch`] at the latest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub(super) struct Merge {
     certified_names: BTreeMap<NodeId, NodeName>,
 }
 
-/// Availability and size of a content before a change.
+/// Availability of a content, and the bytes that it adds to
+/// [`Totals::unique_bytes`](super::merged::Totals::unique_bytes).
 struct ContentAvailability {
     hash: ContentHash,
     available: bool,
@@ -79,8 +80,8 @@ impl Merge {
         }
     }
 
-    /// Replaces the row `gone` by `new`. Both are about the same name or content of the same
-    /// author.
+    /// Removes the row `gone` and adds the row `new`. Both are about the same name or content of
+    /// the same author.
     pub(crate) fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let opened = gone.filter(|row| !row.is_opaque());
         if new.or(gone).is_some_and(|row| row.is_opaque()) {
@@ -140,8 +141,8 @@ impl Merge {
     }
 
     /// Records changes of a name and of its conflict names after an own record of that name was
-    /// added or removed. Each of these names may now resolve to the own file, or no longer do so,
-    /// although it shows the same attributes.
+    /// added or removed. The name may now resolve to the own file, or no longer do so, although it
+    /// shows the same attributes.
     fn record_own_change(&mut self, row: &Row) {
         if row.author != self.tracked.state.me || !row.has_name() {
             return;
@@ -188,7 +189,8 @@ impl Merge {
         }
     }
 
-    /// Runs an edit, then settles every name that may show something else.
+    /// Runs an edit of rows. Then settles their names, and the names of each content with a changed
+    /// availability.
     fn around(&mut self, rows: &[&Row], edit: impl FnOnce(&mut Self)) {
         let mut before: Vec<ContentAvailability> = Vec::new();
         for row in rows.iter().filter(|row| row.gives_content()) {
@@ -320,8 +322,9 @@ impl Merge {
         }
     }
 
-    /// Counts a row of an author in a directory. If the directory thereby receives its first row of
-    /// the author or loses its last one, also counts it in the directory above, and so on.
+    /// Counts a row of an author in a directory, or discounts it. If the directory thereby receives
+    /// its first row of the author or loses its last one, also counts it in the directory above,
+    /// and so on.
     fn count_up(&mut self, row: &Row, mut dir: DirId, what: Counted, more: bool) {
         while self.tracked.dir_mut(dir).count(row.author, what, more) && dir != DirId::ROOT {
             let here = self.tracked.state.dir(dir);
@@ -333,7 +336,7 @@ impl Merge {
         }
     }
 
-    /// Computes the results that depend on whole directories. A view is only taken after this.
+    /// Computes the outdated directory times and conflict names. A view is only taken after this.
     pub(crate) fn finish_batch(&mut self) {
         self.tracked.refresh_times();
         self.settler().refresh_stale(usize::MAX);

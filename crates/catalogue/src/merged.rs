@@ -29,7 +29,7 @@ pub type Owners = BTreeMap<SharedPath, NodeId>;
 /// Properties of a content that some live node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentOfHash {
-    /// Size in bytes, as its holders state it.
+    /// Size in bytes, as the first known record of it states.
     pub size_bytes: u64,
     /// Whether the first known file of it is executable.
     pub executable: bool,
@@ -38,7 +38,7 @@ pub struct ContentOfHash {
 /// Totals of the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Bytes of the distinct shared contents that a live node can give.
+    /// Bytes of the distinct contents of files in the logs that a live node can give.
     pub unique_bytes: u64,
     /// Number of listed files, links and directories, without conflict names.
     pub entries: u64,
@@ -48,7 +48,8 @@ pub struct Totals {
 #[derive(Clone)]
 pub(super) struct NodeState {
     pub id: NodeId,
-    /// The name in its head. `None` until a head arrived.
+    /// The name that the cluster has certified, otherwise the name in its head. `None` until a part
+    /// of its log was applied or restored.
     pub name: Option<NodeName>,
     /// Its name, made unique among nodes of the same name.
     pub label: Arc<str>,
@@ -77,7 +78,7 @@ pub(super) struct Merged {
     /// Private contents that the own cache holds completely, with their sizes. They are not
     /// announced to other nodes.
     pub kept: OrdMap<ContentHash, u64>,
-    /// Versions that rank behind all others.
+    /// Contents and authors with versions that rank behind others.
     pub unserved: Unserved,
 }
 
@@ -203,8 +204,8 @@ impl Merged {
         self.givers(hash, Class::File).map(|row| row.author)
     }
 
-    /// Returns whether a row may show at its name: a live node can give it, it is due, and its
-    /// author may have the name.
+    /// Returns whether a file or link may show at its name: a live node can give it, it is not
+    /// dated ahead of the clock, and its author may have the name. Returns `false` for other rows.
     pub(crate) fn is_givable(&self, row: &Row) -> bool {
         match row.class {
             _ if self.is_early(row) || !self.may_have(row, row.name()) => false,
@@ -249,8 +250,9 @@ impl Merged {
         horizon.is_some_and(|horizon| row.version_time() > horizon)
     }
 
-    /// Returns whether a row dates its directory. A row ahead of the clock does not date its
-    /// directory until its time comes. Otherwise it would hide every change until then.
+    /// Returns whether a directory record counts for the time of that directory and of its parent.
+    /// A record ahead of the clock does not count. Otherwise it would hide every change until its
+    /// time.
     pub(crate) fn dates_directory(&self, row: &Row) -> bool {
         self.lists_directory(row) && !self.is_ahead(row)
     }
@@ -266,9 +268,9 @@ impl Merged {
             })
     }
 
-    /// Returns the time of a directory. A directory that only names below it imply, such as the
-    /// place of a share, has the newest time of its subdirectories. Visits at most `left`
-    /// directories, in the order of their names, so that every node finds the same time.
+    /// Returns the time of a directory. If it has no record, and neither files nor recorded
+    /// subdirectories, it has the newest time of its subdirectories. Visits at most `left` of
+    /// these, in the order of their names, so that every node finds the same time.
     pub(crate) fn time_of_directory(&self, id: DirId, left: &mut usize) -> Timestamp {
         let dir = self.dir(id);
         match self.record_of_directory(dir) {
@@ -336,7 +338,8 @@ impl Merged {
         audience.map_or(row.share, |audience| audience.share)
     }
 
-    /// Returns whether this node gives a content only to some nodes, or to none.
+    /// Returns whether a sealed name or a mark makes a content private. It is not private if this
+    /// node lists it openly.
     pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
         let is_sealed = self.marks.has(hash) || self.contents.sealed_names(hash).next().is_some();
         is_sealed && !self.contents.is_open_from(hash, self.me)
@@ -358,7 +361,7 @@ impl Merged {
             })
     }
 
-    /// Returns all nodes that may receive a private content.
+    /// Returns the readers of the sealed names of a content, of at most [`NAMES_LOOKED_AT`] names.
     pub(crate) fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
         let sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
         let readers = sealed.filter_map(|row| self.audience(row));

@@ -1,7 +1,7 @@
 //! A record in memory: one allocation, shared by its author's log and by the merge.
 //!
-//! A row refers to its directory and its author by number. All indexes are ordered sets of pointers
-//! to rows (see `orders`), so each name, hash and time is stored once.
+//! A row refers to its directory and its author by number. The indexes of the merge hold pointers
+//! to rows (see `orders`), so a row is stored only once.
 
 use std::fmt;
 use std::ops::Deref;
@@ -40,7 +40,7 @@ pub(super) enum Class {
     SealedRemoved,
 }
 
-/// The fixed part of a row. It takes 64 bytes, because there may be millions of rows.
+/// The fixed part of a row. It is kept to 64 bytes, because there may be millions of rows.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub sequence: u64,
@@ -61,7 +61,7 @@ const SIZE_BITS: u32 = 44;
 const EXECUTABLE: u64 = 1 << SIZE_BITS;
 /// Mark: the version time differs from the mtime and is behind the name. Hardly any row has it.
 const OWN_VERSION: u64 = 1 << (SIZE_BITS + 1);
-/// Mark: the mtime is before 1970 or after 2513 and is behind the name.
+/// Mark: the mtime is before 1970 or after May 2514, and is behind the name.
 const OWN_MTIME: u64 = 1 << (SIZE_BITS + 2);
 /// Mark: the size exceeds 44 bits and is behind the name.
 const OWN_SIZE: u64 = 1 << (SIZE_BITS + 3);
@@ -78,7 +78,8 @@ const SIZE_BYTES: usize = 8;
 const SEAL_LENGTHS_BYTES: usize = 4;
 
 /// A row. The slice is the name, then the values of [`BEHIND`]. Then follows the target of a link
-/// or the encoded sender of a file. The last part is the [`seal`], if the row arrived sealed.
+/// or the encoded sender of a file. The last part is the [`seal`], if the entry is in a sealed
+/// share. The slice of an opaque row has only its sealed path and the rest of its received form.
 #[derive(Clone)]
 pub(super) struct Row(ThinArc<Facts, u8>);
 
@@ -191,8 +192,8 @@ impl Row {
         ))
     }
 
-    /// Creates an opaque row in its received form: an entry sealed for other nodes, its tombstone,
-    /// or a list of readers.
+    /// Creates an opaque row: a sealed entry that this node cannot open, its tombstone, or a list
+    /// of readers.
     pub(crate) fn opaque(
         stamp: Stamp,
         class: Class,
@@ -241,7 +242,7 @@ impl Row {
         }
     }
 
-    /// Returns the node that sent a file to its author, if one did.
+    /// Returns the recorded sender of a file to its author, if there is one.
     pub(crate) fn sent_by(&self) -> Option<Sender> {
         match self.class {
             Class::File if !self.behind_name().is_empty() => {
@@ -259,8 +260,9 @@ impl Row {
         &behind[..behind.len() - seal_bytes]
     }
 
-    /// Returns the sealed path and the sealed entry of a row that arrived sealed. The entry of a
-    /// tombstone is empty. An opaque row is returned in its received form.
+    /// Returns the sealed path and the sealed entry of a row of a sealed share, or `None` for
+    /// another row. The entry of a tombstone is empty. For a list of readers, the path is empty and
+    /// the entry is the encoded list.
     pub(crate) fn seal(&self) -> Option<(&[u8], &[u8])> {
         if self.is_opaque() {
             return Some(self.0.slice.split_at(self.size_bytes() as usize));
@@ -325,8 +327,7 @@ impl Row {
         )
     }
 
-    /// Returns whether the row is kept in its received form: a list of readers, or a record that
-    /// this node cannot open.
+    /// Returns whether the row is a list of readers, or a sealed record that this node cannot open.
     pub(crate) fn is_opaque(&self) -> bool {
         matches!(
             self.class,
@@ -357,7 +358,8 @@ impl Row {
         std::ptr::eq::<Facts>(&**self, &**other)
     }
 
-    /// Returns the recorded entry. Returns `None` for a tombstone or a cached content.
+    /// Returns the recorded entry. Returns `None` for a tombstone, a cached content or an opaque
+    /// row.
     pub(crate) fn to_entry(&self) -> Option<Entry> {
         Some(Entry {
             kind: self.kind()?,

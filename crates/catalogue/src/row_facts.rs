@@ -12,7 +12,8 @@ use p2pfs_proto::trust::ShareKey;
 use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex};
 use p2pfs_types::path::SharedPath;
 
-/// Creates the rows of facts. A row of a name creates the missing directories above it.
+/// Creates the rows of facts. Before it creates the row of a name, it creates the missing
+/// directories above the name.
 pub(super) struct RowBuilder<'a> {
     pub merge: &'a mut Merge,
     pub logs: &'a BTreeMap<NodeIndex, Log>,
@@ -54,7 +55,7 @@ impl RowBuilder<'_> {
     }
 
     /// Creates the row of a sealed entry, or of its tombstone if `entry` is `None`. The row is
-    /// opened if this node has the key.
+    /// opened if this node has the key and the opened fact is valid.
     fn sealed_row(
         &mut self,
         stamp: Stamp,
@@ -112,8 +113,9 @@ impl RowBuilder<'_> {
         })
     }
 
-    /// Returns whether a log already has this name under another sealed path. An honest author
-    /// seals a name only once, and a node without the key would count two entries.
+    /// Returns whether a log already has this name under another sealed path of the same number. An
+    /// honest author always seals a path under one number to the same bytes. A node without the key
+    /// would count two entries.
     fn is_of_another_seal(
         &self,
         author: NodeIndex,
@@ -186,7 +188,8 @@ pub(super) fn fact_of(state: &Merged, row: &Row) -> Fact {
     }
 }
 
-/// Returns the wire form of an opaque row, or of a row that arrived sealed.
+/// Returns the wire form of an opaque row or of a row of a sealed share. Returns `None` for another
+/// row.
 fn sealed_fact_of(row: &Row) -> Option<Fact> {
     let number = row.share;
     if let Some((share, salt, readers)) = list_of(row) {

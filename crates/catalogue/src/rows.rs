@@ -1,7 +1,7 @@
 //! The rows of one log in the order of their sequence.
 //!
-//! They are stored in sorted chunks of pointers. Appending takes constant time, a removal moves at
-//! most one chunk, and a million rows cost little more than their million pointers.
+//! They are stored in sorted chunks of pointers. Appending takes constant time on average. A
+//! removal moves about one chunk of rows at most.
 
 use super::row::Row;
 
@@ -90,7 +90,8 @@ impl Rows {
             .partition_point(|chunk| chunk[chunk.len() - 1].sequence < sequence)
     }
 
-    /// Drops a chunk that became empty. Joins a chunk with the next one if both are small.
+    /// Drops a chunk that became empty. Joins a chunk with the next one if they fill half a chunk
+    /// together at most.
     fn mend(&mut self, number: usize) {
         if self.chunks[number].is_empty() {
             self.chunks.remove(number);
