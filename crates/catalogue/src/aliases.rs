@@ -2,9 +2,9 @@
 //!
 //! The conflict names of a directory are assigned in a fixed order: by the contested name, then by
 //! the rank of the version. The result therefore depends on the rows present and not on their order
-//! of arrival. A conflict name never takes a name that really exists or that another node owns. The
-//! first form has the author's name, the second also the start of the author's key. If neither form
-//! is free and fits, the version has no conflict name.
+//! of arrival. A conflict name is never a listed name, nor a name that another node owns. The first
+//! form has the author's label, the second also the start of the author's key. If neither form is
+//! free and fits, the version has no conflict name.
 //!
 //! One directory can have very many conflict names. A change therefore reassigns only the names
 //! that it can affect: those of the changed name, and those of names that compete for the same
@@ -49,7 +49,8 @@ impl NameSettler<'_> {
         steps
     }
 
-    /// Reassigns stale conflict names if their number would delay a view. Returns the steps taken.
+    /// Reassigns stale conflict names for about `limit` steps, if they are so many that they would
+    /// delay a view. Returns the steps taken.
     pub(super) fn refresh_if_many(&mut self, limit: usize) -> usize {
         if self.naming.stale_aliases.steps() > self.settling.step_records {
             self.refresh_stale(limit)
@@ -171,8 +172,8 @@ fn names_behind(conflict_name: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
     })
 }
 
-/// Returns the conflict names that a version may have, the best first. Leaves out names that really
-/// exist and names that another node owns.
+/// Returns the conflict names that a version may have, the best first. Leaves out names that are
+/// listed, that another node owns, or that are too long.
 fn forms(state: &Merged, room_bytes: usize, row: &Row) -> Vec<Vec<u8>> {
     let node = state.node(row.author);
     let by_key = format!("{}-{}", node.label, node.id.short(KEY_DIGITS));

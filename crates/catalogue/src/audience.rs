@@ -1,5 +1,5 @@
-//! Readers of restricted shares, and contents that stay private after their last name is gone. The
-//! rules that decide access are in `private`.
+//! Readers of restricted shares, and contents that stay private after their last name is gone.
+//! [`Merged::admits`](super::merged::Merged::admits) decides access.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of private contents without a name that are remembered. Above it, contents
-/// without a name are refused to every node.
+/// Maximum number of marks of private contents without a name. Once a mark finds no room, all
+/// contents without a name are refused to every node.
 pub const MARKS_MAX: usize = 1 << 18;
 /// Maximum number of marks of one author, so that one author cannot use up [`MARKS_MAX`].
 pub const MARKS_MAX_PER_AUTHOR: usize = 1 << 16;
@@ -42,7 +42,8 @@ pub(super) struct Audience {
     pub share: ShareIndex,
     /// The reading nodes, including the author.
     pub readers: BTreeSet<NodeId>,
-    /// The key of the share. `None` if this node is not one of the readers.
+    /// The key of the share. `None` if this node is not one of the readers, or cannot decrypt the
+    /// key.
     pub key: Option<ShareKey>,
 }
 
@@ -75,8 +76,8 @@ impl Audience {
     }
 }
 
-/// Record that a content stays private although the author's last sealed name of it is gone. Only
-/// that author can make it public, by listing it openly.
+/// Record that a content stays private although its author lists it no longer. If that author lists
+/// the content again, its names decide instead of the mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     /// The private content.
@@ -85,7 +86,7 @@ pub struct Mark {
     pub author: NodeId,
 }
 
-/// The set of private contents without a sealed name.
+/// The marks of private contents.
 #[derive(Clone, Default)]
 pub(super) struct Marks {
     all: OrdSet<Mark>,

@@ -2,9 +2,10 @@
 //!
 //! A record of some hundred bytes can imply hundreds of directories. The budget therefore counts
 //! retained objects and not received bytes: each row, and each directory that holds a row of the
-//! author at any depth. The cost of a log depends on that log alone, so every node refuses the same
-//! logs. A log over budget is dropped whole, because half of it would show a namespace that no node
-//! has. This node's own log is checked against the same limits before a record is added.
+//! author at any depth. The cost of a log depends on that log alone, and on which of its sealed
+//! entries this node can open. A log over budget is dropped whole, because half of it would show a
+//! namespace that no node has. This node's own log is checked against the same limits before a
+//! record is added.
 
 use std::collections::VecDeque;
 
@@ -26,10 +27,10 @@ pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
 /// Maximum directories of all other nodes together. A directory that several nodes have counts once
 /// for each.
 pub const TOTAL_MAX_DIRECTORIES: u64 = 1_500_000;
-/// Maximum dropped logs that wait to be reported. The oldest are discarded without a report.
+/// Maximum dropped logs that wait to be reported. If there are more, the oldest is never reported.
 const DROPPED_MAX: usize = super::NODES_MAX;
-/// Bytes of a row, without its name and the data behind the name: its facts, its counter, and its
-/// entries in the log and in the ordered sets.
+/// Bytes of a row, without its name and the data behind the name: its facts, its reference count,
+/// and its entries in the log and in the ordered sets.
 const ROW_BYTES: u64 = 192;
 /// Bytes of a directory without its name, measured with a million nested directories.
 const DIRECTORY_BYTES: u64 = 704;
@@ -82,8 +83,8 @@ impl Default for Budgets {
     }
 }
 
-/// A log that was dropped to keep a budget. The log of a departed node is pulled again when its
-/// author is back. Any other log is pulled again with the next head that is handed in.
+/// A log that was dropped to keep a budget. After [`DropCause::Gone`], heads of the log are ignored
+/// until its author is live. After the other causes, the next received head starts a pull again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped {
     /// The author of the dropped log.
@@ -97,10 +98,10 @@ pub struct Dropped {
 pub enum DropCause {
     /// The log alone exceeds the budget of one author.
     OverAuthor,
-    /// All logs together exceed the total and no departed node has a log left. This log was the
-    /// largest.
+    /// All logs together exceed the total, and every remaining log has a live author. This log was
+    /// the largest.
     OverTotal,
-    /// All logs together exceed the total, and the author of this log has departed.
+    /// All logs together exceed the total, and the author of this log is not live.
     Gone,
 }
 
@@ -132,8 +133,7 @@ impl Costs {
         self.of_mut(row.author).bytes -= row_bytes(row);
     }
 
-    /// Counts a directory when it receives its first row of an author, and subtracts it after the
-    /// last.
+    /// Adds the cost of a directory to an author if `is_held`. Otherwise subtracts it.
     pub(crate) fn count_directory(&mut self, author: NodeIndex, name_bytes: usize, is_held: bool) {
         let cost = self.of_mut(author);
         let bytes = DIRECTORY_BYTES + name_bytes as u64;
@@ -231,8 +231,8 @@ impl LogEviction<'_> {
         true
     }
 
-    /// Drops logs while all together exceed the total. The logs of departed nodes go first, in
-    /// order of departure, then the largest. Returns whether `index` was among them.
+    /// Drops logs while all together exceed the total. The logs of nodes that are not live go
+    /// first, in order of departure, then the largest. Returns whether `index` was among them.
     pub(crate) fn enforce_total(&mut self, index: NodeIndex) -> bool {
         let mut was_dropped = false;
         while let Some((victim, why)) = self.next_log_to_drop() {

@@ -1,7 +1,8 @@
 //! Changes of the merged namespace since the last poll, for the kernel's caches.
 //!
-//! Changes are returned in the order in which they were last recorded. A reader that invalidates
-//! one name after the other in this order never shows the later of two changes without the earlier.
+//! Changes are returned in the order in which they were last recorded. If each of two names changed
+//! once, a reader that invalidates names in this order does not show the later change without the
+//! earlier.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,12 +11,12 @@ use super::merged::Merged;
 use super::row::DirId;
 use p2pfs_types::path::SharedPath;
 
-/// One visible change of the namespace. It is reported after the view that shows it was taken.
+/// One change of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
     /// A name appeared in this directory or left it, or the directory's own attributes changed.
     Listing(SharedPath),
-    /// This name appeared, vanished, or shows other content or attributes.
+    /// This name appeared, vanished, or may show other content, attributes or an own file.
     Entry(SharedPath),
     /// More changed than was recorded, or everything may have changed.
     Everything,

@@ -1,9 +1,9 @@
 //! Checks a received log against its head before any of it is applied.
 //!
-//! A node that sends a wrong log therefore cannot remove names that were verified before, and
-//! cannot charge an author for records that the author never wrote. Only a log that arrived whole
-//! can be checked in advance. A log that arrived in several stretches (see `staged`) is compared
-//! with its head after it was applied.
+//! A sender of a wrong log then cannot remove names that were verified before, and cannot charge an
+//! author for records that the author never wrote. Only a log that arrived whole can be checked in
+//! advance. A log that arrived in several stretches (see `staged`) is compared with its head after
+//! it was applied.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -60,7 +60,7 @@ impl LogSum {
     }
 
     /// Adds the next records to the sum of a log, for about `left` steps. Returns whether the sum
-    /// matches the head, once all records were added.
+    /// matches the head, or `None` if records are left to add.
     pub(crate) fn add_next(
         &mut self,
         logs: &NodeLogs,
@@ -168,8 +168,8 @@ pub(super) fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
         .try_for_each(|Record { fact, .. }| check_fact(fact))
 }
 
-/// Checks that a part continues the log. Returns a pull of the whole log if the part is a suffix
-/// and [`Log::pull_to`] finds no suffix safe.
+/// Checks that a part continues or restarts the log. Returns a pull of the whole log if the part is
+/// a suffix and [`Log::pull_to`] finds no suffix safe.
 pub(super) fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError> {
     let (head, reach) = (&part.head.head, log.reach());
     let verified = log

@@ -45,10 +45,10 @@ impl StaleConflictNames {
 /// Progress and throttling of node renames.
 #[derive(Default)]
 pub(super) struct Renames {
-    /// Place up to which conflict names were reassigned after a rename. `None` if no pass is
-    /// running.
+    /// Place up to which conflict names were reassigned after a change of labels. `None` if no pass
+    /// is running.
     pub at: Option<ContestedName>,
-    /// Whether a node was renamed during the current pass, so that another pass must follow.
+    /// Whether a label changed during the current pass, so that another pass must follow.
     pub is_due_again: bool,
     /// Time of the last name change of each node.
     pub changed: BTreeMap<NodeIndex, Timestamp>,
@@ -69,7 +69,7 @@ impl Renames {
     }
 }
 
-/// The other names of versions that do not have their own name.
+/// The conflict names, and what is left to reassign.
 #[derive(Default)]
 pub(super) struct ConflictNaming {
     pub(super) conflicts: Conflicts,

@@ -16,7 +16,7 @@ pub(super) const NAMES_LOOKED_AT: usize = 4096;
 #[derive(Clone)]
 pub(super) struct ContentIndex {
     pub rows: SortedSet<ByHash>,
-    /// Those of `rows` with names that arrived sealed.
+    /// Those of `rows` with names in sealed shares.
     pub sealed: OrdSet<ByHash>,
 }
 
@@ -64,7 +64,7 @@ impl ContentIndex {
         rows.take(limit.saturating_add(1)).cloned().collect()
     }
 
-    /// Returns the rows with names of a content that arrived sealed.
+    /// Returns the file rows of a content in sealed shares.
     pub(crate) fn sealed_names(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
         let rows = self.sealed.range(HashFrom::files(hash)..);
         let rows = rows.map(|by| &by.row);
@@ -87,7 +87,7 @@ impl ContentIndex {
         })
     }
 
-    /// Returns whether an author lists a content openly.
+    /// Returns whether an author lists a content openly, by its first [`NAMES_LOOKED_AT`] names.
     pub(crate) fn is_open_from(&self, hash: ContentHash, author: NodeIndex) -> bool {
         let mut own = self.files_from(hash, author).take(NAMES_LOOKED_AT);
         own.any(|row| !row.share.is_sealed())

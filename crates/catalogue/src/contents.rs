@@ -25,10 +25,11 @@ pub struct FileNames {
     /// The content.
     pub hash: ContentHash,
     /// The path under which the file is listed, which may be a conflict name. If the file is not
-    /// listed, its own path, which may show another version. `None` if a node has the content only
-    /// in its cache.
+    /// listed, its own path, which may show another version. `None` if the record is about a cached
+    /// content.
     pub listed: Option<SharedPath>,
-    /// The label of the sharing node, and the path among that node's files.
+    /// The label of the sharing node, and the path among that node's files. `None` if the record is
+    /// about a cached content.
     pub shared: Option<(String, SharedPath)>,
 }
 
@@ -78,7 +79,7 @@ impl ContentQueries<'_> {
         rows.map(claim).collect()
     }
 
-    /// Returns whether this node is the only live one that states it has a content.
+    /// Returns whether this node, and no other live node, has all of a content.
     pub fn is_mine_alone(self, hash: &ContentHash) -> bool {
         // Each read that has to wait asks this, so the search ends at the first other node.
         let mut nodes = self.view.merged.having(*hash);
@@ -86,7 +87,7 @@ impl ContentQueries<'_> {
         nodes.next().is_some_and(mine) && nodes.all(mine)
     }
 
-    /// Returns whether another live node states that it has a content.
+    /// Returns whether another live node states that it has all of a content.
     pub fn is_elsewhere(self, hash: &ContentHash) -> bool {
         let mut nodes = self.view.merged.having(*hash);
         nodes.any(|node| node != self.view.merged.me)
@@ -115,7 +116,7 @@ impl ContentQueries<'_> {
     }
 
     /// Returns the names of the contents with hashes that begin with the first `bits` bits of
-    /// `start`. At most `limit` records are examined.
+    /// `start`. `bits` is from 1 to 32. At most `limit` records are examined.
     pub fn files_like(self, start: &ContentHash, bits: u32, limit: usize) -> Vec<FileNames> {
         let leading = |hash: &[u8; 32]| {
             let [a, b, c, d, ..] = *hash;
@@ -149,9 +150,10 @@ impl ContentQueries<'_> {
         }
     }
 
-    /// Returns whether this node may give the bytes of a content to another node. The bytes of a
-    /// share with readers go only to those readers, also from a cache. After the last sealed name
-    /// of a private content is gone, they go to no node.
+    /// Returns whether this node may give the bytes of a content to another node. A private content
+    /// goes only to the readers of its sealed names, also from a cache. After the last of these
+    /// names is gone, it goes to no node. If marks are missing, each content without a name goes to
+    /// no node.
     pub fn admits(self, node: &NodeId, hash: &ContentHash) -> bool {
         self.view.merged.admits(node, *hash)
     }
@@ -164,12 +166,12 @@ impl ContentQueries<'_> {
             .is_open_from(*hash, self.view.merged.me)
     }
 
-    /// Returns whether a content is for some nodes alone.
+    /// Returns whether this node gives a content to some nodes only, or to none.
     pub fn is_private(self, hash: &ContentHash) -> bool {
         self.view.merged.is_private(*hash)
     }
 
-    /// Returns whether a content proved unserved, or is a version of an author whose versions rank
+    /// Returns whether a content proved unserved, or a live node shares it whose versions all rank
     /// behind others.
     pub fn is_unserved(self, hash: &ContentHash) -> bool {
         let unserved = &self.view.merged.unserved;

@@ -1,10 +1,10 @@
 //! The set digest: a digest of a set of records that does not depend on their order.
 //!
 //! It uses LtHash (Bellare and Micciancio 1997; parameters as in Lewi and others 2019). Each
-//! element is expanded to 1024 lanes of 16 bits, and the digest of a set is the lane-wise sum.
-//! Adding or removing an element is one addition. A log of a million records is therefore kept up
-//! to date at the cost of the changed record. The elements are the facts of the records without
-//! their sequence, so it does not matter how often a name was rewritten in between.
+//! element is expanded to 1024 lanes of 16 bits. The lanes of all elements are summed, and the
+//! digest is a hash of the sums. A change of one record therefore costs the same in a log of any
+//! size. The elements are the facts of the records without their sequence, so it does not matter
+//! how often a name was rewritten in between.
 
 use p2pfs_proto::wire::native::record::Fact;
 

@@ -1,8 +1,8 @@
 //! One directory of the merged namespace.
 //!
 //! Every candidate for a name is in exactly one of two sets: `listed` if the name shows it,
-//! otherwise `rest`. A namespace without conflicts therefore costs one pointer a file, and a
-//! listing never iterates over unlisted rows.
+//! otherwise `rest`. A listed file therefore costs one pointer here, and a listing never iterates
+//! over unlisted rows.
 
 use imbl::OrdSet;
 
@@ -11,7 +11,8 @@ use super::row::{DirId, NodeIndex, Row};
 use super::sorted::SortedSet;
 use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
 
-/// Time of a directory without listed entries. It is before all other times.
+/// Value of [`Dir::newest`] if nothing in a directory has a time that counts. It is before all
+/// other times.
 pub(super) const NEVER: Timestamp = Timestamp {
     seconds: i64::MIN,
     nanoseconds: 0,
@@ -25,13 +26,13 @@ pub(super) struct Dir {
     pub place: DirRef,
     /// Whether it has listed entries.
     pub occupied: bool,
-    /// The newest version time of its listed files and of the live directory records in it. A file
-    /// dated in the future is not listed, so it hides no later change.
+    /// The newest version time of its listed files and of the live directory records in it. Entries
+    /// dated ahead of the clock do not count.
     pub newest: Timestamp,
     /// The candidates that are shown under their own names.
     pub listed: SortedSet<ListedRow>,
-    /// All other candidates: directory records, tombstones, losing versions, and versions that no
-    /// live node can give.
+    /// All other candidates, such as directory records, tombstones, losing versions, and versions
+    /// that no live node can give.
     pub rest: OrdSet<ByName>,
     /// The losing versions that have conflict names.
     pub aliases: OrdSet<Alias>,
@@ -112,7 +113,7 @@ impl Dir {
             && self.absent_dirs.is_empty()
     }
 
-    /// Returns whether an author has names here or below.
+    /// Returns whether an author has names, without tombstones, here or below.
     pub(crate) fn has_of(&self, author: NodeIndex) -> bool {
         let place = self.place_of(author);
         place.is_ok_and(|at| self.presence[at].names > 0)

@@ -1,9 +1,9 @@
-//! Versions dated ahead of the clock, which wait until their time comes.
+//! Rows dated ahead of the clock by more than the tolerance, which wait until the clock comes near.
 //!
-//! A version dated in the future would otherwise win its name for ever. An honest author with a
-//! correct clock never creates one, because a version time is at most the time at which its author
-//! saw the version. Such a version therefore comes from a wrong clock or a dishonest author. When
-//! such a version becomes due, `settle` removes it from [`FutureDated`].
+//! A version dated in the future would otherwise precede every change that is dated before it. An
+//! honest author with a correct clock never creates one, because a version time is at most the time
+//! at which its author saw the version. Such a version therefore comes from a wrong clock or a
+//! dishonest author.
 
 use std::collections::BTreeMap;
 

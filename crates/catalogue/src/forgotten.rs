@@ -1,5 +1,5 @@
 //! Nodes that this node forgot by order of the user. Other nodes still have the logs of forgotten
-//! nodes, and would bring them back with the next heads that they announce.
+//! nodes and announce their heads. Without this module, these logs would be pulled again.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub type Rank = (u64, u64);
 pub(super) struct ForgottenNodes {
     /// Nodes with stored logs that the next writes delete.
     pub to_delete: Vec<NodeId>,
-    /// Rank up to which a forgotten node's heads are refused. No log of these nodes is held.
+    /// Rank up to which a forgotten node's heads are refused.
     pub refused_to: BTreeMap<NodeId, Rank>,
 }
 
@@ -30,8 +30,8 @@ impl ForgottenNodes {
             let other = self.refused_to.keys().find(|other| **other != node);
             if let Some(other) = other.copied() {
                 self.refused_to.remove(&other);
-                // The next write deletes everything that the store has of `other`. That is only the
-                // rank, because the store has no log of a node with a remembered rank.
+                // The next write deletes what the store has of `other`: its rank, and its log if
+                // that is still there.
                 self.to_delete.push(other);
             }
         }

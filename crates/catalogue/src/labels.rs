@@ -11,8 +11,8 @@ use super::rules;
 use super::settle::NameSettler;
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// Minimum time between two name changes of a node. An honest node changes its name at most when it
-/// starts.
+/// Minimum seconds between two changes of the name that a node gives itself. An honest node changes
+/// it at most when it starts.
 pub(super) const RENAME_PAUSE_SECONDS: i64 = 60;
 
 /// Returns the place before all names of all directories.
@@ -28,8 +28,8 @@ pub(super) struct NodeNames<'a> {
 }
 
 impl NodeNames<'_> {
-    /// Sets the name that a node gives itself, unless the cluster has certified another one. If
-    /// labels change, the conflict names are reassigned too.
+    /// Sets the name that a node gives itself, unless the cluster has certified a name. A name that
+    /// follows within [`RENAME_PAUSE_SECONDS`] of the last change waits.
     pub(crate) fn set(&mut self, node: NodeIndex, name: &NodeName) {
         self.settler.naming.renames.waiting.remove(&node);
         let certified = self
@@ -77,7 +77,7 @@ impl NodeNames<'_> {
         }
     }
 
-    /// Computes the label of each node.
+    /// Computes the label of each node. If one changed, begins to reassign all conflict names.
     fn relabel(&mut self) {
         let mut named: BTreeMap<&NodeName, Vec<NodeId>> = BTreeMap::new();
         for (_, node) in self.settler.tracked.state.known() {

@@ -69,7 +69,7 @@ ordered_by!(ListedRow, |a: &ListedRow, b: &ListedRow| a
     .name()
     .cmp(b.0.name()));
 
-/// Key of one author's row of a name.
+/// Key of one author's row of a name in one share.
 pub(super) struct OwnName<'a> {
     pub name: &'a [u8],
     pub author: NodeIndex,
@@ -170,11 +170,11 @@ key_of!(After<'_>, Alias, |key: &After<'_>, alias: &Alias| {
     key.0.cmp(alias.name()).then(Ordering::Greater)
 });
 
-/// A row in the index of contents, ordered by hash, class, author and sequence.
+/// A row in the index of contents, ordered by hash, class, author, sequence and place.
 #[derive(Clone, Debug)]
 pub(super) struct ByHash {
-    /// The hash's first bytes, beside the pointer. A search through a million rows then
-    /// dereferences hardly any of them, which saves most of its cost.
+    /// The hash's first bytes, beside the pointer. A search then dereferences only rows with the
+    /// same first bytes, which saves most of its cost.
     prefix: u64,
     pub row: Row,
 }

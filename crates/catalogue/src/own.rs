@@ -17,7 +17,7 @@ use p2pfs_types::path::SharedPath;
 /// State of the own log besides its records.
 #[derive(Default)]
 pub(super) struct OwnState {
-    /// Number of moves to a higher epoch in this run.
+    /// Number of moves to a higher epoch in this run, since the last [`OwnLog::forget_recoveries`].
     recoveries: u32,
     /// The current number of each share of this node that has or had readers.
     pub numbers: BTreeMap<ShareIndex, ShareIndex>,
@@ -33,7 +33,8 @@ impl OwnState {
         self.numbers.get(&share).copied().unwrap_or(share)
     }
 
-    /// Restores the current number of each share after a start: the number that was begun last.
+    /// Restores the current number of each share after a start: the number with the newest list of
+    /// readers.
     pub(crate) fn restore_numbers(&mut self, logs: &NodeLogs) {
         let audiences = logs.merge.state().audiences.iter();
         let own = audiences.filter(|((author, _), _)| *author == logs.me);
@@ -75,8 +76,7 @@ impl<'a> OwnRecords<'a> {
             .to_entry()
     }
 
-    /// Returns all own entries of a share in the order of their records. The owner compares a scan
-    /// of the share with them.
+    /// Returns all own entries of a share in the order of their records.
     pub fn entries(self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + 'a {
         let rows = self.logs.own_log().rows.after(0);
         rows.filter(move |row| row.has_name() && self.logs.merge.state().share_of(row) == share)
@@ -198,12 +198,13 @@ impl OwnLog<'_> {
     }
 
     /// Records the current entry of a name in a share. Returns `false` if that entry was recorded
-    /// already. The sender of a file is kept while the bytes are the same.
+    /// already. If `entry` has no sender, the recorded sender of the same content at this name is
+    /// kept.
     ///
     /// # Errors
-    /// [`CatalogueError::BadFact`] for the root, and for any other entry that a log may not hold.
-    /// [`CatalogueError::TooManyRecords`] and [`CatalogueError::OverBudget`] at the limits: the
-    /// name is then not shared.
+    /// [`CatalogueError::BadFact`] for the root, for any other entry that a log may not hold, and
+    /// if the share has readers but no key. [`CatalogueError::TooManyRecords`] and
+    /// [`CatalogueError::OverBudget`] at the limits. After an error the log is unchanged.
     pub fn put(
         &mut self,
         share: ShareIndex,
@@ -229,7 +230,8 @@ impl OwnLog<'_> {
         Ok(true)
     }
 
-    /// Records that a name in a share is gone. Returns `false` if it was not there.
+    /// Records that a name in a share is gone. Returns `false` if it was not there, or if the log
+    /// is full.
     pub fn remove(&mut self, share: ShareIndex, path: &SharedPath) -> bool {
         let mut was_there = false;
         for number in self.records().numbers_of(share) {
@@ -268,8 +270,8 @@ impl OwnLog<'_> {
         Ok(true)
     }
 
-    /// Records that the own cache no longer holds a content. Returns `false` if the log did not
-    /// state it.
+    /// Records that the own cache no longer holds a content. Returns `false` if the log is
+    /// unchanged.
     pub fn have_not(&mut self, hash: ContentHash) -> bool {
         self.logs.merge.record_own_private(hash, None);
         self.withdraw_have(hash)
@@ -287,7 +289,7 @@ impl OwnLog<'_> {
     }
 
     /// Withdraws own links that a log may not hold. An earlier release of this program may have
-    /// recorded some. The next scan records them again in a form that other nodes accept.
+    /// recorded some.
     pub fn withdraw_unsound_links(&mut self) {
         let is_unsound = |path: &SharedPath, entry: &Entry| match &entry.kind {
             Kind::Symlink { target } => !link_stays_inside(path, target),
@@ -311,10 +313,10 @@ impl OwnLog<'_> {
         current
     }
 
-    /// Sets the epoch of the own log if the log has no records. Otherwise the log continues
-    /// unchanged. A node that lost its state may record as many facts as before, and so reach a
-    /// sequence that it has signed already. The epoch distinguishes the two logs, provided that the
-    /// caller takes a higher epoch from its clock at each start.
+    /// Raises the epoch of the own log to `epoch` if nothing was ever recorded in the log.
+    /// Otherwise the log continues unchanged. A node that lost its state may record as many facts
+    /// as before, and so reach a sequence that it has signed already. The epoch distinguishes the
+    /// two logs, provided that the caller takes a higher epoch from its clock at each start.
     pub fn begin(&mut self, epoch: u64) {
         let log = self.logs.log_mut(self.logs.me);
         if log.sequence == 0 {
@@ -327,8 +329,8 @@ impl OwnLog<'_> {
         self.state.recoveries = 0;
     }
 
-    /// Continues the own log above an own epoch that this node no longer remembers. Everything is
-    /// published again.
+    /// Continues the own log in an epoch above `epoch_heard` and above its own, without its
+    /// tombstones. Other nodes then pull the whole log.
     pub fn recover(&mut self, epoch_heard: u64) {
         self.state.recoveries += 1;
         let me = self.logs.me;

@@ -15,7 +15,7 @@ use p2pfs_proto::wire::native::record::{EntitledReader, Fact, READERS_MAX, Share
 use p2pfs_types::id::NodeId;
 
 /// Own records examined in one step of a restatement. Each may be sealed, recorded again and
-/// withdrawn. A request to this node may wait for a few such steps.
+/// withdrawn.
 const RESTATE_STEP_RECORDS: usize = 64;
 const FIRST: u16 = ShareIndex::FIRST_SEALED.0;
 const LAST: ShareIndex = ShareIndex(u16::MAX);
@@ -27,14 +27,14 @@ pub struct ReaderLists<'a> {
 }
 
 impl ReaderLists<'_> {
-    /// Sets the readers of an own share: `readers` and this node, or all nodes if `readers` is
-    /// `None`. Returns whether the list changed. [`Self::restate`] then restates all entries of the
-    /// share.
+    /// Sets the readers of an own share: this node and the valid keys of `readers`, or all nodes if
+    /// `readers` is `None`. Returns whether the list changed. [`Self::restate`] then restates all
+    /// entries of the share.
     ///
     /// # Errors
-    /// [`CatalogueError::TooManyReaders`] and [`CatalogueError::TooManyRecords`] at the limits.
-    /// [`CatalogueError::BadFact`] if this node has no key to seal with. After an error no other
-    /// node can read the share.
+    /// [`CatalogueError::TooManyReaders`], [`CatalogueError::TooManyRecords`] and
+    /// [`CatalogueError::OverBudget`] at the limits. [`CatalogueError::BadFact`] if this node has
+    /// no key to seal with. After an error [`Self::restate`] withdraws all entries of the share.
     pub fn set(
         &mut self,
         share: ShareIndex,
@@ -110,8 +110,9 @@ impl ReaderLists<'_> {
         Ok(number)
     }
 
-    /// Returns a number under which the own log has no row, not even a tombstone. An entry sealed
-    /// for another list is therefore never taken for an entry of the new list.
+    /// Returns a number under which the own log has no row, not even a tombstone. Returns `None` if
+    /// there is none. Under a used number, an entry sealed for an earlier list would count as an
+    /// entry of the new list.
     fn fresh_number(&self) -> Option<ShareIndex> {
         let rows = self.log.logs.own_log().rows.after(0);
         let numbers = rows

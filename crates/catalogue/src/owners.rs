@@ -1,9 +1,8 @@
-//! Owners of paths. At and below an owned path, only the owner's versions are listed. Above it, no
-//! link of another node is listed: it would lead the owned path to files of that node as soon as the
-//! owner's directories are gone.
+//! Owners of paths. At and below an owned path, only the owner's versions are listed. At a path
+//! above it, no link of another node is listed. Otherwise the link would lead the owned path to
+//! files of that node as soon as the owner's directories are gone.
 //!
-//! The owner of the catalogue sets them with [`Catalogue::set_owners`](super::Catalogue::set_owners). The merge is a function of
-//! them in the same way as of node liveness.
+//! [`Catalogue::set_owners`](super::Catalogue::set_owners) sets them.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -66,7 +65,8 @@ impl View {
         self.merged.owners.owned_above(path)
     }
 
-    /// Returns whether any log has an entry at or below a path, listed or not.
+    /// Returns whether any log has a record of a name at or below a path, listed or not, even a
+    /// tombstone.
     pub fn is_known(&self, path: &SharedPath) -> bool {
         if path.is_root() || self.merged.find_dir(path).is_some() {
             return true;
@@ -77,7 +77,8 @@ impl View {
     }
 
     /// Returns how many listed files and links of other nodes a new owner of a path would hide, by
-    /// their authors. Names with a nearer owner stay as they are.
+    /// their authors. Names with a nearer owner do not count, nor do versions that the new owner
+    /// has too.
     pub fn hidden_by_owner(&self, top: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
         let state = &self.merged;
         let mut hidden = BTreeMap::new();

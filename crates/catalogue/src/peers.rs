@@ -1,7 +1,8 @@
 //! One node's own files, as `.p2pfs/peers/NAME` shows them: unmerged, and only of live nodes.
 //!
-//! If several shares of a node have the same path, the lowest share has the name. Each other share
-//! is listed beside it as `name~shareN.ext`, unless the node shares something of that name.
+//! If several shares of a node have the same path, a directory has the name. Otherwise the file
+//! with the lowest share number has it; numbers of sealed shares are the highest. Each other file
+//! is listed as `name~shareN.ext`, unless the node shares something of that name.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +20,8 @@ pub struct PeerFiles<'a> {
 }
 
 impl<'a> PeerFiles<'a> {
-    /// Returns the labels of the live nodes in ascending order. Nodes of the same name have
-    /// different labels.
+    /// Returns the labels of the live nodes with a known name, in ascending order. Nodes of the
+    /// same name have different labels.
     pub fn names(self) -> Vec<String> {
         let live = self.named_live();
         let mut names: Vec<String> = live.map(|(_, node)| node.label.to_string()).collect();
@@ -29,7 +30,8 @@ impl<'a> PeerFiles<'a> {
         names
     }
 
-    /// Returns the object at a path of one live node. The node's root is always a directory.
+    /// Returns the object at a path of one live node, or `None` if the node shares none there. The
+    /// node's root is always a directory.
     pub fn lookup(self, name: &str, path: &SharedPath) -> Option<Found> {
         let node = self.node_called(name)?;
         let Some(parent) = path.parent() else {

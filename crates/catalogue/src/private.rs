@@ -1,10 +1,9 @@
 //! Changes of the private contents. [`Merged::is_private`](super::merged::Merged::is_private) and
 //! [`Merged::admits`](super::merged::Merged::admits) answer for them.
 //!
-//! A content is private if a sealed name of it is known, or was known and is gone. Every node among
-//! the readers of any present sealed name may receive it. A file that this node itself shares
-//! openly is public. If another node lists the same content openly, nothing changes here: any node
-//! that learnt the hash could do so.
+//! A content is private if this node knows a sealed name of it, or a [`Mark`] of it. The readers of
+//! each known sealed name may receive it. A content that this node itself lists openly is public.
+//! Whether another node lists it openly does not matter: any node that learnt the hash could do so.
 
 use super::audience::Mark;
 use super::merge::Merge;
@@ -46,7 +45,7 @@ impl Merge {
 
     /// Updates privacy after a name was removed. If the name was sealed and its author has no other
     /// name of the content, a [`Mark`] keeps the content private. If the name was open, its share
-    /// now has readers, and no node lists the content, the content becomes private by a mark.
+    /// now has readers, and no node lists the content, a mark makes the content private.
     pub(super) fn update_privacy_of_removed(&mut self, row: &Row) {
         if row.class != Class::File {
             return;

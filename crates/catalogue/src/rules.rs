@@ -5,22 +5,22 @@
 //!
 //! The rules, in their order:
 //!
-//! 1. Below an owned path, versions of other nodes are not listed (`owners`).
-//! 2. A version more than a minute ahead of the clock waits until its time comes (`early`).
+//! 1. At and below an owned path, versions of other nodes are not listed. At the paths above it,
+//!    links of other nodes are not listed (`owners`).
+//! 2. A version more than a minute ahead of the clock is not listed (`early`).
 //! 3. A version that no live node can give, from a share or a cache, is not listed (`merged`,
 //!    `is_givable`).
-//! 4. If a live node lists a directory of the name, the directory has it (`settle`). Files of that
-//!    name get conflict names: `~` and their node's name.
+//! 4. If a directory of the name is listed, it has the name (`settle`). Files of that name get
+//!    conflict names: `~` and their node's label.
 //! 5. The version that [`rank`] puts first has the name.
 //!
-//! This module decides only the ranking. A version precedes one that proved unserved (`unserved`):
-//! no holder gave a right byte of it, or its author left several others unserved. Then a version
-//! that a live node shares under the name precedes one that remains only in caches because its
-//! author is gone. Then the newest version time wins.
-//! At equal times, a file precedes a link. Of two files the hash that is smaller as hex wins, and
-//! of two links the smaller target. Candidates of the same content are one version. Its attributes
-//! are those of its newest candidate, then of the smaller NodeId, then of the lower share. Two
-//! shares of one node follow the same rule as two nodes.
+//! `Merged::order` and [`precedence`] rank candidates. A version precedes one that proved unserved
+//! (`unserved`): no holder gave a right byte of it, or its author left several others unserved.
+//! Then a candidate of a live author precedes one of an author that is gone. Then the newest
+//! version time wins. At equal times, a file precedes a link. Of two files the hash that is smaller
+//! as hex wins, and of two links the smaller target. Then the smaller NodeId wins, then the lower
+//! share number. Candidates of the same content are one version, with the attributes of the first.
+//! Two shares of one node follow the same rule as two nodes.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -73,8 +73,8 @@ pub fn conflict_name(name: &[u8], label: &str) -> Option<Vec<u8>> {
     (listed.len() <= NAME_MAX_BYTES).then_some(listed)
 }
 
-/// Returns the unique label of a node: its name if no other node has that name. Otherwise it is the
-/// name with as much of the key as is needed (4 digits or more).
+/// Returns the label of a node: its name if no other node has that name. Otherwise it is the name
+/// with 4, 8, 16 or all digits of its key, as few as differ from those of `namesakes`.
 pub(super) fn label(name: &str, id: &NodeId, namesakes: &[NodeId]) -> String {
     if namesakes.is_empty() {
         return name.to_owned();

@@ -3,9 +3,9 @@
 //!
 //! An author's log is the same for all nodes, so any holder can forward it. Entries for a share's
 //! readers are therefore sealed within the log, under a number that has one fixed list of readers.
-//! A new list gets a new number. Everything is restated under it, piece by piece, and then the old
-//! number is withdrawn. A node outside the list keeps opaque rows, which belong to no directory and
-//! no hash.
+//! A new list gets a new number. All entries of the share are recorded again under it, piece by
+//! piece, and then the old number is withdrawn. A node outside the list keeps opaque rows, which
+//! belong to no directory and no hash.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use p2pfs_types::id::NodeId;
 /// Records that only some nodes may read.
 #[derive(Default)]
 pub(super) struct SealedRecords {
-    /// Lists of readers, and records sealed for other nodes.
+    /// Lists of readers, and sealed records that this node cannot open.
     opaque: BTreeMap<SealedPlace, Row>,
     /// Sealed records that this node could open.
     opened: BTreeMap<SealedPlace, Row>,

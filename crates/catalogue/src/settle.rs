@@ -1,8 +1,8 @@
 //! Computes the version that a name shows, and updates the directories above it.
 //!
-//! To *settle* a name is to compute the version that it shows. A name is settled whenever one of
-//! its rows is added or removed, or whenever the availability of a row changes. Each step examines
-//! only the name, its content and the directories above it.
+//! To *settle* a name is to compute the version that it shows. A name is settled after a change on
+//! which its version depends: of its rows, their availability, their rank, the owners of paths or
+//! the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,16 +16,15 @@ use super::tracked::TrackedState;
 use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 
-/// Number of candidates examined in the time of applying one record.
+/// Number of examined candidates that count as one step, like the application of a record.
 pub(super) const LOOKS_PER_STEP: usize = 8;
 
 /// The names that still need to be settled, and the bounds of one step of that work.
 pub(super) struct Unsettled {
-    /// Names that another version may have now, or with a waiting version whose time came.
+    /// Rows with names that may show another version now.
     pub(super) unsettled: Vec<Row>,
-    /// Contents with a changed availability, and the last name of each that was settled. Names
-    /// after it still need to be settled. Each content is here once, however often its availability
-    /// changes.
+    /// Contents with names that still need to be settled, and the last name of each that was
+    /// settled. The names after it still need to be settled, or all names if it is `None`.
     pub(super) unsettled_contents: BTreeMap<ContentHash, Option<ByHash>>,
     /// Number of candidates examined so far. One name may have very many.
     pub(super) looks: usize,
@@ -72,10 +71,10 @@ pub(super) struct NameSettler<'a> {
 }
 
 impl NameSettler<'_> {
-    /// Settles the names of a content, the first step at once. There may be very many, as for the
-    /// empty file.
+    /// Settles a first step of the names of a content, and queues the rest. There may be very many,
+    /// as for the empty file.
     pub(super) fn settle_content(&mut self, hash: ContentHash) {
-        // The names that waited to be settled are among the names of the content.
+        // The names of the content that waited are settled or queued again below.
         self.settling.unsettled_contents.remove(&hash);
         self.settle_files(hash, None, self.settling.step_records);
     }
@@ -95,7 +94,8 @@ impl NameSettler<'_> {
         steps
     }
 
-    /// Settles the names of rows, the first step at once. There may be very many.
+    /// Queues the names of rows, and settles a first step of the waiting names. There may be very
+    /// many.
     pub(super) fn settle_rows(&mut self, rows: Vec<Row>) {
         // A directory that becomes listed or unlisted changes the time of the directory around it.
         let is_record = |row: &&Row| row.class == Class::Directory;
@@ -107,7 +107,7 @@ impl NameSettler<'_> {
         self.settle_waiting(at_once);
     }
 
-    /// Settles the rows that the clock has reached.
+    /// Settles the names of the waiting rows that are no longer dated ahead of the clock.
     pub(super) fn settle_due(&mut self, horizon: Timestamp) {
         let due = self.settling.early.take_up_to(horizon);
         self.tracked.dirty |= !due.is_empty();
@@ -280,7 +280,8 @@ impl NameSettler<'_> {
         ranked
     }
 
-    /// Returns the best version of a name, and whether other versions exist.
+    /// Returns the best version of a name that a live node can give, and whether it can give
+    /// others.
     fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
         let (rows, looks) = self.givable(dir, name);
         let best = rows

@@ -1,11 +1,11 @@
-//! An ordered set in sorted runs. Copies share the runs that did not change since. A million
-//! elements cost little more than their own bytes, while a tree keeps its nodes half empty.
+//! An ordered set in sorted runs. Copies share the runs that did not change since. Runs that were
+//! filled in order are full, while a tree keeps its nodes half empty.
 
 use equivalent::Comparable;
 use imbl::Vector;
 use triomphe::Arc;
 
-/// Maximum elements of a run. An insertion or a removal copies at most this many.
+/// Maximum elements of a run. An insertion or a removal copies about this many at most.
 const RUN_MAX: usize = 64;
 
 /// Elements in ascending order, each once.
@@ -139,7 +139,8 @@ impl<T: Ord + Clone> SortedSet<T> {
         self.runs.insert(number + 1, Arc::new(upper));
     }
 
-    /// Drops a run that became empty. Joins a run with the next one if both are small.
+    /// Drops a run that became empty. Joins a run with the next one if they fill half a run
+    /// together at most.
     fn mend(&mut self, number: usize) {
         let length = self.runs[number].len();
         if length == 0 {

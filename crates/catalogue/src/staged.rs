@@ -4,15 +4,17 @@
 //! single part does not guarantee that, because it is not a snapshot of the log: a name that was
 //! recorded again moves behind records that followed its first one. All parts of a pull are
 //! therefore kept until the last has arrived, and then applied as one (`intake`). At most
-//! [`STAGED_MAX_PARTS`] parts of all logs wait. A longer log is applied in stretches of up to that
-//! many parts. Such a log is listed while it arrives, and is consistent once it is complete.
+//! [`STAGED_MAX_PARTS`] parts of all logs wait. A further part does not wait: it is queued to be
+//! applied with the waiting parts of its log, as one stretch. A log of several stretches is listed
+//! while it arrives, and is consistent once it is complete.
 
 use super::log::LogPull;
 use super::{LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Head, Record};
 
-/// Maximum parts that wait, of all logs together: at most 64 MiB of records, as estimated. If this
-/// many parts wait to be applied, no further pull is sent ([`IntakeQueue::is_behind`](super::IntakeQueue::is_behind)).
+/// Maximum parts that wait, of all logs together: about 64 MiB of records.
+/// [`IntakeQueue::is_behind`](super::IntakeQueue::is_behind) has the same limit for parts that wait
+/// to be applied.
 pub(super) const STAGED_MAX_PARTS: usize = 64;
 
 /// The parts of one pull that arrived so far.
@@ -43,7 +45,7 @@ impl StagedParts {
 pub(super) enum StageResult {
     /// The part waits for the next one.
     Waits(Pull),
-    /// The parts are complete and can be applied together.
+    /// The parts are to be applied together: the last one arrived, or no more parts may wait.
     Ready {
         part: LogPart,
         /// The base for a log that restarts with them.
@@ -54,8 +56,9 @@ pub(super) enum StageResult {
 }
 
 impl LogPull {
-    /// Stages a checked part, while `waiting` parts of all logs are staged. If the staged parts can
-    /// be applied now, returns them all, joined into one part.
+    /// Stages a checked part. `waiting` is the number of parts of all logs that are staged already.
+    /// If the part is the last one, or no more parts may wait, returns all staged parts joined into
+    /// one.
     pub(super) fn stage(&mut self, part: LogPart, waiting: usize) -> StageResult {
         let LogPart {
             head,

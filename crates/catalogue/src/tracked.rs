@@ -12,7 +12,7 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// The merged state, with what changed in it since the last view.
+/// The merged state, and its changes that were not polled yet.
 pub(super) struct TrackedState {
     pub state: Merged,
     pub changes: Changes,
@@ -72,8 +72,8 @@ impl TrackedState {
         self.stale_times.remove(&id);
     }
 
-    /// Updates the time of the directory that contains a directory record, after the record was
-    /// added, became due, or changed liveness.
+    /// Updates the time of the directory that contains a directory record, after a change that may
+    /// decide whether the record counts.
     pub(crate) fn retime_directory(&mut self, row: &Row) {
         if self.state.dates_directory(row) {
             self.raise_time(row.dir, row.version_time());

@@ -6,9 +6,10 @@
 //! is unaffected.
 //!
 //! A mark ends when verified bytes of the content arrive, when this node gets the content itself,
-//! or at its expiry. A new head or an offer does not end it, because these cost a dishonest author
-//! nothing. A mark outlives the name of its content. Otherwise an author could replace one unserved
-//! version by the next and never have several marks.
+//! or at its expiry. Above [`UNSERVED_MAX`] marks it may end before. A new head or an offer does
+//! not end it, because these cost a dishonest author nothing. A mark outlives the name of its
+//! content. Otherwise an author could replace one unserved version by the next and never have
+//! several marks.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -52,7 +53,7 @@ pub(super) struct UnservedMarks {
 
 struct UnservedMark {
     expires_at: Instant,
-    /// Authors that listed the content when it was marked.
+    /// Live authors that listed the content when it was marked.
     authors: Vec<NodeId>,
 }
 
@@ -120,8 +121,8 @@ impl UnservedContents<'_> {
             .collect()
     }
 
-    /// Ends the mark of a content after verified bytes of it arrived. The other versions of its
-    /// authors no longer rank behind those of other authors.
+    /// Ends the mark of a content after verified bytes of it arrived. Versions of its live authors
+    /// then rank by the usual rules, except those with marks of their own.
     pub fn clear(&mut self, hash: ContentHash) {
         self.drop_mark(hash);
         let authors: Vec<NodeIndex> = self.logs.merge.state().live_authors(hash).collect();
@@ -137,7 +138,8 @@ impl UnservedContents<'_> {
         }
     }
 
-    /// Ends the mark of a content, and what followed from it for its authors.
+    /// Ends the mark of a content. The versions of an author with fewer than
+    /// [`UNSERVED_PER_AUTHOR`] marks left then rank by the usual rules.
     pub(super) fn drop_mark(&mut self, hash: ContentHash) {
         let Some(mark) = self.marks.marks.remove(&hash) else {
             return;
@@ -191,7 +193,7 @@ impl UnservedContents<'_> {
     }
 
     /// Returns whether a name of one of the author's files of this content has another version that
-    /// did not prove unserved.
+    /// can be given and did not prove unserved. Examines a limited number of files.
     fn has_served_alternative(&self, hash: ContentHash, author: NodeIndex) -> bool {
         let merge = &self.logs.merge;
         let state = merge.state();

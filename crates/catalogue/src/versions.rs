@@ -13,24 +13,25 @@ use p2pfs_types::path::SharedPath;
 /// The rule that decided about a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// It has the name: there is no other version.
+    /// It has the name: live nodes can give no other version.
     Only,
     /// It has the name: its version time is the newest.
     Newest,
-    /// It has the name: its version time is the newest, and among equal times its hash is the
-    /// smallest.
+    /// It has the name: its version time is the newest, and it precedes the others of that time. A
+    /// file precedes a link, then the smaller hash or link target precedes.
     SmallestHash,
     /// It lost: another version is newer.
     Older,
-    /// It lost: another version is as new, and has a smaller hash.
+    /// It lost: another version is as new and precedes it.
     LargerHash,
     /// A listed directory keeps the name. The version of the directory itself has this rule too.
     DirectoryKeeps,
-    /// It has the name: the newer versions are only in caches, because their authors are gone.
+    /// It has the name although another version is newer: no live node shares that version under
+    /// this name.
     AuthorLives,
-    /// It lost although it is newer: only caches have it, because its author is gone.
+    /// It lost although it is newer: no live node shares it under this name.
     AuthorGone,
-    /// It has the name: the versions that would precede it proved unserved.
+    /// It has the name: a version that would precede it proved unserved.
     OthersUnserved,
     /// It lost: no holder gave a right byte of it, or its author left several other versions
     /// unserved.
@@ -42,7 +43,7 @@ pub enum Rule {
     NotGivable,
     /// It has the name: its author owns the path, and another node has another version.
     Owner,
-    /// It lost: another node owns the path.
+    /// It lost: another node owns the path. Or it is a link, and another node owns a path below it.
     NotOwner,
 }
 
@@ -51,14 +52,13 @@ pub enum Rule {
 pub struct Version {
     /// A file with its hash and size, a link with its target, or a directory.
     pub kind: Kind,
-    /// The modification time in its newest candidate.
+    /// The modification time of the candidate that ranks first.
     pub mtime: Timestamp,
     /// The time by which it is ranked.
     pub version_time: Timestamp,
-    /// The authors that share it under this name, live or not, with their shares. The first one
-    /// gives the version its attributes and its conflict name.
+    /// The authors that share it under this name, live or not, with their shares.
     pub authors: Vec<(NodeId, ShareIndex)>,
-    /// The live nodes that can give it, under this name, under another name, or from their caches.
+    /// The live nodes that can give it. For a file, also under another name or from their caches.
     pub holders: Vec<NodeId>,
     /// The path under which it is listed. `None` if it is not listed.
     pub listed_as: Option<SharedPath>,
@@ -67,8 +67,8 @@ pub struct Version {
 }
 
 impl View {
-    /// Returns every version of a path that any log has, the one with the name first. A conflict
-    /// name stands for the path from which it was derived.
+    /// Returns every version of a path that any log has, the one with the name first. An unlisted
+    /// directory is left out. A conflict name stands for the path from which it was derived.
     pub fn versions(&self, path: &SharedPath) -> Vec<Version> {
         let dir = path
             .parent()

@@ -1,7 +1,6 @@
 //! An immutable snapshot of the namespace, which the filesystem's threads read.
 //!
-//! The threads share it, and it answers from memory. The time of an answer grows with the logarithm
-//! of the namespace and with the size of the answer.
+//! The threads share it, and it answers from memory.
 
 use std::cmp::Ordering;
 use std::iter::Peekable;
@@ -21,8 +20,9 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of directories that are visited to date one without a record and without files.
-/// The place of a share has few. More would let a directory of many such ones delay each `stat`.
+/// Maximum number of directories that are visited to date a directory without a record and without
+/// files, such as the place of a share. Without a limit, very many subdirectories would delay each
+/// `stat`.
 pub(super) const DATING_MAX: usize = 256;
 
 /// The object that a name stands for.
@@ -30,17 +30,19 @@ pub(super) const DATING_MAX: usize = 256;
 pub struct Found {
     /// A file, directory or link. A file has its size, hash and executable bit.
     pub kind: Kind,
-    /// Modification time. For a directory, the time of its newest change.
+    /// Modification time. For a directory, the recorded time or that of a newer change in it.
     pub mtime: Timestamp,
     /// Time by which the versions of a name are ranked. For a directory it equals `mtime`.
     pub version_time: Timestamp,
-    /// The author of the record. For a directory, the author of its newest live record. It is this
-    /// node if there is none, as for the root and for directories that only names below them imply.
+    /// The author of the record. For a directory, the author of its newest live record, or this
+    /// node if there is none. In [`PeerFiles`], the author of a directory is the node that the
+    /// query is about.
     pub author: NodeId,
-    /// The own file that this node shares under the same name with the same content and attributes.
-    /// It can be used in place of the listed version.
+    /// The own file or link that this node shares under the same name with the same kind, content
+    /// and mtime. `None` for a conflict name.
     pub own: Option<(ShareIndex, SharedPath)>,
-    /// Number of listed subdirectories. It is 0 for files and links.
+    /// Number of listed subdirectories. In [`PeerFiles`], of those that the node shares. It is 0
+    /// for files and links.
     pub subdirectories: u32,
     /// The record of a file or link.
     pub said: Option<RecordHandle>,
@@ -84,7 +86,8 @@ impl View {
         PeerFiles { view: self }
     }
 
-    /// Returns the object at a path. The root is always a directory.
+    /// Returns the object at a path, or `None` if nothing is listed there. The root is always a
+    /// directory.
     pub fn lookup(&self, path: &SharedPath) -> Option<Found> {
         let Some(parent) = path.parent() else {
             return Some(self.directory(DirId::ROOT));
@@ -140,8 +143,8 @@ impl View {
             .collect()
     }
 
-    /// Returns the object that a name of [`names`](Self::names) stands for, without a search. The
-    /// name must be from a view with the same [`number`](Self::number) as this one.
+    /// Returns the object that a name of [`names`](Self::names) stands for, without a lookup of its
+    /// path. The name must be from a view with the same [`number`](Self::number) as this one.
     pub fn found_of(&self, said: &RecordHandle) -> Option<Found> {
         self.found(self.merged.dir(said.0.dir), &said.0)
     }
@@ -151,7 +154,8 @@ impl View {
         self.merged.totals
     }
 
-    /// Returns the unique label of a node, whether it is live or not.
+    /// Returns the label of a node, whether it is live or not. Returns `None` if its name is
+    /// unknown.
     pub fn label(&self, node: &NodeId) -> Option<String> {
         let (_, node) = self.merged.known().find(|(_, known)| known.id == *node)?;
         node.name.as_ref().map(|_| node.label.to_string())
@@ -184,8 +188,8 @@ impl View {
         }
     }
 
-    /// Passes all listed directories, the root first, and all links with their targets to `take`.
-    /// Its cost grows with the number of names.
+    /// Passes all listed directories, the root first, and all listed links with their targets to
+    /// `take`. Its cost grows with the number of names.
     pub fn directories_and_links(&self, mut take: impl FnMut(SharedPath, Option<Bytes>)) {
         let mut waiting = vec![DirId::ROOT];
         while let Some(id) = waiting.pop() {
@@ -217,8 +221,8 @@ impl View {
         self.found_as(row, self.own(dir, row))
     }
 
-    /// Converts a row without a search for the own file. For a version that lost its name, `own` is
-    /// none, even if the version is this node's. Such a version is fixed, while the own file may be
+    /// Converts a row. `own` is the own file of [`Found::own`]. For a conflict name it is `None`,
+    /// even if the version is this node's. Such a version is fixed, while the own file may be
     /// written to.
     pub(super) fn found_as(
         &self,
@@ -236,7 +240,8 @@ impl View {
         })
     }
 
-    /// Returns this node's own candidate of the same name, content and attributes.
+    /// Returns the place of this node's own candidate with the name, kind, content and mtime of a
+    /// row.
     fn own(&self, dir: &Dir, row: &Row) -> Option<(ShareIndex, SharedPath)> {
         let me = self.merged.me;
         let own = match row.author == me {
@@ -265,7 +270,7 @@ impl View {
         self.directory_of(author, mtime, dir.dirs.len())
     }
 
-    /// Converts a directory. One that never changed has the time 0.
+    /// Converts a directory. The time [`NEVER`] becomes 0.
     pub(super) fn directory_of(
         &self,
         author: NodeIndex,

@@ -1,8 +1,8 @@
 //! Pending writes of logs to the store, and their restoration at the start.
 //!
-//! The owner takes the writes after each batch and stores them in one transaction. A log of another
-//! node is written only when it matches its head, so the stored log also matches. The exception is
-//! a log so large that it takes several writes. It is marked incomplete until the last of them.
+//! The owner stores the writes that it takes at once in one transaction. A log of another node is
+//! written only when it matches its head, so the stored log also matches. The exception is a log so
+//! large that it takes several writes. It is marked incomplete until the last of them.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ pub struct LogWrite {
     pub puts: Vec<Record>,
     /// Sequences to delete.
     pub deletes: Vec<u64>,
-    /// The state to store. `None` if the log no longer exists.
+    /// The state to store. `None` if nothing of the log is to be stored.
     pub state: Option<LogState>,
     /// Marks that were added (`true`) or removed since the writes were last taken. Only the first
     /// write has them, whatever its author.
@@ -70,9 +70,9 @@ pub struct CatalogueStorage<'a> {
 }
 
 impl CatalogueStorage<'_> {
-    /// Returns the pending writes, about `limit` records at most. The result is empty if everything
-    /// is stored. The owner stores them before it announces the own head. A restart then never
-    /// contradicts the heads that other nodes received.
+    /// Returns the pending writes, of at most `limit` records. The result is empty if no log has
+    /// anything to store now. The owner must store them before it announces the own head. A restart
+    /// then never contradicts the heads that other nodes received.
     pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
         let gone = std::mem::take(&mut self.logs.forgotten.to_delete).into_iter();
         let mut writes: Vec<LogWrite> = gone.map(|author| self.void(author)).collect();
@@ -176,8 +176,8 @@ impl CatalogueStorage<'_> {
     }
 
     /// Restores a stored log at the start, before any other call. `records` are in ascending
-    /// sequence. Returns `false` if the log is incomplete or exceeds a budget. It is then left out,
-    /// and pulled again later. The own log is always restored, and its sequence increases by
+    /// sequence. Returns `false` if the log is incomplete, does not match its head or exceeds a
+    /// budget. It is then left out. The own log is always restored, and its sequence increases by
     /// [`RESTART_GAP`].
     ///
     /// # Errors
@@ -274,15 +274,15 @@ impl CatalogueStorage<'_> {
         self.logs.merge.tracked.dirty = true;
     }
 
-    /// Records that the marks were lost. No content without a name is given from now on, because it
-    /// may be private.
+    /// Records that the marks were lost. From now on no content without a name is given to another
+    /// node, because it may be private.
     pub fn lose_marks(&mut self) {
         self.logs.merge.tracked.state.marks.lose();
         self.logs.merge.tracked.dirty = true;
     }
 
-    /// Removes the marks of contents of which this node has no bytes. Such a content cannot be
-    /// given to any node.
+    /// Removes marks. They must be of contents of which this node has no bytes, and so cannot give
+    /// any.
     pub fn drop_marks(&mut self, gone: &[Mark]) {
         for mark in gone {
             self.logs.merge.tracked.state.marks.remove(mark);
