@@ -15,7 +15,7 @@ use p2pfs_types::path::SharedPath;
 /// Maximum number of marks of private contents without a name. Once a mark finds no room, all
 /// contents without a name are refused to every node.
 pub const MARKS_MAX: usize = 1 << 18;
-/// Maximum number of marks of one author, so that one author cannot use up [`MARKS_MAX`].
+/// Maximum number of marks of one author, so that one author cannot fill [`MARKS_MAX`].
 pub const MARKS_MAX_PER_AUTHOR: usize = 1 << 16;
 
 /// Key of an opaque row: its author, its share number, and a hash of its sealed path.

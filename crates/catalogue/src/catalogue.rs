@@ -288,7 +288,7 @@ impl Catalogue {
     }
 
     /// Returns the readers of the shares in which a private content has a name, including this
-    /// node. Returns none if that name is gone.
+    /// node. Returns none if it has no such name left.
     pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
         self.logs.merge.state().readers_of(*hash)
     }

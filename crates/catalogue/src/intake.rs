@@ -94,7 +94,8 @@ impl IntakeQueue {
         self.parts() >= STAGED_MAX_PARTS
     }
 
-    /// Returns whether a view taken now would show a partly applied log.
+    /// Returns whether a view taken now would show a partly applied stretch, or rows of a log that
+    /// did not match its head.
     pub fn is_taking_in(&self) -> bool {
         let first = self.waiting.front();
         first.is_some_and(Intake::is_amid) || self.wrong.is_some()

@@ -50,7 +50,7 @@ pub(super) struct LogTotals {
     pub count: u64,
     pub tombstones: u64,
     pub digest: SetDigest,
-    /// Whether `digest` is replaced after the rows that are being added. It is then not updated for
+    /// Whether `digest` is set once the rows that arrive now are added. It is then not updated for
     /// each row.
     pub is_summed: bool,
 }

@@ -1,8 +1,8 @@
 //! The exporter of a connection (RFC 8446, section 7.5): bytes that only its two ends can derive.
 //! An application binds its proofs to them.
 //!
-//! rustls has no exporter for unbuffered connections. [`ExporterLog`] takes the secret of the
-//! exporter from the key log of rustls, and no other secret.
+//! rustls has no exporter for unbuffered connections. It passes the secret of the exporter to its
+//! key log. [`ExporterLog`] keeps that secret and no other.
 
 use std::fmt;
 
