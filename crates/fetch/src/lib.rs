@@ -19,23 +19,21 @@ pub use session::{FetchEvent, FillProgress, Holder, Session};
 
 use plan::PlanError;
 
-/// Reason why a read or a fill ended without data. The reader received no wrong bytes. Bytes that
-/// were verified before the error remain usable for later reads.
+/// Reason why a read, a fill or the start of a fetch failed. The reader received no wrong bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
-    /// The plan ended the wait. The inner error says why: for example, no data arrived by the
-    /// deadline, or too many reads wait already.
+    /// Error of the plan, for example no data by the deadline, or too many waiting reads.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The caller cancelled the request.
     #[error("the read was cancelled")]
     Cancelled,
-    /// A fill failed because the cache cannot store the whole file. The remedy is free disk space
-    /// or a larger cache budget. Reads of the file still work, without the cache.
+    /// A fill failed because the cache did not store the whole file. Remedies are free disk space
+    /// and a larger cache budget. Reads of the file still work.
     #[error("the cache has no room for the file")]
     CacheFull,
-    /// Bytes of the read arrived, but the local cache repeatedly failed to return them. The fault
-    /// is on this node.
+    /// The bytes of the read were on this node, but could not be read from there, even after
+    /// several retries.
     #[error("the cache failed: {why}")]
     Cache {
         /// Error message of the cache.

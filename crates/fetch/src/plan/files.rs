@@ -80,8 +80,8 @@ impl FileTable {
         file.map_or_else(Vec::new, |file| file.presence.held_in(range))
     }
 
-    /// Returns whether the cache has all of an open file, or `None` while some of it is being
-    /// stored.
+    /// Returns whether the cache has all of an open file. Returns `None` while some of it is being
+    /// stored, or if the file is not open.
     pub fn outcome_of_stores(&self, content: &ContentKey) -> Option<bool> {
         self.get(content)?.presence.outcome_of_stores()
     }
@@ -100,8 +100,9 @@ impl FileTable {
     }
 
     /// Returns the idle files to close before one more is opened, those unused for the longest
-    /// first. Returns none while fewer than [`FETCHES_KEPT_MAX`] files are open. Beyond that, the
-    /// search runs only once per batch of opened files, because it examines all files.
+    /// first. Returns none while fewer than [`FETCHES_KEPT_MAX`] files are open. Up to
+    /// [`FETCHES_MAX`] files, it searches only once per batch of opened files, because the search
+    /// examines all files.
     pub(super) fn idle_over_limit(&mut self, step: impl Fn()) -> Vec<ContentKey> {
         self.opened += 1;
         let at_once = FETCHES_KEPT_MAX / GO_AT_ONCE_PART;
@@ -125,7 +126,7 @@ impl FileTable {
             .collect()
     }
 
-    /// Returns the files that have no waiting reader and no fill.
+    /// Returns the files that have no waiting reader, no fill and no request in flight.
     pub(super) fn idle(&self) -> Vec<ContentKey> {
         let idle = self.files.iter().filter(|(_, file)| file.is_idle());
         idle.map(|(content, _)| *content).collect()

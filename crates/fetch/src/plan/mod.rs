@@ -110,27 +110,28 @@ pub use waits::Patience;
 /// Maximum bytes of one request, which is the limit of the wire format. No request crosses a
 /// multiple of this size.
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
-/// Maximum bytes of one request in the urgent lane. Such a request is prompt: it is sent and
-/// verified without another thread, because a reader waits for it. This is also the minimum
-/// read-ahead window. It is the kernel's default read-ahead (`VM_READAHEAD_PAGES`), and hashing it
-/// takes some 80 microseconds.
+/// Maximum bytes of one request in the urgent lane: the kernel's default read-ahead
+/// (`VM_READAHEAD_PAGES`). Hashing it takes some 80 microseconds. This is also the minimum
+/// read-ahead window, unless [`ReadAheadBudget`] allows less.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
-/// Maximum bytes in flight to all peers together. It bounds the memory of the transfer.
+/// Maximum bytes in flight to all peers together. It bounds the memory of answers until they are
+/// verified.
 pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
-/// Maximum number of waiting reads; one more fails. It exceeds what the kernel may have under way:
-/// its read-aheads (`fuse::BACKGROUND_MAX`) and one read for each thread of a machine.
+/// Maximum number of waiting reads; another read that would have to wait fails. It exceeds what the
+/// kernel may have under way: its read-aheads (`fuse::BACKGROUND_MAX`) and one read for each thread
+/// of a machine.
 pub const DEMANDS_MAX: usize = 1 << 16;
 /// Maximum number of open files. Opening one more fails if none of them is idle. It exceeds the
 /// number of the kernel's concurrent read-aheads, each possibly in another file.
 pub const FETCHES_MAX: usize = 1 << 14;
 /// Number of open files at which opening another one closes idle ones, in batches.
 pub const FETCHES_KEPT_MAX: usize = 1024;
-/// How long a use of a file, a failure and a lookup count as recent. It is longer than a reader's
-/// pause between two reads, and shorter than a user notices.
+/// How long a use of a file, a failed range and a lookup of holders count as recent. It is longer
+/// than the usual pause of a reader between two reads.
 pub(crate) const RECENT: Duration = Duration::from_secs(1);
-/// Maximum number of files, demands or requests that one loop examines in a step. The loops of the
-/// scheduler and of the rescue continue in the next step. The kernel reads ahead with a few dozen
-/// reads at a time at most.
+/// Maximum number of files, demands or requests that one loop examines before it stops. The loops
+/// of the scheduler and of the rescue go on later. The kernel reads ahead with a few dozen reads at
+/// a time at most.
 const STEP_ITEMS_MAX: usize = 32;
 
 /// Coordinator of all fetches; see the module documentation.
@@ -195,13 +196,13 @@ impl Plan {
         self.state.steps.get() + self.state.demands.examined()
     }
 
-    /// Bounds the read-ahead of all readers together while the cache has no room. `None` lifts the
-    /// bound.
+    /// Bounds the read-ahead of all readers together to `budget_bytes`. The bound is
+    /// [`AHEAD_OF_ALL_MAX_BYTES`] if that is less, or for `None`.
     pub fn limit_read_ahead(&mut self, budget_bytes: Option<u64>) {
         self.state.read_ahead.limit(budget_bytes);
     }
 
-    /// Returns the next request, or `None` until something changes.
+    /// Returns the next request, or `None` until the next call of another kind or the next timer.
     pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
         if let Some(request) = self.state.requests.next_chosen() {
             return Some(request);
@@ -210,8 +211,7 @@ impl Plan {
         self.scheduler.poll_request(&mut self.state, now)
     }
 
-    /// Returns until when a reader waits if nothing more arrives, or `None` if it no longer waits.
-    /// Bytes of its file that arrive extend the time.
+    /// Returns until when a reader waits if nothing more happens, or `None` if it does not wait.
     pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
         let demand = self.state.demands.get(id)?;
         let until = self.patience.patient_until(&self.state, now, demand)?;
@@ -239,9 +239,9 @@ impl Plan {
         closed.iter().for_each(|content| self.state.close(content));
     }
 
-    /// Ends the fill of a file. If its owner has gone and the file has no waiting and no sequential
-    /// reader, requests without any arrived bytes are cancelled, because they would delay other
-    /// files. All other requests continue.
+    /// Ends the fill of a file. If `why` is [`FillEnd::Abandoned`], no reader waits for the file
+    /// and none has read-ahead, cancels its requests without any arrived bytes, because they would
+    /// delay other files. All other requests continue.
     pub fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
         self.state.cancel_fill(content);
         let fetch = self.state.files.get(content);
@@ -358,8 +358,9 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds the nodes that have all of an open file according to the catalogue. If this is the
-    /// answer to [`PlanEvent::LookUp`] and the file is still gone, its waits end.
+    /// Adds the nodes that have all of an open file according to the catalogue. After
+    /// [`PlanEvent::LookUp`], if the file is still gone, ends the waits that need bytes without a
+    /// holder.
     pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
         let Some(fetch) = self.state.files.get_mut(content) else {
             return;
@@ -390,9 +391,8 @@ impl Plan {
         }
     }
 
-    /// Records which ranges a node has. Returns whether the offer was useful. It is not useful if
-    /// it is for a file that is not open, has another size, comes from a shunned peer, adds nothing
-    /// new or exceeds a limit.
+    /// Records which ranges of an open file a node has. Returns whether the node is a new holder or
+    /// has new ranges. Ignores offers of shunned peers, and new nodes beyond the limits.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
         if !self.state.files.is_open(&offer.content) {
             return false;
@@ -420,8 +420,9 @@ impl Plan {
         news
     }
 
-    /// Requests the whole open file, and gives up after `patience` without progress. Ends in
-    /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`]. After `Filled` the file stays open until
+    /// Starts a fill of an open file. `patience` is the limit of its wait without progress; see
+    /// [`Patience`]. Ends in [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`], unless
+    /// [`Plan::end_fill`] ends it before. After `Filled` the file counts as in use until
     /// [`Plan::end_fill`].
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
         let Some(fetch) = self.state.files.get_mut(&content) else {
@@ -446,8 +447,8 @@ impl Plan {
         self.state.enqueue(&content, WorkClass::Fill);
     }
 
-    /// Removes the demand of a reader that has gone. Answers in flight may still arrive; nothing
-    /// more is requested for it.
+    /// Removes the demand of a reader that has gone. If no other reader of the file waits, its
+    /// read-ahead ends too. Requests in flight continue.
     pub fn cancel(&mut self, id: DemandId) {
         let Some(demand) = self.state.take_demand(id) else {
             return;
@@ -473,8 +474,8 @@ impl Plan {
 
     /// Records that bytes of an answer arrived from a peer, even if the answer is not needed any
     /// longer. Only an answer that takes long needs such calls: [`Plan::answered`] counts the bytes
-    /// that were not reported before. Zero bytes mean that the peer is at work for the request, for
-    /// example that its handshake progresses.
+    /// that were not reported before. Zero bytes mean that the peer is at work, for example in a
+    /// handshake.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
         if let Some(entry) = self.state.requests.get_mut(id).filter(|_| bytes > 0) {
             entry.record_arrived(now, bytes);
@@ -526,7 +527,7 @@ impl Plan {
         true
     }
 
-    /// Ends a request without data. Its range is requested again, usually from another peer.
+    /// Ends a request without data. Its range can be requested again, also from the same peer.
     pub fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
         let Some(entry) = self.state.take_request(id) else {
             return;
@@ -578,14 +579,14 @@ impl Plan {
         }
     }
 
-    /// Adds a reader that waits for `range` of an open file. It waits until `deadline`, or longer
-    /// while bytes of the file arrive or its holders work for other requests. Ends in
-    /// [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
+    /// Adds a reader that waits for `range` of an open file. The time until `deadline` is the limit
+    /// of its wait without progress; see [`Patience`]. Ends in [`PlanEvent::Ready`] or
+    /// [`PlanEvent::Failed`], unless [`Plan::cancel`] removes it.
     ///
     /// # Errors
-    /// The remembered failure of a recent attempt; [`PlanError::Gone`] if the holders recently
-    /// reported the range gone; [`PlanError::TooMany`]; [`PlanError::NoHolder`] if the file is not
-    /// open.
+    /// The recent failure of some of the range; [`PlanError::Gone`] if some of the range has no
+    /// holder left and a full holder recently reported the file gone; [`PlanError::TooMany`];
+    /// [`PlanError::NoHolder`] if the file is not open.
     pub fn demand(
         &mut self,
         now: Instant,
@@ -662,8 +663,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Records that a reader has read, or is about to read, `range` of an open file, and extends
-    /// its read-ahead.
+    /// Records that a reader reads `range` of an open file. May extend its read-ahead.
     pub fn record_read(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.state.files.get_mut(content) else {
             return;
@@ -674,8 +674,8 @@ impl Plan {
         }
     }
 
-    /// Turns read-ahead off on a metered network, or on again. Answers in flight may still arrive.
-    /// Whole files are still fetched, because a user requested them.
+    /// Turns read-ahead off for a metered network, or on again. Requests in flight continue. Fills
+    /// continue too, because a user requested them.
     pub fn set_metered(&mut self, metered: bool) {
         self.state.read_ahead.is_metered = metered;
         if !metered {

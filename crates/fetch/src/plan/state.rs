@@ -1,9 +1,9 @@
 //! State of all fetches, and the changes that keep its parts consistent.
 //!
-//! A request is recorded in three places: in the table of requests, at its file and at its peer. A
-//! waiting reader is recorded at its file and in the table of demands. The methods here change all
-//! places of an item together. They choose nothing: the choices are in `schedule`, `hedge` and
-//! `waits`.
+//! A request is recorded in three places: in the table of requests, at its file and at its peer.
+//! [`FetchState::issue`] and [`FetchState::take_request`] change all three. A waiting reader is
+//! recorded at its file and in the table of demands; [`FetchState::take_demand`] removes it from
+//! both. The choices are in `schedule`, `hedge`, `stripes` and `waits`.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
@@ -23,8 +23,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Delay of a `Get`, which asks all nodes for more holders, after the first wish for a file. A
-/// short read from a known holder ends before that, and an earlier `Get` would only delay it.
+/// Delay between the first wish for a file and a `Get`, which asks all nodes for more holders. A
+/// short read from a near holder is over by then, and an earlier `Get` would only delay it.
 const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
 
 /// Event that is due at a time.
@@ -134,7 +134,7 @@ impl FetchState {
     }
 
     /// Returns the figures of a peer, and creates them if there are none. Returns `None` if the
-    /// table is full and all peers in it are in use.
+    /// table is full and no peer can be forgotten.
     pub(super) fn peer_or_new(&mut self, node: NodeId) -> Option<&mut Peer> {
         if self.peers.is_full_for(&node) {
             let files = self.files.iter();
@@ -231,8 +231,8 @@ impl FetchState {
         self.out.events.push_back(PlanEvent::Filled(*content));
     }
 
-    /// Moves the next checks of the requests that touch a range forward, because a reader now waits
-    /// for the range.
+    /// Resets the check counts of the requests that touch a range, and moves their next checks to
+    /// the time for a waiting reader, if that is earlier.
     pub(super) fn hasten_checks(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.files.get(content) else {
             return;
@@ -343,8 +343,8 @@ impl FetchState {
         request
     }
 
-    /// Queues a file in a work class, or removes it from the queue if it has nothing to request
-    /// there.
+    /// Queues a file in a work class. Removes it instead if no bytes of its demands are to be
+    /// requested, or if it has no fill.
     pub(super) fn enqueue(&mut self, content: &ContentKey, class: WorkClass) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -370,7 +370,8 @@ impl FetchState {
             .for_each(|class| self.enqueue(content, *class));
     }
 
-    /// Queues a file again in each work class after its holders changed, even if it is parked.
+    /// Queues a file again in each work class after its holders changed: for read-ahead and fills,
+    /// behind all others.
     pub(super) fn requeue(&mut self, content: &ContentKey) {
         for class in WORK_CLASSES {
             self.queue.dequeue(content, class);
@@ -378,7 +379,7 @@ impl FetchState {
         }
     }
 
-    /// Parks a file that cannot request anything until a holder has room or a new holder appears.
+    /// Parks a file at its holders until one of them has room, or another event queues the file.
     pub(super) fn park(&mut self, content: &ContentKey, class: WorkClass) {
         let Some(fetch) = self.files.get(content) else {
             return;
@@ -396,9 +397,9 @@ impl FetchState {
         self.queue.park(content, class, position, nodes);
     }
 
-    /// Moves a file ahead of all others if it has no request in flight and its oldest unrequested
-    /// demand has waited for a multiple of its limit without a byte (`Waiting::is_overdue`).
-    /// Without this, the reader would give up before the turn of its file.
+    /// Moves a file ahead of all others if it has no request in flight and the wait of its oldest
+    /// unrequested demand is overdue ([`Waiting::is_overdue`](super::patience::Waiting)). Without
+    /// this, the reader could give up before the turn of its file.
     pub(super) fn mark_if_overdue(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -417,7 +418,7 @@ impl FetchState {
     }
 
     /// Wakes the files parked at a peer that may have room. If the peer has room for demands, an
-    /// overdue file is queued at once, before all other files.
+    /// overdue file parked there is queued at once, before all other files.
     pub(super) fn wake(&mut self, node: NodeId) {
         self.queue.wake(node);
         let has_room = self.peers.has_room(&node, WorkClass::Demand.lane());
@@ -489,9 +490,8 @@ impl FetchState {
         }
     }
 
-    /// Requests a lookup of a file in the catalogue once all its full holders have reported it
-    /// gone. Other nodes may have the file by now: the last lookup was when a reader began to wait.
-    /// If none has it, the readers need not wait any longer.
+    /// Requests a catalogue lookup of a file that is in use and just gone
+    /// (`FileFetch::is_just_gone_in`). Other nodes may have the file by now.
     fn look_up_if_gone(&mut self, now: Instant, content: ContentKey) {
         let Some(fetch) = self.files.get_mut(&content) else {
             return;
@@ -502,8 +502,8 @@ impl FetchState {
         }
     }
 
-    /// Requests a search for more holders if the file is wanted now. Otherwise the search is
-    /// postponed until it is wanted again.
+    /// Requests a search for more holders if the file is in use. Otherwise the search starts when
+    /// the file is next wanted, unless the whole file is here.
     pub(super) fn get_anyway(&mut self, content: &ContentKey) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;
@@ -516,8 +516,8 @@ impl FetchState {
         }
     }
 
-    /// Requests a search for holders if one is due, and schedules the next. Called when no known
-    /// peer can be asked for some wanted bytes.
+    /// Records that no known peer can be asked for some wanted bytes of a file. If a search for
+    /// holders is due, requests it, and schedules the next examination of the file.
     pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
         let Some(fetch) = self.files.get_mut(content) else {
             return;

@@ -6,8 +6,9 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Multiple of its expected duration after which a request is checked for lateness. For a stripe of
-/// another node, it is the multiple of a stripe's expected duration from a full holder.
+/// Multiple of a request's expected duration after which the request is checked, within bounds.
+/// Also the multiple of a stripe's expected duration from a full holder for which a reader waits
+/// for another node's stripe, within bounds.
 pub(super) const LATE_MULTIPLE: u32 = 3;
 
 /// Settings of the plan. The time that a read waits is not among them: each demand has its own
@@ -16,7 +17,7 @@ pub(super) const LATE_MULTIPLE: u32 = 3;
 pub struct PlanConfig {
     /// This node. It determines the stripes that belong to this node.
     pub me: NodeId,
-    /// Maximum time that a request waits for its answer.
+    /// Time without progress after which a request fails, if its peer sends nothing else either.
     pub request_limit: Duration,
     /// How long an unused fetch stays open.
     pub idle: Duration,
@@ -52,20 +53,20 @@ impl Default for PlanConfig {
     }
 }
 
-/// Reason why a demand or a fill failed. No state is damaged; a later attempt may succeed.
+/// Reason why a demand, a fill or the opening of a file failed. A later attempt may succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// No reachable node has the bytes.
     #[error("no reachable node has the range")]
     NoHolder,
-    /// Every node that had the bytes reported them gone: the file was replaced.
+    /// Every full holder reported the file gone, and the other holders lack some of the bytes.
     #[error("every node that had the range says that it is gone")]
     Gone,
     /// The holders of the bytes did not send them in time.
     #[error("no answer by the deadline")]
     TimedOut,
-    /// Since the last verified answer, peers sent wrong bytes and were shunned, or another size of
-    /// the content is proven.
+    /// A peer sent wrong bytes after the last verified answer, or another size of the content is
+    /// proven.
     #[error("every node that answered sent wrong bytes")]
     OnlyLiars,
     /// A limit of this node was reached ([`super::DEMANDS_MAX`], [`super::FETCHES_MAX`]).
@@ -94,7 +95,7 @@ pub struct RequestId(pub u64);
 /// Connection that carries a request, one of two to each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// For requests with a waiting reader, each of at most [`super::URGENT_MAX_BYTES`].
+    /// For demands, hedges and reissued requests, each of at most [`super::URGENT_MAX_BYTES`].
     Urgent,
     /// For all other requests.
     Bulk,
@@ -133,21 +134,22 @@ pub struct Offer {
 /// Reason why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The connection was refused, reset or broken, or the answer was invalid.
+    /// No connection, a broken one, no answer in time, or an invalid answer.
     Unreachable,
     /// The peer is alive and asks for a pause.
     Busy,
-    /// A limit of this node delayed the request for long. The peer is treated as if it were busy,
-    /// but no reader gives up because of this while the holders are healthy.
+    /// A limit of this node delayed the request for long. The peer rests as after `Busy`, and the
+    /// delay extends waits as work of the peer does.
     Limited,
     /// The peer no longer has the content, or never had this range.
     Gone,
     /// The bytes did not match the hash.
     Lied,
-    /// The peer is alive and does not answer this request: its disk hangs, or it does not
-    /// understand the request. Other peers may answer it.
+    /// The peer is alive and does not answer this request, for example because its disk hangs.
+    /// Other peers may answer it.
     Refused,
-    /// The fault is on this node, so it is not counted as a failure of the peer.
+    /// The fault is on this node, or the peer answered only other requests for too long. This is
+    /// not counted as a failure of the peer.
     Ours,
 }
 
@@ -158,8 +160,8 @@ pub enum PlanEvent {
     Ready(DemandId),
     /// The demand failed.
     Failed(DemandId, PlanError),
-    /// The holders of this content answered no request during the last half, or more, of a reader's
-    /// wait, which failed.
+    /// A reader's wait failed, and for at least half of its limit the holders of this content
+    /// answered no request.
     Unanswered(ContentKey),
     /// The whole file is on this node.
     Filled(ContentKey),
@@ -168,15 +170,16 @@ pub enum PlanEvent {
     /// Look for more holders in the catalogue, and with a `Get` to all nodes.
     Wanted(ContentKey),
     /// All known full holders reported the file gone. Look it up in the catalogue and report the
-    /// holders, even if there are none. Waits for a file that is still gone then end.
+    /// holders, even if there are none.
     LookUp(ContentKey),
     /// Ask this node, which also wants the file, which ranges it has. Its answer is an offer.
     Survey(ContentKey, NodeId),
-    /// The node sent wrong bytes of this content and is shunned for [`super::SHUN`].
+    /// The node sent wrong bytes or a wrong size of this content, and is shunned for
+    /// [`super::SHUN`].
     Liar(NodeId, ContentKey),
-    /// The answer to this request is not needed. Cancel it.
+    /// Cancel this request: its answer is not needed, or not from this peer.
     Cancel(RequestId),
-    /// The file was closed because it was unused. Its resources can be released.
+    /// The file was closed. Its resources can be released.
     Closed(ContentKey),
 }
 
@@ -185,7 +188,7 @@ pub enum PlanEvent {
 pub struct PeerRate {
     /// Id of the peer.
     pub node: NodeId,
-    /// Rank by priority, from 1. Unknown and resting peers come last.
+    /// Rank by priority, from 1. Resting peers come last, and unknown ones before them.
     pub priority: usize,
     /// Smoothed time to a small answer.
     pub latency: Option<Duration>,
@@ -199,7 +202,8 @@ pub struct PeerRate {
     pub failures: u64,
     /// Failures since its last answer. Requests that failed together count once.
     pub unanswered: u32,
-    /// How often it was shunned for wrong bytes, within the last 30 days.
+    /// How often it was shunned for wrong bytes. A restart forgets this 30 days after the last
+    /// time.
     pub lies: u64,
     /// Whether it is shunned for wrong bytes now.
     pub shunned: bool,
@@ -208,8 +212,7 @@ pub struct PeerRate {
 /// Stage of a request within this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStage {
-    /// A limit of this node delays it. Its peer does not count as silent then, although nothing
-    /// arrives.
+    /// A limit of this node delays it. Its peer does not count as silent because of this request.
     Throttled,
     /// It was delayed and is sent now. Bytes that its peer sent before say nothing about its
     /// answer.
@@ -217,20 +220,19 @@ pub enum RequestStage {
         /// Present time.
         at: Instant,
     },
-    /// Its answer is complete and waits for verification until the disk accepts more. The delay
-    /// from now on is not the sender's silence, and the range is not requested from other peers.
+    /// Its answer is complete and waits for verification. From now on the request is not hedged,
+    /// and its peer does not count as silent because of it.
     Received,
 }
 
 /// Event of a peer outside the plan's own requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerNews {
-    /// It has returned. Its failures are forgotten, but not that it sent wrong bytes.
+    /// It has returned. Its back-off and its silence end, but not its shunning.
     Returned,
-    /// It answered a question outside the plan. Failures to reach it are forgotten.
+    /// It answered a question outside the plan. After a failure, this has the effect of `Returned`.
     Answered,
-    /// A question outside the plan could not reach it. The pause is that of a failed request of the
-    /// plan.
+    /// A question outside the plan could not reach it. It rests as after a failed request.
     Unreachable {
         /// Present time.
         now: Instant,
@@ -250,7 +252,7 @@ pub enum PeerNews {
         content: ContentKey,
     },
     /// It gave wrong bytes of a content, in or outside the plan, or a wrong size of it. It is
-    /// shunned, and its requests go to other peers. A peer that is already shunned stays as it is.
+    /// shunned and its requests are cancelled, unless it is shunned already.
     Lied {
         /// Present time.
         now: Instant,
@@ -271,10 +273,10 @@ pub enum FillEnd {
 /// Open files to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesToClose {
-    /// Those without a waiting reader and a fill.
+    /// Those without a waiting reader, a fill and a request in flight.
     Idle,
-    /// Idle ones that were not used lately, so that their cached bytes may be evicted for another
-    /// file.
+    /// Idle ones that were not used in the last second, so that their cached bytes may be evicted
+    /// for another file.
     LongIdle {
         /// Present time.
         now: Instant,
