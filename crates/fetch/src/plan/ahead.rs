@@ -15,8 +15,8 @@ pub struct ReadAheadBudget {
 }
 
 impl ReadAheadBudget {
-    /// Bounds the read-ahead of all readers together below [`AHEAD_OF_ALL_MAX_BYTES`] while the
-    /// cache has no room. `None` lifts the bound.
+    /// Sets the bound of the read-ahead of all readers together, at most
+    /// [`AHEAD_OF_ALL_MAX_BYTES`]. `None` restores that maximum.
     pub fn limit(&mut self, budget_bytes: Option<u64>) {
         self.budget_bytes = budget_bytes;
     }
@@ -28,8 +28,8 @@ impl ReadAheadBudget {
         each.min(AHEAD_MAX_BYTES)
     }
 
-    /// Extends the read-ahead of the reader of a range. Returns whether there is more to fetch
-    /// ahead than before.
+    /// Records a read in its stream. Returns whether the read-ahead ends farther than before. Does
+    /// nothing on a metered network, or if the whole file is here.
     pub(super) fn extend(&mut self, file: &mut FileFetch, range: ByteRange) -> bool {
         if self.is_metered || file.presence.is_whole() {
             return false;
@@ -41,7 +41,7 @@ impl ReadAheadBudget {
         more
     }
 
-    /// Forgets the streams of a file, so that its read-ahead stops until its next read.
+    /// Forgets the streams of a file, which ends its read-ahead.
     pub(super) fn forget(&mut self, file: &mut FileFetch) {
         self.streams -= file.streams.established();
         file.streams.clear();

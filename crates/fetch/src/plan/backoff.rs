@@ -72,8 +72,9 @@ impl Backoff {
         (self.failures, self.busy, self.not_before) = (0, 0, None);
     }
 
-    /// Records that the request sent at `sent_at` could not reach the peer, or got an invalid
-    /// answer. `jitter` is in 0..1. Returns the end of the back-off.
+    /// Records that the request sent at `sent_at` failed as `Unreachable`. A request that was sent
+    /// before the last failure is not counted. `jitter` is in 0..1. Returns the end of the
+    /// back-off.
     pub(super) fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
         self.limited_at = None;
         if self.failed_at.is_some_and(|failed| sent_at <= failed) {
@@ -91,9 +92,9 @@ impl Backoff {
         until
     }
 
-    /// Backs off from a live peer without counting a failure. Returns the end of the back-off, as
-    /// `Err` if it is the end of an earlier one: the request was sent before that back-off began,
-    /// so it says nothing new.
+    /// Backs off from a live peer without counting a failure. Returns the end of the back-off. If
+    /// the request was sent before the last such back-off began, it says nothing new: changes
+    /// nothing, and returns the present end as `Err`.
     pub(super) fn spare(
         &mut self,
         now: Instant,
@@ -112,15 +113,15 @@ impl Backoff {
         Ok(until)
     }
 
-    /// Records that a limit of this node delayed a request to the peer.
+    /// Records that a limit of this node delayed a request, unless the peer has failures.
     pub(super) fn record_limited(&mut self, now: Instant) {
         if self.failures == 0 {
             self.limited_at = Some(now);
         }
     }
 
-    /// Returns whether a limit of this node delayed a request to the peer, within this time before
-    /// now, and no request to it has failed since.
+    /// Returns whether a limit of this node delayed a request to the peer within this time before
+    /// now, and no request has failed to reach it since.
     pub(super) fn was_limited(&self, now: Instant, within: Duration) -> bool {
         self.limited_at.is_some_and(|at| at + within > now)
     }

@@ -90,8 +90,8 @@ impl DemandTable {
         waiting.any(|(_, other)| other.range.end == start)
     }
 
-    /// Returns whether a range is among the first [`URGENT_MAX_BYTES`] of a demand that a reader
-    /// has reached.
+    /// Returns whether a range has some of the first [`URGENT_MAX_BYTES`] of a demand that its
+    /// reader has reached.
     pub(super) fn is_next_to_be_read(&self, file: &FileFetch, range: ByteRange) -> bool {
         let demands = self.touching(file, range).map(|(_, demand)| demand);
         let mut near = demands.filter(|it| range.start < it.range.start + URGENT_MAX_BYTES);
@@ -108,8 +108,8 @@ impl DemandTable {
     }
 
     /// Returns the first demand of the row of adjacent, not completely requested demands that ends
-    /// with this one. The kernel reads ahead with several threads, and their reads arrive in any
-    /// order.
+    /// with this one, of at most [`STEP_ITEMS_MAX`]. The kernel reads ahead with several threads,
+    /// and their reads arrive in any order.
     pub(super) fn first_in_row(&self, file: &FileFetch, id: DemandId) -> DemandId {
         let before = |id: &DemandId| {
             let start = self.get(*id)?.range.start;
@@ -123,8 +123,8 @@ impl DemandTable {
         row.last().unwrap_or(id)
     }
 
-    /// Returns since when a gap blocks the reader of a demand, and remembers it. Returns `None`
-    /// while an earlier byte blocks the reader.
+    /// Returns since when a gap blocks the reader of a demand, and remembers it. Returns `None` if
+    /// an earlier byte of the demand is missing, or if another demand ends where this one begins.
     pub(super) fn stuck_since(
         &mut self,
         file: &FileFetch,

@@ -46,10 +46,9 @@ pub(super) enum FillWish {
     BeingStored,
 }
 
-/// Recent failures of one file, at most [`STREAMS_MAX`]. For a short time, a range that no peer
-/// could give fails again at once, for any reader. Without this, another reader of the same bytes
-/// would wait its whole deadline for a range that was just tried. If the kernel repeats a read of
-/// one file handle, that handle answers even earlier (`FAILURE_MEMORY` in `fs::handles`).
+/// Recent failures of one file, at most [`STREAMS_MAX`]. For [`RECENT`], a range that no peer could
+/// give fails again at once, for any reader. Without this, another reader of the same bytes would
+/// wait its whole deadline for a range that was just tried.
 #[derive(Debug, Default)]
 pub(super) struct FailureMemory {
     ranges: Vec<(ByteRange, Instant, PlanError)>,
@@ -58,7 +57,8 @@ pub(super) struct FailureMemory {
 }
 
 impl FailureMemory {
-    /// Remembers the failure of a range for a while.
+    /// Remembers the failure of a range for [`RECENT`], unless [`STREAMS_MAX`] others are
+    /// remembered.
     pub(super) fn remember(&mut self, now: Instant, range: ByteRange, why: PlanError) {
         self.ranges.retain(|(_, until, _)| *until > now);
         if self.ranges.len() < STREAMS_MAX {
@@ -100,8 +100,8 @@ pub(super) struct FileTimes {
     pub last_used: Instant,
     /// When bytes of it last arrived from any peer, in whole answers or not.
     progress_at: Option<Instant>,
-    /// When the first request was sent after a holder last answered one, with bytes or a refusal.
-    /// `None` if no request was sent since, or if a limit of this node delayed one.
+    /// When the first request was sent after the last answer, refusal or delay by a limit of this
+    /// node. `None` if none was sent since.
     unanswered_since: Option<Instant>,
 }
 
@@ -210,7 +210,8 @@ impl FileFetch {
         &mut self.holders
     }
 
-    /// Returns whether more nodes want the file, including this one, than have all of it.
+    /// Returns whether other nodes are known to want the file, and with this node outnumber the
+    /// full holders.
     pub(super) fn is_swarm(&self) -> bool {
         self.swarm.is_active(self.holders.full_count())
     }
@@ -262,7 +263,8 @@ impl FileFetch {
     }
 
     /// Returns whether every full holder has reported the file gone, and at least some of this
-    /// range is neither on this node nor at a partial holder.
+    /// range is neither on this node nor at a partial holder. False if no full holder has reported
+    /// it.
     pub(super) fn is_gone_in(&self, range: ByteRange) -> bool {
         self.holders.is_gone(self.presence.here().missing_in(range))
     }
@@ -285,7 +287,8 @@ impl FileFetch {
         cursor.is_some_and(|cursor| cursor >= self.size_bytes)
     }
 
-    /// Returns the first run of `range` that still has to be requested.
+    /// Returns the first run of `range`, within one block of [`PIECE_MAX_BYTES`], that is neither
+    /// on this node nor in flight.
     pub(super) fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {

@@ -8,30 +8,32 @@ use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
 /// Until a peer has delivered this many bytes, its window is at least what it transfers in
-/// `QUEUE_TIME`, up to this many bytes. This is also the maximum number of urgent bytes in flight
-/// to one peer, besides its window for bulk bytes.
+/// `QUEUE_TIME`, up to this many bytes, if its rate was measured in this run. This is also the
+/// maximum number of urgent bytes in flight to one peer, except for small and reissued requests.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
 /// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
-/// Maximum bytes of a lane in flight to a peer that has not answered in this run: two of the
-/// kernel's read-aheads. A dead or slow peer then costs little, and later requests wait little.
+/// Window of a peer without a rate measured in this run, and maximum urgent bytes in flight to a
+/// peer of unknown rate: two of the kernel's read-aheads. A dead or slow peer then costs little.
 const WINDOW_UNKNOWN_BYTES: u64 = 2 * URGENT_MAX_BYTES;
-/// Transfer time at a peer's rate that a reader's range may have to wait for. It bounds the window
-/// of a peer that has delivered little, the urgent bytes beyond twice the window, and one urgent
-/// piece. Two chunks may always be in flight.
+/// Time that a reader may wait for bytes in flight ahead of its own. The bytes that a peer
+/// transfers in it bound the window of a peer that has delivered little, the urgent bytes in flight
+/// to a slow peer, and the pieces.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
 /// Maximum size in bytes of a small request: a small file, or a page or two of a large one.
 pub const SMALL_BYTES: u64 = 8 << 10;
-/// Maximum bytes of a TLS record (RFC 8446, 5.1), in which answers arrive. It is the smallest
-/// urgent piece, used if a chunk takes longer than [`QUEUE_TIME`]. A peer sends one answer after
-/// the other, so a reader that opens a small file waits for the rest of the current piece. Each
-/// piece carries its proof from the root of the file's tree, so smaller pieces would be half proof.
+/// Maximum bytes of a TLS record (RFC 8446, 5.1), in which answers arrive. It is the lower bound of
+/// an urgent piece from a peer that needs longer than [`QUEUE_TIME`] for a chunk. A peer sends one
+/// answer after the other, so a reader that opens a small file waits for the rest of the current
+/// piece. Each piece carries its proof from the root of the file's tree, so smaller pieces would be
+/// half proof.
 pub(super) const RECORD_BYTES: u64 = 16 << 10;
-/// Divisor of a peer's estimated rate when it reports `Busy`, until its next answers.
+/// Divisor of a peer's estimated rate when the peer reports `Busy`, or a limit of this node delays
+/// it.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
-/// Usual delay of a healthy peer by its pauses and its distance: the latency assumed for an unknown
-/// peer, the time that the window covers in addition to two round trips, and the least difference
-/// between two peers that is worth a wait.
+/// Usual delay of a healthy peer by its pauses and its distance. It is the latency assumed for an
+/// unknown peer, the time that the window covers in addition to twice the distance, and a tolerance
+/// when peers are compared.
 pub(super) const USUAL_DELAY: Duration = Duration::from_millis(50);
 /// Bytes per second assumed for an unknown peer.
 pub(super) const RATE_UNKNOWN: f64 = 10e6;
@@ -42,8 +44,8 @@ const DISTANCE_SPAN: Duration = Duration::from_secs(60);
 /// Estimates of the link to a peer. All of them only steer requests.
 #[derive(Debug, Default)]
 pub(super) struct LinkEstimate {
-    /// Smoothed time to an answer, without the transfer time of its bytes and of the queue before
-    /// it.
+    /// Smoothed time to an answer. After the first answer, it excludes the transfer time of the
+    /// bytes and of the queue before them.
     latency: Option<Duration>,
     deviation: Duration,
     least: LeastLately,
@@ -52,7 +54,7 @@ pub(super) struct LinkEstimate {
     /// Whether latency and rate were stored by an earlier run of the daemon. The first complete
     /// answer in this run replaces them.
     is_guess: bool,
-    /// Bytes of needed answers.
+    /// Bytes of verified answers, requested by the plan or not.
     delivered_bytes: u64,
     /// Bytes received, needed or not.
     moved_bytes: u64,
@@ -97,7 +99,7 @@ impl LinkEstimate {
         self.bulk_bytes + self.urgent_bytes
     }
 
-    /// Returns its distance: the latency without queueing and network disruptions.
+    /// Returns its distance: its least recent latency, or the smoothed one if there is no sample.
     fn distance(&self) -> Option<Duration> {
         self.least.get().or(self.latency)
     }
@@ -149,8 +151,8 @@ impl LinkEstimate {
 
     /// Returns the maximum piece in bytes, a power of two. A slow peer gets small pieces: one takes
     /// at most a quarter of [`QUEUE_TIME`], but has at least a chunk. If a chunk takes longer than
-    /// [`QUEUE_TIME`], urgent pieces are smaller still. This needs a delivered chunk, because a few
-    /// small answers measure distance rather than rate.
+    /// [`QUEUE_TIME`], urgent pieces are smaller. This needs a delivered chunk, because a few small
+    /// answers measure distance rather than rate.
     pub(super) fn piece_bytes(&self, lane: Lane) -> u64 {
         let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
         let by_rate = moved_in(QUEUE_TIME / 4).unwrap_or(CHUNK_BYTES);
@@ -181,7 +183,7 @@ impl LinkEstimate {
         self.latency.unwrap_or(USUAL_DELAY) + moving
     }
 
-    /// Records a request as sent. Returns the state of the link before it.
+    /// Records a request as sent. Returns the figures by which its answer will be judged.
     pub(super) fn begin(&mut self, now: Instant, lane: Lane, bytes: u64) -> SentState {
         let usual = self.expected(lane, bytes) + self.deviation * 2;
         let queue_bytes = self.queue_bytes(lane);
@@ -239,8 +241,9 @@ impl LinkEstimate {
         self.learn_latency(now, sent, took, bytes);
     }
 
-    /// Updates the rate by the bytes that arrived during the request. If the requests in flight did
-    /// not fill the link, the sample can only raise the estimate.
+    /// Updates the rate by the bytes that arrived from the peer while the request was open. If less
+    /// than half of the window was in flight when the request was sent, the sample can only raise
+    /// the estimate.
     fn learn_rate(&mut self, sent: &SentState, took: Duration, bytes: u64) {
         let moved = (self.moved_bytes - sent.moved_bytes).max(bytes);
         let sample = moved as f64 / took.as_secs_f64();
@@ -252,8 +255,8 @@ impl LinkEstimate {
         });
     }
 
-    /// Updates the latency with Jacobson and Karels' smoothing (RFC 6298). The sample excludes the
-    /// transfer time of the bytes and of the queue.
+    /// Updates the latency with Jacobson and Karels' smoothing (RFC 6298). The first answer counts
+    /// with its whole time. Later samples exclude the transfer time of the bytes and of the queue.
     fn learn_latency(&mut self, now: Instant, sent: &SentState, took: Duration, bytes: u64) {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
@@ -268,8 +271,8 @@ impl LinkEstimate {
         self.latency = Some((latency * 7 + sample) / 8);
     }
 
-    /// Records that another peer was faster: the latency of this peer is at least the time taken so
-    /// far.
+    /// Records that another peer was faster: raises the latency towards the time that the request
+    /// has taken so far, if that is longer.
     pub(super) fn record_slow(&mut self, now: Instant, sent: &SentState) {
         let took = now.saturating_duration_since(sent.at);
         let moved = self.moved_bytes - sent.moved_bytes;
@@ -283,7 +286,8 @@ impl LinkEstimate {
         }
     }
 
-    /// Forgets the delays of an unhealthy time, which say nothing about the peer now.
+    /// Resets the latency to the distance, at most [`USUAL_DELAY`], after an unhealthy time.
+    /// Figures of an earlier run stay.
     pub(super) fn forget_delays(&mut self) {
         if let Some(latency) = self.distance().filter(|_| !self.is_guess) {
             let latency = latency.min(USUAL_DELAY);
@@ -292,8 +296,8 @@ impl LinkEstimate {
         }
     }
 
-    /// Lowers the estimated rate of a peer that reports itself busy, until its next answers. It may
-    /// have a rate limit by now that its earlier rate does not reflect.
+    /// Divides the estimated rate by [`BUSY_RATE_DIVISOR`]. The peer may have a rate limit by now
+    /// that its earlier rate does not reflect.
     pub(super) fn record_busy(&mut self) {
         self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
     }

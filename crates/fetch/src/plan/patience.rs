@@ -1,16 +1,16 @@
-//! How long a wait goes on: the one rule for readers, fills, requests and stripes.
+//! How long a wait goes on: the rule for readers and fills, used in part for requests and stripes.
 //!
-//! A wait ends when it has made no progress for its limit. Each progress starts the limit again.
-//! Two things extend a wait without progress: holders of the file work for other requests and will
-//! then serve this one, or this node did not run for a time.
+//! A wait ends after its limit without progress. Each progress starts the limit again. Two things
+//! can extend a wait without progress: holders of the file work for other requests and may serve
+//! this one later, or this node did not run for a time.
 
 use std::time::{Duration, Instant};
 
-/// Maximum time for which a wait without progress is extended because holders of its file serve
-/// other requests, in multiples of the wait's limit.
+/// Multiple of a wait's limit to which the work of holders for other requests may extend the wait,
+/// counted from the beginning of its turn; see [`Waiting::extended`].
 pub(super) const TURN_PATIENCE: u32 = 6;
-/// A file without progress for this many times its reader's limit gets its next request ahead of
-/// all other files.
+/// Multiple of a reader's limit without progress after which its file may get its next request
+/// ahead of all other files.
 const OVERDUE_PATIENCE: u32 = 2;
 
 /// One wait.
@@ -82,8 +82,8 @@ impl Waiting {
 }
 
 /// End and length of the last time in which this node did not run: it was stopped or frozen, or
-/// other programs had the processors. Bytes that arrived meanwhile wait in its sockets, so no
-/// reader may fail because nothing arrived.
+/// other programs had the processors. Bytes that arrived meanwhile may wait in its sockets, so it
+/// must not end waits at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pause {
     end: Instant,

@@ -1,6 +1,6 @@
 //! State of one peer as a responder: its link, its back-off, its silence and its honesty.
 //!
-//! All figures are estimates that only steer requests. A slow peer is never refused.
+//! The estimates of the link only steer requests.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -37,9 +37,10 @@ pub(super) struct Peer {
     asked: BTreeSet<RequestId>,
     /// Since when requests to it have been open without a pause.
     busy_since: Option<Instant>,
-    /// When anything last arrived from it.
+    /// When bytes last arrived from it, or a request to it last failed as busy, refused or `Ours`.
     heard_at: Option<Instant>,
-    /// When bytes last arrived from it, or it last reported that it is busy.
+    /// When bytes last arrived from it, it last reported that it is busy, or a limit of this node
+    /// last delayed a request to it.
     worked_at: Option<Instant>,
     greeting: GreetingWork,
 }
@@ -51,8 +52,8 @@ enum GreetingWork {
     None,
     /// It last progressed at this time.
     At(Instant),
-    /// It ended without a connection. The next one does not extend a wait before bytes arrive:
-    /// otherwise handshakes that always break would extend each wait to its longest.
+    /// It ended without a connection. The next handshake extends no wait until bytes arrive:
+    /// otherwise handshakes that always break would extend each wait to its maximum.
     Broken,
 }
 
@@ -85,9 +86,9 @@ impl Peer {
         self.silence.is_silent()
     }
 
-    /// Returns its rank. Answering peers come first. A silent peer comes next if its last try was
-    /// long enough ago and it has no open request: it may be healthy again, which only a request
-    /// can show.
+    /// Returns its rank, the best unless it is silent. A silent peer is worth a try if its next try
+    /// is due, it has no open request and it does not rest. Only a request can show whether it is
+    /// healthy again.
     pub(super) fn standing(&self, now: Instant) -> PeerRank {
         let is_idle = self.asked.is_empty() && self.backoff.resting_until(now).is_none();
         match self.is_silent() {
@@ -146,8 +147,8 @@ impl Peer {
         }
     }
 
-    /// Records that a request could not reach it, or got an invalid answer. `jitter` is in 0..1.
-    /// Returns the end of its back-off.
+    /// Records that a request failed as `Unreachable`. `jitter` is in 0..1. Returns the end of its
+    /// back-off.
     pub(super) fn unreachable(&mut self, now: Instant, sent: &SentState, jitter: f64) -> Instant {
         if let GreetingWork::At(_) = self.greeting {
             self.greeting = GreetingWork::Broken;
@@ -167,10 +168,9 @@ impl Peer {
         now.saturating_duration_since(from)
     }
 
-    /// Returns whether it can be relied on now: it is not silent, does not rest after a failure,
-    /// and has not been quiet for `limit` while requests were open. A slow peer is quiet between
-    /// two TLS records (RFC 8446, 5.1), so the limit is at least the time of three records at its
-    /// rate.
+    /// Returns whether it can be relied on now: it is not silent, does not rest, and has not been
+    /// quiet for `limit` while requests were open. A slow peer is quiet between two TLS records
+    /// (RFC 8446, 5.1), so the limit is at least the time of three records at its rate.
     pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
@@ -182,7 +182,8 @@ impl Peer {
             && (idle || self.quiet_for(now, since) < limit)
     }
 
-    /// Returns when it last worked for any request, or `None` if it is shunned.
+    /// Returns when it last worked for any request. Returns `None` if it never did, or is shunned
+    /// now.
     pub(super) fn worked_at(&self, now: Instant) -> Option<Instant> {
         let greeted_at = match self.greeting {
             GreetingWork::At(at) => Some(at),
@@ -200,10 +201,10 @@ impl Peer {
         self.link.forget_delays();
     }
 
-    /// Backs off from a live peer without counting a failure. `says_so` is whether the peer
-    /// reported itself busy. Such a peer counts as working for this node, so waits for it are
-    /// extended. Its estimated rate is lowered, because it may have a rate limit by now. A request
-    /// that was sent before the last back-off began does not extend the back-off.
+    /// Backs off from a peer without counting a failure. `says_so` is whether the peer reported
+    /// itself busy. Such a report counts as work, and lowers its estimated rate, because it may
+    /// have a rate limit by now. A request that was sent before the last such back-off began
+    /// changes neither the back-off nor the rate.
     pub(super) fn rest_busy(
         &mut self,
         now: Instant,
@@ -219,8 +220,8 @@ impl Peer {
     }
 
     /// Backs off from a peer as if it had reported itself busy, because a limit of this node
-    /// delayed the request. Unless the peer is silent, the delay is remembered for
-    /// [`Peer::is_held_back`].
+    /// delayed the request. Unless the peer is silent or has failures since its last answer, the
+    /// delay is remembered for [`Peer::is_held_back`].
     pub(super) fn hold_back(&mut self, now: Instant, sent: &SentState, jitter: f64) -> Instant {
         self.worked_at = Some(now);
         if !self.is_silent() {
@@ -229,8 +230,7 @@ impl Peer {
         self.spare(now, sent, jitter, true)
     }
 
-    /// Returns whether the peer is not silent, and a limit of this node delayed a request to it
-    /// within this time before now.
+    /// Returns whether the peer is not silent and [`Backoff::was_limited`] holds for it.
     pub(super) fn is_held_back(&self, now: Instant, within: Duration) -> bool {
         !self.is_silent() && self.backoff.was_limited(now, within)
     }
@@ -272,8 +272,8 @@ impl Peer {
     }
 
     /// Returns a peer with the figures of an earlier run, and the end of its shunning if that is in
-    /// the future. The older the record, the closer its figures are moved to those of an unknown
-    /// peer.
+    /// the future. The older the record, the closer latency and rate are moved to those of an
+    /// unknown peer. A record of the age [`FIGURES_LAST`] or older gives neither.
     pub(super) fn recalled(now: Instant, record: &PeerRecord) -> (Self, Option<Instant>) {
         let mut peer = Self::default();
         let moment = |before| AgedInstant { at: now, before };

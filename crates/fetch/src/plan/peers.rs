@@ -10,17 +10,17 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum peers with recorded figures.
 pub const PEERS_MAX: usize = 2048;
-/// At the limit of peers or of open files, this part of the limit is removed together, because the
-/// search for unused ones examines all. Those not heard from, or not used, for the longest are
-/// removed first.
+/// Divisor of the limits of peers and of open files. At a limit, a batch of about that part of it
+/// is removed, because the search for unused ones examines all. Those not heard from, or not used,
+/// for the longest are removed first.
 pub(super) const GO_AT_ONCE_PART: usize = 8;
 
 /// The peers with recorded figures.
 #[derive(Debug, Default)]
 pub struct PeerTable {
     peers: BTreeMap<NodeId, Peer>,
-    /// Peers that fell silent, each with the lowest id of its requests that the rescue has not
-    /// examined yet.
+    /// Peers that fell silent, each with the lowest id of a request that the rescue may still
+    /// examine.
     rescues: BTreeMap<NodeId, RequestId>,
 }
 
@@ -44,7 +44,8 @@ impl PeerTable {
         peer.is_some_and(|peer| peer.link.has_room(lane, peer.link.piece_bytes(lane)))
     }
 
-    /// Returns when one of some peers last worked for any request.
+    /// Returns the latest time at which one of `nodes` worked for any request. Ignores shunned
+    /// peers.
     pub(super) fn last_work<'a>(
         &self,
         now: Instant,
@@ -139,7 +140,7 @@ impl PeerTable {
     }
 
     /// Restores the record of an earlier run, unless the peer is known or there is no room. Returns
-    /// until when the peer is shunned.
+    /// until when the peer is shunned, if it is.
     pub(super) fn recall(&mut self, now: Instant, record: &PeerRecord) -> Option<Instant> {
         if self.peers.contains_key(&record.node) || self.peers.len() >= PEERS_MAX {
             return None;

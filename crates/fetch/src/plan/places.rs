@@ -75,7 +75,7 @@ impl<Id: Copy + Ord> RangeIndex<Id> {
         None
     }
 
-    /// Returns the start of the first range after an offset that no range covers, or `u64::MAX`.
+    /// Returns the lowest start of a range after `at`, or `u64::MAX`. No range may cover `at`.
     fn next_start(&self, at: u64) -> u64 {
         let cell = at / CHUNK_BYTES;
         let starts = |cell| self.in_cell(cell).map(|other| other.start);

@@ -21,7 +21,7 @@ pub(super) struct ReaderSet {
     /// Whether its readers have waited too long for their turn. Its next request then comes first
     /// of all.
     is_overdue: bool,
-    /// Demand that the current pass returned last. `None` before the first.
+    /// Demand that the current pass returned last. `None` before the first and after the last.
     scan_cursor: Option<DemandId>,
 }
 
@@ -110,7 +110,8 @@ impl ReaderSet {
         self.scan_cursor = None;
     }
 
-    /// Returns the next demand of the pass, and whether it is the first one of the pass.
+    /// Returns the next demand of the pass, and whether it is the first one. Returns `None` after
+    /// the last, and the next call begins a new pass.
     pub(super) fn scan_next(&mut self) -> Option<(DemandId, bool)> {
         let is_first = self.scan_cursor.is_none();
         let after = self.scan_cursor.map_or(Unbounded, Excluded);

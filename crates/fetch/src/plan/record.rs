@@ -1,9 +1,9 @@
 //! Figures of peers that are kept over restarts, and how much of them still counts.
 //!
-//! A record is a first guess: it orders the peers until the first answer, which replaces it. The
-//! older it is, the less it says. Wrong bytes of a peer are remembered longer, and a peer that was
-//! shunned stays shunned for the rest of [`SHUN`](super::SHUN). Times are ages, since a record may
-//! be from before a reboot. The owner stores them as dates.
+//! A record is a first guess: it orders the peers until the first answer, which replaces latency
+//! and rate. The older the record, the less its figures count. Wrong bytes of a peer are remembered
+//! longer, and a peer that was shunned stays shunned for the rest of [`SHUN`](super::SHUN). Times
+//! are ages, since a record may be from before a reboot.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ pub(super) struct OpenRequest {
     pub state: RequestState,
     /// When the request is next checked for lateness.
     pub check_at: Instant,
-    /// Number of checks so far, since it was sent or since a reader began to wait for it.
+    /// Number of checks since it was sent, or since its checks were last hastened.
     pub checks: u32,
     pub expire_at: Instant,
 }
@@ -55,7 +55,8 @@ impl OpenRequest {
         };
     }
 
-    /// Returns when the request last progressed: its last byte, or its sending.
+    /// Returns when bytes of the answer last arrived. Returns the time of the sending if none
+    /// arrived, or if the answer is complete.
     pub(super) fn progress_at(&self) -> Instant {
         match self.state {
             RequestState::Arriving { last_at, .. } => last_at,

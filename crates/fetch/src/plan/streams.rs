@@ -1,17 +1,15 @@
 //! Detection of sequential readers, and the read-ahead for each of them.
 //!
 //! A stream is an offset in one file from which a reader moves forward. Reads carry no reader id,
-//! so streams are found by offset: a read that begins where another ended continues its stream.
-//! Several readers of one file are several streams. Memory is bounded: the least recently used
-//! stream is forgotten first.
+//! so a read belongs to a stream by its offset. Readers at distant offsets of one file are several
+//! streams. Memory is bounded: the least recently used stream is forgotten first.
 
 use super::{PIECE_MAX_BYTES, URGENT_MAX_BYTES, WINDOW_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Maximum streams of one file.
 pub const STREAMS_MAX: usize = 64;
-/// Maximum read-ahead window in bytes: the maximum window of one peer. The minimum window is
-/// [`URGENT_MAX_BYTES`].
+/// Maximum read-ahead window in bytes: the maximum window of one peer.
 pub const AHEAD_MAX_BYTES: u64 = WINDOW_MAX_BYTES;
 /// Maximum read-ahead in bytes of all readers together, shared equally: eight full windows.
 pub const AHEAD_OF_ALL_MAX_BYTES: u64 = 8 * AHEAD_MAX_BYTES;
@@ -27,21 +25,22 @@ pub(super) struct Stream {
     /// Bytes read in sequence.
     run_bytes: u64,
     reads: u32,
-    /// End of the read-ahead: everything before this offset should be fetched.
+    /// End of the read-ahead: everything from `next` to this offset should be fetched.
     pub target: u64,
     used: u64,
 }
 
 impl Stream {
-    /// Returns whether its reader has read a chunk, or several times, in sequence. With less,
-    /// random reads of a few neighbouring pages would cost many times what they request.
+    /// Returns whether it has read-ahead: after [`RUN_MIN_READS`] adjacent reads, or a chunk of
+    /// bytes in sequence. With less, random reads of a few neighbouring pages would cost many times
+    /// what they request.
     fn established(&self) -> bool {
         self.run_bytes >= CHUNK_BYTES || self.reads >= RUN_MIN_READS
     }
 
-    /// Returns the read-ahead window: at most twice the bytes read in sequence, so that little is
-    /// wasted if the reader stops, but at least [`URGENT_MAX_BYTES`]. `limit_bytes` bounds it in
-    /// any case.
+    /// Returns the read-ahead window, or 0 if there is none yet. It is at most twice the bytes read
+    /// in sequence, so that little is wasted if the reader stops, but at least
+    /// [`URGENT_MAX_BYTES`]. `limit_bytes` and [`AHEAD_MAX_BYTES`] bound it in any case.
     fn window_bytes(&self, limit_bytes: u64) -> u64 {
         if !self.established() {
             return 0;
@@ -95,8 +94,8 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Records a read. Returns whether there is more to fetch ahead than before. `limit_bytes`
-    /// bounds the window.
+    /// Records a read. Returns whether the read-ahead of its stream ends farther than before.
+    /// `limit_bytes` bounds the window.
     pub(super) fn read(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) -> bool {
         self.clock += 1;
         let clock = self.clock;

@@ -121,7 +121,8 @@ impl Swarm {
         self.peers.iter().filter(|(_, peer)| peer.is_partial)
     }
 
-    /// Returns whether more nodes want the file, including this one, than have all of it.
+    /// Returns whether other nodes are known to want the file, and with this node outnumber the
+    /// full holders.
     pub(super) fn is_active(&self, full_holders: usize) -> bool {
         let partial = self.partial().count();
         partial > 0 && partial + 1 > full_holders

@@ -40,8 +40,8 @@ impl Patience {
 
     /// Returns until when the wait for a range of a file continues. Work of the file's holders for
     /// any request extends the wait, but at most to `TURN_PATIENCE` times the wait's limit after
-    /// `its_turn`. The extension is unbounded if `its_turn` is `None`, or while a limit of this
-    /// node delays requests to a holder of the range that is not silent. A pause of this node also
+    /// `its_turn`. This bound is lifted if `its_turn` is `None`, or if a limit of this node lately
+    /// delayed a request to a holder of missing bytes of the range. A pause of this node also
     /// extends the wait.
     pub(super) fn patience_deadline(
         &self,
@@ -85,8 +85,8 @@ impl Patience {
     }
 
     /// Ends a fill if its time is over, or schedules the next check. Readers are served before
-    /// fills. Until the first request of the fill is sent, the fill waits for as long as its
-    /// holders work for any request, because that work shows that the holders are healthy.
+    /// fills. So if no request of the fill was sent since bytes of the file last arrived, the fill
+    /// waits for as long as its holders work for any request.
     pub(super) fn give_up_filling(
         &self,
         state: &mut FetchState,
@@ -163,9 +163,9 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
     state.out.events.push_back(PlanEvent::Failed(id, why));
 }
 
-/// Ends the catalogue lookup of a file, if there was one. If a full holder reported the file gone
-/// recently, and the file is still gone after the lookup, ends all waits that need missing bytes of
-/// it.
+/// Ends the catalogue lookup of a file, if there was one. If a full holder recently reported the
+/// file gone, and the file is still gone after that lookup, ends the waits that need bytes without
+/// a holder.
 pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content: ContentKey) {
     let Some(fetch) = state.files.get_mut(&content) else {
         return;
@@ -176,9 +176,9 @@ pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content
     }
 }
 
-/// If a file is gone (every full holder reported that) and several `Get`s in a row brought no new
-/// holder, ends the waits of readers and fills that need missing bytes of it and began at least
-/// [`GONE`] ago.
+/// If a file is gone (every full holder reported that) and several `Get`s in a row brought no news
+/// of holders, ends the waits of readers and fills that need bytes without a holder and began at
+/// least [`GONE`] ago.
 pub(super) fn give_up_old_waits(state: &mut FetchState, now: Instant, content: ContentKey) {
     if state
         .files
@@ -189,7 +189,7 @@ pub(super) fn give_up_old_waits(state: &mut FetchState, now: Instant, content: C
     }
 }
 
-/// If a file is gone, ends each wait of a reader or fill that needs missing bytes of it, if
+/// If a file is gone, ends each wait of a reader or fill that needs bytes without a holder, if
 /// `is_over` returns true for the time at which the wait began.
 fn give_up_gone(
     state: &mut FetchState,
