@@ -99,7 +99,7 @@ pub enum Decision {
         /// Reason of the failure.
         failure: Failure,
     },
-    /// A peer with an open request sends nothing, and other peers come first from now on.
+    /// A peer with an open request sends nothing, and other peers come first until it answers.
     Silent(NodeId),
     /// A peer gave wrong bytes and is shunned.
     Shunned {
@@ -124,7 +124,8 @@ pub enum RequestCause {
     Fill,
     /// Another request for the range is late.
     Hedge(RequestId),
-    /// A bulk request for the range waited behind others, and a reader waits for it now.
+    /// A bulk request for the range was overtaken, or delayed by a limit of this node, and a reader
+    /// waits for the range now.
     Reissue(RequestId),
 }
 
@@ -138,7 +139,7 @@ impl RequestCause {
         }
     }
 
-    /// Returns whether a reader waits for the range.
+    /// Returns whether a reader, or the end of a fill, waits for the range.
     pub(super) fn is_waited_for(self) -> bool {
         !matches!(self, Self::ReadAhead | Self::Fill)
     }

@@ -13,8 +13,8 @@ use super::{
 };
 use p2pfs_types::extent::ExtentSet;
 
-/// Maximum peers from which one range is requested at one time. Also, of the holders of a file that
-/// have never answered, the maximum number that have requests in flight.
+/// Maximum peers from which one range is requested at one time. Also, if this many unknown holders
+/// of a range have requests in flight, no unknown holder is asked for the range.
 pub(super) const ASKED_AT_ONCE_MAX: usize = 3;
 
 /// Checks late requests.
@@ -84,9 +84,9 @@ impl Hedger {
         Some((request, sent.at, late))
     }
 
-    /// Requests the part that blocks a reader from another peer too, if that is much faster and the
-    /// budget allows it. The other peer could take long for the whole range, so only the first
-    /// missing part is hedged.
+    /// Requests the first missing part that a reader waits for, or the first missing part if no
+    /// reader waits, from another peer too, if that is much faster and the budget allows it. The
+    /// other peer could take long for the whole range.
     fn hedge(
         &mut self,
         state: &mut FetchState,
@@ -155,10 +155,11 @@ impl Hedger {
     }
 }
 
-/// Reissues a read-ahead or fill request as urgent, to the same peer, if a reader now waits for a
-/// part of its range. This happens only if later requests overtook it or a limit of this node
-/// delays it, if none of its bytes arrived, and if no other request touches its range. A holder
-/// with a rate limit serves waiting readers first, and so does the limit of this node.
+/// Cancels a read-ahead or fill request, and requests the parts that readers wait for as urgent
+/// from the same peer. This happens only if a reader waits for a part, later requests overtook the
+/// request or a limit of this node delays it, none of its bytes arrived, no other request touches
+/// its range, and the peer does not rest. A holder with a rate limit serves waiting readers first,
+/// and so does the limit of this node.
 fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
     let Some(entry) = state.requests.get(id) else {
         return;
@@ -182,9 +183,9 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
 }
 
 /// Returns the failure of a request whose time is over, or schedules its next check. A request goes
-/// on while its bytes arrive, or while its complete answer waits for verification. While the peer
-/// answers other requests, it waits for its turn, for a limited time. It fails as `Ours` after that
-/// time, and as `Unreachable` if the peer sends nothing at all.
+/// on while its complete answer waits for verification. If its peer sends nothing for the limit,
+/// the request fails as `Unreachable`. Otherwise it goes on for a multiple of the limit after its
+/// own last progress, then fails as `Ours`.
 pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Option<Failure> {
     let limit = state.config.request_limit;
     let entry = state.requests.get_mut(id)?;
@@ -219,8 +220,9 @@ pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Op
     })
 }
 
-/// Moves the requests to peers that have fallen silent to other peers, a few at a time. The rest
-/// follows in the next step. Otherwise each request would have to become late first.
+/// Cancels requests to peers that have fallen silent if another live holder can be asked, a few at
+/// a time. The rest follows in the next step. Otherwise each request would have to become late
+/// first.
 pub(super) fn rescue_some(state: &mut FetchState, now: Instant) {
     for _ in 0..STEP_ITEMS_MAX {
         if !state.peers.has_rescues() {
@@ -296,8 +298,8 @@ fn is_elsewhere(state: &FetchState, now: Instant, request: &RangeRequest) -> boo
 
 /// Returns the expected time until the rest of an answer arrives, at the pace of all bytes that the
 /// peer sent since the request. If none of the answer has arrived, the rest includes the bytes that
-/// were queued before it. Returns `None` if the peer sends nothing, or if many later requests
-/// overtook this one.
+/// were queued before it. Returns `None` if the peer has sent nothing for [`SILENT_MIN`] or since
+/// the request, or if none of the answer has arrived and many later requests overtook it.
 fn remaining_time(state: &FetchState, now: Instant, id: RequestId) -> Option<Duration> {
     let entry = state.requests.get(id)?;
     let peer = state.peers.get(&entry.request.node)?;

@@ -17,9 +17,9 @@ use super::pause::GrowingPause;
 use super::schedule::WORSE_MULTIPLE;
 use super::{PlanConfig, WINDOW_START_BYTES};
 
-/// In the long run at most one of this many bytes is transferred twice: each answer adds this part
-/// of its bytes to the credit for hedges. Otherwise a slow cluster would be asked for everything
-/// twice. The credit is at most [`WINDOW_START_BYTES`].
+/// Each answer adds 1/`HEDGE_SHARE` of its bytes to the credit for hedges, so in the long run
+/// hedges request at most one of this many bytes. Otherwise a slow cluster would be asked for
+/// everything twice. The credit is at most [`WINDOW_START_BYTES`].
 const HEDGE_SHARE: u64 = 10;
 /// Minimum time for which a peer with an open request may send nothing before it counts as silent.
 pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
@@ -46,7 +46,7 @@ pub(super) struct LateRequest {
     pub quiet: Duration,
     /// Number of checks before this one.
     pub checks: u32,
-    /// Expected time until the rest of its answer arrives. `None` if its peer sends nothing of it.
+    /// Expected time until the rest of its answer arrives, or `None` if there is no estimate.
     pub remaining: Option<Duration>,
     /// Whether another live holder has the beginning of its range. Always false if its peer is not
     /// silent.
@@ -58,12 +58,12 @@ pub(super) struct LateRequest {
 pub(super) enum HedgeAction {
     /// Nothing, until its next check.
     Wait,
-    /// Requests the part that blocks a reader from another peer too, if that is much faster and
+    /// Requests its first missing part from another peer too, if that is much faster and
     /// affordable. Without a hedge, the request may be reissued as for [`HedgeAction::Reissue`].
     Hedge,
     /// Cancels it, so that its range is requested elsewhere.
     TakeBack,
-    /// Sends it again as urgent, if later requests overtook it or a limit of this node delays it.
+    /// Sends it again as urgent, under the conditions of `hedge::reissue_as_urgent`.
     Reissue,
 }
 
@@ -131,7 +131,7 @@ impl HedgePolicy {
     }
 
     /// Returns whether another peer would deliver a late range so much sooner that a second request
-    /// pays. A hedge that saves little is not worth its bytes.
+    /// pays. If `remaining` is `None`, it pays. A hedge that saves little is not worth its bytes.
     pub(super) fn is_worth(expected: Duration, remaining: Option<Duration>) -> bool {
         remaining.is_none_or(|rest| expected * WORSE_MULTIPLE < rest)
     }

@@ -23,16 +23,17 @@ pub(super) const ASK_AGAIN: GrowingPause = GrowingPause {
     first: Duration::from_millis(100),
     most: Duration::from_secs(2),
 };
-/// How long the catalogue's listing of a node is ignored after that node reported the file gone. It
-/// is also the minimum time for which a reader of the file then waits for an offer of another node.
+/// How long the catalogue's listing of a node is ignored after that node reported the file gone,
+/// unless the node listed the file again. It is also the minimum age of a wait that ends because
+/// several `Get`s brought no news of holders of a gone file.
 pub(super) const GONE: Duration = Duration::from_secs(5);
 
 /// Ranges of a file that a holder has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
     All,
-    /// Ranges of whole chunks. Honest holders have whole chunks only. The cache could not store a
-    /// range that begins or ends within a page.
+    /// Ranges of whole chunks; only the last chunk of the file may be shorter. The cache could not
+    /// store a range that begins or ends within a page.
     Part(ExtentSet),
 }
 
@@ -86,8 +87,8 @@ pub(super) struct HolderSet {
     wanted_pause: Duration,
     /// Whether a search for more holders starts shortly after the file is next wanted.
     is_to_get: bool,
-    /// Whether no known peer can be asked for some wanted bytes. More holders are searched for
-    /// then.
+    /// Whether no known peer could be asked for some wanted bytes, and no request of the file was
+    /// sent since.
     is_starved: bool,
     /// Whether the catalogue is being asked for new holders after all known ones reported the file
     /// gone.
@@ -239,8 +240,8 @@ impl HolderSet {
         self.gone.values().any(|gone| gone.until > now)
     }
 
-    /// Returns whether every full holder has reported the file gone, and at least some of the
-    /// `missing` ranges are at no partial holder.
+    /// Returns whether a full holder reported the file gone, none is left, and some of the
+    /// `missing` bytes are at no partial holder.
     pub(super) fn is_gone(&self, missing: ExtentSet) -> bool {
         if self.gone.is_empty() {
             return false;
@@ -256,13 +257,13 @@ impl HolderSet {
         !left.is_empty()
     }
 
-    /// Returns whether several `Get`s in a row have brought no new holder.
+    /// Returns whether several `Get`s in a row have brought neither a new holder nor new ranges.
     pub(super) fn has_long_asked(&self) -> bool {
         self.wanted_pause == ASK_AGAIN.most
     }
 
-    /// Starts the next `Get` for holders if it is due. Returns the time of the following one, after
-    /// a longer pause. Returns `None` and changes nothing if it is not due yet.
+    /// Starts the next `Get` for holders if it is due. Returns the time of the following one; the
+    /// pauses grow. Returns `None` and changes nothing if it is not due yet.
     pub(super) fn take_get_turn(&mut self, now: Instant) -> Option<Instant> {
         if now < self.wanted_next {
             return None;

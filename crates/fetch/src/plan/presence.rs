@@ -2,13 +2,12 @@
 //!
 //! [`PresentBytes`] is the only object that answers this. It changes when an answer is verified,
 //! when the cache stores or refuses it, and when bytes turn out to be lost. The cache's own map is
-//! read only twice: when a content is opened, and when a fill begins, because the cache may have
-//! lost bytes meanwhile.
+//! read only when a content is opened and when a fill begins, because the cache may have lost bytes
+//! meanwhile.
 //!
-//! An answer in memory is being stored, or the cache has no room for it. The number of concurrent
-//! verifications bounds the answers being stored. [`RefusedAnswers`] bounds those without room, for
-//! all contents together. The ranges of answers may overlap in any way, since a part of a late
-//! range is also requested from another peer. Each answer is kept until it is stored itself.
+//! An answer in memory is being stored, or the cache has no room for it. [`RefusedAnswers`] bounds
+//! those without room, for all contents together. The ranges of answers may overlap in any way,
+//! since a part of a late range is also requested from another peer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +20,7 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 #[derive(Debug)]
 pub(crate) struct PresentBytes {
     size_bytes: u64,
-    /// Ranges that can be read. Bytes of an answer were verified on arrival; the cache verifies
-    /// doubtful bytes on disk when they are read.
+    /// Ranges that can be read, from memory or from the cache.
     here: ExtentSet,
     here_bytes: u64,
     /// Whether the cache has all of it, as far as reported.
@@ -50,8 +48,7 @@ enum HeldState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the bytes may have to be stored again"]
 pub enum Refused {
-    /// They stay in memory for the readers that want them soon. Every fill of their content has
-    /// failed.
+    /// Nothing. Every fill of their content has failed.
     Held,
     /// Store them again, as for [`Accepted::Store`](crate::session::Accepted::Store).
     StoreAgain,
@@ -111,8 +108,8 @@ impl PresentBytes {
         self.is_stored |= is_stored;
     }
 
-    /// Records that the cache has no room for an answer. The caller then drops the answers of
-    /// [`RefusedAnswers::over_limit`].
+    /// Records that the cache has no room for an answer. Unless the answer is to be stored again,
+    /// the caller must drop those that [`RefusedAnswers::over_limit`] returns.
     pub(crate) fn refuse(&mut self, range: ByteRange, mut refused: RefusedOf<'_>) -> Refused {
         let Some(held) = self.held.get_mut(&range) else {
             return Refused::Held;
@@ -233,7 +230,7 @@ impl RefusedOf<'_> {
 }
 
 impl RefusedAnswers {
-    /// Creates an empty list that keeps at most `limit_bytes`.
+    /// Creates an empty list with the limit for [`RefusedAnswers::over_limit`].
     pub(crate) fn new(limit_bytes: u64) -> Self {
         Self {
             by_number: BTreeMap::new(),

@@ -77,10 +77,10 @@ type FileQueue = BTreeSet<(u64, ContentKey)>;
 /// Progress of queueing the files parked at a peer since it had room.
 #[derive(Clone, Copy, Debug)]
 struct WakePass {
-    /// Next number to queue in each work class.
+    /// Lowest queue number still to examine in each work class.
     next: [u64; 3],
-    /// Queue number at which the pass began. Files parked later wait for the next pass, except
-    /// those with demands.
+    /// Files with this queue number or a higher one wait for the next pass, except those with
+    /// demands.
     until: u64,
 }
 

@@ -1,10 +1,10 @@
-//! Choice of the next request: demands in their order, then read-ahead and fills, each file in
+//! Choice of the next request: demands in their order, then read-ahead, then fills, each file in
 //! turn; and choice of its holder.
 //!
 //! A reader that requests much at once, as a command does that copies a whole file, is blocked by
-//! its first missing byte. In a swarm, only the gap at that byte may be requested from full holders
-//! although another node owns its stripe, after a delay. Of the other gaps, only those are
-//! requested that need not wait for other nodes.
+//! its first missing byte. In a swarm, the gap at that byte may be requested from full holders
+//! after a delay, although another node owns its stripe. Later gaps are tried only if this node
+//! owns their stripes or a partial holder has their beginning.
 
 use std::time::{Duration, Instant};
 
@@ -27,13 +27,13 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// On average, one of this many bulk requests goes to an unknown peer although a known one has
-/// room.
+/// If unknown holders may be tried, one of this many bulk requests, on average, goes to one of them
+/// although a known holder has room.
 const EXPLORE_ONE_IN: u32 = 32;
 /// A peer gets no bulk request if it would take more than this many times as long as the best peer,
 /// plus [`USUAL_DELAY`], even if the best peer has no room. It gets one anyway if the bytes are
 /// needed still later. A hedge is sent only if the rest of the late request would take more than
-/// this many times as long as the hedge.
+/// this many times as long as the hedge, or cannot be estimated.
 pub(super) const WORSE_MULTIPLE: u32 = 2;
 
 /// Peer for the beginning of a gap, or the reason why none is asked.
@@ -42,12 +42,13 @@ pub(super) enum HolderChoice {
     Ask(NodeId, ByteRange),
     /// The answering holders have no room for more requests, or only much slower ones have.
     Full,
-    /// No reachable peer has it.
+    /// No holder that may be asked now has it.
     Nobody,
-    /// A hedge must request its range as a whole. Some peers have parts of it, and no other peer
-    /// has all of it.
+    /// A hedge must request its range as a whole. Other peers that may be asked now have parts of
+    /// it, and none has all of it.
     InParts,
-    /// It belongs to another node of the swarm, which does not have it yet.
+    /// It may not be requested from its holders yet, because it belongs to another node of the
+    /// swarm or they are silent.
     Reserved,
 }
 
@@ -114,11 +115,12 @@ impl RequestPurpose {
 struct Candidates {
     any: bool,
     any_in_part: bool,
-    /// Whether full holders were excluded because the gap belongs to another node.
+    /// Whether holders were excluded because the gap waits for its owner, or for a live full
+    /// holder.
     reserved: bool,
     /// Whether an answering peer was excluded because it has no room.
     any_full: bool,
-    /// Best score of all answering peers, including those without room.
+    /// Best score of all known answering peers, including those without room.
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
     best_stands: PeerRank,
@@ -126,7 +128,7 @@ struct Candidates {
     to_try: Option<(NodeId, ByteRange)>,
     unknown: Vec<(NodeId, ByteRange)>,
     unknown_in_use: usize,
-    /// Sum of the bytes per second of the known peers.
+    /// Sum of the bytes per second of the known answering peers.
     rate: f64,
 }
 
@@ -244,7 +246,8 @@ impl Scheduler {
         state.issue(now, node, RequestCause::Fill, content, part)
     }
 
-    /// Returns the next request in the order of the files, or `None` until something changes.
+    /// Returns the next request in the order of the files. Returns `None` if there is none now, or
+    /// if the next step continues the search.
     pub(super) fn poll_request(
         &mut self,
         state: &mut FetchState,
@@ -336,7 +339,8 @@ impl Scheduler {
         None
     }
 
-    /// Returns the best holder of the beginning of the gap that is not excluded.
+    /// Returns the holder to ask for the beginning of a gap, or why none is asked. May mark the
+    /// owner of its stripe as late.
     pub(super) fn choose(
         &mut self,
         state: &mut FetchState,
@@ -401,7 +405,7 @@ impl Scheduler {
     }
 
     /// Moves a file behind the others of its work class after a request. For demands, the file
-    /// keeps its position by age, and is not overdue any longer.
+    /// takes its position by age instead, and is not overdue any longer.
     fn move_to_end(&mut self, state: &mut FetchState, content: &ContentKey, class: WorkClass) {
         if class != WorkClass::Demand {
             state.queue.dequeue(content, class);
@@ -422,8 +426,8 @@ impl Scheduler {
         true
     }
 
-    /// Requests the next part of a file's oldest demand for which a peer can be asked. Parks the
-    /// file if there is no such demand.
+    /// Requests the next part of one of a file's demands, in the order of the pass. Parks the file
+    /// if no peer can be asked for any demand that is left. Examines a limited number of demands.
     pub(super) fn next_demanded(
         &mut self,
         state: &mut FetchState,
@@ -564,7 +568,8 @@ fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
 }
 
 /// Returns the gaps of a demand to try. The first gap comes first; it blocks the reader if the
-/// reader has reached it. In a swarm, the later gaps follow that need not wait for other nodes.
+/// reader has reached it. In a swarm, later gaps follow whose stripes this node owns, or whose
+/// beginning a partial holder has.
 fn gaps_of_demand<'a>(
     state: &mut FetchState,
     now: Instant,

@@ -75,8 +75,8 @@ fn cancel_foreign_stripes(state: &mut FetchState, now: Instant, content: &Conten
         .for_each(|id| state.abandon(id, TakeBackReason::OfAnotherNode));
 }
 
-/// Asks some of the partial holders which ranges they have by now, and schedules the next survey.
-/// The faster bytes arrive, the shorter the interval.
+/// Asks some partial holders of a file in use which ranges they have by now. Schedules the next
+/// survey until the whole file is here.
 pub(super) fn survey(state: &mut FetchState, now: Instant, content: ContentKey) {
     let Some(fetch) = state.files.get_mut(&content) else {
         return;
@@ -131,7 +131,7 @@ pub(super) fn recheck_stripes(state: &mut FetchState, content: &ContentKey) {
 }
 
 /// Marks the owner of a stripe as late if this node requests the stripe from a full holder
-/// (`asked`) instead.
+/// (`asked`) instead. Does nothing before this node has [`URGENT_MAX_BYTES`] of the file.
 pub(super) fn mark_if_late(
     state: &mut FetchState,
     now: Instant,

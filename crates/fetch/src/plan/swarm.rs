@@ -3,20 +3,22 @@
 //! each part should leave them once.
 //!
 //! The file is cut into stripes of [`STRIPE_BYTES`]. Each stripe belongs to one node of the swarm,
-//! its owner, by a hash of stripe and node that all nodes compute alike (rendezvous hashing). A
-//! node requests its own stripes from full holders at once, except stripes that another partial
-//! holder already has. It takes the other stripes from their owners as those receive them, and asks
-//! the other nodes periodically which ranges they have (a survey). No node keeps a list of the
-//! whole swarm: a node learns of the others by their requests and by offers.
+//! its owner, by a hash of content, node and stripe (rendezvous hashing): nodes that know the same
+//! swarm agree. A node requests its own stripes from full holders at once, except stripes that a
+//! partial holder already has and can send fast enough. It takes the other stripes from their
+//! owners as those receive them, and asks the other nodes periodically which ranges they have (a
+//! survey). No node keeps a list of the whole swarm: a node learns of another one when that one
+//! asks for the file.
 //!
 //! For a sequential reader, a node requests its own stripes within a larger window: the usual
-//! read-ahead times the number of nodes in the swarm. It then requests as many bytes from the full
-//! holders as it would alone, and the other nodes find its stripes ready when they reach them.
+//! read-ahead times the number of nodes in the swarm, up to a limit. It then requests about as many
+//! bytes from the full holders as it would alone, and the other nodes find its stripes ready when
+//! they reach them.
 //!
-//! No reader waits long for another node. Every node requests the first bytes of a file at once. A
-//! stripe that blocks a reader is requested from a full holder, whichever node owns it: at once if
-//! the owner would be much slower, otherwise after a few times the duration of a stripe from the
-//! full holder. The late owner then owns no stripes for a while.
+//! No reader waits long for another node. The first bytes of a file that a reader waits for are
+//! requested at once. A later stripe that blocks a reader is requested from a full holder,
+//! whichever node owns it: at once if the owner would be much slower, otherwise after a few times
+//! the duration of a stripe from the full holder. The owner then owns no stripes for a while.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -45,7 +47,8 @@ pub(super) struct SwarmPeer {
 }
 
 impl SwarmPeer {
-    /// Removes its stripes for a while, longer each time.
+    /// Removes its stripes for a while, unless they are removed already. The time is longer if they
+    /// were removed shortly before.
     fn lag(&mut self, now: Instant) {
         let pause = TRY.after(self.lags);
         if self.lags_until.is_some_and(|until| until > now) {
@@ -109,7 +112,7 @@ impl Swarm {
         }
     }
 
-    /// Removes the stripes of a late node for a while, longer each time.
+    /// Removes the stripes of a late node for a while; see [`SwarmPeer::lag`].
     pub(super) fn record_late(&mut self, now: Instant, node: &NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.lag(now);
@@ -148,7 +151,9 @@ impl Swarm {
         asked
     }
 
-    /// Returns the time until the next survey. The faster bytes arrive, the shorter it is.
+    /// Returns the time until the next survey, within the bounds of [`ASK_AGAIN`]. It halves if
+    /// more than two stripes arrived since the last survey, and doubles if nothing arrived. For an
+    /// idle file it is the maximum.
     pub(super) fn survey_pace(&mut self, have_bytes: u64, is_idle: bool) -> Duration {
         let gained = have_bytes.saturating_sub(std::mem::replace(&mut self.had_bytes, have_bytes));
         self.survey_each = match (is_idle, gained) {

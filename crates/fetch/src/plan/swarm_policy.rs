@@ -19,7 +19,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// Minimum wait of a reader for a stripe from its owner. The maximum is [`LOST_MIN`].
+/// Minimum wait of a reader for a stripe that belongs to another node, unless that node is too
+/// slow. The maximum is [`LOST_MIN`].
 pub(super) const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
 /// A node of the swarm owns no stripes while it has less than 1/`SLOW_PART` of the bytes that this
 /// node has: it is slow, or it began late. This applies once 1/`SLOW_PART` of this node's bytes is
@@ -59,10 +60,10 @@ impl<'a> SwarmPolicy<'a> {
         self.owner(now, stripe) == self.me
     }
 
-    /// Returns the read-ahead `range` of a reader, extended for this node's own stripes. Its length
-    /// is multiplied by the number of nodes that share the stripes, up to `limit_bytes`. It is not
-    /// extended before [`URGENT_MAX_BYTES`] of the file are on this node, because the first bytes
-    /// of a file come first.
+    /// Returns the read-ahead `range` of a reader, in a swarm extended for this node's own stripes.
+    /// Its length is multiplied by the number of nodes that share the stripes, up to `limit_bytes`.
+    /// It is not extended before [`URGENT_MAX_BYTES`] of the file are on this node, because the
+    /// first bytes of a file come first.
     pub(super) fn own_stripes_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
         if !self.file.is_swarm() || self.file.presence.bytes() < URGENT_MAX_BYTES {
             return range;
@@ -79,7 +80,8 @@ impl<'a> SwarmPolicy<'a> {
 
     /// Returns the gaps of `range` to request from some holder. Outside a swarm this is the first
     /// gap. In a swarm it is the first gap of each stripe that this node owns, and, before the
-    /// offset `end`, of each stripe whose gap begins with bytes of a partial holder.
+    /// offset `end`, of each stripe whose gap begins with bytes of a partial holder. If there is
+    /// none, it is the first gap before `end`. The number of examined stripes is bounded.
     pub(super) fn gaps_to_try(
         &self,
         now: Instant,
@@ -117,8 +119,8 @@ impl<'a> SwarmPolicy<'a> {
     }
 
     /// Returns the owner of a stripe, this node or another. Another node must be a partial holder
-    /// that is reachable and neither slow nor late, and its ranges must reach near this part of the
-    /// file.
+    /// that is reachable and neither slow nor late. Once this node has [`AHEAD_MAX_BYTES`] of the
+    /// file, the ranges of the owner must also reach near this part of the file.
     pub(super) fn owner(&self, now: Instant, stripe: u64) -> NodeId {
         let start = stripe * STRIPE_BYTES;
         let have = self.file.presence.bytes();
@@ -140,8 +142,8 @@ impl<'a> SwarmPolicy<'a> {
     }
 
     /// Returns whether a node has answered since the last failure to reach it, or never failed.
-    /// Surveys still ask an unreachable node for its ranges, and their answer shows that it is
-    /// reachable again.
+    /// Surveys still ask an unreachable node after its back-off, and its answer makes it reachable
+    /// again.
     fn is_reachable(&self, node: &NodeId) -> bool {
         let peer = self.peers.get(node);
         peer.is_none_or(|it| it.backoff.unanswered() == 0)
@@ -183,7 +185,8 @@ impl<'a> SwarmPolicy<'a> {
     }
 
     /// Returns whether the requests in flight for the file will bring nothing soon: there are none,
-    /// or all go to silent peers while a live full holder exists.
+    /// or all go to silent peers while a live full holder exists. Examines at most
+    /// [`STEP_ITEMS_MAX`].
     fn is_asked_in_vain(&self, now: Instant) -> bool {
         let in_vain = self.file.asked.ids().take(STEP_ITEMS_MAX).all(|id| {
             self.step();
@@ -194,8 +197,7 @@ impl<'a> SwarmPolicy<'a> {
         in_vain && (self.file.asked.is_empty() || self.has_lively_full_holder(now))
     }
 
-    /// Returns whether there is a live full holder: one that is neither silent nor resting after a
-    /// failure.
+    /// Returns whether there is a live full holder: one that is neither silent nor resting.
     pub(super) fn has_lively_full_holder(&self, now: Instant) -> bool {
         self.file.holders().full().any(|node| {
             self.step();
@@ -204,8 +206,8 @@ impl<'a> SwarmPolicy<'a> {
         })
     }
 
-    /// Returns whether a live partial holder has the beginning of a range and is not much slower
-    /// than the fastest full holder.
+    /// Returns whether a live partial holder of known speed has the beginning of a range and is not
+    /// much slower than the fastest full holder.
     fn is_at_a_fellow(&self, now: Instant, range: ByteRange) -> bool {
         let having = self.file.holders().partial_with(range);
         let lively = having.filter(|node| {
@@ -245,18 +247,17 @@ impl<'a> SwarmPolicy<'a> {
     }
 
     /// Returns how long a reader waits for a stripe that belongs to another node: [`LATE_MULTIPLE`]
-    /// times the duration of a stripe from the fastest full holder, from [`STRIPE_PATIENCE`] to
-    /// [`LOST_MIN`]. That duration includes the queue at the full holder, which delays the owner
-    /// alike.
+    /// times the expected duration of a stripe from the fastest full holder, from
+    /// [`STRIPE_PATIENCE`] to [`LOST_MIN`].
     fn stripe_patience(&self) -> Duration {
         let least = self.least_of_full_holders().unwrap_or_default();
         (least * LATE_MULTIPLE).clamp(STRIPE_PATIENCE, LOST_MIN)
     }
 }
 
-/// Returns the weight of a node for a stripe; the node with the highest weight owns the stripe. All
-/// nodes compute the same weight. The last step of SplitMix64 spreads the stripes over the nodes
-/// without a pattern.
+/// Returns the weight of a node for a stripe. Of the nodes that may own the stripe, the one with
+/// the highest weight owns it. All nodes compute the same weights. The last step of SplitMix64
+/// spreads the stripes over the nodes without a pattern.
 fn weight(content: &ContentKey, node: &NodeId, stripe: u64) -> u64 {
     let number = |bytes: &[u8; 32]| {
         let (first, _) = bytes.split_first_chunk().expect("32 bytes");
