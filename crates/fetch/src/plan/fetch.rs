@@ -145,7 +145,7 @@ impl FileFetch {
         }
     }
 
-    /// Returns, for each partial holder, the first gap within `range` that it has, if any.
+    /// Returns, for each partial holder, the first gap within the part of `range` that it has.
     pub(super) fn gaps_in_parts(&self, range: ByteRange) -> Vec<ByteRange> {
         let gap_of = |coverage: &Coverage| match coverage {
             Coverage::Part(ranges) => ranges

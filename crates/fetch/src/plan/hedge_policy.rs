@@ -23,9 +23,9 @@ use super::{PlanConfig, WINDOW_START_BYTES};
 const HEDGE_SHARE: u64 = 10;
 /// Minimum time for which a peer with an open request may send nothing before it counts as silent.
 pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
-/// Minimum time for which a peer may send nothing before it loses its stripes of a swarm's file,
-/// and maximum wait of a reader for a stripe of another node. It is longer than [`SILENT_MIN`]: if
-/// many nodes begin at once, each is quiet for longer than that now and then.
+/// Minimum time for which a peer may send nothing before it loses its stripes of a swarm's file for
+/// its silence, and maximum wait of a reader for a stripe of another node. It is longer than
+/// [`SILENT_MIN`]: if many nodes begin at once, each is quiet for longer than that now and then.
 pub(super) const LOST_MIN: Duration = Duration::from_secs(1);
 
 /// Maximum time between two checks of one request. A request without an answer is checked less and

@@ -1,25 +1,23 @@
 //! Chooses the next range to request and its peer, over many files and several peers. Pure.
 //!
-//! The inputs are demands of readers ([`Plan::demand`]), other reads ([`Plan::record_read`]), files
-//! wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving bytes
-//! ([`Plan::arrived`]), ends of requests ([`Plan::answered`], [`Plan::failed`]) and news of peers
-//! ([`Plan::peer_is`]). The outputs are the next request ([`Plan::poll_request`]), and events, the
-//! next wake-up time and decisions in the [`Outbox`]. A plan is composed of `FetchState` with the
-//! data, `Scheduler`, which chooses requests, `Hedger`, which checks late requests, and
-//! [`Patience`], which decides how long readers wait.
+//! The main inputs are demands of readers ([`Plan::demand`]), their reads ([`Plan::record_read`]),
+//! files wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving
+//! bytes ([`Plan::arrived`]), ends of requests ([`Plan::answered`], [`Plan::failed`]) and news of
+//! peers ([`Plan::peer_is`]). The outputs are the next request ([`Plan::poll_request`]), the next
+//! wake-up time ([`Plan::poll_timeout`]), and events and decisions in the [`Outbox`]. A plan is
+//! composed of `FetchState` with the data, `Scheduler`, which chooses requests, `Hedger`, which
+//! checks late requests, and [`Patience`], which decides how long readers and fills wait.
 //!
 //! Demands come first, then read-ahead, then fills. A range is requested once, however many readers
 //! wait for it. Only a hedge requests a range that is already in flight, from another peer. At most
 //! three peers are asked for one range at a time, and hedges have a budget. Progress means arriving
-//! bytes, not finished answers: while bytes of a file arrive from any peer, however slowly, its
-//! readers keep waiting. The cost of a call is proportional to the number of items that it
-//! examines, times the logarithm of the number of requests in flight.
+//! bytes, not finished answers: whenever bytes of a file arrive, from any peer, the time limit of
+//! its readers starts again.
 //!
 //! The plan moves no bytes, verifies nothing and knows no addresses. `presence` keeps verified
-//! answers in memory until the cache has stored them, but the plan only uses their ranges. Its
-//! randomness is seeded, the caller passes in the time, and its iteration order is fixed, so the
-//! same seed and the same calls give the same requests. A call that returns an error leaves the
-//! plan unchanged.
+//! answers in memory for the session, but the plan only uses their ranges. The plan's randomness is
+//! seeded, the caller passes in the time, and the iteration order is fixed, so the same seed and
+//! the same calls give the same requests. A call that returns an error leaves the plan unchanged.
 //!
 //! | subject | files |
 //! |---|---|

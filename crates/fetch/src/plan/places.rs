@@ -7,7 +7,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Ranges of one file by id. They may overlap in any way. Each range is listed in every cell of
-/// [`CHUNK_BYTES`] that it touches, so a query examines only the cells of its own range.
+/// [`CHUNK_BYTES`] that it touches, so [`RangeIndex::touching`] examines only the cells of its
+/// range.
 #[derive(Debug)]
 pub(super) struct RangeIndex<Id> {
     ranges: BTreeMap<Id, ByteRange>,

@@ -5,13 +5,13 @@
 //! the files parked at it become ready in turn, so an event at one peer does not examine the files
 //! of other peers.
 //!
-//! Demands are ordered by age, parked or not, so that one read is requested as a whole before the
-//! next begins. Without this order, parts of very many reads would fill the memory if the cache has
-//! no room, and would evict each other before any read is complete. But after all of one read has
-//! been requested, its file counts as newly arrived. The kernel reads ahead by megabytes, and over
-//! a slow link a reader of a single page of another file would otherwise wait for all these
-//! read-aheads. A file that has waited too long for its turn gets its next part ahead of the
-//! others.
+//! Files with demands are ordered by the age of the demand, parked or not, so that mostly one read
+//! is requested as a whole before the next begins. Without this order, parts of very many reads
+//! would fill the memory if the cache has no room, and would evict each other before any read is
+//! complete. But after all of one read has been requested, its file counts as newly arrived. The
+//! kernel reads ahead by megabytes, and over a slow link a reader of a single page of another file
+//! would otherwise wait for all these read-aheads. A file that has waited too long for its turn
+//! gets its next part ahead of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

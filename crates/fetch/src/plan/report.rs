@@ -7,7 +7,7 @@ use super::{Plan, RequestId};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 
-/// State of a file that is being fetched, or was used recently.
+/// State of an open file: it is being fetched, or was used recently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchReport {
     /// Hash of the content.

@@ -40,9 +40,9 @@ pub(super) enum Timer {
     Idle(ContentKey),
     /// The back-off of a peer is over.
     Rested(NodeId),
-    /// Asks the other nodes that want the file which parts they have by now.
+    /// Asks some other nodes that want the file which parts they have by now.
     Survey(ContentKey),
-    /// Stripes that belong to other nodes may be requested from full holders now.
+    /// Stripes of other nodes may perhaps be requested from full holders now.
     Stripe(ContentKey),
     /// The last step left some of its work for the next one.
     Again,

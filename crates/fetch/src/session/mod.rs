@@ -5,14 +5,13 @@
 //! holders, open requests, and verified bytes in memory. The owner reports each event (a read, an
 //! offer, an answer, a store, the passing of time) and then calls [`Session::actions`]. The
 //! [`Actions`] list the requests to send and to cancel, the readers to serve, what ended, the files
-//! to close, and the contents to look up. The next wake-up time is that of the plan's outbox.
-//! The owner carries the actions out in any order and reports their results. The daemon's client
-//! and the simulator are two owners of the same machine.
+//! to close, and the contents to look up. The next wake-up time is that of the plan
+//! ([`Plan::poll_timeout`]). The owner carries the actions out in any order and reports their
+//! results. The daemon's client and the simulator are two owners of the same machine.
 //!
 //! A session uses no sockets, files, runtime or clock. The owner attaches a value of an opaque type
 //! to each read, fill, file and request. No call waits or hashes: verification is [`verify`], which
-//! the owner calls on any thread. An error ends one read or one fill and leaves everything else
-//! unchanged.
+//! the owner calls on any thread.
 
 pub mod answers;
 mod gather;
@@ -86,8 +85,8 @@ impl<O: Owner> OpenFile<O> {
         }
     }
 
-    /// Returns the announcement that the fetch started, at its first request and only then. The
-    /// announcement does not delay the request.
+    /// Returns the announcement that the fetch started, on the first call. Returns `None` later,
+    /// and if the cache had the whole content when the fetch began.
     fn start(&mut self, content: &ContentKey) -> Option<FetchEvent> {
         let ContentKey { hash, size_bytes } = *content;
         let is_first = !std::mem::replace(&mut self.told_start, true);
@@ -155,7 +154,8 @@ impl<O: Owner> Session<O> {
 
     /// Marks a content as in use. Returns `None` if its fetch has not begun, so that
     /// [`Session::begin`] must be called first. Otherwise returns the cache's file, if the cache
-    /// can store the content.
+    /// can store the content. Requests a lookup of the holders if the last one was long ago, or a
+    /// holder recently reported the content gone.
     ///
     /// # Errors
     /// [`TransferError::Stopped`], or an error of the plan.
@@ -243,8 +243,8 @@ impl<O: Owner> Session<O> {
         self.resolve_sizes(now, hash);
     }
 
-    /// Records which ranges of a content a node has. The offer is ignored unless the content is
-    /// being fetched. A node that offers only a part is then surveyed for all its ranges.
+    /// Records which ranges of a content a node has, if the content is being fetched. If the offer
+    /// is news and not of the whole content, surveys the node for all its ranges.
     pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
         let is_news = self.offer_ranges(now, offer, address);
         if is_news && !offer.all {
@@ -253,10 +253,10 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Records an offer. Returns whether it was useful. A node that offers the whole content must
-    /// have verified its end, so its size is a claim. A node that offers a part only repeats the
-    /// size that it fetches by, and may be deceived itself. An offer of a part therefore neither
-    /// raises doubt about other sizes nor makes the node a liar.
+    /// Records an offer. Returns the result of [`Plan::offer`]. A node that offers the whole
+    /// content must have verified its end, so its size is a claim. A node that offers a part only
+    /// repeats the size that it fetches by, and may be deceived itself. An offer of a part
+    /// therefore neither raises doubt about other sizes nor makes the node a liar.
     fn offer_ranges(&mut self, now: Instant, offer: &Offer, address: SocketAddr) -> bool {
         if offer.all {
             self.sizes.record_claim(offer.node, offer.content);
@@ -301,7 +301,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Starts a read of an open content. Returns its id if it waits, or `None` if it ended at once.
+    /// Starts a read of an open content. Returns its id, or `None` if it failed at once.
     pub fn read(&mut self, now: Instant, mut read: Read<O::ReadHandle>) -> Option<DemandId> {
         if self.stopped {
             self.actions
@@ -344,8 +344,8 @@ impl<O: Owner> Session<O> {
             .end(id, TransferError::Cancelled, &mut self.actions);
     }
 
-    /// Ends every read and fill with [`TransferError::Stopped`]. Later ones end in the same way at
-    /// once.
+    /// Ends every read and fill with [`TransferError::Stopped`]. Later reads fail in the same way
+    /// at once.
     pub fn stop(&mut self) {
         self.stopped = true;
         self.reads
@@ -430,8 +430,9 @@ impl<O: Owner> Session<O> {
         None
     }
 
-    /// Ends a request without data. Its range is requested again, usually from another peer. Wrong
-    /// bytes count against the peer that sent them even if the request is not open any longer.
+    /// Ends a request without data. Its range can be requested again, also from the same peer.
+    /// Wrong bytes count against the peer that sent them even if the request is not open any
+    /// longer.
     pub fn failed(&mut self, now: Instant, request: &RangeRequest, failure: Failure) {
         self.asked.remove(&request.id);
         self.plan.failed(now, request.id, failure);
@@ -446,8 +447,8 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Accepts the verified answer of a request. Its readers get their bytes with the next actions,
-    /// before the bytes are stored.
+    /// Accepts the verified answer of a request. Readers whose ranges are complete now get their
+    /// bytes with the next actions, without a wait for the store.
     pub fn accept(
         &mut self,
         now: Instant,
@@ -511,7 +512,7 @@ impl<O: Owner> Session<O> {
 
     /// Records that the cache had no room for the bytes of an answer. If a fill began after
     /// [`Session::accept`] handed them out, the owner stores them again and reports the result
-    /// again.
+    /// again. Otherwise all fills of the content fail.
     pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
         let presence = self.plan.presence(&content);
         let refused = presence.map(|it| it.refuse(range, self.refused.of(&content)));
@@ -560,9 +561,10 @@ impl<O: Owner> Session<O> {
         self.refused.bytes()
     }
 
-    /// Starts a fill of a whole content, which fails after `patience` without progress. `present`
-    /// returns the ranges that the cache surely has now. Other ranges are fetched again, even if
-    /// they arrived before or were on disk, except answers that are being stored.
+    /// Starts a fill of a whole content. `patience` is the limit of its wait without progress.
+    /// `present` returns the ranges that the cache surely has now. Other ranges are fetched again,
+    /// even if they arrived before or were on disk, except answers that are being stored. The fill
+    /// fails at once if the content is not open or the cache cannot store it.
     pub fn fill(
         &mut self,
         now: Instant,
@@ -679,7 +681,8 @@ impl<O: Owner> Session<O> {
     }
 
     /// Attaches the cache's file to a content that the cache can store after all. Bytes that are in
-    /// memory are fetched again, to be stored.
+    /// memory are fetched again, to be stored. If the content is not open, the file is to be
+    /// closed.
     pub fn reopened(&mut self, content: &ContentKey, file: O::File, is_complete: bool) {
         let Some(open) = self.files.get_mut(content) else {
             return self.actions.closed.push(file);

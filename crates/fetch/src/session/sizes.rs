@@ -2,10 +2,10 @@
 //!
 //! The hash binds the size only through the end of the content. The beginning of a file verifies
 //! under any size that splits the hash tree there alike. So each size is a fetch of its own, with
-//! the nodes that claim it as holders. A node that claims another size cannot keep the bytes from
-//! readers. If sizes differ, the end of the content is requested at once, under each size. The size
-//! under which the end verifies is right. The nodes that claimed other sizes have lied and are
-//! shunned, and reads and fills with their sizes end at once.
+//! the nodes that claim it as holders. A node that claims a wrong size cannot keep the bytes from
+//! readers of the right one. If sizes differ, the end of the content is requested at once, under
+//! each open size. The size under which the end verifies is right. The nodes that claimed other
+//! sizes have lied and are shunned, and reads and fills with their sizes end at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(super) enum SizeVerdict {
 }
 
 impl Sizes {
-    /// Creates an empty table. A proof is waited for as long as a request may take.
+    /// Creates an empty table. The wait for a proof has the limit of a request.
     pub(super) fn new(config: &PlanConfig) -> Self {
         Self {
             contents: BTreeMap::new(),
@@ -98,8 +98,8 @@ impl Sizes {
         }
     }
 
-    /// Records verified bytes of a content. Its last byte proves its size. Returns whether that is
-    /// news.
+    /// Records verified bytes of a content. Returns whether they prove its size, which was not
+    /// proven before: they reach its end.
     pub(super) fn record_verified(&mut self, content: &ContentKey, range: ByteRange) -> bool {
         let claims = self.contents.get_mut(content);
         let claims = claims.filter(|_| range.end >= content.size_bytes);

@@ -1,7 +1,7 @@
 //! Surveys: requests to single nodes for the ranges that they have of a content. One survey per
-//! node and content is open at a time, so a node that does not answer is not asked repeatedly. Few
-//! surveys per node are open at a time, so an unresponsive node with many contents does not
-//! displace others.
+//! node and content is open at a time, so a node that does not answer is not asked repeatedly. At
+//! most [`OF_ONE_NODE_MAX`] surveys per node are open at a time, so an unresponsive node with many
+//! contents does not displace others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -27,10 +27,10 @@ pub(super) struct Surveys {
 struct NodeSurveys {
     /// Contents of open surveys, and since when they are open.
     asked: BTreeMap<ContentHash, Instant>,
-    /// Contents of waiting surveys, at most as many as files are kept open. Other contents are
-    /// surveyed when they are next due.
+    /// Contents of waiting surveys, at most [`FETCHES_KEPT_MAX`]. Surveys of other contents are
+    /// dropped.
     due: BTreeSet<ContentHash>,
-    /// Waiting content that was started last. The next one is the one after it in order, so that
+    /// Waiting content that was removed last. The next one is the one after it in order, so that
     /// each has its turn.
     last: Option<ContentHash>,
 }
@@ -56,8 +56,8 @@ impl Surveys {
         }
     }
 
-    /// Sends the next waiting survey of a node for which `is_wanted` returns true, and drops those
-    /// before it.
+    /// Sends the next waiting survey of a node with a content for which `is_wanted` returns true,
+    /// and drops those before it.
     pub(super) fn begin_next(
         &mut self,
         now: Instant,
@@ -95,7 +95,7 @@ impl Surveys {
         next
     }
 
-    /// Drops the waiting surveys of an unreachable node until they are due again.
+    /// Drops the waiting surveys of an unreachable node.
     pub(super) fn drop_waiting(&mut self, node: NodeId) {
         if let Some(of_node) = self.nodes.get_mut(&node) {
             of_node.due.clear();

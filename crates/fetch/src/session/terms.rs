@@ -53,7 +53,8 @@ impl Holder {
 /// Action of the owner on verified bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Accepted<F> {
-    /// They are not needed any longer, because another peer was faster.
+    /// Drop them: the request or its file is not open any longer, for example because another peer
+    /// was faster.
     Unwanted,
     /// Store them here, then report the result with [`super::Session::stored`] or
     /// [`super::Session::refused`].
@@ -65,14 +66,14 @@ pub enum Accepted<F> {
 /// Result of [`Session::start`](super::Session::start): a started read, or the read and what must
 /// come before it.
 pub enum StartOutcome<R> {
-    /// Id of the read if it waits, or `None` if it ended at once.
+    /// Id of the read, or `None` if it failed at once.
     Started(Option<DemandId>),
     /// The fetch of the content has not begun. [`Session::begin`](super::Session::begin) must come
     /// first.
     NotBegun(Read<R>),
-    /// A holder reported the content gone a moment ago, so the session requests a lookup of its
-    /// holders (`wanted` in its actions). [`Session::read`](super::Session::read) follows after the
-    /// lookup.
+    /// A holder reported the whole content gone a moment ago, so the session requests a lookup of
+    /// its holders (`wanted` in its actions). Call [`Session::read`](super::Session::read) after
+    /// the lookup.
     HoldersFirst(Read<R>),
 }
 
@@ -82,7 +83,7 @@ pub struct Read<R> {
     pub content: ContentKey,
     /// Bytes to read, within the content.
     pub range: ByteRange,
-    /// Until when it waits. It waits longer while bytes of the file arrive.
+    /// Until when it waits. [`Patience`](crate::plan::Patience) may extend the wait.
     pub deadline: Instant,
     /// Its id once it waits, and how long it waits without progress. `None` before.
     pub(super) waits: Option<(DemandId, Duration)>,
@@ -126,7 +127,7 @@ pub struct SendRange {
     /// Address of the peer. If it is `None`, the address is not known any longer, and the owner
     /// must fail the request.
     pub address: Option<SocketAddr>,
-    /// Whether the request is prompt: small, and a reader waits for it.
+    /// Whether the request is prompt: urgent and at most `URGENT_MAX_BYTES`.
     pub is_prompt: bool,
 }
 
@@ -227,13 +228,13 @@ pub enum FetchEvent {
         /// Size of the file.
         size_bytes: u64,
     },
-    /// The holders of a content answered no request, neither with bytes nor with a refusal, during
-    /// the last half, or more, of a reader's wait, which failed.
+    /// A reader's wait failed, and for at least half of its limit the holders of the content
+    /// answered no request, neither with bytes nor with a refusal.
     Unanswered {
         /// Content that was read.
         hash: ContentHash,
     },
-    /// A read ended without data.
+    /// A waiting read failed.
     Failed {
         /// Content that was read.
         hash: ContentHash,
