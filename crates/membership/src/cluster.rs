@@ -49,14 +49,14 @@ impl Cluster {
     ///
     /// `advertised` is the address at which members reach this node. If its IP address is
     /// unspecified, the one at which the first peer reached this node replaces it. `generation`
-    /// should be higher than at any earlier start. The wall clock in seconds suffices: if a member
-    /// knows a higher generation of this node, or the same one at another address, the member
-    /// reports it, and this node continues with the next one.
+    /// should be higher than at any earlier start. The wall clock in seconds suffices, even if it
+    /// went back: members report a later life of this node, and this node then continues with the
+    /// next generation.
     ///
-    /// `seed` determines all randomness, including the salt. A repeated salt would break the
-    /// encryption. In production the seed comes from the operating system's generator, is used
-    /// once, and is never stored. The node and the generation are mixed in. Tests may therefore
-    /// give all nodes one seed, and a seed that occurs in two generations is harmless.
+    /// `seed` determines all randomness, including the salt and the secret keys. A repeated salt
+    /// would break the encryption. In production the seed must come from the operating system's
+    /// generator, and must be neither stored nor used again. The node and the generation are mixed
+    /// in, so tests may give all nodes one seed.
     pub fn new(
         config: ClusterConfig,
         key: Arc<NodeKey>,
@@ -142,14 +142,14 @@ impl Cluster {
         Some(parts.into_iter().flatten().fold(always, Instant::min))
     }
 
-    /// Remembers an address to join through, and greets it soon.
+    /// Remembers an address to join through. If it is new, the next greetings are due at once.
     pub fn add_seed(&mut self, now: Instant, address: SocketAddr) {
         self.seeds.add(address, now);
     }
 
-    /// Follows a hint that a member may be at `address`, such as an announcement on the LAN. Sends
-    /// a limited number of greetings per second. The hint counts only if the receiver answers as a
-    /// member.
+    /// Follows a hint that a member may be at `address`, such as an announcement on the LAN: greets
+    /// `address`. Ignores the hint if a living member was recently heard there, and beyond the
+    /// limits on hints.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
         let is_known = self.lives.is_met(now, address);
         if !is_known && self.leaving.is_none() && self.seeds.accept_hint(address, now) {
@@ -169,14 +169,15 @@ impl Cluster {
         }
     }
 
-    /// Sets the wall clock in seconds since 1970, or that it is unknown. Lives that begin more than
-    /// [`super::GENERATION_AHEAD_MAX_S`] later are refused.
+    /// Sets the wall clock in seconds since 1970; `None` if it is unknown. A life with a generation
+    /// more than [`super::GENERATION_AHEAD_MAX_S`] above the clock is refused.
     pub fn set_clock(&mut self, unix_s: Option<u64>) {
         self.lives.admission.vouchers.set_clock(unix_s);
     }
 
-    /// Sends the farewell: at once and twice more, until [`Event::Left`] (120 ms later) says that
-    /// the process may end. From now on membership packets and rumors are ignored.
+    /// Sends the farewell at once and, while there are living members, twice more, 60 ms apart.
+    /// [`Event::Left`] follows the last transmission. Membership packets and rumors of other nodes
+    /// are ignored from now on.
     pub fn leave(&mut self, now: Instant, how: Leave) {
         if self.leaving.is_none() {
             let farewell = self.leaving.insert(OngoingFarewell::new(now, how));
@@ -213,8 +214,8 @@ impl Cluster {
     }
 
     /// Makes `bytes` the newest head of `author` and spreads it. Returns false if a head of the
-    /// same or a higher rank is stored. The owner calls this for this node's own heads, and for a
-    /// head of another author after it has verified the signature ([`Event::Head`]).
+    /// same or a higher rank is stored. The signature of another author's head ([`Event::Head`])
+    /// must have been verified.
     ///
     /// # Errors
     /// [`ClusterError::HeadTooLong`].
@@ -246,7 +247,8 @@ impl Cluster {
         Ok(true)
     }
 
-    /// Spreads a membership statement that the owner has verified or made.
+    /// Spreads a membership statement that the owner has verified or made. Ignores it if it is too
+    /// long, or if too many are spreading already.
     pub fn spread_statement(&mut self, now: Instant, bytes: Bytes) {
         if bytes.len() <= STATEMENT_MAX_BYTES && self.spreading.rumors.state(now, bytes) {
             self.spreading.send_due(now, &mut self.lives);
@@ -260,8 +262,9 @@ impl Cluster {
         live.map(|it| self.lives.reached(it))
     }
 
-    /// Returns every remembered node, in the order of node ids, with the address at which this node
-    /// reaches it. Nodes of a cluster that this node was in before are excluded.
+    /// Returns every remembered node except this one, in the order of node ids, with the address at
+    /// which this node reaches it. Excludes nodes that were never members according to the ledger,
+    /// if there is one: they are of a cluster that this node was in before.
     pub fn members(&self) -> Vec<MemberStatus> {
         let (roster, admission) = (&self.lives.roster, &self.lives.admission);
         let rumors = &self.spreading.rumors;
@@ -370,7 +373,7 @@ impl Cluster {
         self.push_pulls.start(now);
     }
 
-    /// Reports how a membership that the engine ended has ended.
+    /// Reports a member that is down. Remembers its addresses, unless it left for good.
     fn handle_down(&mut self, now: Instant, member: Member) {
         let node = member.node;
         let rumors = &self.spreading.rumors;
@@ -484,8 +487,8 @@ impl Cluster {
         }
     }
 
-    /// Handles a farewell if it ends the present life of this node, of a living member or of an
-    /// absent one.
+    /// Handles a farewell of this node, of a living member or of one that is away. Ignores the
+    /// farewell of a life before the present one.
     fn handle_departure(&mut self, now: Instant, from: NodeId, departure: Departure) {
         let Departure { who, how, .. } = departure;
         let (me, lives) = (self.me(), &mut self.lives);

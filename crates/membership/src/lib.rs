@@ -23,11 +23,9 @@
 //! | `offenders` | members that break the rules, and for how long they are ignored |
 //! | `copies` | the processes that use each node's key, and keys that are used twice |
 //!
-//! A datagram is believed only as far as its sender can know its content. A link authenticates the
-//! sender. A node's address, life and departure are believed only if that node signed them
-//! (`vouch`). Any member may claim that another one does not answer or is gone. Such a claim only
-//! makes the other member a suspect. A suspect that contradicts the claim stays a member, and every
-//! node that it answers keeps it.
+//! A link authenticates the sender of a datagram. A node's life and departure are believed only if
+//! that node signed them (`vouch`). Any member may claim that another one does not answer or is
+//! gone. Such a claim makes the other member at most a suspect, which may contradict it.
 //!
 //! A call that returns [`ClusterError`] leaves the membership unchanged. Invalid datagrams are
 //! dropped and counted ([`Counters`]).
@@ -35,7 +33,7 @@
 //! The owner's loop, after every call and until each poll returns nothing: send
 //! [`Cluster::poll_transmit`] to the socket, handle [`Cluster::poll_event`], and sleep until
 //! [`Cluster::poll_timeout`]. After a pause, queued datagrams should be handled before the timeout.
-//! Otherwise answers that have already arrived count as missing.
+//! Otherwise answers that have already arrived may count as missing.
 
 #![cfg_attr(
     test,
@@ -96,15 +94,15 @@ pub enum ClusterError {
     /// The node is not a living member. It may become one.
     #[error("not a living member")]
     NotAMember,
-    /// The member list from another member is malformed. That member is at fault.
+    /// The member list is malformed or longer than [`MEMBER_LIST_MAX_BYTES`].
     #[error("malformed member list")]
     BadMemberList,
-    /// The member list has a life (a node and its generation) that the node did not sign.
+    /// The member list has a life (a node and its generation) with a wrong signature.
     #[error("forged member list")]
     ForgedMemberList,
 }
 
-/// Returns the key of the oldest entry of a table. Callers remove it to make room.
+/// Returns the key of the entry with the smallest `since`, or `None` if the table is empty.
 fn oldest<K: Copy, V, T: Ord>(table: &BTreeMap<K, V>, since: impl Fn(&V) -> T) -> Option<K> {
     let oldest = table.iter().min_by_key(|(_, it)| since(it));
     oldest.map(|(key, _)| *key)
