@@ -13,27 +13,27 @@ use p2pfs_types::id::{Generation, NodeId};
 /// An event that the owner should know or handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The member is alive. Repeated with a higher generation, without another event between, if
-    /// the member restarted unnoticed, or with another address if it moved.
+    /// The node is a living member. Repeated if it takes another generation or advertises another
+    /// address, also without an [`Event::Down`] before.
     Up(Member),
     /// This node now reaches the living member at another address.
     Moved(Member),
-    /// The node has ceased to be a member. The owner drops its entries.
+    /// The node is no longer a living member. The owner should drop its entries.
     Down {
         /// The node.
         node: NodeId,
         /// How the membership ended.
         why: DownReason,
     },
-    /// The member stopped cleanly and announced its return. Its entries stay until [`Event::Up`],
-    /// or until [`Event::Down`] after the time of grace.
+    /// The member stopped cleanly and announced its return. Its entries should stay until
+    /// [`Event::Up`] or [`Event::Down`].
     Away {
         /// The member.
         node: NodeId,
     },
-    /// A head that is newer than the stored one. The owner verifies its signature and then calls
-    /// [`super::Cluster::set_head`]; otherwise it does not count and does not spread. Author and
-    /// rank are as received, and the owner checks them against the bytes.
+    /// A received head of a higher rank than the stored one, or of an author without one. The owner
+    /// verifies its signature, and that the bytes have this author and rank. The head is stored and
+    /// spread only by [`super::Cluster::set_head`].
     Head(Head),
     /// An application message ([`p2pfs_proto::wire::native::udp::Message`], not decoded here).
     Message {
@@ -51,22 +51,23 @@ pub enum Event {
         /// The address at which this node reaches it.
         address: SocketAddr,
     },
-    /// This node continues with a new generation. Its address changed, members believed it dead, or
-    /// a member knew a life of this node that is at least as new as the present one. The last cause
-    /// usually means that this machine's clock went back. If the last cause occurs more than a few
-    /// times, the key was copied.
+    /// This node continues with a new generation. Its address changed, members believed it gone, or
+    /// a member knew a life of this node that is later than the present one or has another address.
+    /// The last cause usually means that this machine's clock went back. If it occurs more than a
+    /// few times, the key was copied.
     Renewed {
         /// Generation of this node from now on.
         generation: Generation,
     },
-    /// Two processes use one key. Repeated if either process is heard at another address.
+    /// Two processes use one key. Repeated if a process with that key is heard at a further
+    /// address.
     CopiedKey {
-        /// The node with that key. If it is this node, the other process is ignored.
+        /// The node with that key, which may be this node.
         node: NodeId,
-        /// Address of the other process; for another node's key, the addresses of both.
+        /// Known addresses of the processes with that key, without this process.
         addresses: Vec<SocketAddr>,
     },
-    /// One of the two processes with this key was not heard for a while.
+    /// The key is not used by two processes any more: a process ended or was not heard for a while.
     CopyGone {
         /// The node with that key.
         node: NodeId,
@@ -80,12 +81,13 @@ pub enum Event {
         bytes: Bytes,
     },
     /// A member may be at this address, with an epoch or a certificate that is unknown here. The
-    /// owner finds out over TCP.
+    /// owner should identify it over TCP.
     Stranger {
         /// Address of the possible member.
         address: SocketAddr,
     },
-    /// A member breaks the rules. Reported once for each member and kind.
+    /// A member broke the rules. Repetitions of the same kind are not reported while this one is
+    /// remembered.
     Offended {
         /// For [`Offence::SpeaksForOthers`], the member that sent the claim over its own session.
         /// For [`Offence::AheadOfClock`], the node that the life names. Another node may have sent
@@ -94,7 +96,8 @@ pub enum Event {
         /// Kind of the offence.
         what: Offence,
     },
-    /// The farewell of [`super::Cluster::leave`] was sent. The process may end.
+    /// The last datagrams of the farewell are queued. The process may end after
+    /// [`super::Cluster::poll_transmit`] has returned them.
     Left,
 }
 
@@ -102,16 +105,17 @@ pub enum Event {
 /// clock are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Offence {
-    /// The member claims something about another node that the node did not sign.
+    /// The member sent a life or a farewell that the node named in it did not sign.
     SpeaksForOthers,
-    /// The member uses a life that begins long after the present time of this machine's clock.
+    /// The member signed a life with a generation more than [`super::GENERATION_AHEAD_MAX_S`] above
+    /// this machine's clock.
     AheadOfClock,
 }
 
 /// How a membership ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DownReason {
-    /// The member did not answer this node or the members asked to try.
+    /// The member was suspected of being gone and did not contradict in time.
     Failed,
     /// The member announced its return, but did not return within the time of grace.
     Away,
@@ -125,10 +129,10 @@ pub enum DownReason {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
-    /// The member answers.
+    /// The member is alive and not suspected.
     #[default]
     Alive,
-    /// Some node could not reach the member. The member has a few seconds to contradict.
+    /// A node claims that the member does not answer or is gone. The member may still contradict.
     Suspect,
     /// The member stopped cleanly and may return.
     Away,

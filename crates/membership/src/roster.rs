@@ -56,7 +56,8 @@ pub(super) enum RosterChange {
 /// The reason why a packet was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PacketRefusal {
-    /// The sender uses a life that is over. A later life is known.
+    /// The sender's node has the contained life, which is later or has another address in the same
+    /// generation.
     Outlived(Box<SignedContact>),
     /// The sender uses a life without a known signature.
     Unintroduced,
@@ -71,8 +72,7 @@ pub(super) struct Roster {
     vouchers: Vouchers,
     runtime: AccumulatingRuntime<MemberLife>,
     timers: Timers<Timer<MemberLife>>,
-    /// Token in the engine's timers since its last change of identity, taken from the last probe
-    /// timer.
+    /// The token in the engine's present timers, taken from the last probe timer.
     token: Option<TimerToken>,
     tuning: EngineTuning,
     live: BTreeMap<NodeId, Contact>,
@@ -149,7 +149,7 @@ impl Roster {
             .filter(move |(contact, _)| contact.node != me)
     }
 
-    /// Returns the latest known generation of a node.
+    /// Returns the generation of a node that lives or is in the engine's table.
     pub(super) fn generation_of(&self, node: &NodeId) -> Option<Generation> {
         if let Some(living) = self.live.get(node) {
             return Some(living.generation);
@@ -163,7 +163,7 @@ impl Roster {
             .map(|life| life.generation)
     }
 
-    /// Returns the moving average of this living member's answers to probes.
+    /// Returns the moving average of the round trips to a living member.
     pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
         let lives = self.live.contains_key(node);
         self.answers.round_trip(node).filter(|_| lives)
@@ -185,8 +185,8 @@ impl Roster {
         self.drain(now);
     }
 
-    /// Handles an engine packet from the node `from`. Counts the packet as invalid if its header
-    /// names another sender.
+    /// Handles an engine packet from the node `from`. Counts a packet that cannot be decoded or
+    /// whose header names another sender.
     ///
     /// # Errors
     /// [`PacketRefusal`]. Nothing was changed.
@@ -236,10 +236,10 @@ impl Roster {
     }
 
     /// Returns the updates about lives that their nodes signed, each reduced by
-    /// [`Self::as_hearsay`], and remembers these lives. Skips lives that are over. Also returns an
-    /// offender, if there is one. If a life is forged, the offender is the teller, and the
-    /// remaining updates are not examined. If a life is ahead of the clock, the offender is the
-    /// node of that life.
+    /// [`Self::as_hearsay`], and remembers these lives. Skips lives that are over or come without a
+    /// signature. Also returns an offender, if there is one. If a life is forged, the offender is
+    /// the teller, and the remaining updates are not examined. If a life is ahead of the clock, the
+    /// offender is the node of that life.
     fn believed(&self, teller: NodeId, told: &[(Update, Signature)]) -> (Vec<Update>, Blame) {
         let (mut believed, mut blame) = (Vec::new(), None);
         for (update, signature) in told {
@@ -299,8 +299,8 @@ impl Roster {
     /// Merges another member's list.
     ///
     /// # Errors
-    /// [`ClusterError::BadMemberList`], or [`ClusterError::ForgedMemberList`] if a node did not
-    /// sign its life. The membership is unchanged.
+    /// [`ClusterError::BadMemberList`], or [`ClusterError::ForgedMemberList`] if a signature is
+    /// wrong. The membership is unchanged.
     pub(super) fn merge(
         &mut self,
         now: Instant,
@@ -500,7 +500,7 @@ impl Roster {
     }
 
     /// Adapts the engine's time for a suspect to contradict and its number of transmissions of each
-    /// piece of news. Both grow with the logarithm of the cluster's size.
+    /// piece of news. Above a minimum, both grow with the logarithm of the cluster's size.
     fn tune(&mut self) {
         let size = self.rounded_size();
         if size == self.tuning.tuned_for {

@@ -1,12 +1,12 @@
 //! Answers of members: their delay, and whether members are heard at all. A link with seconds of
 //! queued data delivers every answer, but each too late for its probe.
 //!
-//! This module owns the outstanding probes, the round trips that they measure, and how long the end
-//! of a suspect is postponed ([`ProbeAnswers::postpone`]). The end is the moment at which the engine
-//! declares the suspect down. It is postponed if the suspect was heard after the probe that it did
-//! not answer, if recent answers were late, or if only other members call the suspect gone. A
-//! suspect that is heard but receives nothing never contradicts. [`PUT_OFF_MAX`] ends the
-//! postponement for such a node.
+//! This module owns the outstanding probes, the round trips, and how long the end of a suspect is
+//! postponed ([`ProbeAnswers::postpone`]). The end is the moment at which the engine declares the
+//! suspect down. It is postponed if the suspect was heard since this node last asked it, if recent
+//! answers were late, or if this node still has questions to a suspect that other members call
+//! gone. [`PUT_OFF_MAX`] bounds the postponements, because a suspect that is heard but receives
+//! nothing never contradicts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use foca::{Incarnation, ProbeNumber};
 use super::super::config::MEMBERS_MAX;
 use p2pfs_types::id::NodeId;
 
-/// Inverse weight of the newest sample in the moving average of round trips, as in RFC 6298: 1/8.
+/// Inverse weight of the newest sample in the moving average of round trips. The weight is 1/8, as
+/// in RFC 6298.
 const ROUND_TRIP_WEIGHT: u32 = 8;
 /// Maximum number of unanswered probes of one member that are remembered: those of some seconds if
 /// there is only one member to probe. Beyond it the oldest is forgotten.
@@ -34,8 +35,8 @@ const PUT_OFF_MAX: Duration = Duration::from_secs(12);
 /// Time to wait for an answer, as a multiple of the delay of the member's last answer, or of the
 /// shortest delay of the last [`OWN_ANSWERS`] answers of any members if that is longer.
 const LATE_MULTIPLE: u32 = 2;
-/// Number of times that this node asks a member that others call gone, before it believes them. A
-/// single question is easily lost.
+/// Number of unanswered questions of this node to a member that others call gone, before the member
+/// ends. A single question is easily lost.
 pub(super) const OWN_QUESTIONS: u32 = 4;
 /// Number of last answers, of any members, that are compared. If all of them were late, this node's
 /// own link is to blame (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
@@ -56,13 +57,13 @@ struct MemberMeasurements {
 struct Suspicion {
     /// Incarnation of the suspicion. A member that contradicts has a higher one.
     incarnation: Incarnation,
-    /// Time of the last question to the member: the probe that it did not answer in time, or a
-    /// repeated question.
+    /// Time of the last probe of the member or of a later question to it; without either, the time
+    /// of the suspicion.
     asked: Instant,
     /// Time of the first postponement.
     put_off: Option<Instant>,
-    /// For a member that others call gone: the number of remaining questions, and the time to wait
-    /// for each answer.
+    /// For a member that others call gone: the number of remaining questions, and the minimum time
+    /// to wait for each answer.
     questions: Option<(u32, Duration)>,
 }
 
@@ -125,14 +126,15 @@ impl ProbeAnswers {
 
     /// Records that a datagram sealed by a member arrived.
     pub(super) fn record_arrival(&mut self, node: NodeId, now: Instant) {
-        // A node without measurements has not been probed, so it is not a suspect.
+        // A node without an entry has no suspicion here, for which the time would matter.
         if let Some(known) = self.members.get_mut(&node) {
             known.heard = Some(now);
         }
     }
 
-    /// Records that the engine suspects a member, usually because it did not answer its last probe
-    /// in time. Changes nothing if this node already asks the member for [`Self::called_gone`].
+    /// Records that the engine suspects a member, usually because the last probe was not answered
+    /// in time. Changes nothing if this node already asks the member because of
+    /// [`Self::called_gone`].
     pub(super) fn suspect(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
         if self.is_called_gone(&node, incarnation) {
             return;
@@ -153,15 +155,15 @@ impl ProbeAnswers {
         suspicion.is_some_and(|it| it.incarnation == incarnation && it.questions.is_some())
     }
 
-    /// Clears the suspicion, because the member has begun another life.
+    /// Clears the suspicion of a member that has begun another life.
     pub(super) fn begins_anew(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
             known.suspicion = None;
         }
     }
 
-    /// Records that other members call `node` gone. The node has `patience` to answer each question
-    /// of this node.
+    /// Records that other members call `node` gone. The node has at least `patience` to answer each
+    /// question of this node.
     pub(super) fn called_gone(
         &mut self,
         node: NodeId,
@@ -178,8 +180,8 @@ impl ProbeAnswers {
         });
     }
 
-    /// Clears the state of a former member. Its delay stays known, because it may return at the
-    /// same place.
+    /// Forgets all about a former member except its delays, because it may return at the same
+    /// place.
     pub(super) fn ended(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
             *known = MemberMeasurements {
@@ -195,8 +197,8 @@ impl ProbeAnswers {
         self.members.remove(node);
     }
 
-    /// Returns until when the end of a suspect is postponed, or none if the suspect ends now. If
-    /// the end is postponed, the caller asks the suspect again now.
+    /// Returns until when the end of a suspect is postponed, or `None` if it is not. If it is, the
+    /// caller must ask the suspect again now.
     pub(super) fn postpone(
         &mut self,
         node: &NodeId,

@@ -1,9 +1,7 @@
 //! Claims against a node, which any member may make: that the node does not answer, or is gone.
 //!
-//! If this node counts the other node as alive, both claims only make that node a suspect. If other
-//! members call a node gone, this node asks that node before it believes them. If the node is
-//! really gone, every member finds that out by itself. The claim of one member never ends another
-//! one's membership.
+//! Either claim makes a living member at most a suspect. If other members call a member gone, this
+//! node asks that member itself, and declares it down soon if it does not answer.
 
 use super::answers::OWN_QUESTIONS;
 use super::*;
@@ -12,11 +10,10 @@ use super::*;
 const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 
 impl Roster {
-    /// Returns a claim reduced to what its teller can know. The claim that a node is gone becomes a
-    /// suspicion if the node is a member here, suspected or not. If it is no member here, returns
-    /// none. Otherwise each member that heard the claim would remember the node as gone for a full
-    /// period again, and tell members that had forgotten it. Every claim against this node itself
-    /// becomes a suspicion.
+    /// Returns a claim reduced to what its teller can know. A claim against this node's present
+    /// life becomes a suspicion. The claim that another node is gone becomes a suspicion if the
+    /// node lives here, in that life or an earlier one. Otherwise returns `None` for such a claim.
+    /// If it were passed on, members would keep reminding each other of nodes that are gone.
     pub(super) fn as_hearsay(&self, told: &Update) -> Option<Update> {
         let (life, incarnation) = (*told.id(), told.incarnation());
         let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
@@ -68,7 +65,7 @@ impl Roster {
         }
     }
 
-    /// Begins to ask a suspect that other members call gone, before this node believes them.
+    /// Begins to ask a suspect that other members call gone.
     fn doubt(&mut self, now: Instant, node: &NodeId) {
         if !self.live.contains_key(node) {
             return;
@@ -122,7 +119,8 @@ impl Roster {
         Some(until)
     }
 
-    /// Tells a suspect about the suspicion and asks it for an answer, with which it contradicts.
+    /// Tells a suspect about the suspicion and asks it for an answer. The answer has a higher
+    /// incarnation, which contradicts the suspicion.
     fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
         let header = Header {
             src: *self.engine.identity(),

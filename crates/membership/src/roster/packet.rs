@@ -16,8 +16,8 @@ const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
 const FANOUT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Time between two requests to a member for the members that it knows.
 const ASK_PERIOD: Duration = Duration::from_secs(30);
-/// Time between two rounds of greetings. Each round greets two members that are down, which heals a
-/// partition.
+/// Time between two rounds of greetings. Each round greets up to two members that are down, which
+/// heals a partition.
 const LOOK_FOR_DOWN_PERIOD: Duration = Duration::from_secs(10);
 /// Minimum time between probes.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
@@ -37,7 +37,8 @@ pub(super) fn is_reachable(contact: Contact) -> bool {
     contact.address.port() != 0 && !contact.address.ip().is_unspecified()
 }
 
-/// Decodes a packet. Returns none if any part is malformed or any member has no address.
+/// Decodes a packet. Returns `None` if it is too long, if its header or a member in it is
+/// malformed, or if a member has no address.
 pub(super) fn decode(mut data: &[u8]) -> Option<EnginePacket> {
     if data.len() > PAYLOAD_MAX_BYTES {
         return None;

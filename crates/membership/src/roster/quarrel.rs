@@ -1,20 +1,20 @@
-//! Other lives of this node: continuing after them, and the state of other members while they talk
-//! to another process with the same key.
+//! Other lives of this node, and members that refuse the present life because they know a later
+//! one.
 //!
-//! A node that is refused because its life is over receives no answers to its probes. The refusal
-//! therefore counts as an answer. Otherwise each of two processes with one key would in turn
-//! believe the other members gone, and tell them so.
+//! A member that refuses this node's life does not answer its probes. The refusal therefore counts
+//! as an answer. Otherwise each of two processes with one key would in turn believe the other
+//! members gone, and tell them so.
 
 use super::super::identity::is_beyond;
 use super::*;
 
-/// Time between two new generations of this node, after a burst of [`RENEWALS_AT_ONCE`], which a
-/// hard restart needs. It prevents two processes with one key from flooding the network with
-/// contradictions.
+/// Time after which members may force this node into one more new generation, after a burst of
+/// [`RENEWALS_AT_ONCE`], which a hard restart needs. The limit prevents two processes with one key
+/// from flooding the network with contradictions.
 pub(super) const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 pub(super) const RENEWALS_AT_ONCE: u32 = 6;
-/// Time between two new generations while another process is known to use this node's key. Each of
-/// the two processes is then heard for a while.
+/// Minimum time between two forced new generations while another process is known to use this
+/// node's key. Each of the two processes is then heard for a while.
 const QUARREL_PERIOD: Duration = Duration::from_secs(30);
 /// Factor by which a suspect has longer to contradict while another process is known to use this
 /// node's key. If the suspect refuses this node's life, its refusal is its contradiction, and
@@ -134,7 +134,8 @@ impl Roster {
         false
     }
 
-    /// Returns a later life of this node among the updates.
+    /// Returns the latest life of this node among the updates that is beyond the present one
+    /// ([`is_beyond`]).
     pub(super) fn later_self(&self, updates: &[Update]) -> Option<Contact> {
         let me = self.engine.identity().0;
         let own = updates

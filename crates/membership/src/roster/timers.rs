@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Minimum delay of a timer that shows that this node did not run meanwhile: it was stopped, or
 /// other programs had the processors. It far exceeds the delays of a busy loop, and is below the
-/// time for an answer ([`super::ClusterConfig::probe_round_trip`]).
+/// default time for an answer ([`super::ClusterConfig::probe_round_trip`]).
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Timers by their due time.
@@ -51,9 +51,9 @@ impl<T> Timers<T> {
         self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Postpones all timers by the time for which this node did not run. Answers could not be
-    /// received meanwhile, so they must not count as missing (the local health of Lifeguard, Dadgar
-    /// et al. 2018, by the simplest of its measures).
+    /// If the first timer is late by at least [`PAUSE`], postpones all timers by that delay.
+    /// Answers could not be received meanwhile, so they must not count as missing (the local health
+    /// of Lifeguard, Dadgar et al. 2018, by the simplest of its measures).
     pub(super) fn excuse_pause(&mut self, now: Instant) {
         let late = self
             .first_due()
