@@ -32,8 +32,8 @@ const LOOK_PERIOD: Duration = Duration::from_secs(10);
 /// Maximum number of processes that are distinguished for one node. Beyond it the one that was
 /// silent longest is forgotten.
 const PROCESSES_MAX: usize = 4;
-/// Maximum number of addresses at which another process with this node's key is looked for, and of
-/// addresses that are reported for one key.
+/// Maximum number of remembered addresses at which another process with this node's key was looked
+/// for. Also the maximum number of addresses that are reported for one key.
 const PLACES_MAX: usize = 8;
 /// Number of contradictions by later lives of this node, each at least [`APART`] after the
 /// previous one, that show another process. A later life that only some members remember
@@ -48,14 +48,15 @@ struct SpeakingProcess {
     address: SocketAddr,
     first: Instant,
     last: Instant,
-    /// Latest time at which it certainly lived: it answered a challenge that was made then.
+    /// The latest time after which it certainly lived: the challenge that it answered was not made
+    /// before.
     lived: Option<Instant>,
     /// When it was last challenged to see whether it lives beside another one.
     challenged: Option<Instant>,
 }
 
 impl SpeakingProcess {
-    /// Returns whether it lived after both processes were seen.
+    /// Returns whether it lived after both processes were first seen.
     fn outlived_beginnings(&self, other: &Self) -> bool {
         self.lived > Some(self.first.max(other.first))
     }
@@ -65,9 +66,9 @@ impl SpeakingProcess {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spoken {
     pub(super) salt: Salt,
-    /// Proven address of the process.
+    /// Proven address of the process. For [`UNREACHED`], the address that members reported.
     pub(super) address: SocketAddr,
-    /// Time at which the challenge was made that it answers, if it answers one.
+    /// Time before which the challenge that it answers was not made, if it answers one.
     pub(super) challenged: Option<Instant>,
 }
 
@@ -104,7 +105,8 @@ impl Copies {
     }
 
     /// Records that a process speaks for the node `node`, which is `me` or another one. If that
-    /// reveals a copied key that was not reported yet, returns all addresses of its processes.
+    /// reveals a copied key or a further address of one, returns all reported addresses of its
+    /// processes.
     pub(super) fn record_speaker(
         &mut self,
         now: Instant,
@@ -129,14 +131,14 @@ impl Copies {
         }
     }
 
-    /// Returns the addresses of the processes that use this node's key.
+    /// Returns the addresses of the known processes of a node, without this process.
     pub(super) fn addresses_of(&self, node: &NodeId) -> Vec<SocketAddr> {
         let all = self.processes.get(node);
         all.into_iter().flatten().map(|it| it.address).collect()
     }
 
-    /// Records that a process speaks for another node. If that reveals a copied key that was not
-    /// reported yet, returns all addresses of its processes.
+    /// Records that a process speaks for another node. If that reveals a copied key or a further
+    /// address of one, returns all reported addresses of its processes.
     fn record_process(
         &mut self,
         now: Instant,
@@ -175,8 +177,8 @@ impl Copies {
         is_wanted
     }
 
-    /// Records that another process with this node's key is at this address. If that was not
-    /// reported yet, returns all addresses of such processes.
+    /// Records that another process with this node's key is at this address. If the address was not
+    /// reported yet, returns all reported addresses of such processes.
     fn record_own_process(
         &mut self,
         now: Instant,
@@ -243,8 +245,9 @@ impl Copies {
         true
     }
 
-    /// Counts a reported life of this node that is later than the present one. Returns true from
-    /// the third one on, if they are at least [`APART`] apart ([`CONTRADICTIONS`]).
+    /// Counts a contradiction by a later life of this node, unless another one counted less than
+    /// [`APART`] ago. Returns whether at least [`CONTRADICTIONS`] were counted, without a gap of
+    /// [`UNHEARD`] between two of them.
     pub(super) fn is_contradicted_again(&mut self, now: Instant) -> bool {
         let past = |it: &ContradictionCount| now.saturating_duration_since(it.last);
         let known = self.contradicted.take();

@@ -1,8 +1,8 @@
 //! Leaving, and members that announced their return.
 //!
 //! A farewell is sent several times to each member directly, or to many random ones in a large
-//! cluster. Each member that hears of it passes it on, so loss does not keep it from any member. A
-//! member that hears its own farewell although it has not left contradicts it.
+//! cluster. Each member to which it is news passes it on, so few members miss it. A member that
+//! hears its own farewell although it has not left contradicts it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

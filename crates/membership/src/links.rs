@@ -4,10 +4,11 @@
 //! an address with which this node exchanges datagrams. A frame counts only after the process of
 //! its salt has echoed a fresh challenge from the frame's address. Datagrams recorded in an earlier
 //! run of either side are therefore worthless. An unproven address receives at most one answer per
-//! datagram, never a longer one, and costs no memory: its challenge is computed, not stored. From
-//! the greeting on, every datagram has a code under a key that only the two processes have. No
-//! other member can therefore speak for either of them. Nothing is marked as seen, and nothing
-//! changes, before that code was verified.
+//! datagram, never a longer one, and costs no memory: its challenge is computed, not stored.
+//!
+//! Every datagram except a hello and a challenge has a code under a key that only the two processes
+//! have. No other member can therefore speak for either of them. No counter is marked as seen, and
+//! no peer is proven, before that code was verified.
 //!
 //! ```text
 //! A                                B
@@ -17,7 +18,7 @@
 //!            ◀───────  frame                  A: stops repeating the proof
 //! ```
 //!
-//! Errors are only counted. Proven links stay proven after any input.
+//! An invalid datagram is counted and leaves the proven links unchanged.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -57,7 +58,8 @@ use cookie::Cookies;
 pub(crate) use ended::ENDED_SESSIONS_MAX;
 use ended::EndedSessions;
 
-/// Gaps in ms after which an unanswered hello is repeated.
+/// Gaps in ms after each transmission of an unanswered hello. After the last gap the hello is given
+/// up.
 const HELLO_GAPS_MS: [u64; 4] = [200, 400, 800, 1600];
 /// Time of silence after which a link is forgotten.
 const LINK_IDLE: Duration = Duration::from_secs(600);
@@ -91,13 +93,14 @@ pub(super) struct Introduction {
     pub(super) address: SocketAddr,
     /// Whether this node said hello, rather than the peer.
     pub(super) greeted: bool,
-    /// Time before which the answered challenge was not made. The process lived at that time.
+    /// Time before which the answered challenge was not made. The process lived later than that.
     pub(super) challenged: Instant,
-    /// This node's address as the peer uses it.
+    /// This node's address as the peer uses or sees it.
     pub(super) reached: SocketAddr,
     /// A later life of this node that the peer has heard of, not verified yet.
     pub(super) known: Option<Box<SignedContact>>,
-    /// Time from this node's hello to the peer's answer, unless the hello was repeated.
+    /// Time from this node's hello to the peer's answer. None if the hello was repeated, or if the
+    /// peer said hello.
     pub(super) round_trip: Option<Duration>,
 }
 
@@ -123,7 +126,7 @@ struct PeerLink {
     /// if there is such a node.
     waiting: VecDeque<(Option<NodeId>, Frame)>,
     heard: Instant,
-    /// Time of the last frame to the proven peer.
+    /// Time of the last frame to the proven peer, except frames that had waited for its proof.
     sent: Option<Instant>,
 }
 
@@ -408,7 +411,8 @@ impl Links {
         self.send_hello(address, nonce);
     }
 
-    /// Returns the link to `address`. If the table is full, drops the link that was silent longest.
+    /// Returns the link to `address`, a new one if there is none. If the table is full, first drops
+    /// the link that was silent longest.
     fn link(&mut self, now: Instant, address: SocketAddr) -> &mut PeerLink {
         if !self.links.contains_key(&address) && self.links.len() >= LINKS_MAX {
             let oldest = oldest(&self.links, |link| link.heard);

@@ -1,5 +1,4 @@
-//! Proofs of single nodes: their links, their lives and their keys. Decides which nodes are
-//! ignored.
+//! Proofs of single nodes: their links, their lives and their keys.
 //!
 //! This module handles datagrams that concern one node: its proof, its lives, its key and the
 //! packets of the engine. `cluster` handles news, and the changes of members that result.
@@ -133,9 +132,8 @@ impl NodeLives {
     }
 
     /// Greets the node at `address`, unless it is this node or a living member that was heard there
-    /// recently. If the node answers and is not a living member, this node asks it for admission. A
-    /// node that was proven there but is silent is greeted too, because it may have moved, and its
-    /// answer shows that `address` can be used.
+    /// recently. A node that was proven there but is silent is greeted too, because it may have
+    /// moved, and its answer shows that `address` can be used.
     pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
         let me = self.links.me().node;
         let is_me = self.links.proven(address).is_some_and(|it| it.node == me);
@@ -144,8 +142,9 @@ impl NodeLives {
         }
     }
 
-    /// Returns the advertised address of a peer that was proven at another IP address. If that
-    /// address is proven too, either can replace the other when it fails.
+    /// Returns the advertised address of a peer that was proven at another IP address, unless the
+    /// advertised one is proven too or is a loopback address. If both are proven, either can
+    /// replace the other when it fails.
     pub(super) fn address_elsewhere(&self, peer: &Introduction) -> Option<SocketAddr> {
         let claimed = peer.who.address;
         let is_elsewhere = claimed.ip() != peer.address.ip() && !claimed.ip().is_loopback();
@@ -153,8 +152,8 @@ impl NodeLives {
         (is_elsewhere && !is_proven).then_some(claimed)
     }
 
-    /// Returns the advertised address of a member that is silent where it was proven. The member
-    /// has probably moved there.
+    /// Returns the advertised address of a member that is silent where it was proven, unless that
+    /// address is proven. The member has probably moved there.
     pub(super) fn address_after_move(&self, now: Instant, member: &Member) -> Option<SocketAddr> {
         let is_silent = |at| !self.links.is_current(now, at);
         let is_lost = self.links.route(member).is_some_and(is_silent);
@@ -378,7 +377,7 @@ impl NodeLives {
 
     /// Looks for another process with this node's key at the address of `known`, a later life of
     /// this node that a member reported. `contradicted` says whether this node continues after
-    /// `known`.
+    /// `known`. Repeated contradictions reveal a process that cannot be reached.
     fn record_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
         let (me, address) = (self.links.me(), known.address);
         if address != me.address && self.copies.is_worth_a_look(now, address) {

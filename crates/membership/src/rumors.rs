@@ -1,10 +1,10 @@
 //! News that spreads from member to member: heads, departures and statements.
 //!
-//! This module owns the newest news of each kind, and how often it is still sent. News is *hot* for
-//! a few rounds, and goes to some random members in each. That reaches all but a tiny part of any
-//! cluster in a number of rounds that grows with the logarithm of its size. A head counts and
-//! spreads only after the owner has confirmed it. An unverified head therefore cannot replace a
-//! true head, and cannot spread.
+//! This module owns the newest head and departure of each node, the statements that are being
+//! spread, and how often each is still sent. News is *hot* for a few rounds, and goes to some
+//! random members in each. That reaches all but a tiny part of any cluster in a number of rounds
+//! that grows with the logarithm of its size. A head counts and spreads only after the owner has
+//! confirmed it, so an unverified head cannot replace a true one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,17 +19,18 @@ use p2pfs_types::id::{Generation, NodeId};
 
 /// Time between two rounds.
 pub(super) const ROUND: Duration = Duration::from_millis(100);
-/// Number of members that receive news in a round.
+/// Maximum number of members that receive news in a round.
 pub(super) const ROUND_FANOUT: usize = 3;
 /// Number of rounds for which a head is hot. Nine copies from each member that heard of it miss one
 /// member in 8,000 by chance (e⁻⁹), and one in 1,300 if a fifth of the datagrams is lost.
 const HEAD_ROUNDS: u32 = 3;
 /// Number of rounds for which a departure or a statement is hot.
 const DEPARTURE_ROUNDS: u32 = 4;
-/// Maximum number of datagrams with news for one member in a round. The rest is hot for a round
-/// longer.
+/// Maximum number of datagrams with news for one member in a round. The rest waits for a later
+/// round.
 const FRAMES_PER_ROUND: usize = 4;
-/// Maximum number of remembered unconfirmed heads of an author, so that each is reported once.
+/// Maximum number of remembered heads of an author that were reported and not confirmed yet. These
+/// are not reported again.
 const REPORTED_PER_AUTHOR: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +75,7 @@ impl Rumors {
         }
     }
 
-    /// Confirms a head. Returns false if the same head or a newer one is stored.
+    /// Confirms a head. Returns false if a head of the same or a higher rank is stored.
     pub(super) fn confirm(&mut self, now: Instant, head: Head) -> bool {
         let author = head.author;
         if self.holds(&head) {
@@ -92,7 +93,7 @@ impl Rumors {
         true
     }
 
-    /// Returns whether this head, or a newer one, is confirmed.
+    /// Returns whether a confirmed head of the author has the same or a higher rank.
     fn holds(&self, head: &Head) -> bool {
         let held = self.heads.get(&head.author);
         held.is_some_and(|held| held.head.rank >= head.rank)
@@ -124,7 +125,8 @@ impl Rumors {
         true
     }
 
-    /// Returns whether a statement was not heard recently.
+    /// Returns whether a statement is not among the last [`STATEMENTS_SPREAD_MAX`] heard ones, and
+    /// adds it to them.
     pub(super) fn is_unheard_statement(&mut self, bytes: &[u8]) -> bool {
         let digest = digest_of((0, 0), bytes);
         if self.heard.contains(&digest) {
@@ -137,9 +139,8 @@ impl Rumors {
         true
     }
 
-    /// Spreads a statement that the owner has verified. Returns false if [`STATEMENTS_SPREAD_MAX`]
-    /// statements are spreading already. Members receive this one when they next ask for
-    /// statements.
+    /// Spreads a statement that the owner has verified. Returns false, and does not spread it, if
+    /// [`STATEMENTS_SPREAD_MAX`] statements are spreading already.
     pub(super) fn state(&mut self, now: Instant, bytes: Bytes) -> bool {
         let digest = digest_of((0, 0), &bytes);
         if self.statements.len() >= STATEMENTS_SPREAD_MAX {
@@ -166,7 +167,7 @@ impl Rumors {
         true
     }
 
-    /// Stops spreading a departure that a later life contradicts.
+    /// Forgets the departure of a node that lives in a later generation now.
     pub(super) fn returned(&mut self, node: &NodeId, generation: Generation) {
         if self
             .departures

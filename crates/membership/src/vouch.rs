@@ -1,8 +1,8 @@
 //! Signed lives of nodes: the one part of the cluster that knows signatures.
 //!
 //! This module owns this node's key, the signed lives of the others, and how far ahead of the clock
-//! a life may be. A life without its node's signature is refused before it changes anything. A life
-//! that was verified once is not verified again.
+//! a life may be. A life without its node's signature is refused before it changes anything. The
+//! latest known life of a node is not verified again.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -45,7 +45,8 @@ impl Vouchers {
         Self { key, table }
     }
 
-    /// Sets the time in seconds since 1970. Without it no life is ahead of the clock.
+    /// Sets the time in seconds since 1970; `None` if it is unknown. No life is ahead of an unknown
+    /// time.
     pub(super) fn set_clock(&self, unix_s: Option<u64>) {
         let latest = unix_s.map(|now| Generation(now.saturating_add(GENERATION_AHEAD_MAX_S)));
         self.table.lock().latest = latest;
@@ -120,7 +121,7 @@ impl Vouchers {
         }
     }
 
-    /// Returns whether the signature of this life was seen.
+    /// Returns whether the latest known life of the node has the generation of this contact.
     pub(super) fn knows(&self, contact: &Contact) -> bool {
         let table = self.table.lock();
         let known = table.known.get(&contact.node);
@@ -135,7 +136,7 @@ impl Vouchers {
         known.filter(|known| is_beyond(&known.contact, than))
     }
 
-    /// Returns whether the signature of a later life of the node was seen.
+    /// Returns whether a later life of the node is known.
     pub(super) fn is_over(&self, life: &Contact) -> bool {
         let table = self.table.lock();
         let known = table.known.get(&life.node);
@@ -176,8 +177,8 @@ fn is_signed(life: &SignedContact) -> bool {
     forms.iter().any(verifies)
 }
 
-/// The engine's codec. Each member is followed by its node's signature. The source and the
-/// destination in a packet's header have no signature, because the link has authenticated both.
+/// The engine's codec. Each member is followed by its node's signature. The lives in a packet's
+/// header have no signature; the link authenticates the sender.
 pub(super) struct LifeCodec(pub(super) Vouchers);
 
 /// Splits off a member and its signature.
@@ -209,7 +210,7 @@ impl Codec<MemberLife> for LifeCodec {
         member: &Member<MemberLife>,
         mut buf: impl BufMut,
     ) -> Result<(), postcard::Error> {
-        // A life without a known signature gets zeros, so that its receiver refuses it.
+        // A life without a known signature gets zeros, so that its receiver skips it.
         let signature = self.0.signature_of(&member.id().0).unwrap_or_default();
         let bytes = postcard::to_stdvec(member)?;
         if buf.remaining_mut() < bytes.len() + SIGNATURE_BYTES {

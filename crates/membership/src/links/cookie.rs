@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 
 use p2pfs_proto::wire::native::udp::{Salt, Token};
 
-/// Minimum lifetime of a challenge. The maximum is twice that.
+/// Minimum lifetime of a challenge if [`Cookies::renew`] is not called. The maximum is twice that.
 const COOKIE_LIFE: Duration = Duration::from_secs(10);
 
 /// Makes challenges and recognizes them.

@@ -26,7 +26,8 @@ impl EndedSessions {
         self.0.push(salt, window);
     }
 
-    /// Returns whether no datagram with this counter was seen in an ended session of this salt.
+    /// Returns whether the ended session of this salt, if there is one, has not seen this counter
+    /// ([`ReplayWindow::is_fresh`]).
     pub(super) fn is_fresh(&self, salt: &Salt, counter: u64) -> bool {
         let window = self.0.peek(salt);
         window.is_none_or(|window| window.is_fresh(counter))

@@ -190,7 +190,8 @@ impl Links {
     }
 
     /// Handles a frame of a process that is not proven at its address. A frame that echoes this
-    /// node's challenge proves the process. Any other frame is answered with a challenge.
+    /// node's recent challenge proves the process, if its credentials and its code are valid. A
+    /// frame without such an echo is answered with a challenge.
     fn receive_proof(
         &mut self,
         now: Instant,
@@ -276,8 +277,8 @@ impl Links {
         }))
     }
 
-    /// Returns whether a hello with this nonce waits for its answer, but true only once for each
-    /// hello. Otherwise answers with forged senders would make this node greet many addresses.
+    /// Returns true for the first call with the nonce of a waiting hello, otherwise false. Without
+    /// this limit, answers with forged senders would make this node greet many addresses.
     fn divert(&mut self, nonce: &Token) -> bool {
         for (_, address) in &self.hellos {
             let link = self.links.get_mut(address);
@@ -289,7 +290,7 @@ impl Links {
         false
     }
 
-    /// Remembers a verified life, and returns its contact. If the peer does not know its own
+    /// Remembers a verified life, and returns its contact. If the peer does not know its own IP
     /// address, the one at which it was seen replaces it.
     fn believe(&self, mut who: SignedContact, from: SocketAddr) -> Contact {
         let unknown = who.contact.address.ip().is_unspecified();
@@ -429,8 +430,8 @@ impl Links {
         }
     }
 
-    /// Returns whether an answer may be sent: at most one, and not longer than the received
-    /// datagram.
+    /// Returns whether an answer of this length may be sent: it is not longer than the received
+    /// datagram, and the limit per second is not reached.
     fn may_answer(&mut self, now: Instant, opened: &OpenedDatagram, length_bytes: usize) -> bool {
         let may = length_bytes <= opened.length_bytes && self.limits.answers.take(1, now);
         if !may {

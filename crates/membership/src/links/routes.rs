@@ -22,7 +22,7 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(20);
 impl Links {
     /// Returns the address to use for a node: a proven address that was heard within [`ROUTE_LAG`]
     /// of the node's last datagram. The advertised address is preferred, then the one that was
-    /// proven first.
+    /// proven first. Returns `None` if no address is proven.
     pub(crate) fn route(&self, to: &Contact) -> Option<SocketAddr> {
         let routes = self.proven.routes.get(&to.node)?;
         let latest = routes.iter().filter_map(|at| self.heard_at(*at)).max()?;
@@ -73,8 +73,8 @@ impl Links {
     /// Sends a packet of the membership engine to a node: to the address of [`Self::route`], and to
     /// the address at which the node was heard last, which may have replaced it. If the node is
     /// silent, the packet goes to all its proven addresses, because any of them may have failed. If
-    /// no address is proven, or the node is silent and `is_live` is false, the packet goes to the
-    /// advertised address.
+    /// no address is proven, or the node is silent and `is_live` is false, the packet also goes to
+    /// the advertised address.
     pub(crate) fn send_packet(&mut self, now: Instant, to: &Contact, packet: Bytes, is_live: bool) {
         let routes = self
             .proven
@@ -108,8 +108,8 @@ impl Links {
         self.queue_unproven(now, address, Some(to.node), frame);
     }
 
-    /// Sends a datagram to each of these nodes that received none recently, so that a NAT on the
-    /// way keeps its mapping.
+    /// Sends a datagram to each of these nodes to which none was sent recently, so that a NAT on
+    /// the way keeps its mapping.
     pub(crate) fn keep_alive<'a>(
         &mut self,
         now: Instant,
@@ -151,7 +151,7 @@ impl Links {
         }
     }
 
-    /// Records the present life of the peer that is proven at an address.
+    /// Records a later life of the peer that is proven at an address.
     pub(crate) fn renew(&mut self, address: SocketAddr, life: Contact) {
         let salt = self.links.get(&address).and_then(|link| link.salt);
         let session = salt.and_then(|salt| self.proven.sessions.get_mut(&salt));
