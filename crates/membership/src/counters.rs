@@ -2,12 +2,12 @@
 
 use super::event::Offence;
 
-/// Number of occurrences since the start. All counters wrap at 2^64.
+/// Number of occurrences since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Datagrams sent.
+    /// Datagrams queued for sending.
     pub sent: u64,
-    /// Bytes of the datagrams sent.
+    /// Bytes of the datagrams queued for sending.
     pub sent_bytes: u64,
     /// Datagrams that were opened and decoded, and then not dropped for another reason.
     pub accepted: u64,
@@ -35,17 +35,17 @@ pub struct UnusableDatagrams {
     pub own: u64,
     /// Datagrams that were seen before, or that are too old to tell.
     pub replayed: u64,
-    /// Answers to a hello that this node did not send recently.
+    /// Answers that match no waiting hello to the address from which they arrived.
     pub stale_reply: u64,
 }
 
 /// Number of opened datagrams with a sender that is not believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UntrustedDatagrams {
-    /// Datagrams from another process or node than they claim: a member that impersonates another
-    /// one.
+    /// Datagrams, lives and farewells that the process or node named in them did not make: a member
+    /// that impersonates another one.
     pub forged: u64,
-    /// Lives that begin long after the present time: a wrong clock, there or here.
+    /// Lives with a generation long after the present time: a wrong clock, there or here.
     pub ahead_of_clock: u64,
     /// Datagrams from nodes that have the secret but are not members.
     pub not_a_member: u64,
@@ -54,24 +54,26 @@ pub struct UntrustedDatagrams {
     pub unproven: u64,
     /// Proofs of a session that claims to be two nodes.
     pub two_faced: u64,
-    /// Membership packets that the engine refused.
+    /// Membership packets that cannot be decoded, name another sender or are refused by the engine.
     pub bad_swim: u64,
 }
 
 /// Number of datagrams, frames and news that exceeded a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExcessCounters {
-    /// Datagrams that were not answered, because too many unproven addresses send at once.
+    /// Hellos and unproven datagrams that were not answered, because there were too many at once or
+    /// because they are shorter than the answer.
     pub unanswered: u64,
     /// Frames beyond a session's limit, or from a member that is ignored because of its forgeries.
     pub flooding: u64,
-    /// News of members that did not fit into the full table.
+    /// Packets and member lists with a member that did not fit into the full table.
     pub too_many_members: u64,
     /// Contradictions of this node's own life that came too soon after the previous ones.
     pub too_many_renewals: u64,
-    /// Frames that waited for a proof that did not arrive.
+    /// Frames that waited for the proof of their receiver and were dropped without it, or were for
+    /// another node than the one at their address.
     pub never_proven: u64,
-    /// Datagrams, events or broadcasts beyond the limits of queues and rates.
+    /// Datagrams, events or broadcasts beyond the limits of queues, rates and sizes.
     pub overflow: u64,
 }
 

@@ -23,7 +23,7 @@ impl Eq for MemberLife {}
 
 impl MemberLife {
     /// Returns the same node and address with the generation after `heard` or its own, whichever is
-    /// later.
+    /// later. Returns `None` after the last generation.
     pub(super) fn after(&self, heard: Generation) -> Option<Self> {
         let next = self.0.generation.max(heard).0.checked_add(1)?;
         Some(Self(Contact {
@@ -39,9 +39,9 @@ impl MemberLife {
     }
 }
 
-/// Returns whether the life `heard` is later than the life `than`, or belongs to another process of
-/// the same generation. A process takes a new generation with each address, so another address in
-/// the same generation is another process.
+/// Returns whether the life `heard` is later than the life `than`, or has another known address in
+/// the same generation. A process takes a new generation with each address, so such a life belongs
+/// to another process.
 pub(super) fn is_beyond(heard: &Contact, than: &Contact) -> bool {
     let is_known = |it: &Contact| !it.address.ip().is_unspecified();
     let elsewhere = is_known(heard) && is_known(than) && heard.address != than.address;

@@ -1,9 +1,9 @@
 //! Keys shared by exactly two processes. A datagram under such a key authenticates its sender.
 //!
 //! The key agreement is X25519 (RFC 7748) between keys that are as old as the processes, each
-//! signed by its node. It is made once for each pair; afterwards a datagram costs one HMAC. A
-//! signature on each datagram instead would take 64 bytes of it, and a public-key operation to
-//! verify.
+//! signed by its node. It is made for each greeting and each proof; any other datagram costs one
+//! HMAC. A signature on each datagram instead would take 64 bytes of it, and a public-key operation
+//! to verify.
 
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::hmac;

@@ -1,7 +1,7 @@
 //! The addresses at which the owner reaches members, and NATs between them and this node.
 //!
-//! A member is reached at an address at which it was proven, whatever it advertises. The owner is
-//! told when that address changes.
+//! A member is reached at an IP address at which it was proven, or without one at the address that
+//! it advertises. The owner is told when that address changes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(5);
 /// The addresses that the owner was told, and whether a NAT translates this node's address.
 pub(super) struct Reach {
     told: BTreeMap<NodeId, SocketAddr>,
-    /// Whether a peer sees this node at another address than the advertised one.
+    /// Whether a peer ever saw or used another address of this node than the advertised one.
     is_translated: bool,
     next: Instant,
 }

@@ -1,8 +1,8 @@
 //! Sealing and opening datagrams: AES-256-GCM under keys derived from the epoch's secret and a
 //! salt.
 //!
-//! No state of a sealer outlives the process. A restart takes a fresh salt, so no restart, rollback
-//! or copied machine can use a nonce twice.
+//! No state of a sealer is stored, and each start of a process takes a fresh salt. A restart, or a
+//! copied or restored disk, therefore never leads to a nonce that was used before.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl SealKey {
         Some(Self::new(secret, &header.salt))
     }
 
-    /// Opens a datagram. Returns the body and the code behind it, or none if header or body were
-    /// changed. A member sealed it; only the code shows which one.
+    /// Opens a datagram. Returns the body and the code behind it, or `None` if its seal is invalid.
+    /// Every holder of the epoch's secret can seal; only the code shows which one did.
     pub(super) fn open(&self, header: &Header, sealed: &[u8]) -> Option<(Vec<u8>, Mac)> {
         let mut body = sealed.to_vec();
         let aad = Aad::from(header.encode());

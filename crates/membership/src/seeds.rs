@@ -25,8 +25,9 @@ use p2pfs_types::id::NodeId;
 const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];
 /// Minimum time between two hints that are followed for one address.
 const HINT_PERIOD: Duration = Duration::from_secs(5);
-/// Time for which a hinted address is greeted like a seed. The first greeting may be lost, or
-/// arrive while either side has no address yet, and a node announces itself only once.
+/// Time for which a hinted address is greeted like a seed while no member is known. The first
+/// greeting may be lost, or arrive while either side has no address yet, and a node announces
+/// itself only once.
 const HINT_LIFETIME: Duration = Duration::from_secs(600);
 /// Maximum number of remembered hinted addresses. Any host on the network can invent them.
 const HINTS_MAX: usize = 32;
@@ -77,12 +78,12 @@ impl SeedSchedule {
         }
     }
 
-    /// Stops greeting a lost member that has returned.
+    /// Stops greeting a lost member that has returned or left for good.
     pub(super) fn remove_lost(&mut self, node: &NodeId) {
         self.lost.remove(node);
     }
 
-    /// Forgets lost members that the cluster has expelled or that have left it.
+    /// Forgets lost members that are not members of the cluster any more.
     fn retain_lost(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.lost.retain(|node, _| is_member(node));
     }
@@ -120,7 +121,7 @@ impl SeedSchedule {
             .retain(|_, at| now.saturating_duration_since(*at) < HINT_LIFETIME);
     }
 
-    /// Returns when [`Self::due`] has addresses to return.
+    /// Returns when the next greetings are due.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.next
     }

@@ -22,7 +22,7 @@ use p2pfs_types::id::NodeId;
 /// is sent at the end of the pause.
 const DIRECT_GAP: Duration = Duration::from_millis(100);
 /// Time between two repetitions of this node's own head. Each goes to one member, in the order of
-/// node ids. A member that missed the head therefore receives it within one pass over all members.
+/// node ids, so one pass over all members repeats the head to each of them.
 const REFRESH_PERIOD: Duration = Duration::from_secs(5);
 
 /// Schedule of this node's own head.

@@ -34,7 +34,7 @@ impl ReplayWindow {
         self.next - counter <= WINDOW && self.words[slot(counter)] & bit(counter) == 0
     }
 
-    /// Marks this counter as seen. Allowed only after its datagram was opened.
+    /// Marks this counter as seen. The sender of its datagram must be authenticated before.
     pub(super) fn mark(&mut self, counter: u64) {
         if counter >= self.next {
             self.clear_words_up_to(counter / WORD);

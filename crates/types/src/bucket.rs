@@ -62,7 +62,7 @@ impl TokenBucket {
     }
 
     /// Creates a full bucket for a limit in bytes per second (at least 1). A full bucket holds the
-    /// bytes of `burst`.
+    /// bytes of the time `burst`.
     pub fn bytes_per_second(bytes_per_s: u64, burst: Duration, now: Instant) -> Self {
         Self {
             rate: TokenRate::per_second(bytes_per_s),
@@ -91,8 +91,8 @@ impl TokenBucket {
         enough
     }
 
-    /// Takes `count` tokens, however many, if the bucket is overdrawn for at most `overdraft`.
-    /// Otherwise takes nothing.
+    /// Takes `count` tokens, however many, if the bucket is overdrawn for at most `overdraft`
+    /// ([`Self::overdrawn_for`]). Otherwise takes nothing.
     ///
     /// # Errors
     /// The time until the bucket is overdrawn for only `overdraft`.
@@ -129,7 +129,8 @@ impl TokenBucket {
         self.debt(now).saturating_sub(self.burst)
     }
 
-    /// Returns the earliest time at which there is a token, if none is taken until then.
+    /// Returns the earliest time, possibly past, at which there is a token, if none is taken until
+    /// then.
     pub fn ready_at(&self) -> Instant {
         let before_full = self.burst.saturating_sub(self.rate.time_of(1));
         self.paid_at

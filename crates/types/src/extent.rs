@@ -6,13 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Size of a page in bytes: 4 KiB, as in the kernel's page cache. The cache counts in pages.
+/// Size of a page in bytes: 4 KiB. The cache counts in pages.
 pub const PAGE_BYTES: u64 = 4096;
 /// Size of a chunk in bytes: 64 KiB. Nodes offer chunks to each other, and the outboards in the
 /// cache have one leaf for each chunk.
 pub const CHUNK_BYTES: u64 = 65536;
 
-/// The bytes from `start` up to, but not including, `end`. Never inverted.
+/// The bytes from `start` up to, but not including, `end`. The constructors make `end` at least
+/// `start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "(u64, u64)", into = "(u64, u64)")]
 pub struct ByteRange {
@@ -208,7 +209,7 @@ impl ExtentSet {
         self.iter().map(whole).collect()
     }
 
-    /// Returns the longest ranges of the set, at most `most`.
+    /// Returns the `most` longest ranges of the set, or all of them if there are fewer.
     pub fn longest(self, most: usize) -> Vec<ByteRange> {
         let mut ranges = self.ranges;
         if ranges.len() > most {

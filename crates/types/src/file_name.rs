@@ -5,13 +5,14 @@ use crate::path::{ARRIVING, HIDDEN_ROOT, NAME_MAX_BYTES};
 /// Maximum length of a sent name. The programs of the legacy protocol append five bytes on their
 /// disk, and up to six more if they already have such a file.
 pub const SENT_NAME_MAX_BYTES: usize = NAME_MAX_BYTES - 11;
-/// Maximum length of an extension that is kept when a name is truncated.
+/// Maximum length of an extension, with its dot, that is kept when a name is truncated.
 const ENDING_MAX_BYTES: usize = 16;
 /// Replacement for bytes that a name cannot contain.
 const STAND_IN: u8 = b'_';
 
-/// Returns the name under which a local file is pushed: its last component, without bytes that
-/// would end a field or a line, or leave a folder.
+/// Returns the name under which a local file is pushed: its last component, truncated to
+/// [`SENT_NAME_MAX_BYTES`]. Replaces control characters, `|` and `\` by `_`, because they would end
+/// a field or a line, or leave a folder.
 pub fn sent_name(name: &[u8]) -> Vec<u8> {
     let last = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let is_refused = |b: u8| b.is_ascii_control() || matches!(b, b'|' | b'\\');
@@ -23,8 +24,8 @@ pub fn sent_name(name: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the name under which a pushed file may be stored: the last component of the sent name,
-/// without control characters, and short enough to be numbered. Returns `None` if it does not name
-/// a file.
+/// truncated to [`SENT_NAME_MAX_BYTES`]. Replaces control characters, and the names of this
+/// program's own folders. Returns `None` if there is no name, or for `.` and `..`.
 pub fn received_name(name: &[u8]) -> Option<Vec<u8>> {
     let last = name.rsplit(|b| matches!(b, b'/' | b'\\')).next()?;
     let plain: Vec<u8> = last
@@ -50,7 +51,8 @@ pub fn numbered_name(name: &[u8], number: u32) -> Vec<u8> {
     [&name[..end], number.as_bytes(), &name[end..]].concat()
 }
 
-/// Truncates the part before the extension at a character boundary.
+/// Truncates a name to `most` bytes at a character boundary. Keeps its extension if that has at
+/// most [`ENDING_MAX_BYTES`].
 fn cut(name: Vec<u8>, most: usize) -> Vec<u8> {
     if name.len() <= most {
         return name;

@@ -1,8 +1,8 @@
 //! Files and folders of this program: private to their owner, locked, and reopened by their
-//! descriptor; and the list of mounts.
+//! descriptor; the list of mounts; and the names of sockets.
 //!
-//! This module knows system calls but no paths. The content of a file and the message for an error
-//! are up to the caller. Every call may block.
+//! This module makes system calls, and knows the remedies for their errors. The content of the
+//! files is up to the caller. A call may block.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 #![allow(
@@ -37,8 +37,7 @@ pub const PRIVATE_DIR_MODE: u32 = 0o700;
 const OPEN_DIR_MODE: u32 = 0o755;
 /// Maximum length of a Unix socket's path in bytes: `sun_path` without its NUL (unix(7)).
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
-/// Maximum number of descriptors that are reserved for connections. More connections do not occur
-/// at one time.
+/// Maximum number of descriptors that are reserved for connections and client processes.
 const DESCRIPTORS_LEFT_MAX: u64 = 512;
 
 /// Returns a path that refers to an open file, whatever its present name, even without one
@@ -93,15 +92,15 @@ pub fn begin_to_write_out(file: &File, start: u64, length_bytes: u64) {
         unsafe { libc::sync_file_range(descriptor, start, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
-/// Creates a folder that only its owner may enter, and its parents. Leaves an existing one
-/// unchanged.
+/// Creates a folder that only its owner may enter, and its missing parents likewise. Leaves an
+/// existing folder unchanged.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(PRIVATE_DIR_MODE).create(dir)
 }
 
-/// Creates a folder that every user may enter and only its owner may change, and its parents.
-/// Leaves an existing one unchanged.
+/// Creates a folder that every user may enter and only its owner may change. Creates missing
+/// parents with the default mode. Leaves an existing folder unchanged.
 pub fn make_open_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -142,8 +141,8 @@ pub fn open_private(path: &Path) -> io::Result<File> {
 /// program use another file, and opening a pipe without a writer would block for ever (open(2)).
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidInput`] for a symbolic link and for anything else that is not a regular
-/// file; otherwise the error of the system.
+/// [`io::ErrorKind::InvalidInput`] for a symbolic link, and for anything that can be opened and is
+/// not a regular file; otherwise the error of the system.
 pub fn open_own(path: &Path) -> io::Result<File> {
     open_regular(OpenOptions::new().read(true), path)
 }
@@ -189,8 +188,8 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Creates an unnamed file in that folder (`O_TMPFILE`, open(2)). It is invisible and cannot be
-/// left behind.
+/// Creates an unnamed file in that folder (`O_TMPFILE`, open(2)). It is invisible, and disappears
+/// when it is closed, unless [`link`] names it.
 pub fn unnamed(folder: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(mode);
@@ -263,14 +262,14 @@ pub fn with_remedy(error: &io::Error) -> String {
     format!("{error}{remedy}")
 }
 
-/// Refuses a file that uses one of the last descriptors of this process. These are reserved for
+/// Refuses a file with one of the last descriptors of this process. These are reserved for
 /// connections to holders and for client processes, which cannot work without them.
 pub fn leave_descriptors(file: &File) -> io::Result<()> {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return Ok(());
     };
     let left_to_others = (limit / 4).min(DESCRIPTORS_LEFT_MAX);
-    // The kernel assigns the lowest free number, so all lower ones are in use.
+    // The kernel assigned the lowest free number, so all lower ones were in use.
     let number = u64::try_from(file.as_raw_fd()).unwrap_or_default();
     if number < limit - left_to_others {
         return Ok(());
@@ -297,8 +296,9 @@ pub fn limit_of_open_files(error: &io::Error) -> Option<String> {
     }
 }
 
-/// Resolves every symbolic link of a path except in its last name. The last name may be this
-/// program's own mount and must not be accessed.
+/// Returns the path with every symbolic link resolved except in its last name, or only made
+/// absolute if its parent cannot be resolved. The last name may be this program's own mount and
+/// must not be accessed.
 pub fn without_links_above(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (
@@ -310,8 +310,8 @@ pub fn without_links_above(path: &Path) -> PathBuf {
     }
 }
 
-/// Locks the file at this path until the lock is dropped. Returns none if another process has the
-/// lock.
+/// Locks the file at this path, and creates it if it does not exist. Returns `None` if it is locked
+/// already.
 pub fn locked(path: &Path) -> io::Result<Option<HeldLock>> {
     let file = open_private(path)?;
     match file.try_lock() {

@@ -36,8 +36,8 @@ impl NodeId {
         hex
     }
 
-    /// Returns whether the key begins with these hexadecimal digits. Returns false for fewer than
-    /// four digits, because they may match by accident.
+    /// Returns whether the key begins with these lower-case hexadecimal digits. Returns false for
+    /// fewer than four digits, because they may match by accident.
     pub fn begins_with(&self, digits: &str) -> bool {
         digits.len() >= KEY_MIN_DIGITS && to_hex(&self.0).starts_with(digits)
     }
@@ -90,8 +90,8 @@ impl NodeName {
         Ok(Self(text))
     }
 
-    /// Makes a name from the first label of a host name. Replaces invalid characters by `-`, and an
-    /// empty name by `node`.
+    /// Makes a name from the first label of a host name: replaces invalid characters by `-`,
+    /// truncates, and removes `-` at the start. An empty name becomes `node`.
     pub fn from_host(host: &str) -> Self {
         let label = host.split('.').next().unwrap_or_default();
         let clean: String = label

@@ -11,8 +11,8 @@ use crate::bucket::TokenBucket;
 
 /// Maximum number of remembered offenders. To make room for another one, a full log drops all
 /// offenders without an offence in the last 24 hours. If there are none, it drops the offender with
-/// the oldest last offence. Offenders with a last offence that another node could have forged are
-/// dropped before all others.
+/// the oldest last offence. It chooses among those whose last offence another node could have
+/// forged, or among all if there are none.
 pub const OFFENDERS_MAX: usize = 64;
 /// Time since its last offence after which an offender is dropped from a full log.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
@@ -20,7 +20,7 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 const REPORTED_AGAIN: Duration = Duration::from_secs(60);
 /// Maximum number of reports about all offenders in a burst.
 const REPORT_BURST: u32 = 16;
-/// Average time between two reports about all offenders.
+/// Time after which one more report about any offender is allowed, after a burst.
 const REPORT_PERIOD: Duration = Duration::from_secs(10);
 
 /// An offence of a peer, as its plane defines it.
@@ -47,7 +47,7 @@ enum ReportPolicy {
 }
 
 impl ReportPolicy {
-    /// Returns whether to report an offender now, with the time of its last report.
+    /// Returns whether to report an offender now that was last reported at `reported_at`.
     fn allows(&mut self, reported_at: Option<Instant>, now: Instant) -> bool {
         match self {
             Self::Once => reported_at.is_none(),
@@ -78,7 +78,8 @@ impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
         }
     }
 
-    /// Creates an empty log of up to `offenders_max` offenders that reports each one once.
+    /// Creates an empty log of up to `offenders_max` offenders that reports each remembered one
+    /// once.
     pub fn reporting_once(offenders_max: usize) -> Self {
         Self {
             records: BTreeMap::new(),
@@ -123,7 +124,7 @@ impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
     }
 
     /// Returns whether an event that is not an offence may be reported now. Such reports share the
-    /// rate of the reports about offences.
+    /// rate of the reports about offences, if the log has one.
     pub fn may_tell(&mut self, now: Instant) -> bool {
         match &mut self.policy {
             ReportPolicy::Once => true,

@@ -1,4 +1,4 @@
-//! The only type for file paths received from other nodes.
+//! File paths in the shared namespace, as nodes send them to each other.
 //!
 //! A [`SharedPath`] is relative, has no empty, `.` or `..` component, no NUL and no component over
 //! 255 bytes. Joining it to a local folder therefore cannot leave that folder by its text.
@@ -171,10 +171,10 @@ impl<'de> Deserialize<'de> for SharedPath {
     }
 }
 
-/// The rule of [`SharedPath`] that a name violates. The sender of the name is at fault.
+/// The rule of [`SharedPath`] that a name or path violates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// Two slashes in a row, or one at an end.
+    /// An empty name: two slashes in a row, or one at an end of a path.
     #[error("a component of the path is empty")]
     EmptyName,
     /// `.` or `..`.

@@ -1,14 +1,14 @@
 //! Buffers for the pieces of files in transfer, in the kernel's huge pages.
 //!
-//! Data moves between nodes, to a mount and to a disk in pieces of 1 MiB with their proof. In pages
-//! of 4 KiB, each piece is 256 pages. The kernel must find and count them for each transfer to a
+//! Data moves between nodes, to a mount and to a disk in pieces of up to 1 MiB with their proof. In
+//! pages of 4 KiB, 1 MiB is 256 pages. The kernel must find and count them for each transfer to a
 //! mount or a disk, and the processor must translate them at each pass. In pages of 2 MiB
-//! (`MADV_HUGEPAGE` of madvise(2)), a piece is one or two pages. A buffer that is used again also
-//! needs no page to be cleared.
+//! (`MADV_HUGEPAGE` of madvise(2)), a piece is in one or two pages. A buffer that is used again
+//! also needs no page to be cleared.
 //!
-//! A pool has *places*, each a buffer for one piece. For any other length, and when all places are
-//! taken, it gives out a buffer of the heap. On a kernel without huge pages, places have ordinary
-//! pages.
+//! A pool has *places*, each a buffer for one piece of 1 MiB. For any other length, and when all
+//! places are taken, it gives out a buffer of the heap. On a kernel without huge pages, places have
+//! ordinary pages.
 
 use std::mem;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ const PIECE_MIN_BYTES: usize = 1 << 20;
 const PLACE_BYTES: usize = PIECE_MIN_BYTES + (64 << 10);
 /// Bytes of a huge page on all processors that have pages of 4 KiB.
 const HUGE_BYTES: usize = 2 << 20;
-/// Places that are allocated together. They fill four huge pages except for a sixteenth.
+/// Places that are allocated together. They fill 93 % of four huge pages.
 const SLAB_PLACES: usize = 7;
 const SLAB_BYTES: usize = 4 * HUGE_BYTES;
-/// Maximum slabs of a pool, 512 MiB in total: more than all other limits allow in flight.
+/// Maximum slabs of a pool: 512 MiB in total.
 const SLABS_MAX: usize = 64;
 /// Maximum places of a pool, taken ones included.
 pub(crate) const PLACES_MAX: usize = SLABS_MAX * SLAB_PLACES;
@@ -76,8 +76,8 @@ impl PiecePool {
         }
     }
 
-    /// Returns memory to the kernel that was unused during the last ten calls. Call it once a
-    /// second.
+    /// Frees the slabs without a taken place from which no place was taken during the last ten
+    /// calls. Call it once a second.
     pub fn release_unused(&self) {
         self.slabs.lock().retain_mut(Slab::is_needed);
     }
@@ -123,7 +123,8 @@ impl Slab {
         place.capacity() == PLACE_BYTES && places.contains(&place.as_ptr().addr())
     }
 
-    /// Returns whether a place is taken or was taken during the last checks. Counts this check.
+    /// Counts this check. Returns whether a place is taken, or was taken during the last
+    /// [`QUIET_CHECKS`].
     fn is_needed(&mut self) -> bool {
         self.quiet_checks += 1;
         self.free.len() < SLAB_PLACES || self.quiet_checks <= QUIET_CHECKS

@@ -49,8 +49,8 @@ impl Growing {
     /// Starts a file that has its first bytes in common with a hashed version, up to the end of the
     /// shorter of both. `pairs` is the outboard of the version. Calls `save` as [`Self::feed`]
     /// does. The next bytes to take begin at [`Self::done_bytes`]. Returns `None` if the outboard
-    /// is damaged or coarser than `grain`, if the version has only one group, or if no whole group
-    /// is common.
+    /// is damaged or coarser than `grain`, if the version is not longer than one group, or if no
+    /// whole group is common.
     ///
     /// # Errors
     /// The error of `pairs` or of `save`.
@@ -109,8 +109,8 @@ impl Growing {
         self.size_bytes - self.done_bytes
     }
 
-    /// Hashes the next bytes. Calls `save` with each pair of the outboard and its byte offset
-    /// there.
+    /// Hashes the next bytes. Calls `save` with each pair of the outboard that they complete, and
+    /// its byte offset there.
     ///
     /// # Errors
     /// The error of `save`; the hash cannot be finished afterwards.

@@ -79,7 +79,8 @@ pub enum DigestError {
     /// be used.
     #[error("the bytes received do not match the content hash")]
     ProofFailed,
-    /// The local bytes no longer match the hash, because the file or the disk has changed.
+    /// The local bytes or their outboard do not match the hash, because a file or the disk has
+    /// changed.
     #[error("the local bytes do not match the content hash")]
     LocalMismatch,
     /// The range is not within the file.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::hash::NodeHash;
 use crate::extent::CHUNK_BYTES;
 
-/// Number of remembered chunks, with 8 bytes each: the chunks of 32 GiB. A power of two.
+/// Maximum number of remembered chunks, with 8 bytes each: the chunks of 32 GiB. A power of two.
 const SLOTS: usize = 1 << 19;
 /// Value of a slot without a chunk.
 const FREE: u64 = 0;
@@ -41,9 +41,9 @@ impl HashedChunks {
         Some(Self { key, slots })
     }
 
-    /// Computes a GMAC (NIST SP 800-38D): the hash is the nonce, the bytes are authenticated. Bytes
-    /// with the hash and bytes without it share a nonce. That is harmless because codes are never
-    /// disclosed.
+    /// Computes the first 8 bytes of a GMAC (NIST SP 800-38D). The first 12 bytes of the hash are
+    /// the nonce, and `bytes` are authenticated. Bytes with the hash and bytes without it share a
+    /// nonce. That is harmless because codes are never disclosed.
     fn code(&self, hash: &NodeHash, bytes: &[u8]) -> Option<u64> {
         let (nonce, _) = hash.split_first_chunk::<NONCE_LEN>()?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
@@ -68,7 +68,8 @@ fn slot_of(hash: &NodeHash) -> usize {
     u64::from_le_bytes(*index) as usize % SLOTS
 }
 
-/// Returns the memory and a chunk's code in it, or none if the bytes are not a whole chunk.
+/// Returns the memory and a chunk's code in it, or `None` if the bytes are not a whole chunk or
+/// there is no memory.
 fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static HashedChunks, u64)> {
     if bytes.len() as u64 != CHUNK_BYTES {
         return None;
@@ -77,8 +78,8 @@ fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static HashedChunks, u64)>
     Some((marks, marks.code(hash, bytes)?))
 }
 
-/// Returns whether these bytes have this hash. Calls `hashed` if the memory does not know the
-/// bytes.
+/// Returns whether these bytes have this hash. Calls `hashed` for their hash if the memory does not
+/// know them.
 pub(super) fn has_hash(hash: &NodeHash, bytes: &[u8], hashed: impl FnOnce() -> NodeHash) -> bool {
     let Some((marks, code)) = marked(hash, bytes) else {
         return hashed() == *hash;

@@ -54,8 +54,8 @@ impl Verified {
 /// A chunk that this process has hashed before is recognized by its code (`marks`).
 ///
 /// # Errors
-/// [`DigestError::LocalMismatch`] if the file changed under its hash, [`DigestError::OutOfRange`],
-/// [`DigestError::Io`].
+/// [`DigestError::LocalMismatch`] if the file or the outboard does not match the hash,
+/// [`DigestError::OutOfRange`], [`DigestError::Io`].
 pub fn encode(
     hash: ContentHash,
     size_bytes: u64,
@@ -196,8 +196,8 @@ pub fn decode(
     })
 }
 
-/// The bytes to be proven, in their final place, and the partly requested leaves of the outboard at
-/// both ends. The other bytes of these leaves are needed for their hashes.
+/// The bytes to be proven, in their final place, and the last read leaf of the outboard that is
+/// requested in part. The other bytes of the leaf are needed for its hashes.
 struct ProofSource<'a, D> {
     data: &'a D,
     size_bytes: u64,
@@ -307,7 +307,7 @@ fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), DigestError> {
     })
 }
 
-/// Converts a read error. An early end means that the file was truncated under its hash.
+/// Converts a read error. An early end means that the file or its outboard was truncated.
 fn read_failure(error: io::Error) -> DigestError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => DigestError::LocalMismatch,

@@ -35,7 +35,7 @@ impl<F: AsFd> ReadAt for OnDisk<'_, F> {
 }
 
 /// Filling a megabyte with zeros that are then overwritten costs a third of hashing it. The kernel
-/// therefore reads into uninitialized memory.
+/// therefore writes the bytes into uninitialized memory.
 impl<F: AsFd> AppendAt for OnDisk<'_, F> {
     #[allow(
         unsafe_code,

@@ -150,8 +150,8 @@ impl ExpectedHashes {
         Self(vec![root])
     }
 
-    /// Returns whether the pair has the next expected hash. The hashes of its halves are then
-    /// verified.
+    /// Returns whether the pair has the next expected hash. If so, the hashes of its requested
+    /// halves are expected next.
     pub(super) fn accept_pair(&mut self, step: &ParentStep, pair: &[u8; 64]) -> bool {
         if self.0.pop() != Some(hash_pair(pair, step.is_root)) {
             return false;

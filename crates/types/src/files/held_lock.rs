@@ -19,10 +19,10 @@ const LOOK_WITHIN: Duration = Duration::from_secs(2);
 pub enum Whereabouts {
     /// It is in its place.
     InPlace,
-    /// Its path leads to no file or to another one: it or its directory was removed, moved or
-    /// replaced.
+    /// Its path cannot be followed, or leads to no file or to another one: the file or its
+    /// directory was removed, moved or replaced.
     Lost,
-    /// Its disk does not answer.
+    /// Its disk did not answer in time.
     Unknown,
 }
 
@@ -70,7 +70,8 @@ impl HeldLock {
     }
 
     /// Checks where the lock file is. Waits for the disk for up to two seconds. If an earlier check
-    /// still hangs, the time since its start counts, so a hung disk is not waited for again.
+    /// still hangs, the time since its start counts, so a hung disk is not waited for again. If no
+    /// thread can be started for the check, returns the last result.
     pub fn whereabouts(&self) -> Whereabouts {
         let place = &self.place;
         let mut looks = place.looks.lock();
