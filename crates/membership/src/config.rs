@@ -14,8 +14,8 @@ pub(crate) const WAITING_FRAMES_MAX: usize = 8;
 /// Maximum number of addresses that wait to be reported as [`super::Event::Stranger`]. Further ones
 /// are ignored.
 pub(crate) const STRANGERS_MAX: usize = 64;
-/// Rate at which the owner is asked to identify the node at an address. It bounds how often a
-/// forged address can make the owner dial there.
+/// Maximum number of times per second that the owner is asked to identify the node at an address.
+/// It bounds how often forged addresses can make the owner dial.
 pub(crate) const KNOCKS_PER_S: u32 = 5;
 /// Burst limit for [`KNOCKS_PER_S`].
 pub(crate) const KNOCKS_AT_ONCE: u32 = 20;

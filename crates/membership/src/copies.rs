@@ -3,12 +3,15 @@
 //! This module owns which processes speak for which node. Generations, addresses and clocks do not
 //! count here. A node that restarts, moves, or is restored from a backup is another process with
 //! the same key too, but the earlier process is silent from then on. A key is therefore considered
-//! copied only if two processes live at the same time. For another node, both must answer challenges
-//! that this node made after it had seen both. A process that ended before the other one began
-//! cannot do that. Any other datagram proves nothing, because a machine on the way can withhold it
-//! and deliver it after a restart. For this node, another process must answer. This node looks for
-//! such a process wherever a member reports a later life of this node. If that process is
-//! unreachable, it reveals itself by contradicting this node again and again.
+//! copied only if two processes live at the same time.
+//!
+//! For another node's key, both must answer challenges that this node made after it had seen both.
+//! A process that ended before the other one began cannot do that. Any other datagram proves
+//! nothing, because a machine on the way can withhold it and deliver it after a restart.
+//!
+//! For this node's own key, it suffices that another process proves itself here. This node looks
+//! for such a process at the address of each later life of this node that a member reports. A
+//! process that cannot be reached there reveals itself by contradicting this node again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -104,8 +104,9 @@ impl From<Offence> for DatagramDropCause {
 }
 
 impl Counters {
-    /// Returns the number of dropped datagrams, events and broadcasts. Excludes this node's own
-    /// datagrams, stale replies, and all of [`ExcessCounters`] except `flooding` and `overflow`.
+    /// Returns the number of dropped datagrams, frames, events and broadcasts. Excludes this node's
+    /// own datagrams, stale replies, and all of [`ExcessCounters`] except `flooding` and
+    /// `overflow`.
     pub fn dropped(&self) -> u64 {
         self.unusable.foreign
             + self.unusable.unknown_epoch

@@ -90,7 +90,7 @@ pub enum Event {
     /// remembered.
     Offended {
         /// For [`Offence::SpeaksForOthers`], the member that sent the claim over its own session.
-        /// For [`Offence::AheadOfClock`], the node that the life names. Another node may have sent
+        /// For [`Offence::AheadOfClock`], the node that the life names, even if another node sent
         /// it.
         node: NodeId,
         /// Kind of the offence.

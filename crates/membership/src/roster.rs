@@ -409,7 +409,8 @@ impl Roster {
                         ..
                     } => {
                         self.answers.suspect(member_id.0.node, *incarnation, now);
-                        // A second timer for one suspicion would postpone its end once more.
+                        // A second timer for one suspicion would postpone the end of the suspect
+                        // once more.
                         if self.timers.holds(&timer) {
                             continue;
                         }

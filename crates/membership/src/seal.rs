@@ -125,8 +125,8 @@ impl Sealer {
     }
 }
 
-/// Makes a nonce with the counter in its low bytes. It never repeats under one key, which is all
-/// that GCM requires.
+/// Makes a nonce with the counter in its low bytes. A counter never repeats under one key, which is
+/// all that GCM requires.
 fn nonce(counter: u64) -> Nonce {
     let mut bytes = [0; 12];
     bytes[4..].copy_from_slice(&counter.to_be_bytes());

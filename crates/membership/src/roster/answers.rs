@@ -36,7 +36,7 @@ const PUT_OFF_MAX: Duration = Duration::from_secs(12);
 /// shortest delay of the last [`OWN_ANSWERS`] answers of any members if that is longer.
 const LATE_MULTIPLE: u32 = 2;
 /// Number of unanswered questions of this node to a member that others call gone, before the member
-/// ends. A single question is easily lost.
+/// counts as down. A single question is easily lost.
 pub(super) const OWN_QUESTIONS: u32 = 4;
 /// Number of last answers, of any members, that are compared. If all of them were late, this node's
 /// own link is to blame (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
@@ -57,8 +57,7 @@ struct MemberMeasurements {
 struct Suspicion {
     /// Incarnation of the suspicion. A member that contradicts has a higher one.
     incarnation: Incarnation,
-    /// Time of the last probe of the member or of a later question to it; without either, the time
-    /// of the suspicion.
+    /// Time of the last probe of the member, of the suspicion, or of a question after it.
     asked: Instant,
     /// Time of the first postponement.
     put_off: Option<Instant>,

@@ -3,7 +3,7 @@
 //!
 //! A member that refuses this node's life does not answer its probes. The refusal therefore counts
 //! as an answer. Otherwise each of two processes with one key would in turn believe the other
-//! members gone, and tell them so.
+//! members gone, and pass that on.
 
 use super::super::identity::is_beyond;
 use super::*;
