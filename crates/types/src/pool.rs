@@ -124,7 +124,7 @@ impl Slab {
     }
 
     /// Counts this check. Returns whether a place is taken, or was taken during the last
-    /// [`QUIET_CHECKS`].
+    /// [`QUIET_CHECKS`] checks.
     fn is_needed(&mut self) -> bool {
         self.quiet_checks += 1;
         self.free.len() < SLAB_PLACES || self.quiet_checks <= QUIET_CHECKS

@@ -10,10 +10,10 @@ use crate::config::ROUTES_MAX;
 use p2pfs_types::id::NodeId;
 
 /// Maximum time by which an address may be silent longer than another address of the same node and
-/// still be used. It exceeds the time between two datagrams of a peer in a small cluster.
+/// still be used. It exceeds the time between two datagrams of a peer in a cluster of a few nodes.
 const ROUTE_LAG: Duration = Duration::from_secs(3);
 /// Time of silence after which packets of the membership engine go to all proven addresses of a
-/// node. It is below the time after which a silent member of a small cluster is given up.
+/// node. It is below the time after which, by default, a silent member counts as down.
 const ROUTE_SILENCE: Duration = Duration::from_secs(1);
 /// Time without a datagram to an address after which a NAT may forget its mapping, less a margin.
 /// Common NATs keep a UDP mapping for 30 s.

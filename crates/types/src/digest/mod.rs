@@ -4,8 +4,8 @@
 //! opens no file and knows no peer. Its only state is a memory of hashed chunks (`marks`), which
 //! does not change any result. The tree is that of the bao encoding (BLAKE3 paper, section 6.4).
 //! The stored tree has groups of a [`Grain`] as leaves. A proof goes down to BLAKE3's own 1 KiB
-//! chunks at both ends of its range. It does not depend on the grain of the outboard that it was
-//! made from.
+//! chunks where its range begins or ends within a chunk of 64 KiB. It does not depend on the grain
+//! of the outboard that it was made from.
 
 mod grain;
 mod growing;

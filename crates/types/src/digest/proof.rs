@@ -50,8 +50,8 @@ impl Verified {
 }
 
 /// Encodes `range` of a file with the proof that it belongs to `hash`. Checks every byte against
-/// `outboard`, which has the grain [`Grain::CHUNK`], so bytes that would not verify are never sent.
-/// A chunk that this process has hashed before is recognized by its code (`marks`).
+/// `outboard`, which has the grain [`Grain::CHUNK`], so bytes that would not verify are never
+/// returned. A chunk that this process has hashed before is recognized by its code (`marks`).
 ///
 /// # Errors
 /// [`DigestError::LocalMismatch`] if the file or the outboard does not match the hash,
