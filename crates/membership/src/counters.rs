@@ -9,7 +9,8 @@ pub struct Counters {
     pub sent: u64,
     /// Bytes of the datagrams queued for sending.
     pub sent_bytes: u64,
-    /// Datagrams that were opened and decoded, and then not dropped for another reason.
+    /// Datagrams that were opened and decoded, and are a hello or from a proven peer. Their content
+    /// may still be refused.
     pub accepted: u64,
     /// Datagrams that cannot be opened or have no use.
     pub unusable: UnusableDatagrams,
