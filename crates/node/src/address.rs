@@ -1,5 +1,5 @@
-//! The address at which other nodes reach this node. [`advertised`] chooses it at the start, and
-//! [`follow`] replaces it when the addresses of the machine change.
+//! The address at which other nodes reach this node. [`advertised`] chooses it at the start.
+//! [`follow`] reports another one when the addresses of the machine change.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -8,14 +8,13 @@ use tokio::sync::mpsc;
 
 use super::run::LoopCommand;
 
-/// Interval between checks whether the machine still has the advertised address. At boot a network
-/// may come up after the daemon, and a laptop moves between networks.
+/// Interval between checks of the machine's addresses. At boot a network may come up after the
+/// daemon, and a laptop moves between networks.
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// Returns the address to advertise: the configured address, else the address that this node
-/// listens on. An unspecified IP (`0.0.0.0` or `::`) is replaced by the source address of the
-/// default route, without such a route by the address of an interface, and without one by
-/// 127.0.0.1. Port 0 is replaced by the port that this node listens on.
+/// listens on. An unspecified IP (`0.0.0.0` or `::`) is replaced by [`MachineAddresses::best_ip`].
+/// Port 0 is replaced by the port that this node listens on.
 pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     let named = configured.unwrap_or(bound);
     let ip = if named.ip().is_unspecified() {
@@ -32,8 +31,8 @@ pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> S
 }
 
 /// Starts a task that sends [`LoopCommand::Moved`] to the event loop when another address is to be
-/// advertised, as [`AdvertisedAddress::successor`] decides. The task ends with the node. Starts
-/// nothing if the configured address, or without one the listening address, has a specific IP.
+/// advertised, as [`AdvertisedAddress::successor`] decides. Starts nothing if the configured
+/// address, or without one the listening address, has a specific IP.
 pub(super) fn follow(
     configured: Option<SocketAddr>,
     bound: SocketAddr,
@@ -86,15 +85,15 @@ impl AdvertisedAddress {
     }
 
     /// Returns the address to advertise from now on. An address that the default route has used
-    /// stays while the machine has it, even if the route now uses another one. Other nodes reach
+    /// stays while the machine has it, even if the route now uses another one: other nodes reach
     /// the old address, and they may not reach that of a new tunnel. A guess stays while the
-    /// machine has it, until the default route uses another address.
+    /// machine has it and the default route uses no other address. A loopback address counts as
+    /// lost.
     ///
-    /// If the machine has lost the address, the source of the default route replaces it, else an
-    /// interface address that has appeared since. Addresses that existed `beside` the lost one,
-    /// such as that of a bridge for containers, are not chosen, because other nodes may not reach
-    /// them. Without a replacement the lost address stays: the network is probably down for a while
-    /// and may come back unchanged.
+    /// A lost address is replaced by the source of the default route, else by a `reachable` address
+    /// that is not in `beside`. The addresses in `beside`, such as that of a bridge for containers,
+    /// may not be reachable from other nodes. Without a replacement the lost address stays: the
+    /// network is probably down for a while and may come back unchanged.
     fn successor(&self, there: &MachineAddresses) -> Self {
         let is_there = there.all.contains(&self.ip) && !self.ip.is_loopback();
         let is_kept = is_there && (self.is_routed || there.routed.is_none());
@@ -123,8 +122,8 @@ struct MachineAddresses {
     all: Vec<IpAddr>,
     /// The source address that the kernel uses for the default route.
     routed: Option<IpAddr>,
-    /// Addresses of interfaces that are up, without loopback and link-local ones. In a LAN without
-    /// a default route, neighbours can reach them.
+    /// Addresses of interfaces that are up, without loopback and link-local ones, IPv4 first. No
+    /// IPv6 ones if this node listens on IPv4. They serve in a LAN without a default route.
     reachable: Vec<IpAddr>,
 }
 
@@ -155,8 +154,8 @@ impl MachineAddresses {
 }
 
 /// Returns the source address that the kernel would use for the default route, without sending a
-/// packet. 192.0.2.1 and 2001:db8::1 are addresses for documentation (RFC 5737, RFC 3849), which
-/// only the default route reaches.
+/// packet; IPv4 if there is such a route. 192.0.2.1 and 2001:db8::1 are addresses for documentation
+/// (RFC 5737, RFC 3849), which only the default route reaches.
 fn routed_ip(only_v4: bool) -> Option<IpAddr> {
     let v4 = || route_source("0.0.0.0:0", "192.0.2.1:9");
     let v6 = || route_source("[::]:0", "[2001:db8::1]:9");

@@ -18,8 +18,8 @@ impl NodeContent {
         self.batches.ask(&files);
     }
 
-    /// Reads bytes that arrived in a batch and are not stored in the cache yet. Returns
-    /// [`ReadNow::Wait`] if there are none.
+    /// Reads bytes of a file that arrived in a batch and is not stored in the cache yet. Returns
+    /// [`ReadNow::Wait`] if there is no such file, or if it ends before the range.
     pub(super) fn read_batched(
         &self,
         version: &FixedVersion,

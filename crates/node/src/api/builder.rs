@@ -65,9 +65,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets the file with the cluster's secret: 64 hexadecimal digits, mode 0600. Without it the
-    /// node makes its own secret, and [`NodeMembership::join`](super::NodeMembership::join) takes
-    /// the secret of another cluster by invitation.
+    /// Sets the file with the cluster's secret: 64 hexadecimal digits, mode 0600. Without a file,
+    /// the first start founds a cluster, and [`NodeMembership::join`](super::NodeMembership::join)
+    /// brings the node into another one.
     #[must_use]
     pub fn secret_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.config.secret_file = Some(file.into());
@@ -89,8 +89,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets how long a read may wait while no byte of its file arrives. While a holder of the file
-    /// serves other requests of this node, the read waits up to six times as long.
+    /// Sets how long a read may wait while no byte of its file arrives. While holders of the file
+    /// serve other requests of this node, the read usually waits up to six times as long. It waits
+    /// longer still while a rate limit of this node delays its requests.
     #[must_use]
     pub fn read_deadline(mut self, deadline: Duration) -> Self {
         self.config.read_deadline = deadline;
@@ -141,8 +142,7 @@ impl NodeBuilder {
     /// shares may still be scanned.
     ///
     /// # Errors
-    /// [`NodeError`], which names the directory, address or file and the remedy. Then nothing keeps
-    /// running.
+    /// [`NodeError`]. Then the node does not run.
     pub async fn start(mut self) -> Result<Node, NodeError> {
         let giving = &mut self.config.giving;
         if self.config.foreign.is_some() {

@@ -28,8 +28,9 @@ impl NodeCache {
         self.local.cache.usage()
     }
 
-    /// Returns every content of which the cache has bytes, the least recently used first. Closes
-    /// cached files that no reader uses, because open files count as used now. Blocks on the disk.
+    /// Returns every content that has an entry in the cache (cached bytes or an open file), the
+    /// least recently used first. Open files count as used now, so this first closes the files that
+    /// no reader uses. Blocks on the disk.
     pub fn list(&self) -> Vec<CachedFile> {
         self.idle_closer()();
         self.local.cache.list()
@@ -40,7 +41,8 @@ impl NodeCache {
         self.local.bytes(hash, size_bytes)
     }
 
-    /// Removes the contents that are neither pinned nor open. Blocks on the disk.
+    /// Closes the files that no reader uses, then removes the contents that are neither pinned nor
+    /// open. Stops if the disk refuses a removal. Blocks on the disk.
     pub fn clear(&self) -> Cleared {
         self.idle_closer()();
         self.local.cache.clear()
@@ -53,14 +55,16 @@ impl NodeCache {
         self.local.cache.resize(budget_bytes)
     }
 
-    /// Writes the state of the cache to disk for the next start. That start then does not check
-    /// contents that did not change after this call. Blocks on the disk.
+    /// Writes the maps of the cached files and marks the stop as clean, unless the disk refuses
+    /// changes. A file that is stored to after this call is in doubt at the next start. Blocks on
+    /// the disk.
     pub fn flush(&self) {
         self.local.cache.flush_at_end();
     }
 
-    /// Reads and verifies every complete chunk in the cache, and drops damaged chunks. Calls
-    /// `progress` about once per MiB, and ends early if `progress` breaks. Blocks on the disk.
+    /// Verifies the complete chunks of all cached files that can be opened, and drops damaged
+    /// chunks. Calls `progress` about once per MiB, and ends early if `progress` breaks. Blocks on
+    /// the disk.
     pub fn verify(
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
@@ -68,15 +72,16 @@ impl NodeCache {
         self.local.cache.verify(progress)
     }
 
-    /// Returns whether the cache could hold this many additional bytes if everything evictable were
-    /// evicted. The answer is not a reservation. Blocks on the disk.
+    /// Returns whether [`NodeCache::lack_of_room`] finds room for this many bytes. The answer is
+    /// not a reservation. Blocks on the disk.
     pub fn has_room_for(&self, bytes: u64) -> bool {
         self.lack_of_room(bytes).is_none()
     }
 
     /// Returns why the cache could not hold this many additional bytes, even if everything
-    /// evictable were evicted. Returns `None` if it could. Pinned contents count as complete.
-    /// [`NodeCache::room_needed`] calculates `bytes` for given contents. Blocks on the disk.
+    /// evictable were evicted. Returns `None` if it could. A pinned content counts as complete,
+    /// unless the cache has no entry for it and no live node has it. [`NodeCache::room_needed`]
+    /// calculates `bytes` for given contents. Blocks on the disk.
     pub fn lack_of_room(&self, bytes: u64) -> Option<Lack> {
         self.room()(bytes)
     }
@@ -101,9 +106,9 @@ impl NodeCache {
 
     /// Returns how many additional bytes of room the cache needs to hold all of these contents,
     /// including the hash trees that prove their bytes. An evictable content counts in full. An
-    /// open content counts with its missing bytes. A pinned content counts nothing, because
-    /// [`NodeCache::lack_of_room`] counts it as complete anyway. A content in a share of this node
-    /// counts nothing.
+    /// open content counts without the room that it takes already. A pinned content counts nothing,
+    /// because [`NodeCache::lack_of_room`] counts it. A content in a share of this node counts
+    /// nothing.
     pub fn room_needed(&self, contents: &Contents) -> u64 {
         let has_room =
             |hash: &ContentHash| self.local.shares.holds(hash) || self.local.cache.is_pinned(hash);

@@ -12,8 +12,8 @@ use p2pfs_share::ShareSet;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of different contents in one call, after directories are expanded. A call with
-/// more fails with [`FileError::TooMany`].
+/// Maximum number of different contents that one call collects from directories. With more, the
+/// call fails with [`FileError::TooMany`].
 pub const FILES_MAX: usize = 1_000_000;
 /// Number of names read from a directory at once.
 const CHILDREN_BATCH: usize = 1000;

@@ -1,5 +1,4 @@
-//! Defaults of settings that both the daemon and an embedding program can set. All other defaults,
-//! and all limits, stand beside the code that they configure.
+//! Defaults of the settings that both the daemon and an embedding program can set.
 
 use p2pfs_transfer::net::peer;
 use std::time::Duration;
@@ -20,6 +19,6 @@ pub const PEER_CONNECTIONS: u32 = peer::ACCEPTED_CONNECTIONS;
 pub const BULK_CODE_POINT: Option<u8> = Some(1);
 /// How long other nodes keep a node's entries after it stopped cleanly.
 pub const AWAY_GRACE: Duration = p2pfs_membership::AWAY_GRACE;
-/// How long a read waits while no byte of its file arrives. While a holder of the file serves other
-/// requests of this node, the read waits up to six times as long.
+/// How long a read waits while no byte of its file arrives.
+/// [`NodeBuilder::read_deadline`](super::NodeBuilder::read_deadline) says when it waits longer.
 pub const READ_DEADLINE: Duration = Duration::from_secs(10);

@@ -7,8 +7,7 @@ use p2pfs_fetch::TransferError;
 use p2pfs_fs::FsError;
 use p2pfs_types::path::SharedPath;
 
-/// A failure of an operation on a name. Unless the operation says otherwise, its only effect is
-/// that bytes that have arrived stay in the cache.
+/// A failure of an operation on a name. Bytes that have arrived may stay in the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// No node shares the name. A node that starts later may share it.
@@ -68,8 +67,8 @@ pub enum FileError {
         /// The error of the cache.
         source: CacheError,
     },
-    /// The cache has no room for this many bytes in addition to the pinned and open contents. A
-    /// larger budget of the cache helps.
+    /// The cache has no room for this many additional bytes, even if everything evictable were
+    /// evicted. Its budget or its disk is too small.
     #[error("{path}: the cache has no room for the {bytes} bytes that it takes there")]
     NoRoom {
         /// The path to be pinned.

@@ -44,12 +44,11 @@ impl FileAccess {
         })
     }
 
-    /// Opens one version of a file, even if its name shows another version by now. The mount
-    /// returns the current bytes of a file in an own share. In contrast, this reader returns only
-    /// bytes of `version`.
+    /// Opens one version of a file, even if its name shows another version by now. The reader
+    /// returns only bytes of `version`, also for a file in an own share.
     ///
     /// # Errors
-    /// As [`Content::open`](p2pfs_fs::Content::open).
+    /// Those of [`NodeContent::open_unchanging`].
     pub async fn open_version(&self, version: FileVersion) -> Result<Reader, FsError> {
         Reader::open(self.content.clone(), version).await
     }
@@ -104,8 +103,9 @@ impl FileAccess {
         self.fetcher.fetches()
     }
 
-    /// Opens a complete local file with the bytes of a version: the file in an own share if it
-    /// still is that version, or a complete copy in the cache. Reads the disk.
+    /// Opens a local file with all bytes of a version: the file in the own share that `version`
+    /// names if it still has this content, else the complete file in the cache. Returns `None` if
+    /// there is neither. Reads the disk.
     pub fn local_file(&self, version: &FileVersion) -> Option<fs::File> {
         let own = version.own.as_ref();
         let own = own.and_then(|(share, path)| {
@@ -118,8 +118,8 @@ impl FileAccess {
         })
     }
 
-    /// Returns for how many opens of other nodes' files the cache had the first bytes, and for how
-    /// many not, since the start.
+    /// Returns how many opened versions of other nodes' files had the bytes of their first read in
+    /// the cache, and how many did not, since the start.
     pub fn cache_opens(&self) -> CacheOpens {
         self.content.cache_opens()
     }

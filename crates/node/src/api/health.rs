@@ -1,4 +1,4 @@
-//! The check of a node's own health, which begins and ends the node's conditions
+//! The check of a node's own health, which begins and ends some of the node's conditions
 //! ([`Condition`]).
 
 use std::path::Path;
@@ -15,7 +15,8 @@ use p2pfs_cache::{Cache, Lack};
 use p2pfs_membership::MemberState;
 use p2pfs_types::files::Whereabouts;
 
-/// Free space below which a disk counts as full: the size of some small files.
+/// Free space below which the state's disk counts as full, and the room that the cache's disk must
+/// have: the size of some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
 
 /// How long the condition of a damaged cache stands after the last damage.
@@ -28,7 +29,7 @@ const WITHOUT_INVITATIONS: &str = "put it back before the next restart, or this 
 /// Free and total bytes of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskRoom {
-    /// Bytes that this process may still write.
+    /// Bytes that a process without privileges may still write.
     pub free_bytes: u64,
     /// Size of the filesystem.
     pub total_bytes: u64,
@@ -103,8 +104,9 @@ impl NodeHealth {
         self.review_inboxes();
     }
 
-    /// Checks whether the inboxes that refused a file still lack room. Blocks on their disks, but
-    /// skips inboxes whose disks are known not to answer.
+    /// Begins [`Condition::InboxFull`] for each inbox that still lacks room for the last file that
+    /// it refused for lack of room. Ends the condition for all other inboxes. Blocks on the disks
+    /// of the inboxes, except of those that are shares whose disks do not answer.
     fn review_inboxes(&self) {
         let silent = self.shares.standing();
         let inboxes = self.inboxes.iter().filter_map(InboxHandle::get);
@@ -137,7 +139,7 @@ impl NodeHealth {
     }
 
     /// Describes the problem if the state directory was emptied, moved or replaced, or if its disk
-    /// does not answer. In the first case the next restart loses the stored state.
+    /// does not answer.
     fn trouble_with_state(&self) -> Option<String> {
         let place = format!("the state directory {}", self.state.path().display());
         let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
@@ -145,7 +147,7 @@ impl NodeHealth {
     }
 
     /// Describes the problem if the cache directory was emptied, moved or replaced, or if its disk
-    /// does not answer. In the first case the next restart loses the cached and pinned contents.
+    /// does not answer.
     fn trouble_with_cache_dir(&self) -> Option<String> {
         let place = format!("the cache directory {}", self.cache.dir().display());
         let moved = "was emptied, moved or replaced while p2pfs runs";
@@ -160,9 +162,9 @@ impl NodeHealth {
         is_full.then(|| Finding::new(found))
     }
 
-    /// Reports that the cache's disk has no room, even if everything evictable were evicted.
-    /// Reports nothing if pinned and open files fill the budget, because that is not a problem of
-    /// the disk.
+    /// Returns a finding if the cache's disk takes no writes, or has too little room even if
+    /// everything evictable were evicted. Returns `None` if pinned and open files fill the budget,
+    /// because that is not a problem of the disk.
     fn cache_is_full(&self) -> Option<Finding> {
         let budget_bytes = self.cache.usage().budget_bytes;
         let found = match self.cache.room().lack(LITTLE_BYTES.min(budget_bytes / 2))? {

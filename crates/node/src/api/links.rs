@@ -1,5 +1,5 @@
-//! Resolves links in paths as open(2) does. A link that leads out of the namespace, such as one
-//! with an absolute target, counts as dangling.
+//! Resolves links in paths. A link that leads out of the namespace, such as one with an absolute
+//! target, counts as dangling.
 
 use std::collections::VecDeque;
 
