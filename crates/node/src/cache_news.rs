@@ -36,8 +36,8 @@ impl CacheSource for Cache {
 }
 
 /// Starts a thread that forwards cache events to the event loop. The loop cannot read them itself,
-/// because waiting at the cache's channel blocks. After the cache has lost events, the thread first
-/// forwards the events that are queued, and then sends the list of complete contents. Later events
+/// because waiting at the cache's channel blocks. If the cache has lost events, the thread sends
+/// the list of complete contents after the next event and those queued behind it. Later events
 /// follow the list.
 pub(super) fn forward_events(
     events: std_mpsc::Receiver<CacheEvent>,

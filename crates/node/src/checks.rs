@@ -25,8 +25,7 @@ pub(super) fn believable_now_s() -> Option<u64> {
     Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
 }
 
-/// Forgets the marks of private contents of which the cache has no bytes. Without bytes here, such
-/// a content cannot be given to any node.
+/// Forgets the marks of private contents of which the cache has no bytes.
 ///
 /// # Errors
 /// [`StoreError`] if the change cannot be stored.
@@ -43,8 +42,7 @@ pub(super) fn drop_marks(
 
 /// Starts a thread that verifies the files of the cache that were not checked since an unclean stop
 /// or have pages in doubt. After each step the thread sleeps as long as the step took, so it uses
-/// at most half of the disk's time. If it cannot be started, unverified bytes are still checked on
-/// each read.
+/// at most half of the disk's time. If it cannot be started, these files stay unverified.
 pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>) {
     if cache.unverified().is_empty() {
         return;

@@ -12,8 +12,7 @@ use std::time::SystemTime;
 use super::events::Audience;
 
 /// Maximum number of subjects for which one condition stands at once. Findings for further subjects
-/// are not recorded. A share may have very many names with trouble; `p2pfs share` counts all of
-/// them.
+/// are not recorded. A share may have very many names with trouble.
 pub(crate) const SUBJECTS_MAX: usize = 20;
 
 /// How grave a condition is.
@@ -321,7 +320,8 @@ impl StandingConditions {
         }))
     }
 
-    /// Makes exactly these findings of a condition stand.
+    /// Makes exactly these findings of a condition stand, but of new subjects only as many as
+    /// [`SUBJECTS_MAX`] allows.
     pub(super) fn replace(
         &mut self,
         condition: Condition,

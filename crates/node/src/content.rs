@@ -1,9 +1,9 @@
 //! The content that the filesystem reads: open versions and the sources of their bytes.
 //!
 //! Owns the open versions and the order of a version's sources. An own file that wins its name is
-//! read live, in its current state. For any other version the sources are the cache, an own shared
-//! file of equal content and the network, and never is a byte of another version returned. Nothing
-//! here blocks on the network.
+//! read live, in its current state, if it can be opened. Otherwise the sources are the cache, an
+//! own shared file of equal content and the network, and bytes of other versions are never
+//! returned. Nothing here blocks on the network.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::read_full_at;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum wait of a read for a version that no log names and no known node has. A node that still
-/// has a part of the version offers it within this time.
+/// How long a read of a version waits without progress if no log names the version and no known
+/// node has it. A node that still has a part of the version can offer it within this time.
 const UNNAMED_GRACE: Duration = Duration::from_secs(1);
 
 /// The bytes and names of the node, as the filesystem sees them. Each call uses the state that the
@@ -80,8 +80,8 @@ impl NodeContent {
         self.reads.waiting()
     }
 
-    /// Returns how often since the start the cache had the first bytes of an opened version of
-    /// another node's file, and how often not.
+    /// Returns how many opened versions of other nodes' files had the bytes of their first read in
+    /// the cache, and how many did not, since the start.
     pub fn cache_opens(&self) -> CacheOpens {
         self.reads.cache_opens()
     }
@@ -95,8 +95,8 @@ impl NodeContent {
     /// changes meanwhile, the reads need another source or fail.
     ///
     /// # Errors
-    /// `TooManyHandles` if the limit of open versions or of descriptors is reached, `Unreachable`
-    /// or `Gone` if the bytes cannot be read here and no other node has them.
+    /// `TooManyHandles` if the limit of open versions is reached. If the bytes cannot be read here
+    /// now and no other node has them: `TooManyHandles`, `Unreachable` or `Gone`.
     pub fn open_unchanging(
         self: Arc<Self>,
         file: &FileVersion,
@@ -384,9 +384,9 @@ fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
     read.map_or(ReadNow::Failed(FsError::Disk), ReadNow::Done)
 }
 
-/// Maps a failed fetch to the error of the read. A version that no log names was replaced, so it is
-/// `Gone` if no node gave it. A version that some log still names, even the log of a dead node, is
-/// only out of reach.
+/// Maps a failed fetch to the error of the read. If no log names the version, not even that of a
+/// dead node, the version was replaced. Then the error is `Gone` in place of `Unreachable` or
+/// `DeadlinePassed`.
 fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsError {
     match error {
         TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,

@@ -62,9 +62,9 @@ pub enum NodeError {
 }
 
 impl NodeError {
-    /// Returns whether every further start fails too until the cause is repaired: stored data is
-    /// unusable, or this user may not use a path. Causes that may pass by themselves are not
-    /// permanent: a disk that is mounted later, an address in use, a device that fails.
+    /// Returns true if the cause of a failed start does not pass by itself: stored data is
+    /// unusable, or this user may not use a path of the state or the cache. Returns false for other
+    /// causes, such as a disk that is mounted later, an address in use, or a device that fails.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::StateDir { dir, source } => stays_refused(dir, source),

@@ -1,8 +1,7 @@
 //! Recent events, warnings and standing conditions, for `p2pfs events`, `p2pfs status` and the
 //! journal.
 //!
-//! [`EventLog`] is a bounded log of the latest events that sends new ones to its followers. It only
-//! reports: no decision of the node depends on it.
+//! [`EventLog`] is a bounded log of the latest events that sends new ones to its followers.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -168,7 +167,7 @@ pub struct Given {
 pub struct Push {
     /// Name of the other peer. A foreign peer cannot prove its name.
     pub peer: String,
-    /// The offered name of the file, or its final name once it has arrived.
+    /// The offered name of the file. For a file that this node has received, the name in its inbox.
     pub name: Vec<u8>,
     /// Length in bytes.
     pub size_bytes: u64,
@@ -183,7 +182,7 @@ pub enum PushStage {
     Started,
     /// The whole file has arrived, or was sent to a peer that cannot acknowledge it.
     Done,
-    /// The push failed, with the reason. The recipient keeps no part of the file.
+    /// The push failed, with the reason.
     Failed(String),
 }
 
@@ -444,8 +443,8 @@ impl EventLog {
     }
 
     /// Begins [`Condition::ClockAhead`] for the author of a version with a time more than
-    /// [`CLOCK_GAP_MAX`] in the future. One of the two clocks is wrong, and the clock that is ahead
-    /// wins every conflict. The condition ends when the time is less than [`CLOCK_GAP_MAX`] ahead.
+    /// [`CLOCK_GAP_MAX`] in the future. One of the two clocks is wrong, and versions with a later
+    /// time win. The condition ends when the time is no longer that far in the future.
     fn warn_of_clock(&self, found: &Found, view: &View) {
         if let Some(gap) = clock_gap(found.version_time, SystemTime::now()) {
             let who = view
@@ -508,8 +507,8 @@ fn is_file(found: &Found) -> bool {
 }
 
 impl EventStream {
-    /// Returns the next event, or `None` once the node has ended. The future may be dropped early
-    /// without losing an event.
+    /// Returns the next event, or `None` once the node has ended and all handles of its
+    /// [`EventLog`] are dropped. The future may be dropped early without losing an event.
     pub async fn next(&mut self) -> Option<Noted> {
         if let Some(noted) = self.next_remembered() {
             return Some(noted);

@@ -1,7 +1,7 @@
 //! Sending files and talk to other nodes and to foreign peers.
 //!
 //! Owns the meaning of a recipient's name, the state of each send, and the native side of a push.
-//! Reads a file once for each recipient and keeps none of its bytes.
+//! Reads the file anew for each recipient and keeps none of its bytes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,12 +30,12 @@ use p2pfs_types::id::NodeId;
 const WINDOW: usize = 8;
 /// Maximum number of consecutive retries without progress after a broken connection.
 const TRIES_MAX: u32 = 6;
-/// Delay before the first retry after a broken connection; it doubles with each further one. A busy
-/// recipient is asked again at this interval.
+/// Delay before the first retry after a broken connection; it doubles with each further one without
+/// progress. A busy recipient is asked again at this interval.
 const RETRY_MIN: Duration = Duration::from_millis(500);
-/// How long a recipient may be busy with other files before the send fails. It is longer than the
-/// time after which the recipient gives up a stalled file and so has a free slot
-/// ([`COMING_PATIENCE`](super::inbox::COMING_PATIENCE)).
+/// Time after the start of a send at which the send fails if its recipient is busy with other
+/// files. It is longer than the time after which the recipient gives up a stalled file and so has a
+/// free slot ([`COMING_PATIENCE`](super::inbox::COMING_PATIENCE)).
 const BUSY_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take to acknowledge a line of talk.
 const SAY_PATIENCE: Duration = Duration::from_secs(5);
@@ -184,7 +184,8 @@ impl FileSender {
         }
     }
 
-    /// Checks that a message of these bytes reaches each recipient unchanged.
+    /// Checks that the foreign peers among the recipients receive a message of these bytes
+    /// unchanged.
     ///
     /// # Errors
     /// [`SendError::Reserved`].
@@ -202,10 +203,10 @@ impl FileSender {
 
     /// Sends a file to one recipient and keeps the progress in bytes in `sent`. After a broken
     /// connection, a transfer to a node continues where it stopped. Returns the name under which
-    /// the recipient keeps the file, or `None` if the recipient cannot tell.
+    /// the recipient keeps the file, or `None` if the recipient does not tell.
     ///
     /// # Errors
-    /// [`PushError`]; the recipient then has no file under the name.
+    /// [`PushError`].
     pub async fn send(
         &self,
         parcel: &Parcel,
@@ -318,7 +319,7 @@ impl FileSender {
     }
 
     /// Asks a node under which name it keeps a file that was sent to it. Returns `None` if the node
-    /// does not answer this, as an older version does not.
+    /// does not tell, for example because it runs an older version.
     async fn kept_name(&self, parcel: &Parcel, node: NodeId) -> Option<Vec<u8>> {
         let address = self.published.addresses.load().get(&node).copied()?;
         let ask = Push::AskKept { hash: parcel.hash };

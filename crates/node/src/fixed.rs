@@ -18,8 +18,8 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 pub(super) struct FixedVersion {
     hash: ContentHash,
     size_bytes: u64,
-    /// The cache file, held so that it is not evicted while open. `None` if the cache did not have
-    /// the file and either an own share had the content or the cache could not make room.
+    /// The cache file, held so that it is not evicted while open. `None` if the cache could not
+    /// open it. Also `None` if the cache did not have it and an own share had the content.
     cached: Option<CacheFile>,
     /// The last file found in the own shares with the same content.
     local: ArcSwapOption<ShareFile>,
@@ -100,8 +100,8 @@ impl FixedVersion {
         self.local.load().is_some()
     }
 
-    /// Returns why bytes that may be here were not found at the open, or `None` if no bytes are
-    /// missing.
+    /// Returns why bytes that may be here were not found at the open. Returns `None` if there was
+    /// no such reason, or if no bytes are missing.
     pub(crate) fn hindrance(&self) -> Option<MissedReason> {
         self.hindrance.filter(|_| self.is_partial())
     }
@@ -146,8 +146,8 @@ impl FixedVersion {
         }
     }
 
-    /// Returns a file in the own shares that has the content now, whatever existed when the version
-    /// was opened.
+    /// Returns a file in the own shares that has the content now, even if it did not exist when the
+    /// version was opened.
     fn find_local(&self, shares: &ShareSet) -> Option<Arc<ShareFile>> {
         if !shares.holds(&self.hash) {
             return None;

@@ -13,11 +13,11 @@ pub(super) fn next_generation(last: Generation) -> Generation {
 }
 
 /// Returns the generation of a life that begins at `now_s`: that time, or `last` plus 1 if that is
-/// higher. So it is higher than every earlier one, even if the stored number or the clock went back
-/// a little.
+/// higher. So it is higher than `last`, even if the clock went back.
 ///
 /// If `last` is more than a day ahead of the clock, it came from a wrong clock. Nodes with a right
-/// clock refuse it, and would refuse its successors until that day. Then `last` is ignored.
+/// clock refuse it, and would refuse its successors until that day. Then `last` is ignored, and the
+/// generation may be lower.
 fn begun_at(now_s: u64, last: Generation) -> Generation {
     if last.0 > now_s.saturating_add(GENERATION_AHEAD_MAX_S) {
         Generation(now_s)

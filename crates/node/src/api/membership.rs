@@ -25,8 +25,8 @@ use p2pfs_transfer::net::peer::{Joining, PeerNet};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// How long a node waits between its resignation and its farewell, so that the resignation spreads
-/// in some rounds of gossip.
+/// Minimum time that a leaving node with other members waits after its resignation, so that the
+/// resignation spreads in some rounds of gossip.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 
 /// Maximum time that a leaving node tries to give its resignation to another node over a connection.
@@ -40,7 +40,7 @@ const RESIGNATION_RETRY: Duration = Duration::from_millis(200);
 const RESIGNATION_RECEIVERS_MAX: usize = 8;
 
 /// Maximum time that a join waits for the issuer's statements about the cluster. If they do not
-/// arrive in this time, other nodes send them soon afterwards.
+/// arrive in this time, the join succeeds without them.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
 /// The keys of a node and its membership. [`Node::membership`](crate::Node::membership) returns it.
@@ -62,8 +62,8 @@ impl NodeMembership {
         &self.keyring
     }
 
-    /// Makes a token for one new node. The token can be used once, and only while this node runs
-    /// and is in this cluster.
+    /// Makes a token for one new node, valid for `lifetime`. The token can be used once, and only
+    /// while this node runs and is in this cluster.
     ///
     /// # Errors
     /// [`NodeError::Trust`] if too many tokens are outstanding, if this node may not admit nodes or
@@ -93,9 +93,9 @@ impl NodeMembership {
         self.invites.waiting(cluster, unix_now_s())
     }
 
-    /// Joins the cluster of the token, and drops the previous membership of this node. If the token
-    /// is for another cluster, names among the readers of the current shares match no member until
-    /// they are confirmed, because they were given for members of the previous cluster.
+    /// Joins the cluster of the token. If this is another cluster than before, names among the
+    /// readers of the current shares match no member until they are confirmed, because they were
+    /// given for members of the previous cluster.
     ///
     /// # Errors
     /// Those of [`Self::join_with_names`].
@@ -110,9 +110,9 @@ impl NodeMembership {
     /// the names `given` by the settings match no member until they are confirmed.
     ///
     /// # Errors
-    /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`] if
-    /// the issuer of the token does not answer or refuses, [`NodeError::Stopping`] if the node is
-    /// stopping and the token was not used. Then the node stays in its cluster.
+    /// [`NodeError::SecretFromFile`]; [`NodeError::Net`] if the issuer of the token does not answer
+    /// or refuses; [`NodeError::Trust`] if its answer is invalid or cannot be stored;
+    /// [`NodeError::Stopping`], with the token unused. Then the node stays in its cluster.
     pub async fn join_with_names(
         &self,
         token: &InviteToken,
@@ -137,10 +137,10 @@ impl NodeMembership {
         Ok(())
     }
 
-    /// Requests all statements about the cluster from the issuer, because the join brought only a
-    /// part of them. The next statements of this node then continue its earlier ones, including
-    /// those of an earlier membership. Otherwise the end of one membership would invalidate the
-    /// statements made in it, and remove the nodes that they admitted.
+    /// Requests the statements about the cluster from the issuer, because the join brought only a
+    /// part of them. With them, the next statements of this node continue its earlier ones,
+    /// including those of an earlier membership. Otherwise the end of one membership would
+    /// invalidate the statements made in it, and remove the nodes that they admitted.
     async fn fetch_record(&self, token: &InviteToken) {
         for seed in &token.seeds {
             let question = self.keyring.exchange().question(false).into();
@@ -157,13 +157,12 @@ impl NodeMembership {
     }
 
     /// Expels a node from the cluster and gives the other members a fresh secret, as
-    /// [`Self::rotate`] does. Both take effect together.
+    /// [`Self::rotate`] does. Returns the epoch of the secret.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] if this node may not expel, or `node` is not a member, or the statements
-    /// cannot be stored: then nothing has changed. With
-    /// [`TrustError::NoFreshSecret`](p2pfs_proto::trust::TrustError::NoFreshSecret) in it, the node
-    /// is expelled without a fresh secret.
+    /// [`NodeError::Trust`]; then nothing has changed. The exception is
+    /// [`TrustError::NoFreshSecret`](p2pfs_proto::trust::TrustError::NoFreshSecret): the node is
+    /// expelled without a fresh secret.
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
         let expelled = (self.keyring).state_and_rotate(&self.key, |signer| signer.expel(node));
         self.pass_on(expelled).await
@@ -173,16 +172,16 @@ impl NodeMembership {
     /// ([`Self::admitted_by_it_alone`]), as [`Self::expel`] does.
     ///
     /// # Errors
-    /// As [`Self::expel`], but a former member is not an error.
+    /// As [`Self::expel`]. It is not an error if the node is no longer a member.
     pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
         let expelled =
             (self.keyring).state_and_rotate(&self.key, |signer| signer.expel_with_admitted(node));
         self.pass_on(expelled).await
     }
 
-    /// Passes the outcome of a statement on, and the statement itself to the event loop. A node that
-    /// is stopping has the statement on the disk, and the other nodes request it after the next
-    /// start. So that is not an error.
+    /// Tells the event loop that the membership may have changed, and returns the outcome of a
+    /// statement. It is not an error if the node is stopping: the statement is on the disk, and the
+    /// other nodes request it after the next start.
     async fn pass_on<T>(&self, stated: Result<T, TrustError>) -> Result<T, NodeError> {
         let _stopping = self.commands.send(LoopCommand::MembershipChanged).await;
         Ok(stated?)
@@ -198,12 +197,13 @@ impl NodeMembership {
         Ok(ledger.admitted_by_it_alone(&self.key, node, self.keyring.now_s())?)
     }
 
-    /// Makes a member the owner of a path, or removes the owner. At and below an owned path, every
-    /// node lists only the owner's versions.
+    /// Makes a member the owner of a path, or removes the owner. At and below an owned path, except
+    /// at deeper owned paths, nodes list only the owner's versions.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] if this node may not set owners, if the owner is not a member, or if
-    /// the path is longer than [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES).
+    /// [`NodeError::Trust`], for example if this node may not set owners, if the owner is not a
+    /// member, or if the path is longer than
+    /// [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES).
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
         let path = path.as_bytes().to_vec();
         let owned = self
@@ -221,9 +221,9 @@ impl NodeMembership {
         self.pass_on(rotated).await
     }
 
-    /// States in the ledger that this node leaves for good, and gives the statement to the others.
-    /// Returns whether another node has received it, or no other node needs it. If none has, the
-    /// others take this node for a member until one of them expels it.
+    /// States in the ledger that this node leaves for good, and gives the statement to other nodes.
+    /// Returns whether another node has received it, or no other node needs it. If not, other nodes
+    /// may take this node for a member until one of them expels it.
     ///
     /// # Errors
     /// [`NodeError::Trust`] if the statement cannot be stored. Then this node is still a member.
@@ -258,8 +258,9 @@ impl NodeMembership {
         Ok(is_received)
     }
 
-    /// Gives the statements of this node to other nodes over connections, until one of them has
-    /// received them. Gossip alone has no acknowledgement.
+    /// Gives the statements that this node knows to other nodes over connections, until one of them
+    /// has received them or [`RESIGNATION_LIMIT`] is over. Returns whether one has. Gossip has no
+    /// acknowledgement.
     async fn deliver_resignation(&self, receivers: Vec<(NodeId, SocketAddr)>) -> bool {
         let mut attempts = JoinSet::new();
         for (node, address) in receivers {
@@ -275,7 +276,7 @@ impl NodeMembership {
     }
 }
 
-/// Gives a node all statements that this node knows. Returns whether it has them.
+/// Gives a node all statements that this node knows. Returns whether it has received them.
 async fn give_statements(
     net: &PeerNet,
     keyring: &Keyring,

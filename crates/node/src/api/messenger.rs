@@ -28,7 +28,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 type SendOutcome = Result<Option<Vec<u8>>, PushError>;
 
 /// A file or message on its way to some peers. Dropping this cancels the unfinished transfers. At a
-/// peer, a file appears under its name only when all of its bytes have arrived.
+/// node, a file appears under its name only when all of its bytes have arrived.
 #[must_use = "dropping it ends the delivery"]
 pub struct Delivery {
     size_bytes: u64,
@@ -44,10 +44,10 @@ pub struct Delivered {
     /// Whether the peer acknowledges the whole file or message. Foreign peers do not, and for them
     /// `Ok` in `outcome` means that all bytes were written to the connection.
     pub confirmed: bool,
-    /// The name under which the peer keeps the file, if its protocol reports the name. The name has
-    /// a number added if the peer had another file of the original name.
+    /// The name under which the peer keeps the file, if the peer reports it. It has a number added
+    /// if the sent name was taken there.
     pub kept_as: Option<Vec<u8>>,
-    /// The error if the peer did not receive the whole file or message.
+    /// `Ok`, or the reason why the delivery failed.
     pub outcome: Result<(), PushError>,
 }
 
@@ -112,8 +112,8 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Returns the next message, or `None` once the node has ended. The future may be dropped early
-    /// without losing a message.
+    /// Returns the next message, or `None` once the node has ended and all [`Messenger`]s are
+    /// dropped. The future may be dropped early without losing a message.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
             match self.live.recv().await {
@@ -140,15 +140,15 @@ pub struct Messenger {
 }
 
 impl Messenger {
-    /// Sends a line of chat to every node and every foreign peer. Returns the names of the nodes
-    /// that acknowledged the line, and of the foreign peers to whose connections it was written.
-    /// The text is cut to 4096 bytes.
+    /// Sends a line of chat to every live node and every foreign peer. Returns the names of the
+    /// nodes that acknowledged the line, and of the foreign peers to whose connections it was
+    /// written. The text is cut to at most 4096 bytes.
     pub async fn broadcast(&self, text: &str) -> Vec<String> {
         self.sender.say(text).await
     }
 
     /// Sends bytes that are not a file to the named peers (by name, start of the key, ID or
-    /// address), or to all peers if `to` is empty. A peer receives them from
+    /// address), or to all peers if `to` is empty. A node receives them from
     /// [`Messenger::messages`].
     ///
     /// # Errors
@@ -177,8 +177,8 @@ impl Messenger {
     }
 
     /// Sends a local file to the named peers (by name, start of the key, ID or address), or to all
-    /// peers if `to` is empty. A peer stores the file under the last part of `path`. If the peer
-    /// has another file of that name, it adds a number to the name.
+    /// peers if `to` is empty. A node stores the file under the last part of `path`, with a number
+    /// added if that name is taken there.
     ///
     /// # Errors
     /// [`SendError`]; then nothing is sent. The delivery reports later failures.
@@ -194,10 +194,9 @@ impl Messenger {
         self.send_open_file(file, &name, to).await
     }
 
-    /// Sends a regular file that the caller has opened, as [`Messenger::send_file`] does. So a
-    /// service can send a file that its user may read and the service may not. The file is read
-    /// from its beginning, whatever the position in `file` is. Only the last part of `name` is
-    /// used.
+    /// Sends a file that the caller has opened, as [`Messenger::send_file`] does. So a service can
+    /// send a file that it could not open itself. The file is read from its beginning, whatever the
+    /// position in `file` is. Only the last part of `name` is used.
     ///
     /// # Errors
     /// [`SendError`]; then nothing is sent. The delivery reports later failures.

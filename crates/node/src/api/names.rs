@@ -21,7 +21,8 @@ use p2pfs_types::path::{ARRIVING, SharedPath};
 
 /// Number of names read from a directory at once.
 const CHILDREN_BATCH: usize = 1000;
-/// Interval between lookups of an awaited name. Some changes of the namespace cause no event.
+/// Maximum interval between lookups of an awaited name. Some changes of the namespace cause no
+/// event.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// A name of the namespace.
@@ -64,7 +65,7 @@ pub struct HiddenEntry {
 /// The reasons why a name shows its current version.
 #[derive(Clone, Debug)]
 pub struct Why {
-    /// Whether the name is listed, that is, whether some live node can give it.
+    /// Whether the name is listed.
     pub is_listed: bool,
     /// Every known version, the winner first, each with the rule that decided its rank.
     pub versions: Vec<Version>,
@@ -79,7 +80,7 @@ pub struct Why {
 /// The effect of a read of a name now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextRead {
-    /// The read fails: no live node lists the name.
+    /// The read fails: the name is not listed.
     Nothing,
     /// There is nothing to fetch: the name is a directory or a link.
     NoFile,
@@ -87,7 +88,7 @@ pub enum NextRead {
     OwnShare,
     /// The read uses the cache.
     Cache,
-    /// The read asks all live nodes, because no other node is listed as a holder.
+    /// The read asks other nodes, because no other node is listed as a holder.
     AskAround,
     /// The read fails: this node lacks some of the bytes, and no known holder is alive.
     HoldersGone,
@@ -97,7 +98,7 @@ pub enum NextRead {
         missing_bytes: u64,
         /// Size of the file in bytes.
         size_bytes: u64,
-        /// The node that is asked first.
+        /// The node that is probably asked first.
         first: NodeId,
     },
 }
@@ -192,9 +193,9 @@ impl NameLookup {
         Ok(contents)
     }
 
-    /// Returns the different contents beneath a path below `.p2pfs`, each with its name in the
-    /// namespace. Returns `None` if the path is not below `.p2pfs`, or if it is neither a shared
-    /// file nor a directory.
+    /// Returns the different contents at or beneath a path below `.p2pfs`. Each has one of its
+    /// names in the namespace, or the root if it has none. Returns `None` if the path is not below
+    /// `.p2pfs`, or if it is neither a shared file nor a directory.
     ///
     /// # Errors
     /// [`FileError::TooMany`].
@@ -214,15 +215,15 @@ impl NameLookup {
     }
 
     /// Returns files of this node's shares in a directory that are not listed yet because they wait
-    /// to be hashed.
+    /// to be hashed. If there are many, returns some of them.
     pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
         let view = self.view();
         let unread = self.local.shares.unread_in(dir).into_iter();
         unread.filter(|path| view.lookup(path).is_none()).collect()
     }
 
-    /// Returns whether a name exists in a share of this node and is not excluded there, so that it
-    /// will be listed soon if it is not listed yet. Reads the disk.
+    /// Returns whether a name exists in a share of this node and is not left out in any share, so
+    /// that it will be listed soon if it is not listed yet. Reads the disk.
     pub fn is_being_read(&self, path: &SharedPath) -> bool {
         let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
         if path.is_root() || is_arriving || !self.local.shares.left_out_at(path).is_empty() {
@@ -232,7 +233,7 @@ impl NameLookup {
         shares.any(|share| self.local.shares.stat(share.index, path).is_ok())
     }
 
-    /// Returns the live nodes that have a complete content, including this one.
+    /// Returns the live nodes that have a complete content. May include this node.
     pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
         self.view().contents().holders(hash)
     }
@@ -249,7 +250,8 @@ impl NameLookup {
     }
 
     /// Returns at most `limit` names of a directory below `.p2pfs`, in the order of their bytes,
-    /// beginning after the name `after`. Returns no names if `dir` is not such a directory.
+    /// beginning after the name `after`. Returns no names if `dir` is not such a directory. Leaves
+    /// out contents by their hashes and files that the mount generates.
     pub fn list_hidden(&self, dir: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<HiddenEntry> {
         let children = p2pfs_fs::hidden_children(&self.view(), dir, after, limit);
         let entry = |child: Child| HiddenEntry {
@@ -292,7 +294,7 @@ impl NameLookup {
     /// Returns every version of a name, with the rule that decided its rank.
     ///
     /// # Errors
-    /// [`FileError::NotFound`] if no node ever shared the name.
+    /// [`FileError::NotFound`] if the name is not listed and no version of it is known.
     pub fn why(&self, path: &SharedPath) -> Result<Why, FileError> {
         let view = self.view();
         let versions = view.versions(path);
@@ -355,7 +357,7 @@ impl NameLookup {
     }
 
     /// Waits until a path is listed. Has no deadline of its own: see `tokio::time::timeout`.
-    /// Returns `None` if the node ends before.
+    /// Returns `None` if the stream of events ends before.
     pub async fn wait_for(&self, path: &SharedPath) -> Option<Listed> {
         // Subscribed before the first lookup, so that no change is missed.
         let mut events = self.events.follow();
@@ -387,8 +389,7 @@ impl NameLookup {
     }
 
     /// Returns the entry to which a path leads, and the name under which that entry is listed. If
-    /// the path itself is listed and is not a link, returns the entry of the path. `.` and `..`
-    /// have their usual meaning only in the targets of links.
+    /// the path itself is listed and is not a link, returns the entry of the path.
     ///
     /// # Errors
     /// [`FileError::NotFound`]; [`FileError::LinkToNothing`] if a link leads nowhere or out of the

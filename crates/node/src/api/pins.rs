@@ -55,7 +55,8 @@ impl NodePins {
     ///
     /// # Errors
     /// As [`FileAccess::prefetch`], and [`FileError::NoRoom`] and [`FileError::NotKept`]. Then no
-    /// pin was changed, unless the runtime ended during the call.
+    /// pin was changed. However, after [`FileError::NotKept`] a restart may find the contents
+    /// pinned.
     pub async fn pin(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
         let contents = self.files.names.contents_of(path)?;
         self.set_pins(path, &contents, true).await?;
@@ -103,8 +104,9 @@ impl NodePins {
         })
     }
 
-    /// Pins or unpins contents, as far as the budget and the disk allow. A content that fails does
-    /// not affect the others. Returns the changed contents and the failed ones. Blocks on the disk.
+    /// Pins contents as far as the budget and the disk allow, or unpins contents. A content that
+    /// fails does not affect the others. Returns the changed contents and the failed ones. Blocks
+    /// on the disk.
     pub fn set_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
         let changed = self.set_each(contents, pinned);
         self.changed.send_replace(());
@@ -249,8 +251,8 @@ impl NodePins {
             .collect()
     }
 
-    /// Returns the size in bytes of all pinned contents, including bytes not fetched yet if a live
-    /// node has the content.
+    /// Returns the cached bytes of all pinned contents, plus the missing bytes of
+    /// [`Self::to_come`].
     pub fn bytes(&self) -> u64 {
         let to_come_bytes = self.bytes_to_come();
         self.cache
@@ -262,7 +264,8 @@ impl NodePins {
     }
 
     /// Returns how many bytes of the budget all pinned contents take once they are complete. Omits
-    /// contents of which this node has no bytes and that no live node has.
+    /// a content without an entry in the cache if it is in a share of this node or no live node has
+    /// it.
     pub fn cost_bytes(&self) -> u64 {
         self.cache
             .local
@@ -278,10 +281,10 @@ impl NodePins {
         self.cache.unfinished_pins().iter().map(missing).sum()
     }
 
-    /// Fetches the pinned contents that are not complete, for as long as this future is polled.
-    /// Retries contents whose fetch failed, for example because no holder was live or the cache was
-    /// full. Cancels the fetch of a content that is unpinned. Pauses all of these fetches while the
-    /// network is metered.
+    /// Fetches the pinned contents that are not complete and fit into the cache, for as long as
+    /// this future is polled. Retries contents whose fetch failed, for example because no holder
+    /// was live. Cancels the fetch of a content that is unpinned. Pauses all of these fetches while
+    /// the network is metered.
     pub async fn maintain(&self) {
         let mut look = interval(PINS_LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

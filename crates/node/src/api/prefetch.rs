@@ -14,7 +14,7 @@ use p2pfs_transfer::Fetcher;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Number of whole files of any size that one [`Prefetch`] fetches at once.
+/// Number of files up to which one [`Prefetch`] fetches files of any size at once.
 const FILLS_AT_ONCE: usize = 4;
 /// Maximum number of small files that one [`Prefetch`] fetches at once, so that they share a round
 /// trip.
@@ -78,8 +78,8 @@ impl Prefetch {
         }
     }
 
-    /// Returns the number of files that this node did not have at the call. Files of equal content
-    /// count once.
+    /// Returns the number of files that this node did not have when this was created. Files of
+    /// equal content count once.
     pub fn files(&self) -> usize {
         self.files
     }
@@ -112,8 +112,8 @@ impl Prefetch {
         Some(fetched)
     }
 
-    /// Begins as many fetches as may run at once. Returns early with the first file that another
-    /// fetch has completed in the meantime.
+    /// Begins as many fetches as may run at once. Returns early with the first file that has
+    /// arrived here since the prefetch was created.
     pub(super) fn begin(&mut self) -> Option<Fetched> {
         while let Some((hash, (size_bytes, path))) = self.waiting.next_if(|(_, (size_bytes, _))| {
             may_fetch_beside(self.running.len(), self.running_bytes, *size_bytes)

@@ -1,9 +1,9 @@
 //! Reading a file while it arrives.
 //!
 //! A [`Reader`] requests consecutive ranges of a file, called steps, and returns the bytes of each
-//! step when it has arrived. The first step after a seek is one chunk, so that a seek fetches few
-//! bytes. Each completed step doubles the length of the next. At the maximum length, several steps
-//! are in flight at once, with as many bytes as the kernel reads ahead on a mount (4 MiB).
+//! step when it has arrived. After a seek to bytes that have not arrived, the first step is at most
+//! one chunk, so that a seek fetches few bytes. Each completed step doubles the length of the next.
+//! At the maximum length, several steps are in flight at once, with 4 MiB in total.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -27,12 +27,13 @@ const STEP_MAX_BYTES: u64 = 1 << 20;
 /// program uses the bytes of one.
 const STEPS_AT_ONCE: usize = 4;
 
-/// One version of a file, open for reading: the version that the name showed at the open. A reader
-/// returns the bytes of this version or fails, and never mixes versions. The bytes are verified.
-/// Fetched bytes stay in the cache if it has room.
+/// One version of a file, open for reading. A reader returns the bytes of this version or fails,
+/// and never mixes versions. Bytes from other nodes are verified, and stay in the cache if it has
+/// room.
 ///
-/// A read fails if no byte of the file arrives within the node's read deadline. The [`io::Error`]
-/// contains the [`FsError`].
+/// A read fails if no byte of the file arrives within the node's read deadline
+/// ([`NodeBuilder::read_deadline`](super::NodeBuilder::read_deadline)). The [`io::Error`] contains
+/// the [`FsError`].
 pub struct Reader {
     open: Arc<ReaderFile>,
     size_bytes: u64,
@@ -71,8 +72,8 @@ impl Reader {
         self.size_bytes
     }
 
-    /// Requests steps of the maximum length from the start, for a program that reads the file to
-    /// its end.
+    /// Requests steps of the maximum length from now on, for a program that reads the file to its
+    /// end.
     #[must_use]
     pub fn to_the_end(mut self) -> Self {
         self.step_bytes = STEP_MAX_BYTES;
@@ -208,8 +209,8 @@ struct StepInFlight {
 }
 
 impl StepInFlight {
-    /// Requests all bytes of a range. If this node has all of them, the answer is ready at once.
-    /// Otherwise missing bytes are requested from other nodes.
+    /// Reads a range on a blocking thread. If this node lacks some of its bytes, requests them from
+    /// other nodes.
     fn new(open: &Arc<ReaderFile>, range: ByteRange) -> Self {
         let (tell, answer) = oneshot::channel();
         let open = open.clone();

@@ -75,7 +75,7 @@ impl NodeShares {
 
     /// Removes the stored listings of folders that an earlier run shared and that were not added
     /// since the start. Keeps the listings of the folders in `missing` with
-    /// [`MissingShare::is_awaited`]. Blocks on the disk.
+    /// [`MissingShare::is_awaited`].
     pub fn forget_absent(&self, missing: &[MissingShare]) {
         self.set.forget_absent(missing);
     }
@@ -120,13 +120,14 @@ impl NodeShares {
     }
 
     /// Returns why this node does not share the file or directory that it has under a name, or a
-    /// directory above it. There is one reason for each share that contains the name.
+    /// directory above it: one reason for each share that leaves it out.
     pub fn left_out(&self, path: &SharedPath) -> Vec<LeftOut> {
         self.set.left_out_at(path)
     }
 
     /// Returns the member to which an entry in the list of readers of a share refers: the member
-    /// with that key, or the member with that name in its certificate.
+    /// with that key, or the only member with that name in its certificate. Returns `None` for a
+    /// name given in an earlier cluster until it is confirmed.
     pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
         crate::names::member_meant(&self.keyring, reader)
     }

@@ -55,8 +55,8 @@ impl NodeTraffic {
         self.handles.published.sent_log_bytes()
     }
 
-    /// Gives the memory of buffers that were not used for ten seconds back to the kernel. Call this
-    /// once per second.
+    /// Gives the memory of buffers that were not used during the last ten calls back to the kernel.
+    /// Call this once per second.
     pub fn release_unused_buffers(&self) {
         self.handles.net.pieces().release_unused();
     }
