@@ -51,7 +51,7 @@ pub struct Node {
 impl Node {
     /// Returns a builder for a node that keeps its key, its secret and its cache beneath `dir`,
     /// which is created if it is missing. By default the node is called `name`, listens on any port
-    /// of every interface, finds other nodes on the LAN, caches up to 10 GiB and shares nothing.
+    /// of every IPv4 address, finds other nodes on the LAN, caches up to 10 GiB and shares nothing.
     pub fn builder(name: NodeName, dir: impl AsRef<Path>) -> NodeBuilder {
         NodeBuilder::new(name, dir.as_ref())
     }
@@ -144,8 +144,7 @@ impl Node {
     }
 
     /// Returns the current status. Does not wait for the event loop, so that a busy loop does not
-    /// delay the status. The list of members may be a tenth of a second old. After the node has
-    /// stopped, returns the last status.
+    /// delay the status. The list of members is the one that the loop published last.
     pub fn status(&self) -> NodeStatus {
         let (events, published) = (self.events(), &self.membership.published);
         let content = &self.files().content;
@@ -188,7 +187,7 @@ impl Node {
 
     /// Sends the farewell and ends the event loop. Waits at most 3 s for both. With
     /// [`Leave::Final`], the node first resigns from the cluster ([`NodeMembership::resign`]),
-    /// unless it has done so. That takes 0.5 s, or up to 3 s if no other node answers.
+    /// unless it has done so. That takes up to 3 s.
     pub async fn stop(&self, leave: Leave) {
         if leave == Leave::Final
             && let Err(error) = self.membership.resign().await

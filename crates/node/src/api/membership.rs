@@ -29,14 +29,14 @@ use p2pfs_types::path::SharedPath;
 /// resignation spreads in some rounds of gossip.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 
-/// Maximum time that a leaving node tries to give its resignation to another node over a connection.
+/// Maximum time that a leaving node tries to give its resignation to other nodes over connections.
 const RESIGNATION_LIMIT: Duration = Duration::from_secs(3);
 
 /// Pause before a leaving node gives its resignation to the same node again.
 const RESIGNATION_RETRY: Duration = Duration::from_millis(200);
 
-/// Maximum number of nodes to which a leaving node itself gives its resignation. Each of them passes
-/// it on.
+/// Maximum number of nodes to which a leaving node gives its resignation over connections. Each of
+/// them passes it on.
 const RESIGNATION_RECEIVERS_MAX: usize = 8;
 
 /// Maximum time that a join waits for the issuer's statements about the cluster. If they do not

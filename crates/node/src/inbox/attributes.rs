@@ -16,8 +16,8 @@ const SENDER_KEY_ATTRIBUTE: &str = "user.p2pfs.from_node";
 /// ([`ChargedSender`]).
 const SENDER_ADDRESS_ATTRIBUTE: &str = "user.p2pfs.from_address";
 
-/// Records the sender of a file, by its key and its current name. On a filesystem without extended
-/// attributes the file is kept without them.
+/// Records the sender of a file: its name `called`, and its key if it is a node. On a filesystem
+/// without extended attributes the file is kept without them.
 pub(super) fn write_sender(file: &File, from: &Sender, called: &str) {
     let called = &called[..called.floor_char_boundary(SENDER_MAX_BYTES)];
     let write = |attribute, value: &str| {

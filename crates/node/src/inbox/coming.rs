@@ -124,8 +124,7 @@ impl IncomingPush {
         self.prefix() == self.size_bytes
     }
 
-    /// Returns whether the bytes are in more separate ranges than a sender produces that sends from
-    /// the beginning.
+    /// Returns whether the arrived bytes are in more than [`STRETCHES_MAX`] separate ranges.
     pub(super) fn is_scattered(&self) -> bool {
         self.got.iter().nth(STRETCHES_MAX).is_some()
     }
@@ -196,8 +195,8 @@ impl IncomingPush {
         Ok(())
     }
 
-    /// Hashes the part of the gapless prefix that is not hashed yet. Its bytes were written shortly
-    /// before, so the page cache still has them.
+    /// Hashes the part of the gapless prefix that is not hashed yet. If its bytes were just
+    /// written, the page cache still has them.
     fn hash(&mut self) -> io::Result<()> {
         let to = self.prefix();
         let Some(arriving) = &self.arriving else {

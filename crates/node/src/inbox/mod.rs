@@ -2,8 +2,8 @@
 //!
 //! Owns the folder, its budget, and how a file gets its name there. A file gets its name in the
 //! folder only when it is complete and verified. It never replaces another file and never lies
-//! outside of the folder. Before that, a small file is an unnamed file (`O_TMPFILE`). A large file,
-//! which its sender may continue after a restart, is in a subfolder that no share lists.
+//! outside of the folder. Before that, a small file is an unnamed file (`O_TMPFILE`). A large file
+//! of a node, which may continue after a restart, is in a subfolder that no share lists.
 //!
 //! [`Pushes`] answers the requests of senders, [`Inbox`] is the folder.
 

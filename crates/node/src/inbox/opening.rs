@@ -22,8 +22,8 @@ pub struct InboxHandle {
 }
 
 impl InboxHandle {
-    /// Begins to open the inbox and waits for [`OPENS_WITHIN`]. Calls `warn` with the reason if the
-    /// inbox is not available. Blocking.
+    /// Begins to open the inbox and waits at most [`OPENS_WITHIN`]. Calls `warn` with the reason if
+    /// the inbox is not open by then, and if it cannot be opened. Blocking.
     pub(crate) fn begin(
         settings: InboxSettings,
         warn: impl Fn(io::Error) + Clone + Send + 'static,

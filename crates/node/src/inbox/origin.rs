@@ -17,7 +17,7 @@ const V6_NETWORK_BITS: u32 = 64;
 pub enum ChargedSender {
     /// A member, by the key in its certificate.
     Node(NodeId),
-    /// All senders at one host.
+    /// All senders at one host: at one IPv4 address, or in one IPv6 network of 64 bits.
     Address(IpAddr),
 }
 

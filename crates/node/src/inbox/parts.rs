@@ -1,9 +1,9 @@
 //! Incomplete files that may continue after a restart. They are kept in a subfolder of the inbox
 //! that no share lists.
 //!
-//! Owns the two files of each: its bytes, and a note with its final hash and the progress at the
-//! last write. A note without bytes means that the file was published. Notes are not trusted: their
-//! claims are compared with the bytes.
+//! Owns the two files of each: its bytes, and a note with its final hash and its progress when the
+//! note was written. A note without bytes means that the file was published. The progress in a note
+//! counts only if the bytes match it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -51,7 +51,7 @@ pub(super) struct PartPaths {
     note: PathBuf,
 }
 
-/// A file that an earlier life left unfinished.
+/// A file of which an earlier life left a note: unfinished or published.
 #[derive(Debug)]
 pub(super) struct UnfinishedPush {
     pub(super) note: ProgressNote,
@@ -126,8 +126,8 @@ impl ProgressNote {
     }
 }
 
-/// Returns the unfinished files of an earlier life in an inbox, at most `most`. Removes everything
-/// else from the subfolder.
+/// Returns the unfinished and the published files of which an earlier life left notes in an inbox,
+/// at most `most`. Removes all other files from the subfolder.
 pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
     let folder = inbox.join(ARRIVING);
     let Ok(entries) = fs::read_dir(&folder) else {
