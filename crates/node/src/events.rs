@@ -59,11 +59,11 @@ pub enum News {
     Rotated(Who),
     /// A peer sent wrong bytes.
     PeerShunned(Who),
-    /// A name is newly listed.
+    /// A file or a link is newly listed.
     Added(SharedPath),
-    /// A name is no longer listed.
+    /// A file or a link is no longer listed.
     Removed(SharedPath),
-    /// A name shows another content.
+    /// A name shows another kind of entry, content, link target or executable bit.
     Changed(SharedPath),
     /// A fetch began.
     FetchStarted(Fetched),
@@ -99,7 +99,7 @@ pub enum News {
         text: String,
     },
     /// A message of bytes that are not a file. [`Messenger::messages`](super::Messenger::messages)
-    /// delivers the bytes.
+    /// delivers the bytes, unless they are too many.
     Bytes {
         /// Name of the sender. A foreign peer cannot prove its name.
         from: String,
@@ -186,7 +186,7 @@ pub enum PushStage {
     Failed(String),
 }
 
-/// A node and its name, if known: the name in its certificate, else the one that it gives itself.
+/// A node and its name, if the name is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
     /// Public key of the node.
@@ -465,7 +465,7 @@ impl EventLog {
         }
     }
 
-    /// Records which files were added, removed or changed between two views.
+    /// Records which files and links were added, removed or changed between two views.
     pub(super) fn record_changes(&self, changes: &[Change], before: &View, after: &View) {
         for change in changes {
             let Change::Entry(path) = change else {

@@ -104,8 +104,8 @@ pub enum NextRead {
 }
 
 impl Why {
-    /// Returns the rule that gave the name to the winning version. If all versions are directories,
-    /// there is no conflict, and the rule is [`Rule::Only`].
+    /// Returns the rule of the winning version. If no version is a file or a link, there is no
+    /// conflict, and [`Rule::DirectoryKeeps`] becomes [`Rule::Only`].
     pub fn rule(&self) -> Rule {
         let rule = self.versions.first().map_or(Rule::Only, |first| first.rule);
         let contested = self.versions.iter().any(|it| it.kind != Kind::Directory);
@@ -285,7 +285,7 @@ impl NameLookup {
     }
 
     /// Returns the name of the node or peer that sent a file, as stated by the node that received
-    /// it. Returns `None` if the file was not sent.
+    /// it. Returns `None` if no sender is recorded.
     pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<String> {
         let sender = self.view().sent_by(path, hash)?;
         Some(self.labels.of_sender(&sender))

@@ -20,7 +20,7 @@ use p2pfs_types::id::NodeId;
 pub struct PeerReport {
     /// The state and address of the node in the membership.
     pub member: MemberReport,
-    /// Bytes fetched from the node and their rate; `None` if nothing was requested from it.
+    /// Bytes fetched from the node and their rate; `None` if the fetcher does not know the node.
     pub rate: Option<PeerRate>,
     /// Bytes of files received from the node, fetched or pushed.
     pub received_bytes: u64,

@@ -85,8 +85,7 @@ impl NodeShares {
         self.set.list()
     }
 
-    /// Returns the shares whose disks do not answer: a scan or a request of another node is waiting
-    /// for the disk.
+    /// Returns the shares whose disks do not answer.
     pub fn standing(&self) -> BTreeSet<PathBuf> {
         let shares = self.list();
         let mut standing = self.server.standing_shares();

@@ -21,7 +21,7 @@ pub struct NodeTraffic {
 }
 
 impl NodeTraffic {
-    /// Returns the bytes fetched from each node from which bytes were requested, and their rate.
+    /// Returns the bytes fetched from each node that the fetcher knows, and their rate.
     pub fn rates(&self) -> Vec<PeerRate> {
         self.handles.fetcher.peers()
     }
@@ -34,8 +34,8 @@ impl NodeTraffic {
         fetched_bytes + self.handles.traffic.taken.total()
     }
 
-    /// Returns for each node from which bytes were requested how many bytes of files this node has
-    /// received from it, fetched or pushed.
+    /// Returns for each node that the fetcher knows how many bytes of files this node has received
+    /// from it, fetched or pushed.
     pub fn received_bytes_by_peer(&self) -> Vec<(NodeId, u64)> {
         let taken = &self.handles.traffic.taken;
         let rates = self.rates().into_iter();
@@ -76,7 +76,7 @@ impl NodeTraffic {
     }
 
     /// Sets whether the network is metered. On a metered network, the node does not read ahead, and
-    /// does not fetch pinned contents until the network is not metered.
+    /// [`NodePins::maintain`](super::NodePins::maintain) fetches nothing.
     pub fn set_metered(&self, metered: bool) {
         self.handles.fetcher.set_metered(metered);
     }
