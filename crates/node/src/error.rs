@@ -63,8 +63,9 @@ pub enum NodeError {
 
 impl NodeError {
     /// Returns true if the cause of a failed start does not pass by itself: stored data is
-    /// unusable, or this user may not use a path of the state or the cache. Returns false for other
-    /// causes, such as a disk that is mounted later, an address in use, or a device that fails.
+    /// unusable, the secret file is missing, or this user may not use a path of the state or the
+    /// cache. Returns false for other causes, such as a disk that is mounted later, an address in
+    /// use, or a device that fails.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::StateDir { dir, source } => stays_refused(dir, source),

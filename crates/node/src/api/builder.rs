@@ -90,7 +90,7 @@ impl NodeBuilder {
     }
 
     /// Sets how long a read may wait while no byte of its file arrives. While holders of the file
-    /// serve other requests of this node, the read usually waits up to six times as long. It waits
+    /// serve other requests of this node, the read may wait up to six times as long. It may wait
     /// longer still while a rate limit of this node delays its requests.
     #[must_use]
     pub fn read_deadline(mut self, deadline: Duration) -> Self {

@@ -193,9 +193,9 @@ impl NameLookup {
         Ok(contents)
     }
 
-    /// Returns the different contents at or beneath a path below `.p2pfs`. Each has one of its
-    /// names in the namespace, or the root if it has none. Returns `None` if the path is not below
-    /// `.p2pfs`, or if it is neither a shared file nor a directory.
+    /// Returns the different contents at or beneath a path below `.p2pfs`. Each has a path within
+    /// the namespace. Returns `None` if the path is not below `.p2pfs`, or if it is neither a
+    /// shared file nor a directory.
     ///
     /// # Errors
     /// [`FileError::TooMany`].

@@ -14,7 +14,7 @@ use p2pfs_transfer::Fetcher;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Number of files up to which one [`Prefetch`] fetches files of any size at once.
+/// One [`Prefetch`] fetches this many files of any size at once, and more only if they are small.
 const FILLS_AT_ONCE: usize = 4;
 /// Maximum number of small files that one [`Prefetch`] fetches at once, so that they share a round
 /// trip.

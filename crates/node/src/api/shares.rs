@@ -125,8 +125,9 @@ impl NodeShares {
     }
 
     /// Returns the member to which an entry in the list of readers of a share refers: the member
-    /// with that key, or the only member with that name in its certificate. Returns `None` for a
-    /// name given in an earlier cluster until it is confirmed.
+    /// with that key, else the only member with that name in its certificate, else the only member
+    /// with that name and that start of its key (`name-12ab`). Returns `None` for a name given in
+    /// an earlier cluster until it is confirmed.
     pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
         crate::names::member_meant(&self.keyring, reader)
     }
