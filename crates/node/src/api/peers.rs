@@ -33,10 +33,10 @@ pub struct PeerReport {
 /// The answer of another node that was asked to dial this one back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Clock of the other node at the end of its attempt, in Unix milliseconds; `None` if the other
-    /// node made no attempt.
+    /// Clock of the other node when it answered, in Unix milliseconds; `None` if it was too busy
+    /// for the request.
     pub unix_ms: Option<u64>,
-    /// The reason why the attempt failed, or `None` if the attempt succeeded or was not made.
+    /// The reason why the other node did not reach this one, or `None` if it did or was too busy.
     pub trouble: Option<String>,
 }
 

@@ -20,8 +20,8 @@ const FILLS_AT_ONCE: usize = 4;
 /// trip.
 const SMALL_FILLS_AT_ONCE: usize = 64;
 /// Maximum total size of the files fetched at once, if they are more than [`FILLS_AT_ONCE`]. These
-/// bytes take 20 ms on a link of 100 MB/s. At the lowest rate limit that can be set (64 KiB/s),
-/// they arrive within the minute that a fill waits for bytes.
+/// bytes take 20 ms on a link of 100 MB/s, and 32 s at the lowest rate limit that can be set (64
+/// KiB/s).
 const SMALL_FILLS_BYTES: u64 = 2 << 20;
 /// Files being fetched into the cache. Dropping this cancels the unfinished fetches. Bytes that
 /// have arrived stay in the cache, as far as it has room.
