@@ -91,7 +91,7 @@ pub enum News {
         /// How many of them were unknown.
         count: usize,
     },
-    /// Talk, exactly as it was sent. It may contain any character.
+    /// A line of chat, exactly as it was sent. It may contain any character.
     Chat {
         /// Name of the sender. A foreign peer cannot prove its name.
         from: String,

@@ -1,4 +1,4 @@
-//! Sending files and talk to other nodes and to foreign peers.
+//! Sending files, messages and lines of chat to other nodes and to foreign peers.
 //!
 //! Owns the meaning of a recipient's name, the state of each send, and the native side of a push.
 //! Reads the file anew for each recipient and keeps none of its bytes.
@@ -37,7 +37,7 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 /// files. It is longer than the time after which the recipient gives up a stalled file and so has a
 /// free slot ([`COMING_PATIENCE`](super::inbox::COMING_PATIENCE)).
 const BUSY_PATIENCE: Duration = Duration::from_secs(15 * 60);
-/// How long a node may take to acknowledge a line of talk.
+/// How long a node may take to acknowledge a line of chat.
 const SAY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a recipient may take to return the name under which it keeps a file.
 const KEPT_PATIENCE: Duration = Duration::from_secs(5);
@@ -90,7 +90,7 @@ pub enum SendError {
     Reserved,
 }
 
-/// The sender of files and talk. Clones share their state.
+/// The sender of files, messages and lines of chat. Clones share their state.
 #[derive(Clone)]
 pub struct FileSender {
     pub(super) me: NodeId,
@@ -253,7 +253,7 @@ impl FileSender {
         }
     }
 
-    /// Sends a line of talk, cut to [`SAID_MAX_BYTES`], to all peers. Returns the names of the
+    /// Sends a line of chat, cut to [`SAID_MAX_BYTES`], to all peers. Returns the names of the
     /// nodes that acknowledged it and of the foreign peers to which it was written.
     pub async fn say(&self, text: &str) -> Vec<String> {
         let text = &text[..text.floor_char_boundary(SAID_MAX_BYTES)];

@@ -2,7 +2,8 @@
 //!
 //! A node has at most one [`ForeignPeers`], which may speak several protocols. The node does not
 //! know these protocols. Through [`ForeignPeers`] it reads the files of the peers and sends them
-//! files and talk. Through [`ForeignHost`] the peers read the node's files and push files to it.
+//! files, messages and lines of chat. Through [`ForeignHost`] the peers read the node's files and
+//! push files to it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ pub trait ForeignPeers: Any + Debug + Send + Sync {
     /// Sends bytes that are not a file to the peer with this ID.
     fn send_bytes<'a>(&'a self, id: &'a str, bytes: Bytes) -> Later<'a, Result<(), PushError>>;
 
-    /// Sends a line of talk to every peer except those with these IDs. Returns the names of the
+    /// Sends a line of chat to every peer except those with these IDs. Returns the names of the
     /// receivers.
     fn say(&self, text: String, skip: Vec<String>) -> Later<'_, Vec<String>>;
 }

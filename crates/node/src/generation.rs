@@ -7,13 +7,13 @@ use super::persist::unix_now_s;
 use p2pfs_membership::GENERATION_AHEAD_MAX_S;
 use p2pfs_types::id::Generation;
 
-/// Returns the generation of the life that begins now.
+/// Returns the generation of the run of the node that begins now.
 pub(super) fn next_generation(last: Generation) -> Generation {
     begun_at(unix_now_s(), last)
 }
 
-/// Returns the generation of a life that begins at `now_s`: that time, or `last` plus 1 if that is
-/// higher. So it is higher than `last`, even if the clock went back.
+/// Returns the generation of a run of the node that begins at `now_s`: that time, or `last` plus 1
+/// if that is higher. So it is higher than `last`, even if the clock went back.
 ///
 /// If `last` is more than a day ahead of the clock, it came from a wrong clock. Nodes with a right
 /// clock refuse it, and would refuse its successors until that day. Then `last` is ignored, and the

@@ -1,4 +1,4 @@
-//! Setup of sending and receiving files and talk at the start of a node.
+//! Setup of sending and receiving files, messages and lines of chat at the start of a node.
 
 use std::sync::Arc;
 

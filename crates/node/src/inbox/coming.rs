@@ -36,13 +36,13 @@ pub(super) struct IncomingPush {
     hasher: blake3::Hasher,
     hashed_bytes: u64,
     noted_bytes: u64,
-    /// The progress note of an earlier life, not verified yet.
+    /// The progress note of an earlier run of the node, not verified yet.
     left: Option<ProgressNote>,
     pub(super) touched: Instant,
 }
 
 impl IncomingPush {
-    /// Restores a file that an earlier life left unfinished.
+    /// Restores a file that an earlier run of the node left unfinished.
     pub(super) fn left(note: ProgressNote, arriving: InboxFile) -> Self {
         let key = (note.from, note.hash);
         let mut coming = Self::new(key, note.name.clone(), arriving.size_bytes());
@@ -78,13 +78,13 @@ impl IncomingPush {
         Ok(())
     }
 
-    /// Returns whether the file is from an earlier life and has not been offered again.
+    /// Returns whether the file is from an earlier run of the node and has not been offered again.
     pub(super) fn is_left(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Verifies the bytes of an earlier life against the hash in its note. Continues from there if
-    /// they match, else from the beginning. Blocking: reads all of these bytes.
+    /// Verifies the bytes of an earlier run of the node against the hash in its note. Continues
+    /// from there if they match, else from the beginning. Blocking: reads all of these bytes.
     pub(super) fn verify_left(&mut self) {
         let Some(note) = self.left.take() else {
             return;

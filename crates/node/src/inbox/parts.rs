@@ -51,7 +51,7 @@ pub(super) struct PartPaths {
     note: PathBuf,
 }
 
-/// A file of which an earlier life left a note: unfinished or published.
+/// A file of which an earlier run of the node left a note: unfinished or published.
 #[derive(Debug)]
 pub(super) struct UnfinishedPush {
     pub(super) note: ProgressNote,
@@ -126,8 +126,8 @@ impl ProgressNote {
     }
 }
 
-/// Returns the unfinished and the published files of which an earlier life left notes in an inbox,
-/// at most `most`. Removes all other files from the subfolder.
+/// Returns the unfinished and the published files of which an earlier run of the node left notes in
+/// an inbox, at most `most`. Removes all other files from the subfolder.
 pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
     let folder = inbox.join(ARRIVING);
     let Ok(entries) = fs::read_dir(&folder) else {
