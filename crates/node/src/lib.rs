@@ -23,11 +23,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The node keeps its key, cluster secret and cache below the given directory. By default it
-//! listens on any free port and finds other nodes on the LAN. Without a secret file it joins a
-//! cluster with a token: [`NodeMembership::join`] takes a `p2pfs_proto::trust::InviteToken`.
-//! [`Node::stop`] announces to the other nodes that this one ends. If the program exits without
-//! that call, they find out when their probes are not answered.
+//! The node keeps its key, cache and other state below the given directory. By default it listens
+//! on any free port and finds other nodes on the LAN. Without a secret file it joins a cluster with
+//! a token: [`NodeMembership::join`] takes a `p2pfs_proto::trust::InviteToken`. [`Node::stop`]
+//! announces to the other nodes that this one ends. If the program exits without that call, they
+//! find out when their probes are not answered.
 //!
 //! | to do | call |
 //! |---|---|
@@ -47,11 +47,10 @@
 //! # Inside
 //!
 //! The crate contains the start of a node, its event loop, and the source of the bytes that a
-//! filesystem reads ([`NodeContent`]). [`Machine`] is the part without input and output: the
+//! filesystem reads ([`NodeContent`]). [`Machine`] is the part without sockets and clock: the
 //! membership, the catalogue and the pulls of logs. The crate does not depend on FUSE, the control
-//! socket or the configuration file. An error during the start ends the start and leaves nothing
-//! running. A later problem becomes a [`Condition`] or a warning in the [`EventLog`], and the node
-//! continues.
+//! socket or the configuration file. A [`NodeError`] ends the start and leaves nothing running. Any
+//! other problem becomes a [`Condition`] or a warning in the [`EventLog`], and the node continues.
 //!
 //! | subject | files |
 //! |---|---|

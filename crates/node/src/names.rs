@@ -38,8 +38,8 @@ impl Names {
     }
 
     /// Returns the name of a node: the one in its certificate or from its last admission, else the
-    /// one that it gives itself, else the start of its key. Of two nodes with one name, each has a
-    /// part of its key appended.
+    /// one that it gives itself, else the start of its key. If several nodes in the catalogue have
+    /// one name, a part of its key is appended to each.
     pub(super) fn of(&self, node: &NodeId) -> String {
         self.known(node)
             .unwrap_or_else(|| node.short(NAMELESS_DIGITS))

@@ -19,8 +19,7 @@ pub enum Offence {
     /// It lists a version with a date in the future.
     #[error("lists files that are dated after now, which wait for their time: compare the clocks")]
     DatesAhead,
-    /// It lists a version of a name that other nodes list too, and no holder of that version gives
-    /// correct bytes.
+    /// It lists a version that no holder gave, under a name that has another version.
     #[error("lists versions of files that no node gives: other versions have their names")]
     GivesNothing,
     /// Its log exceeds the budget of one author.

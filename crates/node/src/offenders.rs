@@ -1,9 +1,8 @@
 //! The ledger of other nodes that break the rules of the cluster. It counts offences and reports
 //! them in the journal.
 //!
-//! Only behaviour that a signature or an authenticated connection proves is counted. A node that
-//! was killed or whose link failed is not an offender. The ledger only reports. Other code drops or
-//! shuns a node by its own decision.
+//! A node that was killed or whose link failed is not an offender. The ledger only reports: it
+//! neither drops nor shuns a node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -29,7 +29,7 @@ pub struct Parcel {
     pub sha256: Sha256,
 }
 
-/// The reason why a file was not sent. The recipient has no part of it under its name.
+/// The reason why a file was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The peer is gone, or does not read from its connection.

@@ -15,8 +15,8 @@ use p2pfs_proto::wire::native::tcp::LogPart;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Minimum interval between publications of the member list. Changes of a member's state are
-/// published at once.
+/// Minimum interval between publications of the member list. A member that comes up, moves, goes
+/// down or goes away is published at once.
 const MEMBERS_EACH: Duration = Duration::from_millis(100);
 
 /// One other node, as the loop knows it.
@@ -26,9 +26,9 @@ pub struct MemberReport {
     pub status: MemberStatus,
     /// Number of entries in its log.
     pub entries: u64,
-    /// Whether the node has announced the logs that it knows, and no log is still in transfer to
-    /// this node or waits to be shown. Logs that cannot be had at the moment do not count. If this
-    /// holds for all live members, everything that they list is listed here.
+    /// Whether the node told which logs it knows, or did not answer several times, and no log is in
+    /// transfer to this node or waits to be shown. Logs that cannot be had at the moment do not
+    /// count.
     pub is_read: bool,
 }
 

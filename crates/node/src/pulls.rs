@@ -1,8 +1,9 @@
 //! The schedule of log pulls: which member is asked next for which author's log, and when.
 //!
-//! There is one pull at a time for each author and a bounded number at once. After a failure
-//! another member is asked, with a growing pause while no member has the log. Pure: [`Pulls`]
-//! receives the time, members and results, and returns the next request. It never sees a record.
+//! There is one pull at a time for each author and a bounded number at once. After a failure,
+//! another member is asked, if there is one. The pause before it grows with each failure. Pure:
+//! [`Pulls`] receives the time, members and results, and returns the next request. It never sees a
+//! record.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,8 +13,7 @@ use rand::seq::IndexedRandom;
 
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of logs pulled at once. A part is at most 1 MiB of records, so this bounds the
-/// bytes in flight. Further logs wait.
+/// Maximum number of logs pulled at once; further logs wait. A part is at most 1 MiB of records.
 pub(crate) const PULLS_AT_ONCE_MAX: usize = 8;
 /// Pause after the first failure. It doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -37,9 +37,8 @@ const SILENT_FOR: Duration = Duration::from_secs(60);
 /// silent.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Number of tries at the beginning of a pull that skip members that were silent lately, if there
-/// are others. Later tries choose among all members, because a silent one may be the only one with
-/// the log.
+/// Number of tries for a part that skip members that were silent lately, if there are others. Later
+/// tries choose among all members, because a silent one may be the only one with the log.
 const TRIES_OF_OTHERS: u32 = 2;
 
 /// How long a log that had no room is not requested, whatever its author announces. So this node
@@ -160,7 +159,7 @@ impl Pulls {
         }
     }
 
-    /// Ends the pull: the log is as new as the newest head.
+    /// Ends the pull of a log.
     pub(crate) fn finish(&mut self, author: NodeId) {
         self.pulls.remove(&author);
     }
@@ -220,9 +219,10 @@ impl Pulls {
         }
     }
 
-    /// Returns the next request, given the live members. The first try goes to the author, unless
-    /// the author is away or silent, else to the node that announced the head. Further tries go to
-    /// random members.
+    /// Returns the next request, given the live members, or `None` if none is due or too many are
+    /// in flight. The first try for a part goes to the author, if that is live and not silent.
+    /// Otherwise it goes to the node that announced the head, if that is live and not silent. All
+    /// other tries go to random members.
     pub(crate) fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
         self.expire_silent(now);
         if self.is_busy() {

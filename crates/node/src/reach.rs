@@ -1,7 +1,6 @@
 //! Dialling back nodes that ask whether they can be reached.
 //!
-//! A node is dialled only at its address in the membership. So no node can make this one dial
-//! strangers.
+//! A node is dialled only at its address in the membership, never at an address in its request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +14,11 @@ use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_transfer::net::peer::{PeerNet, Probed, ReplyTo};
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of nodes dialled back at once. Further ones are told to retry.
+/// Maximum number of nodes dialled back at once. Further ones receive [`Response::Busy`].
 const REACHES_AT_ONCE: usize = 4;
 
-/// Answer to a member whose address is unknown. Its datagrams do not arrive, or its clock is so far
-/// ahead that its generation is refused. The time in the answer shows the second case.
+/// Answer to a member without a known address. Usually its datagrams do not arrive, or its clock is
+/// so far ahead that its generation is refused. The time in the answer shows the second case.
 const UNHEARD: &str = "no datagram of it is taken";
 
 /// The slots for dialling back.

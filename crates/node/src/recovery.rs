@@ -1,8 +1,8 @@
 //! Starting without stored state that cannot be read.
 //!
-//! The contents of `catalogue.redb` and `shares.redb` can be rebuilt from the shares and from other
-//! nodes. Owns the decisions when each file is moved aside, what is carried over, and which losses
-//! are reported. Never deletes a file, and never touches keys and certificates.
+//! Most contents of `catalogue.redb` and `shares.redb` can be rebuilt from the shares and from
+//! other nodes. Owns the decisions when each file is moved aside, what is carried over, and which
+//! losses are reported. Never deletes a file, and never touches keys and certificates.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(super) struct StoredState {
 }
 
 /// Opens the state. A damaged file is moved aside and replaced by an empty one. If `shares.redb` is
-/// damaged, `catalogue.redb` is replaced too.
+/// damaged, `catalogue.redb` is moved aside too; its generation and addresses are carried over.
 ///
 /// # Errors
 /// If the disk fails, if another process uses the directory, or if a newer p2pfs wrote the files.

@@ -1,8 +1,8 @@
 //! The event loop, which owns the state machine and feeds it with events.
 //!
-//! [`EventLoop::run`] receives from all queues, and publishes views and changes. The loop never
-//! waits for a peer or a disk: requests to peers, lookups for offers and writes to the store run in
-//! tasks and threads of their own, and their results return through queues.
+//! [`EventLoop::run`] receives from all queues, and publishes views and changes. Requests to peers,
+//! lookups for offers and writes to the store run in tasks and threads of their own, so that the
+//! loop does not wait for them. Their results return through queues.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ pub(super) struct EventLoop {
     pending: PendingWork,
     views: ViewClock,
     roll: MemberSchedule,
-    /// Whether a large change is being merged. The loop does one step of it in each round.
+    /// Whether steps of a large change are left. The loop does one step in each round.
     is_sweeping: bool,
     has_left: bool,
 }
@@ -239,7 +239,7 @@ impl EventLoop {
     }
 
     /// Handles `first` and the datagrams that are already in the socket, up to [`DATAGRAM_BATCH`].
-    /// So a burst of datagrams costs one round of the loop.
+    /// So a burst of datagrams costs few rounds of the loop.
     fn handle_datagrams(
         &mut self,
         first: Option<(usize, SocketAddr)>,
@@ -319,7 +319,7 @@ impl EventLoop {
         | CacheEvent::Evicted { hash, .. }
         | CacheEvent::Dropped { hash, .. } = &event
         {
-            // If the queue is full, the attributes in the kernel are stale for up to a minute.
+            // If the queue is full, the kernel keeps stale attributes until they expire.
             let _busy = self.parts.changes.try_send(Outdated::CachedBytes(*hash));
         }
         match event {

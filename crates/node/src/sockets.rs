@@ -29,7 +29,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Opens the sockets for other nodes and returns duplicates for the owner, TCP first.
+    /// Opens the sockets for other nodes and returns duplicates for the caller, TCP first.
     ///
     /// # Errors
     /// [`NodeError::Net`], which names the address and the remedy.

@@ -1,7 +1,6 @@
-//! The directory with the state that a node must not lose: its key, secret, catalogue and share
-//! state.
+//! The directory with the persistent state of a node: its key, secret, catalogue and share state.
 //!
-//! Owns the creation of the directory and its lock. One daemon at a time uses it.
+//! Owns the creation of the directory and its lock. One node at a time uses it.
 
 use std::path::{Path, PathBuf};
 

@@ -76,7 +76,7 @@ impl Store {
     /// Opens the store of a state directory, or creates it with mode 0600.
     ///
     /// # Errors
-    /// [`StoreError`], which names the file and the remedy. The file is unchanged.
+    /// [`StoreError`], which names the file.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let file = StoreFile::open(state_dir.join(STORE_FILE))?;
         let store = Self { file };
@@ -105,7 +105,7 @@ impl Store {
     /// live in that catalogue yet.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if a record cannot be decoded.
+    /// [`StoreError`]; [`StoreError::Damaged`] if a record cannot be decoded.
     pub fn load_catalogue(&self, mut catalogue: Catalogue) -> Result<Catalogue, StoreError> {
         let reading = self.file.begin_read()?;
         let logs = self.file.check(reading.open_table(LOGS))?;
@@ -173,7 +173,7 @@ impl Store {
         self.file.check(writing.commit())
     }
 
-    /// Removes marks, because this node has no bytes of their contents any more.
+    /// Removes these marks of private contents.
     ///
     /// # Errors
     /// [`StoreError`]; then all marks stay.
@@ -308,7 +308,7 @@ impl Store {
             }
             let current = encode(&STORE_VERSION);
             self.file.check(values.insert(VERSION_KEY, &*current))?;
-            // All tables exist from here on, so that no read finds one missing.
+            // These tables exist from here on, so that no read finds one of them missing.
             self.file.check(writing.open_table(LOGS))?;
             self.file.check(writing.open_table(RECORDS))?;
             self.file.check(writing.open_table(LAST_LIVE))?;

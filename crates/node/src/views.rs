@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// Minimum interval between two views, so that the files that a scan finds are published in
 /// batches.
 const PUBLISH_SPACING: Duration = Duration::from_millis(20);
-/// How long views wait for a large change to be merged, so that no reader sees half of it. A change
-/// that takes longer is shown in parts.
+/// How long views wait for a large change to end, so that no reader sees half of it. After this
+/// time, views are taken between the steps of the change.
 const SWEEP_HOLD: Duration = Duration::from_secs(2);
 
 /// The time of the last view and the next one.

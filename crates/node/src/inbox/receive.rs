@@ -2,7 +2,7 @@
 //!
 //! Start at [`Pushes::answer`]. An unfinished file stays open when its connection breaks, so that
 //! its sender can continue. A large file can also be continued after a restart of this node. A file
-//! without progress is given up after [`COMING_PATIENCE`].
+//! is given up if its sender requests nothing for it for [`COMING_PATIENCE`].
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,21 +31,22 @@ use p2pfs_types::keyed_buckets::KeyedBuckets;
 pub const COMING_MAX: usize = 64;
 /// Maximum number of files in transfer at once from one sender ([`ChargedSender`]).
 pub const COMING_OF_NODE_MAX: usize = 8;
-/// How long a file may stall until it is given up: time to repair a network. A published file is
-/// remembered as long.
+/// How long the sender of an unfinished file may be silent until the file is given up: time to
+/// repair a network. A published file is forgotten after the same time.
 pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
-/// How long a piece may wait for the rate limit; then it is accepted anyway. A sender takes a node
-/// for gone that is silent for 30 s.
+/// How long a piece may wait for the rate limit; then it is handled anyway. A sender ends a
+/// connection on which a request stays unanswered for 30 s.
 const PACE_PATIENCE: Duration = Duration::from_secs(20);
-/// Maximum number of published files that are remembered, for senders that missed the
-/// acknowledgement.
+/// Maximum number of remembered published files. A sender that missed the acknowledgement can offer
+/// such a file again and gets it then.
 const ARRIVED_MAX: usize = 256;
 /// Burst of lines of talk and messages that one sender may send. After each [`SAID_EACH`] one more
 /// is allowed.
 const SAID_BURST: u32 = 16;
 /// Interval after which one more line or message is allowed; see [`SAID_BURST`].
 const SAID_EACH: Duration = Duration::from_millis(250);
-/// Maximum number of senders that sent a line or message lately. A further sender may send none.
+/// Maximum number of senders with a counted allowance ([`SAID_BURST`]). While there are as many, a
+/// line or message of a further sender is refused.
 const SAID_SENDERS_MAX: usize = 4096;
 
 /// The senders whose files are accepted.
@@ -178,7 +179,7 @@ async fn expire_for_ever(inner: Weak<PushReceiver>) {
 }
 
 impl PushReceiver {
-    /// Gives up the files without progress and forgets old arrivals. Blocking.
+    /// Gives up the files whose senders are silent, and forgets old arrivals. Blocking.
     fn expire(&self, now: Instant) {
         let _inbox = self.inbox();
         let (forgotten, coming) = self.state.lock().take_expired(now);
@@ -252,7 +253,8 @@ impl PushReceiver {
         self.inbox().ok_or_else(silent)
     }
 
-    /// Returns the inbox, after restoring the unfinished files of an earlier life. Blocking.
+    /// Returns the inbox, or `None` if it is not open. The first call with an open inbox restores
+    /// the unfinished files of an earlier life. Blocking.
     fn inbox(&self) -> Option<&Inbox> {
         let inbox = self.parts.inbox.get()?;
         self.taken_up.call_once(|| {
@@ -262,8 +264,8 @@ impl PushReceiver {
         Some(inbox)
     }
 
-    /// Accepts `new`, or continues the same file if it is already in transfer. Returns how many
-    /// bytes have arrived: all, if the sender offers it again and it was published already.
+    /// Begins the file `new`, or continues it if it is already in transfer. Returns how many of its
+    /// bytes have arrived: all of them if `again` is set and the file was published.
     fn handle_offer(
         &self,
         origin: ChargedSender,
@@ -291,8 +293,8 @@ impl PushReceiver {
         }
     }
 
-    /// Begins a new file. Releases `state` before it uses the disk, so that only calls for the same
-    /// file wait for the disk.
+    /// Begins a new file. Releases `state` before it uses the disk, so that calls for other files
+    /// do not wait for `state` meanwhile.
     fn begin(
         &self,
         inbox: &Inbox,
@@ -315,14 +317,16 @@ impl PushReceiver {
             .map_err(PushRefusal::Never)
     }
 
-    /// Returns how much of the file has arrived, for a sender that continues it.
+    /// Verifies the bytes of an earlier life, publishes the file if it is complete, and returns how
+    /// many bytes have arrived.
     fn resume_push(&self, key: PushKey, coming: &mut IncomingPush) -> Result<u64, String> {
         coming.touched = Instant::now();
         if coming.is_left() {
             coming.verify_left();
             self.report(key.0, coming, PushStage::Started);
         }
-        // Also for a file that was complete when an earlier life ended before it was published.
+        // Also for an empty file, and for one that was complete when an earlier life ended before
+        // it was published.
         if coming.is_whole() && !coming.is_named() {
             self.finish(key, coming)
         } else {
@@ -363,7 +367,8 @@ impl PushReceiver {
         }
     }
 
-    /// Verifies the complete file and publishes it under its name.
+    /// Publishes the complete file if its bytes match the hash, and returns its size. Otherwise
+    /// gives it up.
     fn finish(&self, key: PushKey, coming: &mut IncomingPush) -> Result<u64, String> {
         if !coming.is_proven() {
             return Err(self.give_up(key, coming, "its bytes do not fit its hash"));
@@ -380,7 +385,8 @@ impl PushReceiver {
         }
     }
 
-    /// Returns the name of a file that the sender pushed and this node published.
+    /// Returns the name under which this node published a pushed file, or [`Response::NotHere`] if
+    /// it is not remembered.
     fn kept_name(&self, key: &PushKey) -> Response {
         let state = self.state.lock();
         let mut arrived = state.arrived.iter().filter(|arrived| arrived.key == *key);
@@ -392,7 +398,8 @@ impl PushReceiver {
 
     fn give_up(&self, key: PushKey, coming: &mut IncomingPush, why: &str) -> String {
         // Discarded before a new push of the same file can take the slot. A call that waits for the
-        // lock of `coming` then sees that this push is gone. An offer then looks for the new push.
+        // lock of `coming` then sees that this push is gone. If that call is an offer, it looks in
+        // the table again.
         coming.discard();
         self.state.lock().coming.remove(&key);
         self.report(key.0, coming, PushStage::Failed(why.to_owned()));
@@ -465,8 +472,8 @@ impl PushTable {
         }
     }
 
-    /// Records that a file was published. If the list is full, removes and returns its oldest
-    /// record; the caller must call [`ArrivedPush::forget`].
+    /// Records that a file was published, and frees its slot. If the list is full, removes and
+    /// returns its oldest record; the caller must call [`ArrivedPush::forget`].
     #[must_use]
     fn arrived(
         &mut self,
@@ -491,9 +498,10 @@ impl PushTable {
         self.arrived.iter().any(|arrived| arrived.key == *key)
     }
 
-    /// Takes a slot for a newly offered file. Removes and returns the records of earlier arrivals
-    /// of the same file; the caller must call [`ArrivedPush::forget`]. Otherwise a sender that
-    /// continues this push would receive the acknowledgement of the earlier one.
+    /// Takes a slot for a newly offered file, or fails if too many files are in transfer. Removes
+    /// and returns the record of an earlier arrival of the same file; the caller must call
+    /// [`ArrivedPush::forget`]. With that record, a sender that continues this push would receive
+    /// the acknowledgement of the earlier one.
     fn take_slot(
         &mut self,
         key: PushKey,

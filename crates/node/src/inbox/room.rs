@@ -26,7 +26,8 @@ pub(super) struct InboxUsage {
     pub(super) held_of: HashMap<ChargedSender, StorageAmount>,
     /// The files in transfer of each sender.
     coming_of: HashMap<ChargedSender, StorageAmount>,
-    /// Size of the last file that was refused for lack of room, until there is room for it.
+    /// Size of the last file that the inbox or its disk had no room for, until `Inbox::still_lacks`
+    /// finds that there is room.
     pub(super) refused_bytes: Option<u64>,
 }
 
@@ -42,7 +43,7 @@ impl InboxUsage {
         self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
 
-    /// Scans the folder and counts its files. Files named in `taken` are charged to their sender.
+    /// Counts the regular files in the folder. Charges those in `taken` with a known sender to it.
     pub(super) fn scan(&mut self, dir: &Path, taken: &PushedNames) -> io::Result<()> {
         (self.held_bytes, self.held_files) = (0, 0);
         self.held_of.clear();

@@ -18,8 +18,8 @@ impl SenderLookup {
         Self { inboxes, shares }
     }
 
-    /// Returns the entry with its sender, if the file was pushed. Blocks for one open of a file.
-    /// Only names of pushed files are opened.
+    /// Returns the entry, with its sender if the file was pushed and its sender is recorded. If an
+    /// inbox remembers the name of the file, opens the file, which may block.
     pub(crate) fn add_sender(
         &self,
         share: ShareIndex,

@@ -20,7 +20,8 @@ use p2pfs_types::file_name::{numbered_name, received_name};
 use p2pfs_types::files::{self, begin_to_write_out, link, opened_anew};
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of files in the folder. More are too many for a person to look through.
+/// Maximum number of files in the folder and in transfer. More are too many for a person to look
+/// through.
 pub const FILES_MAX: u64 = 10_000;
 /// Divisor of the budget, and of [`FILES_MAX`], that gives the limit of one sender. Half, so that
 /// one sender cannot fill the folder.
@@ -44,7 +45,7 @@ pub struct InboxSettings {
     pub floor_bytes: u64,
 }
 
-/// The reason why a file is refused. Unless the name is the reason, the sender may retry later.
+/// The reason why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {
     /// The budget is used up.
@@ -118,7 +119,8 @@ impl Inbox {
     /// Opens the inbox in that folder, which is created if it is missing. Blocking.
     ///
     /// # Errors
-    /// If the folder cannot be created, or its filesystem does not support files without a name.
+    /// If the folder cannot be created or read, or its filesystem does not support files without a
+    /// name.
     pub fn open(settings: InboxSettings) -> io::Result<Self> {
         files::make_open_dir(&settings.dir)?;
         let inner = InboxInner {
@@ -133,8 +135,8 @@ impl Inbox {
         files::unnamed(inbox.dir(), FILE_MODE).map(|_| inbox.clone())
     }
 
-    /// Returns whether a file of that name may have been pushed, whether it is still here or was
-    /// moved elsewhere.
+    /// Returns whether the inbox remembers a pushed file of that name. The file may have been moved
+    /// elsewhere.
     pub fn may_have_taken(&self, name: &[u8]) -> bool {
         self.inner.taken.lock().contains_key(name)
     }
@@ -171,8 +173,8 @@ impl Inbox {
         Ok(self.arriving(file, origin, size_bytes, Some(part)))
     }
 
-    /// Returns the unfinished files of an earlier life of this process, at most `most`. Each
-    /// reserves its full size, even if less space is available now. Blocking.
+    /// Returns the notes of an earlier life, at most `most`. Each note of an unfinished file comes
+    /// with the file, which reserves its full size, even if less space is available now. Blocking.
     pub(super) fn left(&self, most: usize) -> Vec<(ProgressNote, PartPaths, Option<InboxFile>)> {
         let left = left_in(self.dir(), most).into_iter();
         let taken_up = |left: UnfinishedPush| {
@@ -204,8 +206,8 @@ impl Inbox {
         }
     }
 
-    /// Returns why the last file that was refused for lack of room would be refused again. Reads
-    /// the disk only after a refusal. Blocking.
+    /// Returns why the inbox has no room for the last file that was refused for lack of room, or
+    /// `None` if it has. Reads the disk only after such a refusal. Blocking.
     pub(crate) fn still_lacks(&self) -> Option<InboxError> {
         let mut used = self.inner.use_now.lock();
         let size_bytes = used.refused_bytes?;
@@ -284,7 +286,8 @@ impl Inbox {
 }
 
 impl InboxInner {
-    /// Replaces the remembered names by those of all files in the folder with a sender attribute.
+    /// Replaces the remembered names by those of the files in the folder with a sender attribute.
+    /// Looks at [`TAKEN_MAX`] entries at most.
     fn remember_taken(&self) -> io::Result<()> {
         let mut taken = PushedNames::new();
         for entry in std::fs::read_dir(&self.settings.dir)?.take(TAKEN_MAX) {
@@ -361,8 +364,8 @@ impl InboxFile {
         }
     }
 
-    /// Publishes the complete file under its name, or the name with the first free number, and
-    /// returns the final name. `called` is the current name of its sender. Blocking.
+    /// Publishes the complete file and returns its final name: `name` without invalid bytes, with
+    /// the first free number if it is taken. `called` is the current name of its sender. Blocking.
     ///
     /// # Errors
     /// [`InboxError`]; then nothing is left of the file.

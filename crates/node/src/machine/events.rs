@@ -1,7 +1,6 @@
 //! The events and tasks for the owner of the machine, and the counts of dropped input.
 //!
-//! Behaviour that no honest node shows becomes an event ([`NodeEvent::Offended`]). The machine does
-//! not act on it.
+//! Behaviour that no honest node shows becomes a [`NodeEvent::Offended`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,8 +28,8 @@ pub enum NodeEvent {
         /// The reason.
         why: DownReason,
     },
-    /// Another node stopped cleanly. Its entries stay until it returns, or until
-    /// [`NodeEvent::PeerDown`] after the time of grace.
+    /// Another node stopped cleanly and announced its return. Its entries stay. If it does not
+    /// return within the time of grace, [`NodeEvent::PeerDown`] follows.
     PeerAway {
         /// The stopped node.
         node: NodeId,
@@ -100,8 +99,8 @@ pub enum NodeEvent {
 pub struct MachineCounters {
     /// Heads that did not decode or whose signature is wrong.
     pub bad_heads: u64,
-    /// Parts of logs that did not decode, that the catalogue refused, or after which the log did
-    /// not match its head.
+    /// Parts of logs that did not decode or had no valid head, that the catalogue refused, or after
+    /// which the log did not match its head.
     pub bad_parts: u64,
     /// Own facts and reader lists that the own log could not take.
     pub refused_facts: u64,
@@ -131,7 +130,8 @@ impl MachineEvents {
         }
     }
 
-    /// Reports the offence in a part of `author`'s log that `from` sent and the catalogue refused.
+    /// Reports the offence, if any, of a part of `author`'s log that the catalogue refused. A
+    /// malformed part is an offence of its sender `from`, too many records are one of `author`.
     pub(super) fn report_bad_part(&mut self, author: NodeId, from: NodeId, why: &CatalogueError) {
         match why {
             CatalogueError::WrongAuthor
@@ -148,7 +148,7 @@ impl MachineEvents {
         }
     }
 
-    /// Reports the offence in statements that `from` sent.
+    /// Reports the fault, if any, in statements that `from` sent.
     pub(super) fn report_bad_statement(&mut self, from: NodeId, fault: Option<Fault>) {
         match fault {
             Some(Fault::Garbage) => self.report_offence(from, Offence::Garbage),
@@ -159,7 +159,7 @@ impl MachineEvents {
         }
     }
 
-    /// Reports the offence in a list of members that `from` sent.
+    /// Counts and reports a list of members of `from` that was refused.
     pub(super) fn report_member_list(&mut self, from: NodeId, merged: Result<(), ClusterError>) {
         let offence = match merged {
             Ok(()) => return,
@@ -170,8 +170,8 @@ impl MachineEvents {
         self.report_offence(from, offence);
     }
 
-    /// Queues the request or offer in a datagram of `from`. `address` is `None` if `from` is not
-    /// live.
+    /// Queues the request or offer in a datagram of `from`, or reports a datagram that does not
+    /// decode. Drops an offer if `address` is `None`, because its sender is not live.
     pub(super) fn receive_message(
         &mut self,
         from: NodeId,

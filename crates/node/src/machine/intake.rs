@@ -19,9 +19,9 @@ use p2pfs_proto::wire::native::tcp;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// How long an unserved content ranks behind the other versions of its names, unless verified bytes
-/// of it arrive before. Afterwards a reader of such a name may get the content again. A peer is
-/// shunned for wrong bytes for the same time.
+/// How long an unserved content ranks behind the other versions of its names at most. Afterwards a
+/// reader of such a name may get the content again. A peer is shunned for wrong bytes for the same
+/// time.
 pub const UNSERVED_FOR: Duration = p2pfs_fetch::plan::SHUN;
 
 /// Target of the trace events about pulls of logs.
@@ -98,8 +98,8 @@ impl LogIntake<'_> {
     }
 
     /// Handles a head. `from` is the node that sent it over TCP, or `None` for a head from gossip.
-    /// Returns false if the author's signature is invalid. Does not check the signature of a head
-    /// that is refused for another reason.
+    /// Returns false if the author's signature was checked and is invalid. The signature is not
+    /// checked for a head of a non-member, the known head, or an older one.
     pub(super) fn handle_head(&mut self, signed: &SignedHead, from: Option<NodeId>) -> bool {
         let author = signed.head.author;
         if author != self.me && !self.own.keyring.is_member(&author) {
@@ -159,9 +159,9 @@ impl LogIntake<'_> {
         }
     }
 
-    /// Handles a head that this node's key signed for a different log as new as the own one. This
-    /// happens once after the disk of this node was restored from a backup, and the recovery ranks
-    /// all later facts above both logs. If it repeats, another machine uses the same key.
+    /// Handles a head that this node's key signed for a different log as new as the own one. A disk
+    /// restored from a backup causes this once, and the recovery ranks all later facts above both
+    /// logs. If it repeats too often, another machine uses the same key.
     fn handle_other_own_log(&mut self, epoch_heard: u64) {
         if self.own.catalogue.own().can_recover() {
             self.own.recover(self.now, epoch_heard);
@@ -239,8 +239,8 @@ impl LogIntake<'_> {
         self.report_dropped_logs();
     }
 
-    /// Handles the outcome of a part of a log: schedules the request for the next part, or ends the
-    /// pull.
+    /// Handles the outcome of a part of a log: continues, restarts or ends the pull.
+    /// [`Self::report_dropped_logs`] handles a log over budget.
     fn handle_applied(
         &mut self,
         (author, from): (NodeId, NodeId),
@@ -278,7 +278,6 @@ impl LogIntake<'_> {
                     }
                 }
             }
-            // `report_dropped_logs` handles it.
             Applied::OverBudget => {}
         }
     }
@@ -311,9 +310,9 @@ impl LogIntake<'_> {
         }
     }
 
-    /// Ranks a content behind the other versions of its names for [`UNSERVED_FOR`], because its
-    /// holders answered no request for it or sent wrong bytes. Reports the authors that list the
-    /// content under a name that has another version.
+    /// Ranks a content that no holder served behind the other versions of its names, for
+    /// [`UNSERVED_FOR`] at most. Reports the authors that list the content under a name that has
+    /// another version, unless that one is unserved too.
     pub fn mark_unserved(&mut self, hash: ContentHash) {
         let at_fault = self
             .own
@@ -328,9 +327,9 @@ impl LogIntake<'_> {
         }
     }
 
-    /// Forgets the listings of a node that is not live, and does not pull them from other nodes
-    /// until the node is live again or has a newer head. Returns false if the node is live or has
-    /// no listings.
+    /// Forgets the log of a node that is not live, and does not pull it from other nodes until the
+    /// node is live again or has a newer head. Returns false if the node is live or none of its
+    /// heads is known.
     pub fn forget_node(&mut self, node: &NodeId) -> bool {
         let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
         let is_known = self.own.catalogue.logs().head_of(node).is_some();

@@ -1,5 +1,5 @@
-//! The part of a node without sockets, disks and clock. [`Machine`] connects the membership with
-//! the catalogue.
+//! The part of a node without sockets and clock. [`Machine`] connects the membership with the
+//! catalogue.
 //!
 //! The machine owns the membership, the catalogue, and the schedule of pulls. It decides when a
 //! head is published, which log is pulled from which node, and how a peer's request is answered. It
@@ -15,8 +15,7 @@
 //! | applied changes of the keyring | `trust` |
 //! | events for the owner, counts of dropped input | `events` |
 //!
-//! A bad head or a bad part of a log from another node is dropped and counted, and the state stays
-//! as it was.
+//! Bad input from other nodes is dropped and counted ([`MachineCounters`]).
 
 mod events;
 mod intake;
@@ -60,8 +59,8 @@ use questions::{QuestionTable, RequestContext};
 use requests::PeerRequests;
 use trust::TrustProgress;
 
-/// How long changes of the own log are collected before a head is signed for them. So a scan of
-/// many files makes few heads, and a user does not notice the delay of a single file.
+/// Minimum time for which changes of the own log are collected before a head is signed for them. So
+/// a scan of many files makes few heads, and a user does not notice the delay of a single file.
 const PUBLISH_AFTER: Duration = Duration::from_millis(10);
 /// Minimum interval between two heads of this node.
 const PUBLISH_SPACING: Duration = Duration::from_millis(100);
@@ -72,8 +71,7 @@ const SECRETS_STREAM: u64 = 0x7365_6372_6574;
 /// without waiting for that head.
 pub const UNSAID_MAX: usize = 16_384;
 /// Number of queued events beyond which further `Wanted`, `Offered` and `Offended` events are
-/// dropped. All other events are queued. An owner that takes the events after each call never
-/// reaches it. A dropped request or offer costs a retry.
+/// dropped. All other events are queued. A dropped request or offer costs a retry.
 pub const EVENTS_MAX: usize = 4096;
 
 /// Identity and settings of a node.
@@ -103,8 +101,7 @@ pub enum AddressNews {
     Own,
     /// The address was announced on the LAN.
     Announced,
-    /// This member answered a probe of the address. This node then exchanges statements about the
-    /// membership with it.
+    /// This member answered a probe of the address.
     Member(NodeId),
 }
 
@@ -309,8 +306,8 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Asks all nodes which of them have these contents. For a private content, asks only its
-    /// readers.
+    /// Asks live nodes which of them have these contents: in a large cluster, only some of them.
+    /// For a private content, asks only its readers.
     pub fn broadcast_wanted(&mut self, now: Instant, hashes: Vec<ContentHash>) {
         let (private, hashes): (Vec<_>, Vec<_>) = hashes
             .into_iter()
@@ -324,7 +321,7 @@ impl Machine {
             };
             let readers = self.catalogue.readers_of(hash).into_iter();
             for node in readers.filter(|node| *node != self.me) {
-                // A reader that is not live is asked by the next call.
+                // A reader that is not live is not asked.
                 let _gone = self.cluster.send(now, node, body.clone());
             }
         }
@@ -334,7 +331,7 @@ impl Machine {
             })
             .encode()
             {
-                // Nodes that this call does not reach are asked by the next one.
+                // In a large cluster, the message reaches only some nodes.
                 let _reached = self.cluster.broadcast(now, body.into());
             }
         }
@@ -462,8 +459,8 @@ impl Machine {
     }
 
     /// Returns every other known node with the number of entries in its log. `is_read` is true if
-    /// the node told its heads or failed too often, no available log of any node is in transfer,
-    /// and the last view shows all merged logs.
+    /// the node told its heads or failed too often, no log is in transfer except postponed logs and
+    /// those that failed several times, and the last view shows all merged logs.
     pub fn member_reports(&self) -> Vec<MemberReport> {
         let is_all_taken = self.logs.taken_in.is_empty() && !self.logs.pulls.is_any_coming();
         let is_all_read = is_all_taken && !(self.logs.unshown && self.catalogue.is_dirty());
@@ -532,8 +529,8 @@ impl Machine {
                 self.events.push(NodeEvent::CopyGone { node });
                 if node == self.me {
                     self.catalogue.own_mut().forget_recoveries();
-                    // The other machine may have published a head that ranks above the own one. Any
-                    // member knows that head.
+                    // The other machine may have published a head that ranks above the own one.
+                    // Other members know such a head.
                     let member = self.cluster.live().next();
                     if let Some(member) = member {
                         self.requests().ask_for_heads(member.node, member.address);

@@ -21,8 +21,8 @@ pub(super) struct OwnLog {
     /// When to sign the next head.
     pub(super) due: Option<Instant>,
     not_before: Option<Instant>,
-    /// Own facts to be recorded in the log with the next head. They are not recorded earlier,
-    /// because other nodes cannot pull a log that is ahead of its head.
+    /// Own facts that are not recorded in the log yet. They wait for the next head, because other
+    /// nodes cannot pull a log that is ahead of its head.
     pub(super) unsaid: Vec<Fact>,
     /// The readers of each own share, as configured.
     configured: BTreeMap<ShareIndex, Option<Vec<String>>>,
@@ -76,8 +76,8 @@ impl OwnLogAccess<'_> {
         );
     }
 
-    /// Corrects the announcements of cached contents in the own log after a start or lost cache
-    /// events. `complete` has all complete contents of the cache with their sizes.
+    /// Makes the announcements of cached contents in the own log match the cache. `complete` has
+    /// all complete contents of the cache with their sizes.
     pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
         self.record();
         let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
@@ -132,7 +132,7 @@ impl OwnLogAccess<'_> {
                 }
             }
         }
-        // Cached contents for which the log has no room are announced after the next start.
+        // Cached contents for which the log has no room are not announced.
         let _full = self.catalogue.own_mut().review_haves();
     }
 

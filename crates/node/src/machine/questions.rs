@@ -1,9 +1,8 @@
 //! The requests to other nodes in flight, and the live members that this node has to ask for their
 //! heads.
 //!
-//! `QuestionTable` assigns the request IDs and enforces the limits. A node that does not answer
-//! holds at most [`REQUESTS_EACH_MAX`] slots, and requests for logs have slots of their own. The
-//! answers are interpreted elsewhere.
+//! `QuestionTable` assigns the request IDs and enforces the limits. Requests for logs have slots of
+//! their own. Of the other slots, a node that does not answer holds at most [`REQUESTS_EACH_MAX`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
 
 /// Maximum number of requests in flight, except for logs. Without a free slot, the first requests
-/// to a new member wait. Any other request is dropped and repeated in the next push-pull.
+/// to a new member wait. Any other request is dropped.
 pub const REQUESTS_MAX: usize = 192;
 /// Maximum number of requests in flight to one node, except for logs. It suffices for the first
 /// requests to the node before and after a restart, or for the first requests and a push-pull.
@@ -25,8 +24,9 @@ pub const LOG_REQUESTS_MAX: usize = 64;
 
 /// Delay until a live member that did not answer a request for heads is asked again.
 const HEADS_RETRY: Duration = Duration::from_secs(1);
-/// Number of failed requests for heads after which a live member is not waited for. Such a member
-/// answers datagrams but no connection. It is asked again in the next push-pull with it.
+/// Number of failed requests for heads in a row after which this node no longer waits for the heads
+/// of a live member, and does not schedule another request. Such a member answers datagrams but no
+/// connection.
 const HEADS_TRIES: u32 = 10;
 
 /// The kind of a request in flight, with the context for its response.
@@ -84,7 +84,7 @@ pub(super) struct QuestionTable {
     /// Live members to be asked for their heads, with their addresses. The time is the earliest
     /// retry for a member that did not answer, and `None` for a member to be asked at once.
     newcomers: BTreeMap<NodeId, (SocketAddr, Option<Instant>)>,
-    /// For each live member whose answer to a request for heads arrived or failed, the outcome.
+    /// The outcome of the last request for heads, by member.
     told: BTreeMap<NodeId, HeadsAnswer>,
 }
 
@@ -152,9 +152,9 @@ impl QuestionTable {
         self.told.insert(node, HeadsAnswer::Arrived);
     }
 
-    /// Records that a member did not answer a request for its heads, and schedules the next
-    /// request. Has no effect if the member answered an earlier request. `address` is `None` if the
-    /// member is no longer live.
+    /// Records that a member did not answer a request for its heads. Schedules the next request,
+    /// unless [`HEADS_TRIES`] have failed. Has no effect if the member answered an earlier request,
+    /// or if `address` is `None` because the member is no longer live.
     pub(super) fn mark_heads_missed(
         &mut self,
         now: Instant,
@@ -222,7 +222,7 @@ impl QuestionTable {
         self.newcomers.remove(node);
     }
 
-    /// Returns a member that must be asked now, if it has this many free slots.
+    /// Returns a member that must be asked now and for which at least `questions` slots are free.
     pub(super) fn newcomer(&self, questions: usize) -> Option<(NodeId, SocketAddr)> {
         if self.newcomers.is_empty() || self.room() < questions {
             return None;

@@ -28,8 +28,8 @@ pub(super) struct PeerRequests<'a> {
 }
 
 impl PeerRequests<'_> {
-    /// Queues the first requests to new members that have free slots. The other new members wait
-    /// until requests in flight are answered.
+    /// Queues the first requests to the new members for which enough slots are free. The other new
+    /// members wait.
     pub(super) fn ask_newcomers(&mut self, now: Instant) {
         self.questions.mark_due(now);
         while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
@@ -38,8 +38,8 @@ impl PeerRequests<'_> {
         }
     }
 
-    /// Requests the list of members, the statements and the heads of a member, and sends those of
-    /// this node with the requests (push-pull).
+    /// Requests the list of members, the statements and the heads of a member (push-pull). Sends
+    /// the members and heads of this node with the requests.
     pub(super) fn ask_push_pull(&mut self, node: NodeId, address: SocketAddr) {
         let request = Request::Members {
             members: self.cluster.export_members(),
@@ -68,7 +68,8 @@ impl PeerRequests<'_> {
     }
 
     /// Requests the statements and the secret that a member has and this node lacks. With `all`,
-    /// the request also contains all statements that this node knows.
+    /// the request also contains all statements that this node knows. Does nothing without a
+    /// ledger.
     pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
         if self.keyring.has_ledger() {
             let question = self.keyring.exchange().question(all).into();

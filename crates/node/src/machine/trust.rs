@@ -38,8 +38,9 @@ impl TrustProgress {
         ledger.owners().filter_map(sound).collect()
     }
 
-    /// Returns a random member to ask now for the secret of the epoch that the ledger names.
-    /// Returns `None` if this node has that secret, or if the next request is not due.
+    /// Returns a random live member to ask now for the secret of the epoch that the ledger names.
+    /// Returns `None` if this node has that secret, if the next request is not due, or if no member
+    /// is live.
     pub(super) fn secret_source(&mut self, now: Instant, cluster: &Cluster) -> Option<Member> {
         if self.secret_due.is_none_or(|due| now < due) {
             return None;

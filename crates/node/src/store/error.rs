@@ -7,7 +7,7 @@ use super::{STORE_VERSION, VALUE_MAX_BYTES};
 use p2pfs_catalogue::CatalogueError;
 use p2pfs_types::files::with_remedy;
 
-/// The reason why state could not be stored or loaded. No data on disk was lost.
+/// The reason why state could not be stored or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has the file open: two daemons use one state directory.

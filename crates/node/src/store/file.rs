@@ -16,7 +16,7 @@ use p2pfs_types::files::{PRIVATE_MODE, is_damage, open_private};
 /// Settings by name.
 pub(super) const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("values");
 
-/// The open file. Each of its errors names the file and the remedy.
+/// The open file. Each of its errors names the file.
 pub(super) struct StoreFile {
     database: Database,
     pub(super) path: PathBuf,
