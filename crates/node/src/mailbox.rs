@@ -15,8 +15,8 @@ pub(crate) const BEHIND_MAX: usize = 64;
 /// A message and its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Name of the sender. The certificate of a node proves its name. Any other name is one that
-    /// the sender gives itself without proof.
+    /// Name of the sender. The certificate of a node proves its name. Without a certificate, it is
+    /// the name that the sender gives itself, or the start of its key.
     pub from: String,
     /// The bytes.
     pub bytes: Bytes,

@@ -43,7 +43,8 @@ impl InboxUsage {
         self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
 
-    /// Counts the regular files in the folder. Charges those in `taken` with a known sender to it.
+    /// Counts the regular files in the folder. Charges a file in `taken` to its sender, if that is
+    /// known.
     pub(super) fn scan(&mut self, dir: &Path, taken: &PushedNames) -> io::Result<()> {
         (self.held_bytes, self.held_files) = (0, 0);
         self.held_of.clear();

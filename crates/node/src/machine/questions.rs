@@ -12,8 +12,8 @@ use super::{Outgoing, RequestId};
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of requests in flight, except for logs. Without a free slot, the first requests
-/// to a new member wait. Any other request is dropped.
+/// Maximum number of requests in flight, except for logs. Without a free slot, a member that must
+/// be asked for its heads waits. Any other request is dropped.
 pub const REQUESTS_MAX: usize = 192;
 /// Maximum number of requests in flight to one node, except for logs. It suffices for the first
 /// requests to the node before and after a restart, or for the first requests and a push-pull.
@@ -84,7 +84,7 @@ pub(super) struct QuestionTable {
     /// Live members to be asked for their heads, with their addresses. The time is the earliest
     /// retry for a member that did not answer, and `None` for a member to be asked at once.
     newcomers: BTreeMap<NodeId, (SocketAddr, Option<Instant>)>,
-    /// The outcome of the last request for heads, by member.
+    /// By member, whether its heads arrived, or else how many requests for them failed in a row.
     told: BTreeMap<NodeId, HeadsAnswer>,
 }
 

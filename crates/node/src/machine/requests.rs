@@ -38,8 +38,8 @@ impl PeerRequests<'_> {
         }
     }
 
-    /// Requests the list of members, the statements and the heads of a member (push-pull). Sends
-    /// the members and heads of this node with the requests.
+    /// Requests the list of members, the statements and the heads of a member (push-pull). The
+    /// requests contain the members and heads that this node knows.
     pub(super) fn ask_push_pull(&mut self, node: NodeId, address: SocketAddr) {
         let request = Request::Members {
             members: self.cluster.export_members(),
