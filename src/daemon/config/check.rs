@@ -118,7 +118,7 @@ fn mesh(config: &Config) -> Broken {
     None
 }
 
-/// Each listener needs its own TCP port. Port 0 means any free port.
+/// Rejects a listener with the address and port of another one. Port 0 means any free port.
 fn ports(config: &Config) -> Vec<(&'static str, String)> {
     let metrics = match config.metrics.listen {
         Some(MetricsAddress::Tcp(address)) => Some(address),
@@ -148,7 +148,8 @@ fn ports(config: &Config) -> Vec<(&'static str, String)> {
     broken.collect()
 }
 
-/// Returns whether only one of two addresses can be listened on.
+/// Returns whether only one of two addresses of the same family can be listened on. Addresses of
+/// different families never count as colliding.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     let is_same_kind = one.is_ipv4() == other.is_ipv4();

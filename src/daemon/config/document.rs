@@ -1,4 +1,4 @@
-//! One file of settings. Every value is checked by itself, so that all errors in the file are
+//! One file of settings. Every value is checked by itself, so that all wrong values of the file are
 //! reported at once, each with its position.
 
 use std::path::Path;

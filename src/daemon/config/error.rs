@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Why the configuration was refused. The error lies in the named file or variable, and no setting
-/// was applied.
+/// Why the configuration was refused. No setting was applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file that cannot be read.

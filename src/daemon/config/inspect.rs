@@ -33,7 +33,7 @@ pub fn inspect(loaded: &Loaded) -> Inspection {
     found
 }
 
-/// Warns of shares that overlap. Only the first of them is shared.
+/// Warns of two shares that overlap.
 fn trouble_between(dir: &Path, other: &Path) -> Option<String> {
     let real = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     overlap(&real(dir), &real(other)).then(|| {

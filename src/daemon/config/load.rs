@@ -89,7 +89,7 @@ impl Loaded {
 /// Reads and checks all layers, and asks the disks which shares name the same folder.
 ///
 /// # Errors
-/// [`ConfigError`] names all wrong places; no setting was applied.
+/// [`ConfigError`], which names the wrong places.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, one_folder::standing)
 }
@@ -98,7 +98,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// for a share's disk.
 ///
 /// # Errors
-/// [`ConfigError`] names all wrong places; no setting was applied.
+/// [`ConfigError`], which names the wrong places.
 pub fn load_texts(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, |shares| (shares, Vec::new()))
 }

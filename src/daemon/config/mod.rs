@@ -5,9 +5,8 @@
 //! their names, the environment, the command line. Lists are replaced as a whole, except for
 //! shares, which are appended. Owns the names of all settings ([`SETTINGS`]) and the parsers of
 //! their units. Reads files and never writes them, except for the daemon's own files under its
-//! state directory ([`saved`]). All errors are reported at once, each with the file, line and key,
-//! or the variable, and the accepted values. No setting of a configuration with an error is
-//! applied.
+//! state directory ([`saved`]). Errors are reported together, each with its position or variable
+//! and the accepted values. No setting of a configuration with an error is applied.
 //!
 //! Begin with a file of `sections`: each field there is a whole setting.
 

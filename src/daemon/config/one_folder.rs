@@ -43,8 +43,8 @@ fn superseded(dir: &Path, by: &Path) -> String {
     format!("share.dir: {dir} is there twice{also}: the later one stands; take the earlier out")
 }
 
-/// Returns one name for all spellings of each folder: the canonical path if the disk answers in
-/// time, otherwise the path without `.` and `..`. Waits for at most one second in total.
+/// Returns a name of each folder for comparison: its canonical path, or the path without `.` and
+/// `..` if the disk does not answer in time. Waits for at most one second in total.
 pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = dirs.iter().map(|dir| without_dots(dir)).collect();
     let until = Instant::now() + DISKS_WITHIN;

@@ -71,8 +71,7 @@ pub fn load_shares(state_dir: &Path) -> io::Result<Vec<ShareSettings>> {
 /// Replaces the saved shares.
 ///
 /// # Errors
-/// The error of the system, or `InvalidInput` above [`SHARES_MAX`]. The previous file stays in
-/// place.
+/// The error of the system, or `InvalidInput` above [`SHARES_MAX`].
 pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()> {
     if shares.len() > SHARES_MAX {
         let message = format!(
@@ -89,7 +88,7 @@ pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()>
 }
 
 /// Returns the keys of the members of the cluster in a state directory that no daemon uses. Returns
-/// none if this user may not read the directory; then nothing can be saved there either.
+/// none if the stored certificates cannot be read.
 pub fn saved_members(state_dir: &Path) -> Vec<NodeId> {
     let members = KeyringFiles::certificates_in(state_dir).unwrap_or_default();
     members.into_iter().map(|member| member.node).collect()
@@ -98,7 +97,7 @@ pub fn saved_members(state_dir: &Path) -> Vec<NodeId> {
 /// Saves a token for the next start of the daemon, and returns the path of its file.
 ///
 /// # Errors
-/// The error of the system; a token that was saved before stays in place.
+/// The error of the system.
 pub fn save_token(state_dir: &Path, token: &str) -> io::Result<PathBuf> {
     write(state_dir, TOKEN_FILE, &format!("{token}\n"))?;
     Ok(state_dir.join(TOKEN_FILE))
@@ -112,7 +111,7 @@ pub fn waiting_token(state_dir: &Path) -> io::Result<Option<String>> {
     Ok(read(&state_dir.join(TOKEN_FILE))?.map(|text| text.trim().to_owned()))
 }
 
-/// Removes the saved token, once it was used or has become useless.
+/// Removes the saved token, if there is one.
 ///
 /// # Errors
 /// The error of the system.

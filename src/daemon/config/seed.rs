@@ -1,5 +1,5 @@
-//! The address of another node in settings. It may contain a host name, which is resolved at each
-//! use, because addresses change.
+//! The address of another node in settings. A host name is kept as text, because its addresses
+//! change.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -36,7 +36,8 @@ const SHORT_SIZE_UNITS: [(&str, u64); 5] = [
 ];
 /// Maximum duration of a setting. No user sees the end of a wait of a year.
 pub const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
-/// Maximum significant digits of a fraction; further digits do not change whole bytes.
+/// Maximum digits of a fraction that count. Further ones stand for less than a thousandth of a byte
+/// or millisecond.
 const FRACTION_MAX_DIGITS: usize = 18;
 
 /// Why a text is invalid. The error is the user's.
