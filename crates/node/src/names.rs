@@ -118,7 +118,7 @@ fn is_namesake_called(member: &Certificate, setting: &str) -> bool {
 }
 
 /// Returns the name of each node in the cluster's history, including expelled nodes: the name in
-/// its certificate, else the one at its last admission.
+/// its certificate, else the one at its last valid admission, else the one at a void admission.
 pub(super) fn certified_names(keyring: &Keyring) -> BTreeMap<NodeId, NodeName> {
     let Some(ledger) = keyring.ledger() else {
         return BTreeMap::new();

@@ -31,7 +31,7 @@ const NOT_STORED: &str = "the state is not stored, to be tried again";
 /// precise enough, because a log is forgotten only after its author was away for days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
 /// Interval at which the responder statistics (how fast and how reliably each peer answered) are
-/// stored. A crash loses at most the last interval.
+/// stored. A crash loses what changed since the last time.
 const RESPONDERS_PERIOD: Duration = Duration::from_secs(300);
 
 /// The result of a batch.
@@ -223,8 +223,8 @@ impl Persister {
         }
     }
 
-    /// Makes the responder statistics due now, because a peer sent wrong bytes. A crash then does
-    /// not lose that.
+    /// Makes the responder statistics due now, so that a crash hardly loses that a peer sent wrong
+    /// bytes.
     pub(super) fn expedite_responders(&mut self) {
         self.next_responders = Instant::now();
     }

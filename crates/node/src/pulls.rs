@@ -164,7 +164,7 @@ impl Pulls {
         self.pulls.remove(&author);
     }
 
-    /// Records that no answer arrived or can arrive. If that took longer than [`SOON`], the asked
+    /// Records a try without an answer, as a failure. If it took longer than [`SOON`], the asked
     /// member counts as silent for [`SILENT_FOR`].
     pub(crate) fn fail_silently(&mut self, now: Instant, author: NodeId) {
         let state = self.pulls.get(&author).map(|pull| &pull.state);
@@ -181,8 +181,7 @@ impl Pulls {
         self.silent.remove(from);
     }
 
-    /// Records a failed try: the asked member did not have the log or sent a bad part, or there was
-    /// no member to ask. The next try follows after a pause.
+    /// Records a failed try. The next try follows after a pause.
     pub(crate) fn fail(&mut self, now: Instant, author: NodeId) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.failures = pull.failures.saturating_add(1);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How many opened versions of other nodes' files the cache had. Each open counts once, by its
-/// first read. The kernel reads a file that is whole in the cache by itself, so such a file counts
-/// at its open.
+/// first read. The kernel may read a file that is whole in the cache by itself, so such a file
+/// counts at its open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheOpens {
     /// Opens with the first bytes in the cache.

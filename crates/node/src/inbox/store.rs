@@ -411,8 +411,8 @@ impl InboxFile {
         Err(InboxError::Name)
     }
 
-    /// Reopens the file read-only. A share does not list a file while it is open for writing, and a
-    /// pushed file must be listed as soon as it has its name.
+    /// Reopens the file read-only. A share waits for the end of writing before it lists a file, and
+    /// a pushed file must be listed as soon as it has its name.
     fn end_writing(&mut self) -> io::Result<()> {
         self.file = opened_anew(&self.file)?;
         Ok(())
