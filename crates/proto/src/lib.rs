@@ -1,5 +1,5 @@
-//! Trust statements (keys, invitations, the ledger of members) and every format that native nodes
-//! exchange.
+//! Keys, invitations and the ledger of members (`trust`), and the formats of the messages that
+//! native nodes exchange (`wire`).
 
 #![cfg_attr(
     test,

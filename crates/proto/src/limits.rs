@@ -1,8 +1,8 @@
-//! The limits of this crate on input from outside, as p2pfs(8) lists them.
+//! The list of this crate's limits for p2pfs(8).
 
 use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 
-/// Every limit of this crate, in the order of their names.
+/// The limits of this crate that p2pfs(8) lists, in the order of their names.
 pub const LIMITS: &[Limit] = &[
     Limit {
         name: "proto::trust::exchange::EXCHANGE_MAX_BYTES",

@@ -1,14 +1,14 @@
-//! Encoding and decoding of everything that native nodes send, with every size limit.
+//! Encoding and decoding of the messages that native nodes exchange.
 //!
-//! This module owns the formats and their limits. It opens no socket, keeps no state, and trusts no
-//! input: a decoded message is well formed and within its limits, but not necessarily true.
+//! This module owns the formats and their limits. It opens no socket and keeps no state. It trusts
+//! no input: a decoded message is within its limits, but its content is not verified.
 
 pub mod native;
 
 use std::net::SocketAddr;
 
 /// The reason why bytes are not a message, or why a message cannot be encoded. The fault is the
-/// sender's if the bytes were received, otherwise the caller's. Nothing has changed.
+/// sender's if the bytes were received, otherwise the caller's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A length is over its limit.
@@ -21,7 +21,7 @@ pub enum WireError {
         /// Its limit.
         limit_bytes: usize,
     },
-    /// Bytes are missing, or have no meaning.
+    /// Bytes are missing, have no meaning, or hold a value that is not allowed.
     #[error("{what} is malformed")]
     Malformed {
         /// The expected object.

@@ -1,28 +1,25 @@
 //! Valid targets of symbolic links in the namespace.
 //!
-//! The author of a link, the receiver of its log and the mount use this one rule. A target is
-//! relative. It has `..` at its beginning only, at most once for each directory above the link.
-//! Then the text of a target and the path that the kernel takes agree, whatever other links there
-//! are:
+//! A target is relative. It has `..` only at its beginning, at most once for each directory above
+//! the link. Then no link leads out of the namespace, whatever other links there are:
 //!
 //! * The kernel expands a link in the directory that holds it. That is a real directory, even if
-//!   links led to it. A `..` at the beginning of the target goes up from there, and the link has at
-//!   least that many directories above it. In `.p2pfs/peers/NAME`, which shows the files of one
-//!   node, the link has three more directories above it, and the target stays in that node's files.
-//! * After a name the target only goes down, or through another link of any author, to which the
-//!   same rule applies.
+//!   links led to it. A `..` at the beginning of the target goes up from there. In
+//!   `.p2pfs/peers/NAME`, which shows the files of one node, the target stays in that node's files.
+//! * After a name the target only goes down, or through another link, to which the same rule
+//!   applies.
 //!
-//! By the text alone `z/../x` leads to `x`. If `z` is a link to `.`, the kernel goes to the
-//! directory above instead: `..` after a name leads wherever that name's link leads. Merged
-//! directories and conflict names (`name~node`) keep each link at its depth.
+//! A `..` after a name is refused, because the name may be a link. By its text, `z/../x` is `x`. If
+//! `z` is a link to `.`, the kernel goes to `../x` instead. Merged directories and conflict names
+//! (`name~node`) keep each link at its depth.
 
 use p2pfs_types::path::{HIDDEN_ROOT, SharedPath};
 
 /// Maximum length in bytes of a symbolic link's target, as for a path (`PATH_MAX`, limits.h).
 pub const LINK_TARGET_MAX_BYTES: usize = 4095;
 
-/// Returns whether a link of the namespace may have this target. No path through such links leads
-/// out of the namespace or into the mount's own folder.
+/// Returns whether the link at this path may have this target. If all links have such targets, none
+/// leads out of the namespace or into [`HIDDEN_ROOT`].
 pub fn link_stays_inside(link: &SharedPath, target: &[u8]) -> bool {
     let fits = !target.is_empty() && target.len() <= LINK_TARGET_MAX_BYTES;
     if !fits || target.starts_with(b"/") || target.contains(&0) {

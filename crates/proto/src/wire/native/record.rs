@@ -1,4 +1,4 @@
-//! Records of a node's log, which list its files, and the signed head that vouches for them.
+//! Records of a node's log (its files, its cached contents), and the signed head of the log.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,8 +14,7 @@ pub const SENDER_MAX_BYTES: usize = 255;
 /// Maximum number of components of a path. It is far more than in trees that people make, and
 /// bounds what one record can make the others store.
 pub const PATH_MAX_DEPTH: usize = 256;
-/// Maximum size of a file in bytes: the largest signed 64-bit offset (`off_t`), as in every file
-/// system.
+/// Maximum size of a file in bytes: the largest signed 64-bit offset (`off_t`).
 pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;
 
 /// A point in time: seconds since 1970 (may be negative) and nanoseconds below 1,000,000,000.
@@ -37,7 +36,8 @@ pub const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
 const NANOSECOND_BITS: u32 = 30;
 
 impl Timestamp {
-    /// Packs the time into 8 bytes. Returns none if the time is before 1970 or after May 2514.
+    /// Packs the time into 8 bytes. Returns none if the time is before 1970 or after May 2514, or
+    /// has a full second of nanoseconds or more.
     pub fn packed(self) -> Option<u64> {
         let seconds = u64::try_from(self.seconds).ok()?;
         let fits =
@@ -65,14 +65,15 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// Number of a share among the author's shares. The author chooses it, and it outlives restarts.
+/// Number that an author gives to one of its shares or, from [`Self::FIRST_SEALED`] on, to a list
+/// of readers of a share.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct ShareIndex(pub u16);
 
 impl ShareIndex {
-    /// The first number with records that are sealed for the readers of a share.
+    /// The first number with sealed records, which only the readers of a share can open.
     pub const FIRST_SEALED: Self = Self(1 << 15);
 
     /// Returns whether the records under this number are sealed.
@@ -86,8 +87,8 @@ pub const SHARES_MAX: usize = 4096;
 /// Maximum number of readers of a share. It is far above the size of a group that shares something,
 /// and bounds what one record makes the others store.
 pub const READERS_MAX: usize = 1024;
-/// Maximum size in bytes of a sealed path and of a sealed entry. It covers the clear form, the
-/// bytes that sealing adds, and the fields of an entry besides a link's target.
+/// Maximum size in bytes of a sealed path and of a sealed entry: the clear form and the bytes that
+/// sealing adds.
 pub const SEALED_MAX_BYTES: usize = 5120;
 
 /// One reader of a share.
@@ -113,7 +114,7 @@ pub enum Kind {
     },
     /// A directory.
     Directory,
-    /// A symbolic link that points inside its share.
+    /// A symbolic link that stays inside the namespace.
     Symlink {
         /// The target, relative, with `..` at its beginning only.
         target: bytes::Bytes,
@@ -184,8 +185,8 @@ pub enum Fact {
         /// Hash of the content.
         hash: ContentHash,
     },
-    /// The list of nodes that can read the following records with this number. The list of a number
-    /// never changes.
+    /// The nodes that can read the sealed records with this number. The list of a number never
+    /// changes.
     Readers {
         /// Number of the sealed share, at least [`ShareIndex::FIRST_SEALED`].
         number: ShareIndex,

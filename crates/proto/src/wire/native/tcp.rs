@@ -1,11 +1,11 @@
 //! Length-limited TCP frames of the native plane.
 //!
-//! This module owns the messages that two nodes exchange inside TLS: the greeting that proves
-//! membership, then requests in one direction and responses in the other. A frame is a length (u32,
-//! big endian, of everything after it), a request id (u32, big endian), a kind (one byte) and a
-//! body. Every kind has its own limit. The limit is checked on the header, before a body is read or
-//! memory is allocated for it. If a frame cannot be decoded, its sender is at fault and the
-//! connection must end. [`Request`] and [`Response`] are the place to start.
+//! This module owns the messages that two nodes exchange inside TLS: first the greetings, which
+//! prove membership or an invitation, then requests in one direction and responses in the other. A
+//! frame is a length (u32, big endian, of everything after it), a request id (u32, big endian), a
+//! kind (one byte) and a body. Every kind has its own limit. [`FrameHeader::decode`] checks it, so
+//! that no memory is allocated for a longer body. If a frame cannot be decoded, its sender is at
+//! fault and the connection must end. [`Request`] and [`Response`] are the place to start.
 
 pub mod batch;
 pub mod frame;
@@ -53,23 +53,24 @@ pub const HOLDINGS_RANGES_MAX: usize = 4096;
 /// Maximum size in bytes of a [`Response::Holdings`]: the size of the content and the number of
 /// ranges, then two varints of at most 10 bytes for each range.
 pub const HOLDINGS_MAX_BYTES: usize = HOLDINGS_RANGES_MAX * 20 + 16;
-/// Maximum length of the reason of a refusal in bytes. A longer one is truncated before it is sent.
+/// Maximum length in bytes of the reason of a refusal or of a failed dial. A longer one is
+/// truncated before it is sent.
 pub const REASON_MAX_BYTES: usize = 256;
 /// Maximum size in bytes of a requested file: the largest file offset of Linux.
 pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;
 
-/// The connection that a request uses, of the two to a peer. Requests with a waiting reader never
-/// queue behind requests that only fill the cache.
+/// The connection that a request uses, of the two to a peer. A request with a waiting reader does
+/// not queue behind the bulk requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Lane {
-    /// A reader waits for the answer.
+    /// For requests that a reader or a user waits for.
     Urgent,
-    /// No reader waits for the answer yet.
+    /// For all other requests.
     Bulk,
 }
 
-/// A request of one node to another. A repeated request has the effect of one, except [`Push::Say`]
-/// and [`Push::Message`], which the peer delivers again.
+/// A request of one node to another. If a [`Push::Say`] or a [`Push::Message`] is repeated, the
+/// peer delivers it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Exchanges member lists: sends this node's list and requests the peer's.
@@ -114,7 +115,7 @@ pub enum Request {
     /// Asks the peer to dial this node at the address under which the peer knows it, and to report
     /// the result.
     Reach,
-    /// Sends something to the peer, which may refuse it.
+    /// Sends data to the peer, which may refuse it, or asks about data that was sent.
     Push(Push),
     /// Exchanges membership statements.
     Trust {
@@ -131,7 +132,7 @@ pub enum Response {
         /// The encoded list, opaque here, at most [`MEMBERS_MAX_BYTES`].
         members: Bytes,
     },
-    /// The log heads that the peer knows.
+    /// The log heads of the peer that are newer than those of the request, or missing in it.
     Heads {
         /// At most [`HEADS_MAX`] heads.
         heads: Vec<SignedHead>,
@@ -143,7 +144,7 @@ pub enum Response {
         /// At most [`FRAME_MAX_BYTES`].
         proof: Bytes,
     },
-    /// The contents of a batch that the peer has.
+    /// The results for the files of a batch.
     Batch {
         /// The parts in the format of [`PackedBatch`]; see [`unpack_batch`].
         packed: Bytes,
@@ -162,10 +163,10 @@ pub enum Response {
         /// The error, truncated to [`REASON_MAX_BYTES`]; empty after a success.
         trouble: String,
     },
-    /// The peer has taken a push, or a file up to a number of bytes.
+    /// The peer has accepted a push.
     Taken {
-        /// For a file: number of its first bytes that the peer has, or its size once the peer keeps
-        /// it. For a message: its size. For a chat line: 0.
+        /// For an offer or a part of a file: the number of its first bytes that the peer has. For a
+        /// message: its size. For a chat line: 0.
         to_bytes: u64,
     },
     /// The name under which the peer keeps a file that this node sent to it.
@@ -178,9 +179,9 @@ pub enum Response {
         /// The encoded answer, opaque here, at most [`TRUST_MAX_BYTES`].
         answer: Bytes,
     },
-    /// The peer no longer has this content, because the file has changed.
+    /// The peer has lost this content: the file changed, or the cached copy is damaged.
     Gone,
-    /// The peer never had this content.
+    /// The peer does not have what was requested, or does not give it to this node.
     NotHere,
     /// The peer is busy. The request may be sent to another peer, or later.
     Busy,
@@ -277,10 +278,11 @@ impl Request {
 }
 
 impl Response {
-    /// Encodes the response as a frame. The bytes of [`Response::Data`] are not copied.
+    /// Encodes the response as a frame. Does not copy the bytes of [`Response::Data`].
     ///
     /// # Errors
-    /// [`WireError::TooLong`] if the response exceeds a limit, which is an error of the caller.
+    /// [`WireError::TooLong`] if the response exceeds a limit, which is an error of the caller. A
+    /// reason that is too long is truncated instead.
     pub fn encode(&self, id: u32) -> Result<Frame, WireError> {
         match self {
             Self::Members { members } => Frame::new(id, Kind::Members, members.clone()),

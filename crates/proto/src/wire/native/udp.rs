@@ -1,17 +1,17 @@
 //! Datagrams of the native plane: the clear header, the sealed body, and the contents of bodies.
 //!
 //! This module owns the layout and every size limit. Sealing, sessions and the meaning of the
-//! frames belong to the membership. Decoding never panics, allocates at most a small multiple of
-//! the datagram's length, and returns an error for everything that the encoder would not write.
+//! frames belong to the membership. Decoding never panics, and allocates at most a small multiple
+//! of the datagram's length.
 //!
 //! ```text
 //! magic 1 | version 1 | epoch id 8 | salt 16 | counter 8 (big endian) | ciphertext | tag 16
 //! ```
 //!
-//! The header is the associated data of AES-256-GCM (NIST SP 800-38D) under a key that all members
-//! have. The ciphertext is a postcard-encoded [`Body`] and a code of [`MAC_BYTES`]. The key of the
-//! code is known only to the sender and the receiver, so the code authenticates the sender. In a
-//! hello and a challenge the code is zeros, because they cause nothing but an answer.
+//! The header is the associated data of AES-256-GCM (NIST SP 800-38D) under a key that every member
+//! can derive. The ciphertext is a postcard-encoded [`Body`] and a code of [`MAC_BYTES`]. The key
+//! of the code is known only to the sender and the receiver, so the code authenticates the sender.
+//! In a hello and a challenge the code is zeros, because they cause nothing but an answer.
 
 use std::net::SocketAddr;
 
@@ -28,8 +28,9 @@ pub use message::{GET_HASHES_MAX, Message, OFFER_ASKERS_MAX, OFFER_RANGES_MAX, O
 pub const MAGIC: u8 = 0xd8;
 /// Second byte of a datagram: the version of this layout.
 pub const VERSION: u8 = 2;
-/// Maximum size of a datagram in bytes. With its headers and a tunnel's it fits the smallest link
-/// that IPv6 allows (1280 bytes, RFC 8200 section 5).
+/// Maximum size of a datagram in bytes. With 48 bytes of IPv6 and UDP headers it is 32 bytes below
+/// the smallest link that IPv6 allows (1280 bytes, RFC 8200 section 5), which leaves room for a
+/// tunnel.
 pub const DATAGRAM_MAX_BYTES: usize = 1200;
 /// Size of the header in bytes: magic, version, epoch id, salt, counter.
 pub const HEADER_BYTES: usize = 1 + 1 + 8 + 16 + 8;
@@ -47,8 +48,8 @@ pub const PAYLOAD_MAX_BYTES: usize = 848;
 pub const HEAD_MAX_BYTES: usize = 300;
 /// Maximum size in bytes of a membership statement that gossip carries.
 pub const STATEMENT_MAX_BYTES: usize = 320;
-/// Size in bytes to which a hello is padded. No answer to it reaches this size, so an
-/// unauthenticated address never receives more bytes than it sent.
+/// Size in bytes to which a hello is padded. A shorter hello gets no answer, and no answer is
+/// longer. So an unauthenticated address never receives more bytes than it sent.
 pub const HELLO_BYTES: usize = 512;
 
 /// Random identifier of one start of a process. The sealing key of the process is derived from the
@@ -75,8 +76,8 @@ pub struct Header {
     pub counter: u64,
 }
 
-/// The reason why bytes are not a datagram, a body or a message. The sender is always at fault, and
-/// the same bytes fail again.
+/// The reason why bytes are not a datagram, a body or a message, or why one cannot be encoded. The
+/// same input fails again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
     /// Shorter than header and tag, or longer than [`DATAGRAM_MAX_BYTES`].
@@ -97,7 +98,7 @@ pub enum DatagramError {
         /// The received version.
         version: u8,
     },
-    /// The bytes are not what the encoder writes.
+    /// The bytes are not one whole body or message, or a request has no hashes.
     #[error("malformed body")]
     Malformed,
     /// A list or a payload exceeds its limit.

@@ -1,10 +1,9 @@
-//! Batches: many small files in one request and one response, so that a directory costs one round
-//! trip.
+//! Batches: up to [`BATCH_FILES_MAX`] small files in one request and one response.
 //!
 //! The request is a list of contents, each a hash and a size (u32, big endian). The response has
 //! one part for each, in the same order. A part begins with a byte for its kind. If the file is
-//! present, the length of its proof (u32, big endian) and the proof follow, as `digest::encode`
-//! returns it for the whole file.
+//! present, the length of its proof (u32, big endian) and the proof follow, in the format of
+//! `digest::encode` for the whole file.
 
 use bytes::Bytes;
 
@@ -39,9 +38,9 @@ const NOT_HERE: u8 = 2;
 pub enum BatchPart {
     /// The whole file with its proof, not verified yet.
     Here(Bytes),
-    /// The file changed, so this content is gone.
+    /// The peer has lost this content.
     Gone,
-    /// The content was never present.
+    /// The peer does not send this content in a batch. It may answer a request for it alone.
     NotHere,
 }
 
@@ -52,7 +51,8 @@ pub struct PackedBatch {
 }
 
 impl PackedBatch {
-    /// Creates an empty response with room for files of `size_bytes` in total.
+    /// Creates an empty response with room for files of `size_bytes` in total, at most
+    /// [`BATCH_MAX_BYTES`].
     pub fn with_capacity(size_bytes: u64) -> Self {
         let room = (size_bytes.min(BATCH_MAX_BYTES) as usize) + BATCH_FILES_MAX * PART_HEAD_BYTES;
         Self {
@@ -67,12 +67,12 @@ impl PackedBatch {
         self.bytes.extend(proof);
     }
 
-    /// Adds a file with a content that is gone.
+    /// Adds a file with a content that this node has lost.
     pub fn push_gone(&mut self) {
         self.bytes.push(GONE);
     }
 
-    /// Adds a file that this node never had.
+    /// Adds a file that is not sent in this batch.
     pub fn push_not_here(&mut self) {
         self.bytes.push(NOT_HERE);
     }
@@ -86,8 +86,8 @@ impl PackedBatch {
 /// Splits a response into its parts, without copying their bytes.
 ///
 /// # Errors
-/// [`WireError::Malformed`] if the bytes are not a response, or have more or longer parts than a
-/// request can ask for.
+/// [`WireError::Malformed`] if the bytes are not a response, if there are more than
+/// [`BATCH_FILES_MAX`] parts, or if a proof is longer than [`BATCH_FILE_MAX_BYTES`].
 pub fn unpack_batch(packed: &Bytes) -> Result<Vec<BatchPart>, WireError> {
     let malformed = || WireError::Malformed {
         what: "an answer to a batch",

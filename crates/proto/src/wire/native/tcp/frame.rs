@@ -15,9 +15,10 @@ use p2pfs_types::path::NAME_MAX_BYTES;
 pub const HEADER_BYTES: usize = 9;
 /// Size in bytes of the length field, which the length does not count.
 const LENGTH_BYTES: usize = 4;
-/// Maximum size in bytes of a frame's body. A range of 1 MiB with its proof fits twice.
+/// Maximum size in bytes of a frame's body. It leaves ample room for a range of 1 MiB with its
+/// proof.
 pub const FRAME_MAX_BYTES: usize = 2 << 20;
-/// Maximum size in bytes of a request without a list.
+/// Maximum size in bytes of the body of a request for a log, a range or holdings.
 const PLAIN_REQUEST_MAX_BYTES: usize = 128;
 /// Maximum size in bytes of a greeting: a secret, a proof, and a chain of certificates.
 const GREETING_MAX_BYTES: usize = 64 + CHAIN_MAX_BYTES;
@@ -93,9 +94,9 @@ kinds! {
     Data = 35,
     /// Response with the ranges that the peer can send.
     Holdings = 36,
-    /// Response: the content is gone.
+    /// Response: the peer has lost the content.
     Gone = 37,
-    /// Response: the content was never present.
+    /// Response: the peer does not have it, or does not give it.
     NotHere = 38,
     /// Response: the peer is busy.
     Busy = 39,
@@ -194,7 +195,8 @@ impl FrameHeader {
     ///
     /// # Errors
     /// [`WireError::TooLong`] over the limit of the kind; [`WireError::Malformed`] for an unknown
-    /// kind, one that is not allowed in this phase, or a length below the header's own.
+    /// kind, a kind that is not allowed in this phase, or a length that does not cover the id and
+    /// the kind.
     pub fn decode(header: &[u8; HEADER_BYTES], phase: Phase) -> Result<Self, WireError> {
         let [l0, l1, l2, l3, i0, i1, i2, i3, kind] = *header;
         let malformed = WireError::Malformed {

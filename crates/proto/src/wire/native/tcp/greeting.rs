@@ -40,12 +40,13 @@ pub enum Greeting {
         secret: [u8; 32],
         /// Proof that the acceptor knows the invitation.
         proof: [u8; 32],
-        /// Certificates from the founding to the dialler's own.
+        /// Certificates from the founding to the dialler's own; empty if the cluster has no ledger.
         chain: Bytes,
     },
     /// The acceptor tells a former member why its membership ended, and closes the connection.
     PutOut {
-        /// The signed statements by which the dialler is out: `trust::SignedStatement`.
+        /// Encoded `trust::SignedStatement`s: the one by which the dialler is out, and the
+        /// certificates of its issuer.
         word: Bytes,
     },
 }

@@ -15,7 +15,7 @@ const LOG_RAW_MAX_BYTES: usize = 1 << 20;
 /// Maximum size in bytes of the frame of a part: 1 MiB that zstd cannot compress (its own bound
 /// adds 1/256), and the head.
 pub const LOG_MAX_BYTES: usize = LOG_RAW_MAX_BYTES + LOG_RAW_MAX_BYTES / 256 + 1024;
-/// Size in bytes of the number of records in front of them: a varint of 4096.
+/// Maximum size in bytes of the number of records, which precedes them: a varint of 4096.
 const COUNT_BYTES: usize = 2;
 /// Compression level of zstd. Level 1 already finds the repeated directory names and costs a few ms
 /// for each MiB.
@@ -49,8 +49,8 @@ pub struct Packed {
 /// Packs as many records as one part may have.
 ///
 /// # Errors
-/// [`WireError::TooLong`] if the first record alone exceeds the limit. A record with a `SharedPath`
-/// and a link target within their limits never does.
+/// [`WireError::TooLong`] if the first record alone exceeds the limit. A record within the limits
+/// of [`record`](crate::wire::native::record) never does.
 pub fn pack_records<'a>(
     records: impl IntoIterator<Item = &'a Record>,
 ) -> Result<Packed, WireError> {
@@ -84,8 +84,8 @@ pub fn pack_records<'a>(
 ///
 /// # Errors
 /// [`WireError`] if the bytes are not such a result, have more than [`LOG_RECORDS_MAX`] records, or
-/// a record is invalid: a link target that is too long, a full second of nanoseconds or more, or
-/// the root as its path.
+/// contain an invalid [`Fact::Entry`]: a link target that is too long, a full second of nanoseconds
+/// or more, or the root as its path.
 pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
     const WHAT: &str = "a list of records";
     if packed.len() > LOG_MAX_BYTES {

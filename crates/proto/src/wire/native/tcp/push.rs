@@ -1,4 +1,4 @@
-//! Data that a node sends without a request: a file for the inbox, a chat line, bytes of a program.
+//! Requests that bring data to the peer: a file for the inbox, a chat line, bytes of a program.
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,11 +17,11 @@ pub(super) const GIVE_FRAME_MAX_BYTES: usize = GIVEN_MAX_BYTES + GIVE_HEAD_BYTES
 /// Size in bytes of the hash and the offset (u64, big endian) before the bytes.
 const GIVE_HEAD_BYTES: usize = 40;
 
-/// Data that is pushed. A part of a file can be sent again without harm. A chat line or a message
-/// that is sent again is delivered again.
+/// Data for the peer, or a question about data that was sent. A part of a file can be sent again
+/// without harm. A chat line or a message that is sent again is delivered again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
-    /// A file for the inbox. The answer is how much of it is there already.
+    /// A file for the inbox. If the peer accepts it, the answer is how much of it is there already.
     Offer {
         /// The file's name, 1 to 255 bytes, not trusted.
         name: Bytes,
@@ -29,10 +29,12 @@ pub enum Push {
         size_bytes: u64,
         /// Hash of the content.
         hash: ContentHash,
-        /// Whether the file was offered before and the answer was lost.
+        /// Whether the file was offered before. Then a file that has already arrived is not
+        /// requested a second time.
         again: bool,
     },
-    /// A part of a file. The answer is how much of the file is there, from its beginning.
+    /// A part of a file that the peer accepted. The answer is how much of the file is there, from
+    /// its beginning.
     Give {
         /// Hash of the content.
         hash: ContentHash,

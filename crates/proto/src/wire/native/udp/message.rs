@@ -9,7 +9,7 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum number of files in one [`Message::Get`]: as many as fit into [`PAYLOAD_MAX_BYTES`].
 pub const GET_HASHES_MAX: usize = 26;
-/// Maximum number of ranges in one [`Message::Offer`]. A longer list is cut to its longest ranges.
+/// Maximum number of ranges in one [`Message::Offer`].
 pub const OFFER_RANGES_MAX: usize = 16;
 /// Maximum number of recent askers in one [`Message::Offer`].
 pub const OFFER_ASKERS_MAX: usize = 8;
@@ -33,7 +33,7 @@ pub struct OfferSummary {
     pub hash: ContentHash,
     /// Size of the content in bytes.
     pub size_bytes: u64,
-    /// Whether the node has every byte. Then `ranges` is empty.
+    /// Whether the node has every byte; `ranges` is then not needed.
     pub all: bool,
     /// Some of the ranges that the node has, at most [`OFFER_RANGES_MAX`].
     pub ranges: Vec<ByteRange>,
