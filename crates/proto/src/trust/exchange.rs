@@ -24,8 +24,8 @@ pub(super) struct TrustQuestion {
 #[derive(Serialize, Deserialize)]
 pub(super) struct TrustAnswer {
     pub(super) digest: [u8; 32],
-    /// The secret of the cluster's epoch, if the answering member has it and the question names
-    /// another epoch. Wiped from memory when dropped.
+    /// The newest secret of the answering member, if the question names another epoch and the
+    /// member's ledger names this one or none. Wiped from memory when dropped.
     pub(super) secret: Option<[u8; 32]>,
     pub(super) statements: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Files with secrets: mode 0600, replaced atomically, refused if other users have access.
+//! Files with secrets: mode 0600, replaced atomically, refused if the group or others have access.
 
 #![allow(
     clippy::disallowed_methods,
@@ -24,8 +24,8 @@ const OTHERS: u32 = 0o077;
 /// Reads a secret file. Returns none if it does not exist.
 ///
 /// # Errors
-/// [`TrustError::Exposed`] if other users have any right to it, [`TrustError::BadFile`] if it is
-/// too long, [`TrustError::File`].
+/// [`TrustError::Exposed`] if the group or others have any right to it, [`TrustError::BadFile`] if
+/// it is too long, [`TrustError::File`].
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
     read_up_to(path, FILE_MAX_BYTES)
 }
@@ -60,8 +60,8 @@ pub(super) fn read_up_to(
             mode: metadata.mode() & 0o7777,
         });
     }
-    // The buffer never grows while it is filled, so that no unwiped copy of a secret remains in
-    // memory.
+    // The buffer has room for the whole file. If it grew while it is filled, an unwiped copy of a
+    // secret would remain in memory.
     let length_bytes = metadata.len().min(most_bytes) as usize + 1;
     let mut content = Zeroizing::new(Vec::with_capacity(length_bytes));
     let read = file.take(most_bytes + 1).read_to_end(&mut content);
@@ -94,7 +94,7 @@ pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, TrustError> {
 /// content.
 ///
 /// # Errors
-/// [`TrustError::File`]. If writing fails, the old file is unchanged.
+/// [`TrustError::File`]. The old file is unchanged, unless only the sync of the directory failed.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
     let replaced = write_beside(path, content)?.persist(path);
     replaced.map_err(|error| failed("replace", path, error.error))?;
@@ -106,8 +106,8 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
 ///
 /// # Errors
 /// [`TrustError::File`], and those of [`read`] for the first file. If the second file cannot be
-/// replaced, the first one gets its old content back, if that can be written. If only the last sync
-/// of the directory failed, both files are new.
+/// replaced, the first one gets its old content back, if that can be written. If only a sync of the
+/// directory failed, the first file or both are new.
 pub(super) fn replace_both(
     (first, content): (&Path, &[u8]),
     (second, beside): (&Path, &[u8]),

@@ -2,12 +2,11 @@
 //! and the proofs made with them. [`Keyring`] joins them for the rest of the program; [`ledger`]
 //! has the rules of membership.
 //!
-//! This module owns every secret of a node and the files that store the secrets and the ledger
-//! (`node.key`, `secrets`, `members`). The files have mode 0600 and are replaced atomically. The
+//! This module owns the files `node.key`, `secrets`, `members` and `former-names` in the state
+//! directory. They have mode 0600 and are replaced atomically, so none is ever partly written. The
 //! module opens no socket and reads no clock; callers pass in the time. It does not know frames: it
-//! makes and checks the proofs and statements, and `net` carries their bytes. Its only randomness
-//! is the system's, for keys. After an error the loaded state is unchanged and no file is partly
-//! written.
+//! makes and checks the bytes of proofs and statements. Its only randomness is the system's, for
+//! keys.
 
 mod epoch;
 mod epochs;
@@ -54,10 +53,10 @@ fn remedy(source: &io::Error) -> &'static str {
     }
 }
 
-/// Errors of keys, secrets, the ledger and invitations. After an error nothing has changed.
+/// Errors of keys, secrets, the ledger and invitations.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file system refused an operation; the administrator can repair it.
+    /// The file system refused an operation.
     #[error("cannot {action} {path}: {source}{}", remedy(.source))]
     File {
         /// The operation that failed, as a verb.
@@ -162,8 +161,8 @@ pub enum TrustError {
         "only a path of up to {OWNED_PATH_MAX_BYTES} bytes can have an owner: name one above it"
     )]
     OwnedPath,
-    /// The ledger accepts no further statement of this node: it is full, or this node has made as
-    /// many as one node may.
+    /// The ledger did not take in a statement of this node. Usually it is full, or this node has
+    /// made as many statements as one node may.
     #[error("{STATEMENTS_MAX} joins and expulsions are on record, which is as many as may be")]
     LedgerFull,
     /// The ledger accepted an expulsion and had no room for a rotation.
@@ -193,8 +192,8 @@ pub enum TrustError {
     /// The token has expired.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     Expired,
-    /// The invitation was for another cluster, or the joining node was expelled after the
-    /// invitation was made.
+    /// The invitation was for another cluster, or is older than an expulsion that excludes the
+    /// joining node. Or the node used it before and is not a member any longer.
     #[error(
         "the invitation was made before that node was put out, or into another cluster; make a new \
          one with 'p2pfs invite'"

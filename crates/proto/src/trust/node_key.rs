@@ -25,12 +25,12 @@ pub struct NodeKey {
 }
 
 impl NodeKey {
-    /// Loads the key from `directory` (file `node.key`, PKCS #8 as in RFC 5958, mode 0600). The
-    /// first call makes a new key there.
+    /// Loads the key from `directory` (file `node.key`, PKCS #8 as in RFC 5958, mode 0600). Makes a
+    /// new key if the file is missing.
     ///
     /// # Errors
-    /// [`TrustError::Exposed`] if other users can read it, [`TrustError::BadFile`] if it is not a
-    /// key, [`TrustError::File`].
+    /// [`TrustError::Exposed`] if the group or others have any right to it, [`TrustError::BadFile`]
+    /// if it is not a key, [`TrustError::File`].
     pub fn load_or_create(directory: &Path) -> Result<Self, TrustError> {
         let path = directory.join(FILE_NAME);
         if file::read(&path)?.is_none() {

@@ -1,8 +1,8 @@
 //! Keys of restricted shares: how they are made, handed to the readers, and used.
 //!
-//! Sealing is deterministic: the same text under the same key gives the same bytes, because the
-//! nonce is a keyed hash of the text. A node with the key of a share can read everything ever
-//! sealed under it. Each list of readers has its own key.
+//! Sealing is deterministic: the same text and label under the same key give the same bytes,
+//! because the nonce is a keyed hash of both. A node with a key can read everything that was ever
+//! sealed under it. So each list of readers needs its own key.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub type WrappedKey = ([u8; 32], [u8; 16]);
 pub struct ShareKey(Zeroizing<[u8; 32]>);
 
 impl ShareKey {
-    /// Seals a text. `about` is required to open it and is not secret.
+    /// Seals a text. The label `about` is required to open it and is not secret.
     ///
     /// # Panics
     /// Panics if the text exceeds the cipher's limit of 256 GiB.
@@ -93,7 +93,7 @@ impl NodeKey {
 
     /// Encrypts a share key for one reader, which needs the maker's id and `about` to decrypt it.
     /// Returns none if the reader's id is not a valid key. Two different keys must never be wrapped
-    /// with the same `about`, because the nonce is fixed.
+    /// for one reader with the same `about`, because the nonce is fixed.
     pub fn wrap(&self, key: &ShareKey, reader: &NodeId, about: &[u8]) -> Option<WrappedKey> {
         let between = self.between(&self.node_id(), reader, reader, about)?;
         let mut bytes = key.0.to_vec();
@@ -104,7 +104,7 @@ impl NodeKey {
         Some((first.try_into().ok()?, second.try_into().ok()?))
     }
 
-    /// Decrypts a key that another node wrapped for this one. Returns none if that fails.
+    /// Decrypts a key that `maker` wrapped for this node. Returns none if that fails.
     pub fn unwrap(&self, maker: &NodeId, wrapped: &WrappedKey, about: &[u8]) -> Option<ShareKey> {
         let between = self.between(maker, &self.node_id(), maker, about)?;
         let mut bytes = Zeroizing::new([&wrapped.0[..], &wrapped.1[..]].concat());

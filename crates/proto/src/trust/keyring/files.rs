@@ -75,7 +75,7 @@ impl KeyringFiles {
     /// Writes nothing. A directory without a ledger has none.
     ///
     /// # Errors
-    /// [`TrustError::BadFile`], [`TrustError::File`].
+    /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
     pub fn certificates_in(directory: &Path) -> Result<Vec<Certificate>, TrustError> {
         let members = directory.join(LEDGER_FILE);
         let Some(bytes) = file::read_up_to(&members, LEDGER_MAX_BYTES)? else {
@@ -160,10 +160,10 @@ impl StoredKeyring {
 }
 
 impl KeyringWriter<'_> {
-    /// Stores the ledger, and with a `secret` both files or none. The secret is replaced first:
-    /// after a crash between the two, this node has a secret that no statement names, and requests
-    /// the others' secret. In the reverse order, a stored statement could name a secret that no
-    /// node has, and all nodes would look for it.
+    /// Stores the ledger, and before it the `secret`, if one is given. After a crash between the
+    /// two, this node has a secret that no statement names, and requests the others' secret. In the
+    /// reverse order, a stored statement could name a secret that no node has, and all nodes would
+    /// look for it.
     pub(super) fn store(
         &self,
         secret: Option<&EpochSecret>,
@@ -198,8 +198,8 @@ impl KeyringWriter<'_> {
         file::replace(&directory.join(FORMER_NAMES_FILE), lines.as_bytes())
     }
 
-    /// Removes the secret and the ledger. Later calls write nothing. Returns false if the secret is
-    /// in a configured file, which p2pfs must not remove.
+    /// Removes the secret and the ledger. This keyring then writes no file any more. Returns false
+    /// if the secret is in a configured file, which p2pfs must not remove.
     ///
     /// # Errors
     /// [`TrustError::File`]. A file may remain then.
@@ -253,7 +253,7 @@ fn read_ledger(path: &Path, bytes: &[u8]) -> Result<Ledger, TrustError> {
     })
 }
 
-/// Reads the names of an earlier cluster from the state directory.
+/// Reads the names of earlier clusters from the state directory; empty without the file.
 ///
 /// # Errors
 /// Those of [`file::read`], and [`TrustError::BadFile`] if the file is not text.

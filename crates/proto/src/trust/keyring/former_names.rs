@@ -2,7 +2,7 @@
 //!
 //! A name in the settings, such as that of a reader, means a member of the cluster in which it was
 //! given. After a change of the cluster it means no member until it is confirmed. Otherwise a node
-//! of the new cluster would get the rights of another one by its name alone.
+//! of the new cluster would get, by its name alone, the rights of a node of the earlier one.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ impl FormerNames {
         self.0.read().clone()
     }
 
-    /// Keeps only some of the names. Returns whether any was dropped.
+    /// Keeps only the names for which `is_former` is true. Returns whether any was dropped.
     ///
     /// # Errors
     /// [`TrustError::File`]. All names stay as they were.
@@ -45,8 +45,8 @@ impl FormerNames {
         self.change(writer, |names| names.retain(|name| is_former(name)))
     }
 
-    /// Adds the names that the settings give, if the cluster that this node leaves ever had a
-    /// second node, which they can mean.
+    /// Adds the names that the settings give, if the ledger of the cluster that this node leaves
+    /// has an admission. Otherwise no name meant another node.
     ///
     /// # Errors
     /// [`TrustError::File`]. All names stay as they were.
@@ -64,7 +64,7 @@ impl FormerNames {
         self.change(writer, |names| names.extend(given)).map(drop)
     }
 
-    /// Changes the names and stores them. Returns whether their number changed.
+    /// Changes the names. Stores them if their number changed, and returns whether it did.
     fn change(
         &self,
         writer: &KeyringWriter<'_>,

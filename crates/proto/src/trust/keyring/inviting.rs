@@ -18,8 +18,8 @@ pub struct Welcome {
 }
 
 impl Known {
-    /// Returns the cluster's id and the expulsions in a ledger, to be kept with an invitation that
-    /// this node makes.
+    /// Returns the cluster's id and the expulsions and farewells that count in a ledger, to be kept
+    /// with an invitation that this node makes.
     pub fn of(ledger: Option<&Ledger>) -> Self {
         let known = ledger.map(|ledger| Self {
             cluster: Some(ledger.cluster()),
@@ -28,8 +28,8 @@ impl Known {
         known.unwrap_or_default()
     }
 
-    /// Returns the knowledge that an invitation must be based on to admit a node. For a node that
-    /// only left by itself, this includes no expulsion.
+    /// Returns the knowledge that an invitation must be based on to admit a node: the cluster's id,
+    /// and the expulsions that exclude the node.
     pub fn needed_for(node: &NodeId, ledger: Option<&Ledger>) -> Self {
         let needed = ledger.map(|ledger| Self {
             cluster: Some(ledger.cluster()),
@@ -41,7 +41,8 @@ impl Known {
 
 impl Welcome {
     /// Admits a node by an invitation. `known` is this node's knowledge when it made the
-    /// invitation, and must cover [`Known::needed_for`] the joining node.
+    /// invitation, and must cover [`Known::needed_for`] the joining node. Without a ledger, checks
+    /// and states nothing.
     ///
     /// # Errors
     /// Those of [`Keyring::state`] and
@@ -87,7 +88,8 @@ impl Welcome {
     /// States nothing.
     ///
     /// # Errors
-    /// [`TrustError::Overtaken`] if the node is not a member any longer.
+    /// [`TrustError::Overtaken`] if the node is not a member any longer, or `known` does not cover
+    /// [`Known::needed_for`] the node.
     pub fn again(keyring: &Keyring, node: &NodeId, known: &Known) -> Result<Self, TrustError> {
         // The secret is of this cluster, even if this node changes its cluster right after.
         let (epochs, ledger) = keyring.current();

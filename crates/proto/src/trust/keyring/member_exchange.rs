@@ -29,8 +29,9 @@ impl MemberExchange<'_> {
         question.map_or_else(Vec::new, |question| question.encode())
     }
 
-    /// Takes in the statements of a member's question. Returns the answer, and a defect of the
-    /// question. The answer is none if the bytes are not a question or there is no ledger.
+    /// Takes in the statements of a member's question. Returns the answer, and the question's
+    /// defect if it has one. The answer is none if the bytes are not a question or there is no
+    /// ledger.
     pub fn answer(self, bytes: &[u8]) -> (Option<Vec<u8>>, Option<Fault>) {
         let Some(question) = exchange::TrustQuestion::decode(bytes) else {
             return (None, self.0.has_ledger().then_some(Fault::Garbage));
@@ -55,8 +56,8 @@ impl MemberExchange<'_> {
         (answer.map(|answer| answer.encode()), fault)
     }
 
-    /// Takes in an answer. Returns whether the two members' statements still differ, so that the
-    /// other one may lack some of this node's, and a defect of the answer.
+    /// Takes in an answer. Returns whether this node's statements still differ from those of the
+    /// other member, and the answer's defect if it has one.
     pub fn receive_answer(self, bytes: &[u8]) -> (bool, Option<Fault>) {
         let Some(answer) = exchange::TrustAnswer::decode(bytes) else {
             return (false, Some(Fault::Garbage));
@@ -73,17 +74,18 @@ impl MemberExchange<'_> {
         (lacks_some, fault)
     }
 
-    /// Takes in one statement that arrived as news, and queues it for others if it is new. A
-    /// statement that cannot be stored on disk counts until the next start.
+    /// Takes in one statement that arrived as news, and queues it for others if it is new. Returns
+    /// its defect if it has one. A statement that cannot be stored on disk counts until the next
+    /// start.
     pub fn receive_news(self, bytes: &[u8]) -> Option<Fault> {
         let (taken, fault) = self.0.receive(bytes, 1);
         self.0.news.lock().extend(taken);
         fault
     }
 
-    /// Adopts `secret` if its epoch is the one that the ledger names and it was not known here.
-    /// This node uses it even if it cannot store it: the others drop the previous secret, and this
-    /// node requests the secret again after its next start.
+    /// Adopts `secret` if the ledger names its epoch and it was not known here. Uses it even if it
+    /// cannot be stored, because the others drop the previous secret. After its next start, this
+    /// node then requests the secret again.
     fn adopt_wanted(self, secret: EpochSecret) -> Result<(), TrustError> {
         let keyring = self.0;
         // The caller has checked this without the lock. A rotation may have made another secret the

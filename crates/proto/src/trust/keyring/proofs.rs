@@ -12,15 +12,15 @@ pub struct LedgerProofs<'a>(pub(super) &'a Keyring);
 
 impl LedgerProofs<'_> {
     /// Returns the certificates from the founding to the node's own, for a member that may not know
-    /// the node; empty without a ledger.
+    /// the node. Empty without a ledger or a certificate.
     pub fn of_membership(self, node: &NodeId) -> Vec<u8> {
         let ledger = self.0.ledger();
         let chain = ledger.map(|ledger| SignedStatement::encode_all(&ledger.chain(node)));
         chain.unwrap_or_default()
     }
 
-    /// Takes in the chain that a node shows, if the chain makes the node a member. Returns whether
-    /// the node is a member afterwards.
+    /// Takes in the chain that a node shows, if the node is not a member yet and the chain makes it
+    /// one. Returns whether the node is a member afterwards.
     pub fn receive_membership(self, node: &NodeId, chain: &[u8]) -> bool {
         if self.0.is_member(node) {
             return true;
@@ -33,9 +33,9 @@ impl LedgerProofs<'_> {
         self.0.is_member(node)
     }
 
-    /// Returns the statements to send to a node that was expelled or left. The first is the
-    /// statement by which the node is out. The certificates of that statement's issuer follow,
-    /// without the founding, which the node has.
+    /// Returns the statements to send to a node that is a former member; empty for other nodes. The
+    /// first is the statement by which the node is out. The chain of certificates of that
+    /// statement's issuer follows, without the founding, which the node has.
     pub fn of_expulsion(self, node: &NodeId) -> Vec<SignedStatement> {
         let ledger = self.0.ledger();
         let told = ledger.and_then(|ledger| {
@@ -49,7 +49,7 @@ impl LedgerProofs<'_> {
     }
 
     /// Takes in statements that another node sent as proof that this node is out, if this node is
-    /// indeed not a member by them. Returns whether the proof holds.
+    /// not a member with them. Returns whether that is so.
     pub fn receive_expulsion(self, me: &NodeId, said: &[u8]) -> bool {
         let most = CHAIN_MAX + 1;
         let is_out = self.is_member_with(said, most, me) == Some(false);
