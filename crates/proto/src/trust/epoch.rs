@@ -19,7 +19,7 @@ const AUTH_LABEL: &[u8] = b"p2pfs 1 auth key";
 pub struct EpochSecret([u8; 32]);
 
 impl EpochSecret {
-    /// Wraps the bytes of a secret that another node made.
+    /// Wraps the bytes of an existing secret.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -30,7 +30,7 @@ impl EpochSecret {
         Self(random_bytes())
     }
 
-    /// Returns the bytes, to be sent to a new member over an authenticated channel.
+    /// Returns the bytes of the secret.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

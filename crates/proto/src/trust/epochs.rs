@@ -1,8 +1,8 @@
 //! The secrets of a cluster and their succession.
 //!
 //! A node opens messages under a new secret at once. It seals with the new secret
-//! [`EPOCH_SWITCH_S`] later, when the announcement under the old secret has reached the others. It
-//! drops the old secret [`EPOCH_OVERLAP_S`] after that.
+//! [`EPOCH_SWITCH_S`] later, when the announcement under the old secret should have reached the
+//! others. It drops the old secret [`EPOCH_OVERLAP_S`] after that.
 
 use std::sync::Arc;
 
@@ -84,14 +84,14 @@ impl Epochs {
         self.old.retain(|(_, end)| *end > now_s);
     }
 
-    /// Makes `secret` the next one, unless it is the newest already.
+    /// Makes `secret` the newest one.
     pub(super) fn adopt(&mut self, secret: EpochSecret, now_s: u64) {
         if *self.newest() != secret {
             self.follow(Arc::new(secret), now_s);
         }
     }
 
-    /// Makes the secret of `epoch` the next one, if that secret is known. The ledger names the
+    /// Makes the secret of `epoch` the newest one, if that secret is known. The ledger names the
     /// epoch, so all nodes choose the same secret of two concurrent rotations.
     pub(super) fn prefer(&mut self, epoch: EpochId, now_s: u64) {
         let known = self.by_id(epoch).cloned();

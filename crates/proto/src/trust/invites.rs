@@ -1,5 +1,5 @@
-//! Invitations that this node has issued. A used one is kept for its node until it expires, because
-//! the answer to that node may have been lost.
+//! Invitations that this node has issued. A used one is kept for the node that used it, because the
+//! answer to that node may have been lost.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -101,7 +101,7 @@ impl fmt::Debug for Reserved {
     }
 }
 
-/// The invitations into one cluster that have not expired.
+/// The invitations into one cluster.
 #[derive(Debug, Default)]
 struct InviteTable {
     waiting: Vec<Invite>,
@@ -184,11 +184,11 @@ impl Invites {
         })
     }
 
-    /// Uses up the invitation that `proof` was made with. From then on it is for the node of this
-    /// connection only, which may use it again until it expires, because its answer may have been
-    /// lost. An invitation stays for another node if it is older than one of the `needed`
-    /// statements, by which the joining node was expelled. It also stays if its grant is not
-    /// `accepted`.
+    /// Uses up the invitation that `proof` was made with, and returns it. Later only the node of
+    /// this connection may use it again, because its answer may have been lost. Returns none if the
+    /// invitation does not know one of the `needed` statements, by which the joining node was
+    /// expelled, or if it is unused and its grant is not `accepted`. Then it stays for another
+    /// node.
     pub fn redeem(
         &self,
         channel: &Channel,

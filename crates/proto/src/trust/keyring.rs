@@ -1,6 +1,6 @@
 //! Keyring of a node: the secrets of its epochs and the ledger of admitted nodes.
 //!
-//! With a configured secret file there is no ledger: every node that has the file is a member.
+//! With a configured secret file there is no ledger: every node that has the secret is a member.
 //! Otherwise a node is a member because the ledger says so, and a secret alone makes no node a
 //! member. This node's own statements are stored on disk before they count. Statements of other
 //! nodes count at once.
@@ -36,7 +36,8 @@ pub use proofs::LedgerProofs;
 /// Maximum size in bytes of the chain of certificates that a node shows.
 pub const CHAIN_MAX_BYTES: usize = CHAIN_MAX * STATEMENT_MAX_BYTES;
 
-/// A defect in bytes that a member sent. An honest member never sends it.
+/// A defect in bytes that a member sent. An honest member sends neither [`Self::Garbage`] nor
+/// [`Self::Forged`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The bytes cannot be decoded.
@@ -53,7 +54,7 @@ pub enum Fault {
 pub struct Keyring {
     contents: RwLock<KeyringContents>,
     files: KeyringFiles,
-    /// Statements to pass on to others: received singly, or made here.
+    /// Statements to pass on to others: received as news or as proof of an expulsion, or made here.
     news: Mutex<Vec<SignedStatement>>,
     /// Counter of changes of the ledger, of the secrets that it names, and of the former names.
     revision: AtomicU64,
@@ -73,10 +74,10 @@ impl Keyring {
     /// digits and a newline; `members` has the statements; both have mode 0600. Without `members`,
     /// the call founds a new cluster with a new secret.
     ///
-    /// If the ledger names no epoch yet, an administrator states that the secret's epoch is the
-    /// cluster's. If `members` exists without `secrets`, the call makes a new secret, and an
-    /// administrator rotates the cluster to it. In both cases the others can then request the
-    /// secret.
+    /// If the ledger names no epoch yet, the call states that the secret's epoch is the cluster's.
+    /// If `members` exists without `secrets`, it makes a new secret and states a rotation to it.
+    /// Other members can then request the secret. A node that is not an administrator makes neither
+    /// statement.
     ///
     /// # Errors
     /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
@@ -170,15 +171,17 @@ impl Keyring {
         self.contents.read().ledger.is_some()
     }
 
-    /// Returns the ledger, as a condition of a statement.
+    /// Returns the ledger, or the reason why this node cannot make statements.
     ///
     /// # Errors
-    /// [`TrustError::NoLedger`].
+    /// [`TrustError::NoLedger`] with a configured secret file, [`TrustError::NotAdmin`] with
+    /// another keyring without a ledger.
     pub fn require_ledger(&self) -> Result<Arc<Ledger>, TrustError> {
         self.ledger().ok_or_else(|| self.files.no_ledger())
     }
 
-    /// Returns whether the node is a member by the ledger. Without a ledger every node is one.
+    /// Returns whether the node is a member by the ledger, at the time of the last [`Self::tick`].
+    /// Without a ledger every node is one.
     pub fn is_member(&self, node: &NodeId) -> bool {
         let contents = self.contents.read();
         let ledger = contents.ledger.as_ref();
@@ -215,7 +218,8 @@ impl Keyring {
         &self.former_names
     }
 
-    /// Sets the time in seconds since 1970. New secrets come into use and old ones expire.
+    /// Sets the time in seconds since 1970. Secrets that are due at that time come into use or
+    /// expire.
     pub fn tick(&self, now_s: u64) {
         self.now_s.store(now_s, Ordering::Relaxed);
         let is_due = self.contents.read().epochs.is_due(now_s);
@@ -230,7 +234,7 @@ impl Keyring {
     }
 
     /// Returns a counter that grows with each change of the ledger and of the secrets that it
-    /// names.
+    /// names, and when former names are confirmed.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
@@ -241,10 +245,10 @@ impl Keyring {
     }
 
     /// Makes the statements that `claims` signs: stores them, lets them count, and queues them for
-    /// others. An error means that nothing was stated.
+    /// others. After an error, none of them counts.
     ///
     /// # Errors
-    /// Those of `claims`, [`TrustError::NoLedger`], [`TrustError::File`].
+    /// Those of `claims` and of [`Self::require_ledger`], [`TrustError::File`].
     pub fn state<S: Into<Vec<SignedStatement>>>(
         &self,
         key: &NodeKey,
@@ -278,8 +282,7 @@ impl Keyring {
     /// Makes a fresh random secret the cluster's, and returns its epoch.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`], [`TrustError::NoLedger`],
-    /// [`TrustError::File`].
+    /// Those of [`Self::state`] and of [`LedgerSigner::rotate`].
     pub fn rotate(&self, key: &NodeKey) -> Result<EpochId, TrustError> {
         self.state_with_rotation(key, |_| Ok(Vec::new()))
     }
@@ -300,12 +303,12 @@ impl Keyring {
         Ok(epoch)
     }
 
-    /// Confirms the received farewells (statements by which nodes left), if this node is an
-    /// administrator senior to the nodes that left. Without a confirmation, a node that left could
-    /// withdraw its expulsions and rotations.
+    /// Confirms farewells (statements by which nodes left), as [`LedgerSigner::confirm_received`]
+    /// describes. Without a confirmation, a node that left could withdraw its expulsions and
+    /// rotations.
     ///
     /// # Errors
-    /// [`TrustError::File`]: nothing was stated, and the next change of the ledger tries again.
+    /// [`TrustError::File`]: nothing was stated.
     pub fn confirm_departures(&self, key: &NodeKey) -> Result<(), TrustError> {
         let me = key.node_id();
         match self.ledger() {
@@ -317,7 +320,7 @@ impl Keyring {
     }
 
     /// Makes statements as [`Self::state`] does. `secret` is a new secret that the claims name. It
-    /// is stored with them and becomes the next one.
+    /// is stored with them and becomes the newest one.
     fn state_with<S: Into<Vec<SignedStatement>>>(
         &self,
         secret: Option<EpochSecret>,
@@ -337,8 +340,8 @@ impl Keyring {
             if let Some(secret) = secret {
                 Arc::make_mut(&mut contents.epochs).adopt(secret, self.now_s());
             }
-            // Statements may have arrived meanwhile. Their receiver waits for the writer to store
-            // them.
+            // Statements may have arrived meanwhile. `receive` waits for this writer and then
+            // stores them.
             if let Some(ledger) = &contents.ledger {
                 after.merge(ledger.statements().cloned());
             }
@@ -350,7 +353,7 @@ impl Keyring {
     }
 
     /// Takes in statements, or none if there are more than `most`. Returns those that were new, and
-    /// the first defect of the others.
+    /// a defect of the bytes if there is one.
     fn receive(&self, bytes: &[u8], most: usize) -> (Vec<SignedStatement>, Option<Fault>) {
         if !self.has_ledger() {
             return (Vec::new(), None);
@@ -371,7 +374,7 @@ impl Keyring {
         };
         if !taken.new.is_empty() {
             // Statements that cannot be stored count all the same: the others act on them, and an
-            // expelled node is out. After the next start they are received again.
+            // expelled node is out.
             let writer = self.files.lock();
             let ledger = self.ledger();
             let _unkept = ledger.map(|ledger| writer.store(None, &ledger));
@@ -385,10 +388,10 @@ impl Keyring {
     }
 
     /// Joins another cluster. `chain` leads from the founding of that cluster to this node's own
-    /// certificate. Drops all state of the previous cluster from memory and disk. A node that joins
-    /// its own cluster again keeps the statements that it knows, if it is a member by them and
-    /// `chain` together. In another cluster, the names `given` by the settings mean no member until
-    /// they are confirmed ([`FormerNames`]).
+    /// certificate. Drops the secrets and the statements of the previous cluster from memory and
+    /// disk. A node that joins its own cluster again keeps the statements that it knows, if it is a
+    /// member by them and `chain` together. If the cluster is another one, the names `given` by the
+    /// settings become [`FormerNames`], if the previous ledger has an admission.
     ///
     /// # Errors
     /// [`TrustError::Given`] if the secret comes from a configured file, [`TrustError::BadChain`],
@@ -436,11 +439,11 @@ impl Keyring {
         Ok(())
     }
 
-    /// Removes the files: the next start founds a new cluster, and the node leaves this one. Until
-    /// then the keyring works as before, so that the node can announce that it leaves. Returns
-    /// false if the secret comes from a configured file, which p2pfs must not remove. From the next
-    /// start, the names `given` by the settings mean no member until they are confirmed
-    /// ([`FormerNames`]).
+    /// Removes the secret and the ledger from the disk: the node leaves its cluster, and its next
+    /// start founds a new one. Until then the keyring in memory works as before, so that the node
+    /// can announce that it leaves. The names `given` by the settings become [`FormerNames`], if
+    /// the ledger has an admission. Returns false if the secret comes from a configured file, which
+    /// p2pfs must not remove.
     ///
     /// # Errors
     /// [`TrustError::File`]. A file may remain then.
@@ -452,8 +455,8 @@ impl Keyring {
         writer.remove()
     }
 
-    /// Keeps only some of the names of an earlier cluster. The others mean members of this cluster
-    /// from now on.
+    /// Keeps only the former names for which `is_former` is true. The others mean members of this
+    /// cluster from now on.
     ///
     /// # Errors
     /// [`TrustError::File`]. All names stay as they were.
@@ -466,7 +469,7 @@ impl Keyring {
     }
 
     /// Registers a change of the ledger. If the secret of the epoch that the ledger names is known
-    /// here, makes it the next secret.
+    /// here, makes it the newest one.
     fn register_change(&self, contents: &mut KeyringContents) {
         self.revision.fetch_add(1, Ordering::AcqRel);
         if let Some(epoch) = contents.ledger.as_ref().and_then(|it| it.epoch()) {

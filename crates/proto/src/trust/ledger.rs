@@ -8,7 +8,7 @@
 //! expelled node therefore cannot admit or expel any node, itself included, however it dates its
 //! statements. A junior cannot expel a senior. Every node may state that it leaves. A node that
 //! leaves and is admitted again begins another *membership*, with the next number. Each statement
-//! belongs to one membership, counts by the certificate of that membership, and ends with it.
+//! belongs to one membership of its issuer, and counts by the certificate of that membership.
 //!
 //! # Nodes that left and keep their keys
 //!
@@ -17,14 +17,15 @@
 //! statement before the named one. But a node that left can sign another farewell, with any time,
 //! term and position in its chain. Three rules limit that:
 //!
-//! * All farewells of a node hold together, whatever their terms: a statement stands only if each
-//!   of them lets it stand. So a later farewell lets no further admission stand.
+//! * All farewells of a node that count and that end a membership limit it together: a statement of
+//!   that membership stands only if each of them lets it stand. So a further farewell lets no
+//!   further admission stand.
 //! * A senior's expulsion of the node sets such a limit too, called a *cut*. A farewell beyond the
 //!   cut does not count, so the node can change nothing after the senior's statement. An
-//!   administrator states such an expulsion as soon as it has received a farewell with every
-//!   statement before it, and when it rotates the secret or expels a node (`confirming`).
-//! * If one node signs several expulsions from one membership, all of them hold together. So the
-//!   hash of a statement never decides which one holds.
+//!   administrator senior to the node states such an expulsion to *confirm* its farewell
+//!   (`confirming`).
+//! * If one node signs several expulsions that end the same membership, all of them hold together.
+//!   So the hash of a statement never decides which one holds.
 //!
 //! Until an administrator senior to the node has confirmed its farewell, the node can still do two
 //! things. It can withdraw its own statements by a farewell that lets less stand: admissions that
@@ -64,16 +65,17 @@ use intake::is_farewell;
 pub use signer::LedgerSigner;
 use walk::Replay;
 
-/// Maximum number of statements in a ledger. Further ones are refused.
+/// Maximum number of statements in a ledger.
 pub const STATEMENTS_MAX: usize = 4096;
 /// Number of statements in a ledger, the founder's included, from which on only statements of the
 /// founder are added. If a node and the helpers that it admits fill the ledger up to here, the
 /// founder can still expel them and admit others.
 const STATEMENTS_OF_OTHERS_MAX: usize = STATEMENTS_MAX - 256;
-/// Maximum number of statements by one node with the right to admit. It bounds how much one node
+/// Maximum number of statements by one node with the right to admit. It bounds what one node alone
 /// can make the others store.
 pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
-/// Maximum number of statements by one node that may only leave. Each readmission adds one.
+/// Maximum number of statements by one node that may only leave. Each certificate after its first
+/// adds one.
 const STATEMENTS_PER_MEMBER_MAX: usize = 4;
 /// Maximum number of statements in a chain from the founding to a node's own certificate.
 pub const CHAIN_MAX: usize = 16;
@@ -106,7 +108,7 @@ pub struct Certificate {
     id: StatementId,
 }
 
-/// The last claim about a subject, and the id of the statement that made it.
+/// The claim that decides a subject, and the id of the statement that made it.
 #[derive(Clone, Copy, Debug)]
 struct LastClaim<T> {
     id: StatementId,
@@ -118,7 +120,7 @@ struct LastClaim<T> {
 struct PathOwnership {
     /// The current owner.
     node: Option<NodeId>,
-    /// The last claim on the path. Its owner may have left since.
+    /// The claim that decides the owner of the path. The node in it may have left since.
     said: Option<LastClaim<Option<Membership>>>,
     /// Number of claims on the path that stand, or that only their authors' own farewells withdraw.
     words: u64,
@@ -128,10 +130,10 @@ struct PathOwnership {
 #[derive(Clone, Debug, Default)]
 struct Evaluation {
     members: BTreeMap<NodeId, Certificate>,
-    /// Last membership of each expelled or departed node that is over.
+    /// The last membership that ended, for each node that was expelled or left.
     over: BTreeMap<NodeId, u32>,
-    /// For each node with void memberships, the last of them. No statement of such a membership
-    /// stands.
+    /// For each node with void memberships, the last of them. Only statements that were applied
+    /// before an expulsion voided the membership stand.
     void: BTreeMap<NodeId, u32>,
     /// Expulsions that void a node's statements, and that were applied before any of these
     /// statements.
@@ -141,7 +143,7 @@ struct Evaluation {
     /// For each membership whose statements were applied, the certificate that gave it the right to
     /// admit. Includes memberships of former members, because their earlier statements stand.
     heard_by: BTreeMap<Membership, StatementId>,
-    /// The last membership for which each node has a certificate.
+    /// The last membership for which each node has a certificate that counts.
     last_terms: BTreeMap<NodeId, u32>,
     epoch: Option<LastClaim<EpochId>>,
     /// Number of rotations that stand, or that only their authors' own farewells withdraw.
@@ -199,8 +201,8 @@ impl Ledger {
         Self::begun_by(founding.sign(key)).expect("a founding that was just signed is one")
     }
 
-    /// Builds the ledger of these statements. The first must be the founding. Skips statements that
-    /// do not belong to the ledger. Returns none if the first one is not a founding.
+    /// Builds the ledger of these statements. Skips statements that are forged or do not belong to
+    /// the ledger. Returns none if the first one is not a founding.
     pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
         let mut statements = statements.into_iter();
         let mut ledger = Self::begun_by(statements.next()?)?;
@@ -277,7 +279,8 @@ impl Ledger {
         certificate.is_some_and(|it| it.until_s.is_none_or(|until| now_s < until))
     }
 
-    /// Returns whether the node is or was a member.
+    /// Returns whether the node is a member, or a statement that counts is the reason why it is
+    /// none.
     pub fn was_member(&self, node: &NodeId) -> bool {
         // `expulsion` finds the end of the node itself or of an issuer of its certificates.
         self.certificate(node).is_some() || self.expulsion(node).is_some()
@@ -294,7 +297,7 @@ impl Ledger {
         !self.evaluation.members.contains_key(node) && self.evaluation.over.contains_key(node)
     }
 
-    /// Returns the epoch of the cluster's secret, or none if no statement names one yet.
+    /// Returns the epoch of the cluster's secret, or none if no statement that counts names one.
     pub fn epoch(&self) -> Option<EpochId> {
         self.evaluation.epoch.map(|said| said.what)
     }
@@ -306,7 +309,8 @@ impl Ledger {
     }
 
     /// Returns the chain that a node shows to another one that does not know it: the certificates
-    /// from the founding to its own. The chain includes those of former members.
+    /// from the founding to its own, those of former members included. Empty without a certificate
+    /// of the node.
     pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {
         self.chain_up_to(self.certificate(node).map(|certificate| certificate.id))
     }
@@ -380,9 +384,9 @@ impl Ledger {
             .filter(move |(_, statement)| statement.by == *node)
     }
 
-    /// Returns the last statement of a node whose chain is completely known. Of several statements
-    /// it prefers the latest membership, then the longest chain. Statements that arrive later
-    /// cannot be inserted before the returned one.
+    /// Returns the last statement of a node whose chain is completely known, of the memberships up
+    /// to its last certificate that counts. Prefers the latest membership, then the longest chain.
+    /// Statements that arrive later cannot be inserted before the returned one.
     fn last_of(&self, node: &NodeId) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
         let had = self.last_term(node).unwrap_or(u32::MAX);
@@ -435,7 +439,8 @@ impl Ledger {
         members.any(|it| it.node != *node && it.name == *name)
     }
 
-    /// Returns whether a node other than `me` left and no senior has confirmed it yet.
+    /// Returns whether a node with the right to admit, other than `me`, left and no senior has
+    /// confirmed it yet.
     pub fn has_unconfirmed(&self, me: &NodeId) -> bool {
         self.evaluation
             .unconfirmed
@@ -443,8 +448,8 @@ impl Ledger {
             .any(|(node, _)| node != me)
     }
 
-    /// Returns whether a statement only confirms that a node left: it names the node's farewell as
-    /// the last statement that stands.
+    /// Returns whether a statement only confirms that a node left: as the last statement that
+    /// stands, it names a farewell of the node that counts and ends no fewer memberships.
     pub fn confirms(&self, signed: &SignedStatement) -> bool {
         let Claim::Expel { node, term, stands } = &signed.statement.claim else {
             return false;
@@ -484,7 +489,7 @@ impl Ledger {
         Ok(gone.cloned().collect())
     }
 
-    /// Returns why this node's expulsion of another does not count.
+    /// Returns the error for an expulsion of `node` that does not count because `node` is senior.
     fn senior(&self, node: &NodeId) -> TrustError {
         match self.last_name_of(node) {
             Some(name) if self.has_resigned(node) => TrustError::SeniorLeft { name },
@@ -493,7 +498,8 @@ impl Ledger {
         }
     }
 
-    /// Returns the node and all nodes admitted by it, directly or through others.
+    /// Returns the node and all nodes admitted by it, directly or through others, by statements
+    /// that count.
     fn with_admitted(&self, node: NodeId) -> BTreeSet<NodeId> {
         let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
         for id in &self.evaluation.valid {

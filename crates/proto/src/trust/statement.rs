@@ -55,28 +55,30 @@ pub enum Claim {
         node: NodeId,
         /// Number of the last membership that ends. All earlier ones end too.
         term: u32,
-        /// The node's last statement that still counts. If the issuer knows no statement of the
-        /// node, it names a statement of another node here. None voids all statements of the node,
-        /// so that nodes with certificates by it alone are out too.
+        /// The node's last statement that still counts. With a statement of another node here, no
+        /// statement of these memberships counts. None voids them all, even those that another
+        /// expulsion of the node lets stand.
         stands: Option<StatementId>,
     },
     /// The secret of this epoch is the cluster's from now on.
     Rotate {
         /// The new epoch.
         epoch: EpochId,
-        /// Higher than the number of the previous epoch; 0 for the first epoch.
+        /// Number of the rotation: 1 more than the number of rotations that the issuer counts; 0 if
+        /// it names the first epoch.
         number: u64,
     },
-    /// Only this node's files are listed at and below a path of the shared folder.
+    /// Only the owner's files are listed at and below a path of the shared folder.
     Own {
         /// The path, at most [`OWNED_PATH_MAX_BYTES`] bytes.
         path: Vec<u8>,
         /// The owner, or none if the path no longer has an owner.
         node: Option<NodeId>,
-        /// Number of the owner's membership to which the path is given. The ownership ends with
-        /// that membership. 0 without an owner.
+        /// Number of the owner's membership to which the path is given; 0 without an owner. The
+        /// ownership ends with that membership.
         term: u32,
-        /// Higher than the number of the previous statement on the path.
+        /// Number of the claim: 1 more than the number of claims on the path that the issuer
+        /// counts.
         number: u64,
     },
 }
@@ -125,7 +127,8 @@ impl Statement {
 }
 
 impl SignedStatement {
-    /// Returns the node that the statement admits, expels or makes an owner.
+    /// Returns the node that the statement is about: the founder, or the node that is admitted,
+    /// expelled or made an owner. Returns none for a rotation, or if a path loses its owner.
     pub fn subject(&self) -> Option<NodeId> {
         match &self.statement.claim {
             Claim::Found { .. } => Some(self.statement.by),
@@ -153,7 +156,7 @@ impl SignedStatement {
         postcard::to_stdvec(self).expect("a statement always encodes")
     }
 
-    /// Decodes one statement. Does not check its signature.
+    /// Decodes one statement, or returns none. Does not check its signature.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match postcard::take_from_bytes(bytes) {
             Ok((statement, [])) if bytes.len() <= STATEMENT_MAX_BYTES => Some(statement),
@@ -167,7 +170,7 @@ impl SignedStatement {
     }
 
     /// Decodes statements that stand one after the other. Returns none if there are more than
-    /// `most` or if one is malformed.
+    /// `most`, or if one is malformed or too long.
     pub fn decode_all(mut bytes: &[u8], most: usize) -> Option<Vec<Self>> {
         let mut all = Vec::new();
         while !bytes.is_empty() {

@@ -13,7 +13,7 @@ pub(super) struct Chains(BTreeMap<StatementId, ChainPosition>);
 struct ChainPosition {
     number: usize,
     last_follower: usize,
-    /// Number of statements before it.
+    /// Number of known statements before it in the chain.
     length: usize,
     /// Whether the chain is known back to the first statement.
     is_whole: bool,
@@ -23,7 +23,7 @@ impl Chains {
     pub(super) fn of<'a>(statements: impl Iterator<Item = (StatementId, &'a Statement)>) -> Self {
         let all: BTreeMap<_, _> = statements.collect();
         let mut followers: BTreeMap<StatementId, Vec<StatementId>> = BTreeMap::new();
-        // Statements to be numbered next, in reverse order.
+        // Statements to be numbered; the last one is next.
         let mut next = Vec::new();
         for (id, statement) in &all {
             let before = statement.before.filter(|before| {

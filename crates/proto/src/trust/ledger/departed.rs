@@ -71,8 +71,7 @@ impl<'a> DepartureIndex<'a> {
 
     /// Adds to `was_in` the memberships by certificates that no longer count because their issuer's
     /// statements were voided. Continues with the certificates that the nodes so admitted had
-    /// issued. Other certificates without effect are skipped: their issuers were already out when
-    /// they signed.
+    /// issued. Skips other certificates without effect.
     fn record_fallen(&mut self, mut issued: IssuedCertificates) {
         let heard = &self.ledger.evaluation.heard_by;
         let is_void = |(by, term): &Membership| {
@@ -123,7 +122,7 @@ impl<'a> DepartureIndex<'a> {
     }
 
     /// Returns the last plausible membership of `terms`: the last that follows the ended ones
-    /// without a gap, otherwise the last ended one.
+    /// without a gap, otherwise the last of `terms` that ended.
     fn last_of(&self, who: &NodeId, terms: &BTreeSet<u32>) -> Option<u32> {
         let over = self.ledger.evaluation.over_up_to(who);
         let last = terms.range(..=over).next_back().copied();
@@ -162,8 +161,9 @@ impl<'a> DepartureIndex<'a> {
             .collect()
     }
 
-    /// Returns the statement that removed an issuer of the node's certificates, so that they no
-    /// longer count. Returns none for a member and for a node that was never admitted.
+    /// Returns a statement by which an issuer of the node's certificates, direct or through others,
+    /// is or was out; one that voids is preferred. Returns none for a member and for a node without
+    /// such an issuer.
     pub(super) fn removal_of_issuer(&self, who: &NodeId) -> Option<&'a SignedStatement> {
         if self.ledger.evaluation.members.contains_key(who) {
             return None;
@@ -202,11 +202,11 @@ impl<'a> DepartureIndex<'a> {
         (last > over).then_some(last)
     }
 
-    /// Returns the expulsions that an invitation must be based on to readmit `who`. These are the
-    /// expulsions by other nodes from the last membership of `who`. A certificate of `who` for a
-    /// later membership may no longer count. Then they include the expulsions of each node that
-    /// ever admitted `who`, directly or through others. Empty for a member and for a node that only
-    /// left by itself.ledger.
+    /// Returns the expulsions that an invitation must be based on to readmit `who`: those by other
+    /// nodes that end the last membership of `who`. If a certificate of `who` for a later
+    /// membership no longer counts, they include all expulsions and farewells of each node that
+    /// ever admitted `who`, directly or through others. A mere confirmation of a farewell of `who`
+    /// is not included. Empty for a member.
     pub(in crate::trust) fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
         if self.ledger.evaluation.members.contains_key(who) {
             return BTreeSet::new();
@@ -232,16 +232,15 @@ impl Ledger {
         DepartureIndex::of(self)
     }
 
-    /// Returns the statement by which a node is a former member. Its issuer is the node or another
-    /// one. It is about the node or about an issuer of the node's certificates. Returns none for a
-    /// member.
+    /// Returns the statement by which a node is a former member. It is about the node or about an
+    /// issuer of the node's certificates. Returns none for a member.
     pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
         let word = self.departed_nodes().get(who)?;
         self.statements.get(word)
     }
 
-    /// Returns the departed nodes and the statement by which each is out. Computed once for each
-    /// change of the statements: listing the members asks for every departed node.
+    /// Returns the departed nodes and the statement by which each is out. Computed at most once for
+    /// each change of the statements.
     pub(super) fn departed_nodes(&self) -> &DepartedNodes {
         let gone = &self.evaluation.gone;
         gone.get_or_init(|| Arc::new(self.departure_index().all_out()))
@@ -256,7 +255,7 @@ impl Ledger {
         each.map(|(id, _)| *id).collect()
     }
 
-    /// Returns whether a former member left by its own statement.
+    /// Returns whether a node is a former member by its own farewell.
     pub fn has_resigned(&self, who: &NodeId) -> bool {
         let word = self
             .expulsion(who)
@@ -264,9 +263,9 @@ impl Ledger {
         word == Some((*who, Some(*who)))
     }
 
-    /// Returns the nodes that were admitted and are not members, each with the statement by which
-    /// it is out. That statement is about the node itself or about an issuer of its certificates.
-    /// Sorted by time.
+    /// Returns the founder and the admitted nodes that are not members, each with the statement by
+    /// which it is out, sorted by time. That statement is about the node itself or about an issuer
+    /// of its certificates.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         let let_in = self.all().filter_map(|(_, it)| match &it.claim {
             Claim::Admit { node, .. } => Some(*node),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{SignedStatement, StatementId};
 
-/// Returns for each statement how many statements of its issuer's chain stand before it.
+/// Returns for each statement the number of known statements before it in its chain.
 pub(super) fn places(
     statements: &BTreeMap<StatementId, SignedStatement>,
 ) -> BTreeMap<StatementId, usize> {

@@ -1,7 +1,7 @@
 //! Intake of statements into a ledger. Each statement is examined once, and once more whenever its
-//! issuer gains the right to make it. Processing stops at the first forged statement, because its
-//! sender is dishonest. In a full ledger a member's statement that counts replaces a former
-//! member's statement that does not.
+//! issuer gains the right to make it. Processing stops at the first signature that is checked and
+//! wrong, because the sender is dishonest. In a full ledger a member's statement that counts
+//! replaces a former member's statement that does not.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -58,7 +58,7 @@ enum IntakeDecision {
     Defer,
     /// Its issuer has made too many statements already.
     OverQuota,
-    /// The ledger has no room.
+    /// The ledger has no room for a statement of its issuer.
     NoRoom,
     /// It belongs to another cluster, has a wrong form, is already stored, or exceeds the issuer's
     /// quota in a full ledger.
@@ -115,7 +115,7 @@ impl Issuers {
 struct Intake<'a> {
     ledger: &'a mut Ledger,
     issuers: Issuers,
-    /// Maximum number of statements in the ledger, for all nodes except the founder.
+    /// Number of statements in the ledger from which on only the founder has room.
     most_of_others: usize,
 }
 
@@ -198,7 +198,8 @@ impl Intake<'_> {
 }
 
 impl Ledger {
-    /// Takes statements in. Skips those of another cluster, of unknown issuers, and beyond a limit.
+    /// Takes statements in. Skips those of another cluster, of unknown issuers, beyond a limit, and
+    /// after a forged one.
     pub(in crate::trust) fn take_in(
         &mut self,
         statements: impl IntoIterator<Item = SignedStatement>,
@@ -230,7 +231,7 @@ impl Ledger {
     }
 
     /// Takes in those of these statements that count, each in place of a stored statement that is
-    /// [`Self::idle`]. Returns those that were taken in.
+    /// [`Self::idle`], while there are any. Returns those that were taken in.
     fn replace_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
         signed.retain(|it| !self.statements.contains_key(&it.id()));
         if signed.is_empty() {
@@ -264,8 +265,8 @@ impl Ledger {
         signed
     }
 
-    /// Returns at most `most` statements that can be removed without any effect. They do not count,
-    /// their issuers are not members, and no remaining statement names them.
+    /// Returns at most `most` statements that do not count, and that no remaining statement names.
+    /// Their issuers are neither members nor the founder.
     pub(super) fn idle(&self, most: usize) -> Vec<StatementId> {
         let mut named: BTreeMap<StatementId, usize> = BTreeMap::new();
         for signed in self.statements.values() {

@@ -14,10 +14,10 @@ pub(super) struct LostClaims<'a> {
 }
 
 impl LostClaims<'_> {
-    /// Returns claims that replace the expulsions that count in `before` and not in `after`: one for
-    /// each membership that no other statement ends there. Each claim lets exactly those statements
-    /// stand that stand in `before`, whatever the original expulsion named. Otherwise statements
-    /// that no node has seen could come to stand.
+    /// Returns claims that replace the expulsions that count in `before` and not in `after`: one
+    /// for each membership that no other statement ends there. Each claim names the last statement
+    /// of the node that counts in `before`, or voids as the original did. Otherwise statements that
+    /// no node has seen could come to stand.
     pub(super) fn expulsions(&self) -> Vec<Claim> {
         let Self { before, after } = *self;
         let (known, void) = self.ends();
