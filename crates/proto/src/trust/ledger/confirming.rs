@@ -7,9 +7,9 @@
 //! is an expulsion of the node by a senior that names its farewell. The confirmation prevents both,
 //! because a farewell beyond it does not count.
 //!
-//! An administrator confirms a farewell as soon as it has received the farewell and every statement
-//! before it. Whenever it expels a node or rotates the secret, it confirms all farewells that it
-//! knows.
+//! A farewell is confirmed either alone, when it and every statement before it are known
+//! ([`LedgerSigner::confirm_received`]), or with an expulsion or a rotation, whatever is known
+//! ([`LedgerSigner::confirm_farewells`]).
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use super::signer::LedgerSigner;
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
 
 impl LedgerSigner<'_> {
-    /// Confirms every unconfirmed farewell, so that exactly those statements of its node stand that
-    /// stand now. Also closes the open memberships whose cut was set by a node that is not a
-    /// member. Skips nodes senior to this one, and claims for which the ledger has no room. Returns
-    /// the signed statements.
+    /// Ends the memberships of every unconfirmed farewell again, so that exactly those statements
+    /// stand that stand now. Also closes the open memberships whose cut was set by a node that is
+    /// not a member. Skips nodes senior to this one, and claims for which the ledger has no room.
+    /// Returns the signed statements.
     pub(super) fn confirm_farewells(&mut self) -> Vec<SignedStatement> {
         let me = self.key.node_id();
         let members = &self.ledger.evaluation.members;

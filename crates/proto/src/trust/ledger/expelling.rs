@@ -23,12 +23,12 @@ const LOST_ROUNDS_MAX: usize = 16;
 
 impl LedgerSigner<'_> {
     /// Expels a node; a node expels itself to leave. A node that left by itself can be expelled
-    /// too: nothing that it signs afterwards counts then. Returns the signed statements, the
+    /// too: then nothing that it signs afterwards counts. Returns the signed statements, the
     /// expulsion first.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::Senior`],
-    /// [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`].
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::NoMember`],
+    /// [`TrustError::Senior`], [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`].
     pub fn expel(&mut self, node: NodeId) -> Result<Vec<SignedStatement>, TrustError> {
         let is_own = node == self.key.node_id();
         // Includes memberships for which the node already has a certificate but that have not
@@ -68,9 +68,8 @@ impl LedgerSigner<'_> {
     }
 
     /// Closes the open memberships of the expelled node and of the nodes that it had admitted, and
-    /// those whose cut it had set. Their missing statements are unknown here, so nothing that
-    /// counts is lost. Closes as many as there is room for, so a full ledger does not prevent the
-    /// expulsion.
+    /// those whose cut it had set. Closes as many as there is room for, so a full ledger does not
+    /// prevent the expulsion.
     fn close_open_memberships(&mut self, node: NodeId) -> Vec<SignedStatement> {
         let let_in = self.ledger.with_admitted(node);
         let open = self.ledger.evaluation.open.iter();
@@ -104,9 +103,9 @@ impl LedgerSigner<'_> {
     /// statements.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`] if the node was never a member,
-    /// [`TrustError::Senior`], [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`]. The ledger
-    /// is then unchanged.
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::NoMember`] if the node
+    /// was never a member, [`TrustError::Senior`], [`TrustError::SeniorLeft`],
+    /// [`TrustError::LedgerFull`]. The ledger is then unchanged.
     pub fn expel_with_admitted(
         &mut self,
         node: NodeId,
@@ -133,7 +132,7 @@ impl LedgerSigner<'_> {
     }
 
     /// States again those expulsions of `before` that no longer count, so that no expelled node
-    /// returns.
+    /// returns. Leaves out those that would not count.
     pub(super) fn restate_lost_expulsions(
         &mut self,
         before: &Ledger,
@@ -143,7 +142,7 @@ impl LedgerSigner<'_> {
         for _ in 0..LOST_ROUNDS_MAX {
             let after = &*self.ledger;
             let lost = LostClaims { before, after }.expulsions();
-            // `state_what_counts` leaves out expulsions of nodes senior to this one.
+            // This leaves out expulsions of nodes senior to this one.
             let said = self.state_what_counts(lost)?;
             if said.is_empty() {
                 break;

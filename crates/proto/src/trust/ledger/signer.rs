@@ -51,8 +51,8 @@ impl LedgerSigner<'_> {
         stated.into_iter().next().ok_or(TrustError::LedgerFull)
     }
 
-    /// Signs several claims as [`Self::state`] does, with one evaluation. After an error some of
-    /// them are taken in.
+    /// Signs several claims as [`Self::state`] does, with one evaluation. After an error, some of
+    /// them may be taken in.
     pub(super) fn state_all(
         &mut self,
         claims: impl IntoIterator<Item = Claim>,
@@ -70,7 +70,8 @@ impl LedgerSigner<'_> {
         let mut latest_s = latest_s.unwrap_or(0);
         let signed = claims.into_iter().map(|claim| {
             // An admission is later than every earlier statement of this node, even if the clock
-            // was set back or stands still. So the node admitted first is the senior.
+            // was set back or stands still. So of the nodes that this node admits, the first is the
+            // senior.
             let step_s = u64::from(matches!(claim, Claim::Admit { .. }));
             let at_s = now_s.max(latest_s.saturating_add(step_s));
             latest_s = at_s;
@@ -118,8 +119,8 @@ impl LedgerSigner<'_> {
     /// Makes a member the owner of a path, or removes the owner. Returns the signed statements.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
-    /// [`TrustError::LedgerFull`].
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::NoMember`],
+    /// [`TrustError::OwnedPath`], [`TrustError::LedgerFull`].
     pub fn own(
         &mut self,
         path: Vec<u8>,
@@ -148,7 +149,7 @@ impl LedgerSigner<'_> {
     /// signed statements.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::LedgerFull`].
     pub fn rotate(&mut self, epoch: EpochId) -> Result<Vec<SignedStatement>, TrustError> {
         self.check_admin()?;
         let claim = |ledger: &Ledger| Claim::Rotate {
@@ -180,8 +181,8 @@ impl LedgerSigner<'_> {
         Ok(vec![self.state(claim)?])
     }
 
-    /// States those of the claims that count. If the ledger has no room for them, tries again with
-    /// the first half of the claims, down to none.
+    /// States those of the claims that count. After an error, for example without room, tries again
+    /// with the first half of the claims, down to none.
     pub(super) fn state_as_many(&mut self, mut claims: Vec<Claim>) -> Vec<SignedStatement> {
         loop {
             match self.state_what_counts(claims.clone()) {
@@ -229,8 +230,8 @@ impl LedgerSigner<'_> {
         stated
     }
 
-    /// Admits a node. A node that lost its membership because its issuer was expelled returns as a
-    /// new member: its earlier statements and ownerships do not count again.
+    /// Admits a node. If the node lost its membership because its issuer was expelled, it returns
+    /// as a new member: its statements and ownerships that lost their effect do not count again.
     ///
     /// # Errors
     /// Those of [`Ledger::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`]. The

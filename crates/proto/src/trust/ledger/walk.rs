@@ -55,7 +55,7 @@ struct Cutoff {
     by: NodeId,
     last: Option<StatementId>,
     /// Whether the chain of the statement that the cut names is not completely known here. More
-    /// statements come to stand when the missing ones arrive.
+    /// statements can come to stand when the missing ones arrive.
     is_open: bool,
     /// Whether the cut only confirms the node's own farewell: another node set it and named that
     /// farewell.
@@ -73,11 +73,11 @@ pub(super) struct Replay<'a> {
     heard: BTreeSet<Membership>,
     /// Order of each node's statements.
     chains: Chains,
-    /// Farewells of each node.
+    /// Farewells of each node that were not applied yet.
     farewells: BTreeMap<NodeId, Vec<OwnFarewell>>,
     /// For each membership that another node ended, the cut by the most senior node that did so. A
-    /// membership without a cut here is limited by the cut of the node's next membership that has
-    /// one.
+    /// membership without a cut here is limited by the cut of the node's first later membership
+    /// that has one.
     cut: BTreeMap<Membership, Cutoff>,
     /// Cuts by the farewells of each node. They never extend what a cut by another node lets stand.
     own_cuts: BTreeMap<NodeId, Vec<OwnCut>>,
@@ -195,7 +195,8 @@ impl<'a> Replay<'a> {
         cut.last.is_some_and(|last| self.chains.is_up_to(id, &last))
     }
 
-    /// Returns whether all statements of a node in this membership are void.
+    /// Returns whether all statements of a node in this membership are void, unless they were
+    /// applied already.
     fn is_void(&self, (by, term): Membership) -> bool {
         let void = self.evaluation.void.get(&by);
         void.is_some_and(|void| term <= *void)
@@ -269,13 +270,14 @@ impl<'a> Replay<'a> {
         ended.max(left.map(|(_, term)| *term)).unwrap_or(0)
     }
 
-    /// Applies the statements that a node with the right to admit made in this membership. The node
-    /// must have a certificate for it.
+    /// Applies the statements that a node made in this membership. The node must have a certificate
+    /// for it that gives the right to admit.
     pub(super) fn apply_statements(&mut self, membership: Membership) {
         let (admin, _) = &membership;
         let (rank, certificate) = self.senior_certificate(&membership);
         self.evaluation.heard_by.insert(membership, certificate);
-        // A farewell ends the node's statements in every membership, so it is applied first.
+        // A farewell in one membership can limit other memberships too, so all farewells are
+        // applied first.
         self.apply_farewells(admin);
         let mut others = self.cut.range(membership..=(*admin, u32::MAX));
         let is_put_out = others.any(|(_, cut)| !cut.is_confirming);
@@ -292,7 +294,7 @@ impl<'a> Replay<'a> {
             }
             match &statement.claim {
                 Claim::Found { .. } => continue,
-                // Farewells were applied before all other statements.
+                // The node's farewells were applied above.
                 Claim::Expel { node, .. } if node == admin => continue,
                 Claim::Expel { node, term, .. } if self.is_senior(node, *term) => continue,
                 Claim::Expel { node, term, stands } => {
@@ -381,8 +383,8 @@ impl<'a> Replay<'a> {
         first.expect("who is heard has a certificate to admit")
     }
 
-    /// Applies all farewells of a node, before the first of its memberships is heard. Ignores a
-    /// farewell beyond a senior's cut.
+    /// Applies all farewells of a node, before any other of its statements. Ignores a farewell
+    /// beyond a senior's cut.
     fn apply_farewells(&mut self, node: &NodeId) {
         let mut farewells = self.farewells.remove(node).unwrap_or_default();
         farewells.retain(|it| {
@@ -451,7 +453,7 @@ impl<'a> Replay<'a> {
             let current = certificates.into_iter().filter(|it| it.term > over);
             // Several certificates can count. The one with the latest end and the right to admit
             // wins, so a certificate never takes away what another one gave. Among equal ones the
-            // first membership wins, then the most senior issuer.
+            // first membership wins, then the certificate of the most senior rank.
             let best = current.max_by_key(|it| {
                 let until = it.until_s.unwrap_or(u64::MAX);
                 (until, it.admin, Reverse((it.term, it.rank, it.id)))
