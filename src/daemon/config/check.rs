@@ -1,4 +1,5 @@
-//! Checks for settings that are valid alone but exclude each other.
+//! Checks of the whole configuration: settings that exclude each other, and ranges that the parsers
+//! of single settings do not check.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,7 +23,7 @@ pub const NO_LEGACY: &str =
     "this p2pfs was built without the older protocols (the feature legacy of its crate)";
 
 /// Checks the whole configuration. `origin` returns where a key was set. Returns a
-/// [`ConfigError::Impossible`] for each conflict, with the setting and its origin.
+/// [`ConfigError::Impossible`] for each error, with the setting and its origin.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
     let single = [
         lacking(config, cfg!(feature = "legacy")),
@@ -82,7 +83,7 @@ fn groups(config: &Config) -> Vec<(&'static str, String)> {
     broken.collect()
 }
 
-/// Rejects a share that names both readers and legacy peers, because legacy peers cannot be
+/// Rejects a share that is for readers and for legacy peers, because legacy peers cannot be
 /// identified. Rejects a reader group that does not exist.
 fn readers(config: &Config) -> Vec<(&'static str, String)> {
     let shares = config.share.iter();
@@ -240,7 +241,7 @@ fn socket(config: &Config) -> Broken {
     (length_bytes > SOCKET_PATH_MAX_BYTES).then_some(("socket", message))
 }
 
-/// Rejects a period so short that a probe would time out before its answer can arrive.
+/// Rejects a period below [`PERIOD_MIN`], in which the answer to a probe might not arrive.
 fn period(config: &Config) -> Broken {
     let message = format!("at least {} is needed", write_duration(PERIOD_MIN));
     (config.membership.period < PERIOD_MIN).then_some(("membership.period", message))
@@ -248,7 +249,8 @@ fn period(config: &Config) -> Broken {
 
 /// Finds folders that must not overlap: the state directory in the cache, which evicts files; the
 /// mount and the state directory or cache, from which the mount is served; a share and any of
-/// these. A share below the mount would share the cluster with itself.
+/// these. A share below the mount would share the cluster with itself. Ignores the mount if it is
+/// not enabled.
 fn folders(config: &Config) -> Vec<Clash<'_>> {
     let own = own_folders(config);
     let (state, cache) = (own[0], own[1]);

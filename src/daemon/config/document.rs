@@ -83,8 +83,8 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
-    /// Returns the first `most` errors in the order of their lines. If there are more, a further
-    /// error has their number.
+    /// Returns the first `most` errors in the order of their lines. If there are more, a last error
+    /// says how many.
     fn told(self, most: usize) -> Vec<ConfigError> {
         let mut errors = self.errors;
         errors.sort_by_key(ConfigError::line);
@@ -202,13 +202,13 @@ impl Document<'_> {
                 self.is_right(keys, name, place, alone(Value::Array(vec![item.clone()])));
             }
         }
-        // Valid items may still be too many in number or duplicates.
+        // Valid items may still be too many, or duplicates.
         self.errors.len() == before && self.is_right(keys, name, place, alone(value.clone()))
     }
 
-    /// Checks whether the configuration `alone`, which has a single value, is valid. If not,
-    /// records the error, unless its line is not TOML anyway. The error points to `name` if that is
-    /// an unknown key, and to `value` otherwise.
+    /// Checks whether the configuration `alone`, which has only the value to be checked, is valid.
+    /// If not, records the error, unless its line is not TOML anyway. The error points to `name` if
+    /// that is an unknown key, and to `value` otherwise.
     fn is_right<N, V>(
         &mut self,
         keys: &[&str],

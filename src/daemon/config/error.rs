@@ -49,7 +49,7 @@ pub enum ConfigError {
         /// The error, and the accepted values.
         message: String,
     },
-    /// Settings that are well formed but exclude each other.
+    /// A setting that is well formed, but out of its range or in conflict with another one.
     #[error("{key}: {message} ({origin})")]
     Impossible {
         /// The setting.

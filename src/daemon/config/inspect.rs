@@ -11,7 +11,7 @@ use crate::daemon::control::SettingInfo;
 /// The result of the checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// Errors that would prevent the start. They lie in the settings.
+    /// Errors that would prevent the start.
     pub errors: Vec<String>,
     /// Warnings that the daemon would log without refusing to start.
     pub warnings: Vec<String>,
@@ -42,7 +42,7 @@ fn trouble_between(dir: &Path, other: &Path) -> Option<String> {
     })
 }
 
-/// Warns of a share that cannot be read. The daemon retries it while it runs.
+/// Warns of a share that cannot be read.
 fn trouble_with(dir: &Path) -> Option<String> {
     let shown = dir.display();
     match std::fs::read_dir(dir) {

@@ -86,7 +86,7 @@ fn in_brackets(message: String) -> String {
 }
 
 /// Merges the table `above` over `below`. Tables merge recursively. Shares are appended, and
-/// replace earlier shares of the same folder. All other values are replaced.
+/// replace earlier shares with the same `dir`. All other values are replaced.
 pub(super) fn overlay(below: &mut Table, above: Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {

@@ -44,7 +44,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// `--seed`, repeatable; replaces the seeds of other layers.
     pub seeds: Vec<Seed>,
-    /// `--share`, repeatable; adds to the shares of other layers.
+    /// `--share`, repeatable; adds to the shares of other layers, or replaces one of the same
+    /// folder.
     pub shares: Vec<PathBuf>,
     /// `--mount`
     pub mount_dir: Option<PathBuf>,

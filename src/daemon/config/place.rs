@@ -1,4 +1,5 @@
-//! Default paths: the system's directories for root, the XDG directories for a user.
+//! Default paths: the system's directories for root and the system's service, the XDG directories
+//! for a user.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ const SYSTEM_SECRET: &str = "/etc/p2pfs/secret";
 
 /// Returns the path of the secret from the service manager (systemd.exec(5), CREDENTIALS). Returns
 /// `None` if the settings name another file, or if the manager has no secret. In the latter case,
-/// the manager provides a file with an empty line.
+/// the unit provides a file with an empty line.
 pub(super) fn credential(environment: &Environment, wanted: Option<&Path>) -> Option<PathBuf> {
     if wanted.is_some_and(|path| path != Path::new(SYSTEM_SECRET)) {
         return None;
@@ -58,7 +59,8 @@ impl Place {
 
     /// Returns the system's defaults for the system's service under its own user. The unit
     /// announces its directories in variables (`StateDirectory=` and the like, systemd.exec(5)),
-    /// several of them separated by colons. Returns `None` for any other process.
+    /// several of them separated by colons. Returns `None` if the system's state directory is not
+    /// among them.
     fn service(host: &str, environment: &Environment) -> Option<Self> {
         let system = Self::system(host);
         let mut states = std::env::split_paths(environment.path("STATE_DIRECTORY")?);

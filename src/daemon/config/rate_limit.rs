@@ -7,8 +7,8 @@ use super::units::{self, Wrong, written_as_text};
 
 /// Text for an unlimited rate.
 const NO_LIMIT: &str = "none";
-/// Smallest rate in bytes per second. Below it, a large read of the kernel (1 MiB) would exceed the
-/// time that a read may wait for its budget.
+/// Smallest rate in bytes per second. At this rate a large read of the kernel (1 MiB) takes 16 s,
+/// and a read may wait 20 s for its budget.
 pub const RATE_MIN_BYTES: u64 = 64 << 10;
 
 /// Why a text is not a rate. The error is the user's.

@@ -9,11 +9,11 @@ use super::seed::Seed;
 use super::setting::SETTINGS;
 use super::settings::Config;
 
-/// The changes of a reload, with a field for each setting that is live. A field is empty or `None`
-/// if there is nothing to do.
+/// The changes of a reload, for all settings that are live. A field is empty, `None` or `false` if
+/// there is nothing to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Shares to add, and shares with changed settings.
+    /// Shares to add, and shares whose settings or readers changed.
     pub shares_added: Vec<ShareSettings>,
     /// Shares to remove.
     pub shares_removed: Vec<PathBuf>,
@@ -65,7 +65,7 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     }
 }
 
-/// Returns the limits if a changeable one differs. The limits on connections cannot change while
+/// Returns the limits if `up`, `down` or `metered` differs. The other limits cannot change while
 /// the daemon runs.
 fn changed_limits(old: &LimitSettings, new: &LimitSettings) -> Option<LimitSettings> {
     let live = |limits: &LimitSettings| (limits.up, limits.down, limits.metered);

@@ -174,7 +174,7 @@ impl Config {
         open
     }
 
-    /// Returns the settings as a configuration file that sets all of them.
+    /// Returns the settings as a configuration file that sets all of them that have a value.
     pub fn to_toml(&self) -> String {
         // All these types have a TOML form, and tables follow plain values.
         toml::to_string(self).unwrap_or_else(|e| format!("# cannot be written: {e}\n"))

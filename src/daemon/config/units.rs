@@ -58,7 +58,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, Wrong> {
 }
 
 /// Parses a size in bytes: a number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or
-/// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024). `K`, `M`, `G`, `T` are short for the latter.
+/// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024). `K`, `M`, `G`, `T` are short for the latter; `KB`
+/// is `kB`.
 ///
 /// # Errors
 /// [`Wrong`] says what is accepted.
@@ -88,7 +89,8 @@ pub fn parse_positive_duration(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
-/// Formats a duration in the largest exact unit, as [`parse_duration`] accepts it.
+/// Formats a duration, rounded down to milliseconds, in the largest exact unit, as
+/// [`parse_duration`] accepts it.
 pub fn write_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     write(ms, &DURATION_UNITS, "0s")

@@ -108,7 +108,7 @@ impl Environment {
         self.checked(&name, legacy)
     }
 
-    /// Combines host and port into an address. A host that is not an IP address stands for all
+    /// Combines host and port into an address. A host that is not an IP address stands for all IPv4
     /// addresses, because the legacy programs accept any host name.
     fn legacy_address(
         &self,
