@@ -264,7 +264,7 @@ pub enum Frame {
         /// A later life of the receiver that the sender has heard of.
         known: Option<Box<SignedContact>>,
     },
-    /// The receiver's session is unknown to the sender, or belongs to an earlier life of the
+    /// The receiver's session is unknown to the sender, or belongs to an earlier process of the
     /// sender.
     Challenge {
         /// A token for the receiver to echo.
