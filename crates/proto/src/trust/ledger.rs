@@ -279,8 +279,7 @@ impl Ledger {
         certificate.is_some_and(|it| it.until_s.is_none_or(|until| now_s < until))
     }
 
-    /// Returns whether the node is a member, or a statement that counts is the reason why it is
-    /// none.
+    /// Returns whether the node is a member, or a former member by a statement that counts.
     pub fn was_member(&self, node: &NodeId) -> bool {
         // `expulsion` finds the end of the node itself or of an issuer of its certificates.
         self.certificate(node).is_some() || self.expulsion(node).is_some()

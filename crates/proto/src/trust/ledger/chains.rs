@@ -23,7 +23,7 @@ impl Chains {
     pub(super) fn of<'a>(statements: impl Iterator<Item = (StatementId, &'a Statement)>) -> Self {
         let all: BTreeMap<_, _> = statements.collect();
         let mut followers: BTreeMap<StatementId, Vec<StatementId>> = BTreeMap::new();
-        // Statements to be numbered; the last one is next.
+        // Statements to be numbered, the next one last.
         let mut next = Vec::new();
         for (id, statement) in &all {
             let before = statement.before.filter(|before| {

@@ -18,10 +18,10 @@ use super::signer::LedgerSigner;
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
 
 impl LedgerSigner<'_> {
-    /// Ends the memberships of every unconfirmed farewell again, so that exactly those statements
-    /// stand that stand now. Also closes the open memberships whose cut was set by a node that is
-    /// not a member. Skips nodes senior to this one, and claims for which the ledger has no room.
-    /// Returns the signed statements.
+    /// Ends the memberships of every unconfirmed farewell again, so that of their statements only
+    /// those stand that stand now. Also closes the open memberships whose cut was set by a node
+    /// that is not a member. Skips nodes senior to this one, and claims for which the ledger has no
+    /// room. Returns the signed statements.
     pub(super) fn confirm_farewells(&mut self) -> Vec<SignedStatement> {
         let me = self.key.node_id();
         let members = &self.ledger.evaluation.members;

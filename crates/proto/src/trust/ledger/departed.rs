@@ -263,9 +263,9 @@ impl Ledger {
         word == Some((*who, Some(*who)))
     }
 
-    /// Returns the founder and the admitted nodes that are not members, each with the statement by
-    /// which it is out, sorted by time. That statement is about the node itself or about an issuer
-    /// of its certificates.
+    /// Returns the nodes that were admitted, and the founder, as far as they are former members.
+    /// Each has the statement by which it is out, which is about the node or an issuer of its
+    /// certificates. Sorted by time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
         let let_in = self.all().filter_map(|(_, it)| match &it.claim {
             Claim::Admit { node, .. } => Some(*node),
