@@ -1,5 +1,5 @@
 //! The current work of each hashing thread, so that a thread blocked on a disk is detected. Such a
-//! thread is abandoned, and all files that it had taken are queued again for other threads.
+//! thread is abandoned. Other threads read its files later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use super::tree::Slot;
 use p2pfs_types::stall::StallClock;
 
-/// How long a thread may read nothing before it counts as blocked. Even a slow connection to a
-/// server delivers the bytes of one read call in less time
-/// ([`READ_MAX_BYTES`](super::reading::READ_MAX_BYTES)).
+/// How long a thread that works on a file may finish no read before it counts as blocked. Even a
+/// slow connection to a server delivers [`READ_MAX_BYTES`](super::reading::READ_MAX_BYTES) in less
+/// time.
 const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// A file taken to be read, and the number of the read.
@@ -20,7 +20,7 @@ const STANDS_STILL: Duration = Duration::from_secs(10);
 pub(super) struct HashTicket {
     pub(super) slot: Slot,
     pub(super) number: u64,
-    /// Whether the close of its writer was reported, or it had been at rest, when it was queued.
+    /// If false, a file written lately is read only if no process has it open for writing.
     pub(super) sure: bool,
     /// Whether it is read although a program writes it all the time.
     pub(super) busy: bool,
@@ -68,8 +68,8 @@ impl HasherProgress {
         self.held.lock().share = Some(share);
     }
 
-    /// Records that the thread finished a file. Returns the share if the thread was abandoned
-    /// meanwhile.
+    /// Records that the thread's work on a file is done or paused. Returns the share of the file if
+    /// the thread was abandoned meanwhile.
     pub(super) fn end(&self) -> Option<u16> {
         let mut held = self.held.lock();
         let share = held.share.take();
@@ -82,8 +82,8 @@ impl HasherProgress {
         held.files.retain(|file| !numbers.contains(&file.number));
     }
 
-    /// Abandons the thread if it is blocked. Returns the share that it reads and all files that it
-    /// had taken. Must be called periodically.
+    /// If the thread is blocked, abandons it and returns the share of its current file and all
+    /// files that it has not given back. Must be called periodically.
     fn leave_standing(&self, now: Instant) -> Option<(u16, Vec<HashTicket>)> {
         let steps = self.steps.load(Ordering::Relaxed);
         let mut held = self.held.lock();

@@ -1,5 +1,6 @@
-//! Opens names beneath a share, and nothing else. This is the only module of the crate that opens a
-//! shared name (`openat2(2)`: beneath the share, through no symbolic link, into no mount of p2pfs).
+//! Opens the folders of shares and the names beneath them (`openat2(2)`). No symbolic link is
+//! followed, and no protected path ([`Beneath::refusal`]) is entered. No other module of the crate
+//! opens a shared name.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -18,8 +19,8 @@ use super::identity::NameStat;
 use super::mounts::MountTable;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum attempts of one open. openat2 returns EAGAIN if a rename raced with it; after this many
-/// in a row the caller gets that error.
+/// Maximum attempts of one open. `openat2` may return EAGAIN if a rename raced with it. If all
+/// attempts fail in this way or are interrupted, the caller gets EAGAIN.
 const RACES_MAX: usize = 16;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -66,14 +67,14 @@ impl Beneath {
         Self { inboxes, ..self }
     }
 
-    /// Returns the protected path that contains `path`, if any.
+    /// Returns the protected path at or below which `path` lies, if any.
     pub(super) fn refusal(&self, path: &Path) -> Option<PathBuf> {
         let mut mounts = self.mounts.lock();
         let mut all = self.refused.iter().chain(mounts.points());
         all.find(|refused| path.starts_with(refused)).cloned()
     }
 
-    /// Returns whether the disk of a share, or of a part of it, may wait for a server.
+    /// Returns whether a filesystem at, above or below `dir` may wait for a server.
     pub(super) fn is_far(&self, dir: &Path) -> bool {
         self.mounts.lock().is_far(dir)
     }
@@ -98,8 +99,8 @@ impl Beneath {
             .collect()
     }
 
-    /// Opens a share's own directory, a canonical path. It is opened again for each use, so that a
-    /// share never prevents a disk from being unmounted.
+    /// Opens a share's own directory by its canonical path. It is opened again for each use, so
+    /// that an idle share does not prevent its disk from being unmounted.
     pub(super) fn open_share(&self, dir: &Path) -> Result<OwnedFd, Errno> {
         if self.refusal(dir).is_some() {
             return Err(Errno::XDEV);
@@ -107,8 +108,7 @@ impl Beneath {
         open_patiently(CWD, dir, DIRECTORY, NO_LINKS)
     }
 
-    /// Returns the topmost directory above a share that this process may not pass, if
-    /// [`Self::open_share`] failed because of it.
+    /// Returns the topmost directory above `dir` that this process may not pass, if there is one.
     pub(super) fn closed_above(&self, dir: &Path) -> Option<PathBuf> {
         let mut above: Vec<&Path> = dir.ancestors().collect();
         above.reverse();
@@ -131,8 +131,8 @@ impl Beneath {
         Ok(directory)
     }
 
-    /// Opens a regular file of the share at `dir` for reading. Fails with [`Errno::ISDIR`] or
-    /// [`Errno::OPNOTSUPP`] for anything else, without blocking on it.
+    /// Opens a regular file of the share at `dir` for reading. Fails for a name of any other kind,
+    /// without waiting for the other end of a fifo.
     pub(super) fn open_file(
         &self,
         dir: &Path,
@@ -187,8 +187,8 @@ fn open_patiently(
     Err(Errno::AGAIN)
 }
 
-/// Returns whether an error means that the name is gone or changed its kind, so that checking the
-/// name again tells more.
+/// Returns whether an error means that the name is gone, is of another kind than expected, or is at
+/// or below a protected path.
 pub(super) fn is_absence(error: Errno) -> bool {
     matches!(
         error,
@@ -211,7 +211,8 @@ pub(super) enum Writers {
     None,
     /// A process has.
     Some,
-    /// Unknown: the file belongs to another user, or its filesystem has no leases.
+    /// Unknown, for example because the file belongs to another user or its filesystem has no
+    /// leases.
     Unknown,
 }
 

@@ -16,8 +16,8 @@ use super::tree::Slot;
 use super::walk::{OpenShareDirectory, ShareDirectory};
 
 impl Scanner {
-    /// Checks every reported name and applies the results in the order of the reports. A result
-    /// that another report of the name overtook is applied later or not at all.
+    /// Checks the reported names and applies the results in the order of their turns. If a name may
+    /// have been replaced since its check, the result is applied later or not at all.
     pub(super) fn run_checks(&mut self) {
         let mut checks = self.checks.take().into_iter().peekable();
         let mut looks = Vec::new();
@@ -120,8 +120,8 @@ impl Scanner {
 /// Checks these names of a directory.
 ///
 /// # Errors
-/// The share's own directory cannot be opened, or the directory cannot be opened for lack
-/// of descriptors or memory.
+/// The share's own directory cannot be opened, or the directory cannot be opened because of a
+/// temporary error ([`is_want`]).
 fn check_in_directory(
     disk: &DiskAccess<'_>,
     place: ShareDirectory,
@@ -146,9 +146,9 @@ fn check_in_directory(
     Ok(looks)
 }
 
-/// Returns the results of names that were reported as gone and under which a file was found
-/// nevertheless, if that file was also found under another name. On a case-insensitive filesystem,
-/// the name that is gone may be a different spelling of the other one.
+/// Returns the results of names that were reported as gone but were found, if another of the names
+/// has the same inode. On a case-insensitive filesystem, the name that is gone may be a different
+/// spelling of the other one.
 fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
     let mut names_of: HashMap<(u64, u64), usize> = HashMap::new();
     for inode in looks.iter().filter_map(|look| look.found.inode()) {
@@ -164,8 +164,8 @@ fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
         .collect()
 }
 
-/// Returns whether the result may be a pointer to other names, or may remove its own name from the
-/// listing: it is a link, or the tree has the name already. For a file, the name must be listed.
+/// Returns whether the result is a link, or is about a name that the tree has already. If the
+/// result is a file, the name must be listed as a file.
 fn is_known(state: &ListingState, look: &CheckedName) -> bool {
     let known = state.listing.tree.child(look.place.slot, &look.name);
     match &look.found {

@@ -1,9 +1,9 @@
 //! The names that were reported, and what the reports say about their writers.
 //!
-//! A name is checked once for all of its reports, in the turn of the last report that may have
-//! replaced its content. If another report of the name is read after its check, the check may have
-//! seen a change of that later turn. Its result is therefore dropped, or applied only after all
-//! reports so far. A check may also have seen a change that is not reported yet (see
+//! A name is checked once for all of its pending reports, in the turn of the last one that may have
+//! replaced its content. If another such report is read after the check, the check may have seen a
+//! change of that later turn. Its result is therefore dropped, or applied only after all reports so
+//! far. A check may also have seen a change that is not reported yet (see
 //! [`PendingChecks::may_be_ahead`]).
 
 use std::collections::{BTreeMap, HashMap};
@@ -182,11 +182,10 @@ impl PendingChecks {
         !self.is_empty() && due((directory, name.into())).is_some_and(|c| c.cause > Cause::Walk)
     }
 
-    /// Returns the cause of the check of a file, with what is known of its writer. It is the
-    /// reported cause, except for a name that was created and not written. If that file is not
-    /// empty or has another name, it was linked or moved here: it counts as closed if its close was
-    /// reported, or if a closed file was found gone within `quiet`. Otherwise its writer is
-    /// unknown, as in a walk.
+    /// Returns the reported cause of a check, except for a file that was created and not written.
+    /// If such a file is not empty or has another name, it may have been linked here. It then
+    /// counts as closed if the close of this inode was reported lately, or if a closed file was
+    /// found gone within the last `quiet`. Otherwise its writer is unknown, as in a walk.
     pub(super) fn cause_of_file(
         &self,
         check: &NameCheck,

@@ -10,11 +10,12 @@ use p2pfs_types::path::SharedPath;
 
 /// Interval between two full walks through every share, regardless of the watches.
 pub const RESCAN_DEFAULT: Duration = Duration::from_secs(60);
-/// How long a file must rest before it is read if no close was seen (p2pfs(7)). A hash is racy if
-/// the file was modified less than this before it was read (git's rule for racily clean files).
+/// How long a file rests before it is read if a write and no close was reported (p2pfs(7)). A hash
+/// is racy if the file was modified less than this before it was read (git's rule for racily clean
+/// files).
 pub const QUIET_DEFAULT: Duration = Duration::from_secs(2);
-/// Maximum bytes of all outboards on disk: enough for a tebibyte of files of up to 256 MiB, or for
-/// four tebibytes of files over 512 MiB.
+/// Maximum bytes of all finished outboards on disk: enough for a tebibyte of files of up to 256
+/// MiB, or for four tebibytes of files over 512 MiB.
 pub const OUTBOARD_BUDGET_DEFAULT_BYTES: u64 = 4 << 30;
 /// Number of hasher threads. One of them takes no file over 64 MiB, because smaller files must be
 /// listed within 2 s (`queue::PROMISED_MAX_BYTES`).
@@ -35,7 +36,7 @@ pub struct ShareConfig {
     pub outboard_budget_bytes: u64,
     /// See [`HASH_THREADS_DEFAULT`]; less than 2 counts as 2.
     pub hash_threads: usize,
-    /// Maximum number of watched directories. Changes in the others are found only by the rescan.
+    /// Maximum number of watched directories. Changes in the others are found only by walks.
     pub watch_limit: usize,
     /// Paths at or beneath which nothing is ever shared or opened: the node's own mounts, state and
     /// cache. The state directory is always added.
@@ -90,7 +91,7 @@ pub struct ShareSpec {
     pub is_by_command: bool,
     /// Path in the listing below which the files appear.
     pub place: SharePlace,
-    /// Also share files and directories that only their owner may read.
+    /// Also share files and directories that others may not read.
     pub include_private: bool,
     /// Also offer the share to foreign peers. The flag is only passed through to
     /// [`super::ShareSet::list`].
@@ -130,9 +131,10 @@ impl ShareSpec {
     }
 }
 
-/// A change in the shares. [`Self::Put`] and [`Self::Removed`] arrive in the order in which the
-/// names were changed. A large file, or one that is still being written, may arrive after names
-/// that were changed later.
+/// A change in the shares. Events of one name arrive in order. [`Self::Put`] and [`Self::Removed`]
+/// of different names arrive about in the order of their changes: around a new directory they
+/// arrive together, removals last. A file that is large, is still being written or was found by a
+/// walk may arrive after names that were changed later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShareEvent {
     /// A share was added or got new settings, and has these readers. Without a list, every node is
@@ -152,8 +154,8 @@ pub enum ShareEvent {
         /// Entry that is at the path now.
         entry: Entry,
     },
-    /// The name is gone or may no longer be shared. Each name beneath a directory gets its own
-    /// event.
+    /// The path is no longer listed: the name is gone, may no longer be shared, or has another path
+    /// in the listing. Each name beneath a directory gets its own event.
     Removed {
         /// Number of the share.
         share: ShareIndex,

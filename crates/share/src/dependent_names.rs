@@ -17,7 +17,7 @@ const FOLLOWED_AGAIN_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct DependentNames {
     links: BTreeSet<Slot>,
-    /// Whether a link changed since the links were last followed.
+    /// Whether a link was removed or got a new target since the links were last followed.
     is_due: bool,
     /// Directories to check once they are no longer within themselves.
     loops: BTreeSet<Slot>,
@@ -54,8 +54,9 @@ impl DependentNames {
         self.loops.insert(slot);
     }
 
-    /// Returns the names to check: the links if a link changed since the last call, and the
-    /// directories that are no longer within themselves.
+    /// Returns the names to check: the directories that are no longer within themselves and, if a
+    /// link was removed or got a new target since the last call, up to [`FOLLOWED_AGAIN_MAX`]
+    /// left-out links.
     pub(super) fn take_due(&mut self, is_within_itself: impl Fn(&Slot) -> bool) -> Vec<Slot> {
         let mut due: Vec<Slot> = Vec::new();
         self.loops.retain(|slot| {

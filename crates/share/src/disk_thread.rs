@@ -1,7 +1,6 @@
 //! The scanner's access to disks that may block forever because their server went away. The calls
 //! run on a thread of their own. When one of them makes no progress for a long time, that thread is
-//! abandoned and the other shares get a new one. At most one call per share is blocked, because no
-//! other call on that share starts until it returns.
+//! abandoned, and the other shares get a new one. The scanner then skips the blocked share.
 //!
 //! Calls on local disks run directly on the scanner's thread. Their data is mostly in memory, and
 //! handing a call to another thread and back would take as long as reading a small directory.
@@ -18,12 +17,12 @@ use super::beneath::Beneath;
 use super::shared::SharedState;
 use p2pfs_types::stall::StallClock;
 
-/// How long a call may make no progress before its disk counts as not answering. This is longer
-/// than a disk takes for one name, and about the time that a sleeping disk takes to spin up.
+/// How long a call may make no progress before its disk counts as not answering, at first. This is
+/// longer than a disk takes for one name, and about the time that a sleeping disk takes to spin up.
 const STANDS_STILL: Duration = Duration::from_secs(5);
 /// Upper bound of the time without progress for one share. This time begins at [`STANDS_STILL`] and
 /// doubles each time the disk of the share does not answer. So a call that is only slow, such as
-/// reading a large directory over a slow connection, completes in the end.
+/// reading a large directory over a slow connection, can complete in a later attempt.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(300);
 
 type DiskWork = Box<dyn FnOnce() + Send>;

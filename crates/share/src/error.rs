@@ -7,9 +7,7 @@ use p2pfs_types::digest::DigestError;
 use p2pfs_types::files::is_want;
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
-/// Why a call on a share failed. A failed call changes nothing that is shared, except with
-/// [`ShareError::Gone`]: the files that were listed with the changed content are hashed again and
-/// do not serve it until then.
+/// Why a call on a share failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
     /// The directory does not exist; the owner must fix it.
@@ -51,8 +49,8 @@ pub enum ShareError {
         /// The closed directory and the remedy.
         why: String,
     },
-    /// The directory lies at or below a mount of p2pfs, or below the node's own state or cache.
-    /// Sharing it could deadlock or reveal secrets.
+    /// The directory lies at or below a mount of p2pfs, or the node's own state or cache. Sharing
+    /// it could deadlock or reveal secrets.
     #[error(
         "{dir:?} cannot be shared: {refused:?} is the mount, or holds the node's own state or \
          cache; share another folder"
@@ -63,7 +61,7 @@ pub enum ShareError {
         /// Protected path that contains it.
         refused: PathBuf,
     },
-    /// The directory lies in a share or contains one. Each of its files would be listed twice.
+    /// The directory lies in a share or contains one. Some files would be listed twice.
     #[error("{dir:?} and the share {other:?} overlap; share the outer one alone")]
     Overlaps {
         /// Directory that was to be shared.
@@ -77,7 +75,8 @@ pub enum ShareError {
         /// Pattern and its error.
         why: String,
     },
-    /// All share numbers of this node are in use.
+    /// All share numbers of this node are assigned. A number stays assigned after its share is
+    /// removed.
     #[error("there are {limit} shares already, the most that one node can have")]
     TooMany {
         /// Maximum number of shares.
@@ -96,25 +95,26 @@ pub enum ShareError {
         /// Number as given.
         index: u16,
     },
-    /// The content was not found, but the node is starting and not all of its shares are added yet.
-    /// A retry may succeed soon.
+    /// The content was not found, but the node is starting and may not have added all of its shares
+    /// yet. A retry may succeed soon.
     #[error("the shares are being added")]
     Beginning,
-    /// The file's name was just removed or taken by another file. A check that is requested already
-    /// finds out whether the file has a new name.
+    /// The content was not found under its listed names, which may have changed just now. A check
+    /// that is already requested finds out whether the file has a new name.
     #[error("the file is looked for under another name")]
     Missed,
     /// The name or the content is not shared, or not any longer.
     #[error("the name is not shared any more")]
     NotHere,
-    /// The bytes of the file changed since it was hashed. All files with this content are hashed
-    /// again. Until then they stay listed, but do not serve the content.
+    /// The bytes of the file changed since it was hashed, or its outboard is damaged. All listed
+    /// files with this content are hashed again. Until then they stay listed, but do not serve the
+    /// content.
     #[error("the file changed since it was hashed")]
     Gone,
     /// The range is not within the file; the requester is at fault.
     #[error("the range asked for is not within the file")]
     OutOfRange,
-    /// Reading failed; another holder may be able to serve the range.
+    /// A system call failed. If it was a read, another holder may be able to serve the range.
     #[error("cannot read the shared file: {0}")]
     Io(#[from] io::Error),
     /// The state directory is in use by another process.
@@ -123,7 +123,7 @@ pub enum ShareError {
         /// Locked file.
         path: PathBuf,
     },
-    /// The state of the shares cannot be saved. Hashing continues if this happens after the start.
+    /// The file of the shares' state cannot be opened, read or written.
     #[error("cannot keep the state of the shares in {path:?}: {reason}")]
     State {
         /// File of the state.
@@ -154,8 +154,9 @@ impl ShareError {
         }
     }
 
-    /// Returns whether the same call may succeed a moment later: this process lacks descriptors or
-    /// memory, a share is not added yet, or the new name of a renamed file is not known yet.
+    /// Returns whether the same call may succeed a moment later: a system call failed for a
+    /// temporary reason, a share may not be added yet, or the new name of a renamed file is not
+    /// known yet.
     pub fn is_want(&self) -> bool {
         match self {
             Self::Io(error) => is_want(error),

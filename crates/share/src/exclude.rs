@@ -117,7 +117,7 @@ impl Exclude {
         }
     }
 
-    /// Returns the pattern that excludes a path: the last one that matches.
+    /// Returns the last pattern that matches a path, if it excludes the path.
     pub(super) fn pattern_of(&self, path: &SharedPath, directory: bool) -> Option<ExcludedBy> {
         let Match::Ignore(glob) = self.matched(path, directory) else {
             return None;
@@ -130,8 +130,9 @@ impl Exclude {
     }
 }
 
-/// Returns the path without the number that an inbox adds to a name that is taken: `-(1)` before
-/// the last extension. Returns `None` if there is no such number.
+/// Returns the path without the number that an inbox adds to a name that is taken, such as `-(1)`.
+/// The number is before the last extension, or at the end of a name without an extension. Returns
+/// `None` if there is no such number.
 fn unnumbered(path: &[u8]) -> Option<Vec<u8>> {
     let name = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
     let dot = path

@@ -1,17 +1,16 @@
 //! Hashes a large file that only grew without reading all of it.
 //!
 //! The hash tree of a file that grew consists of the subtrees of its listed version and of new ones
-//! at its end. A file of more than [`PROMISED_MAX_BYTES`](super::queue::PROMISED_MAX_BYTES) is
-//! therefore hashed from the outboard of its listed version, at the cost of the appended bytes and
-//! some samples. A file that did not become longer, or is smaller, is read whole.
+//! at its end. A file over [`PROMISED_MAX_BYTES`](super::queue::PROMISED_MAX_BYTES) that became
+//! longer is therefore hashed from the outboard of its listed version, if that is stored. This
+//! costs the appended bytes and some samples.
 //!
 //! The former bytes of a longer file may have changed too: a database grows and also changes in the
-//! middle. So samples of the listed version are compared: its first bytes, which most formats
+//! middle. So samples of the listed version are compared: its first bytes, which many formats
 //! change on every write, its last bytes, and some bytes in between. If a sample differs, the file
 //! is read whole. If bytes changed that no sample covers, the file is listed with a wrong hash.
-//! Therefore the hash is in doubt and not remembered across a restart. The file is read whole when
-//! a request for a changed byte has failed, and in any case after it came to rest
-//! (`ListingState::rest_extended`).
+//! Therefore the hash is in doubt until the file is read whole: after a request for a changed byte
+//! has failed, or after the file came to rest.
 
 use std::fs::File;
 

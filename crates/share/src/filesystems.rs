@@ -1,6 +1,6 @@
 //! Identities of filesystems, by which the ledger stores hashes. A disk may return under another
-//! device number, and btrfs and overlayfs get a new device number at each mount. The identity of
-//! most filesystems stays the same ([`identity_of`]), so the hashes of their files are found again.
+//! device number, and btrfs and overlayfs get a new device number at each mount. If the identity of
+//! the filesystem stays the same ([`identity_of`]), the hashes of its files are found again.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -68,9 +68,9 @@ impl Filesystems {
     }
 }
 
-/// Returns `f_fsid` (`statvfs(3)`). On ext4, btrfs and f2fs it comes from the UUID of the
-/// filesystem, and on btrfs also from the subvolume. On XFS and FAT it is a device number. Returns
-/// `None` for filesystems that set none.
+/// Returns `f_fsid` (`statvfs(3)`). On ext4 and btrfs it comes from the UUID of the filesystem, and
+/// on btrfs also from the subvolume. On XFS, F2FS and FAT it is a device number. Returns `None` for
+/// filesystems that set none.
 fn identity_of(directory: BorrowedFd<'_>) -> Option<u64> {
     let identity = fstatvfs(directory).ok()?.f_fsid;
     (identity != 0).then_some(identity)

@@ -8,8 +8,8 @@ use super::config::ShareSpec;
 use super::error::ShareError;
 use super::left_out::closed_directory;
 
-/// Returns the canonical path of a directory that may be shared. The path as given is compared with
-/// the protected paths first, so that this node's own mount is never accessed.
+/// Returns the canonical path of a directory that may be shared. First compares the path as given
+/// with the protected paths, so that a path in this node's own mount is not accessed.
 pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, ShareError> {
     let dir = &spec.dir;
     let owned = || dir.to_owned();

@@ -1,8 +1,9 @@
 //! Versions of files that were listed before the current ones and may still be read.
 //!
-//! A log that grew still begins with each of its former versions. Nodes that know a former version
-//! only, or have it open, continue to read it. Every read is proven against the hash of the former
-//! version, so a file that was rewritten costs a failed read and never delivers a wrong byte.
+//! A log that grew still begins with each of its former versions. Nodes that know only a former
+//! version, or have it open, can continue to read it. Every read is proven against the hash of the
+//! former version. So a file that was rewritten costs a failed read and never delivers a wrong
+//! byte.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

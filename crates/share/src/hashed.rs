@@ -48,9 +48,9 @@ impl ListingState {
         effects.listing
     }
 
-    /// Returns the listed version of a large file, so that the new hash can be made from the
-    /// outboard of that version. Returns `None` if the file must be read whole: to verify its hash,
-    /// or because its listed bytes were found changed.
+    /// Returns the listed version of a file, from whose outboard the new hash may be made. Returns
+    /// `None` if the file is not large or not listed, is read to verify its hash, or is suspected
+    /// to have lost its listed bytes.
     pub(super) fn extendable(&self, taken: &DequeuedFile) -> Option<ListedVersion> {
         let slot = taken.held.slot;
         let is_large = taken.size_bytes > PROMISED_MAX_BYTES;
@@ -117,8 +117,8 @@ impl ListingState {
         }
     }
 
-    /// Has every file with a content hashed again after changed bytes were found. The files stay
-    /// listed until then, but are no longer sources of the content.
+    /// Has every listed file with a content hashed again after changed bytes were found. The files
+    /// stay listed until then, but are no longer sources of the content.
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
         self.listing.order.step();
         self.listing.moved.forget(hash);
@@ -137,9 +137,9 @@ impl ListingState {
         }
     }
 
-    /// Rechecks files that a request found with another date or size than when they were hashed,
-    /// unless they already wait to be read. The kernel does not report all writes, for example
-    /// those of a loop device.
+    /// Requests a check of files that were found with another date or size than when they were
+    /// hashed, unless they already wait to be read. The kernel does not report all writes, for
+    /// example those of a loop device.
     pub(super) fn record_written(&mut self, slots: &[Slot]) {
         for slot in slots {
             let waits = self

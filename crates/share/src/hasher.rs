@@ -20,8 +20,8 @@ const BATCH_MAX_FILES: usize = 64;
 /// Maximum finished reads and unsent events. When there are more, no more files are taken.
 const OUTBOX_MAX_EVENTS: usize = 8192;
 
-/// Starts a thread that hashes until the set is dropped. With `prompt_only` it takes no large
-/// files.
+/// Starts a thread that hashes until the set is dropped or the thread is abandoned. With
+/// `prompt_only` it takes no large files.
 pub(super) fn spawn(shared: &Arc<SharedState>, prompt_only: bool) -> io::Result<JoinHandle<()>> {
     let at_work = Arc::new(HasherProgress::new(prompt_only));
     let (of_thread, shared_of_thread) = (at_work.clone(), shared.clone());
@@ -80,8 +80,8 @@ fn run(shared: &SharedState, at_work: &HasherProgress) {
     }
 }
 
-/// Records that the thread finished a file. Returns whether the thread was abandoned meanwhile. In
-/// that case, all files that it had taken were queued again for other threads.
+/// Records that the thread's work on a file is done or paused. Returns whether the thread was
+/// abandoned meanwhile. In that case, other threads read its files.
 fn is_left(shared: &SharedState, at_work: &HasherProgress) -> bool {
     let left = at_work.end();
     if let Some(share) = left {
@@ -209,7 +209,7 @@ fn hash(
 }
 
 /// Reads and hashes a file. A file of up to [`SMALL_FILE_MAX_BYTES`] is read into `buffer` and
-/// hashed at once. The outboard of a larger file is built while it is read, and stored.
+/// hashed at once. For a larger file, also makes its outboard ([`Outboards::make`]).
 fn read(
     mut reader: Stoppable<'_>,
     size_bytes: u64,

@@ -25,12 +25,12 @@ impl FileTimestamp {
         }
     }
 
-    /// Returns the current time of the clock that dates files.
+    /// Returns the current time of the system clock.
     pub(super) fn now() -> Self {
         Self::from(SystemTime::now())
     }
 
-    /// Returns a time before which no change from now on is dated.
+    /// Returns a time before which this machine dates no change from now on.
     pub(super) fn last_tick() -> Self {
         Self::from(SystemTime::now() - TICK_MAX)
     }
@@ -85,9 +85,9 @@ pub(super) fn is_recent(mtime: FileTimestamp, now: FileTimestamp, window: Durati
     mtime.distance(now) < window
 }
 
-/// (dev, ino, size, mtime, ctime). While these are the same, the bytes are taken to be the same.
-/// `ctime` cannot be set back, so only writes within one clock tick or through a mapping can stay
-/// unnoticed (see `reading::trust_in`).
+/// (dev, ino, size, mtime, ctime). While these are the same, the bytes are taken to be the same. A
+/// program cannot set the ctime, but writes within one clock tick or through a mapping may leave it
+/// unchanged (see `reading::trust_in`).
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FileIdentity {
@@ -109,7 +109,8 @@ impl FileIdentity {
         }
     }
 
-    /// Returns an identity that no file ever has, so that every name of the file counts as stale.
+    /// Returns this identity with a ctime of zero. No listed name of the file has it, so each one
+    /// counts as stale.
     pub(super) fn without_ctime(&self) -> Self {
         Self {
             ctime: FileTimestamp::default(),
@@ -117,16 +118,17 @@ impl FileIdentity {
         }
     }
 
-    /// Returns whether this is the same file after it only grew, judging by its attributes.
+    /// Returns whether this may be the same file after it only grew: it has the same inode, is
+    /// longer, and neither time went back.
     pub(super) fn has_grown_since(&self, before: &Self) -> bool {
         let is_it = (self.dev, self.ino) == (before.dev, before.ino);
         let (now, then) = ((self.mtime, self.ctime), (before.mtime, before.ctime));
         is_it && self.size_bytes > before.size_bytes && now.0 >= then.0 && now.1 >= then.1
     }
 
-    /// Returns whether everything but ctime is the same. It is then the same file with the same
-    /// bytes, unless a program set the mtime back after a write. Not only a write changes the
-    /// ctime, but also a rename, link or chmod.
+    /// Returns whether everything but the ctime is the same. It is then taken for the same file
+    /// with the same bytes, although a program can set the mtime back after a write. Not only a
+    /// write changes the ctime, but also a rename, link or chmod.
     pub(super) fn same_but_ctime(&self, other: &Self) -> bool {
         Self {
             ctime: other.ctime,
@@ -140,7 +142,7 @@ impl FileIdentity {
 pub(super) struct NameStat {
     pub(super) identity: FileIdentity,
     pub(super) mode: u32,
-    /// Whether it has another name, here or elsewhere.
+    /// Whether its link count is over 1: a file then has another name, here or elsewhere.
     pub(super) linked_again: bool,
     /// Whether its filesystem invents inode numbers, so that another file may have had this one.
     pub(super) made_up: bool,
