@@ -1,8 +1,8 @@
 //! The state that survives restarts: the number of each share and the hash of each file.
 //!
-//! This module owns `shares.redb`. The loss of a file's row costs only one more hashing, so a
-//! separate thread writes these rows in batches, seconds late. Share numbers are on disk before
-//! they are returned.
+//! This module owns `shares.redb`. The loss of a file's row costs little more than one more
+//! hashing, so a separate thread writes these rows in batches, about a second late. Share numbers
+//! are on disk before they are returned.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
@@ -36,7 +36,8 @@ const ROOM_KEPT_ROWS: usize = 1 << 10;
 const GATHER: Duration = Duration::from_secs(1);
 
 const SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("shares");
-/// Share numbers by the names, which may contain links, under which the shares were last added.
+/// Share numbers by names under which shares were added. Only names that differ from the canonical
+/// path of the share are stored, for example because they contain a link.
 const LINKED_SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("linked_shares");
 /// Rows by filesystem and inode number. Rows that an earlier version wrote have the number of the
 /// device instead of the identity of the filesystem.
@@ -48,12 +49,12 @@ const ROW_BYTES: usize = 77;
 pub(super) struct LedgerRow {
     pub(super) identity: FileIdentity,
     pub(super) hash: ContentHash,
-    /// When this version was first seen, by the local clock.
+    /// Version time: the mtime, or the time when this version was first seen if that is earlier.
     pub(super) first_seen: FileTimestamp,
     /// Whether the hash is in doubt (not `HashTrust::Sure`): the file was hashed soon after its
     /// modification, while a process had it open for writing, or without being read whole. After a
-    /// restart such a hash is ignored, but `first_seen` is used. However, if the file has several
-    /// names, it is listed with the hash, and the hash is verified afterwards.
+    /// restart, or for another name, such a hash is used only if a walk finds a file with several
+    /// names. The file is then listed with the hash, and the hash is verified afterwards.
     pub(super) doubted: bool,
 }
 
@@ -155,8 +156,8 @@ impl Ledger {
         found.ok()?
     }
 
-    /// Returns the number of a share by the name under which it was last added. Does not resolve
-    /// links on the disk, which may not answer.
+    /// Returns the number of a share by its canonical path or another name under which it was
+    /// added. Does not resolve links on the disk, which may not answer.
     pub(super) fn share_given_as(&self, name: &Path) -> Option<u16> {
         let found = self.shared.with(|database| {
             let linked = database.begin_read()?.open_table(LINKED_SHARES)?;
@@ -218,7 +219,7 @@ impl Ledger {
         self.shared.with(count).unwrap_or(0)
     }
 
-    /// Forgets every file that is not in `live`, by device and inode number.
+    /// Removes the rows on disk of every file that is not in `live`, by device and inode number.
     pub(super) fn retain(&self, live: impl IntoIterator<Item = (u64, u64)>) {
         let live = live.into_iter().flat_map(|(dev, ino)| {
             let identity = self.filesystems.identity(dev);

@@ -36,7 +36,7 @@ pub enum LeftOutWhy {
     /// This process may not read it, or reading failed.
     #[error("it cannot be read")]
     Unreadable,
-    /// A fifo, socket or device; never opened.
+    /// A fifo, socket or device.
     #[error("it is a fifo, a socket or a device")]
     Special,
     /// A symbolic link that leaves the share.
@@ -45,7 +45,8 @@ pub enum LeftOutWhy {
     /// A symbolic link with `..` after a name that is not a directory.
     #[error("the link goes up from a name that is not a directory")]
     LinkUp,
-    /// A symbolic link that leads to itself, or a directory that contains itself.
+    /// A symbolic link that leads through too many links, for example to itself, or a directory
+    /// that contains itself.
     #[error("it leads back to itself")]
     Loop,
     /// A name of more than 255 bytes, possible on a filesystem that counts letters, or a path in
@@ -158,8 +159,9 @@ fn command_again(dir: &std::path::Path) -> String {
 }
 
 /// Returns the command options that give a share its own patterns and the pattern `more`, because
-/// the patterns of a command replace those of the share. If the options would be too long or cannot
-/// be quoted, returns the option that drops the default patterns.
+/// the patterns of a command replace those of the share. If the share has more than
+/// [`PATTERNS_IN_REMEDY_MAX`] patterns, or one cannot be quoted, returns the option that drops the
+/// default patterns.
 fn options_of_patterns(share: &OfferedShare, more: &str) -> String {
     let patterns = share.exclude.patterns().iter().map(String::as_str);
     let option = |pattern: &str| {
@@ -189,9 +191,10 @@ pub(super) fn remedy_of_excluded(by: &ExcludedBy, share: &OfferedShare) -> Strin
     }
 }
 
-/// Returns an absolute path as one literal shell word, or `None` if a terminal would not show all
-/// of its characters as they are. Otherwise a malicious user could choose a name with which a
-/// pasted remedy runs another command.
+/// Returns an absolute path as one literal shell word. Returns `None` for a relative path, and for
+/// one with a character other than letters, digits, spaces and ASCII punctuation. A terminal may
+/// show other characters differently, so a malicious user could choose a name with which a pasted
+/// remedy runs another command.
 fn pasteable(path: &std::path::Path) -> Option<String> {
     let text = path.to_str()?;
     let is_plain = |letter: char| letter.is_ascii_graphic() || letter == ' ';

@@ -3,33 +3,34 @@
 //! This crate owns the listing of the local shares, the events that describe its changes
 //! ([`ShareEvent`]), the hashes that are kept across restarts, and the outboards of shared files.
 //! It opens shared names only beneath their folder, without following symbolic links and without
-//! entering mounts of p2pfs (`openat2`). It never writes into a share, never opens a fifo or a
+//! entering mounts of p2pfs (`openat2`). It never writes into a share, never reads a fifo or a
 //! device, and does not depend on the network.
 //!
 //! The `scanner` follows the kernel's reports and walks the directories. It passes each finding to
 //! the `ListingState`, which alone decides what is listed and which puts files into the hash queue.
 //! The states of a name and all their transitions are one table, drawn in `name_state`. `hasher`
-//! threads read the queued files. Each change of the `ShareListing` is a [`ShareEvent`]. The `order`
-//! module holds the event until all earlier changes are resolved, then the scanner sends it.
+//! threads read the queued files. Each change of the `ShareListing` is a [`ShareEvent`]. The
+//! `order` module holds the event while an earlier change blocks it, then the scanner sends it.
 //!
-//! A hash stays valid as long as (filesystem, ino, size, mtime, ctime) stay the same. Most
+//! A hash stays valid as long as (filesystem, ino, size, mtime, ctime) stay the same. Many
 //! filesystems have an identity that survives a mount under another device number (`filesystems`).
-//! On a filesystem that invents its inode numbers, a hash is valid only for a name that is listed
-//! with this hash. A hash is *racy* if the file was modified less than [`ShareConfig::quiet`]
-//! before the read. The file is then listed at once and hashed again after it has been at rest;
-//! only the second hash is remembered permanently. A hash taken while a process had the file open
-//! for writing is valid until that process closes the file. The hash of a large file that only grew
-//! is made from the outboard of its listed version (`extension`). Such a hash is in doubt until the
-//! file is read whole at rest. The former versions of a file that grew are still served (`former`),
-//! each proven against its own hash.
+//! On a filesystem that invents its inode numbers, a remembered hash is valid only for a name that
+//! is listed with this hash. A hash is *racy* if the file was modified less than
+//! [`ShareConfig::quiet`] before the read. The file is then listed at once and hashed again after
+//! it has been at rest; only the second hash is remembered permanently. A hash taken while a
+//! process had the file open for writing is valid until that process closes the file. The hash of a
+//! large file that only grew is made from the outboard of its listed version (`extension`). Such a
+//! hash is in doubt until the file is read whole at rest. The former versions of a file that grew
+//! are still served (`former`), each proven against its own hash.
 //!
 //! # Places
 //!
 //! A share may have a place: a path in the listing below which its files appear. Inside this crate,
 //! every name is relative to the folder of its share. The place is put in front of a name where an
-//! event or a status is made (`ShareListing::listed_path`), and taken off where a path of the
-//! listing arrives ([`ShareSet::own`] and its neighbours). So a change of the place reads no file:
-//! each listed name is announced under its new path, and each old path as removed.
+//! event is made (`ShareListing::listed_path`), and taken off where a path of the listing arrives
+//! ([`ShareSet::own`] and its neighbours). So no file is read to announce a change of the place:
+//! each listed name is announced under its new path, and each path that is no longer listed as
+//! removed.
 //!
 //! # Disks that do not answer
 //!
@@ -53,15 +54,14 @@
 //! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
 //! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `ShareListing::list_file`: the file is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] in the file's turn |
 //! | | | `Scanner::send_events`: `EventOrder::release` releases the events that no earlier change blocks → the channel of [`ShareSet::open`] |
-//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `OwnLogAccess::put` → `OwnLogAccess::queue` (`node::machine::own_log`) queues the entry and schedules a head in 10 ms |
+//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `OwnLogAccess::put` → `OwnLogAccess::queue` (`node::machine::own_log`) queues the entry and schedules a head, in 10 ms at the earliest |
 //! | | | `LogIntake::publish_head` → `OwnLogAccess::sign`: `record` appends all queued entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`membership::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest of the log |
 //!
 //! # Errors
 //!
-//! A call that fails changes nothing except as [`ShareError`] states. A problem with one name
-//! leaves that name out, with a reason in [`ShareStatus`]. If the folder of a share is gone or
-//! unreadable, nothing in the share is listed until the folder can be read again. If its disk does
-//! not answer, its names stay listed.
+//! A problem with one name leaves that name out, with a reason in [`ShareStatus`]. If the folder of
+//! a share is gone or unreadable, nothing in the share is listed until the folder can be read
+//! again. If its disk does not answer, its names stay listed.
 
 mod at_work;
 mod beneath;
@@ -155,9 +155,9 @@ use shared::SharedState;
 use state::ListingState;
 use status::StatusView;
 
-/// How long after the start a content that is not found is answered with [`ShareError::Beginning`],
-/// unless the caller reports earlier that all shares were added ([`ShareSet::all_added`]). Without
-/// this bound, a folder on a disk that hangs would make other nodes wait forever.
+/// How long after the start a content that is not found is answered with [`ShareError::Beginning`]
+/// at most. It ends when the caller reports that all shares were added ([`ShareSet::all_added`]).
+/// Without this bound, a folder on a disk that hangs would make other nodes wait forever.
 const BEGINNING_MAX: Duration = Duration::from_secs(10);
 /// How long dropping the set waits for all of its threads together. A thread that is blocked on a
 /// disk may never end.
@@ -166,7 +166,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 const END_PERIOD: Duration = Duration::from_millis(1);
 
 /// All folders that this node shares. Clones refer to the same set. Dropping the last clone stops
-/// the threads and writes the pending state.
+/// the threads and, unless a thread is blocked on a disk, writes the pending state.
 #[derive(Clone)]
 pub struct ShareSet {
     inner: Arc<ShareSetInner>,
@@ -214,9 +214,10 @@ impl ShareSet {
         Ok((Self { inner }, receiver))
     }
 
-    /// Shares a folder, or gives new settings to a folder that is already shared. A directory gets
-    /// the same number each time it is added. Blocks for a few system calls; the walk runs
-    /// afterwards.
+    /// Shares a folder, or gives new settings to a folder that is already shared. However, a
+    /// resolved `spec` ([`ShareSpec::is_resolved`]) changes nothing if the folder is already shared
+    /// under another name. A directory gets the same number each time it is added. Blocks for some
+    /// system calls and a write of the state; the walk runs afterwards.
     ///
     /// # Errors
     /// [`ShareError::NotFound`], [`ShareError::NotDirectory`],
@@ -310,7 +311,8 @@ impl ShareSet {
 
     /// Announces all names as removed that the log has of shares that were not added. `missing`
     /// lists all configured shares that are not added; the names of those with `is_awaited` stay.
-    /// As long as `missing` is not empty, the ledger keeps the hashes of all files.
+    /// After a call with a `missing` that is not empty, the ledger removes no rows of deleted
+    /// files.
     pub fn forget_absent(&self, missing: &[MissingShare]) {
         let mut state = self.inner.shared.lock();
         let awaited = missing.iter().filter(|share| share.is_awaited);
@@ -332,7 +334,7 @@ impl ShareSet {
         StatusView::of(&self.inner.shared.lock()).list()
     }
 
-    /// Returns whether a shared file had this content when it was hashed. Reads memory only.
+    /// Returns whether a file is listed with this content. Reads memory only.
     pub fn holds(&self, hash: &ContentHash) -> bool {
         let state = self.inner.shared.lock();
         state.listing.tree.with_content(hash).next().is_some()
@@ -346,8 +348,8 @@ impl ShareSet {
     /// Opens a shared file for live reads, whatever its current content is.
     ///
     /// # Errors
-    /// [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file
-    /// that may be shared; [`ShareError::Io`].
+    /// [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file, or others
+    /// may not read it and the share does not include private files; [`ShareError::Io`].
     pub fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
         let (dir, include_private, local) = self.share(share, path)?;
         let opened = self.inner.shared.beneath.open_file(&dir, &local);
@@ -403,7 +405,7 @@ impl ShareSet {
     }
 
     /// Returns at most `limit` listed names after the position that an earlier call returned, in no
-    /// particular order, and the position to continue from if there are more. A name that stays
+    /// particular order, and the position to continue from if there may be more. A name that stays
     /// listed during the whole iteration is returned once.
     pub fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
         StatusView::of(&self.inner.shared.lock()).listed(after, limit)
@@ -421,8 +423,9 @@ impl ShareSet {
         self.inner.shared.wake();
     }
 
-    /// Waits until every change made in the shares before this call is hashed and its events are in
-    /// the event queue, which must be drained meanwhile. Returns false at the timeout.
+    /// Waits until every change that the kernel reported before this call is hashed and its events
+    /// are in the event queue, which must be drained meanwhile. Returns false at the timeout, or if
+    /// the threads are stopped.
     pub fn wait_settled(&self, timeout: Duration) -> bool {
         self.inner.shared.wait_settled(timeout)
     }

@@ -34,8 +34,8 @@ pub(super) enum LinkOutcome {
     UpFromNothing,
 }
 
-/// Resolves the link `path` of the share `dir` with the target `target`. A target that does not
-/// exist (yet) is inside if its text stays inside.
+/// Resolves the link `path` of the share `dir` with the target `target`. The target need not exist,
+/// except where `..` follows a name.
 pub(super) fn follow(
     beneath: &Beneath,
     dir: &Path,

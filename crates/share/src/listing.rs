@@ -1,8 +1,7 @@
 //! The listing of the shares, and the events of its changes.
 //!
-//! Each change of a name's entry passes its event to the [`EventOrder`] in the same step, which
-//! holds the event until all earlier changes are resolved. So the events always add up to the
-//! listing.
+//! Each change of an entry passes its event to the [`EventOrder`] in the same step. So the entries
+//! that the log had at the start and all events since add up to the listing.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -132,7 +131,7 @@ impl ShareListing {
         Some((ShareIndex(share), self.listed_path(slot)?))
     }
 
-    /// Adds a listed name to the counters (1) or subtracts it (-1).
+    /// Adds a listed or left-out name to the counters (1) or subtracts it (-1).
     pub(super) fn count(&mut self, slot: Slot, change: i64) {
         let Some(TreeNode { share, body, .. }) = self.tree.get(slot) else {
             return;
@@ -155,7 +154,8 @@ impl ShareListing {
         }
     }
 
-    /// Removes a name from the listing and announces it. The name stays in the tree.
+    /// Removes a name from the listing, or from the left-out names, and announces that. The name
+    /// stays in the tree.
     pub(super) fn unlist(&mut self, slot: Slot) {
         let Some(node) = self.tree.get(slot) else {
             return;
@@ -188,8 +188,8 @@ impl ShareListing {
         }
     }
 
-    /// Returns the number, the path and the inode of each share whose own directory was opened and
-    /// that is not being walked.
+    /// Returns the number, the path and the inode of each share that has not vanished and is not
+    /// being walked.
     pub(super) fn open_roots(&self) -> Vec<(u16, Arc<Path>, (u64, u64))> {
         let open = self.shares.by_index.iter().filter_map(|(index, share)| {
             let root = self.tree.directory(share.root)?;
@@ -217,8 +217,7 @@ impl ShareListing {
     }
 
     /// Lists a file with its hash, remembers the hash, and announces the file if its entry changed.
-    /// A `doubted` hash is valid until the file is closed or has been at rest, and is then
-    /// replaced.
+    /// `doubted` is remembered with the hash ([`LedgerRow::doubted`]).
     pub(super) fn list_file(
         &mut self,
         slot: Slot,
@@ -272,7 +271,8 @@ impl ShareListing {
     }
 
     /// Records the version that a name was listed with until now, if the file may still begin with
-    /// its bytes.
+    /// its bytes. If the file was replaced, or changed without growing, forgets all former versions
+    /// of the name.
     fn note_former(&mut self, slot: Slot, old: &FileBody, seen: &FileIdentity, hash: &ContentHash) {
         let identity = old.identity;
         let is_it = (identity.dev, identity.ino) == (seen.dev, seen.ino);
@@ -351,7 +351,7 @@ impl ShareListing {
         }
     }
 
-    /// Rechecks other names of a file that had this content and are listed with another identity.
+    /// Rechecks the names of a file that are listed with this content and with another identity.
     /// The kernel reports a change only under the name through which it was made.
     pub(super) fn recheck_links(&mut self, identity: FileIdentity, hash: &ContentHash) {
         let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
@@ -384,9 +384,8 @@ impl ShareListing {
         self.announce_put(slot);
     }
 
-    /// If the file was hashed under another name and only its ctime changed since, records it as a
-    /// source of that hash. Until the file is hashed under this name, it serves that content, which
-    /// is verified on each read.
+    /// If the ledger has a hash of the file and at most the ctime of the file changed since,
+    /// records `slot` as a source of that content until the file is hashed.
     pub(super) fn note_moved(&mut self, slot: Slot, seen: &FileIdentity) {
         if let Some(row) = self.ledger.get(seen.dev, seen.ino)
             && row.identity.same_but_ctime(seen)
@@ -427,7 +426,8 @@ impl ShareListing {
         }
     }
 
-    /// Announces that a name is no longer left out, if the owner is warned at once of its reason.
+    /// Announces that a name is no longer left out, if its reason is one of which the owner is
+    /// warned at once.
     fn settle_left_out(&mut self, slot: Slot) {
         let index = self.tree.get(slot).map(|node| node.share);
         let left_out = self.left_out(slot).filter(|l| l.why.warns());

@@ -30,7 +30,7 @@ pub(super) struct MountTable {
 }
 
 /// Types of filesystems that wait only for this machine's disks and memory. A filesystem of any
-/// other type may wait for a server that is gone.
+/// other type counts as one that may wait for a server.
 const LOCAL: &[u8] = b"ext2 ext3 ext4 xfs btrfs bcachefs f2fs zfs jfs tmpfs ramfs rootfs overlay \
     squashfs erofs vfat exfat ntfs3 iso9660 udf";
 

@@ -1,8 +1,8 @@
 //! Names stored one after another in a single buffer, so that a million names need no allocation
 //! each.
 //!
-//! A removed name leaves a hole. When the holes outweigh the names, the owner moves all names into
-//! a new buffer.
+//! A removed name leaves a hole. When the holes are more than [`HOLES_KEPT_BYTES`] and more than
+//! half of the buffer, the owner moves all names into a new buffer.
 
 /// Alignment of a name, so that a 32-bit position covers 16 GiB of names.
 const STEP_BYTES: usize = 4;

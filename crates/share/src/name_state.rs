@@ -1,10 +1,10 @@
 //! The states of one shared name, and the table of its transitions.
 //!
 //! The table is a function of the state, the observation and a few facts. It returns the next state
-//! and the effects. It reads no clock and changes nothing else. [`HashQueue`](super::queue) stores
-//! the states of the names that wait to be read and gives each file its place. `ListingState`
-//! passes the observations in and applies the effects to the listing. `EventOrder` sees only the
-//! effects.
+//! and the effects, and updates the [`FileNotes`]. It reads no clock and changes nothing else.
+//! [`HashQueue`](super::queue) stores the states of the names that wait to be read and gives each
+//! file its place. `ListingState` passes the observations in and applies the effects to the
+//! listing. `EventOrder` sees only the effects.
 //!
 //! ```text
 //!  Absent, Listed, Doubted, Checking, Rejected
@@ -60,15 +60,17 @@ pub(super) const BUSY_READ_AFTER: Duration = Duration::from_secs(10);
 pub(super) enum NameState {
     /// The name has no listed file, and no read is due.
     Absent,
-    /// It was written to, a process has it open for writing, or it could not be read for lack of
-    /// resources. It rests for the quiet period.
+    /// It was created or written to, a process has it open for writing, or it could not be read for
+    /// lack of resources. It rests, at first for at most the quiet period.
     BeingWritten,
-    /// Its close was reported, but it is still open for writing and was written to recently. Either
-    /// the kernel has not finished the close, or another process has it open.
+    /// It is still open for writing or was written to again, although its close was reported or it
+    /// had been at rest. It rests for a short time, because the kernel may not have finished the
+    /// close.
     Settling,
     /// It changed again too soon after it was read. `sure` is as in [`Self::Queued`].
     Paced { sure: bool },
-    /// It may be read. `sure` says that its writer is known to be done, or that it was at rest.
+    /// It may be read. If `sure` is false, a file written lately is read only if no process has it
+    /// open for writing.
     Queued { purpose: ReadPurpose, sure: bool },
     /// It is being read. `again` is the cause of the changes that were noticed since.
     Hashing {
@@ -76,11 +78,11 @@ pub(super) enum NameState {
         sure: bool,
         again: Option<Cause>,
     },
-    /// The last read found that the name stands for something else. A check was requested.
+    /// The last read ended with [`HashOutcome::Elsewhere`]. A check was requested.
     Checking,
     /// It is listed, and no read is due.
     Listed,
-    /// It is listed with a hash that is in doubt. It is read again when it has been at rest.
+    /// It is listed with a hash in doubt, and is read again when it has been at rest.
     Doubted,
     /// It is left out, and no read is due.
     Rejected,
@@ -91,7 +93,7 @@ pub(super) enum NameState {
 pub(super) enum ReadPurpose {
     /// To list it.
     List,
-    /// To list it. It was at rest and no close was reported since its last write.
+    /// To list it after a rest that no report of a close ended.
     ListUnclosed,
     /// To list it although a program writes it all the time.
     ListBusy,
@@ -104,11 +106,11 @@ pub(super) enum ReadPurpose {
 pub(super) struct FileNotes {
     /// When the first close was reported since the file was last hashed.
     pub(super) closed_at: Option<Instant>,
-    /// Time of the first write since the file was last hashed, and size of the file then. It is set
-    /// for a listed file that is written to, and for a file that a walk finds soon after a write.
-    /// If the file is still being written [`BUSY_READ_AFTER`] after this time, it is read between
-    /// two writes ([`ReadPurpose::ListBusy`]). Both values are then those of the start of that
-    /// read.
+    /// When a write was first noticed since the file was last hashed, and size of the file then. It
+    /// is set for a listed file that is written to, and for a file that a walk finds soon after a
+    /// write. If the file is still being written [`BUSY_READ_AFTER`] after this time, it is read
+    /// between two writes ([`ReadPurpose::ListBusy`]). Both values are then those of the start of
+    /// that read.
     pub(super) written: Option<(Instant, u64)>,
     /// Whether it is listed with a hash that was made without reading it whole.
     pub(super) is_extended: bool,
@@ -137,7 +139,7 @@ pub(super) struct NameFacts {
 pub(super) enum FoundBy {
     /// By a report of the kernel.
     Report,
-    /// While a new tree was read. `is_awaited` says that later turns wait for the tree's files.
+    /// While a new tree was read. `is_awaited` says that later turns wait for the file.
     NewTree { is_awaited: bool },
     /// By a walk through the share.
     Walk,
@@ -387,9 +389,9 @@ impl NameState {
         }
     }
 
-    /// Adds a change to a running read, whose result is then not final. A write cancels the read,
-    /// unless the file is busy. The read may return bytes written in the current turn, so the file
-    /// belongs to it.
+    /// Adds a change to a running read. A write or a close cancels the read, unless the file is
+    /// busy. After any cause but [`Cause::Walk`], the file belongs to the current turn, because the
+    /// read may return bytes written in this turn.
     fn changed_while_read(self, cause: Cause) -> (Self, Effects) {
         let Self::Hashing {
             purpose,
@@ -498,8 +500,7 @@ impl NameState {
     }
 
     /// Returns the next state of a file that may no longer have its listed content. A file that
-    /// already waits to be read because of a write is not read earlier, because its writer may still
-    /// be at work.
+    /// already waits to be read is not read earlier, because its writer may still be at work.
     fn after_suspicion(self, notes: &mut FileNotes, facts: &NameFacts) -> (Self, Effects) {
         notes.is_suspected = true;
         match self {
@@ -521,8 +522,8 @@ fn end(next: NameState, listing: ListingChange, notes: &mut FileNotes) -> (NameS
     (next, effects)
 }
 
-/// Queues a file, or lets it rest if it was read a short time ago. Later turns that wait for the
-/// file do so in both cases, so that a pointer is never announced before the file that it names.
+/// Queues a file, or lets it rest if it was read a short time ago. In both cases, `wait` says
+/// whether later turns wait for the file.
 fn ready(sure: bool, wait: Wait, facts: &NameFacts) -> (NameState, Effects) {
     if let Some(until) = facts.paced_until {
         return (NameState::Paced { sure }, rest_until(until, wait));
@@ -554,8 +555,8 @@ fn found_at_rest(found: FoundBy, facts: &NameFacts) -> (NameState, Effects) {
     (next, effects)
 }
 
-/// Leaves a file unread for the quiet period. A listed file that is written all the time is left
-/// unread for at most [`BUSY_READ_AFTER`]. Later turns do not wait for the file.
+/// Leaves a file unread for the quiet period, but not longer than [`BUSY_READ_AFTER`] after
+/// [`FileNotes::written`]. Later turns do not wait for the file.
 fn write(is_listed: bool, notes: &mut FileNotes, facts: &NameFacts) -> (NameState, Effects) {
     if is_listed {
         notes.written.get_or_insert((facts.now, facts.size_bytes));
@@ -566,10 +567,10 @@ fn write(is_listed: bool, notes: &mut FileNotes, facts: &NameFacts) -> (NameStat
     (NameState::BeingWritten, rest_until(until, Wait::Unblock))
 }
 
-/// Leaves a file unread that was closed and is still open for writing. The wait is `age`, the time
-/// since the last write, but at least [`CLOSING_WAIT`] and at most half of the quiet period. Later
-/// turns wait for the file only if the wait is [`CLOSING_WAIT`]: the kernel is then probably about
-/// to finish the close.
+/// Leaves a file unread that is still open for writing or was written to again. The wait is `age`,
+/// the time since the last write, but at least [`CLOSING_WAIT`] and at most half of the quiet
+/// period. If it is longer than [`CLOSING_WAIT`], later turns do not wait for the file. Otherwise
+/// `wait` applies, because the kernel is probably about to finish the close.
 fn settle(age: Duration, wait: Wait, facts: &NameFacts) -> (NameState, Effects) {
     let rest = age.min(facts.quiet / 2).max(CLOSING_WAIT);
     let wait = if rest > CLOSING_WAIT {

@@ -51,8 +51,8 @@ impl std::fmt::Debug for LeftOutBody {
 }
 
 impl ListingState {
-    /// Applies the result of checking `name`. If `name` is a directory that is new, replaced or
-    /// not watched, returns it, because it must be read.
+    /// Applies the result of checking `name`. If `name` is a directory that is new, replaced, not
+    /// watched, or left out as unreadable, returns it, because it must be read.
     pub(super) fn observe(
         &mut self,
         parent: Slot,

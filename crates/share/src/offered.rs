@@ -44,7 +44,7 @@ pub(super) struct OfferedShare {
     pub(super) wanting: bool,
     /// Whether its disk does not answer. Nothing in the share is checked until it does.
     pub(super) stands_still: bool,
-    /// Whether others may not enter the share's own directory, so that nothing is listed.
+    /// Whether others may not read the share's own directory, so that nothing is listed.
     pub(super) private: bool,
     /// Whether changes in some of its directories are found only by the rescan.
     pub(super) unwatched: bool,
@@ -102,7 +102,8 @@ impl OfferedShare {
     }
 
     /// Returns whether the share must be walked again although nothing was reported: it vanished,
-    /// or the last walk lacked resources. Clears `wanting` in the second case.
+    /// or something in it could not be opened for lack of resources. Clears `wanting` unless a walk
+    /// is running.
     pub(super) fn take_retry(&mut self) -> bool {
         let wanting = !self.scanning && std::mem::take(&mut self.wanting);
         wanting || self.vanished

@@ -4,8 +4,8 @@
 //! Each noticed change gets a number, its *turn*, in the order of the kernel's reports. An event is
 //! held while anything of its own or an earlier turn is unresolved: a reported name that is not
 //! checked yet, a file that waits to be hashed, or a new directory that waits to be read. So a name
-//! that points to others (a git reference, a `current` link) is never announced before the names it
-//! refers to.
+//! that points to others (a git reference, a `current` link) is announced after the names it refers
+//! to.
 //!
 //! Entries found while reading a new directory have no reports of their own. They form one *unit*
 //! with everything that was reported meanwhile. All events of a unit are announced together:
@@ -34,8 +34,8 @@ use p2pfs_types::path::SharedPath;
 /// How long later turns wait at most for a file over [`PROMISED_MAX_BYTES`]: half of
 /// the 2 s within which a small file is listed (p2pfs(7)). A gigabyte can be hashed in that time.
 const LARGE_WAIT: Duration = Duration::from_secs(1);
-/// Maximum turns of one unit, unless it is merged with units that it overlaps. If an open unit has
-/// more turns when the reports are drained, it is closed and later turns belong to another unit.
+/// Number of turns above which an open unit is closed when the reports are drained. Later turns
+/// then belong to another unit. Merged units may have more turns.
 const UNIT_MAX_TURNS: u64 = 1 << 14;
 /// Maximum files at rest in the new directories of a unit that later turns wait for. So a small
 /// tree that was moved here is announced whole, before any later change. Of a large tree, the rest
@@ -304,9 +304,9 @@ impl EventOrder {
         }
     }
 
-    /// Marks the next events of the current turn as possibly later than all reports so far, and
-    /// makes the turns from the current to the last one a unit. Does nothing if these are more than
-    /// [`UNIT_MAX_TURNS`] turns.
+    /// Marks the next events of the current turn as possibly later than all reports so far. Makes
+    /// the turns from the current to the last one a unit, or a part of the open unit. Does nothing
+    /// if these are more than [`UNIT_MAX_TURNS`] turns.
     pub(super) fn set_ahead(&mut self) {
         let (first, last) = (self.now.0, EventSeq(self.turns));
         if last.0.saturating_sub(first.0) > UNIT_MAX_TURNS {

@@ -1,7 +1,7 @@
 //! The hash trees (outboards) of shared files. The outboards of files over [`SMALL_FILE_MAX_BYTES`]
 //! are kept on disk within a budget, and the least recently used one is evicted first. Recently
-//! used outboards are also kept in memory. An outboard that is in neither place is rebuilt from the
-//! file.
+//! used outboards of up to [`IN_MEMORY_MAX_BYTES`] are also kept in memory. An outboard that is in
+//! neither place is rebuilt from the file.
 //!
 //! Outboards are not trusted. Every group of bytes is checked against the hash before it is served,
 //! so a damaged outboard costs a rebuild and never delivers a wrong byte.
@@ -100,7 +100,8 @@ impl Outboards {
     /// Hashes a file from start to end, and passes its outboard to [`Self::store`].
     ///
     /// # Errors
-    /// The error of `reader`, or an error of [`Self::begin`].
+    /// The error of `reader`, an error of [`Self::begin`], [`io::ErrorKind::StorageFull`] if the
+    /// outboard cannot be written.
     pub(super) fn make(
         &self,
         reader: &mut impl io::Read,
@@ -132,7 +133,7 @@ impl Outboards {
         }
     }
 
-    /// Returns the hash pairs of a content from memory or from disk.
+    /// Returns the hash pairs of a content, if they are in memory or on disk.
     pub(super) fn stored(&self, hash: &ContentHash, size_bytes: u64) -> Option<HashPairs> {
         let on_disk = || self.read(hash, size_bytes).ok().flatten();
         self.recall(hash).or_else(on_disk)
@@ -140,8 +141,8 @@ impl Outboards {
 
     /// Returns the hash pairs of a content, from memory, from disk, or by hashing `file` again.
     /// `newer` is the hash and the size of another version of the file, which may begin with the
-    /// content or be its beginning. If the outboard of `newer` is stored, the missing outboard is
-    /// made from it.
+    /// content or be its beginning. The missing outboard is made from that of `newer` if that one
+    /// is stored and can be used.
     ///
     /// # Errors
     /// [`ShareError::Gone`] if `file` no longer has the content; [`ShareError::Io`].

@@ -16,13 +16,16 @@ pub(super) enum HashOutcome {
         seen: NameStat,
         hash: ContentHash,
         trust: HashTrust,
-        /// Whether no process was found to have it open for writing: before the read and, unless
-        /// `trust` is [`HashTrust::Extended`], also after the read.
+        /// Whether no process was found to have it open for writing before the read and, unless the
+        /// hash was made from the outboard of the listed version, after the read. If the file was
+        /// not written lately, no process is looked for before the read.
         unwritten: bool,
     },
-    /// It changed while it was read, or the read was cancelled or given up for a smaller file.
+    /// It changed while it was read, is written in place too often to be read whole, or the read
+    /// was cancelled or given up for a smaller file.
     Changed,
-    /// A process has it open for writing. The duration is the time since its last write.
+    /// A process has or may have it open for writing. The duration is the time since its last
+    /// write.
     BeingWritten(Duration),
     /// It is missing, not a file, may not be shared any longer, or grew too large for the way in
     /// which it is read. A new check decides which.
@@ -39,8 +42,8 @@ pub(super) enum HashOutcome {
 pub(super) enum HashTrust {
     /// Permanently.
     Sure,
-    /// Until the file is closed. Its writer still has it open, and a write through a mapping
-    /// changes no time stamp until the page is written to the disk (`mmap(2)`).
+    /// Until the file is closed. A process has or may have it open for writing, and a write through
+    /// a mapping changes no time stamp until the page is written to the disk (`mmap(2)`).
     UntilClosed,
     /// Until the file is read again after a rest. It was written so shortly before it was read that
     /// another write may get the same time stamp.
@@ -79,8 +82,8 @@ impl FinishedRead {
 
     /// Returns the final outcome; `again` is the cause of a change that was noticed during the
     /// read. If the file was written to, or may have been, the read may have returned a partial
-    /// write. The hash then counts only if no process had the file open for writing, or if the file
-    /// is busy: `conclude` has compared the attributes of a busy file before and after the read.
+    /// write. The hash then counts only if the file is busy or no process had the file open for
+    /// writing.
     pub(super) fn settled(&self, again: Option<Cause>) -> HashOutcome {
         let is_written = self.overtaken || again.is_some_and(Cause::is_of_writer);
         match self.outcome {

@@ -1,10 +1,10 @@
 //! Bounds the cost of a file that changes faster than it can be hashed.
 //!
-//! After a file was read, it is not read again for a while. The wait is as long as reading it at
-//! [`REREAD_BYTES_PER_S`] takes. If the file changes again soon after each wait, the wait doubles,
-//! up to [`LARGE_WAIT_MAX`]. The first read of a file never waits, and neither does a file of up to
-//! [`PROMISED_MAX_BYTES`], because it must be listed within 2 s of its writer's close. A file that
-//! only grew is hashed at the cost of the appended bytes (`extension`), and waits
+//! After a large file was read, it is not read again for a while. The wait is as long as reading it
+//! at [`REREAD_BYTES_PER_S`] takes. If the file changes again soon after each wait, the wait
+//! doubles, up to [`LARGE_WAIT_MAX`]. The first read of a file never waits, and neither does a file
+//! of up to [`PROMISED_MAX_BYTES`], because it must be listed within 2 s of its writer's close. A
+//! file that only grew is hashed at the cost of the appended bytes (`extension`), and waits
 //! [`EXTENDED_WAIT`].
 
 use std::collections::HashMap;
@@ -102,7 +102,7 @@ impl ReadPace {
         until.filter(|until| *until > now)
     }
 
-    /// Returns whether a file must wait because it changed soon after each read.
+    /// Returns whether a file must wait again because it had changed soon after its previous wait.
     pub(super) fn is_busy(&self, slot: Slot, now: Instant) -> bool {
         let wait = self.waits.get(&slot);
         wait.is_some_and(|wait| wait.is_busy && wait.until > now)

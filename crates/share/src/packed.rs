@@ -1,7 +1,7 @@
 //! The packed form of a file in the tree: 68 bytes for each shared name.
 //!
-//! An identity that does not fit (a date before 1970 or after 2513, a size from 256 TiB on, the
-//! 256th disk) is stored unpacked in [`Packing`].
+//! An identity that does not fit (a date before 1970 or after 2513, a size from 256 TiB on, a disk
+//! after the first 255) is stored unpacked in [`Packing`].
 
 use std::collections::BTreeMap;
 

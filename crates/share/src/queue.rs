@@ -3,8 +3,9 @@
 //! [`PROMISED_MAX_BYTES`] go last, smallest first.
 //!
 //! A file is in the queue at most once, so the queue is at most as long as the number of shared
-//! files. The table of [`NameState`] decides when a file gets which place. The queue stores the state
-//! of each file together with its place. Each hasher thread reads one file at a time, and alternates between large files.
+//! files. The table of [`NameState`] decides when a file gets which place. The queue stores the
+//! state of each file together with its place. Each hasher thread reads one file at a time, and
+//! alternates between large files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -44,14 +45,13 @@ pub(super) struct DequeuedFile {
     pub(super) just_written: bool,
     pub(super) held: HashTicket,
     pub(super) size_bytes: u64,
-    /// Whether it was at rest and no close was reported since its last write.
+    /// Whether it is read as [`ReadPurpose::ListUnclosed`].
     pub(super) unclosed: bool,
     /// When its first close was reported since it was last hashed.
     pub(super) closed_at: Option<Instant>,
     /// Whether it is listed and only read again.
     pub(super) verifies: bool,
-    /// Whether it is longer than at its first write since it was last hashed or, if it is busy,
-    /// since its last read between writes began.
+    /// Whether it is longer than the size in [`FileNotes::written`] before this read.
     pub(super) has_grown: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
@@ -78,7 +78,7 @@ struct RunningRead {
 struct FileRecord {
     state: NameState,
     place: QueuePlace,
-    /// Size of the file as last seen.
+    /// Size of the file when it got its place.
     size_bytes: u64,
     /// A file that a walk finds has notes only if it was just written, so a first walk allocates
     /// few.
@@ -113,7 +113,7 @@ impl HashQueue {
         self.records.get(&slot).map(|record| record.state)
     }
 
-    /// Returns the size of a waiting file as last seen.
+    /// Returns the size that a waiting file had when it got its place.
     pub(super) fn size_bytes(&self, slot: Slot) -> u64 {
         self.records.get(&slot).map_or(0, |it| it.size_bytes)
     }

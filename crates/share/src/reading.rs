@@ -92,9 +92,9 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
 }
 
 /// Returns the outcome of a read that gave this hash. If the file changed during the read, the hash
-/// does not count, with one exception: a file over [`PROMISED_MAX_BYTES`] that only grew is listed
-/// with the hash of its bytes up to the former end. For that, the file must be busy, or its hash
-/// must be extended and no process had the file open for writing before the read.
+/// does not count, with one exception: a file over [`PROMISED_MAX_BYTES`] that seems to have only
+/// grown is listed with the hash of its bytes up to the former end. For that, the file must be
+/// busy, or its hash must be extended and no process had the file open for writing before the read.
 pub(super) fn conclude(
     job: &Job,
     opened: &OpenedFile,

@@ -1,9 +1,9 @@
 //! Hashes large files in turn: a part of each, then a part of the next. So no file, however large,
 //! makes the others wait for its end.
 //!
-//! At most [`UNDER_WAY_MAX`] files are open at a time, and their outboards on disk fit a budget.
-//! When either is exhausted, the largest file makes room for a smaller one and restarts later. An
-//! error of one file ends only that file.
+//! Each thread has at most [`UNDER_WAY_MAX`] files open at a time, and the outboards of all threads
+//! on disk fit a budget. When either is exhausted, the largest file of the thread makes room for a
+//! smaller one and restarts later. An error of one file ends only that file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -47,7 +47,8 @@ impl RoundRobin {
         self.files.is_empty()
     }
 
-    /// Returns the size of the largest file that would be accepted now.
+    /// Returns the maximum size of a file for which there is room now. The budget of the outboards
+    /// may be too small for it nevertheless.
     pub(super) fn room_for_bytes(&self) -> u64 {
         if self.files.len() < UNDER_WAY_MAX {
             u64::MAX

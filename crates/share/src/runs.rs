@@ -73,7 +73,7 @@ impl<T: Ord + Copy> Runs<T> {
         }
     }
 
-    /// Removes an empty run, or joins it with its successor if both are small.
+    /// Removes the run if it is empty. Joins it with its successor if both together are small.
     fn mend(&mut self, number: usize) {
         if self.runs[number].is_empty() {
             self.runs.remove(number);

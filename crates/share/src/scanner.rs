@@ -1,8 +1,8 @@
 //! The thread that keeps the state in step with the disk. [`Scanner::round`] reads the reports of
 //! the watches, walks the shares, and sends the events.
 //!
-//! The thread never holds the state's lock while it accesses a share or waits for room in the event
-//! queue.
+//! The thread does not hold the state's lock while it opens or reads anything in a share, or waits
+//! for room in the event queue.
 
 use std::collections::VecDeque;
 use std::os::unix::ffi::OsStrExt;
@@ -122,8 +122,8 @@ impl Scanner {
         self.shared.stop();
     }
 
-    /// Applies pending reports, requests and finished reads, and sends the events that are not
-    /// blocked.
+    /// Applies pending reports, requests and finished reads, continues the walks, and sends the
+    /// events that are not blocked.
     pub(super) fn round(&mut self) {
         self.shared.take_wakes();
         // announce a finished read only after everything that was reported before it ended
@@ -398,8 +398,8 @@ impl Scanner {
     }
 
     /// Sends the released events in order. While the event queue is full, this thread does nothing
-    /// else and the hashers stop at a full outbox. The kernel queues the reports meanwhile. If the
-    /// kernel's queue overflows, everything is walked.
+    /// else, and the hashers stop once too many finished reads wait. The kernel queues the reports
+    /// meanwhile. If the kernel's queue overflows, everything is walked.
     fn send_events(&mut self) {
         let mut state = self.shared.lock();
         let mut events = std::mem::take(&mut state.listing.shares.outbox);
@@ -422,8 +422,9 @@ impl Scanner {
         self.shared.hashing.notify_all();
     }
 
-    /// Removes the rows of deleted files from the ledger, if there are many. Tries that at most
-    /// once after each periodic walk, and only while all configured shares are completely listed.
+    /// Removes the rows of files that are not listed from the ledger, if there are many. Tries that
+    /// at most once in each rescan interval, and only while no configured share is missing,
+    /// vanished or being walked.
     fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
         let unsure = |share: &super::offered::OfferedShare| share.vanished || share.scanning;
@@ -514,7 +515,8 @@ fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Ino
 }
 
 /// Returns the directory of a slot, for disk access without the state. Returns `None` if the slot
-/// is not a directory, or if the disk of its share does not answer.
+/// is neither a directory nor one that is left out as unreadable, or if the disk of its share does
+/// not answer.
 pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirectory> {
     let node = state.listing.tree.get(slot)?;
     let share = state.listing.shares.by_index.get(&node.share)?;

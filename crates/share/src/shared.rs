@@ -18,8 +18,8 @@ use p2pfs_types::digest::ContentHash;
 
 /// State shared by the threads. The hashers take files from the [`ListingState`] and add the
 /// results of their reads. The scanner applies these results and those of its checks. Callers
-/// change which folders are shared. All of them use one lock, and none accesses a share or waits
-/// for another thread while it holds the lock.
+/// change which folders are shared. All of them use one lock, and none opens or reads anything in a
+/// share while it holds the lock.
 pub(super) struct SharedState {
     state: Mutex<ListingState>,
     /// Notified when there may be something to hash, or room in the outbox.
@@ -117,7 +117,8 @@ impl SharedState {
     }
 
     /// Returns whether a content that was not found under its listed `names` may be found under
-    /// another name that the scanner has yet to check. Requests that check unless one is pending.
+    /// another name that the scanner has yet to check. Requests that check unless one was requested
+    /// lately for the same names.
     pub(super) fn may_be_renamed(
         &self,
         hash: &ContentHash,
@@ -146,8 +147,8 @@ impl SharedState {
         }
     }
 
-    /// Waits until every change made in the shares before this call is announced. Returns false at
-    /// the timeout, or if the set is dropped.
+    /// Waits until every change that the kernel reported before this call is announced. Returns
+    /// false at the timeout, or if the set is dropped.
     pub(super) fn wait_settled(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let asked = self.ask_to_settle();

@@ -58,7 +58,8 @@ impl OfferedShares {
         }
     }
 
-    /// Sends a warning that does not count against the budget of a walk.
+    /// Sends a warning. The caller must check the budget of a walk, if the warning counts against
+    /// it.
     pub(super) fn warn(&mut self, index: u16, path: PathBuf, why: &str) {
         let share = ShareIndex(index);
         self.outbox.push(ShareEvent::Warning {

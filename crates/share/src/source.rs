@@ -42,10 +42,10 @@ pub(super) struct SourceCandidate {
 pub(super) enum Judged {
     /// It is the file that was hashed.
     Same,
-    /// It is the file that was hashed, but it was written since. Bytes that did not change can
-    /// still be proven.
+    /// It is the file that was hashed, but its size or mtime changed since. Bytes that did not
+    /// change can still be proven.
     Written,
-    /// It is another file, or it is too short to have the content.
+    /// It is another file, or it is shorter than the content.
     Other,
     /// Others may no longer read it.
     Denied,
@@ -87,22 +87,23 @@ impl SourceCandidate {
 }
 
 impl ShareSet {
-    /// Opens a shared file with this content if its size and mtime are as when it was hashed. If a
-    /// small file was replaced recently, returns its former content. The ctime may differ after a
-    /// chmod or rename, because the served bytes are checked against the hash. However, a file that
-    /// others may no longer read is not opened.
+    /// Opens a shared file with this content if its size and mtime are as when it was hashed. The
+    /// ctime may differ, for example after a chmod or rename. If there is none and a small file
+    /// with the content was replaced recently, returns its former content. A file that others may
+    /// no longer read is not returned, unless its share includes private files.
     ///
     /// # Errors
-    /// [`ShareError::NotHere`] if no file has the content. An error that [is a
-    /// want](ShareError::is_want) if a file that may have the content could not be opened for lack
-    /// of resources, is in a share that was not added yet, or may just have been renamed.
+    /// [`ShareError::NotHere`] if no file has the content, or others may no longer read it. An
+    /// error that [is a want](ShareError::is_want) if a file that may have the content could not be
+    /// opened for lack of resources, may be in a share that was not added yet, or may just have
+    /// been renamed.
     pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         self.find(hash, false)
     }
 
-    /// As [`Self::source`], but also opens a file that was written since it was hashed. A log that
-    /// grew still begins with the content, and [`ShareFile::encode`] proves that. Such a file must
-    /// not be read with [`ShareFile::read_at`].
+    /// As [`Self::source`], but if only a file that was written since it was hashed is found,
+    /// returns that file. A log that grew still begins with the content, and [`ShareFile::encode`]
+    /// proves that. Such a file must not be read with [`ShareFile::read_at`].
     ///
     /// # Errors
     /// As [`Self::source`].
@@ -223,15 +224,16 @@ impl ShareSet {
         Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
     }
 
-    /// Returns the folder of the share of each file with a content. Reads memory only.
+    /// Returns the folder of the share of each file that may have a content, for at most 16 files.
+    /// Reads memory only.
     pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
         let candidates = self.candidates(hash, |_| true).into_iter();
         candidates.map(|it| it.dir.to_path_buf()).collect()
     }
 
-    /// Returns the files that may have this content and for which `is_meant` returns true: the
-    /// files that are listed with it and not suspected, the file that was moved and may be listed
-    /// soon, and the file that had this content before it grew.
+    /// Returns at most [`SOURCE_CANDIDATES_MAX`] files that may have this content and for which
+    /// `is_meant` returns true: the files that are listed with it and not suspected, the file that
+    /// was moved and may be listed soon, and the file that had this content before it grew.
     fn candidates(
         &self,
         hash: &ContentHash,
@@ -316,8 +318,8 @@ impl ShareFile {
         self.inner.identity.size_bytes
     }
 
-    /// Returns whether the file looks as it did when it was hashed: it was not written, renamed or
-    /// given another date.
+    /// Returns whether all attributes of the file, including the ctime, are as when it was hashed:
+    /// it was not written, renamed or given another mode or date.
     pub fn is_current(&self) -> bool {
         let stat = fstat(&self.inner.file);
         stat.is_ok_and(|stat| FileIdentity::of(&stat) == self.inner.identity)
@@ -359,8 +361,9 @@ impl ShareFile {
         encoded
     }
 
-    /// Returns the range with its proof if that needs no waiting because the bytes and the outboard
-    /// are in memory. Returns `None` otherwise, and on any error.
+    /// Returns the range with its proof if that needs no waiting, because the bytes are in the page
+    /// cache and this [`ShareFile`] has already loaded the outboard into memory or needs none.
+    /// Returns `None` otherwise, and on any error.
     pub fn encode_at_once(&self, range: ByteRange, pool: &PiecePool) -> Option<Bytes> {
         if !self.might_be_read() {
             return None;

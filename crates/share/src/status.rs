@@ -125,8 +125,8 @@ impl<'a> StatusView<'a> {
         nodes.filter_map(|node| Some((node.share, self.listing.shares.by_index.get(&node.share)?)))
     }
 
-    /// Returns the files of a directory that are not listed yet because they wait to be hashed,
-    /// sorted.
+    /// Returns at most [`UNREAD_MAX`] files of a directory that wait to be hashed, sorted. A file
+    /// may be listed with its former version meanwhile.
     pub(super) fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
         let waiting = self.queue.left().take(UNREAD_LOOKED_AT_MAX);
         let paths = waiting.filter_map(|slot| self.listing.listed_path(slot));

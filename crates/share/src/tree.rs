@@ -327,8 +327,8 @@ impl Tree {
         within.map(|(_, _, slot)| slot)
     }
 
-    /// Returns the path of a name within its share. Returns `None` if it would be too long, which
-    /// the walk prevents for every inserted name.
+    /// Returns the path of a name within its share. Returns `None` if the path is not valid, for
+    /// example too long; only a left-out name has no valid path.
     pub(super) fn path(&self, slot: Slot) -> Option<SharedPath> {
         let mut names = Vec::new();
         let (mut at, mut node) = (slot, self.get(slot)?);

@@ -20,7 +20,8 @@ use super::place::SharePlace;
 use super::tree::{LeftOutBody, Slot};
 use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
 
-/// Maximum names checked in one step, so that new events never wait for a large directory.
+/// Maximum names of a directory that are read in one step, so that new events do not wait for the
+/// end of a large directory.
 pub(super) const BATCH_MAX_NAMES: usize = 1024;
 
 /// A directory of a share, with what its check needs from the state. It is copied, so that the

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::tree::Slot;
 use p2pfs_types::files::path_of;
 
-/// Buffer size of one read: some hundred events.
+/// Buffer size of one read: at least 240 events, with names of 255 bytes (`inotify(7)`).
 const READ_BYTES: usize = 64 * 1024;
 /// How long the old name of a rename waits for the report of the new one, if nothing else is
 /// reported. The kernel reports both in one system call, microseconds apart, unless the calling
@@ -42,13 +42,13 @@ pub(super) enum Cause {
     Walk,
     /// It was unlinked or moved away.
     Unlinked,
-    /// It was created. A writer has it open, unless it is a second link.
+    /// It was created. A writer probably has it open, unless it is a second link.
     Created,
-    /// It was written to. A writer has it open.
+    /// It was written to. A writer probably has it open.
     Modified,
     /// It was written to after a close. The writer may or may not be done.
     Reopened,
-    /// Its writer closed it, or it was moved here complete.
+    /// Its writer closed it, or it was moved here, which counts as complete.
     Closed,
 }
 
@@ -144,7 +144,7 @@ impl Watches {
     }
 
     /// Watches an open directory by its descriptor, so that no rename can substitute another one.
-    /// Returns `had`, the watch that the directory had, or a new watch if that one ended unnoticed.
+    /// Returns the watch: `had` if the directory still has it, otherwise a new one.
     pub(super) fn add(
         &mut self,
         slot: Slot,
@@ -188,7 +188,8 @@ impl Watches {
     }
 
     /// Passes every pending report to `take`, for a rename the new name first. An old name without
-    /// a new one is passed after [`MOVE_WAIT`]. Returns the watches that the kernel dropped.
+    /// a new one is passed before the next report, or after [`MOVE_WAIT`]. Returns the watches that
+    /// the kernel dropped.
     pub(super) fn drain(&mut self, mut take: impl FnMut(InotifyReport)) -> Vec<(i32, Slot)> {
         let mut dropped = Vec::new();
         let mut moved = self.moved.take();
