@@ -17,7 +17,7 @@ use p2pfs_types::digest::ContentHash;
 
 /// Maximum small files taken at once, so that locking and waking threads cost little.
 const BATCH_MAX_FILES: usize = 64;
-/// Maximum finished reads and unsent events. When there are more, no more files are taken.
+/// Number of finished reads and events in the outbox above which no more files are taken.
 const OUTBOX_MAX_EVENTS: usize = 8192;
 
 /// Starts a thread that hashes until the set is dropped or the thread is abandoned. With

@@ -36,8 +36,8 @@ impl FileTimestamp {
     }
 
     /// Returns this time, or `now` if that is earlier, so that no version has a time in the future.
-    /// If the clock is not set yet, always returns this time. Otherwise the version would keep a
-    /// far too early time forever.
+    /// If `now` is before [`EARLIEST_UNIX_S`], the clock is not set yet, and always returns this
+    /// time: the version would keep a far too early `now` forever.
     pub(super) fn seen_at(self, now: Self) -> Self {
         if now.seconds < EARLIEST_UNIX_S.cast_signed() {
             self

@@ -3,8 +3,8 @@
 //! Files that point to others (a git reference, an index, a list of packages) are small, are
 //! replaced often, and are read by other nodes just when they are replaced. The rename that
 //! replaces such a file removes its old version from the disk while other nodes still list that
-//! version. So the bytes of a small file stay in memory after it was hashed. The content that was
-//! hashed first is evicted first.
+//! version. So the bytes of a small file stay in memory after it was hashed. Of all contents, the
+//! one that was added first is evicted first.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -148,8 +148,8 @@ impl LinkResolver<'_> {
         Ok(Some(names_of(rest)))
     }
 
-    /// Returns whether the current position is a directory. Accepts attributes that the kernel has
-    /// cached, so that a network filesystem sends no request for them (`AT_STATX_DONT_SYNC`).
+    /// Returns whether the current position is a directory. If the kernel has cached its
+    /// attributes, a network filesystem sends no request for them (`AT_STATX_DONT_SYNC`).
     fn is_directory(&self) -> bool {
         // a mount of this program, which may hang, is not even looked up
         if self.is_refused() {

@@ -101,7 +101,7 @@ pub(super) enum ReadPurpose {
     Verify,
 }
 
-/// Facts about the writers and the last read of a file, kept while it waits to be read.
+/// Facts about the writers and the last read of a file, kept while it waits to be read or checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FileNotes {
     /// When the first close was reported since the file was last hashed.

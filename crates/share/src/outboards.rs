@@ -27,10 +27,10 @@ use p2pfs_types::files::{PRIVATE_MODE, create_anew, is_want, open_own, read_full
 
 /// Size up to which a file has no outboard on disk. Hashing such a file takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
-/// Maximum bytes of all outboards in memory. Each has at most an eighth of it.
+/// Maximum bytes of all outboards in the cache in memory. Each has at most an eighth of it.
 const MEMORY_BUDGET_BYTES: u64 = 8 << 20;
-/// Maximum number of outboards in memory. It bounds the overhead of the entries, because most
-/// outboards are tiny.
+/// Maximum number of outboards in the cache in memory. It bounds the overhead of the entries,
+/// because most outboards are tiny.
 const MEMORY_MAX_OUTBOARDS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Maximum concurrent rebuilds of different contents.
 const REBUILD_LANES: usize = 16;

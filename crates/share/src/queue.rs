@@ -1,6 +1,7 @@
-//! The queue of files that wait to be hashed. Files that were just written, or are read again, go
-//! first, in order of arrival. Files found by a walk follow, oldest change first. Files over
-//! [`PROMISED_MAX_BYTES`] go last, smallest first.
+//! The queue of files that wait to be hashed. Files that were just written or reported, that are in
+//! a small new tree, or that are read again go first, in order of arrival. Files that a walk found
+//! or that are in a large new tree follow, oldest change first. Files over [`PROMISED_MAX_BYTES`]
+//! go last, smallest first.
 //!
 //! A file is in the queue at most once, so the queue is at most as long as the number of shared
 //! files. The table of [`NameState`] decides when a file gets which place. The queue stores the

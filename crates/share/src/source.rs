@@ -40,7 +40,7 @@ pub(super) struct SourceCandidate {
 /// Result of comparing an open file with its candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judged {
-    /// It is the file that was hashed.
+    /// By its attributes, it is the file that was hashed.
     Same,
     /// It is the file that was hashed, but its size or mtime changed since. Bytes that did not
     /// change can still be proven.
