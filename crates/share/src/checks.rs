@@ -32,7 +32,8 @@ pub(super) struct NameCheck {
     closed: bool,
     /// Whether the last report said that the name was unlinked.
     unlinked: bool,
-    /// Time at which reading began of the batch of reports that led to this check.
+    /// A time just before reading began of the batch with the last report that may have replaced
+    /// the content.
     since: FileTimestamp,
 }
 
@@ -61,7 +62,7 @@ pub(super) struct PendingChecks {
     written: LruCache<(u64, u64), ()>,
     /// When a closed file was last found gone; it may have been linked under another name.
     lost: Option<Instant>,
-    /// When reading of the last batch of reports began.
+    /// A time just before reading of the last batch of reports began.
     reading_since: FileTimestamp,
 }
 

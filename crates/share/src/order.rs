@@ -17,8 +17,8 @@
 //! find the next change, which is not reported yet and has no turn. The events of such a check form
 //! one unit with everything that was reported by then.
 //!
-//! A small file must be listed within 2 s whatever else happens. Therefore a file that is still
-//! being written blocks nothing, and a large file blocks later turns for at most [`LARGE_WAIT`].
+//! A small file must be listed within 2 s (p2pfs(7)). Therefore a file that is still being written
+//! does not block later turns, and a large file blocks them for at most [`LARGE_WAIT`].
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};

@@ -100,7 +100,7 @@ impl Outboards {
     /// Hashes a file from start to end, and passes its outboard to [`Self::store`].
     ///
     /// # Errors
-    /// The error of `reader`, an error of [`Self::begin`], [`io::ErrorKind::StorageFull`] if the
+    /// The error of `reader`, an error of [`Self::begin`], or [`io::ErrorKind::StorageFull`] if the
     /// outboard cannot be written.
     pub(super) fn make(
         &self,
