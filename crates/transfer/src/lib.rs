@@ -7,7 +7,8 @@
 //! are read. [`server`] answers the requests of other nodes. This crate knows no paths, mounts or
 //! catalogues: a content has a hash and a size, and its holders are passed in from outside.
 //!
-//! All bytes that this crate gives to a reader or to the cache are proven against their hash.
+//! All bytes from other nodes are proven against their hash before this crate gives them to a
+//! reader or to the cache.
 //!
 //! # Path of a cold read of 128 KiB
 //!
@@ -28,10 +29,10 @@
 //! | | | `client::FetcherInner::deliver` → `Sources::gather` returns a part of the answer without a copy → `ReadServer::answer_read` writes to `/dev/fuse` |
 //! | 4 | a blocking thread, 2 ms later | `client::FetcherInner::store_pending` writes all pending answers together → [`Session::stored`](p2pfs_fetch::session::Session::stored): the window drops the bytes |
 //!
-//! Three kinds of requests take the long way: those above 128 KiB, those without a waiting reader,
-//! and the first request of a file or of a connection. The node that reads sends such a request in
-//! a task (`client::FetcherInner::ask_range`), and the server works on a blocking thread
-//! (`server::ServerInner::make`). The node that reads then stores the answer on a blocking thread
+//! Requests above 128 KiB and requests without a waiting reader take the long way. The node that
+//! reads sends such a request in a task (`client::FetcherInner::ask_range`), as it does if no
+//! connection is open. The server works on a blocking thread (`server::ServerInner::make`), as it
+//! does if the file is not open. The node that reads then stores the answer on a blocking thread
 //! (`client::FetcherInner::take_answer`), and verifies answers above 128 KiB there too.
 
 pub mod batches;

@@ -1,8 +1,8 @@
-//! The limits of this crate on input from outside, as p2pfs(8) lists them.
+//! List of the limits of this crate for p2pfs(8).
 
 use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 
-/// Every limit of this crate, in the order of their names.
+/// Limits of this crate on input from outside, in the order of their names.
 pub const LIMITS: &[Limit] = &[
     Limit {
         name: "transfer::batches::BATCHES_PER_NODE_MAX",

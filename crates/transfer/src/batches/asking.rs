@@ -21,7 +21,7 @@ use p2pfs_types::digest::{self, DigestError, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::id::NodeId;
 
-/// How long a cache file that a batch has stored stays open for its expected reader.
+/// How long a cache file is held open after a batch stored it.
 const HELD_FOR: Duration = Duration::from_secs(2);
 /// How long a node that gave wrong bytes gets no batches: as long as the fetcher shuns it.
 const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
@@ -106,8 +106,8 @@ impl BatchesInner {
     }
 
     /// Waits until the download limit lets the batch pass, then requests those of its files that
-    /// are still expected from its holder. Returns the parts of the answer; none if the request
-    /// failed or was not sent. Dropping the future cancels the request and refunds its bytes.
+    /// are still expected from its holder. Returns the parts of the answer, or none if the request
+    /// was not sent or got no valid answer. Dropping the future cancels the request.
     async fn answer(&self, batch: &mut Batch) -> Vec<BatchPart> {
         let Holder { node, address, .. } = batch.from;
         let download = self.fetcher.download();
@@ -168,7 +168,8 @@ impl BatchesInner {
         });
     }
 
-    /// Verifies the parts that arrived, gives them to their readers, then stores them. Blocking.
+    /// Verifies the files of an answer, gives their bytes to the waiting reads, then stores them.
+    /// For a file without valid bytes, fetches the ranges of its waiting reads alone. Blocking.
     fn take(self: &Arc<Self>, batch: &Batch, parts: Vec<BatchPart>) {
         let (mut verified, mut lie) = (Vec::new(), None);
         let mut parts = parts.into_iter();
@@ -209,7 +210,8 @@ impl BatchesInner {
         }
     }
 
-    /// Stores a file. Without room in the cache it stays in memory for a while.
+    /// Stores a file in the cache. If that fails, the file stays in memory until newer ones
+    /// displace it.
     fn store(&self, file: &SmallFile, proven: &Verified) {
         let opened = self.cache.file(file.hash, file.size_bytes);
         let stored = opened.and_then(|opened| Ok((opened.store(proven)?, opened)));
@@ -243,8 +245,8 @@ fn lane_of(size_bytes: u64) -> Lane {
     }
 }
 
-/// Returns the verified bytes of a file. The error is `None` if the peer sent no bytes, and
-/// otherwise the reason why its bytes are not accepted.
+/// Returns the verified bytes of a file. The error is `None` if `part` has no bytes, and otherwise
+/// the reason why they are not accepted.
 fn proven(file: &SmallFile, part: Option<BatchPart>) -> Result<Verified, Option<DigestError>> {
     let Some(BatchPart::Here(proof)) = part else {
         return Err(None);

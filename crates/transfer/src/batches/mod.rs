@@ -1,12 +1,11 @@
 //! Batches: many small files requested at once before they are read, then verified, given to their
 //! readers and cached.
 //!
-//! This module owns the batches in flight and their files until these are stored. A read of a file
-//! in such a batch waits for the batch, but only for `PATIENCE`. If the batch fails or is late, the
-//! read fetches its file alone, so no read fails because of a batch. The caller chooses the files.
+//! This module owns the batches that are queued or in flight, and their files until these are
+//! stored. A read of a file in such a batch waits for the batch, but only for `PATIENCE`. If the
+//! batch fails or is late, the read requests its range alone.
 //!
-//! One mutex guards the table; it is held for table work only. Bytes are verified and stored on
-//! blocking threads.
+//! One mutex guards the table. Bytes are verified and stored without it, on blocking threads.
 
 mod asking;
 mod table;
@@ -31,19 +30,19 @@ use table::{BatchRead, BatchTable};
 /// Maximum batches in flight to one node. With [`BATCH_TARGET_BYTES`] each, they move 50 MB/s over
 /// a round trip of 20 ms.
 pub const BATCHES_PER_NODE_MAX: usize = 4;
-/// Maximum bytes of the files of a batch, unless a single file is larger. A file reaches its reader
-/// when its whole batch has arrived, which takes 0.26 s on a link of 1 MB/s.
+/// Maximum bytes of the files of a batch. A file reaches its reader when its whole batch has
+/// arrived, which takes 0.26 s on a link of 1 MB/s.
 pub const BATCH_TARGET_BYTES: u64 = 256 << 10;
-/// Maximum number of files that are in flight, queued, or received and not stored. Further files
-/// are not requested.
+/// Number of files in flight, queued, or received and not stored, from which on no further files
+/// are requested.
 pub const COMING_MAX: usize = 1024;
 /// How long a read waits for a batch before its file is fetched alone. This is less than the delay
 /// that a silent holder may cause a reader.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long a node that is busy, late or unreachable gets no batches.
+/// How long a node gets no new batches after a batch from it failed or was late.
 const REST: Duration = Duration::from_secs(1);
 /// How long a node that does not support batches gets none. By then it may run a newer version. The
-/// same pause applies to a node whose batches are late even at the minimum size.
+/// same pause applies to a node with a late batch at the minimum size.
 const LONG_REST: Duration = Duration::from_secs(60);
 /// Flag in the tickets of [`Batches::read`].
 const OURS: u64 = 1 << 63;
@@ -64,7 +63,7 @@ struct BatchesInner {
 }
 
 impl Batches {
-    /// Creates an empty instance. Must be called within the runtime that does the work.
+    /// Creates an empty instance. Must be called within a tokio runtime, which then does the work.
     pub fn new(net: PeerNet, cache: Cache, holders: HoldersOf, fetcher: Fetcher) -> Self {
         let inner = BatchesInner {
             net,
@@ -79,14 +78,14 @@ impl Batches {
         }
     }
 
-    /// Requests whole small files, the most wanted first. Leaves out files that are complete in the
-    /// cache, already requested, empty, larger than [`BATCH_FILE_MAX_BYTES`], beyond
-    /// [`COMING_MAX`], or without a holder that takes batches now. Never blocks.
+    /// Requests whole small files without waiting for them. Leaves out files that are complete in
+    /// the cache, already requested, empty, larger than [`BATCH_FILE_MAX_BYTES`], or without a
+    /// holder that takes batches now. At [`COMING_MAX`], the last ones in `files` are left out.
     pub fn ask(&self, files: &[SmallFile]) {
         self.inner.ask(files);
     }
 
-    /// Returns the bytes of a file that arrived and is not stored yet.
+    /// Returns the bytes of a file that arrived in a batch and is not in the cache.
     pub fn here(&self, file: &SmallFile) -> Option<Bytes> {
         // reads of large files, which no batch has, take no lock
         let is_small = file.size_bytes <= BATCH_FILE_MAX_BYTES;
@@ -94,11 +93,11 @@ impl Batches {
     }
 
     /// Reads a range of a file that is in a queued batch or in one in flight. If the batch fails or
-    /// is late, the file is fetched alone. Returns the ticket. The reply may be called before this
+    /// is late, requests the range alone. Returns the ticket. The reply may be called before this
     /// returns.
     ///
     /// # Errors
-    /// The reply, which was not called, if no batch has the file.
+    /// The reply, which was not called, if the file is in no such batch.
     pub fn read(
         &self,
         file: SmallFile,
@@ -136,8 +135,8 @@ impl Batches {
         Ok(number | OURS)
     }
 
-    /// Returns until when a read waits. `None` if it does not wait, or the ticket is not from this
-    /// type.
+    /// Returns until when a read waits, or `None` if it does not wait. The ticket must be from
+    /// [`Batches::read`].
     pub fn waits_until(&self, ticket: u64) -> Option<Instant> {
         let waits = self.inner.table.lock().waits(ticket & !OURS)?;
         match waits {
@@ -169,7 +168,7 @@ impl Batches {
 }
 
 impl BatchesInner {
-    /// Fetches the files of these reads alone, because their batch failed or is late.
+    /// Fetches the ranges of these reads alone, after their batch failed or was late.
     fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, BatchRead)>) {
         for (number, reading) in readings {
             let BatchRead {

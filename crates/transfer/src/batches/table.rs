@@ -17,14 +17,14 @@ use p2pfs_proto::wire::native::tcp::SmallFile;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// Maximum files in memory that the cache has no room for. The oldest is dropped first.
+/// Maximum files in memory that the cache could not store. The oldest is dropped first.
 const UNSTORED_MAX: usize = 64;
 
 /// Minimum target size of a batch in bytes. From a node that is late even with this little, each
 /// file is better fetched alone.
 const BATCH_LEAST_BYTES: u64 = 16 << 10;
 
-/// Maximum files held open: as many as are requested ahead of one program.
+/// Maximum cache files held open after they were stored.
 const HELD_MAX: usize = 256;
 
 /// Read of a file that is in a batch.
@@ -87,12 +87,13 @@ impl BatchTable {
         self.coming.contains_key(file)
     }
 
-    /// Returns whether a node gets no batches now.
+    /// Returns whether a node gets no new batches now.
     pub(super) fn is_resting(&self, node: &NodeId, now: Instant) -> bool {
         self.resting.get(node).is_some_and(|until| *until > now)
     }
 
-    /// Sends no batches to a node for `time`, or for longer if an earlier pause ends later.
+    /// Queues no new batches for a node during `time`, or for longer if an earlier pause ends
+    /// later.
     pub(super) fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
         self.resting.retain(|_, until| *until > now);
         let until = self.resting.entry(node).or_insert(now);
@@ -115,8 +116,8 @@ impl BatchTable {
         };
     }
 
-    /// Adapts a node's batch size to the duration of its last batch, so that the next ones take
-    /// less than [`PATIENCE`].
+    /// Halves a node's maximum batch size if a batch took longer than [`PATIENCE`]. Doubles it if a
+    /// batch of more than half of it took less than half of that time.
     pub(super) fn record_duration(&mut self, node: NodeId, bytes: u64, time: Duration) {
         let most = self.most_bytes(&node);
         if time > PATIENCE {
@@ -135,7 +136,8 @@ impl BatchTable {
         self.queued.push_back(batch);
     }
 
-    /// Removes the next queued batch that may be sent, and marks it as in flight.
+    /// Removes the first queued batch that may be sent, and marks it as in flight. `None` if every
+    /// queued batch is for a node with [`BATCHES_PER_NODE_MAX`] in flight.
     pub(super) fn next(&mut self) -> Option<(Batch, BatchHandle)> {
         let under_way = &self.under_way;
         let has_room = |batch: &Batch| {
@@ -163,7 +165,8 @@ impl BatchTable {
         matches!(coming, Some(BatchFileState::Wanted { from, .. }) if from == node)
     }
 
-    /// Adds a read that waits for its file. Returns the read if its file is not expected.
+    /// Adds a read that waits for its batch, and returns its number. Returns the read if its file
+    /// is not expected.
     pub(super) fn wait(&mut self, reading: BatchRead) -> Result<u64, BatchRead> {
         match self.coming.get_mut(&reading.file) {
             Some(BatchFileState::Wanted { waiting, .. }) => {
@@ -197,8 +200,8 @@ impl BatchTable {
         }
     }
 
-    /// Removes a file that was expected from `node` and will not arrive. Returns the reads that
-    /// waited for it, which the caller fetches alone.
+    /// Removes a file that will not arrive, if it is still expected from `node`. Returns the reads
+    /// that waited for it, which the caller fetches alone.
     pub(super) fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, BatchRead)> {
         match self.coming.remove(file) {
             Some(BatchFileState::Wanted { from, waiting }) if from == *node => waiting
@@ -214,10 +217,11 @@ impl BatchTable {
         }
     }
 
-    /// Handles a read that has waited for [`PATIENCE`]. Returns it with all other reads that wait
-    /// for batches of the same node, so that these need not discover the delay one by one. The
-    /// caller fetches the files alone. The node gets no batches for a while, then smaller ones. Its
-    /// queued batches are dropped and those in flight are cancelled, so that no file arrives twice.
+    /// Handles a read that has waited for [`PATIENCE`]: cancels all batches of its node, queued or
+    /// in flight. The node gets no new batches for a while, then smaller ones, down to
+    /// [`BATCH_LEAST_BYTES`]. Returns all reads that wait for batches of this node, so that the
+    /// others need not discover the delay one by one. The caller fetches them alone. Returns none
+    /// if the read no longer waits.
     pub(super) fn take_late(&mut self, number: u64, now: Instant) -> Vec<(u64, BatchRead)> {
         let Some(ReadState::ForBatch(reading)) = self.waits.get(&number) else {
             return Vec::new();
@@ -260,7 +264,8 @@ impl BatchTable {
         self.waits.remove(&number);
     }
 
-    /// Returns the deadline of a read, or the ticket under which it is fetched alone.
+    /// Returns the deadline of a read, or the ticket under which it is fetched alone. `None` if the
+    /// read has ended, or is fetched alone and has no ticket yet.
     pub(super) fn waits(&self, number: u64) -> Option<Result<Instant, FetchTicket>> {
         match self.waits.get(&number)? {
             ReadState::ForBatch(reading) => Some(Ok(reading.deadline)),
@@ -268,7 +273,8 @@ impl BatchTable {
         }
     }
 
-    /// Removes a read. Returns it, or the ticket under which it is fetched alone.
+    /// Removes a read. Returns it, or the ticket under which it is fetched alone. `None` if the
+    /// read has ended, or is fetched alone and has no ticket yet.
     pub(super) fn cancel(&mut self, number: u64) -> Option<Result<BatchRead, FetchTicket>> {
         match self.waits.remove(&number)? {
             ReadState::ForBatch(reading) => Some(Ok(reading)),
@@ -283,7 +289,7 @@ impl BatchTable {
         }
     }
 
-    /// Records that the cache stored a file, and holds the file open for a while. Returns the held
+    /// Records that the cache stored a file, and holds its cache file open. Returns the oldest held
     /// files beyond [`HELD_MAX`], which the caller drops without the lock.
     #[must_use]
     pub(super) fn stored(
@@ -298,8 +304,8 @@ impl BatchTable {
         self.held.drain(..over).map(|(_, file)| file).collect()
     }
 
-    /// Removes the held files that were stored at or before a time. The caller drops them without
-    /// the lock.
+    /// Removes and returns the held files that were stored at or before a time. The caller drops
+    /// them without the lock.
     #[must_use]
     pub(super) fn close_held(&mut self, before: Instant) -> Vec<CacheFile> {
         let later = self.held.iter().position(|(since, _)| *since > before);

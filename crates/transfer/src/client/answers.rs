@@ -27,16 +27,16 @@ use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
 use p2pfs_types::id::NodeId;
 
-/// How long a request waits for the download limit. After that the plan issues it again, perhaps to
-/// another peer and for fewer bytes. This is well within a reader's patience.
+/// Maximum wait of a request for the download limit, after which it fails with
+/// [`Failure::Limited`]. This is well within a reader's patience.
 pub(super) const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Verified bytes and the cache file to store them in.
 type ToStore = (Arc<Verified>, CacheFile);
 
 impl FetcherInner {
-    /// Sends a request. A small range goes out on this thread if a connection is ready, otherwise
-    /// in a task.
+    /// Sends a request: on this thread if it is prompt, the download limit lets it pass at once and
+    /// a connection is ready; otherwise in a task.
     pub(super) fn begin(self: &Arc<Self>, send: SendRange) {
         let SendRange {
             request, address, ..
@@ -95,7 +95,8 @@ impl FetcherInner {
         })
     }
 
-    /// Verifies an answer on the task of its connection and gives readers their bytes.
+    /// Verifies an answer on the task of its connection and gives readers their bytes. If the
+    /// write-behind queue is full, another task does so.
     fn take_prompt_answer(
         self: &Arc<Self>,
         request: RangeRequest,
@@ -175,7 +176,7 @@ impl FetcherInner {
         self.with(|session, now| session.failed(now, request, failure));
     }
 
-    /// Logs a step of a request, in the span of its first reader.
+    /// Logs a step of a request, in the first of its spans.
     fn trace_request(&self, request: &RangeRequest, step: &str) {
         if FetchTrace::is_wanted() {
             let span = self.trace.request(request.id);
@@ -210,7 +211,7 @@ impl FetcherInner {
         });
     }
 
-    /// Stores an answer and reports the result. Without a turn the disk hangs. Then nothing is
+    /// Stores an answer and reports the result. `turn` is `None` if the disk hangs. Then nothing is
     /// written, even if the session asks to store the bytes again. Blocking.
     fn store(
         self: &Arc<Self>,
@@ -231,7 +232,7 @@ impl FetcherInner {
     }
 
     /// Verifies an answer and gives readers their bytes before these are stored. Returns the bytes
-    /// to store.
+    /// to store, or `None` if they are wrong or not to be stored.
     fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) -> Option<ToStore> {
         let verified = match session::verify(request, proof) {
             Ok(verified) => verified,
@@ -246,7 +247,7 @@ impl FetcherInner {
         }
     }
 
-    /// Gives a reader its bytes, or restarts its read if they are gone meanwhile.
+    /// Gives a reader its bytes, or restarts its read if some of them cannot be read any more.
     pub(super) fn deliver(self: &Arc<Self>, delivery: Delivery<ReadReply, CacheFile>) {
         let Delivery { read, sources } = delivery;
         match sources.gather(read.range, read_into) {
@@ -255,7 +256,7 @@ impl FetcherInner {
         }
     }
 
-    /// Asks a node for all ranges that it has, since its offer lists only some of them.
+    /// Asks a node for all ranges of a content that it has.
     pub(super) async fn ask_holdings(
         self: Arc<Self>,
         node: NodeId,

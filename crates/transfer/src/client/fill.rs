@@ -12,8 +12,8 @@ use p2pfs_types::digest::ContentKey;
 /// Next id of a fill.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Fill of a whole file into the cache. Dropping it cancels it, unless another fill wants the same
-/// file.
+/// Fill of a whole file into the cache. Dropping it cancels this fill. Other fills of the file go
+/// on.
 #[must_use = "dropping a fill cancels it"]
 pub struct Fill {
     content: ContentKey,
@@ -52,7 +52,7 @@ impl Fill {
         (fill, id, sender)
     }
 
-    /// Returns the progress, now and after each change.
+    /// Returns a receiver of the current progress and its changes.
     pub fn progress(&self) -> watch::Receiver<FillProgress> {
         self.progress.clone()
     }
@@ -60,8 +60,8 @@ impl Fill {
     /// Waits for the end: `Ok` once the cache holds every byte.
     ///
     /// # Errors
-    /// [`TransferError::CacheFull`], [`TransferError::Plan`] after the fill's patience without
-    /// progress, [`TransferError::Stopped`]. Bytes that arrived stay in the cache.
+    /// [`TransferError::CacheFull`] if the cache stores not all bytes, [`TransferError::Plan`] if
+    /// the plan gave up, [`TransferError::Stopped`]. Stored bytes stay in the cache.
     pub async fn done(mut self) -> Result<(), TransferError> {
         (&mut self.outcome)
             .await

@@ -5,8 +5,8 @@ use tokio::sync::watch;
 use super::Fetcher;
 
 impl Fetcher {
-    /// Sets whether the network is metered. If it is, nothing is fetched ahead of readers and no
-    /// small files before they are opened. Fills go on, because a user requested them.
+    /// Sets whether the network is metered. If it is, this fetcher does not read ahead. Fills go
+    /// on, because a user requested them.
     pub fn set_metered(&self, metered: bool) {
         self.inner.settings.metered.send_replace(metered);
         self.inner

@@ -1,12 +1,12 @@
 //! I/O around a [`Session`]: sockets, tasks, threads and the cache.
 //!
-//! One mutex guards the session. It is held for table work only, never across an await, a disk
-//! access or a reader's reply. The session's actions are carried out after it is released. Requests
-//! are tasks. Verifying and storing happens on blocking threads, at most two per processor. A small
-//! range with a waiting reader takes a shorter way, because each change of thread would cost as
-//! much as the work itself: the reader's thread writes the request, and the connection's task
-//! verifies the answer and delivers it. A reader gets its bytes before they are stored. The session
-//! makes all choices: the peers, the bytes to keep and the time to give up.
+//! The session chooses the peers, the bytes to keep and the time to give up. One mutex guards it,
+//! which is never held across an await, a disk access or a reader's reply. The session's actions
+//! are carried out after the mutex is released. Requests are tasks, and blocking threads verify and
+//! store the answers. A small range with a waiting reader takes a shorter way, because each change
+//! of thread would cost as much as the work itself: the reader's thread writes the request, and the
+//! connection's task verifies the answer and delivers it. Readers get their bytes before these are
+//! stored.
 
 mod answers;
 mod asking;
@@ -51,15 +51,14 @@ use trace::FetchTrace;
 
 /// Maximum events that wait in the channel of [`Fetcher::new`]. Further ones are dropped.
 pub const FETCH_EVENTS_MAX: usize = 1024;
-/// Maximum bytes in memory that the cache refused. They stay for further reads until newer ones
-/// displace them.
+/// Default maximum of bytes in memory that the cache refused. They stay for further reads until
+/// newer ones displace them.
 pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
-/// Maximum open surveys: requests to a node for all ranges that it has of a content. There is one
-/// for each holder that a file may have, so that unreachable holders do not keep the others from
-/// being asked.
+/// Maximum open surveys: requests to a node for all ranges that it has of a content. As many as one
+/// file may have holders, so that its unreachable holders do not delay the surveys of the others.
 const HOLDINGS_AT_ONCE_MAX: usize = HOLDERS_MAX;
-/// Answers that may be verified or stored at a time, per processor. While one waits for the disk,
-/// another one is verified. With one per processor a large fetch was a tenth slower.
+/// Large answers that may be verified or stored at a time, per processor. While one waits for the
+/// disk, another one is verified. With one per processor a large fetch was a tenth slower.
 const VERIFIERS_PER_PROCESSOR: usize = 2;
 /// Maximum of these answers on any machine. Each uses the memory of two pieces.
 const VERIFIERS_MAX: usize = 8;
@@ -251,7 +250,8 @@ impl Fetcher {
         state.session.plan.waits_until(now, ticket.0?)
     }
 
-    /// Returns whether a holder of a content that is being fetched is known.
+    /// Returns whether a holder of a content is known. False if the content is not open in the
+    /// plan.
     pub fn has_holder(&self, content: &ContentKey) -> bool {
         self.inner
             .state
@@ -285,15 +285,15 @@ impl Fetcher {
             .with(|session, _| session.cancel_fill(content, id));
     }
 
-    /// Records a node's answer to a `Get`: it has some of a file and is reached at `address`. The
-    /// offer is ignored unless the file is being fetched.
+    /// Records an offer: a node has some of a file and is reached at `address`. No holder is added
+    /// unless the file is open in the plan.
     pub fn offer(&self, offer: Offer, address: SocketAddr) {
         self.inner
             .with(|session, now| session.offer(now, &offer, address));
     }
 
-    /// Records a node that asks for a content. If this node fetches the content too, each of the
-    /// two will soon have parts for the other.
+    /// Records a node that asks for a content. Its address is used if this node fetches the content
+    /// too, because the two nodes soon have parts for each other.
     pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         self.inner
             .with(|session, now| session.fellow(now, hash, node, address));
@@ -355,7 +355,7 @@ impl Fetcher {
             .with(|session, now| session.plan.recall(now, records));
     }
 
-    /// Returns all files that are being fetched or were used recently.
+    /// Returns all files that are open in the plan, in order of their hashes.
     pub fn fetches(&self) -> Vec<FetchReport> {
         FetchReport::of_all(&self.inner.state.lock().session.plan)
     }
@@ -379,7 +379,8 @@ impl FetcherInner {
         result
     }
 
-    /// Calls the session. Returns its actions, and whether its timer must be woken to be set again.
+    /// Calls the session. Returns the result, the session's actions, and whether its timer must be
+    /// woken to be set to an earlier time.
     fn tell<R>(
         &self,
         tell: impl FnOnce(&mut Session<Client>, Instant) -> R,
@@ -452,8 +453,9 @@ impl FetcherInner {
         });
     }
 
-    /// Handles due timers. Returns the time of the next one. If the timer was only woken to be set
-    /// again, the request that was sent then is still under way, and held events wait for longer.
+    /// Handles due timers. Returns the time of the next one. Sends the held events if a timer was
+    /// due or none is left. If the timer was only woken to be set again, they wait, because sending
+    /// them would compete with the request in flight.
     fn tick(self: &Arc<Self>, is_due: bool) -> Option<Instant> {
         self.with(|session, now| session.plan.handle_timeout(now));
         let mut state = self.state.lock();
@@ -468,8 +470,8 @@ impl FetcherInner {
 }
 
 impl ClientState {
-    /// Returns the current time. A wake-up that is long overdue means that this node did not run,
-    /// and is recorded as a pause.
+    /// Returns the current time. A wake-up that is overdue by [`PAUSE`] means that this process did
+    /// not run, and is recorded as a pause.
     fn now(&mut self) -> Instant {
         let now = Instant::now();
         let late = self.armed.map(|at| now.saturating_duration_since(at));
@@ -479,7 +481,7 @@ impl ClientState {
         now
     }
 
-    /// Traces the session while a subscriber wants its trace.
+    /// Turns the session's trace on or off if a subscriber newly wants it or no longer does.
     fn set_traced(&mut self, trace: &FetchTrace) {
         let is_traced = FetchTrace::is_wanted();
         if is_traced != self.is_traced {
@@ -489,8 +491,9 @@ impl ClientState {
         }
     }
 
-    /// Keeps events that only inform until the next timer, if there are no others. The order of
-    /// the events stays the same.
+    /// Adds `events` to the held ones, and leaves none in `events`. Returns all of them in `events`
+    /// instead if any does not only inform, no timer is set, or too many are held. Their order
+    /// stays the same.
     fn hold_patient(&mut self, events: &mut Vec<FetchEvent>) {
         if events.is_empty() {
             return;
@@ -504,8 +507,8 @@ impl ClientState {
         }
     }
 
-    /// Moves the next wake-up forward if the session wants to be woken sooner than planned. Returns
-    /// whether it did.
+    /// Plans an earlier wake-up if the session wants to be woken sooner than planned, or none is
+    /// planned. Returns whether it did.
     fn rearm(&mut self) -> bool {
         let Some(next) = self.session.plan.poll_timeout() else {
             return false;

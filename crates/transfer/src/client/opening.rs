@@ -1,8 +1,8 @@
 //! Opening of cache files for reads and fills.
 //!
-//! A read or fill is started only after its file was opened. In between, nothing waits for the
-//! file, so [`Fetcher::close_idle`](super::Fetcher::close_idle) may close it. The functions here
-//! then open it again.
+//! A read or fill is started only after the fetch of its content began. In between, nothing waits
+//! for the content, so [`Fetcher::close_idle`](super::Fetcher::close_idle) may end the fetch. The
+//! functions here then begin it again.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ExtentSet;
 
 impl FetcherInner {
-    /// Begins a fetch unless it has begun. Returns the cache's file if there is one.
+    /// Begins a fetch unless it has begun. Returns the cache's file, or `None` if it goes on
+    /// uncached.
     pub(super) fn open(
         self: &Arc<Self>,
         content: ContentKey,
@@ -27,7 +28,7 @@ impl FetcherInner {
         }
     }
 
-    /// Begins a fetch. Returns the cache's file if there is one.
+    /// Begins a fetch. Returns the cache's file, or `None` if the cache gives none.
     fn begin_fetch(
         self: &Arc<Self>,
         content: ContentKey,
@@ -54,7 +55,8 @@ impl FetcherInner {
         Some(file)
     }
 
-    /// Starts a read, and begins the fetch of its content unless it has begun.
+    /// Starts a read, and begins the fetch of its content unless it has begun. Returns `None` if
+    /// the read ended at once.
     pub(super) fn start(self: &Arc<Self>, mut read: Read<ReadReply>) -> Option<DemandId> {
         loop {
             let content = read.content;
@@ -96,8 +98,7 @@ impl FetcherInner {
     }
 
     /// Begins a fill. Opens the cache's file and first checks the ranges whose presence is in doubt
-    /// ([`CacheFile::settle`]). So the fill requests nothing that is here and leaves nothing in
-    /// doubt. Blocking.
+    /// ([`CacheFile::settle`]). So the fill requests nothing that is here. Blocking.
     pub(super) fn begin_fill(
         self: &Arc<Self>,
         content: ContentKey,

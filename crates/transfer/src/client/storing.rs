@@ -1,9 +1,9 @@
 //! Turns to store answers in the cache, and detection of a hung disk.
 //!
-//! A turn is the right to verify and store one answer. An answer waits for its turn before it is
-//! verified, so that no more answers are accepted than the disk takes. A disk that completes
-//! nothing for a while may be broken, or behind a network. It delays no reader: answers are then
-//! given to their readers and stay in memory, as if the cache had no room.
+//! A turn is the right to store one answer. An answer waits for its turn before it is verified, so
+//! that no more answers are accepted than the disk takes. A disk that completes nothing for a while
+//! may be broken, or behind a network. Answers are then given to their readers without a turn and
+//! stay in memory, as if the cache had no room.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ const STANDS_STILL: Duration = Duration::from_secs(3);
 pub(super) struct StoreQueue {
     turns: Arc<Semaphore>,
     turns_max: usize,
-    /// Number of turns whose answer is being written. The answers of the other turns wait for a
-    /// processor.
+    /// Number of turns with an answer that is being written. The answers of the other turns are
+    /// being verified, or wait for a thread.
     at_disk: AtomicUsize,
-    /// Number of completed stores.
+    /// Number of ended stores, successful or not.
     ended: AtomicU64,
     stands_still: AtomicBool,
     verifiers: Arc<Semaphore>,
@@ -39,7 +39,7 @@ pub(super) struct StoreQueue {
     pub behind: WriteBehindQueue,
 }
 
-/// Right to store one verified answer.
+/// Right to store one answer.
 pub(super) struct StoreTurn {
     _permit: OwnedSemaphorePermit,
 }
@@ -70,8 +70,8 @@ impl StoreQueue {
         self.verifiers.clone().acquire_owned().await
     }
 
-    /// Waits for a turn. Returns `None` if the disk hangs. While it is known to hang, does not
-    /// wait.
+    /// Waits for a turn. Returns `None` if the disk hangs. While it is known to hang, returns a
+    /// free turn or `None` at once.
     pub(super) async fn turn(&self) -> Option<StoreTurn> {
         let turns = self.turns.clone();
         if self.stands_still.load(Ordering::Relaxed) {

@@ -11,8 +11,8 @@ use p2pfs_fetch::{Holder, TransferError};
 use p2pfs_types::digest::ContentHash;
 
 /// Returns the nodes that have all of a content according to the catalogue and the cluster,
-/// whatever size they claim. Called often and without any lock held. Only the first
-/// [`HOLDERS_MAX`](p2pfs_fetch::plan::HOLDERS_MAX) of one size count.
+/// whatever size they claim. Called often and without any lock held. A fetch uses only the first
+/// [`HOLDERS_MAX`](p2pfs_fetch::plan::HOLDERS_MAX) of one size.
 pub type HoldersOf = Arc<dyn Fn(&ContentHash) -> Vec<Holder> + Send + Sync>;
 
 /// Callback for the result of a read. Called once, from any thread, without any lock held.

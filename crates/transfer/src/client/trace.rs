@@ -1,9 +1,9 @@
 //! Trace of reads, fills and requests: the session's decisions as spans and events of `tracing`.
 //!
-//! The events of a request are inside a span `request`, which is inside the span `read` of the
-//! reader that waits for it. If several readers wait, each has its own copy of the events, so that
-//! one search shows the whole life of a read. While no subscriber wants the target, the session
-//! records nothing and this module holds nothing.
+//! The decisions about a request are logged inside a span `request`, which is inside the span
+//! `read` of the reader that waits for it. If several readers wait, they are logged once for each,
+//! so that one search shows the decisions about a read. While no subscriber wants the target, the
+//! session records nothing.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use p2pfs_types::digest::ContentKey;
 
 use crate::TRACE_TARGET as TARGET;
 
-/// Spans of the waiting reads and of the open requests, and the decisions to be logged.
+/// Spans of the waiting reads, fills and open requests, and the decisions to be logged.
 #[derive(Default)]
 pub(super) struct FetchTrace {
     /// Decisions in their order. They are added under the session's lock and logged without it.
@@ -58,13 +58,13 @@ impl FetchTrace {
         }
     }
 
-    /// Drops all spans after the trace was turned off.
+    /// Drops all spans and all decisions to be logged.
     pub(super) fn clear(&self) {
         *self.spans.lock() = Spans::default();
         self.pending.lock().clear();
     }
 
-    /// Returns the span of a request, the first one if several readers wait for it.
+    /// Returns the first span of a request, or an empty one if there is none.
     pub(super) fn request(&self, id: RequestId) -> Span {
         if !Self::is_wanted() {
             return Span::none();

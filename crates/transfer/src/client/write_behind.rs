@@ -16,11 +16,12 @@ use p2pfs_fetch::session::{Refused, Session};
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;
 
-/// Maximum bytes in the queue. If a small answer does not fit, it takes the way of a large one and
-/// waits for a turn of the [`StoreQueue`](super::storing::StoreQueue).
+/// Maximum bytes in the queue, apart from answers that are added concurrently. If a small answer
+/// does not fit, it takes the way of a large one and waits for a turn of the
+/// [`StoreQueue`](super::storing::StoreQueue).
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
-/// How long the first range in the queue waits for more. If the process is killed, it loses no more
-/// than the ranges of this time and those that are being stored.
+/// How long a task that stores the queue waits for more ranges before it begins. A killed process
+/// loses the ranges in the queue and those that are being stored.
 pub(super) const BEHIND_FOR: Duration = Duration::from_millis(2);
 
 /// Range to be stored.
@@ -40,7 +41,7 @@ pub(super) struct WriteBehindQueue {
 struct PendingList {
     pending: Vec<PendingStore>,
     bytes: u64,
-    /// Whether a task is responsible for storing them.
+    /// Whether a task is responsible for storing the queue.
     under_way: bool,
 }
 

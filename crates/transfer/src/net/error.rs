@@ -1,5 +1,4 @@
-//! Errors of sending, requesting and listening. Errors of foreign peers have
-//! types of their own, in the crate of their protocol.
+//! Errors of sending, requesting and listening.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,8 +6,7 @@ use std::net::SocketAddr;
 use crate::net::peer::DropReason;
 use p2pfs_proto::wire::WireError;
 
-/// Reason why something could not be sent, requested or opened. Other connections and requests are
-/// not affected.
+/// Reason why something could not be sent, requested or opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
     /// This node's own address cannot be used. The administrator can correct it.
@@ -95,8 +93,8 @@ pub enum NetError {
         /// Error of the first address.
         why: String,
     },
-    /// The connection to the issuer was lost before its answer arrived. The issuer keeps the
-    /// invitation for this node.
+    /// The connection to the issuer was lost before its answer arrived. This node may use the
+    /// invitation again.
     #[error(
         "the connection to the node that made the invitation was lost before its answer arrived \
          ({reason}); run the command again with the same token, or make another with 'p2pfs \

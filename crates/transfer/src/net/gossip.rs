@@ -13,7 +13,8 @@ use crate::net::socket::{bind_error, check_fits, open};
 use p2pfs_proto::wire::canonical;
 
 /// Buffer size requested from the kernel for each direction. The kernel may grant less
-/// (`net.core.rmem_max`). 4 MiB hold some 3,000 datagrams while the owner is busy.
+/// (`net.core.rmem_max`, `net.core.wmem_max`). 4 MiB hold some 3,000 datagrams while the owner is
+/// busy.
 const BUFFER_BYTES: usize = 4 << 20;
 
 /// UDP socket that never blocks its sender. Clones share it.
@@ -72,7 +73,7 @@ impl UdpPort {
     /// receiving end may exist at a time.
     ///
     /// # Errors
-    /// No descriptors are left.
+    /// Error of the system, for example because no descriptors are left.
     pub fn inlet(&self) -> io::Result<UdpInlet> {
         Ok(UdpInlet {
             port: self.clone(),
@@ -115,7 +116,7 @@ impl UdpInlet {
         }
     }
 
-    /// Returns the next datagram if one has already arrived.
+    /// Returns the next datagram, or `None` if none has arrived or the socket reports an error.
     pub fn try_recv(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
         // read from the kernel: the runtime's own call returns nothing until its poller has
         // reported the datagram

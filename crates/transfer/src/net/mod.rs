@@ -3,7 +3,7 @@
 //! This module owns the TCP connections between nodes (`peer`: TLS, membership, lanes, limits), the
 //! UDP socket of the gossip (`gossip`) and the search for nodes on the local network (`lan`). It
 //! carries the messages of members, catalogues and files and decides nothing about them. An error
-//! of one connection ends that connection and its requests, and nothing else.
+//! of one connection ends no other connection.
 
 mod error;
 pub mod gossip;

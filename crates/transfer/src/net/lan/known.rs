@@ -17,8 +17,8 @@ pub const NODES_MAX: usize = 256;
 /// Largest number of remembered nodes that one sender announced. A repeater of multicast DNS is one
 /// sender for all nodes behind it.
 pub const NODES_PER_SENDER_MAX: usize = 32;
-/// Longest time that a node is remembered, even if its record has a longer lifetime: the default
-/// lifetime of RFC 6762.
+/// Longest time that a node is remembered after its last announcement, even if its record has a
+/// longer lifetime: the default lifetime of RFC 6762.
 const LIFETIME_MAX: Duration = Duration::from_secs(4500);
 /// Largest number of senders whose last turn to give a hint is remembered.
 const SENDERS_REMEMBERED: usize = 256;
@@ -66,7 +66,7 @@ impl KnownNodes {
         }
     }
 
-    /// Remembers a node that a sender announces, or forgets it at its goodbye.
+    /// Remembers a node that a sender announces, if there is room, or forgets it at its goodbye.
     pub(super) fn receive(&mut self, sender: IpAddr, announced: Announced, now: Instant) {
         let of_it = |it: &KnownNode| it.sender == sender && it.label == announced.label;
         let place = self.nodes.iter().position(of_it);
@@ -97,9 +97,10 @@ impl KnownNodes {
         }
     }
 
-    /// Makes room for one more node of `sender`. Returns whether there is room. At a limit a node
-    /// is removed: of `sender` at its own limit, otherwise of a sender with the most nodes. The
-    /// only node of a sender stays as long as its addresses wait to be passed on.
+    /// Makes room for one more node of `sender`. Returns whether there is room. At a limit expired
+    /// nodes and one more are removed: one of `sender` at its own limit, otherwise one of a sender
+    /// with the most nodes, unless the expired ones were enough. The only node of a sender stays as
+    /// long as its addresses wait to be passed on.
     fn make_room(&mut self, sender: IpAddr, now: Instant) -> bool {
         let mut counts = HashMap::new();
         for node in &self.nodes {
@@ -159,7 +160,8 @@ impl KnownNodes {
         None
     }
 
-    /// Takes an address of the sender whose last hint is the longest ago.
+    /// Takes an address of a sender without a remembered hint, otherwise of the one with the oldest
+    /// last hint.
     fn take_waiting(&mut self) -> Option<(IpAddr, SocketAddr)> {
         let served = self.served.iter().enumerate();
         let turns: HashMap<_, _> = served.map(|(turn, sender)| (*sender, turn + 1)).collect();

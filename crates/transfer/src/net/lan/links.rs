@@ -1,6 +1,6 @@
 //! Interfaces of this machine, and a multicast DNS socket for each address family of each.
 //!
-//! A socket is bound to the multicast group, so the kernel drops datagrams that were sent to this
+//! A socket is bound to the multicast group, so it receives no datagrams that were sent to this
 //! machine alone. The socket joins the group on one interface, so it receives the datagrams of one
 //! link.
 
@@ -36,8 +36,8 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Opens sockets for new interfaces and closes those of removed ones. Returns the first error
-    /// of opening.
+    /// Opens sockets for new links, and closes those of removed links and of links with changed
+    /// addresses. Returns the first error.
     pub(super) fn renew(&mut self, listen: IpAddr) -> io::Result<()> {
         let present = present(listen)?;
         self.open

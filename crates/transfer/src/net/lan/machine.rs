@@ -1,8 +1,7 @@
 //! Announcements and questions of this node on the local network, and the addresses found there.
 //! Pure: the caller passes in datagrams and the time, and sends the output.
 //!
-//! The machine asks one question and gives one answer on each link, both at bounded rates, whatever
-//! arrives there.
+//! The machine sends questions and answers on each link at bounded rates, whatever arrives there.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,9 +15,11 @@ use p2pfs_types::bucket::TokenBucket;
 /// The port of multicast DNS. A datagram from another port is from a resolver that wants a reply of
 /// its own (RFC 6762, section 6.7), and gets none.
 pub(super) const PORT: u16 = 5353;
-/// Datagrams of a link that are parsed in a second. Only those with a name of the service count.
+/// Datagrams of a link that are parsed in a second on average. Only those with a name of the
+/// service count.
 pub const DATAGRAMS_PER_S: u32 = 2000;
-/// Shortest time between two answers on a link (RFC 6762, section 6).
+/// Shortest time between an answer on a link and the next one (RFC 6762, section 6). Announcements
+/// are not delayed by it.
 const ANSWER_GAP: Duration = Duration::from_secs(1);
 /// Shortest and longest delay of an answer that other nodes give at the same time (RFC 6762,
 /// section 6). The random label of a node determines its delay.

@@ -1,7 +1,6 @@
 //! The messages of DNS-based service discovery (RFC 6762, RFC 6763) for one service type.
 //!
-//! Reading allocates nothing for a record that does not belong to the service, and at most a few
-//! hundred bytes for one that does. Pure.
+//! Reading a datagram allocates a bounded amount of memory, whatever the datagram contains. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -27,14 +26,15 @@ pub const DATAGRAM_MAX_BYTES: usize = 9000;
 const RECORDS_MAX: usize = 256;
 /// Largest number of questions in a datagram that is read.
 const QUESTIONS_MAX: usize = 32;
-/// Largest number of nodes read from one datagram. A node announces only itself; a repeater of
-/// multicast DNS may join the announcements of several nodes.
+/// Largest number of PTR records, and of SRV records, read from one datagram. A node announces only
+/// itself; a repeater of multicast DNS may join the announcements of several nodes.
 const NODES_PER_DATAGRAM: usize = 16;
-/// Largest number of addresses read from one datagram, of all its nodes together.
+/// Largest number of addresses read from one datagram, of all hosts together.
 const ADDRESSES_PER_DATAGRAM: usize = 64;
 /// Largest number of addresses of one node that are read or announced.
 const ADDRESSES_PER_NODE: usize = 8;
-/// Largest number of known answers in a question, so that it fits into one Ethernet frame.
+/// Largest number of other nodes named as known answers in a question, so that it fits into one
+/// Ethernet frame.
 pub(super) const KNOWN_ANSWERS: usize = 32;
 /// Lifetime of the records that depend on an address (RFC 6762, section 10), in seconds.
 const HOST_TTL_S: u32 = 120;
@@ -289,8 +289,7 @@ fn ttl(seconds: u32) -> Ttl {
 
 type Composer = StaticCompressor<Vec<u8>>;
 
-/// Returns a composed message. Returns nothing if the message is too large, which no message here
-/// is.
+/// Returns a composed message, or an empty one if it is too large, which no message here is.
 fn composed(
     compose: impl FnOnce(MessageBuilder<Composer>) -> Result<Composer, PushError>,
 ) -> Vec<u8> {
@@ -347,7 +346,7 @@ impl<'a> ServiceRecords<'a> {
         }
     }
 
-    /// Returns a node for each service with an address, and for each goodbye.
+    /// Returns a node for each goodbye, and for each service with an address and without a goodbye.
     fn into_nodes(self) -> Vec<Announced> {
         let goodbyes = self
             .pointers

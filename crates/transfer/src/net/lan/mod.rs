@@ -2,10 +2,9 @@
 //!
 //! The node announces its address under a name that is random at each start, without further text.
 //! So a listener learns that some p2pfs node is there, but not which one. Received addresses are
-//! only hints, because any host on the network may send them: this node sends one sealed datagram
-//! to each and does nothing more. The memory, the answers and the hints have fixed limits,
-//! independent of the traffic. Without multicast there is one warning, and the search begins when
-//! an interface supports it.
+//! only hints, because any host on the network may send them. The memory, the answers and the hints
+//! have fixed limits, independent of the traffic. Without multicast there is a warning, and the
+//! search begins once an interface supports it.
 //!
 //! ```text
 //! links (sockets) ──datagram──▶ machine ──▶ message (reads, writes)
@@ -33,7 +32,7 @@ pub use message::DATAGRAM_MAX_BYTES;
 
 use p2pfs_types::id::to_hex;
 
-/// Maximum events that wait for the node. Further hints are dropped, and arrive again later.
+/// Maximum events that wait in the channel of [`Lan::start`]. Further ones are dropped.
 const QUEUE: usize = 64;
 /// Maximum duration of the farewell to the network.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -89,9 +88,9 @@ impl AnnouncedNodes {
 struct AbortOnDrop(AbortHandle);
 
 impl Lan {
-    /// Announces `address` (all addresses of the machine if it is "any") and searches for other
-    /// nodes. Needs a running tokio runtime. If the search cannot begin, the receiver gets the
-    /// reason, and the search begins as soon as an interface allows it.
+    /// Announces `address`, or the addresses of the machine if it is unspecified, and searches for
+    /// other nodes. Needs a running tokio runtime. If no interface allows the search, the receiver
+    /// gets the reason, and the interfaces are checked again every few seconds.
     pub fn start(address: SocketAddr) -> (Self, mpsc::Receiver<LanEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (stop, stopped) = oneshot::channel();
@@ -128,7 +127,7 @@ impl Lan {
         AnnouncedNodes(self.requests.clone())
     }
 
-    /// Withdraws the announcement, so that other nodes forget it at once, and ends the search.
+    /// Withdraws the announcement and ends the search.
     pub async fn shutdown(self) {
         let (ended, end) = oneshot::channel();
         if self.stop.send(ended).is_ok() {

@@ -39,7 +39,8 @@ impl Subnet {
 }
 
 /// Returns the addresses to announce on a link: those of its interface at which other nodes reach a
-/// node that listens on `listen`. A link-local IPv6 address is useless without its link.
+/// node that listens on `listen`. Link-local IPv6 addresses are left out, because they are useless
+/// without their link.
 pub(super) fn announced(subnets: &[Subnet], listen: IpAddr) -> Vec<IpAddr> {
     let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let is_heard = |ip: &IpAddr| match listen {

@@ -15,7 +15,8 @@ pub enum DropReason {
     Silent,
     /// A request stayed unanswered for too long.
     Unanswered,
-    /// A frame took too long to arrive, though bytes of it arrived to the end: the link is slow.
+    /// A frame took too long to arrive, though bytes arrived in the second half of the time: the
+    /// link is slow.
     SlowFrame,
     /// A frame took too long to arrive, and the peer sent it in pieces that no honest node makes.
     Drip,
@@ -23,7 +24,7 @@ pub enum DropReason {
     SlowReader,
     /// The greeting took too long.
     SlowGreeting,
-    /// The first byte was not that of TLS, and no foreign plane listens.
+    /// The first byte was not that of TLS, and no foreign plane took the connection.
     NotTls,
     /// TLS failed: another key, another protocol, garbage.
     TlsFailed,
@@ -43,7 +44,7 @@ pub enum DropReason {
     Pings,
     /// A limit on the number of connections was reached.
     TooMany,
-    /// The peer opened a newer connection.
+    /// A newer connection took its place at a limit on the number of connections.
     Replaced,
     /// An invitation was redeemed, which ends its connection.
     Enrolled,

@@ -192,8 +192,8 @@ pub struct SentRequest {
 
 impl SentRequest {
     /// Cancels the request, and tells the peer that its answer is not needed. The callback is
-    /// dropped without a call. Some answer still arrives: a short one, or the rest of one that had
-    /// begun.
+    /// dropped without a call. The peer still answers, usually with a short answer. Does nothing if
+    /// the request is no longer open.
     pub fn take_back(&self) {
         if self.line.forget(self.id) {
             // this ping names a request; an older peer answers it like any ping
@@ -245,9 +245,9 @@ pub(super) async fn connect_any(
     Ok((stream, node))
 }
 
-/// Returns the error for a greeting that ended for this reason. Only a statement of the other end
-/// is a refusal: its answer, its refusal, or a proof that is none. Any machine on the way can break
-/// the connection.
+/// Returns the error for a greeting that ended for this reason. [`NetError::NotMember`] means that
+/// the other end refused this node or did not prove membership. Other reasons are
+/// [`NetError::Lost`], because any machine on the way can break the connection.
 pub(super) fn not_proven(reason: DropReason, address: SocketAddr) -> NetError {
     match reason {
         DropReason::Stranger | DropReason::Refused => NetError::NotMember { address },
@@ -364,8 +364,9 @@ async fn read_answers(
     }
 }
 
-/// Watches the time limits until they end the connection. Each ping is written and so refreshes the
-/// kernel's figures. They are read once more before the end.
+/// Watches the time limits until one of them ends the connection. Before the end of a silent
+/// connection, sends one more ping if the last check for it is [`ASK_AGAIN`] old, because writing
+/// refreshes the kernel's figures.
 async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
     let (mut pinged, mut asked) = (None, Instant::now());
     loop {

@@ -69,7 +69,7 @@ pub(super) struct FrameReader<'a, R> {
     pieces: Pieces,
 }
 
-/// Reads of the current frame, each of at least one record.
+/// Number and bytes of the reads of the current frame.
 #[derive(Default)]
 struct Pieces {
     count: usize,
@@ -204,8 +204,8 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
 }
 
 /// Returns room for a body, and the offset at which the body starts. A large body ends at the end
-/// of a page. So its data, which follows its proof, is aligned and may be written to a disk from
-/// here.
+/// of a page. So whole pages of data at its end, after a proof, are aligned and may be written to a
+/// disk from here.
 fn room_for(pool: Option<&PiecePool>, length_bytes: usize) -> (PieceBuffer, usize) {
     if length_bytes < ALIGNED_MIN_BYTES {
         return (PieceBuffer::on_heap(length_bytes), 0);

@@ -1,14 +1,12 @@
 //! Greeting: each side proves membership before anything else is sent.
 //!
-//! TLS has shown the other end's key. If members are listed in a ledger, that key is in the ledger
-//! or comes with certificates that add it. Otherwise each side proves that it has the secret. The
-//! dialler goes first. Its proof names no epoch and no node, and certificates, which contain names,
-//! are shown to members alone. A dialled stranger therefore learns nothing. The acceptor answers
-//! only nodes that it admits. It refuses a dialling stranger by an alert without data. The alert is
-//! sealed, so a dialler can tell a refusal from a connection that broke on the way. An expelled
-//! former member receives the signed statement that expelled it, with the certificates of its
-//! signers, so that it can report why it is refused. It learns the names of those admitters and of
-//! no other node.
+//! TLS has shown the other end's key. If members are listed in a ledger, that key must be in the
+//! ledger or come with certificates that add it. Otherwise each side proves that it has the secret.
+//! The dialler goes first. Its proof names no epoch and no node, and it shows its certificates,
+//! which contain names, only to a member. The acceptor refuses a stranger by an alert without data.
+//! The alert is sealed, so a dialler can tell a refusal from a connection that broke on the way. An
+//! expelled former member also receives the signed statement that expelled it, with the
+//! certificates of its signers, so that it can report why it is refused.
 
 use std::sync::Arc;
 
@@ -106,7 +104,8 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     keyring.proofs().receive_expulsion(&me, &said);
 }
 
-/// Returns our certificates if the other end is a member, since it may not know us yet.
+/// Returns our certificates if the ledger lists the other end, since it may not know us yet.
+/// Otherwise returns nothing.
 fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
     if keyring.has_ledger() && keyring.is_member(&other) {
         keyring.proofs().of_membership(&me).into()
@@ -215,9 +214,10 @@ fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Optio
         })
 }
 
-/// Admits the holder of an invitation. A holder that was admitted with it before receives the same
-/// membership again, because the first answer may have been lost. If the admission cannot be
-/// recorded, the holder is refused, and the invitation is used up all the same.
+/// Admits the holder of an invitation. Returns the answer, or `None` for a refusal. A holder that
+/// was admitted with it before receives the same membership again, because the first answer may
+/// have been lost. If the admission cannot be recorded, the holder is refused, and the invitation
+/// is used up all the same.
 fn answer_invited(
     channel: &Channel,
     door: &AdmissionPolicy<'_>,
@@ -240,7 +240,8 @@ fn answer_invited(
         let ledger = ledger.as_ref();
         ledger.is_some_and(|it| it.is_name_taken(&client, name))
     };
-    // settings give rights by name: a joiner gets such a name only from the issuer
+    // settings give rights by name: a joiner gets such a name only from the issuer, or had it
+    // before
     let accepted = |grant: &Grant| {
         let given = grant.name.as_ref();
         let is_own = given.is_some() || former_name.as_ref() == Some(&name);

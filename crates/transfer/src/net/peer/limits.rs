@@ -14,10 +14,10 @@ const _: () = assert!(CHAIN_MAX_BYTES == trust::CHAIN_MAX_BYTES);
 
 /// Default maximum of proven connections accepted from all peers.
 pub const ACCEPTED_CONNECTIONS: u32 = 1024;
-/// Slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
+/// Slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s more than an empty
+/// one.
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
-/// Slowest link for which a requested answer is waited for: 32 kbit/s shared by sixteen readers. A
-/// slow peer gets requests of a chunk or less, and other holders are asked too.
+/// Slowest link for which a requested answer is waited for: 32 kbit/s shared by sixteen readers.
 const SLOWEST_ANSWER_BYTES_PER_S: u64 = 256;
 /// Age at which any unanswered request ends its connection, in multiples of
 /// [`PeerLimits::unanswered_after`].
@@ -74,8 +74,8 @@ pub struct ConnectionTimes {
     pub look_again: Duration,
     /// Silence on a connection with unanswered requests until a ping is sent.
     pub ping_after: Duration,
-    /// Silence on a connection with unanswered requests until it counts as dead and its requests
-    /// fail, unless its round trip is long.
+    /// Minimum silence on a connection with unanswered requests until it counts as dead and its
+    /// requests fail. It is longer if the round trip is long.
     pub silent_after: Duration,
     /// A connection counts as dead if its oldest open request is this old and no bytes of any
     /// answer arrived for this time. A request ten times as old ends the connection in any case.
@@ -85,7 +85,7 @@ pub struct ConnectionTimes {
     /// How long an unused accepted connection stays open. This is longer than `idle_dialled`, so
     /// that the dialler closes first.
     pub idle_accepted: Duration,
-    /// Time for any frame, plus a second for each 64 KiB, or for each 256 bytes of an answer.
+    /// Time for an empty frame, from its first byte to its last. A longer one has more time.
     pub frame_grace: Duration,
 }
 
@@ -93,21 +93,22 @@ pub struct ConnectionTimes {
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Maximum proven connections accepted from all peers. Beyond it the oldest one from the
-    /// address with the most connections is dropped. If no address has more than one peer's share,
-    /// the new connection is dropped.
+    /// address with the most connections is dropped. If no address has more than
+    /// `accepted_per_peer`, the new connection is dropped.
     pub accepted: usize,
     /// Maximum proven connections accepted from one peer. Beyond it the oldest is dropped.
     pub accepted_per_peer: usize,
     /// Maximum proven connections accepted from one IP address. Beyond it the oldest is dropped.
     pub accepted_per_ip: usize,
-    /// Maximum unproven connections. Beyond it the oldest is dropped. Each may hold a buffer of up
-    /// to 64 KiB with an unfinished TLS handshake.
+    /// Maximum unproven connections. Beyond it the oldest is dropped, preferably from an address
+    /// without a member. Each may hold a buffer of up to 64 KiB with an unfinished TLS handshake.
     pub unproven: usize,
     /// Part of `unproven` that is reserved for addresses at which gossip has proven members.
     pub unproven_for_members: usize,
     /// Maximum unproven connections from one IP address. Beyond it the oldest is dropped.
     pub unproven_per_ip: usize,
-    /// Maximum dialled connections. Beyond it the longest idle one is closed.
+    /// Maximum dialled connections. Beyond it the longest idle one is closed, or the dial fails if
+    /// none is idle.
     pub dialled: usize,
 }
 
@@ -165,7 +166,7 @@ impl PeerLimits {
     }
 
     /// Returns when a connection that brought nothing since `quiet_since` counts as dead. The time
-    /// is later if its round trip was long recently, or if the other end's kernel has acknowledged
+    /// is later if its last known round trip is long, or if the other end's kernel has acknowledged
     /// something since. The answer may then wait in a queue.
     pub(super) fn silent(&self, quiet_since: Instant, link: &LastTcpInfo) -> Instant {
         let least = quiet_since + self.times.silent_after;
@@ -187,8 +188,8 @@ impl PeerLimits {
         self.times.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
     }
 
-    /// Returns how long an answer of this length may take from its first byte to its last. This is
-    /// longer than [`Self::frame_time`], because this node requested the answer.
+    /// Returns how long an answer of this length may take from its first byte to its last. It has
+    /// more time than another frame, because it was requested.
     pub(super) fn answer_time(&self, length_bytes: usize) -> Duration {
         let slowest = Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S);
         self.times.frame_grace + slowest.min(self.times.unanswered_after * OLDEST_MULTIPLE)

@@ -21,17 +21,17 @@ use p2pfs_types::id::NodeId;
 /// of opened records, with the time between arrival and opening.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(50);
 
-/// Callback for an answer. Called once, on the task of the connection or where the connection is
-/// ended, so it must not block.
+/// Callback for an answer. Called once, unless the request is cancelled. It must not block, because
+/// the task of the connection may call it.
 pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
 
 /// Callback for bytes of an answer that arrive before it is complete. Called for slow answers only,
-/// every fifty milliseconds or so, and also for cancelled requests. Called with zero bytes when a
-/// handshake that the request waits for progresses.
+/// at most once in about 50 ms, and also for cancelled requests. Called with zero bytes when a
+/// handshake that the request waits for progresses, or a record arrives slowly.
 #[derive(Clone)]
 pub struct Progress {
-    /// Receives the node, the key and the number of bytes since the last call. Called on the task
-    /// of the connection, so it must not block.
+    /// Receives the node, the key and the number of bytes since the last call. Called on async
+    /// tasks, so it must not block.
     pub tell: Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>,
     /// Peer that was asked.
     pub node: NodeId,
@@ -145,7 +145,7 @@ impl ConnectionState {
         table.waiters.remove(&id)
     }
 
-    /// Drops the callback of a cancelled request. Returns false if its answer has already arrived.
+    /// Drops the callback of a cancelled request. Returns false if the request is no longer open.
     pub(super) fn forget(&self, id: u32) -> bool {
         let mut table = self.lock();
         let waiter = table.waiters.get_mut(&id);
@@ -227,7 +227,7 @@ impl ConnectionState {
         }
     }
 
-    /// Checks the time limits of the connection. Returns what to do and when to check again.
+    /// Checks the time limits of the connection. Returns what to do now, or when to check again.
     pub(super) fn check(
         &self,
         now: Instant,

@@ -5,7 +5,7 @@
 //! also applies to poll(2) and the like). The mark does not delay the end of a stream, an error, or
 //! any wake-up when memory or the window is short. If enough bytes are already there when the mark
 //! is set, the reader is woken at once (`tcp_data_ready` and `tcp_set_rcvlowat` of the kernel). A
-//! read call never waits because of the mark.
+//! read call on a non-blocking socket never waits because of the mark.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 

@@ -1,4 +1,4 @@
-//! DSCP marks of bulk packets, so that a router, a Wi-Fi card or this machine's own queue sends
+//! DSCP marks of bulk packets, so that a router, a Wi-Fi card or this machine's own queue can send
 //! everything else first.
 //!
 //! The two lanes between two nodes are separate connections. Each end marks only what it sends on

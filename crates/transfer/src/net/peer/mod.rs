@@ -3,8 +3,8 @@
 //!
 //! The dialling node asks and the accepting node answers, so a pair of nodes has up to four
 //! connections: two lanes in each direction. This module owns all limits on connections and their
-//! times. It never interprets a request. When a connection ends, its requests fail at once with an
-//! error that says whether to ask another node. All other connections go on.
+//! times. It never interprets a request. When a connection ends, its requests fail at once. All
+//! other connections go on.
 
 mod counters;
 mod dial;
@@ -60,7 +60,7 @@ use pool::Pool;
 use register::Register;
 use tls::Tls;
 
-/// Attempts to redeem an invitation whose answer is lost on the way.
+/// Maximum attempts to redeem an invitation if answers are lost on the way.
 const ENROL_ATTEMPTS: u32 = 3;
 
 /// Accepted connection that does not begin as TLS. Its first byte is still unread.
@@ -180,7 +180,7 @@ impl PeerNet {
         ))
     }
 
-    /// Returns the buffers for large frames, which the server of the same node uses too.
+    /// Returns the pool of buffers for large frames.
     pub fn pieces(&self) -> &PiecePool {
         &self.owner.shared.pieces
     }
@@ -206,8 +206,8 @@ impl PeerNet {
         self.request_telling(node, addr, lane, request, None).await
     }
 
-    /// Sends a request like [`PeerNet::request`], and once more if the connection was lost: the node
-    /// may have been stopping.
+    /// Sends a request like [`PeerNet::request`], and after a pause once more if the connection was
+    /// lost: the node may have been stopping.
     ///
     /// # Errors
     /// Those of [`PeerNet::request`].
@@ -245,8 +245,7 @@ impl PeerNet {
         connection.ask(&request, progress).await
     }
 
-    /// Sends a request on the calling thread if a connection is open and has room for it. Never
-    /// blocks.
+    /// Sends a request without waiting, if a connection is open and has room for it.
     ///
     /// # Errors
     /// The callback, which was not called, if the request was not sent.
@@ -276,8 +275,7 @@ impl PeerNet {
             .map(drop)
     }
 
-    /// Finds out which node answers at an address. Takes at most the time of a dial and of a
-    /// greeting.
+    /// Finds out which node answers at an address.
     pub async fn probe(&self, addr: SocketAddr) -> Probed {
         self.probe_within(addr, Duration::MAX).await
     }
@@ -287,11 +285,12 @@ impl PeerNet {
         probe::probe(&self.owner.shared, addr, patience).await
     }
 
-    /// Finds out which member is at an address. The node there must be a member by our ledger or by
-    /// the certificates that it shows, and must accept us as one.
+    /// Finds out which member is at an address. The node there must prove its membership and accept
+    /// ours.
     ///
     /// # Errors
-    /// [`NetError::NotMember`] if no member is there, otherwise those of [`PeerNet::request`].
+    /// [`NetError::NotMember`] if the node there proves no membership or refuses us, otherwise
+    /// those of [`PeerNet::request`].
     pub async fn knock(&self, addr: SocketAddr) -> Result<NodeId, NetError> {
         let shared = &self.owner.shared;
         let (mut stream, node) = connect_any(shared, addr).await?;
@@ -301,10 +300,10 @@ impl PeerNet {
         Ok(node)
     }
 
-    /// Redeems an invitation: dials its addresses in order until the issuer answers, and joins its
-    /// cluster as `name`. The keyring then has the secret and the certificates, and its previous
-    /// content is dropped. The token is used up. If a connection is lost before the answer arrives,
-    /// dials again, because the issuer may have admitted this node already.
+    /// Redeems an invitation: dials its addresses in order until the issuer answers, and asks it
+    /// for membership as `name`. Returns the secret and the certificates, and does not change the
+    /// keyring. If a connection is lost before the answer arrives, dials again a few times, because
+    /// the issuer may have admitted this node already.
     ///
     /// # Errors
     /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::InviteUnanswered`],
@@ -391,7 +390,7 @@ impl PeerNet {
         self.owner.shared.foreign_plane.store(plane.map(Arc::new));
     }
 
-    /// Reserves room for connections from the addresses of these members.
+    /// Reserves room for unproven connections from these addresses of members, and from no others.
     pub fn set_members_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         let ips = addresses
             .into_iter()
@@ -399,8 +398,8 @@ impl PeerNet {
         self.owner.shared.register.set_members_at(ips);
     }
 
-    /// Ends every connection with a node, in both directions. Their requests fail at once. A later
-    /// request dials again.
+    /// Ends every open connection with a node, in both directions. Their requests fail at once. A
+    /// later request dials again.
     pub fn close_peer(&self, node: NodeId) {
         let shared = &self.owner.shared;
         shared.pool.close_peer(node);

@@ -1,6 +1,6 @@
-//! Outgoing frames of a connection. The sender writes a frame itself if the socket accepts it at
-//! once, so that a small frame costs no change of thread. What the socket does not accept is left
-//! to the connection's task, which gives a slow peer a limited time.
+//! Outgoing frames of a connection. The sender writes a frame of up to 144 KiB itself if nothing
+//! else waits, so that the frame costs no change of thread. Other frames, and what the socket does
+//! not accept at once, are left to the connection's task, which gives a slow peer a limited time.
 //!
 //! Frames never mix: one begins where the previous one ended. The lock is held while the socket
 //! accepts bytes without waiting.
@@ -26,14 +26,14 @@ use p2pfs_records::WRITE_AHEAD_BYTES;
 /// microseconds, and the kernel's read-ahead of 128 KiB with its proof fits.
 const WRITTEN_AT_ONCE_MAX_BYTES: usize = 144 << 10;
 
-/// Maximum bytes of a frame that overtakes large ones: a page or two with their proof. A reader
-/// that opens a small file, or reads a part of a large one, does not wait behind read-ahead.
+/// Maximum bytes of a frame that overtakes large ones: a page or two with their proof. So a reader
+/// that opens a small file, or reads a part of a large one, waits less for read-ahead.
 const SMALL_MAX_BYTES: usize = 10 << 10;
 /// Maximum number of small frames that overtake one large frame.
 const OVERTAKEN_MAX: u8 = 32;
 
 /// Writing side of a connection. A queued answer holds the slot of its request, so the number of
-/// slots bounds the queue.
+/// slots bounds the queued answers.
 pub(super) struct Outbound {
     sending: Mutex<Sending>,
     /// Notified when something is left for the connection's task.
@@ -203,8 +203,8 @@ impl Sending {
         self.frames.is_empty() && self.unflushed_bytes == 0
     }
 
-    /// Queues a frame. A small one goes before large ones whose writing has not begun. Each large
-    /// one gives way [`OVERTAKEN_MAX`] times at most.
+    /// Queues a frame. A small one goes before the large ones at the end of the queue. A large one
+    /// does not give way if its writing has begun, or after [`OVERTAKEN_MAX`] times.
     fn enqueue(&mut self, departing: Departing) {
         let is_large = |it: &Departing| it.frame.len_bytes() > SMALL_MAX_BYTES;
         let mut place = self.frames.len();
@@ -220,7 +220,8 @@ impl Sending {
         self.frames.insert(place, departing);
     }
 
-    /// Returns whether everything is written and flushed. A failure is recorded.
+    /// Flushes the written frames, after the last one was written. Returns whether that succeeded
+    /// at once. A failure is recorded.
     fn poll_rest(&mut self, context: &mut Context<'_>) -> bool {
         self.broken.is_none()
             && (self.is_idle() || self.poll_next(context).is_ready())

@@ -141,7 +141,7 @@ impl Pool {
         }
     }
 
-    /// Ends the connections to a node. Returns how many.
+    /// Ends the open connections to a node, not its dials. Returns how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let of_node = |key: &(NodeId, Lane), slot: &mut PoolSlot| {
             key.0 == node && matches!(slot, PoolSlot::Open(_))

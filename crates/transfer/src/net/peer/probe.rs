@@ -22,7 +22,7 @@ use p2pfs_types::id::NodeId;
 pub enum Probed {
     /// A member of this cluster.
     Member(NodeId),
-    /// A node that is not in this cluster, or does not accept us as a member. It says so itself.
+    /// A node that does not prove membership in this cluster, or does not accept us as a member.
     Stranger(NodeId),
     /// A node whose connections end in the greeting, which any machine on the way can cause.
     Broken(NodeId),
@@ -34,8 +34,8 @@ pub enum Probed {
     Closed,
     /// No connection was established in time.
     Silent,
-    /// It accepts a connection, over which nothing more arrives: large packets are lost on the way,
-    /// or it waits for another protocol.
+    /// It accepts a connection, but the greeting is not complete in time: for example, large
+    /// packets are lost on the way, or it waits for another protocol.
     Stalled,
     /// The system has no route to it or no resources for it, with the reason.
     Unreachable(String),

@@ -1,5 +1,5 @@
-//! Stream that does not fill the queue of a slow link. It limits the bytes in flight so that they
-//! add less delay than a target. Otherwise a fetch would make the link useless for everything else,
+//! Stream that does not fill the queue of a slow link. It limits the bytes in flight by a target
+//! for the delay that they add. Otherwise a fetch would make the link useless for everything else,
 //! such as gossip and readers.
 //!
 //! [`SendBudget`] contains the rule.
@@ -113,7 +113,7 @@ impl<S> QueueLimitedStream<S> {
         (self.room.target, self.far_end) = (Some(target), Some((distances, address)));
     }
 
-    /// Returns the kernel figures, which are refreshed whenever something is written.
+    /// Returns the kernel figures. A write refreshes them if they are 100 ms old.
     pub(super) fn last_reading(&self) -> LastTcpInfo {
         self.last.clone()
     }

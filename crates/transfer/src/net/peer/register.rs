@@ -69,8 +69,8 @@ impl AcceptedTable {
         gone.as_ref().inspect(|entry| abort(entry)).is_some()
     }
 
-    /// Ends the oldest proven connection from the address with the most of them, if there are more
-    /// than one peer may have. Returns whether it did.
+    /// Ends the oldest proven connection from the address with the most of them, if that address
+    /// has more than one peer may have. Returns whether it did.
     fn end_from_busiest(&mut self, limits: &PeerLimits) -> bool {
         let mut at: HashMap<IpAddr, usize> = HashMap::new();
         for entry in self.entries.values().filter(|e| e.node.is_some()) {

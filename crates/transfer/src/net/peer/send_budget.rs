@@ -3,18 +3,17 @@
 //! The kernel's congestion control sends more and more until a queue overflows. Routers of slow
 //! links let queues grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds
 //! decides. The limit is the number of bytes that the link carries at its recent rate in the least
-//! round trip plus [`QueueTarget::delay`]. As long as the queue adds less than
-//! [`QueueTarget::delay`], nothing is held back. A faster link allows more bytes in flight. If the
-//! round trip is long ([`LONG`]), the kernel gets only few of these bytes before it can send them,
-//! because urgent bytes cannot overtake bytes that a socket has taken.
+//! round trip plus [`QueueTarget::delay`]. If the round trip is long ([`LONG`]), the kernel gets
+//! only few of these bytes before it can send them, because urgent bytes cannot overtake bytes that
+//! a socket has taken.
 
 use tokio::time::{Duration, Instant};
 
 use super::tcp_info::TcpInfo;
 use p2pfs_proto::wire::native::tcp::Lane;
 
-/// Maximum duration of a rate sample. A sample takes one round trip if that is shorter, so that the
-/// limit grows faster than the kernel's own slow start.
+/// Time after which a rate sample is complete. One round trip suffices if that is shorter, so that
+/// the limit grows faster than the kernel's own slow start.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// Minimum duration of a rate sample.
 const SAMPLE_MIN: Duration = Duration::from_millis(10);
@@ -233,7 +232,7 @@ impl SendBudget {
         self.rate = Some(sample.max(known + (sample - known) * RATE_WEIGHT));
     }
 
-    /// Returns when to check again for room.
+    /// Returns how long to wait before the next check for room.
     pub(super) fn check_after(&self) -> Duration {
         let packet = |rate: f64| Duration::try_from_secs_f64(1500.0 / rate).unwrap_or(LOOK[1]);
         let packet = self.rate.map_or(LOOK[0], packet);

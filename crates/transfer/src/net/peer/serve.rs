@@ -326,7 +326,8 @@ impl ServedConnection<'_> {
         }
     }
 
-    /// Hands a request to the node. Returns false if the node is gone.
+    /// Hands a request to the node, or answers it `Busy` if the queue is full. Returns false if the
+    /// node is gone.
     fn hand_in(&self, incoming: Incoming) -> bool {
         match self.shared.incoming.try_send(incoming) {
             Ok(()) => true,
