@@ -1,8 +1,8 @@
 //! Limit of bytes per second.
 //!
 //! A reader waits for urgent bytes. They may overdraw the limit by `OVERDRAFT`, and later bytes
-//! wait until that is paid off. So the long-term rate stays within the limit, and a reader never
-//! queues behind background transfers such as fills.
+//! wait until that is paid off. So the long-term rate stays within the limit, and a reader waits
+//! less for background transfers such as fills.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,8 @@ use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::extent::CHUNK_BYTES;
 
 /// Bytes that may pass at once after a pause, as time at the limit. Together with [`OVERDRAFT`] it
-/// is a quarter of a second, so a program that measures the rate once a second sees the limit. A
-/// transfer that may pass does so as a whole, however large it is.
+/// is a quarter of a second, so a program that measures the rate once a second sees about the
+/// limit. A transfer that may pass does so as a whole, however large it is.
 const BURST: Duration = Duration::from_millis(125);
 /// How far urgent bytes may overdraw the limit beyond [`BURST`], as time at the limit. If the debt
 /// is larger, urgent bytes wait too.
@@ -27,16 +27,16 @@ const OVERDRAFT: Duration = Duration::from_millis(125);
 /// [`OVERDRAFT`] is less. Otherwise a reader would wait behind one background transfer.
 const OVERDRAFT_MIN_BYTES: u64 = CHUNK_BYTES;
 
-/// Urgent transfers of up to [`SMALL_BYTES`] bypass the queue even when the limit is overdrawn.
-/// They may use at most 1/`SMALL_SHARE` of the limit. Otherwise readers of many small parts could
-/// starve all other transfers.
+/// Urgent transfers of up to [`SMALL_BYTES`] may pass however far the limit is overdrawn, at
+/// 1/`SMALL_SHARE` of its rate. At the full rate, readers of many small parts could starve all
+/// other transfers.
 const SMALL_SHARE: u64 = 4;
 /// Bytes of the share of small urgent transfers that may pass at once, as time at the rate of the
 /// share.
 const SMALL_BURST: Duration = Duration::from_millis(250);
 
-/// Maximum size of one background transfer, as time at the limit. A larger one would delay
-/// everything behind it by its whole duration.
+/// Maximum size of one background transfer, as time at the limit, but at least one chunk. A larger
+/// one would delay everything behind it by its whole duration.
 const PART_MAX: Duration = Duration::from_millis(250);
 
 /// Limit in bytes per second. Clones share the limit.
@@ -192,9 +192,9 @@ impl Pace {
     }
 }
 
-/// Bytes that passed a limit and whose transfer has not ended. Dropping it refunds them, so a failed
-/// and a cancelled transfer cost nothing. If the transfer has begun, the rest of the bytes moves
-/// even if it is cancelled, so nothing is refunded.
+/// Bytes that passed a limit and whose transfer has not ended. Dropping it refunds them, unless
+/// some of them are known to have arrived. Then the rest arrives too, even if the transfer is
+/// cancelled.
 #[must_use]
 pub(crate) struct PassedBytes {
     pace: Pace,

@@ -13,8 +13,8 @@ use crate::net::socket::{adopt_tcp, bind_error, bind_tcp};
 /// Maximum attempts to find a port that is free for both protocols.
 const FREE_PORT_TRIES: usize = 32;
 
-/// TCP listener and UDP socket on the same address and port number, so that a node needs one hole
-/// in a firewall.
+/// TCP listener and UDP socket on the same address and port number, so that a firewall has to open
+/// one port number for a node.
 #[derive(Debug)]
 pub struct PortPair {
     /// Listener for `peer::PeerNet`.

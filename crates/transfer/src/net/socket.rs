@@ -37,7 +37,7 @@ pub fn adopt_tcp(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpListener
     TcpListener::from_std(socket)
 }
 
-/// Checks that a socket is what would be opened for an address.
+/// Checks the type and the local address of a socket, and that a TCP socket listens.
 pub(super) fn check_fits(socket: SockRef<'_>, kind: Type, address: SocketAddr) -> io::Result<()> {
     let has = socket.local_addr()?.as_socket();
     let is_there = has.is_some_and(|has| {

@@ -37,7 +37,7 @@ impl Askers {
         }
     }
 
-    /// Returns the latest askers except `asker`.
+    /// Returns the recent askers of a content except `asker`.
     pub(super) fn of(&self, now: Instant, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
         let Some(list) = self.files.peek(hash) else {
             return vec![];

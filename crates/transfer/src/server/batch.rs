@@ -1,5 +1,4 @@
-//! Answers to batches: many small files in one pass over the disk, for the turn and the memory of
-//! one answer.
+//! Answers to batches: many small files in one answer, made in one turn.
 //!
 //! The files are not kept open, since a peer that requests a whole file does not ask for more of
 //! it.

@@ -1,8 +1,8 @@
 //! Fair queue of the requests to serve: each peer in turn, within the memory limits.
 //!
 //! A turn is the right to make one answer. The bytes of an answer count from its turn until it is
-//! sent or dropped, in total and per peer, so that slow readers delay only themselves. A waiting
-//! request is only counted; its answer is not made yet.
+//! sent or dropped, in total and per lane of a peer, so that a slow reader delays its own answers
+//! first. A waiting request is only counted; its answer is not made yet.
 //!
 //! An answer that takes very long is stuck, for example on a disk that hangs below a share. While
 //! it is stuck, another request may have its turn, its bytes do not count, and no other request for
@@ -93,7 +93,7 @@ struct QueuedWaiter {
     go: oneshot::Sender<ServeTurn>,
 }
 
-/// Right to make one answer. Dropping it returns the turn.
+/// Right to make one answer. Dropping it returns the turn and releases the bytes of the answer.
 pub(super) struct ServeTurn {
     queue: FairQueue,
     number: u64,
@@ -190,8 +190,9 @@ impl FairQueue {
         turn.await.ok()
     }
 
-    /// Returns a turn if the request need not wait. That is so if all waiting requests are blocked
-    /// by their own peers' unsent answers, and the limits allow it now.
+    /// Returns a turn if the request need not wait. That is so if its own lane has no waiting
+    /// requests, those of all others are blocked by their own unsent answers, the limits allow it
+    /// now, and no answer of its content is stuck.
     pub(super) fn pass_at_once(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let mut turns = self.turns.lock();
         // the waiting requests are checked last: they may be many if all makers are busy
@@ -307,8 +308,8 @@ impl TurnTable {
     }
 
     /// Returns whether an answer fits into memory. With it, a lane of a peer may use no more memory
-    /// than is left free. So the next peer finds room even if many peers read nothing of what they
-    /// request.
+    /// than is left free. So a few peers that read nothing of what they request cannot use all of
+    /// it.
     fn fits(&self, asked: &QueuedRequest) -> bool {
         let all = self.held_bytes + asked.bytes;
         let own = self.held_of(&asked.of) + asked.bytes;
@@ -320,8 +321,8 @@ impl TurnTable {
         self.held_of_peer.get(of).copied().unwrap_or_default()
     }
 
-    /// Returns whether an answer fits the limit of its peer and lane. Unsent answers of one lane
-    /// delay that lane only.
+    /// Returns whether an answer fits the limit of its peer and lane. Each lane has a limit of its
+    /// own, so that the unsent answers of one do not use up that of the other.
     fn fits_own(&self, QueuedRequest { of, bytes, .. }: &QueuedRequest) -> bool {
         let most = match of.0 {
             Lane::Urgent => self.limits.held_of_peer_max_bytes,

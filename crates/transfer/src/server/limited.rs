@@ -12,8 +12,8 @@ use super::fair_queue::{FairQueue, QueuedRequest};
 use crate::pace::Pace;
 use p2pfs_proto::wire::native::tcp::Lane;
 
-/// How long a request waits for the limit before it is refused as busy. The asker then sends it
-/// again. This time is well within the patience of the asker and of its reader.
+/// Maximum wait of a request for the limit, after which it is answered `Busy`. This is well within
+/// the patience of the asker and of its reader.
 const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Upload limit and the requests that wait for it, in one queue for urgent and one for bulk

@@ -1,12 +1,12 @@
 //! Server of ranges from complete or partial cached files and from this node's shares. Each range
 //! is proven against its hash as it is sent, so that a changed file is never sent as the old one.
 //!
-//! Work is done on blocking threads, a few at a time, with the peers in turn. Waiting requests and
-//! unsent answers are counted and bounded. A small range is answered on the connection's task if
-//! its file is open and its bytes are in memory, since a change of thread costs more than that
-//! work. Any other request takes a blocking thread, because opening a file may wait for a disk or a
-//! network even if the kernel has its name cached. Beyond the limits a peer gets `Busy` and asks
-//! another one. Requests for contents on a hung disk are refused. An error ends one answer.
+//! Files are opened and read on blocking threads, a few at a time, with the peers in turn. Waiting
+//! requests and unsent answers are bounded, and a peer gets `Busy` beyond the limits. A small range
+//! is answered on the connection's task if its file is open and its bytes are in memory, since a
+//! change of thread costs more than that work. No file is opened there, because that may wait for a
+//! disk or a network even if the kernel has the file's name cached. Requests for ranges on a hung
+//! disk are refused.
 
 pub mod askers;
 mod batch;
@@ -46,7 +46,8 @@ const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// Limits of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Maximum answers made at one time.
+    /// Maximum answers made at one time, or the number of stuck answers if that is higher. Stuck
+    /// ones are not counted.
     pub makers_max: usize,
     /// Maximum waiting requests of all peers.
     pub waiting_max: usize,
@@ -56,8 +57,8 @@ pub struct ServerLimits {
     pub held_max_bytes: u64,
     /// Maximum bytes of unsent urgent answers for one peer; at least one whole answer.
     pub held_of_peer_max_bytes: u64,
-    /// Maximum bytes of unsent bulk answers for one peer. So many suffice to keep the link busy.
-    /// More would have left the processor's caches by the time they are sent.
+    /// Maximum bytes of unsent bulk answers for one peer. These suffice to keep the link busy. More
+    /// would have left the processor's caches by the time they are sent.
     pub held_of_bulk_max_bytes: u64,
 }
 
@@ -145,8 +146,8 @@ impl Server {
     }
 
     /// Handles a request for content, and returns any other request. Called on the task of the
-    /// asker's connection. A small range of an open file that is in memory is answered there, all
-    /// else in a task or on a blocking thread. Never blocks; needs a running tokio runtime.
+    /// asker's connection. What needs no waiting is answered there, all else in a task or on a
+    /// blocking thread. Never blocks; needs a running tokio runtime.
     pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
         let Incoming { from, lane, .. } = incoming;
         let (hash, size_bytes, range) = match incoming.request {
@@ -346,7 +347,8 @@ impl Server {
         found.await.unwrap_or(Response::Busy)
     }
 
-    /// Schedules the closing of the files opened for this answer.
+    /// Starts the task that closes files without recent requests, if a file is open and no such
+    /// task runs.
     fn sweep_later(&self) {
         let first = {
             let mut opened = self.inner.opened.lock();
@@ -374,7 +376,7 @@ impl Server {
     }
 
     /// Returns a turn to make an answer once the limit allows it, and the charge. `None` if this
-    /// node is too busy.
+    /// node is too busy, or the content is stuck or too large for the limit.
     async fn turn_within_limit(&self, asked: QueuedRequest) -> Option<(ServeTurn, PassedBytes)> {
         if !self.inner.upload.pass(asked).await {
             return None;

@@ -1,8 +1,8 @@
 //! Files being served, kept open between the requests of one reader.
 //!
 //! An open file of the cache is not evicted, and an open file of a share keeps its disk from being
-//! unmounted. So a file is closed soon after the last request. Only a deleted file stays open for
-//! longer, since no other node may have its bytes while a remote reader has it open.
+//! unmounted. So a file is closed soon after the last request. Only a deleted file of a share stays
+//! open for longer: a remote reader may still have it open, and its bytes may be nowhere else.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -27,7 +27,7 @@ const ENDED_FOR: Duration = Duration::from_secs(1);
 /// Interval of the checks for expired files, while any file is open.
 pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long a deleted shared file stays open: as long as a share keeps small replaced contents.
+/// How long a deleted shared file stays open beyond the time for other files.
 const NAMELESS_FOR: Duration = Duration::from_secs(60);
 /// Maximum disk space of all deleted files that are kept open. Their deletion was meant to free
 /// this space.
@@ -145,7 +145,8 @@ impl OpenSources {
         }
     }
 
-    /// Returns the open file of a content, and records a request for `range`.
+    /// Returns the open file of a content, and records a request for `range` unless the file is
+    /// kept as a deleted one.
     pub(super) fn get(
         &mut self,
         now: Instant,

@@ -1,8 +1,8 @@
 //! Refusal of contents on hung disks, and report of the shares there.
 //!
-//! If many contents of one disk are stuck, the whole disk hangs. No other request for its contents
-//! is started until some of the stuck ones end, since each would block a thread for as long as the
-//! disk hangs.
+//! If many contents of one disk are stuck, the whole disk counts as hung. No other request for its
+//! contents is started until some of the stuck ones end, since each would block a thread for as
+//! long as the disk hangs.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use super::{Server, ServerInner, refused};
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::digest::ContentHash;
 
-/// How long a disk may give nothing before it is reported. A disk that was spun down is ready by
-/// then.
+/// How long a disk may give nothing before it is reported. A disk that was spun down is usually
+/// ready by then.
 const WORTH_A_WORD: Duration = Duration::from_secs(10);
 /// Number of stuck contents of one disk from which the disk counts as hung. More contents may be
-/// started before the first one counts as stuck. Together they leave enough turns for other disks.
+/// started before the first one counts as stuck.
 const STANDING_OF_DISK_MAX: usize = 16;
 
 impl Server {
@@ -41,8 +41,8 @@ impl Server {
         }
     }
 
-    /// Returns the folders of the shares on disks that gave nothing for ten seconds to some
-    /// request.
+    /// Returns the folders of the shares with a content that has been read or looked up for ten
+    /// seconds.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
         let standing = self.inner.stuck_for(WORTH_A_WORD, Instant::now());
         let dirs_of = |hash| self.inner.shares.dirs_with(&hash);

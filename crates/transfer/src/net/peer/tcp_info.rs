@@ -17,7 +17,7 @@ use super::mark::mark;
 pub(super) struct TcpInfo {
     /// Smoothed round trip of recently sent bytes.
     pub round_trip: Duration,
-    /// Least round trip of the last minutes (`tcp_min_rtt_wlen`), without the delay of queues.
+    /// Least round trip of the last minutes (`tcp_min_rtt_wlen`).
     pub least: Duration,
     /// Time since the other end's kernel last acknowledged anything.
     pub acked_ago: Duration,
@@ -25,7 +25,7 @@ pub(super) struct TcpInfo {
     pub came_ago: Duration,
     /// Bytes that the other end has acknowledged since the beginning.
     pub taken_bytes: u64,
-    /// Bytes handed to the kernel and not acknowledged yet.
+    /// Bytes handed to the kernel and not acknowledged yet, counted in full segments once sent.
     pub queued_bytes: u64,
     /// Bytes of these that the kernel has not sent yet.
     pub unsent_bytes: u64,

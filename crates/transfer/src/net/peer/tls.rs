@@ -160,8 +160,8 @@ fn protocols(batches: bool) -> Vec<Vec<u8>> {
     known.map(|protocol| protocol.to_vec()).collect()
 }
 
-/// Returns the channel that proofs on this connection are bound to, or `None` where [`peer_of`]
-/// returns `None`.
+/// Returns the channel that proofs on this connection are bound to, or `None` if [`peer_of`]
+/// returns `None` or TLS exports no keying material.
 pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel> {
     let peer = peer_of(stream)?;
     let (client, server) = match stream.side() {
