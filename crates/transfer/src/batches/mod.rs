@@ -80,7 +80,8 @@ impl Batches {
 
     /// Requests whole small files without waiting for them. Leaves out files that are complete in
     /// the cache, already requested, empty, larger than [`BATCH_FILE_MAX_BYTES`], or without a
-    /// holder that takes batches now. At [`COMING_MAX`], the last ones in `files` are left out.
+    /// holder that takes batches now. If [`COMING_MAX`] leaves no room for all, the last ones of
+    /// `files` are left out.
     pub fn ask(&self, files: &[SmallFile]) {
         self.inner.ask(files);
     }
@@ -135,8 +136,8 @@ impl Batches {
         Ok(number | OURS)
     }
 
-    /// Returns until when a read waits, or `None` if it does not wait. The ticket must be from
-    /// [`Batches::read`].
+    /// Returns until when a read waits, or `None` if it does not wait or is just changing from its
+    /// batch to a request of its own. The ticket must be from [`Batches::read`].
     pub fn waits_until(&self, ticket: u64) -> Option<Instant> {
         let waits = self.inner.table.lock().waits(ticket & !OURS)?;
         match waits {

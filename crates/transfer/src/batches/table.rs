@@ -117,7 +117,7 @@ impl BatchTable {
     }
 
     /// Halves a node's maximum batch size if a batch took longer than [`PATIENCE`]. Doubles it if a
-    /// batch of more than half of it took less than half of that time.
+    /// batch with more than half of that size took less than half of [`PATIENCE`].
     pub(super) fn record_duration(&mut self, node: NodeId, bytes: u64, time: Duration) {
         let most = self.most_bytes(&node);
         if time > PATIENCE {
@@ -217,9 +217,9 @@ impl BatchTable {
         }
     }
 
-    /// Handles a read that has waited for [`PATIENCE`]: cancels all batches of its node, queued or
-    /// in flight. The node gets no new batches for a while, then smaller ones, down to
-    /// [`BATCH_LEAST_BYTES`]. Returns all reads that wait for batches of this node, so that the
+    /// Handles a read that has waited for [`PATIENCE`]. Cancels all batches, queued or in flight,
+    /// of the node that the read waits for. That node gets no new batches for a while, then smaller
+    /// ones, down to [`BATCH_LEAST_BYTES`]. Returns all reads that wait for the node, so that the
     /// others need not discover the delay one by one. The caller fetches them alone. Returns none
     /// if the read no longer waits.
     pub(super) fn take_late(&mut self, number: u64, now: Instant) -> Vec<(u64, BatchRead)> {

@@ -60,8 +60,8 @@ impl Fill {
     /// Waits for the end: `Ok` once the cache holds every byte.
     ///
     /// # Errors
-    /// [`TransferError::CacheFull`] if the cache stores not all bytes, [`TransferError::Plan`] if
-    /// the plan gave up, [`TransferError::Stopped`]. Stored bytes stay in the cache.
+    /// [`TransferError::CacheFull`] if the cache does not store all bytes, [`TransferError::Plan`]
+    /// if the plan gave up, [`TransferError::Stopped`]. Stored bytes stay in the cache.
     pub async fn done(mut self) -> Result<(), TransferError> {
         (&mut self.outcome)
             .await

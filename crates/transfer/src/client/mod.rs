@@ -57,10 +57,11 @@ pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
 /// Maximum open surveys: requests to a node for all ranges that it has of a content. As many as one
 /// file may have holders, so that its unreachable holders do not delay the surveys of the others.
 const HOLDINGS_AT_ONCE_MAX: usize = HOLDERS_MAX;
-/// Large answers that may be verified or stored at a time, per processor. While one waits for the
-/// disk, another one is verified. With one per processor a large fetch was a tenth slower.
+/// Answers that tasks may verify at a time, and turns to store one, per processor. While one answer
+/// waits for the disk, another one is verified. With one per processor a large fetch was a tenth
+/// slower.
 const VERIFIERS_PER_PROCESSOR: usize = 2;
-/// Maximum of these answers on any machine. Each uses the memory of two pieces.
+/// Maximum of these on any machine. Each answer uses the memory of two pieces.
 const VERIFIERS_MAX: usize = 8;
 
 /// Fetcher of contents from other nodes. Clones are the same fetcher.
@@ -250,8 +251,8 @@ impl Fetcher {
         state.session.plan.waits_until(now, ticket.0?)
     }
 
-    /// Returns whether a holder of a content is known. False if the content is not open in the
-    /// plan.
+    /// Returns whether a holder of a content is known. False for a content that is neither being
+    /// fetched nor was used recently.
     pub fn has_holder(&self, content: &ContentKey) -> bool {
         self.inner
             .state
@@ -285,15 +286,15 @@ impl Fetcher {
             .with(|session, _| session.cancel_fill(content, id));
     }
 
-    /// Records an offer: a node has some of a file and is reached at `address`. No holder is added
-    /// unless the file is open in the plan.
+    /// Records an offer: a node has some of a file and is reached at `address`. Adds no holder to a
+    /// file that is neither being fetched nor was used recently.
     pub fn offer(&self, offer: Offer, address: SocketAddr) {
         self.inner
             .with(|session, now| session.offer(now, &offer, address));
     }
 
-    /// Records a node that asks for a content. Its address is used if this node fetches the content
-    /// too, because the two nodes soon have parts for each other.
+    /// Records a node that asks for a content as a future holder of its parts, if this node fetches
+    /// the content too.
     pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         self.inner
             .with(|session, now| session.fellow(now, hash, node, address));
@@ -355,7 +356,7 @@ impl Fetcher {
             .with(|session, now| session.plan.recall(now, records));
     }
 
-    /// Returns all files that are open in the plan, in order of their hashes.
+    /// Returns all files that are being fetched or were used recently, in order of their hashes.
     pub fn fetches(&self) -> Vec<FetchReport> {
         FetchReport::of_all(&self.inner.state.lock().session.plan)
     }
@@ -491,9 +492,9 @@ impl ClientState {
         }
     }
 
-    /// Adds `events` to the held ones, and leaves none in `events`. Returns all of them in `events`
-    /// instead if any does not only inform, no timer is set, or too many are held. Their order
-    /// stays the same.
+    /// Moves `events` to the held events. If any held one does not only inform, no timer is set or
+    /// too many are held, moves all of them to `events` instead, in order. Does nothing if `events`
+    /// is empty.
     fn hold_patient(&mut self, events: &mut Vec<FetchEvent>) {
         if events.is_empty() {
             return;

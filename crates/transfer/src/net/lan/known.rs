@@ -97,10 +97,10 @@ impl KnownNodes {
         }
     }
 
-    /// Makes room for one more node of `sender`. Returns whether there is room. At a limit expired
-    /// nodes and one more are removed: one of `sender` at its own limit, otherwise one of a sender
-    /// with the most nodes, unless the expired ones were enough. The only node of a sender stays as
-    /// long as its addresses wait to be passed on.
+    /// Makes room for one more node of `sender`. Returns whether there is room. At a limit, removes
+    /// the expired nodes. At the limit of `sender`, also removes one of its other nodes. If the
+    /// table is still full at its own limit, removes one node of a sender with the most nodes. The
+    /// only node of a sender stays as long as its addresses wait to be passed on.
     fn make_room(&mut self, sender: IpAddr, now: Instant) -> bool {
         let mut counts = HashMap::new();
         for node in &self.nodes {

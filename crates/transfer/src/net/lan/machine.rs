@@ -15,8 +15,8 @@ use p2pfs_types::bucket::TokenBucket;
 /// The port of multicast DNS. A datagram from another port is from a resolver that wants a reply of
 /// its own (RFC 6762, section 6.7), and gets none.
 pub(super) const PORT: u16 = 5353;
-/// Datagrams of a link that are parsed in a second on average. Only those with a name of the
-/// service count.
+/// Maximum datagrams a second of one link that are parsed, on average. Only those with a name of
+/// the service count.
 pub const DATAGRAMS_PER_S: u32 = 2000;
 /// Shortest time between an answer on a link and the next one (RFC 6762, section 6). Announcements
 /// are not delayed by it.

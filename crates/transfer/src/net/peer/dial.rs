@@ -364,9 +364,9 @@ async fn read_answers(
     }
 }
 
-/// Watches the time limits until one of them ends the connection. Before the end of a silent
-/// connection, sends one more ping if the last check for it is [`ASK_AGAIN`] old, because writing
-/// refreshes the kernel's figures.
+/// Watches the time limits until one of them ends the connection. Before it ends a silent
+/// connection, sends one more ping, because writing refreshes the kernel's figures, unless it did
+/// so less than [`ASK_AGAIN`] ago.
 async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
     let (mut pinged, mut asked) = (None, Instant::now());
     loop {

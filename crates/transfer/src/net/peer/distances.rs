@@ -13,8 +13,8 @@ use p2pfs_types::least::LeastLately;
 
 /// Maximum remembered addresses. The least recently used one is forgotten first.
 const ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// A round trip counts for this time at least and for twice this time at most. The kernel's window
-/// for one connection is as long (`tcp_min_rtt_wlen`).
+/// A round trip counts for at least this time, and for up to about twice as long if others are
+/// recorded meanwhile. The kernel's window for one connection is as long (`tcp_min_rtt_wlen`).
 const SPAN: Duration = Duration::from_secs(300);
 
 /// Recent least round trip of each address.
@@ -30,7 +30,7 @@ impl Distances {
         }
     }
 
-    /// Records the least round trip of one connection. Returns the least recent one of all
+    /// Records the least round trip of one connection. Returns the smallest recent one of all
     /// connections to the address.
     pub(super) fn record(&self, now: Instant, address: IpAddr, least: Duration) -> Duration {
         let mut by_address = self.by_address.lock();

@@ -188,8 +188,8 @@ impl PeerLimits {
         self.times.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
     }
 
-    /// Returns how long an answer of this length may take from its first byte to its last. It has
-    /// more time than another frame, because it was requested.
+    /// Returns how long an answer of this length may take from its first byte to its last. A long
+    /// one has more time than another frame, because it was requested.
     pub(super) fn answer_time(&self, length_bytes: usize) -> Duration {
         let slowest = Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S);
         self.times.frame_grace + slowest.min(self.times.unanswered_after * OLDEST_MULTIPLE)

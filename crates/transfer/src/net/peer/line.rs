@@ -26,8 +26,9 @@ const CLOCKS_DIFFER: Duration = Duration::from_millis(50);
 pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
 
 /// Callback for bytes of an answer that arrive before it is complete. Called for slow answers only,
-/// at most once in about 50 ms, and also for cancelled requests. Called with zero bytes when a
-/// handshake that the request waits for progresses, or a record arrives slowly.
+/// about every 50 ms at most, and also for cancelled requests. Called with zero bytes when a
+/// handshake that the request waits for progresses, and for the oldest request while a record
+/// arrives.
 #[derive(Clone)]
 pub struct Progress {
     /// Receives the node, the key and the number of bytes since the last call. Called on async
