@@ -23,7 +23,7 @@ use p2pfs_types::id::NodeId;
 
 /// How long a cache file is held open after a batch stored it.
 const HELD_FOR: Duration = Duration::from_secs(2);
-/// How long a node that gave wrong bytes gets no batches: as long as the fetcher shuns it.
+/// How long a node that gave wrong bytes gets no new batches: as long as the fetcher shuns it.
 const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
 
 impl BatchesInner {

@@ -36,8 +36,7 @@ pub const BATCH_TARGET_BYTES: u64 = 256 << 10;
 /// Number of files in flight, queued, or received and not stored, from which on no further files
 /// are requested.
 pub const COMING_MAX: usize = 1024;
-/// How long a read waits for a batch before its file is fetched alone. This is less than the delay
-/// that a silent holder may cause a reader.
+/// How long a read waits for a batch before its range is requested alone.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a node gets no new batches after a batch from it failed or was late.
 const REST: Duration = Duration::from_secs(1);

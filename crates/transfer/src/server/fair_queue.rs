@@ -24,8 +24,8 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::stall::StallClock;
 
-/// Maximum urgent turns in a row while bulk requests wait. Then bulk gets one, so that it is not
-/// starved.
+/// Number of urgent turns in a row after which a waiting bulk request is next, if its answer fits
+/// into memory, so that bulk is not starved.
 const URGENT_RUN_MAX: u32 = 8;
 /// Number of waiting requests at which an offer reports the load 255.
 const LOAD_FULL_WAITING: usize = 64;

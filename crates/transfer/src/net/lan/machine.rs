@@ -21,12 +21,12 @@ pub const DATAGRAMS_PER_S: u32 = 2000;
 /// Shortest time between an answer on a link and the next one (RFC 6762, section 6). Announcements
 /// are not delayed by it.
 const ANSWER_GAP: Duration = Duration::from_secs(1);
-/// Shortest and longest delay of an answer that other nodes give at the same time (RFC 6762,
-/// section 6). The random label of a node determines its delay.
+/// Shortest and longest delay of an answer, so that not all nodes answer at the same time (RFC
+/// 6762, section 6). The random label of a node determines its delay.
 const DELAY_MIN: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_millis(120);
-/// Number of announcements after a link appears, and the time between them (RFC 6762,
-/// section 8.3).
+/// Number of announcements after a link appears or its addresses change, and the time between them
+/// (RFC 6762, section 8.3).
 const ANNOUNCEMENTS: u32 = 2;
 const ANNOUNCEMENT_GAP: Duration = Duration::from_secs(1);
 /// Time between the first two questions on a link. It doubles each time, up to the longest

@@ -29,7 +29,8 @@ use p2pfs_types::id::NodeId;
 
 /// Interval of the progress reports for an answer that takes long.
 const TELL_EACH: Duration = Duration::from_millis(50);
-/// Age of the kernel's figures from which they are read again before a connection is given up.
+/// Minimum time between two extra pings that refresh the kernel's figures before a silent
+/// connection is ended.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Proven connection to a node, for one lane.
@@ -365,8 +366,8 @@ async fn read_answers(
 }
 
 /// Watches the time limits until one of them ends the connection. Before it ends a silent
-/// connection, sends one more ping, because writing refreshes the kernel's figures, unless it did
-/// so less than [`ASK_AGAIN`] ago.
+/// connection, sends an extra ping, unless it did so less than [`ASK_AGAIN`] ago. Writing it
+/// refreshes the kernel's figures.
 async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
     let (mut pinged, mut asked) = (None, Instant::now());
     loop {

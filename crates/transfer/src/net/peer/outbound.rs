@@ -22,8 +22,8 @@ use super::queue_limit::LastTcpInfo;
 use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 use p2pfs_records::WRITE_AHEAD_BYTES;
 
-/// Maximum bytes of a frame that its sender encrypts and writes itself. It takes some 50
-/// microseconds, and the kernel's read-ahead of 128 KiB with its proof fits.
+/// Maximum bytes of a frame that its sender encrypts and writes itself. This takes some 50
+/// microseconds. The kernel's read-ahead of 128 KiB with its proof fits.
 const WRITTEN_AT_ONCE_MAX_BYTES: usize = 144 << 10;
 
 /// Maximum bytes of a frame that overtakes large ones: a page or two with their proof. So a reader
@@ -128,8 +128,8 @@ impl Outbound {
         }
     }
 
-    /// Cancels an answer that is being made or whose writing has not begun: `Busy` is sent in its
-    /// place. Returns false if there is no such answer.
+    /// Cancels an answer that [`Self::begin`] registered, or a queued one whose writing has not
+    /// begun: `Busy` is sent in its place. Returns false if there is no such answer.
     pub(super) fn take_back(&self, id: u32) -> bool {
         let mut sending = self.sending.lock();
         if sending.open.remove(&id).is_some() {

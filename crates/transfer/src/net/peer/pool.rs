@@ -164,8 +164,8 @@ impl Pool {
 }
 
 impl PoolSlots {
-    /// Makes room for a connection: forgets closed ones, and at the limit removes the one that was
-    /// idle longest, which the caller ends.
+    /// Makes room for a connection. At the limit forgets closed ones. If none is closed, removes
+    /// the one that was idle longest, which the caller ends.
     fn make_room(&mut self, limit: usize) -> Result<Option<PoolSlot>, NetError> {
         if self.slots.len() < limit {
             return Ok(None);

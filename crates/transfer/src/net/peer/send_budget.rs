@@ -33,8 +33,8 @@ const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
 /// Limit of unsent bytes in the kernel once the rate is known, as the time in which the link
 /// carries them.
 const UNSENT: Duration = Duration::from_millis(100);
-/// Least round trip at which the unsent bytes have a limit of their own. A link with a shorter
-/// round trip sends its unsent bytes soon. With such a limit, that link would be idle whenever this
+/// Round trip from which on the unsent bytes have a limit of their own. A link with a shorter round
+/// trip sends its unsent bytes soon. With such a limit, that link would be idle whenever this
 /// machine is busy and checks late.
 const LONG: Duration = Duration::from_millis(100);
 /// Round trip below which a link is near.
