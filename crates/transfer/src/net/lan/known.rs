@@ -98,9 +98,9 @@ impl KnownNodes {
     }
 
     /// Makes room for one more node of `sender`. Returns whether there is room. At a limit, removes
-    /// the expired nodes. At the limit of `sender`, also removes one of its other nodes. If the
-    /// table is still full at its own limit, removes one node of a sender with the most nodes. The
-    /// only node of a sender stays as long as its addresses wait to be passed on.
+    /// the expired nodes. At the limit of `sender`, also removes one of its other nodes. Otherwise,
+    /// if the table is still full, removes one node of a sender with the most nodes. The only node
+    /// of a sender stays as long as its addresses wait to be passed on.
     fn make_room(&mut self, sender: IpAddr, now: Instant) -> bool {
         let mut counts = HashMap::new();
         for node in &self.nodes {
