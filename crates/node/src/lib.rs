@@ -72,6 +72,7 @@ mod checks;
 mod claims;
 mod commands;
 mod conditions;
+mod config;
 mod content;
 mod copied;
 mod error;
@@ -119,6 +120,7 @@ pub use api::{
     Reader,
 };
 pub use conditions::{Condition, ConditionText, Finding, Severity, StandingCondition};
+pub use config::{NetworkConfig, NodeConfig};
 pub use content::NodeContent;
 pub use error::NodeError;
 pub use events::{
@@ -144,6 +146,5 @@ pub use parcel::{Parcel, PushError, Sha256};
 pub use published::MemberReport;
 pub use published::Outdated;
 pub use sockets::Sockets;
-pub use start::{NetworkConfig, NodeConfig};
 pub use state_dir::state_is_in_use;
 pub use traffic::{ForeignThrottle, PeerBytes};

@@ -2,9 +2,8 @@
 //! failure leaves as little as possible behind.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -17,13 +16,14 @@ use super::api::{
 use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_was_found};
 use super::claims::{admission, holders_of};
 use super::commands::CommandSender;
+use super::config::NodeConfig;
 use super::content::NodeContent;
 use super::events::EventLog;
 use super::file_sender::FileSender;
 use super::floods::FloodMeter;
-use super::foreign::{ForeignHost, ForeignPeers, ForeignReads, ForeignTraffic, OfferSources};
+use super::foreign::{ForeignHost, ForeignReads, ForeignTraffic, OfferSources};
 use super::generation::{next_generation, random_seed};
-use super::giving::{self, GivingContext, GivingSettings};
+use super::giving::{self, GivingContext};
 use super::handle::{LoopControl, Node};
 use super::inbox::{InboxHandle, SenderLookup};
 use super::machine::{Machine, MachineConfig};
@@ -42,7 +42,7 @@ use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{ForeignThrottle, Traffic};
 use super::{address, cache_news};
-use p2pfs_cache::{Cache, CacheConfig};
+use p2pfs_cache::Cache;
 use p2pfs_catalogue::Catalogue;
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::ClusterConfig;
@@ -54,58 +54,12 @@ use p2pfs_transfer::net::lan::{Lan, LanEvent};
 use p2pfs_transfer::net::peer::{ConnectionLimits, PeerLimits, PeerNet};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::id::{Generation, NodeName};
+use p2pfs_types::id::Generation;
 
 /// Maximum number of [`Outdated`] messages queued for the owner of the mount.
 const CHANGES_MAX: usize = 256;
 /// Maximum number of queued reports to the loop that bytes of an unserved content arrived.
 const SERVED_MAX: usize = 64;
-
-/// Settings of a node.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// Name of the node.
-    pub name: NodeName,
-    /// The addresses and connections of the node.
-    pub network: NetworkConfig,
-    /// File with the cluster's secret.
-    pub secret_file: Option<PathBuf>,
-    /// Directory for key, secret, catalogue and share state.
-    pub state_dir: PathBuf,
-    /// Settings of the cache.
-    pub cache: CacheConfig,
-    /// Interval between probes of other nodes. The other times that determine how soon a dead node
-    /// is noticed scale with it.
-    pub probe_period: Duration,
-    /// How long other nodes keep this node's entries after a clean stop.
-    pub away_grace: Duration,
-    /// How long a read may wait while no byte of its file arrives.
-    pub read_deadline: Duration,
-    /// The peers of other protocols that the node speaks to.
-    pub foreign: Option<Arc<dyn ForeignPeers>>,
-    /// Settings for pushed files and chat.
-    pub giving: GivingSettings,
-    /// Paths at and below which nothing is shared or opened, such as own mounts. The state
-    /// directory and the cache directory are always added.
-    pub refuse_beneath: Vec<PathBuf>,
-}
-
-/// The addresses and connections of a node.
-#[derive(Clone, Debug)]
-pub struct NetworkConfig {
-    /// Address to listen on; port 0 takes any free port.
-    pub listen: SocketAddr,
-    /// Address at which other nodes reach this node, if it differs from the listening address.
-    pub advertise: Option<SocketAddr>,
-    /// Addresses to join through, in addition to those of the members stored by an earlier run.
-    pub seeds: Vec<SocketAddr>,
-    /// Whether to find other nodes by mDNS and be found.
-    pub mdns: bool,
-    /// Maximum number of accepted connections.
-    pub peer_connections: usize,
-    /// DSCP code point of bulk packets; `None` leaves them unmarked.
-    pub bulk_code_point: Option<u8>,
-}
 
 impl Node {
     /// Starts a node. When this returns, the node gossips and serves, but shares nothing until the

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::defaults;
+use crate::config::defaults;
 use crate::inbox::{Accept, InboxSettings};
-use crate::{ForeignPeers, GivingSettings, NetworkConfig, Node, NodeConfig, NodeError};
-use p2pfs_cache::CacheConfig;
+use crate::{ForeignPeers, Node, NodeConfig, NodeError};
 use p2pfs_types::id::NodeName;
 
 /// Settings of a node before its start. [`Node::builder`] returns it.
@@ -21,30 +20,7 @@ pub struct NodeBuilder {
 impl NodeBuilder {
     /// Returns a builder with the default settings. [`Node::builder`] describes them.
     pub(crate) fn new(name: NodeName, dir: &Path) -> Self {
-        let config = NodeConfig {
-            name,
-            network: NetworkConfig {
-                listen: SocketAddr::from(([0, 0, 0, 0], 0)),
-                advertise: None,
-                seeds: Vec::new(),
-                mdns: true,
-                peer_connections: defaults::PEER_CONNECTIONS as usize,
-                bulk_code_point: defaults::BULK_CODE_POINT,
-            },
-            secret_file: None,
-            state_dir: dir.join("state"),
-            cache: CacheConfig {
-                dir: dir.join("cache"),
-                budget_bytes: defaults::CACHE_BYTES,
-                floor_bytes: defaults::FLOOR_BYTES,
-            },
-            probe_period: defaults::PROBE_PERIOD,
-            away_grace: defaults::AWAY_GRACE,
-            read_deadline: defaults::READ_DEADLINE,
-            foreign: None,
-            giving: GivingSettings::default(),
-            refuse_beneath: Vec::new(),
-        };
+        let config = NodeConfig::new(name, dir);
         Self {
             config,
             shares: Vec::new(),

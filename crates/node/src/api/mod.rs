@@ -21,7 +21,6 @@
 mod builder;
 mod cache;
 mod contents;
-pub mod defaults;
 mod error;
 mod files;
 mod health;
@@ -37,6 +36,7 @@ mod shares;
 mod status;
 mod traffic;
 
+pub use super::config::defaults;
 pub use super::events::EventStream;
 pub use super::read_counters::CacheOpens;
 pub use builder::NodeBuilder;
