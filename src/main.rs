@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
-    if matches!(&command, cli::Command::Daemon(options) if !options.check_config) {
+    if matches!(&command, cli::Command::Start(cli::StartCommand::Daemon(options)) if !options.check_config)
+    {
         daemon::copies::start_again_for_faster();
     }
     let programs = cli::Programs {

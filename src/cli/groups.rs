@@ -1,6 +1,11 @@
 //! The commands in groups, as `p2pfs --help` lists them.
 
-use clap::Command;
+use clap::{Command, Subcommand};
+
+use super::{
+    FileCommand, MemberCommand, OlderCommand, ProgramCommand, ShareCommand, StartCommand,
+    StateCommand,
+};
 
 /// Columns of a command's name, with the blanks around it.
 const NAME_COLUMNS: usize = 16;
@@ -8,42 +13,33 @@ const NAME_COLUMNS: usize = 16;
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n{before-help}\nOptions:\n\
                         {options}{after-help}";
 
-/// The groups and their commands. `tests/text/cli_manual.rs` compares them with the commands.
-const GROUPS: [(&str, &[&str]); 7] = [
-    ("Start", &["daemon", "demo", "wait"]),
-    ("Share", &["share", "send", "say"]),
-    (
-        "Files",
-        &["ls", "get", "why", "prefetch", "pin", "unpin", "cache"],
-    ),
-    (
-        "Members",
-        &[
-            "invite", "join", "leave", "expel", "rotate", "own", "forget", "trust",
-        ],
-    ),
-    (
-        "State",
-        &[
-            "status", "peers", "ping", "doctor", "top", "events", "config", "limits",
-        ],
-    ),
-    ("Older programs", &["legacy-shell", "mesh-shell"]),
-    ("For other programs", &["mount-broker", "completions"]),
+/// A heading, and a function that adds the commands of its group to a command.
+type Group = (&'static str, fn(Command) -> Command);
+
+/// The groups in the order of the help.
+const GROUPS: [Group; 7] = [
+    ("Start", StartCommand::augment_subcommands),
+    ("Share", ShareCommand::augment_subcommands),
+    ("Files", FileCommand::augment_subcommands),
+    ("Members", MemberCommand::augment_subcommands),
+    ("State", StateCommand::augment_subcommands),
+    ("Older programs", OlderCommand::augment_subcommands),
+    ("For other programs", ProgramCommand::augment_subcommands),
 ];
 
 /// Lists the commands by group in the help of the program.
 pub(super) fn grouped(command: Command) -> Command {
-    let list = GROUPS.map(|(heading, names)| {
-        let rows = names.iter().map(|name| row(&command, name));
+    let list = GROUPS.map(|(heading, add_commands)| {
+        let group = add_commands(Command::new(heading));
+        let rows = group.get_subcommands().map(row);
         format!("\n{heading}:\n{}", rows.collect::<String>())
     });
     command.help_template(TEMPLATE).before_help(list.concat())
 }
 
-/// Returns the line of a command, without a text if there is no such command.
-fn row(command: &Command, name: &str) -> String {
-    let about = command.find_subcommand(name).and_then(Command::get_about);
-    let about = about.map(ToString::to_string).unwrap_or_default();
+/// Returns the line of a command.
+fn row(command: &Command) -> String {
+    let about = command.get_about().map(ToString::to_string);
+    let (name, about) = (command.get_name(), about.unwrap_or_default());
     format!("  {name:<width$}{about}\n", width = NAME_COLUMNS - 2)
 }

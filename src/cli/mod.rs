@@ -68,17 +68,80 @@ struct Cli {
     command: Command,
 }
 
-/// The commands.
+/// A command, by its group in `p2pfs --help`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Starts a daemon, or waits for one.
+    #[command(flatten)]
+    Start(StartCommand),
+    /// Offers files and chat to others.
+    #[command(flatten)]
+    Share(ShareCommand),
+    /// Reads, explains or keeps files.
+    #[command(flatten)]
+    Files(FileCommand),
+    /// Changes or shows who belongs to the cluster.
+    #[command(flatten)]
+    Members(MemberCommand),
+    /// Shows or sets the state of this node.
+    #[command(flatten)]
+    State(StateCommand),
+    /// Runs a prompt of an older program.
+    #[command(flatten)]
+    Older(OlderCommand),
+    /// Serves other programs.
+    #[command(flatten)]
+    Programs(ProgramCommand),
+}
+
+/// Commands that start a daemon, or wait for one.
+#[derive(Debug, Subcommand)]
+pub enum StartCommand {
     /// Run the daemon in the foreground
     Daemon(daemon::DaemonOptions),
     /// Demonstrate p2pfs with some nodes on this machine
     Demo(demo::DemoOptions),
     /// Wait for the daemon, its mount, its peers or a file
     Wait(wait::WaitOptions),
+}
+
+/// Commands that offer files and lines of chat to others.
+#[derive(Debug, Subcommand)]
+pub enum ShareCommand {
     /// List, add or remove the folders that this node shares
     Share(share::ShareOptions),
+    /// Send files to mesh peers and to the inboxes of nodes
+    #[command(
+        after_help = "An inbox is shared like any other folder: every member of the \
+                            cluster can read a sent\nfile there, not only its receiver."
+    )]
+    Send(send::SendOptions),
+    /// Send a line of chat to every peer
+    Say(send::SayOptions),
+}
+
+/// Commands that read, explain or keep files.
+#[derive(Debug, Subcommand)]
+pub enum FileCommand {
+    /// List the shared files
+    Ls(namespace::LsOptions),
+    /// Fetch a file without the mount
+    Get(get::GetOptions),
+    /// Explain why a name shows its content
+    Why(namespace::WhyOptions),
+    /// Bring files into the cache
+    Prefetch(cache::PrefetchOptions),
+    /// Pin files, so that they stay in the cache
+    Pin(cache::PinOptions),
+    /// Unpin files
+    Unpin(cache::PinOptions),
+    /// List, empty, check or resize the cache
+    Cache(cache::CacheOptions),
+}
+
+/// Commands that change or show who belongs to the cluster.
+#[derive(Debug, Subcommand)]
+pub enum MemberCommand {
     /// Make a token that lets one new node join
     Invite(trust::InviteOptions),
     /// Join the cluster of a token
@@ -95,6 +158,11 @@ pub enum Command {
     Forget(trust::ForgetOptions),
     /// Show the members of the cluster, and how each was admitted
     Trust(connect::Reporting),
+}
+
+/// Commands that show or set the state of this node.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
     /// Show the state of this node
     Status(connect::Reporting),
     /// Show the other nodes
@@ -103,40 +171,28 @@ pub enum Command {
     Ping(ping::PingOptions),
     /// Check this node for problems, with remedies
     Doctor(doctor::DoctorOptions),
+    /// Show transfers and readers
+    Top(top::TopOptions),
+    /// Show events
+    Events(events::EventsOptions),
     /// Show the settings in force
     Config(settings::ConfigOptions),
     /// Show or set the limits of the transfer rates
     Limits(limits::LimitsOptions),
-    /// Show transfers and readers
-    Top(top::TopOptions),
-    /// List the shared files
-    Ls(namespace::LsOptions),
-    /// Fetch a file without the mount
-    Get(get::GetOptions),
-    /// Explain why a name shows its content
-    Why(namespace::WhyOptions),
-    /// Bring files into the cache
-    Prefetch(cache::PrefetchOptions),
-    /// Pin files, so that they stay in the cache
-    Pin(cache::PinOptions),
-    /// Unpin files
-    Unpin(cache::PinOptions),
-    /// List, empty, check or resize the cache
-    Cache(cache::CacheOptions),
-    /// Send files to mesh peers and to the inboxes of nodes
-    #[command(
-        after_help = "An inbox is shared like any other folder: every member of the \
-                            cluster can read a sent\nfile there, not only its receiver."
-    )]
-    Send(send::SendOptions),
-    /// Send a line of chat to every peer
-    Say(send::SayOptions),
-    /// Show events
-    Events(events::EventsOptions),
+}
+
+/// Commands of the older programs.
+#[derive(Debug, Subcommand)]
+pub enum OlderCommand {
     /// Run the prompt of the older program, with its own node
     LegacyShell,
     /// Run the prompt of the older mesh program
     MeshShell(mesh_shell::MeshShellOptions),
+}
+
+/// Commands that other programs run.
+#[derive(Debug, Subcommand)]
+pub enum ProgramCommand {
     /// Mount for a daemon, and keep the mount while it restarts
     MountBroker(mount_broker::MountBrokerOptions),
     /// Print a completion script for a shell
@@ -148,39 +204,21 @@ impl Command {
     /// read.
     fn is_there_to_be_read(&self) -> bool {
         match self {
-            Self::Trust(_)
-            | Self::Status(_)
-            | Self::Peers(_)
-            | Self::Ping(_)
-            | Self::Config(_)
-            | Self::Top(_)
-            | Self::Ls(_)
-            | Self::Why(_)
-            | Self::Events(_)
-            | Self::Completions(_) => true,
-            Self::Daemon(_)
-            | Self::Demo(_)
-            | Self::Wait(_)
-            | Self::Share(_)
-            | Self::Invite(_)
-            | Self::Join(_)
-            | Self::Leave(_)
-            | Self::Expel(_)
-            | Self::Rotate(_)
-            | Self::Own(_)
-            | Self::Forget(_)
-            | Self::Doctor(_)
-            | Self::Limits(_)
-            | Self::Get(_)
-            | Self::Prefetch(_)
-            | Self::Pin(_)
-            | Self::Unpin(_)
-            | Self::Cache(_)
-            | Self::Send(_)
-            | Self::Say(_)
-            | Self::LegacyShell
-            | Self::MeshShell(_)
-            | Self::MountBroker(_) => false,
+            Self::Start(_) => false,
+            Self::Share(_) => false,
+            Self::Files(command) => matches!(command, FileCommand::Ls(_) | FileCommand::Why(_)),
+            Self::Members(command) => matches!(command, MemberCommand::Trust(_)),
+            Self::State(command) => matches!(
+                command,
+                StateCommand::Status(_)
+                    | StateCommand::Peers(_)
+                    | StateCommand::Ping(_)
+                    | StateCommand::Top(_)
+                    | StateCommand::Events(_)
+                    | StateCommand::Config(_)
+            ),
+            Self::Older(_) => false,
+            Self::Programs(command) => matches!(command, ProgramCommand::Completions(_)),
         }
     }
 }
@@ -296,45 +334,99 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Output::of_work()
     };
     let done = match command {
-        Command::Daemon(options) => daemon::run(options, programs.daemon, &mut output),
-        Command::Demo(options) => demo::run(&options, programs.device),
-        Command::Wait(options) => wait::run(&options, &mut output),
-        Command::Share(options) => share::run(options, &mut output),
-        Command::Invite(options) => trust::invite(&options, &mut output),
-        Command::Join(options) => trust::join(options, &mut output),
-        Command::Leave(options) => trust::leave(&options, &mut output),
-        Command::Expel(options) => trust::expel(&options, &mut output),
-        Command::Rotate(reporting) => trust::rotate(&reporting, &mut output),
-        Command::Own(options) => trust::own(&options, &mut output),
-        Command::Forget(options) => trust::forget(&options, &mut output),
-        Command::Trust(reporting) => trust::trust(&reporting, &mut output),
-        Command::Status(reporting) => status::status(&reporting, &mut output),
-        Command::Peers(reporting) => status::peers(&reporting, &mut output),
-        Command::Ping(options) => ping::run(&options, &mut output),
-        Command::Doctor(options) => doctor::run(options, programs.device, &mut output),
-        Command::Config(options) => settings::run(options, &mut output),
-        Command::Limits(options) => limits::run(&options, &mut output),
-        Command::Top(options) => top::run(&options, &mut output),
-        Command::Ls(options) => namespace::ls(&options, &mut output),
-        Command::Get(options) => get::run(&options, &mut output),
-        Command::Why(options) => namespace::why(&options, &mut output),
-        Command::Prefetch(options) => cache::prefetch(&options, &mut output),
-        Command::Pin(options) => cache::pin(&options, true, &mut output),
-        Command::Unpin(options) => cache::pin(&options, false, &mut output),
-        Command::Cache(options) => cache::run(&options, &mut output),
-        Command::Send(options) => send::send(&options, &mut output),
-        Command::Say(options) => send::send_chat(&options, &mut output),
-        Command::Events(options) => events::run(&options, &mut output),
-        Command::LegacyShell => with_legacy().and_then(|()| legacy_shell::run()),
-        Command::MeshShell(options) => with_legacy().and_then(|()| mesh_shell::run(&options)),
-        Command::MountBroker(options) => mount_broker::run(options, programs.broker),
-        Command::Completions(options) => completions::run(options, &mut output),
+        Command::Start(command) => run_start(command, programs, &mut output),
+        Command::Share(command) => run_share(command, &mut output),
+        Command::Files(command) => run_files(command, &mut output),
+        Command::Members(command) => run_members(command, &mut output),
+        Command::State(command) => run_state(command, programs, &mut output),
+        Command::Older(command) => run_older(command),
+        Command::Programs(command) => run_for_programs(command, programs, &mut output),
     };
     let flushed = done.and_then(|()| output.flush());
     match flushed {
         // The reader of the output has closed the pipe.
         Err(error) if error.is_closed_pipe() => Ok(()),
         other => other,
+    }
+}
+
+fn run_start(
+    command: StartCommand,
+    programs: Programs,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    match command {
+        StartCommand::Daemon(options) => daemon::run(options, programs.daemon, output),
+        StartCommand::Demo(options) => demo::run(&options, programs.device),
+        StartCommand::Wait(options) => wait::run(&options, output),
+    }
+}
+
+fn run_share(command: ShareCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        ShareCommand::Share(options) => share::run(options, output),
+        ShareCommand::Send(options) => send::send(&options, output),
+        ShareCommand::Say(options) => send::send_chat(&options, output),
+    }
+}
+
+fn run_files(command: FileCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        FileCommand::Ls(options) => namespace::ls(&options, output),
+        FileCommand::Get(options) => get::run(&options, output),
+        FileCommand::Why(options) => namespace::why(&options, output),
+        FileCommand::Prefetch(options) => cache::prefetch(&options, output),
+        FileCommand::Pin(options) => cache::pin(&options, true, output),
+        FileCommand::Unpin(options) => cache::pin(&options, false, output),
+        FileCommand::Cache(options) => cache::run(&options, output),
+    }
+}
+
+fn run_members(command: MemberCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        MemberCommand::Invite(options) => trust::invite(&options, output),
+        MemberCommand::Join(options) => trust::join(options, output),
+        MemberCommand::Leave(options) => trust::leave(&options, output),
+        MemberCommand::Expel(options) => trust::expel(&options, output),
+        MemberCommand::Rotate(reporting) => trust::rotate(&reporting, output),
+        MemberCommand::Own(options) => trust::own(&options, output),
+        MemberCommand::Forget(options) => trust::forget(&options, output),
+        MemberCommand::Trust(reporting) => trust::trust(&reporting, output),
+    }
+}
+
+fn run_state(
+    command: StateCommand,
+    programs: Programs,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    match command {
+        StateCommand::Status(reporting) => status::status(&reporting, output),
+        StateCommand::Peers(reporting) => status::peers(&reporting, output),
+        StateCommand::Ping(options) => ping::run(&options, output),
+        StateCommand::Doctor(options) => doctor::run(options, programs.device, output),
+        StateCommand::Top(options) => top::run(&options, output),
+        StateCommand::Events(options) => events::run(&options, output),
+        StateCommand::Config(options) => settings::run(options, output),
+        StateCommand::Limits(options) => limits::run(&options, output),
+    }
+}
+
+fn run_older(command: OlderCommand) -> Result<(), CliError> {
+    match command {
+        OlderCommand::LegacyShell => with_legacy().and_then(|()| legacy_shell::run()),
+        OlderCommand::MeshShell(options) => with_legacy().and_then(|()| mesh_shell::run(&options)),
+    }
+}
+
+fn run_for_programs(
+    command: ProgramCommand,
+    programs: Programs,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    match command {
+        ProgramCommand::MountBroker(options) => mount_broker::run(options, programs.broker),
+        ProgramCommand::Completions(options) => completions::run(options, output),
     }
 }
 

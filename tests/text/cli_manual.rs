@@ -149,7 +149,7 @@ fn every_command_is_in_one_group_of_the_help() {
     let mut all: Vec<&str> = names.filter(|name| *name != "help").collect();
     listed.sort_unstable();
     all.sort_unstable();
-    assert_eq!(listed, all, "src/cli/groups.rs has the groups");
+    assert_eq!(listed, all, "src/cli/groups.rs lists the groups");
 }
 
 #[test]
