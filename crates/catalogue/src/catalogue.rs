@@ -190,7 +190,7 @@ impl Catalogue {
         self.forget(node);
     }
 
-    /// Processes up to about `limit` of the remaining records, and counts the directories that are
+    /// Processes up to about `limit` of the remaining records and of the directories that are
     /// removed with them. Returns whether more are left. Call it between other work until it
     /// returns `false`, and take a view now and then.
     pub fn advance(&mut self, limit: usize) -> bool {

@@ -290,7 +290,7 @@ impl NodeLogs {
         self.advance(self.merge.settling.step_records)
     }
 
-    /// Processes up to about `limit` of the remaining records, and counts the directories that are
+    /// Processes up to about `limit` of the remaining records and of the directories that are
     /// removed with them. Returns whether more are left.
     pub(super) fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;

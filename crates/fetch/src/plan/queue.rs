@@ -193,8 +193,8 @@ impl ReadyQueue {
         self.awake.remove(node);
     }
 
-    /// Starts a pass over the files parked at a peer that may have room, or extends the current
-    /// pass. The pass examines all demands, also those that an earlier pass queued in vain.
+    /// Starts a pass over the files parked at a peer that may have room. If one is under way,
+    /// extends it, and examines the demands from the first one again.
     pub(super) fn wake(&mut self, node: NodeId) {
         let until = self.next_number;
         let begun = WakePass {

@@ -7,7 +7,7 @@
 //! returns a descriptor. It does not communicate, starts no program, and never opens anything
 //! beneath a mount.
 //!
-//! A failed call leaves no new mount. It may have removed a stale p2pfs mount.
+//! A failed call leaves no new mount that works. It may have removed a stale p2pfs mount.
 
 pub mod backing;
 mod connection;

@@ -336,8 +336,7 @@ impl Ledger {
         chain
     }
 
-    /// Checks that the node may admit another one, and that the chain to the founding has room for
-    /// it.
+    /// Checks that the node may admit others, and that its chain to the founding is short enough.
     ///
     /// # Errors
     /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::TooFar`].
