@@ -166,12 +166,12 @@ fn take_jobs(state: &mut ListingState, prompt_only: bool, room_for_bytes: u64) -
 fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
     let node = state.listing.tree.get(taken.held.slot)?;
     let share = state.listing.shares.by_index.get(&node.share)?;
-    let (dir, include_private) = (share.dir.clone(), share.include_private);
+    let (dir, include_private) = (share.dir.clone(), share.spec.include_private);
     let path = state.listing.tree.path(taken.held.slot)?;
     let listed = state.extendable(&taken);
     Some(Job {
         share: node.share,
-        stands_still: share.stands_still,
+        stands_still: share.problems.stands_still,
         taken,
         dir,
         include_private,

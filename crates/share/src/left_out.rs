@@ -92,7 +92,7 @@ impl LeftOutWhy {
         match self {
             Self::Private => {
                 let mode = if directory { "o+rx" } else { "o+r" };
-                let include = remedy_of_private(&share.dir, share.is_by_command);
+                let include = remedy_of_private(&share.dir, share.spec.is_by_command);
                 match pasteable(path) {
                     Some(quoted) => format!("chmod {mode} {quoted}, or {include}"),
                     None => format!("let others read it ({mode}), or {include}"),
@@ -180,7 +180,7 @@ pub(super) fn remedy_of_excluded(by: &ExcludedBy, share: &OfferedShare) -> Strin
         true => {
             // these patterns are ASCII, for which Rust's quoted form is also TOML's
             let but = format!("!{pattern}");
-            if share.is_by_command {
+            if share.spec.is_by_command {
                 let options = options_of_patterns(share, &but);
                 let again = command_again(&share.dir);
                 return format!("{pattern}, by default; {again}{options} shares it");

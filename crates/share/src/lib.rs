@@ -251,7 +251,7 @@ impl ShareSet {
         // a folder that is already shared under another name, as in the configuration, keeps those
         // settings
         let mut shares = state.listing.shares.by_index.iter();
-        let by_another = shares.find(|(_, it)| *it.dir == *dir && it.given != spec.dir);
+        let by_another = shares.find(|(_, it)| *it.dir == *dir && it.spec.dir != spec.dir);
         if let Some((index, _)) = by_another.filter(|_| spec.is_resolved) {
             return Ok(ShareIndex(*index));
         }
@@ -289,7 +289,7 @@ impl ShareSet {
         let by_name = shares.clone().find(|(_, share)| *share.dir == *dir);
         // compare the given names as text: a link in one may lead elsewhere by now, or to a disk
         // that does not answer
-        let offered = by_name.or_else(|| shares.find(|(_, share)| share.given == dir));
+        let offered = by_name.or_else(|| shares.find(|(_, share)| share.spec.dir == dir));
         let index = offered.map(|(index, _)| *index);
         let index = index.or_else(|| state.listing.ledger.known_share(dir));
         let removed = index.is_some_and(|index| state.remove_share(index));
@@ -444,8 +444,8 @@ impl ShareSet {
             .by_index
             .get(&index.0)
             .ok_or(ShareError::NoSuchIndex { index: index.0 })?;
-        let local = share.place.local(listed).ok_or(ShareError::NotHere)?;
-        Ok((share.dir.clone(), share.include_private, local))
+        let local = share.spec.place.local(listed).ok_or(ShareError::NotHere)?;
+        Ok((share.dir.clone(), share.spec.include_private, local))
     }
 }
 

@@ -123,7 +123,7 @@ impl ShareListing {
     /// share.
     pub(super) fn listed_path(&self, slot: Slot) -> Option<SharedPath> {
         let share = self.shares.by_index.get(&self.tree.get(slot)?.share)?;
-        share.place.listed(&self.tree.path(slot)?)
+        share.spec.place.listed(&self.tree.path(slot)?)
     }
 
     pub(super) fn name_in_listing(&self, slot: Slot) -> Option<(ShareIndex, SharedPath)> {
@@ -145,11 +145,11 @@ impl ShareListing {
         match body {
             NodeBody::File(_) => {
                 let size_bytes = size_bytes.unwrap_or_default();
-                add(&mut share.files, change);
-                add(&mut share.bytes, change * size_bytes.cast_signed());
+                add(&mut share.totals.files, change);
+                add(&mut share.totals.bytes, change * size_bytes.cast_signed());
             }
-            NodeBody::Directory(_) => add(&mut share.directories, change),
-            NodeBody::Symlink => add(&mut share.symlinks, change),
+            NodeBody::Directory(_) => add(&mut share.totals.directories, change),
+            NodeBody::Symlink => add(&mut share.totals.symlinks, change),
             NodeBody::LeftOut(body) => share.count_left_out(slot, body.why, change > 0),
         }
     }
@@ -193,7 +193,7 @@ impl ShareListing {
     pub(super) fn open_roots(&self) -> Vec<(u16, Arc<Path>, (u64, u64))> {
         let open = self.shares.by_index.iter().filter_map(|(index, share)| {
             let root = self.tree.directory(share.root)?;
-            let is_open = !share.vanished && !share.scanning;
+            let is_open = !share.problems.vanished && !share.walk.is_running;
             is_open.then(|| (*index, share.dir.clone(), (root.dev, root.ino)))
         });
         open.collect()
@@ -448,10 +448,10 @@ impl ShareListing {
         let Some(share) = self.shares.by_index.get_mut(&index) else {
             return;
         };
-        if share.warnings_left == 0 {
+        if share.problems.warnings_left == 0 {
             return;
         }
-        share.warnings_left -= 1;
+        share.problems.warnings_left -= 1;
         let why = left_out.warning();
         self.shares.warn(index, left_out.path, &why);
     }
@@ -460,7 +460,7 @@ impl ShareListing {
     pub(super) fn move_share(&mut self, index: u16, root: Slot, place: &SharePlace) {
         let before = self.listed_in(root);
         if let Some(share) = self.shares.by_index.get_mut(&index) {
-            share.place.clone_from(place);
+            share.spec.place.clone_from(place);
         }
         self.order.step();
         let now = self.listed_in(root);

@@ -1,13 +1,12 @@
 //! A shared folder: its settings, the progress of its walk, and its counters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::config::ShareSpec;
 use super::exclude::Exclude;
 use super::left_out::{LeftOutWhy, remedy_of_private};
-use super::place::SharePlace;
 use super::tree::Slot;
 
 /// Maximum warnings about left-out names of one share, from the start of a walk to the start of the
@@ -22,23 +21,31 @@ pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so 
 /// A shared folder.
 pub(super) struct OfferedShare {
     pub(super) dir: Arc<Path>,
-    /// Name under which it was last added, possibly with a link in it.
-    pub(super) given: PathBuf,
-    /// Whether its settings are changed by commands.
-    pub(super) is_by_command: bool,
-    /// Path in the listing below which its files appear.
-    pub(super) place: SharePlace,
-    pub(super) include_private: bool,
-    pub(super) foreign: bool,
-    pub(super) readers: Option<Vec<String>>,
+    /// Its settings. `dir` in it is the name under which the share was last added, possibly with a
+    /// link in it.
+    pub(super) spec: ShareSpec,
     pub(super) exclude: Arc<Exclude>,
     pub(super) root: Slot,
+    pub(super) walk: WalkProgress,
+    pub(super) problems: ShareProblems,
+    pub(super) totals: ShareTotals,
+    pub(super) left_out: BTreeSet<(LeftOutWhy, Slot)>,
+    pub(super) left_out_counts: BTreeMap<LeftOutWhy, u64>,
+}
+
+/// The walk through a share.
+#[derive(Default)]
+pub(super) struct WalkProgress {
     /// Number of directories that wait to be read.
-    pub(super) walks_left: usize,
+    pub(super) left: usize,
     /// Whether a walk through the whole share is running.
-    pub(super) scanning: bool,
+    pub(super) is_running: bool,
     /// Whether another walk was requested meanwhile.
-    pub(super) scan_again: bool,
+    pub(super) again: bool,
+}
+
+/// What keeps a share from being listed as it is.
+pub(super) struct ShareProblems {
     pub(super) vanished: bool,
     /// Whether something in it could not be opened for lack of descriptors or memory.
     pub(super) wanting: bool,
@@ -50,40 +57,35 @@ pub(super) struct OfferedShare {
     pub(super) unwatched: bool,
     pub(super) warning: Option<String>,
     pub(super) warnings_left: u32,
+}
+
+/// Counts of what a share lists.
+#[derive(Default)]
+pub(super) struct ShareTotals {
     pub(super) files: u64,
     pub(super) directories: u64,
     pub(super) symlinks: u64,
     pub(super) bytes: u64,
-    pub(super) left_out: BTreeSet<(LeftOutWhy, Slot)>,
-    pub(super) left_out_counts: BTreeMap<LeftOutWhy, u64>,
 }
 
 impl OfferedShare {
     pub(super) fn new(dir: &Path, spec: &ShareSpec, exclude: Arc<Exclude>, root: Slot) -> Self {
         Self {
             dir: dir.into(),
-            given: spec.dir.clone(),
-            is_by_command: spec.is_by_command,
-            place: spec.place.clone(),
-            include_private: spec.include_private,
-            foreign: spec.foreign,
-            readers: spec.readers.clone(),
+            spec: spec.clone(),
             exclude,
             root,
-            walks_left: 0,
-            scanning: false,
-            scan_again: false,
-            vanished: false,
-            wanting: false,
-            stands_still: false,
-            private: false,
-            unwatched: false,
-            warning: None,
-            warnings_left: WARNINGS_PER_WALK_MAX,
-            files: 0,
-            directories: 0,
-            symlinks: 0,
-            bytes: 0,
+            walk: WalkProgress::default(),
+            problems: ShareProblems {
+                vanished: false,
+                wanting: false,
+                stands_still: false,
+                private: false,
+                unwatched: false,
+                warning: None,
+                warnings_left: WARNINGS_PER_WALK_MAX,
+            },
+            totals: ShareTotals::default(),
             left_out: BTreeSet::new(),
             left_out_counts: BTreeMap::new(),
         }
@@ -92,21 +94,24 @@ impl OfferedShare {
     /// Returns the current warning about the share's own directory.
     pub(super) fn own_warning(&self) -> Option<String> {
         let private = || {
-            let include = remedy_of_private(&self.dir, self.is_by_command);
+            let include = remedy_of_private(&self.dir, self.spec.is_by_command);
             format!(
                 "others may not read this directory, so nothing in it is shared; chmod o+rx, or \
                  {include}"
             )
         };
-        self.warning.clone().or_else(|| self.private.then(private))
+        self.problems
+            .warning
+            .clone()
+            .or_else(|| self.problems.private.then(private))
     }
 
     /// Returns whether the share must be walked again although nothing was reported: it vanished,
     /// or something in it could not be opened for lack of resources. Clears `wanting` unless a walk
     /// is running.
     pub(super) fn take_retry(&mut self) -> bool {
-        let wanting = !self.scanning && std::mem::take(&mut self.wanting);
-        wanting || self.vanished
+        let wanting = !self.walk.is_running && std::mem::take(&mut self.problems.wanting);
+        wanting || self.problems.vanished
     }
 
     /// Adds a left-out name to the counters or subtracts it.

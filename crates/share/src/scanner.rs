@@ -300,7 +300,7 @@ impl Scanner {
 
     pub(super) fn queue_visit(&mut self, state: &mut ListingState, visit: Visit) {
         if let Some(share) = state.listing.shares.by_index.get_mut(&visit.index) {
-            share.walks_left += 1;
+            share.walk.left += 1;
             match visit.turn {
                 Some(_) => self.fresh.visits.push_back(visit),
                 None => self.scan.visits.push_back(visit),
@@ -427,7 +427,8 @@ impl Scanner {
     /// vanished or being walked.
     fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
-        let unsure = |share: &super::offered::OfferedShare| share.vanished || share.scanning;
+        let unsure =
+            |share: &super::offered::OfferedShare| share.problems.vanished || share.walk.is_running;
         let is_missing = state.has_absent() || state.misses_shares;
         let whole = !is_missing && !state.listing.shares.by_index.values().any(unsure);
         if self.tidied || !whole || state.listing.shares.by_index.is_empty() {
@@ -520,7 +521,7 @@ fn note_report(state: &mut ListingState, checks: &mut PendingChecks, report: Ino
 pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirectory> {
     let node = state.listing.tree.get(slot)?;
     let share = state.listing.shares.by_index.get(&node.share)?;
-    if share.stands_still {
+    if share.problems.stands_still {
         return None;
     }
     let number = match &node.body {
@@ -533,8 +534,8 @@ pub(super) fn place_of(state: &ListingState, slot: Slot) -> Option<ShareDirector
         slot,
         number,
         dir: share.dir.clone(),
-        listed_below: share.place.clone(),
-        include_private: share.include_private,
+        listed_below: share.spec.place.clone(),
+        include_private: share.spec.include_private,
         exclude: share.exclude.clone(),
         path: state.listing.tree.path(slot)?,
     })

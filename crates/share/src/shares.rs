@@ -80,14 +80,14 @@ impl OfferedShares {
     /// running, returns `None` and lets another walk follow it.
     pub(super) fn begin_scan(&mut self, index: u16) -> Option<Slot> {
         let share = self.by_index.get_mut(&index)?;
-        if share.scanning {
-            share.scan_again = true;
+        if share.walk.is_running {
+            share.walk.again = true;
             return None;
         }
-        share.scanning = true;
+        share.walk.is_running = true;
         scan_span(index).in_scope(|| debug!(target: SCAN_TARGET, "the scan begins"));
-        share.unwatched = false;
-        share.warnings_left = WARNINGS_PER_WALK_MAX;
+        share.problems.unwatched = false;
+        share.problems.warnings_left = WARNINGS_PER_WALK_MAX;
         Some(share.root)
     }
 
@@ -97,16 +97,16 @@ impl OfferedShares {
         let Some(share) = self.by_index.get_mut(&index) else {
             return;
         };
-        share.walks_left = share.walks_left.saturating_sub(1);
-        if share.walks_left > 0 || !share.scanning {
+        share.walk.left = share.walk.left.saturating_sub(1);
+        if share.walk.left > 0 || !share.walk.is_running {
             return;
         }
-        share.scanning = false;
+        share.walk.is_running = false;
         scan_span(index).in_scope(|| debug!(target: SCAN_TARGET, "the scan ended"));
-        if std::mem::take(&mut share.scan_again) {
+        if std::mem::take(&mut share.walk.again) {
             self.scans.push(index);
         }
-        if !share.vanished {
+        if !share.problems.vanished {
             let share = ShareIndex(index);
             self.outbox.push(ShareEvent::Scanned { share });
         }
@@ -115,7 +115,7 @@ impl OfferedShares {
     /// Marks a share because its disk does not answer. Its names stay listed.
     pub(super) fn stands_still(&mut self, index: u16) {
         if let Some(share) = self.by_index.get_mut(&index) {
-            share.stands_still = true;
+            share.problems.stands_still = true;
         }
     }
 
@@ -123,7 +123,7 @@ impl OfferedShares {
     /// meanwhile.
     pub(super) fn answers_again(&mut self, index: u16) {
         if let Some(share) = self.by_index.get_mut(&index) {
-            share.stands_still = false;
+            share.problems.stands_still = false;
             self.scans.push(index);
         }
     }

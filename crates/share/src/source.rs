@@ -263,7 +263,7 @@ impl ShareSet {
             Some(SourceCandidate {
                 slot,
                 dir: share.dir.clone(),
-                include_private: share.include_private,
+                include_private: share.spec.include_private,
                 path: state.listing.tree.path(slot)?,
                 identity,
             })

@@ -65,14 +65,15 @@ impl ListingState {
             readers: spec.readers.clone(),
         });
         if let Some(share) = self.listing.shares.by_index.get(&index) {
-            let moved = (share.place != spec.place).then_some(share.root);
+            let moved = (share.spec.place != spec.place).then_some(share.root);
             self.listing.shares.change(index, |share| {
-                share.given.clone_from(&spec.dir);
-                share.readers.clone_from(&spec.readers);
-                share.include_private = spec.include_private;
-                share.foreign = spec.foreign;
+                // `move_share` sets the place.
+                let place = share.spec.place.clone();
+                share.spec = ShareSpec {
+                    place,
+                    ..spec.clone()
+                };
                 share.exclude = exclude;
-                share.is_by_command = spec.is_by_command;
             });
             if let Some(root) = moved {
                 self.listing.move_share(index, root, &spec.place);
@@ -163,11 +164,11 @@ impl ListingState {
             return;
         };
         let root = share.root;
-        if !share.vanished {
+        if !share.problems.vanished {
             self.listing.shares.change(index, |share| {
-                share.vanished = true;
-                share.private = false;
-                share.warning = Some(why.to_owned());
+                share.problems.vanished = true;
+                share.problems.private = false;
+                share.problems.warning = Some(why.to_owned());
             });
         }
         self.listing.order.step();
@@ -182,16 +183,16 @@ impl ListingState {
             return false;
         };
         let root = share.root;
-        let private = !share.include_private && !seen.others_may_read();
+        let private = !share.spec.include_private && !seen.others_may_read();
         let FileIdentity { dev, ino, .. } = seen.identity;
         let other = |known: &DirectoryBody| (known.dev, known.ino) != (dev, ino);
         if self.listing.tree.directory(root).is_some_and(other) {
             self.listing.replace_directory(root, dev, ino);
         }
         self.listing.shares.change(index, |share| {
-            share.vanished = false;
-            share.warning = None;
-            share.private = private;
+            share.problems.vanished = false;
+            share.problems.warning = None;
+            share.problems.private = private;
         });
         if private {
             self.listing.order.step();

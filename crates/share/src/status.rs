@@ -63,21 +63,21 @@ impl<'a> StatusView<'a> {
         let status = |(index, share): (&u16, &OfferedShare)| ShareStatus {
             dir: share.dir.to_path_buf(),
             index: ShareIndex(*index),
-            place: share.place.clone(),
-            include_private: share.include_private,
-            foreign: share.foreign,
-            readers: share.readers.clone(),
+            place: share.spec.place.clone(),
+            include_private: share.spec.include_private,
+            foreign: share.spec.foreign,
+            readers: share.spec.readers.clone(),
             exclude: share.exclude.patterns().to_vec(),
             default_excludes: share.exclude.has_defaults(),
             state: share.state(self.listing.shares.scans.contains(index), of(index).0),
-            files: share.files,
-            directories: share.directories,
-            symlinks: share.symlinks,
-            bytes: share.bytes,
+            files: share.totals.files,
+            directories: share.totals.directories,
+            symlinks: share.totals.symlinks,
+            bytes: share.totals.bytes,
             bytes_left: of(index).1,
             left_out: self.first_left_out(share),
             left_out_counts: share.left_out_counts(),
-            stands_still: share.stands_still,
+            stands_still: share.problems.stands_still,
             warning: share
                 .what_is_wrong()
                 .or_else(|| self.warning_of_busy(*busy.get(index)?)),
@@ -101,14 +101,14 @@ impl<'a> StatusView<'a> {
         let former = self.listing.former.get(hash).map(|it| it.slot);
         let slots = self.listing.tree.with_content(hash).chain(former);
         for (index, share) in self.shares_of(slots) {
-            if share.readers.is_none() {
+            if share.spec.readers.is_none() {
                 return SharedFor::All;
             }
             restricted.insert(ShareIndex(index));
         }
         let moved = self.listing.moved.get(hash).map(|to| to.slot);
         let moved = self.shares_of(moved.into_iter());
-        let moved = moved.filter(|(_, share)| share.readers.is_some());
+        let moved = moved.filter(|(_, share)| share.spec.readers.is_some());
         restricted.extend(moved.map(|(index, _)| ShareIndex(index)));
         if restricted.is_empty() {
             SharedFor::Nobody
@@ -155,7 +155,7 @@ impl<'a> StatusView<'a> {
     }
 
     fn first_left_out(&self, share: &OfferedShare) -> Vec<LeftOut> {
-        let itself = share.private.then(|| LeftOut {
+        let itself = share.problems.private.then(|| LeftOut {
             path: share.dir.to_path_buf(),
             why: LeftOutWhy::Private,
             remedy: LeftOutWhy::Private.remedy(&share.dir, true, share),
@@ -175,7 +175,7 @@ impl<'a> StatusView<'a> {
     pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
         let in_share = |share: &OfferedShare| {
             let mut at = share.root;
-            for name in share.place.local(path)?.components() {
+            for name in share.spec.place.local(path)?.components() {
                 at = self.listing.tree.child(at, name)?;
                 if let Some(left_out) = self.listing.left_out(at) {
                     return Some(left_out);
@@ -195,20 +195,20 @@ impl<'a> StatusView<'a> {
 impl OfferedShare {
     fn left_out_counts(&self) -> Vec<(LeftOutWhy, u64)> {
         let mut counts = self.left_out_counts.clone();
-        *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.private);
+        *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.problems.private);
         counts.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 
     fn what_is_wrong(&self) -> Option<String> {
-        let unwatched = self.unwatched.then(|| UNWATCHED.to_owned());
+        let unwatched = self.problems.unwatched.then(|| UNWATCHED.to_owned());
         self.own_warning().or(unwatched)
     }
 
     /// Returns the share's activity. `due` says whether a walk is about to begin.
     fn state(&self, due: bool, files_left: u64) -> ShareProgress {
-        if self.vanished {
+        if self.problems.vanished {
             ShareProgress::Vanished
-        } else if due || self.scanning {
+        } else if due || self.walk.is_running {
             ShareProgress::Scanning
         } else if files_left > 0 {
             ShareProgress::Hashing { files_left }

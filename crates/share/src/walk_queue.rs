@@ -109,7 +109,7 @@ impl Scanner {
             return;
         };
         // a running walk has not tried all of its watches yet
-        let may_lack = |share: &OfferedShare| share.unwatched || share.scanning;
+        let may_lack = |share: &OfferedShare| share.problems.unwatched || share.walk.is_running;
         if state
             .listing
             .shares
@@ -126,7 +126,7 @@ impl Scanner {
                 .settle(index, dir, Some(UNWATCHED.to_owned()));
         }
         let mut shares = state.listing.shares.by_index.iter();
-        let other = shares.find(|(_, share)| share.unwatched);
+        let other = shares.find(|(_, share)| share.problems.unwatched);
         let other = other.map(|(index, share)| (*index, share.dir.to_path_buf()));
         if let Some((index, dir)) = other {
             self.warn_of_watches(state, index, dir);
@@ -297,7 +297,7 @@ impl Scanner {
     /// Schedules another walk of a share in which a check failed for lack of resources.
     pub(super) fn record_want(&self, index: u16) {
         if let Some(share) = self.shared.lock().listing.shares.by_index.get_mut(&index) {
-            share.wanting = true;
+            share.problems.wanting = true;
         }
     }
 
@@ -335,7 +335,7 @@ impl Scanner {
                 directory.watch = None;
                 let index = open.place.index;
                 if let Some(share) = state.listing.shares.by_index.get_mut(&index) {
-                    share.unwatched = true;
+                    share.problems.unwatched = true;
                 }
                 if self.warned_of_watches.is_none() {
                     let dir = open.place.dir.to_path_buf();

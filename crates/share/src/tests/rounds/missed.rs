@@ -204,7 +204,9 @@ fn changes_reported_while_descriptors_were_short_are_found_later() {
         rounds.run();
         setrlimit(Resource::Nofile, limit).unwrap();
         assert!(
-            rounds.shared.lock().listing.shares.by_index[&0].wanting,
+            rounds.shared.lock().listing.shares.by_index[&0]
+                .problems
+                .wanting,
             "{name}"
         );
         let directory = rounds

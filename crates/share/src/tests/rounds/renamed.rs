@@ -40,7 +40,14 @@ fn a_renamed_file_is_served_before_rehashing_to_its_readers_only() {
     // for no more readers than before, because the file was not read there
     assert_eq!(StatusView::of(&state).shared_for(&hash), SharedFor::Nobody);
     let readers = Some(vec!["somebody".to_owned()]);
-    state.listing.shares.by_index.get_mut(&0).unwrap().readers = readers;
+    state
+        .listing
+        .shares
+        .by_index
+        .get_mut(&0)
+        .unwrap()
+        .spec
+        .readers = readers;
     let alone = SharedFor::ReadersOf([ShareIndex(0)].into());
     assert_eq!(StatusView::of(&state).shared_for(&hash), alone);
     let other = ContentHash::of(b"never shared");
