@@ -1,7 +1,7 @@
 //! Kernel side of a mount: the device that owns /dev/fuse, the session that implements the protocol
 //! behind it, and the cache invalidation.
 //!
-//! The daemon uses [`Mount`]. [`Server`] serves one mount, given its descriptor, on its own
+//! The daemon uses [`Mount`]. [`ServedMount`] serves one mount, given its descriptor, on its own
 //! threads, and ends when the mount is gone. Neither makes policy: `fs` decides which names and
 //! bytes exist and which errno an error has. `mounting` implements mounting and unmounting, and
 //! `mounter` chooses the means.
@@ -112,7 +112,7 @@ impl Default for ServerOptions {
 }
 
 /// A served mount. Dropping it closes nothing; the mount must be unmounted.
-pub struct Server {
+pub struct ServedMount {
     device: Arc<Device>,
     queues: Arc<NotifyQueues>,
     passthrough: Arc<Passthrough>,
@@ -130,7 +130,7 @@ fn of_another_version() -> io::Error {
     io::Error::other("a p2pfs of another version kept it")
 }
 
-impl Server {
+impl ServedMount {
     /// Serves the mount with this descriptor of /dev/fuse. Returns after the handshake with the
     /// kernel.
     ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mounter::{self, AcquiredMount, KeptMountState, MountPlace};
-use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
+use super::{Activity, ReaderBudget, ReaderReport, ServedMount, ServerOptions};
 use crate::mounting::{MountRequest, MountingError};
 use p2pfs_fs::{
     Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, READ_AHEAD_BYTES,
@@ -129,7 +129,7 @@ impl PendingMount {
 /// An active mount; dropping it ends it.
 pub struct Mount {
     place: MountPlace,
-    server: Server,
+    server: ServedMount,
     fs: Arc<Filesystem>,
     not_taken_over: Option<String>,
 }
@@ -210,7 +210,7 @@ impl Mount {
             Ok(())
         };
         let inherited = held.as_ref().map_or(Ok(()), inherit);
-        let start = || Server::start(device, fs.clone(), options.server, held.as_ref());
+        let start = || ServedMount::start(device, fs.clone(), options.server, held.as_ref());
         match inherited.and_then(|()| start()) {
             Ok(server) => {
                 // Not every mounter may set it, and reads are correct without it.
