@@ -136,11 +136,19 @@ pub(super) fn closed_directory(above: &std::path::Path) -> String {
 }
 
 fn remedy_of_closed(above: &std::path::Path) -> String {
-    let user = rustix::process::geteuid().as_raw();
+    let user = user_name(rustix::process::geteuid().as_raw());
     match pasteable(above) {
         Some(quoted) => format!("chmod o+x {quoted}, or setfacl -m u:{user}:x {quoted}"),
-        None => format!("let the daemon's user (uid {user}) pass it (o+x)"),
+        None => format!("let the daemon's user ({user}) pass it (o+x)"),
     }
+}
+
+/// Returns the name of a user. Returns its number if it has no name, or one that a shell changes.
+fn user_name(uid: u32) -> String {
+    let user = uzers::get_user_by_uid(uid);
+    let name = user.and_then(|it| it.name().to_str().map(str::to_owned));
+    let name = name.filter(|it| shlex::try_quote(it).is_ok_and(|quoted| quoted == *it));
+    name.unwrap_or_else(|| uid.to_string())
 }
 
 /// Returns how to share the private files of a share: by the command or the setting.

@@ -48,7 +48,9 @@ fn share_below(rescan: Duration) -> (ShareBench, PathBuf) {
 
 fn assert_names_closed_directory(bench: &ShareBench, above: &Path) {
     let warning = bench.status().warning.unwrap();
-    let remedy = format!("chmod o+x {}, or setfacl -m u:", above.display());
+    let user = uzers::get_user_by_uid(rustix::process::geteuid().as_raw()).unwrap();
+    let (above_shown, user) = (above.display(), user.name().to_str().unwrap());
+    let remedy = format!("chmod o+x {above_shown}, or setfacl -m u:{user}:x {above_shown}");
     assert!(warning.starts_with(above.to_str().unwrap()), "{warning}");
     assert!(warning.contains(&remedy), "{warning}");
     let standing = bench.standing_warnings();
