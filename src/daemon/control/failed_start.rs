@@ -69,14 +69,16 @@ impl FailedStart {
         Ok(failed)
     }
 
-    /// Removes the record, because the daemon serves.
-    pub fn clear(socket: &Path) {
+    /// Removes the record, because the daemon serves, and returns it.
+    pub fn clear(socket: &Path) -> Option<Self> {
+        let last = Self::beside(socket);
         match fs::remove_file(path(socket)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!("the record of an earlier failed start stays: {error}");
             }
             _ => {}
         }
+        last
     }
 
     /// Returns whether callers should stop waiting: several starts in a row failed, or the next
@@ -117,8 +119,9 @@ mod tests {
         let last = FailedStart::beside(&socket).unwrap();
         assert_eq!((last.count, &*last.reason), (10, "port 1378 is in use"));
         assert!(last.is_lasting());
-        FailedStart::clear(&socket);
+        assert_eq!(FailedStart::clear(&socket), Some(last));
         assert_eq!(FailedStart::beside(&socket), None);
+        assert_eq!(FailedStart::clear(&socket), None);
     }
 
     #[test]

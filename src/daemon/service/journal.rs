@@ -60,6 +60,11 @@ fn tell_ended(standing: &StandingCondition) {
     );
 }
 
+/// Logs that the reason for which the last start failed is gone.
+pub(super) fn tell_start_works(reason: &str) {
+    tracing::info!("no longer so: {}", one_line(reason));
+}
+
 /// Logs the remembered events since the start, and all later events.
 pub(super) fn follow(services: &Arc<Services>) {
     let mut events = services.node.events().follow();

@@ -341,7 +341,9 @@ impl Daemon {
 
     fn announce_ready(&self) {
         self.state.send_replace(ServiceState::Serving);
-        FailedStart::clear(&self.config.socket);
+        if let Some(failed) = FailedStart::clear(&self.config.socket) {
+            journal::tell_start_works(&failed.reason);
+        }
         systemd::ready();
         tokio::spawn(watchdog::keep(self.services.clone()));
     }
