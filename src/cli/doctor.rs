@@ -107,7 +107,13 @@ fn without_daemon(
     config: Option<PathBuf>,
     device: LookAtDevice,
 ) -> Result<Vec<Check>, CliError> {
-    let mut checks = vec![first, device_as_seen(device())];
+    let device = device();
+    // The reason of the failed start has the remedy already.
+    let is_told = device.as_ref().is_err_and(|(_, remedy)| {
+        reason.is_some_and(|it| it.contains(FUSE_DEVICE) && it.contains(remedy))
+    });
+    let mut checks = vec![first];
+    checks.extend((!is_told).then(|| device_as_seen(device)));
     checks.extend(before_a_start(reason, config)?);
     Ok(checks)
 }
@@ -273,6 +279,22 @@ mod tests {
             listen
         ));
         assert!(!may_lack_port(Some("cannot open /dev/fuse"), listen));
+    }
+
+    #[test]
+    fn remedy_for_a_missing_device_is_shown_once() {
+        let device = || Err((ErrorKind::NotFound.into(), "mknod"));
+        let fuse_checks = |reason: Option<&str>| {
+            let first = Check::failed("daemon", "does not start", "mend it");
+            let config = tempfile::NamedTempFile::new().unwrap();
+            let config = Some(config.path().to_owned());
+            let checks = without_daemon(first, reason, config, device).unwrap();
+            checks.iter().filter(|it| it.name == "fuse").count()
+        };
+        assert_eq!(fuse_checks(Some("cannot open /dev/fuse: gone: mknod")), 0);
+        assert_eq!(fuse_checks(Some("cannot open /dev/fuse: gone: broker")), 1);
+        assert_eq!(fuse_checks(Some("the port is in use")), 1);
+        assert_eq!(fuse_checks(None), 1);
     }
 
     #[test]

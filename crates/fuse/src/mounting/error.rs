@@ -1,7 +1,7 @@
 //! Errors of mounting, with remedies.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::DEVICE;
 
@@ -138,27 +138,80 @@ pub enum MountingError {
     },
 }
 
+/// Files that exist only in a container: of systemd-nspawn and LXC, Docker, and Podman.
+const CONTAINER_MARKS: &[&str] = &[
+    "/run/systemd/container",
+    "/.dockerenv",
+    "/run/.containerenv",
+];
+
 /// Returns a remedy for a device that cannot be opened.
 pub fn device_remedy(why: &io::Error) -> &'static str {
     let is_for_all = rustix::fs::stat(DEVICE).is_ok_and(|it| it.st_mode & 0o6 == 0o6);
     // This file is visible even if the device itself is hidden.
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    remedy_where(why.kind(), is_for_all, known.contains("\tfuse\n"))
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_in_container = CONTAINER_MARKS.iter().any(|it| Path::new(it).exists());
+    // The broker runs as root, and its unit hides no device.
+    let is_unit_of_user =
+        std::env::var_os("INVOCATION_ID").is_some() && !rustix::process::geteuid().is_root();
+    let devices = DeviceDirectory::of(is_in_container, is_unit_of_user, &mounts);
+    remedy_where(why.kind(), is_for_all, known.contains("\tfuse\n"), devices)
 }
 
-fn remedy_where(why: io::ErrorKind, is_for_all: bool, is_loaded: bool) -> &'static str {
-    match why {
-        io::ErrorKind::PermissionDenied if is_for_all => {
+/// The kind of the directory /dev that this process sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeviceDirectory {
+    /// That of the machine. It has all devices, unless one was removed.
+    Machine,
+    /// That of a container, which has only the devices that the container was given.
+    Container,
+    /// That of a unit with `PrivateDevices=`, which has only pseudo devices.
+    Unit,
+}
+
+impl DeviceDirectory {
+    /// Returns the kind of /dev, from the list of mounts of this process. `is_unit_of_user` is
+    /// whether a service manager started the process as an ordinary user.
+    fn of(is_in_container: bool, is_unit_of_user: bool, mounts: &str) -> Self {
+        let of_device = |line: &&str| line.split(' ').nth(4) == Some("/dev");
+        // The last mount covers the others.
+        let mount = mounts.lines().rfind(of_device);
+        // A /dev without a mount is part of the root file system.
+        let is_machine = mount.is_none_or(|line| line.contains(" - devtmpfs "));
+        if is_machine {
+            Self::Machine
+        } else if is_unit_of_user {
+            Self::Unit
+        } else if is_in_container {
+            Self::Container
+        } else {
+            Self::Machine
+        }
+    }
+}
+
+fn remedy_where(
+    why: io::ErrorKind,
+    is_for_all: bool,
+    is_loaded: bool,
+    devices: DeviceDirectory,
+) -> &'static str {
+    match (why, devices) {
+        (io::ErrorKind::PermissionDenied, _) if is_for_all => {
             "its mode allows it; container, unit (DeviceAllow=/dev/fuse rw), Landlock must too"
         }
-        io::ErrorKind::PermissionDenied => {
+        (io::ErrorKind::PermissionDenied, _) => {
             "let the daemon's user have it ('chmod 0666 /dev/fuse' as root), or run it as root"
         }
-        io::ErrorKind::NotFound if is_loaded => {
-            "hidden by the container (start it with --device /dev/fuse) or by the unit (start \
-             p2pfs-broker.socket), or its node is gone (mknod -m 666 /dev/fuse c 10 229)"
+        (_, DeviceDirectory::Container) => "start the container with --device /dev/fuse",
+        (io::ErrorKind::NotFound, DeviceDirectory::Unit) => {
+            "its unit hides it: systemctl start p2pfs-broker.socket"
         }
-        _ => "load its module ('modprobe fuse'), or give the container the device",
+        (io::ErrorKind::NotFound, DeviceDirectory::Machine) if is_loaded => {
+            "its node is gone: mknod -m 666 /dev/fuse c 10 229"
+        }
+        _ => "load its module: modprobe fuse",
     }
 }
 
@@ -170,27 +223,52 @@ mod tests {
     fn a_missing_hidden_or_forbidden_device_has_its_own_true_remedy() {
         let denied = io::ErrorKind::PermissionDenied;
         let missing = io::ErrorKind::NotFound;
-        for (why, is_for_all, is_loaded, helps, misleads) in [
-            (
-                missing,
-                false,
-                false,
-                "modprobe fuse",
-                "p2pfs-broker.socket",
-            ),
-            (missing, false, true, "p2pfs-broker.socket", "modprobe"),
-            (missing, false, true, "--device /dev/fuse", "modprobe"),
-            (missing, false, true, "mknod", "modprobe"),
-            (denied, false, true, "chmod 0666 /dev/fuse", "modprobe"),
-            (denied, true, true, "DeviceAllow=/dev/fuse rw", "chmod"),
+        let (machine, unit, container) = (
+            DeviceDirectory::Machine,
+            DeviceDirectory::Unit,
+            DeviceDirectory::Container,
+        );
+        for (why, is_for_all, is_loaded, devices, helps) in [
+            (missing, false, false, machine, "modprobe fuse"),
+            (missing, false, true, machine, "mknod -m 666"),
+            (missing, false, true, unit, "p2pfs-broker.socket"),
+            (missing, false, true, container, "--device /dev/fuse"),
+            (missing, false, false, container, "--device /dev/fuse"),
+            (denied, false, true, machine, "chmod 0666 /dev/fuse"),
+            (denied, true, true, unit, "DeviceAllow=/dev/fuse rw"),
         ] {
-            let told = remedy_where(why, is_for_all, is_loaded);
-            assert!(told.contains(helps) && !told.contains(misleads), "{told}");
+            let told = remedy_where(why, is_for_all, is_loaded, devices);
+            assert!(told.contains(helps), "{told}");
+            let others = [
+                "modprobe",
+                "mknod",
+                "broker.socket",
+                "--device",
+                "chmod",
+                "DeviceAllow",
+            ];
+            let count = others.iter().filter(|it| told.contains(**it)).count();
+            assert_eq!(count, 1, "{told}");
         }
         let told = MountingError::NoDevice {
             why: missing.into(),
         }
         .to_string();
         assert!(told.starts_with("cannot open /dev/fuse: "), "{told}");
+    }
+
+    #[test]
+    fn hidden_devices_are_told_apart_by_the_mount_of_their_directory() {
+        let machine = "22 1 0:5 / /dev rw,nosuid shared:2 - devtmpfs udev rw\n\
+                       23 22 0:21 / /dev/pts rw - devpts devpts rw\n";
+        let unit = format!("{machine}90 22 0:40 / /dev ro,nosuid - tmpfs tmpfs rw,mode=755\n");
+        let of = DeviceDirectory::of;
+        assert_eq!(of(false, true, machine), DeviceDirectory::Machine);
+        assert_eq!(of(false, true, ""), DeviceDirectory::Machine);
+        assert_eq!(of(false, true, &unit), DeviceDirectory::Unit);
+        assert_eq!(of(false, false, &unit), DeviceDirectory::Machine);
+        assert_eq!(of(true, true, &unit), DeviceDirectory::Unit);
+        assert_eq!(of(true, false, &unit), DeviceDirectory::Container);
+        assert_eq!(of(true, false, machine), DeviceDirectory::Machine);
     }
 }
