@@ -115,6 +115,16 @@ impl ContentQueries<'_> {
         names
     }
 
+    /// Returns a path of a content as [`Self::names_of`] does. If there is none, returns a path under
+    /// which a node that is not live shared it.
+    pub fn last_name_of(self, hash: &ContentHash) -> Option<SharedPath> {
+        self.names_of(hash, 1).pop().or_else(|| {
+            let merged = &self.view.merged;
+            let row = merged.contents.files_of(*hash).next()?;
+            Some(merged.path_of(row.dir, row.name()))
+        })
+    }
+
     /// Returns the names of the contents with hashes that begin with the first `bits` bits of
     /// `start`. `bits` is from 1 to 32. At most `limit` records are examined.
     pub fn files_like(self, start: &ContentHash, bits: u32, limit: usize) -> Vec<FileNames> {

@@ -420,7 +420,7 @@ impl EventLog {
         let fetched = |hash: &ContentHash, size_bytes| Fetched {
             hash: *hash,
             size_bytes,
-            name: view.contents().names_of(hash, 1).pop(),
+            name: view.contents().last_name_of(hash),
         };
         match event {
             FetchEvent::Started { hash, size_bytes } => {

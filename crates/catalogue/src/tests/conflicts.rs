@@ -411,4 +411,6 @@ fn a_contents_name_is_as_listed_even_beside_namesakes_or_without_its_author() {
     assert_eq!(named(&mut one, "kept"), [path("only.txt")]);
     one.own_mut().have_not(hash("kept"));
     assert!(named(&mut one, "kept").is_empty(), "it is listed no more");
+    let last = one.view().contents().last_name_of(&hash("kept"));
+    assert_eq!(last, Some(path("only.txt")));
 }
