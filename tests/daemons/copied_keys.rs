@@ -67,7 +67,7 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
         &key.as_str().unwrap()[..8]
     );
     for (node, elsewhere) in [(&two, twin.address), (&twin, two.address)] {
-        let said = format!("another machine runs with this node's key, at {elsewhere}; ");
+        let said = format!("another machine runs with this node's key, at {elsewhere} (this ");
         eventually("a copy names the other", SOON, || {
             warnings(node).contains(&said)
         });
@@ -76,8 +76,10 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
         let found = doctor.text();
         let found: Vec<_> = found.split_whitespace().collect();
         let found = found.join(" ");
-        assert!(found.contains("failed key: another machine"), "{found}");
-        assert!(found.contains("remove its state directory"), "{found}");
+        assert!(found.contains("error key: another machine"), "{found}");
+        let remedy = "on the machine that was copied to, the newer one, stop p2pfs, remove its \
+                      state directory, start it again";
+        assert!(found.contains(remedy), "{found}");
         let told = node.cli(&["events", "--json"]).expect_ok();
         assert!(told.contains(&said), "{told}");
     }

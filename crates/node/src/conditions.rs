@@ -118,8 +118,9 @@ conditions! {
         "set whichever is wrong: timedatectl set-ntp true";
     KeyCopied "key-copied" Error "key" "4c6984e2fd434f1588cabf99c8323a41"
         "Two machines run with the same key."
-        "one is a copy of the other: on one of them stop p2pfs, remove its state \
-         directory and start it again, which makes it a node of its own";
+        "one is a copy of the other: on the machine that was copied to, the newer one, \
+         stop p2pfs, remove its state directory, start it again, let it join by an \
+         invitation and add its shares again";
     ShareProblem "share-problem" Warning "share" "c03a8ff4cc9d42758ff89451419a0735"
         "Something of a share is not offered, or is seen late."
         "see p2pfs share";

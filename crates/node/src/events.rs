@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::conditions::{Condition, Finding, StandingCondition, StandingConditions, Turn};
-use super::copied::CopiedKey;
+use super::copied::{CopiedKey, hostname};
 use super::foreign::ForeignPeer;
 use super::machine::NodeEvent;
 use super::names::Names;
@@ -376,7 +376,11 @@ impl EventLog {
             NodeEvent::PeerDown { node, why } => self.record(News::PeerDown(who(node), *why)),
             NodeEvent::CopiedKey { node, addresses } => {
                 let key = CopiedKey::of(node, &me);
-                let found = Finding::new(key.warning(names.known(node), addresses));
+                let found = Finding::new(key.warning(
+                    names.known(node),
+                    &hostname(),
+                    addresses,
+                ));
                 self.begin(Condition::KeyCopied, &key.subject(), found);
             }
             NodeEvent::CopyGone { node } => {
