@@ -16,7 +16,8 @@ use clap::Args;
 use super::connect::{PATIENCE, Reporting};
 use super::daemon::DaemonOptions;
 use super::error::{CliError, LOOK_AT_IT, MEND_THE_START, START};
-use super::output::{Colour, Output};
+use super::output::Output;
+use super::status::state_of_check;
 use super::text::printable;
 use crate::daemon::config::{Loaded, inspect, load};
 use crate::daemon::control::{
@@ -120,12 +121,7 @@ fn without_daemon(
 
 fn print(checkup: &Checkup, output: &mut Output) -> Result<(), CliError> {
     for check in &checkup.checks {
-        let word = match check.state {
-            CheckState::Ok => output.paint("ok     ", Colour::Green),
-            CheckState::Warning => output.paint("warning", Colour::Yellow),
-            CheckState::Failed => output.paint("failed ", Colour::Red),
-        };
-        let lead = format!("{word}  ");
+        let lead = format!("{}  ", state_of_check(check.state, output));
         output.paragraph(&lead, &printable(&check.sentence()))?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use super::share::print_one;
 use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
+    CacheUsage, Call, CheckState, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
     Traffic,
 };
 
@@ -37,11 +37,27 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
     for share in &status.shares {
         print_one("share    ", share, output)?;
     }
-    for warning in &status.warnings {
-        let word = output.paint("warning", Colour::Yellow).into_owned();
-        output.paragraph(&format!("{word}  "), &printable(warning))?;
+    let (errors, warnings): (Vec<_>, Vec<_>) = status
+        .warnings
+        .iter()
+        .partition(|it| status.errors.contains(it));
+    let errors = errors.iter().map(|it| (CheckState::Failed, it));
+    let warnings = warnings.iter().map(|it| (CheckState::Warning, it));
+    for (state, said) in errors.chain(warnings) {
+        let lead = format!("{}  ", state_of_check(state, output));
+        output.paragraph(&lead, &printable(said))?;
     }
     Ok(())
+}
+
+/// Returns the word for the state of a check or of a condition, in a column of seven letters.
+pub(super) fn state_of_check(state: CheckState, output: &Output) -> String {
+    let (word, colour) = match state {
+        CheckState::Ok => ("ok     ", Colour::Green),
+        CheckState::Warning => ("warning", Colour::Yellow),
+        CheckState::Failed => ("error  ", Colour::Red),
+    };
+    output.paint(word, colour).into_owned()
 }
 
 fn node(status: &Status, output: &Output) -> String {

@@ -13,6 +13,7 @@ use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
+use p2pfs_node::{Condition, Severity};
 
 const NEEDS: &[Need] = &[root, mount];
 /// A user of every machine that owns nothing.
@@ -29,6 +30,27 @@ fn words(of: &[&str]) -> Vec<String> {
     of.iter().map(|&word| word.to_owned()).collect()
 }
 
+/// Asserts that status and doctor show a condition with the severity of its table.
+fn assert_one_severity(node: &Node, (name, words): (&str, &str)) {
+    let mut all = Condition::ALL.iter().map(|it| it.text());
+    let severity = all.find(|it| it.name == name).unwrap().severity;
+    let word = match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    for command in ["status", "doctor"] {
+        let text = node.cli(&[command]).text();
+        // Lines of one paragraph are indented below its first.
+        let paragraphs = text.replace("\n         ", " ");
+        let mut lines = paragraphs.lines();
+        let line = lines.find(|line| line.contains(words));
+        let line = line.unwrap_or_else(|| panic!("{command}: {text}"));
+        assert!(line.starts_with(word), "{command}: {line}");
+    }
+    let doctor = node.cli(&["doctor"]).status.code();
+    assert!(severity == Severity::Warning || doctor == Some(1));
+}
+
 /// Asserts that all views agree on whether a condition stands.
 fn assert_views(node: &Node, (name, words): (&str, &str), stands: bool) {
     eventually("the status", 2 * PATIENCE, || {
@@ -43,6 +65,9 @@ fn assert_views(node: &Node, (name, words): (&str, &str), stands: bool) {
     let doctor = node.cli(&["doctor", "--json"]).text();
     assert!(begun.elapsed() < DOCTOR_MAX, "{:?}", begun.elapsed());
     assert_eq!(doctor.contains(words), stands, "{doctor}");
+    if stands {
+        assert_one_severity(node, (name, words));
+    }
     let gauge = format!("p2pfs_condition{{name=\"{name}\"}} {}\n", u8::from(stands));
     eventually("the metric", PATIENCE, || metrics(node).contains(&gauge));
     let events = node.cli(&["events", "--json"]).expect_ok();
@@ -132,7 +157,7 @@ fn damaged_cache_block_is_a_condition_until_the_cache_is_well() {
         assert!(fs::read(reader.mounted("file")).unwrap() == bytes);
         reader.cli(&["cache", "verify"]).expect_ok();
     };
-    let condition = ("cache-damaged", "bytes of the cache were wrong");
+    let condition = ("cache-damaged", "bytes of the cache were wrong or unreadable, the last of them");
     assert_begins_and_ends(&mut reader, condition, damage, mend);
 }
 
@@ -180,7 +205,7 @@ fn closed_directory_above_a_share_is_a_condition_until_it_is_open() {
         node.wait_for_file("new");
     };
     let words = "does not let the daemon's user pass, so nothing in the share is listed";
-    assert_begins_and_ends(&mut node, ("share-problem", words), close, open);
+    assert_begins_and_ends(&mut node, ("share-unreadable", words), close, open);
 }
 
 /// Starts a node in a user namespace without any of a kind of inotify resource, and gives it some

@@ -128,7 +128,11 @@ fn status() -> Status {
         shares: Vec::new(),
         legacy: false,
         mesh: None,
-        warnings: vec!["the clock\x1b[31m is off".to_owned()],
+        warnings: vec![
+            "the clock\x1b[31m is off".to_owned(),
+            "the key is copied".to_owned(),
+        ],
+        errors: vec!["the key is copied".to_owned()],
     }
 }
 

@@ -97,7 +97,7 @@ conditions! {
     CacheNotStored "cache-not-stored" Warning "cache" "412c6918022b42ceb4f15bdae9db6306"
         "The disk of the cache refuses writes."
         "see to that disk, or name another with cache_dir; reads go on meanwhile";
-    CacheDamaged "cache-damaged" Warning "cache" "3e1e981e2a02428ba52db0203e38526f"
+    CacheDamaged "cache-damaged" Error "cache" "3e1e981e2a02428ba52db0203e38526f"
         "Bytes of the cache did not fit their hash or could not be read. They were \
          dropped and are fetched again. The condition ends an hour after the last \
          damage, or when p2pfs cache verify finds none."
@@ -112,7 +112,7 @@ conditions! {
     ClockBehind "clock-behind" Warning "clock" "d0cf40a03070478893005caa19718106"
         "The clock of this machine is years behind."
         "set the clock: timedatectl set-ntp true";
-    ClockAhead "clock-ahead" Warning "clock" "5dae5d08ad7e4fc48b0628611033203a"
+    ClockAhead "clock-ahead" Error "clock" "5dae5d08ad7e4fc48b0628611033203a"
         "The clock of another node is ahead of this machine's, and versions with a \
          later time win."
         "set whichever is wrong: timedatectl set-ntp true";
@@ -124,6 +124,10 @@ conditions! {
     ShareProblem "share-problem" Warning "share" "c03a8ff4cc9d42758ff89451419a0735"
         "Something of a share is not offered, or is seen late."
         "see p2pfs share";
+    ShareUnreadable "share-unreadable" Error "share" "cc30c1030aa449ecbb39231f1ed798f9"
+        "The folder of a share is gone or cannot be read, so nothing in the share is \
+         offered."
+        "make it, or let the daemon's user read it";
     ShareSilent "share-silent" Error "share" "81b3a107b5d44570afb2e541c09fded9"
         "The disk of a share does not answer."
         "look at that disk, or at the server that it is of; or stop sharing it";
@@ -258,6 +262,11 @@ impl StandingCondition {
     pub fn remedy(&self) -> &str {
         let own = self.finding.remedy.as_deref();
         own.unwrap_or(self.condition.text().remedy)
+    }
+
+    /// Returns whether a part of the node does not work.
+    pub fn is_error(&self) -> bool {
+        self.condition.text().severity == Severity::Error
     }
 
     /// Returns the sentence and the remedy in one line.

@@ -296,15 +296,26 @@ impl EventLoop {
                 self.machine.own().set_readers(now, share, readers)
             }
             ShareEvent::Scanned { .. } => {}
-            ShareEvent::Warning { path, why, .. } => {
+            ShareEvent::Warning {
+                path,
+                why,
+                is_withdrawn,
+                ..
+            } => {
                 let subject = format!("{}: {why}", path.display());
                 let found = Finding::with_own_remedy(&subject).for_owner();
-                let events = &self.handles.events;
-                events.begin(Condition::ShareProblem, &subject, found);
+                let condition = if is_withdrawn {
+                    Condition::ShareUnreadable
+                } else {
+                    Condition::ShareProblem
+                };
+                self.handles.events.begin(condition, &subject, found);
             }
             ShareEvent::Settled { path, why, .. } => {
                 let subject = format!("{}: {why}", path.display());
-                self.handles.events.end(Condition::ShareProblem, &subject);
+                let events = &self.handles.events;
+                events.end(Condition::ShareUnreadable, &subject);
+                events.end(Condition::ShareProblem, &subject);
             }
         }
     }

@@ -176,6 +176,8 @@ pub enum ShareEvent {
         path: PathBuf,
         /// Problem, and its remedy if there is one.
         why: String,
+        /// Whether the share's own directory cannot be opened, so that nothing in it is offered.
+        is_withdrawn: bool,
     },
     /// The cause of a warning is resolved. Also sent if the walk's budget suppressed the warning.
     Settled {

@@ -61,11 +61,13 @@ impl OfferedShares {
     /// Sends a warning. The caller must check the budget of a walk, if the warning counts against
     /// it.
     pub(super) fn warn(&mut self, index: u16, path: PathBuf, why: &str) {
-        let share = ShareIndex(index);
+        let share = self.by_index.get(&index);
+        let is_withdrawn = share.is_some_and(|it| it.problems.vanished && it.dir.as_ref() == path);
         self.outbox.push(ShareEvent::Warning {
-            share,
+            share: ShareIndex(index),
             path,
             why: why.to_owned(),
+            is_withdrawn,
         });
     }
 

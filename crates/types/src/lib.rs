@@ -6,6 +6,7 @@
     allow(clippy::disallowed_methods, reason = "tests may read the clock")
 )]
 
+pub mod age;
 pub mod bucket;
 pub mod digest;
 pub mod extent;

@@ -59,6 +59,10 @@ described! {
         /// Warnings that the user can act on, one line each. Warnings with the names of local files are
         /// shown only to root and the daemon's user.
         pub warnings: Vec<String>,
+        /// The lines of `warnings` that are errors: a part of the node does not work, and
+        /// `p2pfs doctor` fails.
+        #[serde(default)]
+        pub errors: Vec<String>,
     }
 }
 

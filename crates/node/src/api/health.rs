@@ -12,6 +12,7 @@ use crate::published::Published;
 use crate::state_dir::StateDir;
 use crate::{Condition, Finding};
 use p2pfs_cache::{Cache, Lack};
+use p2pfs_types::age::age_text;
 use p2pfs_membership::MemberState;
 use p2pfs_types::files::Whereabouts;
 
@@ -187,8 +188,9 @@ impl NodeHealth {
         let age = usage.damaged_at?.elapsed().unwrap_or_default();
         let bytes = usage.damaged_bytes;
         let said = format!(
-            "{bytes} bytes of the cache were wrong or unreadable: they were dropped, and are \
-             fetched again"
+            "{bytes} bytes of the cache were wrong or unreadable, the last of them {} ago: they \
+             were dropped, and are fetched again",
+            age_text(age)
         );
         (age < DAMAGE_STANDS).then(|| Finding::new(said))
     }

@@ -84,7 +84,7 @@ fn reports(check: &Check, standing: &StandingCondition) -> bool {
             !is_ok && check.name.strip_prefix(SHARE_CHECK) == Some(subject)
         }
         // Its subject begins with the path of the share or of a file in the share.
-        Condition::ShareProblem => {
+        Condition::ShareProblem | Condition::ShareUnreadable => {
             let dir = check.name.strip_prefix(SHARE_CHECK);
             let rest = dir.and_then(|dir| subject.strip_prefix(dir.trim_end_matches('/')));
             !is_ok && rest.is_some_and(|rest| rest.starts_with(['/', ':']))
@@ -263,7 +263,7 @@ mod tests {
             (Condition::FolderGone, "", "mount"),
             (Condition::ShareSilent, "/a", "share /a"),
             (Condition::ShareMissing, "/a", "share /a"),
-            (Condition::ShareProblem, "/a: it is gone", "share /a"),
+            (Condition::ShareUnreadable, "/a: it is gone", "share /a"),
             (Condition::ShareProblem, "/a/x: it is private", "share /a"),
             (Condition::ShareProblem, "/x: it is private", "share /"),
         ] {

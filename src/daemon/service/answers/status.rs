@@ -20,6 +20,8 @@ pub(super) fn status(services: &Services, sight: Sight) -> Status {
     let mut warnings = services.node.events().happenings(audience);
     let standing = conditions::standing(services, audience);
     warnings.extend(standing.iter().map(StandingCondition::sentence));
+    let errors = standing.iter().filter(|it| it.is_error());
+    let errors = errors.map(StandingCondition::sentence).collect();
     Status {
         name: services.node.peers().name_of(&status.id),
         node: status.id.to_string(),
@@ -47,6 +49,7 @@ pub(super) fn status(services: &Services, sight: Sight) -> Status {
         legacy: services.settings.at_start.legacy.enabled,
         mesh: mesh::mesh_address(services),
         warnings,
+        errors,
     }
 }
 
