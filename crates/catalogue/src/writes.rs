@@ -54,7 +54,8 @@ pub struct LogWrite {
     /// The state to store. `None` if nothing of the log is to be stored.
     pub state: Option<LogState>,
     /// Marks that were added (`true`) or removed since the writes were last taken. Only the first
-    /// write has them, whatever its author.
+    /// write has them, whatever its author. Without another change they come with the state of the
+    /// own log.
     pub marks: BTreeMap<Mark, bool>,
     /// The rank up to which the log was forgotten and is refused.
     pub forgotten_to: Option<Rank>,
@@ -73,6 +74,10 @@ impl CatalogueStorage<'_> {
     /// Returns the pending writes, of at most `limit` records. The result is empty if no log has
     /// anything to store now. The owner must store them before it announces the own head. A restart
     /// then never contradicts the heads that other nodes received.
+    ///
+    /// A log of another node has no write while the merge has its old rows. These rows become marks
+    /// when they leave the merge. So no stored log lacks a sealed name of which the mark is not
+    /// stored yet.
     pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
         let gone = std::mem::take(&mut self.logs.forgotten.to_delete).into_iter();
         let mut writes: Vec<LogWrite> = gone.map(|author| self.void(author)).collect();
@@ -88,6 +93,9 @@ impl CatalogueStorage<'_> {
                 continue;
             }
             let (me, log) = (self.logs.me, self.logs.log_mut(index));
+            if index != me && !log.old.is_empty() {
+                continue;
+            }
             let due = log.pending.anew || log.pending.state || !log.pending.touched.is_empty();
             if due && (log.pull.complete || index == me) {
                 let write = self.log_write(index, left);
@@ -98,8 +106,12 @@ impl CatalogueStorage<'_> {
                 writes.push(self.void(self.logs.merge.state().node(index).id));
             }
         }
+        let marks = std::mem::take(&mut self.logs.merge.sealed.new_marks);
+        if writes.is_empty() && !marks.is_empty() {
+            writes.push(self.log_write(self.logs.me, left));
+        }
         if let Some(first) = writes.first_mut() {
-            first.marks = std::mem::take(&mut self.logs.merge.sealed.new_marks);
+            first.marks = marks;
         }
         writes
     }
@@ -180,6 +192,9 @@ impl CatalogueStorage<'_> {
     /// budget. It is then left out. The own log is always restored, and its sequence increases by
     /// [`RESTART_GAP`].
     ///
+    /// The sealed names of a log that was not read to its end are unknown. Therefore no content
+    /// without a name is then given to another node, as after [`lose_marks`](Self::lose_marks).
+    ///
     /// # Errors
     /// [`CatalogueError::TooManyNodes`].
     pub fn restore(
@@ -192,6 +207,7 @@ impl CatalogueStorage<'_> {
         let own = index == self.logs.me;
         if !own && (!state.complete || state.head.is_none()) {
             self.logs.log_mut(index).pending.anew = true;
+            self.lose_marks();
             return Ok(false);
         }
         let lanes = SetDigest::from_bytes(&state.lanes).filter(|_| state.complete);
@@ -212,6 +228,7 @@ impl CatalogueStorage<'_> {
         let log = self.logs.log_mut(index);
         log.totals.is_summed = false;
         if !has_room {
+            self.lose_marks();
             return Ok(false);
         }
         log.restore_state(state, lanes, own);

@@ -1,8 +1,10 @@
 //! Which nodes receive the bytes of private contents.
 
+use std::collections::BTreeMap;
+
 use super::readers::{hash, id_of, keyed, names, read_by};
 use super::*;
-use crate::Mark;
+use crate::{LogWrite, Mark};
 
 #[test]
 fn a_restricted_shares_bytes_go_only_to_its_readers_even_from_a_cache() {
@@ -210,4 +212,74 @@ fn a_file_deleted_from_an_open_share_is_not_a_secret() {
     a.own_mut().remove(other, &path("g"));
     share(&mut a, &mut b);
     assert!(b.storage().marks().is_empty() && b.view().contents().admits(&id_of(9), &hash("more")));
+}
+
+/// Returns a later life of node 1, with the same readers and without its former files.
+fn later_life(of: &Catalogue) -> Catalogue {
+    let mut again = keyed(1);
+    again.own_mut().recover(of.own().head().epoch);
+    read_by(&mut again, Some(&[2]));
+    put(&mut again, "other", file("other", 1));
+    again
+}
+
+/// Restores a catalogue of node 2 from writes.
+fn restored(writes: Vec<LogWrite>) -> Catalogue {
+    let mut again = keyed(2);
+    let mut marks = BTreeMap::new();
+    for write in writes {
+        marks.extend(write.marks);
+        if let Some(state) = write.state {
+            let puts = write.puts;
+            again.storage().restore(write.author, state, puts).unwrap();
+        }
+    }
+    let marks = marks.into_iter().filter(|(_, is_added)| *is_added);
+    again.storage().restore_marks(marks.map(|(mark, _)| mark));
+    again
+}
+
+#[test]
+fn a_mark_made_in_a_later_step_is_stored_without_another_change() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    read_by(&mut a, Some(&[2]));
+    (0..9).for_each(|n| put(&mut a, &format!("f{n}"), file(&format!("f{n}"), 1)));
+    share(&mut a, &mut b);
+    b.logs.merge.settling.step_records = 1;
+    share(&mut later_life(&a), &mut b);
+    let writes = |node: &mut Catalogue| node.storage().take_writes(usize::MAX);
+    let mut stored = writes(&mut b);
+    assert!(!stored.iter().any(|write| write.author == id_of(1)));
+    while b.advance(1) {}
+    stored.extend(writes(&mut b));
+    assert!(stored.iter().any(|write| write.author == id_of(1)));
+    // A mark that follows after the log was stored is the only change.
+    let mark = Mark {
+        content: hash("later"),
+        author: id_of(1),
+    };
+    b.logs.merge.sealed.new_marks.insert(mark, true);
+    let last = writes(&mut b);
+    assert_eq!(last.len(), 1, "the mark is stored at once");
+    stored.extend(last);
+    let mut again = restored(stored);
+    for name in ["f0", "f8", "later"] {
+        assert!(
+            !again.view().contents().admits(&id_of(3), &hash(name)),
+            "{name}"
+        );
+    }
+    assert!(writes(&mut b).is_empty());
+}
+
+#[test]
+fn after_a_log_was_stored_in_part_no_content_without_a_name_is_given() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    read_by(&mut a, Some(&[2]));
+    (0..9).for_each(|n| put(&mut a, &format!("f{n}"), file(&format!("f{n}"), 1)));
+    share(&mut a, &mut b);
+    let mut again = restored(b.storage().take_writes(3));
+    assert!(!again.view().contents().admits(&id_of(3), &hash("f8")));
+    let mut again = restored(b.storage().take_writes(usize::MAX));
+    assert!(again.view().contents().admits(&id_of(3), &hash("public")));
 }
