@@ -111,7 +111,6 @@ pub(super) struct LoopParts {
     pub changes: mpsc::Sender<Outdated>,
     pub stopped: watch::Sender<bool>,
     pub foreign: Option<Arc<dyn ForeignPeers>>,
-    pub senders: super::inbox::SenderLookup,
 }
 
 /// The event loop. It owns the state machine.
@@ -288,7 +287,6 @@ impl EventLoop {
         let now = Instant::now();
         match event {
             ShareEvent::Put { share, path, entry } => {
-                let entry = self.parts.senders.add_sender(share, &path, entry);
                 self.machine.own().put(now, share, path, entry);
             }
             ShareEvent::Removed { share, path } => self.machine.own().remove(now, share, &path),

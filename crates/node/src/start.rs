@@ -157,7 +157,12 @@ struct Builder {
 impl Builder {
     /// Builds the node from its parts. `dropped_secret` says that the start removed a stored secret
     /// without a ledger, which an earlier version left and which proves no membership.
-    fn assemble(self, mut kept: StoredState, dropped_secret: bool, receivers: Receivers) -> Node {
+    fn assemble(
+        self,
+        mut kept: StoredState,
+        dropped_secret: bool,
+        mut receivers: Receivers,
+    ) -> Node {
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.network.advertise, self.net.local_addr());
         let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
@@ -199,7 +204,6 @@ impl Builder {
             changes: changes.0.clone(),
             stopped,
             foreign: self.config.foreign.clone(),
-            senders: SenderLookup::new(giving.inboxes.clone(), self.shares.clone()),
         };
         let floods = FloodMeter::new(&handles.events);
         let answer = answer_beside(
@@ -211,6 +215,8 @@ impl Builder {
         self.net.set_answer_beside(answer);
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
+        let senders = SenderLookup::new(giving.inboxes.clone(), self.shares.clone());
+        receivers.shares = senders.add_senders(receivers.shares);
         receivers.feed(event_loop, fetches, served, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone());
         let channels = NodeChannels {

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::origin::ChargedSender;
 
 /// How long a scan of the folder stays valid.
@@ -44,8 +46,8 @@ impl InboxUsage {
     }
 
     /// Counts the regular files in the folder. Charges a file in `taken` to its sender, if that is
-    /// known.
-    pub(super) fn scan(&mut self, dir: &Path, taken: &PushedNames) -> io::Result<()> {
+    /// known. Locks `taken` for each name alone, so that a disk that hangs keeps no lock.
+    pub(super) fn scan(&mut self, dir: &Path, taken: &Mutex<PushedNames>) -> io::Result<()> {
         (self.held_bytes, self.held_files) = (0, 0);
         self.held_of.clear();
         for entry in std::fs::read_dir(dir)? {
@@ -59,8 +61,9 @@ impl InboxUsage {
             }
             self.held_bytes += found.len();
             self.held_files += 1;
-            if let Some(Some(origin)) = taken.get(entry.file_name().as_bytes()) {
-                self.held_of.entry(*origin).or_default().add(found.len());
+            let origin = taken.lock().get(entry.file_name().as_bytes()).copied();
+            if let Some(Some(origin)) = origin {
+                self.held_of.entry(origin).or_default().add(found.len());
             }
         }
         self.known_at = Some(Instant::now());

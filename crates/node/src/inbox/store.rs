@@ -99,7 +99,8 @@ pub struct Inbox {
 struct InboxInner {
     settings: InboxSettings,
     use_now: Mutex<InboxUsage>,
-    /// Names of pushed files, with the sender to which their space is charged, if known.
+    /// Names of pushed files, with the sender to which their space is charged, if known. The lock
+    /// is never held during a call to the disk, because tasks take it for every shared file.
     taken: Mutex<PushedNames>,
 }
 
@@ -232,7 +233,7 @@ impl Inbox {
         let free = disk_room?;
         let settings = &self.inner.settings;
         if !used.is_fresh() {
-            used.scan(&settings.dir, &self.inner.taken.lock())?;
+            used.scan(&settings.dir, &self.inner.taken)?;
         }
         let taken = used.held_bytes.saturating_add(used.coming_bytes);
         let left_bytes = settings.budget_bytes.saturating_sub(taken);
