@@ -7,8 +7,8 @@ use super::share::print_one;
 use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    CacheUsage, Call, CheckState, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
-    Traffic,
+    CacheUsage, Call, CheckState, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState,
+    Status, Traffic,
 };
 
 pub(super) fn status(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {

@@ -157,7 +157,10 @@ fn damaged_cache_block_is_a_condition_until_the_cache_is_well() {
         assert!(fs::read(reader.mounted("file")).unwrap() == bytes);
         reader.cli(&["cache", "verify"]).expect_ok();
     };
-    let condition = ("cache-damaged", "bytes of the cache were wrong or unreadable, the last of them");
+    let condition = (
+        "cache-damaged",
+        "bytes of the cache were wrong or unreadable, the last of them",
+    );
     assert_begins_and_ends(&mut reader, condition, damage, mend);
 }
 

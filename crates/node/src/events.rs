@@ -376,11 +376,7 @@ impl EventLog {
             NodeEvent::PeerDown { node, why } => self.record(News::PeerDown(who(node), *why)),
             NodeEvent::CopiedKey { node, addresses } => {
                 let key = CopiedKey::of(node, &me);
-                let found = Finding::new(key.warning(
-                    names.known(node),
-                    &hostname(),
-                    addresses,
-                ));
+                let found = Finding::new(key.warning(names.known(node), &hostname(), addresses));
                 self.begin(Condition::KeyCopied, &key.subject(), found);
             }
             NodeEvent::CopyGone { node } => {

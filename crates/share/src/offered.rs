@@ -106,6 +106,17 @@ impl OfferedShare {
             .or_else(|| self.problems.private.then(private))
     }
 
+    /// Returns whether the share may list less than it has: it cannot be read as a whole at
+    /// present, or was not read to its end. What it does not list may then come back unchanged.
+    pub(super) fn lists_less(&self) -> bool {
+        let problems = &self.problems;
+        self.walk.is_running
+            || problems.vanished
+            || problems.private
+            || problems.stands_still
+            || problems.wanting
+    }
+
     /// Returns whether the share must be walked again although nothing was reported: it vanished,
     /// or something in it could not be opened for lack of resources. Clears `wanting` unless a walk
     /// is running.

@@ -41,7 +41,7 @@ const CHECKS_MAX: usize = 1 << 16;
 /// Pause before sending to the full event queue is retried.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 /// Number of rows that the ledger may have beyond two for each listed file before it is tidied.
-const LEDGER_SLACK_ROWS: u64 = 10_000;
+pub(super) const LEDGER_SLACK_ROWS: u64 = 10_000;
 
 /// A directory to read.
 pub(super) struct Visit {
@@ -423,12 +423,11 @@ impl Scanner {
     }
 
     /// Removes the rows of files that are not listed from the ledger, if there are many. Tries that
-    /// at most once in each rescan interval, and only while no configured share is missing,
-    /// vanished or being walked.
-    fn tidy_ledger(&mut self) {
+    /// at most once in each rescan interval, and only while no configured share is missing or
+    /// lists less than it has ([`super::offered::OfferedShare::lists_less`]).
+    pub(super) fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
-        let unsure =
-            |share: &super::offered::OfferedShare| share.problems.vanished || share.walk.is_running;
+        let unsure = super::offered::OfferedShare::lists_less;
         let is_missing = state.has_absent() || state.misses_shares;
         let whole = !is_missing && !state.listing.shares.by_index.values().any(unsure);
         if self.tidied || !whole || state.listing.shares.by_index.is_empty() {

@@ -12,8 +12,8 @@ use crate::published::Published;
 use crate::state_dir::StateDir;
 use crate::{Condition, Finding};
 use p2pfs_cache::{Cache, Lack};
-use p2pfs_types::age::age_text;
 use p2pfs_membership::MemberState;
+use p2pfs_types::age::age_text;
 use p2pfs_types::files::Whereabouts;
 
 /// Free space below which the state's disk counts as full, and the room that the cache's disk must

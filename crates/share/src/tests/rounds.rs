@@ -13,6 +13,7 @@ use std::os::unix::fs::symlink;
 use super::*;
 use crate::hasher;
 use crate::name_state::NameState;
+use crate::scanner::LEDGER_SLACK_ROWS;
 use crate::state::ListingState;
 use crate::tree::Slot;
 
@@ -468,4 +469,37 @@ fn a_closed_file_is_listed_although_it_was_written_once_more_before_hashing() {
     rounds.hash_until_read(1);
     rounds.run();
     rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn ledger_keeps_the_rows_of_a_share_that_others_may_not_read_for_a_time() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"f").unwrap();
+    let stat = rustix::fs::stat(rounds.at("f")).unwrap();
+    rounds.run_and_hash();
+    let ledger = rounds.shared.lock().listing.ledger.clone();
+    let row = loop {
+        match ledger.get(stat.st_dev, stat.st_ino) {
+            Some(row) => break row,
+            None => std::thread::yield_now(),
+        }
+    };
+    let gone = LEDGER_SLACK_ROWS + 10;
+    for number in 1..=gone {
+        let mut other = row;
+        other.identity.ino = stat.st_ino + number;
+        ledger.put(other);
+    }
+    while ledger.len() <= gone {
+        std::thread::yield_now();
+    }
+    let dir = rounds.at("");
+    for (mode, rows) in [(0o700, gone + 1), (0o755, 1)] {
+        chmod(&dir, mode);
+        rounds.shared.lock().listing.shares.scan_all();
+        rounds.run_and_hash();
+        rounds.scanner.tidy_ledger();
+        assert_eq!(ledger.len(), rows, "{mode:o}");
+    }
+    assert!(ledger.get(stat.st_dev, stat.st_ino).is_some());
 }
