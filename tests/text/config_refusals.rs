@@ -367,7 +367,14 @@ fn legacy_peers_on_an_ipv6_address_are_refused_and_not_ignored() {
 #[test]
 fn two_listeners_on_one_port_are_refused_and_named() {
     let mesh = |listen: &str| format!("listen = '{listen}'\n[mesh]\nlisten = '0.0.0.0:1400'\n");
-    for listen in ["0.0.0.0:1400", "127.0.0.1:1400"] {
+    // IPv6's "any" address is of both families.
+    let listens = [
+        "0.0.0.0:1400",
+        "127.0.0.1:1400",
+        "[::]:1400",
+        "[::ffff:127.0.0.1]:1400",
+    ];
+    for listen in listens {
         let error = file_error(&mesh(listen));
         let says = "mesh.listen: listen has port 1400 already: choose another (set in";
         assert!(error.contains(says), "{error}");
@@ -378,9 +385,12 @@ fn two_listeners_on_one_port_are_refused_and_named() {
         error.contains("metrics.listen: mesh.listen has port 1400"),
         "{error}"
     );
+    let error = file_error("listen = '[::]:1400'\n[metrics]\nlisten = '127.0.0.1:1400'\n");
+    assert!(error.contains("metrics.listen: listen has port"), "{error}");
     let apart = "listen = '10.0.0.1:1400'\n[metrics]\nlisten = '127.0.0.1:1400'\n";
+    let families = "listen = '0.0.0.0:1400'\n[metrics]\nlisten = '[::1]:1400'\n";
     let free = "listen = '0.0.0.0:0'\n[mesh]\nlisten = '0.0.0.0:0'\n";
-    for text in [apart, free] {
+    for text in [apart, families, free] {
         assert!(Files::new(text).load().is_ok());
     }
 }

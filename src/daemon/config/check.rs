@@ -1,7 +1,7 @@
 //! Checks of the whole configuration: settings that exclude each other, and ranges that the parsers
 //! of single settings do not check.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -149,13 +149,18 @@ fn ports(config: &Config) -> Vec<(&'static str, String)> {
     broken.collect()
 }
 
-/// Returns whether only one of two addresses of the same family can be listened on. Addresses of
-/// different families never count as colliding.
+/// Returns whether only one of two addresses can be listened on.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    let is_same_kind = one.is_ipv4() == other.is_ipv4();
-    let is_same_place = one.ip() == other.ip() || is_any && is_same_kind;
+    // An IPv4 address in IPv6 form is that IPv4 address.
+    let [one_ip, other_ip] = [one, other].map(|address| address.ip().to_canonical());
+    let is_same_place = one_ip == other_ip || covers(one_ip, other_ip) || covers(other_ip, one_ip);
     one.port() == other.port() && one.port() != 0 && is_same_place
+}
+
+/// Returns whether a listener on `any` takes the connections to `ip` too. A listener on IPv6's
+/// "any" address accepts both families.
+fn covers(any: IpAddr, ip: IpAddr) -> bool {
+    any.is_unspecified() && (any.is_ipv6() || ip.is_ipv4())
 }
 
 /// A folder and the setting that names it.
