@@ -53,8 +53,8 @@ pub trait ForeignPeers: Any + Debug + Send + Sync {
     /// Returns the length of the longest datagram of the peers in bytes; 0 if they send none.
     fn datagram_max_bytes(&self) -> usize;
 
-    /// Takes a datagram of a peer. Returns false if the datagram is not of a protocol of the peers.
-    /// It never blocks.
+    /// Takes a datagram of any sender. Returns false if it is not of a protocol of the peers. It
+    /// never blocks.
     fn take_datagram(&self, from: SocketAddr, datagram: &[u8]) -> bool;
 
     /// Returns how many datagrams were dropped, for any reason.

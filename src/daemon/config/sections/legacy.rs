@@ -1,4 +1,5 @@
-//! `[legacy]`: the legacy text protocol. Its default durations are those of the legacy programs.
+//! `[legacy]`: the legacy text protocol. Its default durations, except `lookup`, are
+//! those of the legacy programs.
 
 use std::time::Duration;
 
