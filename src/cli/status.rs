@@ -5,6 +5,9 @@ use super::error::CliError;
 use super::output::{Colour, Output, fit_first};
 use super::share::print_one;
 use super::text::{escape, human_bytes, local_time, percent, printable};
+use jiff::Timestamp;
+use p2pfs_types::age::age_text;
+
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     CacheUsage, Call, CheckState, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState,
@@ -182,22 +185,24 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
         }
         if let Some(last) = &peer.last_offence {
             let word = output.paint("offends", Colour::Red).into_owned();
-            let (name, count) = (printable(&peer.name), peer.offences);
-            let times = if count == 1 {
-                "once"
-            } else {
-                "times, the last time it"
-            };
-            let count = if count == 1 {
-                String::new()
-            } else {
-                format!("{count} ")
-            };
-            let said = format!("{name}: {count}{times} {}", printable(last));
+            let said = format!("{}: {}", printable(&peer.name), offence(peer, last));
             output.paragraph(&format!("{word} "), &said)?;
         }
     }
     Ok(())
+}
+
+/// Describes the last offence of a peer, with its time and the number of all offences.
+fn offence(peer: &PeerInfo, last: &str) -> String {
+    let ago = peer.last_offence_time.map_or_else(String::new, |at| {
+        let age = Timestamp::now().duration_since(at).unsigned_abs();
+        format!("{} ago: ", age_text(age))
+    });
+    let count = match peer.offences {
+        0 | 1 => String::new(),
+        count => format!(" ({count} times in all)"),
+    };
+    format!("{ago}{}{count}", printable(last))
 }
 
 /// Returns the word for the state of a peer.
@@ -231,4 +236,26 @@ fn peer_row(peer: &PeerInfo) -> Vec<String> {
         peer.priority
             .map_or_else(unknown, |place| place.to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn offence_is_a_sentence_with_its_age_and_number() {
+        let mut peer = PeerInfo {
+            offences: 1,
+            last_offence_time: Some(Timestamp::now() - SignedDuration::from_mins(12)),
+            ..PeerInfo::default()
+        };
+        let said = |peer: &PeerInfo| offence(peer, "sent too slowly");
+        assert_eq!(said(&peer), "12 min ago: sent too slowly");
+        peer.offences = 3;
+        assert_eq!(said(&peer), "12 min ago: sent too slowly (3 times in all)");
+        peer.last_offence_time = None;
+        assert_eq!(said(&peer), "sent too slowly (3 times in all)");
+    }
 }

@@ -225,13 +225,18 @@ impl Catalogue {
     }
 
     /// Returns the next author of versions dated more than [`EARLY_TOLERANCE_SECONDS`] ahead of the
-    /// clock that was not returned yet.
-    pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
+    /// clock that was not returned yet, and by how many seconds the latest of them is ahead.
+    pub fn poll_dated_ahead(&mut self) -> Option<(NodeId, u64)> {
         let merge = &mut self.logs.merge;
-        let index = merge.settling.dated_ahead.pop_first()?;
+        let (index, latest) = merge.settling.dated_ahead.pop_first()?;
+        let beyond_s = latest
+            .seconds
+            .saturating_sub(merge.state().horizon?.seconds);
+        let ahead_s = beyond_s.saturating_add(EARLY_TOLERANCE_SECONDS);
         // The node may have been forgotten in the meantime.
         let node = merge.state().nodes.get(usize::from(index.0))?;
-        node.as_ref().map(|node| node.id)
+        node.as_ref()
+            .map(|node| (node.id, ahead_s.max(0).cast_unsigned()))
     }
 
     /// Replaces the owners of paths. A first step of the affected rows is settled at once, and

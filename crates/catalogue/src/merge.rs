@@ -297,7 +297,7 @@ impl Merge {
             self.settling.early.insert(row);
         }
         if self.tracked.state.is_early(row) {
-            self.settling.dated_ahead.insert(row.author);
+            self.settling.note_dated_ahead(row);
         }
         self.tracked
             .dir_mut(row.dir)

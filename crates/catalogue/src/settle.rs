@@ -4,7 +4,7 @@
 //! which its version depends: of its rows, their availability, their rank, the owners of paths or
 //! the clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::SWEEP_STEP_RECORDS;
 use super::change::Change;
@@ -31,8 +31,9 @@ pub(super) struct Unsettled {
     /// Records of one step: [`SWEEP_STEP_RECORDS`], or fewer in tests.
     pub(super) step_records: usize,
     pub(super) early: FutureDated,
-    /// Authors of versions dated ahead of the clock that were not reported yet.
-    pub(super) dated_ahead: BTreeSet<NodeIndex>,
+    /// Authors of versions dated ahead of the clock that were not reported yet, and the latest date
+    /// of each.
+    pub(super) dated_ahead: BTreeMap<NodeIndex, Timestamp>,
     /// A listed row that is being removed. It is still in the listing, but is not a candidate.
     pub(super) leaving: Option<Row>,
 }
@@ -45,13 +46,20 @@ impl Default for Unsettled {
             looks: 0,
             step_records: SWEEP_STEP_RECORDS,
             early: FutureDated::default(),
-            dated_ahead: BTreeSet::new(),
+            dated_ahead: BTreeMap::new(),
             leaving: None,
         }
     }
 }
 
 impl Unsettled {
+    /// Records the author and the date of a version dated ahead of the clock.
+    pub(super) fn note_dated_ahead(&mut self, row: &Row) {
+        let at = row.version_time();
+        let latest = self.dated_ahead.entry(row.author).or_insert(at);
+        *latest = at.max(*latest);
+    }
+
     /// Returns whether no names wait to be settled.
     pub(crate) fn is_done(&self) -> bool {
         self.unsettled.is_empty() && self.unsettled_contents.is_empty()
@@ -120,7 +128,7 @@ impl NameSettler<'_> {
         for row in &early {
             self.settling.early.insert(row);
             if self.tracked.state.is_early(row) {
-                self.settling.dated_ahead.insert(row.author);
+                self.settling.note_dated_ahead(row);
             }
         }
         self.settle_rows(early);

@@ -319,12 +319,6 @@ impl EventLog {
         }
     }
 
-    /// Removes the warnings that contain these words, because their cause is gone.
-    pub(super) fn settle_saying(&self, words: &str) {
-        let mut kept = self.kept.lock();
-        kept.warnings.retain(|(text, _)| !text.contains(words));
-    }
-
     /// Records a warning that names local files.
     pub fn warn_owner(&self, message: String) {
         self.warn_whom(message, Audience::Owner);

@@ -11,41 +11,44 @@ use p2pfs_types::offences::Offending;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Offence {
     /// It forwarded a departure, a generation or a head that its subject did not sign.
-    #[error("says of other nodes what they did not sign")]
+    #[error("said of other nodes what they did not sign")]
     SpeaksForOthers,
     /// It signed a generation that is more than a day in the future.
-    #[error("speaks of a start more than a day after now: compare the clocks")]
+    #[error("spoke of a start more than a day after now: compare the clocks")]
     AheadOfClock,
-    /// It lists a version with a date in the future.
-    #[error("lists files that are dated after now, which wait for their time: compare the clocks")]
-    DatesAhead,
+    /// It listed a version with a date in the future.
+    #[error("listed files dated after now, by up to {ahead_s} s, which wait for their time")]
+    DatesAhead {
+        /// How far the latest date is ahead of this node's clock, in seconds.
+        ahead_s: u64,
+    },
     /// It lists a version that no holder gave, under a name that has another version.
-    #[error("lists versions of files that no node gives: other versions have their names")]
+    #[error("listed versions of files that no node gave: other versions have their names")]
     GivesNothing,
     /// Its log exceeds the budget of one author.
     #[error(
-        "lists more than a node may ({RECORDS_PER_AUTHOR_MAX} names, {AUTHOR_MAX_DIRECTORIES} \
+        "listed more than a node may ({RECORDS_PER_AUTHOR_MAX} names, {AUTHOR_MAX_DIRECTORIES} \
          directories, {} MiB of them): none of it is shown",
         AUTHOR_MAX_BYTES >> 20
     )]
     ListsTooMuch,
     /// Its log is the largest while all logs together exceed the total.
-    #[error("lists the most of all, which are more names than fit: none of its are shown")]
+    #[error("listed the most of all, which were more names than fit: none of its are shown")]
     ListsMost,
     /// It sends reader lists that name this node faster than this node accepts them.
-    #[error("says lists of readers faster than a node may, which makes its names wait")]
+    #[error("sent lists of readers faster than a node may, which made its names wait")]
     ListsReadersTooFast,
     /// It signed more statements than one node may.
     #[error(
-        "says more of who is in than a node may ({STATEMENTS_PER_ADMIN_MAX} times): what is \
+        "said more of who is in than a node may ({STATEMENTS_PER_ADMIN_MAX} times): what is \
          beyond that is not heard"
     )]
     StatesTooMuch,
     /// It sent a part of a log that is malformed or does not match its head.
-    #[error("passes on names that their author did not sign, or that cannot be")]
+    #[error("passed on names that their author did not sign, or that cannot be")]
     BadLog,
     /// It sent a message that does not decode.
-    #[error("sends messages that mean nothing")]
+    #[error("sent messages that mean nothing")]
     Garbage,
     /// It sent bytes that do not match their hash.
     #[error("sent bytes that do not fit their hash")]
@@ -87,7 +90,7 @@ impl Offence {
     kinds! {
         Self::SpeaksForOthers => "speaks-for-others",
         Self::AheadOfClock => "ahead-of-clock",
-        Self::DatesAhead => "dates-ahead",
+        Self::DatesAhead { .. } => "dates-ahead",
         Self::GivesNothing => "gives-nothing",
         Self::ListsTooMuch => "lists-too-much",
         Self::ListsMost => "lists-most",

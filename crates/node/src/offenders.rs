@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::names::Names;
 use super::offence::Offence;
@@ -25,7 +26,7 @@ pub struct Offenders {
     names: Names,
     /// Number of offences of each kind, in the order of [`Offence::KINDS`].
     counts: Arc<[AtomicU64; Offence::KINDS.len()]>,
-    /// Whether a warning about files dated ahead was recorded.
+    /// Whether a condition for files dated ahead was begun.
     dated_ahead: Arc<AtomicBool>,
 }
 
@@ -52,18 +53,32 @@ impl Offenders {
         let is_told = ledger.record(Instant::now(), &node, what);
         drop(ledger);
         if is_told {
-            let name = self.names.of(&node);
-            self.events.warn(format!("{name} {what}"));
-            if what == Offence::DatesAhead {
-                self.dated_ahead.store(true, Ordering::Relaxed);
+            let said = format!("{} {what}", self.names.of(&node));
+            match what {
+                Offence::DatesAhead { ahead_s } => self.begin_dated_ahead(&node, said, ahead_s),
+                _ => self.events.warn(said),
             }
         }
     }
 
-    /// Removes the warnings about files dated ahead. Call it while no version waits for its time.
+    /// Begins [`Condition::ClockAhead`] for a node, until the latest of its dates is reached.
+    fn begin_dated_ahead(&self, node: &NodeId, said: String, ahead_s: u64) {
+        self.dated_ahead.store(true, Ordering::Relaxed);
+        let finding = Finding::new(said);
+        // This clock never reaches a time beyond the range of `SystemTime`.
+        let until = SystemTime::now().checked_add(Duration::from_secs(ahead_s));
+        let finding = match until {
+            Some(until) => finding.until(until),
+            None => finding,
+        };
+        let subject = node.to_string();
+        self.events.begin(Condition::ClockAhead, &subject, finding);
+    }
+
+    /// Ends the conditions of files dated ahead. Call it while no version waits for its time.
     pub(super) fn settle_dates(&self) {
         if self.dated_ahead.swap(false, Ordering::Relaxed) {
-            self.events.settle_saying(&Offence::DatesAhead.to_string());
+            self.events.replace(Condition::ClockAhead, Vec::new());
         }
     }
 
@@ -77,5 +92,11 @@ impl Offenders {
     pub fn of(&self, node: &NodeId) -> Option<(u64, Offence)> {
         let ledger = self.ledger.lock();
         ledger.of(node)
+    }
+
+    /// Returns the time since the last offence of a node.
+    pub fn last_age(&self, node: &NodeId) -> Option<Duration> {
+        let at = self.ledger.lock().last_at(node)?;
+        Some(at.elapsed())
     }
 }

@@ -138,6 +138,11 @@ impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
         Some((record.count, record.last))
     }
 
+    /// Returns when one offender last offended.
+    pub fn last_at(&self, who: &Who) -> Option<Instant> {
+        Some(self.records.get(who)?.at)
+    }
+
     /// Iterates over all offenders, each with the number of offences and the last one.
     pub fn all(&self) -> impl Iterator<Item = (&Who, u64, What)> {
         let records = self.records.iter();
@@ -172,6 +177,7 @@ mod tests {
         assert_eq!(told.count(), 2);
         assert_eq!(ledger.of(&1), Some((120, Deed::Proven)));
         assert_eq!(ledger.of(&2), None);
+        assert_eq!(ledger.last_at(&1), Some(now + Duration::from_secs(119)));
         assert_eq!(ledger.all().collect::<Vec<_>>(), [(&1, 120, Deed::Proven)]);
     }
 

@@ -253,6 +253,9 @@ described! {
         /// Its most recent violation.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         pub last_offence: Option<String>,
+        /// When it was; absent for older protocols.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub last_offence_time: Option<Timestamp>,
     }
 }
 

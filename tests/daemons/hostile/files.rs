@@ -145,7 +145,7 @@ fn newest_version_that_its_author_never_gives_takes_no_name_for_long_and_names_t
     });
     let read = fs::read(scene.one.mounted("install.sh"));
     assert_eq!(read.unwrap(), b"true");
-    let how = "versions of files that no node gives";
+    let how = "versions of files that no node gave";
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();
     scene.assert_journal_names(how);

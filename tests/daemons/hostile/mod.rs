@@ -186,7 +186,7 @@ fn endless_directories_of_one_member_cost_only_its_own_names() {
         file(&deep, ContentHash::of(b"x"), 1, 1)
     });
     scene.eve.say(names.collect());
-    let how = "lists more than a node may";
+    let how = "listed more than a node may";
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();
     let mounted = scene.one.mount.clone();

@@ -59,7 +59,7 @@ fn an_administrator_that_admits_endlessly_is_limited_and_named() {
         .map(|number| eve.state(eve.id, admission(number)))
         .collect();
     eve.tell(scene.one.address, &certificates);
-    let how = "says more of who is in";
+    let how = "said more of who is in";
     scene.await_named(&scene.one, how);
     assert_eq!(member_count(&scene.one), 3 + STATEMENTS_PER_ADMIN_MAX);
     scene.assert_unharmed();

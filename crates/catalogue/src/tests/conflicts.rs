@@ -393,6 +393,17 @@ fn a_departed_nodes_cached_content_wins_over_no_live_share() {
 }
 
 #[test]
+fn author_of_future_dates_is_reported_once_with_the_latest() {
+    let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
+    honest.set_clock(2_000);
+    put(&mut liar, "a", file("a", 3_200));
+    put(&mut liar, "b", file("b", 2_500));
+    share(&mut liar, &mut honest);
+    assert_eq!(honest.poll_dated_ahead(), Some((id(1), 1_200)));
+    assert_eq!(honest.poll_dated_ahead(), None);
+}
+
+#[test]
 fn a_contents_name_is_as_listed_even_beside_namesakes_or_without_its_author() {
     let (mut one, mut two) = (node(1, "n1"), node(2, "n2"));
     put(&mut one, "v.txt", file("newer", 9));

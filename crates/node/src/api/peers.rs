@@ -28,6 +28,8 @@ pub struct PeerReport {
     pub sent_bytes: u64,
     /// How often the node broke a rule, and the last case.
     pub offences: Option<(u64, Offence)>,
+    /// Time since the last case.
+    pub last_offence_age: Option<Duration>,
 }
 
 /// The answer of another node that was asked to dial this one back.
@@ -75,6 +77,7 @@ impl NodePeers {
                 rate,
                 sent_bytes: self.handles.traffic.sent.of(&node),
                 offences: self.handles.offenders.of(&node),
+                last_offence_age: self.handles.offenders.last_age(&node),
                 member,
             }
         };

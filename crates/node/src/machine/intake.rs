@@ -295,9 +295,10 @@ impl LogIntake<'_> {
                 None => self.logs.pulls.finish(dropped.author),
             }
         }
-        while let Some(node) = self.own.catalogue.poll_dated_ahead() {
+        while let Some((node, ahead_s)) = self.own.catalogue.poll_dated_ahead() {
             if node != self.me {
-                self.own.events.report_offence(node, Offence::DatesAhead);
+                let offence = Offence::DatesAhead { ahead_s };
+                self.own.events.report_offence(node, offence);
             }
         }
     }

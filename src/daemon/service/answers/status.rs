@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Services, Sight, legacy, mesh, shares};
 use crate::daemon::control::{
     CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane, Status,
@@ -162,6 +164,10 @@ fn peer_info(services: &Services, peer: &PeerReport) -> PeerInfo {
         shunned: rate.filter(|rate| rate.shunned).map(|_| LIED.to_owned()),
         offences: peer.offences.map_or(0, |(count, _)| count),
         last_offence: peer.offences.map(|(_, last)| last.to_string()),
+        last_offence_time: peer.last_offence_age.and_then(|age| {
+            let age = SignedDuration::try_from(age).ok()?;
+            Timestamp::now().checked_sub(age).ok()
+        }),
     }
 }
 
