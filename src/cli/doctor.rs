@@ -17,7 +17,7 @@ use super::connect::{PATIENCE, Reporting};
 use super::daemon::DaemonOptions;
 use super::error::{CliError, LOOK_AT_IT, MEND_THE_START, START};
 use super::output::Output;
-use super::status::state_of_check;
+use super::status::{absent, state_of_check};
 use super::text::printable;
 use crate::daemon::config::{Loaded, inspect, load};
 use crate::daemon::control::{
@@ -146,6 +146,8 @@ fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
     client.set_patience(Some(PATIENCE))?;
     let checkup: Checkup = client.call(&Call::Doctor {})?;
     checks.extend(checkup.checks);
+    // Not a warning: a laptop that is switched off is normal.
+    checks.extend(absent(&status.absent, &status.peers).map(|absent| Check::ok("absent", absent)));
     if status.mount.mounted {
         checks.push(mount_as_seen(&status.mount, status.pid));
     }

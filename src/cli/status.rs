@@ -10,8 +10,8 @@ use p2pfs_types::age::age_text;
 
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    CacheUsage, Call, CheckState, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState,
-    Status, Traffic,
+    AbsentPeer, CacheUsage, Call, CheckState, NamespaceStatus, PeerCounts, PeerInfo, PeerState,
+    Peers, Plane, ServiceState, Status, Traffic,
 };
 
 pub(super) fn status(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
@@ -30,11 +30,18 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
         ("address", status.address.clone()),
         ("mount", mount(status)),
         ("peers", peer_counts(status)),
+        (
+            "absent",
+            absent(&status.absent, &status.peers).unwrap_or_default(),
+        ),
         ("files", files(&status.namespace)),
         ("cache", cache(&status.cache)),
         ("traffic", traffic(&status.traffic)),
     ];
     for (what, said) in rows {
+        if said.is_empty() {
+            continue;
+        }
         output.paragraph(&format!("{what:<9}"), &said)?;
     }
     for share in &status.shares {
@@ -243,6 +250,31 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
+
+    #[test]
+    fn absent_nodes_are_named_with_their_state_and_the_rest_counted() {
+        let counts = PeerCounts {
+            down: 3,
+            away: 1,
+            ..PeerCounts::default()
+        };
+        assert_eq!(absent(&[], &counts), None);
+        let peer = |name: &str, state| AbsentPeer {
+            name: name.to_owned(),
+            node: String::new(),
+            state,
+            since: Timestamp::UNIX_EPOCH,
+        };
+        let peers = [peer("attic", PeerState::Away), peer("nas", PeerState::Down)];
+        let since = local_time(Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            absent(&peers, &counts).unwrap(),
+            format!(
+                "attic is away since {since}, nas is down since {since}, and 2 more; see p2pfs \
+                 peers"
+            )
+        );
+    }
 
     #[test]
     fn offence_is_a_sentence_with_its_age_and_number() {

@@ -172,6 +172,15 @@ fn no_answering_peer_is_a_condition_until_one_is_back() {
     let mut node = cluster.start_with(options);
     node.cli(&["wait", "--peers", "1"]).expect_ok();
     other.kill();
+    eventually("the lost node is named", 2 * PATIENCE, || {
+        let status = node.cli(&["status"]).expect_ok();
+        status.contains("absent   other is down since ")
+    });
+    let doctor = node.cli(&["doctor"]).text();
+    assert!(
+        doctor.contains("ok       absent: other is down since "),
+        "{doctor}"
+    );
     let condition = ("peers-down", "no other node answers");
     let restart = |node: &Node| {
         other.launch();

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use assert_cmd::Command;
 use jiff::Timestamp;
 use p2pfs::daemon::control::{
-    CacheListing, CacheUsage, CacheVerified, Call, ControlRequest, ControlServer, Dropped,
-    EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Listing, LsEntry,
-    MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts, Peers, Plane, Policy,
-    Problem, Progress, Provenance, ServiceState, SourceShare, Status, Touched, Traffic,
-    VersionInfo,
+    AbsentPeer, CacheListing, CacheUsage, CacheVerified, Call, ControlRequest, ControlServer,
+    Dropped, EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Listing,
+    LsEntry, MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts, PeerState,
+    Peers, Plane, Policy, Problem, Progress, Provenance, ServiceState, SourceShare, Status,
+    Touched, Traffic, VersionInfo,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -111,8 +111,15 @@ fn status() -> Status {
         },
         peers: PeerCounts {
             alive: 2,
+            down: 1,
             ..PeerCounts::default()
         },
+        absent: vec![AbsentPeer {
+            name: "lab-3".to_owned(),
+            node: "cd".repeat(32),
+            state: PeerState::Down,
+            since: Timestamp::UNIX_EPOCH,
+        }],
         namespace: NamespaceStatus {
             entries: 3,
             unique_bytes: 1 << 20,
@@ -211,6 +218,11 @@ fn status_is_readable_as_text_and_as_json() {
     );
     assert!(text.contains("the clock\\u{1b}[31m is off"), "{text}");
     assert!(!text.contains('\x1b'), "colour into a pipe: {text}");
+    assert!(text.contains("absent   lab-3 is down since "), "{text}");
+    assert!(text.contains("error    the key is copied"), "{text}");
+    let first = text.find("error  ");
+    assert!(first < text.find("warning"), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     let json = daemon.json(&["status", "--json"]);
     assert_eq!(json["mount"]["path"], "/mnt/p2p");
     assert_eq!(json["started"], "1970-01-01T00:00:00Z");

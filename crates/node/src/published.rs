@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
@@ -30,6 +30,22 @@ pub struct MemberReport {
     /// transfer to this node or waits to be shown. Logs that cannot be had at the moment do not
     /// count.
     pub is_read: bool,
+    /// When this node learned of the present state; `None` before the report is published.
+    pub since: Option<SystemTime>,
+}
+
+impl MemberReport {
+    /// Sets since when the members have their state, from the reports before. Both are in the order
+    /// of the nodes.
+    pub(super) fn set_since(now: SystemTime, before: &[Self], reports: &mut [Self]) {
+        for report in reports {
+            let (node, state) = (report.status.member.node, report.status.state);
+            let known = before.binary_search_by_key(&node, |it| it.status.member.node);
+            let known = known.ok().and_then(|place| before.get(place));
+            let same = known.filter(|it| it.status.state == state);
+            report.since = same.and_then(|it| it.since).or(Some(now));
+        }
+    }
 }
 
 /// The readers of each own share that has readers.
@@ -139,4 +155,38 @@ pub enum Outdated {
     },
     /// The cached part of this content has changed.
     CachedBytes(ContentHash),
+}
+
+#[cfg(test)]
+mod tests {
+    use p2pfs_membership::{Member, MemberState};
+
+    use super::*;
+    use p2pfs_types::id::Generation;
+
+    #[test]
+    fn a_state_keeps_its_time_until_it_changes() {
+        let report = |node: u8, state| MemberReport {
+            status: MemberStatus {
+                member: Member {
+                    node: NodeId::new([node; 32]),
+                    address: "10.0.0.1:1378".parse().unwrap(),
+                    generation: Generation(1),
+                },
+                state,
+                round_trip: None,
+            },
+            entries: 0,
+            is_read: true,
+            since: None,
+        };
+        let (alive, down) = (MemberState::Alive, MemberState::Down);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut first = [report(1, alive), report(3, alive)];
+        MemberReport::set_since(at(10), &[], &mut first);
+        let mut second = [report(1, alive), report(2, down), report(3, down)];
+        MemberReport::set_since(at(20), &first, &mut second);
+        let since = second.map(|it| it.since);
+        assert_eq!(since, [Some(at(10)), Some(at(20)), Some(at(20))]);
+    }
 }

@@ -37,6 +37,9 @@ described! {
         pub mount: MountStatus,
         /// The number of other nodes in each state.
         pub peers: PeerCounts,
+        /// The nodes that are suspect, away or down, the latest first; at most 5 of them.
+        #[serde(default)]
+        pub absent: Vec<AbsentPeer>,
         /// The size of the namespace.
         pub namespace: NamespaceStatus,
         /// The local cache.
@@ -127,6 +130,21 @@ described! {
 }
 
 described! {
+    /// A node that is suspect, away or down.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct AbsentPeer as "AbsentPeer" {
+        /// Its name, as in the list of peers.
+        pub name: String,
+        /// Its key, 64 hexadecimal digits.
+        pub node: String,
+        /// Its membership state.
+        pub state: PeerState,
+        /// When this node learned of the state.
+        pub since: Timestamp,
+    }
+}
+
+described! {
     /// How many other nodes there are in each state, within [`Status`].
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
     pub struct PeerCounts as "PeerCounts" {
@@ -211,6 +229,9 @@ described! {
         pub address: String,
         /// Its membership state.
         pub state: PeerState,
+        /// When this node learned of the state; absent for older protocols.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub since: Option<Timestamp>,
         /// The protocol that it speaks.
         pub plane: Plane,
         /// Usual round trip; absent before the first measurement.

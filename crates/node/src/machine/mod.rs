@@ -470,6 +470,7 @@ impl Machine {
             MemberReport {
                 entries: head.map_or(0, |signed| signed.head.count),
                 is_read: is_all_read && self.questions.has_told(node),
+                since: None,
                 status,
             }
         };

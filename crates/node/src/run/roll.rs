@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::EventLoop;
 use crate::machine::NodeEvent;
@@ -30,7 +31,10 @@ impl EventLoop {
     }
 
     pub(super) fn publish_members(&mut self) -> Arc<Vec<MemberReport>> {
-        let members = Arc::new(self.machine.member_reports());
+        let mut members = self.machine.member_reports();
+        let before = self.handles.published.members.load();
+        MemberReport::set_since(SystemTime::now(), &before, &mut members);
+        let members = Arc::new(members);
         self.handles.published.members.store(Arc::clone(&members));
         members
     }

@@ -1,13 +1,14 @@
 //! Answers about the node and its peers, and the data for metrics and rates.
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Services, Sight, legacy, mesh, shares};
 use crate::daemon::control::{
-    CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane, Status,
-    Traffic,
+    AbsentPeer, CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane,
+    Status, Traffic,
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::rates::Counter;
@@ -35,6 +36,7 @@ pub(super) fn status(services: &Services, sight: Sight) -> Status {
         epoch: status.epoch.to_string(),
         mount,
         peers: count_peers(&status.members),
+        absent: absent_peers(services, &status.members),
         namespace: NamespaceStatus {
             entries: status.folder.entries,
             unique_bytes: status.folder.unique_bytes,
@@ -138,6 +140,7 @@ fn peer_info(services: &Services, peer: &PeerReport) -> PeerInfo {
         node: contact.node.to_string(),
         address: contact.address.to_string(),
         state: member.status.state,
+        since: member.since.and_then(|at| Timestamp::try_from(at).ok()),
         plane: Plane::Native,
         round_trip_ms: member
             .status
@@ -175,6 +178,36 @@ fn peer_info(services: &Services, peer: &PeerReport) -> PeerInfo {
 const NOBODY: Sight = Sight::Own(u32::MAX);
 /// The only reason for which a peer is shunned.
 const LIED: &str = "sent bytes that do not fit their hash";
+
+/// Maximum number of absent nodes in the status. `p2pfs peers` shows all.
+const ABSENT_MAX: usize = 5;
+
+/// Returns the nodes that are suspect, away or down, the latest first, up to [`ABSENT_MAX`]. A node
+/// that is down is mentioned as long as the membership remembers it.
+fn absent_peers(services: &Services, members: &[MemberReport]) -> Vec<AbsentPeer> {
+    let is_absent = |member: &&MemberReport| {
+        let state = member.status.state;
+        matches!(
+            state,
+            MemberState::Suspect | MemberState::Away | MemberState::Down
+        )
+    };
+    let mut absent: Vec<_> = members.iter().filter(is_absent).collect();
+    absent.sort_by_key(|member| Reverse(member.since));
+    let peer = |member: &MemberReport| {
+        let node = member.status.member.node;
+        AbsentPeer {
+            name: services.node.peers().name_of(&node),
+            node: node.to_string(),
+            state: member.status.state,
+            since: member
+                .since
+                .and_then(|at| Timestamp::try_from(at).ok())
+                .unwrap_or_default(),
+        }
+    };
+    absent.into_iter().take(ABSENT_MAX).map(peer).collect()
+}
 
 fn count_peers(members: &[MemberReport]) -> PeerCounts {
     let count = |state| {
