@@ -6,6 +6,7 @@ use super::output::{Colour, Output, fit_first};
 use super::share::print_one;
 use super::text::{escape, human_bytes, local_time, percent, printable};
 use jiff::Timestamp;
+use p2pfs_node::api::MUTE_MIN;
 use p2pfs_types::age::age_text;
 
 use crate::daemon::config::units::write_count;
@@ -147,8 +148,24 @@ fn peer_counts(status: &Status) -> String {
     )
 }
 
-/// Minimum number of consecutive unanswered requests for which an alive node is reported as mute.
-const MUTE_MIN: u32 = 3;
+/// Names the nodes that are suspect, away or down, with the time of that. Returns `None` if there
+/// are none.
+pub(super) fn absent(absent: &[AbsentPeer], counts: &PeerCounts) -> Option<String> {
+    let named = absent.iter().map(|peer| {
+        let (name, state) = (printable(&peer.name), state_word(peer.state));
+        format!("{name} is {state} since {}", local_time(peer.since))
+    });
+    let named: Vec<_> = named.collect();
+    let all = counts.suspect + counts.away + counts.down;
+    let more = all.saturating_sub(named.len() as u64);
+    let more = if more == 0 {
+        String::new()
+    } else {
+        format!(", and {more} more")
+    };
+    (!named.is_empty()).then(|| format!("{}{more}; see p2pfs peers", named.join(", ")))
+}
+
 const MUTE: &str = "alive, but left the last questions for files without an answer: a firewall \
                     that lets one direction through, or a path that loses large packets (a VPN: \
                     lower the MTU); p2pfs ping shows whether it answers at all";

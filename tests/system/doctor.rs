@@ -128,6 +128,45 @@ fn doctor_is_quick_behind_a_closed_firewall_and_status_agrees_on_both_sides() {
     stop(nodes);
 }
 
+#[apply(promise)]
+#[takes("nft")]
+fn failed_read_behind_a_new_firewall_is_a_warning_of_status_without_doctor() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
+    let big = folder.path().join("n1/share/big");
+    fs::write(&big, vec![7; 4 << 20]).unwrap();
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--mounted", "--peers", "1", "--file", "big"]);
+    wait.args(["--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.path().join("n2/sock"))).expect_ok();
+    drop_incoming(&lab, "n1", "meta l4proto tcp");
+    let read = || {
+        run(lab
+            .on("n2")
+            .arg("cat")
+            .arg(folder.path().join("n2/mnt/big")))
+    };
+    let said = || status(&lab, "n2", folder.path());
+    let warning = "warning n1 is alive, but left the last questions for files without an answer";
+    eventually("a read has failed and status says why", HANG_LIMIT, || {
+        assert!(!read().status.success());
+        said().contains(warning)
+    });
+    // The cause follows from the periodic check.
+    eventually("the peer is checked", HANG_LIMIT, || {
+        said().contains("error peer n1: ")
+    });
+    run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
+    eventually("reads work and status is well again", HANG_LIMIT, || {
+        let _may_still_rest = read();
+        let said = said();
+        !said.contains(warning) && !said.contains("error peer n1: ")
+    });
+    stop(nodes);
+}
+
 /// What `p2pfs status` says on a host, in one line.
 fn status(lab: &Lab, host: &str, folder: &Path) -> String {
     let mut command = lab.on(host);

@@ -106,6 +106,11 @@ conditions! {
         "No other node answers, although some are known."
         "start p2pfs on another node, or mend the network: p2pfs doctor looks for the \
          reason";
+    PeerMute "peer-mute" Warning "peer" "b0781f3c2fa6469c97218289a69c8cc1"
+        "A node is alive, but left the last questions for files without an answer. The \
+         condition ends with its next answer."
+        "a firewall that lets one direction through, or a path that loses large packets \
+         (a VPN: lower the MTU): p2pfs doctor looks for the reason";
     NoMulticast "no-multicast" Warning "mdns" "c1c6cb81945f49a79c7e3b8677b41fd4"
         "Nodes of the local network are not found by themselves."
         "name a seed, or connect this machine to a network";

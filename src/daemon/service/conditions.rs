@@ -54,6 +54,8 @@ pub(super) async fn review(services: &Arc<Services>) {
 fn review_now(services: &Services) {
     services.node.health().review();
     former_names::review(services);
+    let events = services.node.events();
+    events.replace(Condition::PeerMute, mute_peers(services));
     let refused = refused_config_finding(services);
     let expelled = membership::check_membership(services);
     let expelled = expelled.map(|check| {
@@ -70,6 +72,19 @@ fn review_now(services: &Services) {
             .events()
             .replace(condition, found.into_iter().collect());
     }
+}
+
+/// Returns a finding for each node that is alive and leaves requests for files unanswered, by the
+/// name of the node.
+fn mute_peers(services: &Services) -> Vec<(String, Finding)> {
+    let peers = services.node.peers();
+    let mute = peers.mute().into_iter().map(|node| {
+        let name = peers.name_of(&node);
+        let found =
+            format!("{name} is alive, but left the last questions for files without an answer");
+        (name, Finding::new(found))
+    });
+    mute.collect()
 }
 
 /// Returns the finding for a refused configuration. Only root and the daemon's user see the reason.

@@ -22,10 +22,12 @@ pub(super) async fn watch(services: Arc<Services>) {
     let mut tick = tokio::time::interval(LOOK_PERIOD);
     for look in 0_u32.. {
         tick.tick().await;
-        // An open finding is checked each time, so that it is not reported longer than it holds.
+        // An open finding is checked each time, so that it is not reported longer than it holds. So
+        // is a peer that leaves requests unanswered, because a reader has just failed.
         let mut standing = services.node.events().standing().into_iter();
         let stands = standing.any(|it| it.condition == Condition::CutOff);
-        let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || stands;
+        let is_any_mute = !services.node.peers().mute().is_empty();
+        let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || stands || is_any_mute;
         let found = match network::is_alone(&services).await {
             true => network::check_why_alone(&services).await,
             false if is_due => network::check_reached(&services).await,

@@ -49,7 +49,7 @@ pub use health::{DiskRoom, NodeHealth};
 pub use membership::NodeMembership;
 pub use messenger::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages, Messenger};
 pub use names::{Listed, NameLookup, NextRead, Page, Why};
-pub use peers::{NodePeers, PeerReport, Reached};
+pub use peers::{MUTE_MIN, NodePeers, PeerReport, Reached};
 pub use pins::{NodePins, NotPinned, WhyNotPinned};
 pub use prefetch::{Fetched, Prefetch};
 pub use reader::Reader;

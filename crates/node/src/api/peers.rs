@@ -9,11 +9,15 @@ use crate::commands::CommandSender;
 use crate::run::{LoopCommand, NodeHandles};
 use crate::{MemberReport, NodeError, Offence};
 use p2pfs_fetch::PeerRate;
+use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_transfer::net::lan::{AnnouncedNodes, NODES_MAX};
 use p2pfs_transfer::net::peer::Probed;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
+
+/// Minimum number of consecutive unanswered requests for which an alive node is reported as mute.
+pub const MUTE_MIN: u32 = 3;
 
 /// One other node.
 #[derive(Clone, Debug)]
@@ -82,6 +86,20 @@ impl NodePeers {
             }
         };
         Ok(members.into_iter().map(report).collect())
+    }
+
+    /// Returns the nodes that are alive, but left at least [`MUTE_MIN`] requests for files
+    /// unanswered since their last answer.
+    pub fn mute(&self) -> Vec<NodeId> {
+        let members = self.handles.published.members.load();
+        let is_alive = |node: &NodeId| {
+            let place = members.binary_search_by_key(node, |it| it.status.member.node);
+            let member = place.ok().and_then(|place| members.get(place));
+            member.is_some_and(|it| it.status.state == MemberState::Alive)
+        };
+        let rates = self.handles.fetcher.peers().into_iter();
+        let mute = rates.filter(|rate| rate.unanswered >= MUTE_MIN);
+        mute.map(|rate| rate.node).filter(is_alive).collect()
     }
 
     /// Forgets the listings of a node that is not live, until the node is live again or has a newer

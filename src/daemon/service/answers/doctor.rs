@@ -79,6 +79,8 @@ fn reports(check: &Check, standing: &StandingCondition) -> bool {
         // Its subject is the name of the periodic check that failed. The doctor has just repeated
         // that check, so its result counts, even if it is good.
         Condition::CutOff => check.name == subject,
+        // Its subject is the name of the peer.
+        Condition::PeerMute => !is_ok && check.name.strip_prefix("peer ") == Some(subject),
         Condition::FolderGone => !is_ok && check.name == MOUNT_CHECK,
         Condition::ShareSilent | Condition::ShareMissing => {
             !is_ok && check.name.strip_prefix(SHARE_CHECK) == Some(subject)
@@ -261,6 +263,7 @@ mod tests {
         for (condition, subject, check) in [
             (Condition::CutOff, "seed s:1", "seed s:1"),
             (Condition::FolderGone, "", "mount"),
+            (Condition::PeerMute, "one", "peer one"),
             (Condition::ShareSilent, "/a", "share /a"),
             (Condition::ShareMissing, "/a", "share /a"),
             (Condition::ShareUnreadable, "/a: it is gone", "share /a"),
@@ -278,6 +281,7 @@ mod tests {
         for (condition, subject, check) in [
             (Condition::NoPassthrough, "", "mount"),
             (Condition::CutOff, "peer one", "peer three"),
+            (Condition::PeerMute, "two", "peer three"),
             (Condition::ShareSilent, "/a", "share /c"),
             (Condition::ShareProblem, "/ab/x: it is private", "share /a"),
             (Condition::FormerNames, "/a", "share /a"),

@@ -270,7 +270,7 @@ async fn check_heard(
 }
 
 /// Checks live peers: dials them, and asks them to dial back. Checks the peers with a standing
-/// finding, and up to `limit` others.
+/// finding, those that leave requests unanswered, and up to `limit` others.
 async fn check_peers(
     services: &Services,
     limit: usize,
@@ -281,10 +281,12 @@ async fn check_peers(
         let names = [format!("peer {name}"), format!("clock of {name}")];
         standing.iter().any(|it| names.contains(&it.subject))
     };
+    let mute = services.node.peers().mute();
     let members = members(services).await?;
     let live = members.iter().filter(|member| is_alive(member));
-    let (mut known, others): (Vec<_>, Vec<_>) =
-        live.partition(|member| stands(&name_of(services, member)));
+    let (mut known, others): (Vec<_>, Vec<_>) = live.partition(|member| {
+        mute.contains(&member.status.member.node) || stands(&name_of(services, member))
+    });
     known.extend(others.into_iter().take(limit));
     let mut asked = JoinSet::new();
     for member in known {
