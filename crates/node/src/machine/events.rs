@@ -102,8 +102,12 @@ pub struct MachineCounters {
     /// Parts of logs that did not decode or had no valid head, that the catalogue refused, or after
     /// which the log did not match its head.
     pub bad_parts: u64,
-    /// Own facts and reader lists that the own log could not take.
-    pub refused_facts: u64,
+    /// Own names that the own log could not take.
+    pub refused_names: u64,
+    /// Announcements of cached contents that the own log could not take.
+    pub refused_haves: u64,
+    /// Lists of readers of own shares that the own log could not take.
+    pub refused_lists: u64,
     /// Heads of non-members, and heads or live nodes beyond the limits on nodes and records.
     pub refused_heads: u64,
     /// Member lists that did not decode or contain forged claims.

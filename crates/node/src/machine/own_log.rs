@@ -114,26 +114,37 @@ impl OwnLogAccess<'_> {
     /// Records all queued facts in the log.
     pub(super) fn record(&mut self) {
         for fact in std::mem::take(&mut self.log.unsaid) {
-            let catalogue = &mut *self.catalogue;
-            let recorded = match fact {
-                Fact::Entry { share, path, entry } => catalogue.own_mut().put(share, &path, entry),
-                Fact::Removed { share, path } => Ok(catalogue.own_mut().remove(share, &path)),
-                Fact::Have { hash, size_bytes } => catalogue.own_mut().have(hash, size_bytes),
-                Fact::HaveNot { hash } => Ok(catalogue.own_mut().have_not(hash)),
+            let mut own = self.catalogue.own_mut();
+            match fact {
+                Fact::Entry { share, path, entry } => {
+                    if own.put(share, &path, entry).is_err() {
+                        self.count_refused_name();
+                    }
+                }
+                Fact::Removed { share, path } => {
+                    own.remove(share, &path);
+                }
+                Fact::Have { hash, size_bytes } => {
+                    let is_refused = own.have(hash, size_bytes).is_err();
+                    self.events.counters.refused_haves += u64::from(is_refused);
+                }
+                Fact::HaveNot { hash } => {
+                    own.have_not(hash);
+                }
                 // Only the catalogue makes reader lists and sealed entries.
-                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {
-                    Ok(false)
-                }
-            };
-            if recorded.is_err() {
-                self.events.counters.refused_facts += 1;
-                if self.events.counters.refused_facts == 1 {
-                    self.events.push(NodeEvent::NamesRefused);
-                }
+                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
             }
         }
         // Cached contents for which the log has no room are not announced.
         let _full = self.catalogue.own_mut().review_haves();
+    }
+
+    /// Counts a name that the log has no room for, and reports the first.
+    fn count_refused_name(&mut self) {
+        self.events.counters.refused_names += 1;
+        if self.events.counters.refused_names == 1 {
+            self.events.push(NodeEvent::NamesRefused);
+        }
     }
 
     /// Schedules a head for changed own facts.
@@ -174,7 +185,7 @@ impl OwnLogAccess<'_> {
             });
             match self.catalogue.reader_lists().set(*share, meant.as_ref()) {
                 Ok(is_news) => has_changed |= is_news,
-                Err(_) => self.events.counters.refused_facts += 1,
+                Err(_) => self.events.counters.refused_lists += 1,
             }
             all.extend(meant.map(|meant| (*share, meant)));
         }

@@ -238,6 +238,36 @@ fn names_over_budget_are_not_published_and_reported_once() {
 }
 
 #[test]
+fn the_first_refused_name_is_reported_although_other_facts_were_refused_before() {
+    let mut bench = MachineBench::new(1);
+    let (now, share) = (bench.now, ShareIndex(9));
+    let budgets = Budgets {
+        author: Cost {
+            bytes: 0,
+            directories: 0,
+        },
+        ..Budgets::default()
+    };
+    let machine = &mut bench.machines[0];
+    machine.catalogue().set_budgets(budgets);
+    machine.own().set_readers(now, share, Some(vec![]));
+    let hash = ContentHash::of(b"cached");
+    machine.own().set_have(now, hash, Some(6));
+    bench.run(Duration::from_secs(2));
+    let refused = |bench: &MachineBench| {
+        let mut told = bench.events.iter();
+        told.any(|it| *it == (0, NodeEvent::NamesRefused))
+    };
+    let counters = bench.machines[0].counters();
+    assert_eq!((counters.refused_lists, counters.refused_haves), (1, 1));
+    assert!(!refused(&bench), "no name was refused");
+    bench.put(0, "name", "x");
+    bench.run(Duration::from_secs(2));
+    assert_eq!(bench.machines[0].counters().refused_names, 1);
+    assert!(refused(&bench));
+}
+
+#[test]
 fn a_member_over_its_budget_is_named_once_and_not_pulled_again_at_once() {
     let mut bench = MachineBench::new(3);
     let budgets = Budgets {
