@@ -21,7 +21,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::config::EVENTS_MAX as u64),
         text: "maximum number of events that wait for the node. Beyond it, events that a peer \
                can cause at will are dropped: messages, heads, statements, strangers and \
-               offences. Changes of members are never dropped, because MEMBERS_MAX bounds them.",
+               offences. Changes of members are never dropped, because the node would otherwise show \
+               wrong members. The node takes all events after each datagram.",
         tests: LimitTests::By(&["crates/membership/src/tests.rs unread_events_are_bounded"]),
     },
     Limit {

@@ -277,7 +277,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "proto::wire::native::tcp::frame::FRAME_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::native::tcp::frame::FRAME_MAX_BYTES as u64),
-        text: "the longest body of any frame: a range of 1 MiB with its proof fits twice.",
+        text: "the longest body of any frame. A range of 1 MiB with its proof takes a little more \
+               than half of it.",
         tests: LimitTests::By(&[
             "crates/proto/src/wire/native/tcp/tests.rs a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not",
         ]),

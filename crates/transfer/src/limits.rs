@@ -25,9 +25,10 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "transfer::client::FETCH_EVENTS_MAX",
         value: LimitValue::Count(crate::client::FETCH_EVENTS_MAX as u64),
-        text: "how many events wait for their reader; further ones are dropped and counted.",
+        text: "how many events wait for their reader; further ones are dropped, and no read waits \
+               for them.",
         tests: LimitTests::Untried(
-            "a queue of the runtime's own, made with this number: what is dropped is counted",
+            "a queue of the runtime's own, made with this number: an event that finds it full is dropped",
         ),
     },
     Limit {
