@@ -337,8 +337,8 @@ calls! {
         token: String,
     } -> Joined; CallInfo::open_to_owner().once().slow().shown_by("join");
 
-    /// Leaves the cluster for good; the other nodes forget this node at once. The reply arrives before
-    /// the daemon ends.
+    /// Leaves the cluster for good, and then ends the daemon. The nodes that receive the statement
+    /// forget this node at once. The reply says whether any did, and arrives before the daemon ends.
     Leave {} -> Left; CallInfo::open_to_owner().once().slow().shown_by("leave");
 
     /// Returns one page of the contents in the cache. If `more` is true, the next page follows after

@@ -85,11 +85,11 @@ described! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
     pub enum ServiceState {
-        /// The daemon is opening its state and has not mounted yet.
+        /// The daemon opens its state and joins the gossip, and has not mounted yet.
         Starting,
-        /// The daemon gossips and has mounted, if it is to mount.
+        /// The start is complete: the daemon gossips and has mounted, if it is to mount.
         Serving,
-        /// The daemon has announced its departure and is ending.
+        /// The daemon is ending: it announces its departure and unmounts.
         Stopping,
     }
 }
@@ -347,23 +347,25 @@ described! {
     /// pipe. The caller can read `size_bytes` bytes from the start to the end.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct GetStarted as "GetStarted" {
-        /// The BLAKE3 hash, 64 hexadecimal digits.
+        /// The BLAKE3 hash, 64 hexadecimal digits; `none` for a file of a legacy peer.
         pub hash: String,
         /// The length of the file.
         pub size_bytes: u64,
-        /// Bytes that are already cached.
+        /// Bytes that are already on this machine, in a share or in the cache.
         pub cached_bytes: u64,
-        /// The executable bit.
+        /// The executable bit; false for a file of a legacy peer.
         pub executable: bool,
     }
 }
 
 described! {
-    /// The last reply to [`super::Call::Get`], sent once all bytes were verified and written to the
-    /// descriptor.
+    /// The last reply to [`super::Call::Get`]. With a pipe it is sent once all bytes were written to
+    /// it, verified unless they are of a legacy peer. With a file it follows at once.
     #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
     pub struct GetDone as "GetDone" {
-        /// The bytes that each node gave during this call; empty if all bytes were local.
+        /// The bytes that each node gave to this one during the call, for other readers too; empty if
+        /// there were none. For a file of a legacy peer, that peer and the bytes of the file that it
+        /// gave, now or before.
         pub sources: Vec<SourceShare>,
     }
 }
@@ -440,7 +442,8 @@ described! {
 }
 
 described! {
-    /// The reply to a call without a result: [`super::Call::Wait`], [`super::Call::Own`].
+    /// The reply to a call without a result: [`super::Call::Wait`], [`super::Call::Events`],
+    /// [`super::Call::Own`], [`super::Call::Forget`].
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
     pub struct Nothing as "Nothing" {}
 }
