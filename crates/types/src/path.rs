@@ -194,8 +194,9 @@ pub enum PathError {
     Hidden,
 }
 
-/// Returns a name as printable text. Escapes bytes that are not UTF-8, and the characters of
-/// [`is_trick`]. A backslash is doubled, so that the text determines the bytes.
+/// Returns a name as printable text. Escapes bytes that are not UTF-8, the characters of
+/// [`is_trick`], and blanks at either end, which would be invisible in a table. A backslash is
+/// doubled, so that the text determines the bytes.
 pub fn escape(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -211,7 +212,21 @@ pub fn escape(name: &[u8]) -> String {
             let _infallible = write!(text, "\\x{byte:02x}");
         }
     }
-    text
+    let inner = text.trim();
+    if inner.len() == text.len() {
+        return text;
+    }
+    let (before, rest) = text.split_at(text.len() - text.trim_start().len());
+    let after = &rest[inner.len()..];
+    [&*escape_blanks(before), inner, &escape_blanks(after)].concat()
+}
+
+fn escape_blanks(blanks: &str) -> String {
+    let escaped = blanks.chars().map(|blank| match blank {
+        ' ' => "\\x20".to_owned(),
+        blank => blank.escape_default().to_string(),
+    });
+    escaped.collect()
 }
 
 /// Returns whether a character controls a terminal, changes the direction of text or is invisible
@@ -263,6 +278,20 @@ mod tests {
         assert_eq!(escape("a\u{202e}txt.exe".as_bytes()), "a\\u{202e}txt.exe");
         assert_eq!(escape("\u{9b}31m".as_bytes()), "\\u{9b}31m");
         assert_eq!(escape(b"back\\slash"), "back\\\\slash");
+    }
+
+    #[test]
+    fn a_blank_at_an_end_of_a_name_is_visible() {
+        for (name, shown) in [
+            ("a b", "a b"),
+            ("end ", "end\\x20"),
+            ("  two\u{a0}", "\\x20\\x20two\\u{a0}"),
+            (" ", "\\x20"),
+            ("\u{3000}x", "\\u{3000}x"),
+            ("dir / x", "dir / x"),
+        ] {
+            assert_eq!(escape(name.as_bytes()), shown);
+        }
     }
 
     #[test]
