@@ -36,8 +36,8 @@ pub struct MountOptions {
     pub directory_mask: u16,
     /// Whether all users may access the mount. Only mounts of root can allow this.
     pub allow_other: bool,
-    /// Read-ahead of the kernel in bytes, if this process may set it. Otherwise the kernel uses its
-    /// default of 128 KiB.
+    /// Read-ahead of the kernel in bytes, if the process that mounts may set it. Otherwise the
+    /// kernel uses its default of 128 KiB.
     pub read_ahead_bytes: u64,
     /// Options of the server.
     pub server: ServerOptions,

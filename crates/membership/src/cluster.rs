@@ -307,7 +307,7 @@ impl Cluster {
     /// Returns this node and all known members that did not say farewell, for another member to
     /// merge.
     pub fn export_members(&self) -> Bytes {
-        // The list would only say that such a member is down. Its farewell, which spreads by
+        // An entry would only say that such a member is down. Its farewell, which spreads by
         // itself, also says why.
         let rumors = &self.spreading.rumors;
         let has_left = |m: &Member| rumors.farewell_of(&m.node, m.generation).is_some();

@@ -57,10 +57,9 @@ impl Place {
         }
     }
 
-    /// Returns the system's defaults for the system's service under its own user. The unit
-    /// announces its directories in variables (`StateDirectory=` and the like, systemd.exec(5)),
-    /// several of them separated by colons. Returns `None` if the system's state directory is not
-    /// among them.
+    /// Returns the system's defaults if this is the system's service under its own user: systemd
+    /// then names the system's state directory in `STATE_DIRECTORY` (systemd.exec(5)), perhaps
+    /// among others, separated by colons. Otherwise returns `None`.
     fn service(host: &str, environment: &Environment) -> Option<Self> {
         let system = Self::system(host);
         let mut states = std::env::split_paths(environment.path("STATE_DIRECTORY")?);

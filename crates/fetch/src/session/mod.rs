@@ -643,8 +643,8 @@ impl<O: Owner> Session<O> {
                 let last = content.size_bytes.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
                 let end = ByteRange::new(last, content.size_bytes);
                 let deadline = now + self.sizes.patience;
-                // after a recent failure the proof is requested again at the next offer or list of
-                // holders
+                // An error, such as a recent failure, is ignored: the next offer or list of holders
+                // requests the proof again.
                 if let Ok(id) = self.plan.demand(now, content, end, deadline) {
                     self.sizes.begin_proof(id, content);
                 }

@@ -131,7 +131,7 @@ impl MountPlace {
     /// Sets the read-ahead of the kernel in bytes. Takes effect only after the answer to FUSE_INIT.
     ///
     /// # Errors
-    /// If this process lacks the permission. Reads are correct without it, only slower.
+    /// If the process that mounted lacks the permission. Reads are correct without it, only slower.
     pub(crate) fn set_read_ahead(&self, bytes: u64) -> std::io::Result<()> {
         match &self.means {
             MountMeans::Broker(broker) => broker.set_read_ahead(bytes),

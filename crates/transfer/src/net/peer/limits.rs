@@ -93,7 +93,7 @@ pub struct ConnectionTimes {
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Maximum proven connections accepted from all peers. Beyond it the oldest one from the
-    /// address with the most connections is dropped. If no address has more than
+    /// IP address with the most connections is dropped. If none has more than
     /// `accepted_per_peer`, the new connection is dropped.
     pub accepted: usize,
     /// Maximum proven connections accepted from one peer. Beyond it the oldest is dropped.
