@@ -31,6 +31,38 @@ struct InodeTable {
     /// Inodes with another number than the first of their numbers, because another inode had that
     /// number or an own file that was replaced is open under it.
     second: BTreeSet<u64>,
+    grown: GrownInodes,
+}
+
+/// The inodes of files that grew since their first lookup. Their numbers are those of an earlier
+/// version.
+#[derive(Default)]
+struct GrownInodes {
+    /// The contents of each inode: the present one and, while the namespace is about to change, the
+    /// one before.
+    contents: BTreeMap<u64, Vec<ContentHash>>,
+    numbers: BTreeSet<(ContentHash, u64)>,
+}
+
+impl GrownInodes {
+    fn set(&mut self, number: u64, contents: Vec<ContentHash>) {
+        self.remove(number);
+        self.numbers
+            .extend(contents.iter().map(|hash| (*hash, number)));
+        self.contents.insert(number, contents);
+    }
+
+    fn remove(&mut self, number: u64) {
+        for hash in self.contents.remove(&number).into_iter().flatten() {
+            self.numbers.remove(&(hash, number));
+        }
+    }
+
+    /// Returns the inodes that have this content because they grew.
+    fn of_content(&self, hash: &ContentHash) -> impl Iterator<Item = u64> {
+        let numbers = self.numbers.range((*hash, 0)..=(*hash, u64::MAX));
+        numbers.map(|(_, number)| *number)
+    }
 }
 
 struct InodeEntry {
@@ -109,6 +141,41 @@ impl Inodes {
         !second.is_empty() && (inode.numbers().skip(1)).any(|number| second.contains(&number))
     }
 
+    /// Makes a longer version the present one of a file that only grew. Until
+    /// [`Inodes::settle_growth`], the version before also leads to the inode, because the shown
+    /// namespace may still have it.
+    pub(crate) fn grow(&self, number: u64, newer: &FileVersion) {
+        let table = &mut *self.table.lock();
+        let Some(known) = table.known.get_mut(&number) else {
+            return;
+        };
+        let Some(before) = known.content() else {
+            return;
+        };
+        let last: Box<[u8]> = known.name().into();
+        known.what = StoredNode::Other(Box::new((last, Node::File(newer.clone()))));
+        known.view = 0;
+        table.grown.set(number, vec![newer.hash, before]);
+    }
+
+    /// Ends a growth: only the present version leads to the inode.
+    pub(crate) fn settle_growth(&self, number: u64, newer: &FileVersion) {
+        let table = &mut *self.table.lock();
+        if table.grown.contents.contains_key(&number) {
+            table.grown.set(number, vec![newer.hash]);
+        }
+    }
+
+    /// Returns the number of an inode: that of an earlier version if the file grew, and the best
+    /// number otherwise.
+    pub(crate) fn listed_number(&self, inode: &Inode) -> u64 {
+        let table = self.table.lock();
+        let last = names::last(&inode.name);
+        table
+            .grown_number(inode, &last)
+            .unwrap_or_else(|| inode.number())
+    }
+
     /// Subtracts lookups that the kernel has forgotten. Returns whether the inode left the table.
     pub(crate) fn forget(&self, number: u64, lookups: u64) -> bool {
         let table = &mut *self.table.lock();
@@ -180,7 +247,8 @@ impl Inodes {
         let alike = numbers_of_content(hash).map(|numbers| table.known.range(numbers));
         let alike = alike.into_iter().flatten();
         let holding = alike.filter(|(_, known)| known.content() == Some(*hash));
-        holding.map(|(number, _)| *number).collect()
+        let holding = holding.map(|(number, _)| *number);
+        holding.chain(table.grown.of_content(hash)).collect()
     }
 
     /// Returns the known directories of `.p2pfs`.
@@ -218,11 +286,15 @@ impl InodeTable {
             _ => self.place_directory(names::parent(&inode.name)),
         };
         let last = names::last(&inode.name);
+        let grown = self.grown_number(inode, &last);
+        let grown = grown.filter(|number| may_be(*number));
         let mut allowed = inode.numbers().enumerate().filter(|it| may_be(it.1));
-        let (at, number, is_new) = allowed.find_map(|(at, number)| {
-            let there = self.known.get(&number);
-            let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
-            is_it.then_some((at, number, there.is_none()))
+        let (at, number, is_new) = grown.map(|number| (0, number, false)).or_else(|| {
+            allowed.find_map(|(at, number)| {
+                let there = self.known.get(&number);
+                let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
+                is_it.then_some((at, number, there.is_none()))
+            })
         })?;
         let view = said.as_ref().map_or(0, |said| said.view) as u32;
         let (what, own) = kept(inode, &last, said.map(|said| said.held));
@@ -257,6 +329,23 @@ impl InodeTable {
         Some(number)
     }
 
+    /// Returns the number of a file that grew, if `inode` is a version of it. `last` is the last part
+    /// of its name.
+    fn grown_number(&self, inode: &Inode, last: &[u8]) -> Option<u64> {
+        let Node::File(file) = &inode.node else {
+            return None;
+        };
+        if file.own.is_some() || self.grown.contents.is_empty() {
+            return None;
+        }
+        let is_it = |number: &u64| {
+            let there = self.known.get(number);
+            there.is_some_and(|there| there.name() == last)
+                && self.name_of(*number).as_ref() == Some(&inode.name)
+        };
+        self.grown.of_content(&file.hash).find(is_it)
+    }
+
     fn count(&mut self, number: u64) {
         if let Some(known) = self.known.get_mut(&number) {
             known.lookups = known.lookups.saturating_add(1);
@@ -278,6 +367,7 @@ impl InodeTable {
             let gone = known.remove();
             self.hidden.remove(&number);
             self.second.remove(&number);
+            self.grown.remove(number);
             number = gone.above;
             if let Some(above) = self.known.get_mut(&number) {
                 above.below -= 1;
@@ -290,6 +380,9 @@ impl InodeTable {
             return Some(ROOT_INO);
         }
         let last = names::last(&inode.name);
+        if let Some(grown) = self.grown_number(inode, &last) {
+            return Some(grown);
+        }
         for number in inode.numbers() {
             let there = self.known.get(&number)?;
             let is_it = there.is(there.above, &last, &inode.node);

@@ -19,6 +19,7 @@ pub mod files;
 mod filesystem;
 mod follow;
 mod foreign;
+mod growth;
 pub mod handles;
 mod inherited;
 mod inode;
@@ -58,8 +59,8 @@ pub use resolver::InodeResolver;
 pub use staleness::KernelCaches;
 pub use traits::{
     Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
-    Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow, ReadReply,
-    ReadTicket, Space, Stale, WholeFile,
+    GrowthReply, Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow,
+    ReadReply, ReadTicket, Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

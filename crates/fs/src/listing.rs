@@ -73,11 +73,10 @@ impl Directories {
             };
             let kind = listed.node.kind();
             let name = name.as_bytes();
-            let ino = Inode {
+            let ino = self.inodes.known.listed_number(&Inode {
                 name: child,
                 node: listed.node,
-            }
-            .number();
+            });
             if full(DirectoryEntry {
                 ino,
                 cookie,

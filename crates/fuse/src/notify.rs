@@ -52,7 +52,13 @@ impl Invalidator for NotifyQueues {
     }
 
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
-        self.names.invalidate_around(stale, change);
+        let is_of_pages = !stale.is_empty() && stale.iter().all(is_of_pages);
+        let queue = if is_of_pages {
+            &self.pages
+        } else {
+            &self.names
+        };
+        queue.invalidate_around(stale, change);
     }
 }
 

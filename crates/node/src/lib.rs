@@ -83,6 +83,7 @@ mod floods;
 mod foreign;
 mod generation;
 mod giving;
+mod growth;
 mod handle;
 pub mod inbox;
 mod limits;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -211,19 +212,6 @@ fn mv_out_of_the_mount_copies_and_reports_what_it_could_not_remove() {
     assert!(moved.exists(), "nothing is lost on the way in");
 }
 
-/// Lines that a program prints, as they come.
-fn lines_of(command: &mut Command) -> (Running, mpsc::Receiver<String>) {
-    let (out, into) = std::io::pipe().unwrap();
-    let running = start_into(command, into);
-    let (tell, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            let _ = tell.send(line);
-        }
-    });
-    (running, lines)
-}
-
 fn append(path: &Path, line: &str) {
     let mut file = File::options().append(true).open(path).unwrap();
     writeln!(file, "{line}").unwrap();
@@ -239,24 +227,32 @@ fn expect_line(lines: &mpsc::Receiver<String>, wanted: &str) {
     panic!("{wanted:?} never came");
 }
 
+#[track_caller]
+fn expect_next_line(lines: &mpsc::Receiver<String>, wanted: &str) {
+    assert_eq!(lines.recv_timeout(60 * SECOND).as_deref(), Ok(wanted));
+}
+
 #[apply(promise)]
 #[takes("tail")]
 fn tail_follows_what_another_node_appends() {
     let world = world();
     let source = world.source("growing.log");
-    // by name: each version is another file
+    // the file keeps its inode while it grows, so each line is printed once
     let mut tail = Command::new("tail");
     tail.args(["-n", "+1", "-F", "-s", "0.1"])
         .arg(world.seen("growing.log"));
     let (tail, lines) = lines_of(&mut tail);
-    expect_line(&lines, "one");
-    for (added, again) in [("two", &["one"][..]), ("three", &["one", "two"])] {
+    expect_next_line(&lines, "one");
+    let seen = fs::metadata(world.seen("growing.log")).unwrap();
+    for added in ["two", "three"] {
         append(&source, added);
-        again.iter().for_each(|line| expect_line(&lines, line));
-        expect_line(&lines, added);
+        expect_next_line(&lines, added);
+        let now = fs::metadata(world.seen("growing.log")).unwrap();
+        assert_eq!(now.ino(), seen.ino());
+        assert_eq!(now.len(), fs::metadata(&source).unwrap().len());
     }
     tail.signal(libc::SIGTERM);
-    tail.finish(60 * SECOND);
+    assert_eq!(tail.finish(60 * SECOND).stderr, "");
     // on the node that shares it, it is the file itself
     let mut tail = Command::new("tail");
     tail.args(["-n", "1", "-f", "-s", "0.1"]);
