@@ -170,13 +170,15 @@ fn check_growing_log(how: &[&str]) {
 
 /// Lines that are appended to the followed log, each after the line before was printed.
 const FOLLOWED_LINES: usize = 6;
+/// Lines that are appended every 0.02 s afterwards.
+const STREAMED_LINES: usize = 400;
 /// Size of the followed log: the smallest that is hashed from its listed version.
 const FOLLOWED_BYTES: usize = (64 << 20) + (1 << 20);
 /// Far more than the ends of all versions with their proofs, and far less than the log.
 const FOLLOWED_SENT_BYTES: usize = 8 << 20;
 
 #[apply(promise)]
-#[takes("tail")]
+#[takes("tail", "python3")]
 fn tail_on_another_node_prints_each_line_of_a_large_log_once() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
@@ -204,7 +206,18 @@ fn tail_on_another_node_prints_each_line_of_a_large_log_once() {
         let size_bytes = (number + 1) * LINE_BYTES;
         assert_eq!((now.ino(), now.len()), (ino, size_bytes as u64));
     }
+    // The same while it is written all the time.
+    let (next, enough) = (first + FOLLOWED_LINES, owner.home.join("enough"));
+    let appender = APPENDER.replace("LINES", &next.to_string());
+    let mut writer = Command::new("python3");
+    let writer = start(writer.args(["-c", &appender]).args([&log, &enough]));
+    (next..next + STREAMED_LINES).for_each(&expect);
+    fs::write(enough, b"").unwrap();
+    writer.finish(HANG_LIMIT).expect_ok();
+    let last = fs::metadata(&log).unwrap().len() as usize / LINE_BYTES;
+    (next + STREAMED_LINES..last).for_each(&expect);
     let sent = owner.traffic("sent_bytes");
+    println!("{sent} bytes sent");
     assert!(sent < FOLLOWED_SENT_BYTES, "{sent} bytes sent");
     // A file that replaces the log is another inode, and is printed from its beginning.
     let other = owner.home.join("other");

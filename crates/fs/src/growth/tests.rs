@@ -29,6 +29,8 @@ struct Log {
     versions: Mutex<HashMap<ContentHash, Vec<u8>>>,
     /// Data file of every version that is opened from now on.
     backing: Mutex<Option<Arc<File>>>,
+    /// The proofs that have no answer yet, if answers are held back.
+    held: Mutex<Option<Vec<GrowthReply>>>,
 }
 
 struct OpenLog {
@@ -45,6 +47,7 @@ impl Log {
             view,
             versions: Mutex::default(),
             backing: Mutex::default(),
+            held: Mutex::default(),
         })
     }
 
@@ -89,7 +92,10 @@ impl Content for Log {
         let versions = self.versions.lock();
         let is_grown = versions[&newer.hash].starts_with(&versions[&older.hash]);
         drop(versions);
-        reply(is_grown);
+        match &mut *self.held.lock() {
+            Some(held) => held.push(reply),
+            None => reply(is_grown),
+        }
     }
 
     fn cancel(&self, _: ReadTicket) {}
@@ -132,6 +138,8 @@ struct Kernel {
     fs: Arc<Filesystem>,
     ino: u64,
     told: Mutex<Vec<(Stale, u64)>>,
+    /// The drops of pages that wait for a reader, if there is such a reader.
+    kept: Mutex<Option<Vec<Around>>>,
 }
 
 impl Invalidator for Kernel {
@@ -141,6 +149,10 @@ impl Invalidator for Kernel {
     }
 
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
+        let is_of_pages = matches!(stale.first(), Some(Stale::PagesWithin { .. }));
+        if let (true, Some(kept)) = (is_of_pages, &mut *self.kept.lock()) {
+            return kept.push(change);
+        }
         stale.into_iter().for_each(|stale| self.invalidate(stale));
         change()
             .into_iter()
@@ -165,7 +177,27 @@ struct Follower {
     kernel: Arc<Kernel>,
     ino: u64,
     handle: u64,
+    /// The records of the open handles.
+    opens: File,
     caching: Caching,
+}
+
+fn filesystem(log: &Arc<Log>) -> Arc<Filesystem> {
+    let options = Options {
+        uid: 0,
+        gid: 0,
+        file_mask: 0,
+        directory_mask: 0,
+    };
+    Arc::new(Filesystem::new(log.clone(), options))
+}
+
+fn read(handle: &Handle, offset: u64) -> Vec<u8> {
+    let mut buffer = vec![0; 100];
+    match handle.read_now(offset, &mut buffer, Reach::Everything) {
+        Ok(ReadStep::Done(length)) => buffer[..length].to_vec(),
+        other => panic!("{other:?}"),
+    }
 }
 
 impl Follower {
@@ -173,19 +205,16 @@ impl Follower {
         let log = Log::new();
         *log.backing.lock() = backing.map(Arc::new);
         log.write(first);
-        let options = Options {
-            uid: 0,
-            gid: 0,
-            file_mask: 0,
-            directory_mask: 0,
-        };
-        let fs = Arc::new(Filesystem::new(log.clone(), options));
+        let fs = filesystem(&log);
         fs.files.set_backing_files(Arc::new(Backings));
+        let opens = tempfile::tempfile().unwrap();
+        fs.files.inherit(opens.try_clone().unwrap()).unwrap();
         let ino = fs.inodes.lookup(ROOT_INO, b"log").unwrap().attributes.ino;
         let kernel = Arc::new(Kernel {
             fs: fs.clone(),
             ino,
             told: Mutex::default(),
+            kept: Mutex::default(),
         });
         fs.caches.set_invalidator(kernel.clone());
         let open = fs.files.open(ino, libc::O_RDONLY, Reach::Everything);
@@ -196,6 +225,7 @@ impl Follower {
             kernel,
             ino,
             handle: open.handle,
+            opens,
             caching: open.caching,
         }
     }
@@ -212,12 +242,7 @@ impl Follower {
     }
 
     fn read(&self, offset: u64) -> Vec<u8> {
-        let mut buffer = vec![0; 100];
-        let handle = self.fs.files.handle(self.handle).unwrap();
-        match handle.read_now(offset, &mut buffer, Reach::Everything) {
-            Ok(ReadStep::Done(length)) => buffer[..length].to_vec(),
-            other => panic!("{other:?}"),
-        }
+        read(&self.fs.files.handle(self.handle).unwrap(), offset)
     }
 }
 
@@ -288,6 +313,40 @@ fn file_that_the_kernel_reads_itself_becomes_another_inode_once() {
     assert_eq!(again.caching, Caching::Keep);
     follower.write(b"one\ntwo\nthree\n");
     assert_eq!(follower.named().0, ino);
+}
+
+#[test]
+fn change_waits_for_its_proof_and_is_a_replacement_without_one() {
+    let follower = Follower::open(b"one\n", None);
+    *follower.log.held.lock() = Some(Vec::new());
+    follower.write(b"one\ntwo\n");
+    assert_eq!(follower.named(), (follower.ino, 4), "not shown yet");
+    follower.write(b"one\ntwo\nthree\n");
+    assert_eq!(follower.log.held.lock().as_ref().map(Vec::len), Some(1));
+    let held = follower.log.held.lock().take();
+    drop(held);
+    let (ino, size_bytes) = follower.named();
+    assert!(ino != follower.ino && size_bytes == 14);
+    assert_eq!(follower.read(0), b"one\n");
+}
+
+#[test]
+fn growth_does_not_wait_for_a_page_that_a_reader_keeps() {
+    let follower = Follower::open(b"one\n", None);
+    *follower.kernel.kept.lock() = Some(Vec::new());
+    follower.write(b"one\ntwo\n");
+    assert_ne!(follower.named().0, follower.ino);
+}
+
+#[test]
+fn next_process_reads_the_grown_version_of_an_open_file() {
+    let follower = Follower::open(b"one\n", None);
+    follower.write(b"one\ntwo\n");
+    let next = filesystem(&follower.log);
+    next.files.inherit(follower.opens).unwrap();
+    let handle = next.files.handle_of(follower.handle, follower.ino).unwrap();
+    assert_eq!(read(&handle, 0), b"one\ntwo\n");
+    assert_eq!(next.inodes.getattr(follower.ino).unwrap().size_bytes, 8);
 }
 
 #[test]
