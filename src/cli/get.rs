@@ -59,7 +59,7 @@ pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliEr
     let mut copied_bytes = 0;
     let done = loop {
         let before = dated(&source);
-        let copied = copy(&source, &target, &mut copied_bytes, &started, &bar)
+        let copied = copy(&path, &source, &target, &mut copied_bytes, &started, &bar)
             .and_then(|()| check_same(&path, before, &source));
         // `source` is closed before the last reply is awaited: a daemon that still writes into the
         // pipe must learn that this command reads no more.
@@ -132,6 +132,7 @@ fn no_descriptor() -> ClientError {
 
 /// Copies until the end of the source or the full length, and counts the bytes.
 fn copy(
+    path: &Named,
     source: &File,
     target: &Target,
     copied_bytes: &mut u64,
@@ -142,9 +143,10 @@ fn copy(
         let stroke = STROKE_BYTES.min(started.size_bytes - *copied_bytes);
         // Between files and pipes the standard library lets the kernel copy.
         let copied = io::copy(&mut source.take(stroke), &mut target.file());
-        let stroke_bytes = copied.map_err(|e| match e.kind() {
-            io::ErrorKind::BrokenPipe => CliError::Output(e),
-            _ => not_written(&target.place, &e),
+        let stroke_bytes = copied.map_err(|error| match read_error(source) {
+            Some(error) => not_read(path, &error),
+            None if is_standard_output(&target.place) => CliError::Output(error),
+            None => not_written(&target.place, &error),
         })?;
         if stroke_bytes == 0 {
             break;
@@ -154,6 +156,19 @@ fn copy(
         bar.set_position(*copied_bytes);
     }
     Ok(())
+}
+
+/// Returns the error of a read of the source after a failed copy. `None` means that the write
+/// failed. The kernel may copy by itself, and then does not report which of the two failed. A pipe
+/// is not read here, because that could block and does not fail.
+fn read_error(mut source: &File) -> Option<io::Error> {
+    let is_file = source.metadata().is_ok_and(|found| found.is_file());
+    is_file.then(|| source.read(&mut [0]).err())?
+}
+
+fn not_read(path: &Named, error: &io::Error) -> CliError {
+    let name = escape(path.as_bytes());
+    CliError::new(format!("cannot read {name}: {error}"), "try again")
 }
 
 fn not_written(place: &Path, error: &io::Error) -> CliError {
@@ -393,6 +408,37 @@ fn report(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Copies one byte from `source` into the pipe or file `target`, and returns the error.
+    fn failed_copy(source: &File, target: File) -> String {
+        let target = Target {
+            file: target,
+            place: PathBuf::from("place"),
+            unfinished: Unfinished::Nothing,
+        };
+        let started = GetStarted {
+            hash: NO_HASH.to_owned(),
+            size_bytes: 1,
+            cached_bytes: 0,
+            executable: false,
+        };
+        let (name, bar) = (Named::new(b"name".as_slice()), ProgressBar::hidden());
+        let copied = copy(&name, source, &target, &mut 0, &started, &bar);
+        copied.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_failed_copy_names_the_side_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"x").unwrap();
+        let unreadable = OpenOptions::new().write(true).open(&path).unwrap();
+        let error = failed_copy(&unreadable, tempfile::tempfile().unwrap());
+        assert!(error.starts_with("cannot read name: "), "{error}");
+        let closed_pipe = File::from(std::os::fd::OwnedFd::from(io::pipe().unwrap().1));
+        let error = failed_copy(&File::open(&path).unwrap(), closed_pipe);
+        assert!(error.starts_with("cannot write place: "), "{error}");
+    }
 
     #[test]
     fn a_file_gets_its_name_only_once_it_is_on_disk() {

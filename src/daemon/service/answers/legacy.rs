@@ -230,27 +230,28 @@ async fn give(
         (local.into(), None)
     } else {
         let (to, receiver) = pipe_to_caller()?;
-        (receiver, Some(pour(local, file.size_bytes, to)))
+        (receiver, Some(pour(local, file, to)))
     };
     reply.more_with(&started, given).await?;
     if let Some(poured) = poured {
-        poured.await.map_err(|_| CallerGone)?;
+        poured.await?;
     }
     Ok(given_by(file, file.size_bytes))
 }
 
 /// Writes a whole local file into a pipe. Fails if the caller is gone or the file cannot be read.
-async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> io::Result<()> {
-    let file = Arc::new(file);
+async fn pour(local: File, file: &RemoteFile, mut to: pipe::Sender) -> Result<(), Failure> {
+    let (local, size_bytes) = (Arc::new(local), file.size_bytes);
     for step in 0..size_bytes.div_ceil(STEP_BYTES) {
-        let (from, offset) = (file.clone(), step * STEP_BYTES);
+        let (from, offset) = (local.clone(), step * STEP_BYTES);
         let length = STEP_BYTES.min(size_bytes - offset) as usize;
         let read = spawn_blocking(move || {
             let mut bytes = vec![0; length];
             from.read_exact_at(&mut bytes, offset).map(|()| bytes)
         });
-        to.write_all(&read.await.map_err(io::Error::other)??)
-            .await?;
+        let read = read.await.map_err(io::Error::other).flatten();
+        let bytes = read.map_err(|error| copy_failure(file, &error.to_string()))?;
+        to.write_all(&bytes).await.map_err(|_| CallerGone)?;
     }
     Ok(())
 }
