@@ -73,6 +73,7 @@ fn write(share: &Path, path: &str, bytes: &[u8], mode: u32) -> Result<(), DemoEr
     let full = share.join(path);
     let folder = full.parent().unwrap_or(share);
     let failed = |source| DemoError::Folder {
+        action: "write",
         path: full.clone(),
         source,
     };

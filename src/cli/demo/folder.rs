@@ -22,6 +22,7 @@ const WRITE_FOR_OTHERS: u32 = 0o022;
 pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
     let Some(named) = named else {
         return make_temporary_dir(TEMPORARY_PREFIX).map_err(|source| DemoError::Folder {
+            action: "create a folder in",
             path: std::env::temp_dir(),
             source,
         });
@@ -31,22 +32,26 @@ pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
         .unwrap_or_else(|_| named.to_owned())
         .components()
         .collect();
-    let failed = |source| DemoError::Folder {
-        path: folder.clone(),
-        source,
+    let failed_to = |action| {
+        let path = folder.clone();
+        move |source| DemoError::Folder {
+            action,
+            path,
+            source,
+        }
     };
     if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+        fs::create_dir_all(parent).map_err(failed_to("create"))?;
     }
     match DirBuilder::new().mode(PRIVATE_DIR_MODE).create(&folder) {
         Ok(()) => Ok(folder),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            match fault_of(&folder).map_err(failed)? {
+            match fault_of(&folder).map_err(failed_to("read"))? {
                 None => Ok(folder),
                 Some(cause) => Err(DemoError::FolderRefused { dir: folder, cause }),
             }
         }
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(failed_to("create")(error)),
     }
 }
 

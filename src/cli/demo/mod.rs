@@ -60,8 +60,10 @@ pub enum DemoError {
         cause: &'static str,
     },
     /// A file or folder of the demo could not be created, read or removed.
-    #[error("cannot make {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", path.display())]
     Folder {
+        /// What failed, as a verb.
+        action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// Error of the system.

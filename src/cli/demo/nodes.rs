@@ -75,6 +75,7 @@ impl DemoNode {
 
 fn this_program() -> Result<PathBuf, DemoError> {
     own_program().map_err(|source| DemoError::Folder {
+        action: "read",
         path: PathBuf::from("/proc/self/exe"),
         source,
     })
@@ -130,7 +131,11 @@ impl DemoCluster {
             child: None,
         };
         for dir in [node.share(), node.mount()] {
-            fs::create_dir_all(&dir).map_err(|source| DemoError::Folder { path: dir, source })?;
+            fs::create_dir_all(&dir).map_err(|source| DemoError::Folder {
+                action: "create",
+                path: dir,
+                source,
+            })?;
         }
         fill_share(index, &node.name, &node.share())?;
         Ok(node)
@@ -213,7 +218,13 @@ impl Drop for DemoCluster {
 
 fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Child, DemoError> {
     let config = node.home.join("p2pfs.toml");
-    let failed = |path: PathBuf| move |source| DemoError::Folder { path, source };
+    let failed = |path: PathBuf| {
+        move |source| DemoError::Folder {
+            action: "create",
+            path,
+            source,
+        }
+    };
     fs::write(&config, "").map_err(failed(config.clone()))?;
     let log = fs::File::create(node.log()).map_err(failed(node.log()))?;
     let log_twin = log.try_clone().map_err(failed(node.log()))?;
@@ -352,6 +363,7 @@ fn remove_folder(folder: &Path) -> Result<(), DemoError> {
         return Err(DemoError::Broken { what });
     }
     fs::remove_dir_all(folder).map_err(|source| DemoError::Folder {
+        action: "remove",
         path: folder.to_owned(),
         source,
     })
@@ -368,6 +380,7 @@ fn mounted_beneath(list: &[u8], folder: &Path) -> Option<PathBuf> {
 fn write_secret(path: &Path) -> Result<(), DemoError> {
     use std::io::Write;
     let failed = |source| DemoError::Folder {
+        action: "create",
         path: path.to_owned(),
         source,
     };

@@ -237,6 +237,7 @@ fn hash_of(path: &Path) -> Result<String, DemoError> {
     fs::File::open(path)
         .and_then(|mut file| std::io::copy(&mut file, &mut hasher))
         .map_err(|source| DemoError::Folder {
+            action: "read",
             path: path.to_owned(),
             source,
         })?;
@@ -250,6 +251,16 @@ fn is_equal(one: &Path, other: &Path) -> Result<bool, DemoError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_reported_as_such() {
+        let error = hash_of(Path::new("/nonexistent/film")).unwrap_err();
+        let shown = error.to_string();
+        assert!(
+            shown.starts_with("cannot read /nonexistent/film: "),
+            "{shown}"
+        );
+    }
 
     #[test]
     fn a_long_command_is_continued_within_the_columns() {
