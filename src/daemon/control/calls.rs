@@ -317,7 +317,7 @@ calls! {
         /// the path. Without it, such a call fails with `Unconfirmed`.
         #[serde(default)]
         confirmed: bool,
-    } -> Nothing; CallInfo::open_to_owner().once().shown_by("own");
+    } -> Nothing; CallInfo::open_to_owner().once().slow().shown_by("own");
 
     /// Gives the members a new secret.
     Rotate {} -> Rotated; CallInfo::open_to_owner().once().slow().shown_by("rotate");
@@ -329,7 +329,7 @@ calls! {
     Forget {
         /// The node's name, its address, or the start of its key.
         peer: String,
-    } -> Nothing; CallInfo::open_to_owner().once().shown_by("forget");
+    } -> Nothing; CallInfo::open_to_owner().once().slow().shown_by("forget");
 
     /// Joins the cluster of the node that created the token.
     Join {
