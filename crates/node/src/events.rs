@@ -145,7 +145,8 @@ pub struct Fetched {
     pub hash: ContentHash,
     /// Length in bytes; 0 if unknown.
     pub size_bytes: u64,
-    /// A name of the content at the time of the event. By now another file may have this name.
+    /// A name of the content at the time of the event, or the last one if no live node lists it.
+    /// By now another file may have this name.
     pub name: Option<SharedPath>,
 }
 
