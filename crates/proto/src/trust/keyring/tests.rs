@@ -516,3 +516,29 @@ fn a_damaged_ledger_is_an_error_with_its_remedy_and_never_replaced() {
     );
     assert_eq!(fs::read(&path).unwrap(), b"garbage");
 }
+
+#[test]
+fn an_admission_of_a_node_that_fell_with_its_issuer_spreads_all_its_statements() {
+    let admin = founded(1);
+    let [bad, helper] = [7, 8].map(|n| key(n).node_id());
+    admin
+        .state(&key(1), |it| it.admit(bad, name(7), true))
+        .unwrap();
+    admin
+        .state(&key(7), |it| it.admit(helper, name(8), false))
+        .unwrap();
+    admin
+        .state(&key(1), |it| it.expel_with_admitted(bad))
+        .unwrap();
+    assert!(!admin.is_member(&helper));
+    // Another node knows everything so far, and receives the news alone from here on.
+    let mut other = Ledger::clone(&admin.ledger().unwrap());
+    admin.take_news();
+    admin
+        .state(&key(1), |it| it.admit(helper, name(8), false))
+        .unwrap();
+    other.merge(admin.take_news());
+    let all = admin.ledger().unwrap();
+    assert!(other.is_member(&helper, admin.now_s()));
+    assert_eq!(other.statements().count(), all.statements().count());
+}

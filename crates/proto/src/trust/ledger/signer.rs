@@ -232,6 +232,8 @@ impl LedgerSigner<'_> {
 
     /// Admits a node. If the node lost its membership because its issuer was expelled, it returns
     /// as a new member: its statements and ownerships that lost their effect do not count again.
+    /// Returns the admission, and before it the statement that ends such a lost membership. Both
+    /// must reach the other nodes.
     ///
     /// # Errors
     /// Those of [`Ledger::check_admits`], [`TrustError::LedgerFull`], [`TrustError::KeyWorn`]. The
@@ -241,24 +243,26 @@ impl LedgerSigner<'_> {
         node: NodeId,
         name: NodeName,
         admin: bool,
-    ) -> Result<SignedStatement, TrustError> {
+    ) -> Result<Vec<SignedStatement>, TrustError> {
         let me = self.key.node_id();
         self.ledger.check_admits(&me, self.now_s)?;
         self.attempt(|before, after| {
+            let mut stated = Vec::new();
             if let Some(term) = before.departure_index().fallen_term(&node) {
                 // Ends the lost membership: of its statements, those that stand now are fixed,
                 // whatever the node itself states.
                 let stands = before.last_counting(&node, term);
-                after.state(Claim::Expel { node, term, stands })?;
+                stated.push(after.state(Claim::Expel { node, term, stands })?);
             }
             let over = after.ledger.evaluation.over_up_to(&node);
-            after.state(Claim::Admit {
+            stated.push(after.state(Claim::Admit {
                 node,
                 name,
                 admin,
                 until_s: None,
                 term: over.checked_add(1).ok_or(TrustError::KeyWorn)?,
-            })
+            })?);
+            Ok(stated)
         })
     }
 

@@ -132,7 +132,7 @@ fn two_statements_of_one_node_on_one_membership_hold_together() {
     for at_s in 0..FAREWELLS {
         let mut both = ledger.clone();
         for stands in [&first, &last] {
-            let stands = Some(stands.id());
+            let stands = stands.last().map(SignedStatement::id);
             let claim = Claim::Expel {
                 node: id(2),
                 term: 1,
