@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::table::{Batch, BatchHandle};
+use super::table::{Batch, BatchHandle, BatchTable};
 use super::{BatchRead, BatchesInner, LONG_REST, REST};
 use crate::TRACE_TARGET;
 use crate::net::NetError;
@@ -69,8 +69,14 @@ impl BatchesInner {
         for batch in &mut batches {
             batch.files.retain(|file| !table.is_coming(file));
         }
-        for batch in batches.into_iter().filter(|it| !it.files.is_empty()) {
-            table.queue(batch);
+        // The node may have begun to rest since it was chosen.
+        let may_go = |table: &BatchTable, batch: &Batch| {
+            !batch.files.is_empty() && !table.is_resting(&batch.from.node, now)
+        };
+        for batch in batches {
+            if may_go(&table, &batch) {
+                table.queue(batch);
+            }
         }
         drop(table);
         self.send();
@@ -108,7 +114,7 @@ impl BatchesInner {
     /// Waits until the download limit lets the batch pass, then requests those of its files that
     /// are still expected from its holder. Returns the parts of the answer, or none if the request
     /// was not sent or got no valid answer. Dropping the future cancels the request.
-    async fn answer(&self, batch: &mut Batch) -> Vec<BatchPart> {
+    async fn answer(self: &Arc<Self>, batch: &mut Batch) -> Vec<BatchPart> {
         let Holder { node, address, .. } = batch.from;
         let download = self.fetcher.download();
         let passed_bytes = bytes_of(&batch.files);
@@ -149,7 +155,13 @@ impl BatchesInner {
             Err(NetError::Older) => LONG_REST,
             _ => REST,
         };
-        table.rest(node, Instant::now(), rest);
+        let alone = table.rest(node, Instant::now(), rest);
+        drop(table);
+        if !alone.is_empty() {
+            let inner = self.clone();
+            self.runtime
+                .spawn_blocking(move || inner.fetch_alone(alone));
+        }
         Vec::new()
     }
 
@@ -191,8 +203,9 @@ impl BatchesInner {
         let given_bytes = verified.iter().map(|(file, _)| file.size_bytes).sum();
         self.fetcher.gave(node, given_bytes);
         if let Some(file) = lie {
-            self.table.lock().rest(node, Instant::now(), LIED_REST);
+            let alone = self.table.lock().rest(node, Instant::now(), LIED_REST);
             self.fetcher.lied(node, file);
+            self.fetch_alone(alone);
         }
         for (file, proven) in &verified {
             self.store(file, proven);

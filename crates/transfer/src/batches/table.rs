@@ -92,12 +92,25 @@ impl BatchTable {
         self.resting.get(node).is_some_and(|until| *until > now)
     }
 
-    /// Queues no new batches for a node during `time`, or for longer if an earlier pause ends
-    /// later.
-    pub(super) fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
+    /// Removes the queued batches of a node, and queues no new ones during `time`, or for longer if
+    /// an earlier pause ends later. Returns the reads that waited for a removed batch, which the
+    /// caller fetches alone.
+    #[must_use]
+    pub(super) fn rest(
+        &mut self,
+        node: NodeId,
+        now: Instant,
+        time: Duration,
+    ) -> Vec<(u64, BatchRead)> {
         self.resting.retain(|_, until| *until > now);
         let until = self.resting.entry(node).or_insert(now);
         *until = (*until).max(now + time);
+        let queued = std::mem::take(&mut self.queued);
+        let (removed, left): (VecDeque<_>, _) =
+            queued.into_iter().partition(|it| it.from.node == node);
+        self.queued = left;
+        let files = removed.iter().flat_map(|batch| &batch.files);
+        files.flat_map(|file| self.failed(file, &node)).collect()
     }
 
     /// Returns the maximum bytes of a batch from a node, unless a single file is larger.
@@ -137,7 +150,8 @@ impl BatchTable {
     }
 
     /// Removes the first queued batch that may be sent, and marks it as in flight. `None` if every
-    /// queued batch is for a node with [`BATCHES_PER_NODE_MAX`] in flight.
+    /// queued batch is for a node with [`BATCHES_PER_NODE_MAX`] in flight. A node that gets no new
+    /// batches has none in the queue, because [`Self::rest`] removes them.
     pub(super) fn next(&mut self) -> Option<(Batch, BatchHandle)> {
         let under_way = &self.under_way;
         let has_room = |batch: &Batch| {
@@ -232,16 +246,13 @@ impl BatchTable {
         let node = *from;
         let most = self.most_bytes(&node);
         let is_least = most == BATCH_LEAST_BYTES;
-        self.rest(node, now, if is_least { LONG_REST } else { REST });
+        let mut late = self.rest(node, now, if is_least { LONG_REST } else { REST });
         self.set_most_bytes(node, most / BATCHES_PER_NODE_MAX as u64);
-        self.queued.retain(|batch| batch.from.node != node);
         self.under_way.retain(|(of, _), _| *of != node);
         let files = self.coming.keys().copied();
         let files: Vec<SmallFile> = files.filter(|file| self.is_wanted(file, &node)).collect();
-        files
-            .iter()
-            .flat_map(|file| self.failed(file, &node))
-            .collect()
+        late.extend(files.iter().flat_map(|file| self.failed(file, &node)));
+        late
     }
 
     /// Ends the wait of a read for its batch. Returns the read if it waited.
@@ -372,6 +383,22 @@ mod tests {
         let first = under_way.first().map(|(_, it)| it.number);
         table.remove_in_flight(NodeId::new([1; 32]), first.unwrap());
         assert_eq!(std::iter::from_fn(|| table.next()).count(), 1);
+    }
+
+    #[test]
+    fn batches_queued_for_a_resting_node_are_not_sent() {
+        let (mut table, now) = (BatchTable::default(), Instant::now());
+        let queued = batch(1, 1);
+        let file = queued.files[0];
+        table.queue(queued);
+        table.queue(batch(2, 2));
+        assert!(table.wait(reading(file)).is_ok());
+        let alone = table.rest(NodeId::new([1; 32]), now, REST);
+        assert_eq!(alone.len(), 1, "its read waits no longer");
+        assert!(!table.is_coming(&file));
+        let sent: Vec<_> = std::iter::from_fn(|| table.next()).collect();
+        let nodes: Vec<_> = sent.iter().map(|(batch, _)| batch.from.node).collect();
+        assert_eq!(nodes, [NodeId::new([2; 32])]);
     }
 
     fn reading(file: SmallFile) -> BatchRead {

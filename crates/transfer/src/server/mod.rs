@@ -158,8 +158,12 @@ impl Server {
             } => (hash, size_bytes, range),
             Request::Holdings { .. } | Request::Batch { .. } => {
                 let (server, sent) = (self.clone(), sent.clone());
+                let unwanted = incoming.reply.unwanted();
                 tokio::spawn(async move {
-                    let answer = server.answer(from, lane, incoming.request).await;
+                    let answer = tokio::select! {
+                        answer = server.answer(from, lane, incoming.request) => answer,
+                        _ = unwanted => Response::Busy,
+                    };
                     if let Response::Batch { packed } = &answer {
                         sent(from, packed.len() as u64);
                     }
