@@ -66,7 +66,8 @@ impl CacheFile {
     /// that it touches become missing.
     ///
     /// # Errors
-    /// None at present.
+    /// [`CacheError::Io`] if the range cannot be read for a temporary reason
+    /// ([`CacheError::is_want`]). Then nothing becomes missing.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<ReadOutcome, CacheError> {
         let shared = self.shared();
         let whole = ByteRange::new(0, shared.size_bytes);
@@ -84,13 +85,12 @@ impl CacheFile {
         };
         match shared.data().and_then(read) {
             Ok(()) => Ok(ReadOutcome::Ready(length)),
-            Err(error) => {
+            Err(error) if is_want(&error) => Err(CacheError::io("read", &shared.paths.data, error)),
+            Err(_) => {
                 let context = &self.handle.core.context;
                 let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
                 let lost_bytes = shared.drop_range(context, lost);
-                if !is_want(&error) {
-                    context.record_damage(lost_bytes);
-                }
+                context.record_damage(lost_bytes);
                 Ok(ReadOutcome::Missing(lost))
             }
         }
@@ -119,7 +119,8 @@ impl CacheFile {
     }
 
     /// Checks the ranges in doubt, chunk by chunk, while `goes_on` returns true. Blocks on the
-    /// disk. After a full pass every range is present or missing.
+    /// disk. After a full pass every range is present or missing, except those that cannot be read
+    /// for a temporary reason ([`CacheError::is_want`]).
     pub fn settle(&self, goes_on: impl Fn() -> bool) {
         let shared = self.shared();
         shared.settle_all(&self.handle.core.context, goes_on);

@@ -137,15 +137,15 @@ impl OpenFileState {
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
             let whole = self.state.lock().present.contains(pages);
-            if whole && !self.proves(chunk) {
+            if whole && self.proves(chunk) == Some(false) {
                 let lost_bytes = self.drop_range(context, chunk);
                 context.record_damage(lost_bytes);
             }
         }
     }
 
-    /// Checks the doubtful chunks of a range: they become present or stale. Returns the number of
-    /// bytes that became stale.
+    /// Checks the doubtful chunks of a range: they become present or stale. A chunk that cannot be
+    /// read for a temporary reason stays doubtful. Returns the number of bytes that became stale.
     pub(super) fn settle(&self, context: &CacheContext, range: ByteRange) -> u64 {
         let mut lost_bytes = 0;
         for chunk in self.chunks_of(range) {
@@ -153,7 +153,9 @@ impl OpenFileState {
             if !self.state.lock().doubt.touches(pages.clone()) {
                 continue;
             }
-            let proven = self.proves(chunk);
+            let Some(proven) = self.proves(chunk) else {
+                continue;
+            };
             let mut state = self.state.lock();
             let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
             for run in doubtful {
@@ -203,11 +205,16 @@ impl OpenFileState {
         (range.start / CHUNK_BYTES..end).map(move |index| ChunkIndex(index).range(size_bytes))
     }
 
-    /// Returns whether a chunk on disk matches the hash.
-    fn proves(&self, chunk: ByteRange) -> bool {
+    /// Returns whether a chunk on disk matches the hash. `None` if it could not be read for a
+    /// temporary reason ([`is_want`]), which says nothing about the chunk.
+    fn proves(&self, chunk: ByteRange) -> Option<bool> {
         let pairs = self.pairs();
         let encode = |data| digest::encode(self.hash, self.size_bytes, chunk, OnDisk(data), pairs);
-        self.data().is_ok_and(|data| encode(data).is_ok())
+        match self.data().map_err(DigestError::Io).and_then(encode) {
+            Ok(_) => Some(true),
+            Err(DigestError::Io(error)) if is_want(&error) => None,
+            Err(_) => Some(false),
+        }
     }
 }
 
