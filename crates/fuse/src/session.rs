@@ -2,8 +2,7 @@
 //! `fuser`.
 //!
 //! Each handler converts its arguments into one call of the filesystem and one reply. A handler
-//! never waits, not even for a disk. A panic in a call that is answered at once becomes EIO, and
-//! the thread continues.
+//! never waits, not even for a disk. A panic in a handler becomes EIO, and the thread continues.
 
 mod opening;
 
@@ -66,10 +65,16 @@ pub(super) struct Handlers {
     pub agreed: Sender<io::Result<bool>>,
 }
 
+/// Runs the part of a handler that calls the filesystem, so that a panic does not end the thread of
+/// the session. Returns `None` after a panic, which the panic hook reports. A reply that the call
+/// has taken is dropped by the panic, and `fuser` then answers EIO.
+fn guard<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
+}
+
 /// Calls the filesystem; a panic becomes EIO.
 fn ask<T>(call: impl FnOnce() -> Result<T, FsError>) -> Result<T, Errno> {
-    let asked = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(FsError::Fault));
-    asked.map_err(errno)
+    guard(call).unwrap_or(Err(FsError::Fault)).map_err(errno)
 }
 
 fn errno(error: FsError) -> Errno {
@@ -84,21 +89,23 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
-        self.fs.inodes.forget(ino.0, lookups);
+        let _panicked = guard(|| self.fs.inodes.forget(ino.0, lookups));
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         // The device forwards only GETATTRs of files that foreign peers may have.
-        let asker = self.readers.opener(request.pid(), request.uid());
-        let may_ask = asker.reach() != Reach::Cached;
-        let answer = move |found: Result<Attributes, FsError>| match found {
-            Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
-            Err(error) => reply.error(errno(error)),
-        };
-        let handle = fh.map(|handle| handle.0);
-        self.fs
-            .foreign
-            .getattr(ino.0, handle, may_ask, Box::new(answer));
+        let _panicked = guard(|| {
+            let asker = self.readers.opener(request.pid(), request.uid());
+            let may_ask = asker.reach() != Reach::Cached;
+            let answer = move |found: Result<Attributes, FsError>| match found {
+                Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
+                Err(error) => reply.error(errno(error)),
+            };
+            let handle = fh.map(|handle| handle.0);
+            self.fs
+                .foreign
+                .getattr(ino.0, handle, may_ask, Box::new(answer));
+        });
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -109,7 +116,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.open_file(request, ino, flags, reply);
+        let _panicked = guard(|| self.open_file(request, ino, flags, reply));
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -272,5 +279,7 @@ mod tests {
     fn a_panicking_handler_causes_only_an_error() {
         let asked: Result<(), Errno> = ask(|| panic!("a bug"));
         assert_eq!(asked.map_err(i32::from), Err(libc::EIO));
+        let guarded: Option<()> = guard(|| panic!("a bug"));
+        assert_eq!(guarded, None);
     }
 }
