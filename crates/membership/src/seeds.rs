@@ -25,10 +25,13 @@ use p2pfs_types::id::NodeId;
 const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];
 /// Minimum time between two hints that are followed for one address.
 const HINT_PERIOD: Duration = Duration::from_secs(5);
-/// Time for which a hinted address is greeted like a seed while no member is known. The first
-/// greeting may be lost, or arrive while either side has no address yet, and a node announces
-/// itself only once.
+/// Time for which a hinted address is greeted. The first greeting may be lost, or arrive while
+/// either side has no address yet, and a node announces itself only once.
 const HINT_LIFETIME: Duration = Duration::from_secs(600);
+/// Pause between the first two greetings of a hinted address. Each further pause is twice as long,
+/// which makes ten greetings in [`HINT_LIFETIME`]. While no member is known, a hinted address is
+/// also greeted with the seeds.
+const HINT_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Maximum number of remembered hinted addresses. Any host on the network can invent them.
 const HINTS_MAX: usize = 32;
 
@@ -37,11 +40,40 @@ pub(super) struct SeedSchedule {
     addresses: BTreeSet<SocketAddr>,
     /// Members that are down, and the addresses at which they may return.
     lost: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
-    hinted: BTreeMap<SocketAddr, Instant>,
+    hinted: BTreeMap<SocketAddr, Hint>,
     hints: TokenBucket,
     period: Duration,
     greeted_alone: usize,
     next: Instant,
+}
+
+/// An address at which a member may be.
+struct Hint {
+    since: Instant,
+    /// Pause after the next greeting.
+    pause: Duration,
+    next: Instant,
+}
+
+impl Hint {
+    /// Creates a hint whose address is greeted by the caller now.
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            pause: 2 * HINT_RETRY_MIN,
+            next: now + HINT_RETRY_MIN,
+        }
+    }
+
+    /// Returns whether a greeting is due, and schedules the one after it.
+    fn take_due(&mut self, now: Instant) -> bool {
+        let is_due = self.next <= now;
+        if is_due {
+            self.next = now + self.pause;
+            self.pause *= 2;
+        }
+        is_due
+    }
 }
 
 impl SeedSchedule {
@@ -104,31 +136,33 @@ impl SeedSchedule {
         let address = canonical(address);
         self.forget_old_hints(now);
         let again = self.hinted.get(&address);
-        let is_fresh = again.is_some_and(|at| now.saturating_duration_since(*at) < HINT_PERIOD);
+        let is_fresh =
+            again.is_some_and(|it| now.saturating_duration_since(it.since) < HINT_PERIOD);
         if is_fresh || !self.hints.take(1, now) {
             return false;
         }
         if again.is_none() && self.hinted.len() >= HINTS_MAX {
-            let oldest = oldest(&self.hinted, |at| *at);
+            let oldest = oldest(&self.hinted, |it| it.since);
             oldest.and_then(|address| self.hinted.remove(&address));
         }
-        self.hinted.insert(address, now);
+        self.hinted.insert(address, Hint::new(now));
         true
     }
 
     fn forget_old_hints(&mut self, now: Instant) {
         self.hinted
-            .retain(|_, at| now.saturating_duration_since(*at) < HINT_LIFETIME);
+            .retain(|_, it| now.saturating_duration_since(it.since) < HINT_LIFETIME);
     }
 
     /// Returns when the next greetings are due.
     pub(super) fn poll_timeout(&self) -> Instant {
-        self.next
+        let hints = self.hinted.values().map(|hint| hint.next);
+        hints.fold(self.next, Instant::min)
     }
 
-    /// Greets the seeds and lost members that are due.
+    /// Greets the seeds, hinted addresses and lost members that are due.
     pub(super) fn handle_timeout(&mut self, now: Instant, lives: &mut NodeLives) {
-        if now < self.next {
+        if now < self.poll_timeout() {
             return;
         }
         let live = lives.roster.live().values();
@@ -140,17 +174,38 @@ impl SeedSchedule {
         }
     }
 
-    /// Returns the addresses to greet now, if a greeting is due.
+    /// Returns the addresses to greet now.
     fn due(
         &mut self,
         now: Instant,
         members: &BTreeSet<SocketAddr>,
         rng: &mut StdRng,
     ) -> Vec<SocketAddr> {
-        if now < self.next {
-            return Vec::new();
+        let mut due = self.due_hints(now, members);
+        if self.next <= now {
+            let scheduled = self.due_by_schedule(now, members, rng);
+            let further = scheduled.into_iter().filter(|it| !due.contains(it));
+            due.extend(further.collect::<Vec<_>>());
         }
+        due
+    }
+
+    /// Returns the hinted addresses to greet again now. Forgets those at which a member is.
+    fn due_hints(&mut self, now: Instant, members: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
         self.forget_old_hints(now);
+        self.hinted.retain(|address, _| !members.contains(address));
+        let due = self.hinted.iter_mut();
+        let due = due.filter_map(|(address, hint)| hint.take_due(now).then_some(*address));
+        due.collect()
+    }
+
+    /// Returns the addresses to greet with the seeds, and schedules the next greetings.
+    fn due_by_schedule(
+        &mut self,
+        now: Instant,
+        members: &BTreeSet<SocketAddr>,
+        rng: &mut StdRng,
+    ) -> Vec<SocketAddr> {
         let strangers = self.addresses.difference(members).copied();
         let mut strangers: Vec<_> = strangers.collect();
         let lost: BTreeSet<_> = self.lost.values().flatten().copied().collect();
@@ -272,6 +327,35 @@ mod tests {
     }
 
     #[test]
+    fn a_hinted_address_is_greeted_ever_less_often_and_not_forever() {
+        let start = Instant::now();
+        let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
+        let mut rng = StdRng::seed_from_u64(1);
+        let known = BTreeSet::from([address(2)]);
+        assert!(seeds.accept_hint(address(1), start));
+        let mut greeted_s = Vec::new();
+        while seeds.poll_timeout() < start + 2 * HINT_LIFETIME {
+            let now = seeds.poll_timeout();
+            if seeds.due(now, &known, &mut rng) == [address(1)] {
+                greeted_s.push(now.duration_since(start).as_secs());
+            }
+        }
+        assert_eq!(greeted_s, [1, 3, 7, 15, 31, 63, 127, 255, 511]);
+    }
+
+    #[test]
+    fn a_hinted_address_of_a_member_is_not_greeted_again() {
+        let start = Instant::now();
+        let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
+        let mut rng = StdRng::seed_from_u64(1);
+        assert!(seeds.accept_hint(address(1), start));
+        let known = BTreeSet::from([address(1)]);
+        let later = start + HINT_RETRY_MIN;
+        assert!(seeds.due(later, &known, &mut rng).is_empty());
+        assert!(seeds.hinted.is_empty());
+    }
+
+    #[test]
     fn a_hinted_address_is_greeted_while_the_node_is_alone_but_not_forever() {
         let start = Instant::now();
         let mut seeds = SeedSchedule::new(&[], Duration::from_secs(30), start);
@@ -279,9 +363,6 @@ mod tests {
         assert!(seeds.accept_hint(address(1), start));
         let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
         assert_eq!(greeted, [address(1)]);
-        let known = BTreeSet::from([address(2)]);
-        let later = seeds.poll_timeout();
-        assert!(seeds.due(later, &known, &mut rng).is_empty());
         let old = start + HINT_LIFETIME;
         assert!(seeds.due(old, &BTreeSet::new(), &mut rng).is_empty());
     }
