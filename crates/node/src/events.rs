@@ -207,11 +207,11 @@ pub struct EventStream {
 #[derive(Clone)]
 pub struct EventLog {
     kept: Arc<Mutex<EventHistory>>,
-    live: broadcast::Sender<Noted>,
 }
 
-#[derive(Default)]
 struct EventHistory {
+    /// `None` once the node has ended.
+    live: Option<broadcast::Sender<Noted>>,
     events: VecDeque<Noted>,
     warnings: VecDeque<(String, Audience)>,
     standing: StandingConditions,
@@ -220,9 +220,15 @@ struct EventHistory {
 
 impl Default for EventLog {
     fn default() -> Self {
+        let history = EventHistory {
+            live: Some(broadcast::channel(EVENTS_BEHIND_MAX).0),
+            events: VecDeque::new(),
+            warnings: VecDeque::new(),
+            standing: StandingConditions::default(),
+            failed_reads: 0,
+        };
         Self {
-            kept: Arc::default(),
-            live: broadcast::channel(EVENTS_BEHIND_MAX).0,
+            kept: Arc::new(Mutex::new(history)),
         }
     }
 }
@@ -241,7 +247,17 @@ impl EventLog {
     /// Returns the remembered events, oldest first, and a receiver for all later ones.
     pub(super) fn subscribe(&self) -> (Vec<Noted>, broadcast::Receiver<Noted>) {
         let kept = self.kept.lock();
-        (kept.events.iter().cloned().collect(), self.live.subscribe())
+        let live = match &kept.live {
+            Some(live) => live.subscribe(),
+            None => broadcast::channel(1).1,
+        };
+        (kept.events.iter().cloned().collect(), live)
+    }
+
+    /// Ends all streams after the events that were recorded before. Later events are only
+    /// remembered.
+    pub(super) fn close(&self) {
+        let _streams_end = self.kept.lock().live.take();
     }
 
     /// Returns the remembered warnings that `audience` may see, oldest first.
@@ -357,7 +373,9 @@ impl EventLog {
         }
         kept.events.push_back(noted.clone());
         // Sent under the lock, so that a follower neither misses an event nor receives it twice.
-        let _nobody_follows = self.live.send(noted);
+        if let Some(live) = &kept.live {
+            let _nobody_follows = live.send(noted);
+        }
     }
 
     pub(super) fn record_node_event(&self, me: NodeId, event: &NodeEvent, names: &Names) {
@@ -502,8 +520,8 @@ fn is_file(found: &Found) -> bool {
 }
 
 impl EventStream {
-    /// Returns the next event, or `None` once the node has ended and all handles of its
-    /// [`EventLog`] are dropped. The future may be dropped early without losing an event.
+    /// Returns the next event, or `None` once the node has ended. The future may be dropped early
+    /// without losing an event.
     pub async fn next(&mut self) -> Option<Noted> {
         if let Some(noted) = self.next_remembered() {
             return Some(noted);
@@ -589,6 +607,21 @@ mod tests {
         assert_eq!(clock_gap(at(0), now), None);
         assert_eq!(clock_gap(at(-5), now), None);
         assert!(clock_gap(at(i64::MAX), now).is_none_or(|gap| gap > CLOCK_GAP_MAX));
+    }
+
+    #[tokio::test]
+    async fn streams_end_when_the_log_is_closed() {
+        let log = EventLog::default();
+        let mut before = log.follow();
+        log.warn("one".into());
+        log.close();
+        log.warn("two".into());
+        let one = News::Warning("one".into(), Audience::Everybody);
+        assert_eq!(before.next().await.map(|noted| noted.news), Some(one));
+        assert!(before.next().await.is_none());
+        let mut after = log.follow();
+        assert!(after.next().await.is_some() && after.next().await.is_some());
+        assert!(after.next().await.is_none());
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! The bytes of a message are kept only for readers that had subscribed when it arrived. The
 //! [`EventLog`] records each message without its bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::events::{EventLog, News};
@@ -25,14 +28,18 @@ pub struct Message {
 /// The queue of messages to the readers. Clones share their state.
 #[derive(Clone)]
 pub struct Mailbox {
-    live: broadcast::Sender<Message>,
+    /// `None` once the node has ended.
+    live: Arc<Mutex<Option<broadcast::Sender<Message>>>>,
     events: EventLog,
 }
 
 impl Mailbox {
     pub(super) fn new(events: EventLog) -> Self {
-        let live = broadcast::channel(BEHIND_MAX).0;
-        Self { live, events }
+        let live = Some(broadcast::channel(BEHIND_MAX).0);
+        Self {
+            live: Arc::new(Mutex::new(live)),
+            events,
+        }
     }
 
     /// Records a message in the event log and sends it to the readers. `bytes` is `None` if the
@@ -42,19 +49,32 @@ impl Mailbox {
             // The bytes may be a slice of a larger buffer, which a slow reader would keep alive.
             let bytes = Bytes::copy_from_slice(&bytes);
             let from = from.clone();
-            let _nobody_reads = self.live.send(Message { from, bytes });
+            if let Some(live) = &*self.live.lock() {
+                let _nobody_reads = live.send(Message { from, bytes });
+            }
         }
         self.events.record(News::Bytes { from, size_bytes });
     }
 
     /// Returns a receiver of all later messages.
     pub(super) fn follow(&self) -> broadcast::Receiver<Message> {
-        self.live.subscribe()
+        match &*self.live.lock() {
+            Some(live) => live.subscribe(),
+            None => broadcast::channel(1).1,
+        }
+    }
+
+    /// Ends all receivers after the messages that were delivered before. Later messages are only
+    /// recorded.
+    pub(super) fn close(&self) {
+        let _receivers_end = self.live.lock().take();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::broadcast::error::RecvError;
+
     use super::*;
 
     #[test]
@@ -77,7 +97,19 @@ mod tests {
         for _ in 0..10 * BEHIND_MAX {
             mailbox.deliver("eve".to_owned(), 1, Some(Bytes::from_static(b"x")));
         }
-        assert_eq!(mailbox.live.len(), BEHIND_MAX);
+        let held = mailbox.live.lock().as_ref().map(broadcast::Sender::len);
+        assert_eq!(held, Some(BEHIND_MAX));
         drop(reader);
+    }
+
+    #[tokio::test]
+    async fn receivers_end_when_the_mailbox_is_closed() {
+        let mailbox = Mailbox::new(EventLog::default());
+        let mut reader = mailbox.follow();
+        mailbox.deliver("bob".to_owned(), 1, Some(Bytes::from_static(b"x")));
+        mailbox.close();
+        assert!(reader.recv().await.is_ok());
+        assert_eq!(reader.recv().await, Err(RecvError::Closed));
+        assert_eq!(mailbox.follow().recv().await, Err(RecvError::Closed));
     }
 }

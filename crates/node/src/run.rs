@@ -17,6 +17,7 @@ use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::foreign::ForeignPeers;
 use super::machine::{AddressNews, Machine, NodeEvent, Outgoing, RequestId};
+use super::mailbox::Mailbox;
 use super::names::Names;
 use super::offence::Offence;
 use super::offenders::Offenders;
@@ -111,6 +112,8 @@ pub(super) struct LoopParts {
     pub changes: mpsc::Sender<Outdated>,
     pub stopped: watch::Sender<bool>,
     pub foreign: Option<Arc<dyn ForeignPeers>>,
+    /// Closed at the end of the loop, so that its readers end.
+    pub mailbox: Mailbox,
 }
 
 /// The event loop. It owns the state machine.
@@ -217,6 +220,8 @@ impl EventLoop {
         let responders = self.handles.fetcher.peer_records();
         let catalogue = self.machine.catalogue();
         self.parts.persister.finish(catalogue, responders);
+        self.handles.events.close();
+        self.parts.mailbox.close();
         self.parts.stopped.send_replace(true);
     }
 

@@ -204,6 +204,7 @@ impl Builder {
             changes: changes.0.clone(),
             stopped,
             foreign: self.config.foreign.clone(),
+            mailbox: giving.courier.mailbox.clone(),
         };
         let floods = FloodMeter::new(&handles.events);
         let answer = answer_beside(

@@ -112,8 +112,8 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Returns the next message, or `None` once the node has ended and all [`Messenger`]s are
-    /// dropped. The future may be dropped early without losing a message.
+    /// Returns the next message, or `None` once the node has ended. The future may be dropped early
+    /// without losing a message.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
             match self.live.recv().await {

@@ -357,7 +357,7 @@ impl NameLookup {
     }
 
     /// Waits until a path is listed. Has no deadline of its own: see `tokio::time::timeout`.
-    /// Returns `None` if the stream of events ends before.
+    /// Returns `None` if the node ends before.
     pub async fn wait_for(&self, path: &SharedPath) -> Option<Listed> {
         // Subscribed before the first lookup, so that no change is missed.
         let mut events = self.events.follow();
