@@ -210,6 +210,10 @@ impl Search {
     }
 
     fn renew_links(&mut self) {
+        // A link whose socket broke may open again below. It must count as a new link, because
+        // other nodes may have missed what was sent meanwhile.
+        let now = Instant::now().into_std();
+        self.machine.set_links(&self.links.all(), now);
         let refused = self.links.renew(self.address.ip()).err();
         if !self.begun && !self.links.is_empty() {
             self.begun = true;
@@ -220,7 +224,6 @@ impl Search {
             let none = || "no network interface has an address and multicast".to_owned();
             self.warn(refused.map_or_else(none, |error| error.to_string()));
         }
-        let now = Instant::now().into_std();
         self.machine.set_links(&self.links.all(), now);
     }
 
