@@ -150,8 +150,10 @@ impl NodeMembership {
                 .request(token.issuer, *seed, Lane::Bulk, asked)
                 .await;
             if let Ok(Response::Trust { answer }) = answer {
-                let (_lacks_some, _fault) = self.keyring.exchange().receive_answer(&answer);
-                return;
+                let (_lacks_some, fault) = self.keyring.exchange().receive_answer(&answer);
+                if fault.is_none() {
+                    return;
+                }
             }
         }
     }
@@ -286,9 +288,12 @@ async fn give_statements(
     let question = keyring.exchange().question(true).into();
     let asked = Request::Trust { question };
     match net.request(node, address, Lane::Urgent, asked).await {
-        Ok(Response::Trust { answer }) => !keyring.exchange().receive_answer(&answer).0,
+        Ok(Response::Trust { answer }) => {
+            keyring.exchange().receive_answer(&answer) == (false, None)
+        }
         // The node no longer takes this one for a member: it received the statement by gossip.
-        Ok(Response::NotHere) | Err(NetError::NotMember { .. }) => true,
+        Ok(Response::NotHere) | Err(NetError::PutOut { .. }) => true,
+        // Among these is a refusal without a proof, by a node that does not know this one yet.
         _ => false,
     }
 }

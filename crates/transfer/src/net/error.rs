@@ -53,6 +53,12 @@ pub enum NetError {
         /// Dialled address.
         address: SocketAddr,
     },
+    /// The node has proven that this node was expelled or has left.
+    #[error("the node at {address} takes us for a former member of this cluster")]
+    PutOut {
+        /// Dialled address.
+        address: SocketAddr,
+    },
     /// Our ledger does not list the node as a member, or not any longer.
     #[error("that node is not a member of this cluster any more")]
     Outsider,
@@ -116,6 +122,7 @@ impl NetError {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::TooManyConnections => true,
             Self::OpenFiles { .. } => true,
             Self::WrongNode { .. } | Self::NotMember { .. } => true,
+            Self::PutOut { .. } => true,
             Self::Bind { .. } | Self::Key { .. } | Self::Request(_) | Self::Closed => false,
             Self::Outsider | Self::OwnIdentity | Self::Older => false,
             Self::InviteExpired | Self::InviteRefused => false,

@@ -32,6 +32,8 @@ pub enum DropReason {
     Stranger,
     /// The peer refused this node.
     Refused,
+    /// The peer refused this node and proved that this node is expelled or has left.
+    PutOut,
     /// The peer has our own key.
     OwnIdentity,
     /// A frame exceeded its limit.
@@ -55,7 +57,7 @@ pub enum DropReason {
 impl DropReason {
     /// All reasons, in the order of [`PeerCounters::dropped`], with their labels in a table of
     /// counters.
-    pub const ALL: [(Self, &str); 22] = [
+    pub const ALL: [(Self, &str); 23] = [
         (Self::PeerClosed, "closed by the peer"),
         (Self::Broken, "broken"),
         (Self::Idle, "idle"),
@@ -69,6 +71,7 @@ impl DropReason {
         (Self::TlsFailed, "TLS failed"),
         (Self::Stranger, "stranger"),
         (Self::Refused, "refused by the peer"),
+        (Self::PutOut, "put out by the peer"),
         (Self::OwnIdentity, "own identity"),
         (Self::Oversized, "oversized frame"),
         (Self::Malformed, "malformed frame"),

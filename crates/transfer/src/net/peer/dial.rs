@@ -247,11 +247,13 @@ pub(super) async fn connect_any(
 }
 
 /// Returns the error for a greeting that ended for this reason. [`NetError::NotMember`] means that
-/// the other end refused this node or did not prove membership. Other reasons are
+/// the other end refused this node or did not prove membership, and [`NetError::PutOut`] that it
+/// proved that this node is not a member any more. Other reasons are
 /// [`NetError::Lost`], because any machine on the way can break the connection.
 pub(super) fn not_proven(reason: DropReason, address: SocketAddr) -> NetError {
     match reason {
         DropReason::Stranger | DropReason::Refused => NetError::NotMember { address },
+        DropReason::PutOut => NetError::PutOut { address },
         reason => NetError::Lost { reason },
     }
 }

@@ -69,8 +69,12 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     let (proof, chain) = match receive(stream, limits).await? {
         Greeting::Proven { proof, chain } => (proof, chain),
         Greeting::PutOut { word } => {
-            hear_put_out(shared, stream, word).await;
-            return Err(DropReason::Stranger);
+            let is_out = hear_put_out(shared, stream, word).await;
+            return Err(if is_out {
+                DropReason::PutOut
+            } else {
+                DropReason::Stranger
+            });
         }
         _ => return Err(DropReason::Stranger),
     };
@@ -84,14 +88,15 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Handles the statement that expelled this node. If the statement alone does not suffice, reads
 /// the certificates that follow it: its signer may have joined without this node's knowledge.
+/// Returns whether this node is out.
 async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: &mut TlsStream<S>,
     word: Bytes,
-) {
+) -> bool {
     let (me, keyring, limits) = (shared.local.me, &shared.local.keyring, &shared.limits);
     if keyring.proofs().receive_expulsion(&me, &word) {
-        return;
+        return true;
     }
     let mut said = word.to_vec();
     for _ in 0..CHAIN_MAX {
@@ -101,7 +106,7 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
         };
         said.extend_from_slice(&word);
     }
-    keyring.proofs().receive_expulsion(&me, &said);
+    keyring.proofs().receive_expulsion(&me, &said)
 }
 
 /// Returns our certificates if the ledger lists the other end, since it may not know us yet.

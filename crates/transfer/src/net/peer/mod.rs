@@ -362,7 +362,7 @@ impl PeerNet {
         enrolled
             .unwrap_or(Err(DropReason::SlowGreeting))
             .map_err(|reason| match not_proven(reason, addr) {
-                NetError::NotMember { .. } => NetError::InviteRefused,
+                NetError::NotMember { .. } | NetError::PutOut { .. } => NetError::InviteRefused,
                 lost => lost,
             })
     }

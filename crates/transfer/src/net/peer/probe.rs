@@ -113,7 +113,7 @@ async fn greet(shared: &Shared, mut stream: TlsStream<TcpStream>, node: NodeId) 
     match prove(shared, &mut stream, Lane::Urgent).await {
         Ok(()) => ProbeAttempt::Sure(Probed::Member(node)),
         Err(DropReason::SlowGreeting) => ProbeAttempt::Sure(Probed::Stalled),
-        Err(DropReason::Stranger | DropReason::Refused) => {
+        Err(DropReason::Stranger | DropReason::Refused | DropReason::PutOut) => {
             ProbeAttempt::Sure(Probed::Stranger(node))
         }
         Err(_) => ProbeAttempt::HungUp(Probed::Broken(node)),

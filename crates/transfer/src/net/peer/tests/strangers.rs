@@ -270,7 +270,9 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
     let word = admin.keyring.ledger().unwrap().expulsion(&b.id).cloned();
     assert_eq!(word.as_ref().map(|word| word.statement.by), Some(admin.id));
     assert!(b.keyring.is_member(&b.id), "it was away");
-    assert!(b.net.knock(admin.addr()).await.is_err());
+    let address = admin.addr();
+    let refused = b.net.knock(address).await;
+    assert_eq!(refused, Err(NetError::PutOut { address }));
     assert_eq!(b.keyring.ledger().unwrap().expulsion(&b.id).cloned(), word);
     // a node that never was a member, and one that was admitted again
     let stranger = Node::founder("c");
