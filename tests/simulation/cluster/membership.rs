@@ -7,6 +7,7 @@ use p2pfs_types::id::Generation;
 
 use crate::cluster::network::Weather;
 use crate::cluster::world::World;
+use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -111,7 +112,7 @@ fn a_living_node_is_hardly_ever_given_up_even_under_heavy_loss() {
 #[test]
 fn a_living_node_behind_seconds_of_queue_is_not_given_up() {
     for (count, loss) in [(2, 0.0), (3, 0.0), (4, 0.3), (16, 0.1)] {
-        for seed in 0..10 {
+        each_seed(10, |seed| {
             let mut world = World::of(count, seed, Weather::calm());
             converge(&mut world, 10 * SECOND, "start");
             world.run_for(Duration::from_millis(3000 + 137 * seed));
@@ -130,7 +131,7 @@ fn a_living_node_behind_seconds_of_queue_is_not_given_up() {
                 let told = world.told_down(node.id, world.start);
                 assert!(told.is_empty(), "{count}, {seed}, {index}: {told:?}");
             }
-        }
+        });
     }
 }
 
