@@ -3,17 +3,21 @@
 //!
 //! This module owns the outstanding probes, the round trips, and how long the end of a suspect is
 //! postponed ([`ProbeAnswers::postpone`]). The end is the moment at which the engine declares the
-//! suspect down. It is postponed if the suspect was heard since this node last asked it, if recent
-//! answers were late, or if this node still has questions to a suspect that other members call
-//! gone. [`PUT_OFF_MAX`] bounds the postponements, because a suspect that is heard but receives
+//! suspect down. It is postponed if the suspect was heard since this node last asked it, if this
+//! node's own link is late, or if this node still has questions to a suspect that other members
+//! call gone. [`PUT_OFF_MAX`] bounds the postponements, because a suspect that is heard but receives
 //! nothing never contradicts.
+//!
+//! A queue delivers in order. The latest probe that any member answered therefore shows how far
+//! this node's own link is: answers to later questions may still be on their way
+//! ([`ProbeAnswers::latest`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use foca::{Incarnation, ProbeNumber};
 
-use super::super::config::MEMBERS_MAX;
+use super::super::config::{MEMBERS_MAX, PROBE_PERIOD};
 use p2pfs_types::id::NodeId;
 
 /// Inverse weight of the newest sample in the moving average of round trips. The weight is 1/8, as
@@ -33,14 +37,17 @@ const ASK_AGAIN: Duration = Duration::from_secs(4);
 /// suspect hears of the suspicion and contradicts within a round trip or two, or it is unreachable.
 const PUT_OFF_MAX: Duration = Duration::from_secs(12);
 /// Time to wait for an answer, as a multiple of the delay of the member's last answer, or of the
-/// shortest delay of the last [`OWN_ANSWERS`] answers of any members if that is longer.
+/// delay of the latest answered probe of any member if that is longer.
 const LATE_MULTIPLE: u32 = 2;
+/// Time from the probe of a suspect to its end, in times to wait for an answer: one for the probe
+/// and one for the contradiction.
+const CONTRADICTION_MULTIPLE: u32 = 2;
 /// Number of unanswered questions of this node to a member that others call gone, before the member
 /// counts as down. A single question is easily lost.
 pub(super) const OWN_QUESTIONS: u32 = 4;
-/// Number of last answers, of any members, that are compared. If all of them were late, this node's
-/// own link is to blame (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
-const OWN_ANSWERS: usize = 4;
+/// Time after which a suspect is judged again if this node's own link was in doubt. The next probe
+/// is the next chance of an answer.
+const JUDGE_AGAIN: Duration = PROBE_PERIOD;
 
 /// Measurements of one member.
 #[derive(Debug, Default)]
@@ -70,8 +77,15 @@ struct Suspicion {
 #[derive(Default)]
 pub(super) struct ProbeAnswers {
     members: BTreeMap<NodeId, MemberMeasurements>,
-    /// Delays of the last [`OWN_ANSWERS`] answers, of any members.
-    last: VecDeque<Duration>,
+    /// The probe that was asked last among the answered probes of all members. An answer that was
+    /// overtaken by the answer to a later probe was late because of its member.
+    latest: Option<AnsweredProbe>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AnsweredProbe {
+    asked: Instant,
+    round_trip: Duration,
 }
 
 impl ProbeAnswers {
@@ -98,8 +112,12 @@ impl ProbeAnswers {
         };
         // Earlier probes were answered too late, or never.
         let answered = probes.drain(..=place).next_back();
-        if let Some((_, sent)) = answered {
-            self.record_round_trip(node, now.saturating_duration_since(sent));
+        if let Some((_, asked)) = answered {
+            let round_trip = now.saturating_duration_since(asked);
+            self.record_round_trip(node, round_trip);
+            if self.latest.is_none_or(|latest| latest.asked <= asked) {
+                self.latest = Some(AnsweredProbe { asked, round_trip });
+            }
         }
     }
 
@@ -112,10 +130,6 @@ impl ProbeAnswers {
         let average = known.average.unwrap_or(round_trip);
         known.average = Some((average * (ROUND_TRIP_WEIGHT - 1) + round_trip) / ROUND_TRIP_WEIGHT);
         known.last = round_trip;
-        self.last.push_back(round_trip);
-        if self.last.len() > OWN_ANSWERS {
-            self.last.pop_front();
-        }
     }
 
     /// Returns the moving average of a member's answers.
@@ -197,30 +211,49 @@ impl ProbeAnswers {
     }
 
     /// Returns until when the end of a suspect is postponed, or `None` if it is not. If it is, the
-    /// caller must ask the suspect again now.
+    /// caller must ask the suspect again now. `others_live` says whether there is a member that is
+    /// not a suspect.
+    ///
+    /// If no member has answered since the suspect was asked, this node's own link may be at fault
+    /// (the local health of Lifeguard, Dadgar et al. 2018, by another measure). The silence then
+    /// counts only if all members are suspects.
     pub(super) fn postpone(
         &mut self,
         node: &NodeId,
         incarnation: Incarnation,
+        others_live: bool,
         now: Instant,
     ) -> Option<Instant> {
-        let own = self.last.iter().min().copied().unwrap_or_default();
+        let latest = self.latest;
         let known = self.members.get_mut(node)?;
         let suspicion = known.suspicion.as_mut();
         let suspicion = suspicion.filter(|it| it.incarnation == incarnation)?;
         let begun = *suspicion.put_off.get_or_insert(now);
+        if now >= begun + PUT_OFF_MAX {
+            return None;
+        }
+        let is_heard = known.heard > Some(suspicion.asked);
+        let is_link_late = latest.is_none_or(|latest| latest.asked < suspicion.asked);
+        if others_live && is_link_late && !is_heard && suspicion.questions.is_none() {
+            return Some(now + JUDGE_AGAIN);
+        }
+        let own = latest.map(|latest| latest.round_trip).unwrap_or_default();
         let as_late = known.last.max(own) * LATE_MULTIPLE;
-        let question = suspicion.questions.as_mut().filter(|(left, _)| *left > 0);
-        let until = match (known.heard > Some(suspicion.asked), question) {
+        let until = match (is_heard, &mut suspicion.questions) {
             (true, _) => now + ASK_AGAIN,
-            (false, None) => suspicion.asked + as_late,
+            // A later start of this wait would renew it each time, up to `PUT_OFF_MAX`.
+            (false, None) => {
+                let until = suspicion.asked + as_late * CONTRADICTION_MULTIPLE;
+                return (until > now).then_some(until);
+            }
+            (false, Some((0, _))) => return None,
             (false, Some((left, patience))) => {
                 *left -= 1;
                 now + as_late.max(*patience)
             }
         };
         suspicion.asked = now;
-        (until > now && now < begun + PUT_OFF_MAX).then_some(until)
+        (until > now).then_some(until)
     }
 }
 
@@ -271,9 +304,12 @@ mod tests {
         answers.record_arrival(node(), start);
         answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
-        assert_eq!(answers.postpone(&node(), 0, start + 2 * SECOND), None);
+        assert_eq!(
+            answers.postpone(&node(), 0, false, start + 2 * SECOND),
+            None
+        );
         let stranger = NodeId::new([8; 32]);
-        assert_eq!(answers.postpone(&stranger, 0, start), None);
+        assert_eq!(answers.postpone(&stranger, 0, false, start), None);
     }
 
     #[test]
@@ -283,10 +319,10 @@ mod tests {
         answers.called_gone(node(), 0, SECOND, start);
         let mut now = start + SECOND;
         for _ in 0..OWN_QUESTIONS {
-            assert_eq!(answers.postpone(&node(), 0, now), Some(now + SECOND));
+            assert_eq!(answers.postpone(&node(), 0, false, now), Some(now + SECOND));
             now += SECOND;
         }
-        assert_eq!(answers.postpone(&node(), 0, now), None);
+        assert_eq!(answers.postpone(&node(), 0, false, now), None);
     }
 
     #[test]
@@ -298,7 +334,7 @@ mod tests {
         let mut now = first;
         loop {
             answers.record_arrival(node(), now);
-            let Some(until) = answers.postpone(&node(), 0, now) else {
+            let Some(until) = answers.postpone(&node(), 0, false, now) else {
                 break;
             };
             (now, rounds) = (until, rounds + 1);
@@ -308,41 +344,67 @@ mod tests {
         answers.record_probe(node(), 9, now);
         answers.suspect(node(), 1, now);
         answers.record_arrival(node(), now + SECOND);
-        assert!(answers.postpone(&node(), 1, now + SECOND).is_some());
-        assert_eq!(answers.postpone(&node(), 0, now + SECOND), None);
+        assert!(answers.postpone(&node(), 1, false, now + SECOND).is_some());
+        assert_eq!(answers.postpone(&node(), 0, false, now + SECOND), None);
     }
 
     #[test]
-    fn when_all_answers_are_late_the_own_link_is_blamed_and_others_get_time() {
-        let others = (1..=4).map(|n| NodeId::new([n; 32])).collect::<Vec<_>>();
-        for [one, rest, expected] in [[2000, 2000, 4000], [1, 2000, 2]] {
+    fn the_latest_answered_probe_shows_the_delay_of_the_own_link() {
+        let ms = Duration::from_millis;
+        let other = |n| NodeId::new([n; 32]);
+        // The second probe's answer overtakes the first one's in the second case alone.
+        for (second, expected) in [(2000, Some(8000)), (1, None)] {
             let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
-            let ms = Duration::from_millis;
-            answers.record_round_trip(others[0], ms(one));
-            others[1..]
-                .iter()
-                .for_each(|n| answers.record_round_trip(*n, ms(rest)));
             answers.record_probe(node(), 1, start);
+            answers.record_probe(other(1), 2, start);
+            answers.record_probe(other(2), 3, start + ms(1));
             answers.suspect(node(), 0, start + SECOND);
-            let until = answers.postpone(&node(), 0, start + ms(1));
-            assert_eq!(until, Some(start + ms(expected)));
+            answers.record_answer(other(2), 3, start + ms(1 + second));
+            answers.record_answer(other(1), 2, start + ms(2000));
+            let until = answers.postpone(&node(), 0, true, start + ms(2200));
+            assert_eq!(until, expected.map(|after| start + ms(after)));
         }
     }
 
     #[test]
-    fn a_node_that_answered_late_before_gets_twice_the_time() {
+    fn silence_counts_after_an_answer_to_a_later_probe_or_if_all_are_suspects() {
+        let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
+        let other = NodeId::new([8; 32]);
+        answers.record_probe(other, 1, start);
+        answers.record_probe(node(), 2, start + SECOND / 2);
+        answers.suspect(node(), 0, start + SECOND);
+        answers.record_answer(other, 1, start);
+        let now = start + 2 * SECOND;
+        let until = Some(now + JUDGE_AGAIN);
+        assert_eq!(answers.postpone(&node(), 0, true, now), until);
+        assert_eq!(answers.postpone(&node(), 0, false, now), None);
+        answers.record_probe(other, 3, now);
+        answers.record_answer(other, 3, now);
+        assert_eq!(answers.postpone(&node(), 0, true, now), None);
+    }
+
+    #[test]
+    fn silence_of_all_is_excused_for_a_bounded_time() {
+        let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
+        answers.suspect(node(), 0, start);
+        let mut now = start;
+        while let Some(until) = answers.postpone(&node(), 0, true, now) {
+            now = until;
+        }
+        assert!(now >= start + PUT_OFF_MAX && now < start + PUT_OFF_MAX + JUDGE_AGAIN);
+    }
+
+    #[test]
+    fn a_node_that_answered_late_before_gets_time_to_contradict_once() {
         let (mut answers, start) = (ProbeAnswers::default(), Instant::now());
         answers.record_round_trip(node(), 2 * SECOND);
         answers.record_probe(node(), 1, start);
         answers.suspect(node(), 0, start + SECOND);
-        let until = start + 4 * SECOND;
+        let until = start + 8 * SECOND;
         assert_eq!(
-            answers.postpone(&node(), 0, start + 3 * SECOND),
+            answers.postpone(&node(), 0, false, start + 3 * SECOND),
             Some(until)
         );
-        // It has the same time again after the next question, and not more.
-        let last = start + 7 * SECOND;
-        assert_eq!(answers.postpone(&node(), 0, until), Some(last));
-        assert_eq!(answers.postpone(&node(), 0, last + SECOND), None);
+        assert_eq!(answers.postpone(&node(), 0, false, until), None);
     }
 }

@@ -114,7 +114,14 @@ impl Roster {
         let is_it = |it: &Update| (it.id().0, it.incarnation(), it.state()) == as_told;
         let is_suspect = self.engine.iter_membership_state().any(is_it);
         let node = is_suspect.then_some(suspect.node)?;
-        let until = self.answers.postpone(&node, *incarnation, now)?;
+        let me = self.engine.identity().0.node;
+        let others_live = self
+            .engine
+            .iter_membership_state()
+            .any(|it| it.state() == State::Alive && it.id().0.node != me);
+        let until = self
+            .answers
+            .postpone(&node, *incarnation, others_live, now)?;
         self.confront(now, *suspect, *incarnation);
         Some(until)
     }
