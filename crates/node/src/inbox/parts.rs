@@ -1,20 +1,28 @@
 //! Incomplete files that may continue after a restart. They are kept in a subfolder of the inbox
 //! that no share lists.
 //!
+//! Another user may be able to write into the inbox. The subfolder is therefore opened once for each
+//! use, never through a link, and only if it is a folder of the daemon's user. Its files are reached
+//! through this descriptor, so a link that takes its name meanwhile leads nowhere.
+//!
 //! Owns the two files of each: its bytes, and a note with its final hash and its progress when the
 //! note was written. A note without bytes means that the file was published. The progress in a note
 //! counts only if the bytes match it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::files::{PRIVATE_MODE, create_anew, open_own, open_own_writable};
+use p2pfs_types::files::{PRIVATE_MODE, create_anew, open_own, open_own_writable, path_of};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::ARRIVING;
 
@@ -44,9 +52,15 @@ pub(super) struct ProgressNote {
     pub(super) prefix_hash: ContentHash,
 }
 
-/// The paths of the bytes and the note of one file.
+/// The open subfolder.
+#[derive(Clone, Debug)]
+struct PartFolder(Arc<OwnedFd>);
+
+/// The bytes and the note of one file, in the open subfolder.
 #[derive(Clone, Debug)]
 pub(super) struct PartPaths {
+    /// Keeps the descriptor that both paths lead through.
+    _folder: PartFolder,
     bytes: PathBuf,
     note: PathBuf,
 }
@@ -60,33 +74,75 @@ pub(super) struct UnfinishedPush {
     pub(super) bytes: Option<File>,
 }
 
+impl PartFolder {
+    /// Opens the subfolder of an inbox.
+    ///
+    /// # Errors
+    /// `NotFound` without a subfolder. `PermissionDenied` if it is a link or a folder in which
+    /// another user may create or rename files.
+    fn open(inbox: &Path) -> io::Result<Self> {
+        let path = inbox.join(ARRIVING);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder =
+            openat(CWD, &path, flags, Mode::empty()).map_err(|error| match error.into() {
+                error if fs::symlink_metadata(&path).is_ok() => foreign_folder(&path, &error),
+                error => error,
+            })?;
+        let found = fstat(&folder)?;
+        let is_open_to_others = found.st_mode & 0o022 != 0;
+        if found.st_uid != geteuid().as_raw() || is_open_to_others {
+            let why = "another user may change it";
+            return Err(foreign_folder(&path, &why));
+        }
+        Ok(Self(Arc::new(folder)))
+    }
+
+    /// Returns a path of the subfolder that no change of names affects.
+    fn path(&self) -> PathBuf {
+        path_of(&self.0).into()
+    }
+
+    fn part(&self, stem: &str) -> PartPaths {
+        let note = self.path().join(stem);
+        PartPaths {
+            _folder: self.clone(),
+            bytes: note.with_extension(BYTES),
+            note,
+        }
+    }
+}
+
+/// Returns the error for a subfolder that the daemon did not make.
+fn foreign_folder(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
+    let text = format!(
+        "{} is not a folder that only the daemon may change ({why}): remove it",
+        path.display()
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
+
 impl PartPaths {
     /// Creates an empty file for the bytes of a file from `from`, and the subfolder if it is
     /// missing. Removes the note and the bytes of an older push of the same file.
+    ///
+    /// # Errors
+    /// Those of the disk, and `PermissionDenied` if the subfolder is a link or another user's.
     pub(super) fn create(
         inbox: &Path,
         from: &NodeId,
         hash: &ContentHash,
     ) -> io::Result<(Self, File)> {
-        let folder = inbox.join(ARRIVING);
-        match DirBuilder::new().mode(0o700).create(&folder) {
+        match DirBuilder::new().mode(0o700).create(inbox.join(ARRIVING)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         let stem = format!("{}-{hash}", from.short(SENDER_DIGITS));
-        let part = Self::named(&folder, &stem);
+        let part = PartFolder::open(inbox)?.part(&stem);
         part.remove();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&part.bytes)?;
         Ok((part, file))
-    }
-
-    fn named(folder: &Path, stem: &str) -> Self {
-        Self {
-            bytes: folder.join(stem).with_extension(BYTES),
-            note: folder.join(stem),
-        }
     }
 
     /// Returns the path of the bytes.
@@ -127,10 +183,13 @@ impl ProgressNote {
 }
 
 /// Returns the unfinished and the published files of which an earlier run of the node left notes in
-/// an inbox, at most `most`. Removes all other files from the subfolder.
+/// an inbox, at most `most`. Removes all other files from the subfolder. A subfolder that another
+/// user may change is left alone.
 pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
-    let folder = inbox.join(ARRIVING);
-    let Ok(entries) = fs::read_dir(&folder) else {
+    let Ok(folder) = PartFolder::open(inbox) else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir(folder.path()) else {
         return Vec::new();
     };
     let (mut left, mut names) = (Vec::new(), Vec::new());
@@ -141,7 +200,7 @@ pub(super) fn left_in(inbox: &Path, most: usize) -> Vec<UnfinishedPush> {
         let Some(stem) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
-        let part = PartPaths::named(&folder, stem);
+        let part = folder.part(stem);
         match ProgressNote::read(path).filter(|_| left.len() < most && is_fresh(path)) {
             Some(note) => {
                 let bytes = match open_own_writable(&part.bytes) {
@@ -178,6 +237,7 @@ fn is_fresh(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn note(n: u8) -> ProgressNote {
         ProgressNote {
@@ -232,6 +292,45 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", part.bytes()).unwrap();
         assert!(left_in(inbox, 9).is_empty());
         assert_eq!(names(inbox), 0);
+    }
+
+    #[test]
+    fn planted_link_or_folder_of_all_users_is_not_used_for_parts() {
+        let (inbox, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (inbox, kept) = (inbox.path(), other.path().join("kept.part"));
+        fs::write(&kept, b"x").unwrap();
+        let planted = inbox.join(ARRIVING);
+        let is_refused = || {
+            let note = note(1);
+            let refused = PartPaths::create(inbox, &note.from, &note.hash).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+            assert!(refused.to_string().contains("remove it"), "{refused}");
+            assert!(left_in(inbox, 9).is_empty());
+        };
+        std::os::unix::fs::symlink(other.path(), &planted).unwrap();
+        is_refused();
+        assert_eq!(
+            fs::read_dir(other.path()).unwrap().count(),
+            1,
+            "nothing went or came"
+        );
+        fs::remove_file(&planted).unwrap();
+        fs::create_dir(&planted).unwrap();
+        fs::set_permissions(&planted, fs::Permissions::from_mode(0o777)).unwrap();
+        is_refused();
+    }
+
+    #[test]
+    fn link_that_takes_the_place_of_the_subfolder_is_not_followed() {
+        let (inbox, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let inbox = inbox.path();
+        let part = create(inbox, 1);
+        fs::rename(inbox.join(ARRIVING), inbox.join("moved")).unwrap();
+        std::os::unix::fs::symlink(other.path(), inbox.join(ARRIVING)).unwrap();
+        part.write_note(&note(1)).unwrap();
+        part.remove();
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(inbox.join("moved")).unwrap().count(), 0);
     }
 
     #[test]
