@@ -110,6 +110,9 @@ impl Teller {
                 tracing::info!(peer = %who.node, by = %by.node,
                     "{} was admitted by {}", name(who), name(by));
             }
+            News::Expelled(who, by) if who.node == by.node => {
+                tracing::info!(peer = %who.node, "{} left the cluster", name(who));
+            }
             News::Expelled(who, by) => {
                 tracing::warn!(peer = %who.node, by = %by.node,
                     "{} was expelled by {}", name(who), name(by));
