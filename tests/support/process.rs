@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Far more than anything here takes on a slow machine: a test that reaches it has hung.
 pub(crate) const HANG_LIMIT: Duration = Duration::from_secs(180);
@@ -172,6 +173,7 @@ pub(crate) fn fork(command: &mut Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<Forked>);
     static PARENT: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
         let (orders, coming) = mpsc::channel::<Order>();
+        leave_no_core();
         thread::spawn(move || {
             for (mut command, reply) in coming {
                 let child = command.spawn();
@@ -186,6 +188,14 @@ pub(crate) fn fork(command: &mut Command) -> io::Result<Child> {
     let (order, child) = forked.recv().expect("the parent answers");
     *command = order;
     child
+}
+
+/// Sets the limit of core files of this process to 0, and so that of its children: tests end
+/// programs by signals that would leave a file `core` in the checkout.
+fn leave_no_core() {
+    let maximum = getrlimit(Resource::Core).maximum;
+    let current = Some(0);
+    setrlimit(Resource::Core, Rlimit { current, maximum }).expect("a limit can be lowered");
 }
 
 fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
