@@ -94,38 +94,100 @@ pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, TrustError> {
 /// content.
 ///
 /// # Errors
-/// [`TrustError::File`]. The old file is unchanged, unless only the sync of the directory failed.
+/// [`TrustError::File`]. The old file is unchanged. If only the sync of the directory failed, the
+/// file gets its old content back, if that can be written.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
+    replace_synced(path, content, sync_directory)
+}
+
+fn replace_synced(
+    path: &Path,
+    content: &[u8],
+    sync: impl Fn(&Path) -> Result<(), TrustError>,
+) -> Result<(), TrustError> {
+    let before = Before::of(path)?;
     let replaced = write_beside(path, content)?.persist(path);
     replaced.map_err(|error| failed("replace", path, error.error))?;
-    sync_directory(path)
+    sync(path).inspect_err(|_| before.restore())
+}
+
+/// The content of a file before it is replaced.
+struct Before<'a> {
+    path: &'a Path,
+    content: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl<'a> Before<'a> {
+    fn of(path: &'a Path) -> Result<Self, TrustError> {
+        let content = match fs::read(path) {
+            Ok(content) => Some(Zeroizing::new(content)),
+            // Nothing can be renamed over a directory, and `restore` does not remove one.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                None
+            }
+            Err(error) => return Err(failed("read", path, error)),
+        };
+        Ok(Self { path, content })
+    }
+
+    /// Gives the file its old content back, or removes it if there was none. An error is ignored:
+    /// the caller reports the one that led here.
+    fn restore(&self) {
+        let _as_after_a_crash = match &self.content {
+            Some(content) => {
+                write_beside(self.path, content).map(|old| old.persist(self.path).ok())
+            }
+            None => fs::remove_file(self.path)
+                .map(|()| None)
+                .map_err(|error| failed("remove", self.path, error)),
+        };
+        let _unsynced = sync_directory(self.path);
+    }
 }
 
 /// Replaces two files, the first before the second. After a crash the first one may be new while
 /// the second one is old.
 ///
 /// # Errors
-/// [`TrustError::File`], and those of [`read`] for the first file. If the second file cannot be
-/// replaced, the first one gets its old content back, if that can be written. If only a sync of the
-/// directory failed, the first file or both are new.
+/// [`TrustError::File`], and those of [`read`] for the first file. Neither file is new then: if the
+/// first one was replaced already, or only the last sync of the directory failed, the files get
+/// their old content back, if that can be written.
 pub(super) fn replace_both(
+    first: (&Path, &[u8]),
+    second: (&Path, &[u8]),
+) -> Result<(), TrustError> {
+    replace_both_synced(first, second, sync_directory)
+}
+
+/// Replaces two files as [`replace_both`] does. `sync` makes the new name of a file durable.
+fn replace_both_synced(
     (first, content): (&Path, &[u8]),
     (second, beside): (&Path, &[u8]),
+    sync: impl Fn(&Path) -> Result<(), TrustError>,
 ) -> Result<(), TrustError> {
-    let before = read(first)?;
+    let before_first = Before {
+        path: first,
+        content: read(first)?,
+    };
+    let before_second = Before::of(second)?;
     // Written before the first file is replaced: if there is no room for both, neither is replaced.
     let ready = write_beside(second, beside)?;
-    replace(first, content)?;
+    replace_synced(first, content, &sync)?;
     if let Err(error) = ready.persist(second) {
         // The conversion drops the temporary file, so there is room to restore the first one.
         let refused = failed("replace", second, error.into());
-        let _as_after_a_crash = match before {
-            Some(before) => replace(first, &before),
-            None => remove(first),
-        };
+        before_first.restore();
         return Err(refused);
     }
-    sync_directory(second)
+    sync(second).inspect_err(|_| {
+        before_second.restore();
+        before_first.restore();
+    })
 }
 
 /// Removes a file. A missing file is not an error.
@@ -226,6 +288,37 @@ mod tests {
         assert!(replace(b"3", b"4").is_err());
         assert_eq!(content(&second), None);
         assert_eq!(names_in(directory.path()), ["first"]);
+    }
+
+    #[test]
+    fn two_files_keep_their_content_if_only_a_sync_of_their_directory_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+        let failing = |unsynced: &Path, content: [&[u8]; 2]| {
+            let [one, other] = content;
+            replace_both_synced((&first, one), (&second, other), |path| {
+                if path == unsynced {
+                    Err(failed("sync", path, io::ErrorKind::Other.into()))
+                } else {
+                    Ok(())
+                }
+            })
+        };
+        for unsynced in [&first, &second] {
+            assert!(failing(unsynced, [b"1", b"2"]).is_err());
+            assert!(names_in(directory.path()).is_empty());
+        }
+        replace_both((&first, b"1"), (&second, b"2")).unwrap();
+        for unsynced in [&first, &second] {
+            assert!(failing(unsynced, [b"3", b"4"]).is_err());
+            assert_eq!(fs::read(&first).unwrap(), b"1");
+            assert_eq!(fs::read(&second).unwrap(), b"2");
+        }
+        let failed = replace_synced(&first, b"3", |path| {
+            Err(failed("sync", path, io::ErrorKind::Other.into()))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&first).unwrap(), b"1");
     }
 
     #[test]
