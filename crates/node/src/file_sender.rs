@@ -411,17 +411,24 @@ impl SendAttempt<'_> {
         while to_bytes < parcel.size_bytes {
             while asked.len() < WINDOW && next < parcel.size_bytes {
                 let length = (GIVEN_MAX_BYTES as u64).min(parcel.size_bytes - next);
-                self.courier.upload.pass(length, false).await;
                 let bytes = self.read(next, length).await?;
+                let address = self.address(to_bytes)?;
+                let upload = self.courier.upload.clone();
+                upload.pass(length, false).await;
                 let give = Push::Give {
                     hash: parcel.hash,
                     offset: next,
                     bytes,
                 };
                 next += length;
-                let (net, node, address) =
-                    (self.courier.net.clone(), self.node, self.address(to_bytes)?);
-                asked.spawn(async move { (length, request(net, node, address, give).await) });
+                let (net, node) = (self.courier.net.clone(), self.node);
+                asked.spawn(async move {
+                    let answer = request(net, node, address, give).await;
+                    if answer.as_ref().is_err_and(NetError::is_before_sending) {
+                        upload.give_back(length);
+                    }
+                    (length, answer)
+                });
             }
             let Some(Ok((length, answer))) = asked.join_next().await else {
                 return Err(AttemptError::ForNow { to_bytes });
