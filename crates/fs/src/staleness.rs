@@ -87,12 +87,9 @@ impl KernelCaches {
                 return Vec::new();
             };
             for file in &grown {
-                caches.inodes.grow(file.ino, &file.newer);
+                caches.inodes.grow(file.ino, &file.newer, &newest);
             }
             caches.namespace.show(view);
-            for file in &grown {
-                caches.inodes.settle_growth(file.ino, &file.newer);
-            }
             // This includes names that the kernel has requested in the meantime.
             caches.outdated_by(&newest, &changes)
         };

@@ -289,6 +289,14 @@ fn truncated_file_is_another_inode_even_if_it_had_the_version_before() {
 }
 
 #[test]
+fn file_that_grows_while_no_program_has_it_open_is_another_inode() {
+    let follower = Follower::open(b"one\n", None);
+    follower.fs.files.release(follower.handle);
+    follower.write(b"one\ntwo\n");
+    assert_ne!(follower.named().0, follower.ino);
+}
+
+#[test]
 fn page_with_the_old_end_is_dropped_before_the_new_size_shows() {
     let old = vec![b'a'; 5000];
     let follower = Follower::open(&old, None);
