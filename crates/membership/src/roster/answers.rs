@@ -228,14 +228,14 @@ impl ProbeAnswers {
         let known = self.members.get_mut(node)?;
         let suspicion = known.suspicion.as_mut();
         let suspicion = suspicion.filter(|it| it.incarnation == incarnation)?;
-        let begun = *suspicion.put_off.get_or_insert(now);
-        if now >= begun + PUT_OFF_MAX {
+        let end = *suspicion.put_off.get_or_insert(now) + PUT_OFF_MAX;
+        if now >= end {
             return None;
         }
         let is_heard = known.heard > Some(suspicion.asked);
         let is_link_late = latest.is_none_or(|latest| latest.asked < suspicion.asked);
         if others_live && is_link_late && !is_heard && suspicion.questions.is_none() {
-            return Some(now + JUDGE_AGAIN);
+            return Some(end.min(now + JUDGE_AGAIN));
         }
         let own = latest.map(|latest| latest.round_trip).unwrap_or_default();
         let as_late = known.last.max(own) * LATE_MULTIPLE;
@@ -244,7 +244,7 @@ impl ProbeAnswers {
             // A later start of this wait would renew it each time, up to `PUT_OFF_MAX`.
             (false, None) => {
                 let until = suspicion.asked + as_late * CONTRADICTION_MULTIPLE;
-                return (until > now).then_some(until);
+                return (until > now).then_some(until.min(end));
             }
             (false, Some((0, _))) => return None,
             (false, Some((left, patience))) => {
@@ -253,7 +253,7 @@ impl ProbeAnswers {
             }
         };
         suspicion.asked = now;
-        (until > now).then_some(until)
+        (until > now).then_some(until.min(end))
     }
 }
 
@@ -391,7 +391,7 @@ mod tests {
         while let Some(until) = answers.postpone(&node(), 0, true, now) {
             now = until;
         }
-        assert!(now >= start + PUT_OFF_MAX && now < start + PUT_OFF_MAX + JUDGE_AGAIN);
+        assert_eq!(now, start + PUT_OFF_MAX);
     }
 
     #[test]
@@ -406,5 +406,12 @@ mod tests {
             Some(until)
         );
         assert_eq!(answers.postpone(&node(), 0, false, until), None);
+        // However late the answers were, the time is bounded.
+        answers.record_round_trip(node(), 60 * SECOND);
+        answers.record_probe(node(), 2, until);
+        answers.suspect(node(), 0, until);
+        let end = until + PUT_OFF_MAX;
+        assert_eq!(answers.postpone(&node(), 0, false, until), Some(end));
+        assert_eq!(answers.postpone(&node(), 0, false, end), None);
     }
 }
