@@ -7,7 +7,8 @@ use crate::daemon::config::ConfigError;
 use crate::daemon::control::{ClientError, Failure};
 
 /// Remedy if the daemon does not run.
-pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon";
+pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon (if it has \
+     another socket, name that with --socket)";
 /// Remedy if the daemon runs and does not answer.
 pub(super) const LOOK_AT_IT: &str =
     "see what it is at: journalctl -u p2pfs; where it hangs, restart it: systemctl restart p2pfs";

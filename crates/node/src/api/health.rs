@@ -202,10 +202,11 @@ impl NodeHealth {
             states.filter(|it| *it == state).count()
         };
         let is_any_there = count(MemberState::Alive) + count(MemberState::Suspect) > 0;
-        let down = count(MemberState::Down);
+        let (down, away) = (count(MemberState::Down), count(MemberState::Away));
+        let known = down + away;
         (!is_any_there && down > 0).then(|| {
             Finding::new(format!(
-                "no other node answers ({down} known): only files stored here can be read"
+                "no other node answers ({known} known): only files stored here can be read"
             ))
         })
     }

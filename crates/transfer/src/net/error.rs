@@ -92,8 +92,8 @@ pub enum NetError {
     InviteRefused,
     /// None of the token's addresses leads to its issuer.
     #[error(
-        "the node that made the invitation does not answer ({why}); start it, or make another \
-         with 'p2pfs invite'"
+        "the node that made the invitation does not answer ({why}); see there whether it runs; if \
+         it was restarted since, make another invitation there with 'p2pfs invite'"
     )]
     InviterAway {
         /// Error of the first address.
