@@ -2,9 +2,9 @@
 //!
 //! A handle stays with the file that was opened, whatever the name stands for later: with one
 //! version of its bytes or, for an own file, with the file itself as it changes. If a file only grows
-//! ([`super::growth`]), its handles follow it: bytes of the opened version come from that version, and
-//! bytes after its end from the newest. At most
-//! [`OPEN_HANDLES_MAX`] handles are opened. The kernel's own limit of open files may be lower.
+//! (`growth`), its handles follow it: bytes of the opened version come from that version, and bytes
+//! after its end from the newest. At most [`OPEN_HANDLES_MAX`] handles are opened. The kernel's own
+//! limit of open files may be lower.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
