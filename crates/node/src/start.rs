@@ -303,7 +303,7 @@ impl Builder {
                 nearby,
             },
             traffic: NodeTraffic { handles },
-            messenger: Messenger { sender },
+            messenger: Messenger::new(sender),
             health,
             control,
         }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
@@ -21,6 +21,9 @@ use p2pfs_proto::wire::native::tcp::GIVEN_MAX_BYTES;
 pub const MESSAGE_MAX_BYTES: usize = GIVEN_MAX_BYTES;
 /// How long to look for a recipient whose name is unknown: a few rounds of gossip.
 const NAME_PATIENCE: Duration = Duration::from_secs(3);
+/// Maximum number of files that are read and hashed for sending at one time. Others wait. The read
+/// of a hung disk keeps its thread after its caller has left, and the runtime has 512 of them.
+const READS_MAX: usize = 64;
 /// Interval between lookups of an unknown recipient.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
@@ -137,9 +140,18 @@ impl Messages {
 #[derive(Clone)]
 pub struct Messenger {
     pub(crate) sender: FileSender,
+    /// Permits to read and hash a file that is sent.
+    reads: Arc<Semaphore>,
 }
 
 impl Messenger {
+    pub(crate) fn new(sender: FileSender) -> Self {
+        Self {
+            sender,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+        }
+    }
+
     /// Sends a line of chat to every live node and every foreign peer. Returns the names of the
     /// nodes that acknowledged the line, and of the foreign peers to whose connections it was
     /// written. The text is cut to at most 4096 bytes.
@@ -212,7 +224,13 @@ impl Messenger {
         // If this future is dropped, so is `wait`, and the blocking thread stops reading.
         let wait = Arc::new(());
         let waits = Arc::downgrade(&wait);
-        let parcel = spawn_blocking(move || Parcel::read(file, name, &waits)).await;
+        let permit = self.reads.clone().acquire_owned().await;
+        let parcel = spawn_blocking(move || {
+            // A read that its disk never answers keeps the permit.
+            let _permit = permit;
+            Parcel::read(file, name, &waits)
+        })
+        .await;
         drop(wait);
         let parcel = Arc::new(parcel.map_err(std::io::Error::other)??);
         let mut delivery = Delivery::new(parcel.size_bytes);
