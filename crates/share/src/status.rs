@@ -155,11 +155,7 @@ impl<'a> StatusView<'a> {
     }
 
     fn first_left_out(&self, share: &OfferedShare) -> Vec<LeftOut> {
-        let itself = share.problems.private.then(|| LeftOut {
-            path: share.dir.to_path_buf(),
-            why: LeftOutWhy::Private,
-            remedy: LeftOutWhy::Private.remedy(&share.dir, true, share),
-        });
+        let itself = share.left_out_itself();
         let others = share
             .left_out
             .iter()
@@ -175,7 +171,11 @@ impl<'a> StatusView<'a> {
     pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
         let in_share = |share: &OfferedShare| {
             let mut at = share.root;
-            for name in share.spec.place.local(path)?.components() {
+            let local = share.spec.place.local(path)?;
+            if let Some(itself) = share.left_out_itself() {
+                return Some(itself);
+            }
+            for name in local.components() {
                 at = self.listing.tree.child(at, name)?;
                 if let Some(left_out) = self.listing.left_out(at) {
                     return Some(left_out);
@@ -193,6 +193,15 @@ impl<'a> StatusView<'a> {
 }
 
 impl OfferedShare {
+    /// Returns why nothing in the share is listed, if others may not read its own directory.
+    fn left_out_itself(&self) -> Option<LeftOut> {
+        self.problems.private.then(|| LeftOut {
+            path: self.dir.to_path_buf(),
+            why: LeftOutWhy::Private,
+            remedy: LeftOutWhy::Private.remedy(&self.dir, true, self),
+        })
+    }
+
     fn left_out_counts(&self) -> Vec<(LeftOutWhy, u64)> {
         let mut counts = self.left_out_counts.clone();
         *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.problems.private);

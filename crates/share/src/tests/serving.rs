@@ -33,6 +33,8 @@ fn files_in_a_directory_that_became_private_are_no_longer_served() {
         bench.chmod(directory, 0o700);
         bench.wait_for("it to go", |b| b.entry("d/f").is_none());
         assert!(bench.set().source(&hash).is_err(), "{directory:?}");
+        let left_out = bench.set().left_out_at(&path("d/f"));
+        assert_eq!(left_out[0].why, LeftOutWhy::Private, "{directory:?}");
     }
 }
 
