@@ -120,7 +120,7 @@ pub struct JoinOptions {
     reporting: Reporting,
     /// The token, which every local user can see while the command runs; without it, or with -,
     /// it is read from standard input
-    #[arg(default_value = "-", hide_default_value = true)]
+    #[arg(value_name = "-", default_value = "-", hide_default_value = true)]
     token: String,
     /// Do not ask before this node drops its current cluster
     #[arg(short, long)]
