@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -166,70 +165,6 @@ fn check_growing_log(how: &[&str]) {
     eventually("all lines are seen", PATIENCE, || {
         last_line(&mounted).is_ok_and(|(size_bytes, _)| size_bytes == last_bytes)
     });
-}
-
-/// Lines that are appended to the followed log, each after the line before was printed.
-const FOLLOWED_LINES: usize = 6;
-/// Lines that are appended every 0.02 s afterwards.
-const STREAMED_LINES: usize = 400;
-/// Size of the followed log: the smallest that is hashed from its listed version.
-const FOLLOWED_BYTES: usize = (64 << 20) + (1 << 20);
-/// Far more than the ends of all versions with their proofs, and far less than the log.
-const FOLLOWED_SENT_BYTES: usize = 8 << 20;
-
-#[apply(promise)]
-#[takes("tail", "python3")]
-fn tail_on_another_node_prints_each_line_of_a_large_log_once() {
-    let mut cluster = Cluster::new();
-    let owner = cluster.start("owner");
-    let reader = cluster.start("reader");
-    let log = owner.share.join("large.log");
-    let first = FOLLOWED_BYTES / LINE_BYTES;
-    fs::write(&log, (0..first).flat_map(line).collect::<Vec<_>>()).unwrap();
-    reader.wait_for_file("large.log");
-    let mounted = reader.mounted("large.log");
-    let ino = fs::metadata(&mounted).unwrap().ino();
-    let mut tail = Command::new("tail");
-    tail.args(["-n", "1", "-F", "-s", "0.1"]).arg(&mounted);
-    let (tail, lines) = lines_of(&mut tail);
-    let expect = |number: usize| {
-        let printed = lines.recv_timeout(PATIENCE).unwrap();
-        assert_eq!(format!("{printed}\n").into_bytes(), line(number));
-    };
-    expect(first - 1);
-    for number in first..first + FOLLOWED_LINES {
-        let mut source = File::options().append(true).open(&log).unwrap();
-        source.write_all(&line(number)).unwrap();
-        drop(source);
-        expect(number);
-        let now = fs::metadata(&mounted).unwrap();
-        let size_bytes = (number + 1) * LINE_BYTES;
-        assert_eq!((now.ino(), now.len()), (ino, size_bytes as u64));
-    }
-    // The same while it is written all the time.
-    let (next, enough) = (first + FOLLOWED_LINES, owner.home.join("enough"));
-    let appender = APPENDER.replace("LINES", &next.to_string());
-    let mut writer = Command::new("python3");
-    let writer = start(writer.args(["-c", &appender]).args([&log, &enough]));
-    (next..next + STREAMED_LINES).for_each(&expect);
-    fs::write(enough, b"").unwrap();
-    writer.finish(HANG_LIMIT).expect_ok();
-    let last = fs::metadata(&log).unwrap().len() as usize / LINE_BYTES;
-    (next + STREAMED_LINES..last).for_each(&expect);
-    let sent = owner.traffic("sent_bytes");
-    println!("{sent} bytes sent");
-    assert!(sent < FOLLOWED_SENT_BYTES, "{sent} bytes sent");
-    // A file that replaces the log is another inode, and is printed from its beginning.
-    let other = owner.home.join("other");
-    fs::write(&other, [line(1), line(2)].concat()).unwrap();
-    fs::rename(&other, &log).unwrap();
-    expect(1);
-    expect(2);
-    assert_ne!(fs::metadata(&mounted).unwrap().ino(), ino);
-    tail.signal(libc::SIGTERM);
-    let said = tail.finish(HANG_LIMIT).stderr;
-    assert_eq!(said.matches("has been replaced").count(), 1, "{said}");
-    assert!(!said.contains("truncated"), "{said}");
 }
 
 /// Returns the bytes that a daemon has read.

@@ -1,13 +1,11 @@
 //! Real mounts: how changes of the namespace are seen, through all that the kernel has cached.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::content::noise;
 use crate::support::memory::{MTIME, Memory};
 use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{PATIENCE, eventually};
@@ -251,40 +249,4 @@ fn a_program_in_a_directory_keeps_it_when_it_changes() {
     mounted.publish();
     eventually("it is gone", PATIENCE, || !here.exists());
     assert_ne!(place(), here);
-}
-
-#[apply(promise)]
-fn a_file_that_grows_under_its_readers_shows_no_byte_that_it_does_not_have() {
-    let content = Memory::new();
-    let bytes = noise(3, 40_000);
-    content.file("log", bytes[..10_000].to_vec());
-    let mounted = Mounted::of(&content);
-    let (open, ended) = (
-        File::open(mounted.at("log")).unwrap(),
-        AtomicBool::new(false),
-    );
-    let ino = open.metadata().unwrap().ino();
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !ended.load(Ordering::Relaxed) {
-                    let mut buffer = vec![0; 8192];
-                    let start = open.metadata().unwrap().len() - 4000;
-                    let length = open.read_at(&mut buffer, start).unwrap();
-                    let wanted = &bytes[start as usize..][..length];
-                    assert!(length >= 4000 && buffer[..length] == *wanted, "at {start}");
-                }
-            });
-        }
-        for end in (10_100..=bytes.len()).step_by(100) {
-            content.file("log", bytes[..end].to_vec());
-            mounted.publish();
-            eventually("the new size shows", PATIENCE, || {
-                open.metadata().unwrap().len() == end as u64
-            });
-            let named = fs::metadata(mounted.at("log")).unwrap();
-            assert_eq!((named.ino(), named.len()), (ino, end as u64));
-        }
-        ended.store(true, Ordering::Relaxed);
-    });
 }

@@ -12,8 +12,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
-    Content, FileVersion, ForeignFiles, FsError, GrowthReply, LiveAttributes, OpenContent, Opened,
-    ReadNow, ReadReply, ReadTicket, Space,
+    Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened, ReadNow,
+    ReadReply, ReadTicket, Space,
 };
 use p2pfs_fuse::Mount;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
@@ -351,17 +351,6 @@ impl Content for Memory {
             content: Arc::new(open),
             live: is_live,
         })
-    }
-
-    fn check_growth(self: Arc<Self>, newer: &FileVersion, older: &FileVersion, reply: GrowthReply) {
-        let contents =
-            [newer, older].map(|file| self.state.lock().contents.get(&file.hash).cloned());
-        reply(match contents {
-            [Some(Behaviour::Here(newer)), Some(Behaviour::Here(older))] => {
-                newer.starts_with(&older)
-            }
-            _ => false,
-        });
     }
 
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -102,19 +102,6 @@ pub(crate) fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Runnin
     command.stdout(Stdio::null());
     running.readers.insert(0, collect(io::empty()));
     running
-}
-
-/// Starts a command, and returns the lines that it prints as they come.
-pub(crate) fn lines_of(command: &mut Command) -> (Running, mpsc::Receiver<String>) {
-    let (out, into) = std::io::pipe().unwrap();
-    let running = start_into(command, into);
-    let (tell, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            let _ = tell.send(line);
-        }
-    });
-    (running, lines)
 }
 
 /// Runs a command whose output nobody reads, nor what it says of failures.

@@ -27,7 +27,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::error::FsError;
 use super::handles::{FileState, Handle, Handles, OpenFile, PendingRead, Reach};
 use super::inherited::{Inherited, OpenRecord, OpenedVersion};
-use super::inode::{Name, Node};
+use super::inode::Node;
 use super::modes::{Mode, Modes};
 use super::namespace::MountNamespace;
 use super::replaced;
@@ -90,7 +90,7 @@ impl OpenFiles {
         let inode = self.inodes.inode(ino)?;
         check_reading(flags)?;
         match self.inodes.current(&self.namespace.view(), ino, &inode) {
-            Node::File(file) => self.open_file(ino, &inode.name, &file, flags, reach),
+            Node::File(file) => self.open_file(ino, &file, flags, reach),
             Node::Status => {
                 let status = Handle::Status(self.namespace.content.status_json());
                 let handle = self.handles.insert(status)?;
@@ -109,14 +109,13 @@ impl OpenFiles {
     fn open_file(
         &self,
         ino: u64,
-        name: &Name,
         file: &FileVersion,
         flags: i32,
         reach: Reach,
     ) -> Result<OpenReply, FsError> {
         let opened = self.namespace.content.clone().open(file)?;
         let size_bytes = file.size_bytes;
-        let mode = self.mode(ino, name, &opened);
+        let mode = self.mode(ino, &opened);
         let (state, caching) = match mode {
             Mode::Backed(backing) if opened.live => (FileState::Live, Caching::Backed(backing)),
             Mode::Backed(backing) => (FileState::Version { size_bytes }, Caching::Backed(backing)),
@@ -162,16 +161,14 @@ impl OpenFiles {
     }
 
     /// Returns the mode of the inode. If it is open already, that mode applies. Otherwise it is
-    /// backed if that is possible. A file that grew lately is not backed, because then its opens could
-    /// not follow it.
-    fn mode(&self, ino: u64, name: &Name, opened: &Opened) -> Mode {
+    /// backed if that is possible.
+    fn mode(&self, ino: u64, opened: &Opened) -> Mode {
         if let Some(mode) = self.modes.join(ino) {
             return mode;
         }
         let file = opened.content.backing();
         let live = file.clone().filter(|_| opened.live);
-        let may_grow = !opened.live && self.caches.growth.is_growing(name, Instant::now());
-        let Some(backing) = self.backing.get().filter(|_| !may_grow) else {
+        let Some(backing) = self.backing.get() else {
             return self.modes.enter(ino, Mode::Asked, live);
         };
         let registered = file.as_ref().and_then(|file| backing.register(file).ok());
@@ -255,7 +252,7 @@ impl OpenFiles {
         let behind = file.run.lock().record(range);
         if let Some(range) = behind
             // Bytes that the cache did not accept are nowhere else on this node.
-            && file.content_of(range).missing_bytes(range) == 0
+            && file.content.missing_bytes(range) == 0
         {
             let ino = file.ino;
             self.caches.invalidate(Stale::PagesWithin { ino, range });

@@ -23,7 +23,6 @@ use super::directory::Listings;
 use super::files::OpenFiles;
 use super::follow::OpenFollower;
 use super::foreign::ForeignInodes;
-use super::growth::Growth;
 use super::handles::Handles;
 use super::inherited::Inherited;
 use super::inodes::Inodes;
@@ -93,9 +92,7 @@ impl Filesystem {
             namespace: namespace.clone(),
             inodes: known.clone(),
             handles: handles.clone(),
-            modes: modes.clone(),
             inherited: inherited.clone(),
-            growth: Growth::default(),
         });
         let inodes = Arc::new(InodeResolver {
             namespace: namespace.clone(),

@@ -1,10 +1,8 @@
 //! Open handles: of a file, or of the status.
 //!
 //! A handle stays with the file that was opened, whatever the name stands for later: with one
-//! version of its bytes or, for an own file, with the file itself as it changes. If a file only grows
-//! (`growth`), its handles follow it: bytes of the opened version come from that version, and bytes
-//! after its end from the newest. At most [`OPEN_HANDLES_MAX`] handles are opened. The kernel's own
-//! limit of open files may be lower.
+//! version of its bytes or, for an own file, with the file itself as it changes. At most
+//! [`OPEN_HANDLES_MAX`] handles are opened. The kernel's own limit of open files may be lower.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +39,7 @@ pub enum Handle {
 pub struct OpenFile {
     /// The inode number.
     pub ino: u64,
-    /// The content that provides the bytes of the opened version.
+    /// The content that provides the bytes.
     pub content: Arc<dyn OpenContent>,
     /// The kind of its bytes: a fixed version or a live file.
     pub state: FileState,
@@ -50,16 +48,8 @@ pub struct OpenFile {
     /// Whether the kernel caches pages of this open, and the file was not complete here at the
     /// open.
     pub fills_pages: bool,
-    grown: Mutex<Option<GrownContent>>,
     pub(super) run: Mutex<ReadRun>,
     failures: Mutex<Vec<FailedRead>>,
-}
-
-/// The newest version of an open file that grew since it was opened.
-#[derive(Clone)]
-pub(super) struct GrownContent {
-    pub content: Arc<dyn OpenContent>,
-    pub size_bytes: u64,
 }
 
 /// The kind of an open file's bytes.
@@ -133,11 +123,9 @@ impl Handle {
         }
         let wanted = &mut buffer[..range.len() as usize];
         let reach = file.reach.min(reach);
-        let grown = file.grown_beyond(range);
-        let content = grown.as_ref().unwrap_or(&file.content);
         let read = match reach {
-            Reach::Everything => content.read_now(range.start, wanted),
-            Reach::Asked | Reach::Cached => content.read_here(range.start, wanted),
+            Reach::Everything => file.content.read_now(range.start, wanted),
+            Reach::Asked | Reach::Cached => file.content.read_here(range.start, wanted),
         };
         match read {
             ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
@@ -155,7 +143,7 @@ impl Handle {
     /// called once, from any thread, possibly before this returns.
     pub fn read(self: &Arc<Self>, range: ByteRange, reach: Reach, reply: ReadReply) -> PendingRead {
         let (content, reach) = match &**self {
-            Self::File(file) => (file.content_of(range), file.reach.min(reach)),
+            Self::File(file) => (&file.content, file.reach.min(reach)),
             _ => unreachable!("only files have bytes to wait for"),
         };
         // A pending read does not keep the handle open.
@@ -188,7 +176,7 @@ impl Handle {
     /// Returns the number of bytes of a range that must be fetched.
     pub fn missing_bytes(&self, range: ByteRange) -> u64 {
         match self {
-            Self::File(file) => file.content_of(range).missing_bytes(range),
+            Self::File(file) => file.content.missing_bytes(range),
             Self::Status(_) => 0,
         }
     }
@@ -197,7 +185,7 @@ impl Handle {
     /// opened.
     pub fn arrived_bytes(&self, range: ByteRange) -> u64 {
         match self {
-            Self::File(file) => file.content_of(range).arrived_bytes(range),
+            Self::File(file) => file.content.arrived_bytes(range),
             Self::Status(_) => 0,
         }
     }
@@ -213,7 +201,6 @@ impl OpenFile {
             state,
             reach: Reach::default(),
             fills_pages: false,
-            grown: Mutex::default(),
             run: Mutex::default(),
             failures,
         }
@@ -224,36 +211,7 @@ impl OpenFile {
         let asked = ByteRange::at(offset, u64::from(size_bytes));
         match self.state {
             FileState::Live => asked,
-            FileState::Version { size_bytes } if asked.end <= size_bytes => asked,
-            FileState::Version { size_bytes } => {
-                let grown = self.grown.lock();
-                let end = grown.as_ref().map_or(size_bytes, |grown| grown.size_bytes);
-                asked.intersection(&ByteRange::new(0, end))
-            }
-        }
-    }
-
-    /// Continues with a longer version, which begins with all bytes of the present one.
-    pub(super) fn follow(&self, grown: GrownContent) {
-        // The drop of the former version may wait for a disk, without the lock.
-        let former = self.grown.lock().replace(grown);
-        drop(former);
-    }
-
-    /// Returns the content that provides a range.
-    pub(super) fn content_of(&self, range: ByteRange) -> Arc<dyn OpenContent> {
-        self.grown_beyond(range)
-            .unwrap_or_else(|| self.content.clone())
-    }
-
-    /// Returns the newest version if the file grew and the range ends after the opened version.
-    fn grown_beyond(&self, range: ByteRange) -> Option<Arc<dyn OpenContent>> {
-        match self.state {
-            FileState::Version { size_bytes } if range.end > size_bytes => {
-                let grown = self.grown.lock();
-                grown.as_ref().map(|grown| grown.content.clone())
-            }
-            _ => None,
+            FileState::Version { size_bytes } => asked.intersection(&ByteRange::new(0, size_bytes)),
         }
     }
 
@@ -356,17 +314,6 @@ impl Handles {
             Handle::Status(_) => None,
         };
         open.values().filter_map(ino).collect()
-    }
-
-    /// Returns the open files of an inode, each with the number of its handle.
-    pub(super) fn of_inode(&self, ino: u64) -> Vec<(u64, Arc<Handle>)> {
-        let open = self.open.read();
-        let of_inode = open
-            .iter()
-            .filter(|(_, handle)| matches!(&***handle, Handle::File(file) if file.ino == ino));
-        of_inode
-            .map(|(number, handle)| (*number, handle.clone()))
-            .collect()
     }
 
     /// Returns the number of open handles.

@@ -1,10 +1,9 @@
 //! Inodes, and the derivation of their numbers.
 //!
 //! A number is a hash of the name and the version. It is therefore the same after a restart, and a
-//! new version of a file is a new inode, as after `mv new old`. The exception is an open file that
-//! only grew ([`super::growth`]). The first bits of a number give the type of the inode. For a file,
-//! the first bits of its content's hash follow. An inode can therefore be found again by its number
-//! after it was forgotten.
+//! new version of a file is a new inode, as after `mv new old`. The first bits of a number give the
+//! type of the inode. For a file, the first bits of its content's hash follow. An inode can
+//! therefore be found again by its number after it was forgotten.
 
 use std::ops::RangeInclusive;
 

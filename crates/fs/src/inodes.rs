@@ -31,56 +31,6 @@ struct InodeTable {
     /// Inodes with another number than the first of their numbers, because another inode had that
     /// number or an own file that was replaced is open under it.
     second: BTreeSet<u64>,
-    grown: GrownInodes,
-}
-
-/// The inodes of files that grew since their first lookup. Their numbers are those of an earlier
-/// version.
-#[derive(Default)]
-struct GrownInodes {
-    versions: BTreeMap<u64, GrownVersions>,
-    /// The inodes by both versions.
-    numbers: BTreeSet<(ContentHash, u64)>,
-}
-
-/// The last growth of an inode.
-#[derive(Clone, Copy)]
-struct GrownVersions {
-    present: ContentHash,
-    before: ContentHash,
-    /// Number of the first view with the present version. A lookup in an earlier view, which may end
-    /// after the growth, finds the version before.
-    view: u64,
-}
-
-impl GrownInodes {
-    fn set(&mut self, number: u64, versions: GrownVersions) {
-        self.remove(number);
-        let both = [versions.present, versions.before];
-        self.numbers.extend(both.map(|hash| (hash, number)));
-        self.versions.insert(number, versions);
-    }
-
-    fn remove(&mut self, number: u64) {
-        if let Some(versions) = self.versions.remove(&number) {
-            for hash in [versions.present, versions.before] {
-                self.numbers.remove(&(hash, number));
-            }
-        }
-    }
-
-    /// Returns whether a content is the present version of an inode that grew.
-    fn is_present(&self, number: u64, hash: &ContentHash) -> bool {
-        self.versions
-            .get(&number)
-            .is_some_and(|versions| versions.present == *hash)
-    }
-
-    /// Returns the inodes that grew to or from this content.
-    fn of_content(&self, hash: &ContentHash) -> impl Iterator<Item = u64> {
-        let numbers = self.numbers.range((*hash, 0)..=(*hash, u64::MAX));
-        numbers.map(|(_, number)| *number)
-    }
 }
 
 struct InodeEntry {
@@ -159,37 +109,6 @@ impl Inodes {
         !second.is_empty() && (inode.numbers().skip(1)).any(|number| second.contains(&number))
     }
 
-    /// Makes a longer version the present one of a file that only grew. `view` is the first view
-    /// with it. In earlier views the version before also leads to the inode.
-    pub(crate) fn grow(&self, number: u64, newer: &FileVersion, view: &View) {
-        let table = &mut *self.table.lock();
-        let Some(known) = table.known.get_mut(&number) else {
-            return;
-        };
-        let Some(before) = known.content() else {
-            return;
-        };
-        let last: Box<[u8]> = known.name().into();
-        known.what = StoredNode::Other(Box::new((last, Node::File(newer.clone()))));
-        known.view = 0;
-        let versions = GrownVersions {
-            present: newer.hash,
-            before,
-            view: view.number(),
-        };
-        table.grown.set(number, versions);
-    }
-
-    /// Returns the number of an inode: that of an earlier version if the file grew, and the best
-    /// number otherwise.
-    pub(crate) fn listed_number(&self, inode: &Inode) -> u64 {
-        let table = self.table.lock();
-        let last = names::last(&inode.name);
-        table
-            .grown_number(inode, &last, None)
-            .unwrap_or_else(|| inode.number())
-    }
-
     /// Subtracts lookups that the kernel has forgotten. Returns whether the inode left the table.
     pub(crate) fn forget(&self, number: u64, lookups: u64) -> bool {
         let table = &mut *self.table.lock();
@@ -261,10 +180,7 @@ impl Inodes {
         let alike = numbers_of_content(hash).map(|numbers| table.known.range(numbers));
         let alike = alike.into_iter().flatten();
         let holding = alike.filter(|(_, known)| known.content() == Some(*hash));
-        let holding = holding.map(|(number, _)| *number);
-        let grown = table.grown.of_content(hash);
-        let grown = grown.filter(|number| table.grown.is_present(*number, hash));
-        holding.chain(grown).collect()
+        holding.map(|(number, _)| *number).collect()
     }
 
     /// Returns the known directories of `.p2pfs`.
@@ -302,24 +218,15 @@ impl InodeTable {
             _ => self.place_directory(names::parent(&inode.name)),
         };
         let last = names::last(&inode.name);
-        let view = said.as_ref().map(|said| said.view);
-        let grown = self.grown_number(inode, &last, view);
-        let grown = grown.filter(|number| may_be(*number));
         let mut allowed = inode.numbers().enumerate().filter(|it| may_be(it.1));
-        let (at, number, is_new) = grown.map(|number| (0, number, false)).or_else(|| {
-            allowed.find_map(|(at, number)| {
-                let there = self.known.get(&number);
-                let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
-                is_it.then_some((at, number, there.is_none()))
-            })
+        let (at, number, is_new) = allowed.find_map(|(at, number)| {
+            let there = self.known.get(&number);
+            let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
+            is_it.then_some((at, number, there.is_none()))
         })?;
         let view = said.as_ref().map_or(0, |said| said.view) as u32;
         let (what, own) = kept(inode, &last, said.map(|said| said.held));
-        let is_before = grown.is_some()
-            && !matches!(&inode.node, Node::File(file) if self.grown.is_present(number, &file.hash));
         match self.known.entry(number) {
-            // A lookup in an earlier view does not take the growth back.
-            Entry::Occupied(_) if is_before => {}
             // The same version may have a new mtime or mode.
             Entry::Occupied(mut there) => {
                 let there = there.get_mut();
@@ -350,28 +257,6 @@ impl InodeTable {
         Some(number)
     }
 
-    /// Returns the number of a file that grew, if `inode` is a version of it. `last` is the last part
-    /// of its name, and `view` the number of the view in which the name stands for it, if known.
-    fn grown_number(&self, inode: &Inode, last: &[u8], view: Option<u64>) -> Option<u64> {
-        let Node::File(file) = &inode.node else {
-            return None;
-        };
-        if file.own.is_some() || self.grown.versions.is_empty() {
-            return None;
-        }
-        let is_it = |number: &u64| {
-            let versions = self.grown.versions.get(number);
-            let is_version = versions.is_some_and(|versions| {
-                versions.present == file.hash || view.is_some_and(|view| view < versions.view)
-            });
-            let there = self.known.get(number);
-            is_version
-                && there.is_some_and(|there| there.name() == last)
-                && self.name_of(*number).as_ref() == Some(&inode.name)
-        };
-        self.grown.of_content(&file.hash).find(is_it)
-    }
-
     fn count(&mut self, number: u64) {
         if let Some(known) = self.known.get_mut(&number) {
             known.lookups = known.lookups.saturating_add(1);
@@ -393,7 +278,6 @@ impl InodeTable {
             let gone = known.remove();
             self.hidden.remove(&number);
             self.second.remove(&number);
-            self.grown.remove(number);
             number = gone.above;
             if let Some(above) = self.known.get_mut(&number) {
                 above.below -= 1;
@@ -406,9 +290,6 @@ impl InodeTable {
             return Some(ROOT_INO);
         }
         let last = names::last(&inode.name);
-        if let Some(grown) = self.grown_number(inode, &last, None) {
-            return Some(grown);
-        }
         for number in inode.numbers() {
             let there = self.known.get(&number)?;
             let is_it = there.is(there.above, &last, &inode.node);

@@ -19,7 +19,6 @@ pub mod files;
 mod filesystem;
 mod follow;
 mod foreign;
-mod growth;
 pub mod handles;
 mod inherited;
 mod inode;
@@ -59,8 +58,8 @@ pub use resolver::InodeResolver;
 pub use staleness::KernelCaches;
 pub use traits::{
     Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
-    GrowthReply, Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow,
-    ReadReply, ReadTicket, Space, Stale, WholeFile,
+    Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow, ReadReply,
+    ReadTicket, Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

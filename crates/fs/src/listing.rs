@@ -73,10 +73,11 @@ impl Directories {
             };
             let kind = listed.node.kind();
             let name = name.as_bytes();
-            let ino = self.inodes.known.listed_number(&Inode {
+            let ino = Inode {
                 name: child,
                 node: listed.node,
-            });
+            }
+            .number();
             if full(DirectoryEntry {
                 ino,
                 cookie,

@@ -60,11 +60,6 @@ impl Modes {
         self.open.lock().get(&ino)?.live.clone()
     }
 
-    /// Returns whether the inode is open and the kernel requests its bytes from the daemon.
-    pub(crate) fn is_asked(&self, ino: u64) -> bool {
-        (self.open.lock().get(&ino)).is_some_and(|opens| opens.mode == Mode::Asked)
-    }
-
     /// Returns whether the inode is open.
     pub(crate) fn is_open(&self, ino: u64) -> bool {
         self.open.lock().contains_key(&ino)

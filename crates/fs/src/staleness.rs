@@ -3,12 +3,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use super::growth::{Growth, LongerFile, PendingChange};
 use super::handles::Handles;
 use super::inherited::Inherited;
 use super::inode::{Inode, Name, Node};
 use super::inodes::Inodes;
-use super::modes::Modes;
 use super::names;
 use super::namespace::MountNamespace;
 use super::traits::{Invalidator, Stale};
@@ -36,9 +34,7 @@ pub struct KernelCaches {
     pub(super) namespace: Arc<MountNamespace>,
     pub(super) inodes: Arc<Inodes>,
     pub(super) handles: Arc<Handles>,
-    pub(super) modes: Arc<Modes>,
     pub(super) inherited: Arc<OnceLock<Inherited>>,
-    pub(super) growth: Growth,
 }
 
 impl KernelCaches {
@@ -55,28 +51,8 @@ impl KernelCaches {
     }
 
     /// Notifies the kernel of changes of the namespace, and then shows the namespace that includes
-    /// them. `view` is `None` for changes of foreign peers. This never waits. Changes are shown in
-    /// their order, and later than at once if open files may have grown.
+    /// them. `view` is `None` for changes of foreign peers. This never waits.
     pub fn namespace_changed(self: &Arc<Self>, view: Option<Arc<View>>, changes: Vec<Change>) {
-        self.show_changes(self.growth.begin(PendingChange { view, changes }));
-    }
-
-    /// Shows a change and those that wait for it, up to the next one with files that may have grown.
-    pub(super) fn show_changes(self: &Arc<Self>, first: Option<PendingChange>) {
-        let mut next = first;
-        while let Some(change) = next {
-            let longer = self.longer_files(&change);
-            if !longer.is_empty() {
-                return self.check_growth(change, longer);
-            }
-            self.show_change(change, Vec::new());
-            next = self.growth.next();
-        }
-    }
-
-    /// Shows a change. `grown` are the files in it that keep their inode.
-    pub(super) fn show_change(self: &Arc<Self>, change: PendingChange, grown: Vec<LongerFile>) {
-        let PendingChange { view, changes } = change;
         let newest = view
             .clone()
             .unwrap_or_else(|| self.namespace.content.view());
@@ -86,9 +62,6 @@ impl KernelCaches {
             let Some(caches) = caches.upgrade() else {
                 return Vec::new();
             };
-            for file in &grown {
-                caches.inodes.grow(file.ino, &file.newer, &newest);
-            }
             caches.namespace.show(view);
             // This includes names that the kernel has requested in the meantime.
             caches.outdated_by(&newest, &changes)
@@ -136,7 +109,7 @@ impl KernelCaches {
 
     /// Returns the open inodes by name. Programs query their attributes whatever the name stands
     /// for.
-    pub(super) fn open_inodes(&self) -> HashMap<Name, Vec<u64>> {
+    fn open_inodes(&self) -> HashMap<Name, Vec<u64>> {
         let mut open: HashMap<Name, Vec<u64>> = HashMap::new();
         for ino in self.handles.inodes() {
             if let Some(inode) = self.inodes.get(ino) {

@@ -49,18 +49,6 @@ pub trait Content: Send + Sync + 'static {
         None
     }
 
-    /// Checks whether a version begins with all bytes of an older one, which is shorter. It returns
-    /// at once. It calls `reply` once, from any thread, within a second and with `true` only if this
-    /// is proven. It may drop `reply` instead.
-    fn check_growth(
-        self: Arc<Self>,
-        _newer: &FileVersion,
-        _older: &FileVersion,
-        reply: GrowthReply,
-    ) {
-        reply(false);
-    }
-
     /// Cancels a read that no reader waits for. The reply may still be called, or be dropped.
     fn cancel(&self, ticket: ReadTicket);
 
@@ -270,9 +258,6 @@ impl ReadTicket {
 
 /// Receives a result that was waited for, once, from any thread.
 pub type LaterReply<T> = Box<dyn FnOnce(Result<T, FsError>) + Send>;
-
-/// Receives whether a file only grew.
-pub type GrowthReply = Box<dyn FnOnce(bool) + Send>;
 
 /// Receives exactly the requested bytes, once. Fewer bytes are allowed only at the end of a live
 /// file.

@@ -52,13 +52,7 @@ impl Invalidator for NotifyQueues {
     }
 
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
-        let is_of_pages = !stale.is_empty() && stale.iter().all(is_of_pages);
-        let queue = if is_of_pages {
-            &self.pages
-        } else {
-            &self.names
-        };
-        queue.invalidate_around(stale, change);
+        self.names.invalidate_around(stale, change);
     }
 }
 

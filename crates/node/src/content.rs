@@ -23,8 +23,8 @@ use p2pfs_catalogue::View;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_fs::{
-    Content, FileVersion, ForeignFiles, FsError, GrowthReply, LiveAttributes, LiveLook,
-    OpenContent, Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
+    Content, FileVersion, ForeignFiles, FsError, LiveAttributes, LiveLook, OpenContent, Opened,
+    ReadNow, ReadReply, ReadTicket, Space, WholeFile,
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::ShareSet;
@@ -105,7 +105,7 @@ impl NodeContent {
         Ok(OpenVersion::new(self, source)?)
     }
 
-    pub(super) fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
+    fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
         let version = FixedVersion::open(file, &self.cache, &self.shares);
         let view = self.published.view.load();
         // If another node has the content, reads can do without the local copy.
@@ -136,7 +136,7 @@ impl NodeContent {
         }
     }
 
-    pub(super) fn fetch(
+    fn fetch(
         &self,
         version: &FixedVersion,
         range: ByteRange,
@@ -322,10 +322,6 @@ impl Content for NodeContent {
             return self.batches.waits_until(ticket.0);
         }
         self.fetcher.waits_until(FetchTicket::from_number(ticket.0))
-    }
-
-    fn check_growth(self: Arc<Self>, newer: &FileVersion, older: &FileVersion, reply: GrowthReply) {
-        self.check_growth_later(newer.clone(), older.clone(), reply);
     }
 
     fn cancel(&self, ticket: ReadTicket) {

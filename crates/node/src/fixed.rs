@@ -7,7 +7,6 @@ use std::fs::File;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 
 use p2pfs_cache::{Cache, CacheError, CacheFile, ReadOutcome};
 use p2pfs_fs::{FileVersion, FsError, ReadNow};
@@ -15,7 +14,6 @@ use p2pfs_share::{ShareError, ShareFile, ShareSet};
 use p2pfs_transfer::batches::SmallFile;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
-use p2pfs_types::pool::PiecePool;
 
 pub(super) struct FixedVersion {
     hash: ContentHash,
@@ -126,17 +124,6 @@ impl FixedVersion {
     /// Returns the file of the cache if the kernel may read it directly.
     pub(crate) fn backing(&self) -> Option<Arc<File>> {
         self.cached.as_ref()?.backing()
-    }
-
-    /// Returns whether fetched bytes go to the cache.
-    pub(crate) fn is_cacheable(&self) -> bool {
-        self.cached.is_some()
-    }
-
-    /// Returns the proof of a range, if the cache has it.
-    pub(crate) fn encode(&self, range: ByteRange) -> Option<Bytes> {
-        let cached = self.cached.as_ref()?;
-        cached.encode(range, &PiecePool::default()).ok()
     }
 
     /// Reads the bytes that are here, without waiting for the network.

@@ -83,7 +83,6 @@ mod floods;
 mod foreign;
 mod generation;
 mod giving;
-mod growth;
 mod handle;
 pub mod inbox;
 mod limits;

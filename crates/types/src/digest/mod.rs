@@ -22,9 +22,7 @@ pub use grain::Grain;
 pub use growing::{Growing, HashedVersion};
 pub use hash::{ContentHash, ContentKey, DigestError};
 pub use outboard::Outboard;
-pub use proof::{
-    HashPair, Verified, begins_with, decode, encode, encode_from, encode_in, last_leaf,
-};
+pub use proof::{HashPair, Verified, decode, encode, encode_from, encode_in};
 pub use source::{AppendAt, InMemory, OnDisk};
 
 /// A byte source with random access, as [`encode`] requires it.

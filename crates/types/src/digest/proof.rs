@@ -9,10 +9,8 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::walk::{
-    ExpectedHashes, ParentStep, ProofPlan, ProofStep, halves, hash_bytes, hash_pair, split,
-};
-use super::{AppendAt, ContentHash, ContentKey, DigestError, Grain, LEAF_BYTES, ReadAt};
+use super::walk::{ExpectedHashes, ParentStep, ProofPlan, ProofStep, halves, hash_bytes};
+use super::{AppendAt, ContentHash, DigestError, Grain, ReadAt};
 use crate::extent::ByteRange;
 use crate::pool::PiecePool;
 
@@ -196,50 +194,6 @@ pub fn decode(
         bytes,
         pairs,
     })
-}
-
-/// Returns the last BLAKE3 chunk of a content that is not empty. A proof of this range in a longer
-/// content shows whether the longer one begins with the content ([`begins_with`]).
-pub fn last_leaf(size_bytes: u64) -> ByteRange {
-    let last = size_bytes.saturating_sub(1);
-    ByteRange::new(last - last % LEAF_BYTES, size_bytes)
-}
-
-/// Returns whether a content begins with all bytes of a shorter one. `encoded` is the result of
-/// [`encode`] for `content` and the [`last_leaf`] of `start`. Its left hashes are those of the whole
-/// subtrees before the last chunk of `start`, so they and the chunk give the hash of `start`.
-///
-/// # Errors
-/// Those of [`decode`].
-pub fn begins_with(
-    content: &ContentKey,
-    start: &ContentKey,
-    encoded: &Bytes,
-) -> Result<bool, DigestError> {
-    let range = last_leaf(start.size_bytes);
-    let verified = decode(content.hash, content.size_bytes, range, encoded.clone())?;
-    let walk = ProofPlan::new(content.size_bytes, range, Grain::CHUNK);
-    let (pairs, _) = encoded[..walk.pairs_bytes()].as_chunks::<64>();
-    let parents = walk.steps.iter().filter_map(|step| match step {
-        ProofStep::Pair(parent) => Some(parent),
-        ProofStep::Bytes { .. } => None,
-    });
-    let lefts: Vec<_> = parents
-        .zip(pairs)
-        .filter(|(parent, _)| !parent.left)
-        .map(|(_, pair)| split(pair).0)
-        .collect();
-    let Some(last) = verified.slice(range) else {
-        return Ok(false);
-    };
-    let mut hash = hash_bytes(range.start, &last, lefts.is_empty());
-    for (nth, left) in lefts.iter().enumerate().rev() {
-        let mut pair = [0; 64];
-        pair[..32].copy_from_slice(left);
-        pair[32..].copy_from_slice(&hash);
-        hash = hash_pair(&pair, nth == 0);
-    }
-    Ok(hash == *start.hash.as_bytes())
 }
 
 /// The bytes to be proven, in their final place, and the last read leaf of the outboard that is

@@ -56,53 +56,6 @@ fn the_bytes_of_a_proof_are_not_copied() {
     assert_eq!(verified.bytes.as_ptr_range().end, end);
 }
 
-/// Returns whether `longer` provably begins with `shorter`.
-fn is_start(longer: &[u8], shorter: &[u8]) -> bool {
-    let (outboard, size_bytes) = (Outboard::of(longer), longer.len() as u64);
-    let range = last_leaf(shorter.len() as u64);
-    let proof = encode(
-        outboard.hash,
-        size_bytes,
-        range,
-        longer,
-        &outboard.pairs[..],
-    )
-    .unwrap();
-    let content = ContentKey::new(outboard.hash, size_bytes);
-    let start = ContentKey::new(ContentHash::of(shorter), shorter.len() as u64);
-    begins_with(&content, &start, &proof.into()).unwrap()
-}
-
-#[test]
-fn one_leaf_and_its_proof_show_whether_a_content_begins_with_another() {
-    let group = CHUNK_BYTES as usize;
-    let sizes = [1, 1023, 1024, 1025, 2048, 5000, 16_384, group - 1, group];
-    let larger = [
-        group + 1,
-        2 * group,
-        3 * group + 9,
-        5 * group + 1024,
-        8 * group,
-    ];
-    let sizes: Vec<usize> = sizes.into_iter().chain(larger).collect();
-    let data = content(9 * group);
-    for old in &sizes {
-        for new in sizes
-            .iter()
-            .filter(|new| *new > old)
-            .copied()
-            .chain([old + 1])
-        {
-            assert!(is_start(&data[..new], &data[..*old]), "{old} {new}");
-            for changed in [0, old / 2, old - 1] {
-                let mut other = data[..new].to_vec();
-                other[changed] ^= 1;
-                assert!(!is_start(&other, &data[..*old]), "{old} {new} {changed}");
-            }
-        }
-    }
-}
-
 #[test]
 fn an_outboard_has_the_hash_of_blake3() {
     for size in [0, 1, 1024, 65536, 65537, 300_000] {
