@@ -297,7 +297,7 @@ fn a_log_that_contradicts_its_signature_names_its_sender() {
         .eve
         .say_under(Vec::new(), |head| head.count = u64::MAX);
     // what was told of her within the minute is enough for people
-    scene.await_listed(&scene.one, "lists more than a node may");
+    scene.await_listed(&scene.one, "listed more than a node may");
     scene.assert_unharmed();
     assert!(!scene.one.mounted("a").exists());
     scene.assert_journal_names(how);
