@@ -16,8 +16,8 @@ use seccompiler::{
 
 use crate::mounting::backing::{BACKING_CLOSE, BACKING_OPEN};
 
-/// System calls allowed without conditions: memory, waiting, messages on open sockets, file status,
-/// opening files with any flags, creating directories, and mounting.
+/// System calls allowed without conditions: memory, waiting, the identity of this process, messages
+/// on open sockets, file status, opening files with any flags, creating directories, and mounting.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -29,6 +29,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_fstat,
     libc::SYS_futex,
     libc::SYS_getdents64,
+    libc::SYS_geteuid,
     libc::SYS_getpid,
     libc::SYS_getrandom,
     libc::SYS_getsockopt,

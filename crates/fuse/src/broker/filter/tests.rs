@@ -124,6 +124,9 @@ fn tries_everything() {
     let to_itself = unsafe { libc::syscall(libc::SYS_tgkill, itself, libc::gettid(), 0) };
     assert_eq!(errno(to_itself), 0, "abort(3) must end the process");
     assert!(std::fs::read("/proc/self/mountinfo").is_ok());
+    // The error for a missing device looks for its cause with several calls.
+    let missing = std::io::ErrorKind::NotFound.into();
+    assert!(!crate::mounting::device_remedy(&missing).is_empty());
     let nowhere = std::path::Path::new("/nonexistent");
     let unmounted = rustix::mount::unmount(nowhere, rustix::mount::UnmountFlags::DETACH);
     assert_ne!(unmounted, Ok(()));
