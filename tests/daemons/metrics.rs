@@ -5,6 +5,7 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
+use crate::refusals::await_cached;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -62,6 +63,7 @@ fn cold_read_counts_as_a_cache_miss_and_each_later_one_as_a_hit() {
         assert_eq!(cache_opens(&reader), hits_and_misses);
     };
     read((0, 1));
+    await_cached(&reader, "file", bytes.len());
     read((1, 1));
     read((2, 1));
     // a shared file is no file of the cache

@@ -275,7 +275,7 @@ fn a_reduced_budget_applies_at_once() {
     assert!(used_bytes <= 2_000_000, "{used_bytes}");
 }
 
-fn await_cached(reader: &Node, name: &str, bytes: usize) {
+pub(crate) fn await_cached(reader: &Node, name: &str, bytes: usize) {
     eventually("all of it is here", HANG_LIMIT, || {
         let listed = reader.cli(&["ls", "--json", name]).expect_json();
         listed["entries"][0]["cached_bytes"] == bytes
