@@ -4,18 +4,16 @@
 //! existing folder is therefore used only if it is empty, belongs to the user, and other users may
 //! not write in it. The demo does not change its mode.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::DemoError;
-use p2pfs_types::files::{PRIVATE_DIR_MODE, make_temporary_dir, path_of};
+use p2pfs_types::files::{PRIVATE_DIR_MODE, make_temporary_dir, open_own_dir, path_of};
 
 /// Prefix of the folder that is created if the user names none.
 const TEMPORARY_PREFIX: &str = "p2pfs-demo-";
-/// Write permission of the group and of others.
-const WRITE_FOR_OTHERS: u32 = 0o022;
 
 /// Creates the named folder. If the folder exists, uses it unless [`fault_of`] objects. Without a
 /// name, creates a temporary folder.
@@ -58,31 +56,17 @@ pub(super) fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
 /// Returns why an existing folder must not be used. Returns `None` for an empty folder that only
 /// the user may change.
 fn fault_of(folder: &Path) -> io::Result<Option<&'static str>> {
-    if !fs::symlink_metadata(folder)?.is_dir() {
-        return Ok(Some("it is not a folder"));
-    }
-    let opened = open_folder(folder)?;
-    let found = opened.metadata()?;
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        return Ok(Some("it belongs to another user"));
-    }
-    if found.mode() & WRITE_FOR_OTHERS != 0 {
-        return Ok(Some("other users may write in it"));
-    }
+    let opened = match open_own_dir(folder)? {
+        Ok(opened) => opened,
+        Err(fault) => return Ok(Some(fault)),
+    };
     let is_empty = fs::read_dir(path_of(&opened))?.next().is_none();
     Ok((!is_empty).then_some("it is not empty"))
 }
 
-/// Opens a folder, and fails if a link has replaced it.
-fn open_folder(folder: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    options.read(true).custom_flags(flags).open(folder)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
     use super::*;
 

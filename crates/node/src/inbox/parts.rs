@@ -11,18 +11,17 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
-use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::files::{PRIVATE_MODE, create_anew, open_own, open_own_writable, path_of};
+use p2pfs_types::files::{
+    PRIVATE_DIR_MODE, PRIVATE_MODE, create_anew, open_own, open_own_dir, open_own_writable, path_of,
+};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::ARRIVING;
 
@@ -54,7 +53,7 @@ pub(super) struct ProgressNote {
 
 /// The open subfolder.
 #[derive(Clone, Debug)]
-struct PartFolder(Arc<OwnedFd>);
+struct PartFolder(Arc<File>);
 
 /// The bytes and the note of one file, in the open subfolder.
 #[derive(Clone, Debug)]
@@ -82,18 +81,8 @@ impl PartFolder {
     /// another user may create or rename files.
     fn open(inbox: &Path) -> io::Result<Self> {
         let path = inbox.join(ARRIVING);
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder =
-            openat(CWD, &path, flags, Mode::empty()).map_err(|error| match error.into() {
-                error if fs::symlink_metadata(&path).is_ok() => foreign_folder(&path, &error),
-                error => error,
-            })?;
-        let found = fstat(&folder)?;
-        let is_open_to_others = found.st_mode & 0o022 != 0;
-        if found.st_uid != geteuid().as_raw() || is_open_to_others {
-            let why = "another user may change it";
-            return Err(foreign_folder(&path, &why));
-        }
+        let opened = open_own_dir(&path)?;
+        let folder = opened.map_err(|why| foreign_folder(&path, why))?;
         Ok(Self(Arc::new(folder)))
     }
 
@@ -113,7 +102,7 @@ impl PartFolder {
 }
 
 /// Returns the error for a subfolder that the daemon did not make.
-fn foreign_folder(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
+fn foreign_folder(path: &Path, why: &str) -> io::Error {
     let text = format!(
         "{} is not a folder that only the daemon may change ({why}): remove it",
         path.display()
@@ -132,7 +121,10 @@ impl PartPaths {
         from: &NodeId,
         hash: &ContentHash,
     ) -> io::Result<(Self, File)> {
-        match DirBuilder::new().mode(0o700).create(inbox.join(ARRIVING)) {
+        match DirBuilder::new()
+            .mode(PRIVATE_DIR_MODE)
+            .create(inbox.join(ARRIVING))
+        {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
