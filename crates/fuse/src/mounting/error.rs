@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::DEVICE;
+use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
 /// Failure to mount or unmount. A failure to mount leaves no new mount behind.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +151,7 @@ pub fn device_remedy(why: &io::Error) -> &'static str {
     let is_for_all = rustix::fs::stat(DEVICE).is_ok_and(|it| it.st_mode & 0o6 == 0o6);
     // This file is visible even if the device itself is hidden.
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = std::fs::read(MOUNTINFO).unwrap_or_default();
     let is_in_container = CONTAINER_MARKS.iter().any(|it| Path::new(it).exists());
     // The broker runs as root, and its unit hides no device.
     let is_unit_of_user =
@@ -173,12 +174,14 @@ enum DeviceDirectory {
 impl DeviceDirectory {
     /// Returns the kind of /dev, from the list of mounts of this process. `is_unit_of_user` is
     /// whether a service manager started the process as an ordinary user.
-    fn of(is_in_container: bool, is_unit_of_user: bool, mounts: &str) -> Self {
-        let of_device = |line: &&str| line.split(' ').nth(4) == Some("/dev");
+    fn of(is_in_container: bool, is_unit_of_user: bool, mounts: &[u8]) -> Self {
+        let of_devices =
+            |line: &&[u8]| mountinfo::point(line).is_some_and(|point| point == Path::new("/dev"));
         // The last mount covers the others.
-        let mount = mounts.lines().rfind(of_device);
+        let mount = mounts.split(|byte| *byte == b'\n').rfind(of_devices);
         // A /dev without a mount is part of the root file system.
-        let is_machine = mount.is_none_or(|line| line.contains(" - devtmpfs "));
+        let kind = mount.and_then(mountinfo::filesystem);
+        let is_machine = kind.is_none_or(|(kind, _)| kind == b"devtmpfs");
         if is_machine {
             Self::Machine
         } else if is_unit_of_user {
@@ -262,7 +265,9 @@ mod tests {
         let machine = "22 1 0:5 / /dev rw,nosuid shared:2 - devtmpfs udev rw\n\
                        23 22 0:21 / /dev/pts rw - devpts devpts rw\n";
         let unit = format!("{machine}90 22 0:40 / /dev ro,nosuid - tmpfs tmpfs rw,mode=755\n");
-        let of = DeviceDirectory::of;
+        let of = |is_in_container, is_unit_of_user, mounts: &str| {
+            DeviceDirectory::of(is_in_container, is_unit_of_user, mounts.as_bytes())
+        };
         assert_eq!(of(false, true, machine), DeviceDirectory::Machine);
         assert_eq!(of(false, true, ""), DeviceDirectory::Machine);
         assert_eq!(of(false, true, &unit), DeviceDirectory::Unit);
