@@ -106,9 +106,15 @@ fn replace_synced(
     sync: impl Fn(&Path) -> Result<(), TrustError>,
 ) -> Result<(), TrustError> {
     let before = Before::of(path)?;
+    rename_to(path, content)?;
+    sync(path).inspect_err(|_| before.restore())
+}
+
+/// Writes a temporary file and gives it the name of `path`.
+fn rename_to(path: &Path, content: &[u8]) -> Result<(), TrustError> {
     let replaced = write_beside(path, content)?.persist(path);
     replaced.map_err(|error| failed("replace", path, error.error))?;
-    sync(path).inspect_err(|_| before.restore())
+    Ok(())
 }
 
 /// The content of a file before it is replaced.
@@ -139,14 +145,9 @@ impl<'a> Before<'a> {
     /// the caller reports the one that led here.
     fn restore(&self) {
         let _as_after_a_crash = match &self.content {
-            Some(content) => {
-                write_beside(self.path, content).map(|old| old.persist(self.path).ok())
-            }
-            None => fs::remove_file(self.path)
-                .map(|()| None)
-                .map_err(|error| failed("remove", self.path, error)),
+            Some(content) => rename_to(self.path, content).and_then(|()| sync_directory(self.path)),
+            None => remove(self.path),
         };
-        let _unsynced = sync_directory(self.path);
     }
 }
 
