@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::table::{Batch, BatchHandle, BatchTable};
+use super::table::{Batch, BatchHandle};
 use super::{BatchRead, BatchesInner, LONG_REST, REST};
 use crate::TRACE_TARGET;
 use crate::net::NetError;
@@ -69,12 +69,9 @@ impl BatchesInner {
         for batch in &mut batches {
             batch.files.retain(|file| !table.is_coming(file));
         }
-        // The node may have begun to rest since it was chosen.
-        let may_go = |table: &BatchTable, batch: &Batch| {
-            !batch.files.is_empty() && !table.is_resting(&batch.from.node, now)
-        };
         for batch in batches {
-            if may_go(&table, &batch) {
+            // The node may have begun to rest since it was chosen.
+            if !batch.files.is_empty() && !table.is_resting(&batch.from.node, now) {
                 table.queue(batch);
             }
         }

@@ -140,7 +140,7 @@ fn peer_info(services: &Services, peer: &PeerReport) -> PeerInfo {
         node: contact.node.to_string(),
         address: contact.address.to_string(),
         state: member.status.state,
-        since: member.since.and_then(|at| Timestamp::try_from(at).ok()),
+        since: since(member),
         plane: Plane::Native,
         round_trip_ms: member
             .status
@@ -200,13 +200,15 @@ fn absent_peers(services: &Services, members: &[MemberReport]) -> Vec<AbsentPeer
             name: services.node.peers().name_of(&node),
             node: node.to_string(),
             state: member.status.state,
-            since: member
-                .since
-                .and_then(|at| Timestamp::try_from(at).ok())
-                .unwrap_or_default(),
+            since: since(member).unwrap_or_default(),
         }
     };
     absent.into_iter().take(ABSENT_MAX).map(peer).collect()
+}
+
+/// Returns since when a member has its state, as far as this node knows.
+fn since(member: &MemberReport) -> Option<Timestamp> {
+    member.since.and_then(|at| Timestamp::try_from(at).ok())
 }
 
 fn count_peers(members: &[MemberReport]) -> PeerCounts {
