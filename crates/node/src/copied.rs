@@ -66,8 +66,8 @@ impl CopiedKey {
     }
 }
 
-/// Returns the name of this machine.
-pub(super) fn hostname() -> String {
+/// Returns the name of this machine (uname(2)).
+pub fn hostname() -> String {
     let system = rustix::system::uname();
     system.nodename().to_string_lossy().into_owned()
 }

@@ -122,6 +122,7 @@ pub use api::{
 pub use conditions::{Condition, ConditionText, Finding, Severity, StandingCondition};
 pub use config::{NetworkConfig, NodeConfig};
 pub use content::NodeContent;
+pub use copied::hostname;
 pub use error::NodeError;
 pub use events::{
     Audience, EventLog, EventStream, Fetched, Given, News, Noted, Push, PushStage, Who,

@@ -48,12 +48,11 @@ const SYSTEM_SOCKET: &str = "/run/p2pfs/p2pfs.sock";
 impl Place {
     /// Returns the defaults for the user of this process.
     pub fn of_this_process(environment: &Environment) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = p2pfs_node::hostname();
         if rustix::process::geteuid().is_root() {
-            Self::system(host.trim())
+            Self::system(&host)
         } else {
-            Self::service(host.trim(), environment)
-                .unwrap_or_else(|| Self::user(host.trim(), environment))
+            Self::service(&host, environment).unwrap_or_else(|| Self::user(&host, environment))
         }
     }
 
