@@ -45,7 +45,7 @@ impl StagedParts {
 pub(super) enum StageResult {
     /// The part waits for the next one.
     Waits(Pull),
-    /// The parts are to be applied together: the last one arrived, or no more parts may wait.
+    /// The caller applies the parts together: the last one arrived, or no more parts may wait.
     Ready {
         part: LogPart,
         /// The base for a log that restarts with them.

@@ -2,8 +2,8 @@
 //!
 //! rustls makes the handshake ([`connect`], [`accept`]) and derives the keys of the records.
 //! Afterwards this crate seals the caller's bytes into the output buffer. It opens a received
-//! record into the caller's buffer if the record fits there. rustls would copy each byte once when
-//! it sends and three times when it receives.
+//! record into the caller's buffer if the record fits there. rustls copies each byte once when it
+//! sends, and three times when it receives.
 //!
 //! ```text
 //!  connect, accept ──▶ handshake (rustls, unbuffered) ──▶ KernelConnection

@@ -426,8 +426,7 @@ impl ShareListing {
         }
     }
 
-    /// Announces that a name is no longer left out, if its reason is one of which the owner is
-    /// warned at once.
+    /// Announces that a name is no longer left out, if the owner was warned of its reason.
     fn settle_left_out(&mut self, slot: Slot) {
         let index = self.tree.get(slot).map(|node| node.share);
         let left_out = self.left_out(slot).filter(|l| l.why.warns());

@@ -44,7 +44,7 @@ pub(super) struct WalkProgress {
     pub(super) again: bool,
 }
 
-/// What keeps a share from being listed as it is.
+/// The reasons why the listing of a share may be incomplete or late.
 pub(super) struct ShareProblems {
     pub(super) vanished: bool,
     /// Whether something in it could not be opened for lack of descriptors or memory.
@@ -107,7 +107,7 @@ impl OfferedShare {
     }
 
     /// Returns whether the share may list less than it has: it cannot be read as a whole at
-    /// present, or was not read to its end. What it does not list may then come back unchanged.
+    /// present, or was not read to its end. The missing files may come back unchanged.
     pub(super) fn lists_less(&self) -> bool {
         let problems = &self.problems;
         self.walk.is_running

@@ -62,7 +62,7 @@ pub enum DemoError {
     /// A file or folder of the demo could not be created, read or removed.
     #[error("cannot {action} {}: {source}", path.display())]
     Folder {
-        /// What failed, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,

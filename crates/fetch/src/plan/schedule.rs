@@ -568,8 +568,8 @@ fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
 }
 
 /// Returns the gaps of a demand to try. The first gap comes first; it blocks the reader if the
-/// reader has reached it. In a swarm, later gaps follow whose stripes this node owns, or whose
-/// beginning a partial holder has.
+/// reader has reached it. In a swarm, some later gaps follow: those in stripes that this node owns,
+/// and those that a partial holder has from their beginning.
 fn gaps_of_demand<'a>(
     state: &mut FetchState,
     now: Instant,

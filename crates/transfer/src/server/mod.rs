@@ -146,8 +146,8 @@ impl Server {
     }
 
     /// Handles a request for content, and returns any other request. Called on the task of the
-    /// asker's connection. What needs no waiting is answered there, all else in a task or on a
-    /// blocking thread. Never blocks; needs a running tokio runtime.
+    /// asker's connection. A request whose answer is ready is answered on that task, any other in a
+    /// new task or on a blocking thread. Never blocks; needs a running tokio runtime.
     pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
         let Incoming { from, lane, .. } = incoming;
         let (hash, size_bytes, range) = match incoming.request {

@@ -202,11 +202,12 @@ impl<'a> DepartureIndex<'a> {
         (last > over).then_some(last)
     }
 
-    /// Returns the expulsions that an invitation must be based on to readmit `who`: those by other
-    /// nodes that end the last membership of `who`. If a certificate of `who` for a later
-    /// membership no longer counts, they include all expulsions and farewells of each node that
-    /// ever admitted `who`, directly or through others. A mere confirmation of a farewell of `who`
-    /// is not included. Empty for a member.
+    /// Returns the statements that an invitation must know to readmit `who`; none for a member.
+    /// They are the expulsions by other nodes that end the last membership of `who`, without
+    /// confirmations of a farewell of `who`.
+    ///
+    /// A certificate of `who` for a later membership may no longer count. Then all expulsions and
+    /// farewells of each node that ever admitted `who`, directly or through others, belong to them.
     pub(in crate::trust) fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
         if self.ledger.evaluation.members.contains_key(who) {
             return BTreeSet::new();
